@@ -1,5 +1,6 @@
-"""Sim: the world in virtual time, where a trace meets a fleet of simulated engines and the decisions of the core.
+"""Sim: the world in virtual time: a trace meets simulated engines and the decisions of the core.
 
-Owns the clock of a run. Must not hold a policy of its own (it calls the core's) and must not import `live` or `show`.
-Read next: `run` (one run from start to end), `engine` (the compiled loop of one instance), `world` (the seam).
+Owns the clock of a run. Must not hold a policy of its own (it calls the core's) and must not import `live` or
+`show`. Read next: `run` (one run from start to end), `engine` (the compiled loop of one instance), `world`
+(the seam).
 """
