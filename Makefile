@@ -1,0 +1,68 @@
+# SageServe's commands. `make` or `make help` lists them; demo and test set up everything they need.
+#
+#   make PY=/path/to/python3.12      another Python (3.11 or newer)
+#   make VENV=/elsewhere             another place for the virtual environment
+
+SHELL := bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.sageserve-installed
+PY ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
+WORKERS ?= 2
+
+.PHONY: help demo test check lint format bench install clean
+
+help: ## list these commands
+	@echo "SageServe: make <command>"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
+		printf '  %-10s %s\n' $$name "$$text"; done
+
+demo: $(STAMP) ## set up, then simulate the built-in workload on a small fleet
+	@$(BIN)/sageserve simulate quickstart
+
+test: $(STAMP) ## set up, compile the kernels once, then run the whole test suite
+	@$(BIN)/python -m sageserve.cli.main warm-up
+	@$(BIN)/python -m pytest -n $(WORKERS) -q
+
+check: lint test ## everything a change must pass: lint, format, types, layers, tests
+
+lint: $(STAMP) ## lint, format, types and layers, without the tests
+	@echo "ruff check" && $(BIN)/ruff check --quiet
+	@echo "ruff format --check" && $(BIN)/ruff format --check --quiet
+	@echo "mypy" && $(BIN)/mypy
+	@echo "lint-imports" && $(BIN)/lint-imports
+
+format: $(STAMP) ## rewrite the code the way lint wants it
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
+bench: $(STAMP) ## measure: one JSON line per figure, see bench/README.md
+	@$(BIN)/python bench/run.py
+
+install: $(STAMP) ## only set up the virtual environment
+
+clean: ## remove caches and build products; the virtual environment stays
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	@find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Rebuilt when the dependencies may have changed. A half-made environment (no pip) is completed, never deleted.
+$(STAMP): pyproject.toml
+	@if [ -z "$(PY)" ]; then \
+		echo "SageServe needs Python 3.11 or newer and found none." >&2; \
+		echo "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12)," >&2; \
+		echo "or name one: make PY=/path/to/python3" >&2; exit 1; fi
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		echo "Making a virtual environment in $(VENV) with $(PY)"; \
+		$(PY) -m venv $(VENV) || { \
+			echo "$(PY) cannot make virtual environments here." >&2; \
+			echo "Install its venv module (Debian, Ubuntu: apt install python3-venv or python3.11-venv)," >&2; \
+			echo "or name another Python: make PY=/path/to/python3" >&2; exit 1; }; fi
+	@echo "Installing SageServe and its tools into $(VENV) (about 400 MB, a few minutes the first time)"
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+		--editable '.[dev,forecast]' \
+		| sed -un -e 's/^ *Downloading \([^ ]*\) (\(.*\))/  fetch \1 (\2)/p' -e 's/^Installing collected.*/  install/p'
+	@touch $@
