@@ -1,0 +1,65 @@
+"""Compiled functions: the `kernel` decorator, and views that turn an address inside a record into an array.
+
+All state of a simulated world hangs on one record of addresses, because handing two dozen arrays to every compiled
+function costs several times more than the work they do. `viewer(dtype)` makes the function that reads such an address.
+With NUMBA_DISABLE_JIT=1 everything runs as plain Python, for debuggers and coverage.
+Knows nothing of what is stored; `sim/state.py` does.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from numba import config, from_dtype, njit, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., object])
+Rec: TypeAlias = np.void
+"""One row of a structured array; its fields are read as `row["name"]`."""
+
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": False}
+
+
+def kernel(function: F) -> F:
+    """Compile a function over scalars, records and arrays; compiled code calls it without overhead."""
+    compiled: F = njit(**_OPTIONS)(function)
+    return compiled
+
+
+def viewer(dtype: np.dtype[Any]) -> Callable[[int, int], NDArray[Any]]:
+    """A function `view(address, length)` that gives the array of `dtype` stored at an address.
+
+    The caller keeps the array that owns the memory alive. Bounds are not checked.
+    """
+    if config.DISABLE_JIT:
+        return lambda address, length: _plain_view(dtype, address, length)
+    array_type = types.Array(from_dtype(dtype), 1, "C")
+
+    @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
+    def view(_typing: object, _address: object, _length: object) -> Any:
+        def build(context: Any, builder: Any, _signature: object, args: Any) -> Any:
+            from numba.np.arrayobj import populate_array  # only known to the compiler
+
+            array = context.make_array(array_type)(context, builder)
+            size = context.get_constant(types.intp, dtype.itemsize)
+            populate_array(
+                array,
+                data=builder.inttoptr(args[0], array.data.type),
+                shape=[args[1]],
+                strides=[size],
+                itemsize=size,
+                meminfo=None,
+            )
+            return array._getvalue()  # noqa: SLF001  # the documented end of every numba intrinsic
+
+        return array_type(types.int64, types.int64), build
+
+    result: Callable[[int, int], NDArray[Any]] = view
+    return result
+
+
+def _plain_view(dtype: np.dtype[Any], address: int, length: int) -> NDArray[Any]:
+    buffer = (ctypes.c_char * (int(length) * dtype.itemsize)).from_address(int(address))
+    return np.frombuffer(buffer, dtype=dtype)
