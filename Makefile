@@ -61,8 +61,8 @@ $(STAMP): pyproject.toml
 			echo "$(PY) cannot make virtual environments here." >&2; \
 			echo "Install its venv module (Debian, Ubuntu: apt install python3-venv or python3.11-venv)," >&2; \
 			echo "or name another Python: make PY=/path/to/python3" >&2; exit 1; }; fi
-	@echo "Installing SageServe and its tools into $(VENV) (about 400 MB, a few minutes the first time)"
+	@echo "Installing SageServe and its tools into $(VENV) (about 1 GB, a few minutes the first time)"
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
 		--editable '.[dev,forecast]' \
-		| sed -un -e 's/^ *Downloading \([^ ]*\) (\(.*\))/  fetch \1 (\2)/p' -e 's/^Installing collected.*/  install/p'
+		| sed -un -e 's/^ *Downloading \([^ ]*\) (\(.* MB\))/  fetch \1 (\2)/p' -e 's/^Installing collected.*/  install/p'
 	@touch $@
