@@ -1,0 +1,58 @@
+"""The settings tree: one frozen value that says everything about a run.
+
+Knows names, types, defaults and the reason of each default; reads no file and makes no decision. Keys are
+words of the glossary; durations, sizes, prices and shares carry units (`base/units.py`). Read next:
+`scenario.py` for the root, `data/scenario.py` for files, provenance and `--set`.
+"""
+
+from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSettings, StockSettings
+from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
+from sageserve.base.config.rules import (
+    BatchSettings,
+    FleetSettings,
+    OrderSettings,
+    ReactiveSettings,
+    RoutingSettings,
+    SignalSettings,
+    SiloedSettings,
+    SpotSettings,
+    StrategySettings,
+    TierSettings,
+)
+from sageserve.base.config.scenario import Scenario
+from sageserve.base.config.settings import Name, Settings
+from sageserve.base.config.traffic import (
+    AssignSettings,
+    BurstSettings,
+    GeneratorSettings,
+    ShapeSettings,
+    WorkloadSettings,
+)
+
+__all__ = [
+    "AssignSettings",
+    "BatchSettings",
+    "BurstSettings",
+    "FleetSettings",
+    "GeneratorSettings",
+    "GpuSettings",
+    "LoadSettings",
+    "ModelSettings",
+    "Name",
+    "OrderSettings",
+    "PriceSettings",
+    "ProfileSettings",
+    "ReactiveSettings",
+    "RegionSettings",
+    "RoutingSettings",
+    "Scenario",
+    "Settings",
+    "ShapeSettings",
+    "SignalSettings",
+    "SiloedSettings",
+    "SpotSettings",
+    "StockSettings",
+    "StrategySettings",
+    "TierSettings",
+    "WorkloadSettings",
+]

@@ -1,0 +1,59 @@
+"""Settings of what is bought: GPU types, and regions with their stock, prices and distances.
+
+Knows nothing of models and rules. Read next: `models.py` for what runs on it.
+"""
+
+from pydantic import Field
+
+from sageserve.base.config.settings import Name, Settings
+from sageserve.base.units import MINUTE, Duration, Price, Size
+
+
+class GpuSettings(Settings):
+    """A GPU type as it is bought: VMs of `per_vm` GPUs."""
+
+    memory: Size = Field(description="of one GPU")
+    per_vm: int = Field(
+        default=8, ge=1, le=64, description="8: DGX and ND-series VMs of A100 and H100 (paper)"
+    )
+    start: Duration = Field(
+        default=10 * MINUTE,
+        description="a VM from the cloud until it can load; 10 min as the paper's slowest start",
+    )
+
+
+class PriceSettings(Settings):
+    """US dollars per hour of one VM."""
+
+    on_demand: Price = Field(description="paid for what exceeds the reserved GPUs")
+    reserved: Price | None = Field(
+        default=None, description="none: everything is paid on demand, as in the paper"
+    )
+    spot: Price = Field(
+        default=0.0, description="what a donated VM earns; 0: donations are counted in hours only"
+    )
+
+
+class StockSettings(Settings):
+    """What a region owns or may hold of one GPU type."""
+
+    gpus: int = Field(
+        ge=0, description="the most GPUs that can be held at once, starting and donated ones included"
+    )
+    reserved: int = Field(
+        default=0, ge=0, description="of these, paid at the reserved price; 0: nothing reserved"
+    )
+    price: PriceSettings = Field(description="of one VM")
+
+
+class RegionSettings(Settings):
+    """A data-centre region: GPUs by type, and median round-trip times to other regions."""
+
+    gpus: dict[Name, StockSettings] = Field(description="stock by GPU type")
+    rtt: dict[Name, Duration] = Field(
+        default_factory=dict,
+        description="to other regions; one direction is enough, the other is taken as equal",
+    )
+    local_rtt: Duration = Field(
+        default=5_000, description="within the region: measured medians between US data centres are 3-10 ms"
+    )

@@ -1,0 +1,152 @@
+"""Settings of the rules: tiers, fleet sizes, signals, routing, order, batch feed, spot and strategies.
+
+Numbers marked (paper) are from SageServe, arXiv 2502.14617. Knows no code that applies them: `core/` does.
+Read next: `core/strategies/` for what the strategies do with their settings.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sageserve.base.config.settings import Name, Settings
+from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
+
+
+class TierSettings(Settings):
+    """A service class: interactive tiers promise a first token (`ttft`), batch tiers a `deadline`."""
+
+    ttft: Duration | None = Field(
+        default=None, description="time to first token that is promised; none: a batch tier"
+    )
+    percentile: Share = Field(default=0.95, description="share of requests the promise is for: p95 (paper)")
+    itl: Duration | None = Field(
+        default=None, description="time between tokens that is promised; none in the paper"
+    )
+    deadline: Duration | None = Field(
+        default=None, description="completion promised; none: an interactive tier"
+    )
+    priority: int = Field(default=0, ge=0, le=99, description="0 is served first; equal unless said")
+    regions: Literal["any", "origin"] = Field(
+        default="any",
+        description="origin: may not leave the region it enters; any, as all tiers of the paper",
+    )
+    urgent: Duration = Field(
+        default=SECOND, description="DPA: less slack than this is urgent; 1 s, the fast target"
+    )
+    expired: Duration = Field(
+        default=10 * MINUTE,
+        description="DPA: later than this is severely expired; 10 min, one local model load",
+    )
+
+    @property
+    def batch(self) -> bool:
+        """Whether the tier promises a completion and not a first token."""
+        return self.ttft is None
+
+    @property
+    def patience(self) -> int:
+        """Microseconds from arrival to the promise: the deadline, or the TTFT target."""
+        return self.deadline if self.ttft is None and self.deadline is not None else (self.ttft or DAY)
+
+
+class FleetSettings(Settings):
+    """How many instances an endpoint (model x region) starts with and may have."""
+
+    start: int = Field(default=20, ge=0, le=10_000, description="instances per endpoint at t = 0: 20 (paper)")
+    minimum: int = Field(
+        default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper)"
+    )
+    maximum: int = Field(
+        default=40, ge=1, le=10_000, description="instances per pool: twice the start leaves room"
+    )
+    gpu: Name | None = Field(
+        default=None, description="GPU type of the first instances; none: a model's first engine"
+    )
+
+
+class SignalSettings(Settings):
+    """What policies see of the fleet, and how old it may be."""
+
+    kind: Literal["load", "kv", "busy"] = Field(
+        default="load", description="load = max(kv, busy): KV use alone is blind to prefill-heavy traffic"
+    )
+    scrape: Duration = Field(default=5 * SECOND, description="a common scrape period of engine metrics")
+    half_life: Duration = Field(
+        default=30 * SECOND, description="of the token rates in busy: two cooldowns of 15 s"
+    )
+
+
+class RoutingSettings(Settings):
+    """How a request finds its region and instance."""
+
+    region: Literal["threshold", "nearest", "least"] = Field(
+        default="threshold", description="nearest region below the threshold, else the least utilised (paper)"
+    )
+    threshold: Share = Field(
+        default=0.70, description="the first region below this utilisation takes it (paper)"
+    )
+
+
+class OrderSettings(Settings):
+    """Which waiting request an instance takes next."""
+
+    kind: Literal["fcfs", "edf", "pf", "dpa"] = Field(
+        default="fcfs", description="what engines do unless told"
+    )
+
+
+class BatchSettings(Settings):
+    """How non-interactive work enters the pool."""
+
+    feed: Literal["steps", "fill", "direct"] = Field(
+        default="steps",
+        description="one or two jobs at a time (paper); fill: up to the band; direct: no queue",
+    )
+    two_below: Share = Field(default=0.50, description="two jobs at a time below this utilisation (paper)")
+    one_below: Share = Field(default=0.60, description="one job at a time below this utilisation (paper)")
+    promote_after: Duration = Field(
+        default=10 * HOUR, description="age at which a job goes first: 10 h (paper)"
+    )
+    safety: float = Field(
+        default=2.0, ge=1, description="promote when slack < service time x this; 2: waits vary twofold"
+    )
+
+
+class SpotSettings(Settings):
+    """What happens to instances that are not needed."""
+
+    donate: bool = Field(default=True, description="idle instances go to the spot market (paper)")
+    reclaimed_by_cloud_per_hour: float = Field(
+        default=0.0, ge=0, description="chance rate per donated instance; 0: never (paper)"
+    )
+    notice: Duration = Field(
+        default=30 * SECOND, description="before the cloud takes one: Azure announces 30 s"
+    )
+
+
+class ReactiveSettings(Settings):
+    """Threshold scaling."""
+
+    high: Share = Field(default=0.70, description="one more instance above this utilisation (paper)")
+    low: Share = Field(default=0.30, description="one fewer below this utilisation (paper)")
+    cooldown: Duration = Field(default=15 * SECOND, description="after an action: 15 s (paper)")
+
+
+class SiloedSettings(ReactiveSettings):
+    """Separate pools for interactive and batch work, each reactive."""
+
+    batch_share: Share = Field(default=0.20, description="of the start: 4 of 20 instances (paper)")
+    batch_minimum: int = Field(
+        default=1, ge=0, description="of the batch pool: half of an endpoint's minimum of 2"
+    )
+
+
+class StrategySettings(Settings):
+    """The rule that decides how many instances each pool has."""
+
+    name: Name = Field(default="reactive", description="the paper's baseline")
+    check: Duration = Field(default=15 * SECOND, description="how often the rule looks: once per cooldown")
+    reactive: ReactiveSettings = Field(default=ReactiveSettings(), description="threshold scaling")
+    siloed: SiloedSettings = Field(
+        default=SiloedSettings(), description="separate interactive and batch pools"
+    )

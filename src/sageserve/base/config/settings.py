@@ -1,0 +1,25 @@
+"""What all settings share: the base of every node, names, and the rule that a description says why.
+
+Every field carries a description. Where it has a default, the description gives the default's reason and
+source; it is shown by `sageserve scenario show`, exported with the JSON Schema, and checked to be there by
+a test. Knows no field. Read next: `scenario.py`.
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$",
+        max_length=100,
+        description="letters, digits, '.', '_', '/' and '-', at most 100",
+    ),
+]
+
+
+class Settings(BaseModel):
+    """Base of every node: unknown keys are refused, values never change, numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

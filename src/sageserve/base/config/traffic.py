@@ -1,0 +1,95 @@
+"""Settings of the workload: shares for columns a trace lacks, and a generator that needs no trace.
+
+Knows no traffic of anyone; `data/builtin/traffic-o365.yaml` does. Read next: `data/workload.py` for how it
+is drawn.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sageserve.base.config.settings import Name, Settings
+from sageserve.base.units import DAY, Duration, Share
+
+
+class AssignSettings(Settings):
+    """Seeded shares for columns a trace does not have; shares are relative."""
+
+    model: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its models")
+    tier: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its tiers")
+    region: dict[Name, float] = Field(
+        default_factory=dict, description="empty: a trace must name its regions"
+    )
+
+
+class BurstSettings(Settings):
+    """A planned burst in generated traffic."""
+
+    at: Duration = Field(description="from the start of the window")
+    length: Duration = Field(description="how long it lasts")
+    factor: float = Field(gt=0, le=1000, description="times the usual rate")
+    models: tuple[Name, ...] = Field(default=(), description="empty: all")
+    tiers: tuple[Name, ...] = Field(default=(), description="empty: all")
+
+
+class ShapeSettings(Settings):
+    """Traffic of one model in one tier group."""
+
+    share: float = Field(ge=0, description="of requests, relative")
+    hours: tuple[float, ...] = Field(
+        min_length=24, max_length=24, description="relative rate by local hour of day"
+    )
+    days: tuple[float, ...] = Field(min_length=7, max_length=7, description="relative rate, Monday first")
+    noise: float = Field(
+        default=0.0,
+        ge=0,
+        le=3,
+        description="deviation of the log rate from minute to minute; 0: a plain Poisson rate",
+    )
+    prompt: tuple[tuple[float, float], ...] = Field(
+        description="(quantile, tokens) points of the prompt lengths"
+    )
+    output: tuple[tuple[float, float], ...] = Field(
+        description="(quantile, tokens) points of the output lengths"
+    )
+
+
+class GeneratorSettings(Settings):
+    """A workload that needs no file."""
+
+    requests: int = Field(
+        default=1_000_000, ge=1, le=1_000_000_000, description="in the window; a tenth of the paper's"
+    )
+    length: Duration = Field(
+        default=7 * DAY, description="of the window: one week, the longest cycle of the traffic"
+    )
+    begins: Duration = Field(default=0, description="offset of t = 0 from Monday 00:00; 0: on a Monday")
+    interactive: Share = Field(default=0.72, description="IW share of requests: 72 % (paper)")
+    tiers: dict[Name, float] = Field(
+        default_factory=dict, description="relative shares inside interactive and inside batch; empty: equal"
+    )
+    regions: dict[Name, float] = Field(default_factory=dict, description="relative shares; empty: equal")
+    shift: dict[Name, Duration] = Field(
+        default_factory=dict, description="local time behind the first region; empty: all in one time zone"
+    )
+    shapes: dict[Name, dict[Literal["interactive", "batch"], ShapeSettings]] = Field(
+        default_factory=dict, description="by model and tier group; empty: nothing can be generated"
+    )
+    bursts: tuple[BurstSettings, ...] = Field(default=(), description="none unless asked for")
+    growth_per_week: float = Field(
+        default=0.0, ge=-0.99, le=100, description="0.1 is 10 % more per week; 0: steady"
+    )
+    history: Duration = Field(
+        default=0, description="arrivals before t = 0 that forecasters may see; 0: none"
+    )
+
+
+class WorkloadSettings(Settings):
+    """Where requests come from when no trace is given."""
+
+    generate: GeneratorSettings = Field(
+        default=GeneratorSettings(), description="a workload that needs no file"
+    )
+    assign: AssignSettings = Field(
+        default=AssignSettings(), description="shares for columns a trace does not have"
+    )
