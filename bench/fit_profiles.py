@@ -36,7 +36,7 @@ SECONDS = ("Llama-3.1-8B", "Llama-3.2-3B")
 """These files are in seconds, and their token_time is that of the whole generation."""
 
 CONTEXT_END = 8192
-"""Decode times of the Llama-3 files jump by 1-16 ms per token once the context passes this: another effect."""
+"""Decode times of the Llama-3 files jump by 1-16 ms per token past this context: another effect."""
 
 
 @dataclass(frozen=True)
