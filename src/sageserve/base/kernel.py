@@ -38,9 +38,9 @@ def viewer(dtype: np.dtype[Any]) -> Callable[[int, int], NDArray[Any]]:
     array_type = types.Array(from_dtype(dtype), 1, "C")
 
     @intrinsic  # type: ignore[untyped-decorator]  # numba has no types
-    def view(_typing: object, _address: object, _length: object) -> Any:
-        def build(context: Any, builder: Any, _signature: object, args: Any) -> Any:
-            from numba.np.arrayobj import populate_array  # only known to the compiler
+    def view(_typing: object, _address: object, _length: object) -> Any:  # noqa: ANN401  # numba has no types
+        def build(context: Any, builder: Any, _signature: object, args: Any) -> Any:  # noqa: ANN401  # as above
+            from numba.np.arrayobj import populate_array  # noqa: PLC0415  # loads the compiler: only while compiling
 
             array = context.make_array(array_type)(context, builder)
             size = context.get_constant(types.intp, dtype.itemsize)
@@ -62,4 +62,5 @@ def viewer(dtype: np.dtype[Any]) -> Callable[[int, int], NDArray[Any]]:
 
 def _plain_view(dtype: np.dtype[Any], address: int, length: int) -> NDArray[Any]:
     buffer = (ctypes.c_char * (int(length) * dtype.itemsize)).from_address(int(address))
-    return np.frombuffer(buffer, dtype=dtype)
+    array: NDArray[Any] = np.frombuffer(buffer, dtype=dtype)  # type: ignore[call-overload]  # ctypes arrays are buffers
+    return array

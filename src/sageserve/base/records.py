@@ -102,7 +102,11 @@ class Trace:
             raise TraceError("prompts and outputs of a trace must be at least one token long")
         if int(self.arrival[-1]) >= self.window:
             raise TraceError("a trace's window must end after its last arrival")
-        for column, names in ((self.model, self.names.models), (self.region, self.names.regions), (self.tier, self.names.tiers)):
+        for column, names in (
+            (self.model, self.names.models),
+            (self.region, self.names.regions),
+            (self.tier, self.names.tiers),
+        ):
             if int(column.max()) >= len(names):
                 raise TraceError("a trace holds a code that stands for no name")
         return self

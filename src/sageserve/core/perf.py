@@ -73,7 +73,7 @@ def decode_work(profile: Rec, context: int, output: float) -> float:
 
 @kernel
 def iteration_time(profile: Rec, prefill: float, attention: float, sequences: int, kv: int) -> float:
-    """Microseconds of one iteration: `prefill` prompt tokens with attention sum `attention`, `sequences` decoding over `kv` tokens."""
+    """Microseconds of one iteration: `prefill` tokens with attention sum `attention`, `sequences` decoding over `kv` tokens."""
     time = (
         profile["base"]
         + profile["prefill"] * prefill

@@ -15,6 +15,7 @@ from sageserve.base.kernel import viewer
 from sageserve.base.records import REQUEST, UNSET, Trace
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
+from sageserve.core.feed import DIRECT
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.core.route import CLOSED
@@ -67,17 +68,20 @@ ENGINE: Final = np.dtype(
     align=True,
 )
 
-_INTS: Final = (
-    "rows regions models roles tiers slots instances endpoint_count profile_count walk_length leaves twigs linear batch_size "
-    "order route signal feed next_row now last_scrape next_scrape scrape promote_after drained_count events preemptions refused"
-).split()
-_FLOATS: Final = "threshold half_life two_below one_below safety".split()
-_ARRAYS: Final = (
-    "requests engines endpoints profiles tier_rows heads tails finish times outstanding walk context batch_heap batch_begin batch_count "
-    "door_head door_tail guess output_mean demand_tokens demand_requests made_tokens drained"
-).split()
+_SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "endpoint_count", "profile_count")
+_SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
+_POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after")
+_PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions", "refused")
+_FLOATS: Final = ("threshold", "half_life", "two_below", "one_below", "safety")
+_FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
+_QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
+_COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "made_tokens")
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS)
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in _INTS] + [(name, "f8") for name in _FLOATS] + [("at_" + name, "i8") for name in _ARRAYS], align=True
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS)]
+    + [(name, "f8") for name in _FLOATS]
+    + [("at_" + name, "i8") for name in _ARRAYS],
+    align=True,
 )
 
 view_world = viewer(WORLD)
@@ -189,7 +193,18 @@ class World:
         self._record = np.zeros(1, WORLD)
         self.record = self._record[0]
         self.address = self._record.ctypes.data
-        for name in ("regions", "models", "roles", "slots", "order", "route", "signal", "feed", "scrape", "promote_after"):
+        for name in (
+            "regions",
+            "models",
+            "roles",
+            "slots",
+            "order",
+            "route",
+            "signal",
+            "feed",
+            "scrape",
+            "promote_after",
+        ):
             self.record[name] = getattr(setup, name)
         for name in _FLOATS:
             self.record[name] = getattr(setup, name)
@@ -229,7 +244,7 @@ class World:
         rows = np.zeros(endpoints, ENDPOINT)
         rows["model"] = np.arange(endpoints) // setup.roles % setup.models
         rows["feeds"] = setup.feeds
-        held = setup.tiers["batch"][requests["tier"]].astype(bool) if setup.feed != 2 else np.zeros(len(requests), bool)  # noqa: PLR2004
+        held = setup.tiers["batch"][requests["tier"]].astype(bool) if setup.feed != DIRECT else np.zeros(len(requests), bool)
         jobs = np.bincount(requests["model"][held], minlength=setup.models)
         return {
             "requests": requests,
