@@ -1,0 +1,294 @@
+"""Small worlds for comparing simulators: a fleet, a trace and a script of what a controller does, from one seed.
+
+A case is drawn number by number from `Draw`, so that the same code makes seeded cases and hypothesis examples that
+shrink. `drive` plays a case on anything with the kernel's control surface. Decides nothing about right or wrong.
+Read next: `reference.py`, `test_kernel_against_reference.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.records import UNSET, Names, Trace
+from sageserve.base.rng import stream
+from sageserve.core.order import TIER
+from sageserve.core.perf import PROFILE
+from sageserve.sim.state import Setup, request_rows
+
+Draw = Callable[[int, int], int]
+"""draw(low, high) is an integer in [low, high]; low is the simplest."""
+
+ODD = 1.0471975511965976  # pi/3: coefficients with a full mantissa, so that no sum falls on half a microsecond by design
+LONGEST = 4_000  # control steps until a case must have come to its end
+
+
+class Simulator(Protocol):
+    """What a script can do to a simulated world."""
+
+    now: int
+    drained: list[int]
+
+    def run_until(self, t: int) -> bool: ...
+    def open(self, i: int) -> None: ...
+    def drain(self, i: int) -> bool: ...
+    def finished(self) -> bool: ...
+    @property
+    def requests(self) -> NDArray[Any]: ...
+    @property
+    def endpoints(self) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One world and what is done to it.
+
+    Args:
+        setup: what to simulate.
+        trace: its requests.
+        opened: instances that are open from the start.
+        script: instants, and the instances whose openness is flipped then.
+        replace: whether a drained instance is replaced by another at the very instant.
+    """
+
+    setup: Setup
+    trace: Trace
+    opened: tuple[int, ...]
+    script: tuple[tuple[int, tuple[int, ...]], ...]
+    replace: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What can be seen when the controller has its turn."""
+
+    now: int
+    drained: tuple[int, ...]
+    endpoints: NDArray[Any]
+    requests: NDArray[Any]
+
+
+def seeded(seed: int) -> Draw:
+    """Draw from the named stream of this seed."""
+    generator = stream(seed, "sim/cases")
+    return lambda low, high: int(generator.integers(low, high + 1))
+
+
+def make_case(draw: Draw, most_requests: int = 150) -> Case:
+    """Draw a world, its trace and its script."""
+    setup = _setup(draw)
+    trace = _trace(draw, setup, draw(1, most_requests))
+    instances = setup.endpoints * setup.slots
+    most = draw(0, 4)  # of four instances, so many are open from the start
+    opened = tuple(i for i in range(instances) if draw(1, 4) <= most)
+    end = int(trace.arrival[-1]) + 20_000
+    steps = []
+    at = 0
+    for _ in range(draw(0, 9)):
+        at = _instant(draw, setup, trace, at, end)
+        steps.append((at, _flips(draw, setup)))
+    return Case(setup, trace, opened, tuple(steps), draw(0, 1) == 1)
+
+
+def _instant(draw: Draw, setup: Setup, trace: Trace, after: int, end: int) -> int:
+    """A control instant not before `after`: anywhere, on an arrival, or on a scrape."""
+    kind = draw(0, 3)
+    step = min(end, after + draw(0, end // 4))
+    if kind == 0:
+        return max(after, int(trace.arrival[draw(0, len(trace) - 1)]))
+    return step if kind < 3 else -(-step // setup.scrape) * setup.scrape
+
+
+def _flips(draw: Draw, setup: Setup) -> tuple[int, ...]:
+    """Instances to flip: a few, or all of one endpoint."""
+    if draw(0, 3) == 3:
+        e = draw(0, setup.endpoints - 1)
+        return tuple(range(e * setup.slots, (e + 1) * setup.slots))
+    instances = setup.endpoints * setup.slots
+    return tuple(sorted({draw(0, instances - 1) for _ in range(draw(1, 4))}))
+
+
+def _setup(draw: Draw) -> Setup:
+    regions, models, roles = draw(1, 3), draw(1, 2), draw(1, 2)
+    slots = draw(1, 5)
+    if draw(0, 11) == 11:
+        regions, models, roles, slots = 1, 1, draw(1, 2), draw(33, 40)
+    endpoints = regions * models * roles
+    context = np.array([draw(12, 90) for _ in range(models)], np.int64)
+    profiles = _profiles(draw, int(context.max()))
+    tiers = _tiers(draw)
+    return Setup(
+        regions=regions,
+        models=models,
+        roles=roles,
+        slots=slots,
+        profiles=profiles,
+        slot_profile=np.array([draw(0, len(profiles) - 1) for _ in range(endpoints * slots)], np.int32),
+        context=context,
+        tiers=tiers,
+        walk=_walk(draw, (regions, models, roles), tiers),
+        feeds=np.array([draw(0, 4) < 4 for _ in range(endpoints)], np.bool_),
+        order=draw(0, 3),
+        route=draw(0, 2),
+        threshold=draw(0, 10) / 8 * ODD,
+        signal=draw(0, 2),
+        scrape=draw(1_000, 30_000),
+        half_life=float(draw(5_000, 200_000)),
+        feed=draw(0, 2),
+        two_below=draw(0, 8) / 8 * ODD,
+        one_below=draw(0, 12) / 8 * ODD,
+        promote_after=draw(5_000, 400_000),
+        safety=draw(0, 16) / 4 * ODD,
+        output_guess=draw(4, 40) / 2,
+    )
+
+
+def _profiles(draw: Draw, context: int) -> NDArray[Any]:
+    rows = np.zeros(draw(1, 3), PROFILE)
+    odd = ODD if draw(0, 1) else 1.0
+    chunked = draw(0, 2)
+    for row in rows:
+        row["base"] = draw(80, 8_000) / 8 * odd
+        row["prefill"] = draw(0, 160) / 8 * odd
+        row["decode"] = draw(0, 400) / 8 * odd
+        row["kv"] = draw(0, 64) / 64 * odd
+        row["attention"] = draw(0, 32) / 128 * odd
+        row["floor"] = draw(0, 3) / 2 * row["base"]
+        row["kv_tokens"] = context + (draw(0, 30) if draw(0, 2) < 2 else draw(200, 800))
+        row["weight"] = draw(1_000, 2_000)
+        row["max_sequences"] = draw(1, 12)
+        row["max_batched"] = row["max_sequences"] + (draw(1, 12) if draw(0, 1) else draw(20, 200))
+        row["chunked"] = chunked if chunked < 2 else draw(0, 1)
+        row["gpus"] = 1
+    return rows
+
+
+def _tiers(draw: Draw) -> NDArray[Any]:
+    rows = np.zeros(draw(1, 4), TIER)
+    for row in rows:
+        row["urgent"] = draw(0, 20_000)
+        row["expired"] = draw(0, 40_000)
+        row["patience"] = draw(1_000, 300_000)
+        row["rank"] = draw(0, 3)
+        row["batch"] = draw(0, 2) == 2
+    return rows
+
+
+def _walk(draw: Draw, shape: tuple[int, int, int], tiers: NDArray[Any]) -> NDArray[np.int32]:
+    regions, models, roles = shape
+    apart = draw(0, 1) == 1  # roles serve different tiers
+    reach = draw(1, regions)
+    walk = np.full((regions, models, len(tiers), regions * roles), UNSET, np.int32)
+    for g, m, k in np.ndindex(regions, models, len(tiers)):
+        role = int(tiers[k]["batch"]) % roles
+        roles_tried = [role] if apart else [(role + o) % roles for o in range(roles)]
+        places = [((g + step) % regions, o) for step in range(reach) for o in roles_tried]
+        for position, (region, o) in enumerate(places):
+            walk[g, m, k, position] = (region * models + m) * roles + o
+    return walk
+
+
+def _trace(draw: Draw, setup: Setup, n: int) -> Trace:
+    gap = 8 << draw(0, 10)  # mean time between arrivals when not clustered: from a flood to a trickle
+    together = draw(1, 4)  # of four arrivals, so many come at once with the one before
+    longest_prompt, longest_output = draw(2, 80), draw(1, 45)
+    at, arrival = 0, []
+    for _ in range(n):
+        if draw(1, 4) >= together:
+            at += draw(0, 2 * gap)
+        arrival.append(at)
+    own = draw(0, 2) == 2
+    deadline = np.array([a + draw(0, 200_000) if own and draw(0, 1) else UNSET for a in arrival], np.int64)
+    columns = np.array(
+        [
+            (
+                draw(1, longest_prompt),
+                1 if draw(0, 5) == 0 else draw(1, longest_output),
+                draw(0, setup.models - 1),
+                draw(0, setup.regions - 1),
+                draw(0, len(setup.tiers) - 1),
+            )
+            for _ in range(n)
+        ]
+    )
+    return Trace(
+        arrival=np.array(arrival, np.int64),
+        prompt=columns[:, 0].astype(np.int32),
+        output=columns[:, 1].astype(np.int32),
+        model=columns[:, 2].astype(np.uint8),
+        region=columns[:, 3].astype(np.uint8),
+        tier=columns[:, 4].astype(np.uint8),
+        names=Names(
+            tuple(f"model-{i}" for i in range(setup.models)),
+            tuple(f"region-{i}" for i in range(setup.regions)),
+            tuple(f"tier-{i}" for i in range(len(setup.tiers))),
+        ),
+        window=at + 1,
+        deadline=deadline if own else None,
+    ).check()
+
+
+@dataclass(slots=True)
+class _Player:
+    """Plays a script; knows which instances it opened, never what the simulator thinks."""
+
+    sim: Simulator
+    case: Case
+    opened: set[int]
+    stops: list[Stop]
+
+    def flip(self, i: int) -> None:
+        if i in self.opened:
+            self.opened.discard(i)
+            self.sim.drain(i)
+        else:
+            self.opened.add(i)
+            self.sim.open(i)
+
+    def run(self, t: int) -> None:
+        early = True
+        while early:
+            early = self.sim.run_until(t)
+            drained = tuple(int(i) for i in self.sim.drained)
+            self.stops.append(Stop(int(self.sim.now), drained, self.sim.endpoints.copy(), self.sim.requests.copy()))
+            if self.case.replace:
+                for i in drained:
+                    self._replace(i)
+
+    def _replace(self, i: int) -> None:
+        slots = self.case.setup.slots
+        first = i // slots * slots
+        spare = [one for one in range(first, first + slots) if one not in self.opened]
+        if spare:
+            self.flip(spare[0])
+
+
+def drive(sim: Simulator, case: Case) -> list[Stop]:
+    """Play the script, then open one instance of every endpoint and run until everything is served.
+
+    Raises:
+        AssertionError: the simulator does not come to an end.
+    """
+    player = _Player(sim, case, set(), [])
+    for i in case.opened:
+        player.flip(i)
+    for at, flips in case.script:
+        player.run(max(at, int(sim.now)))
+        for i in flips:
+            player.flip(i)
+    slots = case.setup.slots
+    for e in range(case.setup.endpoints):
+        if not player.opened & set(range(e * slots, (e + 1) * slots)):
+            player.flip(e * slots)
+    for _ in range(LONGEST):
+        if sim.finished():
+            return player.stops
+        player.run(int(sim.now) + 5 * case.setup.scrape)
+    raise AssertionError("the simulator did not come to an end")
+
+
+def fresh_rows(case: Case) -> NDArray[Any]:
+    """REQUEST rows nobody has written to."""
+    return request_rows(case.trace, case.setup)

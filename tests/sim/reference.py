@@ -1,0 +1,344 @@
+"""The simulated world again, naively: the page docs/reference/kernel.md with one event per engine iteration.
+
+It has the control surface of the compiled kernel, so one script can drive both. Decisions are derived again from the
+page, not imported, and no attention is paid to speed. Knows no file and no strategy. Read next: `reference_engine.py`
+for what happens inside an instance, `cases.py` for what is fed to both.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.core.columns import ENDPOINT
+from sageserve.core.feed import BUSY, DIRECT, KV, LOAD, STEPS
+from sageserve.core.order import EDF, FCFS, PF
+from sageserve.core.route import NEAREST, THRESHOLD
+from sageserve.sim.state import DONE, HELD, PREFILLING, PROMOTED, REFUSED, RUNNING, WAITING, Setup
+from tests.sim.reference_engine import NO_TIME, Engine, Job, Outcome, Profile
+
+SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, ITERATION_PHASE = 0, 1, 2, 3
+"""Order at one instant. An iteration inside a block comes last: a placement at this very instant may still cut there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One TIER row."""
+
+    urgent: int
+    expired: int
+    rank: int
+    batch: bool
+
+
+class Endpoint:
+    """What is counted and seen of one endpoint."""
+
+    def __init__(self, model: int, first: int, slots: int, feeds: bool) -> None:
+        self.model = model
+        self.instances = range(first, first + slots)
+        self.feeds = feeds
+        self.seen = self.kv = self.busy = self.rate = 0.0
+        self.offered = self.fed_work = self.fed_tokens = 0.0
+        self.finished = self.preempted = self.made = self.placed = 0
+        self.unfinished: dict[int, float] = {}  # row: prefill work of a prompt that is not finished
+
+
+class Reference:
+    """The slow, obvious simulator.
+
+    Args:
+        setup: what to simulate.
+        requests: REQUEST rows, sorted by arrival; first, finish, instance and state are written.
+    """
+
+    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
+        self.setup = setup
+        self.requests = requests
+        self.now = 0
+        self.drained: list[int] = []
+        self.counts: Counter[str] = Counter()
+        self.last_seen: int = -1  # the engine whose event was handled last
+        self._tiers = [Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), bool(r["batch"])) for r in setup.tiers]
+        tiers = len(self._tiers)
+        profiles = [Profile.of(row) for row in setup.profiles]
+        self._engines = [Engine(profiles[p], tiers + 1, self._key) for p in setup.slot_profile]
+        self._endpoints = [
+            Endpoint(e // setup.roles % setup.models, e * setup.slots, setup.slots, bool(setup.feeds[e]))
+            for e in range(setup.endpoints)
+        ]
+        self._open = [False] * len(self._engines)
+        self._draining = [False] * len(self._engines)
+        self._jobs = [
+            Job(row, int(r["arrival"]), int(r["deadline"]), int(r["prompt"]), int(r["output"]), int(r["tier"]), int(r["tier"]))
+            for row, r in enumerate(requests)
+        ]
+        self._region = [int(r["region"]) for r in requests]
+        self._model = [int(r["model"]) for r in requests]
+        self._next_row = 0
+        self._next_scrape = 0
+        self._last_scrape = 0
+        self._batch: list[list[Job]] = [[] for _ in range(setup.models)]
+        self._doors: list[list[Job]] = [[] for _ in range(setup.models)]
+        self._mean = [[float(setup.output_guess)] * tiers for _ in range(setup.models)]
+        self._guess = [int(setup.output_guess + 0.5)] * setup.models
+
+    # ---- control
+
+    def open(self, i: int) -> None:
+        """Instance i may receive work from now on."""
+        self.counts["reopened while draining"] += self._draining[i]
+        self._open[i], self._draining[i] = True, False
+
+    def drain(self, i: int) -> bool:
+        """Instance i receives nothing any more; True if it was empty and is closed at once."""
+        empty = self._engines[i].inside == 0
+        self._open[i], self._draining[i] = False, not empty
+        self.counts["drained while busy"] += not empty
+        return empty
+
+    def run_until(self, t: int) -> bool:
+        """Handle everything before t and the scrape at t; True if it stopped because a draining instance is empty."""
+        self.drained = []
+        while True:
+            time, phase, index = self._next_event()
+            if time > t or (time == t and phase != SCRAPE_PHASE):
+                self.now = t
+                return False
+            assert time >= self.now
+            self.now = time
+            if phase == SCRAPE_PHASE:
+                self._scrape()
+            elif phase == ARRIVAL_PHASE:
+                self._next_row += 1
+                self._arrive(self._jobs[index])
+            else:
+                self._advance(index)
+                if self._draining[index] and self._engines[index].inside == 0:
+                    self._draining[index] = False
+                    self.drained = [index]
+                    return True
+
+    def finished(self) -> bool:
+        """Whether every request is done or refused."""
+        return all(int(state) & 63 in (DONE, REFUSED) for state in self.requests["state"])
+
+    @property
+    def endpoints(self) -> NDArray[Any]:
+        """ENDPOINT rows as counted now."""
+        rows = np.zeros(len(self._endpoints), ENDPOINT)
+        for row, one in zip(rows, self._endpoints, strict=True):
+            for name in ("seen", "kv", "busy", "finished", "preempted", "made", "placed", "model", "feeds"):
+                row[name] = getattr(one, name)
+            row["open"] = len(self._opened(one))
+        return rows
+
+    def _next_event(self) -> tuple[int, int, int]:
+        events = [(self._next_scrape, SCRAPE_PHASE, 0)]
+        if self._next_row < len(self._jobs):
+            events.append((self._jobs[self._next_row].arrival, ARRIVAL_PHASE, self._next_row))
+        for i, engine in enumerate(self._engines):
+            if engine.busy:
+                events.append((engine.end, BLOCK_PHASE if engine.last else ITERATION_PHASE, i))
+        return min(events)
+
+    # ---- arrivals and placement
+
+    def _key(self, job: Job, now: int) -> tuple[int, ...]:
+        """Sort key by the order of the setup; the DPA classes are those tabled in core/order.py."""
+        tier, promoted = self._tiers[job.tier], job.queue == len(self._tiers)
+        rank = 0 if promoted else tier.rank
+        if self.setup.order == FCFS:
+            return (job.arrival,)
+        if self.setup.order == EDF:
+            return (job.deadline,)
+        if self.setup.order == PF:
+            return (rank, job.arrival)
+        slack = job.deadline - now
+        if slack < -tier.expired:
+            return (0, job.deadline)
+        if slack < 0:
+            return (201, job.deadline)
+        if tier.batch and not promoted:
+            return (202, job.deadline)
+        return ((1 if slack < tier.urgent else 101) + rank, job.deadline)
+
+    def _arrive(self, job: Job) -> None:
+        model = self._model[job.row]
+        if job.prompt + 1 > int(self.setup.context[model]):
+            self._put(job, REFUSED)
+            self.counts["refused"] += 1
+        elif self._tiers[job.tier].batch and self.setup.feed != DIRECT:
+            self._put(job, HELD)
+            self._batch[model].append(job)
+            self._batch[model].sort(key=lambda one: (one.deadline, one.row))
+            choice = [e for e in self._walk(job) if self._opened(self._endpoints[e])]
+            if choice:
+                self._feed(min(choice, key=self._predicted), at_most=1)
+        elif not self._route(job):
+            self._put(job, HELD)
+            self._doors[model].append(job)
+            self.counts["waited at the door"] += 1
+
+    def _walk(self, job: Job) -> Iterator[int]:
+        for e in self.setup.walk[self._region[job.row], self._model[job.row], job.tier]:
+            if e < 0:
+                return
+            yield int(e)
+
+    def _opened(self, endpoint: Endpoint) -> list[int]:
+        return [i for i in endpoint.instances if self._open[i]]
+
+    def _route(self, job: Job) -> bool:
+        """Place the job on an endpoint of its walk; False when none has an open instance."""
+        choice = [e for e in self._walk(job) if self._opened(self._endpoints[e])]
+        if not choice:
+            return False
+        best = min(choice, key=lambda e: self._endpoints[e].seen)
+        if self.setup.route == NEAREST:
+            best = choice[0]
+        elif self.setup.route == THRESHOLD:
+            best = next((e for e in choice if self._endpoints[e].seen < self.setup.threshold), best)
+        self._place(job, best)
+        return True
+
+    def _outstanding(self, i: int) -> int:
+        engine = self._engines[i]
+        guess = self._guess[self._endpoints[i // self.setup.slots].model]
+        return (engine.unprefilled + guess * engine.inside) * engine.profile.weight
+
+    def _place(self, job: Job, e: int) -> float:
+        """Give the job to an instance of endpoint e; the work it offers, in microseconds of engine time."""
+        endpoint = self._endpoints[e]
+        i = min(self._opened(endpoint), key=lambda one: (self._outstanding(one), one))
+        engine = self._engines[i]
+        prefill = engine.profile.prefill_work(job.prompt)
+        work = prefill + engine.profile.decode_work(job.prompt, self._mean[endpoint.model][job.tier])
+        endpoint.offered += work
+        endpoint.unfinished[job.row] = prefill
+        endpoint.placed += 1
+        self.requests[job.row]["instance"] = i
+        self._put(job, WAITING)
+        self.counts["cut"] += engine.place(job, self.now)
+        self._note_admitted(engine)
+        return work
+
+    def _put(self, job: Job, state: int) -> None:
+        promoted = PROMOTED if job.queue == len(self._tiers) else 0
+        self.requests[job.row]["state"] = state | promoted
+
+    def _note_admitted(self, engine: Engine) -> None:
+        for job in engine.prefilling:
+            self._put(job, PREFILLING)
+            self.counts["partly prefilled"] += engine.done == 0 and job.filled + job.piece < job.context
+
+    # ---- an iteration ends
+
+    def _advance(self, i: int) -> None:
+        engine, endpoint = self._engines[i], self._endpoints[i // self.setup.slots]
+        was_cut = engine.cut
+        outcome = engine.end_iteration(self.now)
+        if outcome is None:
+            return
+        self.counts["blocks ended by a cut"] += was_cut and not outcome.finished
+        self._settle(outcome, engine, endpoint)
+        self._note_admitted(engine)
+        if outcome.finished and self._open[i]:
+            self._feed(i // self.setup.slots)
+
+    def _settle(self, outcome: Outcome, engine: Engine, endpoint: Endpoint) -> None:
+        for job in outcome.prompts:
+            del endpoint.unfinished[job.row]
+            self._put(job, RUNNING)
+            if job.made == 1:
+                self.requests[job.row]["first"] = self.now
+        for job in outcome.finished:
+            self._put(job, DONE)
+            self.requests[job.row]["finish"] = self.now
+            endpoint.finished += 1
+            endpoint.made += job.output
+            means = self._mean[endpoint.model]
+            means[job.tier] += (job.output - means[job.tier]) / 256
+        for job in outcome.preempted:
+            self._put(job, WAITING)
+            endpoint.unfinished[job.row] = engine.profile.prefill_work(job.context)
+            endpoint.preempted += 1
+            self.counts["preempted"] += 1
+
+    # ---- scrape, feed, promotion
+
+    def _scrape(self) -> None:
+        dt = self.now - self._last_scrape
+        for endpoint in self._endpoints:
+            self._refresh(endpoint, dt)
+        for model, means in enumerate(self._mean):
+            self._guess[model] = int(sum(means) / len(means) + 0.5)
+        for model, door in enumerate(self._doors):
+            self._doors[model] = [job for job in door if not self._route(job)]
+        for model in range(self.setup.models):
+            self._promote(model)
+        for e in range(len(self._endpoints)):
+            self._feed(e)
+        self._last_scrape = self.now
+        self._next_scrape = self.now + int(self.setup.scrape)
+
+    def _refresh(self, endpoint: Endpoint, dt: int) -> None:
+        half_life = self.setup.half_life
+        if dt > 0:
+            endpoint.rate += (1 - 2 ** (-dt / half_life)) * (endpoint.offered / dt - endpoint.rate)
+        endpoint.offered = endpoint.fed_work = endpoint.fed_tokens = 0.0
+        opened = self._opened(endpoint)
+        endpoint.kv = endpoint.busy = 0.0
+        if opened:
+            used = sum(self._engines[i].used_at_start for i in opened)
+            endpoint.kv = used / self._capacity(endpoint)
+            endpoint.busy = (endpoint.rate + sum(endpoint.unfinished.values()) / half_life) / len(opened)
+        endpoint.seen = self._signal(endpoint.kv, endpoint.busy)
+
+    def _capacity(self, endpoint: Endpoint) -> int:
+        return sum(self._engines[i].profile.kv_tokens for i in self._opened(endpoint))
+
+    def _signal(self, kv: float, busy: float) -> float:
+        return {LOAD: max(kv, busy), KV: kv, BUSY: busy}[self.setup.signal]
+
+    def _predicted(self, e: int) -> float:
+        one = self._endpoints[e]
+        busy = one.busy + one.fed_work / (self.setup.half_life * len(self._opened(one)))
+        return self._signal(one.kv + one.fed_tokens / self._capacity(one), busy)
+
+    def _feed(self, e: int, at_most: int = NO_TIME) -> None:
+        endpoint = self._endpoints[e]
+        queue = self._batch[endpoint.model]
+        if not (endpoint.feeds and queue and self._opened(endpoint)):
+            return
+        if self.setup.feed == STEPS:
+            seen = self._predicted(e)
+            at_most = min(at_most, 2 if seen < self.setup.two_below else 1 if seen < self.setup.one_below else 0)
+        given = 0
+        while queue and given < at_most and (self.setup.feed == STEPS or self._predicted(e) < self.setup.one_below):
+            job = queue.pop(0)
+            mean = self._mean[endpoint.model][job.tier]
+            endpoint.fed_work += self._place(job, e)
+            endpoint.fed_tokens += job.prompt + mean
+            given += 1
+        self.counts["fed"] += given
+
+    def _promote(self, model: int) -> None:
+        queue = self._batch[model]
+        while queue:
+            job = queue[0]
+            opened = [i for e in self._walk(job) for i in self._opened(self._endpoints[e])]
+            if not opened:
+                return
+            profile = self._engines[opened[0]].profile
+            service = profile.prefill_work(job.prompt) + profile.decode_work(job.prompt, self._mean[model][job.tier])
+            age, slack = self.now - job.arrival, job.deadline - self.now
+            if not (age > self.setup.promote_after or slack < self.setup.safety * service):
+                return
+            del queue[0]
+            job.queue = len(self._tiers)
+            self._route(job)
+            self.counts["promoted"] += 1

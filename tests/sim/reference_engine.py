@@ -1,0 +1,277 @@
+"""One engine, one iteration at a time: the slow half of the reference that follows docs/reference/kernel.md word for word.
+
+Every sequence counts its own tokens and every sum is a sum. Knows queues and batches of one instance; no fleet, no
+signals, nothing compiled but the rounding rule of a block's end. Read next: `reference.py` for the fleet around it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sageserve.base.kernel import Rec
+from sageserve.core.perf import block_time
+
+NO_TIME = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The five coefficients a..e of an engine, in microseconds, and its limits in tokens and sequences."""
+
+    a: float
+    b: float
+    c: float
+    d: float
+    e: float
+    floor: float
+    kv_tokens: int
+    weight: int
+    max_sequences: int
+    max_batched: int
+    chunked: bool
+
+    @classmethod
+    def of(cls, row: Rec) -> "Profile":
+        """Read one PROFILE row."""
+        return cls(
+            a=float(row["base"]),
+            b=float(row["prefill"]),
+            c=float(row["decode"]),
+            d=float(row["kv"]),
+            e=float(row["attention"]),
+            floor=float(row["floor"]),
+            kv_tokens=int(row["kv_tokens"]),
+            weight=int(row["weight"]),
+            max_sequences=int(row["max_sequences"]),
+            max_batched=int(row["max_batched"]),
+            chunked=bool(row["chunked"]),
+        )
+
+    def prefill_work(self, x: int) -> float:
+        return x * (self.b + self.a / self.max_batched) + self.e * x * x / 2
+
+    def decode_work(self, x: int, o: float) -> float:
+        n_sat = max(1.0, min(float(self.max_sequences), self.kv_tokens / (x + o)))
+        return o * (self.c + self.d * (x + o / 2) + self.a / n_sat)
+
+    def iteration(self, pieces: list[tuple[int, int]], n: int, kv: int) -> float:
+        """Microseconds of an iteration without the floor; `pieces` holds (tokens, tokens of the prompt before)."""
+        tokens = sum(p for p, _ in pieces)
+        attention = sum(p * (x + p / 2) for p, x in pieces)
+        return self.a + self.b * tokens + self.c * n + self.d * kv + self.e * attention
+
+
+@dataclass(slots=True)
+class Job:
+    """A request as the engine sees it."""
+
+    row: int
+    arrival: int
+    deadline: int
+    prompt: int
+    output: int
+    tier: int
+    queue: int  # index of the queue it waits in: its tier, or the number of tiers once promoted
+    made: int = 0
+    filled: int = 0  # tokens of the context prefilled so far
+    filled_at_start: int = 0  # the same when the current block began
+    piece: int = 0  # tokens prefilled by the iteration in progress
+
+    @property
+    def context(self) -> int:
+        return self.prompt + self.made
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the end of a block did."""
+
+    prompts: list[Job] = field(default_factory=list)  # prompts completed, in the order they were admitted
+    finished: list[Job] = field(default_factory=list)
+    preempted: list[Job] = field(default_factory=list)
+
+
+Key = Callable[[Job, int], tuple[int, ...]]
+
+
+class Engine:
+    """An instance's queues, batch and current block.
+
+    Args:
+        profile: its speed and limits.
+        queues: number of queues (tiers and one for promoted jobs).
+        key: sort key of a job at an instant, smaller first.
+    """
+
+    def __init__(self, profile: Profile, queues: int, key: Key) -> None:
+        self.profile = profile
+        self.queues: list[list[Job]] = [[] for _ in range(queues)]
+        self.key = key
+        self.decoding: list[Job] = []  # in the order they were admitted
+        self.prefilling: list[Job] = []  # admitted prompts, in the order they were admitted
+        self.busy = False
+        self.start = 0
+        self.first = 0.0
+        self.step = 0.0
+        self.done = 0  # iterations of this block that have ended
+        self.short = False  # the block is one iteration long
+        self.cut = False
+        self.decodes = False  # decoding sequences take part
+        self.used_at_start = 0
+        self.end = NO_TIME  # of the iteration in progress
+        self.last = False  # the iteration in progress is the last of its block
+
+    # ---- what can be seen from outside
+
+    @property
+    def inside(self) -> int:
+        return len(self.decoding) + len(self.prefilling) + sum(len(queue) for queue in self.queues)
+
+    @property
+    def unprefilled(self) -> int:
+        """Tokens of prompts placed here that were not prefilled when the current block began."""
+        waiting = sum(job.context for queue in self.queues for job in queue)
+        return waiting + sum(job.context - job.filled_at_start for job in self.prefilling)
+
+    @property
+    def used(self) -> int:
+        decoding = sum(job.prompt + job.made for job in self.decoding)
+        return decoding + sum(job.context + 1 for job in self.prefilling)
+
+    def head(self, now: int) -> Job | None:
+        heads = [queue[0] for queue in self.queues if queue]
+        return min(heads, key=lambda job: (self.key(job, now), job.queue), default=None)
+
+    # ---- a request is placed
+
+    def place(self, job: Job, now: int) -> bool:
+        """Append the job to its queue; compose if idle. True when this cut the block."""
+        self.queues[job.queue].append(job)
+        if not self.busy:
+            assert not self.compose(now)
+            return False
+        if self.prefilling or self.cut or not self.decodes or self.head(now) is not job:
+            return False
+        n = len(self.decoding)
+        used_at_end = self.used + n
+        if n < self.profile.max_sequences and used_at_end + job.context + 1 + n + 1 <= self.profile.kv_tokens:
+            self.cut = True
+            was_last, self.last = self.last, True
+            return not was_last
+        return False
+
+    # ---- iterations
+
+    def end_iteration(self, now: int) -> Outcome | None:
+        """The iteration in progress ends; None when the block goes on."""
+        if self.decodes:
+            for job in self.decoding:
+                job.made += 1
+        for job in self.prefilling:
+            job.filled += job.piece
+        self.done += 1
+        if not self.last:
+            self._look_ahead()
+            return None
+        outcome = Outcome()
+        outcome.finished = sorted((job for job in self.decoding if job.made == job.output), key=lambda job: job.row)
+        self.decoding = [job for job in self.decoding if job.made < job.output]
+        outcome.prompts = [job for job in self.prefilling if job.filled == job.context]
+        self.prefilling = [job for job in self.prefilling if job.filled < job.context]
+        for job in outcome.prompts:
+            job.made += 1
+            (self.decoding if job.made < job.output else outcome.finished).append(job)
+        self.busy = False
+        outcome.preempted = self.compose(now)
+        return outcome
+
+    def _look_ahead(self) -> None:
+        """Find when the iteration in progress ends, and whether the block ends with it."""
+        profile, n = self.profile, len(self.decoding)
+        self.end = self.start + block_time(self.first, self.step, self.done + 1)
+        self.last = self.short or self.cut
+        if self.decodes and n:
+            finishes = any(job.made + 1 == job.output for job in self.decoding)
+            self.last = self.last or finishes or self.used + 2 * n > profile.kv_tokens
+        for job in self.prefilling:
+            rest = job.context - job.filled - job.piece
+            self.last = self.last or rest <= job.piece
+
+    def compose(self, now: int) -> list[Job]:
+        """Begin the next block, or fall idle; the preempted, first to last."""
+        for job in self.prefilling:
+            job.filled_at_start = job.filled
+            job.piece = 0
+        preempted: list[Job] = []
+        if self.profile.chunked:
+            preempted = self._preempt()
+            if not preempted:
+                self._admit_chunks(now)
+            self.decodes = bool(self.decoding)
+        else:
+            self._admit_whole(now)
+            if not self.prefilling:
+                preempted = self._preempt()
+            self.decodes = bool(self.decoding) and not self.prefilling
+        self._begin(now, bool(preempted))
+        return preempted
+
+    def _preempt(self) -> list[Job]:
+        out: list[Job] = []
+        while (
+            self.decoding
+            and self.used + len(self.decoding) > self.profile.kv_tokens
+            and len(self.decoding) + len(self.prefilling) > 1
+        ):
+            job = self.prefilling.pop() if self.prefilling else self.decoding.pop()
+            job.filled = job.filled_at_start = job.piece = 0
+            self.queues[job.queue].insert(0, job)
+            out.append(job)
+        return out
+
+    def _fits(self, job: Job) -> bool:
+        running = len(self.decoding) + len(self.prefilling)
+        room = running + 1 if running else 0
+        return running < self.profile.max_sequences and self.used + job.context + 1 + room <= self.profile.kv_tokens
+
+    def _admit(self, job: Job, piece: int) -> None:
+        assert self.queues[job.queue].pop(0) is job
+        job.filled = job.filled_at_start = 0
+        job.piece = piece
+        self.prefilling.append(job)
+
+    def _admit_chunks(self, now: int) -> None:
+        budget = self.profile.max_batched - len(self.decoding)
+        for job in self.prefilling:  # at most one: the partly prefilled prompt
+            job.piece = min(job.context - job.filled, budget)
+            budget -= job.piece
+        while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
+            self._admit(head, min(head.context, budget))
+            budget -= head.piece
+
+    def _admit_whole(self, now: int) -> None:
+        budget = self.profile.max_batched
+        while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
+            if head.context > budget and self.prefilling:
+                break
+            self._admit(head, head.context)
+            budget -= head.context
+
+    def _begin(self, now: int, preempted: bool) -> None:
+        self.used_at_start = self.used
+        self.busy = bool(self.decoding or self.prefilling)
+        self.end, self.cut, self.done, self.start = NO_TIME, False, 0, now
+        if not self.busy:
+            return
+        profile = self.profile
+        n = len(self.decoding) if self.decodes else 0
+        kv = sum(job.prompt + job.made for job in self.decoding) if self.decodes else 0
+        pieces = [(job.piece, job.filled) for job in self.prefilling]
+        self.first = profile.iteration(pieces, n, kv)
+        self.step = profile.d * n
+        completes = any(job.filled + job.piece == job.context for job in self.prefilling)
+        self.short = preempted or completes or len(pieces) > 1
+        if n == 0 and self.first < profile.floor:
+            self.first, self.short = profile.floor, True
+        if len(pieces) == 1:
+            self.step += profile.e * pieces[0][0] ** 2
+        self._look_ahead()
