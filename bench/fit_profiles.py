@@ -10,8 +10,10 @@ with one `a` for prefill and decode, because a mixed iteration pays it once. Bes
 sample, with one condition left out, and of two separate fits with an `a` each, which is what the shared `a`
 costs.
 
-    python bench/fit_profiles.py            # a table
-    python bench/fit_profiles.py --yaml     # entries as they stand in profiles.yaml
+Llama-3.x was measured on A100 TP2 and TP4 only. Its TP8 and H100 values are scaled, coefficient by coefficient, by what
+Llama-2-70B shows for the same step; where decode did not show a cost of KV tokens, memory bandwidth sets its least value.
+
+    python bench/fit_profiles.py [--data FOLDER]
 
 Knows nothing of the package. Read next: `src/sageserve/data/builtin/profiles.yaml`.
 """
@@ -22,7 +24,7 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -82,9 +84,7 @@ def read(folder: Path) -> dict[Key, list[Point]]:
                 if row["hardware"].endswith("pcap"):
                     continue
                 key = (row["model"], row["hardware"], int(row["tensor_parallel"]))
-                prompt, batch, tokens = (
-                    int(row[name]) for name in ("prompt_size", "batch_size", "token_size")
-                )
+                prompt, batch, tokens = (int(row[name]) for name in ("prompt_size", "batch_size", "token_size"))
                 first, token, whole = (float(row[name]) for name in ("prompt_time", "token_time", "e2e_time"))
                 if key[0] in SECONDS:
                     first, token, whole = first * 1e3, token * 1e3 / (tokens - 1), whole * 1e3
@@ -144,6 +144,30 @@ def left_out(points: Sequence[Point]) -> tuple[float, float]:
     return float(np.mean(errors)), max(errors)
 
 
+DERIVED = ("Llama-3.1-8B", "Llama-3.2-3B")
+KV_BYTES = {"Llama-3.1-8B": 131_072, "Llama-3.2-3B": 114_688}  # 2 x layers x 8 KV heads x 128 x 2 bytes
+BANDWIDTH = {"a100-80gb": 2.039e12, "h100-80gb": 3.35e12}  # bytes/s of one SXM GPU, vendor's figures
+
+
+def scaled(one: Fit, over: Fit, under: Fit) -> Fit:
+    """`one` times `over / under`, coefficient by coefficient."""
+
+    def times(name: str) -> float:
+        return float(getattr(one, name)) * float(getattr(over, name)) / float(getattr(under, name))
+
+    return Fit(times("a"), times("b"), times("e"), times("c"), times("d"), times("floor"))
+
+
+def derive(fits: dict[Key, Fit]) -> Iterator[tuple[str, str, Fit]]:
+    """TP8 on both GPUs for the models measured at TP4 on A100 only."""
+    four = fits["llama2-70b", "a100-80gb", 4]
+    for model in DERIVED:
+        for gpu in ("a100-80gb", "h100-80gb"):
+            found = scaled(fits[model, "a100-80gb", 4], fits["llama2-70b", gpu, 8], four)
+            least = KV_BYTES[model] / (8 * BANDWIDTH[gpu]) * 1e3
+            yield model, gpu, replace(found, d=max(found.d, least))
+
+
 def show(points: dict[Key, list[Point]]) -> Iterator[str]:
     """The table, one line per fit."""
     yield (
@@ -164,12 +188,19 @@ def show(points: dict[Key, list[Point]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the fits."""
+    """Print the fits, then what is derived from them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("SAGESERVE_DATA"))  # noqa: TID251  # a bench is its own shell
     folder = parser.parse_args().data or Path(__file__).parents[2] / "shared" / "data"
-    for line in show(read(Path(folder) / "profiles")):
+    points = read(Path(folder) / "profiles")
+    for line in show(points):
         print(line)
+    print("\nderived, not measured")
+    for model, gpu, found in derive({key: fit(rows) for key, rows in points.items()}):
+        print(
+            f"{model:13} {gpu:10}  8 {found.a:6.2f} {found.b * 1e3:6.2f} {found.c * 1e3:6.1f}"
+            f" {found.d * 1e6:6.1f} {found.e * 1e6:6.2f} {found.floor:6.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def show_size(size: int) -> str:
         text = f"{size / unit:.3f}".rstrip("0").rstrip(".") + name
         if size >= unit and size_bytes(text) == size:
             texts.append(text)
-    return min(texts, key=len)
+    return min(reversed(texts), key=len)  # of equal length, the larger unit
 
 
 def show_price(price: float) -> str:

@@ -69,8 +69,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "less_than": "{given} must be less than {lt}",
     "string_pattern_mismatch": _NOT_NAME,
     "string_too_long": _NOT_NAME,
-    "model_type": "needs settings of its own, not {given}",
-    "dict_type": "needs settings of its own, not {given}",
+    "dict_type": "needs entries of its own, not {given}",
     "tuple_type": "needs a list, not {given}",
     "too_short": "needs {min_length} entries or more, has {actual_length}",
     "too_long": "has more than {max_length} entries",
@@ -89,6 +88,8 @@ def _sentence(error: ErrorDetails, keys: Keys) -> str:
         case "literal_error":
             choices = get_args(node_at(keys))
             return f"{given} is not one of {', '.join(choices)}"
+        case "model_type":
+            return f"needs settings of its own ({', '.join(field_names(keys))}), not {given}"
         case kind if kind in _SENTENCES:
             return _SENTENCES[kind].format(given=given, **context)
         case _:

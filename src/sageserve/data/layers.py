@@ -84,14 +84,21 @@ def read_file(path: Path) -> Document:
 
 @cache
 def profile_library() -> Document:
-    """The engine profiles that ship with the package: `profiles.<name>.<setting>`."""
-    return read_file(BUILTIN / f"{PROFILES}.yaml")
+    """The engine profiles that ship with the package: `profiles.<name>.<setting>`.
+
+    Raises:
+        ConfigError: the file of the package is damaged.
+    """
+    library = read_file(BUILTIN / f"{PROFILES}.yaml")
+    if library.complaints:
+        raise ConfigError(f"the profile library is damaged: {library.complaints[0]}", hint="install the package again")
+    return library
 
 
-def profile_names() -> tuple[str, ...]:
-    """Names of the profile library."""
+def profile_entries() -> dict[str, Value]:
+    """The profile library by name."""
     entries = profile_library().values.get(PROFILES)
-    return tuple(entries) if isinstance(entries, dict) else ()
+    return entries if isinstance(entries, dict) else {}
 
 
 def _is_engine(keys: Keys) -> bool:
@@ -226,14 +233,12 @@ class Stack:
 
     def _profile(self, name: str, keys: Keys) -> dict[str, Value]:
         """The settings of a library profile, placed at `keys`; empty, and a complaint, when there is none."""
-        library = profile_library()
-        entries = library.values.get(PROFILES)
-        entry = entries.get(name) if isinstance(entries, dict) else None
+        entry = profile_entries().get(name)
         if not isinstance(entry, dict):
-            text = f"no engine profile is called {name!r}{suggest(name, profile_names())}"
+            text = f"no engine profile is called {name!r}{suggest(name, list(profile_entries()))}"
             self.document.complaints.append(Complaint(str(self.document.place(keys) or ""), keys, text))
             return {}
-        for at, place in library.places.items():
+        for at, place in profile_library().places.items():
             if at[:2] == (PROFILES, name) and len(at) > 2:
                 self.document.places[*keys, *at[2:]] = place
         return dict(entry)

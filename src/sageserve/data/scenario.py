@@ -20,7 +20,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.complaints import complaints_of, node_at, on_one_screen
 from sageserve.data.feasible import Problem, problems
-from sageserve.data.layers import BUILTIN, Stack, builtin_names, find, profile_names
+from sageserve.data.layers import BUILTIN, Stack, builtin_names, find, profile_entries
 from sageserve.data.located import Complaint, Document, Keys, Value, write_yaml
 
 
@@ -109,7 +109,7 @@ def _typed(document: Document, name: str) -> Scenario:
 
 def _way_out(complaints: Sequence[Complaint]) -> str:
     if any("engine profile" in complaint.text for complaint in complaints):
-        return f"engine profiles: {', '.join(profile_names())}"
+        return f"engine profiles: {', '.join(profile_entries())}"
     return "`sageserve scenario schema` describes every key; `sageserve scenario show quickstart` is a working example"
 
 
@@ -143,5 +143,7 @@ def catalogue() -> Iterator[tuple[str, str, bool]]:
         stack = Stack()
         stack.add_file(BUILTIN / f"{name}.yaml")
         values = stack.document.values
-        whole = all(key in values for key in ("gpus", "regions", "models", "tiers", "workload"))
+        workload = values.get("workload")
+        generate = workload.get("generate") if isinstance(workload, dict) else None
+        whole = "models" in values and isinstance(generate, dict) and "shapes" in generate
         yield name, str(values.get("about", "")), whole

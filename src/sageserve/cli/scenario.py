@@ -1,0 +1,125 @@
+"""`sageserve scenario`: show a scenario with the origin of every value, list the built-in ones, check one, print the schema.
+
+Knows how a scenario is drawn on a terminal; must not decide what is right. stdout is the result, errors are raised for
+`main.py` to print. Read next: `data/scenario.py`.
+"""
+
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sageserve.data.located import Keys, Value
+    from sageserve.data.scenario import Loaded
+
+WIDTH = 100
+
+app = typer.Typer(help="Look at scenarios: what they say, and where each value comes from.", no_args_is_help=True)
+
+Reference = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="a built-in name or a YAML file")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the file; YAML value; may be repeated"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+def _print(table: Table) -> None:
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console.print(table)
+
+
+def _flat(keys: "Keys") -> str:
+    return ".".join(f'"{key}"' if "." in str(key) else str(key) for key in keys)
+
+
+def _text(value: "Value") -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+        case list():
+            return f"[{', '.join(_text(item) for item in value)}]" if value else "none"
+        case dict():
+            return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "none"
+        case _:
+            return str(value)
+
+
+def tree(loaded: "Loaded") -> Table:
+    """The resolved tree: one line per value, indented under its mappings, with its origin beside it."""
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("setting", overflow="fold", ratio=34)
+    table.add_column("value", overflow="fold", ratio=28)
+    table.add_column("from", overflow="fold", style="dim", ratio=38)
+    root: tuple[Keys, Value] = ((), None)
+    leaves = [root, *loaded.leaves()]
+    for (before, _), (keys, value) in pairwise(leaves):
+        same = next((i for i, key in enumerate(keys[:-1]) if i >= len(before) - 1 or before[i] != key), len(keys) - 1)
+        for depth in range(same, len(keys) - 1):
+            table.add_row("  " * depth + f"[bold]{escape(str(keys[depth]))}[/bold]", "", "")
+        name = "  " * (len(keys) - 1) + escape(str(keys[-1]))
+        table.add_row(name, escape(_text(value)), escape(loaded.origin(keys)))
+    table.expand = True
+    return table
+
+
+@app.command()
+def show(name: Reference, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print every value of a scenario and where it comes from."""
+    from sageserve.data.scenario import dump, load
+
+    loaded = load(name, overrides=overrides or ())
+    if as_json:
+        origins = {_flat(keys): loaded.origin(keys) for keys, _ in loaded.leaves()}
+        typer.echo(json.dumps({"scenario": dump(loaded.scenario, defaults=True), "from": origins}, indent=2))
+    else:
+        _print(tree(loaded))
+
+
+@app.command("list")
+def list_scenarios(as_json: AsJson = False) -> None:
+    """Print the built-in scenarios."""
+    from sageserve.data.scenario import catalogue
+
+    entries = list(catalogue())
+    if as_json:
+        rows = [{"name": name, "about": about, "complete": whole} for name, about, whole in entries]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is", overflow="fold")
+    for name, about, whole in sorted(entries, key=lambda entry: not entry[2]):
+        table.add_row(name, escape(about if whole else f"(a part: extend it, or give it a trace) {about}"))
+    _print(table)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario file, for editors."""
+    from sageserve.data.schema import scenario_schema
+
+    typer.echo(json.dumps(scenario_schema(), indent=2))
+
+
+@app.command()
+def check(name: Reference, overrides: Overrides = None) -> None:
+    """Say whether a scenario can work; an error names everything that is wrong."""
+    from sageserve.data.scenario import load
+
+    found = load(name, overrides=overrides or ()).scenario
+    endpoints = sum(found.start_gpu(model, region) is not None for model in found.models for region in found.regions)
+    typer.echo(
+        f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
+        f" {endpoints * found.fleet.start} instances to start with, tiers {', '.join(found.tiers)}"
+    )
