@@ -1,6 +1,18 @@
-"""Strategies: rules that decide how many instances each pool has, one module each behind one protocol.
+"""Strategies by name: the rules that decide how many instances each pool has.
 
-A strategy sees the fleet and the scraped signals, never the future and never the true output length of a
-request; it proposes, the controller carries out. Read next: the protocol's module in this folder, then
-`siloed`, the simplest.
+All of them start from one state and use the same router, signal and delays; `base.py` says what one must be able to do.
 """
+
+from collections.abc import Mapping
+from typing import Final
+
+from sageserve.core.strategies.base import Strategy, StrategyKind
+from sageserve.core.strategies.reactive import Reactive
+from sageserve.core.strategies.siloed import Siloed
+
+STRATEGIES: Final[Mapping[str, StrategyKind]] = {
+    "siloed": Siloed,
+    "reactive": Reactive,
+}
+
+__all__ = ["STRATEGIES", "Strategy", "StrategyKind"]

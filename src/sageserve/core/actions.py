@@ -1,0 +1,105 @@
+"""What the controller asks for. Every action ends in an event, so nothing is done that is not heard of again.
+
+    Start    -> InstanceReady | StartFailed          Reclaim -> InstanceReady | StartFailed | SpotTaken
+    Drain    -> InstanceDrained                      Donate  -> (later) SpotTaken, or nothing
+    Release  -> nothing: the GPUs are free at once
+
+Knows no policy and no clock.
+"""
+
+from enum import StrEnum
+from typing import TypeAlias
+
+from msgspec import Struct
+
+
+class Reason(StrEnum):
+    """Why a pool was changed: a closed list, so that decisions can be counted and explained."""
+
+    UTILISATION_HIGH = "utilisation-high"
+    UTILISATION_LOW = "utilisation-low"
+    BELOW_MINIMUM = "below-minimum"
+    PLANNED = "planned"
+    AHEAD_OF_PLAN = "demand-above-plan"
+    BEHIND_PLAN = "demand-below-plan"
+
+
+class Blocked(StrEnum):
+    """Why a wanted change was not made, or not wholly."""
+
+    NOT = "not"
+    NO_STOCK = "no-stock"
+    NO_SLOT = "no-slot"
+    AT_MINIMUM = "at-minimum"
+
+
+class Source(StrEnum):
+    """Where a starting instance comes from, which decides how long it takes."""
+
+    INITIAL = "initial"  # serves from the first instant
+    VM = "vm"  # a fresh VM, then weights
+    GPUS = "gpus"  # GPUs that served another model from the spot market: weights only
+    SPOT = "spot"  # own model, still loaded
+
+
+class Start(Struct, frozen=True, tag="start"):
+    """Bring up an instance on these GPUs (numbers within its region and GPU type)."""
+
+    instance: int
+    source: Source
+    gpus: tuple[int, ...]
+
+
+class Reclaim(Struct, frozen=True, tag="reclaim"):
+    """Take a donated instance back; its model is still loaded."""
+
+    instance: int
+
+
+class Drain(Struct, frozen=True, tag="drain"):
+    """Let an instance finish what it has and receive nothing more."""
+
+    instance: int
+
+
+class Donate(Struct, frozen=True, tag="donate"):
+    """Hand an empty instance to the spot market."""
+
+    instance: int
+
+
+class Release(Struct, frozen=True, tag="release"):
+    """Give an empty instance's GPUs back."""
+
+    instance: int
+
+
+Action: TypeAlias = Start | Reclaim | Drain | Donate | Release
+
+
+class Decision(Struct, frozen=True):
+    """One decision on one pool, with what it was based on.
+
+    Args:
+        pool: number of the pool.
+        change: instances wanted more (or fewer).
+        done: instances really started, reclaimed or drained.
+        reason: why.
+        blocked: why `done` differs from `change`.
+        seen: the utilisation that was looked at.
+        age: microseconds since it was scraped.
+        serving: instances that served before.
+        coming: instances that were starting or being reclaimed before.
+        target: the planned number, -1 when the strategy has none.
+    """
+
+    pool: int
+    change: int
+    reason: Reason
+    seen: float
+    age: int
+    serving: int
+    coming: int
+    done: int = 0
+    blocked: Blocked = Blocked.NOT
+    target: int = -1

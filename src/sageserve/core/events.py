@@ -1,0 +1,64 @@
+"""What the controller is told. Every event is a frozen record; the shell stamps the instant and hands both over.
+
+Knows no policy and no clock. Read next: `actions.py` (what it answers), `controller.py` (how).
+"""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from sageserve.base.units import Micros
+
+
+class EndpointSeen(Struct, frozen=True):
+    """What the last scrape said of one endpoint: shares of capacity."""
+
+    seen: float  # by the signal the scenario chose
+    kv: float
+    busy: float
+
+
+class Observed(Struct, frozen=True, tag="observed"):
+    """The fleet was looked at: one entry per endpoint, and jobs waiting in the batch queue of each model."""
+
+    scraped: Micros
+    endpoints: tuple[EndpointSeen, ...]
+    batch_waiting: tuple[int, ...]
+
+
+class DemandSeen(Struct, frozen=True, tag="demand"):
+    """What arrived in a bin of time: one number per region x model x tier, in this order (tier changes fastest)."""
+
+    start: Micros
+    length: Micros
+    prompt_tokens: tuple[int, ...]
+    output_tokens: tuple[int, ...]  # of requests that finished in this bin
+    requests: tuple[int, ...]
+
+
+class InstanceReady(Struct, frozen=True, tag="ready"):
+    """An instance that was started or reclaimed now serves."""
+
+    instance: int
+
+
+class StartFailed(Struct, frozen=True, tag="start_failed"):
+    """A start or reclaim came to nothing; its GPUs are free again."""
+
+    instance: int
+    why: str
+
+
+class InstanceDrained(Struct, frozen=True, tag="drained"):
+    """A draining instance has finished its last request."""
+
+    instance: int
+
+
+class SpotTaken(Struct, frozen=True, tag="spot_taken"):
+    """The cloud took a donated instance away."""
+
+    instance: int
+
+
+Event: TypeAlias = Observed | DemandSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken

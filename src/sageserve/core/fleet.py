@@ -1,0 +1,243 @@
+"""The fleet: the one home of mutable state. Pools, instances and their life cycles, real GPUs, and the ledger.
+
+State changes only by the verbs below, each of which looks up its move in a table; an illegal move raises and changes
+nothing. GPUs have numbers: an instance holds its own, and no two instances ever hold the same one.
+Knows no policy and no clock. Read next: `ledger.py`, `controller.py`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from sageserve.base.errors import LawBroken
+from sageserve.base.units import Micros
+from sageserve.core.ledger import Ledger, Purchase
+
+
+class State(IntEnum):
+    """Where an instance is in its life."""
+
+    OFF = 0
+    STARTING = 1
+    SERVING = 2
+    DRAINING = 3
+    SPOT = 4
+    RECLAIMING = 5
+
+
+class Signal(IntEnum):
+    """What moves an instance from one state to the next."""
+
+    START = 0
+    READY = 1
+    FAIL = 2
+    DRAIN = 3
+    DONATE = 4
+    RELEASE = 5
+    RECLAIM = 6
+    TAKE = 7  # the cloud takes a donated instance, or another model takes its GPUs
+
+
+MOVES: Final[Mapping[tuple[State, Signal], State]] = {
+    (State.OFF, Signal.START): State.STARTING,
+    (State.STARTING, Signal.READY): State.SERVING,
+    (State.STARTING, Signal.FAIL): State.OFF,
+    (State.SERVING, Signal.DRAIN): State.DRAINING,
+    (State.DRAINING, Signal.DONATE): State.SPOT,
+    (State.DRAINING, Signal.RELEASE): State.OFF,
+    (State.SPOT, Signal.RECLAIM): State.RECLAIMING,
+    (State.SPOT, Signal.TAKE): State.OFF,
+    (State.RECLAIMING, Signal.READY): State.SERVING,
+    (State.RECLAIMING, Signal.FAIL): State.OFF,
+    (State.RECLAIMING, Signal.TAKE): State.OFF,
+}  # any other pair raises, and nothing changes
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A share of a model's instances set apart for some tiers."""
+
+    name: str
+    tiers: tuple[int, ...]
+    queued: bool  # batch work of these tiers comes from the queue manager
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """All instances of one model in one region on one GPU type (and role). Codes, and the rows of its instances."""
+
+    number: int
+    name: str
+    region: int
+    model: int
+    role: int
+    endpoint: int
+    profile: int
+    stock: int
+    gpus: int  # per instance
+    begin: int
+    end: int
+    minimum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """GPUs of one type in one region."""
+
+    name: str
+    gpus: int
+    per_vm: int
+    purchase: Purchase
+
+
+class Fleet:
+    """Instances, pools and stocks.
+
+    Args:
+        pools: in order of their numbers.
+        stocks: in order of their numbers.
+        instances: how many instance rows there are.
+        inside: int[instances], requests that were sent to an instance and have not come back; written by the shell.
+    """
+
+    def __init__(self, pools: tuple[Pool, ...], stocks: tuple[Stock, ...], instances: int, inside: NDArray[Any]) -> None:
+        self.pools = pools
+        self.stocks = stocks
+        self.inside = inside
+        self.state = [State.OFF] * instances
+        self.since: list[Micros] = [0] * instances
+        self.gpus: list[tuple[int, ...]] = [()] * instances
+        self.pool_of = [-1] * instances
+        for pool in pools:
+            self.pool_of[pool.begin : pool.end] = [pool.number] * (pool.end - pool.begin)
+        self.counts = [[0] * len(State) for _ in pools]
+        for pool in pools:
+            self.counts[pool.number][State.OFF] = pool.end - pool.begin
+        self._free = [[(1 << stock.per_vm) - 1] * (stock.gpus // stock.per_vm) for stock in stocks]
+        self.ledger = Ledger(len(pools), len(State), [stock.purchase for stock in stocks])
+
+    # --- looking ---
+
+    def count(self, pool: int, *states: State) -> int:
+        """Instances of a pool in any of these states."""
+        return sum(self.counts[pool][state] for state in states)
+
+    def serving(self, pool: int) -> int:
+        """Instances of a pool that serve."""
+        return self.counts[pool][State.SERVING]
+
+    def coming(self, pool: int) -> int:
+        """Instances of a pool that will serve: starting or being reclaimed."""
+        return self.counts[pool][State.STARTING] + self.counts[pool][State.RECLAIMING]
+
+    def rows(self, pool: int, state: State) -> Iterator[int]:
+        """Instances of a pool in a state, lowest row first."""
+        here = self.pools[pool]
+        return (i for i in range(here.begin, here.end) if self.state[i] is state)
+
+    def held(self, stock: int) -> int:
+        """GPUs of a stock that instances hold, donated ones included."""
+        return self.ledger.purchases[stock].held + self.ledger.purchases[stock].donated
+
+    def room(self, pool: int) -> tuple[int, ...]:
+        """Numbers of free GPUs on one VM for one more instance of this pool; empty when there are none."""
+        here = self.pools[pool]
+        per_vm = self.stocks[here.stock].per_vm
+        for vm, free in enumerate(self._free[here.stock]):
+            if free.bit_count() >= here.gpus:
+                numbers = [n for n in range(per_vm) if free >> n & 1][: here.gpus]
+                return tuple(vm * per_vm + n for n in numbers)
+        return ()
+
+    # --- verbs ---
+
+    def start(self, i: int, now: Micros, gpus: tuple[int, ...]) -> None:
+        """Instance `i` begins to start on these GPUs, which must be free."""
+        pool = self.pools[self.pool_of[i]]
+        if len(gpus) != pool.gpus:
+            raise LawBroken(f"instance {i} of {pool.name} needs {pool.gpus} GPUs and was given {len(gpus)}")
+        per_vm = self.stocks[pool.stock].per_vm
+        free = self._free[pool.stock]
+        if not all(free[n // per_vm] >> (n % per_vm) & 1 for n in gpus):
+            raise LawBroken(f"instance {i} of {pool.name} would share GPUs {gpus} with another instance")
+        self._move(i, Signal.START, now)
+        for n in gpus:
+            free[n // per_vm] &= ~(1 << n % per_vm)
+        self.gpus[i] = gpus
+        self.ledger.hold(pool.stock, now, held=pool.gpus)
+        self.ledger.starts += 1
+
+    def ready(self, i: int, now: Micros) -> None:
+        """Instance `i` serves."""
+        self._move(i, Signal.READY, now)
+
+    def fail(self, i: int, now: Micros) -> None:
+        """The start of instance `i` came to nothing."""
+        self._move(i, Signal.FAIL, now)
+        self.ledger.failures += 1
+        self._give_back(i, now, donated=False)
+
+    def drain(self, i: int, now: Micros) -> None:
+        """Instance `i` receives nothing more."""
+        self._move(i, Signal.DRAIN, now)
+
+    def donate(self, i: int, now: Micros) -> None:
+        """Instance `i`, drained, goes to the spot market."""
+        self._move(i, Signal.DONATE, now)
+        pool = self.pools[self.pool_of[i]]
+        self.ledger.hold(pool.stock, now, held=-pool.gpus, donated=pool.gpus)
+
+    def release(self, i: int, now: Micros) -> None:
+        """Instance `i`, drained, gives its GPUs back."""
+        self._move(i, Signal.RELEASE, now)
+        self._give_back(i, now, donated=False)
+
+    def reclaim(self, i: int, now: Micros) -> None:
+        """Instance `i` comes back from the spot market."""
+        self._move(i, Signal.RECLAIM, now)
+        pool = self.pools[self.pool_of[i]]
+        self.ledger.hold(pool.stock, now, held=pool.gpus, donated=-pool.gpus)
+        self.ledger.reclaims += 1
+
+    def take(self, i: int, now: Micros) -> None:
+        """A donated instance is gone: the cloud took it, or its GPUs go to another model."""
+        donated = self.state[i] is State.SPOT
+        self._move(i, Signal.TAKE, now)
+        self.ledger.taken += 1
+        self._give_back(i, now, donated=donated)
+
+    def settle(self, now: Micros) -> None:
+        """Count the time of every instance up to `now` and close the ledger."""
+        for i, state in enumerate(self.state):
+            self._count_time(i, state, now)
+        self.ledger.close(now)
+
+    def _move(self, i: int, signal: Signal, now: Micros) -> None:
+        old = self.state[i]
+        new = MOVES.get((old, signal))
+        if new is None:
+            raise LawBroken(f"instance {i} is {old.name} at {now} us and cannot {signal.name}")
+        self._count_time(i, old, now)
+        pool = self.pool_of[i]
+        self.counts[pool][old] -= 1
+        self.counts[pool][new] += 1
+        self.state[i] = new
+
+    def _count_time(self, i: int, state: State, now: Micros) -> None:
+        if now < self.since[i]:
+            raise LawBroken(f"time goes back at instance {i}: from {self.since[i]} to {now} us")
+        if state is not State.OFF:
+            pool = self.pools[self.pool_of[i]]
+            self.ledger.spent(pool.number, state, (now - self.since[i]) * pool.gpus)
+        self.since[i] = now
+
+    def _give_back(self, i: int, now: Micros, *, donated: bool) -> None:
+        pool = self.pools[self.pool_of[i]]
+        per_vm = self.stocks[pool.stock].per_vm
+        for n in self.gpus[i]:
+            self._free[pool.stock][n // per_vm] |= 1 << n % per_vm
+        self.gpus[i] = ()
+        self.ledger.hold(pool.stock, now, held=0 if donated else -pool.gpus, donated=-pool.gpus if donated else 0)

@@ -1,0 +1,221 @@
+"""From settings to codes: which regions, models, tiers, pools and endpoints there are, and who may serve whom.
+
+Names become numbers here once; everything per request works with the numbers. Endpoint = (region x models + model) x roles +
+role; its instance rows lie side by side, pool after pool. Knows no policy. Read next: `fleet.py`, `route.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.records import Names
+from sageserve.base.units import Micros
+from sageserve.core.fleet import Pool, Role, Stock
+from sageserve.core.ledger import Purchase
+from sageserve.core.order import TIER
+from sageserve.core.perf import WEIGHT_ONE, decode_work, prefill_work, profile_rows
+
+_TYPICAL_CONTEXT = 2000  # tokens: where profiles of one model are compared for their weights
+_TYPICAL_OUTPUT = 200.0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The numbers behind a scenario's names.
+
+    Args:
+        names: models, regions and tiers in order of their codes.
+        roles: in order of preference.
+        pools: in order of their numbers.
+        stocks: (region, GPU type) pairs.
+        slots: instance rows per endpoint.
+        profiles: PROFILE rows.
+        slot_profile: int32[instances].
+        tiers: TIER rows.
+        context: int64[models].
+        walk: int32[regions, models, tiers, endpoints tried], nearest first, padded with -1.
+        rtt: int64[regions, regions], microseconds.
+        feeds: bool[endpoints].
+    """
+
+    names: Names
+    roles: tuple[Role, ...]
+    pools: tuple[Pool, ...]
+    stocks: tuple[Stock, ...]
+    slots: int
+    profiles: NDArray[Any]
+    slot_profile: NDArray[np.int32]
+    tiers: NDArray[Any]
+    context: NDArray[np.int64]
+    walk: NDArray[np.int32]
+    rtt: NDArray[np.int64]
+    feeds: NDArray[np.bool_]
+
+    @property
+    def endpoints(self) -> int:
+        """How many endpoints there are."""
+        return len(self.names.regions) * len(self.names.models) * len(self.roles)
+
+    @property
+    def instances(self) -> int:
+        """How many instance rows there are."""
+        return self.endpoints * self.slots
+
+    def endpoint_pools(self, endpoint: int) -> list[Pool]:
+        """The pools of an endpoint, in order of preference."""
+        return [pool for pool in self.pools if pool.endpoint == endpoint]
+
+    def endpoint_name(self, endpoint: int) -> str:
+        """`region/model`, with `/role` where there is more than one role."""
+        at, role = divmod(endpoint, len(self.roles))
+        region, model = divmod(at, len(self.names.models))
+        name = f"{self.names.regions[region]}/{self.names.models[model]}"
+        return name if len(self.roles) == 1 else f"{name}/{self.roles[role].name}"
+
+
+def names_of(scenario: Scenario) -> Names:
+    """The names of a scenario in order of their codes, which is the order of the file."""
+    return Names(tuple(scenario.models), tuple(scenario.regions), tuple(scenario.tiers))
+
+
+def unified_roles(scenario: Scenario) -> tuple[Role, ...]:
+    """One role that serves every tier; batch tiers come from the queue manager unless the feed is direct."""
+    return (Role("shared", tuple(range(len(scenario.tiers))), queued=scenario.batch.feed != "direct"),)
+
+
+def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...]) -> Layout:
+    """Number everything in a scenario.
+
+    Args:
+        scenario: with all profiles resolved.
+        roles: the strategy's.
+        minimum: instances each endpoint keeps, by role.
+    """
+    names = names_of(scenario)
+    stocks = _stocks(scenario)
+    engines = [(model, gpu) for model in names.models for gpu in scenario.models[model].engines]
+    profiles = profile_rows([scenario.models[model].engines[gpu] for model, gpu in engines])
+    _weigh(profiles, [names.models.index(model) for model, _ in engines])
+    most = scenario.fleet.maximum
+    slots = most * max(len(scenario.models[model].engines) for model in names.models)
+    pools = _pools(scenario, roles, minimum, slots, engines)
+    slot_profile = np.zeros(len(names.regions) * len(names.models) * len(roles) * slots, np.int32)
+    for pool in pools:
+        slot_profile[pool.begin : pool.end] = pool.profile
+    rtt = _round_trips(scenario, names)
+    served = {pool.endpoint for pool in pools}
+    walk = _walks(scenario, names, roles, rtt, served)
+    feeds = np.array([role.queued for _ in range(len(names.regions) * len(names.models)) for role in roles])
+    context = np.array([scenario.models[model].context for model in names.models], np.int64)
+    return Layout(names, roles, pools, stocks, slots, profiles, slot_profile, tier_rows(scenario), context, walk, rtt, feeds)
+
+
+def tier_rows(scenario: Scenario) -> NDArray[Any]:
+    """TIER rows in the order of the scenario's tiers."""
+    rows = np.zeros(len(scenario.tiers), TIER)
+    for row, tier in zip(rows, scenario.tiers.values(), strict=True):
+        row["urgent"], row["expired"], row["patience"] = tier.urgent, tier.expired, tier.patience
+        row["rank"], row["batch"], row["pinned"] = tier.priority, tier.batch, tier.regions == "origin"
+    return rows
+
+
+def _stocks(scenario: Scenario) -> tuple[Stock, ...]:
+    stocks = []
+    for region, settings in scenario.regions.items():
+        for gpu, stock in settings.gpus.items():
+            per_vm, price = scenario.gpus[gpu].per_vm, stock.price
+            reserved = price.on_demand if price.reserved is None else price.reserved
+            purchase = Purchase(stock.reserved, reserved / per_vm, price.on_demand / per_vm, price.spot / per_vm)
+            stocks.append(Stock(f"{region}/{gpu}", stock.gpus, per_vm, purchase))
+    return tuple(stocks)
+
+
+def _pools(
+    scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...], slots: int, engines: list[tuple[str, str]]
+) -> tuple[Pool, ...]:
+    pools: list[Pool] = []
+    stock_names = [stock.name for stock in _stocks(scenario)]
+    for g, region in enumerate(scenario.regions):
+        for m, model in enumerate(scenario.models):
+            for o, role in enumerate(roles):
+                endpoint = (g * len(scenario.models) + m) * len(roles) + o
+                for k, gpu in enumerate(scenario.models[model].engines):
+                    if gpu not in scenario.regions[region].gpus:
+                        continue
+                    begin = endpoint * slots + k * scenario.fleet.maximum
+                    name = f"{region}/{model}/{gpu}" + (f"/{role.name}" if len(roles) > 1 else "")
+                    pools.append(
+                        Pool(
+                            number=len(pools),
+                            name=name,
+                            region=g,
+                            model=m,
+                            role=o,
+                            endpoint=endpoint,
+                            profile=engines.index((model, gpu)),
+                            stock=stock_names.index(f"{region}/{gpu}"),
+                            gpus=scenario.models[model].engines[gpu].gpus,
+                            begin=begin,
+                            end=begin + scenario.fleet.maximum,
+                            minimum=minimum[o],
+                        )
+                    )
+    return tuple(pools)
+
+
+def _weigh(profiles: NDArray[Any], models: list[int]) -> None:
+    """Weight of each profile: its time for a typical request against the fastest profile of the same model."""
+    times = [
+        prefill_work(profile, _TYPICAL_CONTEXT) + decode_work(profile, _TYPICAL_CONTEXT, _TYPICAL_OUTPUT) for profile in profiles
+    ]
+    for k, model in enumerate(models):
+        fastest = min(time for time, other in zip(times, models, strict=True) if other == model)
+        profiles[k]["weight"] = round(WEIGHT_ONE * times[k] / fastest) if fastest > 0 else WEIGHT_ONE
+
+
+def _round_trips(scenario: Scenario, names: Names) -> NDArray[np.int64]:
+    size = len(names.regions)
+    rtt = np.zeros((size, size), np.int64)
+    for a, origin in enumerate(names.regions):
+        for b, other in enumerate(names.regions):
+            rtt[a, b] = round_trip(scenario, origin, other)
+    return rtt
+
+
+def round_trip(scenario: Scenario, origin: str, other: str) -> Micros:
+    """Median round-trip time between two regions, given in either direction.
+
+    Raises:
+        ConfigError: the scenario does not say.
+    """
+    if origin == other:
+        return scenario.regions[origin].local_rtt
+    there, back = scenario.regions[origin].rtt.get(other), scenario.regions[other].rtt.get(origin)
+    time = there if there is not None else back
+    if time is None:
+        raise ConfigError(
+            f"no round-trip time between {origin} and {other}", hint=f"add regions.{origin}.rtt.{other}, for example 40ms"
+        )
+    return time
+
+
+def _walks(
+    scenario: Scenario, names: Names, roles: tuple[Role, ...], rtt: NDArray[np.int64], served: set[int]
+) -> NDArray[np.int32]:
+    regions, models = len(names.regions), len(names.models)
+    walk = np.full((regions, models, len(names.tiers), regions * len(roles)), -1, np.int32)
+    for g in range(regions):
+        near = sorted(range(regions), key=lambda other: (other != g, int(rtt[g, other]), other))
+        for k, tier in enumerate(scenario.tiers.values()):
+            for m in range(models):
+                allowed = [g] if tier.regions == "origin" else near
+                tried = [
+                    (other * models + m) * len(roles) + o for other in allowed for o, role in enumerate(roles) if k in role.tiers
+                ]
+                tried = [endpoint for endpoint in tried if endpoint in served]
+                walk[g, m, k, : len(tried)] = tried
+    return walk

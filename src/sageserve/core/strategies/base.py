@@ -1,0 +1,46 @@
+"""What a strategy is: it hears every event, looks at the fleet, and says which pools should change and why.
+
+A strategy never changes the fleet, reads no clock and keeps only what it needs to remember. Write your own by
+implementing `Strategy` and giving its name as `module:Class`. Read next: `reactive.py`, the simplest one.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from sageserve.base.config import Scenario
+from sageserve.base.units import Micros
+from sageserve.core.actions import Decision
+from sageserve.core.events import Event
+from sageserve.core.fleet import Fleet, Role
+from sageserve.core.layout import Layout
+
+
+class Strategy(Protocol):
+    """Decides how many instances each pool has."""
+
+    def handle(self, now: Micros, event: Event, fleet: Fleet) -> Iterable[Decision]:
+        """Take in one event; answer with the changes wanted now. Called after the fleet has taken the event in."""
+        ...
+
+
+class StrategyKind(Protocol):
+    """How a strategy divides a model's instances, and how it is made; the class itself is the implementation."""
+
+    @staticmethod
+    def roles(scenario: Scenario) -> tuple[Role, ...]:
+        """The roles instances are divided into; one role is a unified pool."""
+        ...
+
+    @staticmethod
+    def minimum(scenario: Scenario) -> tuple[int, ...]:
+        """Instances every endpoint keeps, by role."""
+        ...
+
+    @staticmethod
+    def initial(scenario: Scenario) -> tuple[int, ...]:
+        """Instances every endpoint starts with, by role."""
+        ...
+
+    def __call__(self, scenario: Scenario, layout: Layout) -> Strategy:
+        """Make the strategy."""
+        ...

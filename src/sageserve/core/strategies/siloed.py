@@ -1,0 +1,42 @@
+"""Today's practice: interactive and batch work on instances of their own, each scaled by thresholds, nothing shared.
+
+16 + 4 of 20 instances in the paper (section 6). Batch requests go straight to their pool; there is no queue manager.
+"""
+
+from sageserve.base.config import ReactiveSettings, Scenario
+from sageserve.core.fleet import Role
+from sageserve.core.strategies.reactive import Reactive
+
+
+class Siloed(Reactive):
+    """The paper's siloed baseline: `Reactive` on separate pools."""
+
+    @staticmethod
+    def roles(scenario: Scenario) -> tuple[Role, ...]:
+        """One role for interactive tiers, one for batch tiers; a role without tiers is left out."""
+        tiers = list(scenario.tiers.values())
+        interactive = tuple(k for k, tier in enumerate(tiers) if not tier.batch)
+        batch = tuple(k for k, tier in enumerate(tiers) if tier.batch)
+        roles = (Role("interactive", interactive, queued=False), Role("batch", batch, queued=False))
+        return tuple(role for role in roles if role.tiers)
+
+    @staticmethod
+    def minimum(scenario: Scenario) -> tuple[int, ...]:
+        """The fleet's minimum for interactive work, `siloed.batch_minimum` for batch."""
+        if len(Siloed.roles(scenario)) == 1:
+            return (scenario.fleet.minimum,)
+        return (scenario.fleet.minimum, scenario.strategy.siloed.batch_minimum)
+
+    @staticmethod
+    def initial(scenario: Scenario) -> tuple[int, ...]:
+        """The fleet's start, divided by `siloed.batch_share`."""
+        start = scenario.fleet.start
+        if len(Siloed.roles(scenario)) == 1:
+            return (start,)
+        batch = max(scenario.strategy.siloed.batch_minimum, round(start * scenario.strategy.siloed.batch_share))
+        return (max(start - batch, 0), batch)
+
+    @staticmethod
+    def rules(scenario: Scenario) -> ReactiveSettings:
+        """The thresholds of `strategy.siloed`."""
+        return scenario.strategy.siloed
