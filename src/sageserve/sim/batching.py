@@ -205,6 +205,8 @@ def make_room(w: Rec, i: int) -> bool:
     while engine["used"] + engine["running"] > capacity and engine["running"] + (engine["partial"] >= 0) > 1:
         preempt(w, i)
         preempted = True
+    if preempted:
+        note_outstanding(w, i)
     return preempted
 
 

@@ -133,11 +133,13 @@ def run(address: int, until: int) -> bool:
 
 @kernel
 def open_instance(address: int, i: int) -> None:
-    """Instance `i`, which must be closed, may receive work from now on."""
+    """Instance `i`, which must be closed or draining, may receive work from now on."""
     w = view_world(address, 1)[0]
     engine = view_engines(w["at_engines"], w["instances"])[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
-    engine["phase"] = IDLE
+    if engine["phase"] == SHUT:
+        engine["phase"] = IDLE
+    engine["draining"] = 0
     endpoint["open"] += 1
     endpoint["kv_tokens"] += view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
     note_outstanding(w, i)
