@@ -141,7 +141,7 @@ class Reference:
         if self._next_row < len(self._jobs):
             events.append((self._jobs[self._next_row].arrival, ARRIVAL_PHASE, self._next_row))
         for i, engine in enumerate(self._engines):
-            if engine.busy:
+            if engine.end < NO_TIME:
                 events.append((engine.end, BLOCK_PHASE if engine.last else ITERATION_PHASE, i))
         return min(events)
 
@@ -175,7 +175,7 @@ class Reference:
             self._put(job, HELD)
             self._batch[model].append(job)
             self._batch[model].sort(key=lambda one: (one.deadline, one.row))
-            choice = [e for e in self._walk(job) if self._opened(self._endpoints[e])]
+            choice = [e for e in self._walk(job) if self._opened(self._endpoints[e]) and self._endpoints[e].feeds]
             if choice:
                 self._feed(min(choice, key=self._predicted), at_most=1)
         elif not self._route(job):
@@ -223,7 +223,6 @@ class Reference:
         self.requests[job.row]["instance"] = i
         self._put(job, WAITING)
         self.counts["cut"] += engine.place(job, self.now)
-        self._note_admitted(engine)
         return work
 
     def _put(self, job: Job, state: int) -> None:

@@ -73,7 +73,6 @@ class Job:
     queue: int  # index of the queue it waits in: its tier, or the number of tiers once promoted
     made: int = 0
     filled: int = 0  # tokens of the context prefilled so far
-    filled_at_start: int = 0  # the same when the current block began
     piece: int = 0  # tokens prefilled by the iteration in progress
 
     @property
@@ -128,9 +127,9 @@ class Engine:
 
     @property
     def unprefilled(self) -> int:
-        """Tokens of prompts placed here that were not prefilled when the current block began."""
+        """Tokens of prompts placed here that are not finished, prefilled pieces included."""
         waiting = sum(job.context for queue in self.queues for job in queue)
-        return waiting + sum(job.context - job.filled_at_start for job in self.prefilling)
+        return waiting + sum(job.context for job in self.prefilling)
 
     @property
     def used(self) -> int:
@@ -144,10 +143,10 @@ class Engine:
     # ---- a request is placed
 
     def place(self, job: Job, now: int) -> bool:
-        """Append the job to its queue; compose if idle. True when this cut the block."""
+        """Append the job to its queue; an idle engine wakes now. True when this cut the block."""
         self.queues[job.queue].append(job)
         if not self.busy:
-            assert not self.compose(now)
+            self.end, self.last = now, True
             return False
         if self.prefilling or self.cut or not self.decodes or self.head(now) is not job:
             return False
@@ -162,7 +161,10 @@ class Engine:
     # ---- iterations
 
     def end_iteration(self, now: int) -> Outcome | None:
-        """The iteration in progress ends; None when the block goes on."""
+        """The iteration in progress ends, or an idle engine wakes; None when the block goes on."""
+        if not self.busy:
+            assert not self.compose(now)
+            return Outcome()
         if self.decodes:
             for job in self.decoding:
                 job.made += 1
@@ -199,7 +201,6 @@ class Engine:
     def compose(self, now: int) -> list[Job]:
         """Begin the next block, or fall idle; the preempted, first to last."""
         for job in self.prefilling:
-            job.filled_at_start = job.filled
             job.piece = 0
         preempted: list[Job] = []
         if self.profile.chunked:
@@ -223,7 +224,7 @@ class Engine:
             and len(self.decoding) + len(self.prefilling) > 1
         ):
             job = self.prefilling.pop() if self.prefilling else self.decoding.pop()
-            job.filled = job.filled_at_start = job.piece = 0
+            job.filled = job.piece = 0
             self.queues[job.queue].insert(0, job)
             out.append(job)
         return out
@@ -235,7 +236,7 @@ class Engine:
 
     def _admit(self, job: Job, piece: int) -> None:
         assert self.queues[job.queue].pop(0) is job
-        job.filled = job.filled_at_start = 0
+        job.filled = 0
         job.piece = piece
         self.prefilling.append(job)
 
@@ -270,7 +271,7 @@ class Engine:
         self.step = profile.d * n
         completes = any(job.filled + job.piece == job.context for job in self.prefilling)
         self.short = preempted or completes or len(pieces) > 1
-        if n == 0 and self.first < profile.floor:
+        if n == 0 and self.first <= profile.floor:
             self.first, self.short = profile.floor, True
         if len(pieces) == 1:
             self.step += profile.e * pieces[0][0] ** 2
