@@ -209,9 +209,14 @@ def add_finish(w: Rec, i: int, q: int, step: int) -> None:
         kept = 0
         for k in range(size):
             entry = heap[base + k]
-            if requests[entry & 0xFFFFFFFF]["finish_step"] == entry >> 32:
+            r = requests[entry & 0xFFFFFFFF]
+            if r["finish_step"] == entry >> 32:
+                r["finish_step"] = UNSET  # a request preempted and resumed may have left the same step twice
                 push_finish(heap, base, kept, entry)
                 kept += 1
+        for k in range(kept):
+            entry = heap[base + k]
+            requests[entry & 0xFFFFFFFF]["finish_step"] = entry >> 32
         size = kept
     requests[q]["finish_step"] = step
     push_finish(heap, base, size, (step << 32) | q)

@@ -1,0 +1,51 @@
+"""The compiled kernel gives the times of the naive reference, to the microsecond, on hundreds of small random worlds.
+
+A failing seed is repeated with `differs(make_case(seeded(seed)))`. Read next: docs/reference/kernel.md, `reference.py`.
+"""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.sim.cases import make_case, seeded
+from tests.sim.compare import differs, play
+
+CHUNK = 40
+CHUNKS = 25
+LEAST = {
+    "preempted": 1_000,
+    "partly prefilled": 2_000,
+    "blocks ended by a cut": 500,
+    "promoted": 400,
+    "waited at the door": 800,
+    "drained while busy": 300,
+    "reopened while draining": 100,
+    "refused": 1_000,
+    "fed": 1_000,
+}
+"""How often each rule must have been tried over the cases of `COVERED` seeds."""
+COVERED = 300
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_every_time_placement_and_signal_agrees(chunk: int) -> None:
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        difference = differs(make_case(seeded(seed)))
+        assert not difference, f"seed {seed}: {difference}"
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_generated_worlds_agree(data: st.DataObject) -> None:
+    case = make_case(lambda low, high: data.draw(st.integers(low, high)), most_requests=12)
+    assert differs(case) == ""
+
+
+def test_cases_try_every_rule_often() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(COVERED):
+        counts += play(make_case(seeded(seed)))[1].counts
+    missed = {name: counts[name] for name, least in LEAST.items() if counts[name] < least}
+    assert not missed, f"the cases no longer reach: {missed}"
