@@ -48,9 +48,7 @@ _PRICE: Final = re.compile(r"\$?\s*([0-9]+(?:\.[0-9]+)?)\s*/\s*h")
 NEVER: Final[Micros] = 2**62
 """A time later than all others; fits an int64 with room to add a duration to it."""
 
-_DURATION_MAX: Final = (
-    5200 * WEEK
-)  # a century: far below NEVER, so that sums of instants and durations fit an int64
+_DURATION_MAX: Final = 5200 * WEEK  # a century: far below NEVER, so that sums of instants and durations fit an int64
 _SIZE_MAX: Final = 2**60  # an exbibyte
 
 
@@ -71,9 +69,7 @@ def duration_us(text: object) -> Micros:
         total += float(match[1]) * _TIME_UNITS[match[2]]
         end = match.end()
     if end != len(text) or not text.strip():
-        raise ValueError(
-            f"{text!r} is not a duration: write a number with one of {', '.join(_TIME_UNITS)}, as in 1h30m"
-        )
+        raise ValueError(f"{text!r} is not a duration: write a number with one of {', '.join(_TIME_UNITS)}, as in 1h30m")
     if total > _DURATION_MAX:
         raise ValueError(f"{text!r} is longer than a century")
     return round(total)
@@ -87,13 +83,15 @@ def size_bytes(text: object) -> int:
     """
     match = _PART.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[2] not in _SIZE_UNITS:
-        raise ValueError(
-            f"{text!r} is not a size: write a number with one of {', '.join(_SIZE_UNITS)}, as in 80GiB"
-        )
-    size = round(float(match[1]) * _SIZE_UNITS[match[2]])
+        raise ValueError(f"{text!r} is not a size: write a number with one of {', '.join(_SIZE_UNITS)}, as in 80GiB")
+    size = _bytes(match[1], match[2])
     if size > _SIZE_MAX:
         raise ValueError(f"{text!r} is larger than an exbibyte")
     return size
+
+
+def _bytes(number: str, unit: str) -> int:
+    return round(Decimal(number) * _SIZE_UNITS[unit])  # exact: a float holds 53 bits only
 
 
 def price_per_hour(text: object) -> float:
@@ -148,9 +146,9 @@ def show_size(size: int) -> str:
     """The shortest exact text of a size, which `size_bytes` reads back: 80 * 2**30 is `80GiB`."""
     texts = [f"{size}B"]
     for name, unit in _SIZE_UNITS.items():
-        text = f"{size / unit:.3f}".rstrip("0").rstrip(".") + name
-        if size >= unit and size_bytes(text) == size:
-            texts.append(text)
+        number = f"{Decimal(size) / unit:.3f}".rstrip("0").rstrip(".")
+        if size >= unit and _bytes(number, name) == size:
+            texts.append(number + name)
     return min(reversed(texts), key=len)  # of equal length, the larger unit
 
 
