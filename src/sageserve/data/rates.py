@@ -111,7 +111,11 @@ def rates_of(scenario: Scenario, streams: Streams, first: int, count: int) -> Fl
             region = regions[key[1]]
             era = "window" if first >= 0 else "history"
             noise = _noise(shape.noise, count, scenario.seed, f"{era}/noise/{model}/{group}/{region}")
-            made[key] = _profile(settings, shape, region, minutes) * growth * noise
+            level = _profile(settings, shape, region, minutes)
+            noisy = level * noise
+            if noisy.any():  # noise moves requests between minutes; it must not change the shares of shapes
+                noisy *= level.sum() / noisy.sum()
+            made[key] = noisy * growth
         rates[:, column] = made[key] * streams.weight[column]
     _add_bursts(scenario, streams, minutes, rates)
     return rates
