@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError
 from sageserve.base.records import Names
-from sageserve.base.units import Micros
 from sageserve.core.fleet import Pool, Role, Stock
 from sageserve.core.ledger import Purchase
 from sageserve.core.order import TIER
@@ -100,8 +98,8 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
     engines = [(model, gpu) for model in names.models for gpu in scenario.models[model].engines]
     profiles = profile_rows([scenario.models[model].engines[gpu] for model, gpu in engines])
     _weigh(profiles, [names.models.index(model) for model, _ in engines])
-    most = scenario.fleet.maximum
-    slots = most * max(len(scenario.models[model].engines) for model in names.models)
+    kinds = [len(_usable(scenario, region, model)) for region in names.regions for model in names.models]
+    slots = scenario.fleet.maximum * max(kinds)
     pools = _pools(scenario, roles, minimum, slots, engines)
     slot_profile = np.zeros(len(names.regions) * len(names.models) * len(roles) * slots, np.int32)
     for pool in pools:
@@ -143,9 +141,7 @@ def _pools(
         for m, model in enumerate(scenario.models):
             for o, role in enumerate(roles):
                 endpoint = (g * len(scenario.models) + m) * len(roles) + o
-                for k, gpu in enumerate(scenario.models[model].engines):
-                    if gpu not in scenario.regions[region].gpus:
-                        continue
+                for k, gpu in enumerate(_usable(scenario, region, model)):
                     begin = endpoint * slots + k * scenario.fleet.maximum
                     name = f"{region}/{model}/{gpu}" + (f"/{role.name}" if len(roles) > 1 else "")
                     pools.append(
@@ -167,6 +163,14 @@ def _pools(
     return tuple(pools)
 
 
+def _usable(scenario: Scenario, region: str, model: str) -> list[str]:
+    """GPU types that can run a model in a region: the one that endpoints start with first, then as the model lists them."""
+    stock = scenario.regions[region].gpus
+    usable = [gpu for gpu, engine in scenario.models[model].engines.items() if gpu in stock and stock[gpu].gpus >= engine.gpus]
+    first = scenario.start_gpu(model, region)
+    return sorted(usable, key=lambda gpu: gpu != first)
+
+
 def _weigh(profiles: NDArray[Any], models: list[int]) -> None:
     """Weight of each profile: its time for a typical request against the fastest profile of the same model."""
     times = [
@@ -182,25 +186,8 @@ def _round_trips(scenario: Scenario, names: Names) -> NDArray[np.int64]:
     rtt = np.zeros((size, size), np.int64)
     for a, origin in enumerate(names.regions):
         for b, other in enumerate(names.regions):
-            rtt[a, b] = round_trip(scenario, origin, other)
+            rtt[a, b] = scenario.rtt(origin, other)
     return rtt
-
-
-def round_trip(scenario: Scenario, origin: str, other: str) -> Micros:
-    """Median round-trip time between two regions, given in either direction.
-
-    Raises:
-        ConfigError: the scenario does not say.
-    """
-    if origin == other:
-        return scenario.regions[origin].local_rtt
-    there, back = scenario.regions[origin].rtt.get(other), scenario.regions[other].rtt.get(origin)
-    time = there if there is not None else back
-    if time is None:
-        raise ConfigError(
-            f"no round-trip time between {origin} and {other}", hint=f"add regions.{origin}.rtt.{other}, for example 40ms"
-        )
-    return time
 
 
 def _walks(

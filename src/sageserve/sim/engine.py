@@ -174,6 +174,10 @@ class Kernel:
         self.requests = requests
         self.endpoints = self.world.endpoints
         self.engines = self.world.engines
+        self.demand_tokens = self.world.arrays["demand_tokens"]  # by (region, model, tier), prompt tokens that arrived
+        self.demand_requests = self.world.arrays["demand_requests"]
+        self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests
+        self.batch_waiting = self.world.arrays["batch_count"]  # by model
 
     @property
     def now(self) -> Micros:
@@ -184,6 +188,11 @@ class Kernel:
     def drained(self) -> list[int]:
         """Instances that became empty and closed in the last call of `run_until`."""
         return [int(i) for i in self.world.arrays["drained"][: int(self.world.record["drained_count"])]]
+
+    @property
+    def scraped(self) -> Micros:
+        """When policies last saw the fleet."""
+        return int(self.world.record["last_scrape"])
 
     @property
     def preemptions(self) -> int:

@@ -9,6 +9,7 @@ from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSet
 from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
 from sageserve.base.config.rules import (
     BatchSettings,
+    FaultSettings,
     FleetSettings,
     OrderSettings,
     ReactiveSettings,
@@ -33,6 +34,7 @@ __all__ = [
     "AssignSettings",
     "BatchSettings",
     "BurstSettings",
+    "FaultSettings",
     "FleetSettings",
     "GeneratorSettings",
     "GpuSettings",

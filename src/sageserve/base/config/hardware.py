@@ -13,9 +13,7 @@ class GpuSettings(Settings):
     """A GPU type as it is bought: VMs of `per_vm` GPUs."""
 
     memory: Size = Field(description="of one GPU")
-    per_vm: int = Field(
-        default=8, ge=1, le=64, description="8: DGX and ND-series VMs of A100 and H100 (paper)"
-    )
+    per_vm: int = Field(default=8, ge=1, le=64, description="8: DGX and ND-series VMs of A100 and H100 (paper)")
     start: Duration = Field(
         default=10 * MINUTE,
         description="a VM from the cloud until it can load; 10 min as the paper's slowest start",
@@ -26,23 +24,15 @@ class PriceSettings(Settings):
     """US dollars per hour of one VM."""
 
     on_demand: Price = Field(description="paid for what exceeds the reserved GPUs")
-    reserved: Price | None = Field(
-        default=None, description="none: everything is paid on demand, as in the paper"
-    )
-    spot: Price = Field(
-        default=0.0, description="what a donated VM earns; 0: donations are counted in hours only"
-    )
+    reserved: Price | None = Field(default=None, description="none: everything is paid on demand, as in the paper")
+    spot: Price = Field(default=0.0, description="what a donated VM earns; 0: donations are counted in hours only")
 
 
 class StockSettings(Settings):
     """What a region owns or may hold of one GPU type."""
 
-    gpus: int = Field(
-        ge=0, description="the most GPUs that can be held at once, starting and donated ones included"
-    )
-    reserved: int = Field(
-        default=0, ge=0, description="of these, paid at the reserved price; 0: nothing reserved"
-    )
+    gpus: int = Field(ge=0, description="the most GPUs that can be held at once, starting and donated ones included")
+    reserved: int = Field(default=0, ge=0, description="of these, paid at the reserved price; 0: nothing reserved")
     price: PriceSettings = Field(description="of one VM")
 
 

@@ -22,29 +22,19 @@ class ProfileSettings(Settings):
     prefill_us_per_token: float = Field(ge=0, description="b: per prompt token of an iteration")
     decode_us_per_sequence: float = Field(ge=0, description="c: per decoding sequence")
     kv_ns_per_token: float = Field(ge=0, description="d: per KV token read by decoding sequences")
-    attention_ns_per_token2: float = Field(
-        ge=0, description="e: per prompt token and token of context before it"
-    )
+    attention_ns_per_token2: float = Field(ge=0, description="e: per prompt token and token of context before it")
     prefill_floor_ms: float = Field(
         default=0.0, ge=0, description="least time of a prefill-only iteration; 0: the base already holds it"
     )
-    kv_tokens: int = Field(
-        ge=1, description="KV capacity of an instance: num_gpu_blocks x block_size of the engine"
-    )
-    max_sequences: int = Field(
-        default=256, ge=1, le=4096, description="vLLM's max_num_seqs, its server default"
-    )
+    kv_tokens: int = Field(ge=1, description="KV capacity of an instance: num_gpu_blocks x block_size of the engine")
+    max_sequences: int = Field(default=256, ge=1, le=4096, description="vLLM's max_num_seqs, its server default")
     max_batched_tokens: int = Field(
         default=8192,
         ge=16,
         description="vLLM's max_num_batched_tokens, its server default on GPUs of 70 GiB and more",
     )
-    chunked: bool = Field(
-        default=True, description="chunked prefill, vLLM's default since 0.8; false is prefill-first"
-    )
-    weights: Size | None = Field(
-        default=None, description="on all GPUs together; when given, memory is checked"
-    )
+    chunked: bool = Field(default=True, description="chunked prefill, vLLM's default since 0.8; false is prefill-first")
+    weights: Size | None = Field(default=None, description="on all GPUs together; when given, memory is checked")
     kv_per_token: Size | None = Field(
         default=None, description="2 x layers x KV heads x head size x bytes; when given, memory is checked"
     )
@@ -56,12 +46,8 @@ class ProfileSettings(Settings):
 class LoadSettings(Settings):
     """How long it takes until an instance serves, by where it comes from."""
 
-    reclaim: Duration = Field(
-        default=MINUTE, description="own model, still loaded on a spot instance: 1 min (paper)"
-    )
-    local: Duration = Field(
-        default=10 * MINUTE, description="another model from local disk, GPUs already held: 10 min (paper)"
-    )
+    reclaim: Duration = Field(default=MINUTE, description="own model, still loaded on a spot instance: 1 min (paper)")
+    local: Duration = Field(default=10 * MINUTE, description="another model from local disk, GPUs already held: 10 min (paper)")
     remote: Duration = Field(default=2 * HOUR, description="weights from remote storage: 2 h (paper)")
     source: Literal["local", "remote"] = Field(
         default="local", description="where a fresh VM finds the weights; local: images carry them (paper)"
@@ -71,12 +57,8 @@ class LoadSettings(Settings):
 class ModelSettings(Settings):
     """An LLM served under one name."""
 
-    context: int = Field(
-        ge=2, description="tokens: prompts must be shorter, prompt + output never exceeds it"
-    )
+    context: int = Field(ge=2, description="tokens: prompts must be shorter, prompt + output never exceeds it")
     engines: dict[Name, ProfileSettings] = Field(
         min_length=1, description="by GPU type; a scenario file may name a profile of the library instead"
     )
-    load: LoadSettings = Field(
-        default=LoadSettings(), description="how long it takes until an instance serves"
-    )
+    load: LoadSettings = Field(default=LoadSettings(), description="how long it takes until an instance serves")

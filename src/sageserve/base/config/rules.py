@@ -15,24 +15,16 @@ from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 class TierSettings(Settings):
     """A service class: interactive tiers promise a first token (`ttft`), batch tiers a `deadline`."""
 
-    ttft: Duration | None = Field(
-        default=None, description="time to first token that is promised; none: a batch tier"
-    )
+    ttft: Duration | None = Field(default=None, description="time to first token that is promised; none: a batch tier")
     percentile: Share = Field(default=0.95, description="share of requests the promise is for: p95 (paper)")
-    itl: Duration | None = Field(
-        default=None, description="time between tokens that is promised; none in the paper"
-    )
-    deadline: Duration | None = Field(
-        default=None, description="completion promised; none: an interactive tier"
-    )
+    itl: Duration | None = Field(default=None, description="time between tokens that is promised; none in the paper")
+    deadline: Duration | None = Field(default=None, description="completion promised; none: an interactive tier")
     priority: int = Field(default=0, ge=0, le=99, description="0 is served first; equal unless said")
     regions: Literal["any", "origin"] = Field(
         default="any",
         description="origin: may not leave the region it enters; any, as all tiers of the paper",
     )
-    urgent: Duration = Field(
-        default=SECOND, description="DPA: less slack than this is urgent; 1 s, the fast target"
-    )
+    urgent: Duration = Field(default=SECOND, description="DPA: less slack than this is urgent; 1 s, the fast target")
     expired: Duration = Field(
         default=10 * MINUTE,
         description="DPA: later than this is severely expired; 10 min, one local model load",
@@ -53,15 +45,9 @@ class FleetSettings(Settings):
     """How many instances an endpoint (model x region) starts with and may have."""
 
     start: int = Field(default=20, ge=0, le=10_000, description="instances per endpoint at t = 0: 20 (paper)")
-    minimum: int = Field(
-        default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper)"
-    )
-    maximum: int = Field(
-        default=40, ge=1, le=10_000, description="instances per pool: twice the start leaves room"
-    )
-    gpu: Name | None = Field(
-        default=None, description="GPU type of the first instances; none: a model's first engine"
-    )
+    minimum: int = Field(default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper)")
+    maximum: int = Field(default=40, ge=1, le=10_000, description="instances per pool: twice the start leaves room")
+    gpu: Name | None = Field(default=None, description="GPU type of the first instances; none: a model's first engine")
 
 
 class SignalSettings(Settings):
@@ -71,9 +57,7 @@ class SignalSettings(Settings):
         default="load", description="load = max(kv, busy): KV use alone is blind to prefill-heavy traffic"
     )
     scrape: Duration = Field(default=5 * SECOND, description="a common scrape period of engine metrics")
-    half_life: Duration = Field(
-        default=30 * SECOND, description="of the token rates in busy: two cooldowns of 15 s"
-    )
+    half_life: Duration = Field(default=30 * SECOND, description="of the token rates in busy: two cooldowns of 15 s")
 
 
 class RoutingSettings(Settings):
@@ -82,17 +66,13 @@ class RoutingSettings(Settings):
     region: Literal["threshold", "nearest", "least"] = Field(
         default="threshold", description="nearest region below the threshold, else the least utilised (paper)"
     )
-    threshold: Share = Field(
-        default=0.70, description="the first region below this utilisation takes it (paper)"
-    )
+    threshold: Share = Field(default=0.70, description="the first region below this utilisation takes it (paper)")
 
 
 class OrderSettings(Settings):
     """Which waiting request an instance takes next."""
 
-    kind: Literal["fcfs", "edf", "pf", "dpa"] = Field(
-        default="fcfs", description="what engines do unless told"
-    )
+    kind: Literal["fcfs", "edf", "pf", "dpa"] = Field(default="fcfs", description="what engines do unless told")
 
 
 class BatchSettings(Settings):
@@ -104,12 +84,8 @@ class BatchSettings(Settings):
     )
     two_below: Share = Field(default=0.50, description="two jobs at a time below this utilisation (paper)")
     one_below: Share = Field(default=0.60, description="one job at a time below this utilisation (paper)")
-    promote_after: Duration = Field(
-        default=10 * HOUR, description="age at which a job goes first: 10 h (paper)"
-    )
-    safety: float = Field(
-        default=2.0, ge=1, description="promote when slack < service time x this; 2: waits vary twofold"
-    )
+    promote_after: Duration = Field(default=10 * HOUR, description="age at which a job goes first: 10 h (paper)")
+    safety: float = Field(default=2.0, ge=1, description="promote when slack < service time x this; 2: waits vary twofold")
 
 
 class SpotSettings(Settings):
@@ -119,9 +95,15 @@ class SpotSettings(Settings):
     reclaimed_by_cloud_per_hour: float = Field(
         default=0.0, ge=0, description="chance rate per donated instance; 0: never (paper)"
     )
-    notice: Duration = Field(
-        default=30 * SECOND, description="before the cloud takes one: Azure announces 30 s"
-    )
+    notice: Duration = Field(default=30 * SECOND, description="before the cloud takes one: Azure announces 30 s")
+
+
+class FaultSettings(Settings):
+    """What goes less than well in the simulated world; nothing by default, so that medians are what they say."""
+
+    start_failure: Share = Field(default=0.0, description="chance that a start comes to nothing; 0: never (paper)")
+    start_spread: float = Field(default=0.0, ge=0, le=2, description="sigma of the log of start times; 0: as stated (paper)")
+    rtt_spread: float = Field(default=0.0, ge=0, le=3, description="sigma of the log of round-trip times; 0: medians")
 
 
 class ReactiveSettings(Settings):
@@ -136,9 +118,7 @@ class SiloedSettings(ReactiveSettings):
     """Separate pools for interactive and batch work, each reactive."""
 
     batch_share: Share = Field(default=0.20, description="of the start: 4 of 20 instances (paper)")
-    batch_minimum: int = Field(
-        default=1, ge=0, description="of the batch pool: half of an endpoint's minimum of 2"
-    )
+    batch_minimum: int = Field(default=1, ge=0, description="of the batch pool: half of an endpoint's minimum of 2")
 
 
 class StrategySettings(Settings):
@@ -147,6 +127,4 @@ class StrategySettings(Settings):
     name: Name = Field(default="reactive", description="the paper's baseline")
     check: Duration = Field(default=15 * SECOND, description="how often the rule looks: once per cooldown")
     reactive: ReactiveSettings = Field(default=ReactiveSettings(), description="threshold scaling")
-    siloed: SiloedSettings = Field(
-        default=SiloedSettings(), description="separate interactive and batch pools"
-    )
+    siloed: SiloedSettings = Field(default=SiloedSettings(), description="separate interactive and batch pools")

@@ -9,6 +9,7 @@ from sageserve.base.config.hardware import GpuSettings, RegionSettings
 from sageserve.base.config.models import ModelSettings
 from sageserve.base.config.rules import (
     BatchSettings,
+    FaultSettings,
     FleetSettings,
     OrderSettings,
     RoutingSettings,
@@ -27,33 +28,20 @@ class Scenario(Settings):
 
     name: Name = Field(description="of the scenario; the file's name when left out")
     about: str = Field(default="", description="what it is for, in a sentence")
-    seed: int = Field(
-        default=1, ge=0, lt=2**63, description="of all random streams; 1: any number gives equal bytes"
-    )
+    seed: int = Field(default=1, ge=0, lt=2**63, description="of all random streams; 1: any number gives equal bytes")
     gpus: dict[Name, GpuSettings] = Field(min_length=1, description="GPU types by name")
     regions: dict[Name, RegionSettings] = Field(min_length=1, max_length=255, description="by name")
-    models: dict[Name, ModelSettings] = Field(
-        min_length=1, max_length=255, description="by the name they serve under"
-    )
-    tiers: dict[Name, TierSettings] = Field(
-        min_length=1, max_length=255, description="service classes by name"
-    )
+    models: dict[Name, ModelSettings] = Field(min_length=1, max_length=255, description="by the name they serve under")
+    tiers: dict[Name, TierSettings] = Field(min_length=1, max_length=255, description="service classes by name")
     fleet: FleetSettings = Field(default=FleetSettings(), description="how many instances an endpoint has")
-    signals: SignalSettings = Field(
-        default=SignalSettings(), description="what policies see, and how old it may be"
-    )
-    routing: RoutingSettings = Field(
-        default=RoutingSettings(), description="how a request finds its instance"
-    )
+    signals: SignalSettings = Field(default=SignalSettings(), description="what policies see, and how old it may be")
+    routing: RoutingSettings = Field(default=RoutingSettings(), description="how a request finds its instance")
     order: OrderSettings = Field(default=OrderSettings(), description="which waiting request is next")
     batch: BatchSettings = Field(default=BatchSettings(), description="how non-interactive work enters")
     spot: SpotSettings = Field(default=SpotSettings(), description="what happens to instances not needed")
-    strategy: StrategySettings = Field(
-        default=StrategySettings(), description="how many instances each pool has"
-    )
-    workload: WorkloadSettings = Field(
-        default=WorkloadSettings(), description="requests when no trace is given"
-    )
+    faults: FaultSettings = Field(default=FaultSettings(), description="what goes wrong, and how often")
+    strategy: StrategySettings = Field(default=StrategySettings(), description="how many instances each pool has")
+    workload: WorkloadSettings = Field(default=WorkloadSettings(), description="requests when no trace is given")
 
     def rtt(self, origin: Name, region: Name) -> Micros:
         """Median round-trip time in microseconds; one stated direction stands for both.
@@ -72,9 +60,5 @@ class Scenario(Settings):
         None when the region has no GPU that the model can run on: there is no such endpoint.
         """
         stock = self.regions[region].gpus
-        usable = [
-            gpu
-            for gpu, engine in self.models[model].engines.items()
-            if gpu in stock and stock[gpu].gpus >= engine.gpus
-        ]
+        usable = [gpu for gpu, engine in self.models[model].engines.items() if gpu in stock and stock[gpu].gpus >= engine.gpus]
         return self.fleet.gpu if self.fleet.gpu in usable else next(iter(usable), None)

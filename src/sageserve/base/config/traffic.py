@@ -17,9 +17,7 @@ class AssignSettings(Settings):
 
     model: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its models")
     tier: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its tiers")
-    region: dict[Name, float] = Field(
-        default_factory=dict, description="empty: a trace must name its regions"
-    )
+    region: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its regions")
 
 
 class BurstSettings(Settings):
@@ -36,9 +34,7 @@ class ShapeSettings(Settings):
     """Traffic of one model in one tier group."""
 
     share: float = Field(ge=0, description="of requests, relative")
-    hours: tuple[float, ...] = Field(
-        min_length=24, max_length=24, description="relative rate by local hour of day"
-    )
+    hours: tuple[float, ...] = Field(min_length=24, max_length=24, description="relative rate by local hour of day")
     days: tuple[float, ...] = Field(min_length=7, max_length=7, description="relative rate, Monday first")
     noise: float = Field(
         default=0.0,
@@ -46,23 +42,15 @@ class ShapeSettings(Settings):
         le=3,
         description="deviation of the log rate from minute to minute; 0: a plain Poisson rate",
     )
-    prompt: tuple[tuple[float, float], ...] = Field(
-        description="(quantile, tokens) points of the prompt lengths"
-    )
-    output: tuple[tuple[float, float], ...] = Field(
-        description="(quantile, tokens) points of the output lengths"
-    )
+    prompt: tuple[tuple[float, float], ...] = Field(description="(quantile, tokens) points of the prompt lengths")
+    output: tuple[tuple[float, float], ...] = Field(description="(quantile, tokens) points of the output lengths")
 
 
 class GeneratorSettings(Settings):
     """A workload that needs no file."""
 
-    requests: int = Field(
-        default=1_000_000, ge=1, le=1_000_000_000, description="in the window; a tenth of the paper's"
-    )
-    length: Duration = Field(
-        default=7 * DAY, description="of the window: one week, the longest cycle of the traffic"
-    )
+    requests: int = Field(default=1_000_000, ge=1, le=1_000_000_000, description="in the window; a tenth of the paper's")
+    length: Duration = Field(default=7 * DAY, description="of the window: one week, the longest cycle of the traffic")
     begins: Duration = Field(default=0, description="offset of t = 0 from Monday 00:00; 0: on a Monday")
     interactive: Share = Field(default=0.72, description="IW share of requests: 72 % (paper)")
     tiers: dict[Name, float] = Field(
@@ -76,20 +64,12 @@ class GeneratorSettings(Settings):
         default_factory=dict, description="by model and tier group; empty: nothing can be generated"
     )
     bursts: tuple[BurstSettings, ...] = Field(default=(), description="none unless asked for")
-    growth_per_week: float = Field(
-        default=0.0, ge=-0.99, le=100, description="0.1 is 10 % more per week; 0: steady"
-    )
-    history: Duration = Field(
-        default=0, description="arrivals before t = 0 that forecasters may see; 0: none"
-    )
+    growth_per_week: float = Field(default=0.0, ge=-0.99, le=100, description="0.1 is 10 % more per week; 0: steady")
+    history: Duration = Field(default=0, description="arrivals before t = 0 that forecasters may see; 0: none")
 
 
 class WorkloadSettings(Settings):
     """Where requests come from when no trace is given."""
 
-    generate: GeneratorSettings = Field(
-        default=GeneratorSettings(), description="a workload that needs no file"
-    )
-    assign: AssignSettings = Field(
-        default=AssignSettings(), description="shares for columns a trace does not have"
-    )
+    generate: GeneratorSettings = Field(default=GeneratorSettings(), description="a workload that needs no file")
+    assign: AssignSettings = Field(default=AssignSettings(), description="shares for columns a trace does not have")

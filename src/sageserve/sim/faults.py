@@ -1,0 +1,44 @@
+"""What goes wrong in a simulated world: failed starts, slow starts, evictions from the spot market.
+
+Every draw comes from a stream of its own, named after the instance and the instant, so that one fault never shifts another
+and two strategies meet the same luck where they do the same thing. Knows no policy.
+"""
+
+import math
+
+from sageserve.base.config import Scenario
+from sageserve.base.rng import stream
+from sageserve.base.units import HOUR, NEVER, Micros
+
+
+class Faults:
+    """Seeded misfortune.
+
+    Args:
+        scenario: for its seed, `faults` and `spot`.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._seed = scenario.seed
+        self._rules = scenario.faults
+        self._evictions_per_us = scenario.spot.reclaimed_by_cloud_per_hour / HOUR
+        self._notice = scenario.spot.notice
+
+    def start_fails(self, instance: int, now: Micros) -> bool:
+        """Whether a start that begins now comes to nothing."""
+        chance = self._rules.start_failure
+        return chance > 0 and stream(self._seed, f"start/{instance}/{now}").random() < chance
+
+    def stretch(self, instance: int, now: Micros, delay: Micros) -> Micros:
+        """A start time drawn around its stated median."""
+        spread = self._rules.start_spread
+        if spread == 0:
+            return delay
+        return round(delay * math.exp(spread * stream(self._seed, f"delay/{instance}/{now}").standard_normal()))
+
+    def time_to_eviction(self, instance: int, now: Micros) -> Micros:
+        """Microseconds until the cloud takes an instance that is donated now, its notice included; NEVER if it does not."""
+        if self._evictions_per_us == 0:
+            return NEVER
+        wait = stream(self._seed, f"eviction/{instance}/{now}").exponential(1 / self._evictions_per_us)
+        return min(round(wait), NEVER // 2) + self._notice

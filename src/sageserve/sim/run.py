@@ -1,0 +1,223 @@
+"""Play a trace through a fleet: the shell that connects kernel, simulated world and controller in virtual time.
+
+At one instant: the scrape, events of the world in order of creation, the demand and timeline sample (every minute), the
+controller's look at the fleet, then arrivals and engines. GPU-hours are counted over the trace's window; what still waits then
+is run to its end. Read next: `world.py`, `core/controller.py`; `sim/summary.py` for what is made of a run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.records import Trace
+from sageserve.base.units import DAY, Micros
+from sageserve.core.actions import Action, Decision
+from sageserve.core.controller import Controller
+from sageserve.core.events import DemandSeen, EndpointSeen, Event, Observed
+from sageserve.core.feed import FEEDS, SIGNALS
+from sageserve.core.fleet import Fleet
+from sageserve.core.invariants import check_fleet
+from sageserve.core.layout import Layout, lay_out
+from sageserve.core.order import ORDERS
+from sageserve.core.route import ROUTES
+from sageserve.core.strategies import STRATEGIES
+from sageserve.sim.engine import Kernel
+from sageserve.sim.state import Setup, request_rows
+from sageserve.sim.timeline import SAMPLE, Timeline
+from sageserve.sim.world import SimulatedWorld
+
+_OUTPUT_GUESS = 200.0  # tokens: the mean of the paper's week is 222; soon replaced by what is seen
+_PATIENCE = DAY  # beyond the longest deadline: work that is not done by then never will be
+
+
+class Entry(Struct, frozen=True):
+    """One line of the journal: what was heard, decided and done at an instant."""
+
+    now: Micros
+    event: Event
+    decisions: tuple[Decision, ...]
+    actions: tuple[Action, ...]
+
+
+@dataclass(slots=True)
+class Run:
+    """A simulation and everything it left behind.
+
+    Args:
+        scenario: what was simulated.
+        layout: the numbers behind its names.
+        window: the length of time GPU-hours were counted over.
+        notes: what the reader or generator of the trace said.
+        requests: REQUEST rows.
+        fleet: as it was at the end; its ledger was closed at the end of the window.
+        kernel: engines as they were at the end.
+        timeline: minute by minute.
+        journal: decisions, actions and life-cycle events.
+        partial: it was interrupted.
+    """
+
+    scenario: Scenario
+    layout: Layout
+    window: Micros
+    notes: tuple[str, ...]
+    requests: NDArray[Any]
+    fleet: Fleet
+    kernel: Kernel
+    timeline: Timeline
+    journal: list[Entry] = field(default_factory=list)
+    partial: bool = False
+
+    @property
+    def now(self) -> Micros:
+        """How far it was played."""
+        return self.kernel.now
+
+
+def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
+    """The kernel's view of a scenario."""
+    return Setup(
+        regions=len(layout.names.regions),
+        models=len(layout.names.models),
+        roles=len(layout.roles),
+        slots=layout.slots,
+        profiles=layout.profiles,
+        slot_profile=layout.slot_profile,
+        context=layout.context,
+        tiers=layout.tiers,
+        walk=layout.walk,
+        feeds=layout.feeds,
+        order=ORDERS.index(scenario.order.kind),
+        route=ROUTES.index(scenario.routing.region),
+        threshold=scenario.routing.threshold,
+        signal=SIGNALS.index(scenario.signals.kind),
+        scrape=scenario.signals.scrape,
+        half_life=float(scenario.signals.half_life),
+        feed=FEEDS.index(scenario.batch.feed if any(role.queued for role in layout.roles) else "direct"),
+        two_below=scenario.batch.two_below,
+        one_below=scenario.batch.one_below,
+        promote_after=scenario.batch.promote_after,
+        safety=scenario.batch.safety,
+        output_guess=_OUTPUT_GUESS,
+    )
+
+
+class Simulation:
+    """One trace, one fleet, one strategy.
+
+    Args:
+        scenario: what to simulate.
+        trace: the requests; codes are those of the scenario's names in order.
+        debug: check every law of the fleet after every event.
+
+    Raises:
+        ConfigError: no strategy of that name.
+    """
+
+    def __init__(self, scenario: Scenario, trace: Trace, *, debug: bool = False) -> None:
+        kind = STRATEGIES.get(scenario.strategy.name)
+        if kind is None:
+            raise ConfigError(
+                f"strategy.name: there is no strategy {scenario.strategy.name!r}", hint=f"choose one of {', '.join(STRATEGIES)}"
+            )
+        layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+        setup = kernel_setup(scenario, layout)
+        kernel = Kernel(setup, request_rows(trace, setup))
+        fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["inside"])
+        self.run = Run(
+            scenario,
+            layout,
+            trace.window,
+            trace.notes,
+            kernel.requests,
+            fleet,
+            kernel,
+            Timeline(layout, trace.window // SAMPLE + 2),
+        )
+        self._controller = Controller(fleet, kind(scenario, layout), scenario.spot)
+        self._world = SimulatedWorld(scenario, layout, fleet, kernel)
+        self._debug = debug
+        self._next_look: Micros = 0
+        self._next_sample: Micros = 0
+        self._counted = [np.zeros(len(kernel.demand_tokens), np.int64) for _ in range(3)]
+        self._last = trace.window + max(tier.patience for tier in scenario.tiers.values()) + _PATIENCE
+        self._begin(kind.initial(scenario))
+
+    def play(self, progress: Callable[[Micros], None] | None = None, interrupted: Callable[[], bool] | None = None) -> Run:
+        """Run to the end; `progress` is told how far it is, `interrupted` is asked whether to stop (both every minute)."""
+        run = self.run
+        kernel, window = run.kernel, run.window
+        while not (kernel.now >= window and kernel.finished()) and kernel.now < self._last:
+            until = min(self._next_look, self._next_sample, self._world.next_event)
+            if kernel.now < window < until:
+                until = window
+            early = kernel.run_until(until)
+            now = kernel.now
+            if early:
+                for event in self._world.drained():
+                    self._tell(now, event)
+                continue
+            if now >= window and not run.fleet.ledger.closed:
+                run.fleet.settle(window)
+            for event in self._world.due(now):
+                self._tell(now, event)
+            if now == self._next_sample:
+                self._sample(now)
+                if progress:
+                    progress(now)
+                if interrupted and interrupted():
+                    run.partial = True
+                    break
+            if now == self._next_look:
+                self._look(now)
+        if not run.fleet.ledger.closed:
+            run.fleet.settle(min(kernel.now, window))
+        return run
+
+    def _begin(self, initial: tuple[int, ...]) -> None:
+        """Bring up the instances every strategy starts with."""
+        started: set[int] = set()
+        for pool in self.run.layout.pools:
+            if pool.endpoint not in started:
+                started.add(pool.endpoint)
+                for action in self._controller.begin(0, pool.number, initial[pool.role]):
+                    self._world.perform(0, action)
+        for event in self._world.due(0):
+            self._tell(0, event)
+
+    def _tell(self, now: Micros, event: Event) -> None:
+        actions = self._controller.handle(now, event)
+        for action in actions:
+            self._world.perform(now, action)
+        if self._controller.decisions or actions or not isinstance(event, Observed | DemandSeen):
+            self.run.journal.append(Entry(now, event, self._controller.decisions, actions))
+        if self._debug:
+            check_fleet(self.run.fleet, now)
+
+    def _look(self, now: Micros) -> None:
+        self._next_look = now + self.run.scenario.strategy.check
+        rows = self.run.kernel.endpoints
+        columns = zip(rows["seen"].tolist(), rows["kv"].tolist(), rows["busy"].tolist(), strict=True)
+        seen = tuple(EndpointSeen(*row) for row in columns)
+        self._tell(now, Observed(self.run.kernel.scraped, seen, tuple(self.run.kernel.batch_waiting.tolist())))
+
+    def _sample(self, now: Micros) -> None:
+        self._next_sample = now + SAMPLE
+        kernel = self.run.kernel
+        if now <= self.run.window:
+            self.run.timeline.sample(now, self.run.fleet, kernel)
+        counters = (kernel.demand_tokens, kernel.made_tokens, kernel.demand_requests)
+        arrived = [tuple((new - old).tolist()) for new, old in zip(counters, self._counted, strict=True)]
+        self._counted = [counter.copy() for counter in counters]
+        if now > 0:
+            self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *arrived))
+
+
+def simulate(scenario: Scenario, trace: Trace, *, debug: bool = False) -> Run:
+    """Play a trace through the scenario's fleet under its strategy; same arguments, same result."""
+    return Simulation(scenario, trace, debug=debug).play()

@@ -1,0 +1,62 @@
+"""What every endpoint looked like, minute by minute: the columns behind timeline.parquet.
+
+Knows nothing of files; `data/results.py` writes them. Read next: `run.py`, which takes the samples.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.units import MINUTE, Micros
+from sageserve.core.fleet import Fleet, State
+from sageserve.core.layout import Layout
+from sageserve.sim.engine import Kernel
+
+SAMPLE: Final[Micros] = MINUTE
+COUNTS: Final = ("starting", "serving", "draining", "spot", "reclaiming")
+INSIDE: Final = ("waiting", "running", "inside", "unfilled")
+SEEN: Final = ("seen", "kv", "busy")
+TOTALS: Final = ("placed", "finished", "preempted", "made")
+MODEL: Final = ("batch_waiting",)
+FIELDS: Final = (*COUNTS, *SEEN, *INSIDE, *TOTALS, *MODEL)
+"""Columns of a timeline. Instance counts; shares of capacity as last scraped; requests waiting, decoding and in all, prompt
+tokens not prefilled; totals since the start; jobs in the batch queue of the endpoint's model (all regions together)."""
+
+
+class Timeline:
+    """One row per minute and endpoint.
+
+    Args:
+        layout: numbers of endpoints and pools.
+        samples: how many rows of time to make room for; more are made when needed.
+    """
+
+    def __init__(self, layout: Layout, samples: int) -> None:
+        self._layout = layout
+        self.length = 0
+        self.times = np.zeros(samples, np.int64)
+        self._columns = {name: np.zeros((samples, layout.endpoints), np.float64 if name in SEEN else np.int64) for name in FIELDS}
+
+    def column(self, name: str) -> NDArray[Any]:
+        """[samples, endpoints] of one field."""
+        return self._columns[name][: self.length]
+
+    def sample(self, now: Micros, fleet: Fleet, kernel: Kernel) -> None:
+        """Add a row for this instant."""
+        at = self.length
+        if at == len(self.times):
+            self.times = np.concatenate((self.times, np.zeros_like(self.times)))
+            self._columns = {name: np.concatenate((old, np.zeros_like(old))) for name, old in self._columns.items()}
+        self.length += 1
+        self.times[at] = now
+        for name in (*SEEN, *TOTALS):
+            self._columns[name][at] = kernel.endpoints[name]
+        for name in INSIDE:
+            self._columns[name][at] = kernel.engines[name].reshape(self._layout.endpoints, -1).sum(axis=1)
+        for name in COUNTS:
+            column = self._columns[name]
+            state = State[name.upper()]
+            for pool in self._layout.pools:
+                column[at, pool.endpoint] += fleet.counts[pool.number][state]
+        self._columns["batch_waiting"][at] = kernel.batch_waiting[kernel.endpoints["model"]]

@@ -1,0 +1,107 @@
+"""The simulated world: it performs the controller's actions in virtual time and says what came of them.
+
+Starting takes as long as it takes, drained instances report when their last request is done, donated ones may be taken by
+the cloud. Events wait in a heap by (time, order of creation). Knows no policy. Read next: `run.py`, `engine.py`.
+"""
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+from typing import TypeAlias, assert_never
+
+from sageserve.base.config import LoadSettings, Scenario
+from sageserve.base.units import NEVER, Micros
+from sageserve.core.actions import Action, Donate, Drain, Reclaim, Release, Source, Start
+from sageserve.core.events import Event, InstanceDrained, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.fleet import Fleet
+from sageserve.core.layout import Layout
+from sageserve.sim.engine import Kernel
+from sageserve.sim.faults import Faults
+
+_News: TypeAlias = InstanceReady | StartFailed | InstanceDrained | SpotTaken
+
+
+class SimulatedWorld:
+    """Engines, clouds and delays.
+
+    Args:
+        scenario: for delays and faults.
+        layout: numbers of pools and stocks.
+        fleet: looked at, never changed.
+        kernel: the engines.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, fleet: Fleet, kernel: Kernel) -> None:
+        self._fleet = fleet
+        self._kernel = kernel
+        self._faults = Faults(scenario)
+        self._load = [scenario.models[layout.names.models[pool.model]].load for pool in layout.pools]
+        self._vm_start = [scenario.gpus[layout.stocks[pool.stock].name.split("/", 1)[1]].start for pool in layout.pools]
+        self._pending: list[tuple[Micros, int, int, _News]] = []
+        self._made = 0
+        self._spell = [0] * layout.instances  # counts an instance's changes, so that old news is not heard
+
+    @property
+    def next_event(self) -> Micros:
+        """When the next event is due; NEVER when none is."""
+        return self._pending[0][0] if self._pending else NEVER
+
+    def due(self, now: Micros) -> Iterator[Event]:
+        """Events whose time has come, in order; an instance that starts to serve is opened first."""
+        while self._pending and self._pending[0][0] <= now:
+            _, _, spell, event = heappop(self._pending)
+            if isinstance(event, SpotTaken) and self._spell[event.instance] != spell:
+                continue  # it was reclaimed or released before the cloud came for it
+            if isinstance(event, InstanceReady):
+                self._kernel.open(event.instance)
+            yield event
+
+    def perform(self, now: Micros, action: Action) -> None:
+        """Begin to do what the controller asks for."""
+        self._spell[action.instance] += 1
+        match action:
+            case Start(instance=i, source=source):
+                self._begin(now, i, self._start_time(i, source), may_fail=source is not Source.INITIAL)
+            case Reclaim(instance=i):
+                self._begin(now, i, self._load_of(i).reclaim, may_fail=True)
+            case Drain(instance=i):
+                if self._kernel.drain(i):
+                    self._later(now, InstanceDrained(i))
+            case Donate(instance=i):
+                time = self._faults.time_to_eviction(i, now)
+                if time < NEVER:
+                    self._later(now + time, SpotTaken(i))
+            case Release():
+                pass
+            case _:
+                assert_never(action)
+
+    def drained(self) -> Iterator[Event]:
+        """The instances that the kernel found empty in its last run."""
+        return (InstanceDrained(i) for i in self._kernel.drained)
+
+    def _begin(self, now: Micros, i: int, delay: Micros, *, may_fail: bool) -> None:
+        if may_fail and self._faults.start_fails(i, now):
+            self._later(now + delay, StartFailed(i, "the cloud had no capacity, or the model did not load"))
+        else:
+            self._later(now + (self._faults.stretch(i, now, delay) if may_fail else delay), InstanceReady(i))
+
+    def _load_of(self, i: int) -> LoadSettings:
+        return self._load[self._fleet.pool_of[i]]
+
+    def _start_time(self, i: int, source: Source) -> Micros:
+        load = self._load_of(i)
+        match source:
+            case Source.INITIAL:
+                return 0
+            case Source.SPOT:
+                return load.reclaim
+            case Source.GPUS:
+                return load.local
+            case Source.VM:
+                return self._vm_start[self._fleet.pool_of[i]] + (load.local if load.source == "local" else load.remote)
+            case _:
+                assert_never(source)
+
+    def _later(self, time: Micros, event: _News) -> None:
+        self._made += 1
+        heappush(self._pending, (time, self._made, self._spell[event.instance], event))
