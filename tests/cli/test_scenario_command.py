@@ -1,0 +1,63 @@
+"""`sageserve scenario`: what it prints fits a terminal, is the same every time, and can be piped."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli.scenario import WIDTH, app
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def test_show_prints_values_and_their_origin_within_the_width() -> None:
+    text = printed("show", "quickstart", "--set", "fleet.start=4", "--set", "seed=7")
+    assert all(len(line) <= WIDTH for line in text.splitlines())
+    rows = [line.split() for line in text.splitlines()]
+    assert ["seed", "7", "--set", "seed=7"] in rows
+    assert ["start", "4", "--set", "fleet.start=4"] in rows
+    assert any(row[:2] == ["ttft", "1s"] and row[2].startswith("fleet-o365.yaml:") for row in rows)
+    assert any(row[:2] == ["minimum", "2"] and row[2].startswith("quickstart.yaml:") for row in rows)
+    assert any("default:" in row for row in rows)
+    assert printed("show", "quickstart", "--set", "fleet.start=4", "--set", "seed=7") == text
+
+
+def test_show_as_json_holds_the_tree_and_an_origin_for_every_value() -> None:
+    shown = json.loads(printed("show", "o365-week", "--json", "--set", "models.bloom-176b.context=16384"))
+    assert shown["scenario"]["models"]["bloom-176b"]["context"] == 16384
+    assert shown["from"]["models.bloom-176b.context"] == "--set models.bloom-176b.context=16384"
+    assert shown["from"]['models."llama-3.1-8b".context'].startswith("fleet-o365.yaml:")
+    assert shown["from"]["workload.generate.requests"].startswith("o365-week.yaml:")
+    assert shown["from"]["strategy.reactive.high"].startswith("default: ")
+
+
+def test_list_names_every_scenario() -> None:
+    text = printed("list")
+    assert all(name in text for name in ("quickstart", "o365-week", "o365-peak", "fleet-o365"))
+    assert all(len(line) <= WIDTH for line in text.splitlines())
+    assert {row["name"] for row in json.loads(printed("list", "--json"))} >= {"quickstart", "o365-week", "o365-peak"}
+
+
+def test_schema_is_a_json_schema() -> None:
+    schema = json.loads(printed("schema"))
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert {"extends", "fleet", "regions"} <= set(schema["properties"])
+    assert "required" not in schema
+
+
+def test_check_says_what_a_good_scenario_is() -> None:
+    assert "4 models x 3 regions = 12 endpoints, 240 instances" in printed("check", "o365-week")
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_a_wrong_scenario_raises_for_the_shell_to_print(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("extends: quickstart\nfleet: {strat: 4}\n")
+    with pytest.raises(ConfigError, match="did you mean 'start'"):
+        CliRunner().invoke(app, [command, str(path)], catch_exceptions=False)
