@@ -1,0 +1,27 @@
+"""Forecasts of demand per series: naive, profile regressions, library models, blends, with calibrated quantiles.
+
+Fitting is slow work: strategies ask for it as an action, and what comes back is an event. Nothing here reads a clock, a
+file or anything newer than the history it is given. Read next: `series.py` for the protocol, `blend.py` for the default.
+"""
+
+from sageserve.core.forecast.backtest import HOUR_AHEAD, INTERVAL, PLANNING, Score, Span, backtest, origins
+from sageserve.core.forecast.blend import Blend
+from sageserve.core.forecast.naive import LastValue, SeasonalNaive
+from sageserve.core.forecast.series import Fitted, Forecaster, QuantileForecast, Series
+
+__all__ = [
+    "HOUR_AHEAD",
+    "INTERVAL",
+    "PLANNING",
+    "Blend",
+    "Fitted",
+    "Forecaster",
+    "LastValue",
+    "QuantileForecast",
+    "Score",
+    "SeasonalNaive",
+    "Series",
+    "Span",
+    "backtest",
+    "origins",
+]

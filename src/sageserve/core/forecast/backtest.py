@@ -1,0 +1,136 @@
+"""How well would it have done: forecasts made again and again from growing histories, judged on what then happened.
+
+At each origin a forecaster is fitted to the bins before it and to nothing else, so no number here is in-sample.
+Knows nothing of methods and files. Read next: `series.py` for the protocol, `bench/forecast.py` for the measurements.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.errors import PlanError
+from sageserve.base.records import Floats
+from sageserve.base.units import HOUR, MINUTE, Micros
+from sageserve.core.forecast.series import Forecaster, Series
+
+INTERVAL: Final = (0.1, 0.9)
+"""The 80 % interval whose coverage is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which bins after an origin are judged together.
+
+    Args:
+        name: what it is called in a report.
+        after: first instant of the span, microseconds after the origin.
+        before: end of the span; bins that begin in [after, before) belong to it.
+        summed: judge the sum over the span as one number instead of every bin; it has no interval.
+    """
+
+    name: str
+    after: Micros
+    before: Micros
+    summed: bool = False
+
+
+HOUR_AHEAD: Final = Span("next hour", 0, HOUR, summed=True)
+PLANNING: Final = Span("20-60 min", 20 * MINUTE, 60 * MINUTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one forecaster did over one span.
+
+    Args:
+        wape: sum of absolute errors over sum of demand; NaN when there was no demand.
+        bias: sum of errors (forecast minus demand) over sum of demand.
+        coverage: share of judged bins inside the 80 % interval; None for a sum, which has no interval, and where no
+            interval was calibrated.
+        judged: how many numbers were compared.
+    """
+
+    wape: float
+    bias: float
+    coverage: float | None
+    judged: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    error: float = 0.0
+    signed: float = 0.0
+    demand: float = 0.0
+    judged: int = 0
+    inside: int = 0
+    with_interval: int = 0
+
+    def add(self, truth: Floats, point: Floats, *, low: Floats, high: Floats, calibrated: bool) -> None:
+        seen = np.isfinite(truth)
+        self.error += float(np.abs(point - truth)[seen].sum())
+        self.signed += float((point - truth)[seen].sum())
+        self.demand += float(truth[seen].sum())
+        self.judged += int(seen.sum())
+        if calibrated:
+            self.inside += int(((low <= truth) & (truth <= high))[seen].sum())
+            self.with_interval += int(seen.sum())
+
+    def score(self) -> Score:
+        some = self.demand > 0
+        return Score(
+            wape=self.error / self.demand if some else float("nan"),
+            bias=self.signed / self.demand if some else float("nan"),
+            coverage=self.inside / self.with_interval if self.with_interval else None,
+            judged=self.judged,
+        )
+
+
+def origins(series: Series, *, first: Micros, last: Micros, every: Micros = HOUR) -> list[int]:
+    """Lengths of history, in bins: one origin `every` so often from `first` to `last`, counted from the series' start."""
+    step = max(1, every // series.bin)
+    begin, end = -(-first // series.bin), min(last // series.bin, len(series))
+    return list(range(max(begin, 1), end, step))
+
+
+def backtest(
+    series: Series, forecaster: Forecaster, *, at: Sequence[int], spans: Sequence[Span] = (HOUR_AHEAD, PLANNING)
+) -> dict[str, Score]:
+    """Forecast from every origin and judge each span that lies wholly within the series.
+
+    Args:
+        series: the whole series.
+        forecaster: fitted afresh at every origin.
+        at: how many bins are known at each origin.
+        spans: what to judge.
+
+    Returns:
+        A score per span, by name.
+
+    Raises:
+        PlanError: no origin was given, or one beyond the series; or the forecaster's own.
+    """
+    if not at or min(at) < 1 or max(at) > len(series):
+        raise PlanError(
+            f"a backtest needs origins inside the series of {len(series)} bins",
+            hint="give a longer trace, a shorter horizon, or an earlier first origin",
+        )
+    tallies = {span.name: _Tally() for span in spans}
+    bins = max(-(-span.before // series.bin) for span in spans)
+    for known in at:
+        history = Series(series.values[:known], series.bin, series.start)
+        if not np.isfinite(history.values).any():
+            continue
+        made = forecaster.fit(history).predict(bins, INTERVAL)
+        for span in spans:
+            low, high = -(-span.after // series.bin), -(-span.before // series.bin)
+            if known + high > len(series) or high <= low:
+                continue
+            here = slice(low, high)
+            truth, point = series.values[known + low : known + high], made.point[here]
+            bottom, top = made.values[here, 0], made.values[here, 1]
+            if span.summed:
+                truth, point, bottom, top = (x.sum(keepdims=True) for x in (truth, point, bottom, top))
+            tallies[span.name].add(truth, point, low=bottom, high=top, calibrated=made.calibrated and not span.summed)
+    return {name: tally.score() for name, tally in tallies.items()}
