@@ -34,6 +34,7 @@ class DemandSeen(Struct, frozen=True, tag="demand"):
     prompt_tokens: tuple[int, ...]
     output_tokens: tuple[int, ...]  # of requests that finished in this bin
     requests: tuple[int, ...]
+    work: tuple[float, ...]  # microseconds of the model's fastest engine that what arrived is expected to need
 
 
 class InstanceReady(Struct, frozen=True, tag="ready"):

@@ -32,7 +32,7 @@ class Layout:
         stocks: (region, GPU type) pairs.
         slots: instance rows per endpoint.
         profiles: PROFILE rows.
-        slot_profile: int32[instances].
+        slot_profile: int32[instances], -1 for rows that no pool uses.
         tiers: TIER rows.
         context: int64[models].
         walk: int32[regions, models, tiers, endpoints tried], nearest first, padded with -1.
@@ -101,7 +101,7 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
     kinds = [len(_usable(scenario, region, model)) for region in names.regions for model in names.models]
     slots = scenario.fleet.maximum * max(kinds)
     pools = _pools(scenario, roles, minimum, slots, engines)
-    slot_profile = np.zeros(len(names.regions) * len(names.models) * len(roles) * slots, np.int32)
+    slot_profile = np.full(len(names.regions) * len(names.models) * len(roles) * slots, -1, np.int32)
     for pool in pools:
         slot_profile[pool.begin : pool.end] = pool.profile
     rtt = _round_trips(scenario, names)

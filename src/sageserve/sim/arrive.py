@@ -10,7 +10,7 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.feed import DIRECT, FILL, allowance, is_urgent, predicted
-from sageserve.core.perf import block_time
+from sageserve.core.perf import block_time, decode_work, prefill_work
 from sageserve.core.route import pick_endpoint, pick_instance
 from sageserve.sim.batching import fits, note_outstanding, request_work, set_place
 from sageserve.sim.queues import (
@@ -265,6 +265,9 @@ def arrive(w: Rec, q: int, now: int) -> None:
     cell = (r["region"] * w["models"] + r["model"]) * tiers + r["tier"]
     view_i8(w["at_demand_tokens"], cells)[cell] += r["prompt"]
     view_i8(w["at_demand_requests"], cells)[cell] += 1
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[view_i4(w["at_reference"], w["models"])[r["model"]]]
+    mean = view_f8(w["at_output_mean"], w["models"] * tiers)[r["model"] * tiers + r["tier"]]
+    view_f8(w["at_demand_work"], cells)[cell] += prefill_work(profile, r["prompt"]) + decode_work(profile, r["prompt"], mean)
     if r["prompt"] + 1 > view_i8(w["at_context"], w["models"])[r["model"]]:
         set_place(w, q, REFUSED)
         w["refused"] += 1

@@ -144,7 +144,7 @@ class Simulation:
         self._debug = debug
         self._next_look: Micros = 0
         self._next_sample: Micros = 0
-        self._counted = [np.zeros(len(kernel.demand_tokens), np.int64) for _ in range(3)]
+        self._counted = [np.zeros_like(counter) for counter in self._counters()]
         self._last = trace.window + max(tier.patience for tier in scenario.tiers.values()) + _PATIENCE
         self._begin(kind.initial(scenario))
 
@@ -206,12 +206,16 @@ class Simulation:
         seen = tuple(EndpointSeen(*row) for row in columns)
         self._tell(now, Observed(self.run.kernel.scraped, seen, tuple(self.run.kernel.batch_waiting.tolist())))
 
+    def _counters(self) -> tuple[NDArray[Any], ...]:
+        kernel = self.run.kernel
+        return kernel.demand_tokens, kernel.made_tokens, kernel.demand_requests, kernel.demand_work
+
     def _sample(self, now: Micros) -> None:
         self._next_sample = now + SAMPLE
         kernel = self.run.kernel
         if now <= self.run.window:
             self.run.timeline.sample(now, self.run.fleet, kernel)
-        counters = (kernel.demand_tokens, kernel.made_tokens, kernel.demand_requests)
+        counters = self._counters()
         arrived = [tuple((new - old).tolist()) for new, old in zip(counters, self._counted, strict=True)]
         self._counted = [counter.copy() for counter in counters]
         if now > 0:

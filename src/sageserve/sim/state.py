@@ -75,7 +75,7 @@ _PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_co
 _FLOATS: Final = ("threshold", "half_life", "two_below", "one_below", "safety")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
-_COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "made_tokens")
+_COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
 _ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS)
 WORLD: Final = np.dtype(
     [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS)]
@@ -105,7 +105,7 @@ class Setup:
         roles: number of roles.
         slots: instance slots per endpoint.
         profiles: PROFILE rows.
-        slot_profile: int32[endpoints * slots], profile of each slot.
+        slot_profile: int32[endpoints * slots], profile of each slot; -1 for a slot that is never used.
         context: int64[models], largest prompt + output.
         tiers: TIER rows.
         walk: int32[regions, models, tiers, endpoints tried], padded with -1.
@@ -165,6 +165,17 @@ def request_rows(trace: Trace, setup: Setup) -> NDArray[Any]:
     if trace.deadline is not None:
         rows["deadline"] = np.where(trace.deadline == UNSET, rows["deadline"], trace.deadline)
     return rows
+
+
+def reference_profiles(setup: Setup) -> NDArray[np.int32]:
+    """int32[models]: the fastest profile that any slot of a model has; demand is measured in its time."""
+    reference = np.zeros(setup.models, np.int32)
+    by_model = setup.slot_profile.reshape(setup.regions, setup.models, -1)
+    for model in range(setup.models):
+        used = np.unique(by_model[:, model][by_model[:, model] >= 0])
+        if len(used):
+            reference[model] = used[np.argmin(setup.profiles["weight"][used])]
+    return reference
 
 
 class World:
@@ -268,6 +279,8 @@ class World:
             "output_mean": np.full(setup.models * tiers, setup.output_guess),
             "demand_tokens": np.zeros(cells, np.int64),
             "demand_requests": np.zeros(cells, np.int64),
+            "demand_work": np.zeros(cells),
+            "reference": reference_profiles(setup),
             "made_tokens": np.zeros(cells, np.int64),
             "drained": np.full(instances, UNSET, np.int32),
         }
