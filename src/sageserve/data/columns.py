@@ -166,7 +166,7 @@ class Converter:
 
 def _name_text(value: object) -> str:
     text = value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value or "")
-    return text.strip().strip('"')
+    return text.strip()
 
 
 def _all_null(batch: Batch) -> Bools:

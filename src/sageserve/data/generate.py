@@ -153,9 +153,9 @@ def _lengths(of: NDArray[np.int32], tables: Floats, rng: np.random.Generator) ->
 
 
 def _sums(counts: Ints, tables: Floats, seed: int, name: str) -> Floats:
-    """Sums of that many lengths, by their mean and variance; at least one token each, none for none."""
+    """Sums of that many lengths: gamma with their mean and variance, which is never negative and 0 for none."""
     middles = (tables[:, 1:] + tables[:, :-1]) / 2
-    mean, deviation = middles.mean(axis=1), middles.std(axis=1)
-    draws = stream(seed, name).standard_normal(counts.shape)
-    sums: Floats = np.maximum(np.rint(counts * mean + np.sqrt(counts) * deviation * draws), counts)
+    mean, variance = middles.mean(axis=1), middles.var(axis=1) + 1e-9  # a constant length has no variance
+    draws = stream(seed, name).standard_gamma(counts * mean**2 / variance) * variance / mean
+    sums: Floats = np.maximum(np.rint(draws), counts)
     return sums

@@ -99,7 +99,7 @@ def open_source(path: Path, explicit: Mapping[str, str], progress: Progress | No
     return _open_text(path, magic, explicit, progress)
 
 
-def readable(path: Path, error: Exception) -> TraceError:
+def unreadable(path: Path, error: Exception) -> TraceError:
     """What an error of the reading library means for the person who gave the file."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "runcated" in text:
@@ -112,7 +112,7 @@ def _open_text(path: Path, magic: bytes, explicit: Mapping[str, str], progress: 
         with _stream(path, magic, None) as stream:
             head = bytes(stream.read(_PEEK))
     except (OSError, pa.ArrowInvalid) as error:
-        raise readable(path, error) from None
+        raise unreadable(path, error) from None
     if not head.strip():
         raise TraceError(f"{path} holds nothing but blanks", hint=formats_hint())
     if b"\0" in head or head[:4] in {_PARQUET, _ZSTD} or head[:2] == _GZIP:
@@ -219,7 +219,7 @@ def _csv_batches(path: Path, stream: pa.NativeFile, dialect: tuple[Layout, str, 
         for batch in reader:
             yield Batch({part: batch.column(name) for part, name in layout.columns.items()})
     except (OSError, pa.ArrowInvalid) as error:
-        raise readable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 # ------------------------------------------------------------------------------------------ JSON lines
@@ -259,7 +259,7 @@ def _json_batches(path: Path, stream: pa.NativeFile, layout: Layout, lines: Line
                 yield _json_batch(rows, parts)
                 rows = []
     except (OSError, pa.ArrowInvalid) as error:
-        raise readable(path, error) from None
+        raise unreadable(path, error) from None
     if rows:
         yield _json_batch(rows, parts)
 
@@ -288,7 +288,7 @@ def _open_parquet(path: Path, explicit: Mapping[str, str], progress: Progress | 
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise readable(path, error) from None
+        raise unreadable(path, error) from None
     metadata = (file.schema_arrow.metadata or {}).get(MARK)
     names = file.schema_arrow.names
     if metadata is None:
@@ -308,7 +308,7 @@ def _parquet_batches(path: Path, file: pq.ParquetFile, layout: Layout, progress:
                 progress(done, total)
             yield Batch({part: _plain(batch.column(name)) for part, name in layout.columns.items()})
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise readable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _plain(column: pa.Array) -> pa.Array:

@@ -1,6 +1,6 @@
 """Settings of the workload: shares for columns a trace lacks, and a generator that needs no trace.
 
-Knows no traffic of anyone; `data/builtin/traffic-o365.yaml` does. Read next: `data/workload.py` for how it
+Knows no traffic of anyone; `data/builtin/traffic-o365.yaml` does. Read next: `data/generate.py` for how it
 is drawn.
 """
 
@@ -15,9 +15,9 @@ from sageserve.base.units import DAY, Duration, Share
 class AssignSettings(Settings):
     """Seeded shares for columns a trace does not have; shares are relative."""
 
-    model: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its models")
-    tier: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its tiers")
-    region: dict[Name, float] = Field(default_factory=dict, description="empty: a trace must name its regions")
+    model: dict[Name, float] = Field(default_factory=dict, description="empty: equal shares")
+    tier: dict[Name, float] = Field(default_factory=dict, description="empty: equal shares")
+    region: dict[Name, float] = Field(default_factory=dict, description="empty: equal shares")
 
 
 class BurstSettings(Settings):

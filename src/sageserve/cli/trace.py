@@ -1,0 +1,299 @@
+"""`sageserve trace`: look into a trace file or a generated workload, convert traces, write generated ones.
+
+Knows options and how numbers are drawn on a terminal; computes none. stdout is the result, the progress bar is on
+stderr and only on a terminal. Read next: `data/traces.py`, `data/generate.py`.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.base.records import Trace
+    from sageserve.data.overview import Overview, Part
+    from sageserve.data.sources import Progress
+    from sageserve.data.traces import ReadOptions, ReadReport
+
+WIDTH = 100
+BARS = " ▁▂▃▄▅▆▇█"
+
+app = typer.Typer(help="Look into, convert and generate request traces.", no_args_is_help=True)
+
+Maps = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions; '*=TO' renames all unknown ones"),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="OURS=THEIRS", help="say what a column is: prompt_tokens=ContextTokens"),
+]
+Scene = Annotated[
+    str | None,
+    typer.Option("--scenario", metavar="NAME_OR_FILE", help="check names against it and fill what is missing"),
+]
+TimeScale = Annotated[float, typer.Option("--time-scale", metavar="X", help="play it X times as long")]
+Load = Annotated[float, typer.Option("--load", metavar="X", help="X times the rate: thinned or replicated")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="of everything random; the scenario's when left out")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse a file with any bad row")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the scenario; may be repeated"),
+]
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(metavar="FILE|SCENARIO", help="a trace file, or what to generate from")],
+    maps: Maps = None,
+    columns: Columns = None,
+    scenario: Scene = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a trace: rate over time, lengths by model, tiers, regions, and what was wrong with it."""
+    import msgspec
+
+    from sageserve.data.overview import overview
+    from sageserve.data.traces import ReadOptions
+
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or not path.exists():
+        seen = overview(_generated(_scenario(source, ())), source)
+    else:
+        options = ReadOptions(maps=tuple(maps or ()), columns=tuple(columns or ()), strict=strict)
+        trace, report = _read(path, scenario, options)
+        seen = overview(trace, source, report)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2).decode())
+    else:
+        _draw(seen)
+
+
+@app.command()
+def convert(  # noqa: PLR0913, PLR0917 # one argument per option
+    sources: Annotated[list[Path], typer.Argument(metavar="IN...", help="trace files; several are joined in time")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="where to write; replaced when complete")],
+    maps: Maps = None,
+    columns: Columns = None,
+    scenario: Scene = None,
+    time_scale: TimeScale = 1.0,
+    load: Load = 1.0,
+    seed: Seed = None,
+    strict: Strict = False,
+) -> None:
+    """Read traces of any known format and write one in ours, which loses nothing and reads fastest."""
+    from sageserve.data import reshape
+    from sageserve.data.traces import ReadOptions
+
+    _check_out(out)
+    options = ReadOptions(tuple(maps or ()), tuple(columns or ()), time_scale, strict)
+    traces = []
+    for source in sources:
+        trace, report = _read(source, scenario, options)
+        traces.append(trace)
+        for line in report.bad_lines():
+            typer.echo(f"{source}: left out {line}", err=True)
+    trace = reshape.load(reshape.splice(traces), load, seed if seed is not None else 1)
+    _write(out, trace)
+
+
+@app.command()
+def generate(  # noqa: PLR0913, PLR0917 # one argument per option
+    name: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="where to write; replaced when complete")],
+    requests: Annotated[int | None, typer.Option(min=1, help="exact number of requests")] = None,
+    length: Annotated[str | None, typer.Option(metavar="TIME", help="of the window, such as 24h or 7d")] = None,
+    interactive: Annotated[str | None, typer.Option(metavar="SHARE", help="IW share of requests: 0.72 or 72%")] = None,
+    burst: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AT/LENGTH/FACTOR", help="a planned burst such as 15h/20m/8; may be repeated"),
+    ] = None,
+    growth: Annotated[float | None, typer.Option(metavar="X", help="per week; 0.1 is 10 % more each week")] = None,
+    seed: Seed = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw a workload from a scenario's traffic settings and write it."""
+    _check_out(out)
+    given = {
+        "workload.generate.requests": requests,
+        "workload.generate.length": length,
+        "workload.generate.interactive": interactive,
+        "workload.generate.growth_per_week": growth,
+        "seed": seed,
+    }
+    changes = [f"{key}={value}" for key, value in given.items() if value is not None]
+    if burst:
+        changes.append(f"workload.generate.bursts=[{', '.join(_burst(each) for each in burst)}]")
+    _write(out, _generated(_scenario(name, [*(overrides or ()), *changes])))
+
+
+def _burst(text: str) -> str:
+    from sageserve.base.errors import ConfigError
+
+    parts = text.split("/")
+    if len(parts) != 3:
+        raise ConfigError(f"--burst {text}: write AT/LENGTH/FACTOR", hint="for example --burst 15h/20m/8")
+    return f"{{at: {parts[0]}, length: {parts[1]}, factor: {parts[2]}}}"
+
+
+def _check_out(out: Path) -> None:
+    from sageserve.base.errors import TraceError
+
+    if out.suffix != ".parquet":
+        raise TraceError(f"{out} would hold Parquet", hint=f"call it {out.with_suffix('.parquet')}")
+    if not out.parent.is_dir():
+        raise TraceError(f"there is no folder {out.parent}", hint="make it first, or choose another place")
+
+
+def _scenario(name: str, overrides: Sequence[str]) -> "Scenario":
+    from sageserve.data.scenario import load_scenario
+
+    return load_scenario(name, overrides=overrides)
+
+
+def _generated(scenario: "Scenario") -> "Trace":
+    from sageserve.data.generate import generate as draw
+
+    with _progress(f"generate {scenario.name}") as tell:
+        return draw(scenario, tell)
+
+
+def _read(path: Path, scenario: str | None, options: "ReadOptions") -> "tuple[Trace, ReadReport]":
+    from dataclasses import replace
+
+    from sageserve.data.traces import read_as_is, read_trace
+
+    with _progress(f"read {path.name}") as tell:
+        options = replace(options, progress=tell)
+        return read_as_is(path, options) if scenario is None else read_trace(path, _scenario(scenario, ()), options)
+
+
+def _write(out: Path, trace: "Trace") -> None:
+    from sageserve.base.units import show_duration
+    from sageserve.data.archive import write_trace
+
+    with _progress(f"write {out.name}") as tell:
+        write_trace(out, trace, tell)
+    typer.echo(f"{out}: {len(trace):,} requests over {show_duration(trace.window)}")
+    for note in trace.notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def _progress(what: str) -> "Iterator[Progress | None]":
+    """A bar on stderr while the work lasts; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(what), total=None)
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield tell
+
+
+# ------------------------------------------------------------------------------------------------ drawing
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One bar per value, scaled to the highest; a blank is exactly nothing."""
+    top = max(values, default=0.0)
+    if top <= 0:
+        return " " * len(values)
+    return "".join(BARS[0] if value <= 0 else BARS[max(1, round(value / top * 8))] for value in values)
+
+
+def _narrow(values: Sequence[float], width: int) -> list[float]:
+    """The values averaged down to at most `width`."""
+    if len(values) <= width:
+        return list(values)
+    edges = [round(i * len(values) / width) for i in range(width + 1)]
+    return [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
+
+
+def _draw(seen: "Overview") -> None:
+    from sageserve.base.units import SECOND, show_duration
+
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    show = partial(console.print, markup=False)
+    window, width = (show_duration(round(span * SECOND)) for span in (seen.window_s, seen.bin_s))
+    show(f"{seen.source}: {seen.requests:,} requests over {window} ({seen.format})")
+    mean = seen.requests / seen.window_s
+    show(f"requests per second: mean {mean:,.3g}, highest {max(seen.rate):,.3g} over {width}; one bar per {width}")
+    show(sparkline(seen.rate))
+    show("")
+    console.print(_length_table(seen.models))
+    show("")
+    console.print(_share_table(seen))
+    if seen.deadlines:
+        show(f"\n{seen.deadlines:,} requests carry their own deadline")
+    if seen.bad:
+        show(f"\n{sum(each.rows for each in seen.bad):,} of {seen.rows:,} rows are no requests and are left out:")
+        for each in seen.bad:
+            lines = ", ".join(f"{line:,}" for line in each.lines[:5]) + (", …" if each.rows > 5 else "")
+            show(f"  {each.rows:,}  {each.reason} (lines {lines})")
+    if seen.notes:
+        show("\nnotes:")
+        for note in seen.notes:
+            show(f"  {note}")
+
+
+def _label(name: str) -> str:
+    from sageserve.data.naming import UNNAMED
+
+    return "(not in the file)" if name == UNNAMED else escape(name)
+
+
+def _length_table(models: "dict[str, Part]") -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("model", overflow="fold")
+    table.add_column("tokens")
+    for name in ("requests", "mean", "p10", "p50", "p90", "p99", "longest"):
+        table.add_column(name, justify="right")
+    for name, part in models.items():
+        for kind, tokens in (("prompt", part.prompt_tokens), ("output", part.output_tokens)):
+            quantiles = (tokens.p10, tokens.p50, tokens.p90, tokens.p99, tokens.longest)
+            first = kind == "prompt"
+            table.add_row(
+                _label(name) if first else "",
+                kind,
+                f"{part.requests:,}" if first else "",
+                f"{tokens.mean:,.0f}",
+                *(f"{value:,}" for value in quantiles),
+            )
+    return table
+
+
+def _share_table(seen: "Overview") -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("", style="dim")
+    table.add_column("name", overflow="fold")
+    table.add_column("requests", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("rate over time", no_wrap=True)
+    for kind, parts in (("model", seen.models), ("tier", seen.tiers), ("region", seen.regions)):
+        for index, (name, part) in enumerate(parts.items()):
+            table.add_row(
+                kind if index == 0 else "",
+                _label(name),
+                f"{part.requests:,}",
+                f"{part.share:.1%}",
+                sparkline(_narrow(part.rate, 42)),
+            )
+    return table
