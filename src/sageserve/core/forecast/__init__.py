@@ -6,22 +6,31 @@ file or anything newer than the history it is given. Read next: `series.py` for 
 
 from sageserve.core.forecast.backtest import HOUR_AHEAD, INTERVAL, PLANNING, Score, Span, backtest, origins
 from sageserve.core.forecast.blend import Blend
+from sageserve.core.forecast.catalog import DEFAULT, FORECASTERS, forecaster
+from sageserve.core.forecast.ensemble import Ensemble
+from sageserve.core.forecast.library import FromLibrary, Method
 from sageserve.core.forecast.naive import LastValue, SeasonalNaive
 from sageserve.core.forecast.series import Fitted, Forecaster, QuantileForecast, Series
 
 __all__ = [
+    "DEFAULT",
+    "FORECASTERS",
     "HOUR_AHEAD",
     "INTERVAL",
     "PLANNING",
     "Blend",
+    "Ensemble",
     "Fitted",
     "Forecaster",
+    "FromLibrary",
     "LastValue",
+    "Method",
     "QuantileForecast",
     "Score",
     "SeasonalNaive",
     "Series",
     "Span",
     "backtest",
+    "forecaster",
     "origins",
 ]

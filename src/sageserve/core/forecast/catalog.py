@@ -1,0 +1,35 @@
+"""Every forecaster by the word people choose it by. Read next: `blend.py`, the default."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from sageserve.base.errors import PlanError
+from sageserve.base.units import WEEK
+from sageserve.core.forecast.blend import Blend
+from sageserve.core.forecast.ensemble import Ensemble
+from sageserve.core.forecast.library import FromLibrary, Method
+from sageserve.core.forecast.naive import LastValue, SeasonalNaive
+from sageserve.core.forecast.series import Forecaster
+
+DEFAULT: Final = "blend"
+
+_ALL: Final[tuple[Forecaster, ...]] = (
+    Blend(),
+    LastValue(),
+    SeasonalNaive(),
+    SeasonalNaive(cycle=WEEK, name="weekly-naive"),
+    *(FromLibrary(method) for method in Method),
+    Ensemble((Blend(), FromLibrary(Method.ARIMA), FromLibrary(Method.ETS), FromLibrary(Method.MSTL))),
+)
+FORECASTERS: Final[Mapping[str, Forecaster]] = {each.name: each for each in _ALL}
+
+
+def forecaster(name: str) -> Forecaster:
+    """The forecaster of that name.
+
+    Raises:
+        PlanError: there is none.
+    """
+    if name not in FORECASTERS:
+        raise PlanError(f"no forecaster is called {name!r}", hint=f"there are: {', '.join(FORECASTERS)}")
+    return FORECASTERS[name]
