@@ -165,3 +165,10 @@ def test_rows_that_another_tool_broke_are_counted(tmp_path: Path) -> None:
     trace, report = read_as_is(path)
     assert len(trace) == 2
     assert report.bad[0].lines == (2,)
+
+
+def test_a_late_start_is_kept_in_our_own_files(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    late = small(arrival=np.array([2**50, 2**50 + 1, 2**50 + 2], dtype=np.int64), window=2**51)
+    write_trace(path, late)
+    assert_same(late, read_as_is(path)[0])

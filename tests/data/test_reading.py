@@ -154,6 +154,13 @@ class TestFormats:
         assert trace.arrival.tolist() == [0, 1_500_000]
         assert any("2023-11-14" in note for note in trace.notes)
 
+    def test_spreadsheets_habits_are_no_obstacle(self, write: Write) -> None:
+        text = '\ufeff\r\n"Arrival_S"\t"Model"\tPrompt_Tokens \tOUTPUT_TOKENS\r\n+1.0\t"a b"\t 5\t6.0\r\nx\ta\t1\t1\r\n'
+        trace, report = read(write(text))
+        assert trace.arrival.tolist() == [SECOND]
+        assert model_names(trace) == ["a b"]
+        assert report.bad[0].lines == (4,)
+
     @pytest.mark.parametrize("kind", ["gzip", "zstd"])
     def test_compressed_files_are_known_by_their_bytes(self, write: Write, kind: str) -> None:
         text = (AZURE + "2023-11-16 18:15:46.6805900,374,44\n").encode()

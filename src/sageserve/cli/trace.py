@@ -104,7 +104,9 @@ def convert(  # noqa: PLR0913, PLR0917 # one argument per option
         traces.append(trace)
         for line in report.bad_lines():
             typer.echo(f"{source}: left out {line}", err=True)
-    trace = reshape.load(reshape.splice(traces), load, seed if seed is not None else 1)
+    if seed is None:
+        seed = 1 if scenario is None else _scenario(scenario, ()).seed
+    trace = reshape.load(reshape.splice(traces), load, seed)
     _write(out, trace)
 
 

@@ -279,7 +279,8 @@ def _assemble(pieces: Sequence[Piece], converter: Converter, header: Header | No
         deadline = None if deadline is None else deadline[order]
         codes = {part: column[order] for part, column in codes.items()}
         notes.append(note)
-    start = int(arrival[0]) if converter.wall_clock or int(arrival[0]) >= _EPOCH else 0
+    dated = header is None and (converter.wall_clock or int(arrival[0]) >= _EPOCH)
+    start = int(arrival[0]) if dated else 0
     if start:
         arrival = arrival - start
         notes.append(f"time starts at the first arrival, {np.datetime64(start, 'us')} UTC")
