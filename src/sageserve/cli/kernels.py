@@ -1,0 +1,120 @@
+"""Where compiled kernels are kept, and compiling them all once.
+
+numba keeps compiled functions beside a hash of the one file a function is in; ours call each other across files, so the
+folder is named after all of them: a changed source never meets stale machine code. `use_cache` must be called before any
+module with a kernel is imported, because numba reads the folder on import. Read next: `base/kernel.py`.
+"""
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+PACKAGE: Final = Path(__file__).resolve().parent.parent
+VARIABLE: Final = "NUMBA_CACHE_DIR"
+_KERNEL: Final = re.compile(r"^@kernel$", re.MULTILINE)
+_IMPORT: Final = re.compile(r"^from sageserve\.([a-z_.]+) import", re.MULTILINE)
+_TINY: Final = (
+    "workload.generate.requests=200",
+    "workload.generate.length=5m",  # little to do: instances are drained and opened again
+    "workload.generate.bursts=[]",
+)
+_READY: Final = "ready"  # an empty file: everything was compiled
+
+
+def use_cache() -> Path:
+    """Tell numba where to keep compiled kernels, and return the folder; NUMBA_CACHE_DIR wins when it is set.
+
+    ~/.cache/sageserve/kernels/<hash of the kernels' sources, numba and the processor>, or a private temporary folder where
+    that cannot be written.
+    """
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given)
+    folder = _writable(_home() / "sageserve" / "kernels" / _fingerprint())
+    os.environ[VARIABLE] = str(folder)
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.CACHE_DIR = str(folder)
+    return folder
+
+
+def is_warm() -> bool:
+    """Whether every kernel of this version has been compiled and kept."""
+    return (use_cache() / f"{_READY}-{_fingerprint()}").exists()
+
+
+def warm_up() -> float:
+    """Compile every kernel, and return how many seconds that took.
+
+    A tiny simulation is enough: the loop is one compiled function from which all the others are reached.
+    """
+    began = time.perf_counter()
+    folder = use_cache()
+    from sageserve.data.generate import generate
+    from sageserve.data.scenario import load_scenario
+    from sageserve.sim.run import simulate
+
+    scenario = load_scenario("quickstart", overrides=_TINY)
+    simulate(scenario, generate(scenario))
+    (folder / f"{_READY}-{_fingerprint()}").touch()
+    return time.perf_counter() - began
+
+
+def kernel_sources() -> list[Path]:
+    """The files that hold kernels, and all they import: record layouts and constants are compiled in."""
+    wanted = [path for path in sorted(PACKAGE.rglob("*.py")) if _KERNEL.search(path.read_text("utf-8"))]
+    found: set[Path] = set()
+    while wanted:
+        path = wanted.pop()
+        if path not in found:
+            found.add(path)
+            names = _IMPORT.findall(path.read_text("utf-8"))
+            files = [PACKAGE / (name.replace(".", "/") + ".py") for name in names]
+            wanted += [file for file in files if file.exists()]
+    return sorted(found)
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    # The processor's name and features are part of numba's own index; a shared home folder also needs the architecture.
+    for word in (version("numba"), version("llvmlite"), os.uname().machine, sys.version):
+        digest.update(word.encode() + b"\0")
+    for path in kernel_sources():
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _home() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # no home folder: a container without a user
+        return Path(tempfile.gettempdir()) / "no-home"
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        return _private(Path(tempfile.gettempdir()) / f"sageserve-kernels-{os.getuid()}-{folder.name}")
+
+
+def _private(folder: Path) -> Path:
+    """A folder in a place everyone can write to, if it is ours alone: cached code is run, so nobody else may plant it."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink() and not found.st_mode & 0o022:
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="sageserve-kernels-"))

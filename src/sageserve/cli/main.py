@@ -1,0 +1,105 @@
+"""The command line's root: which commands there are, and the one place where errors become text and exit codes.
+
+Exit codes: 0 done, 1 a fault of SageServe itself, 2 a mistake in what was given, 130 interrupted. Knows no command's
+work; heavy modules are imported by the commands when they run. Read next: `simulate.py`, `kernels.py`.
+"""
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from sageserve import __version__
+from sageserve.base.errors import LawBroken, SageServeError
+from sageserve.cli import kernels, scenario, simulate, trace
+
+MISTAKE = 2
+FAULT = 1
+INTERRUPTED = 130
+
+_HELP = """Decide how a fleet of LLM engines is scaled, routed and scheduled.
+
+Play last week's traffic, or a generated one, through a fleet in many regions before any of it touches a GPU.
+
+[bold]Start here[/bold]
+
+  sageserve simulate quickstart [dim]— a day on a small fleet, in seconds[/dim]
+
+  sageserve simulate quickstart --strategy siloed [dim]— the same day, another way[/dim]
+
+  sageserve simulate quickstart --out runs/day [dim]— keep every request and decision[/dim]
+
+[bold]Then with your own[/bold]
+
+  sageserve trace inspect FILE [dim]— what is in a trace[/dim]
+
+  sageserve simulate quickstart --trace FILE --map '*=llama-2-70b'
+
+  sageserve scenario show quickstart [dim]— every setting, and where it comes from[/dim]
+"""
+
+app = typer.Typer(
+    name="sageserve",
+    help=_HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # errors are shown by `main`, on one screen
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
+app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
+app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")
+
+
+@app.command(name="warm-up", rich_help_panel="Look and prepare")
+def warm_up() -> None:
+    """Compile the simulator once (about half a minute), so that the first simulation starts at once."""
+    took = kernels.warm_up()
+    typer.echo(f"kernels are ready in {kernels.use_cache()} ({took:.1f} s)")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sageserve {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the Python traceback of an error")]
+
+
+@app.callback()
+def root(version: Version = False, debug: Debug = False) -> None:  # read by `_version` and by `main`
+    """Take the options that stand before the command."""
+
+
+def show_error(error: BaseException, *, debug: bool) -> int:
+    """Print what went wrong on stderr, and return the exit code that says so."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if debug:
+        console.print(escape("".join(traceback.format_exception(error))))
+    if isinstance(error, SageServeError) and not isinstance(error, LawBroken):
+        console.print(f"[bold red]error:[/bold red] {escape(error.message)}")
+        if error.hint:
+            console.print(f"[bold]try:[/bold] {escape(error.hint)}")
+        return MISTAKE
+    console.print(f"[bold red]sageserve failed:[/bold red] {escape(f'{type(error).__name__}: {error}')}")
+    console.print("This is a fault of SageServe, not yours. Please report it with the command you gave and what")
+    console.print(f"`sageserve --debug {escape(' '.join(sys.argv[1:]))}` prints (version {__version__}).")
+    return FAULT
+
+
+def main() -> None:
+    """Run a command; the entry point of `sageserve`."""
+    kernels.use_cache()
+    try:
+        app(prog_name="sageserve")
+    except Exception as error:  # noqa: BLE001 # the one boundary: every error is shown, none is passed over
+        sys.exit(show_error(error, debug="--debug" in sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

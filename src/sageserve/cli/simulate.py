@@ -1,0 +1,177 @@
+"""`sageserve simulate`: play a trace through a fleet, print what it cost and which promises were kept.
+
+Knows options, the progress bar and Ctrl-C; computes nothing. stdout is the result, everything else is on stderr.
+Read next: `render.py` for the table, `sim/run.py` for the simulation, `data/results.py` for `--out`.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from sageserve.cli import kernels
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.base.records import Trace
+    from sageserve.sim.run import Run, Simulation
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve simulate quickstart --strategy siloed --json | jq .cost_usd.total
+
+sageserve simulate o365-week --out runs/week --set fleet.start=16
+
+sageserve simulate quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --load 4
+"""
+
+Tell = Callable[[int, int], None]
+"""Told how much of how much is done."""
+
+
+@dataclass(slots=True)
+class Interruption:
+    """Ctrl-C, remembered until the simulation asks; the second one is not waited for."""
+
+    asked: bool = False
+
+    @contextmanager
+    def heard(self) -> "Iterator[Interruption]":
+        """Take SIGINT for as long as the block lasts."""
+        before = signal.signal(signal.SIGINT, self._ask)
+        try:
+            yield self
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        typer.echo("stopping: a partial result follows (Ctrl-C again to give up at once)", err=True)
+
+
+def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    trace: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="requests from a file; several are played one after the other", show_default="generated"
+        ),
+    ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions of the trace; '*=TO': all unknown"),
+    ] = None,
+    load: Annotated[float, typer.Option(metavar="X", help="X times the rate: thinned or replicated")] = 1.0,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the rule that scales, such as siloed", show_default="the scenario's")
+    ] = None,
+    order: Annotated[
+        Literal["fcfs", "edf", "pf", "dpa"] | None,
+        typer.Option(help="which waiting request is next", show_default="the scenario's"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="of everything random", show_default="the scenario's")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.start=4; may be repeated"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="write requests, timeline, summary and journal")] = None,
+    force: Annotated[bool, typer.Option("--force", help="write into a folder that holds other files")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print summary.json instead of the table")] = False,
+    debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
+) -> None:
+    """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
+    from sageserve.cli.render import draw
+    from sageserve.data.results import check_folder, write_run
+    from sageserve.data.scenario import load_scenario
+    from sageserve.data.summary import summary_json
+    from sageserve.sim.export import record_of
+    from sageserve.sim.run import Simulation
+    from sageserve.sim.summary import summarise
+
+    given = {"strategy.name": strategy, "order.kind": order, "seed": seed}
+    changes = [f"{key}={value}" for key, value in given.items() if value is not None]
+    settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
+    if out is not None:
+        check_folder(out, force=force)
+    requests = _requests(settings, trace or (), tuple(maps or ()), load)
+    _compile()
+    simulation = Simulation(settings, requests, debug=debug_laws)
+    del requests  # a fifth of the memory of a long run, which has its own rows now
+    run, cpu_s = _play(simulation)
+    summary = summarise(run, cpu_s)
+    if out is not None:
+        with bar(f"write {out}") as tell:
+            total = summary.requests.arrived
+            write_run(out, record_of(run, summary), force=force, progress=lambda done: tell(done, total))
+    if as_json:
+        typer.echo(summary_json(summary).decode(), nl=False)
+    else:
+        draw(summary, scenario, out)
+    if summary.partial:
+        raise typer.Exit(130)
+
+
+def _requests(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...], load: float) -> "Trace":
+    """The trace to play, and its bad rows told on stderr."""
+    from sageserve.base.errors import TraceError
+    from sageserve.data import reshape
+    from sageserve.data.generate import generate
+    from sageserve.data.traces import ReadOptions, read_trace
+
+    if maps and not files:
+        raise TraceError("--map renames what a trace file holds, and no --trace was given", hint="add --trace FILE")
+    if not files:
+        with bar(f"generate {scenario.name}") as tell:
+            return reshape.load(generate(scenario, tell), load, scenario.seed)
+    traces = []
+    for path in files:
+        with bar(f"read {path.name}") as tell:
+            found, report = read_trace(path, scenario, ReadOptions(maps=maps, progress=tell))
+        traces.append(found)
+        for line in report.bad_lines():
+            typer.echo(f"{path}: left out {line}", err=True)
+    return reshape.load(reshape.splice(traces), load, scenario.seed)
+
+
+def _compile() -> None:
+    if not kernels.is_warm():
+        typer.echo("compiling the simulator for this machine, once (about half a minute)", err=True)
+    kernels.warm_up()  # when it was compiled before, this loads it, so that CPU seconds are those of the simulation
+
+
+def _play(simulation: "Simulation") -> "tuple[Run, float]":
+    """Play it, and the CPU seconds that took."""
+    began = time.process_time()
+    name, window = simulation.run.scenario.name, simulation.run.window
+    with Interruption().heard() as interruption, bar(f"simulate {name}") as tell:
+        run = simulation.play(progress=lambda now: tell(min(now, window), window), interrupted=lambda: interruption.asked)
+    return run, time.process_time() - began
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Tell]:
+    """A progress bar on stderr while the work lasts; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        yield _nobody
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(escape(what), total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _nobody(_done: int, _total: int) -> None:
+    """Take no notice."""
