@@ -5,7 +5,7 @@ shrink. `drive` plays a case on anything with the kernel's control surface. Deci
 Read next: `reference.py`, `test_kernel_against_reference.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET, Names, Trace
 from sageserve.base.rng import stream
+from sageserve.core.feed import DIRECT, FILL, STEPS
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.state import Setup, request_rows
@@ -22,6 +23,7 @@ Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""
 
 ODD = 1.0471975511965976  # pi/3: coefficients with a full mantissa, so that no sum falls on half a microsecond by design
+GRAIN = 100  # microseconds; in coarse worlds everything takes a multiple of it, so that many things happen at once
 LONGEST = 4_000  # control steps until a case must have come to its end
 
 
@@ -38,6 +40,16 @@ class Simulator(Protocol):
     def drained(self) -> list[int]: ...
     @property
     def requests(self) -> NDArray[Any]: ...
+    @property
+    def batch_waiting(self) -> NDArray[np.int64]: ...
+    @property
+    def demand_requests(self) -> NDArray[np.int64]: ...
+    @property
+    def demand_tokens(self) -> NDArray[np.int64]: ...
+    @property
+    def demand_work(self) -> NDArray[np.float64]: ...
+    @property
+    def made_tokens(self) -> NDArray[np.int64]: ...
     @property
     def endpoints(self) -> NDArray[Any]: ...
 
@@ -69,6 +81,20 @@ class Stop:
     drained: tuple[int, ...]
     endpoints: NDArray[Any]
     requests: NDArray[Any]
+    batch_waiting: NDArray[np.int64]
+    demand: NDArray[np.float64]  # requests, prompt tokens, work and finished output tokens by (region, model, tier)
+
+
+def look(sim: Simulator) -> Stop:
+    """Everything that can be seen now."""
+    return Stop(
+        now=int(sim.now),
+        drained=tuple(int(i) for i in sim.drained),
+        endpoints=sim.endpoints.copy(),
+        requests=sim.requests.copy(),
+        batch_waiting=sim.batch_waiting.copy(),
+        demand=np.stack([sim.demand_requests, sim.demand_tokens, sim.demand_work, sim.made_tokens]),
+    )
 
 
 def seeded(seed: int) -> Draw:
@@ -79,8 +105,9 @@ def seeded(seed: int) -> Draw:
 
 def make_case(draw: Draw, most_requests: int = 150) -> Case:
     """Draw a world, its trace and its script."""
-    setup = _setup(draw)
-    trace = _trace(draw, setup, draw(1, most_requests))
+    grain = GRAIN if draw(0, 2) == 2 else 1
+    setup = _setup(draw, grain)
+    trace = _trace(draw, setup, draw(1, most_requests), grain)
     instances = setup.endpoints * setup.slots
     most = draw(0, 4)  # of four instances, so many are open from the start
     opened = tuple(i for i in range(instances) if draw(1, 4) <= most)
@@ -111,14 +138,14 @@ def _flips(draw: Draw, setup: Setup) -> tuple[int, ...]:
     return tuple(sorted({draw(0, instances - 1) for _ in range(draw(1, 4))}))
 
 
-def _setup(draw: Draw) -> Setup:
+def _setup(draw: Draw, grain: int) -> Setup:
     regions, models, roles = draw(1, 3), draw(1, 2), draw(1, 2)
     slots = draw(1, 5)
     if draw(0, 11) == 11:
         regions, models, roles, slots = 1, 1, draw(1, 2), draw(33, 40)
     endpoints = regions * models * roles
     context = np.array([draw(12, 90) for _ in range(models)], np.int64)
-    profiles = _profiles(draw, int(context.max()))
+    profiles = _profiles(draw, int(context.max()), grain)
     tiers = _tiers(draw)
     return Setup(
         regions=regions,
@@ -135,27 +162,32 @@ def _setup(draw: Draw) -> Setup:
         route=draw(0, 2),
         threshold=draw(0, 10) / 8 * ODD,
         signal=draw(0, 2),
-        scrape=draw(1_000, 30_000),
+        scrape=draw(1_000 // grain, 30_000 // grain) * grain,
         half_life=float(draw(5_000, 200_000)),
-        feed=draw(0, 2),
+        feed=(STEPS, FILL, STEPS, FILL, DIRECT)[draw(0, 4)],
         two_below=draw(0, 8) / 8 * ODD,
         one_below=draw(0, 12) / 8 * ODD,
-        promote_after=draw(5_000, 400_000),
+        promote_after=1_000 << draw(0, 9),
         safety=draw(0, 16) / 4 * ODD,
-        output_guess=draw(4, 40) / 2,
+        output_guess=draw(4, 40) / 2 if draw(0, 2) else float(draw(200, 900)),
     )
 
 
-def _profiles(draw: Draw, context: int) -> NDArray[Any]:
+def _profiles(draw: Draw, context: int, grain: int) -> NDArray[Any]:
     rows = np.zeros(draw(1, 3), PROFILE)
     odd = ODD if draw(0, 1) else 1.0
     chunked = draw(0, 2)
     for row in rows:
-        row["base"] = draw(80, 8_000) / 8 * odd
-        row["prefill"] = draw(0, 160) / 8 * odd
-        row["decode"] = draw(0, 400) / 8 * odd
-        row["kv"] = draw(0, 64) / 64 * odd
-        row["attention"] = draw(0, 32) / 128 * odd
+        if grain > 1:
+            row["base"] = draw(1, 8) * grain
+            row["prefill"] = draw(0, 1) * grain
+            row["decode"] = draw(0, 1) * grain
+        else:
+            row["base"] = draw(80, 8_000) / 8 * odd
+            row["prefill"] = draw(0, 160) / 8 * odd
+            row["decode"] = draw(0, 400) / 8 * odd
+            row["kv"] = draw(0, 64) / 64 * odd
+            row["attention"] = draw(0, 32) / 128 * odd
         row["floor"] = draw(0, 3) / 2 * row["base"]
         row["kv_tokens"] = context + (draw(0, 30) if draw(0, 2) < 2 else draw(200, 800))
         row["weight"] = draw(1_000, 2_000)
@@ -191,14 +223,14 @@ def _walk(draw: Draw, shape: tuple[int, int, int], tiers: NDArray[Any]) -> NDArr
     return walk
 
 
-def _trace(draw: Draw, setup: Setup, n: int) -> Trace:
+def _trace(draw: Draw, setup: Setup, n: int, grain: int) -> Trace:
     gap = 8 << draw(0, 10)  # mean time between arrivals when not clustered: from a flood to a trickle
     together = draw(1, 4)  # of four arrivals, so many come at once with the one before
     longest_prompt, longest_output = draw(2, 80), draw(1, 45)
     at, arrival = 0, []
     for _ in range(n):
         if draw(1, 4) >= together:
-            at += draw(0, 2 * gap)
+            at += draw(0, 2 * gap) // grain * grain
         arrival.append(at)
     own = draw(0, 2) == 2
     deadline = np.array([a + draw(0, 200_000) if own and draw(0, 1) else UNSET for a in arrival], np.int64)
@@ -238,7 +270,6 @@ class _Player:
     sim: Simulator
     case: Case
     opened: set[int]
-    stops: list[Stop]
 
     def flip(self, i: int) -> None:
         if i in self.opened:
@@ -248,14 +279,14 @@ class _Player:
             self.opened.add(i)
             self.sim.open(i)
 
-    def run(self, t: int) -> None:
+    def run(self, t: int) -> Iterator[Stop]:
         early = True
         while early:
             early = self.sim.run_until(t)
-            drained = tuple(int(i) for i in self.sim.drained)
-            self.stops.append(Stop(int(self.sim.now), drained, self.sim.endpoints.copy(), self.sim.requests.copy()))
+            stop = look(self.sim)
+            yield stop
             if self.case.replace:
-                for i in drained:
+                for i in stop.drained:
                     self._replace(i)
 
     def _replace(self, i: int) -> None:
@@ -266,17 +297,17 @@ class _Player:
             self.flip(spare[0])
 
 
-def drive(sim: Simulator, case: Case) -> list[Stop]:
+def watch(sim: Simulator, case: Case) -> Iterator[Stop]:
     """Play the script, then open one instance of every endpoint and run until everything is served.
 
     Raises:
         AssertionError: the simulator does not come to an end.
     """
-    player = _Player(sim, case, set(), [])
+    player = _Player(sim, case, set())
     for i in case.opened:
         player.flip(i)
     for at, flips in case.script:
-        player.run(max(at, int(sim.now)))
+        yield from player.run(max(at, int(sim.now)))
         for i in flips:
             player.flip(i)
     slots = case.setup.slots
@@ -285,9 +316,14 @@ def drive(sim: Simulator, case: Case) -> list[Stop]:
             player.flip(e * slots)
     for _ in range(LONGEST):
         if sim.finished():
-            return player.stops
-        player.run(int(sim.now) + 5 * case.setup.scrape)
+            return
+        yield from player.run(int(sim.now) + 5 * case.setup.scrape)
     raise AssertionError("the simulator did not come to an end")
+
+
+def drive(sim: Simulator, case: Case) -> list[Stop]:
+    """Everything `watch` sees."""
+    return list(watch(sim, case))
 
 
 def fresh_rows(case: Case) -> NDArray[Any]:

@@ -3,13 +3,14 @@
 Knows what a script sees of a simulator (`Stop`), and which columns must agree exactly. Read next: `cases.py`.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.sim.engine import Kernel
-from tests.sim.cases import Case, Stop, drive, fresh_rows
+from tests.sim.cases import Case, Stop, drive, fresh_rows, watch
 from tests.sim.reference import Reference
 
 TIMES = ("first", "finish", "instance", "state", "arrival", "output")
@@ -27,23 +28,26 @@ def play(case: Case) -> tuple[list[Stop], Reference]:
 def differs(case: Case) -> str:
     """How the kernel departs from the reference; empty when it does not."""
     expected, _ = play(case)
-    return first_difference(expected, drive(Kernel(case.setup, fresh_rows(case)), case))
+    return first_difference(expected, watch(Kernel(case.setup, fresh_rows(case)), case))
 
 
-def first_difference(expected: list[Stop], got: list[Stop]) -> str:
-    """The first difference between two runs; empty when there is none."""
-    for number, (one, two) in enumerate(zip(expected, got, strict=False)):
+def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:
+    """The first difference between two runs, of which the second is played no further; empty when there is none."""
+    number = 0
+    for number, (one, two) in enumerate(zip(expected, got, strict=False), start=1):
         if (one.now, one.drained) != (two.now, two.drained):
             return f"stop {number}: at {one.now} drained {one.drained}, got {two.now} and {two.drained}"
         words = [
             *(_column(name, one.requests, two.requests, exact=True) for name in TIMES),
             *(_column(name, one.endpoints, two.endpoints, exact=True) for name in COUNTS),
             *(_column(name, one.endpoints, two.endpoints, exact=False) for name in SIGNALS),
+            "" if np.allclose(one.demand, two.demand, rtol=1e-9) else f"demand {one.demand} is {two.demand}",
+            "" if (one.batch_waiting == two.batch_waiting).all() else f"batch queues {one.batch_waiting} are {two.batch_waiting}",
         ]
         if any(words):
             return f"stop {number} at {one.now}: " + "; ".join(word for word in words if word)
-    if len(expected) != len(got):
-        return f"{len(expected)} stops expected, got {len(got)}"
+    if number < len(expected) or next(got, None) is not None:
+        return f"{len(expected)} stops expected, got {'fewer' if number < len(expected) else 'more'}"
     return ""
 
 

@@ -61,7 +61,6 @@ class Reference:
         self.now = 0
         self.drained: list[int] = []
         self.counts: Counter[str] = Counter()
-        self.last_seen: int = -1  # the engine whose event was handled last
         self._tiers = [Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), bool(r["batch"])) for r in setup.tiers]
         tiers = len(self._tiers)
         profiles = [Profile.of(row) for row in setup.profiles]
@@ -84,6 +83,10 @@ class Reference:
         self._batch: list[list[Job]] = [[] for _ in range(setup.models)]
         self._doors: list[list[Job]] = [[] for _ in range(setup.models)]
         self._mean = [[float(setup.output_guess)] * tiers for _ in range(setup.models)]
+        cells = setup.regions * setup.models * tiers
+        self.demand_requests, self.demand_tokens, self.made_tokens = (np.zeros(cells, np.int64) for _ in range(3))
+        self.demand_work = np.zeros(cells)
+        self._fastest = [self._fastest_profile(model, profiles) for model in range(setup.models)]
         self._guess = [int(setup.output_guess + 0.5)] * setup.models
 
     # ---- control
@@ -127,6 +130,11 @@ class Reference:
         return all(int(state) & 63 in (DONE, REFUSED) for state in self.requests["state"])
 
     @property
+    def batch_waiting(self) -> NDArray[np.int64]:
+        """Jobs in the batch queue, by model."""
+        return np.array([len(queue) for queue in self._batch], np.int64)
+
+    @property
     def endpoints(self) -> NDArray[Any]:
         """ENDPOINT rows as counted now."""
         rows = np.zeros(len(self._endpoints), ENDPOINT)
@@ -166,8 +174,22 @@ class Reference:
             return (202, job.deadline)
         return ((1 if slack < tier.urgent else 101) + rank, job.deadline)
 
+    def _cell(self, job: Job) -> int:
+        """Position of the job's (region, model, tier) in the columns of demand."""
+        place = self._region[job.row] * self.setup.models + self._model[job.row]
+        return place * len(self._tiers) + job.tier
+
+    def _fastest_profile(self, model: int, profiles: list[Profile]) -> Profile:
+        """The profile of the model's slots that weighs least, lowest number of equals."""
+        mine = [i for one in self._endpoints if one.model == model for i in one.instances]
+        return profiles[min((int(self.setup.slot_profile[i]) for i in mine), key=lambda p: (profiles[p].weight, p))]
+
     def _arrive(self, job: Job) -> None:
         model = self._model[job.row]
+        fastest, mean = self._fastest[model], self._mean[model][job.tier]
+        self.demand_requests[self._cell(job)] += 1
+        self.demand_tokens[self._cell(job)] += job.prompt
+        self.demand_work[self._cell(job)] += fastest.prefill_work(job.prompt) + fastest.decode_work(job.prompt, mean)
         if job.prompt + 1 > int(self.setup.context[model]):
             self._put(job, REFUSED)
             self.counts["refused"] += 1
@@ -259,6 +281,7 @@ class Reference:
             self.requests[job.row]["finish"] = self.now
             endpoint.finished += 1
             endpoint.made += job.output
+            self.made_tokens[self._cell(job)] += job.output
             means = self._mean[endpoint.model]
             means[job.tier] += (job.output - means[job.tier]) / 256
         for job in outcome.preempted:

@@ -13,7 +13,7 @@ from tests.sim.cases import make_case, seeded
 from tests.sim.compare import differs, play
 
 CHUNK = 40
-CHUNKS = 25
+CHUNKS = 12
 LEAST = {
     "preempted": 1_000,
     "partly prefilled": 2_000,

@@ -1,0 +1,242 @@
+"""Deliberate faults of the kernel, one per law: what is changed where, and what a user would have suffered from.
+
+A fault is a piece of source text, found exactly once, and what stands there instead. Most repeat mistakes that simulators
+have really made. Read next: `test_mutants.py`, which shows that the comparison with the reference sees each of them.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One fault.
+
+    Args:
+        name: the fault in words.
+        module: source file below the package.
+        old: text that occurs once in it.
+        new: what replaces it.
+    """
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "memory of a draining instance still counts as capacity",
+        "sim/engine.py",
+        'endpoint["open"] -= 1\n    endpoint["kv_tokens"] -= view_profiles',
+        'endpoint["open"] -= 1\n    endpoint["kv_tokens"] -= 0 * view_profiles',
+    ),
+    Mutant(
+        "a reopened instance keeps draining",
+        "sim/engine.py",
+        '    engine["draining"] = 0\n    endpoint["open"] += 1',
+        '    endpoint["open"] += 1',
+    ),
+    Mutant(
+        "a draining instance receives work",
+        "sim/batching.py",
+        'if engine["phase"] == SHUT or engine["draining"] != 0:',
+        'if engine["phase"] == SHUT:',
+    ),
+    Mutant(
+        "engines go before arrivals at the same instant",
+        "sim/engine.py",
+        "elif arrival <= block:",
+        "elif arrival < block:",
+    ),
+    Mutant(
+        "arrivals go before the scrape at the same instant",
+        "sim/engine.py",
+        "if tick <= arrival and",
+        "if tick < arrival and",
+    ),
+    Mutant(
+        "routing sees memory as it is, not as it was scraped",
+        "sim/engine.py",
+        "            arrive(w, row, arrival)",
+        '            for e in range(w["endpoint_count"]):\n                observe(w, e, 0)\n            arrive(w, row, arrival)',
+    ),
+    Mutant(
+        "the door is never emptied",
+        "sim/engine.py",
+        '    for model in range(w["models"]):\n        empty_door(w, model, now)\n',
+        "",
+    ),
+    Mutant(
+        "an endpoint without traffic is never fed",
+        "sim/engine.py",
+        '    for e in range(w["endpoint_count"]):\n        feed_endpoint(w, e, now)\n',
+        "",
+    ),
+    Mutant(
+        "a changed guess does not reach the outstanding tokens",
+        "sim/engine.py",
+        "    if changed:\n",
+        '    if changed and w["rows"] < 0:\n',
+    ),
+    Mutant(
+        "the earliest admitted is preempted",
+        "sim/batching.py",
+        '        q = engine["latest"]\n        r = requests[q]\n',
+        '        q = engine["latest"]\n'
+        '        while requests[q]["next"] >= 0:\n            q = requests[q]["next"]\n'
+        "        r = requests[q]\n",
+    ),
+    Mutant(
+        "a preempted request goes to the end of its queue",
+        "sim/batching.py",
+        "    push_front,\n",
+        "    push_back as push_front,\n",
+    ),
+    Mutant(
+        "a preempted prompt is not outstanding work",
+        "sim/batching.py",
+        "    if preempted:\n        note_outstanding(w, i)\n",
+        "",
+    ),
+    Mutant(
+        "a preempted prompt is missing from the backlog",
+        "sim/batching.py",
+        '        endpoint["backlog"] += prefill_work(profile, context)\n',
+        "",
+    ),
+    Mutant(
+        "the first token is given again after preemption",
+        "sim/batching.py",
+        '        if r["first"] == UNSET:\n            r["first"] = now\n',
+        '        r["first"] = now\n',
+    ),
+    Mutant(
+        "prompts are admitted beyond memory",
+        "sim/batching.py",
+        "+ 1 + room <= capacity)",
+        "+ 1 + room <= capacity + 4)",
+    ),
+    Mutant(
+        "decoding runs one iteration beyond memory",
+        "sim/batching.py",
+        '(profile["kv_tokens"] - engine["used"]) // decoding)',
+        '(profile["kv_tokens"] - engine["used"]) // decoding + 1)',
+    ),
+    Mutant(
+        "the clock runs backwards for one-token outputs",
+        "sim/batching.py",
+        '            engine["used"] -= context + 1\n            finish(w, i, q, now)',
+        '            engine["used"] -= context + 1\n            finish(w, i, q, engine["start"])',
+    ),
+    Mutant(
+        "decoding leaves the token budget whole",
+        "sim/batching.py",
+        'profile["max_batched"] - (engine["running"] if chunked else 0)',
+        'profile["max_batched"]',
+    ),
+    Mutant(
+        "a later piece of a prompt costs no more than the first",
+        "sim/batching.py",
+        'step += profile["attention"] * budget * float(budget)',
+        "step += 0.0",
+    ),
+    Mutant(
+        "work is not weighed by the speed of the instance",
+        "sim/batching.py",
+        'engine["inside"]) * weight)',
+        'engine["inside"]) * 1000)',
+    ),
+    Mutant(
+        "a block is cut one iteration late",
+        "sim/arrive.py",
+        "block_time(first, step, n - 1) >= now:",
+        "block_time(first, step, n - 1) > now:",
+    ),
+    Mutant(
+        "a request that is not next cuts the block",
+        "sim/arrive.py",
+        "    if head_of(w, i, now) != q:\n        return\n",
+        "",
+    ),
+    Mutant(
+        "promoted jobs are lost",
+        "sim/arrive.py",
+        '        r["state"] |= PROMOTED\n        send(w, q, now)\n',
+        '        r["state"] |= PROMOTED\n',
+    ),
+    Mutant(
+        "requests are served before they arrive",
+        "sim/engine.py",
+        'arrival = requests[row]["arrival"] if row < rows else NEVER',
+        'arrival = requests[row]["arrival"] * 9 // 10 if row < rows else NEVER',
+    ),
+    Mutant(
+        "a job is fed twice",
+        "sim/arrive.py",
+        '        q = pop_job(w, model)\n        r = view_requests(w["at_requests"], w["rows"])[q]\n',
+        '        q = first_job(w, model)\n        r = view_requests(w["at_requests"], w["rows"])[q]\n'
+        '        if r["instance"] >= 0:\n            pop_job(w, model)\n',
+    ),
+    Mutant(
+        "what was fed since the scrape is forgotten",
+        "sim/arrive.py",
+        'endpoint["fed_tokens"] += r["prompt"] + mean',
+        'endpoint["fed_tokens"] += 0.0',
+    ),
+    Mutant(
+        "a prompt as long as the context is taken",
+        "sim/arrive.py",
+        'if r["prompt"] + 1 > view_i8',
+        'if r["prompt"] > view_i8',
+    ),
+    Mutant(
+        "jobs due at once go last come, first served",
+        "sim/queues.py",
+        "(left == right and a < b)",
+        "(left == right and a > b)",
+    ),
+    Mutant(
+        "a request that was preempted finishes at its old step",
+        "sim/queues.py",
+        '["finish_step"] == entry >> 32:\n            return int(entry)',
+        '["finish_step"] > -9:\n            return int(entry)',
+    ),
+    Mutant(
+        "of instances with equal work the last is taken in large endpoints",
+        "sim/queues.py",
+        "        node = 2 * node\n        if tree[base + node] != tokens:\n            node += 1",
+        "        node = 2 * node\n        if tree[base + node + 1] == tokens:\n            node += 1",
+    ),
+    Mutant("the feed bands are inverted", "core/feed.py", "if utilisation < two_below:", "if utilisation > two_below:"),
+    Mutant(
+        "only late jobs are promoted, old ones are not",
+        "core/feed.py",
+        "return age > promote_after or slack < service * safety",
+        "return slack < service * safety",
+    ),
+    Mutant(
+        "the floor of a prefill is ignored",
+        "core/perf.py",
+        'if sequences == 0 and time < profile["floor"]:',
+        'if sequences < 0 and time < profile["floor"]:',
+    ),
+    Mutant(
+        "a promoted job keeps its rank",
+        "core/order.py",
+        'rank = 0 if promoted else int(tier["rank"])',
+        'rank = int(tier["rank"])',
+    ),
+    Mutant(
+        "whoever is late is served first, however little",
+        "core/order.py",
+        'if slack < -tier["expired"]:',
+        "if slack < 0:",
+    ),
+    Mutant(
+        "a busy region is preferred to a free one",
+        "core/route.py",
+        "if best < 0 or seen < least:",
+        "if best < 0 or seen > least:",
+    ),
+)

@@ -1,0 +1,53 @@
+"""Deliberate faults are seen: each one of the catalogue, put into a copy of the kernel, departs from the reference.
+
+The copy runs as plain Python (no compilation) in its own process. Read next: `catalogue.py`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.mutants.catalogue import MUTANTS, Mutant
+
+SEEDS = range(120)  # cases tried until a fault counts as unseen; most are seen within ten
+SOUND = range(25)  # cases on which the unchanged copy must agree, so that a difference is the fault's
+
+
+def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None) -> str:
+    """What the trial prints about a copy of the package, changed by `mutant`."""
+    source = Path(__file__).resolve().parents[3]
+    shutil.copytree(source / "src" / "sageserve", folder / "sageserve", ignore=shutil.ignore_patterns("__pycache__"))
+    if mutant:
+        path = folder / "sageserve" / mutant.module
+        text = path.read_text("utf-8")
+        assert text.count(mutant.old) == 1, f"{mutant.module} no longer holds this text once: {mutant.old!r}"
+        path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+    environment = os.environ | {  # noqa: TID251  # the child differs from this process in these three
+        "NUMBA_DISABLE_JIT": "1",
+        "PYTHONPATH": f"{folder}{os.pathsep}{source}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), *map(str, seeds)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_kernel_agrees_without_compilation(tmp_path: Path) -> None:
+    assert run_copy(tmp_path, SOUND) == ""
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_fault_is_seen(mutant: Mutant, tmp_path: Path) -> None:
+    assert run_copy(tmp_path, SEEDS, mutant), f"nothing tells the kernel from one where {mutant.name}"
