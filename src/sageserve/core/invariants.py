@@ -39,9 +39,7 @@ def _check_gpus(fleet: Fleet, now: Micros) -> None:
     for number, stock in enumerate(fleet.stocks):
         held = sum(at == number for at, _ in owner)
         if held != fleet.held(number) or held > stock.gpus:
-            raise LawBroken(
-                f"{stock.name} at {now} us: {held} GPUs used, {fleet.held(number)} booked, {stock.gpus} owned"
-            )
+            raise LawBroken(f"{stock.name} at {now} us: {held} GPUs used, {fleet.held(number)} booked, {stock.gpus} owned")
 
 
 def _check_ledger(fleet: Fleet, now: Micros) -> None:

@@ -121,10 +121,26 @@ class SiloedSettings(ReactiveSettings):
     batch_minimum: int = Field(default=1, ge=0, description="of the batch pool: half of an endpoint's minimum of 2")
 
 
+class PlannedSettings(ReactiveSettings):
+    """Forecast and integer program every hour (lt-i, lt-u, lt-ua)."""
+
+    every: Duration = Field(default=HOUR, description="a plan an hour (paper)")
+    ahead: Duration = Field(default=20 * MINUTE, description="the plan reads the peak from here to the next plan (paper)")
+    forecaster: Name = Field(default="blend", description="the best of those measured; arima is the paper's")
+    quantile: Share = Field(default=0.5, description="of the forecast: the middle, as a point forecast is (paper)")
+    epsilon: Share = Field(default=0.8, description="of its own demand a region must hold; the router sends the rest elsewhere")
+    batch_buffer: float = Field(default=0.10, ge=0, le=10, description="of the past hour's batch tokens, planned for (paper)")
+    patrol: Duration = Field(default=20 * MINUTE, description="end of the hour in which lt-ua compares (paper)")
+    above: float = Field(default=5.0, gt=1, description="times the forecast: keep scaling out past the plan (paper)")
+    below: Share = Field(default=0.5, description="of the forecast: keep scaling in past the plan (paper)")
+    latency: Duration = Field(default=2 * SECOND, description="forecast 0.7 s and program 1.4 s (paper)")
+
+
 class StrategySettings(Settings):
     """The rule that decides how many instances each pool has."""
 
     name: Name = Field(default="reactive", description="the paper's baseline")
     check: Duration = Field(default=15 * SECOND, description="how often the rule looks: once per cooldown")
     reactive: ReactiveSettings = Field(default=ReactiveSettings(), description="threshold scaling")
+    planned: PlannedSettings = Field(default=PlannedSettings(), description="hourly plans, corrected by thresholds")
     siloed: SiloedSettings = Field(default=SiloedSettings(), description="separate interactive and batch pools")

@@ -1,0 +1,88 @@
+"""What has arrived so far, bin by bin: the memory that forecasts are made from.
+
+Filled from DemandSeen events, and from arrival history that is known from before the first instant. Holds sums per bin of
+`BIN` microseconds; knows nothing newer than the last event. Read next: `forecast/`, `strategies/planned.py`.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.records import Demand, Floats
+from sageserve.base.units import HOUR, MINUTE, Micros
+from sageserve.core.events import DemandSeen
+
+BIN: Final[Micros] = 15 * MINUTE
+"""Length of a bin: four per hour, so that the 20th to the 60th minute of a forecast holds three."""
+
+
+class DemandHistory:
+    """Sums per bin and (region, model, tier) of prompt tokens, requests, and engine time.
+
+    Args:
+        shape: numbers of regions, models and tiers.
+        earlier: what arrived before the first instant; its end must be 0. None when nothing is known.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], earlier: Demand | None = None) -> None:
+        self.shape = shape
+        self.start: Micros = 0
+        self._tokens = np.zeros((0, *shape))
+        self._open_until: Micros = 0  # of the demand events taken in
+        self._recent_tokens = np.zeros(shape)  # of the bin that is being filled
+        self._work = np.zeros(shape)  # engine time and tokens seen so far, older hours fading
+        self._work_tokens = np.zeros(shape)
+        self._work_requests = np.zeros(shape)
+        self._earlier_mean = np.full(shape[1], 1000.0)  # prompt tokens per request: a guess until something is seen
+        if earlier is not None:
+            factor = BIN // earlier.bin
+            skip = len(earlier.prompt_tokens) % factor
+            self._tokens = earlier.prompt_tokens[skip:].reshape(-1, factor, *shape).sum(axis=1)
+            self.start = earlier.start + skip * earlier.bin
+            requests = earlier.requests.sum(axis=(0, 1, 3))
+            self._earlier_mean = np.where(
+                requests > 0, earlier.prompt_tokens.sum(axis=(0, 1, 3)) / np.maximum(requests, 1), 1000.0
+            )
+
+    def add(self, seen: DemandSeen) -> None:
+        """Take in one bin of demand; bins must come in order."""
+        tokens = np.array(seen.prompt_tokens, float).reshape(self.shape)
+        self._recent_tokens += tokens
+        fade = 0.5 ** (seen.length / (6 * HOUR))
+        self._work = self._work * fade + np.array(seen.work).reshape(self.shape)
+        self._work_tokens = self._work_tokens * fade + tokens
+        self._work_requests = self._work_requests * fade + np.array(seen.requests, float).reshape(self.shape)
+        self._open_until = seen.start + seen.length
+        if self._open_until % BIN == 0:
+            self._tokens = np.concatenate((self._tokens, self._recent_tokens[None]))
+            self._recent_tokens = np.zeros(self.shape)
+
+    @property
+    def end(self) -> Micros:
+        """The instant the last whole bin ends."""
+        return self.start + len(self._tokens) * BIN
+
+    def tokens(self) -> Floats:
+        """float64[bins, regions, models, tiers]: prompt tokens per whole bin."""
+        return self._tokens
+
+    def rate(self, span: Micros) -> Floats:
+        """float64[regions, models, tiers]: mean tokens/s over the last whole bins that cover `span`."""
+        bins = max(1, span // BIN)
+        recent = self._tokens[-bins:]
+        return recent.mean(axis=0) / (BIN / 1e6) if len(recent) else np.zeros(self.shape)
+
+    def work_per_token(self, prior: Floats) -> Floats:
+        """float64[models, tiers]: engine time per prompt token (us), of what was seen; `prior` (same shape) where nothing was."""
+        work, tokens = self._work.sum(axis=0), self._work_tokens.sum(axis=0)
+        return np.where(tokens > 0, work / np.maximum(tokens, 1.0), prior)
+
+    def work_per_request(self, prior: Floats) -> Floats:
+        """float64[models]: mean engine time of a request (us), of what was seen; `prior` where nothing was."""
+        work, requests = self._work.sum(axis=(0, 2)), self._work_requests.sum(axis=(0, 2))
+        return np.where(requests > 0, work / np.maximum(requests, 1.0), prior)
+
+    def prompt_mean(self) -> Floats:
+        """float64[models]: mean prompt tokens of a request: of what was seen, else of what is known from before."""
+        tokens, requests = self._work_tokens.sum(axis=(0, 2)), self._work_requests.sum(axis=(0, 2))
+        return np.where(requests > 0, tokens / np.maximum(requests, 1.0), self._earlier_mean)

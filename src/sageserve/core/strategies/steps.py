@@ -1,0 +1,63 @@
+"""The steps a threshold rule takes at an endpoint, shared by every strategy that corrects a plan by what is seen.
+
+Instances that are coming count as capacity. Scale-out uses the first pool of the endpoint, scale-in the last that serves.
+"""
+
+from dataclasses import dataclass
+
+from sageserve.base.units import Micros
+from sageserve.core.actions import Decision, Reason
+from sageserve.core.events import Observed
+from sageserve.core.fleet import Fleet, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One endpoint as it is seen now.
+
+    Args:
+        pools: of the endpoint, in order of preference.
+        seen: utilisation by the scenario's signal.
+        age: microseconds since it was scraped.
+        serving: instances that serve.
+        coming: instances that will.
+    """
+
+    pools: list[Pool]
+    seen: float
+    age: Micros
+    serving: int
+    coming: int
+
+    @property
+    def held(self) -> int:
+        """Instances that serve or will."""
+        return self.serving + self.coming
+
+    @property
+    def expected(self) -> float:
+        """Utilisation once what is coming serves."""
+        return self.seen * self.serving / self.held if self.held else 0.0
+
+    @property
+    def missing(self) -> int:
+        """Instances below the endpoint's minimum."""
+        return max(0, self.pools[0].minimum - self.held)
+
+    def more(self, count: int, reason: Reason, *, target: int = -1) -> Decision:
+        """Start `count` instances."""
+        return Decision(
+            self.pools[0].number, count, reason, self.seen, self.age, serving=self.serving, coming=self.coming, target=target
+        )
+
+    def fewer(self, count: int, reason: Reason, fleet: Fleet, *, target: int = -1) -> Decision:
+        """Drain `count` instances of the last pool that serves."""
+        last = next((pool for pool in reversed(self.pools) if fleet.serving(pool.number)), self.pools[-1])
+        return Decision(last.number, -count, reason, self.seen, self.age, serving=self.serving, coming=self.coming, target=target)
+
+
+def look(now: Micros, event: Observed, pools: list[Pool], fleet: Fleet) -> Look:
+    """What is seen of the endpoint of these pools."""
+    serving = sum(fleet.serving(pool.number) for pool in pools)
+    coming = sum(fleet.coming(pool.number) for pool in pools)
+    return Look(pools, event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming)
