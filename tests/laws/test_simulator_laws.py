@@ -1,0 +1,238 @@
+"""What must hold in every simulated world at every stop, looked up in the kernel's own memory, without the reference.
+
+Worlds are larger than those compared with the reference: thousands of requests, constant opening and draining.
+Read next: docs/reference/kernel.md, `tests/sim/test_kernel_against_reference.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sageserve.base.records import UNSET
+from sageserve.sim.engine import Kernel
+from sageserve.sim.state import (
+    DONE,
+    FUTURE,
+    HELD,
+    IDLE,
+    PLACE,
+    PREFILLING,
+    PROMOTED,
+    REFUSED,
+    RUNNING,
+    SHUT,
+    WAITING,
+    Setup,
+)
+from tests.sim.cases import Case, Stop, fresh_rows, make_case, seeded, watch
+
+REQUESTS = 3_000
+SEEDS = range(90_000, 90_012)
+EVERY = 5  # stops between two looks into every queue
+
+
+class Watched(Kernel):
+    """A kernel beside which is written down which instances may receive work."""
+
+    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
+        super().__init__(setup, requests)
+        self.opened: set[int] = set()
+
+    def open(self, i: int) -> None:
+        self.opened.add(i)
+        super().open(i)
+
+    def drain(self, i: int) -> bool:
+        self.opened.discard(i)
+        return super().drain(i)
+
+
+def large_case(seed: int) -> Case:
+    """A case with exactly as many requests as the draw allows."""
+    draw = seeded(seed)
+    return make_case(lambda low, high: high if high == REQUESTS else draw(low, high), REQUESTS)
+
+
+def play(seed: int) -> Iterator[tuple[Watched, Stop]]:
+    case = large_case(seed)
+    kernel = Watched(case.setup, fresh_rows(case))
+    assert len(kernel.requests) == REQUESTS
+    for stop in watch(kernel, case):
+        yield kernel, stop
+
+
+def chain(first: int, following: NDArray[Any]) -> Iterator[int]:
+    """Rows of an intrusive list."""
+    seen = 0
+    while first >= 0:
+        yield first
+        first = int(following[first])
+        seen += 1
+        assert seen <= len(following), "a list runs in a circle"
+
+
+def places(kernel: Kernel) -> Iterator[tuple[int, int, int]]:
+    """(row, state, instance) of every request that has arrived and is neither done nor refused, by walking every list."""
+    arrays, world, rows = kernel.world.arrays, kernel.world.record, kernel.requests
+    following = rows["next"]
+    for model in range(int(world["models"])):
+        begin = int(arrays["batch_begin"][model])
+        for row in arrays["batch_heap"][begin : begin + int(arrays["batch_count"][model])]:
+            yield int(row), HELD, UNSET
+        for row in chain(int(arrays["door_head"][model]), following):
+            yield row, HELD, UNSET
+    lanes = int(world["tiers"]) + 1
+    for i, engine in enumerate(kernel.engines):
+        for lane in range(lanes):
+            for row in chain(int(arrays["heads"][i * lanes + lane]), following):
+                assert lane == (lanes - 1 if rows["state"][row] & PROMOTED else rows["tier"][row])
+                yield row, WAITING, i
+        for row in chain(int(engine["batch"]), following):
+            yield row, PREFILLING, i
+        if engine["partial"] >= 0:
+            yield int(engine["partial"]), PREFILLING, i
+        for row in chain(int(engine["latest"]), following):
+            yield row, RUNNING, i
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_request_is_in_exactly_one_place(seed: int) -> None:
+    for number, (kernel, _) in enumerate(play(seed)):
+        if number % EVERY:
+            continue
+        found = list(places(kernel))
+        state = kernel.requests["state"] & PLACE
+        assert len({row for row, _, _ in found}) == len(found), "a request is in two places"
+        assert len(found) == int(np.isin(state, (HELD, WAITING, PREFILLING, RUNNING)).sum()), "a request is nowhere"
+        for row, expected, instance in found:
+            assert state[row] == expected
+            assert kernel.requests["instance"][row] == instance
+        inside = np.bincount([i for _, _, i in found if i >= 0], minlength=len(kernel.engines))
+        assert (kernel.engines["inside"] == inside).all()
+        assert (kernel.requests["arrival"][state == FUTURE] >= kernel.now).all()
+        assert (kernel.requests["arrival"][state != FUTURE] <= kernel.now).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_memory_in_use_is_what_sequences_hold_and_never_exceeds_capacity(seed: int) -> None:
+    for number, (kernel, _) in enumerate(play(seed)):
+        engines, rows = kernel.engines, kernel.requests
+        capacity = kernel.world.arrays["profiles"]["kv_tokens"][engines["profile"]]
+        grown = engines["running"].astype(np.int64) * engines["length"]
+        assert (engines["used"] <= capacity).all()
+        assert (engines["used"] + grown <= capacity).all(), "a block ends beyond memory"
+        if number % EVERY:
+            continue
+        used = np.zeros(len(engines), np.int64)
+        for row, state, i in places(kernel):
+            one = rows[row]
+            if state == PREFILLING:
+                used[i] += int(one["prompt"]) + int(one["made"]) + 1
+            elif state == RUNNING:
+                left = int(one["finish_step"]) - int(engines[i]["steps"])
+                used[i] += int(one["prompt"]) + int(one["output"]) - left
+        assert (engines["used"] == used).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_time_goes_forward(seed: int) -> None:
+    before = 0
+    for kernel, stop in play(seed):
+        assert stop.now >= before
+        before = stop.now
+        rows = kernel.requests
+        done = (rows["state"] & PLACE) == DONE
+        started = rows["first"] != UNSET
+        assert (rows["first"][started] > rows["arrival"][started]).all()
+        assert (rows["finish"] != UNSET)[done].all()
+        assert not (rows["finish"] != UNSET)[~done].any()
+        several = done & (rows["output"] > 1)
+        assert (rows["finish"][several] > rows["first"][several]).all()
+        assert (rows["finish"][done & (rows["output"] == 1)] == rows["first"][done & (rows["output"] == 1)]).all()
+        assert (rows["finish"][done] <= stop.now).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_placed_on_an_instance_that_is_not_open(seed: int) -> None:
+    placed = np.full(REQUESTS, UNSET, np.int32)
+    opened: set[int] = set()
+    for kernel, stop in play(seed):
+        now = stop.requests["instance"]
+        fresh = (now != placed) & (now != UNSET)
+        assert (placed[(now != placed)] == UNSET).all(), "a request moved to another instance"
+        # what is open now was open during the whole run, for actions come between runs
+        opened = set(kernel.opened)
+        assert set(now[fresh].tolist()) <= opened
+        refused = (stop.requests["state"] & PLACE) == REFUSED
+        assert (now[refused] == UNSET).all()
+        placed = now
+    assert opened
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_open_instance_idles_while_requests_wait_for_it(seed: int) -> None:
+    for kernel, stop in play(seed):
+        engines = kernel.engines
+        leaves = int(kernel.world.record["leaves"])
+        times = kernel.world.arrays["times"][leaves : leaves + len(engines)]
+        idle = engines["phase"] == IDLE
+        assert (times[idle & (engines["waiting"] > 0)] == stop.now).all(), "an idle instance does not wake up"
+        assert not (engines["inside"][engines["phase"] == SHUT]).any(), "a closed instance holds work"
+        assert (times[engines["phase"] > IDLE] >= stop.now).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_counters_add_up(seed: int) -> None:
+    for number, (kernel, stop) in enumerate(play(seed)):
+        rows, endpoints, case = stop.requests, stop.endpoints, kernel.world.setup
+        done = (rows["state"] & PLACE) == DONE
+        slots = case.slots
+        at = rows["instance"] // slots
+        count = len(endpoints)
+        assert (endpoints["finished"] == np.bincount(at[done], minlength=count)).all()
+        assert (endpoints["placed"] == np.bincount(at[rows["instance"] != UNSET], minlength=count)).all()
+        assert (endpoints["made"] == np.bincount(at[done], rows["output"][done], count)).all()
+        opened = np.array([i in kernel.opened for i in range(count * slots)])
+        assert (endpoints["open"] == opened.reshape(count, slots).sum(axis=1)).all()
+        capacity = case.profiles["kv_tokens"][case.slot_profile] * opened
+        assert (endpoints["kv_tokens"] == capacity.reshape(count, slots).sum(axis=1)).all()
+        assert int(endpoints["preempted"].sum()) == kernel.preemptions
+        if number % EVERY == 0:
+            backlog_is_unfinished_prefill(kernel)
+
+
+def backlog_is_unfinished_prefill(kernel: Kernel) -> None:
+    profiles, rows = kernel.world.arrays["profiles"][kernel.engines["profile"]], kernel.requests
+    backlog = np.zeros(len(kernel.endpoints))
+    for row, state, i in places(kernel):
+        if state in (WAITING, PREFILLING):
+            p, x = profiles[i], float(rows["prompt"][row] + rows["made"][row])
+            work = x * (p["prefill"] + p["base"] / p["max_batched"]) + p["attention"] * x * x / 2
+            backlog[kernel.engines["endpoint"][i]] += work
+    assert np.allclose(kernel.endpoints["backlog"], backlog, rtol=1e-9, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_request_ends_and_demand_is_what_arrived(seed: int) -> None:
+    kernel = [kernel for kernel, _ in play(seed)][-1]
+    rows, setup = kernel.requests, kernel.world.setup
+    assert np.isin(rows["state"] & PLACE, (DONE, REFUSED)).all()
+    refused = rows["prompt"] + 1 > setup.context[rows["model"]]
+    assert (((rows["state"] & PLACE) == REFUSED) == refused).all()
+    tiers = len(setup.tiers)
+    cell = (rows["region"].astype(int) * setup.models + rows["model"]) * tiers + rows["tier"]
+    cells = setup.regions * setup.models * tiers
+    assert (kernel.demand_requests == np.bincount(cell, minlength=cells)).all()
+    assert (kernel.demand_tokens == np.bincount(cell, rows["prompt"], cells)).all()
+    assert (kernel.made_tokens == np.bincount(cell[~refused], rows["output"][~refused], cells)).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS[:4])
+def test_equal_seeds_give_equal_bytes(seed: int) -> None:
+    def trail() -> list[tuple[bytes, bytes]]:
+        return [(stop.requests.tobytes(), stop.endpoints.tobytes()) for _, stop in play(seed)]
+
+    assert trail() == trail()
