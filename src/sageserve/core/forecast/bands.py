@@ -106,10 +106,10 @@ def bands(grid: Grid, made: Floats, coming: Floats, *, leads: Ints, levels: tupl
     Returns:
         float64[h, q] in units of the grid's bins: not negative, never decreasing along a row.
     """
-    floor = LEVEL_FLOOR * grid.mean
+    floor = max(LEVEL_FLOOR * grid.mean, np.finfo(np.float64).tiny)  # where nothing ever arrived, no error is made
     truth = targets(grid.series.values, leads)
     typical = typical_errors(np.abs(truth - made) / (made + floor), leads, grid.series.bin)
-    unit = np.maximum(typical, 1e-9) * (made + floor)
+    unit = np.maximum(np.maximum(typical, 1e-9) * (made + floor), np.finfo(np.float64).tiny)
     native = np.stack([targets(column, leads) for column in grid.native.T], axis=-1)
     scores = (native - made[:, :, None]) / unit[:, :, None]
     scores[:, :first] = np.nan

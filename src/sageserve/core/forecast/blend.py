@@ -32,10 +32,11 @@ SHAPES: Final = (
 WEEKLY: Final = Shape(floor=0.02, level_hours=0.25, smooth_hours=0.25, period_days=7)
 WEEKLY_AFTER: Final = WEEK + DAY  # a week-ago forecast needs a day of its own errors before it can be weighed
 STEEPNESS: Final = 16.0  # weight ~ error^-16: a member 10 % worse counts a fifth
-JUDGED_HOURS: Final = (1.0, 24.0)  # half-lives of the mean errors
+JUDGED_HOURS: Final = ((1.0, 2.0), (24.0, 1.0))  # half-life of a mean error, and how much that mean counts
 SAME_TIME_SHARE: Final = 0.5
 SAME_TIME_HOURS: Final = 1.0
-ERROR_FLOOR: Final = 1e-6  # of the mean: two members without any error count the same
+LEVEL_FLOOR: Final = 0.3  # of the mean, added to the level errors are taken relative to: a night's errors count less
+ERROR_FLOOR: Final = 1e-6  # two members without any error count the same
 
 
 def leads_most(grid: Grid, horizon: int) -> int:
@@ -67,20 +68,21 @@ def weights(grid: Grid, made: Floats, leads: Ints) -> Floats:
         leads: int64[k].
     """
     bin_us: Micros = grid.series.bin
-    error = np.abs(made - targets(grid.series.values, leads))
-    known = by_target(error, leads)
+    # Relative, or the large errors of a busy Friday would decide throughout a quiet Saturday.
+    level = np.median(made, axis=0) + LEVEL_FLOOR * grid.mean
+    known = by_target(np.abs(made - targets(grid.series.values, leads)) / level, leads)
     clean = np.where(np.isfinite(known), known, 0.0)
-    score = np.full(made.shape, ERROR_FLOOR * grid.mean)
-    for hours in JUDGED_HOURS:
+    score = np.full(made.shape, ERROR_FLOOR)
+    for hours, share in JUDGED_HOURS:
         half_life = hours * HOUR / bin_us
-        score += decayed(clean, half_life) * (1 - 0.5 ** (1 / half_life))
+        score += share * decayed(clean, half_life) * (1 - 0.5 ** (1 / half_life))
     day = day_bins(bin_us)
     if day:
         around = same_time(known, leads, round(SAME_TIME_HOURS * HOUR / bin_us), day)
         score += SAME_TIME_SHARE * np.where(np.isfinite(around), around, 0.0)
-    share = (score / score.min(axis=0)) ** -STEEPNESS
-    summed: Floats = share / share.sum(axis=0)
-    return summed
+    merit = (score / score.min(axis=0)) ** -STEEPNESS
+    shares: Floats = merit / merit.sum(axis=0)
+    return shares
 
 
 @dataclass(frozen=True, slots=True)

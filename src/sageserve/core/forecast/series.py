@@ -34,7 +34,10 @@ class Series:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1:
-            raise PlanError(f"a series to forecast is one column, not an array of shape {self.values.shape}")
+            raise PlanError(
+                f"a series to forecast is one column, not an array of shape {self.values.shape}",
+                hint="forecast each column on its own",
+            )
         if self.bin <= 0:
             raise PlanError(f"a bin of {self.bin} microseconds has no length", hint="use bins of 1 to 60 minutes")
         bad = np.isinf(self.values) | (self.values < 0)

@@ -1,0 +1,263 @@
+"""`sageserve forecast`: how well demand could have been forecast, against the naive baselines, and what comes next.
+
+Knows options and how numbers and curves are drawn on a terminal; computes none. stdout is the result, the progress bar
+is on stderr and only on a terminal. Read next: `core/forecast/backtest.py`, `data/series.py`.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from sageserve.base.records import Floats
+    from sageserve.base.units import Micros
+    from sageserve.core.forecast import QuantileForecast, Score, Series, Span
+
+WIDTH = 100
+ROWS = 6  # height of a chart
+BLOCKS = " ▁▂▃▄▅▆▇█"
+BASELINES = ("last-value", "seasonal-naive")
+JUDGED_SHARE = 3  # the newest third of the series is judged, at most
+JUDGED_DAYS = 2
+FIRST = "blend"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One series with its scores by forecaster and span, and the forecast from its end."""
+
+    name: str
+    series: "Series"
+    scores: "dict[str, dict[str, Score]]"
+    coming: "QuantileForecast"
+
+
+def forecast(  # noqa: PLR0913, PLR0917 # one argument per option
+    trace: Annotated[str, typer.Argument(metavar="TRACE", help="a trace file, a scenario to generate from, or a CSV of series")],
+    scenario: Annotated[str | None, typer.Option("--scenario", metavar="NAME_OR_FILE", help="names the trace must fit")] = None,
+    maps: Annotated[list[str] | None, typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions")] = None,
+    bin_length: Annotated[str, typer.Option("--bin", metavar="TIME", help="length of a bin")] = "5m",
+    horizon: Annotated[str, typer.Option("--horizon", metavar="TIME", help="how far to forecast")] = "60m",
+    forecasters: Annotated[str, typer.Option("--forecasters", metavar="A,B", help="beside the two baselines")] = FIRST,
+    counted: Annotated[str, typer.Option("--count", metavar="WHAT", help="prompt or output tokens, or requests")] = "prompt",
+    only: Annotated[str, typer.Option("--only", metavar="TEXT", help="series whose region/model/tier holds it")] = "",
+    charts: Annotated[int, typer.Option("--charts", min=0, help="draw so many of the largest series")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
+    """Backtest forecasters on demand and draw what comes next.
+
+    WAPE is the sum of absolute errors over the sum of demand, in forecasts made every hour from what was known then.
+    """
+    from sageserve.core.forecast import forecaster
+
+    names = list(dict.fromkeys([*(each.strip() for each in forecasters.split(",") if each.strip()), *BASELINES]))
+    for name in names:
+        forecaster(name)  # a misspelt name is refused before anything is read
+    length, ahead = _time("--bin", bin_length), _time("--horizon", horizon)
+    found = _load(trace, scenario, maps or [], counted)
+    chosen = _chosen(found, only, trace)
+    judged = list(_judge(chosen, names, length=length, ahead=ahead))
+    if as_json:
+        typer.echo(_json(judged, trace))
+        return
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    _print(console, judged, names, charts=charts)
+
+
+app = typer.Typer()
+app.command()(forecast)
+
+
+def _time(option: str, text: str) -> "Micros":
+    from sageserve.base.errors import PlanError
+    from sageserve.base.units import duration_us
+
+    try:
+        found = duration_us(text)
+    except ValueError as error:
+        raise PlanError(f"{option}: {error}", hint=f"for example {option} 15m") from error
+    if found <= 0:
+        raise PlanError(f"{option} {text} is no length of time", hint=f"for example {option} 15m")
+    return found
+
+
+def _load(source: str, scenario: str | None, maps: Sequence[str], counted: str) -> "dict[str, Series]":
+    """A file's series, or those of a scenario's generated trace after its history."""
+    from sageserve.base.errors import PlanError
+    from sageserve.data.generate import generate, history
+    from sageserve.data.scenario import load_scenario
+    from sageserve.data.series import Counted, read_series, series_of_trace
+    from sageserve.data.traces import ReadOptions, read_as_is, read_trace
+
+    words = [each.value for each in Counted]
+    if counted not in words:
+        raise PlanError(f"--count {counted} is not known", hint=f"choose one of {', '.join(words)}")
+    what, path = Counted(counted), Path(source)
+    if path.is_file() and path.suffix not in {".yaml", ".yml"}:
+        table = read_series(path)
+        if table is not None:
+            return table
+        options = ReadOptions(maps=tuple(maps))
+        requests, _ = read_as_is(path, options) if scenario is None else read_trace(path, load_scenario(scenario), options)
+        return series_of_trace(requests, counted=what)
+    loaded = load_scenario(source)
+    return series_of_trace(generate(loaded), counted=what, past=history(loaded))
+
+
+def _chosen(found: "dict[str, Series]", only: str, source: str) -> "dict[str, Series]":
+    """The series asked for, the largest first."""
+    import numpy as np
+
+    from sageserve.base.errors import PlanError
+
+    chosen = {name: series for name, series in found.items() if only in name}
+    if not chosen:
+        listed = ", ".join(list(found)[:8]) or "none"
+        raise PlanError(f"{source} has no series with demand whose name holds {only!r}", hint=f"there are: {listed}")
+    return dict(sorted(chosen.items(), key=lambda item: -float(np.nansum(item[1].values))))
+
+
+def _judge(chosen: "dict[str, Series]", names: Sequence[str], *, length: "Micros", ahead: "Micros") -> Iterator[Judged]:
+    from sageserve.core.forecast import INTERVAL, backtest, forecaster, origins
+    from sageserve.data.series import rebinned
+
+    for name, fine in _progress(chosen.items(), len(chosen)):
+        series = rebinned(fine, length)
+        bins = max(1, -(-ahead // series.bin))
+        whole = len(series) * series.bin
+        at = origins(series, first=whole - _judged_span(whole), last=whole - bins * series.bin + 1)
+        spans = _spans(series.bin, bins * series.bin)
+        scores = {each: backtest(series, forecaster(each), at=at, spans=spans) for each in names}
+        yield Judged(name, series, scores, forecaster(names[0]).fit(series).predict(bins, INTERVAL))
+
+
+def _judged_span(whole: "Micros") -> "Micros":
+    from sageserve.base.units import DAY
+
+    return min(JUDGED_DAYS * DAY, whole // JUDGED_SHARE)
+
+
+def _spans(bin_us: "Micros", ahead: "Micros") -> "tuple[Span, ...]":
+    """The next hour as one sum, and what a planner reads: from 20 minutes ahead (or the first bin) to the horizon."""
+    from sageserve.base.units import HOUR, MINUTE, show_duration
+    from sageserve.core.forecast import Span
+
+    after = 20 * MINUTE if ahead >= 20 * MINUTE + bin_us else 0
+    spans = [Span(f"{show_duration(after)} to {show_duration(ahead)}" if after else f"next {show_duration(ahead)}", after, ahead)]
+    if bin_us < HOUR <= ahead:
+        spans.append(Span("next hour, summed", 0, HOUR, summed=True))
+    return tuple(spans)
+
+
+def _progress(items: "Iterable[tuple[str, Series]]", count: int) -> "Iterator[tuple[str, Series]]":
+    """A bar on stderr while the work lasts; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.progress import track
+
+    yield from track(items, total=count, description="forecast", console=Console(stderr=True), transient=True)
+
+
+def _json(judged: Sequence[Judged], source: str) -> str:
+    """Scores and the last forecast of every series."""
+    import json
+    from dataclasses import asdict
+
+    series = {
+        each.name: {
+            "bin_us": each.series.bin,
+            "bins": len(each.series),
+            "forecasters": {name: {span: asdict(score) for span, score in spans.items()} for name, spans in each.scores.items()},
+            "forecast": {
+                "start_us": each.coming.start,
+                "point": each.coming.point.tolist(),
+                "levels": each.coming.levels,
+                "quantiles": each.coming.values.tolist(),
+                "calibrated": each.coming.calibrated,
+            },
+        }
+        for each in judged
+    }
+    return json.dumps({"source": source, "series": series}, indent=2)
+
+
+# ------------------------------------------------------------------------------------------------ drawing
+
+
+def _print(console: Console, judged: Sequence[Judged], names: Sequence[str], *, charts: int) -> None:
+    from sageserve.base.units import show_duration
+
+    spans = list(judged[0].scores[names[0]])
+    for number, span in enumerate(spans):
+        console.print(_table(judged, names, span, covers=number == 0))
+    for each in judged[:charts]:
+        ahead = show_duration(len(each.coming.point) * each.coming.bin)
+        console.print(
+            f"\n{each.name}: the last day, and {ahead} as {names[0]} expects it (░ up to the 90 % quantile)", markup=False
+        )
+        for line in chart(each.series, each.coming):
+            console.print(line)
+
+
+def _table(judged: Sequence[Judged], names: Sequence[str], span: str, *, covers: bool) -> Table:
+    table = Table(title=f"WAPE, {span}" + ("; coverage of the 80 % interval" if covers else ""), title_justify="left")
+    table.add_column("series", overflow="fold")
+    for name in names:
+        table.add_column(name, justify="right")
+        if covers:
+            table.add_column("cov", justify="right")
+    for each in judged:
+        scores = [each.scores[name][span] for name in names]
+        best = min(score.wape for score in scores)
+        cells = []
+        for score in scores:
+            cells.append(Text(f"{score.wape:.1%}", style="bold" if score.wape == best else ""))
+            if covers:
+                cells.append(Text("–" if score.coverage is None else f"{score.coverage:.0%}"))
+        table.add_row(Text(each.name), *cells)
+    return table
+
+
+def chart(series: "Series", coming: "QuantileForecast") -> list[Text]:
+    """Lines of a bar chart: a day of history, a rule, and the forecast with its upper quantile; the top is labelled."""
+    import numpy as np
+
+    from sageserve.base.units import DAY
+
+    known = np.nan_to_num(series.values[-max(1, DAY // series.bin) :])
+    width = WIDTH - 12 - min(len(coming.point), WIDTH // 3) - 1
+    past = _narrow(known, width)
+    point, high = (_narrow(values, WIDTH // 3) for values in (coming.point, coming.values[:, -1]))
+    top = max([*past, *high, 1e-300])
+    lines = []
+    for row in reversed(range(ROWS)):
+        line = Text(f"{top:>10.3g} " if row == ROWS - 1 else f"{0:>10} " if row == 0 else " " * 11)
+        line.append("".join(_cell(value / top, row) for value in past))
+        line.append("│", style="dim")
+        for value, upper in zip(point, high, strict=True):
+            solid = _cell(value / top, row)
+            line.append("░" if solid == " " and upper / top * ROWS > row else solid, style="cyan")
+        lines.append(line)
+    return lines
+
+
+def _cell(share: float, row: int) -> str:
+    """The block that fills this row of a bar as high as `share` of the chart."""
+    return BLOCKS[min(8, max(0, round((share * ROWS - row) * 8)))]
+
+
+def _narrow(values: "Floats", width: int) -> list[float]:
+    """The values averaged down to at most `width`."""
+    import numpy as np
+
+    parts = np.array_split(values, min(len(values), width))
+    return [float(part.mean()) for part in parts]
