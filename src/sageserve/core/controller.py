@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from sageserve.base.config import SpotSettings
 from sageserve.base.units import Micros
 from sageserve.core.actions import Action, Blocked, Decision, Donate, Drain, Reclaim, Release, Source, Start
-from sageserve.core.events import DemandSeen, Event, InstanceDrained, InstanceReady, Observed, SpotTaken, StartFailed
+from sageserve.core.events import DemandSeen, InstanceDrained, InstanceReady, Observed, SpotTaken, StartFailed
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.spot import find_capacity, pick_drain
 from sageserve.core.strategies.base import Strategy
+from sageserve.core.work import AnyAction, AnyEvent, Fitted, Solved
 
 
 class Controller:
@@ -32,11 +33,14 @@ class Controller:
         self._strategy = strategy
         self._spot = spot
 
-    def handle(self, now: Micros, event: Event) -> tuple[Action, ...]:
+    def handle(self, now: Micros, event: AnyEvent) -> tuple[AnyAction, ...]:
         """Take in one event and say what should be done about it; `decisions` then holds why."""
-        actions = list(self._take_in(now, event))
+        actions: list[AnyAction] = list(self._take_in(now, event))
         decisions = []
         for wanted in self._strategy.handle(now, event, self.fleet):
+            if not isinstance(wanted, Decision):
+                actions.append(wanted)
+                continue
             done, blocked, more = self._carry_out(now, wanted)
             decisions.append(replace(wanted, done=done, blocked=blocked))
             actions += more
@@ -54,7 +58,7 @@ class Controller:
             actions.append(Start(i, Source.INITIAL, gpus))
         return tuple(actions)
 
-    def _take_in(self, now: Micros, event: Event) -> tuple[Action, ...]:
+    def _take_in(self, now: Micros, event: AnyEvent) -> tuple[Action, ...]:
         match event:
             case InstanceReady(instance=i):
                 self.fleet.ready(i, now)
@@ -64,7 +68,7 @@ class Controller:
                 self.fleet.take(i, now)
             case InstanceDrained(instance=i):
                 return self._empty(now, i)
-            case Observed() | DemandSeen():
+            case Observed() | DemandSeen() | Fitted() | Solved():
                 pass
             case _:
                 assert_never(event)

@@ -142,6 +142,12 @@ class Fleet:
         """GPUs of a stock that instances hold, donated ones included."""
         return self.ledger.purchases[stock].held + self.ledger.purchases[stock].donated
 
+    def unplanned(self, stock: int) -> int:
+        """GPUs of a stock that no serving or coming instance holds: free, donated, or of instances about to be empty."""
+        here = self.stocks[stock]
+        busy = sum((self.serving(p.number) + self.coming(p.number)) * p.gpus for p in self.pools if p.stock == stock)
+        return here.gpus - busy
+
     def room(self, pool: int) -> tuple[int, ...]:
         """Numbers of free GPUs on one VM for one more instance of this pool; empty when there are none."""
         here = self.pools[pool]

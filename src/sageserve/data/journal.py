@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from sageserve.base.errors import ResultError
 from sageserve.base.units import Micros
-from sageserve.core.actions import Action, Decision
-from sageserve.core.events import Event
+from sageserve.core.actions import Decision
+from sageserve.core.work import RecordedAction, RecordedEvent
 
 
 class Decided(Struct, frozen=True):
@@ -37,9 +37,9 @@ class Line(Struct, frozen=True):
     """
 
     now: Micros
-    event: Event
+    event: RecordedEvent
     decisions: tuple[Decided, ...]
-    actions: tuple[Action, ...]
+    actions: tuple[RecordedAction, ...]
 
 
 def write_journal(path: Path, lines: Iterable[Line]) -> None:

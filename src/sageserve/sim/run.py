@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
-from sageserve.base.records import Trace
+from sageserve.base.records import Demand, Trace
 from sageserve.base.units import DAY, Micros
-from sageserve.core.actions import Action, Decision
+from sageserve.core.actions import Decision
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, EndpointSeen, Event, Observed
+from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.feed import FEEDS, SIGNALS
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
@@ -27,6 +27,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.order import ORDERS
 from sageserve.core.route import ROUTES
 from sageserve.core.strategies import STRATEGIES
+from sageserve.core.work import AnyEvent, RecordedAction, RecordedEvent, recorded_action, recorded_event
 from sageserve.sim.engine import Kernel
 from sageserve.sim.state import Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
@@ -40,9 +41,9 @@ class Entry(Struct, frozen=True):
     """One line of the journal: what was heard, decided and done at an instant."""
 
     now: Micros
-    event: Event
+    event: RecordedEvent
     decisions: tuple[Decision, ...]
-    actions: tuple[Action, ...]
+    actions: tuple[RecordedAction, ...]
 
 
 @dataclass(slots=True)
@@ -113,13 +114,14 @@ class Simulation:
     Args:
         scenario: what to simulate.
         trace: the requests; codes are those of the scenario's names in order.
+        earlier: what arrived before the first instant, for forecasters; None when nothing is known.
         debug: check every law of the fleet after every event.
 
     Raises:
         ConfigError: no strategy of that name.
     """
 
-    def __init__(self, scenario: Scenario, trace: Trace, *, debug: bool = False) -> None:
+    def __init__(self, scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> None:
         kind = STRATEGIES.get(scenario.strategy.name)
         if kind is None:
             raise ConfigError(
@@ -139,7 +141,7 @@ class Simulation:
             kernel,
             Timeline(layout, trace.window // SAMPLE + 2),
         )
-        self._controller = Controller(fleet, kind(scenario, layout), scenario.spot)
+        self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot)
         self._world = SimulatedWorld(scenario, layout, fleet, kernel)
         self._debug = debug
         self._next_look: Micros = 0
@@ -159,8 +161,8 @@ class Simulation:
             early = kernel.run_until(until)
             now = kernel.now
             if early:
-                for event in self._world.drained():
-                    self._tell(now, event)
+                for drained in self._world.drained():
+                    self._tell(now, drained)
                 continue
             if now >= window and not run.fleet.ledger.closed:
                 run.fleet.settle(window)
@@ -190,12 +192,13 @@ class Simulation:
         for event in self._world.due(0):
             self._tell(0, event)
 
-    def _tell(self, now: Micros, event: Event) -> None:
+    def _tell(self, now: Micros, event: AnyEvent) -> None:
         actions = self._controller.handle(now, event)
         for action in actions:
             self._world.perform(now, action)
         if self._controller.decisions or actions or not isinstance(event, Observed | DemandSeen):
-            self.run.journal.append(Entry(now, event, self._controller.decisions, actions))
+            done = tuple(recorded_action(action) for action in actions)
+            self.run.journal.append(Entry(now, recorded_event(event), self._controller.decisions, done))
         if self._debug:
             check_fleet(self.run.fleet, now)
 
@@ -222,6 +225,6 @@ class Simulation:
             self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *arrived))
 
 
-def simulate(scenario: Scenario, trace: Trace, *, debug: bool = False) -> Run:
+def simulate(scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> Run:
     """Play a trace through the scenario's fleet under its strategy; same arguments, same result."""
-    return Simulation(scenario, trace, debug=debug).play()
+    return Simulation(scenario, trace, earlier=earlier, debug=debug).play()

@@ -10,14 +10,16 @@ from typing import TypeAlias, assert_never
 
 from sageserve.base.config import LoadSettings, Scenario
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.actions import Action, Donate, Drain, Reclaim, Release, Source, Start
-from sageserve.core.events import Event, InstanceDrained, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.actions import Donate, Drain, Reclaim, Release, Source, Start
+from sageserve.core.events import InstanceDrained, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
+from sageserve.core.work import AnyAction, Done, Fit, Solve
+from sageserve.core.work import perform as do_work
 from sageserve.sim.engine import Kernel
 from sageserve.sim.faults import Faults
 
-_News: TypeAlias = InstanceReady | StartFailed | InstanceDrained | SpotTaken
+_Life: TypeAlias = InstanceReady | StartFailed | InstanceDrained | SpotTaken
 
 
 class SimulatedWorld:
@@ -36,8 +38,9 @@ class SimulatedWorld:
         self._faults = Faults(scenario)
         self._load = [scenario.models[layout.names.models[pool.model]].load for pool in layout.pools]
         self._vm_start = [scenario.gpus[layout.stocks[pool.stock].name.split("/", 1)[1]].start for pool in layout.pools]
-        self._pending: list[tuple[Micros, int, int, _News]] = []
+        self._pending: list[tuple[Micros, int, int, _Life | Done]] = []
         self._made = 0
+        self._latency = scenario.strategy.planned.latency // 2  # of each of the two steps to a plan
         self._spell = [0] * layout.instances  # counts an instance's changes, so that old news is not heard
 
     @property
@@ -45,7 +48,7 @@ class SimulatedWorld:
         """When the next event is due; NEVER when none is."""
         return self._pending[0][0] if self._pending else NEVER
 
-    def due(self, now: Micros) -> Iterator[Event]:
+    def due(self, now: Micros) -> Iterator[_Life | Done]:
         """Events whose time has come, in order; an instance that starts to serve is opened first."""
         while self._pending and self._pending[0][0] <= now:
             _, _, spell, event = heappop(self._pending)
@@ -55,8 +58,11 @@ class SimulatedWorld:
                 self._kernel.open(event.instance)
             yield event
 
-    def perform(self, now: Micros, action: Action) -> None:
+    def perform(self, now: Micros, action: AnyAction) -> None:
         """Begin to do what the controller asks for."""
+        if isinstance(action, Fit | Solve):
+            self._push(now + self._latency, 0, do_work(action))
+            return
         self._spell[action.instance] += 1
         match action:
             case Start(instance=i, source=source):
@@ -75,7 +81,7 @@ class SimulatedWorld:
             case _:
                 assert_never(action)
 
-    def drained(self) -> Iterator[Event]:
+    def drained(self) -> Iterator[InstanceDrained]:
         """The instances that the kernel found empty in its last run."""
         return (InstanceDrained(i) for i in self._kernel.drained)
 
@@ -102,6 +108,9 @@ class SimulatedWorld:
             case _:
                 assert_never(source)
 
-    def _later(self, time: Micros, event: _News) -> None:
+    def _later(self, time: Micros, event: _Life) -> None:
+        self._push(time, self._spell[event.instance], event)
+
+    def _push(self, time: Micros, spell: int, event: _Life | Done) -> None:
         self._made += 1
-        heappush(self._pending, (time, self._made, self._spell[event.instance], event))
+        heappush(self._pending, (time, self._made, spell, event))

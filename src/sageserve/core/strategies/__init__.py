@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from sageserve.core.strategies.base import Strategy, StrategyKind
+from sageserve.core.strategies.planned import LtI, LtU, LtUA
 from sageserve.core.strategies.reactive import Reactive
 from sageserve.core.strategies.siloed import Siloed
 
 STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "siloed": Siloed,
     "reactive": Reactive,
+    "lt-i": LtI,
+    "lt-u": LtU,
+    "lt-ua": LtUA,
 }
 
 __all__ = ["STRATEGIES", "Strategy", "StrategyKind"]

@@ -8,18 +8,22 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from sageserve.base.config import Scenario
+from sageserve.base.records import Demand
 from sageserve.base.units import Micros
 from sageserve.core.actions import Decision
-from sageserve.core.events import Event
 from sageserve.core.fleet import Fleet, Role
 from sageserve.core.layout import Layout
+from sageserve.core.work import AnyEvent, Work
 
 
 class Strategy(Protocol):
     """Decides how many instances each pool has."""
 
-    def handle(self, now: Micros, event: Event, fleet: Fleet) -> Iterable[Decision]:
-        """Take in one event; answer with the changes wanted now. Called after the fleet has taken the event in."""
+    def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterable[Decision | Work]:
+        """Take in one event; answer with the changes wanted now, and with work whose result should come back as an event.
+
+        Called after the fleet has taken the event in.
+        """
         ...
 
 
@@ -41,6 +45,6 @@ class StrategyKind(Protocol):
         """Instances every endpoint starts with, by role."""
         ...
 
-    def __call__(self, scenario: Scenario, layout: Layout) -> Strategy:
-        """Make the strategy."""
+    def __call__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> Strategy:
+        """Make the strategy; `earlier` is what arrived before the first instant, None when nothing is known."""
         ...

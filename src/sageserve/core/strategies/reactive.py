@@ -7,11 +7,14 @@ asks for no more. Scale-out uses the first pool of the endpoint that can grow, s
 from collections.abc import Iterator
 
 from sageserve.base.config import ReactiveSettings, Scenario
+from sageserve.base.records import Demand
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.actions import Decision, Reason
-from sageserve.core.events import Event, Observed
+from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet, Role
 from sageserve.core.layout import Layout, unified_roles
+from sageserve.core.strategies.steps import Look, look
+from sageserve.core.work import AnyEvent
 
 
 class Reactive:
@@ -20,9 +23,10 @@ class Reactive:
     Args:
         scenario: for its `strategy.reactive` settings.
         layout: numbers of pools and endpoints.
+        earlier: not looked at; what was does not matter to a threshold.
     """
 
-    def __init__(self, scenario: Scenario, layout: Layout) -> None:
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None = None) -> None:  # see above
         self._rules = self.rules(scenario)
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
@@ -47,29 +51,22 @@ class Reactive:
         """The thresholds to use."""
         return scenario.strategy.reactive
 
-    def handle(self, now: Micros, event: Event, fleet: Fleet) -> Iterator[Decision]:
+    def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision]:
         """On every look at the fleet, one step per endpoint at most."""
         if not isinstance(event, Observed):
             return
         for endpoint, pools in enumerate(self._pools):
             if pools and now - self._acted[endpoint] >= self._rules.cooldown:
-                decision = self._step(now, event, endpoint, fleet)
+                decision = self._step(look(now, event, pools, fleet), fleet)
                 if decision is not None:
                     self._acted[endpoint] = now
                     yield decision
 
-    def _step(self, now: Micros, event: Observed, endpoint: int, fleet: Fleet) -> Decision | None:
-        pools = self._pools[endpoint]
-        serving = sum(fleet.serving(pool.number) for pool in pools)
-        coming = sum(fleet.coming(pool.number) for pool in pools)
-        seen = event.endpoints[endpoint].seen
-        age = now - event.scraped
-        if serving + coming < pools[0].minimum:
-            missing = pools[0].minimum - serving - coming
-            return Decision(pools[0].number, missing, Reason.BELOW_MINIMUM, seen, age, serving, coming)
-        if serving and seen * serving / (serving + coming) > self._rules.high:
-            return Decision(pools[0].number, 1, Reason.UTILISATION_HIGH, seen, age, serving, coming)
-        if seen < self._rules.low and not coming and serving > pools[0].minimum:
-            last = next(pool for pool in reversed(pools) if fleet.serving(pool.number))
-            return Decision(last.number, -1, Reason.UTILISATION_LOW, seen, age, serving, coming)
+    def _step(self, here: Look, fleet: Fleet) -> Decision | None:
+        if here.missing:
+            return here.more(here.missing, Reason.BELOW_MINIMUM)
+        if here.serving and here.expected > self._rules.high:
+            return here.more(1, Reason.UTILISATION_HIGH)
+        if here.seen < self._rules.low and not here.coming and here.serving > here.pools[0].minimum:
+            return here.fewer(1, Reason.UTILISATION_LOW, fleet)
         return None

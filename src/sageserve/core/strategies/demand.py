@@ -1,0 +1,163 @@
+"""From what arrived to what a plan needs: series to forecast, demand in tokens/s, and theta, the tokens/s of one instance.
+
+theta = sustainable load x tokens per engine time: the load from `core/theta.py` for the tightest first-token target, the
+tokens per engine time from the mix that was seen. Shared by every
+strategy that plans. Knows no thresholds. Read next: `planned.py`.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.config import Scenario
+from sageserve.base.records import Demand, Floats
+from sageserve.base.units import HOUR, SECOND, Micros
+from sageserve.core.fleet import Fleet, Pool
+from sageserve.core.forecast import QuantileForecast, Series
+from sageserve.core.history import BIN, DemandHistory
+from sageserve.core.layout import Layout
+from sageserve.core.perf import WEIGHT_ONE, decode_work, iteration_time, prefill_work
+from sageserve.core.plan.rows import PoolFacts, Problem, StockFacts, windows
+from sageserve.core.theta import Load, sustainable
+
+_OUTPUT_GUESS: Final = 200.0  # tokens, before any were seen
+_LEAST_SLACK: Final = 0.25  # of the target: queueing always gets this much, or a target that cannot be met would forbid any load
+_ROUNDS: Final = 20  # until the load and the number of instances that share it agree
+
+
+class Outlook:
+    """What is known and expected of demand.
+
+    Args:
+        scenario: for tiers and `strategy.planned`.
+        layout: numbers of regions, models, tiers and pools.
+        earlier: what arrived before the first instant, None when nothing is known.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
+        names = layout.names
+        self.history = DemandHistory((len(names.regions), len(names.models), len(names.tiers)), earlier)
+        self._rules = scenario.strategy.planned
+        self._layout = layout
+        self._reference = [_reference(layout, m) for m in range(len(names.models))]
+        tiers = list(scenario.tiers.values())
+        self.interactive = [k for k, tier in enumerate(tiers) if not tier.batch]
+        self.batch = [k for k, tier in enumerate(tiers) if tier.batch]
+        tight = min((tier for tier in tiers if not tier.batch), key=lambda tier: tier.patience, default=tiers[0])
+        self._target, self._misses = tight.patience, 1 - tight.percentile
+        self.forecast = np.zeros(self.history.shape[:2])
+        self._scenario = scenario
+        self.loads: list[Load] = []
+
+    @property
+    def bins(self) -> int:
+        """How many bins ahead a forecast must reach."""
+        return max(1, self._rules.every // BIN)
+
+    def series(self) -> tuple[Series, ...]:
+        """Interactive prompt tokens per bin, one series per (region, model), models changing fastest."""
+        tokens = self.history.tokens()[..., self.interactive].sum(axis=-1)
+        regions, models, _ = self.history.shape
+        return tuple(Series(tokens[:, g, m], BIN, self.history.start) for g in range(regions) for m in range(models))
+
+    def take(self, forecasts: tuple[QuantileForecast | None, ...]) -> None:
+        """Keep the forecast peak of each series, tokens/s; the last hour's mean where nothing could be forecast."""
+        models = self.history.shape[1]
+        seen = self.history.rate(HOUR)[..., self.interactive].sum(axis=-1)
+        first = min(self._rules.ahead // BIN, self.bins - 1) * BIN
+        for k, forecast in enumerate(forecasts):
+            g, m = divmod(k, models)
+            if forecast is None:
+                self.forecast[g, m] = seen[g, m]
+            else:
+                peak = forecast.peak(first, self.bins * BIN, level=self._rules.quantile)
+                self.forecast[g, m] = peak / (BIN / SECOND)
+
+    def observed_to_forecast(self, endpoint: int, span: Micros) -> float:
+        """What arrives at an endpoint's region and model now, against its forecast; 1 when nothing was forecast."""
+        at = endpoint // len(self._layout.roles)
+        g, m = divmod(at, len(self._layout.names.models))
+        expected = float(self.forecast[g, m])
+        seen = float(self.history.rate(span)[g, m, self.interactive].sum())
+        return seen / expected if expected > 0 else 1.0
+
+    def work_per_token(self) -> Floats:
+        """float64[models]: engine microseconds per interactive prompt token, on the model's fastest engine."""
+        mix = self.history.rate(24 * HOUR).sum(axis=0)[:, self.interactive]
+        prior = np.array([[self._prior(m)] * len(self.interactive) for m in range(len(mix))])
+        each = self.history.work_per_token(np.full(self.history.shape[1:], np.nan))[:, self.interactive]
+        each = np.where(np.isnan(each), prior, each)
+        total = mix.sum(axis=1)
+        return np.where(total > 0, (each * mix).sum(axis=1) / np.maximum(total, 1e-9), each.mean(axis=1))
+
+    def sustainable_loads(self, demand: Floats) -> list[Load]:
+        """The load one instance of each model sustains, when `demand` (float64[models], busy instances) is shared by all."""
+        service = self.history.work_per_request(np.array([self._prior(m) * 2000 for m in range(len(demand))]))
+        return [self._load(m, float(demand[m]), float(service[m])) for m in range(len(demand))]
+
+    def problem(self, fleet: Fleet) -> Problem:
+        """The integer program of the paper for what is forecast now."""
+        per_token = self.work_per_token()
+        busy = self.forecast.sum(axis=0) * per_token / SECOND
+        self.loads = self.sustainable_loads(busy)
+        pools = self._layout.pools
+        weights = [int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE for pool in pools]
+        theta = [
+            self.loads[pool.model].load * SECOND / (float(per_token[pool.model]) * weight)
+            for pool, weight in zip(pools, weights, strict=True)
+        ]
+        batch = self.history.rate(HOUR)[..., self.batch].sum(axis=(0, 2)) * self._rules.batch_buffer
+        names = self._layout.names
+        return Problem(
+            regions=names.regions,
+            models=names.models,
+            stocks=tuple(StockFacts(stock.name, fleet.unplanned(k)) for k, stock in enumerate(self._layout.stocks)),
+            pools=tuple(self._facts(pool, one, fleet) for pool, one in zip(pools, theta, strict=True)),
+            demand=windows(self.forecast),
+            buffer=tuple(batch.tolist()),
+            minimum=((self._scenario.fleet.minimum,) * len(names.models),) * len(names.regions),
+            epsilon=self._rules.epsilon,
+        )
+
+    def _facts(self, pool: Pool, theta: float, fleet: Fleet) -> PoolFacts:
+        price = self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus
+        load = self._scenario.models[self._layout.names.models[pool.model]].load
+        return PoolFacts(
+            name=pool.name,
+            region=pool.region,
+            model=pool.model,
+            stock=pool.stock,
+            gpus=pool.gpus,
+            price_per_hour=price,
+            start_cost=price * load.local / HOUR,
+            theta=theta,
+            now=fleet.serving(pool.number) + fleet.coming(pool.number),
+            maximum=pool.end - pool.begin,
+        )
+
+    def _load(self, m: int, busy: float, service_us: float) -> Load:
+        profile = self._layout.profiles[self._reference[m]]
+        tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
+        idle = iteration_time(profile, float(tokens), 0.5 * tokens * float(tokens), 0, 0)
+        slack = max(self._target - idle, _LEAST_SLACK * self._target)
+        instances = 1
+        load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._misses)
+        for _ in range(_ROUNDS):
+            needed = max(1, int(np.ceil(busy / max(load.load, 1e-6))))
+            if needed == instances:
+                break
+            instances = (needed + instances + 1) // 2 if needed < instances else needed
+            load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._misses)
+        return load
+
+    def _prior(self, m: int) -> float:
+        """Engine time per prompt token for a guess of the mix: all that is known before the first requests."""
+        profile = self._layout.profiles[self._reference[m]]
+        prompt = int(max(float(self.history.prompt_mean()[m]), 1.0))
+        return float((prefill_work(profile, prompt) + decode_work(profile, prompt, _OUTPUT_GUESS)) / prompt)
+
+
+def _reference(layout: Layout, model: int) -> int:
+    """Row of the model's fastest profile among its pools."""
+    rows = {pool.profile for pool in layout.pools if pool.model == model}
+    return min(rows, key=lambda row: (int(layout.profiles[row]["weight"]), row))

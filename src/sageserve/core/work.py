@@ -1,0 +1,123 @@
+"""Slow work as actions whose results come back as events: fitting forecasts and solving programs.
+
+    Fit   -> Fitted         Solve -> Solved
+
+A shell hands them to `perform`, in another thread or after a simulated delay; the result depends on the request alone.
+Read next: `forecast/` and `plan/` for what is done, `strategies/planned.py` for who asks.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from msgspec import Struct
+
+from sageserve.base.errors import PlanError
+from sageserve.base.units import Micros
+from sageserve.core.actions import Action
+from sageserve.core.events import Event
+from sageserve.core.forecast import QuantileForecast, Series, forecaster
+from sageserve.core.plan.paper import Plan, solve
+from sageserve.core.plan.rows import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Fit a forecaster to each series and predict."""
+
+    number: int
+    method: str
+    series: tuple[Series, ...]
+    bins: int
+    levels: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What `Fit` gave: one forecast per series; None for a series of which nothing can be said yet."""
+
+    number: int
+    forecasts: tuple[QuantileForecast | None, ...]
+
+
+class Solve(Struct, frozen=True, tag="solve"):
+    """Solve an integer program."""
+
+    number: int
+    problem: Problem
+
+
+class Solved(Struct, frozen=True, tag="solved"):
+    """What `Solve` gave; `failure` says why there is no plan."""
+
+    number: int
+    plan: Plan | None
+    failure: str = ""
+
+
+class FitAsked(Struct, frozen=True, tag="fit"):
+    """What the journal keeps of a `Fit`: how, and how many series; their values are in the demand events before it."""
+
+    number: int
+    method: str
+    series: int
+    bins: int
+    levels: tuple[float, ...]
+
+
+class Forecasted(Struct, frozen=True, tag="fitted"):
+    """What the journal keeps of a `Fitted`: per series the point forecast, and one row per bin of its quantiles."""
+
+    number: int
+    start: Micros
+    bin: Micros
+    points: tuple[tuple[float, ...], ...]
+    quantiles: tuple[tuple[tuple[float, ...], ...], ...]
+
+
+Work: TypeAlias = Fit | Solve
+Done: TypeAlias = Fitted | Solved
+AnyAction: TypeAlias = Action | Work
+AnyEvent: TypeAlias = Event | Done
+RecordedAction: TypeAlias = Action | FitAsked | Solve
+RecordedEvent: TypeAlias = Event | Forecasted | Solved
+
+
+def recorded_action(action: AnyAction) -> RecordedAction:
+    """What the journal keeps of an action."""
+    if isinstance(action, Fit):
+        return FitAsked(action.number, action.method, len(action.series), action.bins, action.levels)
+    return action
+
+
+def recorded_event(event: AnyEvent) -> RecordedEvent:
+    """What the journal keeps of an event."""
+    if not isinstance(event, Fitted):
+        return event
+    known = [forecast for forecast in event.forecasts if forecast is not None]
+    return Forecasted(
+        event.number,
+        known[0].start if known else 0,
+        known[0].bin if known else 0,
+        tuple(() if forecast is None else tuple(forecast.point.tolist()) for forecast in event.forecasts),
+        tuple(() if forecast is None else tuple(map(tuple, forecast.values.tolist())) for forecast in event.forecasts),
+    )
+
+
+def perform(work: Work) -> Done:
+    """Do the work; the answer depends on nothing but the request."""
+    match work:
+        case Fit():
+            return Fitted(work.number, tuple(_forecast(work, series) for series in work.series))
+        case Solve():
+            try:
+                return Solved(work.number, solve(work.problem))
+            except PlanError as error:
+                return Solved(work.number, None, str(error))
+        case _:
+            assert_never(work)
+
+
+def _forecast(work: Fit, series: Series) -> QuantileForecast | None:
+    if len(series) == 0:
+        return None
+    return forecaster(work.method).fit(series).predict(work.bins, work.levels)
