@@ -99,7 +99,7 @@ def test_mistakes_are_named(table: Path, tmp_path: Path) -> None:
     assert "is not known" in mistake(table, "--count", "words").message
     assert "there are: chat" in mistake(table, "--only", "nothing").hint
     uneven, words = tmp_path / "uneven.csv", tmp_path / "words.csv"
-    uneven.write_text("t_s,a\n0,1\n60,1\n90,1\n100,2\n")
+    uneven.write_text("minute,a\n0,1\n1,1\n2.3,1\n4,2\n")
     words.write_text("hour,a\n0,1\n1,many\n")
     assert isinstance(mistake(uneven), TraceError)
     assert "no number" in mistake(words).message

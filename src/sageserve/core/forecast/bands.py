@@ -47,6 +47,14 @@ class Grid:
         """Mean of the observed bins."""
         return float(np.nanmean(self.series.values))
 
+    def newest(self, bins: int) -> "Grid":
+        """Its last `bins` bins, or all when there are fewer; all when nothing was observed in the last ones."""
+        older = max(0, len(self.series) - bins)
+        if not np.isfinite(self.series.values[older:]).any():
+            return self
+        start = self.series.start + older * self.series.bin
+        return Grid(Series(self.series.values[older:], self.series.bin, start), self.native[older:])
+
 
 def grid_of(history: Series, resolution: int) -> Grid:
     """The history in bins of at least `resolution` microseconds (its own bins when they are no finer)."""

@@ -17,7 +17,7 @@ from sageserve.base.records import Floats, Ints
 from sageserve.base.units import DAY, HOUR, MINUTE, WEEK, Micros
 from sageserve.core.forecast.bands import Grid, by_target, grid_of, leads_for, same_time, targets
 from sageserve.core.forecast.naive import finish, last_value, or_else, seasonal
-from sageserve.core.forecast.profile import Past, Shape, profile
+from sageserve.core.forecast.profile import ROWS_DAYS, Past, Shape, profile
 from sageserve.core.forecast.rolling import decayed
 from sageserve.core.forecast.series import QuantileForecast, Series, day_bins, levels_checked
 
@@ -48,6 +48,8 @@ def members(grid: Grid, leads: Ints, horizon: int) -> list[Past]:
     """What each member would have forecast; the last value stands in where one has too little history."""
     series = grid.series
     last = last_value(series.values, leads, horizon)
+    if grid.mean == 0.0:  # nothing ever arrived: a level has no logarithm, and every method says zero
+        return [last]
     day = day_bins(series.bin)
     pasts = [last]
     shapes = [shape for shape in SHAPES if day or shape.period_days == 0]
@@ -69,7 +71,7 @@ def weights(grid: Grid, made: Floats, leads: Ints) -> Floats:
     """
     bin_us: Micros = grid.series.bin
     # Relative, or the large errors of a busy Friday would decide throughout a quiet Saturday.
-    level = np.median(made, axis=0) + LEVEL_FLOOR * grid.mean
+    level = np.maximum(np.median(made, axis=0) + LEVEL_FLOOR * grid.mean, np.finfo(np.float64).tiny)
     known = by_target(np.abs(made - targets(grid.series.values, leads)) / level, leads)
     clean = np.where(np.isfinite(known), known, 0.0)
     score = np.full(made.shape, ERROR_FLOOR)
@@ -94,21 +96,22 @@ class _FittedBlend:
         grid = self.grid
         horizon = -(-bins // grid.factor)
         leads = leads_for(leads_most(grid, horizon))
-        # Where nothing ever arrived a level has no logarithm, and every method says zero.
-        nothing = grid.mean == 0.0
-        past = last_value(grid.series.values, leads, horizon) if nothing else self._blended(leads, horizon)
-        n, day = len(grid.series), day_bins(grid.series.bin)
+        pasts = members(grid, leads, horizon)
+        judged = grid.newest(ROWS_DAYS * DAY // grid.series.bin)  # members made no forecasts before
+        n, day = len(judged.series), day_bins(grid.series.bin)
+        past = _blended(judged, [Past(each.made[:, -n:], each.coming) for each in pasts], leads)
         first = day + day // 4 if n > 2 * day else n // 4
-        return finish(grid, past, bins, leads=leads, levels=levels, first=first)
+        return finish(judged, past, bins, leads=leads, levels=levels, first=first)
 
-    def _blended(self, leads: Ints, horizon: int) -> Past:
-        pasts = members(self.grid, leads, horizon)
-        made = np.stack([past.made for past in pasts])
-        share = weights(self.grid, made, leads)
-        ahead = np.arange(1, horizon + 1)
-        now = np.stack([[np.interp(ahead, leads, row) for row in share[:, :, -1]]])[0]
-        coming = (now * np.stack([past.coming for past in pasts])).sum(axis=0) / now.sum(axis=0)
-        return Past((share * made).sum(axis=0), coming)
+
+def _blended(grid: Grid, pasts: Sequence[Past], leads: Ints) -> Past:
+    """The members' forecasts, past and coming, as one; between two leads their weights are interpolated."""
+    made = np.stack([past.made for past in pasts])
+    share = weights(grid, made, leads)
+    ahead = np.arange(1, len(pasts[0].coming) + 1)
+    now = np.stack([np.interp(ahead, leads, row) for row in share[:, :, -1]])
+    coming = (now * np.stack([past.coming for past in pasts])).sum(axis=0) / now.sum(axis=0)
+    return Past((share * made).sum(axis=0), coming)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from sageserve.base.records import Bools, Floats, Ints
-from sageserve.base.units import HOUR
+from sageserve.base.units import DAY, HOUR
 from sageserve.core.forecast.rolling import centred, cycle_mean, decayed, decayed_mean, take
 from sageserve.core.forecast.series import Series
 
@@ -186,7 +186,7 @@ def profile(grid: Series, shape: Shape, leads: Ints, horizon: int) -> Past:
     mean = float(np.nanmean(grid.values))
     floor = shape.floor * mean
     levels = _levels(grid, shape, floor)
-    rows = np.arange(max(0, n - round(ROWS_DAYS * 24 * per_hour)), n)
+    rows = np.arange(max(0, n - ROWS_DAYS * DAY // grid.bin), n)
     made_log, now = _regress(levels, rows, leads, per_hour=per_hour, base=float(np.log(mean)))
     made = np.full((len(leads), n), np.nan)
     made[:, rows] = np.exp(made_log) - floor

@@ -13,8 +13,8 @@ def decayed(x: Floats, half_life: float, *, axis: int = -1) -> Floats:
     """Sum of a^j · x[t − j] over j ≥ 0 with a = ½^(1/half_life), by doubling the span log2(n) times."""
     out = np.moveaxis(x.astype(np.float64), axis, -1).copy()
     keep, span, n = 0.5 ** (1.0 / half_life), 1, out.shape[-1]
-    while span < n and keep**span > 1e-12:  # what is left of older values is below the resolution of the sum
-        out[..., span:] = out[..., span:] + keep**span * out[..., :-span]
+    while span < n and keep**span > 1e-9:  # what is left of older values would not be seen
+        out[..., span:] += keep**span * out[..., :-span]
         span *= 2
     return np.moveaxis(out, -1, axis)
 
