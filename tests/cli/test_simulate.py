@@ -1,0 +1,253 @@
+"""`sageserve simulate`: the same bytes for the same seed, a table that fits, files that are whole, errors on one screen.
+
+Read next: `tests/sim/test_summary.py` for the numbers themselves.
+"""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from sageserve.base.errors import LawBroken
+from sageserve.cli.main import app, main, show_error
+from sageserve.cli.render import WIDTH, seconds, share
+from sageserve.data.results import JOURNAL, PARTIAL, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
+
+SMALL = ("simulate", "quickstart", "--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
+TIMINGS = {"cpu_s", "requests_per_cpu_s"}
+KEYS = [
+    *("requests.arrived", "requests.finished", "requests.unfinished", "tiers.iw-f.requests", "tiers.iw-f.finished"),
+    *("tiers.iw-f.attainment", "tiers.niw.ttft_s.p50", "tiers.niw.ttft_s.p95", "tiers.niw.ttft_s.p99"),
+    *("tiers.iw-n.e2e_s.p50", "tiers.iw-n.e2e_s.p95", "tiers.iw-n.e2e_s.p99", "gpu_hours.total", "gpu_hours.serving"),
+    *("gpu_hours.starting", "gpu_hours.draining", "gpu_hours.spot", "gpu_hours.waste", "cost_usd.total", "starts"),
+    *("preemptions", "cpu_s", "requests_per_cpu_s", "seed", "version"),
+]
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def untimed(text: str) -> dict[str, object]:
+    return {key: value for key, value in json.loads(text).items() if key not in TIMINGS}
+
+
+def test_two_runs_with_one_seed_give_identical_files(tmp_path: Path) -> None:
+    chance = ("--set", "faults={start_failure: 0.2, start_spread: 0.3, rtt_spread: 0.4}", "--seed", "7")
+    for name in ("a", "b"):
+        printed(*SMALL, *chance, "--out", str(tmp_path / name))
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == sorted((SUMMARY, REQUESTS, TIMELINE, SCENARIO, JOURNAL))
+    for name in names:
+        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("a", "b"))
+        if name == SUMMARY:
+            assert untimed(first.decode()) == untimed(second.decode())
+        else:
+            assert first == second, name
+    other = json.loads(printed(*SMALL, "--seed", "8", "--json"))
+    assert other["seed"] == 8
+    assert other["tiers"] != json.loads((tmp_path / "a" / SUMMARY).read_text())["tiers"]
+
+
+def test_json_is_the_file_and_has_every_promised_key(tmp_path: Path) -> None:
+    text = printed(*SMALL, "--json", "--out", str(tmp_path / "run"))
+    assert text == (tmp_path / "run" / SUMMARY).read_text()
+    for key in KEYS:
+        value = json.loads(text)
+        for part in key.split("."):
+            value = value[part]
+        assert value is not None, key
+
+
+def test_what_was_written_is_what_was_played(tmp_path: Path) -> None:
+    printed(*SMALL, "--strategy", "siloed", "--order", "edf", "--set", "fleet.start=6", "--out", str(tmp_path / "run"))
+    found = read_run(tmp_path / "run")
+    assert (found.summary.strategy, found.summary.order) == ("siloed", "edf")
+    assert (found.scenario.strategy.name, found.scenario.order.kind) == ("siloed", "edf")
+    requests = found.requests()
+    assert requests.num_rows == found.summary.requests.arrived == 4000
+    for name, tier in found.summary.tiers.items():
+        rows = [row for row in requests.to_pylist() if row["tier"] == name]
+        assert len(rows) == tier.requests
+        assert sum(row["met"] for row in rows) / len(rows) == pytest.approx(tier.attainment, abs=2e-6)
+        assert sorted(row["e2e_us"] for row in rows)[len(rows) // 2] / 1e6 == pytest.approx(tier.e2e_s.p50, rel=0.05)
+    timeline = found.timeline()
+    assert timeline.num_rows == 46 * 2 * 2 * 2  # minutes 0 to 45, two regions, two models, two roles
+    assert set(timeline["role"].to_pylist()) == {"interactive", "batch"}
+    made = [line for line in found.journal() if line.decisions]
+    assert made
+    assert {decided.pool for line in made for decided in line.decisions} <= set(requests["pool"].to_pylist())
+    again = printed("simulate", str(tmp_path / "run" / SCENARIO), "--json")
+    assert untimed(again) == untimed((tmp_path / "run" / SUMMARY).read_text())
+
+
+def test_the_table_fits_and_says_what_to_try(tmp_path: Path) -> None:
+    text = printed(*SMALL, "--set", "fleet.start=2", "--load", "4")
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    for word in ("16,000 requests", "iw-f", "llama-2-70b", "all models", "cost", "waste", "utilisation", "next: "):
+        assert word in text
+    rows = [line.split() for line in text.splitlines()]
+    assert any(row[:2] == ["iw-f", "95%"] and ("✓" in row or "✗" in row) for row in rows)
+
+
+def test_seconds_and_shares_keep_three_digits() -> None:
+    shown = [seconds(value) for value in (None, 0.0004, 0.0851, 0.9996, 2.492, 31.04, 90.0, 5400.0, 86_400.0, 200_000.0)]
+    assert shown == ["–", "0ms", "85ms", "1.00s", "2.49s", "31.0s", "1.50m", "1.50h", "24.0h", "2.31d"]
+    assert [share(value) for value in (None, 1.0, 0.999999, 0.5)] == ["–", "100.00%", "99.99%", "50.00%"]
+
+
+def test_a_trace_is_played_with_its_names_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    rows = [f"{second},{100 + second},{10 + second % 7}" for second in range(300)]
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, "x,1,1"]) + "\n")
+    result = CliRunner().invoke(
+        app, ["simulate", "quickstart", "--trace", str(path), "--trace", str(path), "--json"], catch_exceptions=False
+    )
+    assert json.loads(result.stdout)["requests"]["arrived"] == 600
+    assert "1 row" in result.stderr
+    assert any("one after the other" in note for note in json.loads(result.stdout)["notes"])
+
+
+def test_an_old_result_is_replaced_and_other_folders_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    printed(*SMALL, "--out", str(folder))
+    printed(*SMALL, "--seed", "3", "--out", str(folder))
+    assert read_run(folder).summary.seed == 3
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """What `sageserve` says on stderr when it exits with 2."""
+    monkeypatch.setattr(sys, "argv", ["sageserve", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 24
+    return err
+
+
+def test_mistakes_give_one_screen_with_a_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+    (tmp_path / "names.csv").write_text("arrival_us,model,prompt_tokens,output_tokens\n1,gpt-9,10,10\n")
+    (tmp_path / "cut.csv.gz").write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00")
+    (tmp_path / "typo.yaml").write_text("extends: quickstart\nfleet:\n  strat: 4\n")
+    for arguments, words in (
+        (("quickstrat",), ("quickstart",)),
+        ((str(tmp_path / "typo.yaml"),), ("typo.yaml:3", "did you mean 'start'")),
+        (("quickstart", "--strategy", "reactiv"), ("reactiv", "siloed")),
+        (("quickstart", "--order", "lifo"), ("lifo", "fcfs")),
+        (("quickstart", "--set", "fleet.start=ten"), ("--set fleet.start=ten",)),
+        (("quickstart", "--set", "fleet={start: 400, maximum: 400}"), ("stock",)),
+        (("quickstart", "--load", "0"), ("--load",)),
+        (("quickstart", "--map", "a=b"), ("--trace",)),
+        (("quickstart", "--trace", str(tmp_path / "none.csv")), ("none.csv",)),
+        (("quickstart", "--trace", str(tmp_path / "empty.csv")), ("empty.csv",)),
+        (("quickstart", "--trace", str(tmp_path / "header.csv")), ("no requests",)),
+        (("quickstart", "--trace", str(tmp_path / "cut.csv.gz")), ("cut.csv.gz",)),
+        (("quickstart", "--trace", str(tmp_path / "names.csv")), ("gpt-9", "--map")),
+        (("quickstart", "--out", str(tmp_path)), ("--force",)),
+        (("quickstart", "--out", str(tmp_path / "empty.csv")), ("is a file",)),
+    ):
+        said = failed(capsys, monkeypatch, "simulate", *arguments)
+        assert all(word in said for word in words), said
+
+
+def test_a_fault_of_ours_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert show_error(LawBroken("instance 3 holds what instance 4 holds"), debug=False) == 1
+    said = capsys.readouterr().err
+    assert "not yours" in said
+    assert "instance 3" in said
+    assert "Traceback" not in said
+    with pytest.raises(ValueError, match="inside") as raised:
+        int("[bold]inside")
+    assert show_error(raised.value, debug=True) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "[bold]inside" in said
+
+
+# ------------------------------------------------------------------------------------------------ Ctrl-C
+
+
+def run_in_terminal(*arguments: str) -> tuple[subprocess.Popen[str], int]:
+    """A `sageserve` whose stderr is a terminal, so that it shows its progress."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "sageserve.cli.main", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    return process, ours
+
+
+def shown_until(terminal: int, text: str) -> str:
+    seen = ""
+    while text not in seen:
+        seen += os.read(terminal, 4096).decode(errors="replace")
+    return seen
+
+
+@pytest.mark.slow
+def test_an_interruption_leaves_a_marked_partial_result(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process, terminal = run_in_terminal(
+        *("simulate", "quickstart", "--set", "workload.generate.requests=3e6", "--set", "workload.generate.length=20d"),
+        *("--out", str(folder)),
+    )
+    shown_until(terminal, "simulate quickstart")
+    process.send_signal(signal.SIGINT)
+    assert "partial result" in shown_until(terminal, "partial result")
+    assert process.stdout is not None
+    out = process.stdout.read()
+    assert process.wait() == 130
+    os.close(terminal)
+    assert "PARTIAL" in out
+    assert (folder / PARTIAL).exists()
+    found = read_run(folder).summary
+    assert found.partial
+    assert 0 <= found.played_s < found.window_s
+    counts = found.requests
+    assert counts.arrived == counts.finished + counts.unfinished + counts.refused
+    assert pq.ParquetFile(folder / REQUESTS).metadata.num_rows == counts.arrived
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+# ------------------------------------------------------------------------------------------------ real traces
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("azure2023/AzureLLMInferenceTrace_conv.csv.gz", ("--map", "*=llama-2-70b")),
+        ("azure2023/AzureLLMInferenceTrace_code.csv.gz", ("--map", "*=llama-2-70b")),
+        # every twentieth of its 3.6 million requests: enough to meet all seven days and every model
+        (
+            "servegen_week/tiered_7d.parquet",
+            ("--map", "model:*=llama-3.1-8b", "--map", "IW=iw-f", "--map", "NIW=niw", "--load", "0.05"),
+        ),
+    ],
+)
+def test_real_traces_run_and_lose_nothing(shared_data: Path, name: str, options: tuple[str, ...]) -> None:
+    path = shared_data / name
+    if not path.exists():
+        pytest.skip(f"{name} is not among the real traces on this machine")
+    found = json.loads(printed("simulate", "quickstart", "--trace", str(path), *options, "--json"))
+    counts = found["requests"]
+    assert counts["arrived"] == counts["finished"] + counts["unfinished"] + counts["refused"] > 1000
+    assert counts["unfinished"] == 0
