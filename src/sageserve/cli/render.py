@@ -15,6 +15,7 @@ from sageserve.data.summary import Hours, Quantiles, Summary, TierSummary
 
 WIDTH = 100
 NONE = "–"
+_RIVALS = {"siloed": "reactive", "reactive": "lt-ua"}  # what a strategy is best compared with; the others with reactive
 
 
 def draw(summary: Summary, scenario: str, out: Path | None) -> None:
@@ -168,7 +169,7 @@ def _totals(summary: Summary) -> str:
 
 def _next_steps(summary: Summary, scenario: str, out: Path | None) -> list[str]:
     command = f"sageserve simulate {escape(scenario)}"
-    other = "siloed" if summary.strategy != "siloed" else "reactive"
+    other = _RIVALS.get(summary.strategy, "reactive")
     missed = [tier for tier in summary.tiers.values() if tier.kept is False]
     lines = [f"next: {command} --strategy {other}"]
     if missed and summary.order != "dpa":

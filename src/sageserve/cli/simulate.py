@@ -92,6 +92,8 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
     from sageserve.cli.render import draw
+    from sageserve.data.generate import history
+    from sageserve.data.reshape import load_earlier
     from sageserve.data.results import check_folder, write_run
     from sageserve.data.scenario import load_scenario
     from sageserve.data.summary import summary_json
@@ -105,8 +107,9 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     if out is not None:
         check_folder(out, force=force)
     requests = _requests(settings, trace or (), tuple(maps or ()), load)
+    earlier = None if trace else load_earlier(history(settings), load)
     _compile()
-    simulation = Simulation(settings, requests, debug=debug_laws)
+    simulation = Simulation(settings, requests, earlier=earlier, debug=debug_laws)
     del requests  # a fifth of the memory of a long run, which has its own rows now
     run, cpu_s = _play(simulation)
     summary = summarise(run, cpu_s)

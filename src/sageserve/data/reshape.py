@@ -80,6 +80,13 @@ def load(trace: Trace, factor: float, seed: int) -> Trace:
     return replace(copied, arrival=arrival, deadline=_moved(copied, arrival - copied.arrival), notes=(*trace.notes, note))
 
 
+def load_earlier(demand: Demand, factor: float) -> Demand:
+    """The demand before a trace whose `load` was changed by the same factor: every rate times it."""
+    return Demand(
+        demand.start, demand.bin, demand.prompt_tokens * factor, demand.output_tokens * factor, demand.requests * factor
+    )
+
+
 def splice(traces: Sequence[Trace]) -> Trace:
     """One trace after the other, each beginning where the window of the one before ends; names are joined.
 
