@@ -85,9 +85,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """GPUs of one type in one region."""
+    """GPUs of one type in one region, in VMs of `per_vm`; what is left over is a smaller VM."""
 
     name: str
+    gpu: str  # the type
     gpus: int
     per_vm: int
     purchase: Purchase
@@ -116,7 +117,8 @@ class Fleet:
         self.counts = [[0] * len(State) for _ in pools]
         for pool in pools:
             self.counts[pool.number][State.OFF] = pool.end - pool.begin
-        self._free = [[(1 << stock.per_vm) - 1] * (stock.gpus // stock.per_vm) for stock in stocks]
+        self.now: Micros = 0  # the instant of the latest verb
+        self._free = [_free_gpus(stock) for stock in stocks]
         self.ledger = Ledger(len(pools), len(State), [stock.purchase for stock in stocks])
 
     # --- looking ---
@@ -163,9 +165,12 @@ class Fleet:
     def start(self, i: int, now: Micros, gpus: tuple[int, ...]) -> None:
         """Instance `i` begins to start on these GPUs, which must be free."""
         pool = self.pools[self.pool_of[i]]
-        if len(gpus) != pool.gpus:
-            raise LawBroken(f"instance {i} of {pool.name} needs {pool.gpus} GPUs and was given {len(gpus)}")
-        per_vm = self.stocks[pool.stock].per_vm
+        stock = self.stocks[pool.stock]
+        per_vm = stock.per_vm
+        if len(set(gpus)) != pool.gpus or len(gpus) != pool.gpus:
+            raise LawBroken(f"instance {i} of {pool.name} needs {pool.gpus} GPUs and was given {gpus}")
+        if not all(0 <= n < stock.gpus and n // per_vm == gpus[0] // per_vm for n in gpus):
+            raise LawBroken(f"instance {i} of {pool.name} needs GPUs of one VM of {stock.name}, not {gpus}")
         free = self._free[pool.stock]
         if not all(free[n // per_vm] >> (n % per_vm) & 1 for n in gpus):
             raise LawBroken(f"instance {i} of {pool.name} would share GPUs {gpus} with another instance")
@@ -217,6 +222,7 @@ class Fleet:
 
     def settle(self, now: Micros) -> None:
         """Count the time of every instance up to `now` and close the ledger."""
+        self._go_on(now)
         for i, state in enumerate(self.state):
             self._count_time(i, state, now)
         self.ledger.close(now)
@@ -226,15 +232,19 @@ class Fleet:
         new = MOVES.get((old, signal))
         if new is None:
             raise LawBroken(f"instance {i} is {old.name} at {now} us and cannot {signal.name}")
+        self._go_on(now)
         self._count_time(i, old, now)
         pool = self.pool_of[i]
         self.counts[pool][old] -= 1
         self.counts[pool][new] += 1
         self.state[i] = new
 
+    def _go_on(self, now: Micros) -> None:
+        if now < self.now:
+            raise LawBroken(f"time goes back: from {self.now} to {now} us")
+        self.now = now
+
     def _count_time(self, i: int, state: State, now: Micros) -> None:
-        if now < self.since[i]:
-            raise LawBroken(f"time goes back at instance {i}: from {self.since[i]} to {now} us")
         if state is not State.OFF:
             pool = self.pools[self.pool_of[i]]
             self.ledger.spent(pool.number, state, (now - self.since[i]) * pool.gpus)
@@ -247,3 +257,9 @@ class Fleet:
             self._free[pool.stock][n // per_vm] |= 1 << n % per_vm
         self.gpus[i] = ()
         self.ledger.hold(pool.stock, now, held=0 if donated else -pool.gpus, donated=-pool.gpus if donated else 0)
+
+
+def _free_gpus(stock: Stock) -> list[int]:
+    """One number per VM; bit n says that its n-th GPU is free."""
+    whole, rest = divmod(stock.gpus, stock.per_vm)
+    return [(1 << stock.per_vm) - 1] * whole + ([(1 << rest) - 1] if rest else [])

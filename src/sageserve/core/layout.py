@@ -128,7 +128,7 @@ def _stocks(scenario: Scenario) -> tuple[Stock, ...]:
             per_vm, price = scenario.gpus[gpu].per_vm, stock.price
             reserved = price.on_demand if price.reserved is None else price.reserved
             purchase = Purchase(stock.reserved, reserved / per_vm, price.on_demand / per_vm, price.spot / per_vm)
-            stocks.append(Stock(f"{region}/{gpu}", stock.gpus, per_vm, purchase))
+            stocks.append(Stock(f"{region}/{gpu}", gpu, stock.gpus, per_vm, purchase))
     return tuple(stocks)
 
 
@@ -136,7 +136,7 @@ def _pools(
     scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...], slots: int, engines: list[tuple[str, str]]
 ) -> tuple[Pool, ...]:
     pools: list[Pool] = []
-    stock_names = [stock.name for stock in _stocks(scenario)]
+    stocks = [(region, gpu) for region, settings in scenario.regions.items() for gpu in settings.gpus]
     for g, region in enumerate(scenario.regions):
         for m, model in enumerate(scenario.models):
             for o, role in enumerate(roles):
@@ -153,7 +153,7 @@ def _pools(
                             role=o,
                             endpoint=endpoint,
                             profile=engines.index((model, gpu)),
-                            stock=stock_names.index(f"{region}/{gpu}"),
+                            stock=stocks.index((region, gpu)),
                             gpus=scenario.models[model].engines[gpu].gpus,
                             begin=begin,
                             end=begin + scenario.fleet.maximum,

@@ -35,7 +35,7 @@ def record_of(run: Run, summary: Summary) -> Record:
     names = RequestNames(
         names=layout.names,
         pools=tuple(pool.name for pool in layout.pools),
-        gpus=tuple(layout.stocks[pool.stock].name.split("/", 1)[1] for pool in layout.pools),
+        gpus=tuple(layout.stocks[pool.stock].gpu for pool in layout.pools),
         states=tuple(STATES[code] for code in range(len(STATES))),
     )
     return Record(summary, run.scenario, names, _requests(run), _timeline(run), _journal(run))

@@ -37,7 +37,7 @@ class SimulatedWorld:
         self._kernel = kernel
         self._faults = Faults(scenario)
         self._load = [scenario.models[layout.names.models[pool.model]].load for pool in layout.pools]
-        self._vm_start = [scenario.gpus[layout.stocks[pool.stock].name.split("/", 1)[1]].start for pool in layout.pools]
+        self._vm_start = [scenario.gpus[layout.stocks[pool.stock].gpu].start for pool in layout.pools]
         self._pending: list[tuple[Micros, int, int, _Life | Done]] = []
         self._made = 0
         self._latency = scenario.strategy.planned.latency // 2  # of each of the two steps to a plan
