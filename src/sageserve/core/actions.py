@@ -39,7 +39,7 @@ class Source(StrEnum):
     INITIAL = "initial"  # serves from the first instant
     VM = "vm"  # a fresh VM, then weights
     GPUS = "gpus"  # GPUs that served another model from the spot market: weights only
-    SPOT = "spot"  # own model, still loaded
+    SPOT = "spot"  # a donated instance of the same model, still loaded there
 
 
 class Start(Struct, frozen=True, tag="start"):

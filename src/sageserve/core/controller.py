@@ -48,7 +48,7 @@ class Controller:
         return tuple(actions)
 
     def begin(self, now: Micros, pool: int, count: int) -> tuple[Action, ...]:
-        """Put the first `count` instances of a pool into service: the state every strategy starts from."""
+        """Put the first `count` instances of a pool into service, as many as fit: the state every strategy starts from."""
         actions = []
         for i in list(self.fleet.rows(pool, State.OFF))[:count]:
             gpus = self.fleet.room(pool)
@@ -98,7 +98,7 @@ class Controller:
         offer = find_capacity(self.fleet, pool)
         if isinstance(offer, Blocked):
             return offer
-        if offer.source is Source.SPOT:
+        if offer.source is Source.SPOT and offer.victim < 0:
             self.fleet.reclaim(offer.instance, now)
             return [Reclaim(offer.instance)]
         actions: list[Action] = []

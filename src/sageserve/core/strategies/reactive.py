@@ -38,8 +38,8 @@ class Reactive:
 
     @staticmethod
     def minimum(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's minimum."""
-        return (scenario.fleet.minimum,)
+        """The fleet's minimum, and at least one: without an instance there is no utilisation that could ask for one."""
+        return (max(scenario.fleet.minimum, 1),)
 
     @staticmethod
     def initial(scenario: Scenario) -> tuple[int, ...]:

@@ -22,10 +22,9 @@ class Siloed(Reactive):
 
     @staticmethod
     def minimum(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's minimum for interactive work, `siloed.batch_minimum` for batch."""
-        if len(Siloed.roles(scenario)) == 1:
-            return (scenario.fleet.minimum,)
-        return (scenario.fleet.minimum, scenario.strategy.siloed.batch_minimum)
+        """The fleet's minimum for interactive work, `siloed.batch_minimum` for batch; at least one each, as in `Reactive`."""
+        floors = (scenario.fleet.minimum, scenario.strategy.siloed.batch_minimum)
+        return tuple(max(floor, 1) for floor in floors[: len(Siloed.roles(scenario))])
 
     @staticmethod
     def initial(scenario: Scenario) -> tuple[int, ...]:
@@ -33,7 +32,7 @@ class Siloed(Reactive):
         start = scenario.fleet.start
         if len(Siloed.roles(scenario)) == 1:
             return (start,)
-        batch = max(scenario.strategy.siloed.batch_minimum, round(start * scenario.strategy.siloed.batch_share))
+        batch = max(Siloed.minimum(scenario)[1], round(start * scenario.strategy.siloed.batch_share))
         return (max(start - batch, 0), batch)
 
     @staticmethod

@@ -1,14 +1,16 @@
 """The steps a threshold rule takes at an endpoint, shared by every strategy that corrects a plan by what is seen.
 
-Instances that are coming count as capacity. Scale-out uses the first pool of the endpoint, scale-in the last that serves.
+Instances that are coming count as capacity. Scale-out uses the first pool of the endpoint that can grow, scale-in the last
+that serves.
 """
 
 from dataclasses import dataclass
 
 from sageserve.base.units import Micros
-from sageserve.core.actions import Decision, Reason
+from sageserve.core.actions import Blocked, Decision, Reason
 from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet, Pool
+from sageserve.core.spot import find_capacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class Look:
 
     Args:
         pools: of the endpoint, in order of preference.
+        grows: the first of them that can grow, the first of all when none can.
         seen: utilisation by the scenario's signal.
         age: microseconds since it was scraped.
         serving: instances that serve.
@@ -24,6 +27,7 @@ class Look:
     """
 
     pools: list[Pool]
+    grows: Pool
     seen: float
     age: Micros
     serving: int
@@ -47,7 +51,7 @@ class Look:
     def more(self, count: int, reason: Reason, *, target: int = -1) -> Decision:
         """Start `count` instances."""
         return Decision(
-            self.pools[0].number, count, reason, self.seen, self.age, serving=self.serving, coming=self.coming, target=target
+            self.grows.number, count, reason, self.seen, self.age, serving=self.serving, coming=self.coming, target=target
         )
 
     def fewer(self, count: int, reason: Reason, fleet: Fleet, *, target: int = -1) -> Decision:
@@ -60,4 +64,10 @@ def look(now: Micros, event: Observed, pools: list[Pool], fleet: Fleet) -> Look:
     """What is seen of the endpoint of these pools."""
     serving = sum(fleet.serving(pool.number) for pool in pools)
     coming = sum(fleet.coming(pool.number) for pool in pools)
-    return Look(pools, event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming)
+    return Look(pools, _growing(pools, fleet), event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming)
+
+
+def _growing(pools: list[Pool], fleet: Fleet) -> Pool:
+    if len(pools) == 1:
+        return pools[0]
+    return next((pool for pool in pools if not isinstance(find_capacity(fleet, pool.number), Blocked)), pools[0])
