@@ -47,10 +47,12 @@ def waits_longer(servers: int, load: float, wait_us: float, *, service_us: float
     Args:
         servers: instances that share the queue.
         load: share of their time they are busy, below 1.
-        wait_us: the wait in question, microseconds.
+        wait_us: the wait in question, microseconds; every wait is longer than a negative one.
         service_us: mean engine time of a request, microseconds.
         variation: squared coefficient of variation of the engine time.
     """
+    if wait_us < 0:
+        return 1.0
     pace = 2 * servers * (1 - load) / ((1 + variation) * service_us)
     return erlang_c(servers, load) * exp(-pace * wait_us)
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError
+from sageserve.base.errors import ConfigError, Infeasible, TraceError
 from sageserve.base.records import Demand, Trace
 from sageserve.base.units import DAY, Micros
 from sageserve.core.actions import Decision
@@ -119,6 +119,8 @@ class Simulation:
 
     Raises:
         ConfigError: no strategy of that name.
+        Infeasible: the first instances do not fit into the VMs of a region.
+        TraceError: the trace was coded for other names than the scenario's.
     """
 
     def __init__(self, scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> None:
@@ -128,6 +130,8 @@ class Simulation:
                 f"strategy.name: there is no strategy {scenario.strategy.name!r}", hint=f"choose one of {', '.join(STRATEGIES)}"
             )
         layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+        if trace.names != layout.names:
+            raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
         setup = kernel_setup(scenario, layout)
         kernel = Kernel(setup, request_rows(trace, setup))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["inside"])
@@ -147,7 +151,8 @@ class Simulation:
         self._next_look: Micros = 0
         self._next_sample: Micros = 0
         self._counted = [np.zeros_like(counter) for counter in self._counters()]
-        self._last = trace.window + max(tier.patience for tier in scenario.tiers.values()) + _PATIENCE
+        patience = max(tier.patience for tier in scenario.tiers.values())
+        self._last = max(trace.window + patience, int(kernel.requests["deadline"].max(initial=0))) + _PATIENCE
         self._begin(kind.initial(scenario))
 
     def play(self, progress: Callable[[Micros], None] | None = None, interrupted: Callable[[], bool] | None = None) -> Run:
@@ -187,7 +192,13 @@ class Simulation:
         for pool in self.run.layout.pools:
             if pool.endpoint not in started:
                 started.add(pool.endpoint)
-                for action in self._controller.begin(0, pool.number, initial[pool.role]):
+                actions = self._controller.begin(0, pool.number, initial[pool.role])
+                if len(actions) < initial[pool.role]:
+                    raise Infeasible(
+                        f"only {len(actions)} of the first {initial[pool.role]} instances of {pool.name} fit into the stock",
+                        hint="an instance holds GPUs of one VM: lower fleet.start, or raise the stock of the region",
+                    )
+                for action in actions:
                     self._world.perform(0, action)
         for event in self._world.due(0):
             self._tell(0, event)

@@ -56,8 +56,8 @@ class SignalSettings(Settings):
     kind: Literal["load", "kv", "busy"] = Field(
         default="load", description="load = max(kv, busy): KV use alone is blind to prefill-heavy traffic"
     )
-    scrape: Duration = Field(default=5 * SECOND, description="a common scrape period of engine metrics")
-    half_life: Duration = Field(default=30 * SECOND, description="of the token rates in busy: two cooldowns of 15 s")
+    scrape: Duration = Field(default=5 * SECOND, gt=0, description="a common scrape period of engine metrics")
+    half_life: Duration = Field(default=30 * SECOND, gt=0, description="of the token rates in busy: two cooldowns of 15 s")
 
 
 class RoutingSettings(Settings):
@@ -124,7 +124,7 @@ class SiloedSettings(ReactiveSettings):
 class PlannedSettings(ReactiveSettings):
     """Forecast and integer program every hour (lt-i, lt-u, lt-ua)."""
 
-    every: Duration = Field(default=HOUR, description="a plan an hour (paper)")
+    every: Duration = Field(default=HOUR, gt=0, description="a plan an hour (paper)")
     ahead: Duration = Field(default=20 * MINUTE, description="the plan reads the peak from here to the next plan (paper)")
     forecaster: Name = Field(default="blend", description="the best of those measured; arima is the paper's")
     quantile: Share = Field(default=0.5, description="of the forecast: the middle, as a point forecast is (paper)")
@@ -142,7 +142,7 @@ class StrategySettings(Settings):
     """The rule that decides how many instances each pool has."""
 
     name: Name = Field(default="reactive", description="the paper's baseline")
-    check: Duration = Field(default=15 * SECOND, description="how often the rule looks: once per cooldown")
+    check: Duration = Field(default=15 * SECOND, gt=0, description="how often the rule looks: once per cooldown")
     reactive: ReactiveSettings = Field(default=ReactiveSettings(), description="threshold scaling")
     planned: PlannedSettings = Field(default=PlannedSettings(), description="hourly plans, corrected by thresholds")
     siloed: SiloedSettings = Field(default=SiloedSettings(), description="separate interactive and batch pools")
