@@ -6,7 +6,7 @@ Reads prompt tokens per hour and minute and length quantiles from `$SAGESERVE_DA
 * hours × days: the rank-one fit (leading singular vectors) of each series' 7 × 24 table of hours. The series sum
   three regions whose clocks differ, so the hours are moved back by the mean lag of the regions.
 * share: tokens of the week over the mean prompt.
-* noise: the spread of the minutes around the hour they are in, without the part that single requests make, and
+* noise: the spread of the minutes around the quarter of an hour they are in, without the part that single requests make, and
   widened because regions draw their noise independently.
 
     python bench/calibrate_traffic.py [--data FOLDER] > src/sageserve/data/builtin/traffic-o365.yaml
@@ -30,6 +30,10 @@ from numpy.typing import NDArray
 from sageserve.data.rates import length_table
 
 Floats = NDArray[np.float64]
+
+SMOOTH = 15  # minutes: longer than a burst of requests, shorter than the plateaus between switches
+SWITCH = 4.0  # a minute this many times above or below its neighbours is another level, not noise
+BRIDGE = 1e-3  # a minute within this share of the straight line between its neighbours was filled in
 
 SERIES = {
     "llama-2-70b": "Llama-2-70B(A)",
@@ -115,12 +119,17 @@ def back_by_mean_lag(hours: Floats) -> Floats:
 def minute_noise(minutes: Floats, table: Floats, per_minute: float) -> float:
     """Deviation of the log rate of one region from minute to minute.
 
-    The half-width of the central 68 % of log(minute / moving hour), or the log-normal with the same coefficient of
-    variation where that is less (on-and-off series); less the variance of few requests of unequal length.
+    The half-width of the central 68 % of log(minute / moving median of 15 minutes), or the log-normal with the same
+    coefficient of variation where that is less; less the variance of few requests of unequal length. Left out are
+    minutes bridged by straight lines, and switches between levels (a factor of 4 or more): gaps of the recording, which
+    on bloom-176b prod would otherwise pass for noise.
     """
-    window = np.ones(61)
-    smooth = np.convolve(minutes, window, "same") / np.convolve(np.ones_like(minutes), window, "same")
-    active = (minutes > 0) & (smooth > 0.1 * minutes.mean())
+    padded = np.pad(minutes, SMOOTH // 2, mode="edge")
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, SMOOTH), axis=1)
+    bend = np.abs(np.diff(np.pad(minutes, 1, mode="edge"), 2))
+    bridged = bend < BRIDGE * np.maximum(minutes, 1.0)
+    level = (minutes > smooth / SWITCH) & (minutes < smooth * SWITCH)
+    active = (minutes > 0) & level & ~bridged & (smooth > 0.1 * minutes.mean())
     ratio = minutes[active] / smooth[active]
     log = np.log(ratio)
     robust = (np.percentile(log, 84) - np.percentile(log, 16)) / 2
