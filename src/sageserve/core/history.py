@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from sageserve.base.errors import PlanError
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.events import DemandSeen
@@ -21,7 +22,10 @@ class DemandHistory:
 
     Args:
         shape: numbers of regions, models and tiers.
-        earlier: what arrived before the first instant; its end must be 0. None when nothing is known.
+        earlier: what arrived before the first instant; it ends at 0. None when nothing is known.
+
+    Raises:
+        PlanError: `earlier` is of another shape, does not end at 0, or its bins do not divide BIN.
     """
 
     def __init__(self, shape: tuple[int, int, int], earlier: Demand | None = None) -> None:
@@ -35,8 +39,14 @@ class DemandHistory:
         self._work_requests = np.zeros(shape)
         self._earlier_mean = np.full(shape[1], 1000.0)  # prompt tokens per request: a guess until something is seen
         if earlier is not None:
+            bins = len(earlier.prompt_tokens)
+            if earlier.prompt_tokens.shape[1:] != shape or BIN % earlier.bin or earlier.start + bins * earlier.bin != 0:
+                raise PlanError(
+                    f"arrival history of shape {earlier.prompt_tokens.shape} from {earlier.start} us in bins of {earlier.bin} us"
+                    f" does not fit {shape} (regions, models, tiers): it must end at 0, in bins that divide {BIN} us"
+                )
             factor = BIN // earlier.bin
-            skip = len(earlier.prompt_tokens) % factor
+            skip = bins % factor
             self._tokens = earlier.prompt_tokens[skip:].reshape(-1, factor, *shape).sum(axis=1)
             self.start = earlier.start + skip * earlier.bin
             requests = earlier.requests.sum(axis=(0, 1, 3))

@@ -107,6 +107,10 @@ def _sizes(scenario: Scenario) -> Iterator[Problem]:
     if scenario.batch.two_below > scenario.batch.one_below:
         text = f"two jobs below {scenario.batch.two_below:g}, but one below {scenario.batch.one_below:g}: bands inverted"
         yield Problem(("batch", "two_below"), text)
+    for name, tier in scenario.tiers.items():
+        if tier.batch and tier.regions == "origin" and scenario.batch.feed != "direct":
+            text = f"the batch queue of a model serves all regions, but {name} may not leave the region it enters"
+            yield Problem(("tiers", name, "regions"), text, hint="write `batch.feed: direct`, or `regions: any`")
     for region, settings in scenario.regions.items():
         for gpu, stock in settings.gpus.items():
             if stock.reserved > stock.gpus:
