@@ -35,7 +35,8 @@ STEEPNESS: Final = 16.0  # weight ~ error^-16: a member 10 % worse counts a fift
 JUDGED_HOURS: Final = ((1.0, 2.0), (24.0, 1.0))  # half-life of a mean error, and how much that mean counts
 SAME_TIME_SHARE: Final = 0.5
 SAME_TIME_HOURS: Final = 1.0
-LEVEL_FLOOR: Final = 0.3  # of the mean, added to the level errors are taken relative to: a night's errors count less
+LEVEL_POWER: Final = 0.5  # members' errors are divided by level^0.5, as rows are weighed in the regressions
+LEVEL_FLOOR: Final = 0.3  # of the mean, added to that level, so that an idle night does not decide
 ERROR_FLOOR: Final = 1e-6  # two members without any error count the same
 
 
@@ -70,9 +71,11 @@ def weights(grid: Grid, made: Floats, leads: Ints) -> Floats:
         leads: int64[k].
     """
     bin_us: Micros = grid.series.bin
-    # Relative, or the large errors of a busy Friday would decide throughout a quiet Saturday.
-    level = np.maximum(np.median(made, axis=0) + LEVEL_FLOOR * grid.mean, np.finfo(np.float64).tiny)
-    known = by_target(np.abs(made - targets(grid.series.values, leads)) / level, leads)
+    # Halfway between amounts and ratios: the large errors of a busy Friday must not decide all of a quiet Saturday.
+    mean = grid.mean or 1.0
+    level = np.median(made, axis=0) / mean + LEVEL_FLOOR
+    error = np.abs(made - targets(grid.series.values, leads)) / mean
+    known = by_target(error / level**LEVEL_POWER, leads)
     clean = np.where(np.isfinite(known), known, 0.0)
     score = np.full(made.shape, ERROR_FLOOR)
     for hours, share in JUDGED_HOURS:
