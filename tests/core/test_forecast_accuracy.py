@@ -1,4 +1,6 @@
-"""Figures on real demand, on days that no parameter was chosen on; `bench/forecast.py` measures all series.
+"""Figures on real demand, so that a change that loses accuracy is seen; `bench/forecast.py` measures all series.
+
+The next-hour figure is of days 4 to 7 and so includes a day that parameters were chosen on; the others are of days 5 to 7.
 
 Read next: `docs/reference/forecasting.md`.
 """

@@ -21,7 +21,7 @@ from sageserve.core.forecast.profile import ROWS_DAYS, Past, Shape, profile
 from sageserve.core.forecast.rolling import decayed
 from sageserve.core.forecast.series import QuantileForecast, Series, day_bins, levels_checked
 
-# Chosen on days 3 and 4 of the public O365 and ServeGen weeks, judged on days 5 to 7 (docs/reference/forecasting.md).
+# Chosen by errors on days 3 and 4 of the public O365 and ServeGen weeks; docs/reference/forecasting.md says how strictly.
 RESOLUTION: Final = 5 * MINUTE  # finer bins are summed first: a minute is mostly noise
 SHAPES: Final = (
     Shape(floor=0.02, level_hours=0.25, smooth_hours=0.25, period_days=1),
