@@ -232,7 +232,11 @@ def test_every_request_ends_and_demand_is_what_arrived(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS[:4])
 def test_equal_seeds_give_equal_bytes(seed: int) -> None:
+    def columns(rows: NDArray[Any]) -> bytes:
+        # not the rows themselves: what stands between the fields of a copy is nobody's
+        return b"".join(rows[name].tobytes() for name in rows.dtype.names or ())
+
     def trail() -> list[tuple[bytes, bytes]]:
-        return [(stop.requests.tobytes(), stop.endpoints.tobytes()) for _, stop in play(seed)]
+        return [(columns(stop.requests), columns(stop.endpoints)) for _, stop in play(seed)]
 
     assert trail() == trail()
