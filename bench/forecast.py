@@ -2,7 +2,8 @@
 
 Reads `$SAGESERVE_DATA` (or `../shared/data` beside the repository): the O365 week per minute, ServeGen's week per client
 in 10-minute bins, and the sampled ServeGen requests per model and tier. Prints one JSON line per series and forecaster on
-stdout, and a table and a summary on stderr. Days 5 to 7 are judged unless told otherwise; parameters were chosen mainly on days 3 and 4.
+stdout, and a table and a summary on stderr. Days 5 to 7 are judged unless told otherwise;
+parameters were chosen mainly on days 3 and 4.
 
     python bench/forecast.py [--data FOLDER] [--only TEXT] [--first-day 5] [--last-day 7] [--library]
 
