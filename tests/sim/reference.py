@@ -8,15 +8,17 @@ for what happens inside an instance, `cases.py` for what is fed to both.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.core.columns import ENDPOINT
-from sageserve.core.feed import BUSY, DIRECT, KV, LOAD, STEPS
+from sageserve.core.feed import DIRECT, STEPS
 from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.route import NEAREST, THRESHOLD
+from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.state import DONE, HELD, PREFILLING, PROMOTED, REFUSED, RUNNING, WAITING, Setup
 from tests.sim.reference_engine import NO_TIME, Engine, Job, Outcome, Profile
 
@@ -219,11 +221,11 @@ class Reference:
         choice = [e for e in self._walk(job) if self._opened(self._endpoints[e])]
         if not choice:
             return False
-        best = min(choice, key=lambda e: self._endpoints[e].seen)
+        best = min(choice, key=self._expected)
         if self.setup.route == NEAREST:
             best = choice[0]
         elif self.setup.route == THRESHOLD:
-            best = next((e for e in choice if self._endpoints[e].seen < self.setup.threshold), best)
+            best = next((e for e in choice if self._expected(e) < self.setup.threshold), best)
         self._place(job, best)
         return True
 
@@ -298,13 +300,13 @@ class Reference:
             self._refresh(endpoint, dt)
         for model, means in enumerate(self._mean):
             self._guess[model] = int(sum(means) / len(means) + 0.5)
+        self._last_scrape = self.now
         for model, door in enumerate(self._doors):
             self._doors[model] = [job for job in door if not self._route(job)]
         for model in range(self.setup.models):
             self._promote(model)
         for e in range(len(self._endpoints)):
             self._feed(e)
-        self._last_scrape = self.now
         self._next_scrape = self.now + int(self.setup.scrape)
 
     def _refresh(self, endpoint: Endpoint, dt: int) -> None:
@@ -325,6 +327,11 @@ class Reference:
 
     def _signal(self, kv: float, busy: float) -> float:
         return {LOAD: max(kv, busy), KV: kv, BUSY: busy}[self.setup.signal]
+
+    def _expected(self, e: int) -> float:
+        one = self._endpoints[e]
+        news = (one.offered - one.rate * (self.now - self._last_scrape)) * log(2) / self.setup.half_life
+        return self._signal(one.kv, one.busy + news / len(self._opened(one)))
 
     def _predicted(self, e: int) -> float:
         one = self._endpoints[e]

@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET, Names, Trace
-from sageserve.core.feed import KV, STEPS
+from sageserve.core.feed import STEPS
 from sageserve.core.order import EDF, FCFS, TIER
 from sageserve.core.perf import PROFILE
 from sageserve.core.route import LEAST, NEAREST
+from sageserve.core.signals import KV
 from sageserve.sim.engine import Kernel
 from sageserve.sim.state import DONE, HELD, PLACE, PROMOTED, REFUSED, Setup, request_rows
 from tests.sim.cases import Simulator

@@ -7,26 +7,12 @@ Utilisation is what was last scraped plus what was fed since. Compiled, without 
 from typing import Final
 
 from sageserve.base.kernel import Rec, kernel
+from sageserve.core.signals import signal
 
 STEPS: Final = 0
 FILL: Final = 1
 DIRECT: Final = 2
 FEEDS: Final = ("steps", "fill", "direct")
-
-LOAD: Final = 0
-KV: Final = 1
-BUSY: Final = 2
-SIGNALS: Final = ("load", "kv", "busy")
-
-
-@kernel
-def signal(kind: int, kv: float, busy: float) -> float:
-    """The utilisation policies see: `kv`, `busy`, or the larger of both (LOAD)."""
-    if kind == KV:
-        return kv
-    if kind == BUSY:
-        return busy
-    return max(kv, busy)
 
 
 @kernel

@@ -82,6 +82,16 @@ class DemandHistory:
         recent = self._tokens[-bins:]
         return recent.mean(axis=0) / (BIN / 1e6) if len(recent) else np.zeros(self.shape)
 
+    def seen(self, span: Micros) -> Floats:
+        """float64[regions, models, tiers]: tokens over the last whole bins that cover `span`, none from before 0."""
+        bins = min(max(1, span // BIN), max(self.end // BIN, 0))
+        return self._tokens[len(self._tokens) - bins :].sum(axis=0)
+
+    def batch_prompt_mean(self, tiers: list[int]) -> Floats:
+        """float64[models]: mean prompt tokens of requests of these tiers, of what was seen; that of all where nothing was."""
+        tokens, requests = self._work_tokens[..., tiers].sum(axis=(0, 2)), self._work_requests[..., tiers].sum(axis=(0, 2))
+        return np.where(requests > 0, tokens / np.maximum(requests, 1.0), self.prompt_mean())
+
     def work_per_token(self, prior: Floats) -> Floats:
         """float64[models, tiers]: engine time per prompt token (us), of what was seen; `prior` (same shape) where nothing was."""
         work, tokens = self._work.sum(axis=0), self._work_tokens.sum(axis=0)

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from sageserve.base.kernel import kernel
+from sageserve.base.kernel import Rec, kernel
+from sageserve.core.signals import signal
 
+LN2: Final = 0.6931471805599453
 THRESHOLD: Final = 0
 NEAREST: Final = 1
 LEAST: Final = 2
@@ -17,16 +19,33 @@ ROUTES: Final = ("threshold", "nearest", "least")
 
 
 @kernel
-def pick_endpoint(route: int, threshold: float, endpoints: NDArray[Any], walk: NDArray[Any], begin: int, end: int) -> int:
+def expected(rules: Rec, endpoint: Rec, elapsed: int) -> float:
+    """Utilisation of an open endpoint now: as last scraped, corrected by what was sent to it since.
+
+    Without the correction all traffic of a scrape period would follow one stale number, and regions would take turns at being
+    flooded. The offered rate is an exponential average; this is its first-order change.
+
+    Args:
+        rules: a row with `signal` and `half_life`.
+        endpoint: an ENDPOINT row with at least one open instance.
+        elapsed: microseconds since the scrape.
+    """
+    news = (endpoint["offered"] - endpoint["rate"] * elapsed) * LN2 / rules["half_life"]
+    return signal(rules["signal"], endpoint["kv"], endpoint["busy"] + news / endpoint["open"])
+
+
+@kernel
+def pick_endpoint(rules: Rec, endpoints: NDArray[Any], walk: NDArray[Any], begin: int, end: int, elapsed: int) -> int:
     """The endpoint that takes a request; -1 when none of its walk has an open instance.
 
     Args:
-        route: THRESHOLD takes the first below `threshold`, else the least utilised; NEAREST the first; LEAST the least.
-        threshold: utilisation, a share.
+        rules: a row with `route`, `threshold`, `signal` and `half_life`. Route THRESHOLD takes the first endpoint below the
+            threshold, else the least utilised; NEAREST the first; LEAST the least.
         endpoints: ENDPOINT rows of the fleet.
         walk: endpoint numbers, nearest first, padded with -1.
         begin: first position in `walk`.
         end: position after the last.
+        elapsed: microseconds since the scrape.
     """
     best = -1
     least = 0.0
@@ -36,12 +55,14 @@ def pick_endpoint(route: int, threshold: float, endpoints: NDArray[Any], walk: N
             break
         if endpoints[e]["open"] == 0:
             continue
-        seen = endpoints[e]["seen"]
-        if route == NEAREST or (route == THRESHOLD and seen < threshold):
+        if rules["route"] == NEAREST:
             return int(e)
-        if best < 0 or seen < least:
+        utilisation = expected(rules, endpoints[e], elapsed)
+        if rules["route"] == THRESHOLD and utilisation < rules["threshold"]:
+            return int(e)
+        if best < 0 or utilisation < least:
             best = int(e)
-            least = seen
+            least = utilisation
     return best
 
 

@@ -105,26 +105,21 @@ def place(w: Rec, i: int, q: int, now: int) -> float:
 
 
 @kernel
-def find_endpoint(w: Rec, q: int) -> int:
+def find_endpoint(w: Rec, q: int, now: int) -> int:
     """The endpoint that routing chooses for request `q`; -1 when none has an open instance."""
     r = view_requests(w["at_requests"], w["rows"])[q]
     width = w["walk_length"]
     cells = w["regions"] * w["models"] * w["tiers"]
     begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
-    return pick_endpoint(
-        w["route"],
-        w["threshold"],
-        view_endpoints(w["at_endpoints"], w["endpoint_count"]),
-        view_i4(w["at_walk"], cells * width),
-        begin,
-        begin + width,
-    )
+    walk = view_i4(w["at_walk"], cells * width)
+    endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    return pick_endpoint(w, endpoints, walk, begin, begin + width, now - w["last_scrape"])
 
 
 @kernel
 def send(w: Rec, q: int, now: int) -> bool:
     """Route request `q` and place it; False when it found no open instance."""
-    e = find_endpoint(w, q)
+    e = find_endpoint(w, q, now)
     if e < 0:
         return False
     place(w, choose_instance(w, e), q, now)

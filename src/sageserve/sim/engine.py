@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.feed import signal
+from sageserve.core.signals import signal
 from sageserve.sim.arrive import arrive, empty_door, feed_endpoint, promote
 from sageserve.sim.batching import end_block, note_outstanding
 from sageserve.sim.queues import next_instance

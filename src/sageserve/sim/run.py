@@ -20,12 +20,13 @@ from sageserve.base.units import DAY, Micros
 from sageserve.core.actions import Decision
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, Observed
-from sageserve.core.feed import FEEDS, SIGNALS
+from sageserve.core.feed import FEEDS
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout, lay_out
 from sageserve.core.order import ORDERS
 from sageserve.core.route import ROUTES
+from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import AnyEvent, RecordedAction, RecordedEvent, recorded_action, recorded_event
 from sageserve.sim.engine import Kernel

@@ -5,9 +5,9 @@ request, `data/summary.py` for the records.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sageserve import __version__
 from sageserve.base.config import TierSettings
@@ -46,18 +46,30 @@ class _Cell:
     ttft: list[Ints] = field(default_factory=list)
     e2e: list[Ints] = field(default_factory=list)
 
-    def add(self, block: Block, rows: NDArray[np.int64]) -> None:
-        finished = block.finished[rows]
-        done = rows[finished]
-        self.requests += len(rows)
-        self.finished += len(done)
-        self.refused += int(block.refused[rows].sum())
-        self.undecided += int(block.undecided[rows].sum())
-        self.met += int(block.met[rows].sum())
-        self.prompt_tokens += int(block.rows["prompt"][done].sum(dtype=np.int64))
-        self.output_tokens += int(block.rows["output"][done].sum(dtype=np.int64))
-        self.ttft.append(block.ttft[done])
-        self.e2e.append(block.e2e[done])
+    def add(self, block: "_Sorted", part: slice) -> None:
+        done = block.finished[part]
+        self.requests += len(done)
+        self.finished += int(done.sum())
+        self.refused += int(block.refused[part].sum())
+        self.undecided += int(block.undecided[part].sum())
+        self.met += int(block.met[part].sum())
+        self.prompt_tokens += int(block.prompt[part][done].sum(dtype=np.int64))
+        self.output_tokens += int(block.output[part][done].sum(dtype=np.int64))
+        self.ttft.append(block.ttft[part][done])
+        self.e2e.append(block.e2e[part][done])
+
+
+class _Sorted:
+    """The columns of a block that are counted, in the order of cells (model x tiers + tier)."""
+
+    def __init__(self, block: Block, tiers: int, cells: int) -> None:
+        code = (block.rows["model"].astype(np.uint16) * tiers + block.rows["tier"]).astype(np.uint16)
+        order = np.argsort(code, kind="stable")
+        self.ends = np.cumsum(np.bincount(code, minlength=cells))
+        self.finished, self.refused = block.finished[order], block.refused[order]
+        self.undecided, self.met = block.undecided[order], block.met[order]
+        self.prompt, self.output = block.rows["prompt"][order], block.rows["output"][order]
+        self.ttft, self.e2e = block.ttft[order], block.e2e[order]
 
 
 def summarise(run: Run, cpu_s: float) -> Summary:
@@ -109,12 +121,10 @@ def _measure(run: Run) -> tuple[list[list[_Cell]], AfterWindow]:
     cells = [[_Cell() for _ in range(tiers)] for _ in range(models)]
     late, latest = 0, run.window
     for block in blocks(run):
-        code = block.rows["model"].astype(np.uint16) * tiers + block.rows["tier"]
-        order = np.argsort(code, kind="stable")
-        ends = np.cumsum(np.bincount(code, minlength=models * tiers))
-        for number, rows in enumerate(np.split(order, ends[:-1])):
-            if len(rows):
-                cells[number // tiers][number % tiers].add(block, rows)
+        ordered = _Sorted(block, tiers, models * tiers)
+        for number, (first, end) in enumerate(pairwise([0, *ordered.ends.tolist()])):
+            if end > first:
+                cells[number // tiers][number % tiers].add(ordered, slice(first, end))
         finish = block.rows["finish"]
         late += int((finish > run.window).sum())
         latest = max(latest, int(finish.max(initial=UNSET)))

@@ -129,8 +129,10 @@ class PlannedSettings(ReactiveSettings):
     forecaster: Name = Field(default="blend", description="the best of those measured; arima is the paper's")
     quantile: Share = Field(default=0.5, description="of the forecast: the middle, as a point forecast is (paper)")
     epsilon: Share = Field(default=0.8, description="of its own demand a region must hold; the router sends the rest elsewhere")
-    batch_buffer: float = Field(
-        default=1.0, ge=0, le=10, description="of the past hour's batch tokens, planned for; 0.1 (paper) starves them"
+    batch_buffer: float = Field(default=0.10, ge=0, le=10, description="of the past hour's batch tokens, planned for (paper)")
+    misses: Share = Field(
+        default=0.01,
+        description="share queueing may make late: a fifth of the 5 % allowed; long prompts take the rest",
     )
     patrol: Duration = Field(default=20 * MINUTE, description="end of the hour in which lt-ua compares (paper)")
     above: float = Field(default=5.0, gt=1, description="times the forecast: keep scaling out past the plan (paper)")

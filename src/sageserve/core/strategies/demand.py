@@ -12,6 +12,7 @@ import numpy as np
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, SECOND, Micros
+from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN, DemandHistory
@@ -44,7 +45,8 @@ class Outlook:
         self.interactive = [k for k, tier in enumerate(tiers) if not tier.batch]
         self.batch = [k for k, tier in enumerate(tiers) if tier.batch]
         tight = min((tier for tier in tiers if not tier.batch), key=lambda tier: tier.patience, default=tiers[0])
-        self._target, self._misses = tight.patience, 1 - tight.percentile
+        self._target = tight.patience
+        self._waiting = np.zeros(len(names.models))  # jobs in the batch queue of each model
         self.forecast = np.zeros(self.history.shape[:2])
         self._scenario = scenario
         self.loads: list[Load] = []
@@ -73,6 +75,23 @@ class Outlook:
                 peak = forecast.peak(first, self.bins * BIN, level=self._rules.quantile)
                 self.forecast[g, m] = peak / (BIN / SECOND)
 
+    def see(self, event: Observed) -> None:
+        """Keep what the last look at the fleet said of the batch queues."""
+        self._waiting = np.array(event.batch_waiting, float)
+
+    def batch_rate(self) -> Floats:
+        """float64[models]: tokens/s of batch work to plan for in the coming hour.
+
+        Jobs that will reach the age of promotion in it are interactive work then, so they are planned in full: the queue is
+        served oldest first, so they are what waits beyond all that arrived in the last `promote_after` less one hour. The
+        paper's buffer, a tenth of the past hour's batch tokens, comes on top.
+        """
+        waiting = self._waiting * self.history.batch_prompt_mean(self.batch)
+        young = max(self._scenario.batch.promote_after - self._rules.every, BIN)
+        recent = self.history.seen(young)[..., self.batch].sum(axis=(0, 2))
+        promoted = np.maximum(waiting - recent, 0.0) / (self._rules.every / SECOND)
+        return promoted + self._rules.batch_buffer * self.history.rate(HOUR)[..., self.batch].sum(axis=(0, 2))
+
     def observed_to_forecast(self, endpoint: int, span: Micros) -> float:
         """What arrives at an endpoint's region and model now, against its forecast; 1 when nothing was forecast."""
         at = endpoint // len(self._layout.roles)
@@ -91,22 +110,21 @@ class Outlook:
         return np.where(total > 0, (each * mix).sum(axis=1) / np.maximum(total, 1e-9), each.mean(axis=1))
 
     def sustainable_loads(self, demand: Floats) -> list[Load]:
-        """The load one instance of each model sustains, when `demand` (float64[models], busy instances) is shared by all."""
+        """The load one instance of each model sustains, when `demand` (float64[models], busy instances) shares a queue."""
         service = self.history.work_per_request(np.array([self._prior(m) * 2000 for m in range(len(demand))]))
         return [self._load(m, float(demand[m]), float(service[m])) for m in range(len(demand))]
 
     def problem(self, fleet: Fleet) -> Problem:
         """The integer program of the paper for what is forecast now."""
         per_token = self.work_per_token()
-        busy = self.forecast.sum(axis=0) * per_token / SECOND
-        self.loads = self.sustainable_loads(busy)
+        busy = (self.forecast.sum(axis=0) + self.batch_rate()) * per_token / SECOND
+        self.loads = self.sustainable_loads(busy / len(self._layout.names.regions))
         pools = self._layout.pools
         weights = [int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE for pool in pools]
         theta = [
             self.loads[pool.model].load * SECOND / (float(per_token[pool.model]) * weight)
             for pool, weight in zip(pools, weights, strict=True)
         ]
-        batch = self.history.rate(HOUR)[..., self.batch].sum(axis=(0, 2)) * self._rules.batch_buffer
         names = self._layout.names
         return Problem(
             regions=names.regions,
@@ -114,7 +132,7 @@ class Outlook:
             stocks=tuple(StockFacts(stock.name, fleet.unplanned(k)) for k, stock in enumerate(self._layout.stocks)),
             pools=tuple(self._facts(pool, one, fleet) for pool, one in zip(pools, theta, strict=True)),
             demand=windows(self.forecast),
-            buffer=tuple(batch.tolist()),
+            buffer=tuple(self.batch_rate().tolist()),
             minimum=((self._scenario.fleet.minimum,) * len(names.models),) * len(names.regions),
             epsilon=self._rules.epsilon,
         )
@@ -141,13 +159,13 @@ class Outlook:
         idle = iteration_time(profile, float(tokens), 0.5 * tokens * float(tokens), 0, 0)
         slack = max(self._target - idle, _LEAST_SLACK * self._target)
         instances = 1
-        load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._misses)
+        load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._rules.misses)
         for _ in range(_ROUNDS):
             needed = max(1, int(np.ceil(busy / max(load.load, 1e-6))))
             if needed == instances:
                 break
             instances = (needed + instances + 1) // 2 if needed < instances else needed
-            load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._misses)
+            load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._rules.misses)
         return load
 
     def _prior(self, m: int) -> float:

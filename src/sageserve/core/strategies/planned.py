@@ -63,6 +63,7 @@ class LtU:
             case DemandSeen():
                 self.outlook.history.add(event)
             case Observed():
+                self.outlook.see(event)
                 if now >= self._next:
                     self._next = now + self.rules.every
                     self._asked += 1
