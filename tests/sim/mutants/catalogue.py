@@ -234,9 +234,15 @@ MUTANTS = (
         "if slack < 0:",
     ),
     Mutant(
+        "a whole scrape period of traffic follows one stale number",
+        "core/route.py",
+        'endpoint["busy"] + news / endpoint["open"])',
+        'endpoint["busy"])',
+    ),
+    Mutant(
         "a busy region is preferred to a free one",
         "core/route.py",
-        "if best < 0 or seen < least:",
-        "if best < 0 or seen > least:",
+        "if best < 0 or utilisation < least:",
+        "if best < 0 or utilisation > least:",
     ),
 )
