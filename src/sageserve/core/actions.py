@@ -2,7 +2,7 @@
 
     Start    -> InstanceReady | StartFailed          Reclaim -> InstanceReady | StartFailed | SpotTaken
     Drain    -> InstanceDrained                      Donate  -> (later) SpotTaken, or nothing
-    Release  -> nothing: the GPUs are free at once
+    Release  -> nothing: the GPUs are free at once   Feed -> nothing: it holds from now on
 
 Knows no policy and no clock.
 """
@@ -74,7 +74,15 @@ class Release(Struct, frozen=True, tag="release"):
     instance: int
 
 
-Action: TypeAlias = Start | Reclaim | Drain | Donate | Release
+class Feed(Struct, frozen=True, tag="feed"):
+    """From now on give an endpoint one batch job below one utilisation, two below another."""
+
+    endpoint: int
+    one_below: float
+    two_below: float
+
+
+Action: TypeAlias = Start | Reclaim | Drain | Donate | Release | Feed
 
 
 class Decision(Struct, frozen=True):

@@ -18,6 +18,8 @@ ENDPOINT: Final = np.dtype(
         ("backlog", "f8"),  # us of prefill not finished
         ("fed_work", "f8"),  # us of engine time fed since the last scrape
         ("fed_tokens", "f8"),
+        ("one_below", "f8"),  # batch feed: utilisation below which one job is given
+        ("two_below", "f8"),
         ("kv_tokens", "i8"),  # capacity of open instances
         ("finished", "i8"),
         ("preempted", "i8"),

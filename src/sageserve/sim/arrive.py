@@ -161,7 +161,7 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
     """Give endpoint `e`, which has an open instance, the batch jobs it has room for, at most `limit`."""
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
     model = endpoint["model"]
-    count = allowance(w["feed"], predicted(w["signal"], endpoint, w["half_life"]), w["one_below"], w["two_below"])
+    count = allowance(w["feed"], predicted(w["signal"], endpoint, w["half_life"]), endpoint["one_below"], endpoint["two_below"])
     left = min(count, limit)
     while left > 0 and first_job(w, model) >= 0:
         q = pop_job(w, model)
@@ -172,7 +172,7 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
         left -= 1
         limit -= 1
         if w["feed"] == FILL and left == 0 and limit > 0:
-            left = allowance(FILL, predicted(w["signal"], endpoint, w["half_life"]), w["one_below"], w["two_below"])
+            left = allowance(FILL, predicted(w["signal"], endpoint, w["half_life"]), endpoint["one_below"], endpoint["two_below"])
 
 
 @kernel

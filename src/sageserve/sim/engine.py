@@ -212,6 +212,11 @@ class Kernel:
         """Stop instance `i` from receiving work; True when it was empty and is closed at once."""
         return bool(drain_instance(self.world.address, i))
 
+    def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
+        """Change the utilisation below which an endpoint is given batch jobs."""
+        self.endpoints["one_below"][endpoint] = one_below
+        self.endpoints["two_below"][endpoint] = two_below
+
     def finished(self) -> bool:
         """Whether every request that has arrived or will arrive is done or refused."""
         return self.unfinished() == 0

@@ -72,7 +72,7 @@ _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instan
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after")
 _PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions", "refused")
-_FLOATS: Final = ("threshold", "half_life", "two_below", "one_below", "safety")
+_FLOATS: Final = ("threshold", "half_life", "safety")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
 _COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
@@ -117,8 +117,8 @@ class Setup:
         scrape: microseconds between scrapes.
         half_life: microseconds over which the offered rate is averaged.
         feed: STEPS, FILL or DIRECT.
-        two_below: utilisation below which two jobs are fed.
-        one_below: utilisation below which one job is fed.
+        two_below: utilisation below which two jobs are fed, until the controller says otherwise.
+        one_below: utilisation below which one job is fed, likewise.
         promote_after: age at which batch work is promoted, microseconds.
         safety: promoted when slack < safety * service time.
         output_guess: tokens, the mean output length assumed before any was seen.
@@ -255,6 +255,7 @@ class World:
         rows = np.zeros(endpoints, ENDPOINT)
         rows["model"] = np.arange(endpoints) // setup.roles % setup.models
         rows["feeds"] = setup.feeds
+        rows["one_below"], rows["two_below"] = setup.one_below, setup.two_below
         held = setup.tiers["batch"][requests["tier"]].astype(bool) if setup.feed != DIRECT else np.zeros(len(requests), bool)
         jobs = np.bincount(requests["model"][held], minlength=setup.models)
         return {

@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 
 from sageserve.base.config import LoadSettings, Scenario
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.actions import Donate, Drain, Reclaim, Release, Source, Start
+from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceDrained, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
@@ -62,6 +62,9 @@ class SimulatedWorld:
         """Begin to do what the controller asks for."""
         if isinstance(action, Fit | Solve):
             self._push(now + self._latency, 0, do_work(action))
+            return
+        if isinstance(action, Feed):
+            self._kernel.set_feed(action.endpoint, one_below=action.one_below, two_below=action.two_below)
             return
         self._spell[action.instance] += 1
         match action:

@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from sageserve.base.errors import PlanError
-from sageserve.core.plan.milp import Limits, Program, Solution, Status
+from sageserve.core.plan.highs import Limits, Solution, Status
+from sageserve.core.plan.milp import Program
 from sageserve.core.plan.rows import Kind, PoolFacts, Problem, Row, check, rows_of
 
 _NUDGE: Final = 1e-6
@@ -106,7 +107,7 @@ def limits_for(wholes: int) -> Limits:
     The program is a set of knapsacks with many near-ties; the last tenth of a percent costs more than all the rest.
     """
     if wholes <= 64:
-        return Limits(gap=1e-9, gap_cost=1e-8, nodes=5_000)
+        return Limits(gap=1e-9, gap_cost=1e-8, nodes=3_000, effort=0.3)
     if wholes <= 500:
         return Limits(gap=2e-4, nodes=200)
     return Limits(gap=2e-3, nodes=1)
@@ -134,9 +135,8 @@ def _least_bad(problem: Problem, rows: list[Row], limits: Limits) -> Solution:
     weights = [row.weight * row.scale for row in rows if row.elastic]
     unit = sum(row.weight * row.needed for row in rows if row.elastic) or 1.0
     costs = program.costs()
-    program.set_costs([0.0] * len(costs))
-    for column, weight in zip(missing, weights, strict=True):
-        program.set_cost(column, 1e3 * weight / unit)
+    counted = dict(zip(missing, weights, strict=True))
+    program.set_costs([1e3 * counted.get(column, 0.0) / unit for column in range(len(costs))])
     first = program.solve(limits)
     if first.status == "infeasible":
         raise PlanError(
@@ -167,7 +167,7 @@ def _program(problem: Problem, rows: list[Row], *, elastic: bool) -> tuple[Progr
         if row.elastic:
             program.row(columns, factors, lower=row.needed / row.scale)
         else:
-            program.row(columns, factors, upper=row.needed / row.scale)
+            program.row(columns, factors, upper=row.needed / row.scale, lazy=True)
     return program, missing
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand
 from sageserve.base.units import Micros
-from sageserve.core.actions import Decision
+from sageserve.core.actions import Decision, Feed
 from sageserve.core.fleet import Fleet, Role
 from sageserve.core.layout import Layout
 from sageserve.core.work import AnyEvent, Work
@@ -19,7 +19,7 @@ from sageserve.core.work import AnyEvent, Work
 class Strategy(Protocol):
     """Decides how many instances each pool has."""
 
-    def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterable[Decision | Work]:
+    def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterable[Decision | Feed | Work]:
         """Take in one event; answer with the changes wanted now, and with work whose result should come back as an event.
 
         Called after the fleet has taken the event in.
