@@ -24,7 +24,7 @@ _TINY: Final = (
     "workload.generate.length=5m",  # little to do: instances are drained and opened again
     "workload.generate.bursts=[]",
 )
-_READY: Final = "ready"  # an empty file: everything was compiled
+_READY: Final = "ready"  # an empty file that ends in the fingerprint: everything was compiled
 
 
 def use_cache() -> Path:
@@ -61,6 +61,7 @@ def warm_up() -> float:
 
     scenario = load_scenario("quickstart", overrides=_TINY)
     simulate(scenario, generate(scenario))
+    folder.mkdir(parents=True, exist_ok=True)  # NUMBA_CACHE_DIR may name a folder that nothing had to be written to
     (folder / f"{_READY}-{_fingerprint()}").touch()
     return time.perf_counter() - began
 
@@ -115,6 +116,6 @@ def _private(folder: Path) -> Path:
         found = folder.lstat()
         if found.st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink() and not found.st_mode & 0o022:
             return folder
-    except OSError:
+    except OSError:  # a file of that name, or a full disk: the next line tries another name, and says so if that fails too
         pass
     return Path(tempfile.mkdtemp(prefix="sageserve-kernels-"))

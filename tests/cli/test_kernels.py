@@ -1,0 +1,72 @@
+"""Compiled kernels are kept where they belong to exactly one version of the sources, and nowhere others could plant code."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sageserve.cli import kernels
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An own cache folder, and numba's place as it is now put back afterwards."""
+    from numba import config  # noqa: PLC0415 # as late as the code under test would
+
+    monkeypatch.setattr(config, "CACHE_DIR", config.CACHE_DIR)
+    monkeypatch.setenv(kernels.VARIABLE, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_given_by_the_user_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kernels.VARIABLE, str(tmp_path / "mine"))
+    assert kernels.use_cache() == tmp_path / "mine"
+
+
+def test_numba_is_told_a_folder_below_the_users_cache(fresh: Path) -> None:
+    from numba import config  # noqa: PLC0415 # as above
+
+    folder = kernels.use_cache()
+    assert folder.parent == fresh / "cache" / "sageserve" / "kernels"
+    assert folder.is_dir()
+    assert str(folder) == config.CACHE_DIR == os.environ[kernels.VARIABLE]  # noqa: TID251 # what numba will read
+    assert not kernels.is_warm()
+
+
+def test_a_changed_source_has_another_folder(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = kernels.kernel_sources()
+    names = {path.relative_to(kernels.PACKAGE).as_posix() for path in sources}
+    assert {"sim/engine.py", "sim/state.py", "core/perf.py", "base/kernel.py", "base/records.py"} <= names
+    assert not {name for name in names if name.startswith(("cli/", "data/", "show/"))}
+    before = kernels.use_cache()
+    copy = fresh / "package"
+    for path in sources:
+        target = copy / path.relative_to(kernels.PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    monkeypatch.setattr(kernels, "PACKAGE", copy)
+    monkeypatch.setenv(kernels.VARIABLE, "")
+    assert kernels.use_cache() == before
+    (copy / "base" / "units.py").write_text((copy / "base" / "units.py").read_text("utf-8") + "\nX = 1\n", "utf-8")
+    monkeypatch.setenv(kernels.VARIABLE, "")
+    assert kernels.use_cache() != before
+
+
+def test_without_a_writable_home_a_private_folder_is_used(fresh: Path) -> None:
+    (fresh / "cache").write_text("not a folder")
+    folder = kernels.use_cache()
+    assert folder.parent == fresh
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_planted_folder_is_not_used(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh / "cache").write_text("not a folder")
+    known = kernels.use_cache()
+    known.chmod(0o777)
+    monkeypatch.setenv(kernels.VARIABLE, "")
+    other = kernels.use_cache()
+    assert other != known
+    assert stat.S_IMODE(other.stat().st_mode) == 0o700
