@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from sageserve.base.errors import PlanError
-from sageserve.core.plan.milp import Limits, Program
+from sageserve.core.plan.highs import Limits
+from sageserve.core.plan.milp import Program
 from sageserve.core.plan.paper import Plan, solve
 from sageserve.core.plan.rows import Problem, windows
 from tests.core.plan_cases import candidates, cost, missing, pool, problem, problems

@@ -1,0 +1,146 @@
+"""Time the planner: the published sizes of the paper's program, and the receding horizon, one JSON line per figure.
+
+CPU seconds of the process, the lowest of the repetitions; HiGHS is loaded before the clock starts. The published program took
+1.4 s for 4 models, 3 regions and 1 GPU type, and 33 s for 20 models, 20 regions and 5 types.
+
+    python bench/plan.py [--repeat 3]
+
+Knows no files. Read next: `src/sageserve/core/plan/`.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+
+from sageserve.base.rng import stream
+from sageserve.core.plan import horizon, paper
+from sageserve.core.plan.outlook import Batch, Endpoint, HorizonPool, HorizonStock, Lot, Outlook, Stream, Way, begins, coarsening
+from sageserve.core.plan.rows import PoolFacts, Problem, StockFacts
+
+PRICES = (98.32, 60.0, 45.0, 33.0, 20.0)  # dollars per hour of an instance, the dearest type first
+SPEEDS = (1.0, 0.6, 0.5, 0.35, 0.2)  # of those types, relative
+
+
+def paper_problem(models: int, regions: int, types: int, seed: int) -> Problem:
+    """A problem of the paper's shape; stock is ample for some types and scarce for others."""
+    draw = stream(seed, "bench-plan")
+    base = draw.uniform(2_000, 20_000, models)
+    wobble = 1 + 0.1 * draw.random((models, types))
+    now = draw.integers(0, 6, (models, regions, types))
+    pools = tuple(
+        PoolFacts(
+            name=f"r{j}/m{i}/g{k}",
+            region=j,
+            model=i,
+            stock=j * types + k,
+            gpus=8,
+            price_per_hour=PRICES[k],
+            start_cost=0.2 * PRICES[k],
+            theta=float(base[i] * SPEEDS[k] * wobble[i, k]),
+            now=int(now[i, j, k]),
+            maximum=40,
+        )
+        for j in range(regions)
+        for i in range(models)
+        for k in range(types)
+    )
+    rates = draw.uniform(1_000, 100_000, (regions, models))
+    return Problem(
+        regions=tuple(f"r{j}" for j in range(regions)),
+        models=tuple(f"m{i}" for i in range(models)),
+        stocks=tuple(StockFacts(f"r{j}/g{k}", free=80 * models // types) for j in range(regions) for k in range(types)),
+        pools=pools,
+        demand=(tuple(tuple(float(rate) for rate in row) for row in rates),),
+        buffer=(1_000.0,) * models,
+        minimum=((2,) * models,) * regions,
+    )
+
+
+def outlook(models: int, regions: int, types: int, hours: float) -> Outlook:
+    """A day's wave of demand in each region, shifted by region, and batch work that comes at its peak."""
+    steps = coarsening(hours)
+    middle = [begin + length / 2 for begin, length in zip(begins(steps), steps, strict=False)]
+    pools = tuple(
+        HorizonPool(
+            name=f"r{j}/m{i}/g{k}",
+            stock=j * types + k,
+            gpus=8,
+            price_per_hour=PRICES[k],
+            start_cost=PRICES[k] / 6,
+            lead_hours=1 / 6,
+            serving=6,
+            maximum=40,
+            spot=2,
+            spot_income_per_hour=0.3 * PRICES[k],
+            reclaim_cost=PRICES[k] / 60,
+        )
+        for j in range(regions)
+        for i in range(models)
+        for k in range(types)
+    )
+
+    def ways(model: int, origin: int) -> tuple[Way, ...]:
+        return tuple(
+            Way((j * models + model) * types + k, 1 / SPEEDS[k], 0.0 if j == origin else 0.2)
+            for j in range(regions)
+            for k in range(types)
+        )
+
+    def wave(model: int, region: int) -> tuple[float, ...]:
+        return tuple(6 + model - 4 * math.cos(2 * math.pi * (at - 3 * region) / 24) for at in middle)
+
+    streams = tuple(
+        Stream(
+            f"r{j}/m{i}/{tier}",
+            ways(i, j),
+            rate=tuple(share * 1.2 * x for x in wave(i, j)),
+            expected=tuple(share * x for x in wave(i, j)),
+        )
+        for i in range(models)
+        for j in range(regions)
+        for tier, share in (("fast", 0.6), ("normal", 0.4))
+    )
+    batches = tuple(
+        Batch(f"m{i}", ways(i, 0), tuple(Lot(hour, hour + 24.0, 3.0) for hour in range(-20, int(hours))), carry_cost=40.0)
+        for i in range(models)
+    )
+    endpoints = tuple(
+        Endpoint(f"r{j}/m{i}", tuple((j * models + i) * types + k for k in range(types)), 2)
+        for j in range(regions)
+        for i in range(models)
+    )
+    stocks = tuple(HorizonStock(f"r{j}/g{k}", 8 * 15 * models) for j in range(regions) for k in range(types))
+    return Outlook(steps, pools, stocks, streams, batches, endpoints)
+
+
+def lowest(run: Callable[[], float], repeat: int) -> tuple[float, float]:
+    """The lowest CPU seconds of some runs, and the gap they report."""
+    seconds, gap = [], 0.0
+    for _ in range(repeat):
+        begin = time.process_time()
+        gap = run()
+        seconds.append(time.process_time() - begin)
+    return min(seconds), gap
+
+
+def main() -> None:
+    """Print one JSON line per figure."""
+    parser = argparse.ArgumentParser(description="Time the planner.")
+    parser.add_argument("--repeat", type=int, default=3)
+    repeat = parser.parse_args().repeat
+    paper.solve(paper_problem(1, 1, 1, seed=1))
+    for shape in ((4, 3, 1), (4, 3, 2), (20, 20, 5)):
+        problem = paper_problem(*shape, seed=1)
+        seconds, gap = lowest(lambda problem=problem: paper.solve(problem).gap, repeat)  # type: ignore[misc]
+        print(json.dumps({"name": "plan_{}x{}x{}_cpu_s".format(*shape), "value": round(seconds, 4), "unit": "s", "gap": gap}))
+    for models, regions, types, hours in ((4, 3, 1, 8.0), (4, 3, 1, 24.0), (4, 3, 2, 8.0), (4, 3, 2, 24.0)):
+        look = outlook(models, regions, types, hours)
+        seconds, gap = lowest(lambda look=look: horizon.solve(look).gap, repeat)  # type: ignore[misc]
+        name = f"horizon_{models}x{regions}x{types}_{hours:.0f}h_cpu_s"
+        print(json.dumps({"name": name, "value": round(seconds, 4), "unit": "s", "gap": gap, "steps": len(look.steps)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""foresight's plan: instances, traffic and batch work over the coming hours in one program; only its first step is acted on.
+
+Beyond the published program: headroom per tier, batch work placed by deadline, traffic between regions, lead times, spot
+income, margins against a wrong engine model. Knows no fleet and no clock. Read next: `outlook.py` for what goes in,
+`horizon_rows.py` for the constraints.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from sageserve.core.plan.highs import Limits, Solution, Status
+from sageserve.core.plan.horizon_rows import Columns, build, lost
+from sageserve.core.plan.outlook import Outlook, check
+from sageserve.core.plan.paper import input_hash
+
+_NEAR: Final = 0.05
+"""Share of one instance's price in the first step that a better plan may be cheaper by: only that step is acted on."""
+
+_SMALL: Final = 1e-6  # the solver's tolerance
+_SEEN: Final = 1e-3  # units: what is missing less than this is not worth a sentence; see SHORTAGE
+
+
+class Why(StrEnum):
+    """Why a pool has its number and not one less: a closed list, the strongest reason first."""
+
+    SHORT = "short"  # there is less than asked for: everything that stock allows
+    DEMAND = "demand"  # interactive demand with its headroom needs them now
+    BATCH = "batch"  # batch work is being done in them
+    MINIMUM = "minimum"
+    GUARD = "guard"  # one less, and the loss of another would be felt
+    LATER = "later"  # stopping now and starting again costs more than staying, or would be too late
+    NOTHING = "nothing"  # there are none
+
+
+class Binding(Struct, frozen=True):
+    """A constraint that one instance less would break (of stock: one more), and in which step."""
+
+    name: str
+    step: int
+    slack: float
+
+
+class Step(Struct, frozen=True):
+    """One step: instances by pool, unit-hours done by batch, units short by stream, unit-hours late by batch."""
+
+    hours: float
+    serving: tuple[float, ...]
+    start: tuple[float, ...]
+    stop: tuple[float, ...]
+    reclaim: tuple[float, ...]
+    spot: tuple[float, ...]
+    done: tuple[float, ...]
+    short: tuple[float, ...]
+    late: tuple[float, ...]
+
+
+class Flow(Struct, frozen=True):
+    """Units of a stream that a pool takes in the first step."""
+
+    stream: int
+    pool: int
+    units: float
+
+
+class Costs(Struct, frozen=True):
+    """Dollars over the horizon by part.
+
+    Args:
+        serving: price x time of instances that serve.
+        starts: starting, stopping and taking back.
+        travel: the ways of requests between regions.
+        forgone: spot income given up by serving; what makes an hour of serving dearer where donating pays.
+        spot_income: what donated instances earn; not part of the objective.
+        penalty: no money: what shortages, lateness and work left to after the horizon count.
+    """
+
+    serving: float
+    starts: float
+    travel: float
+    forgone: float
+    spot_income: float
+    penalty: float
+
+
+class HorizonPlan(Struct, frozen=True):
+    """What to do now, and what it is part of.
+
+    Args:
+        target: instances that should serve or be coming, by pool.
+        start: instances to start now, by pool.
+        stop: instances to stop now (they are donated).
+        reclaim: donated instances to take back now.
+        give: donated instances to let go for good now, because their GPUs are needed elsewhere or earn nothing.
+        why: reason of each pool's number.
+        needed_from: by pool, the first step in which one instance less than the target would not do; past the last when none.
+        steps: the trajectory.
+        flows: traffic of the first step.
+        binding: constraints that bind, earliest first.
+        short: what is missing, in sentences.
+        costs: over the horizon.
+        status: `optimal` (within the gap) or `limit`.
+        gap: relative distance to the proven bound.
+        objective: what was minimised.
+        bound: no plan costs less.
+        input_hash: SHA-256 of the outlook's canonical bytes.
+    """
+
+    target: tuple[int, ...]
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    reclaim: tuple[int, ...]
+    give: tuple[int, ...]
+    why: tuple[Why, ...]
+    needed_from: tuple[int, ...]
+    steps: tuple[Step, ...]
+    flows: tuple[Flow, ...]
+    binding: tuple[Binding, ...]
+    short: tuple[str, ...]
+    costs: Costs
+    status: Status
+    gap: float
+    objective: float
+    bound: float
+    input_hash: str
+
+    @property
+    def statement(self) -> str:
+        """What is short, where and by how much; empty when everything holds."""
+        return "; ".join(self.short)
+
+
+def solve(outlook: Outlook, limits: Limits | None = None) -> HorizonPlan:
+    """The cheapest trajectory that serves demand and batch deadlines; without such, the one that misses least by weight.
+
+    Raises:
+        PlanError: the outlook is not well formed, the solver is missing or gives up.
+    """
+    check(outlook)
+    program, columns = build(outlook)
+    dearest = max((pool.price_per_hour for pool in outlook.pools), default=0.0)
+    found = program.solve(limits or Limits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=200, effort=0.0))
+    return _Reading(outlook, columns, found).plan()
+
+
+class _Reading:
+    """A solution read as a plan."""
+
+    def __init__(self, outlook: Outlook, columns: Columns, found: Solution) -> None:
+        self.outlook, self.columns, self.found = outlook, columns, found
+        self.pools = range(len(outlook.pools))
+
+    def at(self, column: int) -> float:
+        value = self.found.values[column]
+        return 0.0 if abs(value) < _SMALL else value
+
+    def plan(self) -> HorizonPlan:
+        start, stop, reclaim, give = self.now("start"), self.now("stop"), self.now("reclaim"), self.now("give")
+        target = tuple(
+            pool.serving + sum(count for _, count in pool.coming) + start[p] + reclaim[p] - stop[p]
+            for p, pool in enumerate(self.outlook.pools)
+        )
+        binding = self.binding()
+        return HorizonPlan(
+            target=target,
+            start=start,
+            stop=stop,
+            reclaim=reclaim,
+            give=give,
+            why=tuple(self.why(p, target[p], binding) for p in self.pools),
+            needed_from=tuple(self.needed_from(p, target[p]) for p in self.pools),
+            steps=tuple(self.step(s) for s in range(len(self.outlook.steps))),
+            flows=self.flows(),
+            binding=binding,
+            short=self.short(),
+            costs=self.costs(),
+            status=self.found.status,
+            gap=self.found.gap,
+            objective=self.found.objective,
+            bound=self.found.bound,
+            input_hash=input_hash(self.outlook),
+        )
+
+    def now(self, what: str) -> tuple[int, ...]:
+        return tuple(round(self.at(getattr(pool, what)[0])) for pool in self.columns.pools)
+
+    def by_pool(self, what: str, step: int) -> tuple[float, ...]:
+        return tuple(self.at(getattr(pool, what)[step]) for pool in self.columns.pools)
+
+    def step(self, s: int) -> Step:
+        hours, columns = self.outlook.steps[s], self.columns
+        batches = range(len(self.outlook.batches))
+        return Step(
+            hours=hours,
+            serving=self.by_pool("serving", s),
+            start=self.by_pool("start", s),
+            stop=self.by_pool("stop", s),
+            reclaim=self.by_pool("reclaim", s),
+            spot=self.by_pool("spot", s),
+            done=tuple(hours * sum(self.at(part) for part in columns.work.get((b, s), [])) for b in batches),
+            short=tuple(self.missing(d, s) for d in range(len(self.outlook.streams))),
+            late=tuple(sum(self.at(part) for part in columns.late.get((b, s), [])) for b in batches),
+        )
+
+    def missing(self, stream: int, step: int) -> float:
+        column = self.columns.short.get((stream, step), -1)
+        return self.at(column) if column >= 0 else 0.0
+
+    def flows(self) -> tuple[Flow, ...]:
+        found = []
+        for (d, step, w), column in self.columns.flow.items():
+            if step == 0 and self.at(column) > 0:
+                found.append(Flow(d, self.outlook.streams[d].ways[w].pool, self.at(column)))
+        return tuple(found)
+
+    def room(self, p: int, s: int) -> tuple[float, float, float]:
+        """Instances left over: beside demand with headroom; beside expected demand and batch work; and how many do batch work."""
+        pool = self.columns.pools[p]
+        there = self.at(pool.serving[s]) - lost(self.outlook, p, s) * self.at(pool.reclaim[s])
+        taken = self.columns.taken.get((p, s), [])
+        work = sum(use * self.at(column) for column, use in self.columns.worked.get((p, s), []))
+        peak = sum(one.use * self.at(one.column) for one in taken)
+        expected = sum(one.use * one.share * self.at(one.column) for one in taken)
+        return there - peak, there - expected - work, work
+
+    def binding(self) -> tuple[Binding, ...]:
+        found = []
+        for s in range(len(self.outlook.steps)):
+            for p, pool in enumerate(self.outlook.pools):
+                peak, mean, work = self.room(p, s)
+                some = self.at(self.columns.pools[p].serving[s]) > 0
+                if some and peak < 1 - _SMALL:
+                    found.append(Binding(f"demand {pool.name}", s, peak))
+                if some and work > _SEEN and mean < 1 - _SMALL:
+                    found.append(Binding(f"batch {pool.name}", s, mean))
+            found += self.minimum_binding(s)
+            found += self.stock_binding(s)
+        return tuple(found)
+
+    def minimum_binding(self, s: int) -> list[Binding]:
+        found = []
+        for endpoint in self.outlook.endpoints:
+            slack = sum(self.at(self.columns.pools[p].serving[s]) for p in endpoint.pools) - endpoint.minimum
+            if endpoint.minimum > 0 and slack < 1 - _SMALL:
+                found.append(Binding(f"minimum {endpoint.name}", s, slack))
+        return found
+
+    def stock_binding(self, s: int) -> list[Binding]:
+        found = []
+        for number, stock in enumerate(self.outlook.stocks):
+            members = [p for p in self.pools if self.outlook.pools[p].stock == number]
+            used = sum(self.outlook.pools[p].gpus * self.holding(p, s) for p in members)
+            least = min((self.outlook.pools[p].gpus for p in members), default=1)
+            if stock.gpus - used < least - _SMALL:
+                found.append(Binding(f"stock {stock.name}", s, stock.gpus - used))
+        return found
+
+    def holding(self, p: int, s: int) -> float:
+        """Instances that serve in a step or were started and do not yet; donated ones can be let go."""
+        pool, facts = self.columns.pools[p], self.outlook.pools[p]
+        ever = sum(self.at(pool.start[t]) + self.at(pool.reclaim[t]) - self.at(pool.stop[t]) for t in range(s + 1))
+        return facts.serving + sum(count for _, count in facts.coming) + ever
+
+    def needed_from(self, p: int, target: int) -> int:
+        for s in range(len(self.outlook.steps)):
+            peak, mean, work = self.room(p, s)
+            serving = self.at(self.columns.pools[p].serving[s])
+            spare = min(peak, mean) if work > _SEEN else peak
+            if serving - spare > target - 1 + _SMALL:
+                return s
+        return len(self.outlook.steps)
+
+    def why(self, p: int, target: int, binding: tuple[Binding, ...]) -> Why:
+        name, first = self.outlook.pools[p].name, {one.name for one in binding if one.step == 0}
+        if any(
+            self.missing(d, 0) > _SEEN and any(way.pool == p for way in one.ways) for d, one in enumerate(self.outlook.streams)
+        ):
+            return Why.SHORT
+        if target == 0:
+            return Why.NOTHING
+        if target > self.at(self.columns.pools[p].serving[0]) + _SMALL:
+            return Why.LATER
+        if f"demand {name}" in first:
+            return Why.DEMAND
+        if f"batch {name}" in first:
+            return Why.BATCH
+        if any(f"minimum {one.name}" in first and p in one.pools for one in self.outlook.endpoints):
+            return Why.MINIMUM
+        if self.outlook.guard and self.room(p, 0)[1] + self.room(p, 0)[2] < 2 - _SMALL:
+            return Why.GUARD
+        return Why.LATER
+
+    def short(self) -> tuple[str, ...]:
+        found = []
+        for d, stream in enumerate(self.outlook.streams):
+            missing = [(self.missing(d, s), s) for s in range(len(self.outlook.steps))]
+            worst, at = max(missing)
+            if worst > _SEEN:
+                times = sum(amount > _SEEN for amount, _ in missing)
+                found.append(
+                    f"demand {stream.name}: {worst:,.4g} of {stream.rate[at]:,.4g} units missing at worst, in {times} steps"
+                )
+        for b, batch in enumerate(self.outlook.batches):
+            late = max(
+                (sum(self.at(part) for part in parts) for (k, _), parts in self.columns.late.items() if k == b), default=0.0
+            )
+            if late > _SEEN:
+                found.append(f"batch {batch.name}: {late:,.4g} unit-hours late at worst")
+        for endpoint in self.outlook.endpoints:
+            serving = [
+                sum(self.at(self.columns.pools[p].serving[s]) for p in endpoint.pools) for s in range(len(self.outlook.steps))
+            ]
+            if endpoint.pools and min(serving) < endpoint.minimum - _SEEN:
+                found.append(f"minimum {endpoint.name}: {min(serving):.4g} of {endpoint.minimum} instances at worst")
+        return tuple(found)
+
+    def costs(self) -> Costs:
+        serving = starts = travel = forgone = income = 0.0
+        for facts, pool in zip(self.outlook.pools, self.columns.pools, strict=True):
+            for s, hours in enumerate(self.outlook.steps):
+                serving += facts.price_per_hour * hours * self.at(pool.serving[s])
+                forgone += facts.spot_income_per_hour * hours * self.at(pool.serving[s])
+                income += facts.spot_income_per_hour * hours * self.at(pool.spot[s])
+                starts += facts.start_cost * self.at(pool.start[s]) + facts.stop_cost * self.at(pool.stop[s])
+                starts += facts.reclaim_cost * self.at(pool.reclaim[s])
+        for (d, s, w), column in self.columns.flow.items():
+            travel += self.outlook.streams[d].ways[w].cost_per_hour * self.outlook.steps[s] * self.at(column)
+        rest = self.found.objective - serving - starts - travel - forgone
+        return Costs(serving, starts, travel, forgone, income, rest)
