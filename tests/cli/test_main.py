@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from sageserve import __version__
 from sageserve.cli.main import app
 
-COMMANDS = ("simulate", "warm-up", "scenario", "trace")
+COMMANDS = ("simulate", "forecast", "warm-up", "scenario", "trace")
 HEAVY = ("numba", "pyarrow", "numpy", "pydantic", "highspy", "rich.progress")
 
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
-from sageserve.cli import kernels, scenario, simulate, trace
+from sageserve.cli import forecast, kernels, scenario, simulate, trace
 
 MISTAKE = 2
 FAULT = 1
@@ -51,6 +51,7 @@ app = typer.Typer(
 )
 app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
+app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)
 app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")
 
 
