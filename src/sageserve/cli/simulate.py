@@ -23,6 +23,7 @@ from sageserve.cli import kernels
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.base.records import Trace
+    from sageserve.data.summary import Summary
     from sageserve.sim.run import Run, Simulation
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -94,10 +95,9 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render import draw
     from sageserve.data.generate import history
     from sageserve.data.reshape import load_earlier
-    from sageserve.data.results import check_folder, write_run
+    from sageserve.data.results import check_folder
     from sageserve.data.scenario import load_scenario
     from sageserve.data.summary import summary_json
-    from sageserve.sim.export import record_of
     from sageserve.sim.run import Simulation
     from sageserve.sim.summary import summarise
 
@@ -114,9 +114,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     run, cpu_s = _play(simulation)
     summary = summarise(run, cpu_s)
     if out is not None:
-        with bar(f"write {out}") as tell:
-            total = summary.requests.arrived
-            write_run(out, record_of(run, summary), force=force, progress=lambda done: tell(done, total))
+        _write(out, run, summary, force=force)
     if as_json:
         typer.echo(summary_json(summary).decode(), nl=False)
     else:
@@ -160,6 +158,15 @@ def _play(simulation: "Simulation") -> "tuple[Run, float]":
     with Interruption().heard() as interruption, bar(f"simulate {name}") as tell:
         run = simulation.play(progress=lambda now: tell(min(now, window), window), interrupted=lambda: interruption.asked)
     return run, time.process_time() - began
+
+
+def _write(out: Path, run: "Run", summary: "Summary", *, force: bool) -> None:
+    from sageserve.data.results import write_run
+    from sageserve.sim.export import record_of
+
+    with bar(f"write {out}") as tell:
+        total = summary.requests.arrived
+        write_run(out, record_of(run, summary), force=force, progress=lambda done: tell(done, total))
 
 
 @contextmanager
