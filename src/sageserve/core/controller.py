@@ -15,7 +15,7 @@ from sageserve.core.events import DemandSeen, InstanceDrained, InstanceReady, Ob
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.spot import find_capacity, pick_drain
 from sageserve.core.strategies.base import Strategy
-from sageserve.core.work import AnyAction, AnyEvent, Fitted, Solved
+from sageserve.core.work import AnyAction, AnyEvent, Fitted, Solved, SolvedAhead
 
 
 class Controller:
@@ -68,7 +68,7 @@ class Controller:
                 self.fleet.take(i, now)
             case InstanceDrained(instance=i):
                 return self._empty(now, i)
-            case Observed() | DemandSeen() | Fitted() | Solved():
+            case Observed() | DemandSeen() | Fitted() | Solved() | SolvedAhead():
                 pass
             case _:
                 assert_never(event)

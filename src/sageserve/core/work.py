@@ -16,6 +16,9 @@ from sageserve.base.units import Micros
 from sageserve.core.actions import Action
 from sageserve.core.events import Event
 from sageserve.core.forecast import QuantileForecast, Series, forecaster
+from sageserve.core.plan.horizon import HorizonPlan
+from sageserve.core.plan.horizon import solve as solve_ahead
+from sageserve.core.plan.outlook import Outlook
 from sageserve.core.plan.paper import Plan, solve
 from sageserve.core.plan.rows import Problem
 
@@ -54,6 +57,21 @@ class Solved(Struct, frozen=True, tag="solved"):
     failure: str = ""
 
 
+class SolveAhead(Struct, frozen=True, tag="solve_ahead"):
+    """Solve a receding-horizon program."""
+
+    number: int
+    outlook: Outlook
+
+
+class SolvedAhead(Struct, frozen=True, tag="solved_ahead"):
+    """What `SolveAhead` gave; `failure` says why there is no plan."""
+
+    number: int
+    plan: HorizonPlan | None
+    failure: str = ""
+
+
 class FitAsked(Struct, frozen=True, tag="fit"):
     """What the journal keeps of a `Fit`: how, and how many series; their values are in the demand events before it."""
 
@@ -74,12 +92,12 @@ class Forecasted(Struct, frozen=True, tag="fitted"):
     quantiles: tuple[tuple[tuple[float, ...], ...], ...]
 
 
-Work: TypeAlias = Fit | Solve
-Done: TypeAlias = Fitted | Solved
+Work: TypeAlias = Fit | Solve | SolveAhead
+Done: TypeAlias = Fitted | Solved | SolvedAhead
 AnyAction: TypeAlias = Action | Work
 AnyEvent: TypeAlias = Event | Done
-RecordedAction: TypeAlias = Action | FitAsked | Solve
-RecordedEvent: TypeAlias = Event | Forecasted | Solved
+RecordedAction: TypeAlias = Action | FitAsked | Solve | SolveAhead
+RecordedEvent: TypeAlias = Event | Forecasted | Solved | SolvedAhead
 
 
 def recorded_action(action: AnyAction) -> RecordedAction:
@@ -113,6 +131,11 @@ def perform(work: Work) -> Done:
                 return Solved(work.number, solve(work.problem))
             except PlanError as error:
                 return Solved(work.number, None, str(error))
+        case SolveAhead():
+            try:
+                return SolvedAhead(work.number, solve_ahead(work.outlook))
+            except PlanError as error:
+                return SolvedAhead(work.number, None, str(error))
         case _:
             assert_never(work)
 

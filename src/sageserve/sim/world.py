@@ -14,7 +14,7 @@ from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Source
 from sageserve.core.events import InstanceDrained, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
-from sageserve.core.work import AnyAction, Done, Fit, Solve
+from sageserve.core.work import AnyAction, Done, Fit, Solve, SolveAhead
 from sageserve.core.work import perform as do_work
 from sageserve.sim.engine import Kernel
 from sageserve.sim.faults import Faults
@@ -60,7 +60,7 @@ class SimulatedWorld:
 
     def perform(self, now: Micros, action: AnyAction) -> None:
         """Begin to do what the controller asks for."""
-        if isinstance(action, Fit | Solve):
+        if isinstance(action, Fit | Solve | SolveAhead):
             self._push(now + self._latency, 0, do_work(action))
             return
         if isinstance(action, Feed):

@@ -140,6 +140,24 @@ class PlannedSettings(ReactiveSettings):
     latency: Duration = Field(default=2 * SECOND, description="forecast 0.7 s and program 1.4 s (paper)")
 
 
+class ForesightSettings(Settings):
+    """Receding horizon: quantile headroom, batch work placed by deadline, traffic between regions."""
+
+    every: Duration = Field(default=15 * MINUTE, description="a plan for every bin of the forecast")
+    refit: Duration = Field(default=HOUR, description="between fits the newest bin corrects the level")
+    horizon: Duration = Field(
+        default=12 * HOUR, description="covers the age of promotion, 10 h: no batch deadline lies beyond it"
+    )
+    forecaster: Name = Field(default="blend", description="the best of those measured")
+    quantile: Share = Field(default=0.90, description="of demand that capacity is kept for: one bin in ten is met by the guard")
+    misses: Share = Field(default=0.01, description="share queueing may make late, as in the planned strategies")
+    margin: float = Field(default=1.03, ge=1, le=3, description="on engine time: profiles are 2-5 % off (their own errors)")
+    ready: Duration = Field(default=30 * MINUTE, description="before promotion, when planned batch work is to be done")
+    guard: Share = Field(default=0.05, description="above the sustainable load: one instance more, whatever the plan says")
+    cooldown: Duration = Field(default=15 * SECOND, description="of the guard: 15 s (paper)")
+    travel: float = Field(default=0.001, ge=0, description="dollars per ms of round trip and busy instance-hour: nearest first")
+
+
 class StrategySettings(Settings):
     """The rule that decides how many instances each pool has."""
 
@@ -147,4 +165,5 @@ class StrategySettings(Settings):
     check: Duration = Field(default=15 * SECOND, gt=0, description="how often the rule looks: once per cooldown")
     reactive: ReactiveSettings = Field(default=ReactiveSettings(), description="threshold scaling")
     planned: PlannedSettings = Field(default=PlannedSettings(), description="hourly plans, corrected by thresholds")
+    foresight: ForesightSettings = Field(default=ForesightSettings(), description="plans over a horizon")
     siloed: SiloedSettings = Field(default=SiloedSettings(), description="separate interactive and batch pools")

@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from sageserve.base.errors import PlanError
 from sageserve.core.plan.highs import Limits, Solution, Status
 from sageserve.core.plan.horizon_rows import Columns, build, lost
 from sageserve.core.plan.outlook import Outlook, check
@@ -126,6 +127,11 @@ class HorizonPlan(Struct, frozen=True):
     input_hash: str
 
     @property
+    def short_sentences(self) -> tuple[str, ...]:
+        """What is short, where and by how much, one sentence each."""
+        return self.short
+
+    @property
     def statement(self) -> str:
         """What is short, where and by how much; empty when everything holds."""
         return "; ".join(self.short)
@@ -135,12 +141,24 @@ def solve(outlook: Outlook, limits: Limits | None = None) -> HorizonPlan:
     """The cheapest trajectory that serves demand and batch deadlines; without such, the one that misses least by weight.
 
     Raises:
-        PlanError: the outlook is not well formed, the solver is missing or gives up.
+        PlanError: the outlook is not well formed, pinned numbers cannot be had, the solver is missing or gives up.
     """
+    plan = attempt(outlook, limits)
+    if plan is None:
+        raise PlanError(
+            "no trajectory has the pinned numbers", hint="a pool cannot have more than its maximum, or stop what starts"
+        )
+    return plan
+
+
+def attempt(outlook: Outlook, limits: Limits | None = None) -> HorizonPlan | None:
+    """As `solve`, with None where the pinned numbers cannot be had."""
     check(outlook)
     program, columns = build(outlook)
     dearest = max((pool.price_per_hour for pool in outlook.pools), default=0.0)
     found = program.solve(limits or Limits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=200, effort=0.0))
+    if found.status == "infeasible":
+        return None
     return _Reading(outlook, columns, found).plan()
 
 

@@ -129,6 +129,9 @@ def _pool(program: Program, outlook: Outlook, number: int) -> PoolColumns:
 def _balance(program: Program, outlook: Outlook, *, number: int, columns: PoolColumns) -> None:
     """What serves and what is donated follow from the step before; starts serve when they are ready."""
     pool = outlook.pools[number]
+    if pool.pinned >= 0:
+        change = float(pool.pinned - pool.serving - sum(count for _, count in pool.coming))
+        program.row([columns.start[0], columns.reclaim[0], columns.stop[0]], [1.0, 1.0, -1.0], lower=change, upper=change)
     comes: list[list[int]] = [[] for _ in outlook.steps]
     for step in range(len(outlook.steps)):
         ready = ready_step(outlook, number, step)

@@ -34,6 +34,7 @@ class HorizonPool(Struct, frozen=True):
         spot_income_per_hour: dollars per hour of a donated instance.
         reclaim_hours: from the decision to take one back until it serves.
         reclaim_cost: dollars wasted by taking one back.
+        pinned: the target it must have, to see what that costs; -1 when it is free.
     """
 
     name: str
@@ -50,6 +51,7 @@ class HorizonPool(Struct, frozen=True):
     spot_income_per_hour: float = 0.0
     reclaim_hours: float = 1 / 60
     reclaim_cost: float = 0.0
+    pinned: int = -1
 
     @property
     def held(self) -> int:

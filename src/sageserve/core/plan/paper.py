@@ -91,9 +91,14 @@ class Plan(Struct, frozen=True):
         return tuple(one.name for one in self.constraints if one.binds)
 
     @property
+    def short_sentences(self) -> tuple[str, ...]:
+        """What is short, where and by how much, one sentence each."""
+        return tuple(one.sentence for one in self.short)
+
+    @property
     def statement(self) -> str:
-        """What is short, where and by how much; empty when everything holds."""
-        return "; ".join(one.sentence for one in self.short)
+        """What is short in one line; empty when everything holds."""
+        return "; ".join(self.short_sentences)
 
 
 def input_hash(problem: Struct) -> str:
@@ -117,8 +122,20 @@ def solve(problem: Problem, limits: Limits | None = None) -> Plan:
     """The cheapest targets that hold every constraint; without such, those that miss least.
 
     Raises:
-        PlanError: sizes do not match, a number is not finite or negative, the solver is missing or gives up.
+        PlanError: sizes do not match, a number is not finite or negative, no numbers satisfy stock, maxima and lowest numbers, the
+            solver is missing or gives up.
     """
+    plan = attempt(problem, limits)
+    if plan is None:
+        raise PlanError(
+            "no numbers of instances satisfy stock, maxima and lowest numbers",
+            hint="a pool's lowest number needs more GPUs than its stock has, or is above its maximum",
+        )
+    return plan
+
+
+def attempt(problem: Problem, limits: Limits | None = None) -> Plan | None:
+    """As `solve`, with None where no numbers satisfy stock, maxima and lowest numbers."""
     check(problem)
     limits = limits or limits_for(len(problem.pools))
     rows = rows_of(problem)
@@ -126,6 +143,8 @@ def solve(problem: Problem, limits: Limits | None = None) -> Plan:
     found = program.solve(limits)
     if found.status == "infeasible":
         found = _least_bad(problem, rows, limits)
+    if found.status == "infeasible":
+        return None
     return _plan(problem, rows, found)
 
 
@@ -139,10 +158,7 @@ def _least_bad(problem: Problem, rows: list[Row], limits: Limits) -> Solution:
     program.set_costs([1e3 * counted.get(column, 0.0) / unit for column in range(len(costs))])
     first = program.solve(limits)
     if first.status == "infeasible":
-        raise PlanError(
-            "no numbers of instances satisfy stock, maxima and lowest numbers",
-            hint="a pool's lowest number needs more GPUs than its stock has, or is above its maximum",
-        )
+        return first
     least = first.objective
     program.row(missing, [1e3 * weight / unit for weight in weights], upper=least + max(1e-6, limits.gap * least))
     program.set_costs(costs)
@@ -201,8 +217,7 @@ def _plan(problem: Problem, rows: list[Row], found: Solution) -> Plan:
 
 
 def _standing(problem: Problem, row: Row, target: tuple[int, ...]) -> Constraint:
-    has = sum(factor * target[pool] for pool, factor in zip(row.pools, row.factors, strict=True))
-    slack = has - row.needed if row.elastic else row.needed - has
+    has, slack = row.has(target), row.slack(target)
     if row.elastic:
         steps = [f for pool, f in zip(row.pools, row.factors, strict=True) if f > 0 and target[pool] > problem.pools[pool].lowest]
         binds = row.needed > 0 and (not steps or slack < min(steps) - _TOLERANCE * row.scale)

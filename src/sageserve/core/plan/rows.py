@@ -98,6 +98,14 @@ class Row(Struct, frozen=True):
     scale: float
     weight: float = 0.0
 
+    def has(self, target: Sequence[int]) -> float:
+        """What these numbers give; of a stock, what they use."""
+        return sum(factor * target[pool] for pool, factor in zip(self.pools, self.factors, strict=True))
+
+    def slack(self, target: Sequence[int]) -> float:
+        """What is left over with these numbers; negative when short."""
+        return self.has(target) - self.needed if self.elastic else self.needed - self.has(target)
+
 
 def windows(demand: NDArray[np.float64]) -> tuple[tuple[tuple[float, ...], ...], ...]:
     """Demand for a `Problem` from an array [window, region, model], or [region, model] for one window."""

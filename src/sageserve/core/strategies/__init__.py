@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sageserve.core.strategies.base import Strategy, StrategyKind
+from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.planned import LtI, LtU, LtUA
 from sageserve.core.strategies.reactive import Reactive
 from sageserve.core.strategies.siloed import Siloed
@@ -17,6 +18,7 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "lt-i": LtI,
     "lt-u": LtU,
     "lt-ua": LtUA,
+    "foresight": Foresight,
 }
 
 __all__ = ["STRATEGIES", "Strategy", "StrategyKind"]

@@ -1,8 +1,8 @@
 """From what arrived to what a plan needs: series to forecast, demand in tokens/s, and theta, the tokens/s of one instance.
 
 theta = sustainable load x tokens per engine time: the load from `core/theta.py` for the tightest first-token target, the
-tokens per engine time from the mix that was seen. Shared by every
-strategy that plans. Knows no thresholds. Read next: `planned.py`.
+tokens per engine time from the mix that was seen. Shared by every strategy that plans.
+Knows no thresholds. Read next: `planned.py`.
 """
 
 from typing import Final
@@ -26,7 +26,7 @@ _LEAST_SLACK: Final = 0.25  # of the target: queueing always gets this much, or 
 _ROUNDS: Final = 20  # until the load and the number of instances that share it agree
 
 
-class Outlook:
+class Prospects:
     """What is known and expected of demand.
 
     Args:
@@ -79,6 +79,10 @@ class Outlook:
         """Keep what the last look at the fleet said of the batch queues."""
         self._waiting = np.array(event.batch_waiting, float)
 
+    def waiting_tokens(self) -> Floats:
+        """float64[models]: prompt tokens that wait in the batch queues."""
+        return self._waiting * self.history.batch_prompt_mean(self.batch)
+
     def batch_rate(self) -> Floats:
         """float64[models]: tokens/s of batch work to plan for in the coming hour.
 
@@ -86,7 +90,7 @@ class Outlook:
         served oldest first, so they are what waits beyond all that arrived in the last `promote_after` less one hour. The
         paper's buffer, a tenth of the past hour's batch tokens, comes on top.
         """
-        waiting = self._waiting * self.history.batch_prompt_mean(self.batch)
+        waiting = self.waiting_tokens()
         young = max(self._scenario.batch.promote_after - self._rules.every, BIN)
         recent = self.history.seen(young)[..., self.batch].sum(axis=(0, 2))
         promoted = np.maximum(waiting - recent, 0.0) / (self._rules.every / SECOND)

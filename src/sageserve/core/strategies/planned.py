@@ -16,7 +16,7 @@ from sageserve.core.events import DemandSeen, Observed
 from sageserve.core.fleet import Fleet, Role
 from sageserve.core.layout import Layout, unified_roles
 from sageserve.core.plan.paper import Plan
-from sageserve.core.strategies.demand import Outlook
+from sageserve.core.strategies.demand import Prospects
 from sageserve.core.strategies.steps import Look, look
 from sageserve.core.work import AnyEvent, Fit, Fitted, Solve, Solved
 
@@ -34,7 +34,7 @@ class LtU:
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
         self.rules: PlannedSettings = scenario.strategy.planned
-        self.outlook = Outlook(scenario, layout, earlier)
+        self.prospects = Prospects(scenario, layout, earlier)
         self.plan: Plan | None = None
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
@@ -61,19 +61,19 @@ class LtU:
         """Ask for a forecast when a plan is due, for a plan when the forecast is there, and correct in between."""
         match event:
             case DemandSeen():
-                self.outlook.history.add(event)
+                self.prospects.history.add(event)
             case Observed():
-                self.outlook.see(event)
+                self.prospects.see(event)
                 if now >= self._next:
                     self._next = now + self.rules.every
                     self._asked += 1
                     yield Fit(
-                        self._asked, self.rules.forecaster, self.outlook.series(), self.outlook.bins, (self.rules.quantile,)
+                        self._asked, self.rules.forecaster, self.prospects.series(), self.prospects.bins, (self.rules.quantile,)
                     )
                 yield from self._correct(now, event, fleet)
             case Fitted() if event.number == self._asked:
-                self.outlook.take(event.forecasts)
-                yield Solve(self._asked, self.outlook.problem(fleet))
+                self.prospects.take(event.forecasts)
+                yield Solve(self._asked, self.prospects.problem(fleet))
             case Solved(plan=Plan() as plan) if event.number == self._asked:
                 self.plan = plan
                 self._planned_at = now
@@ -122,7 +122,7 @@ class LtUA(LtU):
         """Whether it is late in the hour and what arrives is far above (or below) what was forecast."""
         if now < self._next - self.rules.patrol:
             return False
-        ratio = self.outlook.observed_to_forecast(endpoint, _RECENT)
+        ratio = self.prospects.observed_to_forecast(endpoint, _RECENT)
         return ratio >= self.rules.above if out else ratio <= self.rules.below
 
 

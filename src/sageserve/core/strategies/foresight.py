@@ -1,0 +1,120 @@
+"""foresight: every 15 minutes one program over the coming hours decides instances, traffic between regions and batch work.
+
+Beyond the paper: capacity is kept for a quantile of demand and not for a fudge factor; batch jobs are work with deadlines that
+is placed into valleys, and endpoints are fed only as far as that placement says; lead times, stock, GPU types and spot income
+are in the program; an instance is stopped only if the fleet would stand the loss of one more. Between plans a guard adds instances
+when an endpoint is fuller than it can be. Read next: `horizon.py` here for how the outlook is drawn, `core/plan/horizon.py`.
+"""
+
+from collections.abc import Iterator
+
+from sageserve.base.config import ForesightSettings, Scenario
+from sageserve.base.records import Demand
+from sageserve.base.units import NEVER, Micros
+from sageserve.core.actions import Decision, Feed, Reason
+from sageserve.core.events import DemandSeen, Observed
+from sageserve.core.fleet import Fleet, Role
+from sageserve.core.layout import Layout, unified_roles
+from sageserve.core.plan.horizon import HorizonPlan
+from sageserve.core.strategies.horizon import Horizon
+from sageserve.core.strategies.steps import Look, look
+from sageserve.core.work import AnyEvent, Fit, Fitted, SolveAhead, SolvedAhead
+
+
+class Foresight:
+    """Plans over a receding horizon and acts on the first step.
+
+    Args:
+        scenario: for its `strategy.foresight` settings.
+        layout: numbers of pools and endpoints.
+        earlier: what arrived before the first instant, None when nothing is known.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
+        self._rules: ForesightSettings = scenario.strategy.foresight
+        self._horizon = Horizon(scenario, layout, earlier)
+        self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
+        self._acted = [-NEVER] * layout.endpoints
+        self._next_fit: Micros = 0
+        self._next_plan: Micros = 0
+        self._asked = 0
+
+    @staticmethod
+    def roles(scenario: Scenario) -> tuple[Role, ...]:
+        """One role for all tiers."""
+        return unified_roles(scenario)
+
+    @staticmethod
+    def minimum(scenario: Scenario) -> tuple[int, ...]:
+        """The fleet's minimum."""
+        return (scenario.fleet.minimum,)
+
+    @staticmethod
+    def initial(scenario: Scenario) -> tuple[int, ...]:
+        """The fleet's start."""
+        return (scenario.fleet.start,)
+
+    def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision | Feed | Fit | SolveAhead]:
+        """Ask for forecasts and plans when they are due, act on plans, guard in between."""
+        match event:
+            case DemandSeen():
+                self._horizon.demand.history.add(event)
+            case Observed():
+                self._horizon.demand.see(event)
+                yield from self._ask(now, fleet)
+                yield from self._guard(now, event, fleet)
+            case Fitted() if event.number == self._asked:
+                self._horizon.take(event.forecasts)
+                yield SolveAhead(self._asked, self._horizon.outlook(now, fleet))
+            case SolvedAhead(plan=HorizonPlan() as plan) if event.number == self._asked:
+                yield from self._apply(plan, fleet)
+            case _:
+                pass
+
+    def _ask(self, now: Micros, fleet: Fleet) -> Iterator[Fit | SolveAhead]:
+        if now < self._next_plan:
+            return
+        self._next_plan = now + self._rules.every
+        self._asked += 1
+        if now >= self._next_fit:
+            self._next_fit = now + self._rules.refit
+            yield Fit(
+                self._asked, self._rules.forecaster, self._horizon.demand.series(), self._horizon.bins, self._horizon.levels
+            )
+        else:
+            yield SolveAhead(self._asked, self._horizon.outlook(now, fleet))
+
+    def _apply(self, plan: HorizonPlan, fleet: Fleet) -> Iterator[Decision | Feed]:
+        for endpoint, pools in enumerate(self._pools):
+            for pool in pools:
+                serving, coming = fleet.serving(pool.number), fleet.coming(pool.number)
+                change = plan.target[pool.number] - serving - coming
+                if change:
+                    yield Decision(
+                        pool.number,
+                        change,
+                        Reason.PLANNED,
+                        seen=0.0,
+                        age=0,
+                        serving=serving,
+                        coming=coming,
+                        target=plan.target[pool.number],
+                    )
+            if pools:
+                level = self._horizon.feed_level(plan, pools[0].model)
+                yield Feed(endpoint, level, level)
+
+    def _guard(self, now: Micros, event: Observed, fleet: Fleet) -> Iterator[Decision]:
+        for endpoint, pools in enumerate(self._pools):
+            if pools and now - self._acted[endpoint] >= self._rules.cooldown:
+                decision = self._step(look(now, event, pools, fleet))
+                if decision is not None:
+                    self._acted[endpoint] = now
+                    yield decision
+
+    def _step(self, here: Look) -> Decision | None:
+        if here.missing:
+            return here.more(here.missing, Reason.BELOW_MINIMUM)
+        if here.serving and here.expected > self._horizon.load(here.pools[0].model) + self._rules.guard:
+            return here.more(1, Reason.AHEAD_OF_PLAN)
+        return None
