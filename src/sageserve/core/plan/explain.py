@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from sageserve.core.plan import horizon, paper
 from sageserve.core.plan.horizon import HorizonPlan
-from sageserve.core.plan.outlook import Outlook
 from sageserve.core.plan.paper import Plan
 from sageserve.core.plan.rows import Problem, rows_of
 from sageserve.core.plan.what_if import Question, change, parse, scale_demand

@@ -78,6 +78,8 @@ def minimise(block: Block, limits: Limits | None = None, start: Sequence[float] 
     """
     if not len(block.cost):
         return Solution("optimal")
+    if not (np.isfinite(block.cost).all() and np.isfinite(block.value).all()):
+        raise PlanError("the solver was given costs or factors that are not finite", hint="look at prices, rates and uses")
     highspy = _highspy()
     highs = _solver(highspy, limits or Limits())
     _pass(highspy, highs, block)

@@ -122,8 +122,8 @@ def solve(problem: Problem, limits: Limits | None = None) -> Plan:
     """The cheapest targets that hold every constraint; without such, those that miss least.
 
     Raises:
-        PlanError: sizes do not match, a number is not finite or negative, no numbers satisfy stock, maxima and lowest numbers, the
-            solver is missing or gives up.
+        PlanError: sizes do not match, a number is not finite or negative, no numbers satisfy stock, maxima and lowest
+            numbers, the solver is missing or gives up.
     """
     plan = attempt(problem, limits)
     if plan is None:

@@ -7,7 +7,7 @@ name is set to a number of GPUs. Knows no solver. Read next: `explain.py`.
 from collections.abc import Mapping
 from difflib import get_close_matches
 from math import isfinite
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 from msgspec.structs import replace
 
@@ -46,6 +46,12 @@ def names(problem: Question) -> tuple[str, ...]:
     return (*common, *problem.models, *(f"{region}/{model}" for region in problem.regions for model in problem.models))
 
 
+@overload
+def change(problem: Problem, changes: Mapping[str, float]) -> Problem: ...
+@overload
+def change(problem: Outlook, changes: Mapping[str, float]) -> Outlook: ...
+@overload
+def change(problem: Question, changes: Mapping[str, float]) -> Question: ...
 def change(problem: Question, changes: Mapping[str, float]) -> Question:
     """The problem with these changes, one after the other.
 

@@ -1,0 +1,74 @@
+"""Programs taken apart: blocks and lazy rows give the answer of the whole, and an absent solver is said plainly."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sageserve.base.errors import PlanError
+from sageserve.base.rng import stream
+from sageserve.core.plan.highs import Limits
+from sageserve.core.plan.milp import Program
+from sageserve.core.plan.paper import solve
+from tests.core.plan_cases import pool, problem
+
+
+def knapsacks(seed: int, *, groups: int, lazy: bool, room: float) -> Program:
+    """Some covers that share nothing but one packing row."""
+    draw = stream(seed, "test-plan-solver")
+    program, everything = Program(), []
+    for _ in range(groups):
+        columns = [program.column(float(draw.integers(5, 40)), upper=6, whole=True) for _ in range(3)]
+        program.row(columns, [float(x) for x in draw.integers(2, 12, 3)], lower=float(draw.integers(5, 60)))
+        everything += columns
+    program.column(-1.0, upper=2.5)  # held by no row
+    program.row(everything, [1.0] * len(everything), upper=room, lazy=lazy)
+    return program
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(3, 30))
+def test_taken_apart_costs_the_same(seed: int, groups: int, room: int) -> None:
+    exact = Limits(gap=0.0, gap_cost=1e-9)
+    apart = knapsacks(seed, groups=groups, lazy=True, room=room).solve(exact)
+    whole = knapsacks(seed, groups=groups, lazy=False, room=room).solve(exact)
+    assert apart.status == whole.status
+    assert apart.objective == pytest.approx(whole.objective, abs=1e-6)
+    if apart.values:
+        assert sum(apart.values[:-1]) <= room + 1e-6
+        assert apart.values[-1] == 2.5
+        assert apart.bound <= apart.objective
+
+
+def test_offset_and_fixed_rows() -> None:
+    program = Program()
+    program.offset = 7.0
+    x = program.column(2.0, upper=4, whole=True)
+    program.row([x], [1.0], lower=2.5)
+    assert program.solve().objective == 13.0
+    assert program.relaxed().objective == 12.0
+    program.row([], [], lower=1.0)
+    assert program.solve().status == "infeasible"
+
+
+def test_endless_savings_are_an_error() -> None:
+    program = Program()
+    program.column(-1.0)
+    with pytest.raises(PlanError, match="endlessly"):
+        program.solve()
+
+
+def test_numbers_that_are_not_finite_are_refused() -> None:
+    program = Program()
+    x = program.column(float(np.nan), upper=1)
+    program.row([x], [1.0], lower=0.5)
+    with pytest.raises(PlanError, match="solver"):
+        program.solve()
+
+
+def test_absent_solver_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "highspy", None)
+    with pytest.raises(PlanError, match="highspy is not installed") as error:
+        solve(problem(demand=((1000.0,),), pools=(pool(0, 0),)))
+    assert error.value.hint == "pip install highspy"
