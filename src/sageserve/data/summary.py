@@ -95,6 +95,7 @@ class AfterWindow(Struct, frozen=True):
 
     finished: int
     latest_s: float | None
+    work_gpu_hours: float | None = None  # engine time still owed then; None in results written before it was counted
 
 
 class Summary(Struct, frozen=True):

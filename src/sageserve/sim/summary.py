@@ -26,8 +26,10 @@ from sageserve.data.summary import (
     TierSummary,
     Utilisation,
 )
+from sageserve.sim.leftover import add_work_left
 from sageserve.sim.meter import Block, blocks
-from sageserve.sim.run import Run
+from sageserve.sim.run import Run, kernel_setup
+from sageserve.sim.state import reference_profiles
 
 _DIGITS = 6  # microseconds, and millionths of an hour or a dollar
 
@@ -128,7 +130,19 @@ def _measure(run: Run) -> tuple[list[list[_Cell]], AfterWindow]:
         finish = block.rows["finish"]
         late += int((finish > run.window).sum())
         latest = max(latest, int(finish.max(initial=UNSET)))
-    return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None)
+    return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None, _round(work_gpu_hours(run)))
+
+
+def work_gpu_hours(run: Run) -> float:
+    """GPU-hours of work that had arrived by the end of the window (or of an interrupted run) and was not done then.
+
+    A model's work is taken at the speed of its fastest engine among those the fleet can hold, times that engine's GPUs.
+    """
+    setup = kernel_setup(run.scenario, run.layout)
+    fastest = reference_profiles(setup)
+    owed = np.zeros(setup.models)
+    add_work_left(run.requests, setup.profiles, fastest, min(run.now, run.window), owed)
+    return float((owed * setup.profiles["gpus"][fastest]).sum()) / HOUR
 
 
 def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
