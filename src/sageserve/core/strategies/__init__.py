@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sageserve.core.strategies.base import Strategy, StrategyKind
+from sageserve.core.strategies.chiron import Chiron
 from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.planned import LtI, LtU, LtUA
 from sageserve.core.strategies.reactive import Reactive
@@ -18,6 +19,7 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "lt-i": LtI,
     "lt-u": LtU,
     "lt-ua": LtUA,
+    "chiron": Chiron,
     "foresight": Foresight,
 }
 
