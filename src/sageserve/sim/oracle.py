@@ -2,8 +2,8 @@
 
 Per model, all regions together, in steps of 15 minutes and fractions of instances: no start takes time, nothing is stopped in
 vain, batch work lies where it costs least between its arrival and its deadline (or the end of the window: what arrives in the
-window is done in it). An instance is as busy as it may be within the tightest promise (`core/theta.py`), with the queue that all of a
-model's instances share; every endpoint keeps its minimum. No strategy that keeps the promises can hold less.
+window is done in it). An instance is as busy as it may be within the tightest promise (`core/theta.py`), with the queue
+that all of a model's instances share; every endpoint keeps its minimum. No strategy that keeps the promises can hold less.
 """
 
 from typing import Any, Final

@@ -3,7 +3,8 @@
 Beyond the paper: capacity is kept for a quantile of demand and not for a fudge factor; batch jobs are work with deadlines that
 is placed into valleys, and endpoints are fed only as far as that placement says; lead times, stock, GPU types and spot income
 are in the program; an instance is stopped only if the fleet would stand the loss of one more. Between plans a guard adds
-instances when an endpoint is fuller than it can be. Read next: `horizon.py` here for how the outlook is drawn, `core/plan/horizon.py`.
+instances when an endpoint is fuller than it can be. Read next: `horizon.py` here for how the outlook is drawn, then
+`core/plan/horizon.py` for the program.
 """
 
 from collections.abc import Iterator
