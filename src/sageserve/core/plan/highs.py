@@ -158,7 +158,7 @@ def _answer(highspy: _Handle, highs: _Handle, block: Block) -> Solution:
 
 def _highspy() -> _Handle:
     try:
-        import highspy  # noqa: PLC0415  (loaded late: a run without plans does not need its 20 MB)
+        import highspy  # noqa: PLC0415  # loaded late: a run without plans does not need its 20 MB
     except ImportError as error:
         raise PlanError(
             "plans need the solver HiGHS, and the package highspy is not installed", hint="pip install highspy"
