@@ -9,6 +9,7 @@ from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSet
 from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
 from sageserve.base.config.rules import (
     BatchSettings,
+    ChironSettings,
     FaultSettings,
     FleetSettings,
     ForesightSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "AssignSettings",
     "BatchSettings",
     "BurstSettings",
+    "ChironSettings",
     "FaultSettings",
     "FleetSettings",
     "ForesightSettings",

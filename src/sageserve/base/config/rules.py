@@ -124,10 +124,11 @@ class SiloedSettings(ReactiveSettings):
 class PlannedSettings(ReactiveSettings):
     """Forecast and integer program every hour (lt-i, lt-u, lt-ua)."""
 
+    low: Share = Field(default=0.50, description="a step towards the plan below this; at 0.30 (paper) a planned fleet never shrinks")
     every: Duration = Field(default=HOUR, gt=0, description="a plan an hour (paper)")
     ahead: Duration = Field(default=20 * MINUTE, description="the plan reads the peak from here to the next plan (paper)")
     forecaster: Name = Field(default="blend", description="the best of those measured; arima is the paper's")
-    quantile: Share = Field(default=0.5, description="of the forecast: the middle, as a point forecast is (paper)")
+    quantile: Share = Field(default=0.8, description="of the forecast; its middle (paper) is too low every other hour")
     epsilon: Share = Field(default=0.8, description="of its own demand a region must hold; the router sends the rest elsewhere")
     batch_buffer: float = Field(default=0.10, ge=0, le=10, description="of the past hour's batch tokens, planned for (paper)")
     misses: Share = Field(
@@ -158,6 +159,22 @@ class ForesightSettings(Settings):
     travel: float = Field(default=0.001, ge=0, description="dollars per ms of round trip and busy instance-hour: nearest first")
 
 
+class ChironSettings(Settings):
+    """Interactive, mixed and batch instances: the rule is that of Chiron, arXiv 2501.08090, the numbers are ours."""
+
+    theta: Share = Field(
+        default=0.5,
+        gt=0,
+        description="busy share of interactive and mixed instances at which they grow; a half absorbs twice the load unaided",
+    )
+    full: Share = Field(default=0.70, gt=0, description="an instance this utilised is busy: the router's threshold sends on")
+    relax: Share = Field(default=0.8, description="one fewer when the busy share would stay below this times theta")
+    spend: Share = Field(
+        default=0.8, gt=0, description="of the time to the deadline that the queue may take; a fifth is for the estimate's error"
+    )
+    cooldown: Duration = Field(default=15 * SECOND, description="after an action: as the reactive rule has it")
+
+
 class StrategySettings(Settings):
     """The rule that decides how many instances each pool has."""
 
@@ -167,3 +184,4 @@ class StrategySettings(Settings):
     planned: PlannedSettings = Field(default=PlannedSettings(), description="hourly plans, corrected by thresholds")
     foresight: ForesightSettings = Field(default=ForesightSettings(), description="plans over a horizon")
     siloed: SiloedSettings = Field(default=SiloedSettings(), description="separate interactive and batch pools")
+    chiron: ChironSettings = Field(default=ChironSettings(), description="interactive, mixed and batch pools")
