@@ -59,7 +59,7 @@ def test_a_pause_follows_each_action_and_belongs_to_one_endpoint() -> None:
 
 
 def test_starts_under_way_count_as_capacity() -> None:
-    controller, fleet = begin(scenario())
+    controller, fleet = begin(scenario(gpus=160, fleet={"start": 2, "minimum": 1, "maximum": 9}))
     utilisation = 1.3  # of two instances; 0.87 of three, 0.65 of four
     for step in range(10):
         controller.handle(step * 15 * SECOND, seen(utilisation))
@@ -85,6 +85,8 @@ def test_the_floor_stays_and_is_restored() -> None:
     controller.handle(0, seen(0.0))
     assert controller.decisions[0].reason is Reason.BELOW_MINIMUM
     assert (controller.decisions[0].change, fleet.coming(0)) == (2, 2)
+    controller.handle(HOUR, seen(0.5))
+    assert controller.decisions == (), "what is coming counts"
 
 
 def test_the_last_instance_stays_even_without_a_floor() -> None:

@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import Infeasible, TraceError
-from sageserve.base.records import UNSET, Floats, Trace
+from sageserve.base.errors import Infeasible
+from sageserve.base.records import UNSET, Floats
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros
 from sageserve.core.actions import Donate, Drain, Reason, Source
 from sageserve.core.events import DemandSeen, EndpointSeen, InstanceDrained, Observed
@@ -25,7 +25,7 @@ from sageserve.core.work import Fit, Fitted, Solve
 from sageserve.data.scenario import load_scenario
 from sageserve.sim.run import Run, Simulation, kernel_setup, simulate
 from sageserve.sim.summary import summarise
-from tests.core.small import ENGINE, TIERS, Row, fleet_of, hours, layout_of, row, scenario, trace
+from tests.core.small import ENGINE, Row, fleet_of, hours, layout_of, row, scenario, trace
 from tests.laws.lives import begun, check_gpus_change_hands_one_at_a_time, check_work_is_inside_terms, terms
 
 MS = 1_000
@@ -205,6 +205,17 @@ def test_work_that_waits_at_the_end_of_the_window_is_dropped() -> None:
     assert hours(run.fleet, State.SERVING) == pytest.approx(4 * 8 * 26 / 3600), "hours are of the window"
 
 
+def test_hours_reach_to_the_next_look_behind_the_window() -> None:
+    settings = scenario(fleet={"start": 4, "minimum": 1, "maximum": 4})
+    window = 39_500 * MS  # between two looks; the first drained instance is empty half a second later
+    run = play(settings, [row(k * MS, output=4_000, prompt=10) for k in range(8)], window=window)
+    assert (
+        min(entry.now for entry in run.journal if isinstance(entry.event, InstanceDrained) and entry.now > window) < 45 * SECOND
+    )
+    held = sum(us for one in run.fleet.ledger.gpu_us for us in one)
+    assert held == 16 * 8 * window
+
+
 def test_scaling_is_only_evaluated_on_arrivals() -> None:
     run = play(scenario(fleet={"start": 4, "minimum": 1, "maximum": 4}), [row(0), row(2 * HOUR)])
     looks = [entry for entry in run.journal if isinstance(entry.event, Observed) and entry.decisions]
@@ -315,11 +326,3 @@ def test_an_iteration_costs_time_in_the_square_of_the_batch() -> None:
     assert many <= 10 * few + 20, "events per request do not grow with the batch"
     assert abs(longer - many) <= 5, "nor with the length of answers"
     assert many <= 3 * 200
-
-
-def test_a_trace_of_other_names_is_played_as_if_it_fitted() -> None:
-    settings = scenario()
-    other = scenario(tiers=dict(reversed(TIERS.items())))
-    foreign: Trace = trace(other, [row(0)])
-    with pytest.raises(TraceError, match="coded for"):
-        simulate(settings, foreign)
