@@ -22,6 +22,8 @@ class Reason(StrEnum):
     PLANNED = "planned"
     AHEAD_OF_PLAN = "demand-above-plan"
     BEHIND_PLAN = "demand-below-plan"
+    QUEUE_LATE = "queue-late"
+    QUEUE_EMPTY = "queue-empty"
 
 
 class Blocked(StrEnum):
