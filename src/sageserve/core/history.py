@@ -34,6 +34,7 @@ class DemandHistory:
         self._tokens = np.zeros((0, *shape))
         self._open_until: Micros = 0  # of the demand events taken in
         self._recent_tokens = np.zeros(shape)  # of the bin that is being filled
+        self._latest: list[tuple[Micros, Floats]] = []  # the newest events, a bin's length of them
         self._work = np.zeros(shape)  # engine time and tokens seen so far, older hours fading
         self._work_tokens = np.zeros(shape)
         self._work_requests = np.zeros(shape)
@@ -58,6 +59,9 @@ class DemandHistory:
         """Take in one bin of demand; bins must come in order."""
         tokens = np.array(seen.prompt_tokens, float).reshape(self.shape)
         self._recent_tokens += tokens
+        self._latest.append((seen.length, tokens))
+        while sum(length for length, _ in self._latest[1:]) >= BIN:
+            del self._latest[0]
         fade = 0.5 ** (seen.length / (6 * HOUR))
         self._work = self._work * fade + np.array(seen.work).reshape(self.shape)
         self._work_tokens = self._work_tokens * fade + tokens
@@ -81,6 +85,16 @@ class DemandHistory:
         bins = max(1, span // BIN)
         recent = self._tokens[-bins:]
         return recent.mean(axis=0) / (BIN / 1e6) if len(recent) else np.zeros(self.shape)
+
+    def now(self, span: Micros) -> Floats:
+        """float64[regions, models, tiers]: mean tokens/s over the newest events that cover `span`, a bin at most."""
+        covered, tokens = 0, np.zeros(self.shape)
+        for length, amount in reversed(self._latest):
+            if covered >= span:
+                break
+            covered += length
+            tokens += amount
+        return tokens / (max(covered, 1) / 1e6)
 
     def seen(self, span: Micros) -> Floats:
         """float64[regions, models, tiers]: tokens over the last whole bins that cover `span`, none from before 0."""

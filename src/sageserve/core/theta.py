@@ -6,12 +6,13 @@ below what the tier allows depends on how many instances share the queue; it is 
 lengths, 4 to 16 instances) the share it predicts is within 3 points. Pure arithmetic; explained by `Load`.
 """
 
-from math import exp
+from math import ceil, exp
 from typing import Final
 
 from msgspec import Struct
 
 _STEPS: Final = 40  # halvings of the interval: far below a millionth
+_MOST: Final = 4_096  # instances that share a queue: beyond, more of them change the load by less than a thousandth
 
 
 class Load(Struct, frozen=True):
@@ -67,3 +68,24 @@ def sustainable(servers: int, *, service_us: float, slack_us: float, misses: flo
         else:
             high = middle
     return Load(servers, service_us, slack_us, misses, low)
+
+
+def needed(busy: float, *, service_us: float, slack_us: float, misses: float) -> Load:
+    """The load of the fewest instances, 1 to 4,096, that together sustain as much engine time as `busy` instances have."""
+
+    def of(count: int) -> Load:
+        return sustainable(count, service_us=service_us, slack_us=slack_us, misses=misses)
+
+    low = high = min(max(1, ceil(busy)), _MOST)  # a load is never above one
+    found = of(high)
+    while found.load * high < busy and high < _MOST:
+        low, high = high + 1, min(2 * high, _MOST)
+        found = of(high)
+    while low < high:
+        middle = (low + high) // 2
+        tried = of(middle)
+        if tried.load * middle >= busy:
+            high, found = middle, tried
+        else:
+            low = middle + 1
+    return found

@@ -19,11 +19,10 @@ from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
 from sageserve.core.perf import WEIGHT_ONE, decode_work, iteration_time, prefill_work
 from sageserve.core.plan.rows import PoolFacts, Problem, StockFacts, windows
-from sageserve.core.theta import Load, sustainable
+from sageserve.core.theta import Load, needed
 
 _OUTPUT_GUESS: Final = 200.0  # tokens, before any were seen
 _LEAST_SLACK: Final = 0.25  # of the target: queueing always gets this much, or a target that cannot be met would forbid any load
-_ROUNDS: Final = 20  # until the load and the number of instances that share it agree
 
 
 class Prospects:
@@ -42,8 +41,10 @@ class Prospects:
         self._layout = layout
         self._reference = [_reference(layout, m) for m in range(len(names.models))]
         tiers = list(scenario.tiers.values())
-        self.interactive = [k for k, tier in enumerate(tiers) if not tier.batch]
-        self.batch = [k for k, tier in enumerate(tiers) if tier.batch]
+        queued = scenario.batch.feed != "direct"  # batch work that no queue holds back arrives like any other
+        self.interactive = [k for k, tier in enumerate(tiers) if not (tier.batch and queued)]
+        self.batch = [k for k, tier in enumerate(tiers) if tier.batch and queued]
+        self.promotion = min([scenario.batch.promote_after, *(tiers[k].patience for k in self.batch)])  # age of a job, or due
         tight = min((tier for tier in tiers if not tier.batch), key=lambda tier: tier.patience, default=tiers[0])
         self._target = tight.patience
         self._waiting = np.zeros(len(names.models))  # jobs in the batch queue of each model
@@ -52,9 +53,13 @@ class Prospects:
         self.loads: list[Load] = []
 
     @property
-    def bins(self) -> int:
-        """How many bins ahead a forecast must reach."""
-        return max(1, self._rules.every // BIN)
+    def known(self) -> bool:
+        """Whether there is anything to plan from: one whole bin of arrivals, before or after the first instant."""
+        return len(self.history.tokens()) > 0
+
+    def bins(self, now: Micros) -> int:
+        """How many bins behind the last whole one a forecast must hold, to reach the next plan."""
+        return max(1, -(-(now - self.history.end + self._rules.every) // BIN))
 
     def series(self) -> tuple[Series, ...]:
         """Interactive prompt tokens per bin, one series per (region, model), models changing fastest."""
@@ -62,17 +67,18 @@ class Prospects:
         regions, models, _ = self.history.shape
         return tuple(Series(tokens[:, g, m], BIN, self.history.start) for g in range(regions) for m in range(models))
 
-    def take(self, forecasts: tuple[QuantileForecast | None, ...]) -> None:
-        """Keep the forecast peak of each series, tokens/s; the last hour's mean where nothing could be forecast."""
+    def take(self, asked: Micros, forecasts: tuple[QuantileForecast | None, ...]) -> None:
+        """Keep the peak of each forecast that was asked for then, tokens/s; the last hour's mean where there is none."""
         models = self.history.shape[1]
         seen = self.history.rate(HOUR)[..., self.interactive].sum(axis=-1)
-        first = min(self._rules.ahead // BIN, self.bins - 1) * BIN
         for k, forecast in enumerate(forecasts):
             g, m = divmod(k, models)
             if forecast is None:
                 self.forecast[g, m] = seen[g, m]
             else:
-                peak = forecast.peak(first, self.bins * BIN, level=self._rules.quantile)
+                past, length = asked - forecast.start, len(forecast.point)
+                first = min((past + self._rules.ahead) // BIN, length - 1) * BIN
+                peak = forecast.peak(first, max(past + self._rules.every, first + 1), level=self._rules.quantile)
                 self.forecast[g, m] = peak / (BIN / SECOND)
 
     def see(self, event: Observed) -> None:
@@ -91,31 +97,35 @@ class Prospects:
         paper's buffer, a tenth of the past hour's batch tokens, comes on top.
         """
         waiting = self.waiting_tokens()
-        young = max(self._scenario.batch.promote_after - self._rules.every, BIN)
+        young = max(self.promotion - self._rules.every, BIN)
         recent = self.history.seen(young)[..., self.batch].sum(axis=(0, 2))
         promoted = np.maximum(waiting - recent, 0.0) / (self._rules.every / SECOND)
         return promoted + self._rules.batch_buffer * self.history.rate(HOUR)[..., self.batch].sum(axis=(0, 2))
 
     def observed_to_forecast(self, endpoint: int, span: Micros) -> float:
-        """What arrives at an endpoint's region and model now, against its forecast; 1 when nothing was forecast."""
+        """What arrived at an endpoint's region and model in the newest `span`, against its forecast; 1 without a forecast."""
         at = endpoint // len(self._layout.roles)
         g, m = divmod(at, len(self._layout.names.models))
         expected = float(self.forecast[g, m])
-        seen = float(self.history.rate(span)[g, m, self.interactive].sum())
+        seen = float(self.history.now(span)[g, m, self.interactive].sum())
         return seen / expected if expected > 0 else 1.0
 
-    def work_per_token(self) -> Floats:
-        """float64[models]: engine microseconds per interactive prompt token, on the model's fastest engine."""
-        mix = self.history.rate(24 * HOUR).sum(axis=0)[:, self.interactive]
-        prior = np.array([[self._prior(m)] * len(self.interactive) for m in range(len(mix))])
-        each = self.history.work_per_token(np.full(self.history.shape[1:], np.nan))[:, self.interactive]
-        each = np.where(np.isnan(each), prior, each)
+    def work_per_token(self, *, batch: bool = False) -> Floats:
+        """float64[models]: engine microseconds per interactive (or batch) prompt token, on the model's fastest engine.
+
+        The other kind's, where the scenario has no tier of one.
+        """
+        tiers = (self.batch or self.interactive) if batch else (self.interactive or self.batch)
+        mix = self.history.rate(24 * HOUR).sum(axis=0)[:, tiers]
+        prior = np.array([[self._prior(m)] * self.history.shape[2] for m in range(len(mix))])
+        each = self.history.work_per_token(prior)[:, tiers]
         total = mix.sum(axis=1)
         return np.where(total > 0, (each * mix).sum(axis=1) / np.maximum(total, 1e-9), each.mean(axis=1))
 
     def sustainable_loads(self, demand: Floats) -> list[Load]:
         """The load one instance of each model sustains, when `demand` (float64[models], busy instances) shares a queue."""
-        service = self.history.work_per_request(np.array([self._prior(m) * 2000 for m in range(len(demand))]))
+        each = np.array([self._prior(m) for m in range(len(demand))]) * self.history.prompt_mean()
+        service = self.history.work_per_request(each)
         return [self._load(m, float(demand[m]), float(service[m])) for m in range(len(demand))]
 
     def problem(self, fleet: Fleet) -> Problem:
@@ -137,9 +147,12 @@ class Prospects:
             pools=tuple(self._facts(pool, one, fleet) for pool, one in zip(pools, theta, strict=True)),
             demand=windows(self.forecast),
             buffer=tuple(self.batch_rate().tolist()),
-            minimum=((self._scenario.fleet.minimum,) * len(names.models),) * len(names.regions),
+            minimum=tuple(tuple(self._minimum(g, m) for m in range(len(names.models))) for g in range(len(names.regions))),
             epsilon=self._rules.epsilon,
         )
+
+    def _minimum(self, region: int, model: int) -> int:
+        return max((pool.minimum for pool in self._layout.pools if (pool.region, pool.model) == (region, model)), default=0)
 
     def _facts(self, pool: Pool, theta: float, fleet: Fleet) -> PoolFacts:
         price = self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus
@@ -151,7 +164,7 @@ class Prospects:
             stock=pool.stock,
             gpus=pool.gpus,
             price_per_hour=price,
-            start_cost=price * load.local / HOUR,
+            start_cost=price * (load.local if load.source == "local" else load.remote) / HOUR,
             theta=theta,
             now=fleet.serving(pool.number) + fleet.coming(pool.number),
             maximum=pool.end - pool.begin,
@@ -162,15 +175,7 @@ class Prospects:
         tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
         idle = iteration_time(profile, float(tokens), 0.5 * tokens * float(tokens), 0, 0)
         slack = max(self._target - idle, _LEAST_SLACK * self._target)
-        instances = 1
-        load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._rules.misses)
-        for _ in range(_ROUNDS):
-            needed = max(1, int(np.ceil(busy / max(load.load, 1e-6))))
-            if needed == instances:
-                break
-            instances = (needed + instances + 1) // 2 if needed < instances else needed
-            load = sustainable(instances, service_us=service_us, slack_us=slack, misses=self._rules.misses)
-        return load
+        return needed(busy, service_us=service_us, slack_us=slack, misses=self._rules.misses)
 
     def _prior(self, m: int) -> float:
         """Engine time per prompt token for a guess of the mix: all that is known before the first requests."""

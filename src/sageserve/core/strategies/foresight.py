@@ -15,6 +15,7 @@ from sageserve.base.units import NEVER, Micros
 from sageserve.core.actions import Decision, Feed, Reason
 from sageserve.core.events import DemandSeen, Observed
 from sageserve.core.fleet import Fleet, Role
+from sageserve.core.forecast import forecaster
 from sageserve.core.layout import Layout, unified_roles
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.strategies.horizon import Horizon
@@ -28,11 +29,16 @@ class Foresight:
     Args:
         scenario: for its `strategy.foresight` settings.
         layout: numbers of pools and endpoints.
-        earlier: what arrived before the first instant, None when nothing is known.
+        earlier: what arrived before the first instant, None when nothing is known: then the first plan is made when one bin has
+            been seen, and until then the guard alone acts.
+
+    Raises:
+        PlanError: no forecaster of that name, or `earlier` does not fit.
     """
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
         self._rules: ForesightSettings = scenario.strategy.foresight
+        forecaster(self._rules.forecaster)  # complain about its name now, not when the first plan is due
         self._horizon = Horizon(scenario, layout, earlier)
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
@@ -73,12 +79,12 @@ class Foresight:
                 pass
 
     def _ask(self, now: Micros, fleet: Fleet) -> Iterator[Fit | SolveAhead]:
-        if now < self._next_plan:
+        if now < self._next_plan or not self._horizon.demand.known:
             return
-        self._next_plan = now + self._rules.every
+        self._next_plan = (now // self._rules.every + 1) * self._rules.every  # when a bin ends, however late this look is
         self._asked += 1
         if now >= self._next_fit:
-            self._next_fit = now + self._rules.refit
+            self._next_fit = (now // self._rules.refit + 1) * self._rules.refit
             yield Fit(
                 self._asked, self._rules.forecaster, self._horizon.demand.series(), self._horizon.bins, self._horizon.levels
             )
@@ -116,6 +122,6 @@ class Foresight:
     def _step(self, here: Look) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
-        if here.serving and here.expected > self._horizon.load(here.pools[0].model) + self._rules.guard:
-            return here.more(1, Reason.AHEAD_OF_PLAN)
+        if here.serving and here.expected > self._horizon.full(here.pools[0].model):
+            return here.more(1, Reason.AHEAD_OF_PLAN if self._horizon.drawn else Reason.UTILISATION_HIGH)
         return None

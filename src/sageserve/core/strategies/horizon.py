@@ -57,16 +57,16 @@ class Horizon:
         self.levels = (_MIDDLE, self._rules.quantile) if self._rules.quantile != _MIDDLE else (_MIDDLE,)
         self._forecasts: tuple[QuantileForecast | None, ...] = ()
         self._expected = np.zeros((len(layout.names.models), len(self.steps)))  # busy instances, all regions
-        self._loads = [self._rules.guard] * len(layout.names.models)
-        self._drawn = False
+        self._loads = [0.0] * len(layout.names.models)
+        self.drawn = False  # whether there has been an outlook
 
     def take(self, forecasts: tuple[QuantileForecast | None, ...]) -> None:
         """Keep forecasts of the series that `demand.series` gave."""
         self._forecasts = forecasts
 
-    def load(self, model: int) -> float:
-        """The load one instance of a model sustains; 1 before anything was planned, so that the guard does not act on a guess."""
-        return self._loads[model] if self._drawn else 1.0
+    def full(self, model: int) -> float:
+        """Utilisation above which an endpoint needs one more, whatever the plan says; the reactive mark before there is one."""
+        return self._loads[model] + self._rules.guard if self.drawn else self._scenario.strategy.reactive.high
 
     def feed_level(self, plan: HorizonPlan, model: int) -> float:
         """Utilisation up to which endpoints of a model are fed: that of expected demand plus the batch work planned now."""
@@ -81,14 +81,14 @@ class Horizon:
     def outlook(self, now: Micros, fleet: Fleet) -> Outlook:
         """Everything the program needs to know at this instant."""
         per_token = self.demand.work_per_token() / SECOND
-        high, middle = self._tokens(now)
+        high, middle = self._tokens()
         kept, expected = high * per_token[:, None], middle * per_token[:, None]  # [regions, models, steps] busy instances
         self._expected = expected.sum(axis=0)
-        lots = self._lots(now, per_token)
+        lots = self._lots(self.demand.work_per_token(batch=True) / SECOND)
         waiting = np.array([sum(lot.work for lot in mine if lot.arrives == 0.0) for mine in lots]) / self.steps[-1]
         busy = (self._expected.max(axis=1) + waiting) / len(self._layout.names.regions)
         self._loads = [load.load for load in self.demand.sustainable_loads(busy)]
-        self._drawn = True
+        self.drawn = True
         names = self._layout.names
         price = max(self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus for pool in self._layout.pools)
         return Outlook(
@@ -133,7 +133,7 @@ class Horizon:
         names, stock = self._layout.names, self._layout.stocks[pool.stock]
         load = self._scenario.models[names.models[pool.model]].load
         price = stock.purchase.price_on_demand * pool.gpus
-        vm = self._scenario.gpus[stock.name.split("/", 1)[1]].start
+        vm = self._scenario.gpus[stock.gpu].start
         lead = (vm + (load.local if load.source == "local" else load.remote)) / HOUR
         starting = fleet.count(pool.number, State.STARTING)
         reclaiming = fleet.count(pool.number, State.RECLAIMING)
@@ -154,7 +154,7 @@ class Horizon:
             reclaim_cost=price * load.reclaim / HOUR,
         )
 
-    def _tokens(self, now: Micros) -> tuple[Floats, Floats]:
+    def _tokens(self) -> tuple[Floats, Floats]:
         """float64[regions, models, steps] twice: interactive tokens/s to keep capacity for, and to expect."""
         regions, models, _ = self.demand.history.shape
         seen = self.demand.history.rate(HOUR)[..., self.demand.interactive].sum(axis=-1)
@@ -168,27 +168,35 @@ class Horizon:
                 high[g, m], middle[g, m] = seen[g, m], seen[g, m]
                 continue
             passed = max(0, (self.demand.history.end - forecast.start) // BIN)
-            drift = self._drift(forecast, passed, float(latest[g, m]))
+            drift, beyond = self._drift(forecast, passed, float(latest[g, m]))
             for s in range(len(self.steps)):
                 a = min(passed + int(times[s] * _BINS_PER_HOUR), len(forecast.point) - 1)
                 b = min(max(a + 1, passed + int(times[s + 1] * _BINS_PER_HOUR)), len(forecast.point))
-                factor = drift ** (0.5 ** (times[s] / _FADE_HOURS)) / (BIN / SECOND)
-                middle[g, m, s] = forecast.at(_MIDDLE)[a:b].mean() * factor
-                high[g, m, s] = forecast.at(self.levels[-1])[a:b].max() * factor
+                fade = 0.5 ** (times[s] / _FADE_HOURS)
+                factor = drift**fade / (BIN / SECOND)
+                middle[g, m, s] = max(forecast.at(_MIDDLE)[a:b].mean() * factor, beyond * fade)
+                high[g, m, s] = max(forecast.at(self.levels[-1])[a:b].max() * factor, beyond * fade)
         return high, middle
 
-    def _drift(self, forecast: QuantileForecast, passed: int, latest: float) -> float:
-        """How far the newest bin is above what the forecast said of it; 1 for a forecast that begins now."""
-        if passed == 0:
-            return 1.0
-        said = float(forecast.at(_MIDDLE)[min(passed, len(forecast.point)) - 1]) / (BIN / SECOND)
-        return min(max(latest / said, 1 / _DRIFT), _DRIFT) if said > 0 and latest > 0 else 1.0
+    def _drift(self, forecast: QuantileForecast, passed: int, latest: float) -> tuple[float, float]:
+        """How far the newest bin is above what the forecast said of it, and what it was where that does not say it all.
 
-    def _lots(self, now: Micros, per_token: Floats) -> list[list[Lot]]:
-        """Batch work per model in busy-instance hours: what waits, by the hour it arrived, and what will probably come."""
+        1 and 0 for a forecast that begins now. A burst beyond any factor, or from nothing, is itself what is expected at first.
+        """
+        if passed == 0:
+            return 1.0, 0.0
+        said = float(forecast.at(_MIDDLE)[min(passed, len(forecast.point)) - 1]) / (BIN / SECOND)
+        drift = min(max(latest / said, 1 / _DRIFT), _DRIFT) if said > 0 else 1.0
+        return drift, latest if latest > said * _DRIFT else 0.0
+
+    def _lots(self, per_token: Floats) -> list[list[Lot]]:
+        """Batch work per model in busy-instance hours: what waits, by the hour it arrived, and what will probably come.
+
+        What waits beyond all that ever arrived (the mean length is an estimate) is as old as the oldest of it.
+        """
         models = len(self._layout.names.models)
         tokens = self.demand.history.tokens()[..., self.demand.batch].sum(axis=(1, 3))  # [bins, models]
-        patience = (self._scenario.batch.promote_after - self._rules.ready) / HOUR
+        patience = max((self.demand.promotion - self._rules.ready) / HOUR, self.steps[0])
         left = self.demand.waiting_tokens()
         lots: list[list[Lot]] = [[] for _ in range(models)]
         for m in range(models):
@@ -203,7 +211,7 @@ class Horizon:
                 age += 1.0
                 lots[m].append(Lot(0.0, max(patience - age, self.steps[0]), mine * scale))
             if left[m] > 0:
-                lots[m].append(Lot(0.0, self.steps[0], float(left[m]) * scale))
+                lots[m].append(Lot(0.0, max(patience - age, self.steps[0]), float(left[m]) * scale))
             rate = float(self.demand.history.rate(24 * HOUR)[:, m, self.demand.batch].sum()) * float(per_token[m])
             for begin, length in zip(begins(self.steps), self.steps, strict=False):
                 lots[m].append(Lot(begin, begin + patience, rate * length))

@@ -2,10 +2,12 @@
 
 Paper, section 6: lt-i applies the plan at once; lt-u takes it as a destination and moves one step towards it when utilisation
 passes a mark; lt-ua is lt-u that may pass the destination in the last 20 minutes of the hour, when what arrives is far from what
-was forecast. Fitting and solving are asked for as work; until a plan comes back the last one stands. Read next: `demand.py`.
+was forecast. Fitting and solving are asked for as work; until a plan comes back the last one stands, and before the first, while
+nothing is known of demand, the marks alone decide. Read next: `demand.py`.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from sageserve.base.config import PlannedSettings, Scenario
@@ -13,11 +15,12 @@ from sageserve.base.records import Demand
 from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.actions import Decision, Reason
 from sageserve.core.events import DemandSeen, Observed
-from sageserve.core.fleet import Fleet, Role
+from sageserve.core.fleet import Fleet, Pool, Role
+from sageserve.core.forecast import forecaster
 from sageserve.core.layout import Layout, unified_roles
 from sageserve.core.plan.paper import Plan
 from sageserve.core.strategies.demand import Prospects
-from sageserve.core.strategies.steps import Look, look
+from sageserve.core.strategies.steps import Look, growing, look
 from sageserve.core.work import AnyEvent, Fit, Fitted, Solve, Solved
 
 _RECENT: Final[Micros] = 5 * MINUTE  # what arrives now is the mean of this span
@@ -30,16 +33,20 @@ class LtU:
         scenario: for its `strategy.planned` settings.
         layout: numbers of pools and endpoints.
         earlier: what arrived before the first instant, None when nothing is known.
+
+    Raises:
+        PlanError: no forecaster of that name, or `earlier` does not fit.
     """
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
         self.rules: PlannedSettings = scenario.strategy.planned
+        forecaster(self.rules.forecaster)  # complain about its name now, not when the first plan is due
         self.prospects = Prospects(scenario, layout, earlier)
         self.plan: Plan | None = None
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
         self._next: Micros = 0
-        self._planned_at: Micros = 0
+        self._asked_at: Micros = 0
         self._asked = 0
 
     @staticmethod
@@ -49,8 +56,8 @@ class LtU:
 
     @staticmethod
     def minimum(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's minimum."""
-        return (scenario.fleet.minimum,)
+        """The fleet's minimum, and at least one: without an instance there is no utilisation that passes a mark."""
+        return (max(scenario.fleet.minimum, 1),)
 
     @staticmethod
     def initial(scenario: Scenario) -> tuple[int, ...]:
@@ -64,22 +71,24 @@ class LtU:
                 self.prospects.history.add(event)
             case Observed():
                 self.prospects.see(event)
-                if now >= self._next:
-                    self._next = now + self.rules.every
-                    self._asked += 1
-                    yield Fit(
-                        self._asked, self.rules.forecaster, self.prospects.series(), self.prospects.bins, (self.rules.quantile,)
-                    )
+                if now >= self._next and self.prospects.known:
+                    yield self._ask(now)
                 yield from self._correct(now, event, fleet)
             case Fitted() if event.number == self._asked:
-                self.prospects.take(event.forecasts)
+                self.prospects.take(self._asked_at, event.forecasts)
                 yield Solve(self._asked, self.prospects.problem(fleet))
             case Solved(plan=Plan() as plan) if event.number == self._asked:
                 self.plan = plan
-                self._planned_at = now
                 yield from self.apply(fleet)
             case _:
                 pass
+
+    def _ask(self, now: Micros) -> Fit:
+        self._next = (now // self.rules.every + 1) * self.rules.every  # on the hour, however late this look at the fleet is
+        self._asked_at = now
+        self._asked += 1
+        prospects = self.prospects
+        return Fit(self._asked, self.rules.forecaster, prospects.series(), prospects.bins(now), (self.rules.quantile,))
 
     def apply(self, fleet: Fleet) -> Iterator[Decision]:
         """What a new plan changes at once: nothing here."""
@@ -100,19 +109,39 @@ class LtU:
     def _step(self, now: Micros, here: Look, fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
-        endpoint = here.pools[0].endpoint
-        target = here.held if self.plan is None else sum(self.plan.target[pool.number] for pool in here.pools)
+        if self.plan is None:
+            return self._by_marks(here, fleet)
+        target = [self.plan.target[pool.number] for pool in here.pools]
+        held = [fleet.serving(pool.number) + fleet.coming(pool.number) for pool in here.pools]
+        endpoint, goal = here.pools[0].endpoint, sum(target)
         if here.serving and here.expected > self.rules.high:
-            if here.held < target:
-                return here.more(1, Reason.UTILISATION_HIGH, target=target)
-            if self.plan is None or self.may_pass(now, endpoint, out=True):
-                return here.more(1, Reason.AHEAD_OF_PLAN, target=target)
-        if here.seen < self.rules.low and not here.coming and here.serving > here.pools[0].minimum:
-            if here.held > target:
-                return here.fewer(1, Reason.UTILISATION_LOW, fleet, target=target)
-            if self.plan is None or self.may_pass(now, endpoint, out=False):
-                return here.fewer(1, Reason.BEHIND_PLAN, fleet, target=target)
+            if here.held < goal:
+                behind = [pool for pool, have, want in zip(here.pools, held, target, strict=True) if have < want]
+                return replace(here, grows=growing(behind, fleet)).more(1, Reason.UTILISATION_HIGH, target=goal)
+            if self.may_pass(now, endpoint, out=True):
+                return here.more(1, Reason.AHEAD_OF_PLAN, target=goal)
+        if self._may_shrink(here):
+            if here.held > goal:
+                ahead = [pool for pool, have, want in zip(here.pools, held, target, strict=True) if have > want]
+                return _only(here, ahead, fleet).fewer(1, Reason.UTILISATION_LOW, fleet, target=goal)
+            if self.may_pass(now, endpoint, out=False):
+                return here.fewer(1, Reason.BEHIND_PLAN, fleet, target=goal)
         return None
+
+    def _by_marks(self, here: Look, fleet: Fleet) -> Decision | None:
+        """One step as the marks say: what can be done without a plan."""
+        if here.serving and here.expected > self.rules.high:
+            return here.more(1, Reason.UTILISATION_HIGH)
+        return here.fewer(1, Reason.UTILISATION_LOW, fleet) if self._may_shrink(here) else None
+
+    def _may_shrink(self, here: Look) -> bool:
+        return here.seen < self.rules.low and not here.coming and here.serving > here.pools[0].minimum
+
+
+def _only(here: Look, pools: list[Pool], fleet: Fleet) -> Look:
+    """The same endpoint as if it had no other pools that serve; unchanged when none of these does."""
+    serving = [pool for pool in pools if fleet.serving(pool.number)]
+    return replace(here, pools=serving) if serving else here
 
 
 class LtUA(LtU):

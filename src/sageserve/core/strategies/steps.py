@@ -64,10 +64,11 @@ def look(now: Micros, event: Observed, pools: list[Pool], fleet: Fleet) -> Look:
     """What is seen of the endpoint of these pools."""
     serving = sum(fleet.serving(pool.number) for pool in pools)
     coming = sum(fleet.coming(pool.number) for pool in pools)
-    return Look(pools, _growing(pools, fleet), event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming)
+    return Look(pools, growing(pools, fleet), event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming)
 
 
-def _growing(pools: list[Pool], fleet: Fleet) -> Pool:
+def growing(pools: list[Pool], fleet: Fleet) -> Pool:
+    """The first of these pools that can grow, the first of all when none can."""
     if len(pools) == 1:
         return pools[0]
     return next((pool for pool in pools if not isinstance(find_capacity(fleet, pool.number), Blocked)), pools[0])
