@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.config import SpotSettings
+from sageserve.core.actions import Start
 from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceReady, Observed
 from sageserve.core.strategies.reactive import Reactive
@@ -61,6 +62,7 @@ def test_each_silo_is_scaled_by_what_is_seen_of_it_and_by_its_own_marks() -> Non
     controller = Controller(fleet, Siloed(settings, layout), SpotSettings())
     for pool in layout.pools:
         for action in controller.begin(0, pool.number, 2):
+            assert isinstance(action, Start)
             controller.handle(0, InstanceReady(action.instance))
     values = [0.65, 0.1, 0.5, 0.21, 0.3, 0.65, 0.5, 0.5]
     assert [layout.endpoint_name(e) for e in (0, 1)] == ["east/big/interactive", "east/big/batch"]
