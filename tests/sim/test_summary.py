@@ -114,7 +114,7 @@ def test_hours_and_money_by_hand() -> None:
     assert found.cost_usd.reserved == pytest.approx(2 * 6 / 60, abs=1e-6)  # 2 of 8 GPUs at 48/8 dollars
     assert found.cost_usd.on_demand == pytest.approx(6 * 12 / 60, abs=1e-6)
     assert found.cost_usd.total == pytest.approx(1.4, abs=1e-6)
-    assert (found.starts, found.reclaims, found.start_failures, found.preemptions) == (1, 0, 0, 0)
+    assert (found.starts, found.reclaims, found.start_failures, found.preemptions) == (0, 0, 0, 0)
     model = found.models["m"]
     assert (model.requests, model.finished, model.prompt_tokens, model.output_tokens) == (6, 5, 500, 23)
     assert model.gpu_hours == held

@@ -54,7 +54,7 @@ class Controller:
             gpus = self.fleet.room(pool)
             if not gpus:
                 break
-            self.fleet.start(i, now, gpus)
+            self.fleet.start(i, now, gpus, initial=True)
             actions.append(Start(i, Source.INITIAL, gpus))
         return tuple(actions)
 

@@ -162,8 +162,8 @@ class Fleet:
 
     # --- verbs ---
 
-    def start(self, i: int, now: Micros, gpus: tuple[int, ...]) -> None:
-        """Instance `i` begins to start on these GPUs, which must be free."""
+    def start(self, i: int, now: Micros, gpus: tuple[int, ...], *, initial: bool = False) -> None:
+        """Instance `i` begins to start on these GPUs, which must be free; `initial` ones are not counted as starts."""
         pool = self.pools[self.pool_of[i]]
         stock = self.stocks[pool.stock]
         per_vm = stock.per_vm
@@ -179,7 +179,7 @@ class Fleet:
             free[n // per_vm] &= ~(1 << n % per_vm)
         self.gpus[i] = gpus
         self.ledger.hold(pool.stock, now, held=pool.gpus)
-        self.ledger.starts += 1
+        self.ledger.starts += not initial
 
     def ready(self, i: int, now: Micros) -> None:
         """Instance `i` serves."""

@@ -124,7 +124,9 @@ class SiloedSettings(ReactiveSettings):
 class PlannedSettings(ReactiveSettings):
     """Forecast and integer program every hour (lt-i, lt-u, lt-ua)."""
 
-    low: Share = Field(default=0.50, description="a step towards the plan below this; at 0.30 (paper) a planned fleet never shrinks")
+    low: Share = Field(
+        default=0.50, description="a step towards the plan below this; at 0.30 (paper) a planned fleet never shrinks"
+    )
     every: Duration = Field(default=HOUR, gt=0, description="a plan an hour (paper)")
     ahead: Duration = Field(default=20 * MINUTE, description="the plan reads the peak from here to the next plan (paper)")
     forecaster: Name = Field(default="blend", description="the best of those measured; arima is the paper's")
@@ -150,7 +152,7 @@ class ForesightSettings(Settings):
         default=12 * HOUR, description="covers the age of promotion, 10 h: no batch deadline lies beyond it"
     )
     forecaster: Name = Field(default="blend", description="the best of those measured")
-    quantile: Share = Field(default=0.90, description="of demand that capacity is kept for: one bin in ten is met by the guard")
+    quantile: Share = Field(default=0.95, description="of demand that capacity is kept for: the percentile that promises name")
     misses: Share = Field(default=0.01, description="share queueing may make late, as in the planned strategies")
     margin: float = Field(default=1.03, ge=1, le=3, description="on engine time: profiles are 2-5 % off (their own errors)")
     ready: Duration = Field(default=30 * MINUTE, description="before promotion, when planned batch work is to be done")
