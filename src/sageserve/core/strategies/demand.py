@@ -57,9 +57,10 @@ class Prospects:
         """Whether there is anything to plan from: one whole bin of arrivals, before or after the first instant."""
         return len(self.history.tokens()) > 0
 
-    def bins(self, now: Micros) -> int:
-        """How many bins behind the last whole one a forecast must hold, to reach the next plan."""
-        return max(1, -(-(now - self.history.end + self._rules.every) // BIN))
+    @property
+    def bins(self) -> int:
+        """How many bins ahead a forecast must reach: to the next plan."""
+        return max(1, -(-self._rules.every // BIN))
 
     def series(self) -> tuple[Series, ...]:
         """Interactive prompt tokens per bin, one series per (region, model), models changing fastest."""
@@ -67,8 +68,13 @@ class Prospects:
         regions, models, _ = self.history.shape
         return tuple(Series(tokens[:, g, m], BIN, self.history.start) for g in range(regions) for m in range(models))
 
-    def take(self, asked: Micros, forecasts: tuple[QuantileForecast | None, ...]) -> None:
-        """Keep the peak of each forecast that was asked for then, tokens/s; the last hour's mean where there is none."""
+    def take(self, forecasts: tuple[QuantileForecast | None, ...], *, late: Micros = 0) -> None:
+        """Keep the forecast peak of each series, tokens/s; the last hour's mean where nothing could be forecast.
+
+        Args:
+            forecasts: of the series that `series` gave.
+            late: from the end of the newest whole bin to the instant they were asked for.
+        """
         models = self.history.shape[1]
         seen = self.history.rate(HOUR)[..., self.interactive].sum(axis=-1)
         for k, forecast in enumerate(forecasts):
@@ -76,9 +82,8 @@ class Prospects:
             if forecast is None:
                 self.forecast[g, m] = seen[g, m]
             else:
-                past, length = asked - forecast.start, len(forecast.point)
-                first = min((past + self._rules.ahead) // BIN, length - 1) * BIN
-                peak = forecast.peak(first, max(past + self._rules.every, first + 1), level=self._rules.quantile)
+                first = min((late + self._rules.ahead) // BIN, len(forecast.point) - 1) * BIN
+                peak = forecast.peak(first, max(late + self._rules.every, first + 1), level=self._rules.quantile)
                 self.forecast[g, m] = peak / (BIN / SECOND)
 
     def see(self, event: Observed) -> None:

@@ -46,7 +46,7 @@ class LtU:
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
         self._next: Micros = 0
-        self._asked_at: Micros = 0
+        self._late: Micros = 0
         self._asked = 0
 
     @staticmethod
@@ -75,7 +75,7 @@ class LtU:
                     yield self._ask(now)
                 yield from self._correct(now, event, fleet)
             case Fitted() if event.number == self._asked:
-                self.prospects.take(self._asked_at, event.forecasts)
+                self.prospects.take(event.forecasts, late=self._late)
                 yield Solve(self._asked, self.prospects.problem(fleet))
             case Solved(plan=Plan() as plan) if event.number == self._asked:
                 self.plan = plan
@@ -85,10 +85,9 @@ class LtU:
 
     def _ask(self, now: Micros) -> Fit:
         self._next = (now // self.rules.every + 1) * self.rules.every  # on the hour, however late this look at the fleet is
-        self._asked_at = now
+        self._late = now - self.prospects.history.end
         self._asked += 1
-        prospects = self.prospects
-        return Fit(self._asked, self.rules.forecaster, prospects.series(), prospects.bins(now), (self.rules.quantile,))
+        return Fit(self._asked, self.rules.forecaster, self.prospects.series(), self.prospects.bins, (self.rules.quantile,))
 
     def apply(self, fleet: Fleet) -> Iterator[Decision]:
         """What a new plan changes at once: nothing here."""
