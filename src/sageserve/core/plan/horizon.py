@@ -6,6 +6,7 @@ income, margins against a wrong engine model. Knows no fleet and no clock. Read 
 """
 
 from enum import StrEnum
+from math import ceil
 from typing import Final
 
 from msgspec import Struct
@@ -16,7 +17,7 @@ from sageserve.core.plan.horizon_rows import Columns, build, lost
 from sageserve.core.plan.outlook import Outlook, check
 from sageserve.core.plan.paper import input_hash
 
-_NEAR: Final = 0.05
+_NEAR: Final = 0.1
 """Share of one instance's price in the first step that a better plan may be cheaper by: only that step is acted on."""
 
 _SMALL: Final = 1e-6  # the solver's tolerance
@@ -156,7 +157,7 @@ def attempt(outlook: Outlook, limits: Limits | None = None) -> HorizonPlan | Non
     check(outlook)
     program, columns = build(outlook)
     dearest = max((pool.price_per_hour for pool in outlook.pools), default=0.0)
-    found = program.solve(limits or Limits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=200, effort=0.0))
+    found = program.solve(limits or Limits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=100, effort=0.0))
     if found.status == "infeasible":
         return None
     return _Reading(outlook, columns, found).plan()
@@ -174,7 +175,10 @@ class _Reading:
         return 0.0 if abs(value) < _SMALL else value
 
     def plan(self) -> HorizonPlan:
-        start, stop, reclaim, give = self.now("start"), self.now("stop"), self.now("reclaim"), self.now("give")
+        start, stop, reclaim = self.now("start"), self.now("stop"), self.now("reclaim")
+        give = tuple(
+            ceil(self.at(pool.give[0]) - _SMALL) for pool in self.columns.pools
+        )  # half an instance's GPUs need all of it
         target = tuple(
             pool.serving + sum(count for _, count in pool.coming) + start[p] + reclaim[p] - stop[p]
             for p, pool in enumerate(self.outlook.pools)

@@ -118,7 +118,7 @@ def _pool(program: Program, outlook: Outlook, number: int) -> PoolColumns:
         columns.stop.append(program.column(pool.stop_cost + touch, upper=most))
         columns.reclaim.append(program.column(pool.reclaim_cost + touch, upper=most, whole=whole))
         columns.spot.append(program.column(upper=most))
-        columns.give.append(program.column(touch, upper=most, whole=step == 0))
+        columns.give.append(program.column(touch, upper=most))
     _balance(program, outlook, number=number, columns=columns)
     if outlook.guard:
         columns.guard = program.column(upper=1, whole=True)
