@@ -149,7 +149,7 @@ class Simulation:
         self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot)
         self._world = SimulatedWorld(scenario, layout, fleet, kernel)
         self._debug = debug
-        self._next_look: Micros = 0
+        self._next_look: Micros = scenario.strategy.check  # nothing has been seen before
         self._next_sample: Micros = 0
         self._counted = [np.zeros_like(counter) for counter in self._counters()]
         patience = max(tier.patience for tier in scenario.tiers.values())
