@@ -28,7 +28,7 @@ from sageserve.core.order import ORDERS
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import STRATEGIES
-from sageserve.core.work import AnyEvent, RecordedAction, RecordedEvent, recorded_action, recorded_event
+from sageserve.core.work import AnyEvent, RecordedAction, RecordedEvent, Solved, SolvedAhead, recorded_action, recorded_event
 from sageserve.sim.engine import Kernel
 from sageserve.sim.state import Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
@@ -55,7 +55,7 @@ class Run:
         scenario: what was simulated.
         layout: the numbers behind its names.
         window: the length of time GPU-hours were counted over.
-        notes: what the reader or generator of the trace said.
+        notes: what the reader or generator of the trace said, and what went wrong on the way.
         requests: REQUEST rows.
         fleet: as it was at the end; its ledger was closed at the end of the window.
         kernel: engines as they were at the end.
@@ -149,6 +149,8 @@ class Simulation:
         self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot)
         self._world = SimulatedWorld(scenario, layout, fleet, kernel)
         self._debug = debug
+        self._plans = 0
+        self._failures: list[str] = []  # of plans that were asked for, why there is none
         self._next_look: Micros = scenario.strategy.check  # nothing has been seen before
         self._next_sample: Micros = 0
         self._counted = [np.zeros_like(counter) for counter in self._counters()]
@@ -185,6 +187,9 @@ class Simulation:
                 self._look(now)
         if not run.fleet.ledger.closed:
             run.fleet.settle(min(kernel.now, window))
+        if self._failures:
+            missing = f"{len(self._failures)} of {self._plans} plans could not be made, and the one before stood"
+            run.notes = (*run.notes, f"{missing}; the first because {self._failures[0]}")
         return run
 
     def _begin(self, initial: tuple[int, ...]) -> None:
@@ -205,6 +210,10 @@ class Simulation:
             self._tell(0, event)
 
     def _tell(self, now: Micros, event: AnyEvent) -> None:
+        if isinstance(event, Solved | SolvedAhead):
+            self._plans += 1
+            if event.plan is None:
+                self._failures.append(event.failure)
         actions = self._controller.handle(now, event)
         for action in actions:
             self._world.perform(now, action)
