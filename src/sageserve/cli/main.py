@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
-from sageserve.cli import forecast, kernels, scenario, simulate, trace
+from sageserve.cli import compare, forecast, kernels, scenario, simulate, trace
 
 MISTAKE = 2
 FAULT = 1
@@ -29,6 +29,8 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
   sageserve simulate quickstart [dim]— a day on a small fleet, in seconds[/dim]
 
   sageserve simulate quickstart --strategy siloed [dim]— the same day, another way[/dim]
+
+  sageserve compare quickstart [dim]— the same day under every strategy[/dim]
 
   sageserve simulate quickstart --out runs/day [dim]— keep every request and decision[/dim]
 
@@ -50,6 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
+app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
 app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)
 app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")

@@ -108,7 +108,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
         check_folder(out, force=force)
     requests = _requests(settings, trace or (), tuple(maps or ()), load)
     earlier = None if trace else load_earlier(history(settings), load)
-    _compile()
+    compile_once()
     simulation = Simulation(settings, requests, earlier=earlier, debug=debug_laws)
     del requests  # a fifth of the memory of a long run, which has its own rows now
     run, cpu_s = _play(simulation)
@@ -145,7 +145,8 @@ def _requests(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...]
     return reshape.load(reshape.splice(traces), load, scenario.seed)
 
 
-def _compile() -> None:
+def compile_once() -> None:
+    """Have the simulator compiled, and say so when that takes long."""
     if not kernels.is_warm():
         typer.echo("compiling the simulator for this machine, once (about half a minute)", err=True)
     kernels.warm_up()  # when it was compiled before, this loads it, so that CPU seconds are those of the simulation

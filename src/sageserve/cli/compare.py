@@ -1,0 +1,195 @@
+"""`sageserve compare`: strategies on the same requests, over seeds, on all cores or on a cluster; one table, or JSON.
+
+Knows options and what goes into a sweep; computes nothing. stdout is the result, everything else is on stderr.
+Read next: `compared.py` for the tables, `sim/sweep.py`, docs/reference/summary.md.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sageserve.cli import kernels
+from sageserve.cli.simulate import Interruption, bar, compile_once
+
+if TYPE_CHECKING:
+    from sageserve.data.comparison import Comparison
+    from sageserve.data.sweeps import Source
+    from sageserve.sim.cell import Cell, Outcome
+    from sageserve.sim.oracle import Bound
+    from sageserve.sim.sweep import Runner
+
+ORACLE = "oracle"
+MOST_SEEDS = 1000  # of one range: more is a slip of the hand
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve compare quickstart --strategies siloed,reactive,lt-ua,oracle
+
+sageserve compare o365-peak --strategies reactive,lt-ua --seeds 1..5 --out sweeps/peak
+
+sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --json
+"""
+
+Where = Literal["local", "ray"]
+
+
+def compare(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    strategies: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="strategies; oracle is the bound", show_default="all of them")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="1..5|1,2", help="play each so often", show_default="the scenario's")
+    ] = None,
+    trace: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="requests from a file; several are played in turn", show_default="generated"),
+    ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions of the trace; '*=TO': all unknown"),
+    ] = None,
+    load: Annotated[float, typer.Option(metavar="X", help="X times the rate: thinned or replicated")] = 1.0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="keep results; what is there is not played again")] = None,
+    force: Annotated[bool, typer.Option("--force", help="keep them in a folder that holds other files")] = False,
+    place: Annotated[Where, typer.Option("--on", help="this machine, or a Ray cluster")] = "local",
+    as_json: Annotated[bool, typer.Option("--json", help="print summaries instead of tables")] = False,
+) -> None:
+    """Compare strategies on the same requests: GPU-hours, cost, waste, and which promises were kept."""
+    from sageserve.cli.compared import comparison_json, draw
+    from sageserve.data.sweeps import source_of
+
+    names = _strategies(strategies)
+    source = source_of(tuple(trace or ()), tuple(maps or ()), load)
+    cells = _cells(scenario, names, seeds, tuple(overrides or ()), source)
+    outcomes = run_cells(cells, runner(place, workers), f"compare {scenario}", out=out, force=force)
+    comparison, bounds = _gather(cells, outcomes)
+    left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
+    if as_json:
+        typer.echo(comparison_json(comparison, bounds, left).decode(), nl=False)
+    elif comparison.runs:
+        draw(comparison, bounds, scenario)
+    finish(outcomes, out)
+
+
+def runner(place: Where, workers: int | None) -> "Runner":
+    """Where cells are played.
+
+    Raises:
+        ConfigError: Ray is asked for and not installed, or the number of its workers.
+    """
+    if place == "local":
+        from sageserve.sim.processes import Processes
+
+        return Processes(workers)
+    from sageserve.base.errors import ConfigError
+    from sageserve.sim.cluster import Ray
+
+    if workers is not None:
+        raise ConfigError("--workers is for --on local: a Ray cluster knows how many it has", hint="leave --workers out")
+    return Ray({kernels.VARIABLE: os.environ[kernels.VARIABLE]})
+
+
+def run_cells(cells: "Sequence[Cell]", where: "Runner", what: str, *, out: Path | None, force: bool) -> "list[Outcome | None]":
+    """Play cells with a progress bar, Ctrl-C heard, and results kept in `out`; what went wrong is told on stderr."""
+    from sageserve.data.sweeps import Kept
+    from sageserve.sim.cell import Failed, Finished
+    from sageserve.sim.sweep import Watch, sweep
+
+    kept = None if out is None else Kept(out, force=force)
+    compile_once()
+    with Interruption().heard() as interruption, bar(what) as tell:
+        outcomes = sweep(cells, where, kept=kept, watch=Watch(tell, lambda: interruption.asked))
+    remarks = [line for outcome in outcomes if isinstance(outcome, Finished) for line in outcome.remarks]
+    for line in dict.fromkeys(remarks):
+        typer.echo(line, err=True)
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        if isinstance(outcome, Failed):
+            typer.echo(f"{cell.name}: {outcome.message}" + (f"\n{outcome.hint}" if outcome.hint else ""), err=True)
+    return outcomes
+
+
+def finish(outcomes: "Sequence[Outcome | None]", out: Path | None) -> None:
+    """Leave with the exit code that says what happened: 130 interrupted, 2 a mistake, 1 a fault."""
+    from sageserve.sim.cell import Failed
+
+    if None in outcomes:
+        done = sum(outcome is not None for outcome in outcomes)
+        kept = f"kept in {out}; the same command goes on from there" if out else "with --out DIR they would have been kept"
+        typer.echo(f"interrupted: {done} of {len(outcomes)} are finished, {kept}", err=True)
+        raise typer.Exit(130)
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    if failed:
+        raise typer.Exit(2 if all(outcome.mistake for outcome in failed) else 1)
+
+
+def _strategies(text: str | None) -> list[str]:
+    from sageserve.base.errors import ConfigError
+    from sageserve.core.strategies import STRATEGIES
+
+    if text is None:
+        return [*STRATEGIES, ORACLE]
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in names if name not in STRATEGIES and name != ORACLE]
+    if unknown or not names:
+        raise ConfigError(
+            f"--strategies {text}: there is no strategy {unknown[0]!r}" if unknown else "--strategies names none",
+            hint=f"choose from {', '.join([*STRATEGIES, ORACLE])}",
+        )
+    return names
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds as written: `1..5`, `1,2,3`, or both.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    from sageserve.base.errors import ConfigError
+
+    found: list[int] = []
+    for part in text.split(","):
+        first, dots, last = (piece.strip() for piece in part.partition(".."))
+        end = last if dots else first
+        if not (first.isdecimal() and end.isdecimal()) or not 0 <= int(end) - int(first) < MOST_SEEDS:
+            raise ConfigError(f"--seeds {text}: {part.strip()!r} is no seed", hint="write 1..5 or 1,2,3")
+        found += range(int(first), int(end) + 1)
+    return list(dict.fromkeys(found))
+
+
+def _cells(scenario: str, names: Sequence[str], seeds: str | None, overrides: Sequence[str], source: "Source") -> "list[Cell]":
+    """Every strategy with every seed; the settings are checked before anything is played."""
+    from sageserve.data.scenario import load_scenario
+    from sageserve.sim.cell import Cell
+
+    own = load_scenario(scenario, overrides=overrides).seed
+    cells = []
+    for seed in [own] if seeds is None else parse_seeds(seeds):
+        for name in names:
+            rule = [] if name == ORACLE else [f"strategy.name={name}"]
+            settings = load_scenario(scenario, overrides=[*overrides, *rule, f"seed={seed}"])
+            cells.append(Cell(f"{name}-seed{seed}", settings, source, "bound" if name == ORACLE else "run"))
+    return cells
+
+
+def _gather(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> "tuple[Comparison, dict[int, Bound]]":
+    from sageserve.data.comparison import Comparison
+    from sageserve.data.summary import Summary
+    from sageserve.sim.cell import Bounded, Finished
+
+    runs: dict[str, dict[int, Summary]] = {}
+    bounds: dict[int, Bound] = {}
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        if isinstance(outcome, Finished):
+            runs.setdefault(cell.scenario.strategy.name, {})[cell.scenario.seed] = outcome.summary
+        elif isinstance(outcome, Bounded):
+            bounds[cell.scenario.seed] = outcome.bound
+    return Comparison(runs, {seed: bound.gpu_hours for seed, bound in bounds.items()}), bounds

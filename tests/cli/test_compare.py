@@ -1,0 +1,174 @@
+"""`sageserve compare`: a table that fits, JSON that is what simulate prints, seeds, mistakes and resuming.
+
+Read next: `tests/sim/test_sweep.py` for the sweep behind it.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli.compare import parse_seeds
+from sageserve.cli.compared import Column, tables
+from sageserve.cli.main import app
+from sageserve.cli.render import WIDTH
+from sageserve.data.comparison import Comparison, Spread, held, needed, owed, spread
+from sageserve.data.summary import Summary
+
+SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
+SMALL = ("compare", "quickstart", *SETTINGS)
+TIMINGS = {"cpu_s", "requests_per_cpu_s"}
+
+
+def called(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == code, result.stderr
+    return result
+
+
+def untimed(summary: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in summary.items() if key not in TIMINGS}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two strategies and the bound with two seeds, kept."""
+    place = tmp_path_factory.mktemp("compare") / "out"
+    called(*SMALL, "--strategies", "siloed,reactive,oracle", "--seeds", "1..2", "--out", str(place), "--json")
+    return place
+
+
+def again(folder: Path, *arguments: str) -> Result:
+    return called(*SMALL, "--strategies", "siloed,reactive,oracle", "--out", str(folder), *arguments)
+
+
+def test_one_seed_gives_what_simulate_gives(folder: Path) -> None:
+    found = json.loads(again(folder, "--seeds", "2", "--json").stdout)
+    assert list(found) == ["strategies", "oracle"]
+    assert list(found["strategies"]) == ["siloed", "reactive"]
+    for name, summary in found["strategies"].items():
+        alone = json.loads(called("simulate", "quickstart", *SETTINGS, "--strategy", name, "--seed", "2", "--json").stdout)
+        assert untimed(summary) == untimed(alone)
+    assert found["oracle"]["gpu_hours"] == pytest.approx(sum(found["oracle"]["models"].values()))
+
+
+def test_several_seeds_are_all_there(folder: Path) -> None:
+    found = json.loads(again(folder, "--seeds", "1,2", "--json").stdout)
+    for part in (*found["strategies"].values(), found["oracle"]):
+        seeds = part.pop("seeds")
+        assert list(seeds) == ["1", "2"]
+        assert part == seeds["1"] != seeds["2"]
+
+
+def test_what_is_kept_is_not_played_again(folder: Path) -> None:
+    first = again(folder, "--seeds", "1..2", "--json").stdout
+    assert again(folder, "--seeds", "1..2", "--json", "--workers", "1").stdout == first  # CPU seconds too
+    files = sorted(path.name.rpartition("-")[0] for path in folder.iterdir() if path.is_dir())
+    assert files == sorted(f"{name}-seed{seed}" for name in ("siloed", "reactive", "oracle") for seed in (1, 2))
+
+
+@pytest.mark.parametrize("seeds", ["1", "1..2"])
+def test_the_tables_fit_and_say_what_is_asked(folder: Path, seeds: str) -> None:
+    text = again(folder, "--seeds", seeds).stdout
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    rows = [line.split() for line in text.splitlines()]
+    reactive = next(row for row in rows if row[:1] == ["reactive"])
+    assert "+0.0%" in reactive
+    for word in ("4,000 requests", "owed", "oracle", "waste", "$", "iw-f", "niw", "on time", "floor", "all models"):
+        assert word in text
+    assert ("±" in text.partition("\n")[2]) == (seeds == "1..2")
+
+
+def test_wide_comparisons_become_several_tables_that_fit() -> None:
+    columns = [Column("strategy", ["a", "b"]), *(Column(f"column {k}", ["x" * 12, "y"]) for k in range(20))]
+    made = list(tables(columns, WIDTH))
+    assert len(made) == 3
+    assert sum(len(table.columns) - 1 for table in made) == 20
+    assert all(table.columns[0].header == "strategy" for table in made)
+
+
+def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, words in (
+        (("--strategies", "reactiv"), ("reactiv", "siloed", "oracle")),
+        (("--strategies", ","), ("names none",)),
+        (("--seeds", "5..1"), ("5..1", "1..5")),
+        (("--seeds", "x"), ("'x' is no seed",)),
+        (("--trace", str(tmp_path / "none.csv")), ("none.csv",)),
+        (("--map", "a=b"), ("--trace",)),
+        (("--set", "fleet.start=ten"), ("fleet.start=ten",)),
+        (("--on", "ray", "--workers", "2"), ("--workers", "Ray") if importlib.util.find_spec("ray") else ("Ray",)),
+    ):
+        result = CliRunner().invoke(app, [*SMALL, *arguments])
+        assert isinstance(result.exception, Exception)
+        assert all(word in str(result.exception) for word in words), str(result.exception)
+    path = tmp_path / "header.csv"
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+    result = called(*SMALL, "--strategies", "reactive", "--trace", str(path), "--json", code=2)
+    assert "no requests" in result.stderr
+    assert json.loads(result.stdout) == {"strategies": {}}
+
+
+def test_seeds_are_read_as_written() -> None:
+    assert parse_seeds("1..3, 7,2") == [1, 2, 3, 7]
+    for text in ("", "1..", "-1", "1..9999999", "1.5"):
+        with pytest.raises(ConfigError):
+            parse_seeds(text)
+
+
+def test_ratios_are_taken_seed_by_seed(folder: Path) -> None:
+    found = json.loads(again(folder, "--seeds", "1,2", "--json").stdout)
+    runs = {
+        name: {int(seed): msgspec.convert(one, Summary) for seed, one in part["seeds"].items()}
+        for name, part in found["strategies"].items()
+    }
+    bounds = {int(seed): one["gpu_hours"] for seed, one in found["oracle"]["seeds"].items()}
+    comparison = Comparison(runs, bounds)
+    siloed, reactive = (list(runs[name].values()) for name in ("siloed", "reactive"))
+    ratios = [a.gpu_hours.total / b.gpu_hours.total - 1 for a, b in zip(siloed, reactive, strict=True)]
+    change = comparison.against("siloed", "reactive", held)
+    assert change is not None
+    assert change.mean == pytest.approx(sum(ratios) / 2)
+    assert change.deviation == pytest.approx(abs(ratios[0] - ratios[1]) / 2**0.5)
+    assert comparison.against("siloed", "lt-ua", held) is None
+    over = comparison.over_bound("reactive")
+    assert over is not None
+    assert over.mean == pytest.approx(sum(needed(run) / bounds[seed] for seed, run in runs["reactive"].items()) / 2)
+    assert owed(reactive[0]) == pytest.approx(needed(reactive[0]) - held(reactive[0]))
+    assert spread([None]) is None
+    assert spread([3.0, None]) == Spread(3.0, None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed here")
+def test_without_ray_it_says_how_to_get_it() -> None:
+    result = CliRunner().invoke(app, [*SMALL, "--on", "ray"])
+    assert isinstance(result.exception, ConfigError)
+    assert "sageserve[ray]" in result.exception.hint
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra and not installed here: pip install 'sageserve[ray]'")
+    trace = tmp_path / "trace.csv"
+    rows = [f"{second},{100 + second},{10 + second % 7}" for second in range(300)]
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
+    for arguments in (("--seeds", "1,2"), ("--seeds", "1,2", "--trace", str(trace), "--load", "2")):
+        found = {}
+        for place in ("local", "ray"):
+            text = called(*SMALL, "--strategies", "siloed,reactive,oracle", *arguments, "--json", "--on", place).stdout
+            found[place] = json.loads(text)
+        assert found["ray"]["oracle"] == found["local"]["oracle"]
+        for name, part in found["local"]["strategies"].items():
+            for seed, summary in part["seeds"].items():
+                assert untimed(found["ray"]["strategies"][name]["seeds"][seed]) == untimed(summary)
+
+
+def test_the_command_is_light_until_it_runs() -> None:
+    code = "import sys, sageserve.cli.main; print([m for m in ('numba', 'numpy', 'ray', 'pyarrow') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"
