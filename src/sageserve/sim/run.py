@@ -185,12 +185,16 @@ class Simulation:
                     break
             if now == self._next_look:
                 self._look(now)
+        self._finish()
+        return run
+
+    def _finish(self) -> None:
+        run = self.run
         if not run.fleet.ledger.closed:
-            run.fleet.settle(min(kernel.now, window))
+            run.fleet.settle(min(run.now, run.window))
         if self._failures:
             missing = f"{len(self._failures)} of {self._plans} plans could not be made, and the one before stood"
             run.notes = (*run.notes, f"{missing}; the first because {self._failures[0]}")
-        return run
 
     def _begin(self, initial: tuple[int, ...]) -> None:
         """Bring up the instances every strategy starts with."""
