@@ -60,6 +60,17 @@ def test_rates_are_per_second_over_the_last_whole_bins() -> None:
     assert history.rate(MINUTE)[0, 0, 0] == 3, "never less than one bin"
 
 
+def test_the_newest_minutes_count_before_their_bin_is_whole() -> None:
+    history = DemandHistory(SHAPE)
+    assert history.now(5 * MINUTE).tolist() == np.zeros(SHAPE).tolist()
+    for minute in range(20):
+        history.add(event(minute, (60 * minute, 0, 0, 0)))
+    assert history.now(MINUTE)[0, 0, 0] == 19
+    assert history.now(5 * MINUTE)[0, 0, 0] == pytest.approx((15 + 16 + 17 + 18 + 19) / 5)
+    assert history.now(15 * MINUTE)[0, 0, 0] == pytest.approx(sum(range(5, 20)) / 15)
+    assert history.rate(5 * MINUTE)[0, 0, 0] == pytest.approx(7), "of the last whole bin"
+
+
 def test_engine_time_follows_the_mix_and_old_hours_fade() -> None:
     history = DemandHistory(SHAPE)
     prior = np.full((1, 2), 7.0)

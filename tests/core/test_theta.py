@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sageserve.core.theta import erlang_c, sustainable, waits_longer
+from sageserve.core.theta import erlang_c, needed, sustainable, waits_longer
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,19 @@ def test_a_target_that_an_idle_instance_misses_sustains_no_load() -> None:
     assert waits_longer(4, 0.01, -1.0, service_us=1e6, variation=0.5) == 1.0
     assert sustainable(4, service_us=1e6, slack_us=-1.0, misses=0.05).load == 0
     assert sustainable(0, service_us=1e6, slack_us=1e6, misses=0.05).load == 0
+
+
+@given(st.floats(0, 200), service, slack, st.floats(0.005, 0.5))
+def test_the_fewest_instances_that_sustain_the_work_are_found(
+    busy: float, service_us: float, slack_us: float, share: float
+) -> None:
+    found = needed(busy, service_us=service_us, slack_us=slack_us, misses=share)
+    assert found == sustainable(found.instances, service_us=service_us, slack_us=slack_us, misses=share)
+    assert found.instances * found.load >= busy or found.instances == 4_096
+    if found.instances > 1:
+        fewer = sustainable(found.instances - 1, service_us=service_us, slack_us=slack_us, misses=share)
+        assert fewer.instances * fewer.load < busy
+
+
+def test_work_that_no_number_of_instances_sustains_does_not_go_on_for_ever() -> None:
+    assert needed(3.0, service_us=1e6, slack_us=-1.0, misses=0.01).load == 0
