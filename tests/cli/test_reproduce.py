@@ -1,0 +1,81 @@
+"""`sageserve reproduce paper`: every study can be played, and what is said of a number beside the published one is right.
+
+Read next: docs/how-to/reproduce-the-paper.md.
+"""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli.main import app
+from sageserve.cli.render import WIDTH
+from sageserve.cli.reproduce import verdict
+from sageserve.data.scenario import load_scenario
+from sageserve.sim.studies import QUICK, SCENARIO, Finding, studies
+
+TINY = (
+    *("--set", "workload.generate.requests=3000", "--set", "workload.generate.length=20m"),
+    *("--set", "workload.generate.history=0", "--set", "fleet.start=3"),
+)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_case_is_a_scenario_and_every_finding_has_its_cases(quick: bool) -> None:
+    found = studies(quick=quick)
+    assert set(found) == {"unified", "strategies", "orders", "bursts", "mixes", "a100", "trigger", "check"}
+    for study in found.values():
+        assert study.findings
+        for changes in study.cases.values():
+            load_scenario(SCENARIO, overrides=[*(QUICK if quick else ()), *changes])
+        for one in study.findings:
+            assert one.case in study.cases
+            assert one.base in {*study.cases, ""}
+            assert bool(one.published) == bool(one.source)
+
+
+def test_a_burst_comes_on_top_of_the_usual_requests() -> None:
+    (changes, *_) = studies(quick=True)["bursts"].cases.values()
+    found = load_scenario(SCENARIO, overrides=[*QUICK, *changes]).workload.generate
+    batch = found.requests * (1 - found.interactive)
+    assert batch == pytest.approx(1_980_000 * 0.28, rel=1e-3)
+
+
+def test_findings_are_those_of_the_cases() -> None:
+    result = CliRunner().invoke(app, ["reproduce", "paper", "--only", "unified", *TINY, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    (study,) = json.loads(result.stdout)["studies"].values()
+    siloed, reactive = (study["cases"][name]["gpu_hours"]["total"] for name in ("siloed", "reactive"))
+    assert study["findings"][0]["ours"] == pytest.approx(reactive / siloed - 1)
+    assert study["findings"][0]["published"] == [-0.345]
+    fast = next(one for one in study["findings"] if one["what"].startswith("siloed"))
+    assert fast["ours"] == study["cases"]["siloed"]["tiers"]["iw-f"]["attainment"]
+
+
+def test_the_table_fits_and_says_where_ours_differs() -> None:
+    result = CliRunner().invoke(app, ["reproduce", "paper", "--only", "unified", *TINY], catch_exceptions=False)
+    assert max(len(line) for line in result.stdout.splitlines()) <= WIDTH
+    assert "-34.5%" in result.stdout
+    assert "agrees" in result.stdout
+    assert "fast tier kept" in result.stdout
+
+
+def test_verdicts() -> None:
+    one = Finding("x", "hours", "a", "b", (-0.25,), "paper")
+    span = Finding("x", "hours", "a", "b", (-0.242, -0.197), "paper")
+    number = Finding("x", "ttft", "a", "", (10.0,), "paper")
+    assert verdict(one, -0.21) == "agrees"
+    assert verdict(one, -0.35) == "DIFFERS -10"
+    assert verdict(one, -0.24, -0.1) == "agrees, owed +15"
+    assert verdict(span, -0.22) == "agrees"
+    assert verdict(span, -0.1) == "DIFFERS +10"
+    assert verdict(number, 5.0) == "0.5×"
+    assert verdict(Finding("x", "hours", "a"), 5.0) == ""
+    assert verdict(one, None) == ""
+
+
+def test_an_unknown_study_is_refused() -> None:
+    result = CliRunner().invoke(app, ["reproduce", "paper", "--only", "unifid"])
+    assert isinstance(result.exception, ConfigError)
+    assert "unified" in result.exception.hint
