@@ -1,0 +1,142 @@
+"""`sageserve explain`: why a pool has its number of instances, at an instant of a run or in a plan, and what would change it.
+
+Knows options and how answers are drawn; the answers are made by `show/story.py` and `show/answer.py`, which solve again.
+stdout is the result. Read next: `plan.py`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sageserve.data.plans import PlanFile
+    from sageserve.show.answer import PlanAnswer
+    from sageserve.show.story import PlanInForce, Story
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve simulate quickstart --strategy lt-ua --out runs/day
+
+sageserve explain runs/day eastus/llama-2-70b --at 15h10m
+
+sageserve plan quickstart --at 10h -o plan.json && sageserve explain plan.json eastus/llama-2-70b
+"""
+
+
+def explain(
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_PLAN", help="a folder of `simulate --out`, or a plan.json")],
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="such as eastus/llama-2-70b/h100-80gb; its beginning is enough")],
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="of a run, from its start", show_default="its end")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+) -> None:
+    """Say why a pool has its number, why not one less or one more, and what would change it: solved again, not guessed."""
+    import msgspec
+
+    from sageserve.cli.plan import time_of
+    from sageserve.cli.render_plan import console
+    from sageserve.data.plans import read_plan
+    from sageserve.data.results import read_run
+    from sageserve.show.answer import answer, find_pool
+    from sageserve.show.story import story
+    from sageserve.show.why import pool_names
+
+    if source.is_file():
+        file = read_plan(source)
+        question = file.solved.question
+        found = answer(question, file.solved.plan, find_pool(pool_names(question), pool))
+        _refuse_time(at, file)
+        if as_json:
+            typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        else:
+            _draw_file(console(), file, found)
+        return
+    told = story(read_run(source), pool, None if at is None else time_of("--at", at))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+    else:
+        _draw_story(console(), told)
+
+
+def _refuse_time(at: str | None, file: "PlanFile") -> None:
+    from sageserve.base.errors import ConfigError
+    from sageserve.base.units import show_duration
+
+    if at is not None:
+        raise ConfigError(
+            "--at is for runs: a plan is of one instant", hint=f"leave it out; this plan is of {show_duration(file.made_at)}"
+        )
+
+
+def _draw_file(out: "Console", file: "PlanFile", found: "PlanAnswer") -> None:
+    from sageserve.base.units import show_duration
+
+    out.print(
+        f"[bold]{escape(found.pool)}[/bold]: {found.before} -> [bold]{found.target}[/bold] in the plan of {escape(file.strategy)}"
+        f" at {show_duration(file.made_at)}, expires at {show_duration(file.expires_at)}"
+    )
+    _draw_answer(out, found)
+
+
+def _draw_story(out: "Console", told: "Story") -> None:
+    from sageserve.base.units import show_duration
+
+    held = told.serving + told.coming
+    parts = [f"{told.serving} serving"]
+    counts = (("coming", told.coming), ("draining", told.draining), ("donated", told.donated))
+    parts += [f"{count} {word}" for word, count in counts if count]
+    out.print(
+        f"[bold]{escape(told.pool)}[/bold] at {show_duration(told.at)} under {escape(told.strategy)}: [bold]{held}[/bold]"
+        f" ({', '.join(parts)})"
+    )
+    if told.plan is not None:
+        _draw_plan(out, told, told.plan)
+    for note in told.notes:
+        out.print(escape(note), style="dim")
+    out.print()
+    since = "decisions since that plan" if told.plan is not None else "decisions that led here"
+    out.print(f"[bold]{since}[/bold]" + ("" if told.decisions else ": none"))
+    for one in told.decisions:
+        out.print(f"  {show_duration(one.at):>9}  {one.done:+d}  {one.reason.value}: {escape(one.words)}", soft_wrap=True)
+    if told.earlier:
+        out.print(f"  and {told.earlier} before those", style="dim")
+
+
+def _draw_plan(out: "Console", told: "Story", plan: "PlanInForce") -> None:
+    from sageserve.base.units import show_duration
+
+    data = "" if plan.data_until is None else f", from demand until {_signed(plan.data_until)}"
+    out.print(
+        f"the plan in force says [bold]{plan.answer.target}[/bold]: asked at {show_duration(plan.asked_at)}{data}, back at"
+        f" {show_duration(plan.made_at)}, {show_duration(told.at - plan.made_at)} old"
+    )
+    _draw_answer(out, plan.answer)
+
+
+def _draw_answer(out: "Console", found: "PlanAnswer") -> None:
+    out.print(f"[bold]why {found.target}[/bold]: {escape(found.reason)}")
+    _lines(out, found.demand)
+    _lines(out, found.standings)
+    for sentence in found.short:
+        out.print(f"  [red]short[/red] {escape(sentence)}", soft_wrap=True)
+    out.print(f"[bold]why not {found.less.other.asked}[/bold]: {escape(found.less.sentence)}", soft_wrap=True)
+    out.print(f"[bold]why not {found.more.other.asked}[/bold]: {escape(found.more.sentence)}", soft_wrap=True)
+    out.print("[bold]what would change it[/bold]")
+    _lines(out, [one.sentence for one in found.changes])
+    out.print(f"inputs {found.input_hash[:12]}   solver {found.status}, gap {found.gap:.2%}", style="dim")
+
+
+def _lines(out: "Console", lines: "list[str] | tuple[str, ...]") -> None:
+    for line in lines:
+        out.print(f"  {escape(line)}", soft_wrap=True)
+
+
+def _signed(instant: int) -> str:
+    from sageserve.base.units import show_duration
+
+    return show_duration(instant) if instant >= 0 else f"{show_duration(-instant)} before the start"

@@ -1,0 +1,228 @@
+"""`sageserve plan`: what a strategy would decide at an instant, as a table and as a file to review; nothing is acted on.
+
+Knows options and where demand comes from; the plan is made by the strategies' own code (`core/strategies/proposal.py`).
+stdout is the result. Read next: `render_plan.py`, `data/plans.py`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.base.records import Demand, Trace
+    from sageserve.base.units import Micros
+    from sageserve.core.layout import Layout
+    from sageserve.core.strategies.proposal import Proposal
+    from sageserve.data.plans import PlanFile, WhatIf
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve plan quickstart --at 10h
+
+sageserve plan quickstart --at 14h --strategy foresight -o plan.json
+
+sageserve plan quickstart --at 10h --what-if demand=1.3,eastus/h100-80gb=0
+
+sageserve plan quickstart --at 10h --now eastus/llama-2-70b=5
+
+sageserve plan show plan.json
+"""
+DEFAULT = "lt-ua"
+
+
+class _MakeUnlessNamed(TyperGroup):
+    """`sageserve plan SCENARIO` is `sageserve plan make SCENARIO`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # typer's own type is click's, vendored or not
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_MakeUnlessNamed,
+    no_args_is_help=True,
+    help="Make the plan a strategy would make at an instant, and review it: `sageserve plan SCENARIO --at TIME`.",
+    epilog=EXAMPLES,
+    rich_markup_mode="rich",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="print plan.json instead of the tables")]
+
+
+@app.command(epilog=EXAMPLES)
+def make(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    at: Annotated[str, typer.Option("--at", metavar="TIME", help="from the start, such as 10h or 6h30m")],
+    trace: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="requests until then, from files", show_default="generated")
+    ] = None,
+    maps: Annotated[
+        list[str] | None, typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions of the trace")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="whose plan: lt-i, lt-u, lt-ua or foresight", show_default=DEFAULT)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="write plan.json for review")] = None,
+    what_if: Annotated[
+        str | None, typer.Option("--what-if", metavar="NAME=X,...", help="solve again with changes, side by side")
+    ] = None,
+    now: Annotated[
+        str | None,
+        typer.Option("--now", metavar="REGION/MODEL=N,...", help="instances there are", show_default="the scenario's start"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the plan that the strategy would make at TIME from the demand until then."""
+    from sageserve.cli.render_plan import draw_plan
+    from sageserve.core.plan.what_if import parse
+    from sageserve.core.strategies.proposal import PLANNERS, layout_of, propose, start_counts
+    from sageserve.data.heard import heard
+    from sageserve.data.plans import plan_json, write_plan
+    from sageserve.data.scenario import load_scenario
+
+    changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy else [])]
+    settings = load_scenario(scenario, overrides=changes)
+    if strategy is None and settings.strategy.name not in PLANNERS:
+        settings = load_scenario(scenario, overrides=[*changes, f"strategy.name={DEFAULT}"])
+    parse(what_if or "")  # a misspelt change is refused before anything is read
+    layout = layout_of(settings)
+    counts = start_counts(settings, layout) | _counts(layout, now or "")
+    requests, earlier, source = _demand(settings, trace or (), tuple(maps or ()))
+    when = _instant(at, requests.window)
+    proposal = propose(settings, when, heard(requests, layout, when), earlier=earlier, counts=counts)
+    file = _file(settings, proposal, when=when, source=source, what_if=_other(proposal, what_if))
+    if out is not None:
+        write_plan(out, file)
+    if as_json:
+        typer.echo(plan_json(file).decode(), nl=False)
+        return
+    draw_plan(file)
+    typer.echo("\nnothing was changed; " + (f"review: sageserve plan show {out}" if out else "keep it with -o plan.json"))
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(metavar="PLAN", help="a plan.json")],
+    as_json: AsJson = False,
+) -> None:
+    """Print a plan that was kept."""
+    from sageserve.cli.render_plan import draw_plan
+    from sageserve.data.plans import plan_json, read_plan
+
+    file = read_plan(path)
+    if as_json:
+        typer.echo(plan_json(file).decode(), nl=False)
+    else:
+        draw_plan(file)
+
+
+def time_of(option: str, text: str) -> "Micros":
+    """Microseconds of an option's duration.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from sageserve.base.errors import ConfigError
+    from sageserve.base.units import duration_us
+
+    try:
+        return duration_us(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}", hint=f"for example {option} 10h") from None
+
+
+def _instant(text: str, window: "Micros") -> "Micros":
+    from sageserve.base.errors import ConfigError
+    from sageserve.base.units import show_duration
+
+    when = time_of("--at", text)
+    if when > window:
+        raise ConfigError(
+            f"--at {text} is after the end of the demand", hint=f"it ends at {show_duration(window)}; choose a time up to then"
+        )
+    return when
+
+
+def _demand(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...]) -> "tuple[Trace, Demand | None, str]":
+    """Requests, the demand before them if it is known, and where both come from, in words."""
+    from sageserve.base.errors import TraceError
+    from sageserve.data.generate import generate, history
+    from sageserve.data.reshape import splice
+    from sageserve.data.traces import ReadOptions, read_trace
+
+    if maps and not files:
+        raise TraceError("--map renames what a trace file holds, and no --trace was given", hint="add --trace FILE")
+    if not files:
+        return generate(scenario), history(scenario), f"the scenario, seed {scenario.seed}"
+    traces = []
+    for path in files:
+        found, report = read_trace(path, scenario, ReadOptions(maps=maps))
+        traces.append(found)
+        for line in report.bad_lines():
+            typer.echo(f"{path}: left out {line}", err=True)
+    return splice(traces), None, ", ".join(path.name for path in files)
+
+
+def _counts(layout: "Layout", text: str) -> dict[str, int]:
+    """`eastus/llama-2-70b=5,...` as instances by pool name."""
+    from sageserve.base.errors import ConfigError
+    from sageserve.show.answer import find_pool
+
+    names = [pool.name for pool in layout.pools]
+    first = {layout.endpoint_name(e): pools[0].name for e in range(layout.endpoints) if (pools := layout.endpoint_pools(e))}
+    counts: dict[str, int] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        name, equals, number = part.partition("=")
+        if not equals or not number.isdecimal():
+            raise ConfigError(f"--now: {part!r} is not REGION/MODEL=NUMBER", hint=f"for example --now {next(iter(first))}=5")
+        counts[first[name] if name in first else find_pool(names, name)] = int(number)
+    return counts
+
+
+def _other(proposal: "Proposal", changes: str | None) -> "WhatIf | None":
+    """The plan under the changed circumstances."""
+    if not changes:
+        return None
+    from sageserve.core.plan.explain import solve
+    from sageserve.core.plan.what_if import change, parse
+    from sageserve.data.plans import WhatIf, solved_as
+    from sageserve.show.why import pool_lines
+
+    question = change(proposal.question, parse(changes))
+    plan = solve(question)
+    return WhatIf(changes, solved_as(question, plan), pool_lines(question, plan))
+
+
+def _file(scenario: "Scenario", proposal: "Proposal", *, when: "Micros", source: str, what_if: "WhatIf | None") -> "PlanFile":
+    from sageserve.base.units import show_duration
+    from sageserve.data.plans import PlanFile, scenario_hash, solved_as
+    from sageserve.show.why import pool_lines
+
+    notes = ["batch queues are taken as empty: only a run knows what waits"]
+    if proposal.data_until < when:
+        notes.append(f"demand is known in whole bins, until {show_duration(proposal.data_until)}")
+    if proposal.unknown:
+        notes.append(f"nothing to forecast from, the last hour's mean stands in: {', '.join(proposal.unknown)}")
+    return PlanFile(
+        made_at=when,
+        expires_at=proposal.expires,
+        data_until=proposal.data_until,
+        scenario=scenario.name,
+        scenario_hash=scenario_hash(scenario),
+        strategy=scenario.strategy.name,
+        demand=source,
+        solved=solved_as(proposal.question, proposal.plan),
+        pools=pool_lines(proposal.question, proposal.plan),
+        expected=proposal.expected,
+        thetas=proposal.thetas,
+        notes=tuple(notes),
+        what_if=what_if,
+    )

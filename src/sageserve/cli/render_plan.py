@@ -1,0 +1,122 @@
+"""A plan on a terminal: now and target per pool, why, what it costs, what it was made from, and until when it holds.
+
+Draws what it is given, in 100 columns. Read next: `data/plans.py` for the record, `show/why.py` for the words.
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sageserve.base.units import show_duration
+from sageserve.data.plans import AheadPlan, HourPlan, PlanFile, PoolLine, WhatIf
+from sageserve.show.why import amount, binding, dollars, theta_texts
+
+WIDTH = 100
+
+
+def console() -> Console:
+    """Standard output, 100 columns at most."""
+    made = Console(soft_wrap=False, highlight=False)
+    made.width = min(made.width, WIDTH) if made.is_terminal else WIDTH
+    return made
+
+
+def table(*titles: str, left: int) -> Table:
+    """A table without lines whose first `left` columns are text."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, title in enumerate(titles):
+        made.add_column(title, justify="left" if number < left else "right", no_wrap=number > 0, overflow="fold")
+    return made
+
+
+def draw_plan(file: PlanFile) -> None:
+    """Print a plan."""
+    out = console()
+    plan = file.solved.plan
+    out.print(
+        f"[bold]Plan[/bold] of {escape(file.strategy)} for [bold]{escape(file.scenario)}[/bold] at"
+        f" {show_duration(file.made_at)}, expires at {show_duration(file.expires_at)}"
+    )
+    out.print(f"inputs {plan.input_hash[:12]}   solver {plan.status}, gap {plan.gap:.2%}   demand from {escape(file.demand)}")
+    for note in file.notes:
+        out.print(escape(note), style="dim")
+    out.print()
+    out.print(_pools(file.pools))
+    out.print(_cost(file.pools, file.solved))
+    for sentence in plan.short_sentences:
+        out.print(f"[red]short[/red]  {escape(sentence)}")
+    out.print()
+    out.print(_expected(file))
+    out.print()
+    _section(out, "one instance sustains", theta_texts(file.thetas))
+    _section(out, "what binds", binding(file.solved.question, plan) or ("nothing",))
+    if file.what_if is not None:
+        draw_what_if(file, file.what_if)
+
+
+def draw_what_if(file: PlanFile, other: WhatIf) -> None:
+    """Print a plan beside the one under other circumstances."""
+    out = console()
+    out.print(f"\n[bold]what if[/bold] {escape(other.changes)}")
+    made = table("pool", "now", "plan", "what if", "", "Δ$/h", left=1)
+    for line, there in zip(file.pools, other.pools, strict=True):
+        by = there.target - line.target
+        cost = there.cost_change_per_hour - line.cost_change_per_hour
+        made.add_row(escape(line.pool), str(line.now), str(line.target), str(there.target), _by(by), dollars(cost))
+    out.print(made)
+    out.print(_cost(other.pools, other.solved))
+    for sentence in other.solved.plan.short_sentences:
+        out.print(f"[red]short[/red]  {escape(sentence)}")
+    changed = [there for line, there in zip(file.pools, other.pools, strict=True) if there.target != line.target]
+    for line in changed:
+        out.print(f"  {escape(line.pool)}: {line.target} because {escape(line.why)}", style="dim")
+
+
+def _pools(lines: tuple[PoolLine, ...]) -> Table:
+    made = table("pool", "now", "plan", "", "why", "Δ$/h", left=1)
+    made.columns[4].justify, made.columns[4].no_wrap = "left", False
+    for line in lines:
+        made.add_row(
+            escape(line.pool),
+            str(line.now),
+            f"[bold]{line.target}[/bold]",
+            _by(line.target - line.now),
+            escape(line.why),
+            dollars(line.cost_change_per_hour),
+        )
+    return made
+
+
+def _by(change: int) -> str:
+    return f"{change:+d}" if change else "="
+
+
+def _cost(lines: tuple[PoolLine, ...], solved: HourPlan | AheadPlan) -> str:
+    before = sum(line.price_per_hour * line.now for line in lines)
+    after = sum(line.price_per_hour * line.target for line in lines)
+    text = f"cost {before:,.2f} -> {after:,.2f} $/h ({dollars(after - before)})"
+    if isinstance(solved, HourPlan) and solved.plan.start_cost:
+        return f"{text}, and ${solved.plan.start_cost:,.2f} for starting"
+    if isinstance(solved, AheadPlan):
+        costs = solved.plan.costs
+        span = sum(step.hours for step in solved.plan.steps)
+        return f"{text}; ${costs.serving:,.0f} of serving and ${costs.starts:,.0f} of starting over {span:g} h"
+    return text
+
+
+def _expected(file: PlanFile) -> Table:
+    ahead = isinstance(file.solved, AheadPlan)
+    made = table("prompt tokens/s", *(("planned now", "peak ahead") if ahead else ("planned",)), "last hour", "peak/seen", left=1)
+    for one in file.expected:
+        against = f"{one.peak / one.seen:.2f}x" if one.seen else "–"
+        planned = (amount(one.now), amount(one.peak)) if ahead else (amount(one.peak),)
+        made.add_row(escape(one.name), *planned, amount(one.seen), against)
+    return made
+
+
+def _section(out: Console, title: str, lines: Sequence[str]) -> None:
+    out.print(f"[dim]{title}[/dim]")
+    for line in lines:
+        out.print(f"  {escape(line)}", soft_wrap=True)

@@ -1,0 +1,66 @@
+"""What a controller would have heard of a trace's demand by an instant: a run's events, minute by minute, without the run.
+
+Engine time is that of the model's fastest engine for each prompt and the mean answer seen so far, which a run learns from what
+finishes. Must not look past the instant. Read next: `core/history.py`, which the events are for.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sageserve.base.records import Floats, Trace
+from sageserve.base.units import MINUTE, Micros
+from sageserve.core.events import DemandSeen
+from sageserve.core.layout import Layout
+from sageserve.core.perf import decode_work, prefill_work
+
+
+def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
+    """Demand per whole minute from 0 to `until`.
+
+    Args:
+        trace: coded for the names of `layout`.
+        layout: for the engines.
+        until: microseconds; a minute that is not over by then is left out.
+    """
+    minutes = max(0, until) // MINUTE
+    count = int(np.searchsorted(trace.arrival, minutes * MINUTE))
+    shape = (len(trace.names.regions), len(trace.names.models), len(trace.names.tiers))
+    where = (trace.arrival[:count] // MINUTE, trace.region[:count], trace.model[:count], trace.tier[:count])
+    cell = np.ravel_multi_index(where, (minutes, *shape)) if count else np.zeros(0, np.int64)
+    size = minutes * int(np.prod(shape))
+
+    def sums(weights: Floats | None) -> Floats:
+        return np.bincount(cell, weights=weights, minlength=size).astype(np.float64).reshape(minutes, -1)
+
+    prompts = sums(trace.prompt[:count].astype(np.float64)).round().astype(np.int64)
+    outputs = sums(trace.output[:count].astype(np.float64)).round().astype(np.int64)
+    requests = sums(None).astype(np.int64)
+    work = sums(_work(trace, layout, count))
+    for minute in range(minutes):
+        yield DemandSeen(
+            minute * MINUTE,
+            MINUTE,
+            tuple(prompts[minute].tolist()),
+            tuple(outputs[minute].tolist()),
+            tuple(requests[minute].tolist()),
+            tuple(work[minute].tolist()),
+        )
+
+
+def _work(trace: Trace, layout: Layout, count: int) -> Floats:
+    """float64[count]: engine microseconds of each request on its model's fastest engine, with the mean answer of its tier."""
+    work = np.zeros(count)
+    for model in range(len(trace.names.models)):
+        rows = {pool.profile for pool in layout.pools if pool.model == model}
+        if not rows:
+            continue
+        profile = layout.profiles[min(rows, key=lambda row: (int(layout.profiles[row]["weight"]), row))]
+        for tier in range(len(trace.names.tiers)):
+            mine = np.flatnonzero((trace.model[:count] == model) & (trace.tier[:count] == tier))
+            if len(mine):
+                answer = float(trace.output[mine].mean())
+                lengths, back = np.unique(trace.prompt[mine], return_inverse=True)
+                each = [prefill_work(profile, int(n)) + decode_work(profile, int(n), answer) for n in lengths]
+                work[mine] = np.array(each)[back]
+    return work

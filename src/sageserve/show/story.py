@@ -1,0 +1,262 @@
+"""What happened to one pool of a run until an instant: instances by state, the plan in force, decisions since, inputs with ages.
+
+Read from the journal alone; a plan is explained by solving again the problem that the journal holds. Strategies without plans
+are told by their thresholds. Runs nothing. Read next: `answer.py`, `data/journal.py`.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from msgspec import Struct
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import SECOND, Micros, show_duration
+from sageserve.core.actions import Blocked, Donate, Drain, Reason, Reclaim, Release, Start
+from sageserve.core.events import InstanceReady, SpotTaken, StartFailed
+from sageserve.core.fleet import Pool, State
+from sageserve.core.layout import lay_out
+from sageserve.core.plan.explain import AnyPlan
+from sageserve.core.plan.what_if import Question
+from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies.proposal import PLANNERS
+from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEvent, Solve, SolveAhead, Solved, SolvedAhead
+from sageserve.data.journal import Decided, Line
+from sageserve.data.results import RunFolder
+from sageserve.show.answer import PlanAnswer, answer, find_pool
+
+_KEPT: Final = 8  # decisions that are told; older ones are counted
+
+BLOCKED: Final[Mapping[Blocked, str]] = {
+    Blocked.NOT: "",
+    Blocked.NO_STOCK: "no GPUs were free",
+    Blocked.NO_SLOT: "the pool was at its maximum",
+    Blocked.AT_MINIMUM: "the endpoint was at its minimum",
+}
+
+
+class Event(Struct, frozen=True):
+    """One decision on the pool: when, what was wanted and done, the reason from the closed list, and the same in words."""
+
+    at: Micros
+    change: int
+    done: int
+    reason: Reason
+    blocked: Blocked
+    seen: float
+    age: Micros
+    words: str
+
+
+class PlanInForce(Struct, frozen=True):
+    """The last plan before the instant: when it was asked for and came back, how far its demand data reached, and the answer."""
+
+    asked_at: Micros
+    made_at: Micros
+    data_until: Micros | None
+    answer: PlanAnswer
+
+
+class Story(Struct, frozen=True):
+    """A pool at an instant.
+
+    Args:
+        pool: its name.
+        at: microseconds from the start.
+        strategy: of the run.
+        serving: instances that serve.
+        coming: instances that start or are taken back.
+        draining: instances that finish what they have.
+        donated: instances on the spot market.
+        plan: the plan in force; None where the strategy makes none, or before the first.
+        decisions: on this pool, since the plan came back, or the latest where there is none; oldest first.
+        earlier: how many more there were before those.
+        notes: what the reader should know, in sentences.
+    """
+
+    pool: str
+    at: Micros
+    strategy: str
+    serving: int
+    coming: int
+    draining: int
+    donated: int
+    plan: PlanInForce | None
+    decisions: tuple[Event, ...]
+    earlier: int
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What the journal said so far."""
+
+    pool: Pool
+    states: dict[int, State] = field(default_factory=dict)
+    fits: dict[int, Micros] = field(default_factory=dict)
+    asked: dict[int, tuple[Micros, Question]] = field(default_factory=dict)
+    plan: tuple[Micros, Micros, Question, AnyPlan] | None = None  # asked, came back, problem, answer
+    data_until: Micros | None = None
+    failure: str = ""
+    decisions: deque[tuple[Micros, Decided]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    decided: int = 0
+
+
+def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
+    """What led to a pool's number, and what would have changed it.
+
+    Args:
+        run: the result folder.
+        pool: its name or a beginning of it.
+        at: microseconds from the start; the end of the run when None.
+
+    Raises:
+        ConfigError: no such pool, or an instant after the end.
+    """
+    scenario = run.scenario
+    end = round(run.summary.played_s * SECOND)
+    when = end if at is None else at
+    if when > end:
+        raise ConfigError(f"the run ended at {show_duration(end)}", hint=f"choose a time up to then, not {show_duration(when)}")
+    kind = STRATEGIES[scenario.strategy.name]
+    layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+    name = find_pool([one.name for one in layout.pools], pool)
+    reading = _Reading(next(one for one in layout.pools if one.name == name))
+    for line in run.journal():
+        if line.now > when:
+            break
+        _read(reading, line)
+    return _story(reading, scenario, when)
+
+
+def _story(reading: _Reading, scenario: Scenario, at: Micros) -> Story:
+    name, states = reading.pool.name, list(reading.states.values())
+    since, plan = -1, None
+    if reading.plan is not None:
+        asked, since, question, found = reading.plan
+        plan = PlanInForce(asked, since, reading.data_until, answer(question, found, name))
+    told = [(now, decided) for now, decided in reading.decisions if now >= since]
+    return Story(
+        pool=name,
+        at=at,
+        strategy=scenario.strategy.name,
+        serving=states.count(State.SERVING),
+        coming=states.count(State.STARTING) + states.count(State.RECLAIMING),
+        draining=states.count(State.DRAINING),
+        donated=states.count(State.SPOT),
+        plan=plan,
+        decisions=tuple(_event(now, decided, scenario) for now, decided in told),
+        earlier=reading.decided - len(told),
+        notes=_notes(reading, scenario),
+    )
+
+
+def _notes(reading: _Reading, scenario: Scenario) -> tuple[str, ...]:
+    strategy, notes = scenario.strategy.name, []
+    if strategy not in PLANNERS:
+        notes.append(f"{strategy} makes no plan, so there is none to solve again: its decisions are the whole reason")
+    elif reading.plan is None:
+        notes.append("no plan had come back by then")
+    if not reading.decided:
+        notes.append("no decision had changed this pool: it stands as it started")
+    if reading.failure:
+        notes.append(f"the last solve gave no plan, the one before stands: {reading.failure}")
+    if strategy in {"lt-u", "lt-ua"} and reading.plan is not None:
+        rules = scenario.strategy.planned
+        notes.append(
+            f"{strategy} takes the plan as a destination: one step towards it when utilisation passes"
+            f" {rules.high:g} or falls below {rules.low:g}"
+        )
+    return tuple(notes)
+
+
+def _read(reading: _Reading, line: Line) -> None:
+    _hear(reading, line.now, line.event)
+    for action in line.actions:
+        _do(reading, line.now, action)
+    mine = [decided for decided in line.decisions if decided.pool == reading.pool.name]
+    reading.decisions.extend((line.now, decided) for decided in mine)
+    reading.decided += len(mine)
+
+
+def _hear(reading: _Reading, now: Micros, event: RecordedEvent) -> None:
+    match event:
+        case InstanceReady(instance=i):
+            _becomes(reading, i, State.SERVING)
+        case StartFailed(instance=i) | SpotTaken(instance=i):
+            _becomes(reading, i, State.OFF)
+        case Forecasted(start=start):
+            reading.data_until = start
+        case Solved(number=number, plan=plan, failure=failure) | SolvedAhead(number=number, plan=plan, failure=failure):
+            asked = reading.asked.pop(number, None)
+            reading.failure = failure
+            if plan is not None and asked is not None:
+                reading.plan = (asked[0], now, asked[1], plan)
+        case _:
+            pass
+
+
+def _do(reading: _Reading, now: Micros, action: RecordedAction) -> None:
+    match action:
+        case Start(instance=i):
+            _becomes(reading, i, State.STARTING)
+        case Reclaim(instance=i):
+            _becomes(reading, i, State.RECLAIMING)
+        case Drain(instance=i):
+            _becomes(reading, i, State.DRAINING)
+        case Donate(instance=i):
+            _becomes(reading, i, State.SPOT)
+        case Release(instance=i):
+            _becomes(reading, i, State.OFF)
+        case FitAsked(number=number):
+            reading.fits[number] = now
+        case Solve(number=number, problem=problem):
+            reading.asked[number] = (reading.fits.pop(number, now), problem)
+        case SolveAhead(number=number, outlook=outlook):
+            reading.asked[number] = (reading.fits.pop(number, now), outlook)
+        case _:
+            pass
+
+
+def _becomes(reading: _Reading, instance: int, state: State) -> None:
+    if reading.pool.begin <= instance < reading.pool.end:
+        reading.states[instance] = state
+
+
+def _event(now: Micros, decided: Decided, scenario: Scenario) -> Event:
+    one = decided.decision
+    words = _words(decided, scenario)
+    if one.blocked is not Blocked.NOT:
+        words += f"; {abs(one.done)} of {abs(one.change)} done: {BLOCKED[one.blocked]}"
+    return Event(now, one.change, one.done, one.reason, one.blocked, one.seen, one.age, words)
+
+
+def _words(decided: Decided, scenario: Scenario) -> str:
+    """A decision's reason with the numbers it was based on."""
+    one, strategy = decided.decision, scenario.strategy
+    rules = {"siloed": strategy.siloed, "reactive": strategy.reactive}.get(strategy.name, strategy.planned)
+    high, low = (f" {rules.high:g}", f" {rules.low:g}") if strategy.name != "chiron" else (" its mark", " its mark")
+    seen = f"utilisation {one.seen:.2f} ({show_duration(one.age)} old)"
+    if one.coming and one.change > 0:
+        seen += f", {one.seen * one.serving / (one.serving + one.coming):.2f} once {one.coming} more serve,"
+    match one.reason:
+        case Reason.UTILISATION_HIGH:
+            return f"{seen} was above{high}"
+        case Reason.UTILISATION_LOW:
+            return f"{seen} was below{low}"
+        case Reason.BELOW_MINIMUM:
+            return f"only {one.serving} served and {one.coming} were coming, fewer than the minimum"
+        case Reason.PLANNED:
+            return f"the plan says {one.target}; {one.serving} served and {one.coming} were coming"
+        case Reason.AHEAD_OF_PLAN:
+            return f"{seen} was above what the plan keeps room for"
+        case Reason.BEHIND_PLAN:
+            return f"{seen} was below{low}, and less arrives than was planned for"
+        case Reason.QUEUE_LATE:
+            return "the batch queue would have missed its deadline"
+        case Reason.QUEUE_EMPTY:
+            return "the batch queue was empty"
+        case _:
+            assert_never(one.reason)

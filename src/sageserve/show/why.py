@@ -1,0 +1,166 @@
+"""A plan in words: why each pool has its number, what binds, what is short, and how theta comes about.
+
+Works on both programs. Changes nothing and solves nothing; numbers come from the problem and its answer.
+Read next: `answer.py` for the questions that are solved again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sageserve.base.units import HOUR, SECOND, show_duration
+from sageserve.core.plan.explain import AnyPlan
+from sageserve.core.plan.horizon import Binding, HorizonPlan, Why
+from sageserve.core.plan.outlook import Outlook, begins
+from sageserve.core.plan.paper import Plan
+from sageserve.core.plan.rows import Problem, Row, rows_of
+from sageserve.core.plan.what_if import Question
+from sageserve.core.strategies.proposal import Theta
+from sageserve.data.plans import PoolLine
+
+_SMALL: Final = 1e-6
+
+WHY: Final[Mapping[Why, str]] = {
+    Why.SHORT: "short: all that stock and lead times allow",
+    Why.DEMAND: "interactive demand with its headroom, now",
+    Why.BATCH: "batch work is placed here now",
+    Why.MINIMUM: "the endpoint's minimum",
+    Why.GUARD: "one less, and the loss of another would be felt",
+    Why.LATER: "needed later: stopping now would cost more",
+    Why.NOTHING: "nothing needs it",
+}
+
+
+def pool_names(question: Question) -> tuple[str, ...]:
+    """Names of the pools, in order of their numbers."""
+    return tuple(pool.name for pool in question.pools)
+
+
+def held_now(question: Question) -> tuple[int, ...]:
+    """Instances that serve or are coming, by pool."""
+    if isinstance(question, Problem):
+        return tuple(pool.now for pool in question.pools)
+    return tuple(pool.serving + sum(count for _, count in pool.coming) for pool in question.pools)
+
+
+def pool_lines(question: Question, plan: AnyPlan) -> tuple[PoolLine, ...]:
+    """One line per pool: now, target, why, and what the change costs."""
+    prices = [pool.price_per_hour for pool in question.pools]
+    return tuple(
+        PoolLine(name, now, target, reason(question, plan, p), prices[p] * (target - now), prices[p])
+        for p, (name, now, target) in enumerate(zip(pool_names(question), held_now(question), plan.target, strict=True))
+    )
+
+
+def reason(question: Question, plan: AnyPlan, pool: int) -> str:
+    """Why a pool has its number, in a few words."""
+    if isinstance(question, Problem):
+        return _hour_reason(question, plan, pool)
+    assert isinstance(plan, HorizonPlan)
+    why = plan.why[pool]
+    if why is Why.LATER and plan.needed_from[pool] < len(plan.steps):
+        first = begins(question.steps)[plan.needed_from[pool]]
+        return f"needed in {hours(first)}" if first else "on its way, needed at once"
+    return WHY[why]
+
+
+def _hour_reason(problem: Problem, plan: AnyPlan, pool: int) -> str:
+    target = plan.target[pool]
+    mine = [row for row in rows_of(problem) if pool in row.pools]
+    if any(row.elastic and row.slack(plan.target) < -_SMALL * row.scale for row in mine):
+        full = next((row for row in mine if row.kind == "stock" and row.slack(plan.target) < _factor(row, pool)), None)
+        return f"short: {full.name} is used up" if full else "short, at its maximum"
+    if target == 0:
+        return "nothing needs it"
+    need = [row for row in mine if row.elastic and row.slack(plan.target) < _factor(row, pool) - _SMALL * row.scale]
+    if not need:
+        return "with the others the cheapest that holds"
+    most = max(need, key=lambda row: (row.needed - row.has(plan.target) + _factor(row, pool)) / row.needed)
+    if most.kind == "minimum":
+        return f"the endpoint's minimum of {most.needed:g}"
+    less = most.has(plan.target) - _factor(most, pool)
+    where = "of the region" if most.kind == "demand" else "of all regions"
+    return f"demand {where}: one less holds {amount(less)} of {amount(most.needed)} {most.unit}"
+
+
+def _factor(row: Row, pool: int) -> float:
+    return row.factors[row.pools.index(pool)]
+
+
+def standings(question: Question, plan: AnyPlan, pool: int) -> tuple[str, ...]:
+    """How the constraints on a pool stand: what is there, what is asked for, and which of them bind."""
+    if isinstance(question, Problem):
+        return tuple(_standing(row, plan, pool) for row in rows_of(question) if pool in row.pools and row.needed > 0)
+    assert isinstance(plan, HorizonPlan)
+    here = question.pools[pool]
+    mine = {f"demand {here.name}", f"batch {here.name}", f"stock {question.stocks[here.stock].name}"}
+    mine |= {f"minimum {end.name}" for end in question.endpoints if pool in end.pools}
+    return tuple(one for one in _first_binding(question, plan) if one.split(":")[0] in mine)
+
+
+def _standing(row: Row, plan: AnyPlan, pool: int) -> str:
+    slack, factor = row.slack(plan.target), _factor(row, pool)
+    binds = slack < factor - _SMALL * row.scale
+    verb = "has" if row.elastic else "uses"
+    spare = f"{amount(abs(slack))} {'short' if slack < -_SMALL * row.scale else 'to spare'}"
+    mark = "binds, " if binds else ""
+    return f"{row.name}: {verb} {amount(row.has(plan.target))} of {amount(row.needed)} {row.unit} ({mark}{spare})"
+
+
+def binding(question: Question, plan: AnyPlan) -> tuple[str, ...]:
+    """What binds, in sentences; of foresight's plan when each constraint binds first."""
+    if isinstance(question, Problem):
+        assert isinstance(plan, Plan)
+        return tuple(
+            f"{one.name}: {amount(one.has)} of {amount(one.needed)} {one.unit}"
+            for one in plan.constraints
+            if one.binds and one.needed > 0
+        )
+    assert isinstance(plan, HorizonPlan)
+    return _first_binding(question, plan)
+
+
+def _first_binding(outlook: Outlook, plan: HorizonPlan) -> tuple[str, ...]:
+    times = begins(outlook.steps)
+    first: dict[str, Binding] = {}
+    for one in plan.binding:
+        first.setdefault(one.name, one)
+    return tuple(
+        f"{name}: {'now' if one.step == 0 else f'in {hours(times[one.step])}'}, {amount(one.slack)} {_unit(name)} left"
+        for name, one in first.items()
+    )
+
+
+def _unit(name: str) -> str:
+    return "GPUs" if name.startswith("stock ") else "instances"
+
+
+def theta_texts(thetas: Sequence[Theta]) -> tuple[str, ...]:
+    """How the tokens/s of one instance come about, once per model and GPU type."""
+    kinds = {theta.pool.partition("/")[2]: theta for theta in thetas}
+    return tuple(f"{kind}: {theta_text(theta)}" for kind, theta in kinds.items())
+
+
+def theta_text(theta: Theta) -> str:
+    """How the tokens/s of one instance come about."""
+    load = theta.load
+    shared = "one instance alone" if load.instances == 1 else f"{load.instances} instances share a queue"
+    return (
+        f"{amount(theta.tokens_per_s)} tokens/s = load {load.load:.3f} x 1 s / {theta.engine_us_per_token:.1f} us per token;"
+        f" the load because {shared}, a request takes {load.service_us / SECOND:.2f} s, may wait {load.slack_us / SECOND:.2f} s,"
+        f" and {load.misses:.1%} may wait longer"
+    )
+
+
+def amount(value: float) -> str:
+    """A number with as many digits as say something: 12,345, 98.3, 0.25."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
+
+
+def hours(value: float) -> str:
+    """Hours as people say them: 45m, 2h15m."""
+    return show_duration(round(value * HOUR))
+
+
+def dollars(value: float) -> str:
+    """Dollars with their sign; nothing for nothing."""
+    return f"{value:+,.2f}" if abs(value) >= 0.005 else "0"
