@@ -30,7 +30,7 @@ class LtU:
     """The plan is a destination: one step towards it when utilisation passes a mark.
 
     Args:
-        scenario: for its `strategy.planned` settings.
+        scenario: for its `strategy.planned` settings, and the `reactive` ones until there is a plan.
         layout: numbers of pools and endpoints.
         earlier: what arrived before the first instant, None when nothing is known.
 
@@ -40,6 +40,7 @@ class LtU:
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
         self.rules: PlannedSettings = scenario.strategy.planned
+        self._alone = scenario.strategy.reactive
         forecaster(self.rules.forecaster)  # complain about its name now, not when the first plan is due
         self.prospects = Prospects(scenario, layout, earlier)
         self.plan: Plan | None = None
@@ -119,7 +120,7 @@ class LtU:
                 return replace(here, grows=growing(behind, fleet)).more(1, Reason.UTILISATION_HIGH, target=goal)
             if self.may_pass(now, endpoint, out=True):
                 return here.more(1, Reason.AHEAD_OF_PLAN, target=goal)
-        if self._may_shrink(here):
+        if _may_shrink(here, self.rules.low):
             if here.held > goal:
                 ahead = [pool for pool, have, want in zip(here.pools, held, target, strict=True) if have > want]
                 return _only(here, ahead, fleet).fewer(1, Reason.UTILISATION_LOW, fleet, target=goal)
@@ -128,13 +129,14 @@ class LtU:
         return None
 
     def _by_marks(self, here: Look, fleet: Fleet) -> Decision | None:
-        """One step as the marks say: what can be done without a plan."""
-        if here.serving and here.expected > self.rules.high:
+        """One step as the reactive marks say: what can be done without a plan, which those of a plan rely on."""
+        if here.serving and here.expected > self._alone.high:
             return here.more(1, Reason.UTILISATION_HIGH)
-        return here.fewer(1, Reason.UTILISATION_LOW, fleet) if self._may_shrink(here) else None
+        return here.fewer(1, Reason.UTILISATION_LOW, fleet) if _may_shrink(here, self._alone.low) else None
 
-    def _may_shrink(self, here: Look) -> bool:
-        return here.seen < self.rules.low and not here.coming and here.serving > here.pools[0].minimum
+
+def _may_shrink(here: Look, low: float) -> bool:
+    return here.seen < low and not here.coming and here.serving > here.pools[0].minimum
 
 
 def _only(here: Look, pools: list[Pool], fleet: Fleet) -> Look:
