@@ -238,10 +238,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
     requests = view_requests(w["at_requests"], w["rows"])
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     chunked = profile["chunked"] != 0
-    tokens = 0
-    attention = 0.0
-    completed = 0
-    last = UNSET
+    tokens, attention, completed, last = 0, 0.0, 0, UNSET
     q = engine["partial"]
     if q >= 0:
         context = requests[q]["prompt"] + requests[q]["made"]

@@ -32,12 +32,14 @@ class Prospects:
         scenario: for tiers and `strategy.planned`.
         layout: numbers of regions, models, tiers and pools.
         earlier: what arrived before the first instant, None when nothing is known.
+        misses: share of requests that queueing may make late; that of `strategy.planned` when left out.
     """
 
-    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None, misses: float | None = None) -> None:
         names = layout.names
         self.history = DemandHistory((len(names.regions), len(names.models), len(names.tiers)), earlier)
         self._rules = scenario.strategy.planned
+        self._misses = self._rules.misses if misses is None else misses
         self._layout = layout
         self._reference = [_reference(layout, m) for m in range(len(names.models))]
         tiers = list(scenario.tiers.values())
@@ -180,7 +182,7 @@ class Prospects:
         tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
         idle = iteration_time(profile, float(tokens), 0.5 * tokens * float(tokens), 0, 0)
         slack = max(self._target - idle, _LEAST_SLACK * self._target)
-        return needed(busy, service_us=service_us, slack_us=slack, misses=self._rules.misses)
+        return needed(busy, service_us=service_us, slack_us=slack, misses=self._misses)
 
     def _prior(self, m: int) -> float:
         """Engine time per prompt token for a guess of the mix: all that is known before the first requests."""

@@ -47,7 +47,7 @@ class Horizon:
     """
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
-        self.demand = Prospects(scenario, layout, earlier)
+        self.demand = Prospects(scenario, layout, earlier, scenario.strategy.foresight.misses)
         self._rules = scenario.strategy.foresight
         self._scenario = scenario
         self._layout = layout
