@@ -24,6 +24,8 @@ def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
         until: microseconds; a minute that is not over by then is left out.
     """
     minutes = max(0, until) // MINUTE
+    if minutes == 0:
+        return
     count = int(np.searchsorted(trace.arrival, minutes * MINUTE))
     shape = (len(trace.names.regions), len(trace.names.models), len(trace.names.tiers))
     where = (trace.arrival[:count] // MINUTE, trace.region[:count], trace.model[:count], trace.tier[:count])

@@ -116,8 +116,9 @@ def scenario_hash(scenario: Scenario) -> str:
 
 
 def plan_json(file: PlanFile) -> bytes:
-    """The file's bytes: equal plans give equal bytes."""
-    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+    """The file's bytes: equal plans give equal bytes, and what is read back gives them again (0 and 0.0 are one number)."""
+    typed = msgspec.json.decode(msgspec.json.encode(file), type=PlanFile)
+    return msgspec.json.format(msgspec.json.encode(typed), indent=2) + b"\n"
 
 
 def write_plan(path: Path, file: PlanFile) -> None:
