@@ -31,7 +31,7 @@ def explain(
     source: Annotated[Path, typer.Argument(metavar="RUN_OR_PLAN", help="a folder of `simulate --out`, or a plan.json")],
     pool: Annotated[str, typer.Argument(metavar="POOL", help="such as eastus/llama-2-70b/h100-80gb; its beginning is enough")],
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="of a run, from its start", show_default="its end")
+        str | None, typer.Option("--at", metavar="TIME", help="of a run, from its start", show_default="the end of its window")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:

@@ -110,14 +110,14 @@ def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
     Args:
         run: the result folder.
         pool: its name or a beginning of it.
-        at: microseconds from the start; the end of the run when None.
+        at: microseconds from the start; the end of the window when None. Until the last request is done may be asked about.
 
     Raises:
         ConfigError: no such pool, or an instant after the end.
     """
     scenario = run.scenario
     end = round(run.summary.played_s * SECOND)
-    when = end if at is None else at
+    when = min(end, round(run.summary.window_s * SECOND)) if at is None else at
     if when > end:
         raise ConfigError(f"the run ended at {show_duration(end)}", hint=f"choose a time up to then, not {show_duration(when)}")
     kind = STRATEGIES[scenario.strategy.name]

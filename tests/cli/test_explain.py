@@ -1,0 +1,249 @@
+"""`sageserve explain`: counts are the run's, answers are solved again by hand, reactive runs are told by their decisions.
+
+Read next: `test_plan.py`, `tests/core/test_plan_explain.py`.
+"""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import HOUR, MINUTE
+from sageserve.cli.main import app
+from sageserve.core.actions import Blocked, Decision, Reason
+from sageserve.core.fleet import State
+from sageserve.core.layout import lay_out
+from sageserve.core.plan import horizon, paper
+from sageserve.core.plan.horizon import Why
+from sageserve.core.plan.rows import Problem
+from sageserve.core.plan.what_if import change
+from sageserve.core.strategies import STRATEGIES
+from sageserve.core.work import Solve, SolveAhead, Solved
+from sageserve.data.journal import Decided
+from sageserve.data.plans import read_plan
+from sageserve.data.results import RunFolder, read_run
+from sageserve.show import story as telling
+from sageserve.show.answer import answer, find_pool
+from sageserve.show.story import story
+from sageserve.show.why import WHY
+
+SMALL = ("workload.generate.requests=20000", "workload.generate.length=3h", "fleet.minimum=1")
+SET = tuple(word for one in SMALL for word in ("--set", one))
+POOL = "eastus/llama-2-70b/h100-80gb"
+
+
+def printed(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for strategy in ("lt-ua", "foresight", "reactive"):
+        printed("simulate", "quickstart", *SET, "--strategy", strategy, "--out", str(folder / strategy))
+    return folder
+
+
+def plan_events(run: RunFolder, before: int) -> tuple[Solve, Solved]:
+    """The last problem whose plan had come back by an instant, and that plan."""
+    asked: dict[int, Solve] = {}
+    found: tuple[Solve, Solved] | None = None
+    for line in run.journal():
+        if line.now > before:
+            break
+        if isinstance(line.event, Solved):
+            found = asked[line.event.number], line.event
+        asked.update({action.number: action for action in line.actions if isinstance(action, Solve)})
+    assert found is not None
+    return found
+
+
+def pinned(problem: Problem, pool: int, count: int) -> paper.Plan:
+    pools = [replace(one, lowest=count, maximum=count) if p == pool else one for p, one in enumerate(problem.pools)]
+    return paper.solve(replace(problem, pools=tuple(pools)))
+
+
+@pytest.mark.parametrize("strategy", ["lt-ua", "foresight", "reactive"])
+def test_counts_are_those_of_the_timeline(runs: Path, strategy: str) -> None:
+    run = read_run(runs / strategy)
+    scenario = run.scenario
+    kind = STRATEGIES[strategy]
+    layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+    reading = telling._Reading(next(pool for pool in layout.pools if pool.name == POOL))
+    rows = [row for row in run.timeline().to_pylist() if row["endpoint"] == POOL.rsplit("/", 1)[0]]
+    lines, busy = list(run.journal()), {line.now for line in run.journal()}
+    seen = set()
+    for row in rows:
+        while lines and lines[0].now <= row["time_us"]:
+            telling._read(reading, lines.pop(0))
+        states = list(reading.states.values())
+        if row["time_us"] not in busy:  # the sample is taken in the middle of an instant
+            for state in (State.STARTING, State.SERVING, State.DRAINING, State.SPOT, State.RECLAIMING):
+                assert states.count(state) == row[state.name.lower()]
+            seen.add((row["serving"], row["spot"]))
+    assert len(seen) > 1
+
+
+def test_one_less_and_one_more_are_solved_again(runs: Path) -> None:
+    run = read_run(runs / "lt-ua")
+    told = story(run, "eastus/llama-2", 2 * HOUR + 30 * MINUTE)
+    asked, solved = plan_events(run, 2 * HOUR + 30 * MINUTE)
+    problem, plan = asked.problem, solved.plan
+    assert plan is not None
+    assert told.plan is not None
+    found = told.plan.answer
+    number = [pool.name for pool in problem.pools].index(POOL)
+    assert (told.pool, found.target, found.input_hash) == (POOL, plan.target[number], plan.input_hash)
+    assert (told.plan.asked_at, told.plan.data_until) == (2 * HOUR, 2 * HOUR)
+    assert 2 * HOUR < told.plan.made_at < 2 * HOUR + MINUTE
+
+    less = pinned(problem, number, found.target - 1)
+    assert found.less.other.asked == found.target - 1
+    assert found.less.other.breaks == tuple(one for one in less.short_sentences if one not in plan.short_sentences)
+    assert found.less.other.dollars == pytest.approx(less.objective - plan.objective)
+    pool = problem.pools[number]
+    local = problem.epsilon * max(window[pool.region][pool.model] for window in problem.demand)
+    total = max(sum(row[pool.model] for row in window) for window in problem.demand) + problem.buffer[pool.model]
+    held = sum(to * one.theta for to, one in zip(plan.target, problem.pools, strict=True) if one.model == pool.model)
+    broken = [
+        *(["demand"] if (found.target - 1) * pool.theta < local else []),
+        *(["total demand"] if held - pool.theta < total else []),
+    ]
+    assert broken, "the case must have something to break"
+    assert [one[: one.index(" ", len(kind))] for one, kind in zip(found.less.alone, broken, strict=True)] == broken
+
+    more = pinned(problem, number, found.target + 1)
+    assert found.more.other.dollars == pytest.approx(more.objective - plan.objective)
+    assert f"${found.more.other.dollars:,.2f} per hour more" in found.more.sentence
+
+
+def test_thresholds_change_the_number_when_they_are_solved_by_hand(runs: Path) -> None:
+    run = read_run(runs / "lt-ua")
+    told = story(run, POOL, 2 * HOUR + 30 * MINUTE)
+    assert told.plan is not None
+    problem = plan_events(run, 2 * HOUR + 30 * MINUTE)[0].problem
+    number = [pool.name for pool in problem.pools].index(POOL)
+    model = problem.models[problem.pools[number].model]
+    demand = [one for one in told.plan.answer.changes if one.what == "demand" and one.factor]
+    assert demand
+    for one in demand:
+        assert paper.solve(change(problem, {model: one.factor})).target[number] == one.target != told.plan.answer.target
+        assert paper.solve(change(problem, {model: one.same})).target[number] == told.plan.answer.target
+
+
+def test_the_text_holds_the_answers(runs: Path) -> None:
+    text = printed("explain", str(runs / "lt-ua"), "eastus/llama-2", "--at", "2h30m")
+    found = json.loads(printed("explain", str(runs / "lt-ua"), POOL, "--at", "2h30m", "--json"))
+    less, more = (found["plan"]["answer"][way] for way in ("less", "more"))
+    for word in (
+        f"{POOL} at 2h30m under lt-ua: {found['serving'] + found['coming']}",
+        "asked at 2h, from demand until 2h",
+        f"why not {less['other']['asked']}: {less['sentence']}",
+        f"why not {more['other']['asked']}: {more['sentence']}",
+        *(one["sentence"] for one in found["plan"]["answer"]["changes"]),
+        "takes the plan as a destination",
+    ):
+        assert word in text
+
+
+def test_foresight_is_explained_over_its_horizon(runs: Path) -> None:
+    run = read_run(runs / "foresight")
+    told = story(run, POOL, 2 * HOUR + 20 * MINUTE)
+    assert told.plan is not None
+    found = told.plan.answer
+    assert (told.plan.asked_at, told.plan.data_until) == (2 * HOUR + 15 * MINUTE, 2 * HOUR)
+    assert found.reason
+    assert any("instances for" in one for one in found.demand)
+    assert any("batch llama-2-70b" in one for one in found.demand)
+    outlook = next(
+        action.outlook
+        for line in run.journal()
+        if line.now >= told.plan.asked_at
+        for action in line.actions
+        if isinstance(action, SolveAhead)
+    )
+    planned = horizon.solve(outlook)
+    number = [pool.name for pool in outlook.pools].index(POOL)
+    assert found.target == planned.target[number]
+    for way, asked in ((found.less, found.target - 1), (found.more, found.target + 1)):
+        pools = [replace(pool, pinned=asked) if pool.name == POOL else pool for pool in outlook.pools]
+        other = horizon.solve(replace(outlook, pools=tuple(pools)))
+        assert way.other.dollars == pytest.approx(other.objective - planned.objective, abs=1e-6)
+        assert way.other.breaks == tuple(one for one in other.short_sentences if one not in planned.short_sentences)
+        assert way.sentence
+
+
+def test_reactive_is_told_by_its_thresholds(runs: Path) -> None:
+    told = story(read_run(runs / "reactive"), POOL)
+    assert told.plan is None
+    assert told.at == 3 * HOUR
+    assert any("makes no plan" in note for note in told.notes)
+    assert told.decisions
+    for one in told.decisions:
+        words = {Reason.UTILISATION_HIGH: "above 0.7", Reason.UTILISATION_LOW: "below 0.3"}
+        assert words[one.reason] in one.words
+        assert f"utilisation {one.seen:.2f}" in one.words
+    text = printed("explain", str(runs / "reactive"), POOL)
+    assert "decisions that led here" in text
+    assert "why not" not in text
+
+
+def test_before_the_first_plan_there_is_none(runs: Path) -> None:
+    told = story(read_run(runs / "lt-ua"), POOL, 0)
+    assert told.plan is None
+    assert (told.serving, told.coming) == (3, 0)
+    assert any("no plan had come back" in note for note in told.notes)
+
+
+def test_a_plan_file_is_explained_too(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    printed("plan", "quickstart", "--at", "2h", *SET, "-o", str(path))
+    file = read_plan(path)
+    found = json.loads(printed("explain", str(path), POOL, "--json"))
+    assert found == json.loads(msgspec.json.encode(answer(file.solved.question, file.solved.plan, POOL)))
+    assert f"{POOL}: 3 -> {found['target']} in the plan of lt-ua at 2h" in printed("explain", str(path), POOL)
+    with pytest.raises(ConfigError, match="--at is for runs"):
+        printed("explain", str(path), POOL, "--at", "2h")
+
+
+def test_pools_are_found_by_name_beginning_or_suggested() -> None:
+    names = ["east/big/h100", "east/big/a100", "west/big/h100"]
+    assert find_pool(names, "east/big/a100") == "east/big/a100"
+    assert find_pool(names, "west") == "west/big/h100"
+    assert find_pool([*names, "west/big/h100/batch"], "west/big/h100") == "west/big/h100"
+    with pytest.raises(ConfigError, match="may mean 2 pools"):
+        find_pool(names, "east/big")
+    with pytest.raises(ConfigError) as error:
+        find_pool(names, "wset/big/h100")
+    assert error.value.hint == "did you mean 'west/big/h100'?"
+    with pytest.raises(ConfigError) as error:
+        find_pool(names, "?")
+    assert error.value.hint == f"there are: {', '.join(names)}"
+
+
+def test_times_after_the_end_are_refused(runs: Path) -> None:
+    with pytest.raises(ConfigError, match="the run ended at 3h"):
+        printed("explain", str(runs / "lt-ua"), POOL, "--at", "4h")
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_has_words_of_its_own(runs: Path, reason: Reason) -> None:
+    scenario = read_run(runs / "lt-ua").scenario
+    words = {
+        one: telling._words(Decided(POOL, Decision(0, 1, one, 0.8, 5_000_000, serving=3, coming=1, target=5)), scenario)
+        for one in Reason
+    }
+    assert words[reason]
+    assert [one for one, said in words.items() if said == words[reason]] == [reason]
+
+
+def test_every_way_to_be_blocked_and_every_why_has_words() -> None:
+    assert set(telling.BLOCKED) == set(Blocked)
+    assert set(WHY) == set(Why)
+    assert len(set(WHY.values())) == len(Why)
