@@ -153,6 +153,7 @@ class ForesightSettings(Settings):
     )
     forecaster: Name = Field(default="blend", description="the best of those measured")
     quantile: Share = Field(default=0.95, description="of demand that capacity is kept for: the percentile that promises name")
+    headroom: float = Field(default=1.5, ge=1, description="times the middle, at most; the guard meets the rest")
     misses: Share = Field(default=0.01, description="share queueing may make late, as in the planned strategies")
     margin: float = Field(default=1.03, ge=1, le=3, description="on engine time: profiles are 2-5 % off (their own errors)")
     ready: Duration = Field(default=30 * MINUTE, description="before promotion, when planned batch work is to be done")

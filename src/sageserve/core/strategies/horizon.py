@@ -82,6 +82,7 @@ class Horizon:
         """Everything the program needs to know at this instant."""
         per_token = self.demand.work_per_token() / SECOND
         high, middle = self._tokens()
+        high = np.minimum(high, middle * self._rules.headroom)
         kept, expected = high * per_token[:, None], middle * per_token[:, None]  # [regions, models, steps] busy instances
         self._expected = expected.sum(axis=0)
         lots = self._lots(self.demand.work_per_token(batch=True) / SECOND)
