@@ -155,11 +155,13 @@ def _floor(layout: Layout, model: int) -> float:
 
 def _load(scenario: Scenario, trace: Trace, layout: Layout, *, model: int, need: Need) -> float:
     """The load an instance may have when all instances that the model has at its peak share one queue; of its best engine."""
-    mine = trace.model == model
+    context = int(layout.context[model])
+    mine = (trace.model == model) & (trace.prompt < context)  # longer prompts are refused
     targets = [tier.patience for tier in scenario.tiers.values() if not tier.batch]
     if not targets or not bool(mine.any()):
         return 1.0
-    prompt, output = int(trace.prompt[mine].mean()), float(trace.output[mine].mean())
+    prompt = int(trace.prompt[mine].mean())
+    output = float(np.minimum(trace.output[mine], context - trace.prompt[mine]).mean())
     peak = float(((need.interactive + need.arrived) / need.hours).max())
     found = []
     for row in sorted({pool.profile for pool in layout.pools if pool.model == model}):
