@@ -108,10 +108,16 @@ def _cost(lines: tuple[PoolLine, ...], solved: HourPlan | AheadPlan) -> str:
 
 def _expected(file: PlanFile) -> Table:
     ahead = isinstance(file.solved, AheadPlan)
-    made = table("prompt tokens/s", *(("planned now", "peak ahead") if ahead else ("planned",)), "last hour", "peak/seen", left=1)
+    made = table(
+        "prompt tokens/s",
+        *(("expected", "kept now", "kept at most") if ahead else ("planned",)),
+        "last hour",
+        "against it",
+        left=1,
+    )
     for one in file.expected:
-        against = f"{one.peak / one.seen:.2f}x" if one.seen else "–"
-        planned = (amount(one.now), amount(one.peak)) if ahead else (amount(one.peak),)
+        against = f"{one.expected / one.seen:.2f}x" if one.seen else "–"
+        planned = (amount(one.expected), amount(one.now), amount(one.peak)) if ahead else (amount(one.now),)
         made.add_row(escape(one.name), *planned, amount(one.seen), against)
     return made
 

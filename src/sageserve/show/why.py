@@ -153,6 +153,8 @@ def theta_text(theta: Theta) -> str:
 
 def amount(value: float) -> str:
     """A number with as many digits as say something: 12,345, 98.3, 0.25."""
+    if abs(value) < _SMALL:  # what the solver calls nothing
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
 
 

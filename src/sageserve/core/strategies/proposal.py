@@ -56,12 +56,14 @@ class Expected(Struct, frozen=True):
 
     Args:
         name: `region/model`, or `batch model` for what the batch queue adds.
-        now: planned for in the plan's first step.
+        expected: the middle of the forecast for the plan's first step.
+        now: planned for in that step, headroom included.
         peak: the most planned for in any step of the plan.
         seen: mean of the last hour.
     """
 
     name: str
+    expected: float
     now: float
     peak: float
     seen: float
@@ -142,9 +144,9 @@ def _hourly(
     seen, batch_seen = _last_hour(prospects)
     ends = _endpoints(layout)
     planned = [max(window[g][m] for window in problem.demand) for g, m, _ in ends]
-    expected = [Expected(name, rate, rate, float(seen[g, m])) for rate, (g, m, name) in zip(planned, ends, strict=True)]
+    expected = [Expected(name, rate, rate, rate, float(seen[g, m])) for rate, (g, m, name) in zip(planned, ends, strict=True)]
     expected += [
-        Expected(f"batch {model}", problem.buffer[m], problem.buffer[m], float(batch_seen[m]))
+        Expected(f"batch {model}", *(problem.buffer[m],) * 3, float(batch_seen[m]))
         for m, model in enumerate(layout.names.models)
     ]
     return Proposal(
@@ -183,11 +185,12 @@ def _ahead(
     streams = {stream.name: stream for stream in outlook.streams}
     expected = []
     for g, m, name in _endpoints(layout):
-        rate = streams[name].rate
-        expected.append(Expected(name, rate[0] * tokens[m], max(rate) * tokens[m], float(seen[g, m])))
+        rate, middle = streams[name].rate, streams[name].expected[0]
+        rates = (middle * tokens[m], rate[0] * tokens[m], max(rate) * tokens[m])
+        expected.append(Expected(name, *rates, float(seen[g, m])))
     for m, model in enumerate(layout.names.models):
         mean = sum(lot.work for lot in outlook.batches[m].lots) / sum(outlook.steps) * batch_tokens[m]
-        expected.append(Expected(f"batch {model}", mean, mean, float(batch_seen[m])))
+        expected.append(Expected(f"batch {model}", *(mean,) * 3, float(batch_seen[m])))
     return Proposal(
         question=outlook,
         plan=solve(outlook),
