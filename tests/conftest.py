@@ -42,7 +42,5 @@ def shared_data() -> Path:
     given = os.environ.get("SAGESERVE_DATA")  # noqa: TID251  # a test run is told where its data is, as the CLI is
     folder = Path(given) if given else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip(
-            "the real traces are not on this machine: set SAGESERVE_DATA to the folder that holds azure2023"
-        )
+        pytest.skip("the real traces are not on this machine: set SAGESERVE_DATA to the folder that holds azure2023")
     return folder

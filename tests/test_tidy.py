@@ -127,19 +127,13 @@ def test_rule_sees_what_it_is_for(rule: Rule, name: str, text: str) -> None:
 def test_code_keeps_rule(rule: Rule) -> None:
     files = code_files()
     assert len(files) > 10, "the code was not found"
-    complaints = [
-        line for path in files for line in rule(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
-    ]
+    complaints = [line for path in files for line in rule(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))]
     assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize("rule", [notes_to_self, machine_paths])
 def test_prose_keeps_rule(rule: Rule) -> None:
-    complaints = [
-        line
-        for path in prose_files()
-        for line in rule(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))
-    ]
+    complaints = [line for path in prose_files() for line in rule(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))]
     assert not complaints, "\n".join(complaints)
 
 
@@ -168,9 +162,7 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     """Check the layers of the package below `folder`/src under the contracts of `folder`/pyproject.toml."""
     program = Path(sys.executable).with_name("lint-imports")
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}  # noqa: TID251  # the copy, not the installed package
-    return subprocess.run(
-        [str(program), "--no-cache"], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([str(program), "--no-cache"], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_imports_point_down() -> None:

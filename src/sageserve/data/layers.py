@@ -49,9 +49,7 @@ def find(reference: str, folder: Path) -> Path:
         )
     path = folder / Path(reference).expanduser()
     if not path.is_file():
-        raise ConfigError(
-            f"there is no file {path}", hint="give a scenario file or a name of `sageserve scenario list`"
-        )
+        raise ConfigError(f"there is no file {path}", hint="give a scenario file or a name of `sageserve scenario list`")
     return path
 
 
@@ -76,9 +74,7 @@ def read_file(path: Path) -> Document:
     except UnicodeDecodeError:
         raise ConfigError(f"{name} is not a text file in UTF-8", hint="a scenario is a YAML file") from None
     if len(data) > BYTES_MAX:
-        raise ConfigError(
-            f"{name} is larger than {BYTES_MAX >> 20} MiB", hint="is it a trace? Give that with --trace"
-        )
+        raise ConfigError(f"{name} is larger than {BYTES_MAX >> 20} MiB", hint="is it a trace? Give that with --trace")
     return read_yaml(text, name)
 
 
@@ -144,9 +140,7 @@ class Stack:
         try:
             target = find(name, path.parent)
         except ConfigError as error:
-            layer.complaints.append(
-                Complaint(str(layer.place(("extends",)) or ""), ("extends",), error.message)
-            )
+            layer.complaints.append(Complaint(str(layer.place(("extends",)) or ""), ("extends",), error.message))
         else:
             self.add_file(target, chain=chain)
 
@@ -164,15 +158,11 @@ class Stack:
         left, equals, right = text.partition("=")
         parts = [quoted or plain for quoted, plain in _KEY.findall(left)]
         if not equals or not all(part.strip() for part in parts) or not parts:
-            raise ConfigError(
-                f"--set {text}: not a setting", hint="write --set key.path=value, as in --set fleet.start=10"
-            )
+            raise ConfigError(f"--set {text}: not a setting", hint="write --set key.path=value, as in --set fleet.start=10")
         try:
             value = read_value(right.strip())
         except ValueError as error:
-            raise ConfigError(
-                f"--set {text}: the value is {error}", hint="values are YAML: 1h, [1, 2], {a: 1}"
-            ) from None
+            raise ConfigError(f"--set {text}: the value is {error}", hint="values are YAML: 1h, [1, 2], {a: 1}") from None
         keys = self._known_keys([part.strip() for part in parts])
         place = Place(f"--set {text}")
         layer = Document(places={keys[:end]: place for end in range(1, len(keys) + 1)})

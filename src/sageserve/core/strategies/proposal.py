@@ -146,8 +146,7 @@ def _hourly(
     planned = [max(window[g][m] for window in problem.demand) for g, m, _ in ends]
     expected = [Expected(name, rate, rate, rate, float(seen[g, m])) for rate, (g, m, name) in zip(planned, ends, strict=True)]
     expected += [
-        Expected(f"batch {model}", *(problem.buffer[m],) * 3, float(batch_seen[m]))
-        for m, model in enumerate(layout.names.models)
+        Expected(f"batch {model}", *(problem.buffer[m],) * 3, float(batch_seen[m])) for m, model in enumerate(layout.names.models)
     ]
     return Proposal(
         question=problem,
