@@ -32,7 +32,7 @@ LEVELS = (0.5, 0.9)
 
 def settings_of(**rules: object) -> Scenario:
     fleet = {"start": 2, "minimum": 1, "maximum": 8}
-    return scenario(gpus=160, fleet=fleet, strategy={"name": "foresight", "foresight": {"quantile": 0.9} | rules})
+    return scenario(gpus=160, fleet=fleet, strategy={"name": "foresight", "foresight": {"quantile": 0.9, "headroom": 10} | rules})
 
 
 def begin(*, rate: float = 1_000.0, serving: int = 2, **rules: object) -> Driven:
@@ -203,6 +203,14 @@ def test_steps_read_the_bins_they_cover_the_mean_to_expect_and_the_highest_to_ke
         assert expected[s] == pytest.approx(np.mean(rates[a:b]))
         assert kept[s] == pytest.approx(1.5 * max(rates[a:b]))
     assert times[-1] == 48
+
+
+def test_headroom_is_limited() -> None:
+    horizon = horizon_of(settings_of(headroom=1.2), flat(4, 1_000.0))
+    horizon.take((forecast(HOUR, [1_000.0] * 48), None, None, None))
+    expected, kept = expected_of(horizon, HOUR)
+    assert expected == pytest.approx([1_000.0] * len(horizon.steps))
+    assert kept == pytest.approx([1_200.0] * len(horizon.steps))
 
 
 def test_without_a_forecast_the_last_hour_goes_on() -> None:
