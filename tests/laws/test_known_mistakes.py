@@ -149,9 +149,9 @@ def test_all_instances_of_a_region_are_on_the_same_eight_gpus() -> None:
 
 def test_downs_are_executed_at_once_and_drop_what_is_in_flight() -> None:
     settings = scenario(fleet={"start": 4, "minimum": 1, "maximum": 4}, spot={"donate": True})
-    rows = [row(k * MS, output=4_000, prompt=10) for k in range(8)]  # two on each instance, 40 s long, and little load
+    rows = [row(k * MS, output=7_900, prompt=10) for k in range(8)]  # two on each instance, 79 s long, and little load
     run = play(settings, rows, window=3 * MINUTE)
-    assert (run.requests["finish"] - run.requests["first"] > 39 * SECOND).all()
+    assert (run.requests["finish"] - run.requests["first"] > 78 * SECOND).all()
     asked = {a.instance: entry.now for entry in run.journal for a in entry.actions if isinstance(a, Drain)}
     given = {a.instance: entry.now for entry in run.journal for a in entry.actions if isinstance(a, Donate)}
     drained = {entry.event.instance: entry.now for entry in run.journal if isinstance(entry.event, InstanceDrained)}
