@@ -12,7 +12,7 @@ from sageserve.base.records import Demand
 from sageserve.base.units import Micros
 from sageserve.core.actions import Decision, Feed
 from sageserve.core.fleet import Fleet, Role
-from sageserve.core.layout import Layout
+from sageserve.core.layout import Layout, unified_roles
 from sageserve.core.work import AnyEvent, Work
 
 
@@ -48,3 +48,22 @@ class StrategyKind(Protocol):
     def __call__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> Strategy:
         """Make the strategy; `earlier` is what arrived before the first instant, None when nothing is known."""
         ...
+
+
+class Unified:
+    """The part of StrategyKind that every strategy on one shared pool has in common."""
+
+    @staticmethod
+    def roles(scenario: Scenario) -> tuple[Role, ...]:
+        """One role for all tiers."""
+        return unified_roles(scenario)
+
+    @staticmethod
+    def minimum(scenario: Scenario) -> tuple[int, ...]:
+        """The fleet's minimum, and at least one: without an instance there is no utilisation that could ask for one."""
+        return (max(scenario.fleet.minimum, 1),)
+
+    @staticmethod
+    def initial(scenario: Scenario) -> tuple[int, ...]:
+        """The fleet's start."""
+        return (scenario.fleet.start,)

@@ -14,16 +14,17 @@ from sageserve.base.records import Demand
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.actions import Decision, Feed, Reason
 from sageserve.core.events import DemandSeen, Observed
-from sageserve.core.fleet import Fleet, Role
+from sageserve.core.fleet import Fleet
 from sageserve.core.forecast import forecaster
-from sageserve.core.layout import Layout, unified_roles
+from sageserve.core.layout import Layout
 from sageserve.core.plan.horizon import HorizonPlan
+from sageserve.core.strategies.base import Unified
 from sageserve.core.strategies.horizon import Horizon
 from sageserve.core.strategies.steps import Look, look
 from sageserve.core.work import AnyEvent, Fit, Fitted, SolveAhead, SolvedAhead
 
 
-class Foresight:
+class Foresight(Unified):
     """Plans over a receding horizon and acts on the first step.
 
     Args:
@@ -45,21 +46,6 @@ class Foresight:
         self._next_fit: Micros = 0
         self._next_plan: Micros = 0
         self._asked = 0
-
-    @staticmethod
-    def roles(scenario: Scenario) -> tuple[Role, ...]:
-        """One role for all tiers."""
-        return unified_roles(scenario)
-
-    @staticmethod
-    def minimum(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's minimum."""
-        return (scenario.fleet.minimum,)
-
-    @staticmethod
-    def initial(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's start."""
-        return (scenario.fleet.start,)
 
     def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision | Feed | Fit | SolveAhead]:
         """Ask for forecasts and plans when they are due, act on plans, guard in between."""

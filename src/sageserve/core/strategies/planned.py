@@ -15,10 +15,11 @@ from sageserve.base.records import Demand
 from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.actions import Decision, Reason
 from sageserve.core.events import DemandSeen, Observed
-from sageserve.core.fleet import Fleet, Pool, Role
+from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import forecaster
-from sageserve.core.layout import Layout, unified_roles
+from sageserve.core.layout import Layout
 from sageserve.core.plan.paper import Plan
+from sageserve.core.strategies.base import Unified
 from sageserve.core.strategies.demand import Prospects
 from sageserve.core.strategies.steps import Look, growing, look
 from sageserve.core.work import AnyEvent, Fit, Fitted, Solve, Solved
@@ -26,7 +27,7 @@ from sageserve.core.work import AnyEvent, Fit, Fitted, Solve, Solved
 _RECENT: Final[Micros] = 5 * MINUTE  # what arrives now is the mean of this span
 
 
-class LtU:
+class LtU(Unified):
     """The plan is a destination: one step towards it when utilisation passes a mark.
 
     Args:
@@ -49,21 +50,6 @@ class LtU:
         self._next: Micros = 0
         self._late: Micros = 0
         self._asked = 0
-
-    @staticmethod
-    def roles(scenario: Scenario) -> tuple[Role, ...]:
-        """One role for all tiers."""
-        return unified_roles(scenario)
-
-    @staticmethod
-    def minimum(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's minimum, and at least one: without an instance there is no utilisation that passes a mark."""
-        return (max(scenario.fleet.minimum, 1),)
-
-    @staticmethod
-    def initial(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's start."""
-        return (scenario.fleet.start,)
 
     def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision | Fit | Solve]:
         """Ask for a forecast when a plan is due, for a plan when the forecast is there, and correct in between."""

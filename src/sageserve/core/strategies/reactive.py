@@ -11,13 +11,14 @@ from sageserve.base.records import Demand
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.actions import Decision, Reason
 from sageserve.core.events import Observed
-from sageserve.core.fleet import Fleet, Role
-from sageserve.core.layout import Layout, unified_roles
+from sageserve.core.fleet import Fleet
+from sageserve.core.layout import Layout
+from sageserve.core.strategies.base import Unified
 from sageserve.core.strategies.steps import Look, look
 from sageserve.core.work import AnyEvent
 
 
-class Reactive:
+class Reactive(Unified):
     """The paper's reactive baseline on a unified pool.
 
     Args:
@@ -30,21 +31,6 @@ class Reactive:
         self._rules = self.rules(scenario)
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
-
-    @staticmethod
-    def roles(scenario: Scenario) -> tuple[Role, ...]:
-        """One role for all tiers."""
-        return unified_roles(scenario)
-
-    @staticmethod
-    def minimum(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's minimum, and at least one: without an instance there is no utilisation that could ask for one."""
-        return (max(scenario.fleet.minimum, 1),)
-
-    @staticmethod
-    def initial(scenario: Scenario) -> tuple[int, ...]:
-        """The fleet's start."""
-        return (scenario.fleet.start,)
 
     @staticmethod
     def rules(scenario: Scenario) -> ReactiveSettings:
