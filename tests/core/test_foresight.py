@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sageserve.base.config import Scenario
 from sageserve.base.errors import PlanError
 from sageserve.base.records import Demand, Floats
-from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
+from sageserve.base.units import HOUR, MINUTE, SECOND, Micros, duration_us
 from sageserve.core.actions import Drain, Feed, Reason, Reclaim, Start
 from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.forecast import QuantileForecast
@@ -348,3 +348,24 @@ def test_history_from_before_the_first_instant_is_planned_from_at_once() -> None
     assert isinstance(done, SolvedAhead)
     assert done.plan is not None
     assert sum(done.plan.target[0::2]) > 2 > max(done.plan.target[1::2])
+
+
+@pytest.mark.parametrize(
+    ("rtt", "pinned", "reached"),
+    [("70ms", False, True), ("500ms", False, True), ("501ms", False, False), ("70ms", True, False)],
+)
+def test_traffic_is_planned_only_for_regions_that_its_promise_reaches(rtt: str, pinned: bool, reached: bool) -> None:
+    base = settings_of()
+    east = base.regions["east"].model_copy(update={"rtt": {"west": duration_us(rtt)}})
+    tiers = {
+        name: tier.model_copy(update={"regions": "origin" if pinned and not tier.batch else "any"})
+        for name, tier in base.tiers.items()
+    }
+    settings = base.model_copy(update={"regions": {**base.regions, "east": east}, "tiers": tiers})
+    layout, horizon = layout_of(settings), Horizon(settings, layout_of(settings), None)
+    horizon.demand.history.add(DemandSeen(0, BIN, *(((900,) * 12,) * 3), (9e7,) * 12))
+    outlook = horizon.outlook(BIN, fleet_of(layout))
+    from_east = next(stream for stream in outlook.streams if stream.name == "east/big")
+    assert {layout.pools[way.pool].region for way in from_east.ways} == ({0, 1} if reached else {0})
+    anywhere = {layout.pools[way.pool].region for way in outlook.batches[0].ways}
+    assert anywhere == {0, 1}, "batch work minds neither"

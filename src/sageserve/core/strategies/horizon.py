@@ -10,7 +10,7 @@ import numpy as np
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Floats
-from sageserve.base.units import HOUR, SECOND, Micros
+from sageserve.base.units import HOUR, NEVER, SECOND, Micros
 from sageserve.core.fleet import Fleet, Pool, State
 from sageserve.core.forecast import QuantileForecast
 from sageserve.core.history import BIN
@@ -31,6 +31,7 @@ from sageserve.core.plan.outlook import (
 )
 from sageserve.core.strategies.demand import Prospects
 
+_NETWORK_SHARE: Final = 0.5  # of the tightest first-token target that a round trip may take; the engine needs the rest
 _MIDDLE: Final = 0.5
 _BINS_PER_HOUR: Final = HOUR // BIN
 _DRIFT: Final = 2.0  # the newest bin may correct the forecast's level by this factor at most
@@ -57,6 +58,9 @@ class Horizon:
         self.levels = (_MIDDLE, self._rules.quantile) if self._rules.quantile != _MIDDLE else (_MIDDLE,)
         self._forecasts: tuple[QuantileForecast | None, ...] = ()
         self._expected = np.zeros((len(layout.names.models), len(self.steps)))  # busy instances, all regions
+        interactive = [tier for tier in scenario.tiers.values() if not tier.batch]
+        self._pinned = any(tier.regions == "origin" for tier in interactive)
+        self._reach = min((tier.patience for tier in interactive), default=NEVER) * _NETWORK_SHARE
         self._loads = [0.0] * len(layout.names.models)
         self.drawn = False  # whether there has been an outlook
 
@@ -122,13 +126,19 @@ class Horizon:
         return int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE
 
     def _ways(self, model: int, origin: int) -> tuple[Way, ...]:
-        """Pools that may serve a model; from an origin, dearer by the way there (-1: batch work, which does not mind)."""
+        """Pools that may serve a model: from an origin those within reach, dearer by the way; batch work (-1) goes anywhere."""
         found = []
         for pool in self._layout.pools:
-            if pool.model == model:
+            if pool.model == model and self._reaches(origin, pool.region):
                 way = 0.0 if origin < 0 else float(self._layout.rtt[origin, pool.region]) / 1000 * self._rules.travel
                 found.append(Way(pool.number, self._weight(pool) / max(self._loads[model], 0.1), way))
         return tuple(found)
+
+    def _reaches(self, origin: int, region: int) -> bool:
+        """Whether interactive work of one region may be planned for another: no tier is pinned, and the way is short enough."""
+        if origin in (-1, region):
+            return True
+        return not self._pinned and float(self._layout.rtt[origin, region]) <= self._reach
 
     def _pool(self, pool: Pool, fleet: Fleet) -> HorizonPool:
         names, stock = self._layout.names, self._layout.stocks[pool.stock]
