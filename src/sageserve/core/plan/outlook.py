@@ -79,7 +79,7 @@ class Stream(Struct, frozen=True):
 
     Args:
         name: in words, for explanations.
-        ways: the pools that may serve it; what is too far away is left out (see `ways_within`).
+        ways: the pools that may serve it; what is too far away is left out.
         rate: units by step, with the headroom that the tier's target asks for: capacity is kept for this.
         expected: units by step without headroom: what batch work finds taken.
         weight: how bad a unit that cannot be served is, against 1.
@@ -186,11 +186,6 @@ def last_step(steps: Sequence[float], hours: float) -> int:
     if hours > times[-1] + _LENIENT:
         return len(steps)
     return max((s for s in range(len(steps)) if times[s + 1] <= hours + _LENIENT), default=-1)
-
-
-def ways_within(ways: Sequence[tuple[Way, float]], limit_ms: float) -> tuple[Way, ...]:
-    """The ways whose round trip in milliseconds is within the limit of a tier."""
-    return tuple(way for way, rtt_ms in ways if rtt_ms <= limit_ms)
 
 
 def chains(lots: Sequence[Lot], steps: Sequence[float]) -> list[list[tuple[int, int, float]]]:
