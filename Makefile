@@ -63,6 +63,6 @@ $(STAMP): pyproject.toml
 			echo "or name another Python: make PY=/path/to/python3" >&2; exit 1; }; fi
 	@echo "Installing SageServe and its tools into $(VENV) (about 1 GB, a few minutes the first time)"
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		--editable '.[dev,forecast]' \
+		--editable '.[dev,forecast,live,postgres]' \
 		| sed -un -e 's/^ *Downloading \([^ ]*\) (\(.* MB\))/  fetch \1 (\2)/p' -e 's/^Installing collected.*/  install/p'
 	@touch $@
