@@ -7,6 +7,7 @@
     │   └── UnknownName       a model, tier or region the scenario does not define
     ├── ResultError           a result folder is missing, partial or unreadable
     ├── PlanError             a forecast or a plan cannot be made from what was given
+    ├── MeasurementError      a measured run cannot be read, or cannot support a profile
     └── LawBroken             an invariant does not hold: a fault of SageServe itself, never of the user
 
 Knows nothing of how errors are shown: the command line prints `message` and `hint`, other shells log them.
@@ -52,6 +53,10 @@ class ResultError(SageServeError):
 
 class PlanError(SageServeError):
     """A forecast or a plan cannot be made from what was given."""
+
+
+class MeasurementError(SageServeError):
+    """A measured run cannot be read, or cannot support the profile that was asked of it."""
 
 
 class LawBroken(SageServeError):

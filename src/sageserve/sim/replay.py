@@ -1,0 +1,194 @@
+"""One engine plays requests again: the simulator's own kernel with one region, one model and one instance.
+
+What a fleet simulation does with an engine, this does alone, so that a profile can be judged against a measured run.
+Some milliseconds for a few hundred requests: a fit calls it hundreds of times. Knows no measurements. Read next:
+`sim/calibration/` for the fits, docs/reference/kernel.md for the rules the engine follows.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.config import ProfileSettings
+from sageserve.base.errors import MeasurementError
+from sageserve.base.records import UNSET, Floats, Ints, Names, Trace
+from sageserve.base.units import DAY, SECOND, Micros
+from sageserve.core.feed import DIRECT
+from sageserve.core.order import FCFS, TIER
+from sageserve.core.perf import profile_rows
+from sageserve.core.route import NEAREST
+from sageserve.core.signals import LOAD
+from sageserve.sim.engine import Kernel
+from sageserve.sim.state import RUNNING, WAITING, Setup, request_rows
+
+_LONGEST: Final = 2**31 - 2  # tokens: a measured engine has shown that it takes the context
+_STEP: Final = 600 * SECOND  # how far the kernel plays at once when nobody looks
+_GIVE_UP: Final = 30 * DAY  # no measured run is longer
+_SCRAPE: Final = DAY  # nobody routes here
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What one engine made of the requests; UNSET where a request was never finished.
+
+    Args:
+        ttft: int64[n], microseconds from arrival to the first token.
+        tpot: int64[n], microseconds per token after the first; UNSET for requests of one token.
+        e2e: int64[n], microseconds from arrival to the last token.
+        preemptions: requests that lost their place in the batch.
+    """
+
+    ttft: Ints
+    tpot: Ints
+    e2e: Ints
+    preemptions: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedSeries:
+    """The engine as a scrape would have seen it at given instants.
+
+    Args:
+        time: int64[n], microseconds.
+        running: float64[n], requests in the batch.
+        waiting: float64[n], requests in the queue.
+        kv_share: float64[n], share of the KV cache in use.
+    """
+
+    time: Ints
+    running: Floats
+    waiting: Floats
+    kv_share: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Requests to play, sorted by arrival: microseconds, tokens; all columns have n rows."""
+
+    arrival: Ints
+    prompt: Ints
+    output: Ints
+
+    def __len__(self) -> int:
+        return len(self.arrival)
+
+
+def replay(profile: ProfileSettings, arrivals: Arrivals) -> Replayed:
+    """Play requests through one engine until all are done.
+
+    Args:
+        profile: of the engine.
+        arrivals: what arrives.
+
+    Raises:
+        MeasurementError: a request is larger than the KV cache, or the engine would need more than 30 days.
+    """
+    kernel = _kernel(profile, arrivals)
+    while not kernel.finished():
+        _go_on(kernel, kernel.now + _STEP)
+    return _result(kernel, arrivals)
+
+
+def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = SECOND) -> tuple[Replayed, ReplayedSeries]:
+    """Play requests through one engine, and look at it every so often until all are done.
+
+    Args:
+        profile: of the engine.
+        arrivals: what arrives.
+        every: microseconds between two looks; the first is after so long.
+
+    Raises:
+        MeasurementError: as for `replay`.
+    """
+    kernel = _kernel(profile, arrivals)
+    seen: list[tuple[int, int, int, float]] = []
+    while not kernel.finished():
+        _go_on(kernel, kernel.now + every)
+        place = kernel.requests["state"]
+        used = int(kernel.engines["used"][0])
+        in_batch, queued = int((place > WAITING).sum()) - int((place > RUNNING).sum()), int((place == WAITING).sum())
+        seen.append((kernel.now, in_batch, queued, used / profile.kv_tokens))
+    columns = np.array(seen, np.float64).reshape(-1, 4)
+    return _result(kernel, arrivals), ReplayedSeries(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
+
+
+def _go_on(kernel: Kernel, until: Micros) -> None:
+    kernel.run_until(until)
+    if until > _GIVE_UP:
+        raise MeasurementError(
+            f"{kernel.unfinished()} requests are not done after 30 days of simulated time",
+            hint="the profile is too slow or its KV cache too small for these requests",
+        )
+
+
+def _kernel(profile: ProfileSettings, arrivals: Arrivals) -> Kernel:
+    _check(profile, arrivals)
+    setup = _setup(profile)
+    kernel = Kernel(setup, request_rows(_trace(arrivals), setup))
+    kernel.open(0)
+    return kernel
+
+
+def _check(profile: ProfileSettings, arrivals: Arrivals) -> None:
+    """Refuse what an engine of that memory can never serve: it would wait forever."""
+    if len(arrivals) == 0:
+        raise MeasurementError("there are no requests to play", hint="requests.csv holds one row per finished request")
+    largest = int((arrivals.prompt + arrivals.output).max())
+    if largest > profile.kv_tokens:
+        raise MeasurementError(
+            f"a request of {largest:,} tokens does not fit into a KV cache of {profile.kv_tokens:,}",
+            hint="kv_tokens is num_gpu_blocks x block_size of the engine: check it",
+        )
+
+
+def _setup(profile: ProfileSettings) -> Setup:
+    tiers: NDArray[Any] = np.zeros(1, TIER)
+    tiers["patience"] = DAY
+    return Setup(
+        regions=1,
+        models=1,
+        roles=1,
+        slots=1,
+        profiles=profile_rows([profile]),
+        slot_profile=np.zeros(1, np.int32),
+        context=np.array([_LONGEST], np.int64),
+        tiers=tiers,
+        walk=np.zeros((1, 1, 1, 1), np.int32),
+        feeds=np.zeros(1, bool),
+        order=FCFS,
+        route=NEAREST,
+        threshold=1.0,
+        signal=LOAD,
+        scrape=_SCRAPE,
+        half_life=float(SECOND),
+        feed=DIRECT,
+        two_below=0.0,
+        one_below=0.0,
+        promote_after=DAY,
+        safety=1.0,
+        output_guess=1.0,
+    )
+
+
+def _trace(arrivals: Arrivals) -> Trace:
+    n = len(arrivals)
+    return Trace(
+        arrival=arrivals.arrival,
+        prompt=arrivals.prompt.astype(np.int32),
+        output=arrivals.output.astype(np.int32),
+        model=np.zeros(n, np.uint8),
+        region=np.zeros(n, np.uint8),
+        tier=np.zeros(n, np.uint8),
+        names=Names(("engine",), ("here",), ("all",)),
+        window=int(arrivals.arrival[-1]) + 1,
+    ).check()
+
+
+def _result(kernel: Kernel, arrivals: Arrivals) -> Replayed:
+    ttft = kernel.requests["first"] - arrivals.arrival
+    e2e = kernel.requests["finish"] - arrivals.arrival
+    steps = np.maximum(arrivals.output - 1, 1)
+    tpot = np.where(arrivals.output > 1, np.rint((e2e - ttft) / steps).astype(np.int64), UNSET)
+    return Replayed(ttft=ttft, tpot=tpot, e2e=e2e, preemptions=kernel.preemptions)
