@@ -6,6 +6,15 @@ words of the glossary; durations, sizes, prices and shares carry units (`base/un
 """
 
 from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSettings, StockSettings
+from sageserve.base.config.live import (
+    AdmissionSettings,
+    EngineCommand,
+    FixedInstance,
+    KeySettings,
+    LimitSettings,
+    LiveSettings,
+    SafetySettings,
+)
 from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
 from sageserve.base.config.rules import (
     BatchSettings,
@@ -34,15 +43,21 @@ from sageserve.base.config.traffic import (
 )
 
 __all__ = [
+    "AdmissionSettings",
     "AssignSettings",
     "BatchSettings",
     "BurstSettings",
     "ChironSettings",
+    "EngineCommand",
     "FaultSettings",
+    "FixedInstance",
     "FleetSettings",
     "ForesightSettings",
     "GeneratorSettings",
     "GpuSettings",
+    "KeySettings",
+    "LimitSettings",
+    "LiveSettings",
     "LoadSettings",
     "ModelSettings",
     "Name",
@@ -53,6 +68,7 @@ __all__ = [
     "ReactiveSettings",
     "RegionSettings",
     "RoutingSettings",
+    "SafetySettings",
     "Scenario",
     "Settings",
     "ShapeSettings",

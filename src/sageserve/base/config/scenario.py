@@ -6,6 +6,7 @@ Knows names and types; reads no file (`data/scenario.py` does) and judges nothin
 from pydantic import Field
 
 from sageserve.base.config.hardware import GpuSettings, RegionSettings
+from sageserve.base.config.live import LiveSettings
 from sageserve.base.config.models import ModelSettings
 from sageserve.base.config.rules import (
     BatchSettings,
@@ -42,6 +43,9 @@ class Scenario(Settings):
     faults: FaultSettings = Field(default=FaultSettings(), description="what goes wrong, and how often")
     strategy: StrategySettings = Field(default=StrategySettings(), description="how many instances each pool has")
     workload: WorkloadSettings = Field(default=WorkloadSettings(), description="requests when no trace is given")
+    live: LiveSettings | None = Field(
+        default=None, description="the live control plane; none: all defaults, and no simulation reads it"
+    )
 
     def rtt(self, origin: Name, region: Name) -> Micros:
         """Median round-trip time in microseconds; one stated direction stands for both.

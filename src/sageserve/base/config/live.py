@@ -1,0 +1,102 @@
+"""Settings of the live control plane: where it listens, how engines are started, who may ask for what.
+
+Everything has a default, so that `sageserve up` needs no file. Paths are plain strings: the live layer opens them.
+Knows no process and no socket. Read next: `live/control.py` and `live/gateway/`, which obey them.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sageserve.base.config.settings import Name, Settings
+from sageserve.base.units import MINUTE, SECOND, Duration, Share, Size
+
+
+class EngineCommand(Settings):
+    """How instances of a model are run, by a template; words in braces are filled in.
+
+    `{port}`, `{host}`, `{model}`, `{region}`, `{gpu}`, `{gpus}` (comma-separated numbers), `{instance}`, `{profile}` (a file).
+    """
+
+    command: tuple[str, ...] = Field(min_length=1, description="program and arguments; no shell is involved")
+    environment: dict[str, str] = Field(default={}, description="variables beside PATH, HOME and LANG, which are passed on")
+    ready: str = Field(default="/health", description="path that answers 200 once the engine serves")
+    metrics: str = Field(default="/metrics", description="path of the engine's Prometheus metrics")
+    served_model: str = Field(default="", description="name the engine knows the model by; empty: the scenario's name")
+    start_within: Duration = Field(default=10 * MINUTE, gt=0, description="a start that takes longer has failed")
+    stop_within: Duration = Field(default=30 * SECOND, gt=0, description="after SIGTERM, before SIGKILL")
+
+
+class FixedInstance(Settings):
+    """An engine that someone else runs: it is routed to and scraped, never started or stopped."""
+
+    region: Name = Field(description="where it is")
+    model: Name = Field(description="what it serves")
+    gpu: Name | None = Field(default=None, description="GPU type; none: the model's first engine in the region")
+    url: str = Field(description="such as http://10.0.0.7:8000")
+    served_model: str = Field(default="", description="name the engine knows the model by; empty: the scenario's name")
+
+
+class KeySettings(Settings):
+    """One API key; only its hash is kept."""
+
+    name: Name = Field(description="whose it is, as it appears in logs and metrics")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the key; `sageserve key new` makes both")
+    tiers: tuple[Name, ...] = Field(default=(), description="service classes it may ask for; none: all")
+    tier: Name | None = Field(default=None, description="its service class when a request names none")
+    requests_per_minute: int | None = Field(default=None, ge=1, description="none: no limit")
+    tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and answer; none: no limit")
+
+
+class AdmissionSettings(Settings):
+    """When an interactive request is turned away at once, because waiting would break its promise anyway."""
+
+    wait: float = Field(default=1.0, gt=0, description="admitted while the predicted wait is below this times the TTFT target")
+    queued: int = Field(default=4, ge=1, description="requests inside per instance, in units of its max_sequences")
+
+
+class LimitSettings(Settings):
+    """What a client may send."""
+
+    body: Size = Field(default=64 << 20, gt=0, description="a request body; images in prompts are large")
+    file: Size = Field(default=200_000_000, gt=0, description="an uploaded batch file, as OpenAI's 200 MB")
+    lines: int = Field(default=50_000, ge=1, description="jobs of one batch, as OpenAI's")
+    headers: Size = Field(default=64 << 10, gt=0, description="all header lines of a request together")
+    header_wait: Duration = Field(default=10 * SECOND, gt=0, description="for the whole header; slow ones are cut off")
+    body_wait: Duration = Field(default=30 * SECOND, gt=0, description="without a byte of the body arriving")
+    idle: Duration = Field(default=75 * SECOND, gt=0, description="a kept connection without a request")
+    stream_idle: Duration = Field(default=60 * SECOND, gt=0, description="an engine that sends nothing in mid-answer has hung")
+
+
+class SafetySettings(Settings):
+    """What keeps a fleet standing when something is wrong; each line is a promise with a test."""
+
+    act: bool = Field(default=True, description="false: decide and write down, change nothing (shadow)")
+    blind_after: Duration = Field(default=30 * SECOND, gt=0, description="older signals are no signals: nothing is scaled in")
+    change_per_hour: Share = Field(default=1.0, description="of an endpoint's serving instances that may be drained in an hour")
+    coming_within: Duration = Field(
+        default=20 * MINUTE, gt=0, description="a start that takes longer is not counted as supply any more, and is told"
+    )
+
+
+class LiveSettings(Settings):
+    """The live control plane."""
+
+    host: str = Field(default="127.0.0.1", description="address of the gateway; loopback unless told otherwise")
+    port: int = Field(default=8100, ge=0, le=65535, description="of the gateway; 0: any free one")
+    workers: int = Field(default=1, ge=1, le=64, description="gateway processes that share the port")
+    store: str = Field(default="sqlite", description="of batches and files: sqlite, memory, or postgresql://user@host/name")
+    scrape_timeout: Duration = Field(default=2 * SECOND, gt=0, description="an engine that takes longer was not seen")
+    actuator: Literal["local", "fixed"] = Field(default="local", description="local: start processes; fixed: only `instances`")
+    engines: dict[Name, EngineCommand] = Field(default={}, description="by model; none: the emulated engine")
+    speed: float = Field(default=1.0, gt=0, le=1000, description="of the emulated engine: 10 is ten times as fast as real")
+    instances: tuple[FixedInstance, ...] = Field(default=(), description="engines that already run")
+    service_tiers: dict[str, Name] = Field(
+        default={},
+        description="OpenAI's service_tier to ours; unless said, priority and fast: tightest, flex: batch, others: laxest",
+    )
+    keys: tuple[KeySettings, ...] = Field(default=(), description="API keys; none: everyone on the loopback address may ask")
+    admission: AdmissionSettings = Field(default=AdmissionSettings(), description="who is turned away")
+    limits: LimitSettings = Field(default=LimitSettings(), description="what a client may send")
+    safety: SafetySettings = Field(default=SafetySettings(), description="what is never done")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the structured log")

@@ -1,0 +1,149 @@
+"""What the control process and the gateway processes tell each other, over a Unix socket: msgpack with a length in front.
+
+    control -> gateway   Table (the whole present state, whenever it changes and at every scrape), Grant
+    gateway -> control   Hello, Report (what was counted, several times a second), Trouble, Wait, Gone
+
+Both sides load the same resolved scenario and lay it out with the same function, so numbers of endpoints, instances, models,
+regions and tiers mean the same. When the control process is gone, a gateway goes on with the last Table. A Table is a plain
+value: what else may serve it (a file, xDS) needs no more than this. Must not know sockets. Read next: `link.py`, which does.
+"""
+
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from sageserve.base.units import Micros
+
+FRAME_MAX: Final = 64 << 20  # bytes of one message; a table of ten thousand instances is about 2 MB
+VERSION: Final = 1
+"""Of this protocol; a Hello with another one is refused."""
+
+
+class EndpointRow(Struct, frozen=True, array_like=True):
+    """Signals of one endpoint as of the last scrape: the columns of `core/columns.py` that routing reads."""
+
+    seen: float
+    kv: float
+    busy: float
+    rate: float  # engine microseconds offered per microsecond, smoothed
+    backlog: float  # microseconds of prefill not finished, of all gateways together
+    kv_tokens: int
+    open: int
+
+
+class InstanceRow(Struct, frozen=True, array_like=True):
+    """An instance that serves or drains. Others are not in the table."""
+
+    row: int
+    endpoint: int
+    url: str  # such as http://127.0.0.1:9000
+    served_model: str  # the name its engine knows the model by
+    open: bool  # may receive requests
+    elsewhere: int  # outstanding tokens (times weight) that the other gateways sent there
+    profile: int  # row of the layout's profiles
+
+
+class Table(Struct, frozen=True, tag="table"):
+    """The present state; replaces the one before."""
+
+    version: int
+    epoch: str  # of the control process: a new one starts its versions again
+    scraped: Micros  # control's clock; `age` says how old it was when sent
+    age: Micros
+    endpoints: tuple[EndpointRow, ...]
+    instances: tuple[InstanceRow, ...]
+    output_mean: tuple[float, ...]  # tokens, by model x tier
+    gateways: int  # this gateway's share of admission and of rate limits is one of so many
+    note: str = ""  # why nothing is open, for error messages
+
+
+class Grant(Struct, frozen=True, tag="grant"):
+    """A waiting request may go now, to this endpoint; -1: it waited too long and is to be refused with a Retry-After."""
+
+    ticket: int
+    endpoint: int
+    retry_after: Micros = 0
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """First message of a gateway."""
+
+    protocol: int
+    worker: int
+    pid: int
+
+
+class InstanceCount(Struct, frozen=True, array_like=True):
+    """What one gateway has at one instance."""
+
+    row: int
+    inside: int  # requests sent and not come back
+    outstanding: int  # tokens times weight
+    failures: int  # connections refused or broken before the first byte, cumulative
+
+
+class EndpointCount(Struct, frozen=True, array_like=True):
+    """Cumulative since the gateway began."""
+
+    endpoint: int
+    offered: float  # microseconds of engine time
+    backlog: float  # microseconds of prefill not finished: not cumulative
+    placed: int
+    finished: int
+
+
+class CellCount(Struct, frozen=True, array_like=True):
+    """Cumulative since the gateway began, by (region x models + model) x tiers + tier."""
+
+    cell: int
+    prompt_tokens: int
+    output_tokens: int  # of finished requests
+    requests: int
+    work: float  # microseconds of the model's fastest engine
+    finished: int
+    refused: int
+    on_time: int
+
+
+class Report(Struct, frozen=True, tag="report"):
+    """What a gateway counted; only rows that are not zero."""
+
+    version: int  # of the table it works with
+    endpoints: tuple[EndpointCount, ...]
+    instances: tuple[InstanceCount, ...]
+    cells: tuple[CellCount, ...]
+    output_mean: tuple[float, ...]  # tokens, by model x tier, as this gateway saw them
+    streams: int  # open now
+
+
+class Trouble(Struct, frozen=True, tag="trouble"):
+    """An instance refused or broke a connection; the gateway leaves it out until the next table."""
+
+    row: int
+    what: str
+
+
+class Wait(Struct, frozen=True, tag="wait"):
+    """A request of a batch tier that a client waits for: queue it with the jobs, and say when it may go."""
+
+    ticket: int
+    region: int
+    model: int
+    tier: int
+    prompt_tokens: int
+    patience: Micros  # how long the client waits at most
+
+
+class Gone(Struct, frozen=True, tag="gone"):
+    """The client of a waiting request left, or the granted request is done."""
+
+    ticket: int
+
+
+ToGateway: TypeAlias = Table | Grant
+ToControl: TypeAlias = Hello | Report | Trouble | Wait | Gone
+
+encode: Final = msgspec.msgpack.Encoder().encode
+decode_to_gateway: Final = msgspec.msgpack.Decoder(ToGateway).decode
+decode_to_control: Final = msgspec.msgpack.Decoder(ToControl).decode
