@@ -28,15 +28,15 @@ def draw(summary: Summary, scenario: str, out: Path | None) -> None:
     """
     console = Console(soft_wrap=False, highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    console.print(_header(summary))
+    console.print(header(summary))
     for note in summary.notes:
         console.print(f"  {escape(note)}", style="dim")
     console.print()
-    console.print(_tiers(summary))
+    console.print(tiers_table(summary))
     console.print()
-    console.print(_models(summary))
+    console.print(hours_table(summary))
     console.print()
-    console.print(_totals(summary))
+    console.print(totals(summary))
     console.print()
     for line in _next_steps(summary, scenario, out):
         console.print(line, soft_wrap=True)
@@ -68,7 +68,8 @@ def hours(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:,.1f}"
 
 
-def _header(summary: Summary) -> str:
+def header(summary: Summary) -> str:
+    """What was run, in a sentence; whatever was lost or interrupted in red."""
     arrived = summary.requests
     lost = [f"{count:,} {word}" for word, count in (("refused", arrived.refused), ("unfinished", arrived.unfinished)) if count]
     text = (
@@ -91,7 +92,8 @@ def _plain(*titles: str, left: int) -> Table:
     return table
 
 
-def _tiers(summary: Summary) -> Table:
+def tiers_table(summary: Summary) -> Table:
+    """Promises, whether they were kept, and latencies, by tier."""
     table = _plain(
         *("tier", "promise", "requests", "finished", "kept"),
         *("TTFT p50", "p95", "p99", "E2E p50", "p95", "p99"),
@@ -125,7 +127,8 @@ def _row(values: Quantiles) -> list[str]:
     return [seconds(values.p50), seconds(values.p95), seconds(values.p99)]
 
 
-def _models(summary: Summary) -> Table:
+def hours_table(summary: Summary) -> Table:
+    """GPU-hours by state and model."""
     table = _plain("GPU-hours", "serving", "starting", "reclaiming", "draining", "total", "waste", "donated", "floor", left=1)
     for name, model in summary.models.items():
         table.add_row(escape(name), *_hours(model.gpu_hours))
@@ -141,7 +144,8 @@ def _hours(held: Hours) -> list[str]:
     ]
 
 
-def _totals(summary: Summary) -> str:
+def totals(summary: Summary) -> str:
+    """Cost, waste, utilisation and scaling, a line each."""
     cost, used = summary.cost_usd, summary.utilisation
     paid = f"cost          [bold]${cost.total:,.0f}[/bold]"
     if cost.reserved:

@@ -75,6 +75,15 @@ class RunFolder:
         """The requests; naming columns keeps long runs small in memory."""
         return _read_table(self.path / REQUESTS, columns)
 
+    def request_parts(self, columns: list[str]) -> Iterator[pa.Table]:
+        """The requests in parts, as they were written; memory is that of one part."""
+        try:
+            with pq.ParquetFile(self.path / REQUESTS) as file:
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns=columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise ResultError(f"{self.path / REQUESTS} cannot be read ({error})", hint="simulate again with --out") from None
+
     def journal(self) -> Iterator[Line]:
         """The journal, line by line."""
         return read_journal(self.path / JOURNAL)
