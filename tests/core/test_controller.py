@@ -15,7 +15,7 @@ from sageserve.base.config import SpotSettings
 from sageserve.base.errors import LawBroken
 from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Source, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import EndpointSeen, InstanceDrained, InstanceReady, Observed, SpotTaken, StartFailed
+from sageserve.core.events import EndpointSeen, InstanceDrained, InstanceLost, InstanceReady, Observed, SpotTaken, StartFailed
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.invariants import check_fleet
 from sageserve.core.work import AnyAction, AnyEvent
@@ -114,7 +114,9 @@ def test_own_spot_is_reclaimed_before_anything_else() -> None:
     assert fleet.ledger.reclaims == 1
 
 
-@pytest.mark.parametrize("event", [InstanceReady(0), StartFailed(0, "no"), InstanceDrained(0), SpotTaken(0)])
+@pytest.mark.parametrize(
+    "event", [InstanceReady(0), StartFailed(0, "no"), InstanceDrained(0), SpotTaken(0), InstanceLost(0, "no")]
+)
 def test_news_of_an_instance_that_is_off_is_refused(event: AnyEvent) -> None:
     controller, _, fleet = make()
     with pytest.raises(LawBroken, match="instance 0 is OFF at 7 us"):
@@ -160,6 +162,11 @@ class Commanded(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 100), wait=st.integers(0, 10**8))
     def is_taken(self, pick: int, wait: int) -> None:
         self.hear(wait, pick, (State.SPOT, State.RECLAIMING), SpotTaken)
+
+    @precondition(lambda self: self.some(State.SERVING, State.DRAINING))
+    @rule(pick=st.integers(0, 100), wait=st.integers(0, 10**8))
+    def dies(self, pick: int, wait: int) -> None:
+        self.hear(wait, pick, (State.SERVING, State.DRAINING), lambda i: InstanceLost(i, "killed"))
 
     def some(self, *states: State) -> list[int]:
         return [i for i, state in enumerate(self.fleet.state) if state in states]

@@ -50,6 +50,8 @@ def send(fleet: Fleet, i: int, signal: Signal, now: int) -> None:
             fleet.reclaim(i, now)
         case Signal.TAKE:
             fleet.take(i, now)
+        case Signal.LOSE:
+            fleet.lose(i, now)
 
 
 def snapshot(fleet: Fleet) -> object:

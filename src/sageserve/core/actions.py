@@ -4,6 +4,8 @@
     Drain    -> InstanceDrained                      Donate  -> (later) SpotTaken, or nothing
     Release  -> nothing: the GPUs are free at once   Feed -> nothing: it holds from now on
 
+An instance may also be lost at any moment (InstanceLost), whatever was asked for.
+
 Knows no policy and no clock.
 """
 
@@ -33,6 +35,10 @@ class Blocked(StrEnum):
     NO_STOCK = "no-stock"
     NO_SLOT = "no-slot"
     AT_MINIMUM = "at-minimum"
+    BLIND = "blind"  # signals too old to take anything away
+    TOO_FAST = "too-fast"  # as many were drained within the hour as the safety rules allow
+    NO_HEADROOM = "no-headroom"  # the others would be too full
+    SHADOW = "shadow"  # decisions are only written down
 
 
 class Source(StrEnum):

@@ -11,8 +11,17 @@ from msgspec.structs import replace
 from sageserve.base.config import SpotSettings
 from sageserve.base.units import Micros
 from sageserve.core.actions import Action, Blocked, Decision, Donate, Drain, Reclaim, Release, Source, Start
-from sageserve.core.events import DemandSeen, InstanceDrained, InstanceReady, Observed, SpotTaken, StartFailed
+from sageserve.core.events import (
+    DemandSeen,
+    InstanceDrained,
+    InstanceLost,
+    InstanceReady,
+    Observed,
+    SpotTaken,
+    StartFailed,
+)
 from sageserve.core.fleet import Fleet, State
+from sageserve.core.safety import Guard
 from sageserve.core.spot import find_capacity, pick_drain
 from sageserve.core.strategies.base import Strategy
 from sageserve.core.work import AnyAction, AnyEvent, Fitted, Solved, SolvedAhead
@@ -25,13 +34,15 @@ class Controller:
         fleet: changed by this controller alone.
         strategy: says which pools should change.
         spot: what to do with instances that are not needed.
+        guard: what is never done, whatever the strategy wants; None: a simulated fleet needs no guard.
     """
 
-    def __init__(self, fleet: Fleet, strategy: Strategy, spot: SpotSettings) -> None:
+    def __init__(self, fleet: Fleet, strategy: Strategy, spot: SpotSettings, guard: Guard | None = None) -> None:
         self.fleet = fleet
         self.decisions: tuple[Decision, ...] = ()
         self._strategy = strategy
         self._spot = spot
+        self._guard = guard
 
     def handle(self, now: Micros, event: AnyEvent) -> tuple[AnyAction, ...]:
         """Take in one event and say what should be done about it; `decisions` then holds why."""
@@ -68,7 +79,12 @@ class Controller:
                 self.fleet.take(i, now)
             case InstanceDrained(instance=i):
                 return self._empty(now, i)
-            case Observed() | DemandSeen() | Fitted() | Solved() | SolvedAhead():
+            case InstanceLost(instance=i):
+                self.fleet.lose(i, now)
+            case Observed():
+                if self._guard is not None:
+                    self._guard.see(event)
+            case DemandSeen() | Fitted() | Solved() | SolvedAhead():
                 pass
             case _:
                 assert_never(event)
@@ -95,6 +111,8 @@ class Controller:
         return (done if wanted.change > 0 else -done), blocked, actions
 
     def _grow(self, now: Micros, pool: int) -> list[Action] | Blocked:
+        if self._guard is not None and (why := self._guard.forbids_growth()) is not Blocked.NOT:
+            return why
         offer = find_capacity(self.fleet, pool)
         if isinstance(offer, Blocked):
             return offer
@@ -114,5 +132,9 @@ class Controller:
         i = pick_drain(self.fleet, pool)
         if i < 0 or serving <= here.minimum:
             return Blocked.AT_MINIMUM
+        if self._guard is not None:
+            if (why := self._guard.forbids_drain(now, here.endpoint, serving)) is not Blocked.NOT:
+                return why
+            self._guard.drained(now, here.endpoint)
         self.fleet.drain(i, now)
         return [Drain(i)]

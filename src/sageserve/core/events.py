@@ -24,6 +24,7 @@ class Observed(Struct, frozen=True, tag="observed"):
     scraped: Micros
     endpoints: tuple[EndpointSeen, ...]
     batch_waiting: tuple[int, ...]
+    blind: tuple[int, ...] = ()  # endpoints whose numbers are too old to act on; a simulated fleet has none
 
 
 class DemandSeen(Struct, frozen=True, tag="demand"):
@@ -62,4 +63,11 @@ class SpotTaken(Struct, frozen=True, tag="spot_taken"):
     instance: int
 
 
-Event: TypeAlias = Observed | DemandSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken
+class InstanceLost(Struct, frozen=True, tag="lost"):
+    """An instance that served or drained is gone, with what it was doing: its process died, or its machine."""
+
+    instance: int
+    why: str
+
+
+Event: TypeAlias = Observed | DemandSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost

@@ -39,6 +39,7 @@ class Signal(IntEnum):
     RELEASE = 5
     RECLAIM = 6
     TAKE = 7  # the cloud takes a donated instance, or another model takes its GPUs
+    LOSE = 8  # it died
 
 
 MOVES: Final[Mapping[tuple[State, Signal], State]] = {
@@ -53,6 +54,8 @@ MOVES: Final[Mapping[tuple[State, Signal], State]] = {
     (State.RECLAIMING, Signal.READY): State.SERVING,
     (State.RECLAIMING, Signal.FAIL): State.OFF,
     (State.RECLAIMING, Signal.TAKE): State.OFF,
+    (State.SERVING, Signal.LOSE): State.OFF,
+    (State.DRAINING, Signal.LOSE): State.OFF,
 }  # any other pair raises, and nothing changes
 
 
@@ -188,6 +191,12 @@ class Fleet:
     def fail(self, i: int, now: Micros) -> None:
         """The start of instance `i` came to nothing."""
         self._move(i, Signal.FAIL, now)
+        self.ledger.failures += 1
+        self._give_back(i, now, donated=False)
+
+    def lose(self, i: int, now: Micros) -> None:
+        """Instance `i`, which served or drained, is gone."""
+        self._move(i, Signal.LOSE, now)
         self.ledger.failures += 1
         self._give_back(i, now, donated=False)
 

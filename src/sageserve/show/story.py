@@ -34,6 +34,10 @@ BLOCKED: Final[Mapping[Blocked, str]] = {
     Blocked.NO_STOCK: "no GPUs were free",
     Blocked.NO_SLOT: "the pool was at its maximum",
     Blocked.AT_MINIMUM: "the endpoint was at its minimum",
+    Blocked.BLIND: "its signals were too old to take anything away",
+    Blocked.TOO_FAST: "as many were drained within the hour as the safety rules allow",
+    Blocked.NO_HEADROOM: "the others would have been too full",
+    Blocked.SHADOW: "decisions are only written down",
 }
 
 
@@ -147,7 +151,7 @@ def _story(reading: _Reading, scenario: Scenario, at: Micros) -> Story:
         draining=states.count(State.DRAINING),
         donated=states.count(State.SPOT),
         plan=plan,
-        decisions=tuple(_event(now, decided, scenario) for now, decided in told),
+        decisions=tuple(event_of(now, decided, scenario) for now, decided in told),
         earlier=reading.decided - len(told),
         notes=_notes(reading, scenario),
     )
@@ -225,7 +229,8 @@ def _becomes(reading: _Reading, instance: int, state: State) -> None:
         reading.states[instance] = state
 
 
-def _event(now: Micros, decided: Decided, scenario: Scenario) -> Event:
+def event_of(now: Micros, decided: Decided, scenario: Scenario) -> Event:
+    """A decision of the journal, with its reason in words and what kept it from being done."""
     one = decided.decision
     words = _words(decided, scenario)
     if one.blocked is not Blocked.NOT:

@@ -73,10 +73,10 @@ class SafetySettings(Settings):
 
     act: bool = Field(default=True, description="false: decide and write down, change nothing (shadow)")
     blind_after: Duration = Field(default=30 * SECOND, gt=0, description="older signals are no signals: nothing is scaled in")
-    change_per_hour: Share = Field(default=1.0, description="of an endpoint's serving instances that may be drained in an hour")
-    coming_within: Duration = Field(
-        default=20 * MINUTE, gt=0, description="a start that takes longer is not counted as supply any more, and is told"
+    change_per_hour: float = Field(
+        default=0.5, gt=0, description="share of an endpoint's instances that may be drained within an hour, one at least"
     )
+    headroom: Share = Field(default=0.85, description="utilisation the others may reach when one is drained")
 
 
 class LiveSettings(Settings):

@@ -1,0 +1,60 @@
+"""What is never done, whatever a strategy wants: the guard between decisions and a live fleet.
+
+    blind        an endpoint whose signals are too old loses no instance; empty is not zero
+    headroom     none is drained if the others would then be fuller than a mark (seen x N / (N - 1))
+    pace         a share of an endpoint's instances within an hour, one at least
+    shadow       nothing is done at all, decisions are only written down
+
+Growing is forbidden in shadow mode alone: too many instances cost money, too few break promises. Pure; reads no clock.
+Read next: `controller.py`, which asks before it acts.
+"""
+
+from collections import deque
+from math import floor
+
+from sageserve.base.config import SafetySettings
+from sageserve.base.units import HOUR, Micros
+from sageserve.core.actions import Blocked
+from sageserve.core.events import Observed
+
+
+class Guard:
+    """Remembers what was seen last and drained lately.
+
+    Args:
+        rules: the marks.
+        endpoints: how many endpoints there are.
+    """
+
+    def __init__(self, rules: SafetySettings, endpoints: int) -> None:
+        self._rules = rules
+        self._blind = frozenset(range(endpoints))  # nothing has been seen yet
+        self._seen = [0.0] * endpoints
+        self._drained: list[deque[Micros]] = [deque() for _ in range(endpoints)]
+
+    def see(self, event: Observed) -> None:
+        """Take in what was seen of the fleet."""
+        self._blind = frozenset(event.blind)
+        self._seen = [endpoint.seen for endpoint in event.endpoints]
+
+    def forbids_growth(self) -> Blocked:
+        """Why no instance may be started now; NOT when one may."""
+        return Blocked.NOT if self._rules.act else Blocked.SHADOW
+
+    def forbids_drain(self, now: Micros, endpoint: int, serving: int) -> Blocked:
+        """Why none of the `serving` instances of an endpoint may be drained now; NOT when one may."""
+        if not self._rules.act:
+            return Blocked.SHADOW
+        if endpoint in self._blind:
+            return Blocked.BLIND
+        if serving < 2 or self._seen[endpoint] * serving / (serving - 1) > self._rules.headroom:
+            return Blocked.NO_HEADROOM
+        drained = self._drained[endpoint]
+        while drained and drained[0] <= now - HOUR:
+            drained.popleft()
+        allowed = max(1, floor(self._rules.change_per_hour * (serving + len(drained))))
+        return Blocked.TOO_FAST if len(drained) >= allowed else Blocked.NOT
+
+    def drained(self, now: Micros, endpoint: int) -> None:
+        """Note that an instance of an endpoint is drained at `now`."""
+        self._drained[endpoint].append(now)
