@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
-from sageserve.cli import compare, explain, forecast, kernels, plan, reproduce, scenario, simulate, trace
+from sageserve.cli import compare, explain, forecast, kernels, plan, reproduce, scenario, show, simulate, trace
 
 MISTAKE = 2
 FAULT = 1
@@ -53,6 +53,7 @@ app = typer.Typer(
 )
 app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
+app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
 app.add_typer(plan.app, name="plan", rich_help_panel="Do")

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
+from sageserve.core.strategies import STRATEGIES
 from sageserve.data.comparison import Comparison
 from sageserve.data.located import Document
 from sageserve.data.results import SCENARIO, SUMMARY
@@ -51,7 +52,7 @@ class Sweep:
 
     Args:
         path: its folder.
-        runs: by strategy and seed; strategies by name, seeds rising.
+        runs: by strategy and seed; strategies in the order of `STRATEGIES`, seeds rising.
         bounds: by seed.
         left: how many cells with other settings lie there too.
     """
@@ -161,7 +162,8 @@ def _by_seed(kept: list[KeptRun]) -> dict[str, dict[int, KeptRun]]:
     found: dict[str, dict[int, KeptRun]] = {}
     for run in kept:
         found.setdefault(run.summary.strategy, {})[run.summary.seed] = run
-    return {name: dict(sorted(found[name].items())) for name in sorted(found)}
+    order = [*STRATEGIES, *found]  # that of the help; of a newer version's strategies, that in which they were played
+    return {name: dict(sorted(found[name].items())) for name in sorted(found, key=order.index)}
 
 
 def _bounds(cells: list[Path], like: dict[str, str]) -> Iterator[tuple[int, KeptBound]]:

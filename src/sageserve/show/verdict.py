@@ -168,7 +168,7 @@ def _promises(comparison: Comparison, name: str) -> str:
     if not missed:
         return "every promise is kept" if len(judged) > 1 else "the promise is kept"
     words = listed([f"{tier} reaches {_reached(comparison, name, tier)}" for tier in missed])
-    return f"{len(judged) - len(missed)} of {count(len(judged), 'promise')} kept ({words})"
+    return f"{len(judged) - len(missed)} of {count(len(judged), 'promise')} {'is' if len(judged) == 1 else 'are'} kept ({words})"
 
 
 def _reached(comparison: Comparison, name: str, tier: str) -> str:
@@ -297,7 +297,7 @@ def _alone(comparison: Comparison, name: str) -> Verdict:
         strategy=name,
         headline=f"{name} takes {_needs(comparison, name)}, and {_promises(comparison, name)}.",
         saves=f"{percent(waste, 1)} of the GPU-hours held is waste; minimum instances alone take {gpu_hours(floor)}."
-        " What it saves needs another strategy beside it.",
+        " To know what it saves, play another strategy beside it.",
         risks=tuple(_risks(comparison, name)),
         recommendation=f"Compare it on the same requests: sageserve compare SCENARIO --strategies {name},{rival},oracle.",
         others={},
