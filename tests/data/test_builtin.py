@@ -8,8 +8,10 @@ from pydantic import BaseModel, JsonValue
 from sageserve.base import config
 from sageserve.base.config import ProfileSettings, Scenario
 from sageserve.base.units import DAY
-from sageserve.data.layers import BUILTIN, builtin_names, profile_entries, read_file
+from sageserve.data.layers import builtin_names
+from sageserve.data.library import profile_entries
 from sageserve.data.located import Value
+from sageserve.data.reading import BUILTIN, read_file
 from sageserve.data.scenario import catalogue, load, load_scenario, resolved_yaml
 from sageserve.data.schema import scenario_schema
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sageserve.base.config import Scenario
-from sageserve.data.layers import suggest
 from sageserve.data.located import Complaint, Document, Keys
+from sageserve.data.reading import suggest
 
 COMPLAINTS_MAX: Final = 10  # what fits a screen beside its explanations
 Shape: TypeAlias = object

@@ -11,8 +11,8 @@ from itertools import combinations
 
 from sageserve.base.config import ModelSettings, ProfileSettings, Scenario, TierSettings
 from sageserve.base.units import Micros, show_duration, show_size
-from sageserve.data.layers import suggest
 from sageserve.data.located import Keys
+from sageserve.data.reading import suggest
 
 
 @dataclass(frozen=True, slots=True)

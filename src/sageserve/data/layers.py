@@ -1,23 +1,22 @@
 """Scenario files laid over each other: built-in names and paths, `extends`, the profile library, `--set`.
 
 Laying follows JSON Merge Patch (RFC 7386): mappings merge key by key, anything else replaces what was
-there, null removes it. A model's engine may name a profile of the library; it is replaced by the profile's
-settings. Must not know which keys exist or what they mean, except `extends` and `models.*.engines.*`. Read
-next: `scenario.py`, which types the result.
+there, null removes it. A model's engine may name a profile of the library or of a file (relative to the file that
+names it); it is replaced by the profile's settings. Must not know which keys exist or what they mean, except
+`extends` and `models.*.engines.*`. Read next: `library.py` for names of profiles, `scenario.py`, which types the
+result.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from sageserve.base.errors import ConfigError
-from sageserve.data.located import BYTES_MAX, Complaint, Document, Keys, Place, Value, read_value, read_yaml
+from sageserve.data.library import PROFILES, named
+from sageserve.data.located import Complaint, Document, Keys, Place, Value, read_value
+from sageserve.data.reading import BUILTIN, read_file, source_name, suggest
 
-BUILTIN: Final = Path(__file__).parent / "builtin"
-PROFILES: Final = "profiles"
 _CHAIN_MAX: Final = 20  # files deep; people extend two or three
 _KEY: Final = re.compile(r'"([^"]*)"|([^."]+)')
 
@@ -25,13 +24,6 @@ _KEY: Final = re.compile(r'"([^"]*)"|([^."]+)')
 def builtin_names() -> tuple[str, ...]:
     """Names of the scenarios and parts of scenarios that ship with the package, sorted."""
     return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml") if path.stem != PROFILES))
-
-
-def suggest(word: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?`, or what there is when nothing is close and the list is short."""
-    if close := get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"; did you mean {close[0]!r}?"
-    return f"; there is {', '.join(known)}" if 0 < len(known) <= 12 else ""
 
 
 def find(reference: str, folder: Path) -> Path:
@@ -51,50 +43,6 @@ def find(reference: str, folder: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}", hint="give a scenario file or a name of `sageserve scenario list`")
     return path
-
-
-def source_name(path: Path) -> str:
-    """What messages call a file: the bare name of a built-in one, else the path as given."""
-    return path.name if path.parent == BUILTIN else str(path)
-
-
-def read_file(path: Path) -> Document:
-    """One file, nothing extended.
-
-    Raises:
-        ConfigError: unreadable, too large or not UTF-8 text.
-    """
-    name = source_name(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(BYTES_MAX + 1)
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {name}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name} is not a text file in UTF-8", hint="a scenario is a YAML file") from None
-    if len(data) > BYTES_MAX:
-        raise ConfigError(f"{name} is larger than {BYTES_MAX >> 20} MiB", hint="is it a trace? Give that with --trace")
-    return read_yaml(text, name)
-
-
-@cache
-def profile_library() -> Document:
-    """The engine profiles that ship with the package: `profiles.<name>.<setting>`.
-
-    Raises:
-        ConfigError: the file of the package is damaged.
-    """
-    library = read_file(BUILTIN / f"{PROFILES}.yaml")
-    if library.complaints:
-        raise ConfigError(f"the profile library is damaged: {library.complaints[0]}", hint="install the package again")
-    return library
-
-
-def profile_entries() -> dict[str, Value]:
-    """The profile library by name."""
-    entries = profile_library().values.get(PROFILES)
-    return entries if isinstance(entries, dict) else {}
 
 
 def _is_engine(keys: Keys) -> bool:
@@ -222,16 +170,20 @@ class Stack:
             self.document.places[keys] = place
 
     def _profile(self, name: str, keys: Keys) -> dict[str, Value]:
-        """The settings of a library profile, placed at `keys`; empty, and a complaint, when there is none."""
-        entry = profile_entries().get(name)
-        if not isinstance(entry, dict):
-            text = f"no engine profile is called {name!r}{suggest(name, list(profile_entries()))}"
-            self.document.complaints.append(Complaint(str(self.document.place(keys) or ""), keys, text))
+        """The settings of a named profile, placed at `keys`; empty, and a complaint, when there is none."""
+        place = self.document.place(keys)
+        folder = Path(place.source).parent if place and place.line else Path()
+        try:
+            found = named(name, folder)
+        except ConfigError as error:
+            self.document.complaints.append(Complaint(str(place or ""), keys, error.message))
             return {}
-        for at, place in profile_library().places.items():
-            if at[:2] == (PROFILES, name) and len(at) > 2:
-                self.document.places[*keys, *at[2:]] = place
-        return dict(entry)
+        for at, written in found.places.items():
+            if at or not place:
+                self.document.places[*keys, *at] = written
+        for key in found.values:
+            self.document.places.setdefault((*keys, key), found.places.get((), Place(name)))
+        return dict(found.values)
 
     def name_engines(self) -> None:
         """Put the settings of library profiles where engines name one."""

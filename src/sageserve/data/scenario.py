@@ -20,8 +20,10 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.complaints import complaints_of, node_at, on_one_screen
 from sageserve.data.feasible import Problem, problems
-from sageserve.data.layers import BUILTIN, Stack, builtin_names, find, profile_entries
+from sageserve.data.layers import Stack, builtin_names, find
+from sageserve.data.library import profile_entries
 from sageserve.data.located import Complaint, Document, Keys, Value, write_yaml
+from sageserve.data.reading import BUILTIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def _typed(document: Document, name: str) -> Scenario:
 
 def _way_out(complaints: Sequence[Complaint]) -> str:
     if any("engine profile" in complaint.text for complaint in complaints):
-        return f"engine profiles: {', '.join(profile_entries())}"
+        return f"measured profiles: {', '.join(profile_entries())}; `sageserve profile list` shows those derived for other models"
     return "`sageserve scenario schema` describes every key; `sageserve scenario show quickstart` is a working example"
 
 

@@ -7,7 +7,7 @@ an extended file has; an engine may be the name of a library profile. Read next:
 from pydantic import JsonValue
 
 from sageserve.base.config import Scenario
-from sageserve.data.layers import profile_entries
+from sageserve.data.library import profile_entries
 
 Schema = dict[str, JsonValue]
 
