@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from sageserve.base.errors import PlanError
 from sageserve.base.units import Micros
-from sageserve.core.actions import Action
-from sageserve.core.events import Event
+from sageserve.core.actions import Action, Decision
+from sageserve.core.events import DemandSeen, Event, Observed
 from sageserve.core.forecast import QuantileForecast, Series, forecaster
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.plan.horizon import solve as solve_ahead
@@ -98,6 +98,22 @@ AnyAction: TypeAlias = Action | Work
 AnyEvent: TypeAlias = Event | Done
 RecordedAction: TypeAlias = Action | FitAsked | Solve | SolveAhead
 RecordedEvent: TypeAlias = Event | Forecasted | Solved | SolvedAhead
+
+
+class Entry(Struct, frozen=True):
+    """One line of the journal: what was heard, decided and done at an instant."""
+
+    now: Micros
+    event: RecordedEvent
+    decisions: tuple[Decision, ...]
+    actions: tuple[RecordedAction, ...]
+
+
+def entry(now: Micros, event: AnyEvent, decisions: tuple[Decision, ...], actions: tuple[AnyAction, ...]) -> Entry | None:
+    """What the journal keeps of an instant; None of a look or a minute's demand that led to nothing."""
+    if isinstance(event, Observed | DemandSeen) and not decisions and not actions:
+        return None
+    return Entry(now, recorded_event(event), decisions, tuple(recorded_action(action) for action in actions))
 
 
 def recorded_action(action: AnyAction) -> RecordedAction:

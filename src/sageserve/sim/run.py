@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible, TraceError
 from sageserve.base.records import Demand, Trace
 from sageserve.base.units import DAY, Micros
-from sageserve.core.actions import Decision
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.feed import FEEDS
@@ -28,7 +26,7 @@ from sageserve.core.order import ORDERS
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import STRATEGIES
-from sageserve.core.work import AnyEvent, RecordedAction, RecordedEvent, Solved, SolvedAhead, recorded_action, recorded_event
+from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.sim.engine import Kernel
 from sageserve.sim.state import Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
@@ -36,15 +34,6 @@ from sageserve.sim.world import SimulatedWorld
 
 _OUTPUT_GUESS = 200.0  # tokens: the mean of the paper's week is 222; soon replaced by what is seen
 _PATIENCE = DAY  # beyond the longest deadline: work that is not done by then never will be
-
-
-class Entry(Struct, frozen=True):
-    """One line of the journal: what was heard, decided and done at an instant."""
-
-    now: Micros
-    event: RecordedEvent
-    decisions: tuple[Decision, ...]
-    actions: tuple[RecordedAction, ...]
 
 
 @dataclass(slots=True)
@@ -221,9 +210,8 @@ class Simulation:
         actions = self._controller.handle(now, event)
         for action in actions:
             self._world.perform(now, action)
-        if self._controller.decisions or actions or not isinstance(event, Observed | DemandSeen):
-            done = tuple(recorded_action(action) for action in actions)
-            self.run.journal.append(Entry(now, recorded_event(event), self._controller.decisions, done))
+        if (line := entry(now, event, self._controller.decisions, actions)) is not None:
+            self.run.journal.append(line)
         if self._debug:
             check_fleet(self.run.fleet, now)
 

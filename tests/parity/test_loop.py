@@ -1,0 +1,141 @@
+"""One trace, two shells: the simulator and the live loop under virtual time write equal journals.
+
+The live loop waits on a clock that plays the compiled engines until something happens; actuators and solvers take as long as in the
+simulator. What is compared is the shell: which events are told in which order at which instant, and what is done about them.
+Read next: `src/sageserve/live/loop.py`, `src/sageserve/sim/run.py`.
+"""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from sageserve.base.config import Scenario
+from sageserve.base.records import Trace
+from sageserve.base.units import Micros
+from sageserve.core.actions import Donate, Drain, Reclaim, Release, Start
+from sageserve.core.controller import Controller
+from sageserve.core.events import EndpointSeen, InstanceReady, Observed
+from sageserve.core.fleet import Fleet
+from sageserve.core.layout import lay_out
+from sageserve.core.strategies import STRATEGIES
+from sageserve.core.work import Entry, Work
+from sageserve.data.generate import generate
+from sageserve.data.scenario import load_scenario
+from sageserve.live.loop import Counters, Loop
+from sageserve.sim.engine import Kernel
+from sageserve.sim.run import Simulation, kernel_setup
+from sageserve.sim.state import request_rows
+from sageserve.sim.world import SimulatedWorld
+
+
+class VirtualFleet:
+    """Engines, clouds and solvers in virtual time: clock, front, actuator and worker of one loop."""
+
+    def __init__(self, scenario: Scenario, trace: Trace) -> None:
+        kind = STRATEGIES[scenario.strategy.name]
+        layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+        setup = kernel_setup(scenario, layout)
+        self.kernel = Kernel(setup, request_rows(trace, setup))
+        fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["inside"])
+        self.world = SimulatedWorld(scenario, layout, fleet, self.kernel)
+        self.journal: list[Entry] = []
+        self.end = trace.window
+        self.loop = Loop(
+            controller=Controller(fleet, kind(scenario, layout, None), scenario.spot),
+            front=self,
+            actuator=self,
+            worker=self,
+            journal=self.journal.append,
+            check=scenario.strategy.check,
+        )
+        self.loop.begin(kind.initial(scenario))
+        self.loop.step(0)
+        self._hear_due(0)
+        self.loop.step(0)
+
+    def now(self) -> Micros:
+        return self.kernel.now
+
+    async def wait(self, until: Micros, news: asyncio.Event) -> None:
+        await asyncio.sleep(0)
+        while not news.is_set():
+            if self.kernel.now >= self.end:
+                self.loop.stop()
+                return
+            early = self.kernel.run_until(min(until, self.world.next_event, self.end))
+            if early:
+                for event in self.world.drained():
+                    self.loop.hear(event)
+                return
+            self._hear_due(self.kernel.now)
+            if self.kernel.now >= until:
+                return
+
+    def _hear_due(self, now: Micros) -> None:
+        for event in self.world.due(now):
+            self.loop.hear(event)
+
+    def look(self) -> Observed:
+        rows = self.kernel.endpoints
+        columns = zip(rows["seen"].tolist(), rows["kv"].tolist(), rows["busy"].tolist(), strict=True)
+        return Observed(
+            self.kernel.scraped, tuple(EndpointSeen(*row) for row in columns), tuple(self.kernel.batch_waiting.tolist())
+        )
+
+    def counters(self) -> Counters:
+        kernel = self.kernel
+        return (
+            kernel.demand_tokens.copy(),
+            kernel.made_tokens.copy(),
+            kernel.demand_requests.copy(),
+            kernel.demand_work.copy(),
+        )
+
+    def open(self, instance: int) -> None:
+        """The simulated world opened it before it told."""
+        assert self.kernel.engines["phase"][instance] != 0
+
+    def close(self, instance: int) -> None:
+        self.world.perform(self.kernel.now, Drain(instance))
+
+    def forget(self, instance: int) -> None:
+        """Nothing is kept of instances here."""
+
+    def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
+        self.kernel.set_feed(endpoint, one_below=one_below, two_below=two_below)
+
+    def perform(self, now: Micros, action: Start | Reclaim | Donate | Release) -> None:
+        self.world.perform(now, action)
+
+    def submit(self, work: Work) -> None:
+        self.world.perform(self.kernel.now, work)
+
+
+def quick(strategy: str) -> Scenario:
+    return load_scenario(
+        "quickstart",
+        overrides=[
+            f"strategy.name={strategy}",
+            "workload.generate.requests=30000",
+            "workload.generate.length=3h",
+            "workload.generate.bursts=[]",
+            "fleet.start=2",
+            "fleet.minimum=1",
+        ],
+    )
+
+
+@pytest.mark.parametrize("strategy", ["reactive", "siloed", "chiron", "lt-i", "lt-ua", "foresight"])
+def test_simulator_and_live_loop_write_equal_journals(strategy: str) -> None:
+    scenario = quick(strategy)
+    trace = generate(scenario)
+    live = VirtualFleet(scenario, trace)
+    asyncio.run(live.loop.run(live))
+    simulated = Simulation(scenario, trace).play()
+    expected = [line for line in simulated.journal if line.now < trace.window]
+    lines = [line for line in live.journal if line.now < trace.window]
+    assert lines == expected
+    assert len(lines) > 10
+    assert any(isinstance(line.event, InstanceReady) for line in lines)
+    assert np.array_equal(live.kernel.requests["first"][:1000], simulated.requests["first"][:1000])
