@@ -1,7 +1,7 @@
 """One trace, two shells: the simulator and the live loop under virtual time write equal journals.
 
-The live loop waits on a clock that plays the compiled engines until something happens; actuators and solvers take as long as in the
-simulator. What is compared is the shell: which events are told in which order at which instant, and what is done about them.
+The live loop waits on a clock that plays the compiled engines until something happens; actuators and solvers take as long as in
+the simulator. What is compared is the shell: which events are told in which order at which instant, and what is done about them.
 Read next: `src/sageserve/live/loop.py`, `src/sageserve/sim/run.py`.
 """
 
