@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
-from sageserve.cli import compare, explain, forecast, kernels, plan, reproduce, scenario, show, simulate, trace
+from sageserve.cli import compare, engine, explain, forecast, kernels, plan, reproduce, scenario, show, simulate, trace
 
 MISTAKE = 2
 FAULT = 1
@@ -60,6 +60,7 @@ app.add_typer(plan.app, name="plan", rich_help_panel="Do")
 app.command(name="explain", rich_help_panel="Do", epilog=explain.EXAMPLES)(explain.explain)
 app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)
 app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")
+app.command(name="engine", rich_help_panel="Serve", epilog=engine.EXAMPLES)(engine.engine)
 
 
 @app.command(name="warm-up", rich_help_panel="Look and prepare")

@@ -1,0 +1,73 @@
+"""`sageserve engine`: an emulated engine, for one machine without a GPU, for tests and for drills.
+
+Knows options; stdout is the engine's URL once it listens, and nothing else. Read next: `live/emulator/run.py`,
+docs/reference/emulated-engine.md.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sageserve.base.units import Micros
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve engine --port 8000 --profile llama-3.1-8b/h100-80gb/tp8 --model llama
+
+sageserve engine --speed 10 --faults [dim]— ten times as fast; POST /_fault breaks it[/dim]
+
+sageserve engine --start-delay 30s --fault crash-after=100
+"""
+
+
+def engine(  # noqa: PLR0913, PLR0917 # one argument per option
+    profile: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="engine profile: a name of the library, FILE or FILE#NAME")
+    ] = "llama-3.1-8b/h100-80gb/tp8",
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="it serves under", show_default="the profile's model")] = None,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 0,
+    speed: Annotated[float, typer.Option(min=0.001, max=1000, help="10: ten times as fast as real")] = 1.0,
+    region: Annotated[str, typer.Option(metavar="NAME", help="where it says it is")] = "",
+    context: Annotated[
+        int | None, typer.Option(min=2, metavar="TOKENS", help="prompt and answer", show_default="131072 or the KV cache")
+    ] = None,
+    output_mean: Annotated[float, typer.Option(min=1, metavar="TOKENS", help="of answers whose length is not fixed")] = 200.0,
+    seed: Annotated[int, typer.Option(min=0, help="of those lengths")] = 0,
+    start_delay: Annotated[str, typer.Option(metavar="DURATION", help="before it listens, as loading takes")] = "0s",
+    fail_start: Annotated[bool, typer.Option("--fail-start", help="exit with an error instead of serving")] = False,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=VALUE]", help="hang, crash-after, errors, plain-errors, reset-after, slow, metrics, health"),
+    ] = None,
+    faults: Annotated[bool, typer.Option("--faults", help="let POST /_fault change what is wrong, for drills")] = False,
+) -> None:
+    """Serve an emulated engine: OpenAI-compatible, timed by an engine profile, without a GPU.
+
+    Prints its URL when it listens. SIGTERM lets answers finish.
+    """
+    from sageserve.data.library import profile_named
+    from sageserve.live.emulator.asks import Limits
+    from sageserve.live.emulator.engine import Served
+    from sageserve.live.emulator.faults import read_faults
+    from sageserve.live.emulator.run import Starting, run
+    from sageserve.live.emulator.text import Lengths
+    from sageserve.live.emulator.timing import Timing
+
+    listed = profile_named(profile)
+    found = listed.profile
+    limits = Limits(model or listed.model or "model", min(context or 131_072, found.kv_tokens), Lengths(output_mean, seed))
+    served = Served(limits, Timing.of(found), speed, f"e{port}", faults, region)
+    starting = Starting(host, port, _duration(start_delay), fail_start)
+    run(served, starting, read_faults(fault or []), typer.echo)
+
+
+def _duration(text: str) -> "Micros":
+    from sageserve.base.errors import ConfigError
+    from sageserve.base.units import duration_us
+
+    try:
+        return duration_us(text)
+    except ValueError as error:
+        raise ConfigError(f"--start-delay: {error}") from None

@@ -1,0 +1,224 @@
+"""Continuous batching, one iteration at a time: chunked prefill or prefill-first, limits, preemption by recompute.
+
+The rules are those of docs/reference/kernel.md, "Inside an instance", with one queue ordered by (priority, arrival). Iterations
+are rounded to whole microseconds one by one, where the simulator rounds a block of them once: less than a microsecond each.
+Time is passed in. Knows no text, no socket and no clock. Read next: `engine.py`, which gives it a clock.
+"""
+
+from heapq import heappop, heappush
+from typing import Protocol
+
+from sageserve.base.units import NEVER, Micros
+from sageserve.live.emulator.timing import Timing
+
+
+class Sequence:
+    """One answer in the making.
+
+    Args:
+        number: unique and rising.
+        prompt: tokens before the answer.
+        output: tokens of the answer; at least 1.
+        arrival: when it came.
+        priority: lower goes first; those of equal priority go by arrival.
+    """
+
+    __slots__ = (
+        "admitted", "arrival", "filled", "first", "last", "made", "number", "output", "piece", "place", "priority", "prompt",
+    )  # fmt: skip
+
+    WAITING, PREFILLING, DECODING, OUT = range(4)
+
+    def __init__(self, number: int, *, prompt: int, output: int, arrival: Micros, priority: int = 0) -> None:
+        self.number = number
+        self.prompt = prompt
+        self.output = output
+        self.arrival = arrival
+        self.priority = priority
+        self.made = 0
+        self.filled = 0  # tokens of the context prefilled so far
+        self.piece = 0  # tokens prefilled by the iteration in progress
+        self.place = Sequence.OUT
+        self.admitted: Micros = -1  # for the first time
+        self.first: Micros = -1  # when its first token came
+        self.last: Micros = -1  # when its latest token came
+
+    @property
+    def context(self) -> int:
+        """Tokens that must be in the KV cache for the next one."""
+        return self.prompt + self.made
+
+
+class Sink(Protocol):
+    """Is told what an iteration brought; must not submit or abort while it is told."""
+
+    def made(self, now: Micros, decoded: list[Sequence], prompts: list[Sequence]) -> None:
+        """Each of these has one token more (`sequence.made`); done are those with `made == output`."""
+
+
+class Batch:
+    """Queue, running sequences and the iteration in progress.
+
+    Args:
+        timing: of the engine.
+        sink: told of tokens.
+    """
+
+    def __init__(self, timing: Timing, sink: Sink) -> None:
+        self.timing = timing
+        self.slowness = 1.0  # iterations take so many times as long
+        self.used = 0  # KV tokens: of decoding sequences, and reserved by admitted prompts
+        self.preemptions = 0
+        self.waiting = 0
+        self.due: Micros = NEVER  # when something happens next
+        self._sink = sink
+        self._queue: list[tuple[int, Micros, int, Sequence]] = []  # a heap; those that left are skipped
+        self._decoding: list[Sequence] = []  # in the order they were admitted
+        self._prefilling: list[Sequence] = []
+        self._busy = False
+        self._decodes = False  # decoding sequences take part in the iteration in progress
+
+    @property
+    def running(self) -> int:
+        """Sequences in the batch."""
+        return len(self._decoding) + len(self._prefilling)
+
+    def submit(self, sequence: Sequence) -> None:
+        """Put a sequence into the queue; an idle engine wakes at its arrival."""
+        self._enqueue(sequence)
+        if not self._busy:
+            self.due = min(self.due, sequence.arrival)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Take a sequence out wherever it is; its memory is free at once."""
+        match sequence.place:
+            case Sequence.WAITING:
+                self.waiting -= 1
+            case Sequence.PREFILLING:
+                self._prefilling.remove(sequence)
+                self.used -= sequence.context + 1
+            case Sequence.DECODING:
+                self._decoding.remove(sequence)
+                self.used -= sequence.context
+            case _:
+                return
+        sequence.place = Sequence.OUT
+
+    def advance(self, now: Micros) -> None:
+        """Let everything happen that is due until `now`, included."""
+        while self.due <= now:
+            end = self.due
+            if self._busy:
+                self._finish(end)
+            self._compose(end)
+
+    # --- the end of an iteration ---
+
+    def _finish(self, now: Micros) -> None:
+        decoded: list[Sequence] = []
+        if self._decodes:
+            decoded = self._decoding
+            for one in decoded:
+                one.made += 1
+            self.used += len(decoded)
+        prompts = self._prefilled() if self._prefilling else []
+        if decoded or prompts:
+            self._sink.made(now, decoded, prompts)
+        over = [one for one in decoded if one.made >= one.output]
+        if over:
+            self._decoding = [one for one in decoded if one.made < one.output]
+        for one in prompts:
+            if one.made >= one.output:
+                over.append(one)
+            else:
+                one.place = Sequence.DECODING
+                self._decoding.append(one)
+        for one in over:
+            self.used -= one.context
+            one.place = Sequence.OUT
+
+    def _prefilled(self) -> list[Sequence]:
+        """The prompts that are complete with this iteration, each with one token more."""
+        for one in self._prefilling:
+            one.filled += one.piece
+            one.piece = 0
+        done = [one for one in self._prefilling if one.filled >= one.context]
+        self._prefilling = [one for one in self._prefilling if one.filled < one.context]
+        for one in done:
+            one.made += 1  # its token was reserved: `used` stays
+        return done
+
+    # --- the next iteration ---
+
+    def _compose(self, now: Micros) -> None:
+        if self.timing.chunked:
+            if not self._preempt():
+                self._admit_chunks(now)
+            self._decodes = bool(self._decoding)
+        else:
+            self._admit_whole(now)
+            if not self._prefilling:
+                self._preempt()
+            self._decodes = bool(self._decoding) and not self._prefilling
+        self._busy = bool(self._decoding or self._prefilling)
+        self.due = now + self._length() if self._busy else NEVER
+
+    def _length(self) -> Micros:
+        tokens, attention = 0, 0.0
+        for one in self._prefilling:
+            tokens += one.piece
+            attention += one.piece * (one.filled + one.piece / 2)
+        count = len(self._decoding) if self._decodes else 0
+        kv = self.used - sum(one.context + 1 for one in self._prefilling) if self._decodes else 0
+        return self.timing.whole(self.slowness * self.timing.iteration(tokens, attention, count, kv))
+
+    def _preempt(self) -> bool:
+        preempted = False
+        while self._decoding and self.used + len(self._decoding) > self.timing.kv_tokens and self.running > 1:
+            one = self._prefilling.pop() if self._prefilling else self._decoding.pop()
+            self.used -= one.context + (one.place == Sequence.PREFILLING)
+            one.filled = one.piece = 0
+            self._enqueue(one)
+            self.preemptions += 1
+            preempted = True
+        return preempted
+
+    def _admit_chunks(self, now: Micros) -> None:
+        budget = self.timing.max_batched - len(self._decoding)
+        for one in self._prefilling:  # at most one: the partly prefilled prompt
+            one.piece = min(one.context - one.filled, budget)
+            budget -= one.piece
+        while budget > 0 and (head := self._head()) is not None and self._fits(head):
+            self._admit(head, now, min(head.context, budget))
+            budget -= head.piece
+
+    def _admit_whole(self, now: Micros) -> None:
+        budget = self.timing.max_batched
+        while budget > 0 and (head := self._head()) is not None and self._fits(head):
+            if head.context > budget and self._prefilling:
+                break
+            self._admit(head, now, head.context)
+            budget -= head.context
+
+    def _fits(self, one: Sequence) -> bool:
+        running = self.running
+        room = running + 1 if running else 0
+        return running < self.timing.max_sequences and self.used + one.context + 1 + room <= self.timing.kv_tokens
+
+    def _admit(self, one: Sequence, now: Micros, piece: int) -> None:
+        heappop(self._queue)
+        self.waiting -= 1
+        one.filled, one.piece, one.place = 0, piece, Sequence.PREFILLING
+        one.admitted = now if one.admitted < 0 else one.admitted
+        self.used += one.context + 1
+        self._prefilling.append(one)
+
+    def _enqueue(self, one: Sequence) -> None:
+        one.place = Sequence.WAITING
+        self.waiting += 1
+        heappush(self._queue, (one.priority, one.arrival, one.number, one))
+
+    def _head(self) -> Sequence | None:
+        while self._queue and self._queue[0][3].place != Sequence.WAITING:
+            heappop(self._queue)
+        return self._queue[0][3] if self._queue else None

@@ -1,0 +1,284 @@
+"""The emulated engine: takes requests, lets the batch make tokens when they are due, and sends them.
+
+Engine time is wall time times `speed`, counted from the start. One timer waits for the end of the iteration in progress; an
+iteration that is late is not lost: the next one starts when this one should have ended. Reads no clock of its own.
+Read next: `batch.py`, `connection.py`, docs/reference/emulated-engine.md.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+import msgspec
+
+from sageserve import __version__
+from sageserve.base.rng import stream
+from sageserve.base.units import NEVER, SECOND, Micros
+from sageserve.live.emulator import answers, asks
+from sageserve.live.emulator.asks import Ask, Refused
+from sageserve.live.emulator.batch import Batch, Sequence
+from sageserve.live.emulator.connection import Reply, Request
+from sageserve.live.emulator.faults import Faults, with_changes
+from sageserve.live.emulator.meters import Meters
+from sageserve.live.emulator.telling import Telling, Voice
+from sageserve.live.emulator.text import key_of
+from sageserve.live.emulator.timing import Timing
+
+_DIMENSIONS: Final = 384  # of an embedding, unless the request says
+_DIMENSIONS_MAX: Final = 4096
+
+
+class Clock(Protocol):
+    """The two clocks of a process."""
+
+    def monotonic(self) -> Micros:
+        """Microseconds that never go back."""
+
+    def unix(self) -> int:
+        """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the engine is.
+
+    Args:
+        limits: model, context, lengths of answers.
+        timing: of its iterations.
+        speed: engine time per wall time.
+        name: starts the ids of its answers.
+        faults_allowed: whether /_fault may be asked.
+        region: where it says it is; empty: nowhere.
+    """
+
+    limits: asks.Limits
+    timing: Timing
+    speed: float = 1.0
+    name: str = "engine"
+    faults_allowed: bool = False
+    region: str = ""
+
+
+class Engine:
+    """Requests in, tokens out.
+
+    Args:
+        served: what it is.
+        clock: of the process.
+        faults: what is wrong with it.
+        die: ends the process as a crash does.
+    """
+
+    def __init__(self, served: Served, clock: Clock, faults: Faults, die: Callable[[], None]) -> None:
+        self.served = served
+        self.faults = faults
+        self.draining = False
+        self.idle = asyncio.Event()  # set while nothing is being answered
+        self.idle.set()
+        self._clock = clock
+        self._die = die
+        self._born = clock.monotonic()
+        self._created = clock.unix()
+        self._batch = Batch(served.timing, self)
+        self._batch.slowness = faults.slow
+        self._meters = Meters(served.limits.model, self._batch, served.speed)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due: Micros = NEVER
+        self._sequences = 0
+        self._asked = 0
+        self._tellings: set[Telling] = set()
+        self._previous: Micros = -1  # end of the last iteration
+
+    # --- time ---
+
+    def now(self) -> Micros:
+        """Engine time."""
+        return int((self._clock.monotonic() - self._born) * self.served.speed)
+
+    def _arm(self) -> None:
+        """Wait for what is due next."""
+        due = NEVER if self.faults.hang else self._batch.due
+        if due == self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_due = None, due
+        if due < NEVER:
+            delay = (due - self.now()) / (SECOND * self.served.speed)
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, delay), self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._timer_due = None, NEVER
+        self._batch.advance(self.now())
+        self._arm()
+
+    # --- tokens ---
+
+    def made(self, now: Micros, decoded: list[Sequence], prompts: list[Sequence]) -> None:
+        """Tokens were made: count them and send them."""
+        meters, previous, steady = self._meters, self._previous, 0
+        for one in decoded:
+            if one.last == previous:
+                steady += 1
+            else:
+                meters.between(now - one.last)
+            self._tell(one, now)
+        if steady:
+            meters.between(now - previous, steady)
+        for one in prompts:
+            if one.first < 0:
+                one.first = now
+                meters.first(one, now)
+            else:
+                meters.between(now - one.last)  # it had been preempted
+            self._tell(one, now)
+        meters.output_tokens += len(decoded) + len(prompts)
+        self._previous = now
+
+    def _tell(self, one: Sequence, now: Micros) -> None:
+        one.last = now
+        assert isinstance(one, Voice)
+        if one.made >= one.output:
+            self._meters.finished(one, now, one.reason)
+        one.telling.token(one)
+
+    # --- requests ---
+
+    def answer(self, request: Request, reply: Reply) -> None:
+        """Answer a request, now or when its tokens are made."""
+        path = request.path.partition("?")[0]
+        try:
+            match request.method, path:
+                case "POST", "/v1/chat/completions":
+                    self._generate(asks.read_chat, request, reply)
+                case "POST", "/v1/completions":
+                    self._generate(asks.read_completion, request, reply)
+                case "POST", "/v1/embeddings":
+                    self._embed(request, reply)
+                case "GET" | "HEAD", _:
+                    self._look(path, reply)
+                case "POST", "/_fault" if self.served.faults_allowed:
+                    self._change_faults(request, reply)
+                case _:
+                    raise Refused(404, f"there is no {request.method} {path}", kind="NotFoundError")
+        except Refused as refused:
+            reply.send(refused.status, answers.error(refused))
+
+    def _look(self, path: str, reply: Reply) -> None:
+        limits = self.served.limits
+        match path:
+            case "/health" | "/ping":
+                self._tell_health(reply)
+            case "/metrics":
+                self._tell_metrics(reply)
+            case "/version":
+                reply.send(200, answers.encode({"version": __version__, "engine": "sageserve", "region": self.served.region}))
+            case "/v1/models":
+                reply.send(200, answers.models(limits.model, limits.context, self._created))
+            case _ if path.startswith("/v1/models/"):
+                if unquote(path.removeprefix("/v1/models/")) != limits.model:
+                    raise Refused(404, "The model does not exist.", kind="NotFoundError", param="model")
+                reply.send(200, answers.one_model(limits.model, limits.context, self._created))
+            case _:
+                raise Refused(404, f"there is nothing at {path}", kind="NotFoundError")
+
+    def _tell_health(self, reply: Reply) -> None:
+        if self.faults.health != "silent":
+            reply.send(503 if self.faults.health == "bad" or self.draining else 200, b"", kind="text/plain")
+
+    def _tell_metrics(self, reply: Reply) -> None:
+        match self.faults.metrics:
+            case "ok":
+                reply.send(200, self._meters.text(), kind="text/plain; version=0.0.4; charset=utf-8")
+            case "empty":
+                reply.send(200, b"", kind="text/plain; version=0.0.4; charset=utf-8")
+            case "gone":
+                reply.send(404, b"not found", kind="text/plain")
+            case "silent":
+                pass
+
+    def _generate(self, read: Callable[[bytes, asks.Limits], Ask], request: Request, reply: Reply) -> None:
+        if self._refused_by_fault(reply):
+            return
+        if self.draining:
+            raise Refused(503, "the engine is shutting down", kind="ServiceUnavailableError")
+        ask = read(request.body, self.served.limits)
+        arrival = self.now()
+        self._batch.advance(arrival - 1)  # what was due before comes first
+        self._asked += 1
+        name = request.headers.get("x-request-id") or f"{self.served.name}-{self._asked}"
+        head = answers.Answer(ask, f"{'chatcmpl' if ask.chat else 'cmpl'}-{name}", self._clock.unix(), self.served.limits.model)
+        telling = Telling(ask, head, reply, reset_after=self.faults.reset_after, over=self._over)
+        reply.on_gone = lambda: self._abort(telling)
+        self._tellings.add(telling)
+        self.idle.clear()
+        for voice in telling.voices(self._sequences, arrival):
+            self._batch.submit(voice)
+        self._sequences += len(ask.choices)
+        self._arm()
+
+    def _refused_by_fault(self, reply: Reply) -> bool:
+        faults = self.faults
+        if faults.crash_after is not None:
+            faults.crash_after -= 1
+            if faults.crash_after <= 0:
+                self._die()
+        if faults.errors > 0:
+            faults.errors -= 1
+            raise Refused(500, "EngineCore encountered an issue", kind="InternalServerError")
+        if faults.plain_errors > 0:
+            faults.plain_errors -= 1
+            reply.send(500, b"Internal Server Error", kind="text/plain; charset=utf-8")
+            return True
+        return False
+
+    def _abort(self, telling: Telling) -> None:
+        """The client has gone: free what it held, at once."""
+        for voice in telling.everyone:
+            if voice.place != Sequence.OUT:
+                self._meters.success["abort"] += 1
+                self._batch.abort(voice)
+        self._over(telling)
+
+    def _over(self, telling: Telling) -> None:
+        self._tellings.discard(telling)
+        if not self._tellings:
+            self.idle.set()
+
+    def _embed(self, request: Request, reply: Reply) -> None:
+        """Vectors that follow from the input; they take no time."""
+        if self._refused_by_fault(reply):
+            return
+        body, prompts = asks.read_embedding(request.body, self.served.limits)
+        size = body.dimensions or _DIMENSIONS
+        if not 1 <= size <= _DIMENSIONS_MAX:
+            raise Refused(400, f"dimensions must be between 1 and {_DIMENSIONS_MAX}, got {size}", param="dimensions")
+        vectors = [_vector(text, size, base64=body.encoding_format == "base64") for _, text in prompts]
+        tokens = sum(count for count, _ in prompts)
+        self._meters.prompt_tokens += tokens
+        reply.send(200, answers.embeddings(vectors, tokens, self.served.limits.model))
+
+    def _change_faults(self, request: Request, reply: Reply) -> None:
+        try:
+            self.faults = with_changes(self.faults, request.body)
+        except msgspec.MsgspecError as error:
+            raise Refused(400, str(error)) from None
+        self._batch.slowness = self.faults.slow
+        if self.faults.crash_after == 0:
+            self._die()
+        self._timer_due = NEVER - 1  # whatever it was: look again
+        self._arm()
+        reply.send(200, msgspec.json.encode(self.faults))
+
+
+def _vector(text: bytes, size: int, *, base64: bool) -> answers.Json:
+    numbers = stream(0, f"engine/embedding/{key_of(text).hex()}").standard_normal(size)
+    unit = (numbers / math.sqrt(float(numbers @ numbers))).astype("<f4")
+    if base64:
+        import base64 as codec
+
+        return codec.b64encode(unit.tobytes()).decode()
+    return [float(value) for value in unit]

@@ -1,0 +1,116 @@
+"""One request while it is answered: its sequences in the batch, and what is sent for each of their tokens.
+
+Knows no clock and no other request. Read next: `answers.py` for the bytes, `engine.py` for who calls it.
+"""
+
+from collections.abc import Callable, Iterator
+
+from sageserve.base.units import Micros
+from sageserve.live.emulator.answers import Answer
+from sageserve.live.emulator.asks import Ask, Choice
+from sageserve.live.emulator.batch import Sequence
+from sageserve.live.emulator.connection import Reply
+from sageserve.live.emulator.text import Words, cut_at_stop
+
+
+class Voice(Sequence):
+    """One choice of a request in the batch.
+
+    Args:
+        telling: the request it belongs to.
+        index: of the choice.
+        choice: what was asked.
+        number: of the sequence.
+        arrival: when the request came.
+    """
+
+    __slots__ = ("_made_ahead", "_words", "index", "pieces", "reason", "telling")
+
+    def __init__(self, telling: "Telling", index: int, choice: Choice, *, number: int, arrival: Micros) -> None:
+        ask = telling.ask
+        self.telling = telling
+        self.index = index
+        self.reason: str = choice.reason
+        self.pieces: list[str] = []  # said so far, when they are needed at the end
+        self._words = Words(choice.key)
+        self._made_ahead: list[str] | None = None
+        length = choice.length
+        if ask.stops:
+            ahead = [self._words.next() for _ in range(length)]
+            cut = cut_at_stop(ahead, ask.stops, earliest=ask.min_tokens)
+            self._made_ahead = ahead if cut is None else cut
+            if cut is not None:
+                length, self.reason = len(cut), "stop"
+        super().__init__(number, prompt=choice.prompt, output=length, arrival=arrival, priority=ask.priority)
+
+    def say(self) -> str:
+        """The text of the latest token."""
+        return self._words.next() if self._made_ahead is None else self._made_ahead[self.made - 1]
+
+
+class Telling:
+    """A request that is being answered.
+
+    Args:
+        ask: what was asked.
+        head: makes the bytes.
+        reply: where they go.
+        reset_after: the connection is cut after so many tokens (a fault).
+        over: called when nothing more is to be made.
+    """
+
+    def __init__(
+        self, ask: Ask, head: Answer, reply: Reply, *, reset_after: int | None, over: "Callable[[Telling], None]"
+    ) -> None:
+        self.ask = ask
+        self.everyone: list[Voice] = []
+        self._head = head
+        self._reply = reply
+        self._reset_after = reset_after
+        self._over = over
+        self._open = len(ask.choices)
+        self._tokens = 0
+
+    def voices(self, number: int, arrival: Micros) -> Iterator[Voice]:
+        """The sequences, one per choice; the answer begins."""
+        if self.ask.stream:
+            self._reply.begin_stream()
+        for index, choice in enumerate(self.ask.choices):
+            voice = Voice(self, index, choice, number=number + index, arrival=arrival)
+            self.everyone.append(voice)
+            yield voice
+
+    def token(self, voice: Voice) -> None:
+        """A sequence has one token more."""
+        self._tokens += 1
+        piece = voice.say()
+        if not self.ask.stream:
+            voice.pieces.append(piece)
+        elif voice.made < voice.output:
+            if voice.made == 1 and self.ask.chat:
+                self._reply.chunk(self._head.role(voice.index))
+            self._reply.chunk(self._head.word(voice.index, piece, voice.made))
+        else:
+            if voice.made == 1 and self.ask.chat:
+                self._reply.chunk(self._head.role(voice.index))
+            self._reply.chunk(self._head.last(voice.index, piece, voice.reason, voice.made))
+        if self._reset_after is not None and self._tokens >= self._reset_after:
+            self._cut(voice)
+        elif voice.made >= voice.output:
+            self._open -= 1
+            if not self._open:
+                self._end()
+
+    def _end(self) -> None:
+        if self.ask.stream:
+            self._reply.chunk(self._head.ending(self._tokens))
+            self._reply.end()
+        else:
+            everyone = self.everyone
+            self._reply.send(200, self._head.body([v.pieces for v in everyone], [v.reason for v in everyone]))
+        self._over(self)
+
+    def _cut(self, voice: Voice) -> None:
+        """Drop the connection; the rest is aborted when the loop hears that the client is gone."""
+        self._reset_after = None
+        self._reply.cut()
