@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
-from sageserve.cli import compare, engine, explain, forecast, kernels, plan, reproduce, scenario, show, simulate, trace
+from sageserve.cli import compare, engine, explain, forecast, kernels, plan, profile, reproduce, scenario, show, simulate, trace
 
 MISTAKE = 2
 FAULT = 1
@@ -56,6 +56,7 @@ app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compa
 app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
+app.add_typer(profile.app, name="profile", rich_help_panel="Look and prepare")
 app.add_typer(plan.app, name="plan", rich_help_panel="Do")
 app.command(name="explain", rich_help_panel="Do", epilog=explain.EXAMPLES)(explain.explain)
 app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)

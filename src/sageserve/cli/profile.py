@@ -1,0 +1,264 @@
+"""`sageserve profile`: which engine profiles there are, what one means, and several side by side.
+
+Knows how profiles are drawn on a terminal; must not decide what they are worth. stdout is the result. Read next:
+`data/library.py` for names, `data/speed.py` for what the numbers mean.
+"""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sageserve.base.config import ProfileSettings
+    from sageserve.data.library import Listed
+    from sageserve.data.speed import Speed
+
+WIDTH = 100
+NONE = "–"
+_EXAMPLES = """[bold]Examples[/bold]
+
+sageserve profile list --model llama-3.1-70b
+
+sageserve profile show qwen3-32b/h200/tp2
+
+sageserve profile show ./mine.yaml#chat
+
+sageserve profile compare llama-3.1-70b/h100-80gb/tp4 llama-3.1-70b/h200/tp2 --gpu-hour 3
+"""
+
+app = typer.Typer(
+    help="Look at engine profiles: how fast a model is on a GPU, and how far to trust it.",
+    no_args_is_help=True,
+    epilog=_EXAMPLES,
+    rich_markup_mode="rich",
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="model/gpu/tpN, or file.yaml#name")]
+GpuHour = Annotated[
+    float | None, typer.Option("--gpu-hour", metavar="USD", min=0, help="price of one GPU, for dollars per token")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+def _print(*things: "Table | str") -> None:
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    for thing in things:
+        console.print(thing)
+
+
+def _table(*titles: str, left: int = 1) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="left" if number < left else "right", overflow="fold")
+    return table
+
+
+def number(value: float) -> str:
+    """Three digits: 0.946, 25.7, 1,532."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+# ---------------------------------------------------------------------------------------------------- list
+
+
+@app.command("list")
+def list_profiles(
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="only of this model")] = None,
+    gpu: Annotated[str | None, typer.Option(metavar="NAME", help="only on this GPU")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the profiles that scenarios can name, measured and derived."""
+    from sageserve.data.library import library
+
+    found = list(library(model, gpu))
+    if as_json:
+        typer.echo(json.dumps([_plain(one) for one in found], indent=2))
+    elif model is None and gpu is None:
+        _print(_matrix(found))
+        _print("")
+        _print("The fewest GPUs a model fits on, more where it says +; * has measured ones; – does not fit on 8.")
+        _print("next: sageserve profile list --model llama-3.1-70b      every profile, with its speed")
+    else:
+        _print(_rows(found))
+
+
+def _plain(one: "Listed") -> dict[str, object]:
+    settings = one.profile.model_dump(mode="json", exclude_none=True)
+    return {"name": one.name, "model": one.model, "origin": one.origin, "profile": settings}
+
+
+def _matrix(found: "list[Listed]") -> Table:
+    gpus = list(dict.fromkeys(one.gpu for one in found))
+    table = _table("model", *gpus)
+    for model in dict.fromkeys(one.model for one in found):
+        here = {gpu: [one for one in found if (one.model, one.gpu) == (model, gpu)] for gpu in gpus}
+        table.add_row(escape(model), *(_cell(ones) for ones in here.values()))
+    return table
+
+
+def _cell(ones: "list[Listed]") -> str:
+    if not ones:
+        return NONE
+    measured = "*" if any(one.origin == "measured" for one in ones) else ""
+    return f"{ones[0].tp}{'+' if len(ones) > 1 else ''}{measured}"
+
+
+def _rows(found: "list[Listed]") -> Table:
+    from sageserve.data.speed import PROMPT, step_ms, ttft_ms
+
+    table = _table("profile", "TTFT 1k", "TPOT at 1", "TPOT at 64", "KV tokens", "origin", "error")
+    for one in found:
+        times = (ttft_ms(one.profile, PROMPT), step_ms(one.profile, 1), step_ms(one.profile, 64))
+        cells = [f"{number(time)} ms" for time in times]
+        error = one.profile.error.split("(")[0].split(",")[0].strip() if one.origin == "derived" else "see show"
+        table.add_row(escape(one.name), *cells, f"{one.profile.kv_tokens:,}", one.origin, escape(error))
+    return table
+
+
+# ---------------------------------------------------------------------------------------------------- show
+
+
+@app.command()
+def show(name: Name, gpu_hour: GpuHour = None, as_json: AsJson = False) -> None:
+    """Print one profile: coefficients, where they come from, and what they mean."""
+    from sageserve.data.library import profile_named
+    from sageserve.data.speed import speed
+
+    one = profile_named(name)
+    means = speed(one.profile, gpu_hour=gpu_hour)
+    if as_json:
+        typer.echo(json.dumps({**_plain(one), "speed": _speed_plain(means)}, indent=2))
+        return
+    profile = one.profile
+    gpus = f"{profile.gpus} x {profile.gpu}" if profile.gpus > 1 else profile.gpu
+    _print(f"[bold]{escape(one.name)}[/bold]: {one.origin}, {escape(gpus)}, tensor parallelism {profile.tp}", "")
+    _print(_coefficients(profile), "", _trust(profile), "", *_meaning(means))
+
+
+def _speed_plain(means: "Speed") -> object:
+    from msgspec import to_builtins
+
+    return to_builtins(means)
+
+
+def _coefficients(profile: "ProfileSettings") -> Table:
+    rows = [
+        ("base", profile.base_ms, "ms", "every iteration"),
+        ("prefill", profile.prefill_us_per_token, "µs", "per prompt token"),
+        ("decode", profile.decode_us_per_sequence, "µs", "per decoding sequence"),
+        ("kv", profile.kv_ns_per_token, "ns", "per KV token read by decoding sequences"),
+        ("attention", profile.attention_ns_per_token2, "ns", "per prompt token and token of context before it"),
+        ("floor", profile.prefill_floor_ms, "ms", "an iteration that only prefills takes at least this"),
+        ("first token", profile.first_token_ms, "ms", "once per request, around its first token"),
+    ]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("coefficient")
+    table.add_column("", justify="right")
+    table.add_column("")
+    table.add_column("what it is", overflow="fold")
+    for label, value, unit, what in rows:
+        table.add_row(label, f"{value:.4g}" if value else NONE, unit if value else "", what)
+    limits = f"at most {profile.max_sequences} sequences and {profile.max_batched_tokens:,} tokens in an iteration"
+    table.add_row("limits", "", "", f"{limits}; {'chunked prefill' if profile.chunked else 'prefill first'}")
+    table.add_row("KV cache", f"{profile.kv_tokens:,}", "", f"tokens{_memory(profile)}")
+    return table
+
+
+def _memory(profile: "ProfileSettings") -> str:
+    if profile.weights is None or profile.kv_per_token is None:
+        return ""
+    return (
+        f"; beside {profile.weights / 1e9:.1f} GB of weights, {profile.kv_per_token / 1024:,.4g} KiB per token, all GPUs together"
+    )
+
+
+def _trust(profile: "ProfileSettings") -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for label, text in (("source", profile.source), ("fitted on", profile.fitted), ("error", profile.error)):
+        table.add_row(label, escape(text or "not stated"))
+    return table
+
+
+def _meaning(means: "Speed") -> "list[Table | str]":
+    from sageserve.data.speed import MISSES, OUTPUT, PROMPT, TTFT_PROMISE_S
+
+    table = _table("batch", "TPOT", "tokens/s", left=0)
+    for pace in means.paces:
+        table.add_row(str(pace.batch), f"{number(pace.tpot_ms)} ms", number(pace.tokens_per_s))
+    late = f"{MISSES:.0%} of first tokens later than {TTFT_PROMISE_S:g} s"
+    rate = f"{number(means.requests_per_s)} requests/s with {late}" if means.requests_per_s else f"never without {late}"
+    lines: list[Table | str] = [
+        f"requests of {PROMPT:,} prompt and {OUTPUT} output tokens",
+        table,
+        f"first token  {number(means.ttft_ms)} ms on an idle instance",
+        f"sustains     {rate}; full batches do {number(means.requests_per_s_most)}",
+    ]
+    if means.usd_per_million is not None:
+        lines.append(f"costs        ${means.usd_per_million:.3g} per million tokens at that rate")
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------------- compare
+
+
+@app.command(epilog=_EXAMPLES)
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME_OR_FILE...", help="two to four profiles")],
+    gpu_hour: GpuHour = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print profiles side by side; each ratio is to the first."""
+    from sageserve.base.errors import ConfigError
+    from sageserve.data.library import profile_named
+    from sageserve.data.speed import speed
+
+    if not 2 <= len(names) <= 4:
+        raise ConfigError(f"{len(names)} profiles to compare", hint="give two to four names, as in the examples of --help")
+    found = [profile_named(name) for name in names]
+    means = [speed(one.profile, gpu_hour=gpu_hour) for one in found]
+    if as_json:
+        rows = [{**_plain(one), "speed": _speed_plain(its)} for one, its in zip(found, means, strict=True)]
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        _print(_side_by_side(found, means))
+
+
+def _side_by_side(found: "list[Listed]", means: "list[Speed]") -> Table:
+    table = _table("", *(escape(one.name.replace("/", " ")) for one in found))
+    for label, values in _metrics(found, means):
+        first = values[0]
+        cells = [number(first) if first is not None else NONE]
+        for value in values[1:]:
+            ratio = f" ({value / first:.2f}x)" if first and value is not None else ""
+            cells.append(NONE if value is None else number(value) + ratio)
+        table.add_row(label, *cells)
+    for label, texts in (("origin", [one.origin for one in found]), ("error", [one.profile.error for one in found])):
+        table.add_row(label, *(escape(text.split("(")[0].strip() or "not stated") for text in texts))
+    return table
+
+
+def _metrics(found: "list[Listed]", means: "list[Speed]") -> "list[tuple[str, list[float | None]]]":
+    from sageserve.data.speed import step_ms
+
+    profiles = [one.profile for one in found]
+    rows: list[tuple[str, list[float | None]]] = [
+        ("GPUs", [float(one.gpus) for one in profiles]),
+        ("TTFT of 1k tokens, ms", [one.ttft_ms for one in means]),
+        ("TPOT at batch 1, ms", [step_ms(one, 1) for one in profiles]),
+        ("TPOT at batch 64, ms", [step_ms(one, 64) for one in profiles]),
+        ("largest batch of 1.3k", [float(one.paces[-1].batch) for one in means]),
+        ("tokens/s at that batch", [one.paces[-1].tokens_per_s for one in means]),
+        ("KV tokens", [float(one.kv_tokens) for one in profiles]),
+        ("requests/s sustained", [one.requests_per_s or None for one in means]),
+        ("per GPU", [one.requests_per_s / profile.gpus or None for one, profile in zip(means, profiles, strict=True)]),
+    ]
+    if any(one.usd_per_million is not None for one in means):
+        rows.append(("$ per million tokens", [one.usd_per_million for one in means]))
+    return rows

@@ -1,0 +1,85 @@
+"""What a profile means to a user: first token, tokens per second, requests per second, dollars per million tokens.
+
+Arithmetic of the engine model at one example request; no queue is simulated. Read next: `core/perf.py` for the formula,
+`core/theta.py` for the load an instance sustains.
+"""
+
+from math import ceil
+from typing import Final
+
+from msgspec import Struct
+
+from sageserve.base.config import ProfileSettings
+from sageserve.base.units import HOUR, SECOND
+from sageserve.core.perf import decode_work, prefill_work, profile_rows
+from sageserve.core.theta import sustainable
+
+PROMPT: Final = 1000
+OUTPUT: Final = 300
+BATCHES: Final = (1, 16, 64)
+TTFT_PROMISE_S: Final = 1.0
+MISSES: Final = 0.05
+
+
+class Pace(Struct, frozen=True):
+    """Decoding at one batch size: milliseconds per token of a request, and tokens per second of the instance."""
+
+    batch: int
+    tpot_ms: float
+    tokens_per_s: float
+
+
+class Speed(Struct, frozen=True):
+    """An instance serving requests of PROMPT and OUTPUT tokens.
+
+    Args:
+        ttft_ms: first token of a prompt of PROMPT tokens on an idle instance.
+        paces: decoding at the batches of BATCHES that fit, and at the largest that does.
+        requests_per_s_most: what full batches do; queues grow without end there.
+        requests_per_s: that one instance alone sustains with MISSES of requests later than TTFT_PROMISE_S; 0: never.
+        usd_per_million: dollars per million prompt and output tokens at that rate; None without a price.
+    """
+
+    ttft_ms: float
+    paces: tuple[Pace, ...]
+    requests_per_s_most: float
+    requests_per_s: float
+    usd_per_million: float | None = None
+
+
+def speed(profile: ProfileSettings, *, gpu_hour: float | None = None) -> Speed:
+    """What an instance of a profile does.
+
+    Args:
+        profile: of the instance.
+        gpu_hour: dollars per hour of one GPU, if known.
+    """
+    row = profile_rows([profile])[0]
+    first = ttft_ms(profile, PROMPT)
+    service = float(prefill_work(row, PROMPT)) + float(decode_work(row, PROMPT, float(OUTPUT)))
+    load = sustainable(1, service_us=service, slack_us=TTFT_PROMISE_S * SECOND - first * 1e3, misses=MISSES).load
+    rate = load * SECOND / service if first < TTFT_PROMISE_S * 1e3 else 0.0
+    dollars = None
+    if gpu_hour is not None and rate > 0:
+        dollars = gpu_hour * profile.gpus / (rate * (HOUR / SECOND) * (PROMPT + OUTPUT)) * 1e6
+    return Speed(first, tuple(_paces(profile)), SECOND / service, rate, dollars)
+
+
+def ttft_ms(profile: ProfileSettings, prompt: int) -> float:
+    """Milliseconds until an idle instance answers a prompt, in as many iterations as its token budget asks for."""
+    iterations = ceil(prompt / profile.max_batched_tokens)
+    work = profile.base_ms * iterations + profile.prefill_us_per_token * prompt / 1e3
+    work += profile.attention_ns_per_token2 * prompt * prompt / 2e6
+    return max(work, profile.prefill_floor_ms) + profile.first_token_ms
+
+
+def step_ms(profile: ProfileSettings, batch: int) -> float:
+    """Milliseconds of one decode iteration of so many sequences, each half-way through its output."""
+    context = PROMPT + OUTPUT // 2
+    return profile.base_ms + batch * (profile.decode_us_per_sequence / 1e3 + profile.kv_ns_per_token * context / 1e6)
+
+
+def _paces(profile: ProfileSettings) -> list[Pace]:
+    most = max(1, min(profile.max_sequences, profile.kv_tokens // (PROMPT + OUTPUT)))
+    batches = sorted({*(batch for batch in BATCHES if batch < most), most})
+    return [Pace(batch, (took := step_ms(profile, batch)), batch * 1e3 / took) for batch in batches]
