@@ -14,7 +14,21 @@ from rich.markup import escape
 
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
-from sageserve.cli import compare, engine, explain, forecast, kernels, plan, profile, reproduce, scenario, show, simulate, trace
+from sageserve.cli import (
+    compare,
+    diff,
+    engine,
+    explain,
+    forecast,
+    kernels,
+    plan,
+    profile,
+    reproduce,
+    scenario,
+    show,
+    simulate,
+    trace,
+)
 
 MISTAKE = 2
 FAULT = 1
@@ -54,6 +68,7 @@ app = typer.Typer(
 app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)
+app.command(name="diff", cls=diff.Sided, rich_help_panel="Look and prepare", epilog=diff.EXAMPLES)(diff.diff)
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
 app.add_typer(profile.app, name="profile", rich_help_panel="Look and prepare")

@@ -1,0 +1,132 @@
+"""`sageserve diff`: what changed between two runs or comparisons, in settings and in results, and what of it is noise.
+
+Knows options and the commands that make more seeds; the judging is done in `show/difference.py`. stdout is the result.
+Read next: `differed.py`, docs/how-to/look-at-results.md.
+"""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from sageserve.show.difference import Difference
+    from sageserve.show.sides import Side
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve diff runs/monday runs/tuesday
+
+sageserve compare quickstart --strategies reactive --seeds 1..5 --out seeds/three
+
+sageserve compare quickstart --strategies reactive --seeds 1..5 --set fleet.start=4 --out seeds/four
+
+sageserve diff seeds/three seeds/four
+
+sageserve diff a/seed1 a/seed2 a/seed3 --against b/seed1 b/seed2 b/seed3
+"""
+_SEEDS = "1..5"
+
+
+class Sided(TyperCommand):
+    """A command whose `--against` takes all folders up to the next option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 # click's Context; typer may bring its own click
+        """Repeat `--against` before each of its folders, which is how click takes several."""
+        return super().parse_args(ctx, list(_repeated(args)))
+
+
+def _repeated(args: Sequence[str]) -> Iterator[str]:
+    inside = False
+    for index, word in enumerate(args):
+        if word == "--against":
+            inside = True
+            if index + 1 == len(args) or args[index + 1].startswith("-"):
+                yield word  # without a folder: click says so
+        elif word.startswith("-"):
+            inside = word.startswith("--against=")
+            yield word
+        else:
+            if inside:
+                yield "--against"
+            yield word
+
+
+def diff(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B", help="folders of `simulate --out` or `compare --out`")],
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", metavar="B1 B2 ...", help="the other side, when a side is several runs")
+    ] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="also if the requests or the window differ")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the difference as JSON")] = False,
+) -> None:
+    """Say what changed between two results, in settings and numbers, with the spread over seeds deciding what is noise."""
+    import msgspec
+
+    from sageserve.base.errors import ConfigError
+    from sageserve.cli.differed import draw, draw_offer
+    from sageserve.cli.shown import Page
+    from sageserve.show.difference import difference
+    from sageserve.show.sides import pairs_of, sides_of, unlike
+
+    if not against and len(folders) != 2:
+        raise ConfigError(
+            f"diff takes two folders, not {len(folders)}", hint="for several runs on a side: sageserve diff A1 A2 --against B1 B2"
+        )
+    first, second = (folders, against) if against else (folders[:1], folders[1:])
+    pairs = pairs_of(sides_of(first), sides_of(second))
+    found = []
+    for before, after in pairs:
+        reasons = unlike(before, after)
+        if reasons and not anyway:
+            _refuse(before, after, reasons)
+        found.append(difference(before, after, reasons))
+    offers = {each.strategies: _offer(*pair) for each, pair in zip(found, pairs, strict=True) if each.how == "single"}
+    if as_json:
+        value = [msgspec.to_builtins(each) | {"more_seeds": offers.get(each.strategies, [])} for each in found]
+        typer.echo(msgspec.json.format(msgspec.json.encode({"differences": value}), indent=2).decode())
+        return
+    page = Page()
+    for number, each in enumerate(found):
+        if number:
+            page.print()
+        draw(page, each)
+        if each.strategies in offers and _open(each):
+            draw_offer(page, offers[each.strategies])
+
+
+def _refuse(before: "Side", after: "Side", reasons: Sequence[str]) -> None:
+    """Say why two sides are not compared.
+
+    Raises:
+        ResultError: always.
+    """
+    from sageserve.base.errors import ResultError
+
+    raise ResultError(
+        f"{before.name} and {after.name} were not played with the same requests: {'; '.join(reasons)}",
+        hint="play both with the same requests, or add --anyway: the numbers then differ for that reason too",
+    )
+
+
+def _open(found: "Difference") -> bool:
+    """Whether more seeds would tell something."""
+    from sageserve.show.difference import Word
+
+    return any(number.word in {Word.UNKNOWN, Word.SAMPLING} for number in found.numbers)
+
+
+def _offer(before: "Side", after: "Side") -> list[str]:
+    """The commands that play both sides with several seeds and compare them."""
+    from sageserve.show.sides import generated
+
+    places = ("seeds/before", "seeds/after")
+    made = []
+    for side, place in zip((before, after), places, strict=True):
+        requests = "" if generated(side.some) else " --trace FILE --map FROM=TO"
+        scenario = shlex.quote(str(side.some.path / "scenario.yaml"))
+        made.append(f"sageserve compare {scenario} --strategies {side.strategy} --seeds {_SEEDS}{requests} --out {place}")
+    return [*made, f"sageserve diff {' '.join(places)}"]
