@@ -1,0 +1,182 @@
+"""The front: what gateways count becomes demand, signals and tables; what is not heard of is blind, never idle.
+
+Read next: `src/sageserve/live/front.py`.
+"""
+
+import pytest
+
+from sageserve.base.units import SECOND
+from sageserve.core.events import InstanceDrained
+from sageserve.core.layout import Layout
+from sageserve.live.front import Address, LiveFront, Told
+from sageserve.live.wire import CellCount, EndpointCount, Hello, InstanceCount, Report, Table, ToGateway, Trouble
+from tests.core.small import layout_of, scenario
+
+BLIND_AFTER = 30 * SECOND
+
+
+class Scene:
+    """A front whose clock is set by hand, and everything it said."""
+
+    def __init__(self) -> None:
+        self.settings = scenario(live={"safety": {"blind_after": "30s"}})
+        self.layout: Layout = layout_of(self.settings)
+        self.now = 0
+        self.sent: list[tuple[int, ToGateway]] = []
+        self.drained: list[InstanceDrained] = []
+        told = Told(self.send, lambda i: Address(f"http://127.0.0.1:{9000 + i}", "m"), self.drained.append, lambda: (0, 0))
+        self.front = LiveFront(self.settings, self.layout, "epoch", lambda: self.now, told)
+
+    def send(self, gateway: int, message: ToGateway) -> bool:
+        self.sent.append((gateway, message))
+        return True
+
+    def table(self, gateway: int) -> Table:
+        return next(m for g, m in reversed(self.sent) if g == gateway and isinstance(m, Table))
+
+    def report(self, gateway: int = 0, *, cells: tuple[CellCount, ...] = (), **parts: object) -> None:
+        version = parts.pop("version", self.front._version)
+        means = tuple(200.0 for _ in range(len(self.layout.names.models) * len(self.layout.names.tiers)))
+        rows = {"endpoints": (), "instances": (), "output_mean": means, "streams": 0} | parts
+        self.front.heard(gateway, Report(version=version, cells=cells, **rows))  # type: ignore[arg-type]
+
+    def hello(self, gateway: int = 0, pid: int = 100) -> None:
+        self.front.heard(gateway, Hello(1, gateway, pid))
+
+
+def cell(number: int, *, prompt: int = 0, output: int = 0, requests: int = 0, work: float = 0.0) -> CellCount:
+    return CellCount(number, prompt, output, requests, work, requests, 0, requests)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_demand_is_what_reports_add_to_each_other(scene: Scene) -> None:
+    scene.hello()
+    scene.report(cells=(cell(0, prompt=1000, requests=10),))  # counted before this process listened
+    scene.report(cells=(cell(0, prompt=1500, output=70, requests=15, work=2.5), cell(3, prompt=40, requests=1)))
+    prompt, output, requests, work = scene.front.counters()
+    assert (prompt[0], output[0], requests[0], work[0]) == (500, 70, 5, 2.5)
+    assert (prompt[3], requests[3]) == (40, 1)
+    assert prompt.sum() == 540
+
+
+def test_a_link_that_is_made_anew_loses_and_doubles_nothing(scene: Scene) -> None:
+    scene.hello(0, pid=7)
+    scene.report(0, cells=(cell(0, requests=1),))
+    scene.report(0, cells=(cell(0, requests=5),))
+    scene.front.left(0)
+    scene.hello(1, pid=7)
+    scene.report(1, cells=(cell(0, requests=9),))
+    assert scene.front.counters()[2][0] == 8
+
+
+def test_signals_follow_what_was_offered_and_how_full_engines_are(scene: Scene) -> None:
+    scene.hello()
+    scene.front.open(0)
+    scene.front.open(1)
+    scene.report()
+    scene.report(endpoints=(EndpointCount(0, 8.0 * SECOND, 0.0, 4, 4),))
+    scene.now = 5 * SECOND
+    scene.front.saw(0, kv=0.6, inside=3)
+    scene.front.saw(1, kv=0.2, inside=1)
+    scene.front.refresh()
+    seen = scene.front.look()
+    gain = 1 - 2 ** (-5 / 30)  # a half-life of 30 s
+    assert seen.endpoints[0].kv == pytest.approx(0.4)
+    assert seen.endpoints[0].busy == pytest.approx(gain * 8 / 5 / 2)
+    assert seen.endpoints[0].seen == max(seen.endpoints[0].kv, seen.endpoints[0].busy)
+    assert seen.scraped == 5 * SECOND
+    assert scene.table(0).endpoints[0].open == 2
+
+
+def test_silence_of_an_engine_is_blindness_and_idleness_is_not(scene: Scene) -> None:
+    scene.hello()
+    for i in (0, scene.layout.slots):
+        scene.front.open(i)
+    scene.now = BLIND_AFTER + 1
+    scene.report()
+    scene.front.saw(0, kv=0.0, inside=0)
+    assert scene.front.look().blind == (1,)
+    scene.front.saw(scene.layout.slots, kv=0.0, inside=0)
+    assert scene.front.look().blind == ()
+
+
+def test_without_gateways_everything_is_blind(scene: Scene) -> None:
+    everything = tuple(range(scene.layout.endpoints))
+    assert scene.front.look().blind == everything
+    scene.hello()
+    assert scene.front.look().blind == ()
+    scene.now = BLIND_AFTER + 1
+    assert scene.front.look().blind == everything
+
+
+def test_an_instance_is_drained_once_every_gateway_knows_and_has_nothing_there(scene: Scene) -> None:
+    scene.hello(0, pid=1)
+    scene.hello(1, pid=2)
+    scene.front.open(3)
+    scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
+    before = scene.front._version
+    scene.report(1, version=before)
+    scene.front.close(3)
+    assert scene.table(0).instances[0].open is False
+    scene.report(0, version=before)
+    assert scene.drained == []  # it has nothing there, and may still send something
+    scene.report(0)
+    assert scene.drained == []  # the other one has not heard yet
+    scene.report(1)
+    assert scene.drained == [InstanceDrained(3)]
+    assert scene.front.opened == {}
+
+
+def test_what_a_lost_gateway_had_sent_does_not_hold_an_instance_up(scene: Scene) -> None:
+    scene.hello(0, pid=1)
+    scene.hello(1, pid=2)
+    scene.front.open(3)
+    scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
+    scene.report(1)
+    scene.front.close(3)
+    scene.report(1)
+    assert scene.drained == []
+    scene.front.left(0)
+    scene.front.refresh()
+    assert scene.drained == [InstanceDrained(3)]
+
+
+def test_gateways_hear_of_each_other_s_load_but_not_of_their_own(scene: Scene) -> None:
+    scene.hello(0, pid=1)
+    scene.hello(1, pid=2)
+    scene.front.open(0)
+    scene.report(0, instances=(InstanceCount(0, 1, 300, 0),))
+    scene.report(1, instances=(InstanceCount(0, 2, 700, 0),))
+    scene.front.refresh()
+    assert [scene.table(g).instances[0].elsewhere for g in (0, 1)] == [700, 300]
+    assert scene.table(0).gateways == 2
+    assert int(scene.front.inside[0]) == 3
+
+
+def test_an_instance_that_a_gateway_cannot_reach_is_left_out_for_a_while(scene: Scene) -> None:
+    scene.hello()
+    scene.front.open(0)
+    scene.now = SECOND
+    scene.front.heard(0, Trouble(0, "connection refused"))
+    scene.front.refresh()
+    assert not scene.table(0).instances[0].open
+    scene.now = 2 * SECOND
+    scene.front.saw(0, kv=0.1, inside=0)
+    scene.front.refresh()
+    assert scene.table(0).instances[0].open
+
+
+def test_versions_only_grow(scene: Scene) -> None:
+    scene.hello()
+    for i in range(3):
+        scene.front.open(i)
+    scene.front.close(1)
+    scene.front.forget(0)
+    scene.front.refresh()
+    versions = [message.version for _, message in scene.sent if isinstance(message, Table)]
+    assert versions == sorted(set(versions))
+    assert [(row.row, row.open) for row in scene.table(0).instances] == [(1, False), (2, True)]
