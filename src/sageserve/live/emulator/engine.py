@@ -253,7 +253,7 @@ class Engine:
         if self._refused_by_fault(reply):
             return
         body, prompts = asks.read_embedding(request.body, self.served.limits)
-        size = body.dimensions or _DIMENSIONS
+        size = _DIMENSIONS if body.dimensions is None else body.dimensions
         if not 1 <= size <= _DIMENSIONS_MAX:
             raise Refused(400, f"dimensions must be between 1 and {_DIMENSIONS_MAX}, got {size}", param="dimensions")
         vectors = [_vector(text, size, base64=body.encoding_format == "base64") for _, text in prompts]
