@@ -15,6 +15,7 @@ from rich.markup import escape
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.cli import (
+    calibrate,
     compare,
     diff,
     engine,
@@ -28,6 +29,7 @@ from sageserve.cli import (
     show,
     simulate,
     trace,
+    validate,
 )
 
 MISTAKE = 2
@@ -72,6 +74,8 @@ app.command(name="diff", cls=diff.Sided, rich_help_panel="Look and prepare", epi
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
 app.add_typer(profile.app, name="profile", rich_help_panel="Look and prepare")
+app.add_typer(calibrate.app, name="calibrate", rich_help_panel="Look and prepare")
+app.command(name="validate", rich_help_panel="Look and prepare", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(plan.app, name="plan", rich_help_panel="Do")
 app.command(name="explain", rich_help_panel="Do", epilog=explain.EXAMPLES)(explain.explain)
 app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)

@@ -65,11 +65,15 @@ class ReplayedSeries:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Requests to play, sorted by arrival: microseconds, tokens; all columns have n rows."""
+    """Requests to play, sorted by arrival: microseconds, tokens; all columns have n rows.
+
+    `cached` prompt tokens, fewer than the prompt's, are found in the prefix cache; None: nothing is found.
+    """
 
     arrival: Ints
     prompt: Ints
     output: Ints
+    cached: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -88,7 +92,7 @@ def replay(profile: ProfileSettings, arrivals: Arrivals) -> Replayed:
     kernel = _kernel(profile, arrivals)
     while not kernel.finished():
         _go_on(kernel, kernel.now + _STEP)
-    return _result(kernel, arrivals)
+    return _result(kernel, profile, arrivals)
 
 
 def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = SECOND) -> tuple[Replayed, ReplayedSeries]:
@@ -111,7 +115,8 @@ def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = 
         in_batch, queued = int((place > WAITING).sum()) - int((place > RUNNING).sum()), int((place == WAITING).sum())
         seen.append((kernel.now, in_batch, queued, used / profile.kv_tokens))
     columns = np.array(seen, np.float64).reshape(-1, 4)
-    return _result(kernel, arrivals), ReplayedSeries(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
+    series = ReplayedSeries(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
+    return _result(kernel, profile, arrivals), series
 
 
 def _go_on(kernel: Kernel, until: Micros) -> None:
@@ -176,7 +181,7 @@ def _trace(arrivals: Arrivals) -> Trace:
     n = len(arrivals)
     return Trace(
         arrival=arrivals.arrival,
-        prompt=arrivals.prompt.astype(np.int32),
+        prompt=(arrivals.prompt if arrivals.cached is None else arrivals.prompt - arrivals.cached).astype(np.int32),
         output=arrivals.output.astype(np.int32),
         model=np.zeros(n, np.uint8),
         region=np.zeros(n, np.uint8),
@@ -186,9 +191,10 @@ def _trace(arrivals: Arrivals) -> Trace:
     ).check()
 
 
-def _result(kernel: Kernel, arrivals: Arrivals) -> Replayed:
-    ttft = kernel.requests["first"] - arrivals.arrival
-    e2e = kernel.requests["finish"] - arrivals.arrival
+def _result(kernel: Kernel, profile: ProfileSettings, arrivals: Arrivals) -> Replayed:
+    entry = round(profile.first_token_ms * 1000)
+    ttft = kernel.requests["first"] - arrivals.arrival + entry
+    e2e = kernel.requests["finish"] - arrivals.arrival + entry
     steps = np.maximum(arrivals.output - 1, 1)
     tpot = np.where(arrivals.output > 1, np.rint((e2e - ttft) / steps).astype(np.int64), UNSET)
     return Replayed(ttft=ttft, tpot=tpot, e2e=e2e, preemptions=kernel.preemptions)

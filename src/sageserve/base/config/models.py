@@ -26,6 +26,9 @@ class ProfileSettings(Settings):
     prefill_floor_ms: float = Field(
         default=0.0, ge=0, description="least time of a prefill-only iteration; 0: the base already holds it"
     )
+    first_token_ms: float = Field(
+        default=0.0, ge=0, description="once per request, around its first token: API server, tokenizer; 0: not measured"
+    )
     kv_tokens: int = Field(ge=1, description="KV capacity of an instance: num_gpu_blocks x block_size of the engine")
     max_sequences: int = Field(default=256, ge=1, le=4096, description="vLLM's max_num_seqs, its server default")
     max_batched_tokens: int = Field(

@@ -1,0 +1,201 @@
+"""`sageserve validate`: how far simulated engines are from measured ones, for the runs of a folder.
+
+Knows options and tables; computes nothing. stdout is the result, progress is on stderr. Read next:
+`sim/calibration/validation.py`, docs/how-to/validate-and-calibrate.md.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.status import Status
+
+    from sageserve.data.measured import MeasuredRun
+    from sageserve.data.validation import RunPicture, RunVerdict, Validation
+
+WIDTH = 100
+SPARK = 60
+PAGE = "validation.html"
+EXAMPLES = """[bold]Examples[/bold]
+
+  sageserve validate --data runs/engine [dim]— a folder with requests.csv, timeseries.csv, experiments.csv[/dim]
+
+  sageserve validate --data runs/engine --plots runs/pictures [dim]— curves and requests as pictures[/dim]
+
+  sageserve validate --data runs/engine --json [dim]— fractions, for machines[/dim]
+"""
+
+
+def validate(
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder of measured runs")] = None,
+    only: Annotated[str, typer.Option("--run", metavar="TEXT", help="only runs whose name holds this text")] = "",
+    plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="write pictures to DIR/validation.html")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
+    """Replay measured runs through the simulator: the first half of a run fits, the second half judges."""
+    from sageserve.base.errors import MeasurementError
+    from sageserve.data.measured_files import read_measured
+    from sageserve.data.validation import validation_json
+
+    if data is None:
+        raise MeasurementError(
+            "validate needs measured runs",
+            hint="give their folder: sageserve validate --data DIR; docs/how-to/validate-and-calibrate.md has its form",
+        )
+    runs = [run for run in read_measured(data) if only in run.name]
+    if not runs:
+        raise MeasurementError(f"no run of {data} has {only!r} in its name", hint="leave out --run to see all of them")
+    found, pictures = _judge(runs)
+    if plots is not None:
+        _write_page(plots / PAGE, found, pictures)
+    if as_json:
+        sys.stdout.buffer.write(validation_json(found))
+    else:
+        _print(found, pictures)
+    if not found.runs and not found.means:
+        raise MeasurementError(f"no run of {data} can be judged", hint="the reasons stand above")
+
+
+def _judge(runs: "Sequence[MeasuredRun]") -> "tuple[Validation, dict[str, RunPicture]]":
+    from sageserve.base.errors import MeasurementError
+    from sageserve.data.validation import Validation
+    from sageserve.sim.calibration.means import validate_means, why_not
+    from sageserve.sim.calibration.validation import validate_run
+
+    verdicts: dict[str, RunVerdict] = {}
+    pictures: dict[str, RunPicture] = {}
+    skipped: dict[str, str] = {}
+    stderr = Console(stderr=True)
+    with stderr.status("reading") as status:
+        for run in runs:
+            if run.requests is None:
+                continue
+            try:
+                judged = validate_run(run, _told(status, run.name))
+            except MeasurementError as error:
+                skipped[run.name] = error.message
+                continue
+            verdicts[run.name], pictures[run.name] = judged.verdict, judged.picture
+        status.update("means against the roofline")
+        known = [run for run in runs if run.requests is None]
+        means = validate_means(known)
+    skipped |= {run.name: why_not(run) for run in known if run.name not in means}
+    return Validation(verdicts, means, skipped), pictures
+
+
+def _told(status: "Status", name: str) -> "Callable[[int], None]":
+    def tell(count: int) -> None:
+        status.update(f"{escape(name)}: {count} simulations")
+
+    return tell
+
+
+def _write_page(path: Path, found: "Validation", pictures: "dict[str, RunPicture]") -> None:
+    from sageserve.base.errors import MeasurementError
+    from sageserve.show.validation import validation_page
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(validation_page(found, pictures), "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise MeasurementError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
+    finally:
+        part.unlink(missing_ok=True)
+    typer.echo(f"pictures are in {path}", err=True)
+
+
+def _print(found: "Validation", pictures: "dict[str, RunPicture]") -> None:
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    for name, verdict in found.runs.items():
+        console.print(f"[bold]{escape(name)}[/bold]")
+        console.print(_errors(verdict))
+        _say(console, verdict)
+        _draw(console, pictures[name])
+        console.print()
+    if found.means:
+        console.print("[bold]Runs of which only means are known, against the roofline[/bold]")
+        console.print(_means(found))
+        console.print()
+    for name, why in found.skipped.items():
+        console.print(f"[dim]not judged: {escape(name)}: {escape(why)}[/dim]", soft_wrap=True)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, title in enumerate(titles):
+        table.add_column(title, justify="left" if number == 0 else "right", overflow="fold")
+    return table
+
+
+def _errors(verdict: "RunVerdict") -> Table:
+    from sageserve.show.validation import error_cells
+
+    table = _table("MAPE and bias of means", "requests", "E2E", "TPOT", "TTFT", "E2E bias", "TPOT bias", "TTFT bias")
+    rows = {"first half (fitted)": verdict.fit, "second half (held out)": verdict.heldout}
+    if verdict.counters is not None and verdict.counters.heldout is not None:
+        rows["held out, from counters alone"] = verdict.counters.heldout
+    for name, errors in rows.items():
+        table.add_row(name, f"{errors.requests}", *error_cells(errors))
+    return table
+
+
+def _say(console: Console, verdict: "RunVerdict") -> None:
+    low, one, curves = verdict.low_load, verdict.coefficients, verdict.curves
+    if low.ttft_error_ms is not None and low.ttft_mape is not None and low.ttft_bias_ms is not None:
+        console.print(
+            f"low load: TTFT of {low.requests} requests that met at most {low.others} others is off by {low.ttft_error_ms:.0f} ms"
+            f" (median; {low.ttft_mape:.1%} mean; bias {low.ttft_bias_ms:+.0f} ms)",
+            soft_wrap=True,
+        )
+    console.print(
+        f"fitted: base {one.base_ms:.4g} ms, prefill {one.prefill_us_per_token:.4g} µs/token,"
+        f" decode {one.decode_us_per_sequence:.4g} µs/sequence, KV {one.kv_ns_per_token:.4g} ns/token,"
+        f" attention {one.attention_ns_per_token2:.3g} ns/token²,"
+        f" first token {one.first_token_ms:.3g} ms; {verdict.evaluations} simulations, {verdict.preemptions} preemptions",
+        soft_wrap=True,
+    )
+    if curves is not None:
+        share = "" if curves.kv_share is None else f", KV share {curves.kv_share:.1%}"
+        console.print(
+            f"every second off by: running {curves.running:.2g} of {curves.running_mean:.3g},"
+            f" waiting {curves.waiting:.2g} of {curves.waiting_mean:.3g}{share}"
+        )
+    if verdict.counters is not None and verdict.counters.refused:
+        console.print(f"counters alone: refused, because {escape(verdict.counters.refused)}", style="dim", soft_wrap=True)
+    for note in verdict.notes:
+        console.print(escape(note), style="dim", soft_wrap=True)
+
+
+def _draw(console: Console, picture: "RunPicture") -> None:
+    import numpy as np
+
+    from sageserve.show.validation import sparkline
+
+    for curve in picture.curves:
+        if np.isnan(curve.measured).all():
+            continue
+        most = float(max(np.nanmax(curve.measured), np.nanmax(curve.simulated)))
+        for label, values in (("measured", curve.measured), ("simulated", curve.simulated)):
+            console.print(f"{curve.name:>8} {label:>9} {sparkline(values.tolist(), most, SPARK)} {most:.4g}")
+
+
+def _means(found: "Validation") -> Table:
+    from sageserve.show.validation import percent
+
+    table = _table("run", "E2E", "TPOT", "TTFT", "E2E after one point")
+    for name, verdict in found.means.items():
+        errors = (verdict.e2e_error, verdict.tpot_error, verdict.ttft_error)
+        points = ", ".join(percent(value, signed=True) for value in verdict.one_point.values())
+        table.add_row(escape(name), *(percent(value, signed=True) for value in errors), points or "–")
+    return table

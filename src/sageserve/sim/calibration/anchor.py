@@ -1,0 +1,115 @@
+"""What is known of a measured engine without timing it: the roofline of its model and GPU, and its KV capacity.
+
+Measured runs name models as hubs do (`meta-llama/Llama-3.1-8B-Instruct`) and GPUs as people do (`RTX4090`, `H100`).
+Read next: `data/roofline.py`, `data/shapes.py`.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.config import ProfileSettings
+from sageserve.base.errors import SageServeError
+from sageserve.data.measured import MeasuredRequests, MeasuredRun
+from sageserve.data.roofline import Limits, roofline
+from sageserve.data.shapes import gpu_named, gpu_names, model_names, shape
+from sageserve.sim.calibration.logs import arrivals_of
+from sageserve.sim.replay import replay_series
+
+SHARES: Final = (0.05, 0.95)  # of the KV cache, between which a share says how many tokens a cache holds
+BLOCK: Final = 16  # tokens
+_ORGANISATION: Final = re.compile(r"^.*/")
+_VARIANT: Final = re.compile(r"(-instruct|-chat|-hf|-base|-it|-v\d+(\.\d+)*|-\d{4})+$")
+
+
+def known_model(name: str) -> str | None:
+    """Our name of a model, from a hub's; None when its shape is not known."""
+    plain = _VARIANT.sub("", _ORGANISATION.sub("", name.lower()))
+    return _same(plain, model_names()) or _same(_ORGANISATION.sub("", name.lower()), model_names())
+
+
+def known_gpu(name: str) -> str | None:
+    """Our name of a GPU type, from what people write; None when its rates are not known."""
+    return _same(name, gpu_names()) or _begins(name, gpu_names())
+
+
+def anchor_of(run: MeasuredRun) -> ProfileSettings | None:
+    """The roofline of a run's model, GPU, parallelism and limits; None when one of them is not known, or they do not fit."""
+    model, gpu = known_model(run.model), known_gpu(run.gpu)
+    if model is None or gpu is None:
+        return None
+    limits = Limits(run.limits.max_sequences, max(run.limits.max_batched_tokens, run.limits.max_sequences + 1))
+    try:
+        found = roofline(shape(model), gpu_named(gpu), run.tp, name=gpu, limits=limits)
+    except SageServeError:  # it ran, so the arithmetic of memory is wrong for it: better no anchor than a false one
+        return None
+    return found if run.limits.kv_tokens is None else found.model_copy(update={"kv_tokens": run.limits.kv_tokens})
+
+
+def capacity_of(run: MeasuredRun, anchor: ProfileSettings | None) -> tuple[int, str]:
+    """KV tokens of a run's engine, and what had to be assumed (empty: nothing).
+
+    From the engine's own figure; else from requests played through the roofline and the shares that were seen; else from
+    counters of an engine that fills up; else from the roofline; else as much as the run can have used.
+    """
+    if run.limits.kv_tokens is not None:
+        return run.limits.kv_tokens, ""
+    seen = _from_requests(run, anchor) or _from_counters(run)
+    if seen:
+        return seen, f"KV capacity of {seen:,} tokens is inferred from shares of the KV cache in use: expect ±10 %"
+    if anchor is not None:
+        return anchor.kv_tokens, f"KV capacity of {anchor.kv_tokens:,} tokens is arithmetic, not the engine's figure"
+    most = _most(run.requests)
+    return most, f"KV capacity is not known: {most:,} tokens are as much as this run can have used"
+
+
+def _most(requests: MeasuredRequests | None) -> int:
+    if requests is None or len(requests) == 0:
+        return 1 << 20
+    return int((requests.prompt + requests.output).sum()) // BLOCK * BLOCK + 2 * BLOCK
+
+
+def _from_requests(run: MeasuredRun, anchor: ProfileSettings | None) -> int:
+    """Tokens in use, played with a cache that never fills, over the shares that were seen; 0 when nothing can be told."""
+    if run.requests is None or run.series is None or anchor is None:
+        return 0
+    roomy = anchor.model_copy(update={"kv_tokens": _most(run.requests)})
+    _, simulated = replay_series(roomy, arrivals_of(run.requests))
+    row = np.minimum(np.searchsorted(simulated.time, run.series.time), len(simulated.time) - 1)
+    tokens, share = simulated.kv_share[row] * roomy.kv_tokens, run.series.kv_share
+    good = (share > SHARES[0]) & (share < SHARES[1])
+    if int(good.sum()) < 5:
+        return 0
+    return int(np.median(tokens[good] / share[good])) // BLOCK * BLOCK
+
+
+def _from_counters(run: MeasuredRun) -> int:
+    """Tokens since the engine was empty over the share they took, while nothing had finished; 0 when that was not seen."""
+    series = run.series
+    if series is None or len(series) == 0 or np.isnan(series.kv_share).all():
+        return 0
+    seconds = np.diff(series.time, prepend=0) / 1e6
+    made = np.cumsum((series.prompt_rate + series.output_rate) * seconds)
+    growing = np.diff(series.running, prepend=0) > 0
+    length = int(np.argmin(growing)) if not growing.all() else len(growing)
+    rows = np.arange(len(series)) < length
+    good = rows & (series.kv_share > SHARES[0]) & (series.kv_share < SHARES[1])
+    if int(good.sum()) < 2:
+        return 0
+    last = int(np.flatnonzero(good)[-1])
+    return int(made[last] / series.kv_share[last]) // BLOCK * BLOCK
+
+
+def _same(name: str, known: Sequence[str]) -> str | None:
+    return next((each for each in known if _plain(each) == _plain(name)), None)
+
+
+def _begins(name: str, known: Sequence[str]) -> str | None:
+    plain = _plain(name)
+    return next((each for each in known if plain and _plain(each).startswith(plain)), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

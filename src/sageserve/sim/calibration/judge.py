@@ -1,0 +1,115 @@
+"""How far a replay is from what was measured: errors over requests, over low load, and over curves.
+
+Read next: `data/validation.py` for what the numbers mean.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.records import UNSET, Bools, Floats, Ints
+from sageserve.base.units import SECOND
+from sageserve.data.measured import MeasuredRequests, MeasuredSeries
+from sageserve.data.validation import Curve, CurveErrors, Errors, LowLoad, RunPicture, Scatter
+from sageserve.sim.replay import Replayed, ReplayedSeries
+
+LOW_SHARE: Final = 16  # an engine that holds at most a sixteenth of what it may is nearly idle
+
+
+def judge(measured: MeasuredRequests, replayed: Replayed, chosen: Bools) -> Errors:
+    """Errors over the chosen requests."""
+    several = chosen & (measured.output > 1)
+    return Errors(
+        requests=int(chosen.sum()),
+        e2e_mape=_mape(replayed.e2e, measured.e2e, chosen),
+        tpot_mape=_mape(replayed.tpot, measured.tpot, several),
+        ttft_mape=_mape(replayed.ttft, measured.ttft, chosen),
+        e2e_bias=_bias(replayed.e2e, measured.e2e, chosen),
+        tpot_bias=_bias(replayed.tpot, measured.tpot, several),
+        ttft_bias=_bias(replayed.ttft, measured.ttft, chosen),
+    )
+
+
+def judge_low_load(measured: MeasuredRequests, replayed: Replayed, max_sequences: int) -> LowLoad:
+    """TTFT errors of requests that met a nearly idle engine, the first one of the run left out."""
+    others = max(1, max_sequences // LOW_SHARE)
+    quiet = company(measured) <= others
+    quiet[:1] = False
+    if not quiet.any():
+        return LowLoad(0, others, None, None, None)
+    error = (replayed.ttft[quiet] - measured.ttft[quiet]) / 1000.0
+    return LowLoad(
+        requests=int(quiet.sum()),
+        others=others,
+        ttft_mape=_mape(replayed.ttft, measured.ttft, quiet),
+        ttft_error_ms=float(np.median(np.abs(error))),
+        ttft_bias_ms=float(error.mean()),
+    )
+
+
+def company(measured: MeasuredRequests) -> Ints:
+    """int64[n]: how many others were in the engine, as measured, when each request arrived."""
+    finished = np.sort(measured.arrival + measured.e2e)
+    before = np.arange(len(measured))
+    return before - np.searchsorted(finished, measured.arrival, side="right")
+
+
+def picture(
+    name: str, measured: MeasuredRequests, replayed: Replayed, series: MeasuredSeries | None, simulated: ReplayedSeries
+) -> RunPicture:
+    """What is drawn of a run."""
+    held = (~measured.first_half()).astype(np.float64)
+    scatters = tuple(
+        Scatter(label, ours_theirs[1] / SECOND, ours_theirs[0] / SECOND, held)
+        for label, ours_theirs in (
+            ("TTFT", (replayed.ttft, measured.ttft)),
+            ("TPOT", (replayed.tpot, measured.tpot)),
+            ("E2E", (replayed.e2e, measured.e2e)),
+        )
+    )
+    return RunPicture(name, () if series is None else curves(series, simulated), scatters)
+
+
+def curves(series: MeasuredSeries, simulated: ReplayedSeries) -> tuple[Curve, ...]:
+    """Running, waiting and KV share at the measured instants; the simulated engine is idle after its end."""
+    pairs = (
+        ("running", series.running, simulated.running),
+        ("waiting", series.waiting, simulated.waiting),
+        ("KV share", series.kv_share, simulated.kv_share),
+    )
+    time = series.time / SECOND
+    return tuple(Curve(name, time, theirs, _at(series.time, simulated, ours)) for name, theirs, ours in pairs)
+
+
+def judge_curves(found: tuple[Curve, ...]) -> CurveErrors:
+    """Mean absolute errors of the curves."""
+    running, waiting, share = found
+    return CurveErrors(
+        running=_distance(running),
+        running_mean=float(running.measured.mean()),
+        waiting=_distance(waiting),
+        waiting_mean=float(waiting.measured.mean()),
+        kv_share=None if np.isnan(share.measured).all() else _distance(share),
+    )
+
+
+def _distance(curve: Curve) -> float:
+    return float(np.nanmean(np.abs(curve.simulated - curve.measured)))
+
+
+def _at(time: Ints, simulated: ReplayedSeries, values: Floats) -> Floats:
+    row = np.searchsorted(simulated.time, time, side="left")
+    inside = np.append(values, 0.0)
+    return inside[np.minimum(row, len(values))]
+
+
+def _mape(ours: Ints, theirs: Ints, chosen: Bools) -> float | None:
+    if not chosen.any():
+        return None
+    return float(np.mean(np.abs(ours[chosen] - theirs[chosen]) / np.maximum(theirs[chosen], 1)))
+
+
+def _bias(ours: Ints, theirs: Ints, chosen: Bools) -> float | None:
+    if not chosen.any() or bool((ours[chosen] == UNSET).any()):
+        return None
+    return float(ours[chosen].mean() / max(float(theirs[chosen].mean()), 1.0) - 1.0)

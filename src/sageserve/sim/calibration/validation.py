@@ -1,0 +1,110 @@
+"""Hold the engine model against measured runs: the first half of a run fits, the second half judges.
+
+The whole run is played, because the second half queues behind the first; the fit is told the times of the first half only.
+Read next: `logs.py`, `counters.py`, `means.py`, docs/reference/engine-model.md for results.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sageserve.base.config import ProfileSettings
+from sageserve.base.errors import MeasurementError
+from sageserve.data.measured import MeasuredRequests, MeasuredRun
+from sageserve.data.validation import FromCounters, RunPicture, RunVerdict
+from sageserve.sim.calibration.anchor import anchor_of, capacity_of
+from sageserve.sim.calibration.coefficients import blank, coefficients_of, values_of, with_values
+from sageserve.sim.calibration.counters import CountersFit, first_seconds, fit_counters
+from sageserve.sim.calibration.judge import judge, judge_curves, judge_low_load, picture
+from sageserve.sim.calibration.logs import LogsFit, arrivals_of, fit_logs
+from sageserve.sim.replay import replay, replay_series
+
+_GUESS = np.array([10.0, 50.0, 50.0, 50.0, 0.5, 0.0])  # of an 8B model on one GPU: only a place to begin
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A run with its fit: the verdict, what to draw, and the profile that was judged."""
+
+    verdict: RunVerdict
+    picture: RunPicture
+    fit: LogsFit
+
+
+def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None) -> Judged:
+    """Fit the first half of a run's requests and judge both halves.
+
+    Args:
+        run: with requests.
+        progress: told how many simulations were played.
+
+    Raises:
+        MeasurementError: the run cannot support a fit; says why.
+    """
+    requests = run.requests
+    if requests is None:
+        raise MeasurementError(f"{run.name} has no requests", hint="requests.csv holds one row per finished request")
+    fit, notes = fit_run(run, progress)
+    played, simulated = replay_series(fit.profile, arrivals_of(requests))
+    drawn = picture(run.name, requests, played, run.series, simulated)
+    early = requests.first_half()
+    verdict = RunVerdict(
+        fit=judge(requests, played, early),
+        heldout=judge(requests, played, ~early),
+        low_load=judge_low_load(requests, played, run.limits.max_sequences),
+        curves=judge_curves(drawn.curves) if drawn.curves else None,
+        counters=_from_counters(run, requests),
+        coefficients=coefficients_of(fit.profile),
+        evaluations=fit.evaluations,
+        preemptions=played.preemptions,
+        notes=notes,
+    )
+    return Judged(verdict, drawn, fit)
+
+
+def fit_run(run: MeasuredRun, progress: Callable[[int], None] | None = None) -> tuple[LogsFit, tuple[str, ...]]:
+    """Fit the first half of a run's requests; also returns what had to be assumed.
+
+    Raises:
+        MeasurementError: the run cannot support a fit; says why.
+    """
+    requests = run.requests
+    assert requests is not None
+    anchor = anchor_of(run)
+    capacity, assumed = capacity_of(run, anchor)
+    start = blank(run, capacity)
+    starts = [with_values(start, values_of(anchor))] if anchor is not None else []
+    counted = _counted(run, start)
+    if isinstance(counted, CountersFit):
+        starts.append(counted.profile)
+    if not starts:
+        starts.append(with_values(start, _GUESS))
+    fit = fit_logs(requests, tuple(starts), requests.first_half(), anchor=anchor, progress=progress)
+    notes = [*run.notes, *([assumed] if assumed else [])]
+    if anchor is None:
+        notes.append(
+            "no roofline: the model or the GPU is not known, so coefficients this load cannot tell apart stay undetermined"
+        )
+    return fit, tuple(notes)
+
+
+def _counted(run: MeasuredRun, start: ProfileSettings) -> CountersFit | MeasurementError:
+    if run.series is None:
+        return MeasurementError("there are no counters")
+    try:
+        return fit_counters(first_seconds(run.series), start, capacity_known=run.limits.kv_tokens is not None)
+    except MeasurementError as error:
+        return error
+
+
+def _from_counters(run: MeasuredRun, requests: MeasuredRequests) -> FromCounters | None:
+    """What the earlier half of the seconds predicts of the later half of the requests; None without counters."""
+    if run.series is None:
+        return None
+    capacity, _ = capacity_of(run, anchor_of(run))
+    found = _counted(run, blank(run, capacity))
+    if isinstance(found, MeasurementError):
+        return FromCounters(None, found.message)
+    played = replay(found.profile, arrivals_of(requests))
+    return FromCounters(judge(requests, played, ~requests.first_half()), "", coefficients_of(found.profile))
