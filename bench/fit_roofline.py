@@ -7,9 +7,9 @@ through one engine with a derived profile, and compares mean E2E. Prints the fit
 models in the fit, with its own model left out, and with its own model left out but corrected on the model's other run. Runs that
 take no part follow.
 
-Few runs do not determine six numbers. Each starts from what is known without them (`PRIOR`) and pays for leaving it (`SPREAD`,
-as a share), as in ridge regression; a run counts with an error of 3 %. `kv_bandwidth`, `expert_compute` and `link` stay as they
-are: no run here depends on them enough.
+Few runs do not determine seven numbers. Each starts from what is known without them (`PRIOR`) and pays for leaving it (`SPREAD`,
+as a share), as in ridge regression; a run counts with an error of 3 % in E2E and 30 % in TTFT. `kv_bandwidth`,
+`expert_compute` and `link` stay as they are: no run here depends on them enough.
 
 The H100 runs send the same prompts again and again with prefix caching on: all of a prompt but its last block is found in the
 cache. That part is not computed, but it is read: the engine is given the rest as prompt, and a cost per sequence for reading.
@@ -42,9 +42,19 @@ PRIOR = Efficiency(
     layer_us=15.0,  # some ten kernels a layer, a microsecond or two between them in a CUDA graph
     exchange_us=8.0,  # a one-shot all-reduce of some hundred kilobytes between two GPUs over NVLink: 5 to 12
     sequence_us=20.0,  # Python's work on one token of one sequence: tens of microseconds
+    first_token_ms=15.0,  # HTTP, tokenizer and hand-over between processes, there and back: 5 to 40
 )
-SPREAD = {"bandwidth": 0.08, "compute": 0.25, "host_us": 0.5, "layer_us": 0.4, "exchange_us": 0.4, "sequence_us": 0.5}
+SPREAD = {
+    "bandwidth": 0.08,
+    "compute": 0.25,
+    "host_us": 0.5,
+    "layer_us": 0.4,
+    "exchange_us": 0.4,
+    "sequence_us": 0.5,
+    "first_token_ms": 0.7,
+}
 NOISE = 0.03
+NOISE_TTFT = 0.3  # a mean of tens of milliseconds with bursts in it
 
 SHAPES = {
     "meta-llama/Llama-2-70b": "llama-2-70b",
@@ -76,12 +86,17 @@ class Case:
         gpu = GPUS[self.run.gpu]
         return roofline(shape(self.model), gpu_named(gpu), self.run.tp, name=gpu, limits=limits, efficiency=efficiency)
 
-    def e2e(self, profile: ProfileSettings) -> float:
-        """Mean E2E in ms that an engine of that profile shows."""
+    def played(self, profile: ProfileSettings) -> tuple[float, float]:
+        """Mean E2E and TTFT in ms that an engine of that profile shows."""
         reading = profile.decode_us_per_sequence + self.cached * profile.kv_ns_per_token / 1e3
         kv_tokens = self.run.limits.kv_tokens or profile.kv_tokens
-        played = profile.model_copy(update={"decode_us_per_sequence": reading, "kv_tokens": kv_tokens})
-        return float(replay(played, self.arrivals).e2e[self.judged()].mean()) / 1e3
+        engine = profile.model_copy(update={"decode_us_per_sequence": reading, "kv_tokens": kv_tokens})
+        shown = replay(engine, self.arrivals)
+        return float(shown.e2e[self.judged()].mean()) / 1e3, float(shown.ttft[self.judged()].mean()) / 1e3
+
+    def e2e(self, profile: ProfileSettings) -> float:
+        """Mean E2E in ms."""
+        return self.played(profile)[0]
 
     def judged(self) -> NDArray[np.bool_]:
         """The first half of runs that are kept request by request; the second half is for judging profiles."""
@@ -121,6 +136,17 @@ def errors(cases: Sequence[Case], efficiency: Efficiency) -> NDArray[np.float64]
     return np.array([case.e2e(case.profile(efficiency)) / case.measured() - 1 for case in cases])
 
 
+def misses(cases: Sequence[Case], efficiency: Efficiency) -> NDArray[np.float64]:
+    """Logarithms of predicted over measured in units of their noise: E2E of every run, TTFT where no queue rules it."""
+    found = []
+    for case in cases:
+        e2e, ttft = case.played(case.profile(efficiency))
+        found.append(np.log(e2e / case.measured()) / NOISE)
+        if case.run.requests is None and case.run.means and case.run.means.ttft:
+            found.append(np.log(ttft / (case.run.means.ttft / 1e3)) / NOISE_TTFT)
+    return np.array(found)
+
+
 def fit(cases: Sequence[Case], rounds: int = 4) -> Efficiency:
     """Gauss-Newton on the logarithms of the efficiencies, held by their priors."""
     names = list(SPREAD)
@@ -132,10 +158,10 @@ def fit(cases: Sequence[Case], rounds: int = 4) -> Efficiency:
         return replace(PRIOR, **dict(zip(names, np.exp(logs).tolist(), strict=True)))
 
     for _ in range(rounds):
-        here = np.log1p(errors(cases, made(at)))
-        slopes = np.stack([(np.log1p(errors(cases, made(at + 0.05 * unit))) - here) / 0.05 for unit in np.eye(len(at))], axis=1)
-        rows = np.concatenate([slopes / NOISE, np.diag(1 / weight)])
-        left = np.concatenate([-here / NOISE, (prior - at) / weight])
+        here = misses(cases, made(at))
+        slopes = np.stack([(misses(cases, made(at + 0.05 * unit)) - here) / 0.05 for unit in np.eye(len(at))], axis=1)
+        rows = np.concatenate([slopes, np.diag(1 / weight)])
+        left = np.concatenate([-here, (prior - at) / weight])
         at = at + np.linalg.lstsq(rows, left, rcond=None)[0]
     return made(at)
 

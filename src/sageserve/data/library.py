@@ -196,6 +196,7 @@ def _meant(name: str) -> str:
         return suggest(name, [*profile_entries(), *(f"{model}/h100-80gb/tp1" for model in model_names())])
     model, gpu, _ = parts
     for part, known in ((model, model_names()), (gpu, gpu_names())):
-        if part not in known and (near := suggest(part, known)):
-            return near
+        if part not in known:
+            longer = [one for one in known if one.startswith(part)]  # h100 is nearer to h100-80gb than to h200
+            return f"; did you mean {longer[0]!r}?" if longer else suggest(part, known)
     return suggest(name, [f"{model}/{gpu}/tp{count}" for count in TENSOR_PARALLEL])
