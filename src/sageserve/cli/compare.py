@@ -6,6 +6,7 @@ Read next: `compared.py` for the tables, `sim/sweep.py`, docs/reference/summary.
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -60,6 +61,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="keep results; what is there is not played again")] = None,
     force: Annotated[bool, typer.Option("--force", help="keep them in a folder that holds other files")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="with --out: only summaries, no report.html")] = False,
     place: Annotated[Where, typer.Option("--on", help="this machine, or a Ray cluster")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="print summaries instead of tables")] = False,
 ) -> None:
@@ -70,6 +72,8 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     names = _strategies(strategies)
     source = source_of(tuple(trace or ()), tuple(maps or ()), load)
     cells = _cells(scenario, names, seeds, tuple(overrides or ()), source)
+    if out is not None and not no_report and place == "local":  # elsewhere the folder is another machine's
+        cells = with_first_seeds_whole(cells)
     outcomes = run_cells(cells, runner(place, workers), f"compare {scenario}", out=out, force=force)
     comparison, bounds = _gather(cells, outcomes)
     left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
@@ -77,6 +81,11 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
         typer.echo(comparison_json(comparison, bounds, left).decode(), nl=False)
     elif comparison.runs:
         draw(comparison, bounds, scenario)
+    if out is not None and not no_report and comparison.runs:
+        from sageserve.cli.report import write
+        from sageserve.data.results import REPORT
+
+        write([out], out / REPORT)
     finish(outcomes, out)
 
 
@@ -178,6 +187,18 @@ def _cells(scenario: str, names: Sequence[str], seeds: str | None, overrides: Se
             settings = load_scenario(scenario, overrides=[*overrides, *rule, f"seed={seed}"])
             cells.append(Cell(f"{name}-seed{seed}", settings, source, "bound" if name == ORACLE else "run"))
     return cells
+
+
+def with_first_seeds_whole(cells: "Sequence[Cell]") -> "list[Cell]":
+    """The same cells; the first of each strategy keeps its requests, timeline and journal, for the report."""
+    seen: set[str] = set()
+    found = []
+    for cell in cells:
+        name = cell.scenario.strategy.name
+        found.append(replace(cell, whole=cell.what == "run" and name not in seen))
+        if cell.what == "run":
+            seen.add(name)
+    return found
 
 
 def _gather(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> "tuple[Comparison, dict[int, Bound]]":

@@ -24,6 +24,7 @@ from sageserve.cli import (
     kernels,
     plan,
     profile,
+    report,
     reproduce,
     scenario,
     show,
@@ -71,6 +72,7 @@ app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(sim
 app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)
 app.command(name="diff", cls=diff.Sided, rich_help_panel="Look and prepare", epilog=diff.EXAMPLES)(diff.diff)
+app.command(name="report", rich_help_panel="Look and prepare", epilog=report.EXAMPLES)(report.report)
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
 app.add_typer(profile.app, name="profile", rich_help_panel="Look and prepare")

@@ -86,8 +86,9 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.start=4; may be repeated"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="write requests, timeline, summary and journal")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="write requests, timeline, summary, journal and report")] = None,
     force: Annotated[bool, typer.Option("--force", help="write into a folder that holds other files")] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="with --out: no report.html")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print summary.json instead of the table")] = False,
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
 ) -> None:
@@ -115,6 +116,12 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     summary = summarise(run, cpu_s)
     if out is not None:
         _write(out, run, summary, force=force)
+        del run  # a long run's requests need not be in memory twice
+        if not no_report:
+            from sageserve.cli.report import write
+            from sageserve.data.results import REPORT
+
+            write([out], out / REPORT)
     if as_json:
         typer.echo(summary_json(summary).decode(), nl=False)
     else:

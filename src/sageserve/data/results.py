@@ -5,6 +5,7 @@
     timeline.parquet      one row per minute and endpoint
     scenario.yaml         the resolved scenario; loads back to an equal one
     journal.jsonl.zst     events, decisions and actions (`journal.py`)
+    report.html           the same to look at (`show/report.py`); may be missing
     PARTIAL               only after an interruption
 
 summary.json is put in place last: a folder without it is not a result. Knows file formats, no simulator: columns come
@@ -35,7 +36,9 @@ TIMELINE: Final = "timeline.parquet"
 SCENARIO: Final = "scenario.yaml"
 JOURNAL: Final = "journal.jsonl.zst"
 PARTIAL: Final = "PARTIAL"
-_CONTENT: Final = (REQUESTS, TIMELINE, SCENARIO, JOURNAL)
+REPORT: Final = "report.html"
+CONTENT: Final = (REQUESTS, TIMELINE, SCENARIO, JOURNAL)
+"""What a result has beside its summary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def read_run(folder: Path) -> RunFolder:
     """
     if not folder.is_dir():
         raise ResultError(f"there is no result folder {folder}", hint="make one: sageserve simulate quickstart --out DIR")
-    missing = [name for name in (SUMMARY, *_CONTENT) if not (folder / name).is_file()]
+    missing = [name for name in (SUMMARY, *CONTENT) if not (folder / name).is_file()]
     if missing:
         raise ResultError(f"{folder} is not a whole result: {', '.join(missing)} missing", hint="simulate again with --out")
     try:
@@ -149,10 +152,15 @@ def read_run(folder: Path) -> RunFolder:
     return RunFolder(folder, summary, load_scenario(folder / SCENARIO))
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds every file of a result; those of a sweep may hold no more than the summary."""
+    return all((folder / name).is_file() for name in (SUMMARY, *CONTENT))
+
+
 def _is_ours(folder: Path) -> bool:
     """Whether a folder is a result, or what an interrupted replacement left of one."""
     names = {path.name for path in folder.iterdir()}
-    return SCENARIO in names and names <= {SUMMARY, PARTIAL, *_CONTENT}
+    return SCENARIO in names and names <= {SUMMARY, PARTIAL, REPORT, *CONTENT}
 
 
 def _write_files(part: Path, record: Record, progress: Callable[[int], None] | None) -> None:
@@ -189,9 +197,9 @@ def _put_in_place(part: Path, folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         os.replace(part, folder)  # noqa: PTH105 # one name for the one call that is atomic, also over an empty folder
         return
-    for name in (SUMMARY, PARTIAL):
+    for name in (SUMMARY, PARTIAL, REPORT):  # a report of the old result would tell of another run
         (folder / name).unlink(missing_ok=True)
-    for name in (*_CONTENT, PARTIAL, SUMMARY):
+    for name in (*CONTENT, PARTIAL, SUMMARY):
         if (part / name).exists():
             os.replace(part / name, folder / name)  # noqa: PTH105 # as above
 

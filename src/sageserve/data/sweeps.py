@@ -2,8 +2,9 @@
 
     SWEEP                              marks the folder as ours
     <cell>-<key>/scenario.yaml         the resolved scenario of the cell
-    <cell>-<key>/summary.json          as of a run
+    <cell>-<key>/summary.json          as of a run; the first seed of a strategy has the other files of a run too
     <cell>-<key>/bound.json            instead of it: the least that any strategy could do
+    report.html                        all of it to look at
 
 The key is a hash of the resolved scenario, of where its requests come from, and of the code that plays it: a result is only
 taken up when all of them are the same. Each file is put in place at once. Knows no simulator.
@@ -111,7 +112,7 @@ class Kept:
     def find(self, name: str, key: str, file: str) -> bytes | None:
         """The kept result of a cell; None when there is none."""
         try:
-            return (self._place(name, key) / file).read_bytes()
+            return (self.place(name, key) / file).read_bytes()
         except FileNotFoundError:
             return None
 
@@ -121,7 +122,7 @@ class Kept:
         Raises:
             ResultError: writing failed.
         """
-        place = self._place(name, key)
+        place = self.place(name, key)
         part = place / f".{file}.part-{os.getpid()}"
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -131,5 +132,6 @@ class Kept:
         except OSError as error:
             raise ResultError(f"{place} cannot be written: {error.strerror or error}", hint="choose another place") from None
 
-    def _place(self, name: str, key: str) -> Path:
+    def place(self, name: str, key: str) -> Path:
+        """The folder of a cell."""
         return self.folder / f"{_ODD.sub('_', name)}-{key}"

@@ -7,6 +7,7 @@ Must not know who runs it. Read next: `sweep.py`, `processes.py`, `cluster.py`.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from sageserve.base.config import Scenario
@@ -14,10 +15,12 @@ from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.base.records import Trace
 from sageserve.data.generate import generate, history
 from sageserve.data.reshape import load, load_earlier, splice
+from sageserve.data.results import write_run
 from sageserve.data.scenario import dump
 from sageserve.data.summary import Summary
 from sageserve.data.sweeps import GENERATED, Source, key_of
 from sageserve.data.traces import ReadOptions, read_trace
+from sageserve.sim.export import record_of
 from sageserve.sim.oracle import Bound, oracle_bound
 from sageserve.sim.run import Simulation
 from sageserve.sim.summary import summarise
@@ -34,12 +37,16 @@ class Cell:
         scenario: strategy, seed and every other setting in place.
         source: where the requests come from.
         what: a run of the scenario's strategy, or the bound that no strategy can go below.
+        whole: its requests, timeline and journal are kept too, where results are kept; the result is the same without.
+        folder: where they are written; None: nowhere. Set by the sweep.
     """
 
     name: str
     scenario: Scenario
     source: Source = GENERATED
     what: Literal["run", "bound"] = "run"
+    whole: bool = False
+    folder: Path | None = None
 
     def key(self, code: str) -> str:
         """Equal keys give equal results; `code` is the hash of the code that plays it."""
@@ -104,7 +111,10 @@ class Player:
             run = Simulation(cell.scenario, trace, earlier=earlier).play(interrupted=interrupted)
             if run.partial:
                 return None
-            return Finished(summarise(run, time.process_time() - began), remarks)
+            summary = summarise(run, time.process_time() - began)
+            if cell.folder is not None:
+                write_run(cell.folder, record_of(run, summary))
+            return Finished(summary, remarks)
         except SageServeError as error:
             return Failed(error.message, error.hint, mistake=not isinstance(error, LawBroken))
 

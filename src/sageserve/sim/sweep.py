@@ -8,12 +8,12 @@ folder.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, assert_never
 
 import msgspec
 
-from sageserve.data.results import SCENARIO, SUMMARY
+from sageserve.data.results import SCENARIO, SUMMARY, is_whole
 from sageserve.data.scenario import resolved_yaml
 from sageserve.data.summary import parse_summary, summary_json
 from sageserve.data.sweeps import Kept, code_digest
@@ -75,12 +75,15 @@ def sweep(cells: Sequence[Cell], runner: Runner, *, kept: Kept | None = None, wa
         outcome = _kept(kept, cell, key)
         if outcome is not None:
             found[key] = outcome
-    wanted = {key: cell for key, cell in zip(keys, cells, strict=True) if key not in found}
+    wanted: dict[str, Cell] = {}
+    for cell, key in zip(cells, keys, strict=True):
+        if key not in found and (key not in wanted or cell.whole):
+            wanted[key] = cell
     total = len(found) + len(wanted)
     watch.progress(len(found), total)
     # equal traffic side by side: a worker makes the requests once
     order = sorted(wanted, key=lambda key: wanted[key].traffic())
-    for number, outcome in runner.run([wanted[key] for key in order], watch.interrupted):
+    for number, outcome in runner.run([_placed(kept, wanted[key], key) for key in order], watch.interrupted):
         key = order[number]
         found[key] = outcome
         _keep(kept, wanted[key], key, outcome)
@@ -88,10 +91,15 @@ def sweep(cells: Sequence[Cell], runner: Runner, *, kept: Kept | None = None, wa
     return [found.get(key) for key in keys]
 
 
+def _placed(kept: Kept | None, cell: Cell, key: str) -> Cell:
+    """The cell, with the folder it writes everything to if it is to be whole."""
+    return replace(cell, folder=kept.place(cell.name, key).resolve()) if kept is not None and cell.whole else cell
+
+
 def _kept(kept: Kept | None, cell: Cell, key: str) -> Outcome | None:
     """The result of an earlier sweep; None when there is none that can be read."""
     text = None if kept is None else kept.find(cell.name, key, _FILES[cell.what])
-    if text is None:
+    if text is None or (cell.whole and kept is not None and not is_whole(kept.place(cell.name, key))):
         return None
     try:
         return Finished(parse_summary(text)) if cell.what == "run" else Bounded(msgspec.json.decode(text, type=Bound))

@@ -1,0 +1,281 @@
+"""The first screen of a report: what was run, the verdict, and strategies side by side, every number with its key and exact value.
+
+Turns summaries into words and cells; judges nothing (`verdict.py` does) and draws nothing. Read next: `templates/report.html.j2`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sageserve.base.config import Scenario
+from sageserve.base.units import SECOND, show_duration
+from sageserve.data.comparison import Comparison, Spread, held, needed, owed
+from sageserve.data.summary import Summary, TierSummary
+from sageserve.show.reading import Reading
+from sageserve.show.verdict import BASE, Verdict, verdict
+from sageserve.show.words import NONE, change, count, dollars, gpu_hours, percent, seconds
+
+Value: TypeAlias = Callable[[Summary], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table.
+
+    Args:
+        text: for people.
+        key: of summary.json, after the strategy; empty for what is derived.
+        exact: the number behind the text.
+        mark: `good` or `bad`, where a promise is kept or missed.
+        small: a second line.
+    """
+
+    text: str
+    key: str = ""
+    exact: float | None = None
+    mark: str = ""
+    small: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A strategy (or a tier of one)."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    chosen: bool = False
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table with its headings; the first column holds the rows' names."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What stands above the figures.
+
+    Args:
+        title: of the page.
+        kind: what kind of report, above the title.
+        asked: what was run, in a line.
+        heading: of what the verdict says of hours and dollars.
+        facts: what was run: heading and text.
+        verdict: in sentences.
+        helps: what would help, in sentences.
+        partial: how far an interrupted run was played; empty when it was not.
+        sheets: tables.
+        notes: what else to know.
+        version: of sageserve.
+    """
+
+    title: str
+    kind: str
+    asked: str
+    heading: str
+    facts: tuple[tuple[str, str], ...]
+    verdict: Verdict
+    helps: tuple[str, ...]
+    partial: str
+    sheets: tuple[Sheet, ...]
+    notes: tuple[str, ...]
+    version: str
+
+
+def page_of(comparison: Comparison, readings: Mapping[str, Reading], notes: Sequence[str]) -> Page:
+    """The first screen.
+
+    Args:
+        comparison: one strategy or more.
+        readings: the runs that were kept whole, by the same names.
+        notes: of the reader of the folders.
+    """
+    some = _first(comparison, next(iter(comparison.runs)))
+    found = verdict(comparison)
+    one = len(comparison.runs) == 1
+    sheets = (_strategies(comparison, found), *_tiers(comparison))
+    partial = [run for runs in comparison.runs.values() for run in runs.values() if run.partial]
+    return Page(
+        title=f"{some.scenario} under {some.strategy}" if one else f"{some.scenario}: {len(comparison.runs)} strategies compared",
+        kind="Simulation report" if one else "Comparison report",
+        asked=_asked(some, next((run.scenario for run in readings.values()), None)),
+        heading=_heading(comparison, found.strategy),
+        facts=tuple(_facts(comparison, some, next((run.scenario for run in readings.values()), None))),
+        verdict=found,
+        helps=(*_hopeless(readings, found.strategy), found.recommendation),
+        partial=show_duration(round(partial[0].played_s) * SECOND) if partial else "",
+        sheets=sheets,
+        notes=(*notes, *_seeds_differ(comparison)),
+        version=some.version,
+    )
+
+
+def _asked(some: Summary, scenario: Scenario | None) -> str:
+    window = show_duration(round(some.window_s * SECOND))
+    where = "" if scenario is None else f" on {count(len(scenario.models), 'model')} in {count(len(scenario.regions), 'region')}"
+    return f"{some.requests.arrived:,} requests over {window}{where}, seed {some.seed}"
+
+
+def _heading(comparison: Comparison, name: str) -> str:
+    if len(comparison.runs) == 1:
+        return "What it takes"
+    relative = comparison.against(name, BASE, needed)
+    return "What it costs" if name != BASE and relative is not None and relative.mean > 0 else "What it saves"
+
+
+def _first(comparison: Comparison, name: str) -> Summary:
+    return next(iter(comparison.runs[name].values()))
+
+
+def _facts(comparison: Comparison, some: Summary, scenario: Scenario | None) -> Iterator[tuple[str, str]]:
+    about = f" – {scenario.about}" if scenario is not None and scenario.about else ""
+    yield "Scenario", f"{some.scenario}{about}"
+    window = show_duration(round(some.window_s * SECOND))
+    yield "Requests", f"{some.requests.arrived:,} over {window}" + (f" ({'; '.join(some.notes)})" if some.notes else "")
+    if scenario is not None:
+        yield "Fleet", _fleet(scenario)
+    seeds = sorted({seed for runs in comparison.runs.values() for seed in runs})
+    listed = ", ".join(map(str, seeds)) if len(seeds) <= 8 else f"{seeds[0]} to {seeds[-1]}"
+    yield ("Seed" if len(seeds) == 1 else f"{len(seeds)} seeds"), listed
+    yield "Rules", f"{some.order} order, signal {some.signal}"
+
+
+def _fleet(scenario: Scenario) -> str:
+    gpus: dict[str, int] = {}
+    for region in scenario.regions.values():
+        for gpu, stock in region.gpus.items():
+            gpus[gpu] = gpus.get(gpu, 0) + stock.gpus
+    stock_text = " and ".join(f"{number:,} {gpu}" for gpu, number in gpus.items() if number)
+    fleet = scenario.fleet
+    endpoints = f"{count(len(scenario.models), 'model')} in {count(len(scenario.regions), 'region')}"
+    return f"{endpoints}, {stock_text}; {fleet.start} instances each at the start, {fleet.minimum} to {fleet.maximum}"
+
+
+def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
+    tiers = list(_first(comparison, next(iter(comparison.runs))).tiers)
+    several = len(comparison.runs) > 1
+    against = several and BASE in comparison.runs
+    columns = ["GPU-hours", "owed", *(["against reactive"] if against else []), *(["× oracle"] if comparison.bounds else [])]
+    columns += ["cost", "waste", *(f"{tier} kept" for tier in tiers)]
+    rows = []
+    for name in comparison.runs:
+        cells = [_hours(comparison, name, "gpu_hours.total", held), _hours(comparison, name, "after_window.work_gpu_hours", owed)]
+        if against:
+            cells.append(_against(comparison, name))
+        if comparison.bounds:
+            cells.append(_over(comparison, name))
+        cells += [_cost(comparison, name), _waste(comparison, name), *(_kept(comparison, name, tier) for tier in tiers)]
+        chosen = several and name == found.strategy
+        rows.append(Row(name, tuple(cells), chosen, found.others.get(name, "")))
+    notes = [
+        "GPU-hours are what was held and is paid for in the window. Owed is work that had arrived and was not done when the window"
+        " ended; add it before calling a strategy cheaper" + ("; the column against reactive does." if against else "."),
+    ]
+    if comparison.bounds:
+        least = sum(comparison.bounds.values()) / len(comparison.bounds)
+        notes.append(f"The oracle's bound is {gpu_hours(least)} GPU-hours: the least that keeps the promises with perfect knowledge of demand.")
+    caption = "Strategies side by side" if several else "What it cost and what was kept"
+    return Sheet(caption, tuple(columns), tuple(rows), tuple(notes))
+
+
+def _spread(found: Spread | None, show: Callable[[float], str]) -> tuple[str, str]:
+    """A mean, and its deviation over seeds as a second line."""
+    if found is None:
+        return NONE, ""
+    return show(found.mean), "" if found.deviation is None else f"±{show(found.deviation).lstrip('+')}"
+
+
+def _hours(comparison: Comparison, name: str, key: str, value: Value) -> Cell:
+    found = comparison.of(name, value)
+    text, small = _spread(found, gpu_hours)
+    return Cell(text, key, None if found is None else found.mean, small=small)
+
+
+def _against(comparison: Comparison, name: str) -> Cell:
+    if name == BASE:
+        return Cell("baseline")
+    text, small = _spread(comparison.against(name, BASE, needed), change)
+    return Cell(text, small=small)
+
+
+def _over(comparison: Comparison, name: str) -> Cell:
+    text, small = _spread(comparison.over_bound(name), lambda value: f"{value:.2f}")
+    return Cell(text, small=small)
+
+
+def _cost(comparison: Comparison, name: str) -> Cell:
+    found = comparison.of(name, lambda run: run.cost_usd.total)
+    text, small = _spread(found, dollars)
+    return Cell(text, "cost_usd.total", None if found is None else found.mean, small=small)
+
+
+def _waste(comparison: Comparison, name: str) -> Cell:
+    found = comparison.of(name, lambda run: run.gpu_hours.waste)
+    part = comparison.of(name, lambda run: run.gpu_hours.waste / run.gpu_hours.total if run.gpu_hours.total else None)
+    text, _ = _spread(found, gpu_hours)
+    return Cell(text, "gpu_hours.waste", None if found is None else found.mean, small="" if part is None else f"{part.mean:.1%}")
+
+
+def _kept(comparison: Comparison, name: str, tier: str) -> Cell:
+    one = _first(comparison, name).tiers[tier]
+    found = comparison.of(name, lambda run: run.tiers[tier].attainment)
+    text, small = _spread(found, percent)
+    if found is None:
+        return Cell(NONE, f"tiers.{tier}.attainment")
+    mark = "good" if found.mean >= one.percentile else "bad"
+    return Cell(text, f"tiers.{tier}.attainment", found.mean, mark, small or f"of {percent(one.percentile, 0)} promised")
+
+
+def _tiers(comparison: Comparison) -> Iterator[Sheet]:
+    columns = ("promise", "requests", "finished", "kept", "TTFT p50", "p95", "p99", "E2E p50", "p95", "p99")
+    rows = []
+    for name in comparison.runs:
+        run = _first(comparison, name)
+        for tier, one in run.tiers.items():
+            title = tier if len(comparison.runs) == 1 else f"{name}, {tier}"
+            rows.append(Row(title, tuple(_tier_cells(tier, one))))
+    seeded = any(len(runs) > 1 for runs in comparison.runs.values())
+    notes = ("Of the first seed.",) if seeded else ()
+    yield Sheet("Promises in detail", columns, tuple(rows), notes)
+
+
+def _tier_cells(tier: str, one: TierSummary) -> Iterator[Cell]:
+    word = "first token" if one.promise == "ttft" else "done"
+    yield Cell(f"{percent(one.percentile, 0)} {word} in {show_duration(round(one.promise_s * SECOND))}")
+    yield Cell(f"{one.requests:,}", f"tiers.{tier}.requests", one.requests)
+    yield Cell(f"{one.finished:,}", f"tiers.{tier}.finished", one.finished)
+    mark = "" if one.kept is None else "good" if one.kept else "bad"
+    yield Cell(percent(one.attainment), f"tiers.{tier}.attainment", one.attainment, mark)
+    for kind, values in (("ttft_s", one.ttft_s), ("e2e_s", one.e2e_s)):
+        for point in ("p50", "p95", "p99"):
+            value = getattr(values, point)
+            yield Cell(seconds(value), f"tiers.{tier}.{kind}.{point}", value)
+
+
+def _hopeless(readings: Mapping[str, Reading], name: str) -> Iterator[str]:
+    """Promises that no number of instances can keep."""
+    one = readings.get(name)
+    if one is None:
+        return
+    for k, tier in enumerate(one.digest.layout.names.tiers):
+        found = one.summary.tiers.get(tier)
+        if found is None or not found.requests or found.kept is not False:
+            continue
+        share = int(one.digest.hopeless[k]) / found.requests
+        if share > 1 - found.percentile:
+            yield (
+                f"More instances cannot keep {tier}: for {share:.1%} of its prompts the first token takes longer than"
+                f" {show_duration(round(found.promise_s * SECOND))} even on an idle engine, so no strategy can pass {1 - share:.1%}."
+                " Faster engines, shorter prompts or a later promise can."
+            )
+
+
+def _seeds_differ(comparison: Comparison) -> Iterator[str]:
+    if any(len(runs) > 1 for runs in comparison.runs.values()):
+        yield "Figures show the first seed of each strategy; the first table shows means over seeds and ± their standard deviation."
