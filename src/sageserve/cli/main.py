@@ -16,6 +16,7 @@ from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.cli import (
     calibrate,
+    calibrate_benchmark,
     compare,
     diff,
     engine,
@@ -76,6 +77,7 @@ app.command(name="report", rich_help_panel="Look and prepare", epilog=report.EXA
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
 app.add_typer(profile.app, name="profile", rich_help_panel="Look and prepare")
+calibrate.app.command(name="benchmark", epilog=calibrate_benchmark.EXAMPLES)(calibrate_benchmark.benchmark)
 app.add_typer(calibrate.app, name="calibrate", rich_help_panel="Look and prepare")
 app.command(name="validate", rich_help_panel="Look and prepare", epilog=validate.EXAMPLES)(validate.validate)
 app.add_typer(plan.app, name="plan", rich_help_panel="Do")

@@ -51,6 +51,9 @@ def _run(found: Benchmarked, name: str, parts: Sequence[Stretch], limits: Engine
         name=name,
         limits=limits,
         model=found.options.model,
+        gpu=found.options.gpu,
+        tp=found.options.tp,
+        engine=found.engine,
         source=f"sageserve calibrate benchmark, seed {found.options.seed}, {found.options.minutes:g} minutes",
         workload="; ".join(part.name for part in parts),
         quality="A measured per request",
@@ -104,11 +107,11 @@ def _limits(found: Benchmarked) -> tuple[EngineLimits, list[str]]:
     kv_tokens = options.kv_tokens or cache.kv_tokens or round(shown or 0) or None
     sequences = options.max_sequences or found.batch_limit
     if sequences is None:
-        notes.append(f"max_num_seqs is taken as {SEQUENCES_DEFAULT}: say --max-num-seqs as the engine was started with")
+        notes.append(f"max_num_seqs is taken as {SEQUENCES_DEFAULT}: say --max-sequences as the engine was started with")
     elif options.max_sequences is None:
         notes.append(f"max_num_seqs is {sequences}: the batch grew no further")
     if options.max_batched_tokens is None:
-        notes.append(f"max_num_batched_tokens is taken as {BATCHED_DEFAULT}: say --max-num-batched-tokens")
+        notes.append(f"max_num_batched_tokens is taken as {BATCHED_DEFAULT}: say --max-batched-tokens")
     limits = EngineLimits(
         max_sequences=sequences or SEQUENCES_DEFAULT,
         max_batched_tokens=options.max_batched_tokens or BATCHED_DEFAULT,

@@ -45,6 +45,8 @@ class BenchmarkOptions:
         context: tokens; None: as the engine states it.
         kv_tokens: capacity of the KV cache; None: as the engine's counters state it.
         metrics_url: of the engine's counters; None: /metrics beside /v1.
+        gpu: what it runs on, for the record and for a roofline to begin from; empty: not said.
+        tp: its tensor parallelism.
     """
 
     url: str
@@ -60,6 +62,8 @@ class BenchmarkOptions:
     context: int | None = None
     kv_tokens: int | None = None
     metrics_url: str | None = None
+    gpu: str = ""
+    tp: int = 1
 
     @property
     def open_s(self) -> float:
@@ -112,7 +116,7 @@ def levels_of(options: BenchmarkOptions) -> tuple[int, ...]:
     if len(levels) < 2:
         raise MeasurementError(
             "with one request at a time the load never varies: what a batch costs cannot be learnt",
-            hint="allow more than one: --max-num-seqs N, as the engine was started with",
+            hint="allow more than one: --max-sequences N, as the engine was started with",
         )
     return levels
 

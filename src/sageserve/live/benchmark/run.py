@@ -27,7 +27,7 @@ from sageserve.live.benchmark.plan import (
     mix_for,
     poisson_arrivals,
 )
-from sageserve.live.benchmark.shape import Shape, find_context, find_shape
+from sageserve.live.benchmark.shape import Shape, find_context, find_shape, find_version
 from sageserve.live.benchmark.watch import Watched, metrics_page, watching
 
 FAILED_MOST: Final = 0.05  # of the requests of a stretch
@@ -56,6 +56,7 @@ class Benchmarked:
         levels: the closed loop, by rising concurrency.
         opened: the open loop.
         watched: the engine's counters.
+        engine: its name and version, as far as it says.
         batch_limit: max_num_seqs as the engine's counters showed it; None when they did not.
         notes: what the user should know, in sentences.
     """
@@ -64,6 +65,7 @@ class Benchmarked:
     shape: Shape
     context: int | None
     watched: Watched
+    engine: str = ""
     fixed: dict[int, Stretch] = field(default_factory=dict)
     levels: list[Stretch] = field(default_factory=list)
     opened: Stretch | None = None
@@ -92,7 +94,8 @@ async def benchmark(options: BenchmarkOptions, tell: Tell) -> Benchmarked:
         context = options.context or await find_context(client, options.model)
         shape = await find_shape(client, options.model, options.seed)
         async with watching(client, options.metrics_url or metrics_page(client.root)) as watched:
-            session = _Session(client, Benchmarked(options, shape, context, watched), tell)
+            engine = f"{watched.family} {await find_version(client)}".strip()
+            session = _Session(client, Benchmarked(options, shape, context, watched, engine), tell)
             await session.warm_up()
             await session.single_requests()
             mix = await session.closed_loops(levels)

@@ -60,6 +60,10 @@ class _Model(Struct):
     max_model_len: int | None = None
 
 
+class _Version(Struct):
+    version: str
+
+
 class _Models(Struct):
     data: list[_Model] = []
 
@@ -84,6 +88,15 @@ async def find_context(client: EngineClient, model: str) -> int | None:
             f"the engine at {client.root} does not serve {model!r}", hint=f"it serves {', '.join(list(named)[:8])}: --model NAME"
         )
     return named.get(model)
+
+
+async def find_version(client: EngineClient) -> str:
+    """The engine's version as vLLM and others state it at /version; empty where there is none."""
+    try:
+        page = await client.get(client.root.removesuffix("/v1") + "/version")
+        return msgspec.json.decode(page, type=_Version).version
+    except (RequestFailed, msgspec.DecodeError, msgspec.ValidationError):
+        return ""  # for the record only
 
 
 async def find_shape(client: EngineClient, model: str, seed: int) -> Shape:

@@ -27,6 +27,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _CACHE: Final = "vllm:cache_config_info"
 _WANTED: Final = tuple(name for names in _NAMES.values() for name in names)
+_FAMILIES: Final[Mapping[str, str]] = {"vllm:": "vLLM", "sglang:": "SGLang", "llamacpp:": "llama.cpp"}
 _SHARES: Final = {"kv_share"}  # of several engines behind one page the fullest counts; other numbers add up
 
 
@@ -53,11 +54,19 @@ class CacheConfig:
 
 @dataclass(slots=True)
 class Watched:
-    """Everything read so far."""
+    """Everything read so far.
+
+    Args:
+        cache: as the newest page says.
+        readings: by time.
+        engines: how many engines report on that page.
+        family: whose names its numbers have; empty where there are none.
+    """
 
     cache: CacheConfig = CacheConfig()
     readings: list[Reading] = field(default_factory=list)
     engines: int = 1
+    family: str = ""
 
 
 def parse(text: str, time: Micros) -> tuple[Reading, CacheConfig, int]:
@@ -109,6 +118,7 @@ async def look(client: EngineClient, url: str, into: Watched) -> bool:
     into.readings.append(reading)
     into.cache = cache if cache.kv_tokens else into.cache
     into.engines = engines
+    into.family = next((name for prefix, name in _FAMILIES.items() if prefix.encode() in page), "")
     return True
 
 
