@@ -88,15 +88,23 @@ class Sample:
         return (self.e2e - self.ttft) / (self.output - 1) if self.output > 1 else None
 
 
+_ABSENT: Final = msgspec.Raw()
+
+
+def _present(value: msgspec.Raw) -> bool:
+    return bytes(value) not in {b"", b"null"}
+
+
 class _Delta(Struct):
     role: str | None = None
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = _ABSENT
 
     def says_something(self) -> bool:
-        return bool(self.content or self.reasoning or self.reasoning_content or self.tool_calls) or self.role is None
+        words = self.content or self.reasoning or self.reasoning_content
+        return bool(words) or _present(self.tool_calls) or self.role is None
 
 
 class _Choice(Struct):
@@ -120,7 +128,7 @@ class _Usage(Struct):
 class _Chunk(Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _ABSENT
 
 
 class _Events:
@@ -151,7 +159,7 @@ class _Heard:
             self.done = True
             return
         chunk = _CHUNK.decode(event)
-        if chunk.error is not None:
+        if _present(chunk.error):
             raise RequestFailed(f"the engine broke the answer off: {bytes(chunk.error).decode(errors='replace')[:_SHOWN]}")
         if any(choice.says_something() for choice in chunk.choices):
             self.stamps.append(stamp)
