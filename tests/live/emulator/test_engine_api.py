@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live.emulator.process import Running, engine
 
-HELLO = [{"role": "user", "content": "hello there, engine"}]
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there, engine"}]
 
 
 @pytest.fixture(scope="module")
