@@ -205,7 +205,8 @@ def _oldest(parts: Sequence[tuple[Ints, Ints]], times: Ints) -> Ints:
     earliest = np.minimum.accumulate(arrival[order][::-1])[::-1]  # of the jobs whose first token comes at this rank or later
     rank = np.searchsorted(first[order], times, side="right")
     oldest = np.append(earliest, NEVER)[rank]
-    return np.maximum(times - oldest, 0)
+    age: Ints = np.maximum(times - oldest, 0)
+    return age
 
 
 def _flows(counts: _Counts) -> tuple[Flow, ...]:

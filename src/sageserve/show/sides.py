@@ -156,7 +156,8 @@ def _requests(first: Side, second: Side) -> Iterator[str]:
 
 
 def _counts(summary: Summary) -> list[tuple[str, int]]:
-    return [(name, part.requests) for parts in (summary.tiers, summary.models) for name, part in sorted(parts.items())]
+    tiers = [(name, tier.requests) for name, tier in sorted(summary.tiers.items())]
+    return tiers + [(name, model.requests) for name, model in sorted(summary.models.items())]
 
 
 def _broken(side: Side) -> Iterator[str]:
