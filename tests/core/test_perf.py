@@ -40,7 +40,8 @@ def test_units_by_hand() -> None:
 
 def test_expected_work_by_hand() -> None:
     (row,) = profile_rows([ProfileSettings.model_validate(ODD)])
-    assert prefill_work(row, 1000) == pytest.approx(1000 * (30 + 1) + 1000 * 500 * 0.002)
+    assert prefill_work(row, 1000, 0) == pytest.approx(1000 * (30 + 1) + 1000 * 500 * 0.002)
+    assert prefill_work(row, 1000, 400) == pytest.approx(600 * (30 + 1) + 600 * (400 + 300) * 0.002)
     assert decode_work(row, 1000, 200.0) == pytest.approx(200 * (40 + 0.01 * 1100 + 5_000 / 100))
     assert decode_work(row, 400_000, 200.0) == pytest.approx(200 * (40 + 0.01 * 400_100 + 5_000 / (500_000 / 400_200)))
 

@@ -33,13 +33,18 @@ def traces(draw: st.DrawFn) -> Trace:
         later = st.one_of(st.just(UNSET), st.integers(1, 2**55))
         deadline = np.array(draw(st.lists(later, min_size=n, max_size=n)), dtype=np.int64)
 
+    prompt = np.array(draw(st.lists(tokens, min_size=n, max_size=n)), dtype=np.int32)
+    cached = None
+    if draw(st.booleans()):
+        cached = np.array([draw(st.integers(UNSET, length - 1)) for length in prompt.tolist()], dtype=np.int32)
+
     def codes(known: tuple[str, ...]) -> np.ndarray:
         chosen = draw(st.lists(st.integers(0, len(known) - 1), min_size=n, max_size=n))
         return np.array(chosen, dtype=np.uint8)
 
     return Trace(
         arrival=arrival,
-        prompt=np.array(draw(st.lists(tokens, min_size=n, max_size=n)), dtype=np.int32),
+        prompt=prompt,
         output=np.array(draw(st.lists(tokens, min_size=n, max_size=n)), dtype=np.int32),
         model=codes(of.models),
         region=codes(of.regions),
@@ -47,6 +52,7 @@ def traces(draw: st.DrawFn) -> Trace:
         names=of,
         window=int(arrival[-1]) + 1 + draw(st.integers(0, 2**40)),
         deadline=deadline,
+        cached=cached,
         notes=tuple(draw(st.lists(st.text(st.characters(codec="utf-8")), max_size=3))),
     ).check()
 
@@ -58,9 +64,10 @@ def assert_same(one: Trace, other: Trace) -> None:
         assert np.array_equal(left, right), column
     assert one.names == other.names
     assert one.window == other.window
-    assert (one.deadline is None) == (other.deadline is None)
-    if one.deadline is not None and other.deadline is not None:
-        assert np.array_equal(one.deadline, other.deadline)
+    for left, right in ((one.deadline, other.deadline), (one.cached, other.cached)):
+        assert (left is None) == (right is None)
+        if left is not None and right is not None:
+            assert np.array_equal(left, right)
 
 
 @given(trace=traces())

@@ -1,5 +1,7 @@
 """Laws of what is done to whole traces: load, speed, splicing and demand add up and repeat."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ def trace_of(n: int, *, seed: int = 0, models: tuple[str, ...] = ("a", "b")) -> 
         names=Names(models, ("east", "west"), ("iw-f",)),
         window=HOUR,
         deadline=np.where(np.arange(n) % 2, UNSET, arrival + 10 * MINUTE),
+        cached=np.arange(n, dtype=np.int32),
     ).check()
 
 
@@ -42,6 +45,8 @@ class TestLoad:
         copies = np.bincount(loaded.prompt, minlength=n + 1)[1:]  # the prompt identifies the original
         assert copies.max() - copies.min() <= 1
         assert loaded.window == trace.window
+        assert loaded.cached is not None
+        assert np.array_equal(loaded.cached, loaded.prompt - 1)
 
     def test_copies_stay_near_and_originals_stay_put(self) -> None:
         trace = trace_of(500)
@@ -103,6 +108,14 @@ class TestSplice:
         assert joined.deadline is not None
         assert joined.deadline[10] == two.arrival[0] + HOUR + 10 * MINUTE
         assert "joined at 1h" in joined.notes[-1]
+        assert joined.cached is not None
+        assert joined.cached.tolist() == [*range(10), *range(20)]
+
+    def test_a_part_that_does_not_say_what_was_cached_goes_on_not_saying(self) -> None:
+        joined = splice([trace_of(3), replace(trace_of(2), cached=None)]).check()
+        assert joined.cached is not None
+        assert joined.cached.tolist() == [0, 1, 2, UNSET, UNSET]
+        assert splice([replace(trace_of(2), cached=None)] * 2).cached is None
 
     def test_nothing_cannot_be_spliced(self) -> None:
         with pytest.raises(TraceError, match="no trace"):

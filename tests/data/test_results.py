@@ -98,6 +98,7 @@ def frame(n: int = 2, first: int = 0) -> RequestFrame:
         ttft=np.where(done, 120, UNSET),
         e2e=np.where(done, 900, UNSET),
         met=done,
+        cached=np.full(n, 64, np.int32),
     )
 
 
@@ -135,6 +136,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         "prompt_tokens": 100,
         "output_tokens": 7,
         "deadline_us": 5,
+        "cached_tokens": 64,
         "served_region": "west",
         "instance": 41,
         "pool": "west/big/a100",

@@ -210,7 +210,8 @@ def backlog_is_unfinished_prefill(kernel: Kernel) -> None:
     for row, state, i in places(kernel):
         if state in (WAITING, PREFILLING):
             p, x = profiles[i], float(rows["prompt"][row] + rows["made"][row])
-            work = x * (p["prefill"] + p["base"] / p["max_batched"]) + p["attention"] * x * x / 2
+            found = float(rows["cached"][row])
+            work = (x - found) * (p["prefill"] + p["base"] / p["max_batched"]) + p["attention"] * (x * x - found * found) / 2
             backlog[kernel.engines["endpoint"][i]] += work
     assert np.allclose(kernel.endpoints["backlog"], backlog, rtol=1e-9, atol=1e-5)
 

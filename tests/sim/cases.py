@@ -170,6 +170,7 @@ def _setup(draw: Draw, grain: int) -> Setup:
         promote_after=1_000 << draw(0, 9),
         safety=draw(0, 16) / 4 * ODD,
         output_guess=draw(4, 40) / 2 if draw(0, 2) else float(draw(200, 900)),
+        prefix_hits=tuple(draw(0, 8) / 8 for _ in range(models)) if draw(0, 2) == 2 else (),
     )
 
 
@@ -246,6 +247,7 @@ def _trace(draw: Draw, setup: Setup, n: int, grain: int) -> Trace:
             for _ in range(n)
         ]
     )
+    cached = [draw(0, prompt - 1) if draw(0, 1) else UNSET for prompt in columns[:, 0].tolist()] if draw(0, 2) == 2 else None
     return Trace(
         arrival=np.array(arrival, np.int64),
         prompt=columns[:, 0].astype(np.int32),
@@ -260,6 +262,7 @@ def _trace(draw: Draw, setup: Setup, n: int, grain: int) -> Trace:
         ),
         window=at + 1,
         deadline=deadline if own else None,
+        cached=None if cached is None else np.array(cached, np.int32),
     ).check()
 
 

@@ -74,7 +74,11 @@ class Reference:
         self._open = [False] * len(self._engines)
         self._draining = [False] * len(self._engines)
         self._jobs = [
-            Job(row, int(r["arrival"]), int(r["deadline"]), int(r["prompt"]), int(r["output"]), int(r["tier"]), int(r["tier"]))
+            Job(
+                row=row,
+                **{name: int(r[name]) for name in ("arrival", "deadline", "prompt", "output", "tier", "cached")},
+                queue=int(r["tier"]),
+            )
             for row, r in enumerate(requests)
         ]
         self._region = [int(r["region"]) for r in requests]
@@ -191,7 +195,8 @@ class Reference:
         fastest, mean = self._fastest[model], self._mean[model][job.tier]
         self.demand_requests[self._cell(job)] += 1
         self.demand_tokens[self._cell(job)] += job.prompt
-        self.demand_work[self._cell(job)] += fastest.prefill_work(job.prompt) + fastest.decode_work(job.prompt, mean)
+        work = fastest.prefill_work(job.prompt, job.cached) + fastest.decode_work(job.prompt, mean)
+        self.demand_work[self._cell(job)] += work
         if job.prompt + 1 > int(self.setup.context[model]):
             self._put(job, REFUSED)
             self.counts["refused"] += 1
@@ -239,7 +244,7 @@ class Reference:
         endpoint = self._endpoints[e]
         i = min(self._opened(endpoint), key=lambda one: (self._outstanding(one), one))
         engine = self._engines[i]
-        prefill = engine.profile.prefill_work(job.prompt)
+        prefill = engine.profile.prefill_work(job.prompt, job.cached)
         work = prefill + engine.profile.decode_work(job.prompt, self._mean[endpoint.model][job.tier])
         endpoint.offered += work
         endpoint.unfinished[job.row] = prefill
@@ -256,7 +261,10 @@ class Reference:
     def _note_admitted(self, engine: Engine) -> None:
         for job in engine.prefilling:
             self._put(job, PREFILLING)
-            self.counts["partly prefilled"] += engine.done == 0 and job.filled + job.piece < job.context
+            partly = engine.done == 0 and job.filled + job.piece < job.context
+            self.counts["partly prefilled"] += partly
+            self.counts["partly prefilled after a cached part"] += partly and job.filled == job.cached > 0
+            self.counts["cached"] += job.filled == job.cached > 0
 
     # ---- an iteration ends
 
@@ -288,9 +296,10 @@ class Reference:
             means[job.tier] += (job.output - means[job.tier]) / 256
         for job in outcome.preempted:
             self._put(job, WAITING)
-            endpoint.unfinished[job.row] = engine.profile.prefill_work(job.context)
+            endpoint.unfinished[job.row] = engine.profile.prefill_work(job.context, job.cached)
             endpoint.preempted += 1
             self.counts["preempted"] += 1
+            self.counts["preempted with a cached prompt"] += job.cached > 0
 
     # ---- scrape, feed, promotion
 
@@ -363,7 +372,8 @@ class Reference:
             if not opened:
                 return
             profile = self._engines[opened[0]].profile
-            service = profile.prefill_work(job.prompt) + profile.decode_work(job.prompt, self._mean[model][job.tier])
+            mean = self._mean[model][job.tier]
+            service = profile.prefill_work(job.prompt, job.cached) + profile.decode_work(job.prompt, mean)
             age, slack = self.now - job.arrival, job.deadline - self.now
             if not (age > self.setup.promote_after or slack < self.setup.safety * service):
                 return

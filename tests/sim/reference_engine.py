@@ -46,8 +46,9 @@ class Profile:
             chunked=bool(row["chunked"]),
         )
 
-    def prefill_work(self, x: int) -> float:
-        return x * (self.b + self.a / self.max_batched) + self.e * x * x / 2
+    def prefill_work(self, x: int, found: int) -> float:
+        """Microseconds for a context of x tokens of which `found` are in the prefix cache."""
+        return (x - found) * (self.b + self.a / self.max_batched) + self.e * (x * x - found * found) / 2
 
     def decode_work(self, x: int, o: float) -> float:
         n_sat = max(1.0, min(float(self.max_sequences), self.kv_tokens / (x + o)))
@@ -71,13 +72,18 @@ class Job:
     output: int
     tier: int
     queue: int  # index of the queue it waits in: its tier, or the number of tiers once promoted
+    cached: int  # tokens of the prompt that are found in the prefix cache
     made: int = 0
-    filled: int = 0  # tokens of the context prefilled so far
+    filled: int = 0  # tokens of the context found or prefilled so far
     piece: int = 0  # tokens prefilled by the iteration in progress
 
     @property
     def context(self) -> int:
         return self.prompt + self.made
+
+    @property
+    def to_compute(self) -> int:
+        return self.context - self.cached
 
 
 @dataclass(slots=True)
@@ -127,9 +133,9 @@ class Engine:
 
     @property
     def unprefilled(self) -> int:
-        """Tokens of prompts placed here that are not finished, prefilled pieces included."""
-        waiting = sum(job.context for queue in self.queues for job in queue)
-        return waiting + sum(job.context for job in self.prefilling)
+        """Tokens to compute for prompts placed here that are not finished, prefilled pieces included."""
+        waiting = sum(job.to_compute for queue in self.queues for job in queue)
+        return waiting + sum(job.to_compute for job in self.prefilling)
 
     @property
     def used(self) -> int:
@@ -236,7 +242,7 @@ class Engine:
 
     def _admit(self, job: Job, piece: int) -> None:
         assert self.queues[job.queue].pop(0) is job
-        job.filled = 0
+        job.filled = job.cached
         job.piece = piece
         self.prefilling.append(job)
 
@@ -246,16 +252,16 @@ class Engine:
             job.piece = min(job.context - job.filled, budget)
             budget -= job.piece
         while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
-            self._admit(head, min(head.context, budget))
+            self._admit(head, min(head.to_compute, budget))
             budget -= head.piece
 
     def _admit_whole(self, now: int) -> None:
         budget = self.profile.max_batched
         while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
-            if head.context > budget and self.prefilling:
+            if head.to_compute > budget and self.prefilling:
                 break
-            self._admit(head, head.context)
-            budget -= head.context
+            self._admit(head, head.to_compute)
+            budget -= head.to_compute
 
     def _begin(self, now: int, preempted: bool) -> None:
         self.used_at_start = self.used

@@ -24,6 +24,9 @@ LEAST = {
     "reopened while draining": 100,
     "refused": 1_000,
     "fed": 1_000,
+    "cached": 3_000,
+    "partly prefilled after a cached part": 300,
+    "preempted with a cached prompt": 300,
 }
 """How often each rule must have been tried over the cases of `COVERED` seeds."""
 COVERED = 300

@@ -18,7 +18,7 @@ def owed(*rows: tuple[int, str, str, int, int]) -> tuple[float, float, float]:
     run = simulate(settings, trace(settings, *rows, window=MINUTE))
     profile = run.layout.profiles[0]
     scale = 8 / HOUR
-    return work_gpu_hours(run), decode_work(profile, 100, 500.0) * scale, prefill_work(profile, 100) * scale
+    return work_gpu_hours(run), decode_work(profile, 100, 500.0) * scale, prefill_work(profile, 100, 0) * scale
 
 
 def test_nothing_is_owed_for_what_was_done_or_refused() -> None:

@@ -4,6 +4,7 @@ Two dialects, never mixed: arrays per request (here), frozen records per tick (`
 Knows no files and no policies. Read next: `data/traces.py` for how traces are read, `sim/state.py` for how rows are used.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -20,27 +21,40 @@ Bools: TypeAlias = NDArray[np.bool_]
 UNSET: Final = -1
 """A time or row number that is not known yet."""
 
+_FIELDS: Final = (
+    ("arrival", "i8", 0),  # at the front door
+    ("first", "i8", 8),  # first token left the engine; UNSET before
+    ("finish", "i8", 16),  # last token left the engine; UNSET before
+    ("deadline", "i8", 24),  # when the tier (or the request itself) wants it done
+    ("prompt", "i4", 32),
+    ("output", "i4", 36),  # the true output length: only the engine may read it
+    ("cached", "i4", 40),  # tokens of the prompt that the engine finds in its prefix cache
+    ("next", "i4", 44),  # links: waiting queue, prefill batch, running list
+    ("made", "i4", 48),  # while not running: tokens made before it last left the batch (preemption); `output` once done
+    ("prev", "i4", 48),  # while running: the request admitted after it
+    ("finish_step", "i4", 52),  # engine step at which it finishes while running; UNSET otherwise
+    ("instance", "i4", 56),  # where it was placed; UNSET before
+    ("model", "u1", 60),
+    ("region", "u1", 61),  # origin
+    ("tier", "u1", 62),
+    ("state", "u1", 63),
+)
 REQUEST: Final = np.dtype(
-    [
-        ("arrival", "i8"),  # at the front door
-        ("first", "i8"),  # first token left the engine; UNSET before
-        ("finish", "i8"),  # last token left the engine; UNSET before
-        ("deadline", "i8"),  # when the tier (or the request itself) wants it done
-        ("prompt", "i4"),
-        ("output", "i4"),  # the true output length: only the engine may read it
-        ("next", "i4"),  # links: waiting queue, prefill batch, running list
-        ("prev", "i4"),
-        ("finish_step", "i4"),  # engine step at which it finishes while running; UNSET otherwise
-        ("made", "i4"),  # tokens made before it last left the batch (preemption)
-        ("instance", "i4"),  # where it was placed; UNSET before
-        ("model", "u1"),
-        ("region", "u1"),  # origin
-        ("tier", "u1"),
-        ("state", "u1"),
-    ],
+    {
+        "names": [name for name, _, _ in _FIELDS],
+        "formats": [kind for _, kind, _ in _FIELDS],
+        "offsets": [offset for _, _, offset in _FIELDS],
+        "itemsize": 64,
+    },
     align=True,
 )
-"""One request in memory, 64 bytes: one cache line. Times are microseconds, lengths are tokens."""
+"""One request in memory, 64 bytes: one cache line. Times are microseconds, lengths are tokens.
+
+`made` and `prev` are the same four bytes, for they are never needed at once.
+"""
+
+CACHE_BLOCK: Final = 16
+"""Tokens that a prefix cache keeps together: vLLM's default block size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +81,8 @@ class Trace:
         window: the length of time the trace covers; GPU-hours are counted over it. At least the last arrival + 1.
         deadline: int64[n] absolute microseconds for requests that carry their own deadline, UNSET for those that do
             not; None when no request does.
+        cached: int32[n], tokens of the prompt that the engine finds in its prefix cache, 0 <= cached < prompt; UNSET where
+            the source does not say; None when it says so of no request.
         notes: what a reader or generator did that the user should know, in sentences.
     """
 
@@ -80,6 +96,7 @@ class Trace:
     window: Micros
     deadline: Ints | None = None
     notes: tuple[str, ...] = ()
+    cached: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -88,11 +105,12 @@ class Trace:
         """Return the trace itself if its columns keep their promises.
 
         Raises:
-            TraceError: columns of different lengths, unsorted or negative arrivals, lengths below 1, unknown codes.
+            TraceError: columns of different lengths, unsorted or negative arrivals, lengths below 1, unknown codes, a prompt
+                of which nothing is left to compute.
         """
         n = len(self.arrival)
-        columns = (self.prompt, self.output, self.model, self.region, self.tier)
-        if any(len(column) != n for column in columns) or (self.deadline is not None and len(self.deadline) != n):
+        columns = (self.prompt, self.output, self.model, self.region, self.tier, self.deadline, self.cached)
+        if any(column is not None and len(column) != n for column in columns):
             raise TraceError("the columns of a trace must all have the same number of rows")
         if n == 0:
             return self
@@ -102,6 +120,8 @@ class Trace:
             raise TraceError("prompts and outputs of a trace must be at least one token long")
         if int(self.arrival[-1]) >= self.window:
             raise TraceError("a trace's window must end after its last arrival")
+        if self.cached is not None and bool(((self.cached < UNSET) | (self.cached >= self.prompt)).any()):
+            raise TraceError("cached tokens of a trace must be fewer than the prompt's, and not negative")
         for column, names in (
             (self.model, self.names.models),
             (self.region, self.names.regions),
@@ -110,6 +130,23 @@ class Trace:
             if int(column.max()) >= len(names):
                 raise TraceError("a trace holds a code that stands for no name")
         return self
+
+
+def cached_tokens(trace: Trace, prefix_hits: Sequence[float]) -> NDArray[np.int32]:
+    """int32[n]: tokens of each prompt that the engine finds in its prefix cache.
+
+    What the trace says; else the share `prefix_hits` of the prompt in whole blocks, and at least one token is left to compute
+    (vLLM computes the last token of a prompt that is cached whole).
+
+    Args:
+        trace: the requests.
+        prefix_hits: share of a prompt that is found, by model; empty: nothing.
+    """
+    cached = np.zeros(len(trace), np.int32)
+    if any(prefix_hits):
+        share = np.array(prefix_hits)[trace.model]
+        cached = np.minimum(trace.prompt - 1, np.floor(trace.prompt * share / CACHE_BLOCK) * CACHE_BLOCK).astype(np.int32)
+    return cached if trace.cached is None else np.where(trace.cached == UNSET, cached, trace.cached)
 
 
 @dataclass(frozen=True, slots=True)

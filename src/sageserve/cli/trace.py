@@ -245,6 +245,8 @@ def _draw(seen: "Overview") -> None:
     console.print(_share_table(seen))
     if seen.deadlines:
         show(f"\n{seen.deadlines:,} requests carry their own deadline")
+    if seen.cached_share is not None:
+        show(f"\n{seen.cached_share:.1%} of prompt tokens were in the prefix cache (where requests say so)")
     if seen.bad:
         show(f"\n{sum(each.rows for each in seen.bad):,} of {seen.rows:,} rows are no requests and are left out:")
         for each in seen.bad:

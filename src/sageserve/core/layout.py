@@ -38,6 +38,7 @@ class Layout:
         walk: int32[regions, models, tiers, endpoints tried], nearest first, padded with -1.
         rtt: int64[regions, regions], microseconds.
         feeds: bool[endpoints].
+        prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say.
     """
 
     names: Names
@@ -52,6 +53,7 @@ class Layout:
     walk: NDArray[np.int32]
     rtt: NDArray[np.int64]
     feeds: NDArray[np.bool_]
+    prefix_hits: tuple[float, ...]
 
     @property
     def endpoints(self) -> int:
@@ -109,7 +111,21 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
     walk = _walks(scenario, names, roles, rtt, served)
     feeds = np.array([role.queued for _ in range(len(names.regions) * len(names.models)) for role in roles])
     context = np.array([scenario.models[model].context for model in names.models], np.int64)
-    return Layout(names, roles, pools, stocks, slots, profiles, slot_profile, tier_rows(scenario), context, walk, rtt, feeds)
+    return Layout(
+        names,
+        roles,
+        pools,
+        stocks,
+        slots,
+        profiles,
+        slot_profile,
+        tiers=tier_rows(scenario),
+        context=context,
+        walk=walk,
+        rtt=rtt,
+        feeds=feeds,
+        prefix_hits=tuple(scenario.models[model].prefix_hits for model in names.models),
+    )
 
 
 def tier_rows(scenario: Scenario) -> NDArray[Any]:
@@ -174,7 +190,8 @@ def _usable(scenario: Scenario, region: str, model: str) -> list[str]:
 def _weigh(profiles: NDArray[Any], models: list[int]) -> None:
     """Weight of each profile: its time for a typical request against the fastest profile of the same model."""
     times = [
-        prefill_work(profile, _TYPICAL_CONTEXT) + decode_work(profile, _TYPICAL_CONTEXT, _TYPICAL_OUTPUT) for profile in profiles
+        prefill_work(profile, _TYPICAL_CONTEXT, 0) + decode_work(profile, _TYPICAL_CONTEXT, _TYPICAL_OUTPUT)
+        for profile in profiles
     ]
     for k, model in enumerate(models):
         fastest = min(time for time, other in zip(times, models, strict=True) if other == model)

@@ -56,10 +56,11 @@ def profile_rows(profiles: list[ProfileSettings]) -> NDArray[Any]:
 
 
 @kernel
-def prefill_work(profile: Rec, context: int) -> float:
-    """Microseconds of engine time that prefilling `context` tokens takes when batches are full."""
-    x = float(context)
-    return x * (profile["prefill"] + profile["base"] / profile["max_batched"]) + 0.5 * profile["attention"] * x * x
+def prefill_work(profile: Rec, context: int, cached: int = 0) -> float:
+    """Microseconds of engine time for prefilling `context` tokens, of which the first `cached` are there, in full batches."""
+    x = float(context - cached)
+    attention = 0.5 * profile["attention"] * x * (context + cached)
+    return x * (profile["prefill"] + profile["base"] / profile["max_batched"]) + attention
 
 
 @kernel

@@ -1,8 +1,8 @@
 """Our own trace files: Parquet that keeps everything a `Trace` knows, and that any Parquet tool can read.
 
-One row per request (arrival_us, model, tier, region, prompt_tokens, output_tokens, and deadline_us if any
-request has one); names, window and notes are in the metadata, with a version. Files appear whole or not at all.
-Read next: `traces.py` for reading them back.
+One row per request (arrival_us, model, tier, region, prompt_tokens, output_tokens, and deadline_us and
+cached_tokens if any request has one); names, window and notes are in the metadata, with a version. Files
+appear whole or not at all. Read next: `traces.py` for reading them back.
 """
 
 import os
@@ -109,6 +109,8 @@ def _schema(trace: Trace) -> pa.Schema:
     fields += [pa.field("prompt_tokens", pa.int32()), pa.field("output_tokens", pa.int32())]
     if trace.deadline is not None:
         fields.append(pa.field("deadline_us", pa.int64()))
+    if trace.cached is not None:
+        fields.append(pa.field("cached_tokens", pa.int32()))
     return pa.schema(fields)
 
 
@@ -131,4 +133,7 @@ def _columns(trace: Trace, rows: slice) -> dict[str, pa.Array]:
     if trace.deadline is not None:
         deadline = trace.deadline[rows]
         columns["deadline_us"] = pa.array(deadline, mask=deadline == UNSET)
+    if trace.cached is not None:
+        cached = trace.cached[rows]
+        columns["cached_tokens"] = pa.array(cached, mask=cached == UNSET)
     return columns

@@ -49,6 +49,7 @@ REASONS: Final = (
     "tier is missing",
     "region is missing",
     "deadline is not a positive number",
+    "cached tokens are not a whole number from 0 to the prompt's length",
     FAILED,
     "blank line",
 )
@@ -67,6 +68,7 @@ class Piece:
         output: int32[n].
         codes: int32[n] by named field that the file has, codes into the converter's `names`.
         deadline: int64[n], microseconds after arrival (absolute in our own files), UNSET for none.
+        cached: int32[n], fewer than `prompt`, UNSET for those that do not say.
         why: int8[rows], one per row of the batch: 0 for those that are in the columns, else a row of REASONS.
     """
 
@@ -75,6 +77,7 @@ class Piece:
     output: NDArray[np.int32]
     codes: Mapping[Field, Codes]
     deadline: Ints | None
+    cached: NDArray[np.int32] | None
     why: NDArray[np.int8]
 
 
@@ -97,8 +100,9 @@ class Converter:
         output = self._outputs(batch.columns["output"], why)
         codes = {part: self._codes(part, batch.columns[part], why) for part in self.names}
         deadline = self._deadlines(batch, why)
+        cached = _cached(batch.columns["cached"], prompt, why) if "cached" in batch.columns else None
         if not why.any():
-            return Piece(time, prompt, output, codes, deadline, why)
+            return Piece(time, prompt, output, codes, deadline, cached, why)
         good = why == 0
         return Piece(
             time[good],
@@ -106,6 +110,7 @@ class Converter:
             output[good],
             {part: column[good] for part, column in codes.items()},
             None if deadline is None else deadline[good],
+            None if cached is None else cached[good],
             why,
         )
 
@@ -220,6 +225,14 @@ def _lengths(column: pa.Array, part: str, why: NDArray[np.int8]) -> NDArray[np.i
     _mark(why, values < 1, f"{part} length is below 1")
     _mark(why, values > LENGTH_MAX, f"{part} length is above 2,147,483,647")
     return np.clip(values, 0, LENGTH_MAX).astype(np.int32)
+
+
+def _cached(column: pa.Array, prompt: NDArray[np.int32], why: NDArray[np.int8]) -> NDArray[np.int32]:
+    """Cached tokens; of a prompt that is cached whole the last token is computed all the same, as vLLM does."""
+    values, missing, wrong = _numbers(column)
+    wrong = wrong | (~missing & ((values < 0) | (values > prompt) | (values != np.floor(values))))
+    _mark(why, wrong, "cached tokens are not a whole number from 0 to the prompt's length")
+    return np.where(missing | wrong, UNSET, np.minimum(values, prompt.astype(np.int64) - 1)).astype(np.int32)
 
 
 def _instants(column: pa.Array, why: NDArray[np.int8]) -> Ints:

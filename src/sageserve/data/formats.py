@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from sageserve.base.errors import TraceError
 
-Field: TypeAlias = Literal["time", "prompt", "output", "model", "tier", "region", "deadline"]
+Field: TypeAlias = Literal["time", "prompt", "output", "model", "tier", "region", "deadline", "cached"]
 Clock: TypeAlias = Literal["us", "ms", "s", "auto"]
 """How a time is written: a number in that unit, or `auto` (a number of seconds, or an ISO 8601 instant)."""
 
@@ -29,8 +29,12 @@ COLUMN_OPTIONS: Final[Mapping[str, tuple[Field, Clock]]] = {
     "tier": ("tier", "auto"),
     "region": ("region", "auto"),
     "deadline_s": ("deadline", "s"),
+    "cached_tokens": ("cached", "auto"),
 }
 """Left sides of `--column LEFT=NAME`, and at the same time the column names of the generic format."""
+
+CACHED_NAMES: Final = ("cached_tokens", "cached_prompt_tokens", "prompt_tokens_cached", "num_cached_tokens")
+"""Names under which any format may say how many tokens of a prompt were in the prefix cache; the first that is there counts."""
 
 _REGIONS_OF_RESEARCH_CODE: Final = {"0": "westus", "1": "centralus", "2": "eastus"}
 
@@ -140,13 +144,14 @@ OWN: Final = Format(
         "tier": "tier",
         "region": "region",
         "deadline": "deadline_us",
+        "cached": "cached_tokens",
     },
     clock="us",
 )
 
 GENERIC_ABOUT: Final = (
     "any CSV, JSONL or Parquet with arrival_ms|arrival_s|timestamp, prompt_tokens, output_tokens "
-    "and, if known, model, tier, region, deadline_s (seconds after arrival)"
+    "and, if known, model, tier, region, deadline_s (seconds after arrival), cached_tokens (of the prompt)"
 )
 
 
@@ -210,8 +215,10 @@ def match_layout(names: Sequence[str], explicit: Mapping[str, str]) -> Layout | 
         chosen[wanted] = real[theirs.lower()]
         if wanted == "time":
             clock = unit
+    cached = next((real[name] for name in CACHED_NAMES if name in real), None)
+    found: dict[Field, str] = {} if cached is None else {"cached": cached}
     for known in (*FORMATS, _generic(real)):
-        columns = {part: real[name] for part, name in known.columns.items() if name in real} | chosen
+        columns = found | {part: real[name] for part, name in known.columns.items() if name in real} | chosen
         if all(part in columns for part in NEEDED) and all(sign in real for sign in known.signs):
             return Layout(known, columns, clock or known.clock)
     return None

@@ -45,6 +45,7 @@ class RequestFrame:
         ttft: int64[n], microseconds, network included.
         e2e: int64[n], microseconds, network included.
         met: bool[n], the tier's promise was kept.
+        cached: int32[n], tokens of the prompt that were found in the prefix cache.
     """
 
     arrival: Ints
@@ -61,6 +62,7 @@ class RequestFrame:
     ttft: Ints
     e2e: Ints
     met: Bools
+    cached: NDArray[np.int32]
 
     @staticmethod
     def nothing() -> "RequestFrame":
@@ -68,7 +70,10 @@ class RequestFrame:
         return RequestFrame(*(np.zeros(0, _EMPTY.get(field.name, np.int64)) for field in fields(RequestFrame)))
 
 
-_EMPTY: Final[Mapping[str, type[np.generic]]] = {"prompt": np.int32, "output": np.int32, "instance": np.int32, "met": np.bool_}
+_EMPTY: Final[Mapping[str, type[np.generic]]] = {
+    **dict.fromkeys(("prompt", "output", "cached", "instance"), np.int32),
+    "met": np.bool_,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ def request_table(frame: RequestFrame, names: RequestNames) -> pa.Table:
             "prompt_tokens": pa.array(frame.prompt),
             "output_tokens": pa.array(frame.output),
             "deadline_us": pa.array(frame.deadline),
+            "cached_tokens": pa.array(frame.cached),
             "served_region": _named(frame.served, names.names.regions),
             "instance": _nullable(frame.instance),
             "pool": _named(frame.pool, names.pools),

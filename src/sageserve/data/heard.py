@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sageserve.base.records import Floats, Trace
+from sageserve.base.records import Floats, Trace, cached_tokens
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
@@ -53,6 +53,7 @@ def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
 def _work(trace: Trace, layout: Layout, count: int) -> Floats:
     """float64[count]: engine microseconds of each request on its model's fastest engine, with the mean answer of its tier."""
     work = np.zeros(count)
+    cached = cached_tokens(trace, layout.prefix_hits)
     for model in range(len(trace.names.models)):
         rows = {pool.profile for pool in layout.pools if pool.model == model}
         if not rows:
@@ -62,7 +63,8 @@ def _work(trace: Trace, layout: Layout, count: int) -> Floats:
             mine = np.flatnonzero((trace.model[:count] == model) & (trace.tier[:count] == tier))
             if len(mine):
                 answer = float(trace.output[mine].mean())
-                lengths, back = np.unique(trace.prompt[mine], return_inverse=True)
-                each = [prefill_work(profile, int(n)) + decode_work(profile, int(n), answer) for n in lengths]
+                lengths, back = np.unique(trace.prompt[mine].astype(np.int64) << 32 | cached[mine], return_inverse=True)
+                pairs = zip((lengths >> 32).tolist(), (lengths & 0xFFFFFFFF).tolist(), strict=True)
+                each = [prefill_work(profile, prompt, found) + decode_work(profile, prompt, answer) for prompt, found in pairs]
                 work[mine] = np.array(each)[back]
     return work

@@ -56,7 +56,10 @@ class BadKind(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """What is in a trace. `rows` and `bad` count the file it was read from; 0 for generated ones."""
+    """What is in a trace. `rows` and `bad` count the file it was read from; 0 for generated ones.
+
+    `cached_share`: of the prompt tokens of requests that say what was in the prefix cache; null when none says it.
+    """
 
     source: str
     format: str
@@ -64,6 +67,7 @@ class Overview(msgspec.Struct, frozen=True):
     bad: tuple[BadKind, ...]
     requests: int
     deadlines: int
+    cached_share: float | None
     window_s: float
     bin_s: float
     rate: tuple[float, ...]
@@ -90,6 +94,7 @@ def overview(trace: Trace, source: str, report: ReadReport | None = None) -> Ove
         bad=tuple(BadKind(each.reason, each.count, each.lines[:10]) for each in bad),
         requests=len(trace),
         deadlines=0 if trace.deadline is None else int((trace.deadline != UNSET).sum()),
+        cached_share=_cached_share(trace),
         window_s=trace.window / SECOND,
         bin_s=width / SECOND,
         rate=_rate(trace.arrival, trace.window, width),
@@ -98,6 +103,13 @@ def overview(trace: Trace, source: str, report: ReadReport | None = None) -> Ove
         regions=_parts(trace, trace.region, trace.names.regions, width),
         notes=trace.notes,
     )
+
+
+def _cached_share(trace: Trace) -> float | None:
+    if trace.cached is None:
+        return None
+    said = trace.cached != UNSET
+    return float(trace.cached[said].sum() / max(trace.prompt[said].sum(), 1)) if bool(said.any()) else None
 
 
 def _parts(trace: Trace, codes: NDArray[np.uint8], names: Sequence[str], width: Micros) -> dict[str, Part]:

@@ -126,6 +126,7 @@ def splice(traces: Sequence[Trace]) -> Trace:
         names=names,
         window=int(starts[-1]),
         deadline=_joined_deadlines(parts),
+        cached=_joined_cached(parts),
         notes=(*dict.fromkeys(notes), f"{len(traces)} traces one after the other, joined at {at}"),
     ).check()
 
@@ -176,6 +177,7 @@ def _rows(trace: Trace, rows: Ints) -> Trace:
         region=trace.region[rows],
         tier=trace.tier[rows],
         deadline=None if trace.deadline is None else trace.deadline[rows],
+        cached=None if trace.cached is None else trace.cached[rows],
     )
 
 
@@ -190,6 +192,12 @@ def _joined_deadlines(parts: Sequence[Trace]) -> Ints | None:
     if all(part.deadline is None for part in parts):
         return None
     return np.concatenate([np.full(len(p), UNSET, dtype=np.int64) if p.deadline is None else p.deadline for p in parts])
+
+
+def _joined_cached(parts: Sequence[Trace]) -> NDArray[np.int32] | None:
+    if all(part.cached is None for part in parts):
+        return None
+    return np.concatenate([np.full(len(p), UNSET, dtype=np.int32) if p.cached is None else p.cached for p in parts])
 
 
 def _union(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ class _Rows:
     output: NDArray[np.int32]
     named: Mapping[Field, Named]
     deadline: Ints | None
+    cached: NDArray[np.int32] | None
     window: Micros
 
 
@@ -186,6 +187,7 @@ def _finish(
         names=names,
         window=rows.window,
         deadline=rows.deadline,
+        cached=rows.cached,
         notes=notes,
     )
     trace = scale_time(trace, options.time_scale).check()
@@ -271,12 +273,16 @@ def _assemble(pieces: Sequence[Piece], converter: Converter, header: Header | No
     deadline = None
     if pieces[0].deadline is not None:
         deadline = np.concatenate([piece.deadline for piece in pieces if piece.deadline is not None])
+    cached = None
+    if pieces[0].cached is not None:
+        cached = np.concatenate([piece.cached for piece in pieces if piece.cached is not None])
     codes = {part: np.concatenate([piece.codes[part] for piece in pieces]) for part in converter.names}
     notes = [] if header is None else list(header.notes)
     order, note = _order(arrival)
     if order is not None:
         arrival, prompt, output = arrival[order], prompt[order], output[order]
         deadline = None if deadline is None else deadline[order]
+        cached = None if cached is None else cached[order]
         codes = {part: column[order] for part, column in codes.items()}
         notes.append(note)
     dated = header is None and (converter.wall_clock or int(arrival[0]) >= _EPOCH)
@@ -289,7 +295,7 @@ def _assemble(pieces: Sequence[Piece], converter: Converter, header: Header | No
     notes += _gap_notes(arrival)
     named = {part: _named(part, column, converter, header) for part, column in codes.items()}
     window = _window(arrival) if header is None else header.window
-    return _Rows(arrival, prompt, output, named, deadline, window), notes
+    return _Rows(arrival, prompt, output, named, deadline, cached, window), notes
 
 
 def _named(part: Field, codes: Codes, converter: Converter, header: Header | None) -> Named:

@@ -94,7 +94,7 @@ def place(w: Rec, i: int, q: int, now: int) -> float:
     push_back(w, i, q)
     engine["waiting"] += 1
     engine["inside"] += 1
-    engine["unfilled"] += r["prompt"]
+    engine["unfilled"] += r["prompt"] - r["cached"]
     note_outstanding(w, i)
     if engine["phase"] == IDLE:
         if view_i8(w["at_times"], 2 * w["leaves"])[w["leaves"] + i] > now:
@@ -262,7 +262,8 @@ def arrive(w: Rec, q: int, now: int) -> None:
     view_i8(w["at_demand_requests"], cells)[cell] += 1
     profile = view_profiles(w["at_profiles"], w["profile_count"])[view_i4(w["at_reference"], w["models"])[r["model"]]]
     mean = view_f8(w["at_output_mean"], w["models"] * tiers)[r["model"] * tiers + r["tier"]]
-    view_f8(w["at_demand_work"], cells)[cell] += prefill_work(profile, r["prompt"]) + decode_work(profile, r["prompt"], mean)
+    work = prefill_work(profile, r["prompt"], r["cached"]) + decode_work(profile, r["prompt"], mean)
+    view_f8(w["at_demand_work"], cells)[cell] += work
     if r["prompt"] + 1 > view_i8(w["at_context"], w["models"])[r["model"]]:
         set_place(w, q, REFUSED)
         w["refused"] += 1

@@ -101,16 +101,16 @@ def begin_decoding(w: Rec, i: int, q: int) -> None:
     requests = view_requests(w["at_requests"], w["rows"])
     engine = engines[i]
     r = requests[q]
+    add_finish(w, i, q, engine["steps"] + r["output"] - r["made"] - 1)
+    engine["kv"] += r["prompt"] + r["made"] + 1
+    engine["running"] += 1
     latest = engine["latest"]
-    r["prev"] = UNSET
+    r["prev"] = UNSET  # overwrites `made`
     r["next"] = latest
     if latest >= 0:
         requests[latest]["prev"] = q
     engine["latest"] = q
     set_place(w, q, RUNNING)
-    add_finish(w, i, q, engine["steps"] + r["output"] - r["made"] - 1)
-    engine["kv"] += r["prompt"] + r["made"] + 1
-    engine["running"] += 1
 
 
 @kernel
@@ -152,8 +152,8 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
         r = requests[q]
         following = r["next"]
         context = r["prompt"] + r["made"]
-        engine["unfilled"] -= context
-        endpoint["backlog"] -= prefill_work(profile, context)
+        engine["unfilled"] -= context - r["cached"]
+        endpoint["backlog"] -= prefill_work(profile, context, r["cached"])
         if r["first"] == UNSET:
             r["first"] = now
         if r["made"] + 1 == r["output"]:
@@ -168,7 +168,7 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
 
 @kernel
 def preempt(w: Rec, i: int) -> None:
-    """Send the latest admitted request back to the front of its queue; all of its context must be prefilled again."""
+    """Send the latest admitted request back to the front of its queue; what was not cached at first must be prefilled again."""
     engine = view_engines(w["at_engines"], w["instances"])[i]
     requests = view_requests(w["at_requests"], w["rows"])
     q = engine["partial"]
@@ -178,17 +178,17 @@ def preempt(w: Rec, i: int) -> None:
     else:
         q = engine["latest"]
         r = requests[q]
+        unlink(w, i, q)  # its link lies where `made` goes
         r["made"] = r["output"] - (r["finish_step"] - engine["steps"])
         r["finish_step"] = UNSET
         context = r["prompt"] + r["made"]
-        unlink(w, i, q)
         engine["used"] -= context
         engine["kv"] -= context
         engine["running"] -= 1
-        engine["unfilled"] += context
+        engine["unfilled"] += context - r["cached"]
         profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
         endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
-        endpoint["backlog"] += prefill_work(profile, context)
+        endpoint["backlog"] += prefill_work(profile, context, r["cached"])
     set_place(w, q, WAITING)
     push_front(w, i, q)
     engine["waiting"] += 1
@@ -256,20 +256,21 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         completed = 1
     while take and tokens < budget and engine["running"] + completed < profile["max_sequences"] and engine["waiting"] > 0:
         q = head_of(w, i, now)
-        context = requests[q]["prompt"] + requests[q]["made"]
         if not fits(w, i, q, engine["used"], engine["running"] + completed):
             break
+        context, cached = requests[q]["prompt"] + requests[q]["made"], requests[q]["cached"]
+        rest = context - cached
         left = budget - tokens
-        if context > left and not chunked and completed > 0:
+        if rest > left and not chunked and completed > 0:
             break
         pop_front(w, i, q)
         engine["waiting"] -= 1
         engine["used"] += context + 1
         set_place(w, q, PREFILLING)
-        if context > left and chunked:
+        if rest > left and chunked:
             engine["partial"] = q
-            engine["filled"] = left
-            return budget, attention + 0.5 * left * left, completed
+            engine["filled"] = cached + left
+            return budget, attention + left * (cached + 0.5 * left), completed
         requests[q]["next"] = UNSET
         if last >= 0:
             requests[last]["next"] = q
@@ -277,8 +278,8 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
             engine["batch"] = q
         last = q
         completed += 1
-        tokens += context
-        attention += 0.5 * context * float(context)
+        tokens += rest
+        attention += rest * (cached + 0.5 * rest)
     return tokens, attention, completed
 
 
@@ -373,4 +374,4 @@ def request_work(w: Rec, i: int, q: int) -> tuple[float, float]:
     r = view_requests(w["at_requests"], w["rows"])[q]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
-    return prefill_work(profile, r["prompt"]), decode_work(profile, r["prompt"], mean)
+    return prefill_work(profile, r["prompt"], r["cached"]), decode_work(profile, r["prompt"], mean)

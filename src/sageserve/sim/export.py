@@ -61,6 +61,7 @@ def _requests(run: Run) -> Iterator[RequestFrame]:
             ttft=block.ttft,
             e2e=block.e2e,
             met=block.met,
+            cached=rows["cached"],
         )
 
 

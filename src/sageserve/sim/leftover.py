@@ -40,7 +40,7 @@ def add_work_left(requests: NDArray[Any], profiles: NDArray[Any], fastest: NDArr
         profile = profiles[fastest[model]]
         decode = decode_work(profile, row["prompt"], float(row["output"]))
         if row["first"] == UNSET or row["first"] > end:
-            owed[model] += prefill_work(profile, row["prompt"]) + decode
+            owed[model] += prefill_work(profile, row["prompt"], row["cached"]) + decode
         elif row["finish"] != UNSET:
             owed[model] += decode * (row["finish"] - end) / max(row["finish"] - row["first"], 1)
         else:

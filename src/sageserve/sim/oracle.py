@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.kernel import kernel
-from sageserve.base.records import UNSET, Floats, Ints, Trace
+from sageserve.base.records import UNSET, Floats, Ints, Trace, cached_tokens
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.layout import Layout, lay_out, unified_roles
 from sageserve.core.perf import decode_work, iteration_time, prefill_work
@@ -114,20 +114,21 @@ def _work(trace: Trace, layout: Layout, steps: int) -> Floats:
     if trace.deadline is not None:
         due = np.where(trace.deadline == UNSET, due, trace.deadline)
     batch = layout.tiers["batch"][trace.tier].astype(np.uint8)
-    requests = (trace.arrival, due, trace.prompt, trace.output, trace.model, batch)
+    cached = cached_tokens(trace, layout.prefix_hits)
+    requests = (trace.arrival, due, trace.prompt, cached, trace.output, trace.model, batch)
     _add_work(requests, layout.profiles, usable, layout.context, work)
     return work
 
 
 @kernel
 def _add_work(
-    requests: tuple[Ints, Ints, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
+    requests: tuple[Ints, Ints, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
     profiles: NDArray[Any],
     usable: NDArray[np.bool_],
     context: Ints,
     work: Floats,
 ) -> None:
-    arrival, due, prompt, output, model, batch = requests
+    arrival, due, prompt, cached, output, model, batch = requests
     last = work.shape[2] - 1
     for q in range(len(arrival)):
         m, step = model[q], arrival[q] // STEP
@@ -137,7 +138,7 @@ def _add_work(
         cheapest = np.inf
         for p in range(len(profiles)):
             if usable[m, p]:
-                engine = prefill_work(profiles[p], prompt[q]) + decode_work(profiles[p], prompt[q], answer)
+                engine = prefill_work(profiles[p], prompt[q], cached[q]) + decode_work(profiles[p], prompt[q], answer)
                 cheapest = min(cheapest, engine * profiles[p]["gpus"])
         if cheapest == np.inf:
             continue  # no region can run the model
@@ -161,14 +162,15 @@ def _load(scenario: Scenario, trace: Trace, layout: Layout, *, model: int, need:
     if not targets or not bool(mine.any()):
         return 1.0
     prompt = int(trace.prompt[mine].mean())
+    cached = int(cached_tokens(trace, layout.prefix_hits)[mine].mean())
     output = float(np.minimum(trace.output[mine], context - trace.prompt[mine]).mean())
     peak = float(((need.interactive + need.arrived) / need.hours).max())
     found = []
     for row in sorted({pool.profile for pool in layout.pools if pool.model == model}):
         profile = layout.profiles[row]
-        idle = iteration_time(profile, float(prompt), 0.5 * prompt * float(prompt), 0, 0)
+        idle = iteration_time(profile, float(prompt - cached), 0.5 * (prompt - cached) * float(prompt + cached), 0, 0)
         slack = max(min(targets) - idle, _LEAST_SLACK * min(targets))
-        service = prefill_work(profile, prompt) + decode_work(profile, prompt, output)
+        service = prefill_work(profile, prompt, cached) + decode_work(profile, prompt, output)
         share = needed(peak / int(profile["gpus"]), service_us=service, slack_us=slack, misses=_MISSES)
         kept = int(_floor(layout, model) / int(profile["gpus"]))
         together = max(share.instances, kept)

@@ -95,6 +95,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         promote_after=scenario.batch.promote_after,
         safety=scenario.batch.safety,
         output_guess=_OUTPUT_GUESS,
+        prefix_hits=layout.prefix_hits,
     )
 
 

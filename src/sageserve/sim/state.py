@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.errors import Infeasible
 from sageserve.base.kernel import viewer
-from sageserve.base.records import REQUEST, UNSET, Trace
+from sageserve.base.records import REQUEST, UNSET, Trace, cached_tokens
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
@@ -47,7 +47,7 @@ ENGINE: Final = np.dtype(
         ("steps", "i8"),  # decode steps made since the beginning
         ("kv", "i8"),  # KV tokens of decoding sequences, at the block's start
         ("used", "i8"),  # kv + tokens reserved for prompts
-        ("unfilled", "i8"),  # prompt tokens placed here and not prefilled
+        ("unfilled", "i8"),  # tokens to compute for prompts placed here that are not done
         ("running", "i4"),  # decoding sequences
         ("heap", "i4"),  # entries in the finish heap, stale ones included
         ("length", "i4"),  # decode steps in the current block
@@ -56,7 +56,7 @@ ENGINE: Final = np.dtype(
         ("draining", "i4"),
         ("batch", "i4"),  # first request of the prefill batch
         ("partial", "i4"),  # partly prefilled prompt
-        ("filled", "i4"),  # tokens of it that are prefilled
+        ("filled", "i4"),  # tokens of it that are prefilled or were cached
         ("latest", "i4"),  # latest admitted decoding request
         ("waiting", "i4"),
         ("inside", "i4"),  # requests placed here and not finished
@@ -122,6 +122,7 @@ class Setup:
         promote_after: age at which batch work is promoted, microseconds.
         safety: promoted when slack < safety * service time.
         output_guess: tokens, the mean output length assumed before any was seen.
+        prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say; empty: nothing.
     """
 
     regions: int
@@ -146,6 +147,7 @@ class Setup:
     promote_after: Micros
     safety: float
     output_guess: float
+    prefix_hits: tuple[float, ...] = ()
 
     @property
     def endpoints(self) -> int:
@@ -154,11 +156,12 @@ class Setup:
 
 
 def request_rows(trace: Trace, setup: Setup) -> NDArray[Any]:
-    """REQUEST rows of a trace; outputs are clipped to the model's context, deadlines filled from the tiers."""
+    """REQUEST rows of a trace; outputs are clipped to the model's context, deadlines and cached tokens are filled in."""
     rows = np.zeros(len(trace), REQUEST)
     for name in ("arrival", "prompt", "output", "model", "region", "tier"):
         rows[name] = getattr(trace, name)
-    for name in ("first", "finish", "next", "prev", "finish_step", "instance"):
+    rows["cached"] = cached_tokens(trace, setup.prefix_hits)
+    for name in ("first", "finish", "next", "finish_step", "instance"):
         rows[name] = UNSET
     rows["output"] = np.minimum(trace.output, np.maximum(setup.context[trace.model] - trace.prompt, 1))
     rows["deadline"] = trace.arrival + setup.tiers["patience"][trace.tier]

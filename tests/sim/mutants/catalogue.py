@@ -88,6 +88,54 @@ MUTANTS = (
         "        r = requests[q]\n",
     ),
     Mutant(
+        "a preempted request finds nothing in the cache any more",
+        "sim/batching.py",
+        '        engine["unfilled"] += context - r["cached"]\n',
+        '        r["cached"] = 0\n        engine["unfilled"] += context\n',
+    ),
+    Mutant(
+        "cached tokens are computed all the same",
+        "sim/batching.py",
+        "        rest = context - cached\n        left",
+        "        rest = context\n        left",
+    ),
+    Mutant(
+        "cached tokens are not read by attention",
+        "sim/batching.py",
+        "attention += rest * (cached + 0.5 * rest)",
+        "attention += rest * (0.5 * rest)",
+    ),
+    Mutant(
+        "a piece after the cached part costs as if it were the first",
+        "sim/batching.py",
+        "attention + left * (cached + 0.5 * left)",
+        "attention + left * (0.5 * left)",
+    ),
+    Mutant(
+        "the cached part of a prompt that is split is computed after all",
+        "sim/batching.py",
+        'engine["filled"] = cached + left',
+        'engine["filled"] = left',
+    ),
+    Mutant(
+        "cached tokens take no memory",
+        "sim/batching.py",
+        '        engine["used"] += context + 1\n        set_place',
+        '        engine["used"] += rest + 1\n        set_place',
+    ),
+    Mutant(
+        "cached tokens are outstanding work",
+        "sim/arrive.py",
+        'engine["unfilled"] += r["prompt"] - r["cached"]',
+        'engine["unfilled"] += r["prompt"]',
+    ),
+    Mutant(
+        "cached tokens are demand for engine time",
+        "sim/arrive.py",
+        'prefill_work(profile, r["prompt"], r["cached"])',
+        'prefill_work(profile, r["prompt"], 0)',
+    ),
+    Mutant(
         "a preempted request goes to the end of its queue",
         "sim/batching.py",
         "    push_front,\n",
@@ -102,7 +150,7 @@ MUTANTS = (
     Mutant(
         "a preempted prompt is missing from the backlog",
         "sim/batching.py",
-        '        endpoint["backlog"] += prefill_work(profile, context)\n',
+        '        endpoint["backlog"] += prefill_work(profile, context, r["cached"])\n',
         "",
     ),
     Mutant(

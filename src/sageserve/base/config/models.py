@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from sageserve.base.config.settings import Name, Settings
-from sageserve.base.units import HOUR, MINUTE, Duration, Size
+from sageserve.base.units import HOUR, MINUTE, Duration, Share, Size
 
 
 class ProfileSettings(Settings):
@@ -63,5 +63,10 @@ class ModelSettings(Settings):
     context: int = Field(ge=2, description="tokens: prompts must be shorter, prompt + output never exceeds it")
     engines: dict[Name, ProfileSettings] = Field(
         min_length=1, description="by GPU type; a scenario file may name a profile of the library instead"
+    )
+    prefix_hits: Share = Field(
+        default=0.0,
+        description="of a prompt's tokens found in the prefix cache, where a trace does not say; 0: it depends on the traffic, "
+        "and a guess would make fleets too small",
     )
     load: LoadSettings = Field(default=LoadSettings(), description="how long it takes until an instance serves")

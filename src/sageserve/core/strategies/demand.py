@@ -180,7 +180,8 @@ class Prospects:
     def _load(self, m: int, busy: float, service_us: float) -> Load:
         profile = self._layout.profiles[self._reference[m]]
         tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
-        idle = iteration_time(profile, float(tokens), 0.5 * tokens * float(tokens), 0, 0)
+        found = tokens * self._layout.prefix_hits[m]
+        idle = iteration_time(profile, tokens - found, 0.5 * (tokens - found) * (tokens + found), 0, 0)
         slack = max(self._target - idle, _LEAST_SLACK * self._target)
         return needed(busy, service_us=service_us, slack_us=slack, misses=self._misses)
 
@@ -188,7 +189,8 @@ class Prospects:
         """Engine time per prompt token for a guess of the mix: all that is known before the first requests."""
         profile = self._layout.profiles[self._reference[m]]
         prompt = int(max(float(self.history.prompt_mean()[m]), 1.0))
-        return float((prefill_work(profile, prompt) + decode_work(profile, prompt, _OUTPUT_GUESS)) / prompt)
+        found = min(int(prompt * self._layout.prefix_hits[m]), prompt - 1)
+        return float((prefill_work(profile, prompt, found) + decode_work(profile, prompt, _OUTPUT_GUESS)) / prompt)
 
 
 def _reference(layout: Layout, model: int) -> int:
