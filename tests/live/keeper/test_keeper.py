@@ -135,10 +135,12 @@ def test_a_killed_service_runs_again_under_its_name(tmp_path: Path) -> None:
         back: list[Process] = []
 
         def note(process: Process) -> None:
-            if process.life is Life.RUNNING:
+            if process.life is Life.RUNNING and process.runs == 2:
                 back.append(process)
 
         async with client(tmp_path, note) as one:
+            while not await one.look():  # it listens before it starts services, which may need it
+                await asyncio.sleep(0.01)
             before = await pid_of(one, "control")
             kill(before)
             await soon(lambda: back)
