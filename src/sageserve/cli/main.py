@@ -22,6 +22,7 @@ from sageserve.cli import (
     engine,
     explain,
     forecast,
+    gateway,
     kernels,
     plan,
     profile,
@@ -84,6 +85,8 @@ app.add_typer(plan.app, name="plan", rich_help_panel="Do")
 app.command(name="explain", rich_help_panel="Do", epilog=explain.EXAMPLES)(explain.explain)
 app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)
 app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")
+app.command(name="gateway", rich_help_panel="Serve", epilog=gateway.EXAMPLES)(gateway.gateway)
+app.add_typer(gateway.key_app, name="key", rich_help_panel="Serve")
 app.command(name="engine", rich_help_panel="Serve", epilog=engine.EXAMPLES)(engine.engine)
 
 

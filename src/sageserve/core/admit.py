@@ -15,8 +15,9 @@ SHORTEST: Final = 100_000  # us: an answer below this brings a client back befor
 def predicted_wait(*, backlog: float, inside: int, seats: float, work: float, instances: int) -> float:
     """Microseconds until a request placed now has its first token, beside its own prefill.
 
-    Two queues may hold it. Prompts before it must be prefilled: `backlog / instances`. When all sequences an engine may run are
-    taken, some must finish first: (inside - seats) requests of `work` each, shared by the instances. They overlap: the longer counts.
+    Two queues may hold it. Prompts before it must be prefilled: `backlog / instances`. When all sequences that engines may run
+    are taken, some must finish first: (inside - seats) requests of `work` each, shared by the instances. The queues overlap, so
+    the longer one counts.
 
     Args:
         backlog: microseconds of prefill not finished at the endpoint; negative is taken as none.

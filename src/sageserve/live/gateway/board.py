@@ -5,12 +5,14 @@ docs/reference/kernel.md (Arrival, Signals), so that a live request is placed as
 those of `core/route.py`. Read next: `plain.py` for how they are called, `reckon.py` for what is reported.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final
 from urllib.parse import urlsplit
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, Micros
+from sageserve.core.admit import predicted_wait
 from sageserve.core.layout import Layout
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
@@ -26,6 +28,7 @@ class Seat:
     """An instance that requests may be sent to, and what this gateway has there."""
 
     __slots__ = (
+        "at",
         "authority",
         "endpoint",
         "failures",
@@ -47,6 +50,7 @@ class Seat:
 
     def __init__(self, one: InstanceRow, profile: Row) -> None:
         parts = urlsplit(one.url)
+        self.at = -1  # where it is among those of its endpoint that may be chosen
         self.row = one.row
         self.endpoint = one.endpoint
         self.url = one.url
@@ -73,10 +77,24 @@ class Seat:
 class Spot:
     """What this gateway counts at an endpoint, and the seats that may be chosen there."""
 
-    __slots__ = ("all", "backlog", "finished", "held", "inside", "loads", "offered", "placed", "rate", "seats", "seen_offered")
+    __slots__ = (
+        "all",
+        "backlog",
+        "finished",
+        "held",
+        "inside",
+        "loads",
+        "offered",
+        "placed",
+        "rate",
+        "seats",
+        "seen_offered",
+        "sequences",
+    )
 
     def __init__(self) -> None:
         self.all: list[Seat] = []
+        self.sequences = 0  # that the open seats can run together
         self.seats: list[Seat] = []  # of all, those that are open and out of trouble
         self.loads: list[int] = []  # outstanding, seat by seat
         self.offered = 0.0  # microseconds of engine time, cumulative
@@ -92,7 +110,7 @@ class Spot:
 class Placement:
     """One request at one seat."""
 
-    __slots__ = ("begun", "held", "model", "prefill", "prompt", "seat", "tier", "work")
+    __slots__ = ("begun", "held", "model", "prefill", "prompt", "seat", "tier", "wait", "work")
 
     def __init__(self, seat: Seat, prompt: int, model: int, tier: int) -> None:
         self.seat = seat
@@ -103,6 +121,7 @@ class Placement:
         self.prefill = 0.0
         self.work = 0.0
         self.held = 0.0
+        self.wait = 0.0  # predicted, microseconds until its prefill begins
 
 
 class Board:
@@ -165,12 +184,14 @@ class Board:
 
     def _take_seats(self, rows: Iterable[InstanceRow]) -> None:
         before, self.seats = self.seats, {}
+        for seat in before.values():
+            seat.at = -1
         for spot in self.spots:
             spot.all = []
         for one in rows:
-            seat = before.get(one.row)
-            if seat is None or seat.url != one.url or seat.endpoint != one.endpoint:
-                seat = Seat(one, self.profiles[one.profile])
+            known = before.get(one.row)
+            same = known is not None and known.url == one.url and known.endpoint == one.endpoint
+            seat = known if known is not None and same else Seat(one, self.profiles[one.profile])
             seat.update(one)
             seat.trouble = 0
             self.seats[one.row] = seat
@@ -181,11 +202,15 @@ class Board:
         for m in range(self.models):
             means = self.output_mean[m * self.tiers : (m + 1) * self.tiers]
             self.guess[m] = int(sum(means) / self.tiers + 0.5)
-        for number, (spot, column) in enumerate(zip(self.spots, self.columns, strict=True)):
+        for spot, column in zip(self.spots, self.columns, strict=True):
+            for seat in spot.all:
+                seat.at = -1
             spot.seats = sorted((seat for seat in spot.all if seat.open and seat.trouble <= now), key=lambda seat: seat.row)
             column["open"] = len(spot.seats)
-            guess = self.guess[self.model_of(number)]
-            spot.loads = [(seat.unfinished + guess * seat.inside) * seat.weight + seat.there for seat in spot.seats]
+            spot.sequences = sum(int(seat.profile["max_sequences"]) for seat in spot.seats)
+            for at, seat in enumerate(spot.seats):
+                seat.at = at
+            spot.loads = [self._load(seat) for seat in spot.seats]
 
     def look(self, now: Micros) -> None:
         """Turn own counts into signals: what a scrape would have done, when there is none."""
@@ -205,6 +230,18 @@ class Board:
             busy = spot.rate + column["backlog"] / self.half_life
             column["busy"] = busy / len(spot.seats) if spot.seats else 0.0
         self.refresh(now)
+
+    def is_blind(self, now: Micros, after: Micros) -> bool:
+        """Whether signals are own, or too old to be any."""
+        return self.own or now - self._seen > after
+
+    def heal(self, now: Micros) -> None:
+        """Take seats back whose trouble is over."""
+        if any(seat.trouble and seat.trouble <= now for seat in self.seats.values()):
+            for seat in self.seats.values():
+                if seat.trouble <= now:
+                    seat.trouble = 0
+            self.refresh(now)
 
     def model_of(self, endpoint: int) -> int:
         """The model an endpoint serves."""
@@ -227,11 +264,12 @@ class Board:
         spot = self.spots[endpoint]
         return spot.seats[pick_instance(spot.loads, 0, len(spot.loads))] if spot.seats else None
 
-    def choose_again(self, walk: list[int], first: int, tried: Set[int], now: Micros) -> Seat | None:
+    def choose_again(self, walk: list[int], first: int, tried: AbstractSet[int], now: Micros) -> Seat | None:
         """Another seat, after some were tried in vain: in the same endpoint first, then as the router would without them."""
-        left = [(load, seat) for load, seat in zip(self.spots[first].loads, self.spots[first].seats, strict=True) if seat.row not in tried]
+        spot = self.spots[first]
+        left = [at for at, seat in enumerate(spot.seats) if seat.row not in tried]
         if left:
-            return left[pick_instance([load for load, _ in left], 0, len(left))][1]
+            return spot.seats[left[pick_instance([spot.loads[at] for at in left], 0, len(left))]]
         elsewhere = [e for e in walk if any(seat.row not in tried for seat in self.spots[e].seats)]
         if not elsewhere:
             return None
@@ -242,13 +280,26 @@ class Board:
         """Microseconds of engine time a request is expected to need."""
         return prefill_work(profile, prompt) + decode_work(profile, prompt, self.output_mean[model * self.tiers + tier])
 
-    def place(self, seat: Seat, prompt: int, model: int, tier: int) -> Placement:
-        """Count a request as sent to a seat."""
+    def weigh(self, seat: Seat, prompt: int, model: int, tier: int) -> Placement:
+        """What a request would be at a seat; nothing is counted."""
         one = Placement(seat, prompt, model, tier)
         mean = self.output_mean[model * self.tiers + tier]
         one.prefill = prefill_work(seat.profile, prompt)
         one.work = one.prefill + decode_work(seat.profile, prompt, mean)
         one.held = prompt + 0.5 * mean
+        spot = self.spots[seat.endpoint]
+        one.wait = predicted_wait(
+            backlog=self.columns[seat.endpoint]["backlog"],
+            inside=spot.inside * self.gateways,
+            seats=spot.sequences,
+            work=one.work,
+            instances=len(spot.seats) or 1,
+        )
+        return one
+
+    def place(self, one: Placement) -> None:
+        """Count a request as sent to its seat."""
+        seat, prompt = one.seat, one.prompt
         spot, column = self.spots[seat.endpoint], self.columns[seat.endpoint]
         spot.offered += one.work
         spot.backlog += one.prefill
@@ -260,7 +311,6 @@ class Board:
         seat.inside += 1
         seat.unfinished += prompt
         self._note(spot, seat)
-        return one
 
     def begin(self, one: Placement) -> None:
         """The first token came: its prompt is done."""
@@ -289,10 +339,13 @@ class Board:
             self.output_mean[at] += (output - self.output_mean[at]) / _SLOW
 
     def _note(self, spot: Spot, seat: Seat) -> None:
-        if seat in spot.seats:
-            guess = self.guess[self.model_of(seat.endpoint)]
-            load = (seat.unfinished + guess * seat.inside) * seat.weight + seat.there
-            spot.loads[spot.seats.index(seat)] = load
+        if seat.at >= 0:
+            spot.loads[seat.at] = self._load(seat)
+
+    def _load(self, seat: Seat) -> int:
+        """Outstanding tokens times weight: what least-work routing compares."""
+        guess = self.guess[self.model_of(seat.endpoint)]
+        return (seat.unfinished + guess * seat.inside) * seat.weight + seat.there
 
     def leave_out(self, seat: Seat, now: Micros) -> None:
         """A seat refused or broke a connection: do not choose it until the next table, or for a moment when none will come."""

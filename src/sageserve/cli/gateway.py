@@ -1,0 +1,152 @@
+"""`sageserve gateway` and `sageserve key new`: the public door of a fleet, and the keys that open it.
+
+Starts the processes and reads the environment; must not know how a request is served. stdout is the result (a key), the log
+goes to stderr. Read next: `live/gateway/server.py`.
+"""
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sageserve.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.live.gateway.server import Place
+
+INTERNAL_KEY = "SAGESERVE_INTERNAL_KEY"
+"""Variable that holds the key of this deployment's own processes."""
+
+EXAMPLES = """[bold]Examples[/bold]
+
+  sageserve gateway fleet.yaml [dim]— in front of the engines listed in live.instances[/dim]
+
+  sageserve gateway fleet.yaml --control state/link --workers 2 [dim]— told by a control process what is open[/dim]
+
+  curl localhost:8100/v1/models
+"""
+
+key_app = typer.Typer(help="API keys of the gateway.", no_args_is_help=True)
+
+Reference = Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the file; YAML value; may be repeated"),
+]
+
+
+def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Reference,
+    overrides: Overrides = None,
+    control: Annotated[Path | None, typer.Option(help="socket of the control process; none: engines of live.instances")] = None,
+    host: Annotated[str | None, typer.Option(help="address to listen on; default: live.host")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="default: live.port")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="processes that share the port; default: live.workers")
+    ] = None,
+    worker: Annotated[int, typer.Option(min=0, help="number of the first process, when others start more of them")] = 0,
+    region: Annotated[str | None, typer.Option(help="where requests come from that name no region; default: the first")] = None,
+    upstream_admin: Annotated[str, typer.Option(help="URL of control's HTTP server: files, batches, pages")] = "",
+    traces: Annotated[str, typer.Option(help="OTLP address for spans, such as http://127.0.0.1:4318/v1/traces")] = "",
+    drain: Annotated[float, typer.Option(min=0, help="seconds that requests under way are given after SIGTERM")] = 30.0,
+) -> None:
+    """Serve OpenAI's API in front of all engines of a scenario."""
+    os.environ["NUMBA_DISABLE_JIT"] = "1"  # nothing is compiled here: half a second and 60 MB less per process
+    from sageserve.data.scenario import load_scenario
+    from sageserve.live.gateway.desk import Options
+    from sageserve.live.gateway.server import Place
+
+    found = load_scenario(scenario, overrides=overrides or ())
+    live = _live(found)
+    if region is not None and region not in found.regions:
+        raise ConfigError(f"there is no region {region!r}", hint=f"regions are {', '.join(found.regions)}")
+    _log_as_json(live.log_level)
+    options = Options(
+        region=list(found.regions).index(region) if region else 0,
+        worker=worker,
+        admin=upstream_admin,
+        internal=os.environ.pop(INTERNAL_KEY, ""),
+        born=int(datetime.now(UTC).timestamp()),
+    )
+    place = Place(
+        host=host or live.host,
+        port=live.port if port is None else port,
+        control=control,
+        drain_s=drain,
+        traces=traces,
+        options=options,
+    )
+    _serve(found, place, workers or live.workers)
+
+
+def _live(found: "Scenario") -> "LiveSettings":
+    from sageserve.base.config import LiveSettings
+
+    return found.live or LiveSettings()
+
+
+def _serve(found: "Scenario", place: "Place", workers: int) -> None:
+    from dataclasses import replace
+
+    from sageserve.live.gateway.flock import run_many
+    from sageserve.live.gateway.server import run
+
+    def one(number: int, folder: Path | None) -> None:
+        nonce = f"{os.getpid():x}{os.urandom(4).hex()}"
+        options = replace(place.options, worker=place.options.worker + number, nonce=nonce)
+        run(found, replace(place, folder=folder, options=options))
+
+    if workers == 1:
+        one(0, None)
+    elif place.port == 0:
+        raise ConfigError("several workers need a port of their own choice", hint="give --port, or --workers 1")
+    else:
+        run_many(one, workers)
+
+
+class _Lines(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "from": record.name,
+            "pid": record.process,
+            "said": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log_as_json(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+@key_app.command("new")
+def new_key(
+    name: Annotated[str, typer.Argument(help="whose it is, as it appears in logs and metrics")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of YAML")] = False,
+) -> None:
+    """Make an API key; it is shown once, and the scenario keeps only its hash."""
+    import secrets  # a credential must not follow from a seed
+
+    from sageserve.live.gateway.keys import hash_of
+
+    key = f"sk-sageserve-{secrets.token_urlsafe(32)}"
+    digest = hash_of(key.encode())
+    if as_json:
+        typer.echo(json.dumps({"name": name, "key": key, "sha256": digest}))
+        return
+    typer.echo(f"# the key, shown this once: {key}")
+    typer.echo(f"live:\n  keys:\n    - {{name: {name}, sha256: {digest}}}")

@@ -1,0 +1,389 @@
+"""A client's connection: HTTP/1.1 as it is sent by anyone, taken apart within limits of size and time.
+
+One request is answered at a time; what is pipelined waits in order, within bounds. Whatever two readers could take in two ways
+is refused and the connection closed, so that nothing can be smuggled past. Decides nothing about a request but its kind.
+Read next: `intake.py` for header lines, `exchange.py` for requests to engines, `proxy.py` for those to control.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+import httptools
+
+from sageserve.base.units import SECOND, Micros
+from sageserve.live.gateway.desk import Desk
+from sageserve.live.gateway.exchange import Exchange
+from sageserve.live.gateway.intake import BadFraming, Incoming, check_size, read_fields
+from sageserve.live.gateway.pages import ASKED, Page, is_proxied, show_page
+from sageserve.live.gateway.problem import STATUS, Problem, bad_request, no_capacity, too_slow
+from sageserve.live.gateway.proxy import Passage
+
+PIPELINED: Final = 32  # complete requests that may wait behind one
+LINGER: Final = 2 * SECOND  # a client that is still sending must be able to read why it was refused
+FLUSH: Final = 5 * SECOND  # for a client to take the end of an answer
+_HIGH: Final = 64 << 10  # bytes a slow reader may leave untaken before its engine is held back
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_KEEP: Final = b"connection: keep-alive\r\n"
+_JSON: Final = b"application/json"
+
+
+class Client(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        desk: what all requests share.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_current",
+        "_desk",
+        "_doom",
+        "_ended",
+        "_fresh",
+        "_head_size",
+        "_in_head",
+        "_line",
+        "_one",
+        "_parser",
+        "_raw",
+        "_since",
+        "loopback",
+        "modern",
+        "paused",
+        "transport",
+    )
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._parser = httptools.HttpRequestParser(self)
+        self._busy: Exchange | Passage | None = None
+        self._current: Incoming | None = None  # being answered
+        self._line: deque[Incoming] = deque()  # complete, and waiting for their turn
+        self._one: Incoming | None = None  # coming in
+        self._raw: list[tuple[bytes, bytes]] = []
+        self._in_head = False
+        self._head_size = 0
+        self._doom: Problem | None = None  # the connection ends with this answer
+        self._ended = False  # nothing more is read or answered
+        self._fresh = True  # something came since the last look
+        self._since: Micros = 0  # of the last change: request begun, answered, or a byte seen
+        self.loopback = False
+        self.modern = True
+        self.paused = False
+        self.transport: asyncio.Transport = _NOWHERE
+
+    # ------------------------------------------------------------------------------------------ from the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Someone connected."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=_HIGH)
+        peer = transport.get_extra_info("peername")
+        host = peer[0] if peer else ""
+        self.loopback = not host or host.startswith("127.") or host in {"::1", "::ffff:127.0.0.1"}
+        self.transport = transport
+        self._since = self._desk.clock()
+        self._desk.clients[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._fresh = True
+        if self._ended or self._doom is not None:
+            return
+        if self._one is None or self._in_head:
+            self._head_size += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self._doom = bad_request(f"This is not HTTP/1.1: {error}.", code="bad_http")
+        if self._in_head and self._head_size > self._desk.limits.headers:
+            self._doom = _header_too_large(self._desk.limits.headers)
+        if self._doom is not None and self._busy is None:
+            self._die(self._doom)
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:  # an offer that is not taken up: the request stands
+                data = data[int(upgrade.args[0]) :]
+                self._parser = httptools.HttpRequestParser(self)
+                if not data or self._doom is not None:
+                    return
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left, or was sent away."""
+        self._ended = True
+        self._desk.clients.pop(self, None)
+        busy, self._busy = self._busy, None
+        if busy is not None:
+            busy.gone()
+        self._line.clear()
+
+    def pause_writing(self) -> None:
+        """The client does not keep up."""
+        self.paused = True
+        self._since = self._desk.clock()
+        if self._busy is not None:
+            self._busy.pause()
+
+    def resume_writing(self) -> None:
+        """The client keeps up again."""
+        self.paused = False
+        if self._busy is not None:
+            self._busy.resume()
+
+    # ------------------------------------------------------------------------------------------ from the parser
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._one = Incoming()
+        self._raw = []
+        self._in_head = True
+        if self._busy is None:
+            self._since = self._desk.clock()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        if self._one is not None:
+            self._one.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header line; those after the body are not passed on."""
+        if self._in_head:
+            self._raw.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        one, self._in_head = self._one, False
+        size, self._head_size = self._head_size, 0
+        if one is None or self._doom is not None:
+            return
+        try:
+            self._examine(one, size)
+        except Problem as problem:
+            self._doom = problem
+        except BadFraming as error:
+            self._doom = bad_request(f"The request is not well formed: {error.message}.", code="bad_http")
+
+    def _examine(self, one: Incoming, size: int) -> None:
+        desk = self._desk
+        limit = desk.limits.headers
+        if size > limit and sum(len(name) + len(value) + 4 for name, value in self._raw) + len(one.target) > limit:
+            raise _header_too_large(limit)
+        parser = self._parser
+        one.method = parser.get_method()
+        one.keep = parser.should_keep_alive()
+        version = parser.get_http_version()
+        one.modern = version == "1.1"
+        read_fields(one, self._raw, version, keep_key=desk.keys.open)
+        if one.target[:1] != b"/":
+            one.target = _origin_form(one.target)
+        one.path = one.target.partition(b"?")[0]
+        one.id = one.noted.get(b"x-request-id") or desk.request_id()
+        one.proxied = is_proxied(one.path)
+        check_size(one, self._limit(one))
+        expect = one.noted.get(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                raise bad_request("The only expectation met is 100-continue.", status=417)
+            if self._busy is None and not self._line and one.modern and one.length != 0:
+                self.transport.write(_CONTINUE)
+        if one.proxied and self._busy is None and not self._line:
+            self._serve(one)
+
+    def _limit(self, one: Incoming) -> int:
+        limits = self._desk.limits
+        return limits.file + (1 << 20) if one.proxied else limits.body  # the frame of an upload beside the file
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        one = self._one
+        if one is None or self._doom is not None:
+            return
+        one.size += len(data)
+        if one.size > self._limit(one) or (one is not self._current and one.proxied and one.size > self._desk.limits.body):
+            try:
+                check_size(one, 0)
+            except Problem as problem:
+                self._doom = problem
+        elif one is self._current and isinstance(self._busy, Passage):
+            self._busy.body(data)
+        else:
+            one.pieces.append(data)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        one, self._one = self._one, None
+        if one is None or self._doom is not None:
+            return
+        one.complete = True
+        if one is self._current:
+            if isinstance(self._busy, Passage):
+                self._busy.complete()
+            return
+        if self._busy is None and not self._line:
+            self._serve(one)
+            return
+        self._line.append(one)
+        if len(self._line) > PIPELINED or sum(other.size for other in self._line) > self._desk.limits.body:
+            self._doom = bad_request("Too much was pipelined: wait for answers.", code="pipelining")
+
+    # ------------------------------------------------------------------------------------------ answering
+
+    def _serve(self, one: Incoming) -> None:
+        """Answer a request: it is its turn."""
+        desk = self._desk
+        self._current = one
+        self.modern = one.modern
+        one.arrived = self._since = desk.clock()
+        try:
+            if one.proxied:
+                if desk.admin is None:
+                    raise no_capacity("Files, batches and pages are served by the control process, which is not configured here.")
+                passage = self._busy = Passage(desk, self, one)
+                passage.begin(loopback=self.loopback)
+            elif one.method == b"POST" and one.path in ASKED:
+                exchange = self._busy = Exchange(desk, self, one)
+                exchange.begin(loopback=self.loopback)
+            else:
+                self._show(show_page(desk, one, loopback=self.loopback))
+        except Problem as problem:
+            self._busy = None
+            if not one.complete:
+                self._doom = problem  # the rest of its body is not wanted
+            else:
+                self.refuse(problem, b"")
+
+    def refuse(self, problem: Problem, own: bytes) -> None:
+        """Answer the current request with an error; the connection is kept."""
+        self._show(Page(problem.status, _JSON, problem.body(), problem.fields()), own)
+
+    def _show(self, page: Page, own: bytes = b"") -> None:
+        one = self._current
+        assert one is not None
+        length = b"" if page.status == 204 else b"content-type: %b\r\ncontent-length: %d\r\n" % (page.kind, len(page.body))
+        ours = own or b"x-request-id: %b\r\n" % one.id
+        body = b"" if one.method == b"HEAD" else page.body
+        line = b"%d %b" % (page.status, STATUS[page.status].encode())
+        self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b%b\r\n%b" % (line, length, page.fields, ours, self.ending(), body))
+        self.finished()
+
+    def ending(self) -> bytes:
+        """The header line that says whether the connection is kept."""
+        one = self._current
+        if one is None or not one.keep or not one.complete or self._desk.draining:
+            return _CLOSE
+        return b"" if one.modern else _KEEP
+
+    def finished(self) -> None:
+        """The current answer is complete: the next, or the end of the connection."""
+        one, self._current = self._current, None
+        self._busy = None
+        self._since = self._desk.clock()
+        if one is None or not one.keep or self._desk.draining or not one.complete:
+            self._end(linger=one is not None and not one.complete)
+        elif self._line:
+            self._serve(self._line.popleft())
+        elif self._doom is not None:
+            self._die(self._doom)
+
+    def cut(self) -> None:
+        """The current answer cannot be completed."""
+        self._busy = None
+        self._end(linger=False)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self.transport.write(data)
+
+    def hold(self, wait: bool) -> None:
+        """Take no more of the body for now, or take on."""
+        if not self.transport.is_closing():
+            if wait:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _die(self, problem: Problem) -> None:
+        """Answer a request that could not be read to its end, and close."""
+        if self._ended:
+            return
+        one = self._one or self._current
+        request_id = (one.id if one is not None else b"") or self._desk.request_id()
+        line = b"%d %b" % (problem.status, STATUS[problem.status].encode())
+        body = problem.body()
+        length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        fields = b"%bx-request-id: %b\r\n%b%b" % (length, request_id, problem.fields(), _CLOSE)
+        self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (line, fields, body))
+        self._end(linger=True)
+
+    def _end(self, *, linger: bool) -> None:
+        """Nothing more is answered here."""
+        self._ended = True
+        self._since = self._desk.clock()
+        if linger and self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    # ------------------------------------------------------------------------------------------ from the clock
+
+    def check(self, now: Micros) -> None:
+        """Send away who is too slow; called a few times a second."""
+        limits, passed = self._desk.limits, now - self._since
+        if self._ended:
+            if passed > (FLUSH if self.transport.is_closing() else LINGER):
+                self.transport.abort()
+            return
+        if self.paused and passed > limits.idle:
+            self.transport.abort()
+        elif self._in_head and self._busy is None:
+            if passed > limits.header_wait:
+                self._die(too_slow(f"the header did not come within {limits.header_wait / SECOND:g} s"))
+        elif self._one is not None and not self._one.complete:
+            if self._fresh:
+                self._fresh = False
+                self._since = now
+            elif passed > limits.body_wait and not self._held():
+                self._late_body()
+        elif self._busy is None and passed > limits.idle:
+            self._end(linger=False)
+
+    def _held(self) -> bool:
+        return isinstance(self._busy, Passage) and self._busy.full
+
+    def _late_body(self) -> None:
+        problem = too_slow(f"nothing of the body came for {self._desk.limits.body_wait / SECOND:g} s")
+        busy, self._busy = self._busy, None
+        if busy is None:
+            self._die(problem)
+        else:
+            busy.gone()
+            self.transport.abort()
+
+    def retire(self) -> None:
+        """The gateway drains: close if nothing is being answered."""
+        if self._busy is None and self._one is None and not self._ended:
+            self._end(linger=False)
+
+
+def _header_too_large(limit: int) -> Problem:
+    return bad_request(f"The header exceeds the limit of {limit} bytes.", status=431, code="header_too_large")
+
+
+def _origin_form(target: bytes) -> bytes:
+    """The path of a target given as a whole URL, as proxies are sent; `*` stands for the server itself."""
+    if target == b"*":
+        return b"/health"
+    scheme, _, rest = target.partition(b"://")
+    if scheme.lower() not in {b"http", b"https"}:
+        raise bad_request("The target of the request is not a path.", code="bad_http")
+    return b"/" + rest.partition(b"/")[2]
+
+
+_NOWHERE: Final = asyncio.Transport()

@@ -1,0 +1,383 @@
+"""One request's way: choose, send, try elsewhere while nothing was passed on, and let go of everything at the end.
+
+Until the first byte for the client an engine's failure is answered by another instance, then by another region; after it by an
+error event and an aborted body, never by a clean end. A client that leaves closes the engine's connection at once.
+Knows no socket of its own. Read next: `board.py` for the choice, `relay.py` for the answer.
+"""
+
+from typing import Final
+
+from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.core.admit import come_again, is_admitted
+from sageserve.live.gateway.answer import Events
+from sageserve.live.gateway.board import Placement, Seat
+from sageserve.live.gateway.desk import Desk
+from sageserve.live.gateway.framing import Head
+from sageserve.live.gateway.intake import Incoming, read_call, with_model
+from sageserve.live.gateway.problem import Problem, broken, no_capacity, overloaded
+from sageserve.live.gateway.record import LEFT, Record
+from sageserve.live.gateway.relay import WHOLE_MAX, Asker, Cut, Done, EventRelay, RawRelay, Relay, Reply, WholeRelay
+from sageserve.live.gateway.upstream import Connection
+from sageserve.live.wire import Wait
+
+FIRST_BYTE: Final = 10 * MINUTE  # as long as OpenAI's clients wait; an engine may take minutes over a long unstreamed answer
+PING: Final = 10 * SECOND  # of silence in a stream: proxies on the way may cut connections that were idle for 15 s
+_BROKEN_MAX: Final = 2  # sends that broke without an answer: the request itself may be what kills engines
+_TRIES: Final = 4
+_ELSEWHERE: Final = frozenset([429, 500, 502, 503, 504])  # answers of engines that another one may not give
+
+
+class Exchange:
+    """A request and its answer.
+
+    Args:
+        desk: what all requests share.
+        client: who asked.
+        one: the request, complete.
+    """
+
+    __slots__ = (
+        "_broke",
+        "_call",
+        "_client",
+        "_connection",
+        "_desk",
+        "_one",
+        "_over",
+        "_pinged",
+        "_placed",
+        "_quiet",
+        "_record",
+        "_relay",
+        "_renewed",
+        "_reply",
+        "_sent",
+        "_status",
+        "_ticket",
+        "_tried",
+    )
+
+    def __init__(self, desk: Desk, client: Asker, one: Incoming) -> None:
+        self._desk = desk
+        self._client = client
+        self._one = one
+        self._over = False
+        self._connection: Connection | None = None
+        self._placed: Placement | None = None
+        self._relay: Relay | None = None
+        self._status = 0
+        self._sent: Micros = 0
+        self._quiet: Micros = one.arrived  # since when nothing came from the engine
+        self._pinged: Micros = one.arrived
+        self._ticket = 0
+        self._tried: set[int] = _NONE
+        self._broke = 0
+        self._renewed = False
+
+    def begin(self, *, loopback: bool) -> None:
+        """Read the request and send it on its way.
+
+        Raises:
+            Problem: it is refused.
+        """
+        desk = self._desk
+        call = self._call = read_call(desk, self._one, loopback=loopback)
+        record = self._record = Record(desk, call, self._one)
+        self._reply = Reply(self._client, record)
+        desk.exchanges[self] = None
+        try:
+            if desk.batch[call.tier] and desk.controlled and call.endpoint < 0:
+                self._queue()
+            else:
+                self._route()
+        except Problem as problem:
+            self._over = True
+            del desk.exchanges[self]
+            record.refused(problem.status)
+            raise
+
+    def _queue(self) -> None:
+        """Wait for spare capacity: control says when."""
+        call, now = self._call, self._one.arrived
+        patience = min(self._desk.patience[call.tier], FIRST_BYTE)
+        self._ticket = self._desk.waiting.add(
+            lambda ticket: Wait(ticket, call.region, call.model, call.tier, call.prompt, patience), self, now
+        )
+
+    def granted(self, endpoint: int) -> None:
+        """There is room for it at this endpoint."""
+        seat = self._desk.board.choose_at(endpoint) or self._desk.board.choose(self._walk(), self._desk.clock())
+        if seat is None:
+            self._fail(no_capacity("The instance that was to serve this request is gone."))
+        else:
+            self._send(self._weigh(seat))
+
+    def waited_in_vain(self, retry_after: Micros) -> None:
+        """It is to come again later."""
+        self._fail(overloaded("No spare capacity came free in time; flex requests use what others leave.", retry_after))
+
+    def _walk(self) -> list[int]:
+        call = self._call
+        return self._desk.board.walk[call.region][call.model][call.tier]
+
+    def _weigh(self, seat: Seat) -> Placement:
+        call = self._call
+        return self._desk.board.weigh(seat, call.prompt, call.model, call.tier)
+
+    def _route(self) -> None:
+        desk, call = self._desk, self._call
+        board = desk.board
+        forced = call.endpoint >= 0
+        seat = board.choose_at(call.endpoint) if forced else board.choose(self._walk(), self._one.arrived)
+        if seat is None:
+            desk.reckoning.refused(call.cell)
+            raise no_capacity(board.note or f"No instance of {desk.names.models[call.model]} is open at the moment.")
+        placed = self._weigh(seat)
+        if not forced:
+            self._admit(placed)
+        self._send(placed)
+
+    def _admit(self, placed: Placement) -> None:
+        desk, call = self._desk, self._call
+        spot = desk.board.spots[placed.seat.endpoint]
+        limit = desk.admission.wait * desk.patience[call.tier]
+        inside = spot.inside * desk.board.gateways
+        if not is_admitted(wait=placed.wait, limit=limit, inside=inside, most=desk.admission.queued * spot.sequences):
+            desk.reckoning.refused(call.cell)
+            message = (
+                f"The queue is {placed.wait / SECOND:.1f} s long, {desk.names.tiers[call.tier]} allows {limit / SECOND:g} s."
+            )
+            raise overloaded(message, come_again(placed.wait, limit))
+
+    def _send(self, placed: Placement) -> None:
+        desk = self._desk
+        desk.board.place(placed)
+        self._placed = placed
+        self._sent = self._quiet = desk.clock()
+        self._record.sent(placed, self._sent)
+        pool = desk.pool(placed.seat)
+        connection = pool.take()
+        if connection is None:
+            pool.open(self._connected)
+        else:
+            self._write(connection, placed.seat)
+
+    def _connected(self, connection: Connection | None, reason: str) -> None:
+        if self._over or self._placed is None:
+            if connection is not None:
+                connection.let_go()
+        elif connection is None:
+            self._lose(reason)
+        else:
+            self._write(connection, self._placed.seat)
+
+    def _write(self, connection: Connection, seat: Seat) -> None:
+        one, call = self._one, self._call
+        body = call.body
+        if seat.served and seat.served != self._desk.names.models[call.model]:
+            body = with_model(body, seat.served)
+        fields = self._record.traced(one.fields)
+        head = b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+            seat.prefix,
+            one.target,
+            seat.authority,
+            fields,
+            one.id,
+            len(body),
+        )
+        self._connection = connection
+        connection.begin(self, head, body)
+
+    def answered(self, head: Head) -> None:
+        """The head of an engine's answer came."""
+        placed, call, desk = self._placed, self._call, self._desk
+        assert placed is not None
+        if head.status in _ELSEWHERE and self._try_elsewhere(head.status):
+            return
+        self._status = head.status
+        if head.status == 200 and head.events and not head.encoded:
+            whole = not call.path.endswith(b"/responses")  # whose events are not answers, but steps of one
+            events = Events(desk.tiers.tag(call.tier, call.asked), insert=whole, names=desk.renamed(placed.seat, call.model))
+            self._relay = EventRelay(self._reply, head, events)
+        elif not head.encoded and head.length <= WHOLE_MAX and (head.json or head.status >= 400):
+            tag, names = desk.tiers.tag(call.tier, call.asked), desk.renamed(placed.seat, call.model)
+            self._relay = WholeRelay(self._reply, head, tag, names)
+        elif self._reply.opened:
+            self._fail(broken("The engine answered a stream with something else."))
+        else:
+            self._relay = RawRelay(self._reply, head)
+
+    def took(self, data: bytes, done: bool) -> None:
+        """A part of the answer came."""
+        relay = self._relay
+        if relay is None or self._over:
+            return
+        record = self._record
+        if record.first == 0 and (done or relay.streams):
+            record.first = self._desk.clock()
+            if self._placed is not None:
+                self._desk.board.begin(self._placed)
+        outcome = relay.took(data, done)
+        if outcome is None:
+            return
+        match outcome:
+            case Done():
+                self._finish(outcome, done)
+            case Cut():
+                self._break(outcome.reason)
+
+    def lost(self, reason: str, *, stale: bool) -> None:
+        """The connection to the engine broke."""
+        self._connection = None
+        if self._over:
+            return
+        if stale and not self._renewed and self._placed is not None:
+            self._renewed = True
+            self._desk.pool(self._placed.seat).open(self._connected)
+            return
+        self._broke += 1
+        self._lose(reason)
+
+    def _lose(self, reason: str) -> None:
+        """The seat failed without an answer, or in the middle of one."""
+        placed, relay = self._placed, self._relay
+        assert placed is not None
+        if relay is not None and relay.streams and self._record.first:
+            self._break(reason)
+            return
+        self._desk.trouble(placed.seat, reason)
+        if relay is not None and not relay.streams:
+            self._fail(broken(f"The engine broke off its answer: {reason}."))
+        elif self._broke >= _BROKEN_MAX or not self._again("broken"):
+            self._fail(broken(f"No instance could serve the request: {reason}."))
+
+    def _try_elsewhere(self, status: int) -> bool:
+        """Send the request to another instance because of what this one answered."""
+        if status == 500:
+            self._broke += 1
+            if self._broke >= _BROKEN_MAX:
+                return False
+        connection, self._connection = self._connection, None
+        if not self._again(str(status)):
+            self._connection = connection
+            return False
+        if connection is not None:
+            connection.let_go()
+        return True
+
+    def _again(self, reason: str) -> bool:
+        """Send it to another instance; False when there is none, or it was tried often enough."""
+        placed, desk = self._placed, self._desk
+        assert placed is not None
+        self._tried = self._tried | {placed.seat.row}
+        walk = [self._call.endpoint] if self._call.endpoint >= 0 else self._walk()
+        seat = desk.board.choose_again(walk, placed.seat.endpoint, self._tried, desk.clock())
+        if seat is None or len(self._tried) >= _TRIES:
+            return False
+        desk.board.end(placed, None)
+        self._relay = None
+        self._renewed = False
+        self._record.retried(reason)
+        self._send(self._weigh(seat))
+        return True
+
+    def _break(self, reason: str) -> None:
+        """End an answer that cannot be completed: an error event, and no proper end."""
+        if isinstance(self._relay, EventRelay):
+            self._reply.error(broken(f"The answer is incomplete: {reason}.", code="upstream_broken"))
+        self._record.broke(reason)
+        self._close(502)
+        self._client.cut()
+
+    def _fail(self, problem: Problem) -> None:
+        """Answer with an error: as an event if the stream was opened already."""
+        fields = self._record.fields()
+        self._close(problem.status)
+        if self._reply.opened:
+            self._reply.error(problem)
+            self._client.cut()
+        else:
+            self._client.refuse(problem, fields)
+
+    def _finish(self, outcome: Done, ended: bool) -> None:
+        """The answer is complete; `ended` says that its framing is, too."""
+        connection, self._connection = self._connection, None
+        if not ended and connection is not None:
+            connection.leave()
+        streamed = isinstance(self._relay, EventRelay)
+        self._free(outcome.output if self._status < 400 else None)
+        self._record.finished(self._status, outcome.prompt, outcome.output, streamed=streamed)
+        self._client.finished()
+
+    def _close(self, status: int) -> None:
+        """Let go of everything; the answer was an error."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.let_go()
+        self._free(None)
+        self._record.failed(status)
+
+    def _free(self, output: int | None) -> None:
+        self._over = True
+        self._desk.exchanges.pop(self, None)
+        placed, self._placed = self._placed, None
+        if placed is not None:
+            self._desk.board.end(placed, output)
+        if self._ticket:
+            self._desk.waiting.leave(self._ticket)
+
+    def gone(self) -> None:
+        """The client left: the engine is told by closing its connection."""
+        if not self._over:
+            self._close(LEFT)
+
+    def stop(self) -> None:
+        """The gateway stops."""
+        if not self._over:
+            self._fail(broken("The gateway is shutting down.", status=503, code="shutting_down"))
+
+    def pause(self) -> None:
+        """The client does not keep up: take no more from the engine."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """The client keeps up again."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def drained(self, ready: bool) -> None:
+        """The whole body was handed over at once: nothing to hold back."""
+
+    def check(self, now: Micros) -> None:
+        """A sign of life for a silent stream; an end for a hung engine; a guess when an unseen first token came."""
+        connection, placed = self._connection, self._placed
+        if (connection is not None and connection.fresh) or self._client.paused:
+            self._quiet = now
+            if connection is not None:
+                connection.fresh = False
+        started = self._record.first or (self._relay is not None and not self._relay.streams)
+        quiet = now - self._quiet
+        if started and quiet > self._desk.limits.stream_idle:
+            if self._record.first:
+                self._break("the engine went silent")
+            else:
+                self._fail(broken("The engine went silent in its answer.", status=504, code="timeout"))
+        elif placed is not None and not started and now - self._sent > FIRST_BYTE:
+            self._fail(broken("The engine did not answer in time.", status=504, code="timeout"))
+        elif self._call.stream and quiet >= PING and now - self._pinged >= PING and not self._client.paused:
+            self._ping(now)
+        elif (
+            placed is not None and not placed.begun and not self._call.stream and now - self._sent > placed.wait + placed.prefill
+        ):
+            self._desk.board.begin(placed)  # unstreamed: the first token is not seen, and its prompt must not count for ever
+
+    def _ping(self, now: Micros) -> None:
+        self._pinged = now
+        if not isinstance(self._relay, RawRelay | WholeRelay):
+            if not self._reply.opened:
+                self._reply.open(None)
+            self._reply.ping()
+
+
+_NONE: Final[set[int]] = set()

@@ -1,0 +1,325 @@
+"""From the bytes of a request to what it asks for: header lines to keep, and who asks which model and tier for what.
+
+Of a body only three fields are decoded; everything else passes as it is. Refuses what could be read in two ways. Knows no
+engine and no socket. Read next: `client.py`, which collects the bytes; `exchange.py`, which serves the call.
+"""
+
+import re
+from typing import Final
+
+import msgspec
+
+from sageserve.base.errors import SageServeError
+from sageserve.base.units import Micros
+from sageserve.live.gateway.desk import Desk
+from sageserve.live.gateway.keys import Holder
+from sageserve.live.gateway.problem import bad_request, forbidden, too_large, unknown_model
+
+_DROPPED: Final = frozenset(
+    [
+        b"host",
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+        b"content-length",
+        b"expect",
+        b"authorization",
+        b"x-request-id",
+        b"x-sageserve-endpoint",
+        b"x-sageserve-key",
+    ]
+)
+_NOTED: Final = frozenset(
+    [
+        b"host",
+        b"connection",
+        b"transfer-encoding",
+        b"content-length",
+        b"content-encoding",
+        b"expect",
+        b"authorization",
+        b"x-request-id",
+        b"traceparent",
+        b"x-sageserve-endpoint",
+        b"x-sageserve-region",
+        b"x-sageserve-tier",
+    ]
+)
+_SINGLE: Final = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect")
+_MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+
+
+class BadFraming(SageServeError):
+    """A request that two readers could take in two ways; the connection is closed after the answer."""
+
+
+class Incoming:
+    """A request while it comes in.
+
+    `fields` are the header lines to pass on, `noted` those that mean something here, by lower-case name.
+    """
+
+    __slots__ = (
+        "arrived",
+        "chunked",
+        "complete",
+        "fields",
+        "id",
+        "keep",
+        "length",
+        "method",
+        "modern",
+        "noted",
+        "path",
+        "pieces",
+        "proxied",
+        "size",
+        "target",
+    )
+
+    def __init__(self) -> None:
+        self.id = b""
+        self.method = b""
+        self.target = b""
+        self.path = b""
+        self.fields = b""
+        self.noted: dict[bytes, bytes] = {}
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.length = -1
+        self.chunked = False
+        self.keep = True
+        self.complete = False
+        self.modern = True  # HTTP/1.1
+        self.proxied = False  # control's, not an engine's
+        self.arrived: Micros = 0
+
+    def body(self) -> bytes:
+        """What came of the body."""
+        pieces = self.pieces
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def read_fields(one: Incoming, raw: list[tuple[bytes, bytes]], version: str, *, keep_key: bool) -> None:
+    """Sort the header lines of a request.
+
+    Args:
+        one: the request; `fields`, `noted`, `length` and `chunked` are filled in.
+        raw: names and values as they came.
+        version: of HTTP, "1.1" or "1.0".
+        keep_key: pass Authorization on: it is not ours.
+
+    Raises:
+        BadFraming: two readers could disagree on where the request ends.
+    """
+    noted, lines = one.noted, []
+    for name, value in raw:
+        low = name.lower()
+        if low in _NOTED:
+            if low in noted and low in _SINGLE:
+                raise BadFraming(f"the header {low.decode()} may appear once")
+            noted[low] = noted[low] + b", " + value if low in noted else value
+        if low not in _DROPPED or (keep_key and low == b"authorization"):
+            lines.append(name + b": " + value + b"\r\n")
+    if b"connection" in noted:
+        lines = _without_named(lines, noted[b"connection"])
+    one.fields = b"".join(lines)
+    _read_framing(one, version)
+
+
+def _read_framing(one: Incoming, version: str) -> None:
+    noted = one.noted
+    coding, length = noted.get(b"transfer-encoding"), noted.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            raise BadFraming("a request may have Content-Length or Transfer-Encoding, not both")
+        if coding.lower() != b"chunked" or version == "1.0":
+            raise BadFraming("the only Transfer-Encoding accepted is chunked, in HTTP/1.1")
+        one.chunked = True
+    elif length is not None:
+        if not length.isdigit() or len(length) > 15:
+            raise BadFraming("Content-Length is not a number")
+        one.length = int(length)
+    else:
+        one.length = 0
+    if version == "1.1" and b"host" not in noted:
+        raise BadFraming("HTTP/1.1 requires a Host header")
+
+
+def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
+    """Drop header lines that the Connection header says are for this hop only."""
+    named = {word.strip().lower() for word in connection.split(b",")} - {b"close", b"keep-alive"}
+    return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
+
+
+class Ask(msgspec.Struct):
+    """The fields of a body that decide where it goes."""
+
+    model: str
+    stream: bool | None = None
+    service_tier: str | None = None
+
+
+_decode: Final = msgspec.json.Decoder(Ask).decode
+
+
+class Call:
+    """What is asked for.
+
+    `expected` is what the holder's budget was charged, `endpoint` where it must go (-1: as routed), `asked` the client's
+    service_tier.
+    """
+
+    __slots__ = (
+        "asked",
+        "body",
+        "cell",
+        "endpoint",
+        "expected",
+        "holder",
+        "id",
+        "model",
+        "path",
+        "prompt",
+        "region",
+        "stream",
+        "tier",
+    )
+
+    def __init__(self, holder: Holder, path: bytes, body: bytes) -> None:
+        self.holder = holder
+        self.path = path
+        self.body = body
+        self.model = 0
+        self.tier = 0
+        self.region = 0
+        self.stream = False
+        self.endpoint = -1
+        self.prompt = 0
+        self.expected = 0
+        self.cell = 0
+        self.asked: str | None = None
+
+
+def read_call(desk: Desk, one: Incoming, *, loopback: bool) -> Call:
+    """What a complete request asks for, with rights and limits checked and demand counted.
+
+    Raises:
+        Problem: it cannot be served.
+    """
+    noted = one.noted
+    holder = desk.keys.find(noted.get(b"authorization"), loopback=loopback)
+    if b"content-encoding" in noted and noted[b"content-encoding"].lower() != b"identity":
+        raise bad_request("Compressed bodies are not accepted.", status=415)
+    call = Call(holder, one.path, one.body())
+    ask = _read_body(call.body)
+    model = desk.models.get(ask.model)
+    if model is None:
+        raise unknown_model(ask.model[:200])
+    call.model = model
+    call.stream = bool(ask.stream)
+    call.asked = ask.service_tier
+    call.tier = _tier(desk, holder, ask.service_tier, noted.get(b"x-sageserve-tier"))
+    call.region = _region(desk, noted.get(b"x-sageserve-region"))
+    if b"x-sageserve-endpoint" in noted:
+        call.endpoint = _endpoint(desk, holder, noted[b"x-sageserve-endpoint"])
+    call.prompt = desk.reckoning.prompt_tokens(model, len(call.body))
+    call.cell = desk.reckoning.arrived(call.region, model, call.tier, call.prompt)
+    if holder.limited:
+        call.expected = call.prompt
+        holder.charge(call.prompt, one.arrived)
+    return call
+
+
+def _read_body(body: bytes) -> Ask:
+    try:
+        return _decode(body)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        param = next((name for name in ("model", "stream", "service_tier") if f"`{name}`" in text or f"$.{name}" in text), None)
+        raise bad_request(f"The body is not what this route expects: {text}.", param=param, code="invalid_type") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+
+
+def _tier(desk: Desk, holder: Holder, asked: str | None, header: bytes | None) -> int:
+    # A name that does not exist is refused also when a header decides.
+    tier = desk.tiers.default if asked is None else desk.tiers.code(asked)
+    if header is not None:
+        found = desk.tiers.codes.get(header)
+        if found is None:
+            known = ", ".join(desk.names.tiers)
+            raise bad_request(f"There is no tier {header[:40].decode('latin-1')!r}: x-sageserve-tier is one of {known}.")
+        tier = found
+    elif asked is None or asked == "auto":
+        tier = tier if holder.tier is None else holder.tier
+        if holder.tiers is not None and tier not in holder.tiers:
+            return min(holder.tiers)
+    holder.check_tier(tier, desk.names.tiers)
+    return tier
+
+
+def _region(desk: Desk, header: bytes | None) -> int:
+    if header is None:
+        return desk.options.region
+    found = desk.regions.get(header)
+    if found is None:
+        known = ", ".join(desk.names.regions)
+        raise bad_request(f"There is no region {header[:40].decode('latin-1')!r}: x-sageserve-region is one of {known}.")
+    return found
+
+
+def _endpoint(desk: Desk, holder: Holder, header: bytes) -> int:
+    if not holder.internal:
+        raise forbidden("Only this deployment's own processes may choose an endpoint.")
+    if not header.isdigit() or int(header) >= len(desk.board.spots):
+        raise bad_request("x-sageserve-endpoint is not the number of an endpoint.")
+    return int(header)
+
+
+def check_size(one: Incoming, limit: int) -> None:
+    """Refuse a body that is, or says it will be, too large.
+
+    Raises:
+        Problem: it is.
+    """
+    if one.length > limit or one.size > limit:
+        raise too_large(limit)
+
+
+def with_model(body: bytes, name: str) -> bytes:
+    """The body with another model name and no other byte changed.
+
+    Only the member of the outermost object counts, and of several the last one, as JSON readers have it.
+    """
+    spans = [found.span(1) for found in _MODEL.finditer(body)]
+    if len(spans) != 1:
+        outer = _outer_starts(body)
+        spans = [found.span(1) for found in _MODEL.finditer(body) if found.start() in outer]
+    if not spans:
+        return body
+    start, end = spans[-1]
+    return body[:start] + msgspec.json.encode(name) + body[end:]
+
+
+def _outer_starts(body: bytes) -> set[int]:
+    """Where strings stand that are not inside any inner object or array."""
+    depth, starts = 0, set()
+    for token in _TOKEN.finditer(body):
+        match token[0]:
+            case b"{" | b"[":
+                depth += 1
+            case b"}" | b"]":
+                depth -= 1
+            case _ if depth == 1:
+                starts.add(token.start())
+            case _:
+                pass
+    return starts

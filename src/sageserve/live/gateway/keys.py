@@ -1,0 +1,202 @@
+"""Who may ask, for which tiers, and how much a minute.
+
+Keys are kept as hashes and compared in constant time; a key itself is never stored or logged. Limits are token buckets that
+hold a minute's worth; with several gateways each holds its share. Knows no request and no clock. Read next: `intake.py`.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from sageserve.base.config import KeySettings
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.live.gateway.problem import forbidden, no_key, rate_limited
+
+INTERNAL: Final = "internal"
+
+
+class Bucket:
+    """So many units a minute, at most a minute's worth at once.
+
+    Args:
+        limit: units per minute.
+    """
+
+    __slots__ = ("_at", "_level", "limit", "shares")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.shares = 1  # gateways among which the limit is divided
+        self._level = float(limit)
+        self._at: Micros = -1
+
+    def fill(self, now: Micros) -> float:
+        """Units that may be taken now."""
+        most = self.limit / self.shares
+        if self._at >= 0:
+            self._level = min(most, self._level + (now - self._at) * most / MINUTE)
+        else:
+            self._level = most
+        self._at = now
+        return self._level
+
+    def wait(self, amount: float, now: Micros) -> Micros:
+        """Microseconds until `amount` may be taken; 0: now. More than the bucket holds may be taken when it is full."""
+        most = self.limit / self.shares
+        lacking = min(amount, most) - self.fill(now)
+        return 0 if lacking <= 1e-9 else max(1, int(lacking * MINUTE / most))
+
+    def take(self, amount: float) -> None:
+        """Take, also below zero: what was really used may exceed what was expected."""
+        self._level -= amount
+
+    def fields(self, what: str) -> bytes:
+        """Header lines about it, as OpenAI has them."""
+        most = self.limit / self.shares
+        left = max(0, int(self._level * self.shares))
+        reset = show_reset(int((most - self._level) * MINUTE / most))
+        lines = f"x-ratelimit-limit-{what}: {self.limit}\r\nx-ratelimit-remaining-{what}: {min(left, self.limit)}\r\n"
+        return f"{lines}x-ratelimit-reset-{what}: {reset}\r\n".encode()
+
+
+def show_reset(after: Micros) -> str:
+    """A duration as OpenAI writes it: 20ms, 1.5s, 6m0s."""
+    if after < SECOND:
+        return f"{-(-max(0, after) // 1000)}ms"
+    minutes, seconds = divmod(after / SECOND, 60)
+    return f"{int(minutes)}m{seconds:.0f}s" if minutes else f"{seconds:.2f}".rstrip("0").rstrip(".") + "s"
+
+
+class Holder:
+    """Someone who may ask.
+
+    Args:
+        name: for logs and metrics.
+        tiers: codes of those allowed; None: all.
+        tier: code of the one meant when a request names none; None: as everyone's.
+        requests: limit per minute, or None.
+        tokens: limit per minute, or None.
+    """
+
+    __slots__ = ("internal", "limited", "name", "requests", "tier", "tiers", "tokens")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        tiers: frozenset[int] | None = None,
+        tier: int | None = None,
+        requests: int | None = None,
+        tokens: int | None = None,
+    ) -> None:
+        self.name = name
+        self.tiers = tiers
+        self.tier = tier
+        self.requests = Bucket(requests) if requests else None
+        self.tokens = Bucket(tokens) if tokens else None
+        self.limited = self.requests is not None or self.tokens is not None
+        self.internal = name == INTERNAL
+
+    def check_tier(self, tier: int, names: Sequence[str]) -> None:
+        """Whether it may use a tier.
+
+        Raises:
+            Problem: it may not.
+        """
+        if self.tiers is not None and tier not in self.tiers:
+            raise forbidden(f"This key may not use the service class {names[tier]}.")
+
+    def charge(self, tokens: int, now: Micros) -> None:
+        """Count one request of so many tokens.
+
+        Raises:
+            Problem: a limit is reached; nothing was counted.
+        """
+        requests, budget = self.requests, self.tokens
+        if requests is not None and (wait := requests.wait(1.0, now)):
+            raise rate_limited("requests", requests.limit, wait)
+        if budget is not None and (wait := budget.wait(tokens, now)):
+            raise rate_limited("tokens", budget.limit, wait)
+        if requests is not None:
+            requests.take(1.0)
+        if budget is not None:
+            budget.take(tokens)
+
+    def settle(self, expected: int, used: int) -> None:
+        """Correct an expectation by what was used."""
+        if self.tokens is not None:
+            self.tokens.take(used - expected)
+
+    def share(self, gateways: int) -> None:
+        """Divide limits among so many gateways."""
+        for bucket in (self.requests, self.tokens):
+            if bucket is not None:
+                bucket.shares = gateways
+
+    def fields(self) -> bytes:
+        """Header lines about its limits."""
+        requests = self.requests.fields("requests") if self.requests is not None else b""
+        return requests + (self.tokens.fields("tokens") if self.tokens is not None else b"")
+
+
+class KeyRing:
+    """Everyone who may ask.
+
+    Args:
+        keys: of the scenario; none: whoever comes from the loopback address may ask.
+        tiers: names of the tiers in order of their codes.
+        internal: the key of this deployment's own processes; empty: there is none.
+
+    Raises:
+        ConfigError: a key names a tier that is not there.
+    """
+
+    def __init__(self, keys: Iterable[KeySettings], tiers: Sequence[str], internal: str = "") -> None:
+        self._holders: dict[str, Holder] = {}
+        for key in keys:
+            if unknown := sorted({*key.tiers, *([key.tier] if key.tier else [])} - set(tiers)):
+                raise ConfigError(f"live.keys: {key.name} names the tier {unknown[0]!r}", hint=f"tiers are {', '.join(tiers)}")
+            self._holders[key.sha256] = Holder(
+                key.name,
+                tiers=frozenset(tiers.index(name) for name in key.tiers) if key.tiers else None,
+                tier=tiers.index(key.tier) if key.tier else None,
+                requests=key.requests_per_minute,
+                tokens=key.tokens_per_minute,
+            )
+        self.open = not self._holders
+        self._anyone = Holder("anyone")
+        if internal:
+            self._holders[hash_of(internal.encode())] = Holder(INTERNAL)
+        self._near: dict[str, list[tuple[str, Holder]]] = {}
+        for digest, holder in self._holders.items():
+            self._near.setdefault(digest[:8], []).append((digest, holder))
+
+    def find(self, authorization: bytes | None, *, loopback: bool) -> Holder:
+        """Who sends this Authorization header.
+
+        Raises:
+            Problem: nobody we know.
+        """
+        if authorization is not None and authorization[:7].lower() == b"bearer " and self._holders:
+            digest = hash_of(authorization[7:].strip())
+            # Found by the first eight digits, so that how long it takes says nothing about the rest.
+            for known, holder in self._near.get(digest[:8], ()):
+                if hmac.compare_digest(digest, known):
+                    return holder
+        if self.open and loopback:
+            return self._anyone
+        if authorization is None:
+            raise no_key("You did not provide an API key: send it as `Authorization: Bearer KEY`.")
+        raise no_key("Incorrect API key provided.")
+
+    def share(self, gateways: int) -> None:
+        """Divide all limits among so many gateways."""
+        for holder in self._holders.values():
+            holder.share(gateways)
+
+
+def hash_of(key: bytes) -> str:
+    """What is kept of a key. A key has 256 random bits, so that a slow hash would protect nothing."""
+    return hashlib.sha256(key).hexdigest()

@@ -1,0 +1,210 @@
+"""Passing an engine's answer on: as events, as one JSON body, or as bytes nobody here can read.
+
+Each relay takes parts of the body and says when the answer is complete (Done) or can never be (Cut). What the client sees is
+written by `Reply`. Chooses nothing and counts nothing but bytes. Read next: `exchange.py`, which decides what follows.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sageserve.core.admit import SHORTEST
+from sageserve.live.gateway.answer import Events, Names, tag_body, usage_of
+from sageserve.live.gateway.framing import Head
+from sageserve.live.gateway.problem import Problem, engine_body, retry_fields
+from sageserve.live.gateway.record import Record
+
+WHOLE_MAX: Final = 8 << 20  # bytes of a JSON answer that is held back to be completed; a longer one is passed on as it comes
+
+
+class Asker(Protocol):
+    """The client's connection."""
+
+    paused: bool  # it does not keep up
+    modern: bool  # HTTP/1.1: knows the chunked coding
+    transport: asyncio.Transport
+
+    def refuse(self, problem: Problem, own: bytes) -> None:
+        """Answer with an error; `own` are header lines to add."""
+
+    def finished(self) -> None:
+        """The answer is complete."""
+
+    def cut(self) -> None:
+        """The answer cannot be completed: close so that the client sees it."""
+
+    def ending(self) -> bytes:
+        """The header line that says whether the connection is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer is complete. Tokens as the engine said: None where it did not."""
+
+    prompt: int | None
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The engine ended, but its answer did not."""
+
+    reason: str
+
+
+class Reply:
+    """What is written to the client.
+
+    `opened` says that something of the answer was: from then on an error can only be an event.
+    """
+
+    __slots__ = ("_chunked", "_client", "_modern", "_record", "_transport", "opened")
+
+    def __init__(self, client: Asker, record: Record) -> None:
+        self._client = client
+        self._transport = client.transport
+        self._modern = client.modern
+        self._chunked = client.modern
+        self._record = record
+        self.opened = False
+
+    def open(self, head: Head | None, length: int = -1, body: bytes = b"") -> None:
+        """Send the head: the engine's with our lines added; without one, that of a stream.
+
+        Args:
+            head: of the engine's answer.
+            length: of the body, when it is known; else it is chunked.
+            body: all of it, to go out in the same write.
+        """
+        self.opened = True
+        if head is None:
+            line, fields, events = b" 200 OK", b"content-type: text/event-stream; charset=utf-8\r\n", True
+        else:
+            line, fields, events = head.line[8:], b"".join(head.fields), head.events
+        extra = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n" if events else b""
+        if length >= 0:
+            self._chunked = False
+            framing = b"content-length: %d\r\n" % length
+        else:
+            framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
+        ours = self._record.fields()
+        self._transport.write(
+            b"HTTP/1.1%b\r\n%b%b%b%b%b\r\n%b" % (line, fields, extra, ours, self._client.ending(), framing, body)
+        )
+
+    def part(self, data: bytes, *, last: bool = False) -> None:
+        """Send a part of the body; the last one ends it."""
+        if self._chunked:
+            if data:
+                self._transport.write(b"%x\r\n%b\r\n%b" % (len(data), data, b"0\r\n\r\n" if last else b""))
+            elif last:
+                self._transport.write(b"0\r\n\r\n")
+        elif data:
+            self._transport.write(data)
+        self._record.bytes += len(data)
+
+    def ping(self) -> None:
+        """Send a comment, which clients pass over."""
+        self.part(b": ping\n\n")
+
+    def error(self, problem: Problem) -> None:
+        """Send an error as an event; nothing may follow, and the body is not ended."""
+        self.part(b"data: %b\n\n" % problem.body())
+
+
+class EventRelay:
+    """A stream of events; nothing is sent before the first of them came, so that until then another engine may take over."""
+
+    streams: Final = True
+    __slots__ = ("_events", "_head", "_reply")
+
+    def __init__(self, reply: Reply, head: Head, events: Events) -> None:
+        self._reply = reply
+        self._head = head
+        self._events = events
+
+    def took(self, data: bytes, done: bool) -> Done | Cut | None:
+        """Pass on the events that are whole."""
+        events, reply = self._events, self._reply
+        if not reply.opened:
+            reply.open(self._head)
+        out = events.feed(data)
+        if done and not events.done:
+            out += events.end()
+        if events.done:
+            reply.part(out, last=True)
+            return Done(*events.usage())
+        if out:
+            reply.part(out)
+        return Cut("the engine ended it without [DONE]") if done else None
+
+
+class WholeRelay:
+    """One JSON body, or an error; held back until it is whole, unless it is too long for that."""
+
+    __slots__ = ("_head", "_names", "_parts", "_reply", "_size", "_tag", "streams")
+
+    def __init__(self, reply: Reply, head: Head, tag: bytes, names: Names | None) -> None:
+        self._reply = reply
+        self._head = head
+        self._tag = tag
+        self._names = names
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.streams = False
+
+    def took(self, data: bytes, done: bool) -> Done | Cut | None:
+        """Keep a part; with the last one, pass on the whole."""
+        if self.streams:
+            self._reply.part(data, last=done)
+            return Done(None, 0) if done else None
+        self._parts.append(data)
+        self._size += len(data)
+        if done:
+            return self._pass(data if len(self._parts) == 1 else b"".join(self._parts))
+        if self._size > WHOLE_MAX:
+            self.streams = True
+            self._reply.open(self._head)
+            self._reply.part(b"".join(self._parts))
+            self._parts.clear()
+        return None
+
+    def _pass(self, body: bytes) -> Done | Cut:
+        head = self._head
+        if self._reply.opened:  # a stream was announced, and its first event is an error
+            line = b" ".join(engine_body(head.status, body).splitlines())
+            self._reply.part(b"data: %b\n\n" % line)
+            return Cut(f"the engine answered with status {head.status}")
+        prompt = output = None
+        if head.status >= 400:
+            body = engine_body(head.status, body)
+            head.fields = [line for line in head.fields if line[:13].lower() != b"content-type:"]
+            head.fields.append(b"content-type: application/json\r\n")
+            if head.status in {429, 503} and not head.retry_after:
+                head.fields.append(retry_fields(10 * SHORTEST))
+        elif head.json:
+            body = tag_body(body, self._tag, self._names)
+            prompt, output = usage_of(body[-4096:])
+        self._reply.open(head, len(body), body)
+        return Done(prompt, output or 0)
+
+
+class RawRelay:
+    """Bytes passed on as they come."""
+
+    streams: Final = True
+    __slots__ = ("_head", "_reply")
+
+    def __init__(self, reply: Reply, head: Head) -> None:
+        self._reply = reply
+        self._head = head
+
+    def took(self, data: bytes, done: bool) -> Done | None:
+        """Pass on a part."""
+        if not self._reply.opened:
+            self._reply.open(self._head, self._head.length)
+        self._reply.part(data, last=done)
+        return Done(None, 0) if done else None
+
+
+Relay = EventRelay | WholeRelay | RawRelay

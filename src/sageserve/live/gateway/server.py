@@ -1,0 +1,283 @@
+"""One gateway process: listens, keeps its word with control, looks after connections, and drains when told to stop.
+
+The only place of the gateway with a clock, signals and timers. Without control a table is made from `live.instances`, and
+signals from own counts. Read next: `client.py` for what a connection does, `cli/gateway.py` for several processes on one port.
+"""
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import SECOND, Micros
+from sageserve.core.layout import Layout, lay_out
+from sageserve.core.strategies import STRATEGIES
+from sageserve.live.gateway.client import Client
+from sageserve.live.gateway.desk import LOG, Desk, Options
+from sageserve.live.gateway.meter import Snapshots
+from sageserve.live.link import LinkClient
+from sageserve.live.wire import VERSION, EndpointRow, Grant, Hello, InstanceRow, Table, ToGateway
+
+LOOK_S: Final = 0.25  # between two looks: reports to control, deadlines of connections
+_TIDY: Final = 4  # looks between two of the less urgent kind
+_BACKLOG: Final = 4096  # connections the kernel holds until they are accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a gateway process listens and whom it talks to.
+
+    Args:
+        host: address to listen on.
+        port: 0 for any free one.
+        control: control's socket; None: static, from `live.instances`.
+        drain_s: seconds that requests under way are given after SIGTERM.
+        folder: where processes behind one port leave their counts; None: there is one process.
+        traces: OTLP address that spans are sent to; empty: none.
+        options: the rest.
+    """
+
+    host: str
+    port: int
+    control: Path | None = None
+    drain_s: float = 30.0
+    folder: Path | None = None
+    traces: str = ""
+    options: Options = field(default_factory=Options)
+
+
+def layout_for(scenario: Scenario) -> Layout:
+    """The numbers of a scenario, as every process of its deployment has them.
+
+    Raises:
+        ConfigError: the strategy is not known.
+    """
+    kind = STRATEGIES.get(scenario.strategy.name)
+    if kind is None:
+        raise ConfigError(f"there is no strategy {scenario.strategy.name!r}", hint=f"choose one of {', '.join(STRATEGIES)}")
+    return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+
+
+def static_table(scenario: Scenario, layout: Layout) -> Table:
+    """A table of `live.instances`, all open; the instances of a model in a region are dealt out to its roles in turn.
+
+    Raises:
+        ConfigError: an instance does not fit the scenario, or there are more than a pool may have.
+    """
+    live = scenario.live or LiveSettings()
+    taken: dict[int, int] = {}
+    dealt: dict[tuple[str, str], int] = {}
+    rows = []
+    for number, one in enumerate(live.instances):
+        where = f"live.instances[{number}] ({one.url})"
+        if not one.url.startswith("http://"):
+            raise ConfigError(f"{where}: engines are spoken to over plain HTTP", hint="write it as http://10.0.0.7:8000")
+        if one.region not in scenario.regions or one.model not in scenario.models:
+            raise ConfigError(f"{where}: {one.region}/{one.model} is not in the scenario")
+        turn = dealt.get((one.region, one.model), 0)
+        dealt[one.region, one.model] = turn + 1
+        at = layout.names.regions.index(one.region) * len(layout.names.models) + layout.names.models.index(one.model)
+        endpoint = at * len(layout.roles) + turn % len(layout.roles)
+        pools = [pool for pool in layout.endpoint_pools(endpoint) if one.gpu in {None, layout.stocks[pool.stock].gpu}]
+        if not pools:
+            raise ConfigError(f"{where}: no GPU of {one.region} runs {one.model}")
+        pool = pools[0]
+        row = pool.begin + taken.get(pool.number, 0)
+        if row >= pool.end:
+            raise ConfigError(f"{where}: {pool.name} has more instances than fleet.maximum", hint="raise fleet.maximum")
+        taken[pool.number] = taken.get(pool.number, 0) + 1
+        rows.append(InstanceRow(row, endpoint, one.url, one.served_model, True, 0, pool.profile))
+    nothing = EndpointRow(0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+    return Table(0, "static", 0, 0, (nothing,) * layout.endpoints, tuple(rows), (), 1, "" if rows else "live.instances is empty")
+
+
+class Worker:
+    """A gateway process.
+
+    Args:
+        scenario: the resolved scenario.
+        place: where it listens and whom it talks to.
+
+    Raises:
+        ConfigError: the scenario or the place cannot work.
+    """
+
+    def __init__(self, scenario: Scenario, place: Place) -> None:
+        layout = layout_for(scenario)
+        self._place = place
+        snapshots = Snapshots(place.folder, place.options.worker)
+        self.desk = Desk(scenario, layout, options=place.options, clock=clock, snapshots=snapshots)
+        self._server: asyncio.Server | None = None
+        self._link: LinkClient | None = None
+        self._looks = 0
+        self._own_look: Micros = scenario.signals.scrape
+        self._next_look: Micros = 0
+        self._stopping = asyncio.Event()
+        self.port = place.port
+        if place.control is None:
+            self.desk.board.replace(static_table(scenario, layout), clock())
+
+    async def start(self) -> None:
+        """Listen, and connect to control.
+
+        Raises:
+            ConfigError: the address cannot be listened on.
+        """
+        place, desk = self._place, self.desk
+        loop = asyncio.get_running_loop()
+        try:
+            listening = _listen(place.host, place.port)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {place.host}:{place.port}: {error}", hint="choose another --port") from error
+        self.port = int(listening.getsockname()[1])
+        if place.control is not None:
+            desk.controlled = True
+            self._link = LinkClient(
+                place.control, Hello(VERSION, place.options.worker, os.getpid()), self._hear, self._control_changed
+            )
+            desk.tell = self._link.send
+            self._link.start()
+        else:
+            self._look_alone(clock())
+        if place.traces:
+            from sageserve.live.gateway.spans import tracer_to
+
+            desk.tracer = tracer_to(place.traces)
+        self._server = await loop.create_server(lambda: Client(desk), sock=listening, backlog=_BACKLOG)
+        self._timer = loop.call_later(LOOK_S, self._look)
+
+    def stop(self) -> None:
+        """Begin to drain."""
+        self._stopping.set()
+
+    async def serve(self) -> None:
+        """Until told to stop; then let requests under way finish, up to a limit."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self._stopping.wait()
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Take nothing new, finish what is under way, and close everything."""
+        desk = self.desk
+        desk.draining = True
+        LOG.info("draining: %d requests under way", len(desk.exchanges))
+        if self._server is not None:
+            self._server.close()
+        for client in list(desk.clients):
+            client.retire()
+        until = clock() + int(self._place.drain_s * SECOND)
+        while desk.exchanges and clock() < until:  # noqa: ASYNC110 # requests end in many places, none of which knows of this
+            await asyncio.sleep(LOOK_S / 5)
+        for exchange in list(desk.exchanges):
+            exchange.stop()
+        for client in list(desk.clients):
+            client.retire()
+        await asyncio.sleep(LOOK_S / 5 if desk.clients else 0)
+        self._report()
+        await self.close()
+
+    async def close(self) -> None:
+        """Hang up on everyone."""
+        self._timer.cancel()
+        if self._server is not None:
+            self._server.close()
+        if self._link is not None:
+            await self._link.close()
+        self.desk.snapshots.leave(self.desk.meter)
+        self.desk.close()
+        if self.desk.tracer is not None:
+            await asyncio.to_thread(self.desk.tracer.close)
+
+    def _hear(self, message: ToGateway) -> None:
+        match message:
+            case Table():
+                before = self.desk.board.gateways
+                self.desk.board.replace(message, clock())
+                if self.desk.board.gateways != before:
+                    self.desk.keys.share(self.desk.board.gateways)
+            case Grant():
+                self.desk.waiting.take(message)
+
+    def _control_changed(self, there: bool) -> None:
+        LOG.info("control is %s", "connected" if there else "away: going on with what was last heard")
+        if there:
+            self.desk.waiting.again()
+            self._report()
+
+    def _report(self) -> None:
+        if self._link is not None and self._link.connected:
+            self._link.send(self.desk.reckoning.report(len(self.desk.exchanges)))
+
+    def _look(self) -> None:
+        """What is due a few times a second."""
+        desk, now = self.desk, clock()
+        self._looks += 1
+        for exchange in list(desk.exchanges):
+            exchange.check(now)
+        for client in list(desk.clients):
+            client.check(now)
+        desk.waiting.tidy(now)
+        self._report()
+        if self._looks % _TIDY == 0:
+            desk.tidy(now)
+            desk.board.heal(now)
+            desk.snapshots.leave(desk.meter)
+            if desk.board.known and now >= self._next_look and desk.board.is_blind(now, desk.live.safety.blind_after):
+                self._look_alone(now)
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look_alone(self, now: Micros) -> None:
+        """Nobody scrapes for us: take own counts for signals."""
+        self._next_look = now + self._own_look
+        self.desk.board.look(now)
+
+
+def clock() -> Micros:
+    """Microseconds since some instant; never goes back."""
+    return time.monotonic_ns() // 1000  # noqa: TID251 # the gateway's one clock
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that other processes may share the port of."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((host, port))
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def raise_limits() -> None:
+    """Allow as many open files as the system lets us: two per request under way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def run(scenario: Scenario, place: Place) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    raise_limits()
+    uvloop.run(_run(scenario, place))
+
+
+async def _run(scenario: Scenario, place: Place) -> None:
+    worker = Worker(scenario, place)
+    await worker.start()
+    LOG.info("gateway listens on http://%s:%d", place.host, worker.port)
+    await worker.serve()
