@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from msgspec import DecodeError, ValidationError
 
@@ -95,9 +95,9 @@ class _Pipe(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_HIGH)
-        self.transport = transport
+        stream = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        stream.set_write_buffer_limits(high=_HIGH)
+        self.transport = stream
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -7,7 +7,7 @@ Read next: `intake.py` for header lines, `exchange.py` for requests to engines, 
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Final, cast
 
 import httptools
 
@@ -79,12 +79,12 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Someone connected."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_HIGH)
-        peer = transport.get_extra_info("peername")
+        stream = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        stream.set_write_buffer_limits(high=_HIGH)
+        peer = stream.get_extra_info("peername")
         host = peer[0] if peer else ""
         self.loopback = not host or host.startswith("127.") or host in {"::1", "::ffff:127.0.0.1"}
-        self.transport = transport
+        self.transport = stream
         self._since = self._desk.clock()
         self._desk.clients[self] = None
 

@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway.answer import Overlong
@@ -53,10 +53,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The engine accepted."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_HIGH)
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.transport = transport
+        stream = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
+        stream.set_write_buffer_limits(high=_HIGH)
+        stream.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.transport = stream
 
     def begin(self, taker: Taker, head: bytes, body: bytes) -> None:
         """Send a request; its answer goes to `taker`."""
