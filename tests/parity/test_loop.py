@@ -12,10 +12,10 @@ import pytest
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
-from sageserve.base.units import Micros
+from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Donate, Drain, Reclaim, Release, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import EndpointSeen, InstanceReady, Observed
+from sageserve.core.events import DemandSeen, EndpointSeen, InstanceReady, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import lay_out
 from sageserve.core.strategies import STRATEGIES
@@ -40,19 +40,26 @@ class VirtualFleet:
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["inside"])
         self.world = SimulatedWorld(scenario, layout, fleet, self.kernel)
         self.journal: list[Entry] = []
+        self.minutes: list[DemandSeen] = []
         self.end = trace.window
         self.loop = Loop(
             controller=Controller(fleet, kind(scenario, layout, None), scenario.spot),
             front=self,
             actuator=self,
             worker=self,
-            journal=self.journal.append,
+            memory=self,
             check=scenario.strategy.check,
         )
         self.loop.begin(kind.initial(scenario))
         self.loop.step(0)
         self._hear_due(0)
         self.loop.step(0)
+
+    def write(self, entry: Entry) -> None:
+        self.journal.append(entry)
+
+    def add(self, seen: DemandSeen) -> None:
+        self.minutes.append(seen)
 
     def now(self) -> Micros:
         return self.kernel.now
@@ -137,5 +144,6 @@ def test_simulator_and_live_loop_write_equal_journals(strategy: str) -> None:
     lines = [line for line in live.journal if line.now < trace.window]
     assert lines == expected
     assert len(lines) > 10
+    assert [seen.start for seen in live.minutes] == list(range(0, trace.window, MINUTE))
     assert any(isinstance(line.event, InstanceReady) for line in lines)
     assert np.array_equal(live.kernel.requests["first"][:1000], simulated.requests["first"][:1000])

@@ -9,7 +9,6 @@ Read next: `front.py`, `actuators/base.py`, `core/controller.py`.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias, assert_never
 
 import numpy as np
@@ -86,6 +85,18 @@ class Worker(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """What is kept for people and for the next process."""
+
+    def write(self, entry: Entry) -> None:
+        """Keep a line of the journal."""
+        ...
+
+    def add(self, seen: DemandSeen) -> None:
+        """Keep a minute's demand."""
+        ...
+
+
 class WallClock:
     """Monotonic time since it was made: steps of the machine's clock do not reach it."""
 
@@ -114,7 +125,7 @@ class Loop:
         front: gateways and engines.
         actuator: processes, pods.
         worker: solvers.
-        journal: told every line.
+        memory: told every line, and every minute's demand.
         check: microseconds between looks.
     """
 
@@ -125,17 +136,16 @@ class Loop:
         front: Front,
         actuator: Actuator,
         worker: Worker,
-        journal: Callable[[Entry], None],
+        memory: Memory,
         check: Micros,
     ) -> None:
         self.fleet = controller.fleet
         self.heard = asyncio.Event()
-        self.fault: BaseException | None = None
         self._controller = controller
         self._front = front
         self._actuator = actuator
         self._worker = worker
-        self._journal = journal
+        self._memory = memory
         self._check = check
         self._inbox: deque[AnyEvent] = deque()
         self._next_look: Micros = check
@@ -196,7 +206,7 @@ class Loop:
             self._front.forget(event.instance)
         self._perform(now, actions)
         if (line := entry(now, event, self._controller.decisions, actions)) is not None:
-            self._journal(line)
+            self._memory.write(line)
 
     def _is_old_news(self, event: AnyEvent) -> bool:
         """News that crossed a decision on its way: an instance drained or lost after it was given up already."""
@@ -238,5 +248,7 @@ class Loop:
             parts = [part * (k + 1) // minutes - part * k // minutes for part in arrived[:3]]
             share = tuple((arrived[3] / minutes).tolist())
             prompts, outputs, requests = (tuple(int(value) for value in part) for part in parts)
-            self._tell(now, DemandSeen(self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share))
+            seen = DemandSeen(self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share)
+            self._tell(now, seen)
+            self._memory.add(seen)
             self._next_sample += SAMPLE

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.signals import signal
+from sageserve.core.signals import busyness, signal, smoothed
 from sageserve.sim.arrive import arrive, empty_door, feed_endpoint, promote
 from sageserve.sim.batching import end_block, note_outstanding
 from sageserve.sim.queues import next_instance
@@ -38,9 +38,7 @@ def observe(w: Rec, e: int, elapsed: int) -> None:
     for i in range(e * w["slots"], (e + 1) * w["slots"]):
         if engines[i]["phase"] != SHUT and engines[i]["draining"] == 0:
             used += engines[i]["used"]
-    if elapsed > 0:
-        gain = 1.0 - 2.0 ** (-elapsed / w["half_life"])
-        endpoint["rate"] += gain * (endpoint["offered"] / elapsed - endpoint["rate"])
+    endpoint["rate"] = smoothed(endpoint["rate"], endpoint["offered"], elapsed, w["half_life"])
     endpoint["offered"] = 0.0
     endpoint["fed_work"] = 0.0
     endpoint["fed_tokens"] = 0.0
@@ -48,7 +46,7 @@ def observe(w: Rec, e: int, elapsed: int) -> None:
     endpoint["busy"] = 0.0
     if endpoint["open"] > 0:
         endpoint["kv"] = used / endpoint["kv_tokens"]
-        endpoint["busy"] = (endpoint["rate"] + max(endpoint["backlog"], 0.0) / w["half_life"]) / endpoint["open"]
+        endpoint["busy"] = busyness(endpoint["rate"], endpoint["backlog"], w["half_life"], endpoint["open"])
     endpoint["seen"] = signal(w["signal"], endpoint["kv"], endpoint["busy"])
 
 

@@ -1,0 +1,286 @@
+"""`sageserve up`, `status`, `down`: a whole fleet on one machine, its state, its end.
+
+Wires the processes together (keeper, control, gateways) and reads the environment; what they do is in `live/`. Engines are
+started by the control process through the keeper. Read next: `live/keeper/`, `live/control.py`, `live/gateway/`.
+"""
+
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli.gateway import INTERNAL_KEY
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.live.keeper.words import Begin
+    from sageserve.live.status import Status
+
+EXAMPLES = """[bold]Examples[/bold]
+
+  sageserve up --detach [dim]— two regions, two models, emulated engines, nothing to configure[/dim]
+
+  curl localhost:8100/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{"model": "llama-3.1-8b", "messages": [{"role": "user", "content": "hello"}]}'
+
+  sageserve status [dim]— instances, utilisation, promises[/dim]
+
+  sageserve down
+
+  sageserve up fleet.yaml --set live.safety.act=false [dim]— watch what it would do, change nothing[/dim]
+"""
+
+FLEET: Final = "fleet.json"
+LOCK: Final = "keeper.lock"  # held by the keeper while it lives
+_READY_WITHIN_S: Final = 60.0
+_DOWN_WITHIN_S: Final = 90.0
+
+
+class Running(Struct, frozen=True):
+    """What the state folder says of a fleet."""
+
+    pid: int  # of the keeper
+    url: str  # of the gateway
+    control_url: str
+    scenario: str
+
+
+State = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", help="of this fleet", show_default="~/.local/state/sageserve")
+]
+
+
+def state_folder(given: Path | None) -> Path:
+    """The folder of a fleet: as given, or the user's own."""
+    if given is not None:
+        return given.expanduser().absolute()
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "sageserve"
+
+
+def running(state: Path | None) -> Running:
+    """What runs in a state folder.
+
+    Raises:
+        SageServeError: nothing does.
+    """
+    folder = state_folder(state)
+    try:
+        found = msgspec.json.decode((folder / FLEET).read_bytes(), type=Running)
+    except (OSError, msgspec.DecodeError):
+        raise SageServeError(f"no fleet runs in {folder}", hint="start one: sageserve up --detach") from None
+    if not _lives(folder):
+        raise SageServeError(f"the fleet in {folder} is not running any more", hint="start it again: sageserve up --detach")
+    return found
+
+
+def running_url(state: Path | None) -> str:
+    """Where the gateway of the running fleet is.
+
+    Raises:
+        SageServeError: nothing runs.
+    """
+    return running(state).url
+
+
+def up(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")] = "local",
+    state: State = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="of the gateway", show_default="live.port")] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0.001, max=1000, help="of emulated engines", show_default="live.speed")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="the rule that scales", show_default="the scenario's")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.start=2; may be repeated")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="come back once it serves; `sageserve down` stops it")] = False,
+) -> None:
+    """Start a whole fleet on this machine: engines, gateway, controller. Ctrl-C stops it."""
+    from sageserve.data.scenario import load_scenario, resolved_yaml
+
+    given = {"strategy.name": strategy, "live.port": port, "live.speed": speed}
+    changes = [f"{key}={value}" for key, value in given.items() if value is not None]
+    settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
+    folder = state_folder(state)
+    if detach:
+        _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}])
+        return
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    services, found = _services(folder, settings)
+    _write(folder / "scenario.yaml", resolved_yaml(settings).encode())
+    from sageserve.live.keeper.service import keep, only_one
+
+    with only_one(folder):  # say so before anything of the other fleet is overwritten
+        pass
+    _write(folder / FLEET, msgspec.json.encode(found))
+    typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
+    try:
+        keep(folder, _environment(), services)
+    finally:
+        (folder / FLEET).unlink(missing_ok=True)
+
+
+def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running]":
+    from sageserve.base.config import LiveSettings
+    from sageserve.live.keeper.words import Begin, Restart
+
+    live = settings.live or LiveSettings()
+    port = live.port or _free_port(live.host)
+    _check_port(live.host, port)
+    control_url = f"http://127.0.0.1:{_free_port('127.0.0.1')}"
+    url = f"http://{live.host if live.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104 # compared, not bound
+    me = (sys.executable, "-m", "sageserve.cli.main")
+    secret = {INTERNAL_KEY: secrets.token_urlsafe(32)}  # a credential must not follow from a seed
+    control = Begin(
+        0, "control", (*me, "control", str(folder), "--http", control_url, "--gateway", url), secret, restart=Restart()
+    )
+    path = str(folder / "scenario.yaml")
+    asked = ("--control", str(folder / "control.sock"), "--upstream-admin", control_url, "--port", str(port))
+    gateway = Begin(0, "gateway", (*me, "gateway", path, *asked), secret, restart=Restart())
+    return [control, gateway], Running(os.getpid(), url, control_url, settings.name)
+
+
+def _environment() -> dict[str, str]:
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "VIRTUAL_ENV", "PYTHONPATH")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def _detach(folder: Path, arguments: list[str]) -> None:
+    """Start the same command in a session of its own, and wait until it serves."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = folder / "up.log"
+    with log.open("wb") as out:
+        child = subprocess.Popen(  # noqa: S603 # this program again, with the arguments it was given
+            [sys.executable, "-m", "sageserve.cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    end = time.monotonic() + _READY_WITHIN_S  # the command line waits for a process
+    while time.monotonic() < end:
+        if child.poll() is not None:
+            raise SageServeError(f"the fleet did not start: {_last_words(log)}", hint=f"all of it is in {log}")
+        if _serves(folder, child.pid):
+            found = running(folder)
+            typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nstop it    sageserve down")
+            return
+        time.sleep(0.1)
+    raise SageServeError(f"the fleet does not serve after {_READY_WITHIN_S:.0f} s", hint=f"see {folder / 'logs'}; sageserve down")
+
+
+def _serves(folder: Path, pid: int) -> bool:
+    """Whether every endpoint has an instance that serves."""
+    try:
+        found = running(folder)
+        state = ask_status(found) if found.pid == pid else None
+    except SageServeError:
+        return False
+    return state is not None and all(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return lines[0].removeprefix("error: ") if lines else "it said nothing"
+
+
+def ask_status(found: Running) -> "Status":
+    """The state of a running fleet.
+
+    Raises:
+        SageServeError: its control process does not answer.
+    """
+    import httpx
+
+    from sageserve.live.status import Status
+
+    try:
+        answer = httpx.get(f"{found.control_url}/admin/status", timeout=5.0, trust_env=False)
+        answer.raise_for_status()
+        return msgspec.json.decode(answer.content, type=Status)
+    except (httpx.HTTPError, msgspec.DecodeError) as error:
+        raise SageServeError(
+            f"the control process at {found.control_url} does not answer ({error})",
+            hint="it is started again when it dies: try once more; requests are served meanwhile",
+        ) from None
+
+
+def status(
+    state: State = None,
+    as_json: Annotated[bool, typer.Option("--json", help="everything, for machines")] = False,
+) -> None:
+    """Say how the running fleet is: instances, utilisation, promises, decisions."""
+    from sageserve.cli.top import draw_status
+
+    found = ask_status(running(state))
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        draw_status(found)
+
+
+def down(
+    state: State = None,
+    now: Annotated[bool, typer.Option("--now", help="do not wait for answers under way")] = False,
+) -> None:
+    """Stop the running fleet and every process of it."""
+    found, folder = running(state), state_folder(state)
+    os.kill(found.pid, signal.SIGTERM)
+    end = time.monotonic() + _DOWN_WITHIN_S  # the command line waits for a process
+    while _lives(folder):
+        if now or time.monotonic() > end:
+            os.kill(found.pid, signal.SIGTERM)  # the second one does not wait
+            now = False
+        time.sleep(0.05)
+    typer.echo("stopped", err=True)
+
+
+def _lives(folder: Path) -> bool:
+    """Whether a keeper holds the folder's lock; a process number may be another process's by now, the lock may not."""
+    lock = folder / LOCK
+    if not lock.exists():
+        return False
+    with lock.open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"the gateway cannot listen on {host}:{port}: {error.strerror}", hint="another --port, or 0 for any free one"
+            ) from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_suffix(".part")
+    part.touch(mode=0o600)
+    part.write_bytes(content)
+    part.replace(path)
