@@ -34,11 +34,18 @@ class Scene:
     def table(self, gateway: int) -> Table:
         return next(m for g, m in reversed(self.sent) if g == gateway and isinstance(m, Table))
 
-    def report(self, gateway: int = 0, *, cells: tuple[CellCount, ...] = (), **parts: object) -> None:
-        version = parts.pop("version", self.front._version)
-        means = tuple(200.0 for _ in range(len(self.layout.names.models) * len(self.layout.names.tiers)))
-        rows = {"endpoints": (), "instances": (), "output_mean": means, "streams": 0} | parts
-        self.front.heard(gateway, Report(version=version, cells=cells, **rows))  # type: ignore[arg-type]
+    def report(
+        self,
+        gateway: int = 0,
+        *,
+        version: int | None = None,
+        cells: tuple[CellCount, ...] = (),
+        endpoints: tuple[EndpointCount, ...] = (),
+        instances: tuple[InstanceCount, ...] = (),
+    ) -> None:
+        means = (200.0,) * (len(self.layout.names.models) * len(self.layout.names.tiers))
+        known = self.front._version if version is None else version
+        self.front.heard(gateway, Report(known, endpoints, instances, cells, means, 0))
 
     def hello(self, gateway: int = 0, pid: int = 100) -> None:
         self.front.heard(gateway, Hello(1, gateway, pid))
