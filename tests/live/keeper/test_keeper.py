@@ -139,8 +139,7 @@ def test_a_killed_service_runs_again_under_its_name(tmp_path: Path) -> None:
                 back.append(process)
 
         async with client(tmp_path, note) as one:
-            while not await one.look():  # it listens before it starts services, which may need it
-                await asyncio.sleep(0.01)
+            await soon((tmp_path / "logs" / "control.log").exists)
             before = await pid_of(one, "control")
             kill(before)
             await soon(lambda: back)
@@ -181,11 +180,12 @@ def test_a_warden_that_is_killed_is_replaced(tmp_path: Path) -> None:
     async def run(parent: int) -> int:
         async with client(tmp_path) as one:
             await one.begin(order("parent", PARENT))
+            await soon(lambda: wardens(parent))
             (warden,) = wardens(parent)
             kill(warden)
-            await soon(lambda: not lives(warden))
-            await one.begin(order("other"))
+            await soon(lambda: wardens(parent) not in ([], [warden]))
             assert len(wardens(parent)) == 1
+            await asyncio.sleep(0.3)  # it is there, and is being told
         return int(first_line(tmp_path / "logs" / "parent.log"))
 
     with keeper(tmp_path) as process:

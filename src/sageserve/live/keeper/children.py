@@ -59,7 +59,7 @@ class Children:
         self._children: dict[str, _Child] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self._warden: Handle | None = None
-        self._warning = asyncio.Lock()  # two wardens would be one too many: the forgotten one kills what it knows
+        self._guard: asyncio.Task[None] | None = None
 
     def listing(self) -> tuple[Process, ...]:
         """All processes that were not forgotten."""
@@ -83,6 +83,8 @@ class Children:
         path = (self._environment | order.environment).get("PATH")
         if not order.argv or shutil.which(order.argv[0], path=path) is None:
             raise KeeperError(f"there is no program {' '.join(order.argv[:1])!r}", hint=f"PATH is {path!r}")
+        if self._guard is None:
+            self._guard = asyncio.create_task(self._keep_warden())
         child = _Child(order)
         self._children.pop(order.name, None)
         self._children[order.name] = child
@@ -130,10 +132,11 @@ class Children:
         """Stop everything at once, and return when nothing is left."""
         await asyncio.gather(*(self.end(name, grace) for name in self.alive()))
         await asyncio.gather(*self._lives)
+        if self._guard is not None:
+            self._guard.cancel()
         if self._warden is not None and self._warden.stdin is not None:
             self._warden.stdin.close()
             await self._warden.wait()
-            self._warden = None
 
     def kill_all(self) -> None:
         """Give nobody any more time."""
@@ -162,7 +165,7 @@ class Children:
             os.close(log)
         child.pid, child.code, child.life = child.handle.pid, None, Life.RUNNING
         child.runs += 1
-        await self._warn(f"+{child.pid}")
+        self._warn(f"+{child.pid}")
         self._tell(child.seen())
 
     async def _live(self, child: _Child) -> None:
@@ -189,23 +192,26 @@ class Children:
         child.code = await child.handle.wait()
         child.handle = None
         _kill_group(child.pid)  # what it started and did not stop
-        await self._warn(f"-{child.pid}")
+        self._warn(f"-{child.pid}")
         restart = child.order.restart
         if restart is not None:
             calm = (asyncio.get_running_loop().time() - began) * SECOND >= restart.calm
             child.pause = restart.first if calm or not child.pause else min(restart.most, 2 * child.pause)
 
-    async def _warn(self, line: str) -> None:
-        """Tell the warden, who outlives this process, of a group that began or ended."""
-        async with self._warning:
-            if self._warden is None or self._warden.returncode is not None:
-                self._warden = await asyncio.create_subprocess_exec(*_LEASH, "watch", stdin=PIPE, start_new_session=True)
-                running = (f"+{child.pid}" for child in self._children.values() if child.handle is not None)
-                line = "\n".join([*running, line])
-            assert self._warden.stdin is not None
-            with suppress(ConnectionError):  # it died just now: the next line starts another
-                self._warden.stdin.write(f"{line}\n".encode())
-                await self._warden.stdin.drain()
+    async def _keep_warden(self) -> None:
+        """Have a warden, who outlives this process, at all times; a new one learns of every group there is."""
+        while True:
+            warden = await asyncio.create_subprocess_exec(*_LEASH, "watch", stdin=PIPE, start_new_session=True)
+            self._warden = warden
+            for child in self._children.values():
+                if child.handle is not None:
+                    self._warn(f"+{child.pid}")
+            await warden.wait()
+
+    def _warn(self, line: str) -> None:
+        """Tell the warden of a group that began or ended; when it is dying, the next one is told everything."""
+        if self._warden is not None and self._warden.stdin is not None and not self._warden.stdin.is_closing():
+            self._warden.stdin.write(f"{line}\n".encode())
 
     @staticmethod
     def _kill(child: _Child) -> None:

@@ -61,10 +61,11 @@ class Keeper:
 
     async def listen(self) -> asyncio.Server:
         """Take orders; the caller holds the lock."""
-        path = self._folder / SOCKET
-        path.unlink(missing_ok=True)  # of a keeper that was killed: the lock says that it is gone
-        server = await asyncio.start_unix_server(self._meet, path)
-        path.chmod(0o600)
+        private = self._folder / f"{SOCKET}.new"
+        private.unlink(missing_ok=True)  # of a keeper that was killed: the lock says that it is gone
+        server = await asyncio.start_unix_server(self._meet, private)
+        private.chmod(0o600)
+        private.rename(self._folder / SOCKET)  # who finds it is answered
         return server
 
     def hang_up(self) -> None:
