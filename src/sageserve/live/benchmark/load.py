@@ -55,6 +55,12 @@ class Stretch:
         return done * SECOND / max(self.until - self.began, 1)
 
     @property
+    def capacity(self) -> float:
+        """Requests per second that the clients of a closed loop get: their number over the mean time of a request."""
+        total = sum(sample.e2e for sample in self.samples)
+        return self.concurrency * len(self.samples) * SECOND / max(total, 1)
+
+    @property
     def tokens_per_s(self) -> float:
         """Output tokens per second, until the last answer was complete."""
         return sum(sample.output for sample in self.samples) * SECOND / max(self.ended - self.began, 1)

@@ -214,7 +214,7 @@ class _Session:
     async def open_loop(self, mix: Mix) -> None:
         """Poisson arrivals at a share of what the engine was seen to finish; kept out of every fit."""
         seconds = self.options.open_s
-        capacity = max(stretch.rate for stretch in self.found.levels)
+        capacity = max(stretch.capacity for stretch in self.found.levels)
         due = poisson_arrivals(OPEN_LOAD * capacity, seconds, stream(self.options.seed, "benchmark/arrivals"))
         if len(due) < OPEN_LEAST:
             raise MeasurementError(

@@ -24,6 +24,7 @@ from sageserve.sim.replay import replay
 ERROR_MOST: Final = 0.2  # E2E error on the open loop above which a profile is worth less than the roofline
 _ALONE_LEAST: Final = 4
 _MICRO: Final = 1e3  # microseconds in a millisecond
+_ENTRY_LEAST: Final = 5e3  # microseconds once per request: a search in logarithms does not come back from nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def first_guess(requests: MeasuredRequests, max_batched: int) -> Floats:
     crowd = float(max(together.max(), 1))
     slower = float(np.median(requests.tpot[together >= crowd / 2])) - step if crowd > 1 else 0.1 * step
     decode = max(slower / crowd / 2, 0.01 * step)
-    return np.array([0.9 * step / _MICRO, prefill, decode, 50.0, 0.5, max(once - step, 100.0) / _MICRO])
+    return np.array([0.9 * step / _MICRO, prefill, decode, 50.0, 0.5, max(once - step, _ENTRY_LEAST) / _MICRO])
 
 
 def _line(x: Ints, y: Ints) -> tuple[float, float]:
