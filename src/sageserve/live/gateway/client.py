@@ -46,6 +46,7 @@ class Client(asyncio.Protocol):
         "_head_size",
         "_in_head",
         "_line",
+        "_offered",
         "_one",
         "_parser",
         "_raw",
@@ -66,6 +67,7 @@ class Client(asyncio.Protocol):
         self._raw: list[tuple[bytes, bytes]] = []
         self._in_head = False
         self._head_size = 0
+        self._offered = b""  # head of a request that offered another protocol
         self._doom: Problem | None = None  # the connection ends with this answer
         self._ended = False  # nothing more is read or answered
         self._fresh = True  # something came since the last look
@@ -110,9 +112,11 @@ class Client(asyncio.Protocol):
                 self._parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:  # an offer that is not taken up: the request stands
-                data = data[int(upgrade.args[0]) :]
+                # The parser takes what follows for the other protocol: give it the request again, without the offer.
+                data = self._offered + data[int(upgrade.args[0]) :]
+                self._offered = b""
                 self._parser = httptools.HttpRequestParser(self)
-                if not data or self._doom is not None:
+                if self._doom is not None:
                     return
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -177,6 +181,9 @@ class Client(asyncio.Protocol):
             raise _header_too_large(limit)
         parser = self._parser
         one.method = parser.get_method()
+        if parser.should_upgrade():
+            self._decline(one)
+            return
         one.keep = parser.should_keep_alive()
         version = parser.get_http_version()
         one.modern = version == "1.1"
@@ -195,6 +202,14 @@ class Client(asyncio.Protocol):
                 self.transport.write(_CONTINUE)
         if one.proxied and self._busy is None and not self._line:
             self._serve(one)
+
+    def _decline(self, one: Incoming) -> None:
+        """Keep the head of a request that offers another protocol, without the offer."""
+        if one.method == b"CONNECT":
+            raise bad_request("CONNECT is not served here.", status=405, code="method_not_allowed")
+        lines = [name + b": " + value for name, value in self._raw if name.lower() != b"upgrade"]
+        version = self._parser.get_http_version().encode()
+        self._offered = b"%b %b HTTP/%b\r\n%b\r\n\r\n" % (one.method, one.target, version, b"\r\n".join(lines))
 
     def _limit(self, one: Incoming) -> int:
         limits = self._desk.limits
@@ -219,7 +234,7 @@ class Client(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The request is complete."""
         one, self._one = self._one, None
-        if one is None or self._doom is not None:
+        if one is None or self._doom is not None or self._offered:
             return
         one.complete = True
         if one is self._current:
@@ -365,6 +380,10 @@ class Client(asyncio.Protocol):
         else:
             busy.gone()
             self.transport.abort()
+
+    def leave(self) -> None:
+        """The gateway closes: at once."""
+        self.transport.abort()
 
     def retire(self) -> None:
         """The gateway drains: close if nothing is being answered."""

@@ -45,6 +45,9 @@ class Guest(Protocol):
     def check(self, now: Micros) -> None:
         """Send away who is too slow."""
 
+    def leave(self) -> None:
+        """Close at once."""
+
     def retire(self) -> None:
         """The gateway drains: close if nothing is being answered."""
 

@@ -150,7 +150,7 @@ def _read_framing(one: Incoming, version: str) -> None:
     else:
         one.length = 0
     if version == "1.1" and b"host" not in noted:
-        raise BadFraming("HTTP/1.1 requires a Host header")
+        raise BadFraming("a Host header is required")
 
 
 def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:

@@ -183,7 +183,8 @@ class Worker:
             exchange.stop()
         for client in list(desk.clients):
             client.retire()
-        await asyncio.sleep(LOOK_S / 5 if desk.clients else 0)
+        if desk.clients:
+            await asyncio.sleep(LOOK_S)  # for the last bytes to be taken
         self._report()
         await self.close()
 
@@ -194,6 +195,8 @@ class Worker:
             self._server.close()
         if self._link is not None:
             await self._link.close()
+        for client in list(self.desk.clients):
+            client.leave()
         self.desk.snapshots.leave(self.desk.meter)
         self.desk.close()
         if self.desk.tracer is not None:
