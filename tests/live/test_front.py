@@ -8,7 +8,8 @@ import pytest
 from sageserve.base.units import SECOND
 from sageserve.core.events import InstanceDrained
 from sageserve.core.layout import Layout
-from sageserve.live.front import Address, LiveFront, Told
+from sageserve.live.actuators.base import Place
+from sageserve.live.front import LiveFront, Told
 from sageserve.live.wire import CellCount, EndpointCount, Hello, InstanceCount, Report, Table, ToGateway, Trouble
 from tests.core.small import layout_of, scenario
 
@@ -24,7 +25,7 @@ class Scene:
         self.now = 0
         self.sent: list[tuple[int, ToGateway]] = []
         self.drained: list[InstanceDrained] = []
-        told = Told(self.send, lambda i: Address(f"http://127.0.0.1:{9000 + i}", "m"), self.drained.append, lambda: (0, 0))
+        told = Told(self.send, lambda i: Place(f"http://127.0.0.1:{9000 + i}", "m"), self.drained.append, lambda: (0, 0))
         self.front = LiveFront(self.settings, self.layout, "epoch", lambda: self.now, told)
 
     def send(self, gateway: int, message: ToGateway) -> bool:

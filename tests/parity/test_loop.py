@@ -22,6 +22,7 @@ from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import Entry, Work
 from sageserve.data.generate import generate
 from sageserve.data.scenario import load_scenario
+from sageserve.live.actuators.base import Place
 from sageserve.live.loop import Counters, Loop
 from sageserve.sim.engine import Kernel
 from sageserve.sim.run import Simulation, kernel_setup
@@ -114,6 +115,9 @@ class VirtualFleet:
 
     def perform(self, now: Micros, action: Start | Reclaim | Donate | Release) -> None:
         self.world.perform(now, action)
+
+    def place(self, instance: int) -> Place:
+        return Place(f"http://engine-{instance}", "m")
 
     def submit(self, work: Work) -> None:
         self.world.perform(self.kernel.now, work)

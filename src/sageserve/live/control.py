@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,11 +28,13 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.safety import Guard
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import AnyEvent, Entry, Work, perform
+from sageserve.live.actuators.base import Actuator, Hear, Place
+from sageserve.live.actuators.local import Adopted
 from sageserve.live.admin import routes
 from sageserve.live.feeder import Feeder, Jobs
-from sageserve.live.front import Address, LiveFront, Told
+from sageserve.live.front import LiveFront, Told
 from sageserve.live.link import LinkServer
-from sageserve.live.loop import Actuator, Loop, WallClock
+from sageserve.live.loop import Loop, WallClock
 from sageserve.live.memory import DemandFile, JournalFile, Stamped
 from sageserve.live.status import Sources, Status, status
 from sageserve.live.wire import Gone, Grant, ToControl, Wait
@@ -43,7 +45,7 @@ SOCKET: Final = "control.sock"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Home:
     """Where a control process works.
 
     Args:
@@ -61,16 +63,16 @@ class Place:
     epoch: str
 
 
-class Fleetwide(Actuator):
-    """What brings instances up and down, as the control process needs it: an actuator that says where instances are."""
+class Hands(Actuator, Protocol):
+    """An actuator with a beginning and an end."""
 
-    async def adopt(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        """Instances that already serve, each with its GPUs."""
-        raise NotImplementedError
+    async def connect(self) -> tuple[Adopted, ...]:
+        """Get ready, and say which instances there are already; those without GPUs are given some."""
+        ...
 
-    def address(self, instance: int) -> Address:
-        """Where an instance is."""
-        raise NotImplementedError
+    async def close(self) -> None:
+        """Let go; instances stay."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ class Parts:
         words: a journal line's decisions in sentences.
     """
 
-    actuator: Callable[[Callable[[AnyEvent], None], Layout], Fleetwide]
-    scrape: Callable[[Address], Coroutine[None, None, tuple[float, int] | None]]
+    actuator: Callable[[Hear, Layout], Hands]
+    scrape: Callable[[Place], Coroutine[None, None, tuple[float, int] | None]]
     jobs: Jobs
     queue_routes: list[BaseRoute]
     background: tuple[Callable[[], Coroutine[None, None, None]], ...]
@@ -129,26 +131,26 @@ class Control:
 
     Args:
         scenario: as it is served.
-        place: where.
+        home: where.
         parts: what is plugged in.
     """
 
-    def __init__(self, scenario: Scenario, place: Place, parts: Parts) -> None:
+    def __init__(self, scenario: Scenario, home: Home, parts: Parts) -> None:
         live = scenario.live or LiveSettings()
         kind = STRATEGIES[scenario.strategy.name]
         self.layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
         self.clock = WallClock()
         self._scenario = scenario
-        self._place = place
+        self._home = home
         self._parts = parts
         self._initial = kind.initial(scenario)
         self._link = LinkServer(self._from_gateway, self._gateway_left)
-        self._demand = DemandFile(place.state / "demand.jsonl", self.layout.names)
-        self._journal = JournalFile(place.state / "journal", self.layout, parts.wall)
+        self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names)
+        self._journal = JournalFile(home.state / "journal", self.layout, parts.wall)
         self._decided: Counter[tuple[str, str]] = Counter()
         self._actuator = parts.actuator(self._hear, self.layout)
-        told = Told(self._link.send, self._actuator.address, self._hear, self._waiting)
-        self.front = LiveFront(scenario, self.layout, place.epoch, self.clock.now, told)
+        told = Told(self._link.send, self._actuator.place, self._hear, self._waiting)
+        self.front = LiveFront(scenario, self.layout, home.epoch, self.clock.now, told)
         self.feeder = Feeder(scenario, self.front, parts.jobs, self._grant, self.clock.now)
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.front.inside)
         guard = Guard(live.safety, self.layout.endpoints)
@@ -165,12 +167,13 @@ class Control:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Control until `stop` is set."""
-        await self._link.open(self._place.state / SOCKET)
+        await self._link.open(self._home.state / SOCKET)
         try:
             await self._adopt()
             await self._all(stop)
         finally:
             self._worker.close()
+            await self._actuator.close()
             await self._link.close()
 
     def status(self) -> Status:
@@ -183,24 +186,26 @@ class Control:
             self.feeder.waiting,
             lambda: list(self._journal.recent),
             self._parts.words,
-            self._place.url,
+            self._home.url,
         )
         lost = self._journal.lost
         notes = (f"{lost} journal lines could not be written: is the disk full?",) if lost else ()
         return status(sources, notes)
 
     async def _adopt(self) -> None:
-        for instance, gpus in await self._actuator.adopt():
-            self.fleet.start(instance, 0, gpus, initial=True)
-            self.fleet.ready(instance, 0)
-            self.front.open(instance)
+        for one in await self._actuator.connect():
+            gpus = one.gpus or self.fleet.room(self.fleet.pool_of[one.instance])
+            self.fleet.start(one.instance, 0, gpus, initial=True)
+            if one.serves:
+                self.fleet.ready(one.instance, 0)
+                self.front.open(one.instance)
         self.loop.begin(self._initial)
 
     async def _all(self, stop: asyncio.Event) -> None:
         config = uvicorn.Config(
             Starlette(routes=[*routes(self.status, lambda: dict(self._decided)), *self._parts.queue_routes]),
-            host=self._place.host,
-            port=self._place.port,
+            host=self._home.host,
+            port=self._home.port,
             log_level="warning",
             lifespan="off",
         )
@@ -226,8 +231,8 @@ class Control:
     async def _look_around(self) -> None:
         """Scrape all engines at once, every scrape period."""
         while True:
-            rows = [(i, here.address) for i, here in self.front.opened.items()]
-            seen = await asyncio.gather(*(self._parts.scrape(address) for _, address in rows))
+            rows = [(i, here.place) for i, here in self.front.opened.items()]
+            seen = await asyncio.gather(*(self._parts.scrape(place) for _, place in rows))
             for (i, _), found in zip(rows, seen, strict=True):
                 if found is not None:
                     self.front.saw(i, kv=found[0], inside=found[1])

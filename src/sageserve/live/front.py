@@ -20,25 +20,18 @@ from sageserve.core.columns import ENDPOINT
 from sageserve.core.events import EndpointSeen, InstanceDrained, Observed
 from sageserve.core.layout import Layout
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
+from sageserve.live.actuators.base import Place
 from sageserve.live.loop import Counters
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, Table, ToControl, ToGateway, Trouble
 
 OUTPUT_GUESS: Final = 200.0  # tokens, until answers were seen; the simulator's
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where an instance is, and the name its engine knows the model by."""
-
-    url: str
-    served_model: str
-
-
 @dataclass(slots=True)
 class Opened:
     """An instance that serves or drains."""
 
-    address: Address
+    place: Place
     open: bool = True
     closed_version: int = 0  # of the first table that says it receives nothing
     seen_at: Micros = -NEVER  # of the last scrape that succeeded
@@ -71,13 +64,13 @@ class Told:
 
     Args:
         send: tells a gateway.
-        address: where an instance that became ready is.
+        place: where an instance that became ready answers.
         drained: told when a draining instance is empty.
         waiting: batch jobs that wait, by model.
     """
 
     send: Send
-    address: Callable[[int], Address]
+    place: Callable[[int], Place]
     drained: Callable[[InstanceDrained], None]
     waiting: Callable[[], tuple[int, ...]]
 
@@ -148,7 +141,7 @@ class LiveFront:
 
     def open(self, instance: int) -> None:
         """From now on the instance may receive requests."""
-        self.opened[instance] = Opened(self._told.address(instance), seen_at=self._now())
+        self.opened[instance] = Opened(self._told.place(instance), seen_at=self._now())
         self._count_open(instance, 1)
         self.publish()
 
@@ -312,8 +305,8 @@ class LiveFront:
             InstanceRow(
                 i,
                 self._endpoint(i),
-                here.address.url,
-                here.address.served_model,
+                here.place.url,
+                here.place.served_model,
                 here.open and not self._is_suspect(here, now),
                 everywhere.get(i, 0) - own.get(i, 0),
                 int(self.layout.slot_profile[i]),

@@ -21,6 +21,7 @@ from sageserve.core.events import DemandSeen, InstanceDrained, InstanceLost, Ins
 from sageserve.core.fleet import State
 from sageserve.core.invariants import check_fleet
 from sageserve.core.work import AnyAction, AnyEvent, Entry, Fit, Solve, SolveAhead, Work, entry
+from sageserve.live.actuators.base import Actuator
 
 SAMPLE: Final[Micros] = MINUTE
 """How often demand is told, and the fleet's laws are checked."""
@@ -66,14 +67,6 @@ class Front(Protocol):
 
     def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
         """Change when an endpoint is given batch jobs."""
-        ...
-
-
-class Actuator(Protocol):
-    """What brings instances up and takes them away; each call returns at once and is answered by an event."""
-
-    def perform(self, now: Micros, action: Start | Reclaim | Donate | Release) -> None:
-        """Begin to do it: `InstanceReady` or `StartFailed` follow a start or a reclaim."""
         ...
 
 

@@ -207,7 +207,7 @@ def _instances(sources: Sources) -> Iterable[InstanceStatus]:
             fleet.pools[fleet.pool_of[i]].name,
             state.name.lower(),
             (now - fleet.since[i]) / SECOND,
-            here.address.url if here is not None else "",
+            here.place.url if here is not None else "",
             int(front.inside[i]),
             here.kv if here is not None and was_seen else None,
             (now - here.seen_at) / SECOND if here is not None and was_seen else None,
