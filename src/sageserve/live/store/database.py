@@ -1,0 +1,141 @@
+"""A database that is open: SQLite or PostgreSQL, brought to this version's tables, with transactions that say what went wrong.
+
+SQLite: write-ahead log, every commit on disk before it returns (synchronous=FULL), transactions that take the write lock at
+once. PostgreSQL: its own defaults, which do the same. Must not know the tables. Read next: `migrations/`, `sql.py`.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from sageserve.base.errors import ConfigError
+from sageserve.live.store.words import StoreAway, StoreError, StoreFull, StoreTooNew
+
+_BUSY_MS: Final = 10_000  # SQLite waits so long for another process's transaction, such as a backup
+_SETTINGS: Final = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}")
+_NO_ROOM: Final = frozenset([sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR])  # a failed write is an I/O error where quotas end
+_PG_NO_ROOM: Final = "53100"
+
+
+class Database:
+    """One open database.
+
+    Args:
+        url: sqlite:///PATH or postgresql://...
+
+    Raises:
+        ConfigError: the address cannot be understood.
+        StoreTooNew: a later version made it.
+        StoreError: it cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+        with self.transaction() as connection:
+            _upgrade(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """All of it or nothing.
+
+        Raises:
+            StoreFull: no room.
+            StoreAway: the database cannot be used at the moment.
+            StoreError: it refuses for another reason.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise _told(error) from error
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._engine.dispose()
+
+
+class Part:
+    """A part of a store that lives in a database.
+
+    Args:
+        database: open.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
+def sqlite_url(path: Path) -> str:
+    """Address of a SQLite file."""
+    return f"sqlite:///{path}"
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite":  # parameters are hidden in errors: they hold prompts
+            engine = create_engine(parsed, hide_parameters=True)
+            event.listen(engine, "connect", _set_up)
+            event.listen(engine, "begin", _begin)
+            return engine
+        if parsed.drivername in {"postgresql", "postgres"}:
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, pool_size=1, max_overflow=1, pool_pre_ping=True, hide_parameters=True)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise ConfigError(f"live.store: {error}", hint="write sqlite, memory, or postgresql://user@host/name") from None
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"live.store: {error.name} is missing", hint="pip install 'sageserve[postgres]'") from None
+
+
+def _set_up(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    assert isinstance(connection, sqlite3.Connection)
+    connection.isolation_level = None  # the driver begins no transaction by itself; `_begin` does
+    for setting in _SETTINGS:
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _told(error: DBAPIError) -> StoreError:
+    cause = error.orig
+    said = str(cause).strip().split("\n")[0]
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        full, away = code in _NO_ROOM, code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN}
+    else:
+        state = getattr(cause, "sqlstate", None) or ""
+        full, away = state == _PG_NO_ROOM, error.connection_invalidated or state[:2] in {"", "08", "57"}
+    if full:
+        return StoreFull(f"the batch store cannot write: {said}", hint="free some disk space; it goes on by itself")
+    if away:
+        return StoreAway(f"the batch store cannot be used at the moment: {said}", hint="is the database running?")
+    return StoreError(f"the batch store refuses: {said}")
+
+
+def _upgrade(connection: Connection) -> None:
+    """Apply the steps that are missing."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    script = ScriptDirectory.from_config(config)
+    known = {step.revision for step in script.walk_revisions()}
+    present = MigrationContext.configure(connection).get_current_revision()
+    if present is not None and present not in known:
+        raise StoreTooNew(
+            f"the batch store is of a later version (step {present}, this one knows up to {script.get_current_head()})",
+            hint="use the version of SageServe that made it, or another state folder",
+        )
+    if present != script.get_current_head():
+        command.upgrade(config, "head")
