@@ -23,6 +23,8 @@ ODD = {
     "kv_ns_per_token": 10.0,
     "attention_ns_per_token2": 2.0,
     "prefill_floor_ms": 12.0,
+    "first_token_ms": 7.0,
+    "prefix_caching": True,
     "kv_tokens": 500_000,
     "max_sequences": 100,
     "max_batched_tokens": 5_000,
@@ -87,5 +89,7 @@ def test_no_column_of_a_profile_is_forgotten() -> None:
         "max_sequences": 100,
         "max_batched": 5_000,
         "chunked": 1,
+        "caching": 1,
+        "entry": 7_000,
         "gpus": 8,
     }

@@ -194,6 +194,8 @@ def _profiles(draw: Draw, context: int, grain: int) -> NDArray[Any]:
         row["weight"] = draw(1_000, 2_000)
         row["max_sequences"] = draw(1, 12)
         row["max_batched"] = row["max_sequences"] + (draw(1, 12) if draw(0, 1) else draw(20, 200))
+        row["caching"] = draw(0, 1)
+        row["entry"] = draw(0, 3) * draw(0, 500)
         row["chunked"] = chunked if chunked < 2 else draw(0, 1)
         row["gpus"] = 1
     return rows

@@ -259,6 +259,8 @@ class Reference:
         self.requests[job.row]["state"] = state | promoted
 
     def _note_admitted(self, engine: Engine) -> None:
+        self.counts["found again after preemption"] += engine.recovered
+        engine.recovered = 0
         for job in engine.prefilling:
             self._put(job, PREFILLING)
             partly = engine.done == 0 and job.filled + job.piece < job.context
@@ -285,10 +287,10 @@ class Reference:
             del endpoint.unfinished[job.row]
             self._put(job, RUNNING)
             if job.made == 1:
-                self.requests[job.row]["first"] = self.now
+                self.requests[job.row]["first"] = self.now + engine.profile.entry
         for job in outcome.finished:
             self._put(job, DONE)
-            self.requests[job.row]["finish"] = self.now
+            self.requests[job.row]["finish"] = self.now + engine.profile.entry
             endpoint.finished += 1
             endpoint.made += job.output
             self.made_tokens[self._cell(job)] += job.output

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sageserve.base.kernel import Rec
+from sageserve.base.records import CACHE_BLOCK
 from sageserve.core.perf import block_time
 
 NO_TIME = 2**62
@@ -28,6 +29,8 @@ class Profile:
     max_sequences: int
     max_batched: int
     chunked: bool
+    caching: bool
+    entry: int
 
     @classmethod
     def of(cls, row: Rec) -> "Profile":
@@ -44,6 +47,8 @@ class Profile:
             max_sequences=int(row["max_sequences"]),
             max_batched=int(row["max_batched"]),
             chunked=bool(row["chunked"]),
+            caching=bool(row["caching"]),
+            entry=int(row["entry"]),
         )
 
     def prefill_work(self, x: int, found: int) -> float:
@@ -124,6 +129,11 @@ class Engine:
         self.used_at_start = 0
         self.end = NO_TIME  # of the iteration in progress
         self.last = False  # the iteration in progress is the last of its block
+        self.given = 0  # KV tokens ever given to requests here
+        self.lost: Job | None = None  # the latest preempted one
+        self.lost_tokens = 0  # KV tokens it had computed
+        self.lost_given = 0  # `given` at that time
+        self.recovered = 0  # how often the preempted found some of it again
 
     # ---- what can be seen from outside
 
@@ -174,6 +184,7 @@ class Engine:
         if self.decodes:
             for job in self.decoding:
                 job.made += 1
+                self.given += 1
         for job in self.prefilling:
             job.filled += job.piece
         self.done += 1
@@ -229,7 +240,9 @@ class Engine:
             and self.used + len(self.decoding) > self.profile.kv_tokens
             and len(self.decoding) + len(self.prefilling) > 1
         ):
+            self.lost_tokens = self.prefilling[-1].filled if self.prefilling else self.decoding[-1].context
             job = self.prefilling.pop() if self.prefilling else self.decoding.pop()
+            self.lost, self.lost_given = job, self.given
             job.filled = job.piece = 0
             self.queues[job.queue].insert(0, job)
             out.append(job)
@@ -240,10 +253,21 @@ class Engine:
         room = running + 1 if running else 0
         return running < self.profile.max_sequences and self.used + job.context + 1 + room <= self.profile.kv_tokens
 
-    def _admit(self, job: Job, piece: int) -> None:
+    def _found(self, job: Job) -> int:
+        """Tokens of its context that need not be computed."""
+        if self.lost is not job or not self.profile.caching:
+            return job.cached
+        left = min(self.lost_tokens - (self.given - self.lost_given), job.context - 1)
+        return max(job.cached, left // CACHE_BLOCK * CACHE_BLOCK)
+
+    def _admit(self, job: Job, budget: int) -> None:
         assert self.queues[job.queue].pop(0) is job
-        job.filled = job.cached
-        job.piece = piece
+        job.filled = self._found(job)
+        job.piece = min(job.context - job.filled, budget)
+        self.given += job.context - job.filled + 1
+        self.recovered += job.filled > job.cached
+        if self.lost is job:
+            self.lost = None
         self.prefilling.append(job)
 
     def _admit_chunks(self, now: int) -> None:
@@ -252,16 +276,16 @@ class Engine:
             job.piece = min(job.context - job.filled, budget)
             budget -= job.piece
         while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
-            self._admit(head, min(head.to_compute, budget))
+            self._admit(head, budget)
             budget -= head.piece
 
     def _admit_whole(self, now: int) -> None:
         budget = self.profile.max_batched
         while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
-            if head.to_compute > budget and self.prefilling:
+            if head.context - self._found(head) > budget and self.prefilling:
                 break
-            self._admit(head, head.to_compute)
-            budget -= head.to_compute
+            self._admit(head, head.context)
+            budget -= head.piece
 
     def _begin(self, now: int, preempted: bool) -> None:
         self.used_at_start = self.used

@@ -27,6 +27,7 @@ LEAST = {
     "cached": 3_000,
     "partly prefilled after a cached part": 300,
     "preempted with a cached prompt": 300,
+    "found again after preemption": 100,
 }
 """How often each rule must have been tried over the cases of `COVERED` seeds."""
 COVERED = 300

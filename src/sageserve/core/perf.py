@@ -22,11 +22,13 @@ PROFILE = np.dtype(
         ("kv", "f8"),  # us per KV token read by decoding
         ("attention", "f8"),  # us per prompt token and token of context before it
         ("floor", "f8"),  # us, least time of an iteration that only prefills
+        ("entry", "i8"),  # us once per request, around its first token
         ("kv_tokens", "i8"),
         ("weight", "i8"),  # relative cost of a token when instances of several profiles share an endpoint
         ("max_sequences", "i4"),
         ("max_batched", "i4"),
         ("chunked", "i4"),
+        ("caching", "i4"),  # what a preempted request computed is found again until others need the memory
         ("gpus", "i4"),
     ],
     align=True,
@@ -51,6 +53,8 @@ def profile_rows(profiles: list[ProfileSettings]) -> NDArray[Any]:
         row["max_sequences"] = one.max_sequences
         row["max_batched"] = one.max_batched_tokens
         row["chunked"] = one.chunked
+        row["caching"] = one.prefix_caching
+        row["entry"] = round(one.first_token_ms * 1e3)
         row["gpus"] = one.gpus
     return rows
 

@@ -6,7 +6,7 @@ Must not know regions, routing or batch feeding; `arrive.py` and `engine.py` cal
 """
 
 from sageserve.base.kernel import Rec, kernel
-from sageserve.base.records import UNSET
+from sageserve.base.records import CACHE_BLOCK, UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.perf import block_time, decode_work, iteration_time, prefill_work
 from sageserve.core.route import CLOSED
@@ -65,7 +65,7 @@ def finish(w: Rec, i: int, q: int, now: int) -> None:
     engine = view_engines(w["at_engines"], w["instances"])[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     r = view_requests(w["at_requests"], w["rows"])[q]
-    r["finish"] = now
+    r["finish"] = now + view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["entry"]
     r["finish_step"] = UNSET
     r["made"] = r["output"]
     set_place(w, q, DONE)
@@ -122,6 +122,7 @@ def end_decode(w: Rec, i: int, now: int) -> int:
     engine["steps"] += engine["length"]
     engine["kv"] += grown
     engine["used"] += grown
+    engine["given"] += grown
     finished = 0
     while True:
         entry = first_finish(w, i)
@@ -155,7 +156,7 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
         engine["unfilled"] -= context - r["cached"]
         endpoint["backlog"] -= prefill_work(profile, context, r["cached"])
         if r["first"] == UNSET:
-            r["first"] = now
+            r["first"] = now + profile["entry"]
         if r["made"] + 1 == r["output"]:
             engine["used"] -= context + 1
             finish(w, i, q, now)
@@ -175,6 +176,7 @@ def preempt(w: Rec, i: int) -> None:
     if q >= 0:
         engine["partial"] = UNSET
         engine["used"] -= requests[q]["prompt"] + requests[q]["made"] + 1
+        engine["lost_tokens"] = engine["filled"]
     else:
         q = engine["latest"]
         r = requests[q]
@@ -185,10 +187,13 @@ def preempt(w: Rec, i: int) -> None:
         engine["used"] -= context
         engine["kv"] -= context
         engine["running"] -= 1
+        engine["lost_tokens"] = context
         engine["unfilled"] += context - r["cached"]
         profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
         endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
         endpoint["backlog"] += prefill_work(profile, context, r["cached"])
+    engine["lost"] = q
+    engine["lost_given"] = engine["given"]
     set_place(w, q, WAITING)
     push_front(w, i, q)
     engine["waiting"] += 1
@@ -218,6 +223,18 @@ def fits(w: Rec, i: int, q: int, used: int, running: int) -> bool:
     capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
     room = running + 1 if running > 0 else 0
     return bool(used + r["prompt"] + r["made"] + 1 + room <= capacity)
+
+
+@kernel
+def found_tokens(w: Rec, i: int, q: int) -> int:
+    """Tokens of the context of request `q` that need not be computed: its cached prefix, or what preemption left of it."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    cached = r["cached"]
+    if q != engine["lost"] or view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["caching"] == 0:
+        return int(cached)
+    left = min(engine["lost_tokens"] - (engine["given"] - engine["lost_given"]), r["prompt"] + r["made"] - 1)
+    return int(max(cached, left // CACHE_BLOCK * CACHE_BLOCK))
 
 
 @kernel
@@ -258,19 +275,22 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         q = head_of(w, i, now)
         if not fits(w, i, q, engine["used"], engine["running"] + completed):
             break
-        context, cached = requests[q]["prompt"] + requests[q]["made"], requests[q]["cached"]
-        rest = context - cached
+        context, found = requests[q]["prompt"] + requests[q]["made"], found_tokens(w, i, q)
+        rest = context - found
         left = budget - tokens
         if rest > left and not chunked and completed > 0:
             break
         pop_front(w, i, q)
         engine["waiting"] -= 1
         engine["used"] += context + 1
+        engine["given"] += rest + 1
+        if q == engine["lost"]:
+            engine["lost"] = UNSET
         set_place(w, q, PREFILLING)
         if rest > left and chunked:
             engine["partial"] = q
-            engine["filled"] = cached + left
-            return budget, attention + left * (cached + 0.5 * left), completed
+            engine["filled"] = found + left
+            return budget, attention + left * (found + 0.5 * left), completed
         requests[q]["next"] = UNSET
         if last >= 0:
             requests[last]["next"] = q
@@ -279,7 +299,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         last = q
         completed += 1
         tokens += rest
-        attention += rest * (cached + 0.5 * rest)
+        attention += rest * (found + 0.5 * rest)
     return tokens, attention, completed
 
 

@@ -92,7 +92,7 @@ def replay(profile: ProfileSettings, arrivals: Arrivals) -> Replayed:
     kernel = _kernel(profile, arrivals)
     while not kernel.finished():
         _go_on(kernel, kernel.now + _STEP)
-    return _result(kernel, profile, arrivals)
+    return _result(kernel, arrivals)
 
 
 def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = SECOND) -> tuple[Replayed, ReplayedSeries]:
@@ -116,7 +116,7 @@ def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = 
         seen.append((kernel.now, in_batch, queued, used / profile.kv_tokens))
     columns = np.array(seen, np.float64).reshape(-1, 4)
     series = ReplayedSeries(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
-    return _result(kernel, profile, arrivals), series
+    return _result(kernel, arrivals), series
 
 
 def _go_on(kernel: Kernel, until: Micros) -> None:
@@ -181,20 +181,20 @@ def _trace(arrivals: Arrivals) -> Trace:
     n = len(arrivals)
     return Trace(
         arrival=arrivals.arrival,
-        prompt=(arrivals.prompt if arrivals.cached is None else arrivals.prompt - arrivals.cached).astype(np.int32),
+        prompt=arrivals.prompt.astype(np.int32),
         output=arrivals.output.astype(np.int32),
         model=np.zeros(n, np.uint8),
         region=np.zeros(n, np.uint8),
         tier=np.zeros(n, np.uint8),
         names=Names(("engine",), ("here",), ("all",)),
         window=int(arrivals.arrival[-1]) + 1,
+        cached=None if arrivals.cached is None else arrivals.cached.astype(np.int32),
     ).check()
 
 
-def _result(kernel: Kernel, profile: ProfileSettings, arrivals: Arrivals) -> Replayed:
-    entry = round(profile.first_token_ms * 1000)
-    ttft = kernel.requests["first"] - arrivals.arrival + entry
-    e2e = kernel.requests["finish"] - arrivals.arrival + entry
+def _result(kernel: Kernel, arrivals: Arrivals) -> Replayed:
+    ttft = kernel.requests["first"] - arrivals.arrival
+    e2e = kernel.requests["finish"] - arrivals.arrival
     steps = np.maximum(arrivals.output - 1, 1)
     tpot = np.where(arrivals.output > 1, np.rint((e2e - ttft) / steps).astype(np.int64), UNSET)
     return Replayed(ttft=ttft, tpot=tpot, e2e=e2e, preemptions=kernel.preemptions)

@@ -47,6 +47,8 @@ ENGINE: Final = np.dtype(
         ("steps", "i8"),  # decode steps made since the beginning
         ("kv", "i8"),  # KV tokens of decoding sequences, at the block's start
         ("used", "i8"),  # kv + tokens reserved for prompts
+        ("given", "i8"),  # KV tokens ever given to requests here
+        ("lost_given", "i8"),  # `given` when the latest preempted request lost its place
         ("unfilled", "i8"),  # tokens to compute for prompts placed here that are not done
         ("running", "i4"),  # decoding sequences
         ("heap", "i4"),  # entries in the finish heap, stale ones included
@@ -63,6 +65,8 @@ ENGINE: Final = np.dtype(
         ("endpoint", "i4"),
         ("model", "i4"),
         ("profile", "i4"),
+        ("lost", "i4"),  # latest preempted request
+        ("lost_tokens", "i4"),  # KV tokens it had computed
         ("spare", "i4"),
     ],
     align=True,
@@ -253,7 +257,7 @@ class World:
         engines["endpoint"] = np.arange(instances) // setup.slots
         engines["model"] = engines["endpoint"] // setup.roles % setup.models
         engines["profile"] = setup.slot_profile
-        for name in ("batch", "partial", "latest"):
+        for name in ("batch", "partial", "latest", "lost"):
             engines[name] = UNSET
         rows = np.zeros(endpoints, ENDPOINT)
         rows["model"] = np.arange(endpoints) // setup.roles % setup.models

@@ -96,32 +96,32 @@ MUTANTS = (
     Mutant(
         "cached tokens are computed all the same",
         "sim/batching.py",
-        "        rest = context - cached\n        left",
+        "        rest = context - found\n        left",
         "        rest = context\n        left",
     ),
     Mutant(
         "cached tokens are not read by attention",
         "sim/batching.py",
-        "attention += rest * (cached + 0.5 * rest)",
+        "attention += rest * (found + 0.5 * rest)",
         "attention += rest * (0.5 * rest)",
     ),
     Mutant(
         "a piece after the cached part costs as if it were the first",
         "sim/batching.py",
-        "attention + left * (cached + 0.5 * left)",
+        "attention + left * (found + 0.5 * left)",
         "attention + left * (0.5 * left)",
     ),
     Mutant(
         "the cached part of a prompt that is split is computed after all",
         "sim/batching.py",
-        'engine["filled"] = cached + left',
+        'engine["filled"] = found + left',
         'engine["filled"] = left',
     ),
     Mutant(
         "cached tokens take no memory",
         "sim/batching.py",
-        '        engine["used"] += context + 1\n        set_place',
-        '        engine["used"] += rest + 1\n        set_place',
+        '        engine["used"] += context + 1\n        engine["given"]',
+        '        engine["used"] += rest + 1\n        engine["given"]',
     ),
     Mutant(
         "cached tokens are outstanding work",
@@ -156,8 +156,8 @@ MUTANTS = (
     Mutant(
         "the first token is given again after preemption",
         "sim/batching.py",
-        '        if r["first"] == UNSET:\n            r["first"] = now\n',
-        '        r["first"] = now\n',
+        '        if r["first"] == UNSET:\n            r["first"] = now + profile["entry"]\n',
+        '        r["first"] = now + profile["entry"]\n',
     ),
     Mutant(
         "prompts are admitted beyond memory",
@@ -292,5 +292,23 @@ MUTANTS = (
         "core/route.py",
         "if best < 0 or utilisation < least:",
         "if best < 0 or utilisation > least:",
+    ),
+    Mutant(
+        "a preempted request finds memory that others were given since",
+        "sim/batching.py",
+        'engine["lost_tokens"] - (engine["given"] - engine["lost_given"])',
+        'engine["lost_tokens"]',
+    ),
+    Mutant(
+        "a preempted request finds its tokens in an engine that caches nothing",
+        "sim/batching.py",
+        '["caching"] == 0:',
+        '["caching"] < 0:',
+    ),
+    Mutant(
+        "the API server's time is not part of the first token's",
+        "sim/batching.py",
+        'r["first"] = now + profile["entry"]',
+        'r["first"] = now',
     ),
 )

@@ -37,6 +37,11 @@ class ProfileSettings(Settings):
         description="vLLM's max_num_batched_tokens, its server default on GPUs of 70 GiB and more",
     )
     chunked: bool = Field(default=True, description="chunked prefill, vLLM's default since 0.8; false is prefill-first")
+    prefix_caching: bool = Field(
+        default=False,
+        description="what a preempted request has computed is found again, as far as nobody needed the memory; vLLM does, "
+        "engines that do not lose a little more",
+    )
     weights: Size | None = Field(default=None, description="on all GPUs together; when given, memory is checked")
     kv_per_token: Size | None = Field(
         default=None, description="2 x layers x KV heads x head size x bytes; when given, memory is checked"

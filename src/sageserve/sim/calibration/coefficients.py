@@ -39,6 +39,7 @@ def blank(run: MeasuredRun, kv_tokens: int) -> ProfileSettings:
         max_sequences=run.limits.max_sequences,
         max_batched_tokens=max(run.limits.max_batched_tokens, run.limits.max_sequences + 1),
         chunked=run.limits.chunked,
+        prefix_caching=run.limits.prefix_caching,
         source="",
     )
 
