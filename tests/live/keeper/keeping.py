@@ -52,7 +52,8 @@ def keeper(folder: Path, *services: Begin) -> Iterator["subprocess.Popen[bytes]"
     argv = [sys.executable, "-c", _CODE, str(folder), msgspec.json.encode(services).decode()]
     with subprocess.Popen(argv) as process:
         try:
-            until((folder / SOCKET).exists)
+            until(lambda: (folder / SOCKET).exists() or process.poll() is not None)
+            assert process.returncode is None
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
@@ -87,7 +88,7 @@ def zombies(parent: int) -> list[str]:
     return [line for line in out.split() if line.startswith("Z")]
 
 
-def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until something holds; fails when it does not within some seconds."""
     deadline = time.perf_counter() + seconds
     while not holds():
@@ -95,7 +96,7 @@ def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
         time.sleep(0.01)
 
 
-async def soon(holds: Callable[[], object], seconds: float = 5.0) -> None:
+async def soon(holds: Callable[[], object], seconds: float = 20.0) -> None:
     """As `until`, while the event loop goes on."""
     deadline = time.perf_counter() + seconds
     while not holds():

@@ -167,6 +167,8 @@ class Children:
         child.runs += 1
         self._warn(f"+{child.pid}")
         self._tell(child.seen())
+        if child.stop.is_set():  # it was told to end while it was being started
+            _signal(child.pid, signal.SIGTERM)
 
     async def _live(self, child: _Child) -> None:
         """From one start to the end for good."""
@@ -179,8 +181,6 @@ class Children:
             if await _told_within(child.stop, child.pause):
                 break
             await self._spawn(child)
-            if child.stop.is_set():  # it was told to end while it was being started
-                _signal(child.pid, signal.SIGTERM)
         child.life = Life.ENDED
         child.over.set()
         self._tell(child.seen())

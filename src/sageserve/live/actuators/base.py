@@ -1,0 +1,108 @@
+"""What every actuator is: it begins to do what the controller asks, and says later what came of it.
+
+    Start   -> InstanceReady | StartFailed                     Donate  -> nothing, or later SpotTaken
+    Reclaim -> InstanceReady | StartFailed                     Release -> nothing
+    and InstanceLost at any time after InstanceReady, when the instance is gone unasked
+
+Knows no process. Read next: `fake.py`, `local.py`, `live/loop.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from sageserve.base.config import EngineCommand, LiveSettings, ProfileSettings, Scenario
+from sageserve.base.units import Micros
+from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
+from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.layout import Layout
+
+Order: TypeAlias = Start | Reclaim | Donate | Release
+Heard: TypeAlias = InstanceReady | StartFailed | InstanceLost | SpotTaken
+Hear: TypeAlias = Callable[[Heard], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance answers: `http://host:port` without a path, and the name its engine knows the model by."""
+
+    url: str
+    served_model: str
+    metrics: str = "/metrics"  # path of its metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What an instance row stands for.
+
+    Args:
+        row: the instance.
+        pool: name of its pool.
+        region: where it runs.
+        model: what it serves.
+        gpu: type of its GPUs.
+        stock: number of the stock its GPUs come from.
+        number: of its profile in the layout.
+        profile: how fast it is.
+        context: tokens of prompt and answer.
+        command: how it is run; none: the emulated engine.
+        loading: how long it takes until it serves, by where it comes from; the emulated engine takes as long.
+        reclaim: the same for one that was donated.
+    """
+
+    row: int
+    pool: str
+    region: str
+    model: str
+    gpu: str
+    stock: int
+    number: int
+    profile: ProfileSettings
+    context: int
+    command: EngineCommand | None
+    loading: Mapping[Source, Micros]
+    reclaim: Micros
+
+
+class Actuator(Protocol):
+    """Brings instances up and takes them away."""
+
+    def perform(self, now: Micros, action: Order) -> None:
+        """Begin to do it; returns at once."""
+        ...
+
+    def place(self, instance: int) -> Place:
+        """Where an instance answers, or did last, that was heard to be ready."""
+        ...
+
+
+def posts_of(scenario: Scenario, layout: Layout) -> dict[int, Post]:
+    """What each instance row stands for."""
+    live = scenario.live or LiveSettings()
+    found: dict[int, Post] = {}
+    for pool in layout.pools:
+        model, stock = layout.names.models[pool.model], layout.stocks[pool.stock]
+        settings = scenario.models[model]
+        load = settings.load
+        loading = {
+            Source.INITIAL: 0,
+            Source.VM: scenario.gpus[stock.gpu].start + (load.local if load.source == "local" else load.remote),
+            Source.GPUS: load.local,
+            Source.SPOT: load.reclaim,
+        }
+        for row in range(pool.begin, pool.end):
+            found[row] = Post(
+                row=row,
+                pool=pool.name,
+                region=layout.names.regions[pool.region],
+                model=model,
+                gpu=stock.gpu,
+                stock=pool.stock,
+                number=pool.profile,
+                profile=settings.engines[stock.gpu],
+                context=settings.context,
+                command=live.engines.get(model),
+                loading=loading,
+                reclaim=load.reclaim,
+            )
+    return found

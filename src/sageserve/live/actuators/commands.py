@@ -1,0 +1,110 @@
+"""Command templates of engines: which words in braces there are, and what they stand for.
+
+A template is checked when it is loaded, not when the first instance starts at night. No shell ever sees a command.
+Knows no process. Read next: `base/config/live.py` for the setting, `local.py` for its use.
+"""
+
+import string
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import Micros
+from sageserve.data.reading import suggest
+from sageserve.live.actuators.base import Post
+
+WORDS: Final = ("port", "host", "model", "region", "gpu", "gpus", "instance", "profile")
+_EMULATED: Final = (sys.executable, "-m", "sageserve.cli.main", "engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A command that can be run."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one start adds to its post."""
+
+    host: str
+    port: int
+    gpus: tuple[int, ...]
+    profile: str  # path of a file that holds the profile
+    delay: Micros  # loading, for the emulated engine
+    speed: float  # of the emulated engine
+
+
+def check_commands(scenario: Scenario) -> None:
+    """Refuse templates that cannot be filled.
+
+    Raises:
+        ConfigError: an unknown word, a broken brace, no `{port}`, or a model the scenario does not have.
+    """
+    for model, engine in (scenario.live.engines if scenario.live else {}).items():
+        where = f"live.engines.{model}"
+        if model not in scenario.models:
+            raise ConfigError(f"{where}: there is no such model{suggest(model, list(scenario.models))}")
+        used: set[str] = set()
+        for text in (*engine.command, *engine.environment.values()):
+            used |= _words(text, where)
+        if "port" not in used:
+            raise ConfigError(f"{where}: the command does not say {{port}}", hint="engines of one machine need different ports")
+
+
+def fill(post: Post, given: Given) -> Filled:
+    """The command of one instance; the emulated engine when its model has none."""
+    if post.command is None:
+        return Filled(_emulated(post, given), {})
+    words = {
+        "port": str(given.port),
+        "host": given.host,
+        "model": post.model,
+        "region": post.region,
+        "gpu": post.gpu,
+        "gpus": ",".join(map(str, given.gpus)),
+        "instance": str(post.row),
+        "profile": given.profile,
+    }
+    argv = tuple(part.format_map(words) for part in post.command.command)
+    return Filled(argv, {name: text.format_map(words) for name, text in post.command.environment.items()})
+
+
+def served_model(post: Post) -> str:
+    """The name the engine knows the model by."""
+    return post.command.served_model or post.model if post.command else post.model
+
+
+def _emulated(post: Post, given: Given) -> tuple[str, ...]:
+    options = {
+        "--profile": given.profile,
+        "--model": post.model,
+        "--host": given.host,
+        "--port": str(given.port),
+        "--speed": f"{given.speed:g}",
+        "--region": post.region,
+        "--context": str(post.context),
+        "--start-delay": f"{given.delay}us",
+    }
+    return (*_EMULATED, *(word for pair in options.items() for word in pair))
+
+
+def _words(text: str, where: str) -> set[str]:
+    found = set()
+    try:
+        for _, word, form, conversion in string.Formatter().parse(text):
+            if word is None:
+                continue
+            if word not in WORDS or form or conversion:
+                raise ConfigError(
+                    f"{where}: {text!r} has an unknown word {{{word}}}{suggest(word, WORDS)}",
+                    hint=f"words: {', '.join(f'{{{one}}}' for one in WORDS)}; a brace itself is written twice",
+                )
+            found.add(word)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {text!r}: {error}", hint="a brace itself is written twice: {{ and }}") from None
+    return found

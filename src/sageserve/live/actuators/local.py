@@ -1,0 +1,354 @@
+"""Engines as processes of this machine: the keeper runs them, this says which, and tells when they serve or die.
+
+An instance is a process named `engine-<row>-<run>`. The keeper keeps a note beside it, so that a control process that comes
+back finds its engines again (`adopt`). Calls return at once; the work is done in tasks of the running event loop.
+Read next: `base.py`, `commands.py`, `live/keeper/`.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Final, assert_never
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from sageserve.base.errors import LawBroken
+from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
+from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
+from sageserve.live.actuators.base import Hear, Heard, Order, Place, Post
+from sageserve.live.actuators.commands import Given, fill, served_model
+from sageserve.live.keeper.client import KeeperClient
+from sageserve.live.keeper.words import Begin, KeeperError, Life, Process
+
+_ASK_S: Final = 2.0  # what an engine has to answer a question after its health
+_SOON_S: Final = 0.05  # until the next question; doubled each time
+_SELDOM_S: Final = 1.0
+_START_WITHIN: Final = 10 * MINUTE  # of the emulated engine, beside its loading
+_STOP_WITHIN: Final = 30 * SECOND
+_FIRST_PORT: Final = 20_000
+_PORTS: Final = 12_000
+_LOG: Final = logging.getLogger(__name__)
+
+
+class _Phase(Enum):
+    STARTING = "starting"
+    SERVING = "serving"
+    DONATED = "donated"
+    STOPPING = "stopping"
+
+
+class _Note(Struct, frozen=True):
+    """What the keeper keeps for whoever comes back."""
+
+    row: int
+    run: int
+    url: str
+    gpus: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Engine:
+    post: Post
+    note: _Note
+    phase: _Phase = _Phase.STARTING
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    died: str = ""  # why it ended, when nobody asked it to
+
+    @property
+    def name(self) -> str:
+        return f"engine-{self.note.row}-{self.note.run}"
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """An engine that outlived the control process."""
+
+    instance: int
+    gpus: tuple[int, ...]
+    serves: bool  # false: it still starts; InstanceReady or StartFailed follows
+    place: Place
+
+
+class LocalActuator:
+    """Engines of this machine.
+
+    Args:
+        hear: told what came of things, in the event loop.
+        posts: what each row stands for.
+        folder: of state; profiles are written into it.
+        host: address engines listen on.
+        speed: of the emulated engine.
+    """
+
+    def __init__(self, hear: Hear, posts: dict[int, Post], folder: Path, *, host: str = "127.0.0.1", speed: float = 1.0) -> None:
+        self._hear = hear
+        self._posts = posts
+        self._folder = folder / "profiles"
+        self._host = host
+        self._speed = speed
+        self._engines: dict[int, _Engine] = {}  # the latest of each row
+        self._all: dict[str, _Engine] = {}  # by name, those that are leaving included
+        self._places: dict[int, Place] = {}
+        self._runs = 0
+        self._port = _FIRST_PORT
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: KeeperClient | None = None
+        self._http: httpx.AsyncClient | None = None
+
+    async def connect(self, keeper: Path) -> "tuple[Adopted, ...]":
+        """Open the connection to the keeper, and take over the engines that run already.
+
+        Raises:
+            KeeperError: the keeper does not answer.
+        """
+        self._keeper = await KeeperClient(keeper, self._changed).connect()
+        self._http = httpx.AsyncClient(timeout=_ASK_S, trust_env=False)
+        return await self._adopt()
+
+    async def close(self) -> None:
+        """Let go of the keeper; the engines stay."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._keeper is not None:
+            await self._keeper.close()
+        if self._http is not None:
+            await self._http.aclose()
+
+    def place(self, instance: int) -> Place:
+        """Where an instance answers, or did last."""
+        return self._places[instance]
+
+    def perform(self, now: Micros, action: Order) -> None:
+        """Begin to do it."""
+        i = action.instance
+        match action:
+            case Start(source=source, gpus=gpus):
+                self._do(self._start(self._new(i, gpus), source))
+            case Reclaim():
+                self._do(self._reclaim(i))
+            case Donate():
+                self._donate(i)
+            case Release():
+                engine = self._engines.pop(i, None)
+                if engine is not None:
+                    engine.phase = _Phase.STOPPING
+                    self._do(self._stop(engine))
+            case _:
+                assert_never(action)
+
+    # --- starting ---
+
+    def _new(self, row: int, gpus: tuple[int, ...]) -> _Engine:
+        self._runs += 1
+        return self._known(_Engine(self._posts[row], _Note(row, self._runs, f"http://{self._host}:{self._free_port()}", gpus)))
+
+    def _known(self, engine: _Engine) -> _Engine:
+        command, row = engine.post.command, engine.note.row
+        self._engines[row] = engine
+        self._places[row] = Place(engine.note.url, served_model(engine.post), command.metrics if command else "/metrics")
+        return engine
+
+    async def _start(self, engine: _Engine, source: Source) -> None:
+        post, note = engine.post, engine.note
+        await self._wait_for_gpus(engine)
+        if engine.phase is not _Phase.STARTING:  # it was released meanwhile
+            return
+        delay = round(post.loading[source] / self._speed)
+        given = Given(self._host, int(note.url.rpartition(":")[2]), note.gpus, self._profile_file(post), delay, self._speed)
+        command = fill(post, given)
+        self._all[engine.name] = engine
+        try:
+            text = msgspec.json.encode(note).decode()
+            await self._told.begin(Begin(0, engine.name, command.argv, command.environment, text))
+        except KeeperError as error:
+            self._drop(engine)
+            self._hear(StartFailed(note.row, error.message))
+            return
+        await self._until_ready(engine, delay)
+
+    async def _wait_for_gpus(self, engine: _Engine) -> None:
+        """An engine that is leaving holds the memory of its GPUs until it has gone."""
+        for other in list(self._all.values()):
+            shared = set(other.note.gpus) & set(engine.note.gpus)
+            if other.phase is _Phase.STOPPING and other.post.stock == engine.post.stock and shared:
+                await other.gone.wait()
+
+    async def _until_ready(self, engine: _Engine, delay: Micros) -> None:
+        """Ask after its health until it answers, dies, or has taken too long."""
+        command = engine.post.command
+        within = command.start_within if command else _START_WITHIN + delay
+        deadline = asyncio.get_running_loop().time() + within / SECOND
+        pause = _SOON_S
+        while engine.phase is _Phase.STARTING and not engine.gone.is_set():
+            if await self._answers(engine):
+                self._serve(engine)
+                return
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                await self._give_up(engine, within)
+                return
+            await _within(engine.gone, min(pause, left))
+            pause = min(2 * pause, _SELDOM_S)
+
+    def _serve(self, engine: _Engine) -> None:
+        if engine.phase is _Phase.STARTING and not engine.gone.is_set():  # neither died nor was released meanwhile
+            engine.phase = _Phase.SERVING
+            self._hear(InstanceReady(engine.note.row))
+
+    async def _give_up(self, engine: _Engine, within: Micros) -> None:
+        engine.phase = _Phase.STOPPING
+        row = engine.note.row
+        await self._stop(engine)
+        if self._engines.get(row) is engine:
+            del self._engines[row]
+            self._hear(StartFailed(row, f"it did not serve within {within / SECOND:g} s"))
+
+    def _donate(self, row: int) -> None:
+        engine = self._engines.get(row)
+        if engine is None:
+            self._hear(SpotTaken(row))  # it died just now: the news crossed on their way
+        else:
+            engine.phase = _Phase.DONATED
+
+    async def _reclaim(self, row: int) -> None:
+        engine = self._engines.get(row)
+        if engine is None:
+            self._hear(StartFailed(row, "it ended before it was reclaimed"))
+            return
+        engine.phase = _Phase.STARTING
+        if engine.post.command is None:
+            await _within(engine.gone, engine.post.reclaim / self._speed / SECOND)
+        await self._until_ready(engine, 0)
+
+    async def _answers(self, engine: _Engine) -> bool:
+        assert self._http is not None
+        path = engine.post.command.ready if engine.post.command else "/health"
+        try:
+            return (await self._http.get(engine.note.url + path)).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    # --- ending ---
+
+    async def _stop(self, engine: _Engine) -> None:
+        grace = engine.post.command.stop_within if engine.post.command else _STOP_WITHIN
+        if engine.name in self._all:
+            await self._told.end(engine.name, grace)
+            await engine.gone.wait()
+
+    def _changed(self, process: Process) -> None:
+        """The keeper says that a process changed."""
+        engine = self._all.get(process.name)
+        if engine is None or process.life is not Life.ENDED or engine.gone.is_set():
+            return
+        self._drop(engine)
+        self._do(self._forget(process.name))
+        row, why = engine.note.row, _why(process)
+        heard: Heard
+        match engine.phase:
+            case _Phase.STARTING:
+                heard = StartFailed(row, f"{why}; see logs/{process.name}.log")
+            case _Phase.SERVING:
+                heard = InstanceLost(row, f"{why}; see logs/{process.name}.log")
+            case _Phase.DONATED:
+                heard = SpotTaken(row)
+            case _Phase.STOPPING:
+                return
+            case _:
+                assert_never(engine.phase)
+        self._hear(heard)
+
+    def _drop(self, engine: _Engine) -> None:
+        engine.gone.set()
+        self._all.pop(engine.name, None)
+        if engine.phase is not _Phase.STOPPING and self._engines.get(engine.note.row) is engine:
+            del self._engines[engine.note.row]
+
+    async def _forget(self, name: str) -> None:
+        await self._told.forget(name)
+
+    # --- coming back ---
+
+    async def _adopt(self) -> tuple[Adopted, ...]:
+        found = []
+        for process in await self._told.look():
+            if not process.name.startswith("engine-"):
+                continue
+            if process.life is Life.ENDED:
+                await self._told.forget(process.name)
+                continue
+            note = msgspec.json.decode(process.note, type=_Note)
+            self._runs = max(self._runs, note.run)
+            if note.row not in self._posts or process.life is Life.STOPPING:
+                self._do(self._told.end(process.name, _STOP_WITHIN))
+                continue
+            engine = self._known(_Engine(self._posts[note.row], note))
+            self._all[engine.name] = engine
+            found.append(await self._take_over(engine))
+        return tuple(found)
+
+    async def _take_over(self, engine: _Engine) -> Adopted:
+        serves = await self._answers(engine)
+        if serves:
+            engine.phase = _Phase.SERVING
+        else:
+            self._do(self._until_ready(engine, 0))
+        return Adopted(engine.note.row, engine.note.gpus, serves, self.place(engine.note.row))
+
+    # --- odds and ends ---
+
+    @property
+    def _told(self) -> KeeperClient:
+        if self._keeper is None:
+            raise LawBroken("the local actuator was used before it was connected")
+        return self._keeper
+
+    def _free_port(self) -> int:
+        """A port nobody listens on, below those that the system gives to outgoing connections."""
+        while True:
+            self._port = _FIRST_PORT + (self._port + 1 - _FIRST_PORT) % _PORTS
+            with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as one:
+                if one.connect_ex((self._host, self._port)) != 0:
+                    return self._port
+
+    def _profile_file(self, post: Post) -> str:
+        """A file with the profile of a post, for the emulated engine and for templates."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._folder / f"{post.number}.yaml"
+        profile = post.profile.model_dump(mode="json", exclude_none=True)
+        text = json.dumps({"profiles": {"profile": profile}}, indent=1)  # JSON is YAML
+        if not path.exists() or path.read_text("utf-8") != text:
+            new = path.with_suffix(".new")
+            new.write_text(text, "utf-8")
+            new.replace(path)
+        return str(path)
+
+    def _do(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.error("an engine could not be started or stopped: %s", error)
+
+
+def _why(process: Process) -> str:
+    code = process.code
+    return f"killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
