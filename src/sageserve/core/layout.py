@@ -32,6 +32,7 @@ class Layout:
         stocks: (region, GPU type) pairs.
         slots: instance rows per endpoint.
         profiles: PROFILE rows.
+        entry: int64[profiles], microseconds that a request spends around its first token, outside the engine.
         slot_profile: int32[instances], -1 for rows that no pool uses.
         tiers: TIER rows.
         context: int64[models].
@@ -47,6 +48,7 @@ class Layout:
     stocks: tuple[Stock, ...]
     slots: int
     profiles: NDArray[Any]
+    entry: NDArray[np.int64]
     slot_profile: NDArray[np.int32]
     tiers: NDArray[Any]
     context: NDArray[np.int64]
@@ -98,7 +100,8 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
     names = names_of(scenario)
     stocks = _stocks(scenario)
     engines = [(model, gpu) for model in names.models for gpu in scenario.models[model].engines]
-    profiles = profile_rows([scenario.models[model].engines[gpu] for model, gpu in engines])
+    settings = [scenario.models[model].engines[gpu] for model, gpu in engines]
+    profiles = profile_rows(settings)
     _weigh(profiles, [names.models.index(model) for model, _ in engines])
     kinds = [len(_usable(scenario, region, model)) for region in names.regions for model in names.models]
     slots = scenario.fleet.maximum * max(kinds)
@@ -118,7 +121,8 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
         stocks,
         slots,
         profiles,
-        slot_profile,
+        entry=np.array([round(one.first_token_ms * 1e3) for one in settings], np.int64),
+        slot_profile=slot_profile,
         tiers=tier_rows(scenario),
         context=context,
         walk=walk,

@@ -28,7 +28,8 @@ class Block:
     Args:
         rows: REQUEST[n].
         served: int64[n], region of the instance; UNSET where it was never placed.
-        ttft: int64[n] microseconds from arrival to the first token, network and every queue included; UNSET: none.
+        ttft: int64[n] microseconds from arrival to the first token, network, every queue and the engine's front end
+            (`first_token_ms`) included; UNSET: none.
         e2e: int64[n] microseconds from arrival to the last token; UNSET: not finished.
         met: bool[n], the promise was kept.
         undecided: bool[n], not finished and not late when the run was interrupted.
@@ -68,6 +69,7 @@ def blocks(run: Run) -> Iterator[Block]:
     regions = instance_regions(run.layout)
     tiers = list(run.scenario.tiers.values())
     batch = np.array([tier.batch for tier in tiers])
+    entry = run.layout.entry[np.maximum(run.layout.slot_profile, 0)]
     gap = np.array([NEVER if tier.itl is None else tier.itl for tier in tiers], np.int64)
     for number, first in enumerate(range(0, arrived(run), BLOCK)):
         rows = run.requests[first : min(first + BLOCK, arrived(run))]
@@ -75,7 +77,8 @@ def blocks(run: Run) -> Iterator[Block]:
         served = np.where(instance == UNSET, UNSET, regions[instance])
         network = _network(run, number, rows["region"], served)
         arrival = rows["arrival"]
-        away = network - arrival
+        outside = network + np.where(instance == UNSET, 0, entry[instance])
+        away = outside - arrival
         ttft = np.where(rows["first"] == UNSET, UNSET, rows["first"] + away)
         e2e = np.where(rows["finish"] == UNSET, UNSET, rows["finish"] + away)
         allowed = rows["deadline"] - arrival
