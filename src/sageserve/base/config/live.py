@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from sageserve.base.config.settings import Name, Settings
-from sageserve.base.units import MINUTE, SECOND, Duration, Share, Size
+from sageserve.base.units import DAY, MINUTE, SECOND, Duration, Share, Size
 
 
 class EngineCommand(Settings):
@@ -68,6 +68,16 @@ class LimitSettings(Settings):
     stream_idle: Duration = Field(default=60 * SECOND, gt=0, description="an engine that sends nothing in mid-answer has hung")
 
 
+class JobSettings(Settings):
+    """How jobs of batches are run."""
+
+    attempts: int = Field(default=4, ge=1, description="of a job that engines fail; being turned away is no attempt")
+    in_hand: int = Field(default=512, ge=1, description="jobs per model that run, rest or wait to be recorded; bounds memory")
+    ahead: int = Field(default=512, ge=1, description="jobs per model read ahead of their turn")
+    answer_within: Duration = Field(default=15 * MINUTE, gt=0, description="a full engine may take minutes over a long answer")
+    keep: Duration = Field(default=30 * DAY, gt=0, description="files without expires_after, as OpenAI's batch files")
+
+
 class SafetySettings(Settings):
     """What keeps a fleet standing when something is wrong; each line is a promise with a test."""
 
@@ -98,5 +108,6 @@ class LiveSettings(Settings):
     keys: tuple[KeySettings, ...] = Field(default=(), description="API keys; none: everyone on the loopback address may ask")
     admission: AdmissionSettings = Field(default=AdmissionSettings(), description="who is turned away")
     limits: LimitSettings = Field(default=LimitSettings(), description="what a client may send")
+    jobs: JobSettings = Field(default=JobSettings(), description="how jobs of batches are run")
     safety: SafetySettings = Field(default=SafetySettings(), description="what is never done")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the structured log")

@@ -1,0 +1,135 @@
+"""One job through the gateway: ask, and say what the answer means.
+
+2xx is success. 429, 503 and a gateway that is away mean "not now": the job waits and has lost nothing. 408 and other 5xx and
+broken connections are failed attempts. 401 and 403 concern this process's own key, never the job. Anything else is the job's own
+fault and final. Must not know the store's state. Read next: `runner.py`.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from sageserve.base.units import SECOND, Micros
+from sageserve.live.store.words import Job, Result, Usage
+
+AWAY: Final = SECOND  # until a gateway that cannot be reached is tried again
+_FIRST: Final = SECOND // 2
+_MOST: Final = 60 * SECOND
+_OURS: Final = frozenset([401, 403])
+_NOT_NOW: Final = frozenset([429, 503])
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The job is to be asked again.
+
+    Args:
+        after: microseconds.
+        failed: this was an attempt that failed.
+        away: nobody could be asked at all.
+        last: what is recorded if there are no more attempts.
+    """
+
+    after: Micros
+    failed: bool
+    away: bool
+    last: Result
+
+
+class _Details(Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(Struct):
+    """Names of chat and completions, and of responses."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+
+
+class _Answer(Struct):
+    usage: _Usage | None = None
+
+
+_answer: Final = msgspec.json.Decoder(_Answer).decode
+
+
+async def ask(client: httpx.AsyncClient, job: Job, body: bytes, headers: dict[str, str]) -> Result | Again:
+    """Send a job to the gateway and wait for the answer."""
+    try:
+        answer = await client.post(job.url, content=body, headers=headers)
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        return Again(AWAY, failed=False, away=True, last=_silent(job, error))
+    except httpx.TransportError as error:
+        return Again(_pause(job.attempts), failed=True, away=False, last=_silent(job, error))
+    return _verdict(job, answer)
+
+
+def _verdict(job: Job, answer: httpx.Response) -> Result | Again:
+    status = answer.status_code
+    text, usage = _read(answer.content)
+    good = 200 <= status < 300
+    request_id = answer.headers.get("x-request-id", "")
+    result = Result(job.key, good, status, request_id, text, "", usage if good else Usage())
+    if status in _OURS:
+        _LOG.error("the gateway refuses the key of this process (%d): batches wait", status)
+        return Again(_MOST, failed=False, away=True, last=result)
+    if status in _NOT_NOW:
+        return Again(_told(answer) or _pause(job.attempts), failed=False, away=False, last=result)
+    if status == 408 or status >= 500:
+        return Again(_told(answer) or _pause(job.attempts), failed=True, away=False, last=result)
+    return result
+
+
+def _pause(attempts: int) -> Micros:
+    return min(_MOST, _FIRST << min(attempts, 10))
+
+
+def _told(answer: httpx.Response) -> Micros:
+    """What Retry-After says, within reason; 0: nothing."""
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", SECOND)):
+        said = answer.headers.get(name, "")
+        if said.isascii() and said.isdigit() and len(said) < 10:
+            return min(_MOST, max(1, int(said) * unit))
+    return 0
+
+
+def _read(content: bytes) -> tuple[bytes, Usage]:
+    """The answer as JSON on one line, and the tokens it took. Text that is no JSON becomes a string."""
+    try:
+        found = _answer(content)
+    except msgspec.ValidationError:
+        found = _Answer()  # JSON, but nothing that says what it took
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.encode(content.decode("utf-8", "replace")), Usage()
+    text = msgspec.json.format(content, indent=-1) if b"\n" in content or b"\r" in content else content
+    return text, _usage(found.usage or _Usage())
+
+
+def _usage(said: _Usage) -> Usage:
+    prompt = said.prompt_tokens_details or said.input_tokens_details or _Details()
+    output = said.completion_tokens_details or said.output_tokens_details or _Details()
+    return Usage(
+        prompt=said.prompt_tokens or said.input_tokens or 0,
+        cached=prompt.cached_tokens or 0,
+        output=said.completion_tokens or said.output_tokens or 0,
+        reasoning=output.reasoning_tokens or 0,
+    )
+
+
+def _silent(job: Job, error: Exception) -> Result:
+    """There was no answer."""
+    return Result(job.key, False, error=f"no answer: {str(error) or type(error).__name__}")

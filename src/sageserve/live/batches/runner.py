@@ -1,0 +1,241 @@
+"""Runs the jobs of batches, and takes every batch from upload to its files.
+
+The feeder says when and where a job may run (`Jobs`); it goes through the gateway like any request, and is done once its result
+is in the store. Everything that must survive is there: killed at any moment, the next process reads there what to do.
+Must not decide how much spare capacity there is. Read next: `live/feeder.py`, `ledger.py`, `tending.py`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import httpx
+
+from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.errors import SageServeError
+from sageserve.base.records import Names
+from sageserve.base.units import SECOND
+from sageserve.live.batches.asking import Again, ask
+from sageserve.live.batches.ledger import Ledger
+from sageserve.live.batches.shelf import Shelf
+from sageserve.live.batches.tending import Tender
+from sageserve.live.batches.thread import SteadyWall, Threaded
+from sageserve.live.feeder import ANYWHERE, Head
+from sageserve.live.store.words import Committed, Job, Key, Lease, Result, StoreError
+
+_BYTES_PER_TOKEN: Final = 4  # of a prompt in JSON, roughly; the gateway counts better, the feeder needs an idea
+_CONNECT_S: Final = 5.0
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The gateway.
+
+    Args:
+        url: its base, without /v1.
+        key: of this deployment's own processes; empty: none is needed.
+    """
+
+    url: str
+    key: str
+
+
+class Runner:
+    """Jobs in deadline order, for the feeder; `run` does the rest.
+
+    Args:
+        store: files, batches, jobs.
+        scenario: for tiers and settings.
+        names: of models, in order of their numbers.
+        door: where jobs are sent.
+        time: wall time and the loop's clock.
+    """
+
+    def __init__(self, store: Threaded, scenario: Scenario, names: Names, door: Door, time: SteadyWall) -> None:
+        live = scenario.live or LiveSettings()
+        tiers = list(scenario.tiers.values())
+        self.store = store
+        self.ledger = Ledger(store, self._recorded)
+        self._settings = live.jobs
+        self._models = names.models
+        self._shelves = {model: Shelf() for model in names.models}
+        self._tier = next((code for code, tier in enumerate(tiers) if tier.batch), 0)
+        self._tier_name = names.tiers[self._tier]
+        self._door = door
+        self._time = time
+        self._tender = Tender(store, names.models, live, time, self)
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._reads: set[asyncio.Task[None]] = set()
+        self._client: httpx.AsyncClient | None = None
+        self._away_until = 0
+        self._superseded = asyncio.Event()
+
+    # --- what the feeder asks ---
+
+    def waiting(self, model: int) -> int:
+        """Jobs of a model that wait."""
+        return self._shelves[self._models[model]].waiting
+
+    def head(self, model: int) -> Head | None:
+        """The one that is due first; None also when no job may begin now."""
+        shelf = self._shelves[self._models[model]]
+        if self._client is None or self._is_held_up(shelf):
+            return None
+        if 2 * shelf.loaded < self._settings.ahead and shelf.waiting > shelf.loaded:
+            self._read_ahead(self._models[model])
+        job = shelf.first()
+        if job is None:
+            return None
+        origin = self._time.origin
+        return Head(job.deadline - origin, job.created_at - origin, self._tier, job.size // _BYTES_PER_TOKEN)
+
+    def launch(self, model: int, endpoint: int) -> None:
+        """Take the head and begin to run it at an endpoint, or ANYWHERE."""
+        job = self._shelves[self._models[model]].take()
+        task = asyncio.get_running_loop().create_task(self._run(job, endpoint))
+        self._tasks[job.key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(job.key, None) if self._tasks.get(job.key) is task else None)
+
+    def _is_held_up(self, shelf: Shelf) -> bool:
+        away = self._time.now() < self._away_until
+        return away or bool(self.ledger.trouble) or len(shelf.hand) >= self._settings.in_hand
+
+    # --- what the control process runs ---
+
+    def notify(self) -> None:
+        """A batch came or changed: look at once."""
+        self._tender.notify()
+
+    async def run(self) -> None:
+        """Run jobs until cancelled.
+
+        Raises:
+            SageServeError: another control process has taken the queue over.
+        """
+        self.ledger.epoch = await self._begin()
+        timeout = httpx.Timeout(self._settings.answer_within / SECOND, connect=_CONNECT_S, pool=None)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._settings.in_hand)
+        async with httpx.AsyncClient(base_url=self._door.url, timeout=timeout, limits=limits, trust_env=False) as client:
+            self._client = client
+            tasks = [asyncio.create_task(part) for part in (self.ledger.run(), self._tender.run(), self._superseded.wait())]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # a fault of any part is this one's
+            finally:
+                self._client = None
+                await self._stop(tasks)
+        raise SageServeError("another control process has taken the batch queue over", hint="one fleet, one control process")
+
+    async def _begin(self) -> int:
+        """Own the queue; a database that is away now may be back in a moment."""
+        while True:
+            try:
+                epoch = await self.store.call(self.store.store.begin_epoch)
+                await self.refresh()
+            except StoreError as error:
+                _LOG.error("the batch queue cannot be read yet: %s", error.message)
+                await asyncio.sleep(1.0)
+            else:
+                return epoch
+
+    async def _stop(self, tasks: "Sequence[asyncio.Task[Any]]") -> None:
+        every = [*tasks, *self._tasks.values(), *self._reads]
+        for task in every:
+            task.cancel()
+        await asyncio.gather(*every, return_exceptions=True)
+        try:
+            await self.ledger.flush()
+        except StoreError as error:
+            _LOG.error("last results are not recorded, their jobs run again: %s", error.message)
+
+    # --- jobs ---
+
+    async def _run(self, job: Job, endpoint: int) -> None:
+        shelf = self._shelves[job.model]
+        try:
+            body = job.body if job.body is not None else await self.store.call(self.store.store.body, job.key)
+        except StoreError:
+            self._rest(job, SECOND)
+            return
+        if body is None or self._client is None:
+            shelf.recorded(job.key, counted=False)
+            return
+        self.ledger.lease(Lease(job.key, job.attempts))
+        said = await ask(self._client, job, body, self._headers(job, endpoint))
+        match said:
+            case Result():
+                self.ledger.record(said)
+            case Again(failed=True) if job.attempts + 1 >= self._settings.attempts:
+                self.ledger.record(said.last)
+            case Again():
+                if said.away:
+                    self._away_until = self._time.now() + said.after
+                self._rest(replace(job, attempts=job.attempts + said.failed), 0 if said.away else said.after)
+
+    def _rest(self, job: Job, after: int) -> None:
+        asyncio.get_running_loop().call_later(after / SECOND, self._shelves[job.model].put_back, job)
+
+    def _headers(self, job: Job, endpoint: int) -> dict[str, str]:
+        batch, line = job.key
+        headers = {"content-type": "application/json", "x-sageserve-tier": self._tier_name}
+        headers["x-request-id"] = f"job-{batch}-{line}-{job.attempts + 1}"
+        if self._door.key:
+            headers["authorization"] = f"Bearer {self._door.key}"
+        if endpoint != ANYWHERE:
+            headers["x-sageserve-endpoint"] = str(endpoint)
+        return headers
+
+    def _recorded(self, results: list[Result], done: Committed) -> None:
+        taken = set(done.recorded)
+        for result in results:
+            for shelf in self._shelves.values():
+                shelf.recorded(result.key, counted=result.key in taken)
+        if taken:
+            self._tender.notify()
+        if done.superseded:
+            self._superseded.set()
+
+    # --- what the tender asks ---
+
+    def stop_jobs(self, batch: int) -> None:
+        """No job of a batch runs any more."""
+        for shelf in self._shelves.values():
+            for key in shelf.let_go(batch):
+                if (task := self._tasks.get(key)) is not None:
+                    task.cancel()
+
+    async def refresh(self) -> None:
+        """Batches came or went: count anew, and read anew what is due first.
+
+        Raises:
+            StoreError: the store cannot be asked.
+        """
+        counts = await self.store.call(self.store.store.unfinished_jobs)
+        for model, shelf in self._shelves.items():
+            shelf.unfinished = counts.get(model, 0)
+            if shelf.waiting:
+                await self._read(model)
+
+    def _read_ahead(self, model: str) -> None:
+        shelf = self._shelves[model]
+        if not shelf.reading:
+            shelf.reading = True
+            task = asyncio.get_running_loop().create_task(self._read(model))
+            self._reads.add(task)
+            task.add_done_callback(self._reads.discard)
+
+    async def _read(self, model: str) -> None:
+        shelf = self._shelves[model]
+        try:
+            # Nothing that was taken before this call is forgotten by it: one thread answers in the order of the calls.
+            shelf.fill(await self.store.call(self.store.store.queued, model, self._settings.ahead + self._settings.in_hand))
+        except StoreError as error:
+            _LOG.error("the batch queue cannot be read: %s", error.message)
+            await asyncio.sleep(1.0)
+        finally:
+            shelf.reading = False

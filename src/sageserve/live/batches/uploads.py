@@ -1,0 +1,154 @@
+"""/v1/files: upload, list, retrieve, read, delete, as OpenAI's clients expect them.
+
+An upload is spooled to the temporary folder and then kept in pieces; it is shown once it is whole. Knows no batch.
+Read next: `routes.py`.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Final
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from sageserve.base.units import SECOND, Micros
+from sageserve.live.batches.counter import Counter, answer, fresh_id, guarded, owner_of, page_of
+from sageserve.live.batches.shapes import Deleted, Listed, file_shape
+from sageserve.live.gateway.problem import bad_request, too_large
+from sageserve.live.store.interface import PIECE
+from sageserve.live.store.words import File
+
+_KEEP_LEAST: Final = 3600  # seconds; OpenAI's bounds
+_KEEP_MOST: Final = 30 * 24 * 3600
+_FRAME: Final = 1 << 20  # of the form around the file
+_FIELD_MAX: Final = 64 << 10
+_LIST_MOST: Final = 10_000
+_NAME_MAX: Final = 255
+
+
+class _Bounded(Request):
+    """A request whose body ends in an error when it is too long."""
+
+    most: int
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        seen = 0
+        async for chunk in super().stream():
+            seen += len(chunk)
+            if seen > self.most:
+                raise too_large(self.most - _FRAME)
+            yield chunk
+
+
+def file_routes(counter: Counter) -> list[BaseRoute]:
+    """The routes of files.
+
+    Args:
+        counter: what all routes share.
+    """
+    desk = _Desk(counter)
+    return [
+        Route("/v1/files", guarded(desk.create), methods=["POST"]),
+        Route("/v1/files", guarded(desk.list), methods=["GET"]),
+        Route("/v1/files/{id}", guarded(desk.retrieve), methods=["GET"]),
+        Route("/v1/files/{id}", guarded(desk.delete), methods=["DELETE"]),
+        Route("/v1/files/{id}/content", guarded(desk.content), methods=["GET"]),
+    ]
+
+
+class _Desk:
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._store = counter.store
+        self._keep = counter.store.store
+
+    async def create(self, request: Request) -> Response:
+        bounded = _Bounded(request.scope, request.receive)
+        bounded.most = self._counter.live.limits.file + _FRAME
+        if int(request.headers.get("content-length") or 0) > bounded.most:
+            raise too_large(bounded.most - _FRAME)
+        try:
+            form = bounded.form(max_files=1, max_fields=10, max_part_size=_FIELD_MAX)
+            async with form as fields:
+                return answer(file_shape(await self._save(owner_of(request), fields)))
+        except HTTPException as error:
+            raise bad_request(f"This is not a multipart form: {error.detail}") from error
+
+    async def _save(self, owner: str, form: FormData) -> File:
+        upload, purpose = form.get("file"), form.get("purpose")
+        if not isinstance(upload, UploadFile):
+            raise bad_request("'file' is a required property", param="file")
+        if purpose != "batch":
+            raise bad_request(f"The purpose must be 'batch', not {str(purpose)[:40]!r}.", param="purpose")
+        if (upload.size or 0) > self._counter.live.limits.file:
+            raise too_large(self._counter.live.limits.file)
+        now = self._counter.time.now()
+        name = (upload.filename or "upload.jsonl")[:_NAME_MAX]
+        file = File(fresh_id("file-"), owner, name, "batch", now, now + self._lasts({k: str(v) for k, v in form.items()}))
+        return await self._fill(file, upload)
+
+    async def _fill(self, file: File, upload: UploadFile) -> File:
+        await self._store.call(self._keep.begin_file, file)
+        try:
+            number = size = 0
+            while data := await upload.read(PIECE):
+                await self._store.call(self._keep.append, file.id, number, data)
+                number, size = number + 1, size + len(data)
+            await self._store.call(self._keep.finish_file, file.id, size)
+        except BaseException:
+            await self._store.call(self._keep.drop_file, file.id)  # also when the client left, or the disk is full
+            raise
+        return await self._store.call(self._keep.file, file.owner, file.id)
+
+    def _lasts(self, fields: Mapping[str, str]) -> Micros:
+        anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+        if anchor is None and seconds is None:
+            return self._counter.live.jobs.keep
+        return read_expiry(anchor, seconds) * SECOND
+
+    async def list(self, request: Request) -> Response:
+        page = page_of(request, most=_LIST_MOST, usual=_LIST_MOST)
+        found = await self._store.call(
+            self._keep.files, owner_of(request), page.one_more, request.query_params.get("purpose") or None
+        )
+        shapes = tuple(file_shape(file) for file in found[: page.limit])
+        first, last = (shapes[0].id, shapes[-1].id) if shapes else (None, None)
+        return answer(Listed(shapes, first, last, len(found) > page.limit))
+
+    async def retrieve(self, request: Request) -> Response:
+        return answer(file_shape(await self._find(request)))
+
+    async def delete(self, request: Request) -> Response:
+        file = request.path_params["id"]
+        await self._store.call(self._keep.delete_file, owner_of(request), file)
+        return answer(Deleted(file))
+
+    async def content(self, request: Request) -> Response:
+        file = await self._find(request)
+        headers = {"content-length": str(file.size), "content-disposition": "attachment"}
+        return StreamingResponse(self._pieces(file.id), media_type="application/octet-stream", headers=headers)
+
+    async def _pieces(self, file: str) -> AsyncIterator[bytes]:
+        number = 0
+        while (data := await self._store.call(self._keep.piece, file, number)) is not None:
+            yield data
+            number += 1
+
+    async def _find(self, request: Request) -> File:
+        return await self._store.call(self._keep.file, owner_of(request), request.path_params["id"])
+
+
+def read_expiry(anchor: object, seconds: object, *, param: str = "expires_after") -> int:
+    """Seconds that a file is kept.
+
+    Raises:
+        Problem: not what OpenAI allows.
+    """
+    if anchor != "created_at":
+        raise bad_request("The anchor must be 'created_at'.", param=f"{param}[anchor]")
+    text = str(seconds)
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and _KEEP_LEAST <= int(text) <= _KEEP_MOST):
+        raise bad_request(f"The seconds must be from {_KEEP_LEAST} to {_KEEP_MOST}.", param=f"{param}[seconds]")
+    return int(text)
