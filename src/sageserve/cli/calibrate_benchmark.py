@@ -35,43 +35,53 @@ Nobody else should use the engine meanwhile: the profile is of an engine, not of
 """
 
 
+Url = Annotated[str, typer.Argument(metavar="URL", help="of the engine, with or without /v1")]
+Model = Annotated[str, typer.Option("--model", metavar="NAME", help="as the engine names it")]
+Minutes = Annotated[float, typer.Option(min=0.05, max=120, help="about; a fifth is kept out as the check")]
+Out = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="profile file to write")]
+Name = Annotated[str | None, typer.Option(metavar="NAME", help="of the profile in the file", show_default="the model")]
+KeyEnv = Annotated[str | None, typer.Option("--key-env", metavar="VAR", help="variable that holds the API key")]
+Keep = Annotated[Path | None, typer.Option(metavar="DIR", help="keep the measurements: requests.csv and so on")]
+Sequences = Annotated[int | None, typer.Option(min=1, max=4096, help="its max_num_seqs", show_default="as counters show")]
+Batched = Annotated[int | None, typer.Option(min=16, help="its max_num_batched_tokens", show_default="2048")]
+Context = Annotated[int | None, typer.Option(min=2, metavar="TOKENS", help="of the model", show_default="as the engine says")]
+KvTokens = Annotated[int | None, typer.Option(min=1, help="num_gpu_blocks x block_size", show_default="as counters say")]
+Gpu = Annotated[str, typer.Option(metavar="NAME", help="GPU type it runs on, for the record")]
+Tp = Annotated[int, typer.Option(min=1, max=64, help="its tensor parallelism")]
+Levels = Annotated[str, typer.Option(metavar="N,N,...", help="concurrencies; max_num_seqs is added")]
+Prompts = Annotated[str, typer.Option(metavar="N,N,...", help="tokens of single prompts")]
+OutputHigh = Annotated[int, typer.Option(min=16, metavar="TOKENS", help="longest answer")]
+MetricsUrl = Annotated[str | None, typer.Option(metavar="URL", help="of the engine's counters", show_default="/metrics")]
+Seed = Annotated[int, typer.Option(min=0, help="of prompts, lengths and arrivals")]
+Force = Annotated[bool, typer.Option("--force", help="replace files that are there")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+
+
 def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
-    url: Annotated[str, typer.Argument(metavar="URL", help="of the engine, with or without /v1")],
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="as the engine names it")],
-    minutes: Annotated[float, typer.Option(min=0.05, max=120, help="about; a fifth is kept out as the check")] = 5.0,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="profile file to write")] = Path("profile.yaml"),
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="of the profile in the file", show_default="the model")] = None,
-    key_env: Annotated[str | None, typer.Option("--key-env", metavar="VAR", help="variable that holds the API key")] = None,
-    keep: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the measurements: requests.csv and so on")] = None,
-    max_sequences: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="the engine's max_num_seqs", show_default="as its counters show")
-    ] = None,
-    max_batched_tokens: Annotated[
-        int | None, typer.Option(min=16, help="the engine's max_num_batched_tokens", show_default="2048")
-    ] = None,
-    context: Annotated[int | None, typer.Option(min=2, metavar="TOKENS", show_default="as the engine says")] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(min=1, help="the engine's num_gpu_blocks x block_size", show_default="as its counters say")
-    ] = None,
-    gpu: Annotated[str, typer.Option(metavar="NAME", help="GPU type it runs on, for the record")] = "",
-    tp: Annotated[int, typer.Option(min=1, max=64, help="its tensor parallelism")] = 1,
-    levels: Annotated[str, typer.Option(metavar="N,N,...", help="concurrencies; max_num_seqs is added")] = "1,4,16,64",
-    prompts: Annotated[str, typer.Option(metavar="N,N,...", help="tokens of single prompts")] = "128,1024,4096",
-    output_high: Annotated[int, typer.Option(min=16, metavar="TOKENS", help="longest answer")] = 512,
-    metrics_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="of the engine's counters", show_default="/metrics")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="of prompts, lengths and arrivals")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="replace files that are there")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+    url: Url,
+    model: Model,
+    minutes: Minutes = 5.0,
+    out: Out = Path("profile.yaml"),
+    name: Name = None,
+    key_env: KeyEnv = None,
+    keep: Keep = None,
+    max_sequences: Sequences = None,
+    max_batched_tokens: Batched = None,
+    context: Context = None,
+    kv_tokens: KvTokens = None,
+    gpu: Gpu = "",
+    tp: Tp = 1,
+    levels: Levels = "1,4,16,64",
+    prompts: Prompts = "128,1024,4096",
+    output_high: OutputHigh = 512,
+    metrics_url: MetricsUrl = None,
+    seed: Seed = 1,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a live engine for five minutes and fit a profile; one minute is kept out and judges it."""
-    from sageserve.base.errors import MeasurementError
-    from sageserve.data.measured_writer import write_measured
     from sageserve.data.profile_writer import write_profile
-    from sageserve.live.benchmark.outcome import measured_runs
     from sageserve.live.benchmark.plan import BenchmarkOptions
-    from sageserve.sim.calibration.benchmark import fit_benchmark
 
     _check_places(out, keep, force=force)
     options = BenchmarkOptions(
@@ -91,25 +101,34 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
         gpu=gpu,
         tp=tp,
     )
-    found = _measure(options)
-    runs = measured_runs(found)
-    if keep is not None:
-        write_measured(keep, runs)
-    if not as_json:
-        _draw_measured(found)
-    compile_once()
-    try:
-        with Console(stderr=True).status("fitting") as status:
-            fit = fit_benchmark(*runs, lambda count: status.update(f"fitting: {count} simulations"))
-    except MeasurementError as error:
-        kept = f"; the measurements are in {keep}" if keep is not None else ""
-        raise MeasurementError(error.message, hint=f"{error.hint}{kept}") from None
+    fit = _fit(_measure(options), keep, quiet=as_json)
     called = name or model
     write_profile(out, called, fit.profile, force=force)
     if as_json:
         typer.echo(_json(called, fit).decode(), nl=False)
     else:
         _draw_fit(called, fit, out)
+
+
+def _fit(found: "Benchmarked", keep: Path | None, *, quiet: bool) -> "BenchmarkFit":
+    """The fit of what was measured, after that was kept and shown."""
+    from sageserve.base.errors import MeasurementError
+    from sageserve.data.measured_writer import write_measured
+    from sageserve.live.benchmark.outcome import measured_runs
+    from sageserve.sim.calibration.benchmark import fit_benchmark
+
+    runs = measured_runs(found)
+    if keep is not None:
+        write_measured(keep, runs)
+    if not quiet:
+        _draw_measured(found)
+    compile_once()
+    try:
+        with Console(stderr=True).status("fitting") as status:
+            return fit_benchmark(*runs, lambda count: status.update(f"fitting: {count} simulations"))
+    except MeasurementError as error:
+        kept = f"; the measurements are in {keep}" if keep is not None else ""
+        raise MeasurementError(error.message, hint=f"{error.hint}{kept}") from None
 
 
 def _measure(options: "BenchmarkOptions") -> "Benchmarked":
