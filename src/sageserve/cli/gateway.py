@@ -66,7 +66,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     live = _live(found)
     if region is not None and region not in found.regions:
         raise ConfigError(f"there is no region {region!r}", hint=f"regions are {', '.join(found.regions)}")
-    _log_as_json(live.log_level)
+    log_as_json(live.log_level)
     options = Options(
         region=list(found.regions).index(region) if region else 0,
         worker=worker,
@@ -127,10 +127,12 @@ class _Lines(logging.Formatter):
         return json.dumps(line)
 
 
-def _log_as_json(level: str) -> None:
+def log_as_json(level: str) -> None:
+    """Send the log to stderr, one JSON object per line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel("WARNING")  # it tells every scrape
 
 
 @key_app.command("new")

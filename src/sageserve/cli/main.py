@@ -18,6 +18,7 @@ from sageserve.cli import (
     calibrate,
     calibrate_benchmark,
     compare,
+    control,
     diff,
     engine,
     explain,
@@ -31,7 +32,9 @@ from sageserve.cli import (
     scenario,
     show,
     simulate,
+    top,
     trace,
+    up,
     validate,
 )
 
@@ -85,8 +88,13 @@ app.add_typer(plan.app, name="plan", rich_help_panel="Do")
 app.command(name="explain", rich_help_panel="Do", epilog=explain.EXAMPLES)(explain.explain)
 app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)
 app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")
+app.command(name="up", rich_help_panel="Serve", epilog=up.EXAMPLES)(up.up)
+app.command(name="status", rich_help_panel="Serve")(up.status)
+app.command(name="top", rich_help_panel="Serve")(top.top)
+app.command(name="down", rich_help_panel="Serve")(up.down)
 app.command(name="gateway", rich_help_panel="Serve", epilog=gateway.EXAMPLES)(gateway.gateway)
 app.add_typer(gateway.key_app, name="key", rich_help_panel="Serve")
+app.command(name="control", hidden=True)(control.control)
 app.command(name="engine", rich_help_panel="Serve", epilog=engine.EXAMPLES)(engine.engine)
 
 

@@ -63,9 +63,9 @@ def _head(status: "Status") -> Text:
 
 def _endpoints(status: "Status") -> Table:
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("model in region", "left"), ("utilised", "left"), ("memory", "right"), ("inside", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type] # a literal of rich's, read from a tuple
-    for name in ("serving", "coming", "draining", "batch waits"):
+    for name, justify in (("region/model", "left"), ("utilised", "left"), ("memory", "right"), ("inside", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type] # a literal of rich's, read from a tuple
+    for name in ("serve", "come", "drain", "batch"):
         table.add_column(name, justify="right")
     for endpoint in status.endpoints:
         pools = {pool.pool for pool in endpoint.pools}

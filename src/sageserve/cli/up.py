@@ -43,7 +43,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 FLEET: Final = "fleet.json"
 LOCK: Final = "keeper.lock"  # held by the keeper while it lives
-_READY_WITHIN_S: Final = 60.0
+_READY_WITHIN_S: Final = 300.0  # a first start also imports and compiles
 _DOWN_WITHIN_S: Final = 90.0
 
 

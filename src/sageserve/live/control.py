@@ -28,8 +28,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.safety import Guard
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import AnyEvent, Entry, Work, perform
-from sageserve.live.actuators.base import Actuator, Hear, Place
-from sageserve.live.actuators.local import Adopted
+from sageserve.live.actuators.base import Actuator, Adopted, Hear, Place
 from sageserve.live.admin import routes
 from sageserve.live.feeder import Feeder, Jobs
 from sageserve.live.front import LiveFront, Told
@@ -85,6 +84,7 @@ class Parts:
         jobs: the durable queue.
         queue_routes: of files and batches.
         background: what else runs as long as the process, such as the runner of jobs.
+        clock: the loop's.
         wall: the wall clock, microseconds since 1970.
         words: a journal line's decisions in sentences.
     """
@@ -94,6 +94,7 @@ class Parts:
     jobs: Jobs
     queue_routes: list[BaseRoute]
     background: tuple[Callable[[], Coroutine[None, None, None]], ...]
+    clock: WallClock
     wall: Callable[[], Micros]
     words: Callable[[Stamped], tuple[str, ...]]
 
@@ -139,7 +140,7 @@ class Control:
         live = scenario.live or LiveSettings()
         kind = STRATEGIES[scenario.strategy.name]
         self.layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
-        self.clock = WallClock()
+        self.clock = parts.clock
         self._scenario = scenario
         self._home = home
         self._parts = parts
@@ -153,7 +154,8 @@ class Control:
         self.front = LiveFront(scenario, self.layout, home.epoch, self.clock.now, told)
         self.feeder = Feeder(scenario, self.front, parts.jobs, self._grant, self.clock.now)
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.front.inside)
-        guard = Guard(live.safety, self.layout.endpoints)
+        self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
+        guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
         controller = Controller(self.fleet, kind(scenario, self.layout, self._demand.load(parts.wall())), scenario.spot, guard)
         self._worker = ThreadWorker(self._hear)
         self.loop = Loop(
@@ -199,7 +201,8 @@ class Control:
             if one.serves:
                 self.fleet.ready(one.instance, 0)
                 self.front.open(one.instance)
-        self.loop.begin(self._initial)
+        if self._ours:
+            self.loop.begin(self._initial)
 
     async def _all(self, stop: asyncio.Event) -> None:
         config = uvicorn.Config(

@@ -138,7 +138,7 @@ Play = Callable[[Rig], Coroutine[None, None, None]]
 @asynccontextmanager
 async def connected(folder: Path, command: EngineCommand | None) -> AsyncIterator[LocalRig]:
     rig = LocalRig(folder, posts(command))
-    await rig.actuator.connect(folder / SOCKET)
+    await rig.actuator.connect()
     try:
         yield rig
     finally:
@@ -274,7 +274,7 @@ def test_whoever_comes_back_adopts_what_still_runs(state: Path) -> None:
 
     async def second() -> None:
         rig = LocalRig(state, posts(stub()))
-        (adopted,) = await rig.actuator.connect(state / SOCKET)
+        (adopted,) = await rig.actuator.connect()
         assert (adopted.instance, adopted.gpus, adopted.serves) == (0, GPUS, True)
         async with httpx.AsyncClient() as client:
             assert (await client.get(adopted.place.url + "/ready")).status_code == 200

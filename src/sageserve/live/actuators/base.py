@@ -32,6 +32,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopted:
+    """An engine that was there before this control process."""
+
+    instance: int
+    gpus: tuple[int, ...]
+    serves: bool  # false: it still starts; InstanceReady or StartFailed follows
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """What an instance row stands for.
 

@@ -22,9 +22,10 @@ from sageserve.base.errors import LawBroken
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
-from sageserve.live.actuators.base import Hear, Heard, Order, Place, Post
+from sageserve.live.actuators.base import Adopted, Hear, Heard, Order, Place, Post
 from sageserve.live.actuators.commands import Given, fill, served_model
 from sageserve.live.keeper.client import KeeperClient
+from sageserve.live.keeper.service import SOCKET
 from sageserve.live.keeper.words import Begin, KeeperError, Life, Process
 
 _ASK_S: Final = 2.0  # what an engine has to answer a question after its health
@@ -66,16 +67,6 @@ class _Engine:
         return f"engine-{self.note.row}-{self.note.run}"
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """An engine that outlived the control process."""
-
-    instance: int
-    gpus: tuple[int, ...]
-    serves: bool  # false: it still starts; InstanceReady or StartFailed follows
-    place: Place
-
-
 class LocalActuator:
     """Engines of this machine.
 
@@ -90,6 +81,7 @@ class LocalActuator:
     def __init__(self, hear: Hear, posts: dict[int, Post], folder: Path, *, host: str = "127.0.0.1", speed: float = 1.0) -> None:
         self._hear = hear
         self._posts = posts
+        self._state = folder
         self._folder = folder / "profiles"
         self._host = host
         self._speed = speed
@@ -102,13 +94,13 @@ class LocalActuator:
         self._keeper: KeeperClient | None = None
         self._http: httpx.AsyncClient | None = None
 
-    async def connect(self, keeper: Path) -> "tuple[Adopted, ...]":
-        """Open the connection to the keeper, and take over the engines that run already.
+    async def connect(self) -> tuple[Adopted, ...]:
+        """Open the connection to the folder's keeper, and take over the engines that run already.
 
         Raises:
             KeeperError: the keeper does not answer.
         """
-        self._keeper = await KeeperClient(keeper, self._changed).connect()
+        self._keeper = await KeeperClient(self._state / SOCKET, self._changed).connect()
         self._http = httpx.AsyncClient(timeout=_ASK_S, trust_env=False)
         return await self._adopt()
 

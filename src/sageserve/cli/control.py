@@ -1,0 +1,109 @@
+"""`sageserve control`: the control process of a running fleet, which `sageserve up` starts and its keeper keeps alive.
+
+Reads scenario and internal key, makes the parts and plugs them together. Not meant to be typed. Read next: `live/control.py`.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from sageserve.cli.gateway import INTERNAL_KEY, log_as_json
+
+if TYPE_CHECKING:
+    import httpx
+
+    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.core.layout import Layout
+    from sageserve.live.actuators.base import Hear, Place
+    from sageserve.live.control import Hands, Home
+    from sageserve.live.memory import Stamped
+
+
+def control(
+    state: Annotated[Path, typer.Argument(metavar="STATE", help="folder of the fleet")],
+    http: Annotated[str, typer.Option(help="where it serves files, batches and pages, such as http://127.0.0.1:8200")],
+    gateway: Annotated[str, typer.Option(help="URL of the gateway")],
+) -> None:
+    """Control a fleet: hear, decide, act, write down."""
+    from sageserve.base.config import LiveSettings
+    from sageserve.data.scenario import load_scenario
+    from sageserve.live.control import Home
+
+    scenario = load_scenario(state / "scenario.yaml")
+    live = scenario.live or LiveSettings()
+    log_as_json(live.log_level)
+    parts = urlsplit(http)
+    epoch = f"{os.getpid():x}-{time.time_ns():x}"
+    home = Home(state, parts.hostname or "127.0.0.1", parts.port or 80, gateway, epoch)
+    asyncio.run(_control(scenario, live, home))
+
+
+async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> None:
+    import httpx
+
+    from sageserve.base.units import SECOND
+    from sageserve.core.layout import names_of
+    from sageserve.live.batches.counter import Counter
+    from sageserve.live.batches.routes import routes
+    from sageserve.live.batches.runner import Door, Runner
+    from sageserve.live.batches.thread import SteadyWall, Threaded
+    from sageserve.live.control import Control, Parts
+    from sageserve.live.loop import WallClock
+    from sageserve.live.store.sql import open_store
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = WallClock()
+    store = Threaded(open_store(live.store, home.state))
+    wall = SteadyWall(_wall, clock.now)
+    runner = Runner(store, scenario, names_of(scenario), Door(home.url, os.environ.pop(INTERNAL_KEY, "")), wall)
+    async with httpx.AsyncClient(timeout=live.scrape_timeout / SECOND, trust_env=False) as client:
+        parts = Parts(
+            actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),
+            scrape=lambda place: _scrape(client, place),
+            jobs=runner,
+            queue_routes=routes(Counter(store, wall, live, runner.notify)),
+            background=(runner.run,),
+            clock=clock,
+            wall=_wall,
+            words=lambda stamped: _words(scenario, stamped),
+        )
+        try:
+            await Control(scenario, home, parts).run(stop)
+        finally:
+            await store.close()
+
+
+def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "Hear", layout: "Layout") -> "Hands":
+    from sageserve.live.actuators.base import posts_of
+    from sageserve.live.actuators.fixed import FixedActuator
+    from sageserve.live.actuators.local import LocalActuator
+
+    if live.actuator == "fixed":
+        return FixedActuator(layout, live.instances)
+    return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed)
+
+
+async def _scrape(client: "httpx.AsyncClient", place: "Place") -> tuple[float, int] | None:
+    from sageserve.live.telemetry.scrape import scrape
+    from sageserve.live.telemetry.seen import EngineSeen
+
+    seen = await scrape(client, place.url + place.metrics, place.served_model)
+    return (seen.kv_use or 0.0, round(seen.inside)) if isinstance(seen, EngineSeen) else None
+
+
+def _words(scenario: "Scenario", stamped: "Stamped") -> tuple[str, ...]:
+    from sageserve.show.story import event_of
+
+    return tuple(event_of(stamped.line.now, decided, scenario).words for decided in stamped.line.decisions)
+
+
+def _wall() -> int:
+    return time.time_ns() // 1000
