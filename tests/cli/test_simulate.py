@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from sageserve.base.errors import LawBroken
 from sageserve.cli.main import app, main, show_error
 from sageserve.cli.render import WIDTH, seconds, share
-from sageserve.data.results import JOURNAL, PARTIAL, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
+from sageserve.data.results import JOURNAL, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
 
 SMALL = ("simulate", "quickstart", "--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
 TIMINGS = {"cpu_s", "requests_per_cpu_s"}
@@ -46,7 +46,7 @@ def test_two_runs_with_one_seed_give_identical_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         printed(*SMALL, *chance, "--out", str(tmp_path / name))
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == sorted((SUMMARY, REQUESTS, TIMELINE, SCENARIO, JOURNAL))
+    assert names == sorted((SUMMARY, REQUESTS, TIMELINE, SCENARIO, JOURNAL, REPORT))
     for name in names:
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("a", "b"))
         if name == SUMMARY:

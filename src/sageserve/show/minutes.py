@@ -1,7 +1,7 @@
 """The timeline of a run as arrays by endpoint, and lines of at most so many points whose highest and lowest values are kept.
 
-A window of many minutes is drawn as two points per bucket, the lowest and the highest of it in the order they came. Reads one table;
-draws nothing. Read next: `reduce.py` for requests, `figures/capacity.py`.
+A window of many minutes is drawn as two points per bucket, the lowest and the highest of it in the order they came. Reads one
+table; draws nothing. Read next: `reduce.py` for requests, `figures/capacity.py`.
 """
 
 from collections.abc import Mapping
@@ -40,11 +40,13 @@ class Minutes:
 
     def of(self, name: str, *, region: str = "", model: str = "") -> Floats:
         """float64[T]: a count, summed over the endpoints of a region and a model; all of them where none is named."""
-        return self.columns[name][:, self.rows(region, model)].sum(axis=1).astype(np.float64)
+        found: Floats = self.columns[name][:, self.rows(region, model)].sum(axis=1).astype(np.float64)
+        return found
 
     def held(self, *, region: str = "", model: str = "") -> Floats:
         """float64[T]: instances that are paid for."""
-        return np.sum([self.of(name, region=region, model=model) for name in HELD], axis=0)
+        found: Floats = np.sum([self.of(name, region=region, model=model) for name in HELD], axis=0)
+        return found
 
     def rows(self, region: str = "", model: str = "") -> list[int]:
         """Numbers of the endpoints of a region and a model."""
@@ -88,8 +90,8 @@ def line(times: Ints, values: Floats, grid: Grid) -> Line:
     if len(times) <= 2 * grid.count + 1:
         return Line(0.0, step / MINUTE, values)
     per = grid.width // step
-    buckets = len(values) // per
-    block = values[: buckets * per].reshape(buckets, per)
+    buckets = -(-len(values) // per)
+    block = np.pad(values, (0, buckets * per - len(values)), mode="edge").reshape(buckets, per)
     low, high = block.argmin(axis=1), block.argmax(axis=1)
     at = np.arange(buckets)
     first, second = np.minimum(low, high), np.maximum(low, high)

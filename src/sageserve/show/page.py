@@ -1,4 +1,4 @@
-"""The first screen of a report: what was run, the verdict, and strategies side by side, every number with its key and exact value.
+"""The first screen of a report: what was run, the verdict, and strategies side by side, every number with its exact value.
 
 Turns summaries into words and cells; judges nothing (`verdict.py` does) and draws nothing. Read next: `templates/report.html.j2`.
 """
@@ -104,7 +104,7 @@ def page_of(comparison: Comparison, readings: Mapping[str, Reading], notes: Sequ
     return Page(
         title=f"{some.scenario} under {some.strategy}" if one else f"{some.scenario}: {len(comparison.runs)} strategies compared",
         kind="Simulation report" if one else "Comparison report",
-        asked=_asked(some, next((run.scenario for run in readings.values()), None)),
+        asked=_asked(comparison, some, next((run.scenario for run in readings.values()), None)),
         heading=_heading(comparison, found.strategy),
         facts=tuple(_facts(comparison, some, next((run.scenario for run in readings.values()), None))),
         verdict=found,
@@ -116,10 +116,12 @@ def page_of(comparison: Comparison, readings: Mapping[str, Reading], notes: Sequ
     )
 
 
-def _asked(some: Summary, scenario: Scenario | None) -> str:
+def _asked(comparison: Comparison, some: Summary, scenario: Scenario | None) -> str:
     window = show_duration(round(some.window_s * SECOND))
     where = "" if scenario is None else f" on {count(len(scenario.models), 'model')} in {count(len(scenario.regions), 'region')}"
-    return f"{some.requests.arrived:,} requests over {window}{where}, seed {some.seed}"
+    seeds = {seed for runs in comparison.runs.values() for seed in runs}
+    played = f"seed {some.seed}" if len(seeds) == 1 else f"mean of {len(seeds)} seeds"
+    return f"{some.requests.arrived:,} requests over {window}{where}, {played}"
 
 
 def _heading(comparison: Comparison, name: str) -> str:
@@ -174,12 +176,16 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
         chosen = several and name == found.strategy
         rows.append(Row(name, tuple(cells), chosen, found.others.get(name, "")))
     notes = [
-        "GPU-hours are what was held and is paid for in the window. Owed is work that had arrived and was not done when the window"
+        "GPU-hours are what was held and is paid for in the window. Owed is work that had arrived and was not done"
+        " when the window"
         " ended; add it before calling a strategy cheaper" + ("; the column against reactive does." if against else "."),
     ]
     if comparison.bounds:
         least = sum(comparison.bounds.values()) / len(comparison.bounds)
-        notes.append(f"The oracle's bound is {gpu_hours(least)} GPU-hours: the least that keeps the promises with perfect knowledge of demand.")
+        notes.append(
+            f"The oracle's bound is {gpu_hours(least)} GPU-hours: the least that keeps the promises with perfect"
+            " knowledge of demand."
+        )
     caption = "Strategies side by side" if several else "What it cost and what was kept"
     return Sheet(caption, tuple(columns), tuple(rows), tuple(notes))
 
@@ -271,11 +277,12 @@ def _hopeless(readings: Mapping[str, Reading], name: str) -> Iterator[str]:
         if share > 1 - found.percentile:
             yield (
                 f"More instances cannot keep {tier}: for {share:.1%} of its prompts the first token takes longer than"
-                f" {show_duration(round(found.promise_s * SECOND))} even on an idle engine, so no strategy can pass {1 - share:.1%}."
+                f" {show_duration(round(found.promise_s * SECOND))} even on an idle engine, so no strategy can pass"
+                f" {1 - share:.1%}."
                 " Faster engines, shorter prompts or a later promise can."
             )
 
 
 def _seeds_differ(comparison: Comparison) -> Iterator[str]:
     if any(len(runs) > 1 for runs in comparison.runs.values()):
-        yield "Figures show the first seed of each strategy; the first table shows means over seeds and ± their standard deviation."
+        yield "Figures show the first seed of each strategy, the first table means over seeds and ± their standard deviation."

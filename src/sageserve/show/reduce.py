@@ -3,8 +3,8 @@
     digest = digest_of(run, Grid.over(window))
     digest.work[region, model, 0]          # busy instances that interactive demand asks for, by bucket of time
 
-Latencies go into bins of 1.8 % (128 per decade); shares and counts are exact. Memory is that of one row group. Knows parquet columns;
-draws nothing. Read next: `minutes.py` for the timeline, `figures/` for what is drawn.
+Latencies go into bins of 1.8 % (128 per decade); shares and counts are exact. Memory is that of one row group. Knows parquet
+columns; draws nothing. Read next: `minutes.py` for the timeline, `figures/` for what is drawn.
 """
 
 from dataclasses import dataclass
@@ -227,7 +227,8 @@ class _Sums:
         names = self.layout.names
 
         def number(name: str) -> Ints:
-            return table[name].fill_null(-1).to_numpy().astype(np.int64, copy=False)
+            found: Ints = table[name].fill_null(-1).to_numpy().astype(np.int64, copy=False)
+            return found
 
         return _Part(
             arrival=number("arrival_us"),
@@ -277,7 +278,7 @@ class _Sums:
     def _queue(self) -> Jobs:
         count = self.grid.count
         ends = np.minimum((np.arange(count) + 1) * self.grid.width, self.grid.window)
-        # the first bucket of arrival whose jobs, or those of one before it, are not all done: the highest finish so far never falls
+        # the first bucket of arrival where the highest finish so far lies ahead; it never falls, so it can be searched
         at = np.searchsorted(np.maximum.accumulate(self.last), ends, side="right")
         began = np.append(self.first, _LATE)[at]
         oldest = np.where(began < ends, ends - began, 0)
@@ -315,7 +316,8 @@ def _count(into: NDArray[Any], *index: Ints, weights: Floats | None = None) -> N
 def _bin(latency: Ints) -> Ints:
     """The bin of each latency: (edge below, edge above]."""
     place = np.ceil((np.log10(np.maximum(latency, 1)) - SHORTEST) * PER_DECADE).astype(np.int64) - 1
-    return np.clip(place, 0, BINS - 1)
+    bins: Ints = np.clip(place, 0, BINS - 1)
+    return bins
 
 
 def _codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> Ints:

@@ -2,8 +2,8 @@
 
     write_report([Path("runs/day")], Path("report.html"))
 
-Gathers, has things read and drawn, and fills the page; computes nothing itself. Equal folders give equal bytes: CPU times are left
-out. Read next: `page.py` for the first screen, `reading.py` and `figures/` for the rest, docs/how-to/read-a-report.md.
+Gathers, has things read and drawn, and fills the page; computes nothing itself. Equal folders give equal bytes: CPU times are
+left out. Read next: `page.py` for the first screen, `reading.py` and `figures/` for the rest, docs/how-to/read-a-report.md.
 """
 
 import json
@@ -99,7 +99,9 @@ def gather(folders: Sequence[Path]) -> Material:
             _take_sweep(found, folder)
         else:
             _take_run(found, read_run(folder))
-    shapes = {(run.scenario, run.window_s, run.requests.arrived) for runs in found.runs.values() for run in list(runs.values())[:1]}
+    shapes = {
+        (run.scenario, run.window_s, run.requests.arrived) for runs in found.runs.values() for run in list(runs.values())[:1]
+    }
     if len(shapes) > 1:
         told = "; ".join(sorted(f"{name}: {count:,} requests over {window / 3600:g} h" for name, window, count in shapes))
         found.notes.append(f"These runs did not play the same requests ({told}), so their costs cannot be compared one to one.")
@@ -184,7 +186,8 @@ def _take_sweep(found: Material, folder: Path) -> None:
             found.whole.setdefault(name, read_run(whole))
     if thin:
         found.notes.append(
-            f"Only the summaries of {', '.join(thin)} were kept, so their figures are missing: give the compare command again with --out."
+            f"Only the summaries of {', '.join(thin)} were kept, so their figures are missing: give the compare command"
+            " again with --out."
         )
 
 

@@ -13,8 +13,10 @@ from sageserve.show.minutes import line
 from sageserve.show.reading import Reading
 
 _SAYS = (
-    "Top: jobs that arrived and are not done, and those of them that wait in the batch queue. Middle: how long the oldest unfinished job"
-    " has been there. Bottom: hours that were left to the deadline when jobs finished, the closest of each moment; below zero is too late."
+    "Top: jobs that arrived and are not done, and those of them that wait in the batch queue. Middle: how long the"
+    " oldest unfinished job"
+    " has been there. Bottom: hours that were left to the deadline when jobs finished, the closest of each moment;"
+    " below zero is too late."
 )
 
 
@@ -22,7 +24,9 @@ def backlog(readings: Mapping[str, Reading]) -> Figure:
     """The figure."""
     title = "Is non-interactive work in danger of being late?"
     views = [_view(name, one) for name, one in readings.items() if one.digest.jobs is not None]
-    return Figure("backlog", title, _SAYS, views, timed=True, nothing="" if views else "No tier of this scenario is a batch tier.")
+    return Figure(
+        "backlog", title, _SAYS, views, timed=True, nothing="" if views else "No tier of this scenario is a batch tier."
+    )
 
 
 def _view(name: str, one: Reading) -> View:
@@ -46,7 +50,9 @@ def _view(name: str, one: Reading) -> View:
     layout = panels(["Jobs", "Age of the oldest job", "Time left when done"], ["jobs", unit, "hours"], height=150)
     late = int((jobs.slack_s < 0).sum())
     lines: list[Json] = [_level("y3", 0.0)]
-    if float(np.max(jobs.oldest_s, initial=0)) > jobs.patience_s / 3 and second == 3600.0:  # else the level would flatten the line
+    if (
+        float(np.max(jobs.oldest_s, initial=0)) > jobs.patience_s / 3 and second == 3600.0
+    ):  # else the level would flatten the line
         lines.append(_level("y2", jobs.patience_s / 3600))
     layout["shapes"] = lines
     worst = np.nanmin(jobs.slack_s) / 3600 if np.isfinite(jobs.slack_s).any() else float("nan")

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from sageserve.base.units import MINUTE
-from sageserve.show.chronicle import REASONS, Change, Chronicle
+from sageserve.show.chronicle import REASONS, Change
 from sageserve.show.figures.parts import DASHES, Fields, Figure, Json, View, clock, panel, panels, points, series, stroke, wrapped
 from sageserve.show.minutes import HELD, Line, line
 from sageserve.show.reading import Reading
@@ -17,8 +17,10 @@ from sageserve.show.reduce import BATCH, INTERACTIVE
 
 _MARKS: Final = 250  # per panel and direction: more are not told apart, and are put together by bucket
 _SAYS: Final = (
-    "Demand is drawn as the number of instances it keeps busy at full batches, by the region where it arrives, so that it can be held"
-    " against the instances that serve. Triangles are decisions to add (up) or take away (down); hover over one to read why. Where"
+    "Demand is drawn as the number of instances it keeps busy at full batches, by the region where it arrives, so that"
+    " it can be held"
+    " against the instances that serve. Triangles are decisions to add (up) or take away (down); hover over one to"
+    " read why. Where"
     " demand passes what serves, requests queue or go to another region."
 )
 

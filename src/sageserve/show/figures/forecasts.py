@@ -16,9 +16,12 @@ from sageserve.show.figures.parts import Fields, Figure, View, band, panel, pane
 from sageserve.show.reading import Reading
 
 _SAYS = (
-    "For every quarter of an hour the newest forecast that was made before it began. The shaded range reaches from the point forecast to the"
-    " quantile that capacity is planned for; what arrives above it is met by the rule that corrects the plan, or waits. The axis ends at twice the highest demand, also where a quantile"
-    " goes further."
+    "For every quarter of an hour the newest forecast that was made before it began. The shaded range reaches from the"
+    " point forecast to the"
+    " quantile that capacity is planned for; what arrives above it is met by the rule that corrects the plan, or"
+    " waits. The axis ends at twice the highest demand, also where a quantile"
+    " goes further. Error: sum of errors over the sum of what came; held: share of quarters of an hour that stayed"
+    " below the quantile."
 )
 _AXIS = 2.0  # times the highest of what came and was forecast: quantiles beyond that are cut off
 _TITLE = "Was demand foreseen?"
@@ -52,7 +55,11 @@ def forecasts(readings: Mapping[str, Reading]) -> Figure:
     verb = "forecasts" if len(silent) == 1 else "forecast"
     notes = [f"{' and '.join(silent)} {verb} nothing: decisions follow what is seen."] if silent and with_one else []
     views = [_view(name, one, model) for name, one in with_one.items() for model in one.digest.layout.names.models]
-    nothing = "" if views else f"{' and '.join(silent)} {verb} nothing: decisions follow what is seen, so there is no forecast to judge."
+    nothing = (
+        ""
+        if views
+        else f"{' and '.join(silent)} {verb} nothing: decisions follow what is seen, so there is no forecast to judge."
+    )
     return Figure("forecast", _TITLE, _SAYS, views, timed=True, nothing=nothing, notes=notes)
 
 
@@ -111,11 +118,11 @@ def _judged(found: Seen) -> str:
     error = found.error()
     if error is None:
         return ": nothing to judge"
-    text = f": off by {error:.0%} of what came"
+    text = f": error {error:.0%}"
     for level in found.quantiles:
         share = found.covered(level)
         if level != 0.5 and share is not None:
-            text += f"; {level:.0%} quantile held in {share:.0%} of quarters"
+            text += f", {level:.0%} quantile held {share:.0%}"
     return text
 
 
@@ -123,7 +130,13 @@ def _panel(found: Seen, region: str, number: int) -> Iterator[Fields]:
     step = BIN / MINUTE
 
     def curve(title: str, values: Floats, look: Fields) -> Fields:
-        more: Fields = {"line": look, "legendgroup": title, "showlegend": number == 0, "col": f"{region}: {title}", **panel(number)}
+        more: Fields = {
+            "line": look,
+            "legendgroup": title,
+            "showlegend": number == 0,
+            "col": f"{region}: {title}",
+            **panel(number),
+        }
         return series(title, values, start=step / 2, step=step, **more)
 
     for level, line in found.quantiles.items():

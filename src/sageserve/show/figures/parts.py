@@ -1,7 +1,8 @@
 """What every figure is made of: views, traces, panels, tables, and numbers short enough to send.
 
-A figure has one or more views; the page shows the one that fits what is selected (strategy, model, tier). Colours are names such as
-`@c0` that the page replaces by those of its theme; times are minutes from the start. Knows no data. Read next: `templates/report.js`.
+A figure has one or more views; the page shows the one that fits what is selected (strategy, model, tier). Colours are names
+such as `@c0` that the page replaces by those of its theme; times are minutes from the start. Knows no data.
+Read next: `templates/report.js`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from sageserve.base.records import Floats
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 Fields: TypeAlias = dict[str, Json]
 
 COLOURS: Final = 8  # of the palette, Okabe and Ito's

@@ -14,7 +14,8 @@ from sageserve.show.reading import Reading
 from sageserve.show.reduce import edges_s
 
 _LATENCY = (
-    "Each line rises to the share of finished requests that took no longer than the time below it: the further left, the faster. The"
+    "Each line rises to the share of finished requests that took no longer than the time below it: the further left,"
+    " the faster. The"
     " dotted upright line is the promise. Exact p50, p95 and p99 are in the table of promises above."
 )
 _TICKS = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 86400.0)
@@ -29,7 +30,9 @@ def latencies(readings: Mapping[str, Reading]) -> Figure:
         lines = [(tier, some, k) for k, tier in enumerate(tiers)]
         views = [_cdf({}, lines, f"of each tier: {', '.join(tiers)}")]
     else:
-        views = [_cdf({"tier": tier}, [(name, one, k) for name, one in readings.items()], f"of {tier}") for k, tier in enumerate(tiers)]
+        views = [
+            _cdf({"tier": tier}, [(name, one, k) for name, one in readings.items()], f"of {tier}") for k, tier in enumerate(tiers)
+        ]
     return Figure("latencies", "How long did requests wait?", _LATENCY, views)
 
 
@@ -106,7 +109,12 @@ def _kept(name: str, one: Reading) -> View:
     traces, shapes, bottoms = list[Fields](), list[Json](), list[float]()
     for number, tier in enumerate(tiers):
         share = _share(one.digest.met[number], one.digest.arrived[number], group)
-        look: Fields = {"line": stroke(f"@c{number % 8}", width=1.6), "col": f"{tier}: % kept", "connectgaps": False, **panel(number)}
+        look: Fields = {
+            "line": stroke(f"@c{number % 8}", width=1.6),
+            "col": f"{tier}: % kept",
+            "connectgaps": False,
+            **panel(number),
+        }
         traces.append(series(tier, share * 100, start=step / 2, step=step, **{**look, "showlegend": False}))
         axis = "y" if number == 0 else f"y{number + 1}"
         level = one.summary.tiers[tier].percentile * 100
@@ -115,9 +123,9 @@ def _kept(name: str, one: Reading) -> View:
         bottoms.append(min(level, float(np.nanmin(share, initial=1.0)) * 100))
     layout = panels([f"{tier}: {one.summary.tiers[tier].percentile:.0%} promised" for tier in tiers], "% kept", height=140)
     for number, bottom in enumerate(bottoms):
-        axis = layout["yaxis" if number == 0 else f"yaxis{number + 1}"]
-        assert isinstance(axis, dict)
-        axis |= {"range": [max(-1.0, bottom - 5), 101], "rangemode": "normal"}
+        settings = layout["yaxis" if number == 0 else f"yaxis{number + 1}"]
+        assert isinstance(settings, dict)
+        settings |= {"range": [max(-1.0, bottom - 5), 101], "rangemode": "normal"}
     layout["shapes"] = shapes
     return View({"strategy": name}, f"Share of promises kept over time under {name}, one panel per tier.", traces, layout)
 

@@ -32,7 +32,8 @@ def reasons(readings: Mapping[str, Reading]) -> Figure:
     """Bars: instances added to the right, taken away to the left, by reason."""
     views = [_bars(name, one.chronicle) for name, one in readings.items()]
     says = (
-        "Every decision has one reason from a closed list. Instances added reach to the right, instances taken away to the left; the pale part"
+        "Every decision has one reason from a closed list. Instances added reach to the right, instances taken away to"
+        " the left; the pale part"
         " was wanted and could not be done."
     )
     return Figure("reasons", "Why was capacity changed?", says, views)
@@ -56,7 +57,10 @@ def _bars(name: str, told: Chronicle) -> View:
             "name": title,
             "y": titles,
             "x": [row[column] for row in rows],
-            "marker": {"color": colour, "pattern": {"shape": "" if column < 4 else "/", "fgcolor": "@ink", "fillmode": "overlay", "solidity": 0.1}},
+            "marker": {
+                "color": colour,
+                "pattern": {"shape": "" if column < 4 else "/", "fgcolor": "@ink", "fillmode": "overlay", "solidity": 0.1},
+            },
             "hovertemplate": "%{y}: %{x:+,} instances " + title + "<extra></extra>",
         }
         for title, column, colour in kinds
@@ -83,7 +87,8 @@ def plans(readings: Mapping[str, Reading]) -> Figure:
     words = f"{' and '.join(silent)} {verb} no plan: decisions above are the whole reason."
     notes = [words] if silent and with_one else []
     says = (
-        "A row per pool, a column per plan. The colour is what holds the pool's number; hover for the target and the reason. Ask more with"
+        "A row per pool, a column per plan. The colour is what holds the pool's number; hover for the target and the"
+        " reason. Ask more with"
         " sageserve explain, which solves the plan again with one more and one less."
     )
     views = [_plans(name, one) for name, one in with_one.items()]
@@ -104,19 +109,21 @@ def _plans(name: str, one: Reading) -> View:
     scale: list[Json] = []
     for number, kind in enumerate(used):
         scale += [[number / len(used), f"@k{kind}"], [(number + 1) / len(used), f"@k{kind}"]]
-    ticks: list[Json] = [number + 0.5 for number in range(len(used))]
+    key: list[Json] = [[kinds[kind], f"@k{kind}"] for kind in used]
     trace: Fields = {
         "type": "heatmap",
         "xm": numbers([plan.at / MINUTE for plan in told.plans], 7),
         "y": list(told.pools),
         "z": [[code + 0.5 for code in row] for row in codes],
         "text": [
-            [f"<b>target {plan.targets[p]}</b><br>{wrapped(plan.reasons[p])}" for plan in told.plans] for p in range(len(told.pools))
+            [f"<b>target {plan.targets[p]}</b><br>{wrapped(plan.reasons[p])}" for plan in told.plans]
+            for p in range(len(told.pools))
         ],
         "zmin": 0,
         "zmax": len(used),
         "colorscale": scale,
-        "colorbar": {"tickvals": ticks, "ticktext": [kinds[kind] for kind in used], "thickness": 12},
+        "showscale": False,
+        "key": key,
         "hovertemplate": "%{y}<br>plan of %{x|day %-j %H:%M}<br>%{text}<extra></extra>",
         "xgap": 0,
         "ygap": 2,

@@ -1,6 +1,7 @@
 """Where GPU time and requests went: hours by state, utilisation of every endpoint over time, and flows between regions.
 
-Hours are those of summary.json; only the split of serving into busy and idle comes from the timeline. Read next: `show/minutes.py`.
+Hours are those of summary.json; only the split of serving into busy and idle comes from the timeline. Read next:
+`show/minutes.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,9 +68,9 @@ def _bars(readings: Mapping[str, Reading], model: str) -> View:
         "xaxis": {"title": {"text": "GPU-hours"}},
         "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False},
     }
-    rows = tuple((name, *(round(parts[state], 3) for state in _STATES)) for name, parts in found.items())
+    rows: list[tuple[Json, ...]] = [(name, *(round(parts[state], 3) for state in _STATES)) for name, parts in found.items()]
     alt = "; ".join(f"{name}: " + ", ".join(f"{parts[state]:,.0f} {state}" for state in _STATES) for name, parts in found.items())
-    table = Table(("strategy", *(f"{state} (GPU h)" for state in _STATES)), rows)
+    table = Table(("strategy", *(f"{state} (GPU h)" for state in _STATES)), tuple(rows))
     return View({"model": model}, f"GPU-hours by state, {model}. {alt}.", traces, layout, {"GPU-hours by state": table})
 
 
@@ -77,7 +78,8 @@ def heat(readings: Mapping[str, Reading]) -> Figure:
     """Utilisation of every endpoint over time."""
     views = [_heat(name, one) for name, one in readings.items()]
     says = (
-        "A row per endpoint, dark where it is idle and light where it is full: the signal the policies see (the larger of memory and engine"
+        "A row per endpoint, dark where it is idle and light where it is full: the signal the policies see (the larger"
+        " of memory and engine"
         " time, unless the scenario says otherwise), mean of each moment. Blank: nothing served."
     )
     return Figure("heat", "Which endpoints were full, and when?", says, views, timed=True)
@@ -110,10 +112,14 @@ def _heat(name: str, one: Reading) -> View:
     }
     mean = one.summary.utilisation.mean
     told = "" if mean is None else f" Mean over serving instances: {mean:.1%}."
-    return View({"strategy": name}, f"Utilisation of {len(minutes.endpoints)} endpoints over time under {name}.{told}", [trace], layout)
+    return View(
+        {"strategy": name}, f"Utilisation of {len(minutes.endpoints)} endpoints over time under {name}.{told}", [trace], layout
+    )
 
 
-def _grouped(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", group: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+def _grouped(
+    values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", group: int
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
     """Means of so many rows at a time, gaps left out."""
     if group == 1:
         return values

@@ -61,16 +61,26 @@
 
   // ---------------------------------------------------------------------------------------------- drawing
   function traceOf(raw) {
-    const { xt, xm, col, ...trace } = coloured(raw);
+    const { xt, xm, col, key, ...trace } = coloured(raw);
     if (xt || xm) trace.x = times(raw).map((ms) => new Date(ms).toISOString().slice(0, 19));
-    if (trace.type === "heatmap" && trace.x && trace.x.length === 1) trace.x = undefined;
+    if (trace.colorbar && isNarrow()) {
+      Object.assign(trace.colorbar, { orientation: "h", x: 0.5, y: 1, yanchor: "bottom", len: 1, title: { text: "" } });
+    }
     return trace;
   }
 
+  const isNarrow = () => window.innerWidth < 700;
+
   function layoutOf(figure, view) {
     const { ink, muted, grid, bg } = theme();
-    const narrow = window.innerWidth < 700;
+    const narrow = isNarrow();
     const own = coloured(view.layout);
+    const heat = view.data.find((trace) => trace.type === "heatmap");
+    if (heat && narrow) { // names over two or three lines, and rows high enough for them
+      const lines = heat.y[0].split("/").length;
+      Object.assign(own.yaxis, { tickvals: heat.y, ticktext: heat.y.map((name) => name.replaceAll("/", "/<br>")), tickfont: { size: 9 } });
+      own.height = 150 + heat.y.length * (12 * lines + 8);
+    }
     const axis = { gridcolor: grid, zerolinecolor: grid, linecolor: grid, tickcolor: grid, automargin: true };
     const legend = {
       orientation: "h", x: 0, xanchor: "left", y: 1, yref: "container", yanchor: "top", font: { size: narrow ? 10 : 12 },
@@ -98,7 +108,7 @@
   function timeAxis() {
     return {
       type: "date", range: state.range.map(iso), hoverformat: "day %-j %H:%M", showspikes: true, spikethickness: 1, spikedash: "dot",
-      spikecolor: theme().muted, nticks: window.innerWidth < 700 ? 5 : 12,
+      spikecolor: theme().muted, nticks: isNarrow() ? 5 : 12,
       tickformatstops: [
         { dtickrange: [86400000, null], value: "day %-j" },
         { dtickrange: [null, 86400000], value: "%H:%M\nday %-j" },
@@ -151,12 +161,22 @@
     const traces = view.data.map(traceOf);
     figure.shown.textContent = Object.values(chosen.keys).join(" · ");
     figure.plot.setAttribute("aria-label", view.alt);
-    figure.plot.style.minHeight = `${view.layout.height || 320}px`;
+    const layout = layoutOf(figure, view);
+    figure.plot.style.minHeight = `${layout.height}px`;
+    showKey(figure, view);
     await library();
-    await Plotly.react(figure.plot, traces, layoutOf(figure, view), { displayModeBar: false, responsive: true, doubleClick: "reset" });
+    await Plotly.react(figure.plot, traces, layout, { displayModeBar: false, responsive: true, doubleClick: "reset" });
     if (!figure.bound) bind(figure);
-    tabulate(figure, view);
+    tabulate(figure, view, chosen.keys);
     root.dispatchEvent(new CustomEvent("drawn", { detail: figure.name }));
+  }
+
+  function showKey(figure, view) { // of categories that a colour bar would crowd
+    figure.key.replaceChildren(...view.data.flatMap((trace) => trace.key || []).map(([name, shade]) => {
+      const item = element("span", name);
+      item.style.setProperty("--shade", colour(shade));
+      return item;
+    }));
   }
 
   function bind(figure) {
@@ -259,9 +279,10 @@
     return made;
   }
 
-  function tabulate(figure, view) {
+  function tabulate(figure, view, keys) {
     figure.filled = false;
     figure.current = view;
+    figure.where = [figure.name, ...Object.values(keys)].join("-").replace(/[^\w.-]+/g, "_");
     figure.tables.replaceChildren();
     if (figure.data.open) fill(figure);
   }
@@ -269,10 +290,9 @@
   function fill(figure) {
     if (figure.filled || !figure.current) return;
     figure.filled = true;
-    const where = [figure.name, ...Object.values(figure.current.keys)].join("-").replace(/[^\w.-]+/g, "_");
     tablesOf(figure.current).forEach((table, number) => {
       const button = element("button", "Download CSV", { type: "button", class: "csv", "aria-label": `Download CSV: ${table.title}` });
-      button.addEventListener("click", () => save(`${where}${number ? `-${number + 1}` : ""}.csv`, csv(table)));
+      button.addEventListener("click", () => save(`${figure.where}${number ? `-${number + 1}` : ""}.csv`, csv(table)));
       const scroll = element("div", null, { class: "scroll", tabindex: "0", role: "region", "aria-label": table.title });
       scroll.append(tableElement(table));
       figure.tables.append(element("h3", table.title), button, scroll);
@@ -306,6 +326,7 @@
       const figure = {
         name: section.id, section, plot, views, own: {}, timed: section.dataset.timed === "yes", data: section.querySelector(".data"),
         tables: section.querySelector(".tables"), shown: section.querySelector(".shown"), absent: section.querySelector(".absent"),
+        key: section.querySelector(".key"),
       };
       plot.style.minHeight = `${JSON.parse(views[0].element.textContent).layout.height || 320}px`;
       figures.push(figure);
