@@ -35,6 +35,7 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     ] = None,
     output_mean: Annotated[float, typer.Option(min=1, metavar="TOKENS", help="of answers whose length is not fixed")] = 200.0,
     seed: Annotated[int, typer.Option(min=0, help="of those lengths")] = 0,
+    prefix_hits: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="of prompts, in the prefix cache")] = 0.0,
     start_delay: Annotated[str, typer.Option(metavar="DURATION", help="before it listens, as loading takes")] = "0s",
     fail_start: Annotated[bool, typer.Option("--fail-start", help="exit with an error instead of serving")] = False,
     fault: Annotated[
@@ -57,7 +58,9 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
 
     listed = profile_named(profile)
     found = listed.profile
-    limits = Limits(model or listed.model or "model", min(context or 131_072, found.kv_tokens), Lengths(output_mean, seed))
+    limits = Limits(
+        model or listed.model or "model", min(context or 131_072, found.kv_tokens), Lengths(output_mean, seed), prefix_hits
+    )
     served = Served(limits, Timing.of(found), speed, f"e{port}", faults, region)
     starting = Starting(host, port, _duration(start_delay), fail_start)
     run(served, starting, read_faults(fault or []), typer.echo)

@@ -15,6 +15,7 @@ profiles:
     tp: 1
     gpus: 1
     base_ms: 20
+    first_token_ms: 4
     prefill_us_per_token: 50
     decode_us_per_sequence: 100
     kv_ns_per_token: 100

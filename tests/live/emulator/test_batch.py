@@ -32,11 +32,22 @@ def profiles(draw: st.DrawFn, *, exact: bool) -> ProfileSettings:
         max_sequences=draw(st.integers(1, 8)),
         max_batched_tokens=draw(st.integers(16, 200)),
         chunked=draw(st.booleans()),
+        prefix_caching=draw(st.booleans()),
         source="made up",
     )
 
 
-requests = st.lists(st.tuples(st.integers(0, 400_000), st.integers(1, 100), st.integers(1, 40)), min_size=1, max_size=25)
+Row = tuple[int, int, int, int]
+"""Arrival, prompt, output, cached."""
+
+
+@st.composite
+def row(draw: st.DrawFn) -> Row:
+    prompt = draw(st.integers(1, 100))
+    return draw(st.integers(0, 400_000)), prompt, draw(st.integers(1, 40)), draw(st.integers(0, prompt - 1))
+
+
+requests = st.lists(row(), min_size=1, max_size=25)
 
 
 class Recorder:
@@ -55,17 +66,17 @@ class Recorder:
                 self.end[one.number] = now
 
 
-def play(batch: Batch, rows: list[tuple[int, int, int]], *, step: Micros = 0) -> None:
+def play(batch: Batch, rows: list[Row], *, step: Micros = 0) -> None:
     """Let all requests arrive and finish; with `step`, the clock is looked at only so often."""
-    for number, (arrival, prompt, output) in enumerate(rows):
+    for number, (arrival, prompt, output, cached) in enumerate(rows):
         batch.advance(arrival - 1)
-        batch.submit(Sequence(number, prompt=prompt, output=output, arrival=arrival))
+        batch.submit(Sequence(number, prompt=prompt, output=output, arrival=arrival, cached=cached))
     while batch.due < NEVER:
         batch.advance(batch.due + step)
 
 
 @given(profile=profiles(exact=True), rows=requests, step=st.sampled_from([0, 50_000]))
-def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: list[tuple[int, int, int]], step: Micros) -> None:
+def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: list[Row], step: Micros) -> None:
     rows = sorted(rows)
     recorder = Recorder()
     batch = Batch(Timing.of(profile), recorder)
@@ -76,7 +87,7 @@ def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: 
     assert [recorder.end[i] - rows[i][0] for i in range(len(rows))] == expected.e2e.tolist()
     assert batch.preemptions == expected.preemptions
     assert (batch.used, batch.running, batch.waiting) == (0, 0, 0)
-    assert recorder.tokens == sum(output for _, _, output in rows)
+    assert recorder.tokens == sum(output for _, _, output, _ in rows)
 
 
 @given(
@@ -96,11 +107,11 @@ def test_an_iteration_takes_what_the_engine_model_says(
 
 @given(profile=profiles(exact=True), rows=requests, leave=st.sets(st.integers(0, 24)), when=st.integers(0, 400_000))
 def test_those_who_leave_free_their_memory_and_get_no_token_more(
-    profile: ProfileSettings, rows: list[tuple[int, int, int]], leave: set[int], when: Micros
+    profile: ProfileSettings, rows: list[Row], leave: set[int], when: Micros
 ) -> None:
     recorder = Recorder()
     batch = Batch(Timing.of(profile), recorder)
-    sequences = [Sequence(i, prompt=p, output=o, arrival=0) for i, (_, p, o) in enumerate(rows)]
+    sequences = [Sequence(i, prompt=p, output=o, arrival=0) for i, (_, p, o, _) in enumerate(rows)]
     for one in sequences:
         batch.submit(one)
     batch.advance(when)
@@ -141,6 +152,6 @@ def test_a_slow_engine_takes_so_many_times_as_long() -> None:
         )  # fmt: skip
         batch = Batch(Timing.of(profile), recorder)
         batch.slowness = slowness
-        play(batch, [(0, 10, 5)])
+        play(batch, [(0, 10, 5, 0)])
         ends.append(recorder.end[0])
     assert ends == [50_000, 150_000]

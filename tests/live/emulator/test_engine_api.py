@@ -17,7 +17,7 @@ HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello th
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with engine(tmp_path_factory.mktemp("engine"), "--speed", "20") as one:
+    with engine(tmp_path_factory.mktemp("engine"), "--speed", "20", "--prefix-hits", "0.5") as one:
         yield one
 
 
@@ -176,8 +176,10 @@ def test_metrics_add_up(http: httpx.Client) -> None:
     assert gained["vllm:time_to_first_token_seconds_count"] == 2
     assert gained["vllm:inter_token_latency_seconds_count"] == 10
     assert gained["vllm:e2e_request_latency_seconds_count"] == 2
-    # two chunks of 256 tokens and one of 88, then five decodes: the shortest it can take, at twenty times the speed
-    assert gained["vllm:e2e_request_latency_seconds_sum"] > 2 * (3 * 0.020 + 5 * 0.020) / 20
+    # half of each prompt is cached: a chunk of 256 tokens and one of 56, and five decodes each, at twenty times the speed
+    assert gained["vllm:e2e_request_latency_seconds_sum"] > (2 * 0.004 + (1 + 5) * 0.020 + (2 + 5) * 0.020) / 20
+    assert gained["vllm:prefix_cache_queries_total"] == 600
+    assert gained["vllm:prefix_cache_hits_total"] == 2 * 144  # half of 300, in whole blocks of 16
     assert after["vllm:num_requests_running"] == after["vllm:kv_cache_usage_perc"] == 0
 
 

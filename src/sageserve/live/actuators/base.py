@@ -55,6 +55,7 @@ class Post:
         number: of its profile in the layout.
         profile: how fast it is.
         context: tokens of prompt and answer.
+        hits: share of a prompt that the emulated engine finds in its prefix cache.
         command: how it is run; none: the emulated engine.
         loading: how long it takes until it serves, by where it comes from; the emulated engine takes as long.
         reclaim: the same for one that was donated.
@@ -69,6 +70,7 @@ class Post:
     number: int
     profile: ProfileSettings
     context: int
+    hits: float
     command: EngineCommand | None
     loading: Mapping[Source, Micros]
     reclaim: Micros
@@ -111,6 +113,7 @@ def posts_of(scenario: Scenario, layout: Layout) -> dict[int, Post]:
                 number=pool.profile,
                 profile=settings.engines[stock.gpu],
                 context=settings.context,
+                hits=settings.prefix_hits,
                 command=live.engines.get(model),
                 loading=loading,
                 reclaim=load.reclaim,

@@ -88,6 +88,7 @@ def _emulated(post: Post, given: Given) -> tuple[str, ...]:
         "--speed": f"{given.speed:g}",
         "--region": post.region,
         "--context": str(post.context),
+        "--prefix-hits": f"{post.hits:g}",
         "--start-delay": f"{given.delay}us",
     }
     return (*_EMULATED, *(word for pair in options.items() for word in pair))

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from sageserve.live.emulator.batch import CACHE_BLOCK
 from sageserve.live.emulator.text import TOKENS_PER_IMAGE, TOKENS_PER_MESSAGE, Lengths, key_of, tokens_of
 
 _CHOICES_MAX: Final = 128  # OpenAI's limit of n
@@ -103,11 +104,17 @@ class Limits:
         model: its name.
         context: tokens of prompt and answer together.
         lengths: of answers.
+        hits: share of a prompt's tokens that the prefix cache holds.
     """
 
     model: str
     context: int
     lengths: Lengths
+    hits: float = 0.0
+
+    def cached(self, prompt: int) -> int:
+        """Tokens of a prompt that the prefix cache holds: whole blocks, and never all."""
+        return min(prompt - 1, int(prompt * self.hits / CACHE_BLOCK) * CACHE_BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,7 @@ class Choice:
     """One answer that is asked for: `length` tokens, of which the last ends it for `reason`."""
 
     prompt: int  # tokens
+    cached: int  # of these, found in the prefix cache
     key: bytes
     length: int
     reason: Literal["stop", "length"]
@@ -276,9 +284,9 @@ def _ask(body: _Body, prompts: list[tuple[int, bytes]], limits: Limits, *, most:
 def _choice(body: _Body, prompt: tuple[int, bytes], index: int, limits: Limits, most: int | None) -> Choice:
     tokens, text = prompt
     key = key_of(text, str(body.seed or 0).encode(), str(index).encode())
-    room = limits.context - tokens
+    room, cached = limits.context - tokens, limits.cached(tokens)
     most = room if most is None else most
     if body.ignore_eos:
-        return Choice(tokens, key, most, "length")
+        return Choice(tokens, cached, key, most, "length")
     length = max(limits.lengths.draw(key), body.min_tokens or 0)
-    return Choice(tokens, key, most, "length") if length >= most else Choice(tokens, key, length, "stop")
+    return Choice(tokens, cached, key, most, "length") if length >= most else Choice(tokens, cached, key, length, "stop")

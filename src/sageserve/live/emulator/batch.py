@@ -6,10 +6,12 @@ Time is passed in. Knows no text, no socket and no clock. Read next: `engine.py`
 """
 
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Final, Protocol
 
 from sageserve.base.units import NEVER, Micros
 from sageserve.live.emulator.timing import Timing
+
+CACHE_BLOCK: Final = 16  # tokens: vLLM's block size; only whole blocks are found again
 
 
 class Sequence:
@@ -21,20 +23,23 @@ class Sequence:
         output: tokens of the answer; at least 1.
         arrival: when it came.
         priority: lower goes first; those of equal priority go by arrival.
+        cached: tokens of the prompt that the prefix cache holds, fewer than the prompt's.
     """
 
     __slots__ = (
-        "admitted", "arrival", "filled", "first", "last", "made", "number", "output", "piece", "place", "priority", "prompt",
+        "admitted", "arrival", "cached", "filled", "first", "last", "made", "number", "output", "piece", "place", "priority",
+        "prompt",
     )  # fmt: skip
 
     WAITING, PREFILLING, DECODING, OUT = range(4)
 
-    def __init__(self, number: int, *, prompt: int, output: int, arrival: Micros, priority: int = 0) -> None:
+    def __init__(self, number: int, *, prompt: int, output: int, arrival: Micros, priority: int = 0, cached: int = 0) -> None:
         self.number = number
         self.prompt = prompt
         self.output = output
         self.arrival = arrival
         self.priority = priority
+        self.cached = cached
         self.made = 0
         self.filled = 0  # tokens of the context prefilled so far
         self.piece = 0  # tokens prefilled by the iteration in progress
@@ -69,6 +74,8 @@ class Batch:
         self.slowness = 1.0  # iterations take so many times as long
         self.used = 0  # KV tokens: of decoding sequences, and reserved by admitted prompts
         self.preemptions = 0
+        self.asked_cache = 0  # tokens of admitted contexts
+        self.found_cache = 0  # those that needed no computing
         self.waiting = 0
         self.due: Micros = NEVER  # when something happens next
         self._sink = sink
@@ -77,6 +84,10 @@ class Batch:
         self._prefilling: list[Sequence] = []
         self._busy = False
         self._decodes = False  # decoding sequences take part in the iteration in progress
+        self._given = 0  # KV tokens ever given to sequences
+        self._lost: Sequence | None = None  # the latest preempted one: what it computed may still be there
+        self._lost_tokens = 0  # so much it had computed
+        self._lost_given = 0  # `_given` at that time
 
     @property
     def running(self) -> int:
@@ -121,6 +132,7 @@ class Batch:
             for one in decoded:
                 one.made += 1
             self.used += len(decoded)
+            self._given += len(decoded)
         prompts = self._prefilled() if self._prefilling else []
         if decoded or prompts:
             self._sink.made(now, decoded, prompts)
@@ -176,6 +188,8 @@ class Batch:
         preempted = False
         while self._decoding and self.used + len(self._decoding) > self.timing.kv_tokens and self.running > 1:
             one = self._prefilling.pop() if self._prefilling else self._decoding.pop()
+            self._lost, self._lost_given = one, self._given
+            self._lost_tokens = one.filled if one.place == Sequence.PREFILLING else one.context
             self.used -= one.context + (one.place == Sequence.PREFILLING)
             one.filled = one.piece = 0
             self._enqueue(one)
@@ -189,26 +203,40 @@ class Batch:
             one.piece = min(one.context - one.filled, budget)
             budget -= one.piece
         while budget > 0 and (head := self._head()) is not None and self._fits(head):
-            self._admit(head, now, min(head.context, budget))
+            self._admit(head, now, budget)
             budget -= head.piece
 
     def _admit_whole(self, now: Micros) -> None:
         budget = self.timing.max_batched
         while budget > 0 and (head := self._head()) is not None and self._fits(head):
-            if head.context > budget and self._prefilling:
+            to_compute = head.context - self._found(head)
+            if to_compute > budget and self._prefilling:
                 break
-            self._admit(head, now, head.context)
-            budget -= head.context
+            self._admit(head, now, to_compute)
+            budget -= to_compute
 
     def _fits(self, one: Sequence) -> bool:
         running = self.running
         room = running + 1 if running else 0
         return running < self.timing.max_sequences and self.used + one.context + 1 + room <= self.timing.kv_tokens
 
-    def _admit(self, one: Sequence, now: Micros, piece: int) -> None:
+    def _found(self, one: Sequence) -> int:
+        """Tokens of its context that need not be computed."""
+        if self._lost is not one or not self.timing.caching:
+            return one.cached
+        left = min(self._lost_tokens - (self._given - self._lost_given), one.context - 1)
+        return max(one.cached, left // CACHE_BLOCK * CACHE_BLOCK)
+
+    def _admit(self, one: Sequence, now: Micros, budget: int) -> None:
         heappop(self._queue)
         self.waiting -= 1
-        one.filled, one.piece, one.place = 0, piece, Sequence.PREFILLING
+        found = self._found(one)
+        self.asked_cache += one.context
+        self.found_cache += found
+        self._given += one.context - found + 1
+        if self._lost is one:
+            self._lost = None
+        one.filled, one.piece, one.place = found, min(one.context - found, budget), Sequence.PREFILLING
         one.admitted = now if one.admitted < 0 else one.admitted
         self.used += one.context + 1
         self._prefilling.append(one)

@@ -206,8 +206,6 @@ class Engine:
         if self.draining:
             raise Refused(503, "the engine is shutting down", kind="ServiceUnavailableError")
         ask = read(request.body, self.served.limits)
-        arrival = self.now()
-        self._batch.advance(arrival - 1)  # what was due before comes first
         self._asked += 1
         name = request.headers.get("x-request-id") or f"{self.served.name}-{self._asked}"
         head = answers.Answer(ask, f"{'chatcmpl' if ask.chat else 'cmpl'}-{name}", self._clock.unix(), self.served.limits.model)
@@ -215,9 +213,21 @@ class Engine:
         reply.on_gone = lambda: self._abort(telling)
         self._tellings.add(telling)
         self.idle.clear()
-        for voice in telling.voices(self._sequences, arrival):
-            self._batch.submit(voice)
+        telling.begin(self._sequences, self.now() + self.served.timing.entry)
         self._sequences += len(ask.choices)
+        if self.served.timing.entry:
+            delay = self.served.timing.entry / (SECOND * self.served.speed)
+            asyncio.get_running_loop().call_later(delay, self._submit, telling)
+        else:
+            self._submit(telling)
+
+    def _submit(self, telling: Telling) -> None:
+        """A request has come through the API server: its sequences enter the queue."""
+        if telling not in self._tellings:  # its client has gone meanwhile
+            return
+        self._batch.advance(telling.everyone[0].arrival - 1)  # what was due before comes first
+        for voice in telling.everyone:
+            self._batch.submit(voice)
         self._arm()
 
     def _refused_by_fault(self, reply: Reply) -> bool:

@@ -94,6 +94,7 @@ class Meters:
         self._batch = batch
         self._labels = {"model_name": model, "engine": "0"}
         self._second = SECOND * speed  # engine microseconds per second of the wall
+        self._entry = batch.timing.entry  # before a request's arrival in the batch
         self.prompt_tokens = 0
         self.output_tokens = 0
         self.success = {"stop": 0, "length": 0, "abort": 0}
@@ -105,7 +106,7 @@ class Meters:
     def first(self, one: Sequence, now: Micros) -> None:
         """A sequence has its first token."""
         self.prompt_tokens += one.prompt
-        self.histograms["time_to_first_token_seconds"].observe((now - one.arrival) / self._second)
+        self.histograms["time_to_first_token_seconds"].observe((now - one.arrival + self._entry) / self._second)
 
     def between(self, gap: Micros, times: int = 1) -> None:
         """So many sequences had to wait so long for their next token."""
@@ -116,7 +117,7 @@ class Meters:
         self.success[reason] += 1
         second = self._second
         spans = {
-            "e2e_request_latency_seconds": now - one.arrival,
+            "e2e_request_latency_seconds": now - one.arrival + self._entry,
             "request_queue_time_seconds": one.admitted - one.arrival,
             "request_prefill_time_seconds": one.first - one.admitted,
             "request_decode_time_seconds": now - one.first,
@@ -143,6 +144,8 @@ class Meters:
         yield self._counter("num_preemptions", "Preemptions.", [({}, batch.preemptions)])
         yield self._counter("prompt_tokens", "Prompt tokens processed.", [({}, self.prompt_tokens)])
         yield self._counter("generation_tokens", "Tokens generated.", [({}, self.output_tokens)])
+        yield self._counter("prefix_cache_queries", "Tokens looked up in the prefix cache.", [({}, batch.asked_cache)])
+        yield self._counter("prefix_cache_hits", "Tokens found there.", [({}, batch.found_cache)])
         ends = [({"finished_reason": reason}, count) for reason, count in self.success.items()]
         yield self._counter("request_success", "Requests that ended, by reason.", ends)
         for name, histogram in self.histograms.items():

@@ -3,7 +3,7 @@
 Knows no clock and no other request. Read next: `answers.py` for the bytes, `engine.py` for who calls it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from sageserve.base.units import Micros
 from sageserve.live.emulator.answers import Answer
@@ -41,7 +41,9 @@ class Voice(Sequence):
             self._made_ahead = ahead if cut is None else cut
             if cut is not None:
                 length, self.reason = len(cut), "stop"
-        super().__init__(number, prompt=choice.prompt, output=length, arrival=arrival, priority=ask.priority)
+        super().__init__(
+            number, prompt=choice.prompt, output=length, arrival=arrival, priority=ask.priority, cached=choice.cached
+        )
 
     def say(self) -> str:
         """The text of the latest token."""
@@ -71,14 +73,12 @@ class Telling:
         self._open = len(ask.choices)
         self._tokens = 0
 
-    def voices(self, number: int, arrival: Micros) -> Iterator[Voice]:
-        """The sequences, one per choice; the answer begins."""
+    def begin(self, number: int, arrival: Micros) -> None:
+        """Make the sequences, one per choice, which enter the queue at `arrival`; the answer begins."""
         if self.ask.stream:
             self._reply.begin_stream()
         for index, choice in enumerate(self.ask.choices):
-            voice = Voice(self, index, choice, number=number + index, arrival=arrival)
-            self.everyone.append(voice)
-            yield voice
+            self.everyone.append(Voice(self, index, choice, number=number + index, arrival=arrival))
 
     def token(self, voice: Voice) -> None:
         """A sequence has one token more."""

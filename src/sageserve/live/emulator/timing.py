@@ -24,6 +24,8 @@ class Timing:
     max_sequences: int
     max_batched: int
     chunked: bool
+    caching: bool = False
+    entry: Micros = 0
 
     @classmethod
     def of(cls, profile: ProfileSettings) -> "Timing":
@@ -39,6 +41,8 @@ class Timing:
             max_sequences=profile.max_sequences,
             max_batched=profile.max_batched_tokens,
             chunked=profile.chunked,
+            caching=profile.prefix_caching,
+            entry=round(profile.first_token_ms * 1e3),
         )
 
     def iteration(self, prefill: float, attention: float, sequences: int, kv: int) -> float:
