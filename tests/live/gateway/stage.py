@@ -216,7 +216,7 @@ async def staged(
 
 def play(coroutine: Coroutine[None, None, T]) -> T:
     """Run on the event loop the gateway runs on."""
-    return uvloop.run(asyncio.wait_for(coroutine, 20))
+    return uvloop.run(asyncio.wait_for(coroutine, 60))
 
 
 def ask(body: object, *, path: str = "/v1/chat/completions", headers: str = "", version: str = "1.1") -> bytes:

@@ -6,12 +6,13 @@ Read next: `stage.py` for the engines behind it, docs/reference/gateway.md for t
 import asyncio
 import json
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletionMessageParam
 from prometheus_client.parser import text_string_to_metric_families
 
 from sageserve.live.gateway.desk import Options
@@ -32,7 +33,7 @@ from tests.live.gateway.stage import (
     whole,
 )
 
-MESSAGES = [{"role": "user", "content": "hello"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]
 
 
 def sdk(stage: Stage, key: str = "none") -> AsyncOpenAI:
@@ -332,7 +333,7 @@ def test_ten_megabytes_pass_and_more_than_the_limit_does_not() -> None:
             got = await client.post("/v1/chat/completions", json={**HELLO, "image": "x" * 13_000_000})
             assert (got.status_code, got.json()["error"]["code"]) == (413, "request_too_large")
 
-            async def parts() -> "httpx._types.AsyncIterable[bytes]":  # type: ignore[name-defined,misc]  # any iterable
+            async def parts() -> AsyncIterator[bytes]:
                 for _ in range(13):
                     yield b"x" * 1_000_000
 

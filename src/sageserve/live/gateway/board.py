@@ -34,6 +34,7 @@ class Seat:
         "failures",
         "host",
         "inside",
+        "model",
         "open",
         "port",
         "prefix",
@@ -48,7 +49,7 @@ class Seat:
         "weight",
     )
 
-    def __init__(self, one: InstanceRow, profile: Row) -> None:
+    def __init__(self, one: InstanceRow, profile: Row, model: int) -> None:
         parts = urlsplit(one.url)
         self.at = -1  # where it is among those of its endpoint that may be chosen
         self.row = one.row
@@ -59,6 +60,7 @@ class Seat:
         self.prefix = parts.path.rstrip("/").encode()
         self.authority = parts.netloc.rpartition("@")[2].encode()
         self.profile = profile
+        self.model = model
         self.profile_number = one.profile
         self.weight = int(profile["weight"])
         self.inside = 0
@@ -159,6 +161,7 @@ class Board:
         self.own = False  # signals come from own counts: nobody scrapes
         self._scrape: tuple[str, Micros] = ("", -1)
         self._seen: Micros = 0  # own clock: when the signals were scraped
+        self._last: tuple[Row, int, float, float, float] = ({}, 0, 0.0, 0.0, 0.0)
         self._looked: Micros = 0  # own clock: when own counts were last turned into signals
 
     @property
@@ -191,7 +194,7 @@ class Board:
         for one in rows:
             known = before.get(one.row)
             same = known is not None and known.url == one.url and known.endpoint == one.endpoint
-            seat = known if known is not None and same else Seat(one, self.profiles[one.profile])
+            seat = known if known is not None and same else Seat(one, self.profiles[one.profile], self.model_of(one.endpoint))
             seat.update(one)
             seat.trouble = 0
             self.seats[one.row] = seat
@@ -277,15 +280,20 @@ class Board:
         return None if e < 0 else self.choose_again(walk, e, tried, now)
 
     def work(self, profile: Row, prompt: int, model: int, tier: int) -> float:
-        """Microseconds of engine time a request is expected to need."""
-        return prefill_work(profile, prompt) + decode_work(profile, prompt, self.output_mean[model * self.tiers + tier])
+        """Microseconds of engine time a request is expected to need; asked twice about the same, it computes once."""
+        mean = self.output_mean[model * self.tiers + tier]
+        last = self._last
+        if last[0] is not profile or last[1] != prompt or last[2] != mean:
+            prefill = prefill_work(profile, prompt)
+            last = self._last = (profile, prompt, mean, prefill, prefill + decode_work(profile, prompt, mean))
+        return last[4]
 
     def weigh(self, seat: Seat, prompt: int, model: int, tier: int) -> Placement:
         """What a request would be at a seat; nothing is counted."""
         one = Placement(seat, prompt, model, tier)
         mean = self.output_mean[model * self.tiers + tier]
-        one.prefill = prefill_work(seat.profile, prompt)
-        one.work = one.prefill + decode_work(seat.profile, prompt, mean)
+        one.work = self.work(seat.profile, prompt, model, tier)
+        one.prefill = self._last[3]
         one.held = prompt + 0.5 * mean
         spot = self.spots[seat.endpoint]
         one.wait = predicted_wait(
@@ -344,8 +352,7 @@ class Board:
 
     def _load(self, seat: Seat) -> int:
         """Outstanding tokens times weight: what least-work routing compares."""
-        guess = self.guess[self.model_of(seat.endpoint)]
-        return (seat.unfinished + guess * seat.inside) * seat.weight + seat.there
+        return (seat.unfinished + self.guess[seat.model] * seat.inside) * seat.weight + seat.there
 
     def leave_out(self, seat: Seat, now: Micros) -> None:
         """A seat refused or broke a connection: do not choose it until the next table, or for a moment when none will come."""

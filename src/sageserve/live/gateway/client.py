@@ -71,7 +71,7 @@ class Client(asyncio.Protocol):
         self._doom: Problem | None = None  # the connection ends with this answer
         self._ended = False  # nothing more is read or answered
         self._fresh = True  # something came since the last look
-        self._since: Micros = 0  # of the last change: request begun, answered, or a byte seen
+        self._since: Micros = 0  # of the last change: request begun, answered, or a byte seen; 0: at the next look
         self.loopback = False
         self.modern = True
         self.paused = False
@@ -149,7 +149,7 @@ class Client(asyncio.Protocol):
         self._raw = []
         self._in_head = True
         if self._busy is None:
-            self._since = self._desk.clock()
+            self._since = 0
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
@@ -199,7 +199,7 @@ class Client(asyncio.Protocol):
             if expect.lower() != b"100-continue":
                 raise bad_request("The only expectation met is 100-continue.", status=417)
             if self._busy is None and not self._line and one.modern and one.length != 0:
-                self.transport.write(_CONTINUE)
+                self.write(_CONTINUE)
         if one.proxied and self._busy is None and not self._line:
             self._serve(one)
 
@@ -285,7 +285,7 @@ class Client(asyncio.Protocol):
         ours = own or b"x-request-id: %b\r\n" % one.id
         body = b"" if one.method == b"HEAD" else page.body
         line = b"%d %b" % (page.status, STATUS[page.status].encode())
-        self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b%b\r\n%b" % (line, length, page.fields, ours, self.ending(), body))
+        self.write(b"HTTP/1.1 %b\r\n%b%b%b%b\r\n%b" % (line, length, page.fields, ours, self.ending(), body))
         self.finished()
 
     def ending(self) -> bytes:
@@ -299,7 +299,7 @@ class Client(asyncio.Protocol):
         """The current answer is complete: the next, or the end of the connection."""
         one, self._current = self._current, None
         self._busy = None
-        self._since = self._desk.clock()
+        self._since = 0
         if one is None or not one.keep or self._desk.draining or not one.complete:
             self._end(linger=one is not None and not one.complete)
         elif self._line:
@@ -314,7 +314,8 @@ class Client(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes."""
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def hold(self, wait: bool) -> None:
         """Take no more of the body for now, or take on."""
@@ -334,7 +335,7 @@ class Client(asyncio.Protocol):
         body = problem.body()
         length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         fields = b"%bx-request-id: %b\r\n%b%b" % (length, request_id, problem.fields(), _CLOSE)
-        self.transport.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (line, fields, body))
+        self.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (line, fields, body))
         self._end(linger=True)
 
     def _end(self, *, linger: bool) -> None:
@@ -350,6 +351,7 @@ class Client(asyncio.Protocol):
 
     def check(self, now: Micros) -> None:
         """Send away who is too slow; called a few times a second."""
+        self._since = self._since or now
         limits, passed = self._desk.limits, now - self._since
         if self._ended:
             if passed > (FLUSH if self.transport.is_closing() else LINGER):

@@ -86,8 +86,8 @@ class Exchange:
         self._reply = Reply(self._client, record)
         desk.exchanges[self] = None
         try:
-            if desk.batch[call.tier] and desk.controlled and call.endpoint < 0:
-                self._queue()
+            if desk.batch[call.tier] and desk.controlled and call.endpoint < 0 and not call.holder.internal:
+                self._queue()  # control's own jobs have waited already
             else:
                 self._route()
         except Problem as problem:
@@ -110,7 +110,7 @@ class Exchange:
         if seat is None:
             self._fail(no_capacity("The instance that was to serve this request is gone."))
         else:
-            self._send(self._weigh(seat))
+            self._send(self._weigh(seat), self._desk.clock())
 
     def waited_in_vain(self, retry_after: Micros) -> None:
         """It is to come again later."""
@@ -135,7 +135,7 @@ class Exchange:
         placed = self._weigh(seat)
         if not forced:
             self._admit(placed)
-        self._send(placed)
+        self._send(placed, self._one.arrived)
 
     def _admit(self, placed: Placement) -> None:
         desk, call = self._desk, self._call
@@ -149,11 +149,11 @@ class Exchange:
             )
             raise overloaded(message, come_again(placed.wait, limit))
 
-    def _send(self, placed: Placement) -> None:
+    def _send(self, placed: Placement, now: Micros) -> None:
         desk = self._desk
         desk.board.place(placed)
         self._placed = placed
-        self._sent = self._quiet = desk.clock()
+        self._sent = self._quiet = now
         self._record.sent(placed, self._sent)
         pool = desk.pool(placed.seat)
         connection = pool.take()
@@ -278,7 +278,7 @@ class Exchange:
         self._relay = None
         self._renewed = False
         self._record.retried(reason)
-        self._send(self._weigh(seat))
+        self._send(self._weigh(seat), desk.clock())
         return True
 
     def _break(self, reason: str) -> None:

@@ -66,14 +66,13 @@ def read_head(data: bytes) -> Head:
     if rest:
         fields = head.fields
         for field in rest.split(b"\r\n"):
-            name, colon, value = field.partition(b":")
-            name = name.lower()
-            if not colon or not name or name[-1:] in b" \t":
-                raise BadAnswer(f"an engine sent the header line {field[:80]!r}")
-            if name in _NOTED:
-                _note(head, name, value.strip())
-            if name not in _FRAMING:
-                fields.append(field + b"\r\n")
+            known = _PASSED.get(field)
+            if known is None:
+                if field[:16] == b"content-length: " and head.length < 0 and field[16:].isdigit():
+                    head.length = int(field[16:])
+                    continue
+                known = _read_line(head, field)
+            fields.append(known)
     if head.status < 200 or head.status in {204, 304}:
         head.length, head.chunked = 0, False
     if head.chunked and head.length >= 0:
@@ -84,7 +83,25 @@ def read_head(data: bytes) -> Head:
 _NOTED: Final = frozenset(
     [b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"connection", b"retry-after"]
 )
+_PASSED: Final[dict[bytes, bytes]] = {}
+_REMEMBERED: Final = 1024  # header lines
 _FRAMING: Final = _DROPPED | {b"content-length", b"transfer-encoding"}
+
+
+def _read_line(head: Head, field: bytes) -> bytes:
+    """What to pass on of a header line; lines that only pass are remembered, because engines repeat them in every answer."""
+    name, colon, value = field.partition(b":")
+    name = name.lower()
+    if not colon or not name or name[-1:] in b" \t":
+        raise BadAnswer(f"an engine sent the header line {field[:80]!r}")
+    if name in _NOTED:
+        _note(head, name, value.strip())
+    line = b"" if name in _FRAMING else field + b"\r\n"
+    if name not in _NOTED and len(field) < 256:
+        if len(_PASSED) >= _REMEMBERED:
+            _PASSED.clear()
+        _PASSED[field] = line
+    return line
 
 
 def _note(head: Head, name: bytes, value: bytes) -> None:

@@ -56,6 +56,12 @@ _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
 
 
+_PASSED: Final[dict[bytes, bytes]] = {}
+"""Names of header lines that only pass, as clients spell them, with what stands between name and value."""
+_REMEMBERED: Final = 1024
+_NAME_MAX: Final = 64
+
+
 class BadFraming(SageServeError):
     """A request that two readers could take in two ways; the connection is closed after the answer."""
 
@@ -121,13 +127,19 @@ def read_fields(one: Incoming, raw: list[tuple[bytes, bytes]], version: str, *, 
     """
     noted, lines = one.noted, []
     for name, value in raw:
-        low = name.lower()
-        if low in _NOTED:
-            if low in noted and low in _SINGLE:
-                raise BadFraming(f"the header {low.decode()} may appear once")
-            noted[low] = noted[low] + b", " + value if low in noted else value
-        if low not in _DROPPED or (keep_key and low == b"authorization"):
-            lines.append(name + b": " + value + b"\r\n")
+        prefix = _PASSED.get(name)
+        if prefix is None:
+            low = name.lower()
+            if low in _NOTED:
+                if low in noted and low in _SINGLE:
+                    raise BadFraming(f"the header {low.decode()} may appear once")
+                noted[low] = noted[low] + b", " + value if low in noted else value
+            elif low not in _DROPPED and len(name) < _NAME_MAX and len(_PASSED) < _REMEMBERED:
+                _PASSED[name] = name + b": "
+            if low in _DROPPED and not (keep_key and low == b"authorization"):
+                continue
+            prefix = name + b": "
+        lines.append(prefix + value + b"\r\n")
     if b"connection" in noted:
         lines = _without_named(lines, noted[b"connection"])
     one.fields = b"".join(lines)

@@ -17,6 +17,7 @@ ASKED: Final = (b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", 
 """Routes that engines answer."""
 PROXIED: Final = (b"/v1/files", b"/v1/batches", b"/ui", b"/admin")
 """What begins like this is control's."""
+_UNDER: Final = tuple(prefix + b"/" for prefix in PROXIED)
 MODELS: Final = b"/v1/models"
 _OPEN: Final = (b"/health", b"/health/ready", b"/metrics")
 _JSON: Final = b"application/json"
@@ -34,7 +35,7 @@ class Page(NamedTuple):
 
 def is_proxied(path: bytes) -> bool:
     """Whether a path is control's."""
-    return any(path == prefix or path.startswith(prefix + b"/") for prefix in PROXIED)
+    return path.startswith(_UNDER) or path in PROXIED
 
 
 def allowed(path: bytes) -> bytes:

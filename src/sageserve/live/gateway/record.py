@@ -61,7 +61,7 @@ class Record:
         arrived = self._one.arrived
         told = b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%bx-sageserve-queue-ms: %d\r\n" % (
             self._one.id,
-            (desk.clock() - arrived) // 1000,
+            ((self.first or desk.clock()) - arrived) // 1000,
             desk.told[self._region][call.tier],
             max(0, self._sent - arrived) // 1000,
         )
@@ -89,7 +89,8 @@ class Record:
 
     def finished(self, status: int, prompt: int | None, output: int, *, streamed: bool) -> None:
         """It was answered; tokens as the engine said."""
-        desk, call, now = self._desk, self._call, self._desk.clock()
+        desk, call = self._desk, self._call
+        now = desk.clock() if streamed else self.first
         arrived = self._one.arrived
         names = desk.names
         model = names.models[call.model]

@@ -88,12 +88,16 @@ class Reply:
         else:
             framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
         ours = self._record.fields()
+        if self._transport.is_closing():
+            return
         self._transport.write(
             b"HTTP/1.1%b\r\n%b%b%b%b%b\r\n%b" % (line, fields, extra, ours, self._client.ending(), framing, body)
         )
 
     def part(self, data: bytes, *, last: bool = False) -> None:
         """Send a part of the body; the last one ends it."""
+        if self._transport.is_closing():
+            return
         if self._chunked:
             if data:
                 self._transport.write(b"%x\r\n%b\r\n%b" % (len(data), data, b"0\r\n\r\n" if last else b""))

@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol, cast
 
 from sageserve.base.units import SECOND, Micros
@@ -60,8 +61,12 @@ class Connection(asyncio.Protocol):
 
     def begin(self, taker: Taker, head: bytes, body: bytes) -> None:
         """Send a request; its answer goes to `taker`."""
-        assert self.transport is not None
         self.taker = taker
+        if self.transport is None or self.transport.is_closing():
+            self.taker = None
+            lost = partial(taker.lost, "the engine closed the connection", stale=True)
+            asyncio.get_running_loop().call_soon(lost)
+            return
         self.used += 1
         self.fresh = True
         self._body = None
@@ -73,7 +78,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Send a further part of a request."""
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     def data_received(self, data: bytes) -> None:
@@ -239,7 +244,7 @@ class Pool:
 
     def put(self, one: Connection) -> None:
         """Keep a connection whose answer is complete."""
-        one.idle_since = self.clock()
+        one.idle_since = 0
         self._idle.append(one)
 
     def forget(self, one: Connection) -> None:
@@ -268,6 +273,8 @@ class Pool:
 
     def tidy(self, now: Micros) -> None:
         """Close what was idle for too long."""
+        for one in self._idle:
+            one.idle_since = one.idle_since or now
         while self._idle and now - self._idle[0].idle_since > IDLE:
             self._idle.popleft().abort()
         for one in [one for one, since in self.ending.items() if now - since > IDLE]:
