@@ -32,7 +32,6 @@ class Layout:
         stocks: (region, GPU type) pairs.
         slots: instance rows per endpoint.
         profiles: PROFILE rows.
-        entry: int64[profiles], microseconds that a request spends around its first token, outside the engine.
         slot_profile: int32[instances], -1 for rows that no pool uses.
         tiers: TIER rows.
         context: int64[models].
@@ -48,7 +47,6 @@ class Layout:
     stocks: tuple[Stock, ...]
     slots: int
     profiles: NDArray[Any]
-    entry: NDArray[np.int64]
     slot_profile: NDArray[np.int32]
     tiers: NDArray[Any]
     context: NDArray[np.int64]
@@ -100,8 +98,7 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
     names = names_of(scenario)
     stocks = _stocks(scenario)
     engines = [(model, gpu) for model in names.models for gpu in scenario.models[model].engines]
-    settings = [scenario.models[model].engines[gpu] for model, gpu in engines]
-    profiles = profile_rows(settings)
+    profiles = profile_rows([scenario.models[model].engines[gpu] for model, gpu in engines])
     _weigh(profiles, [names.models.index(model) for model, _ in engines])
     kinds = [len(_usable(scenario, region, model)) for region in names.regions for model in names.models]
     slots = scenario.fleet.maximum * max(kinds)
@@ -121,8 +118,7 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
         stocks,
         slots,
         profiles,
-        entry=np.array([round(one.first_token_ms * 1e3) for one in settings], np.int64),
-        slot_profile=slot_profile,
+        slot_profile,
         tiers=tier_rows(scenario),
         context=context,
         walk=walk,

@@ -69,7 +69,6 @@ def blocks(run: Run) -> Iterator[Block]:
     regions = instance_regions(run.layout)
     tiers = list(run.scenario.tiers.values())
     batch = np.array([tier.batch for tier in tiers])
-    entry = run.layout.entry[np.maximum(run.layout.slot_profile, 0)]
     gap = np.array([NEVER if tier.itl is None else tier.itl for tier in tiers], np.int64)
     for number, first in enumerate(range(0, arrived(run), BLOCK)):
         rows = run.requests[first : min(first + BLOCK, arrived(run))]
@@ -77,8 +76,7 @@ def blocks(run: Run) -> Iterator[Block]:
         served = np.where(instance == UNSET, UNSET, regions[instance])
         network = _network(run, number, rows["region"], served)
         arrival = rows["arrival"]
-        outside = network + np.where(instance == UNSET, 0, entry[instance])
-        away = outside - arrival
+        away = network - arrival
         ttft = np.where(rows["first"] == UNSET, UNSET, rows["first"] + away)
         e2e = np.where(rows["finish"] == UNSET, UNSET, rows["finish"] + away)
         allowed = rows["deadline"] - arrival

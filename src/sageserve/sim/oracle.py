@@ -169,7 +169,7 @@ def _load(scenario: Scenario, trace: Trace, layout: Layout, *, model: int, need:
     for row in sorted({pool.profile for pool in layout.pools if pool.model == model}):
         profile = layout.profiles[row]
         idle = iteration_time(profile, float(prompt - cached), 0.5 * (prompt - cached) * float(prompt + cached), 0, 0)
-        slack = max(min(targets) - idle - int(layout.entry[row]), _LEAST_SLACK * min(targets))
+        slack = max(min(targets) - idle - int(profile["entry"]), _LEAST_SLACK * min(targets))
         service = prefill_work(profile, prompt, cached) + decode_work(profile, prompt, output)
         share = needed(peak / int(profile["gpus"]), service_us=service, slack_us=slack, misses=_MISSES)
         kept = int(_floor(layout, model) / int(profile["gpus"]))

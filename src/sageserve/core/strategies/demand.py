@@ -182,8 +182,7 @@ class Prospects:
         tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
         found = tokens * self._layout.prefix_hits[m]
         idle = iteration_time(profile, tokens - found, 0.5 * (tokens - found) * (tokens + found), 0, 0)
-        idle += float(self._layout.entry[self._reference[m]])
-        slack = max(self._target - idle, _LEAST_SLACK * self._target)
+        slack = max(self._target - idle - int(profile["entry"]), _LEAST_SLACK * self._target)
         return needed(busy, service_us=service_us, slack_us=slack, misses=self._misses)
 
     def _prior(self, m: int) -> float:
