@@ -204,6 +204,9 @@ class MemoryStore(Store):
 
     def close_batch(self, number: int, files: tuple[File | None, File | None], now: Micros) -> None:
         """Its files are written."""
+        for file in files:
+            if file is not None and file.id not in self._files:
+                raise Unknown(f"No such File object: {file.id}")
         self._move(number, BatchSignal.CLOSE, now)
         for file in files:
             if file is not None:

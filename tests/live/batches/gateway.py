@@ -1,0 +1,105 @@
+"""A gateway that answers jobs by itself: `{"model", "n": 7}` is answered with 49, and failures are asked for in the job.
+
+    "fails": [500, 429]     the first answers have these statuses           "wait": 0.2     seconds before the answer
+    "cut": true             the connection is closed without an answer
+
+Counts how often each job was run. Read next: `plane.py`.
+"""
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Job = dict[str, Any]
+
+
+class FakeGateway:
+    """An HTTP server in a thread; quick, because thousands of jobs go through it."""
+
+    def __init__(self) -> None:
+        self.runs: Counter[int] = Counter()  # by n
+        self.heads: list[dict[str, str]] = []
+        self.inside = 0
+        self.cancelled = 0
+        self.port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def _serve(self, up: threading.Event, port: int) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._client, "127.0.0.1", port, backlog=1000)
+        self.port = server.sockets[0].getsockname()[1]
+        up.set()
+        await self._stop.wait()
+        server.close()
+
+    @contextmanager
+    def running(self, port: int = 0) -> Iterator["FakeGateway"]:
+        up = threading.Event()
+        thread = threading.Thread(target=lambda: asyncio.run(self._serve(up, port)))
+        thread.start()
+        assert up.wait(10)
+        try:
+            yield self
+        finally:
+            assert self._loop is not None
+            assert self._stop is not None
+            self._loop.call_soon_threadsafe(self._stop.set)
+            thread.join()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client left
+        finally:
+            writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        head = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
+        job: Job = json.loads(await reader.readexactly(int(head["content-length"])))
+        self.heads.append(head)
+        number = int(job["n"])
+        self.runs[number] += 1
+        if "wait" in job and not await self._wait(reader, float(job["wait"])):
+            return False
+        if job.get("cut"):
+            return False
+        fails = job.get("fails", [])
+        status = fails[self.runs[number] - 1] if self.runs[number] <= len(fails) else 200
+        writer.write(_answer(status, head["x-request-id"], number))
+        await writer.drain()
+        return True
+
+    async def _wait(self, reader: asyncio.StreamReader, seconds: float) -> bool:
+        self.inside += 1
+        try:
+            left = await asyncio.wait_for(reader.read(1), seconds)
+        except TimeoutError:
+            return True
+        finally:
+            self.inside -= 1
+        self.cancelled += not left
+        return False
+
+
+def _answer(status: int, request_id: str, number: int) -> bytes:
+    if status == 200:
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        said = json.dumps({"object": "chat.completion", "answer": number * number, "usage": usage}, indent=1)
+    else:
+        said = json.dumps({"error": {"message": "no", "type": "x", "param": None, "code": None}})
+    body = said.encode()
+    again = "retry-after-ms: 20\r\n" if status in {429, 500, 503} else ""
+    head = f"HTTP/1.1 {status} X\r\nx-request-id: {request_id}\r\n{again}content-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
