@@ -155,8 +155,9 @@ def _fleet(scenario: Scenario) -> str:
             gpus[gpu] = gpus.get(gpu, 0) + stock.gpus
     stock_text = " and ".join(f"{number:,} {gpu}" for gpu, number in gpus.items() if number)
     fleet = scenario.fleet
+    start = count(fleet.start, "instance")
     endpoints = f"{count(len(scenario.models), 'model')} in {count(len(scenario.regions), 'region')}"
-    return f"{endpoints}, {stock_text}; {fleet.start} instances each at the start, {fleet.minimum} to {fleet.maximum}"
+    return f"{endpoints}, {stock_text}; {start} per endpoint at the start, {fleet.minimum} to {fleet.maximum}"
 
 
 def _strategies(comparison: Comparison, found: Verdict) -> Sheet:

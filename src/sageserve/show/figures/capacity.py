@@ -16,12 +16,15 @@ from sageserve.show.reading import Reading
 from sageserve.show.reduce import BATCH, INTERACTIVE
 
 _MARKS: Final = 250  # per panel and direction: more are not told apart, and are put together by bucket
+_MARKERS: Final = (
+    ("added", "triangle-up", "@c2", 1),
+    ("taken away", "triangle-down", "@c3", -1),
+    ("not possible", "x", "@c6", 0),
+)
 _SAYS: Final = (
-    "Demand is drawn as the number of instances it keeps busy at full batches, by the region where it arrives, so that"
-    " it can be held"
-    " against the instances that serve. Triangles are decisions to add (up) or take away (down); hover over one to"
-    " read why. Where"
-    " demand passes what serves, requests queue or go to another region."
+    "Demand is drawn as the number of instances it keeps busy at full batches, by the region where it arrives, so that it can"
+    " be held against the instances that serve. Triangles are instances added (up) or taken away (down), crosses what was"
+    " wanted and not possible; hover over one to read why. Where demand passes what serves, requests queue or go elsewhere."
 )
 
 
@@ -53,7 +56,8 @@ def _view(name: str, one: Reading, model: str) -> View:
         f"Demand and instances over time for {model} under {name}, one panel for each of {', '.join(names.regions)}, with"
         f" {sum(change.model == model for change in one.chronicle.changes)} scale decisions marked."
     )
-    return View({"strategy": name, "model": model}, alt, traces, panels(names.regions, "instances"))
+    layout = {**panels(names.regions, "instances"), "hovermode": "closest"}  # words of several decisions at once are too much
+    return View({"strategy": name, "model": model}, alt, traces, layout)
 
 
 def _panel(one: Reading, model: str, region: str, number: int) -> Iterator[Fields]:
@@ -78,9 +82,9 @@ def _panel(one: Reading, model: str, region: str, number: int) -> Iterator[Field
     ):
         yield series(title, values, start=step / 2, step=step, **{"line": look, **col(title)})
     changes = [change for change in one.chronicle.changes if (change.region, change.model) == (region, model)]
-    for title, symbol, colour, up in (("added", "triangle-up", "@c2", True), ("taken away", "triangle-down", "@c3", False)):
-        mine = [change for change in changes if (change.change > 0) == up]
-        yield _marks(title, mine, grid.width, {"marker": _marker(symbol, colour), **col(title)})
+    for title, symbol, colour, way in _MARKERS:
+        mine = [change for change in changes if int(np.sign(change.done)) == way]
+        yield _marks(title, mine, grid.width, {"marker": _marker(symbol, colour), "cliponaxis": False, **col(title)})
 
 
 def _line(name: str, drawn: Line, **more: Json) -> Fields:
@@ -108,4 +112,4 @@ def _told(group: Sequence[Change]) -> str:
     head = f"<b>{clock(first.at / MINUTE)}: {first.change:+d} wanted, {first.done:+d} done</b>"
     if len(group) > 1:
         head = f"<b>from {clock(first.at / MINUTE)}: {len(group)} decisions, {total:+d} done</b><br>the first:"
-    return f"{head}<br>{REASONS[first.reason]}<br>{wrapped(first.words)}"
+    return f"{head}<br>{REASONS[first.reason]}:<br>{wrapped(first.words)}"

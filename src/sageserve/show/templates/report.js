@@ -46,7 +46,7 @@
   const parsed = (value) => (typeof value === "number" ? value : Date.parse(String(value).replace(" ", "T") + "Z"));
 
   function said(ms) {
-    const minutes = Math.round((ms - EPOCH) / MINUTE);
+    const minutes = Math.floor((ms - EPOCH) / MINUTE + 1e-6);
     const two = (n) => String(n).padStart(2, "0");
     return `day ${Math.floor(minutes / 1440) + 1} ${two(Math.floor((minutes % 1440) / 60))}:${two(minutes % 60)}`;
   }
@@ -60,9 +60,13 @@
   }
 
   // ---------------------------------------------------------------------------------------------- drawing
-  function traceOf(raw) {
+  function traceOf(raw, closest) {
     const { xt, xm, col, key, ...trace } = coloured(raw);
     if (xt || xm) trace.x = times(raw).map((ms) => new Date(ms).toISOString().slice(0, 19));
+    if (raw.xt && trace.type === "scatter" && !trace.hovertemplate && trace.name) {
+      const when = closest ? "%{x|day %-j %H:%M}: " : "";
+      trace.hovertemplate = `${when}%{y:,.4~g}<extra>${trace.name}</extra>`;
+    }
     if (trace.colorbar && isNarrow()) {
       Object.assign(trace.colorbar, { orientation: "h", x: 0.5, y: 1, yanchor: "bottom", len: 1, title: { text: "" } });
     }
@@ -158,10 +162,10 @@
       return;
     }
     const view = load(chosen);
-    const traces = view.data.map(traceOf);
-    figure.shown.textContent = Object.values(chosen.keys).join(" · ");
+        figure.shown.textContent = Object.values(chosen.keys).join(" · ");
     figure.plot.setAttribute("aria-label", view.alt);
     const layout = layoutOf(figure, view);
+    const traces = view.data.map((raw) => traceOf(raw, layout.hovermode === "closest"));
     figure.plot.style.minHeight = `${layout.height}px`;
     showKey(figure, view);
     await library();
@@ -241,7 +245,7 @@
     return found;
   }
 
-  const plain = (text) => text.replace(/<br>/g, " ").replace(/<[^>]*>/g, "");
+  const plain = (text) => text.replace(/<\/b><br>/g, "; ").replace(/<br>/g, " ").replace(/<[^>]*>/g, "");
 
   function gridTable(traces) {
     const [start, width] = traces[0].xt;
