@@ -10,7 +10,8 @@ import numpy as np
 
 from sageserve.base.records import Floats
 
-ROUNDS: Final = 3  # a simplex that has collapsed is begun again around the best point
+STEPS: Final = (0.4, 0.2, 0.1)
+"""How far the corners of the first simplex are apart; one that has collapsed is begun again, smaller, around the best point."""
 
 
 def nonnegative(columns: Floats, target: Floats) -> Floats:
@@ -33,8 +34,9 @@ def smallest(cost: Callable[[Floats], float], start: Floats, *, evaluations: int
     from scipy.optimize import minimize  # noqa: PLC0415  # as above
 
     best, least, asked = start, cost(start), 1
-    for _ in range(ROUNDS):
-        options = {"maxfev": evaluations // ROUNDS, "xatol": 1e-4, "fatol": 1e-7, "adaptive": True}
+    for step in STEPS:
+        corners = np.vstack([best, best + step * np.eye(len(best))])
+        options = {"maxfev": evaluations // len(STEPS), "xatol": 1e-4, "fatol": 1e-7, "initial_simplex": corners}
         found = minimize(cost, best, method="Nelder-Mead", options=options)
         asked += int(found.nfev)
         if float(found.fun) < least:

@@ -1,0 +1,99 @@
+"""`sageserve validate` and `sageserve calibrate` on made-up engines: what they print and write, and what they refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from sageserve.base.errors import MeasurementError, SageServeError
+from sageserve.cli.calibrate import app as calibrate
+from sageserve.cli.validate import validate
+from sageserve.data.library import named
+from sageserve.data.measured_writer import write_measured
+from tests.sim.calibration.made import TRUTH, made_run
+
+validation = typer.Typer()
+validation.command()(validate)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one measured run of a known engine."""
+    path = tmp_path_factory.mktemp("measured")
+    write_measured(path, [made_run(requests=300, seconds=75)])
+    return path
+
+
+def run(app: typer.Typer, *arguments: str | Path) -> str:
+    """What a command that must succeed prints."""
+    result = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def refused(app: typer.Typer, *arguments: str | Path) -> SageServeError:
+    """The mistake a command finds."""
+    with pytest.raises(MeasurementError) as caught:
+        CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    return caught.value
+
+
+def test_json_has_the_promised_shape(folder: Path) -> None:
+    found = json.loads(run(validation, "--data", folder, "--json"))
+    made = found["runs"]["made"]
+    for part in ("fit", "heldout"):
+        assert {"e2e_mape", "tpot_mape", "ttft_mape", "e2e_bias"} <= made[part].keys()
+    assert 0 <= made["heldout"]["e2e_mape"] < 0.02
+    assert made["coefficients"]["kv_tokens"] == TRUTH.kv_tokens
+    assert found["means"] == {}
+
+
+def test_tables_and_pictures(folder: Path, tmp_path: Path) -> None:
+    text = run(validation, "--data", folder, "--plots", tmp_path / "pictures")
+    for part in ("first half (fitted)", "second half (held out)", "low load", "running", "waiting", "▁"):
+        assert part in text
+    page = (tmp_path / "pictures" / "validation.html").read_text("utf-8")
+    assert "Plotly.newPlot" in page
+    assert "<script src=" not in page, "the page needs no network"
+    assert "second half" in page
+
+
+def test_mistakes_of_validate(folder: Path, tmp_path: Path) -> None:
+    assert "--data DIR" in refused(validation).hint
+    assert "does not exist" in refused(validation, "--data", tmp_path / "nowhere").message
+    assert "no run" in refused(validation, "--data", folder, "--run", "unheard-of").message
+
+
+def test_a_profile_from_logs_is_one_the_library_reads(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    text = run(calibrate, "logs", folder, "--out", out, "--name", "mine", "--gpu", "H100", "--model", "meta-llama/Llama-3.1-8B")
+    assert "held-out error" in text
+    values = named(f"{out}#mine", tmp_path).values
+    assert values["gpu"] == "h100-80gb"
+    assert values["kv_tokens"] == TRUTH.kv_tokens
+    assert "held out" in str(values["error"])
+    assert "requests at" in str(values["fitted"])
+
+
+def test_a_profile_from_counters(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.yaml"
+    text = run(calibrate, "counters", folder / "timeseries.csv", "--out", out, "--name", "mine", "--kv-tokens", "400000")
+    assert "s of counters" in text
+    base = named(f"{out}#mine", tmp_path).values["base_ms"]
+    assert isinstance(base, float)
+    assert base == pytest.approx(TRUTH.base_ms, rel=0.25)
+
+
+def test_mistakes_of_calibrate(folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.yaml"
+    there.write_text("profiles: {}", "utf-8")
+    assert "there already" in refused(calibrate, "logs", folder, "--out", there).message
+    assert there.read_text("utf-8") == "profiles: {}"
+    out = tmp_path / "mine.yaml"
+    assert "give one of them" in refused(calibrate, "counters", "--out", out).message
+    prometheus = ("counters", "--prometheus", "http://127.0.0.1:1", "--query-window")
+    assert "--query-window" in refused(calibrate, *prometheus, "soon", "--out", out).message
+    assert "cannot be asked" in refused(calibrate, *prometheus, "5m", "--out", out).message
+    assert not out.exists(), "a refusal leaves no file"
