@@ -6,6 +6,7 @@ fault and final. Must not know the store's state. Read next: `runner.py`.
 """
 
 import logging
+import ssl
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ from sageserve.live.store.words import Job, Result, Usage
 AWAY: Final = SECOND  # until a gateway that cannot be reached is tried again
 _FIRST: Final = SECOND // 2
 _MOST: Final = 60 * SECOND
+_CONNECT_S: Final = 5.0
 _OURS: Final = frozenset([401, 403])
 _NOT_NOW: Final = frozenset([429, 503])
 
@@ -67,10 +69,49 @@ class _Answer(Struct):
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 
 
-async def ask(client: httpx.AsyncClient, job: Job, body: bytes, headers: dict[str, str]) -> Result | Again:
+class Lines:
+    """Connections to the gateway, each a client of its own.
+
+    One client's pool looks at all its connections for every request: with 512 of them that took 16 ms of CPU per job.
+
+    Args:
+        url: base of the gateway.
+        answer_s: seconds to wait for an answer.
+    """
+
+    def __init__(self, url: str, answer_s: float) -> None:
+        self._url = url
+        self._timeout = httpx.Timeout(answer_s, connect=_CONNECT_S)
+        self._context = ssl.create_default_context()  # made once: it takes longer than a job
+        self._free: list[httpx.AsyncClient] = []
+        self._all: list[httpx.AsyncClient] = []
+
+    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        """Send on a free connection."""
+        client = self._free.pop() if self._free else self._another()
+        try:
+            return await client.post(path, content=body, headers=headers)
+        finally:
+            self._free.append(client)
+
+    def _another(self) -> httpx.AsyncClient:
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        client = httpx.AsyncClient(
+            base_url=self._url, timeout=self._timeout, limits=limits, verify=self._context, trust_env=False
+        )
+        self._all.append(client)
+        return client
+
+    async def close(self) -> None:
+        """Close them all."""
+        for client in self._all:
+            await client.aclose()
+
+
+async def ask(lines: Lines, job: Job, body: bytes, headers: dict[str, str]) -> Result | Again:
     """Send a job to the gateway and wait for the answer."""
     try:
-        answer = await client.post(job.url, content=body, headers=headers)
+        answer = await lines.post(job.url, body, headers)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         return Again(AWAY, failed=False, away=True, last=_silent(job, error))
     except httpx.TransportError as error:

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import httpx
-
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import SageServeError
 from sageserve.base.records import Names
 from sageserve.base.units import SECOND
-from sageserve.live.batches.asking import Again, ask
+from sageserve.live.batches.asking import Again, Lines, ask
 from sageserve.live.batches.ledger import Ledger
 from sageserve.live.batches.shelf import Shelf
 from sageserve.live.batches.tending import Tender
@@ -26,7 +24,6 @@ from sageserve.live.feeder import ANYWHERE, Head
 from sageserve.live.store.words import Committed, Job, Key, Lease, Result, StoreError
 
 _BYTES_PER_TOKEN: Final = 4  # of a prompt in JSON, roughly; the gateway counts better, the feeder needs an idea
-_CONNECT_S: Final = 5.0
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -70,7 +67,7 @@ class Runner:
         self._tender = Tender(store, names.models, live, time, self)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._reads: set[asyncio.Task[None]] = set()
-        self._client: httpx.AsyncClient | None = None
+        self._lines: Lines | None = None
         self._away_until = 0
         self._superseded = asyncio.Event()
 
@@ -83,7 +80,7 @@ class Runner:
     def head(self, model: int) -> Head | None:
         """The one that is due first; None also when no job may begin now."""
         shelf = self._shelves[self._models[model]]
-        if self._client is None or self._is_held_up(shelf):
+        if self._lines is None or self._is_held_up(shelf):
             return None
         if 2 * shelf.loaded < self._settings.ahead and shelf.waiting > shelf.loaded:
             self._read_ahead(self._models[model])
@@ -117,18 +114,16 @@ class Runner:
             SageServeError: another control process has taken the queue over.
         """
         self.ledger.epoch = await self._begin()
-        timeout = httpx.Timeout(self._settings.answer_within / SECOND, connect=_CONNECT_S, pool=None)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._settings.in_hand)
-        async with httpx.AsyncClient(base_url=self._door.url, timeout=timeout, limits=limits, trust_env=False) as client:
-            self._client = client
-            tasks = [asyncio.create_task(part) for part in (self.ledger.run(), self._tender.run(), self._superseded.wait())]
-            try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()  # a fault of any part is this one's
-            finally:
-                self._client = None
-                await self._stop(tasks)
+        lines = self._lines = Lines(self._door.url, self._settings.answer_within / SECOND)
+        tasks = [asyncio.create_task(part) for part in (self.ledger.run(), self._tender.run(), self._superseded.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a fault of any part is this one's
+        finally:
+            self._lines = None
+            await self._stop(tasks)
+            await lines.close()
         raise SageServeError("another control process has taken the batch queue over", hint="one fleet, one control process")
 
     async def _begin(self) -> int:
@@ -162,11 +157,11 @@ class Runner:
         except StoreError:
             self._rest(job, SECOND)
             return
-        if body is None or self._client is None:
+        if body is None or self._lines is None:
             shelf.recorded(job.key, counted=False)
             return
         self.ledger.lease(Lease(job.key, job.attempts))
-        said = await ask(self._client, job, body, self._headers(job, endpoint))
+        said = await ask(self._lines, job, body, self._headers(job, endpoint))
         match said:
             case Result():
                 self.ledger.record(said)
