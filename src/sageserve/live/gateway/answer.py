@@ -22,6 +22,7 @@ _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
 _PROMPT: Final = re.compile(rb'"(?:prompt_tokens|input_tokens)"\s*:\s*([0-9]{1,15})')
 _ANSWER: Final = re.compile(rb'"(?:completion_tokens|output_tokens)"\s*:\s*([0-9]{1,15})')
+_TAIL: Final = 4096  # bytes at the end of an answer among which its usage is looked for
 _COMPLETED: Final = re.compile(rb"(?:\A|\n)event: ?response\.(?:completed|failed|incomplete)\r?\n")
 
 
@@ -137,7 +138,7 @@ def rename(text: bytes, names: Names) -> bytes:
 
 def usage_of(text: bytes) -> tuple[int | None, int | None]:
     """Tokens of prompt and answer that the last `usage` in a text states."""
-    at = text.rfind(b'"usage"')
+    at = text.rfind(b'"usage"', -_TAIL)
     found = _USAGE.match(text, at) if at >= 0 else None
     if found is None:
         return None, None

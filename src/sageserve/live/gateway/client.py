@@ -14,9 +14,9 @@ import httptools
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway.desk import Desk
 from sageserve.live.gateway.exchange import Exchange
-from sageserve.live.gateway.intake import BadFraming, Incoming, check_size, read_fields
+from sageserve.live.gateway.intake import BadFraming, Incoming, check_size, origin_form, read_fields
 from sageserve.live.gateway.pages import ASKED, Page, is_proxied, show_page
-from sageserve.live.gateway.problem import STATUS, Problem, bad_request, no_capacity, too_slow
+from sageserve.live.gateway.problem import STATUS, Problem, bad_request, header_too_large, no_capacity, too_slow
 from sageserve.live.gateway.proxy import Passage
 
 PIPELINED: Final = 32  # complete requests that may wait behind one
@@ -102,7 +102,7 @@ class Client(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._doom = bad_request(f"This is not HTTP/1.1: {error}.", code="bad_http")
         if self._in_head and self._head_size > self._desk.limits.headers:
-            self._doom = _header_too_large(self._desk.limits.headers)
+            self._doom = header_too_large(self._desk.limits.headers)
         if self._doom is not None and self._busy is None:
             self._die(self._doom)
 
@@ -178,7 +178,7 @@ class Client(asyncio.Protocol):
         desk = self._desk
         limit = desk.limits.headers
         if size > limit and sum(len(name) + len(value) + 4 for name, value in self._raw) + len(one.target) > limit:
-            raise _header_too_large(limit)
+            raise header_too_large(limit)
         parser = self._parser
         one.method = parser.get_method()
         if parser.should_upgrade():
@@ -189,7 +189,7 @@ class Client(asyncio.Protocol):
         one.modern = version == "1.1"
         read_fields(one, self._raw, version, keep_key=desk.keys.open)
         if one.target[:1] != b"/":
-            one.target = _origin_form(one.target)
+            one.target = origin_form(one.target)
         one.path = one.target.partition(b"?")[0]
         one.id = one.noted.get(b"x-request-id") or desk.request_id()
         one.proxied = is_proxied(one.path)
@@ -391,20 +391,6 @@ class Client(asyncio.Protocol):
         """The gateway drains: close if nothing is being answered."""
         if self._busy is None and self._one is None and not self._ended:
             self._end(linger=False)
-
-
-def _header_too_large(limit: int) -> Problem:
-    return bad_request(f"The header exceeds the limit of {limit} bytes.", status=431, code="header_too_large")
-
-
-def _origin_form(target: bytes) -> bytes:
-    """The path of a target given as a whole URL, as proxies are sent; `*` stands for the server itself."""
-    if target == b"*":
-        return b"/health"
-    scheme, _, rest = target.partition(b"://")
-    if scheme.lower() not in {b"http", b"https"}:
-        raise bad_request("The target of the request is not a path.", code="bad_http")
-    return b"/" + rest.partition(b"/")[2]
 
 
 _NOWHERE: Final = asyncio.Transport()

@@ -107,7 +107,7 @@ class Desk:
         self.board = Board(scenario, layout)
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal)
         self.tiers = ServiceTiers(scenario)
-        self.meter = Meter()
+        self.meter = Meter(layout.names.models, layout.names.tiers, layout.names.regions)
         self.snapshots = snapshots or Snapshots(None, options.worker)
         self.reckoning = Reckoning(scenario, layout, self.board)
         self.tell: Callable[[ToControl], bool] = lambda _: False

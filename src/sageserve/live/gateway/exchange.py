@@ -16,7 +16,7 @@ from sageserve.live.gateway.framing import Head
 from sageserve.live.gateway.intake import Incoming, read_call, with_model
 from sageserve.live.gateway.problem import Problem, broken, no_capacity, overloaded
 from sageserve.live.gateway.record import LEFT, Record
-from sageserve.live.gateway.relay import WHOLE_MAX, Asker, Cut, Done, EventRelay, RawRelay, Relay, Reply, WholeRelay
+from sageserve.live.gateway.relay import WHOLE_MAX, Asker, Done, EventRelay, RawRelay, Relay, Reply, WholeRelay
 from sageserve.live.gateway.upstream import Connection
 from sageserve.live.wire import Wait
 
@@ -220,11 +220,10 @@ class Exchange:
         outcome = relay.took(data, done)
         if outcome is None:
             return
-        match outcome:
-            case Done():
-                self._finish(outcome, done)
-            case Cut():
-                self._break(outcome.reason)
+        if isinstance(outcome, Done):
+            self._finish(outcome, done)
+        else:
+            self._break(outcome.reason)
 
     def lost(self, reason: str, *, stale: bool) -> None:
         """The connection to the engine broke."""

@@ -68,10 +68,14 @@ def read_head(data: bytes) -> Head:
         for field in rest.split(b"\r\n"):
             known = _PASSED.get(field)
             if known is None:
-                if field[:16] == b"content-length: " and head.length < 0 and field[16:].isdigit():
+                if field in _KINDS:
+                    head.events, head.json = _KINDS[field]
+                    known = field + b"\r\n"
+                elif field[:16] == b"content-length: " and head.length < 0 and field[16:].isdigit():
                     head.length = int(field[16:])
                     continue
-                known = _read_line(head, field)
+                else:
+                    known = _read_line(head, field)
             fields.append(known)
     if head.status < 200 or head.status in {204, 304}:
         head.length, head.chunked = 0, False
@@ -83,6 +87,8 @@ def read_head(data: bytes) -> Head:
 _NOTED: Final = frozenset(
     [b"content-length", b"transfer-encoding", b"content-type", b"content-encoding", b"connection", b"retry-after"]
 )
+_KINDS: Final[dict[bytes, tuple[bool, bool]]] = {}
+"""Content-Type lines that were seen, and whether they mean events or JSON."""
 _PASSED: Final[dict[bytes, bytes]] = {}
 _REMEMBERED: Final = 1024  # header lines
 _FRAMING: Final = _DROPPED | {b"content-length", b"transfer-encoding"}
@@ -96,6 +102,8 @@ def _read_line(head: Head, field: bytes) -> bytes:
         raise BadAnswer(f"an engine sent the header line {field[:80]!r}")
     if name in _NOTED:
         _note(head, name, value.strip())
+        if name == b"content-type" and len(_KINDS) < _REMEMBERED and len(field) < 256:
+            _KINDS[field] = head.events, head.json
     line = b"" if name in _FRAMING else field + b"\r\n"
     if name not in _NOTED and len(field) < 256:
         if len(_PASSED) >= _REMEMBERED:

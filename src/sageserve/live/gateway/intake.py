@@ -62,6 +62,10 @@ _REMEMBERED: Final = 1024
 _NAME_MAX: Final = 64
 
 
+_SPELLED: Final[dict[bytes, bytes]] = {}
+"""Names that mean something here, in lower case, by how clients spell them."""
+
+
 class BadFraming(SageServeError):
     """A request that two readers could take in two ways; the connection is closed after the answer."""
 
@@ -129,7 +133,7 @@ def read_fields(one: Incoming, raw: list[tuple[bytes, bytes]], version: str, *, 
     for name, value in raw:
         prefix = _PASSED.get(name)
         if prefix is None:
-            low = name.lower()
+            low = _SPELLED.get(name) or _spell(name)
             if low in _NOTED:
                 if low in noted and low in _SINGLE:
                     raise BadFraming(f"the header {low.decode()} may appear once")
@@ -144,6 +148,13 @@ def read_fields(one: Incoming, raw: list[tuple[bytes, bytes]], version: str, *, 
         lines = _without_named(lines, noted[b"connection"])
     one.fields = b"".join(lines)
     _read_framing(one, version)
+
+
+def _spell(name: bytes) -> bytes:
+    low = name.lower()
+    if low in _NOTED and len(_SPELLED) < _REMEMBERED:
+        _SPELLED[name] = low
+    return low
 
 
 def _read_framing(one: Incoming, version: str) -> None:
@@ -169,6 +180,16 @@ def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
     """Drop header lines that the Connection header says are for this hop only."""
     named = {word.strip().lower() for word in connection.split(b",")} - {b"close", b"keep-alive"}
     return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
+
+
+def origin_form(target: bytes) -> bytes:
+    """The path of a target given as a whole URL, as proxies are sent; `*` stands for the server itself."""
+    if target == b"*":
+        return b"/health"
+    scheme, _, rest = target.partition(b"://")
+    if scheme.lower() not in {b"http", b"https"}:
+        raise bad_request("The target of the request is not a path.", code="bad_http")
+    return b"/" + rest.partition(b"/")[2]
 
 
 class Ask(msgspec.Struct):

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from sageserve.base.units import SECOND, Micros
+from sageserve.base.units import SECOND
 
 TTFT_S: Final = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
 DURATION_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -83,26 +83,52 @@ class Histogram:
         yield f"{name}_count{{{labels}}}", so_far
 
 
-class Meter:
-    """Everything one process counts."""
+class Line:
+    """What is counted of one model and tier at every request: fields, because a look-up by labels costs a microsecond each."""
 
-    def __init__(self) -> None:
+    __slots__ = ("codes", "duration", "model", "output", "per_token", "prompt", "tier", "ttft")
+
+    def __init__(self, model: str, tier: str) -> None:
+        self.model = model
+        self.tier = tier
+        self.codes: dict[tuple[int, int], int] = {}  # requests by (region, status)
+        self.prompt = 0
+        self.output = 0
+        self.duration = Histogram(DURATION_S)
+        self.ttft = Histogram(TTFT_S)
+        self.per_token = Histogram(PER_TOKEN_S)
+
+    def samples(self, regions: Sequence[str]) -> Iterable[tuple[str, float]]:
+        """Its lines; none while nothing was counted."""
+        labels = label_text(NAMED[TTFT], (self.model, self.tier))
+        for (region, status), count in self.codes.items():
+            values = (self.model, self.tier, regions[region], str(status))
+            yield f"{REQUESTS}{{{label_text(NAMED[REQUESTS], values)}}}", count
+        for name, histogram in ((DURATION, self.duration), (TTFT, self.ttft), (PER_TOKEN, self.per_token)):
+            if any(histogram.counts):
+                yield from histogram.samples(name, labels)
+
+
+class Meter:
+    """Everything one process counts.
+
+    Args:
+        models: names in order of their codes.
+        tiers: names in order of their codes.
+        regions: names in order of their codes.
+    """
+
+    def __init__(self, models: Sequence[str], tiers: Sequence[str], regions: Sequence[str]) -> None:
+        self._regions = regions
+        self.lines = [[Line(model, tier) for tier in tiers] for model in models]
+        self.answer_bytes = 0
         self.counters: dict[tuple[str, Labels], float] = {}
         self.gauges: dict[str, float] = dict.fromkeys((IN_FLIGHT, CONNECTIONS, WAITING), 0)
-        self._histograms: dict[tuple[str, Labels], Histogram] = {}
 
     def count(self, name: str, labels: Labels = (), amount: float = 1) -> None:
         """Add to a counter."""
         key = (name, labels)
         self.counters[key] = self.counters.get(key, 0) + amount
-
-    def time(self, name: str, labels: Labels, value: Micros | float) -> None:
-        """Add to a histogram, in microseconds."""
-        found = self._histograms.get((name, labels))
-        if found is None:
-            bounds = {TTFT: TTFT_S, DURATION: DURATION_S, PER_TOKEN: PER_TOKEN_S}[name]
-            found = self._histograms[name, labels] = Histogram(bounds)
-        found.add(value)
 
     def samples(self) -> dict[str, float]:
         """Every line and its value."""
@@ -110,8 +136,13 @@ class Meter:
         for (name, labels), value in self.counters.items():
             text = label_text(NAMED.get(name, ()), labels)
             lines[f"{name}{{{text}}}" if text else name] = value
-        for (name, labels), histogram in self._histograms.items():
-            lines.update(histogram.samples(name, label_text(NAMED[name], labels)))
+        lines[BYTES] = self.answer_bytes
+        for tiers in self.lines:
+            for kind, total in (("input", sum(one.prompt for one in tiers)), ("output", sum(one.output for one in tiers))):
+                if total:
+                    lines[f"{TOKENS}{{{label_text(NAMED[TOKENS], (tiers[0].model, kind))}}}"] = total
+            for one in tiers:
+                lines.update(one.samples(self._regions))
         return lines
 
 

@@ -114,6 +114,11 @@ def too_large(limit: int) -> Problem:
     return Problem(413, f"The body exceeds the limit of {limit} bytes.", kind=INVALID, code="request_too_large")
 
 
+def header_too_large(limit: int) -> Problem:
+    """The header exceeds the limit."""
+    return bad_request(f"The header exceeds the limit of {limit} bytes.", status=431, code="header_too_large")
+
+
 def too_slow(what: str) -> Problem:
     """The client took too long to send something."""
     return Problem(408, f"The request timed out: {what}.", kind=INVALID, code="request_timeout")

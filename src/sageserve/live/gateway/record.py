@@ -91,22 +91,19 @@ class Record:
         """It was answered; tokens as the engine said."""
         desk, call = self._desk, self._call
         now = desk.clock() if streamed else self.first
-        arrived = self._one.arrived
-        names = desk.names
-        model = names.models[call.model]
         if status < 400:
-            labels = (model, names.tiers[call.tier])
-            count = desk.meter
-            count.time(m.DURATION, labels, now - arrived)
+            arrived, line = self._one.arrived, desk.meter.lines[call.model][call.tier]
+            line.duration.add(now - arrived)
             if streamed:
-                count.time(m.TTFT, labels, self.first - arrived)
+                line.ttft.add(self.first - arrived)
                 if output > 1:
-                    count.time(m.PER_TOKEN, labels, (now - self.first) / (output - 1))
+                    line.per_token.add((now - self.first) / (output - 1))
+            known = call.prompt
             if prompt is not None:
+                known = prompt
                 desk.reckoning.learn(call.model, len(call.body), prompt)
-            known = call.prompt if prompt is None else prompt
-            count.count(m.TOKENS, (model, "input"), known)
-            count.count(m.TOKENS, (model, "output"), output)
+            line.prompt += known
+            line.output += output
             batch = desk.ttft[call.tier] is None
             desk.reckoning.finished(call.cell, output, (now if batch else self.first) - arrived)
             if call.expected:
@@ -115,10 +112,17 @@ class Record:
 
     def _end(self, status: int, now: Micros, prompt: int | None, output: int) -> None:
         desk, call = self._desk, self._call
+        codes, key = desk.meter.lines[call.model][call.tier].codes, (self._region, status)
+        codes[key] = codes.get(key, 0) + 1
+        desk.meter.answer_bytes += self.bytes
+        if self._span is not None or status >= 500 or desk.loud:
+            self._tell(status, now, prompt, output)
+
+    def _tell(self, status: int, now: Micros, prompt: int | None, output: int) -> None:
+        """Finish the span, and write a line to the log."""
+        desk, call = self._desk, self._call
         names = desk.names
         model, tier, region = names.models[call.model], names.tiers[call.tier], names.regions[self._region]
-        desk.meter.count(m.REQUESTS, (model, tier, region, str(status)))
-        desk.meter.count(m.BYTES, (), self.bytes)
         if self._span is not None and desk.tracer is not None:
             first = (self.first - self._one.arrived) / SECOND if self.first else None
             numbers = {

@@ -5,8 +5,7 @@ written by `Reply`. Chooses nothing and counts nothing but bytes. Read next: `ex
 """
 
 import asyncio
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sageserve.core.admit import SHORTEST
 from sageserve.live.gateway.answer import Events, Names, tag_body, usage_of
@@ -37,16 +36,14 @@ class Asker(Protocol):
         """The header line that says whether the connection is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The answer is complete. Tokens as the engine said: None where it did not."""
 
     prompt: int | None
     output: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """The engine ended, but its answer did not."""
 
     reason: str
@@ -188,7 +185,7 @@ class WholeRelay:
                 head.fields.append(retry_fields(10 * SHORTEST))
         elif head.json:
             body = tag_body(body, self._tag, self._names)
-            prompt, output = usage_of(body[-4096:])
+            prompt, output = usage_of(body)
         self._reply.open(head, len(body), body)
         return Done(prompt, output or 0)
 

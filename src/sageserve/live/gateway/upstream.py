@@ -40,12 +40,13 @@ class Taker(Protocol):
 class Connection(asyncio.Protocol):
     """One connection to one engine."""
 
-    __slots__ = ("_body", "_pool", "_rest", "fresh", "idle_since", "taker", "transport", "used")
+    __slots__ = ("_body", "_length", "_pool", "_rest", "fresh", "idle_since", "taker", "transport", "used")
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self._body: Body | None = None
         self._rest = b""
+        self._length = -1  # of the body, when the head says
         self.taker: Taker | None = None
         self.transport: asyncio.Transport | None = None
         self.used = 0  # requests sent on it
@@ -95,9 +96,12 @@ class Connection(asyncio.Protocol):
                 body = self._body
                 if body is None or self.taker is not taker:
                     return
+                if self._length == len(data):  # the whole answer in one piece, as most that are not streamed
+                    self._finish(taker, data, b"")
+                    return
             payload = body.feed(data)
             if body.done:
-                self._finish(taker, payload, body)
+                self._finish(taker, payload, body.extra)
             elif payload:
                 taker.took(payload, False)
         except (BadAnswer, Overlong) as error:
@@ -120,15 +124,16 @@ class Connection(asyncio.Protocol):
             if head.status == 101:
                 raise BadAnswer("an engine switched protocols")
         self._rest = b""
+        self._length = head.length
         self._body = body_of(head)
         if isinstance(self._body, OpenBody) or not head.keep:
             self.used = -1  # not to be used again
         taker.answered(head)
         return data
 
-    def _finish(self, taker: Taker, payload: bytes, body: Body) -> None:
+    def _finish(self, taker: Taker, payload: bytes, extra: bytes) -> None:
         self.taker = None
-        if self.used > 0 and not body.extra and self.transport is not None and not self.transport.is_closing():
+        if self.used > 0 and not extra and self.transport is not None and not self.transport.is_closing():
             self._pool.put(self)
         else:
             self.abort()
