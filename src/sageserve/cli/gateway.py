@@ -132,7 +132,8 @@ def log_as_json(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel("WARNING")  # it tells every scrape
+    for chatty in ("httpx", "alembic"):  # every scrape, every plug-in
+        logging.getLogger(chatty).setLevel("WARNING")
 
 
 @key_app.command("new")

@@ -120,12 +120,12 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}])
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    services, found = _services(folder, settings)
-    _write(folder / "scenario.yaml", resolved_yaml(settings).encode())
     from sageserve.live.keeper.service import keep, only_one
 
-    with only_one(folder):  # say so before anything of the other fleet is overwritten
+    with only_one(folder):  # nothing of a fleet that runs there is overwritten
         pass
+    services, found = _services(folder, settings)
+    _write(folder / "scenario.yaml", resolved_yaml(settings).encode())
     _write(folder / FLEET, msgspec.json.encode(found))
     typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
     try:

@@ -1,0 +1,176 @@
+"""A whole fleet from one command: requests, batches, deaths of every process under load, and nothing left behind.
+
+Real processes, real sockets, the official client. Read next: `src/sageserve/cli/up.py`, docs/how-to/serve.md.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import msgspec
+import openai
+import pytest
+
+from sageserve.live.status import Status
+
+JOBS = 150
+MODEL = "llama-3.1-8b"
+
+pytestmark = pytest.mark.slow
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "sageserve.cli.main", *arguments], capture_output=True, text=True, check=False)
+
+
+class Fleet:
+    """A fleet that was started detached."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        done = command("up", "--detach", "--state", str(state), "--port", "0", "--speed", "4", "--set", "fleet.maximum=2")
+        assert done.returncode == 0, done.stderr
+        self.url = json.loads((state / "fleet.json").read_text("utf-8"))["url"]
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=8)
+
+    def status(self) -> Status:
+        done = command("status", "--json", "--state", str(self.state))
+        assert done.returncode == 0, done.stderr
+        return msgspec.json.decode(done.stdout.encode(), type=Status)
+
+    def processes(self) -> dict[str, int]:
+        """The newest process of each name, by what its command line says."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+                if any(str(self.state).encode() in word for word in words):
+                    name = next((w.decode() for w in words if w in {b"control", b"gateway", b"engine", b"up"}), "other")
+                    found[f"{name}-{entry.name}"] = int(entry.name)
+        return found
+
+    def kill(self, name: str) -> int:
+        pid = next(pid for known, pid in self.processes().items() if known.startswith(name))
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def ask(self, text: str, **more: object) -> str:
+        answer = self.client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": text}],
+            max_tokens=8,
+            **more,  # type: ignore[arg-type]
+        )
+        return str(answer.choices[0].message.content)
+
+
+def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
+    for _ in range(int(5 * seconds)):
+        if true():
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"it did not come true in {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    made = Fleet(tmp_path_factory.mktemp("fleet"))
+    yield made
+    done = command("down", "--state", str(made.state))
+    assert done.returncode == 0, done.stderr
+    until(lambda: made.processes() == {}, 10)
+
+
+def test_it_answers_and_counts(fleet: Fleet) -> None:
+    assert fleet.ask("hello", service_tier="priority")
+    stream = fleet.client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "again"}], max_tokens=8, stream=True
+    )
+    assert sum(len(chunk.choices[0].delta.content or "") for chunk in stream if chunk.choices) > 0
+    until(lambda: [tier.finished for tier in fleet.status().tiers][:2] == [1, 1], 20)
+
+
+def test_a_waiting_client_of_a_batch_tier_is_let_in(fleet: Fleet) -> None:
+    assert fleet.ask("no hurry", service_tier="flex")
+
+
+def test_a_second_fleet_in_the_same_place_is_refused(fleet: Fleet) -> None:
+    done = command("up", "--state", str(fleet.state), "--port", "0")
+    assert done.returncode == 2
+    assert "runs already" in done.stderr
+    assert fleet.ask("still here")
+
+
+def test_a_batch_survives_the_death_of_every_process(fleet: Fleet) -> None:
+    """Every job is recorded once, whatever is killed meanwhile, and in the order of the input."""
+    lines = [
+        {
+            "custom_id": f"job-{k}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": MODEL, "max_tokens": 8, "messages": [{"role": "user", "content": f"job {k}"}]},
+        }
+        for k in range(JOBS)
+    ]
+    content = "\n".join(json.dumps(line) for line in lines).encode()
+    file = fleet.client.files.create(file=("jobs.jsonl", content), purpose="batch")
+    batch = fleet.client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    for name in ("engine", "control", "gateway"):
+        time.sleep(0.7)
+        fleet.kill(name)
+
+    def completed() -> bool:
+        with suppress(openai.InternalServerError, openai.APIConnectionError):  # control is being started again
+            return fleet.client.batches.retrieve(batch.id).status == "completed"
+        return False
+
+    until(completed, 180)
+    done = fleet.client.batches.retrieve(batch.id)
+    assert done.output_file_id is not None
+    results = [json.loads(line) for line in fleet.client.files.content(done.output_file_id).text.splitlines()]
+    assert sorted(result["custom_id"] for result in results) == sorted(line["custom_id"] for line in lines)
+    assert all(result["response"]["status_code"] == 200 for result in results)
+    assert done.request_counts is not None
+    assert (done.request_counts.completed, done.request_counts.failed) == (JOBS, 0)
+
+
+def test_a_dead_engine_is_replaced_and_the_loss_is_written_down(fleet: Fleet) -> None:
+    def serving() -> int:
+        return sum(pool.serving for endpoint in fleet.status().endpoints for pool in endpoint.pools)
+
+    until(lambda: serving() >= 4)
+    killed = fleet.kill("engine")
+    until(lambda: killed not in fleet.processes().values())
+    until(lambda: serving() >= 4)
+    journal = "".join(path.read_text("utf-8") for path in (fleet.state / "journal").iterdir())
+    assert '"type":"lost"' in journal
+
+
+def test_requests_are_answered_while_control_is_away(fleet: Fleet) -> None:
+    fleet.kill("control")
+    assert all(fleet.ask(f"meanwhile {k}") for k in range(5))
+    until(lambda: command("status", "--state", str(fleet.state)).returncode == 0)
+
+
+def test_the_page_and_the_metrics_are_there(fleet: Fleet) -> None:
+    assert "<title>SageServe</title>" in httpx.get(f"{fleet.url}/ui", trust_env=False).text
+    text = httpx.get(f"{fleet.url}/admin/metrics", trust_env=False).text
+    assert "sageserve_instances{" in text
+    assert "sageserve_decisions_total" in text or "# TYPE sageserve_decisions" in text
+
+
+def test_nothing_survives_the_death_of_the_keeper(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "state")
+    assert len(fleet.processes()) >= 7
+    fleet.kill("up")
+    until(lambda: fleet.processes() == {}, 20)
+    done = command("status", "--state", str(fleet.state))
+    assert done.returncode == 2
+    assert "not running any more" in done.stderr
