@@ -276,16 +276,13 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         if not fits(w, i, q, engine["used"], engine["running"] + completed):
             break
         context, found = requests[q]["prompt"] + requests[q]["made"], found_tokens(w, i, q)
-        rest = context - found
-        left = budget - tokens
+        rest, left = context - found, budget - tokens
         if rest > left and not chunked and completed > 0:
             break
         pop_front(w, i, q)
         engine["waiting"] -= 1
         engine["used"] += context + 1
         engine["given"] += rest + 1
-        if q == engine["lost"]:
-            engine["lost"] = UNSET
         set_place(w, q, PREFILLING)
         if rest > left and chunked:
             engine["partial"] = q

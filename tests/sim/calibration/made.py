@@ -75,7 +75,7 @@ def _rates(
     tokens: Ints,
 ) -> Floats:
     row = np.minimum(np.searchsorted(time, when), len(time) - 1)
-    return np.bincount(row, weights=tokens.astype(np.float64), minlength=len(time))
+    return np.bincount(row, weights=tokens.astype(np.float64), minlength=len(time)).astype(np.float64)
 
 
 def _output_rates(

@@ -96,8 +96,8 @@ MUTANTS = (
     Mutant(
         "cached tokens are computed all the same",
         "sim/batching.py",
-        "        rest = context - found\n        left",
-        "        rest = context\n        left",
+        "rest, left = context - found, budget",
+        "rest, left = context, budget",
     ),
     Mutant(
         "cached tokens are not read by attention",

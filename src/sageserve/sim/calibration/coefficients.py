@@ -57,4 +57,4 @@ def values_of(profile: ProfileSettings) -> Floats:
 
 def coefficients_of(profile: ProfileSettings) -> Coefficients:
     """The coefficients and the KV capacity of a profile."""
-    return Coefficients(*(float(value) for value in values_of(profile)), kv_tokens=profile.kv_tokens)
+    return Coefficients(**{name: float(getattr(profile, name)) for name in NAMES}, kv_tokens=profile.kv_tokens)

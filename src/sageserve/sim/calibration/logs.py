@@ -23,10 +23,10 @@ from sageserve.sim.calibration.coefficients import LEAST, values_of, with_values
 from sageserve.sim.calibration.search import smallest
 from sageserve.sim.replay import Arrivals, Replayed, replay
 
-EVALUATIONS: Final = 900  # of about a millisecond; the cost falls little after 300
+EVALUATIONS: Final = 1500  # of about a millisecond: where engines preempt, the cost is rough and 300 end in a poor valley
 REQUESTS_LEAST: Final = 40  # in the fitted half, for six unknowns
 TTFT_WEIGHT: Final = 0.5  # first tokens are noisy at low load: a scheduler's step is as long as they are
-ANCHOR_WEIGHT: Final = 0.005  # one unit of log distance costs as much as 0.5 % of E2E
+ANCHOR_WEIGHT: Final = 0.02  # a coefficient twice or half the anchor's costs as much as 1 % of E2E
 ENTRY_MS: Final = 10.0  # where the search for first_token_ms begins: half an iteration of a small model
 VARIED_LEAST: Final = 0.1  # (p90 - p10) / median of TPOT, prompts or company: with less, nothing tells coefficients apart
 
@@ -83,7 +83,7 @@ def fit_logs(
         if progress is not None:
             progress(asked)
         played = replay(with_values(starts[0], np.exp(point)), arrivals)
-        far = 0.0 if centre is None else ANCHOR_WEIGHT * float(((point - centre)[:5] ** 2).sum())
+        far = 0.0 if centre is None else ANCHOR_WEIGHT * float(((point - centre) ** 2).sum())
         return distance(requests, played, seen) + far
 
     points = [_logs(values_of(start)) for start in starts]

@@ -10,13 +10,14 @@ import numpy as np
 
 from sageserve.base.records import Floats
 
-STEPS: Final = (0.4, 0.2, 0.1)
-"""How far the corners of the first simplex are apart; one that has collapsed is begun again, smaller, around the best point."""
+STEPS: Final = (0.5, 0.2, 0.5, 0.2, 0.1)
+"""How far the corners of each simplex are apart: one that has collapsed is begun again around the best point."""
 
 
 def nonnegative(columns: Floats, target: Floats) -> Floats:
     """float64[k] >= 0: least squares of float64[n, k] against float64[n]; columns are scaled to length one."""
-    from scipy.optimize import nnls  # noqa: PLC0415  # a quarter of a second that simulations need not pay
+    # Imported here: a quarter of a second that simulations need not pay. SciPy ships no annotations.
+    from scipy.optimize import nnls  # type: ignore[import-untyped]  # noqa: PLC0415  # as said above
 
     size = np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     found, _ = nnls(columns / size, target)
@@ -31,7 +32,7 @@ def smallest(cost: Callable[[Floats], float], start: Floats, *, evaluations: int
         start: where to begin, float64[k].
         evaluations: of `cost`, at most, about.
     """
-    from scipy.optimize import minimize  # noqa: PLC0415  # as above
+    from scipy.optimize import minimize  # noqa: PLC0415  # as in `nonnegative`
 
     best, least, asked = start, cost(start), 1
     for step in STEPS:
