@@ -15,6 +15,7 @@ from rich.markup import escape
 from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.cli import (
+    batch,
     calibrate,
     calibrate_benchmark,
     compare,
@@ -92,6 +93,7 @@ app.command(name="up", rich_help_panel="Serve", epilog=up.EXAMPLES)(up.up)
 app.command(name="status", rich_help_panel="Serve")(up.status)
 app.command(name="top", rich_help_panel="Serve")(top.top)
 app.command(name="down", rich_help_panel="Serve")(up.down)
+app.add_typer(batch.app, name="batch", rich_help_panel="Serve")
 app.command(name="gateway", rich_help_panel="Serve", epilog=gateway.EXAMPLES)(gateway.gateway)
 app.add_typer(gateway.key_app, name="key", rich_help_panel="Serve")
 app.command(name="control", hidden=True)(control.control)
