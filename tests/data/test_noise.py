@@ -6,7 +6,7 @@ Read next: `tests/show/test_diff.py` for what is made of them.
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy import stats  # type: ignore[import-untyped]  # SciPy ships no annotations
+from scipy import stats
 
 from sageserve.base.rng import stream
 from sageserve.data.noise import beyond_chance, paired, proportions, welch

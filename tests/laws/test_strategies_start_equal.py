@@ -15,8 +15,8 @@ from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
 from sageserve.core.actions import Source
 from sageserve.core.events import Observed
 from sageserve.core.strategies import STRATEGIES
-from sageserve.core.work import FitAsked, Solve, SolveAhead, Solved, SolvedAhead
-from sageserve.sim.run import Entry, Run, Simulation, simulate
+from sageserve.core.work import Entry, FitAsked, Solve, SolveAhead, Solved, SolvedAhead
+from sageserve.sim.run import Run, Simulation, simulate
 from tests.core.small import ENGINE, TIERS, Row, row, scenario, trace
 from tests.laws.lives import begun
 

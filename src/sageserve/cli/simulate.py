@@ -93,12 +93,10 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
-    from sageserve.cli.render import draw
     from sageserve.data.generate import history
     from sageserve.data.reshape import load_earlier
     from sageserve.data.results import check_folder
     from sageserve.data.scenario import load_scenario
-    from sageserve.data.summary import summary_json
     from sageserve.sim.run import Simulation
     from sageserve.sim.summary import summarise
 
@@ -116,16 +114,10 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     summary = summarise(run, cpu_s)
     if out is not None:
         _write(out, run, summary, force=force)
-        del run  # a long run's requests need not be in memory twice
-        if not no_report:
-            from sageserve.cli.report import write
-            from sageserve.data.results import REPORT
-
-            write([out], out / REPORT)
-    if as_json:
-        typer.echo(summary_json(summary).decode(), nl=False)
-    else:
-        draw(summary, scenario, out)
+    del run  # a long run's requests need not be in memory twice
+    if out is not None and not no_report:
+        _report(out)
+    _tell(summary, scenario, out, as_json=as_json)
     if summary.partial:
         raise typer.Exit(130)
 
@@ -175,6 +167,23 @@ def _write(out: Path, run: "Run", summary: "Summary", *, force: bool) -> None:
     with bar(f"write {out}") as tell:
         total = summary.requests.arrived
         write_run(out, record_of(run, summary), force=force, progress=lambda done: tell(done, total))
+
+
+def _report(out: Path) -> None:
+    from sageserve.cli.report import write
+    from sageserve.data.results import REPORT
+
+    write([out], out / REPORT)
+
+
+def _tell(summary: "Summary", scenario: str, out: Path | None, *, as_json: bool) -> None:
+    from sageserve.cli.render import draw
+    from sageserve.data.summary import summary_json
+
+    if as_json:
+        typer.echo(summary_json(summary).decode(), nl=False)
+    else:
+        draw(summary, scenario, out)
 
 
 @contextmanager

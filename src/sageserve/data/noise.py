@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scipy import special  # type: ignore[import-untyped]  # SciPy ships no annotations; `_t_quantile` and `_tail` give them
+from scipy import special
 
 LEVEL: Final = 0.95
 """Of intervals."""

@@ -150,7 +150,7 @@ class Shape(Settings):
 
     def touched(self, tokens: float) -> float:
         """Share of the routed experts that a batch of so many tokens reads, if the router spreads them evenly."""
-        return 1.0 - (1.0 - self.routed_share) ** tokens
+        return 1.0 - float((1.0 - self.routed_share) ** tokens)
 
     @property
     def _full_layers(self) -> float:

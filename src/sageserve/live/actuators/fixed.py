@@ -1,7 +1,8 @@
 """Engines that someone else runs: they are routed to and watched, never started or stopped.
 
 Rows are given out in the order of the settings, pool by pool. An order to start or stop is a fault of the caller: with fixed
-engines the guard is in shadow mode, so that decisions are written down and not carried out. Read next: `base.py`, `core/safety.py`.
+engines the guard is in shadow mode, so that decisions are written down and not carried out.
+Read next: `base.py`, `core/safety.py`.
 """
 
 from sageserve.base.config import FixedInstance

@@ -16,8 +16,7 @@ STEPS: Final = (0.5, 0.2, 0.5, 0.2, 0.1)
 
 def nonnegative(columns: Floats, target: Floats) -> Floats:
     """float64[k] >= 0: least squares of float64[n, k] against float64[n]; columns are scaled to length one."""
-    # Imported here: a quarter of a second that simulations need not pay. SciPy ships no annotations.
-    from scipy.optimize import nnls  # type: ignore[import-untyped]  # noqa: PLC0415  # as said above
+    from scipy.optimize import nnls  # noqa: PLC0415  # a quarter of a second that simulations need not pay
 
     size = np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     found, _ = nnls(columns / size, target)
