@@ -86,7 +86,8 @@ def wide(browser: Browser) -> Iterator[Watched]:
     found.page.context.close()
 
 
-@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "light"), (PHONE, "dark")])
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "dark")])
 def test_every_section_is_drawn_in_silence_and_without_faults_of_access(
     browser: Browser, compared: Path, pictures: Path, size: tuple[int, int], theme: str
 ) -> None:

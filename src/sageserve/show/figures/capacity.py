@@ -16,6 +16,7 @@ from sageserve.show.reading import Reading
 from sageserve.show.reduce import BATCH, INTERACTIVE
 
 _MARKS: Final = 250  # per panel and direction: more are not told apart, and are put together by bucket
+_CROWD: Final = 120  # decisions in a panel beyond which marks are small, or they would hide the lines
 _MARKERS: Final = (
     ("added", "triangle-up", "@c2", 1),
     ("taken away", "triangle-down", "@c3", -1),
@@ -84,15 +85,20 @@ def _panel(one: Reading, model: str, region: str, number: int) -> Iterator[Field
     changes = [change for change in one.chronicle.changes if (change.region, change.model) == (region, model)]
     for title, symbol, colour, way in _MARKERS:
         mine = [change for change in changes if int(np.sign(change.done)) == way]
-        yield _marks(title, mine, grid.width, {"marker": _marker(symbol, colour), "cliponaxis": False, **col(title)})
+        yield _marks(
+            title,
+            mine,
+            grid.width,
+            {"marker": _marker(symbol, colour, 9 if len(changes) <= _CROWD else 5), "cliponaxis": False, **col(title)},
+        )
 
 
 def _line(name: str, drawn: Line, **more: Json) -> Fields:
     return series(name, drawn.values, start=drawn.start, step=drawn.step, **more)
 
 
-def _marker(symbol: str, colour: str) -> Fields:
-    return {"symbol": symbol, "color": colour, "size": 9, "line": {"color": "@bg", "width": 1}}
+def _marker(symbol: str, colour: str, size: int) -> Fields:
+    return {"symbol": symbol, "color": colour, "size": size, "line": {"color": "@bg", "width": 1 if size > 5 else 0}}
 
 
 def _marks(title: str, changes: Sequence[Change], width: int, look: Fields) -> Fields:
