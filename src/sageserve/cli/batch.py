@@ -1,7 +1,7 @@
 """`sageserve batch`: hand in files of requests that may wait, look how far they are, fetch the answers.
 
-Speaks OpenAI's Files and Batch APIs to the gateway, as any client does. Answers go to stdout or a file, everything else to stderr.
-Read next: docs/reference/batch.md.
+Speaks OpenAI's Files and Batch APIs to the gateway, as any client does. Answers go to stdout or a
+file, everything else to stderr. Read next: docs/reference/batch.md.
 """
 
 import os
@@ -20,6 +20,7 @@ from rich.table import Table
 
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.base.units import MINUTE, SECOND, show_duration
+from sageserve.cli.render import WIDTH
 from sageserve.cli.up import State, running_url
 
 if TYPE_CHECKING:
@@ -277,8 +278,9 @@ def _download(client: "httpx.Client", file: str, out: Path | None) -> None:
 
 def _draw_list(batches: "list[BatchShape]") -> None:
     table = Table(box=None, pad_edge=False)
-    for name in ("batch", "model", "status"):
-        table.add_column(name)
+    table.add_column("batch", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    table.add_column("status", no_wrap=True)
     for name in ("requests", "done", "failed", "time left"):
         table.add_column(name, justify="right")
     for one in batches:
@@ -289,7 +291,9 @@ def _draw_list(batches: "list[BatchShape]") -> None:
     if not batches:
         typer.echo("no batches yet: sageserve batch submit FILE", err=True)
         return
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.width = console.width if console.is_terminal else WIDTH
+    console.print(table)
 
 
 def _left(batch: "BatchShape") -> str:
@@ -306,8 +310,6 @@ def _draw(batch: "BatchShape") -> None:
         lines.append(f"tokens     {usage.input_tokens:,} in, {usage.output_tokens:,} out")
     if batch.status in _OVER and (batch.output_file_id or batch.error_file_id):
         lines.append(f"fetch      sageserve batch fetch {batch.id} -o answers.jsonl")
-    lines += [
-        f"error      line {e.line}: {e.message}" if e.line else f"error      {e.message}"
-        for e in (batch.errors.data if batch.errors else ())
-    ]
+    errors = batch.errors.data if batch.errors else ()
+    lines.extend("error      " + (f"line {error.line}: " if error.line else "") + error.message for error in errors)
     typer.echo("\n".join(lines))

@@ -1,6 +1,6 @@
 """The Files and Batch APIs alone, in a process or in a thread: a store, a runner, and a feeder that always has room.
 
-    python plane.py STORE FOLDER PORT GATEWAY     serves until it is killed; prints a line once it does
+    python plane.py STORE FOLDER PORT GATEWAY LINES     serves until it is killed; prints a line once it does
 
 Read next: `gateway.py`, which answers the jobs.
 """
@@ -128,7 +128,7 @@ def served(plane: Plane) -> Iterator[Served]:
 
 def main() -> None:
     where, folder, port, gateway, lines = sys.argv[1:6]
-    live = LiveSettings.model_validate({"limits": {"lines": int(lines)}})
+    live = LiveSettings.model_validate({"limits": {"lines": int(lines)}, "jobs": {"in_hand": 64}})
     plane = Plane(open_store(where, Path(folder)), gateway, live)
     asyncio.run(plane.serve(int(port), lambda bound: print(bound, flush=True), asyncio.Event()))  # noqa: T201 # read by the parent
 

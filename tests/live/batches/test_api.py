@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import openai
 import pytest
@@ -20,7 +20,7 @@ from sageserve.live.store.sql import open_store
 from tests.live.batches.gateway import FakeGateway
 from tests.live.batches.plane import Plane, Served, served, wall_us
 
-CHAT = "/v1/chat/completions"
+CHAT: Final = "/v1/chat/completions"
 OVER = {"completed", "failed", "expired", "cancelled"}
 LIVE = LiveSettings.model_validate({"limits": {"lines": 3000, "file": "2MB"}, "jobs": {"attempts": 3}})
 
@@ -70,7 +70,7 @@ def until(check: Callable[[], bool], seconds: float = 15.0) -> None:
     end = time.monotonic() + seconds  # noqa: TID251 # a test waits for a thread
     while not check():
         assert time.monotonic() < end, "it did not happen"  # noqa: TID251 # as above
-        time.sleep(0.02)
+        time.sleep(0.04)
 
 
 def finished(client: openai.OpenAI, batch: Batch) -> Batch:

@@ -145,4 +145,4 @@ def test_sql_says_what_memory_says(request: pytest.FixtureRequest, tmp_path: Pat
         return open_store("sqlite", Path(tempfile.mkdtemp(dir=tmp_path)))
 
     machine = type("M", (Machine,), {"open": staticmethod(fresh)})
-    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=25))  # type: ignore[no-untyped-call] # hypothesis
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=25))

@@ -109,7 +109,7 @@ def page_of(request: Request, *, most: int, usual: int) -> Wanted:
 
 def fresh_id(prefix: str) -> str:
     """An id that nobody can guess."""
-    return prefix + secrets.token_hex(16)
+    return prefix + secrets.token_hex(12)
 
 
 def conflict(message: str) -> Problem:
