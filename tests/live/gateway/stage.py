@@ -7,6 +7,7 @@ behind a gateway that listens on a free port. Read next: `test_conformance.py`, 
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -212,6 +213,13 @@ async def staged(
         await worker.close()
         for engine in engines:
             await engine.kill()
+
+
+def free_port() -> int:
+    """A port nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def play(coroutine: Coroutine[None, None, T]) -> T:

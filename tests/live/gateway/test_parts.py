@@ -1,0 +1,140 @@
+"""Parts of the gateway by themselves: limits, keys, traces, and several processes on one port.
+
+Read next: `test_conformance.py` for the whole.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from typer.testing import CliRunner
+
+from sageserve.base.units import MINUTE, SECOND
+from sageserve.cli.gateway import key_app
+from sageserve.live.gateway.keys import Bucket, hash_of, show_reset
+from sageserve.live.gateway.spans import Tracer
+from tests.core.small import scenario
+from tests.live.gateway.stage import HELLO, Engine, free_port, play, staged
+
+
+@given(
+    limit=st.integers(1, 1000),
+    shares=st.integers(1, 4),
+    steps=st.lists(st.tuples(st.integers(0, MINUTE), st.integers(1, 50)), max_size=60),
+)
+def test_a_bucket_never_gives_more_than_its_limit_allows(limit: int, shares: int, steps: list[tuple[int, int]]) -> None:
+    bucket, now, taken = Bucket(limit), 0, 0.0
+    bucket.shares = shares
+    for passed, amount in steps:
+        now += passed
+        wait = bucket.wait(amount, now)
+        if wait == 0:
+            bucket.take(amount)
+            taken += amount
+        else:
+            assert bucket.wait(amount, now + wait + 1) == 0, "it says the truth about when to come again"
+    most = limit / shares
+    assert taken <= most * (1 + now / MINUTE) + 50, "a minute's worth at once, and the rate"
+
+
+@pytest.mark.parametrize(("after", "text"), [(0, "0ms"), (20_000, "20ms"), (1_500_000, "1.5s"), (360 * SECOND, "6m0s")])
+def test_reset_times_are_written_as_openai_writes_them(after: int, text: str) -> None:
+    assert show_reset(after) == text
+
+
+def test_a_new_key_is_shown_once_and_its_hash_fits_the_scenario() -> None:
+    said = CliRunner().invoke(key_app, ["alice"])
+    key = said.output.partition("this once: ")[2].split()[0]
+    live = yaml.safe_load(said.output)["live"]
+    assert live["keys"] == [{"name": "alice", "sha256": hash_of(key.encode())}]
+    assert scenario(live=live).live is not None
+    other = CliRunner().invoke(key_app, ["alice", "--json"])
+    assert json.loads(other.output)["key"] != key
+
+
+def test_a_span_tells_what_happened_and_is_the_parent_of_the_engines() -> None:
+    async def story() -> None:
+        engine, spans = Engine(), InMemorySpanExporter()
+        async with staged(engine) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            stage.worker.desk.tracer = Tracer(spans)
+            trace = "0af7651916cd43dd8448eb211c80319c"
+            headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+            await client.post("/v1/chat/completions", json={**HELLO, "stream": True}, headers=headers)
+            await asyncio.to_thread(stage.worker.desk.tracer.close)
+            (span,) = spans.get_finished_spans()
+            assert span.name == "chat big"
+            assert span.context is not None
+            assert f"{span.context.trace_id:032x}" == trace
+            assert engine.got[0].header("traceparent") == f"00-{trace}-{span.context.span_id:016x}-01"
+            assert span.attributes is not None
+            assert span.attributes["gen_ai.request.model"] == "big"
+            assert span.attributes["http.response.status_code"] == 200
+            assert "gen_ai.server.time_to_first_token" in span.attributes
+            assert "hello" not in span.to_json()
+            stage.worker.desk.tracer = None
+
+    play(story())
+
+
+def test_processes_share_a_port_answer_for_all_and_stop_together(tmp_path: Path) -> None:
+    async def story() -> None:
+        engine = Engine()
+        await engine.start()
+        port = free_port()
+        placed = [{"region": "east", "model": "big", "url": f"http://127.0.0.1:{engine.port}"}]
+        file = tmp_path / "small.yaml"
+        file.write_text(json.dumps(scenario(live={"instances": placed}).model_dump(mode="json", exclude_defaults=True)), "utf-8")
+        command = [sys.executable, "-m", "sageserve.cli.main", "gateway", str(file), "--port", str(port), "--workers", "2"]
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 # a millisecond
+        try:
+            url = f"http://127.0.0.1:{port}"
+            async with asyncio.timeout(50):
+                while not await asyncio.to_thread(_ready, url):  # noqa: ASYNC110 # another process knows no events of ours
+                    await asyncio.sleep(0.1)
+                for _ in range(20):
+                    async with httpx.AsyncClient(base_url=url) as client:
+                        assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
+                count = 'sageserve_gateway_requests_total{gen_ai_request_model="big",tier="iw-n",region="east",code="200"} 20\n'
+                async with httpx.AsyncClient(base_url=url) as client:
+                    while count not in (await client.get("/metrics")).text:  # noqa: ASYNC110 # as above
+                        await asyncio.sleep(0.1)
+            children = _children(child.pid)
+            assert len(children) == 2
+            os.kill(child.pid, signal.SIGTERM)
+            assert await asyncio.to_thread(child.wait, 20) == 0
+            assert not any(_alive(pid) for pid in children)
+        finally:
+            child.kill()
+            child.wait()
+            await engine.kill()
+
+    play(story())
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=1):  # noqa: S310 # a URL of our own
+            return True
+    except OSError:
+        time.sleep(0.1)
+        return False
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
