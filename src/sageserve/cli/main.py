@@ -55,7 +55,7 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
 
   sageserve compare quickstart [dim]— the same day under every strategy[/dim]
 
-  sageserve simulate quickstart --out runs/day [dim]— keep every request and decision[/dim]
+  sageserve simulate quickstart --out runs/day [dim]— keep every request and decision, and a page to look at[/dim]
 
 [bold]Then with your own[/bold]
 
@@ -64,6 +64,12 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
   sageserve simulate quickstart --trace FILE --map '*=llama-2-70b'
 
   sageserve scenario show quickstart [dim]— every setting, and where it comes from[/dim]
+
+  sageserve validate --data RUNS [dim]— simulated against measured runs of your engines[/dim]
+
+[bold]And for real[/bold]
+
+  sageserve up [dim]— a fleet on this machine: gateway, controller, emulated engines[/dim]
 """
 
 app = typer.Typer(
