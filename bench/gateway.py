@@ -130,11 +130,23 @@ class Bench:
         (folder / "plain.json").write_text(json.dumps(PLAIN), "utf-8")
         (folder / "stream.json").write_text(json.dumps({**PLAIN, "stream": True}, separators=(",", ":")), "utf-8")
         self.engine = free_port()
+        self.headers: list[str] = []  # of every request
 
     def load(self, name: str, port: int, pid: int, *, clients: int, body: str) -> None:
         """Put a gateway under load and print what it took."""
         before = cpu_s(pid)
-        command = [str(self.folder / "lg"), "-p", str(port), "-c", str(clients), "-d", str(self.seconds), "-w", "1"]
+        command = [
+            str(self.folder / "lg"),
+            "-p",
+            str(port),
+            "-c",
+            str(clients),
+            "-d",
+            str(self.seconds),
+            "-w",
+            "1",
+            *self.headers,
+        ]
         said = subprocess.run([*command, "-b", str(self.folder / body)], capture_output=True, check=True, text=True)
         spent = cpu_s(pid) - before
         got = json.loads(said.stdout)
@@ -200,7 +212,10 @@ def litellm(bench: Bench, program: str) -> None:
     """LiteLLM's proxy; it takes a minute to start, and is spared the streams it cannot finish."""
     port, file = free_port(), bench.folder / "litellm.yaml"
     model = {"model": "openai/m1", "api_base": f"http://127.0.0.1:{bench.engine}/v1", "api_key": "none"}
-    file.write_text(json.dumps({"model_list": [{"model_name": "m1", "litellm_params": model}]}), "utf-8")
+    key = "sk-bench"
+    settings = {"model_list": [{"model_name": "m1", "litellm_params": model}], "general_settings": {"master_key": key}}
+    file.write_text(json.dumps(settings), "utf-8")
+    bench.headers = ["-H", f"Authorization: Bearer {key}"]
     command = [program, "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
     with running(command, port, path="/health/liveliness", wait_s=180) as pid:
         for clients in (1, 32):
