@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from sageserve.base.errors import ConfigError, SageServeError
-from sageserve.base.units import MINUTE, SECOND, show_duration
 from sageserve.cli.render import WIDTH
 from sageserve.cli.up import State, running_url
 
@@ -297,6 +296,8 @@ def _draw_list(batches: "list[BatchShape]") -> None:
 
 
 def _left(batch: "BatchShape") -> str:
+    from sageserve.base.units import MINUTE, SECOND, show_duration
+
     left = batch.expires_at * SECOND - time.time_ns() // 1000
     return "" if batch.status in _OVER else show_duration(max(0, left) // MINUTE * MINUTE)
 
