@@ -9,7 +9,7 @@ from sageserve.base.units import SECOND
 from sageserve.core.events import InstanceDrained
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import Place
-from sageserve.live.front import LiveFront, Told
+from sageserve.live.front import LiveFront, Missed, Told
 from sageserve.live.wire import CellCount, EndpointCount, Hello, InstanceCount, Report, Table, ToGateway, Trouble
 from tests.core.small import layout_of, scenario
 
@@ -109,6 +109,71 @@ def test_silence_of_an_engine_is_blindness_and_idleness_is_not(scene: Scene) -> 
     scene.front.saw(0, kv=0.0, inside=0)
     assert scene.front.look().blind == (1,)
     scene.front.saw(scene.layout.slots, kv=0.0, inside=0)
+    assert scene.front.look().blind == ()
+
+
+def test_an_engine_that_does_not_tell_its_memory_is_not_empty(scene: Scene) -> None:
+    scene.front.open(0)
+    places = int(scene.layout.profiles[scene.layout.slot_profile[0]]["max_sequences"])
+    scene.front.saw(0, kv=None, inside=places // 4)
+    scene.now = SECOND
+    scene.front.refresh()
+    assert scene.front.look().endpoints[0].kv == pytest.approx(places // 4 / places)
+    scene.front.saw(0, kv=None, inside=3 * places)
+    scene.front.refresh()
+    assert scene.front.look().endpoints[0].kv == 1.0
+    scene.front.saw(0, kv=0.25, inside=3 * places)
+    scene.front.refresh()
+    assert scene.front.look().endpoints[0].kv == 0.25
+
+
+def test_what_nothing_reaches_gets_no_requests_while_another_one_answers(scene: Scene) -> None:
+    models = len(scene.layout.names.models)
+    here, there = 0, models * scene.layout.slots  # one model in two regions
+    scene.hello()
+    scene.front.open(here)
+    scene.front.open(there)
+
+    def is_open() -> list[bool]:
+        scene.front.publish()
+        return [one.open for one in scene.table(0).instances]
+
+    scene.front.missed(here, Missed.BLIND)
+    assert is_open() == [True, True], "blind is not dead"
+    scene.front.missed(here, Missed.SILENT)
+    assert is_open() == [False, True]
+    assert not scene.front.takes(0)
+    assert scene.front.takes(models)
+    scene.front.missed(there, Missed.SILENT)
+    assert is_open() == [True, True], "when none answers it may be us"
+    scene.front.saw(there, kv=0.0, inside=0)
+    assert is_open() == [False, True]
+    scene.front.saw(here, kv=0.0, inside=0)
+    assert is_open() == [True, True]
+
+
+def test_what_was_never_seen_is_not_taken_for_empty(scene: Scene) -> None:
+    scene.hello()
+    scene.front.open(0)
+    assert scene.front.blind() == (), "it only just opened"
+    assert scene.front.look().blind == (0,)
+    scene.front.saw(0, kv=0.0, inside=0)
+    assert scene.front.look().blind == ()
+
+
+def test_a_control_process_that_comes_back_takes_nothing_away_before_it_has_learned(scene: Scene) -> None:
+    scene.hello()
+    scene.front.adopt(0)
+    scene.front.open(scene.layout.slots)
+    scene.front.saw(scene.layout.slots, kv=0.1, inside=1)
+    assert scene.front.blind() == (0,), "nobody has looked at it yet"
+    scene.front.saw(0, kv=0.1, inside=1)
+    assert scene.front.blind() == ()
+    assert scene.front.look().blind == (0,), "its rate began at nothing"
+    scene.now = 3 * scene.settings.signals.half_life
+    scene.report()
+    scene.front.saw(0, kv=0.1, inside=1)
+    scene.front.saw(scene.layout.slots, kv=0.1, inside=1)
     assert scene.front.look().blind == ()
 
 

@@ -38,7 +38,11 @@ class Fleet:
         self.state = state
         done = command("up", "--detach", "--state", str(state), "--port", "0", "--speed", "4", "--set", "fleet.maximum=2")
         assert done.returncode == 0, done.stderr
-        self.url = json.loads((state / "fleet.json").read_text("utf-8"))["url"]
+        self.connect()
+
+    def connect(self) -> None:
+        """A client of it."""
+        self.url = json.loads((self.state / "fleet.json").read_text("utf-8"))["url"]
         self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=8)
 
     def status(self) -> Status:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sageserve.core.layout import Layout
     from sageserve.live.actuators.base import Hear, Place
     from sageserve.live.control import Hands, Home
+    from sageserve.live.front import Missed
     from sageserve.live.memory import Stamped
 
 
@@ -91,12 +92,28 @@ def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "H
     return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed)
 
 
-async def _scrape(client: "httpx.AsyncClient", place: "Place") -> tuple[float, int] | None:
+async def _scrape(client: "httpx.AsyncClient", place: "Place") -> "tuple[float | None, int] | Missed":
+    from sageserve.live.front import Missed
     from sageserve.live.telemetry.scrape import scrape
-    from sageserve.live.telemetry.seen import EngineSeen
+    from sageserve.live.telemetry.seen import EngineSeen, Why
 
     seen = await scrape(client, place.url + place.metrics, place.served_model)
-    return (seen.kv_use or 0.0, round(seen.inside)) if isinstance(seen, EngineSeen) else None
+    if isinstance(seen, EngineSeen):
+        return seen.kv_use, round(seen.inside)
+    if seen.why is Why.UNREACHABLE or (seen.why is Why.TIMEOUT and not await _answers(client, place.url)):
+        return Missed.SILENT
+    return Missed.BLIND
+
+
+async def _answers(client: "httpx.AsyncClient", url: str) -> bool:
+    """Whether anything at all comes back: metrics may be silent where the engine is well."""
+    import httpx
+
+    try:
+        await client.get(f"{url}/health")
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def _words(scenario: "Scenario", stamped: "Stamped") -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.live.actuators.base import Actuator, Adopted, Hear, Place
 from sageserve.live.admin import routes
 from sageserve.live.feeder import Feeder, Jobs
-from sageserve.live.front import LiveFront, Told
+from sageserve.live.front import LiveFront, Missed, Told
 from sageserve.live.link import LinkServer
 from sageserve.live.loop import Loop, WallClock
 from sageserve.live.memory import DemandFile, JournalFile, Stamped
@@ -80,7 +80,7 @@ class Parts:
 
     Args:
         actuator: made with the function that hears its events.
-        scrape: looks at one engine: share of memory in use and requests inside; None when it cannot be seen.
+        scrape: looks at one engine: share of memory in use (None: it does not say) and requests inside; or why it was missed.
         jobs: the durable queue.
         queue_routes: of files and batches.
         background: what else runs as long as the process, such as the runner of jobs.
@@ -90,7 +90,7 @@ class Parts:
     """
 
     actuator: Callable[[Hear, Layout], Hands]
-    scrape: Callable[[Place], Coroutine[None, None, tuple[float, int] | None]]
+    scrape: Callable[[Place], Coroutine[None, None, tuple[float | None, int] | Missed]]
     jobs: Jobs
     queue_routes: list[BaseRoute]
     background: tuple[Callable[[], Coroutine[None, None, None]], ...]
@@ -190,9 +190,13 @@ class Control:
             self._parts.words,
             self._home.url,
         )
-        lost = self._journal.lost
-        notes = (f"{lost} journal lines could not be written: is the disk full?",) if lost else ()
-        return status(sources, notes)
+        return status(sources, self._notes())
+
+    def _notes(self) -> tuple[str, ...]:
+        lost, out = self._journal.lost, sorted(self.front.cut_off())
+        full = (f"{lost} journal lines could not be written: is the disk full?",) if lost else ()
+        silent = tuple(f"Nothing answers at instance {i}: its requests go elsewhere." for i in out)
+        return full + silent
 
     async def _adopt(self) -> None:
         for one in await self._actuator.connect():
@@ -200,7 +204,7 @@ class Control:
             self.fleet.start(one.instance, 0, gpus, initial=True)
             if one.serves:
                 self.fleet.ready(one.instance, 0)
-                self.front.open(one.instance)
+                self.front.adopt(one.instance)
         if self._ours:
             self.loop.begin(self._initial)
 
@@ -237,7 +241,9 @@ class Control:
             rows = [(i, here.place) for i, here in self.front.opened.items()]
             seen = await asyncio.gather(*(self._parts.scrape(place) for _, place in rows))
             for (i, _), found in zip(rows, seen, strict=True):
-                if found is not None:
+                if isinstance(found, Missed):
+                    self.front.missed(i, found)
+                else:
                     self.front.saw(i, kv=found[0], inside=found[1])
             self.front.refresh()
             await asyncio.sleep(self._scenario.signals.scrape / SECOND)

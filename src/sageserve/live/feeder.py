@@ -118,7 +118,7 @@ class Feeder:
             self._expire(model, now)
             self._promote(model, now)
         for e, row in enumerate(self._front.endpoints):
-            if row["open"] > 0 and row["feeds"] != 0:
+            if row["feeds"] != 0 and self._front.takes(e):
                 self._feed_endpoint(e)
 
     def _expire(self, model: int, now: Micros) -> None:
@@ -180,7 +180,7 @@ class Feeder:
 
     def _first_open(self, model: int) -> int:
         rows = self._front.endpoints
-        return next((e for e, row in enumerate(rows) if row["model"] == model and row["open"] > 0), -1)
+        return next((e for e, row in enumerate(rows) if row["model"] == model and self._front.takes(e)), -1)
 
     def _work(self, e: int, head: Head) -> tuple[float, float]:
         layout = self._front.layout

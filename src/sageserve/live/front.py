@@ -8,6 +8,7 @@ Read next: `loop.py`, whose `Front` this is; `wire.py`; `feeder.py`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -25,6 +26,14 @@ from sageserve.live.loop import Counters
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, Table, ToControl, ToGateway, Trouble
 
 OUTPUT_GUESS: Final = 200.0  # tokens, until answers were seen; the simulator's
+_LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
+
+
+class Missed(Enum):
+    """An instance that a scrape did not see."""
+
+    BLIND = "blind"  # it answers, and does not say how it is
+    SILENT = "silent"  # nothing answers there
 
 
 @dataclass(slots=True)
@@ -32,12 +41,14 @@ class Opened:
     """An instance that serves or drains."""
 
     place: Place
+    opened_at: Micros
     open: bool = True
     closed_version: int = 0  # of the first table that says it receives nothing
     seen_at: Micros = -NEVER  # of the last scrape that succeeded
-    kv: float = 0.0  # share of its memory in use
+    kv: float = 0.0  # share of its memory, or of its places, in use
     inside: int = 0  # requests that run or wait there, by its own account
     trouble: Micros = -NEVER  # when a gateway last could not reach it
+    answers: bool = True  # something answered there when it was last asked
 
 
 @dataclass(slots=True)
@@ -116,6 +127,7 @@ class LiveFront:
         self._now = now
         self._told = told
         self._version = 0
+        self._learnt_at = np.zeros(layout.endpoints, np.int64)  # until then an endpoint's rate is too low
         self._known: dict[int, Report] = {}  # last report by process, so that a link that is made anew counts nothing twice
         self.endpoints["model"] = np.arange(layout.endpoints) // len(layout.roles) % len(layout.names.models)
         self.endpoints["feeds"] = layout.feeds
@@ -130,9 +142,12 @@ class LiveFront:
     # --- what the loop sees and sets ---
 
     def look(self) -> Observed:
-        """The fleet as it was last scraped, and what is too old to be believed."""
+        """The fleet as it was last scraped, and where that is too old or too new to be believed."""
         columns = zip(*(self.endpoints[name].tolist() for name in ("seen", "kv", "busy")), strict=True)
-        return Observed(self.scraped, tuple(EndpointSeen(*row) for row in columns), self._told.waiting(), self.blind())
+        learning = np.flatnonzero(self._learnt_at > self._now()).tolist()
+        new = {self._endpoint(i) for i, here in self.opened.items() if here.open and here.seen_at < 0}
+        unsure = tuple(sorted({*self.blind(), *learning, *new}))
+        return Observed(self.scraped, tuple(EndpointSeen(*row) for row in columns), self._told.waiting(), unsure)
 
     def counters(self) -> Counters:
         """What has arrived and finished so far."""
@@ -141,9 +156,16 @@ class LiveFront:
 
     def open(self, instance: int) -> None:
         """From now on the instance may receive requests."""
-        self.opened[instance] = Opened(self._told.place(instance), seen_at=self._now())
+        self.opened[instance] = Opened(self._told.place(instance), self._now())
         self._count_open(instance, 1)
         self.publish()
+
+    def adopt(self, instance: int) -> None:
+        """It served before this process began: how busy it is has yet to be learned, and nothing is taken away meanwhile."""
+        self.open(instance)
+        self.opened[instance].opened_at = -NEVER
+        learnt_at = self._now() + _LEARNT_AFTER * self._scenario.signals.half_life
+        self._learnt_at[self._endpoint(instance)] = learnt_at
 
     def close(self, instance: int) -> None:
         """From now on it receives none; told as drained once it has none."""
@@ -173,8 +195,8 @@ class LiveFront:
         now = self._now()
         if not any(now - gateway.heard_at <= self._blind_after for gateway in self.gateways.values()):
             return tuple(range(self.layout.endpoints))
-        late = {self._endpoint(i) for i, here in self.opened.items() if here.open and now - here.seen_at > self._blind_after}
-        return tuple(sorted(late))
+        known = [(i, max(here.seen_at, here.opened_at)) for i, here in self.opened.items() if here.open]
+        return tuple(sorted({self._endpoint(i) for i, at in known if now - at > self._blind_after}))
 
     # --- what gateways say ---
 
@@ -251,17 +273,37 @@ class LiveFront:
 
     # --- what scrapes say ---
 
-    def saw(self, instance: int, *, kv: float, inside: int) -> None:
+    def saw(self, instance: int, *, kv: float | None, inside: int) -> None:
         """A scrape of an instance succeeded.
 
         Args:
             instance: its row.
-            kv: share of its memory in use.
+            kv: share of its memory in use; None: the engine does not say, and the share of its places that are taken stands
+                in for it, because unknown is not empty.
             inside: requests that run or wait there.
         """
         if instance in self.opened:
             here = self.opened[instance]
-            here.seen_at, here.kv, here.inside = self._now(), kv, inside
+            share = min(1.0, inside / int(self._profile(instance)["max_sequences"])) if kv is None else kv
+            here.seen_at, here.kv, here.inside, here.answers = self._now(), share, inside, True
+
+    def missed(self, instance: int, how: Missed) -> None:
+        """A scrape of an instance did not succeed: no signals, and if nothing answers there, no requests either."""
+        if instance in self.opened:
+            self.opened[instance].answers = how is not Missed.SILENT
+
+    def cut_off(self) -> frozenset[int]:
+        """Instances that nothing reaches, where another one of the model answers: requests go there.
+
+        If none of a model answers they are all left open: then it is this process that is cut off, or trying costs nothing.
+        """
+        answering = {self._model(i) for i, here in self.opened.items() if here.open and here.answers}
+        return frozenset(i for i, here in self.opened.items() if not here.answers and self._model(i) in answering)
+
+    def takes(self, endpoint: int) -> bool:
+        """Whether work can be sent to an endpoint."""
+        out = self.cut_off()
+        return any(here.open and i not in out for i, here in self.opened.items() if self._endpoint(i) == endpoint)
 
     def refresh(self) -> None:
         """Turn what was counted and seen since the last time into signals, and tell every gateway."""
@@ -292,7 +334,7 @@ class LiveFront:
 
     def table(self, gateway: int) -> Table:
         """The present state for one gateway."""
-        now = self._now()
+        now, out = self._now(), self.cut_off()
         names = ("seen", "kv", "busy", "rate", "backlog", "kv_tokens", "open")
         columns = zip(*(self.endpoints[name].tolist() for name in names), strict=True)
         report = self.gateways[gateway].report
@@ -307,7 +349,7 @@ class LiveFront:
                 self._endpoint(i),
                 here.place.url,
                 here.place.served_model,
-                here.open and not self._is_suspect(here, now),
+                here.open and i not in out and not self._is_suspect(here, now),
                 everywhere.get(i, 0) - own.get(i, 0),
                 int(self.layout.slot_profile[i]),
             )
@@ -335,6 +377,9 @@ class LiveFront:
 
     def _endpoint(self, instance: int) -> int:
         return instance // self.layout.slots
+
+    def _model(self, instance: int) -> int:
+        return int(self.endpoints[self._endpoint(instance)]["model"])
 
     def _profile(self, instance: int) -> Any:  # noqa: ANN401 # a row of a structured array has no static type
         return self.layout.profiles[self.layout.slot_profile[instance]]
