@@ -9,6 +9,7 @@ it changes latency. One JSON line per gateway and load. Read next: docs/referenc
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PACE_US = 5000  # between tokens of a stream: 200 tokens/s
 TOKENS = 64
 STREAMS = 2000
+KEY = "sk-bench"
 PLAIN = {
     "model": "m1",
     "messages": [{"role": "user", "content": "Hello there, please say something small."}],
@@ -163,7 +165,7 @@ class Bench:
     def memory(self, name: str, port: int, pid: int) -> None:
         """Hold many streams open at once and print what a gateway holds."""
         command = [str(self.folder / "lg"), "-p", str(port), "-c", str(STREAMS), "-d", "3", "-w", "0"]
-        child = subprocess.Popen([*command, "-b", str(self.folder / "stream.json")], stdout=subprocess.DEVNULL)
+        child = subprocess.Popen([*command, "-b", str(self.folder / "stream.json"), *self.headers], stdout=subprocess.DEVNULL)
         time.sleep(2.5)
         print(json.dumps({"gateway": name, "streams": STREAMS, "memory_mb": round(memory_mb(pid), 1)}), flush=True)
         child.wait()
@@ -177,7 +179,9 @@ class Bench:
 
 
 def scenario(engine: int) -> str:
-    """A scenario with keys, tiers and one engine; JSON is YAML too."""
+    """A scenario with tiers, a key with limits, and one engine; JSON is YAML too."""
+    key: dict[str, object] = {"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
+    key |= {"requests_per_minute": 10**9, "tokens_per_minute": 10**12}
     stock = {"h100": {"gpus": 64, "price": {"on_demand": "80/h"}}}
     tree = {
         "name": "bench",
@@ -186,7 +190,7 @@ def scenario(engine: int) -> str:
         "models": {"m1": {"context": 32768, "engines": {"h100": ENGINE}}},
         "tiers": {"fast": {"ttft": "1s"}, "normal": {"ttft": "60s", "priority": 1}, "batch": {"deadline": "24h", "priority": 2}},
         "fleet": {"start": 2, "minimum": 1, "maximum": 4},
-        "live": {"instances": [{"region": "east", "model": "m1", "url": f"http://127.0.0.1:{engine}"}]},
+        "live": {"instances": [{"region": "east", "model": "m1", "url": f"http://127.0.0.1:{engine}"}], "keys": [key]},
     }
     return json.dumps(tree)
 
@@ -196,8 +200,10 @@ def ours(bench: Bench) -> None:
     file, port = bench.folder / "bench.yaml", free_port()
     file.write_text(scenario(bench.engine), "utf-8")
     command = [sys.executable, "-m", "sageserve.cli.main", "gateway", str(file), "--port", str(port)]
+    bench.headers = ["-H", f"Authorization: Bearer {KEY}"]
     with running(command, port, path="/health", wait_s=30) as pid:
         bench.measure("sageserve", port, pid)
+    bench.headers = []
 
 
 def router(bench: Bench, program: str) -> None:
@@ -212,10 +218,9 @@ def litellm(bench: Bench, program: str) -> None:
     """LiteLLM's proxy; it takes a minute to start, and is spared the streams it cannot finish."""
     port, file = free_port(), bench.folder / "litellm.yaml"
     model = {"model": "openai/m1", "api_base": f"http://127.0.0.1:{bench.engine}/v1", "api_key": "none"}
-    key = "sk-bench"
-    settings = {"model_list": [{"model_name": "m1", "litellm_params": model}], "general_settings": {"master_key": key}}
+    settings = {"model_list": [{"model_name": "m1", "litellm_params": model}], "general_settings": {"master_key": KEY}}
     file.write_text(json.dumps(settings), "utf-8")
-    bench.headers = ["-H", f"Authorization: Bearer {key}"]
+    bench.headers = ["-H", f"Authorization: Bearer {KEY}"]
     command = [program, "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
     with running(command, port, path="/health/liveliness", wait_s=180) as pid:
         for clients in (1, 32):

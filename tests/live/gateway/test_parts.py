@@ -49,8 +49,8 @@ def test_a_bucket_never_gives_more_than_its_limit_allows(limit: int, shares: int
     assert taken <= most * (1 + now / MINUTE) + 50, "a minute's worth at once, and the rate"
 
 
-@pytest.mark.parametrize(("after", "text"), [(0, "0ms"), (20_000, "20ms"), (1_500_000, "1.5s"), (360 * SECOND, "6m0s")])
-def test_reset_times_are_written_as_openai_writes_them(after: int, text: str) -> None:
+@pytest.mark.parametrize(("after", "text"), [(0, b"0ms"), (20_000, b"20ms"), (1_500_000, b"1.5s"), (360 * SECOND, b"6m0s")])
+def test_reset_times_are_written_as_openai_writes_them(after: int, text: bytes) -> None:
     assert show_reset(after) == text
 
 

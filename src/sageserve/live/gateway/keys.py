@@ -22,12 +22,15 @@ class Bucket:
 
     Args:
         limit: units per minute.
+        what: they are, as header lines name them.
     """
 
-    __slots__ = ("_at", "_level", "limit", "shares")
+    __slots__ = ("_at", "_level", "_lines", "limit", "shares")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, what: str = "requests") -> None:
         self.limit = limit
+        lines = f"x-ratelimit-limit-{what}: {limit}\r\nx-ratelimit-remaining-{what}: %d\r\nx-ratelimit-reset-{what}: %b\r\n"
+        self._lines = lines.encode()
         self.shares = 1  # gateways among which the limit is divided
         self._level = float(limit)
         self._at: Micros = -1
@@ -52,21 +55,21 @@ class Bucket:
         """Take, also below zero: what was really used may exceed what was expected."""
         self._level -= amount
 
-    def fields(self, what: str) -> bytes:
+    def fields(self) -> bytes:
         """Header lines about it, as OpenAI has them."""
         most = self.limit / self.shares
-        left = max(0, int(self._level * self.shares))
-        reset = show_reset(int((most - self._level) * MINUTE / most))
-        lines = f"x-ratelimit-limit-{what}: {self.limit}\r\nx-ratelimit-remaining-{what}: {min(left, self.limit)}\r\n"
-        return f"{lines}x-ratelimit-reset-{what}: {reset}\r\n".encode()
+        lacking = most - self._level
+        left = int(self._level * self.shares) if lacking > 0 else self.limit
+        return self._lines % (max(0, left), show_reset(int(lacking * MINUTE / most)))
 
 
-def show_reset(after: Micros) -> str:
+def show_reset(after: Micros) -> bytes:
     """A duration as OpenAI writes it: 20ms, 1.5s, 6m0s."""
     if after < SECOND:
-        return f"{-(-max(0, after) // 1000)}ms"
+        return b"%dms" % -(-max(0, after) // 1000)
     minutes, seconds = divmod(after / SECOND, 60)
-    return f"{int(minutes)}m{seconds:.0f}s" if minutes else f"{seconds:.2f}".rstrip("0").rstrip(".") + "s"
+    text = f"{int(minutes)}m{seconds:.0f}s" if minutes else f"{seconds:.2f}".rstrip("0").rstrip(".") + "s"
+    return text.encode()
 
 
 class Holder:
@@ -95,7 +98,7 @@ class Holder:
         self.tiers = tiers
         self.tier = tier
         self.requests = Bucket(requests) if requests else None
-        self.tokens = Bucket(tokens) if tokens else None
+        self.tokens = Bucket(tokens, "tokens") if tokens else None
         self.limited = self.requests is not None or self.tokens is not None
         self.internal = name == INTERNAL
 
@@ -137,8 +140,8 @@ class Holder:
 
     def fields(self) -> bytes:
         """Header lines about its limits."""
-        requests = self.requests.fields("requests") if self.requests is not None else b""
-        return requests + (self.tokens.fields("tokens") if self.tokens is not None else b"")
+        requests = self.requests.fields() if self.requests is not None else b""
+        return requests + (self.tokens.fields() if self.tokens is not None else b"")
 
 
 class KeyRing:
