@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from sageserve.base.errors import ConfigError, SageServeError
-from sageserve.cli.render import WIDTH
 from sageserve.cli.up import State, running_url
 
 if TYPE_CHECKING:
@@ -290,6 +289,8 @@ def _draw_list(batches: "list[BatchShape]") -> None:
     if not batches:
         typer.echo("no batches yet: sageserve batch submit FILE", err=True)
         return
+    from sageserve.cli.render import WIDTH
+
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else WIDTH
     console.print(table)
