@@ -22,6 +22,9 @@ _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
 _PROMPT: Final = re.compile(rb'"(?:prompt_tokens|input_tokens)"\s*:\s*([0-9]{1,15})')
 _ANSWER: Final = re.compile(rb'"(?:completion_tokens|output_tokens)"\s*:\s*([0-9]{1,15})')
+_USUAL: Final = re.compile(
+    rb'"usage"\s*:\s*\{\s*"prompt_tokens"\s*:\s*([0-9]{1,15})[^0-9{}][^{}]*?"completion_tokens"\s*:\s*([0-9]{1,15})'
+)
 _TAIL: Final = 4096  # bytes at the end of an answer among which its usage is looked for
 _COMPLETED: Final = re.compile(rb"(?:\A|\n)event: ?response\.(?:completed|failed|incomplete)\r?\n")
 
@@ -139,6 +142,9 @@ def rename(text: bytes, names: Names) -> bytes:
 def usage_of(text: bytes) -> tuple[int | None, int | None]:
     """Tokens of prompt and answer that the last `usage` in a text states."""
     at = text.rfind(b'"usage"', -_TAIL)
+    usual = _USUAL.match(text, at) if at >= 0 else None
+    if usual is not None:
+        return int(usual[1]), int(usual[2])
     found = _USAGE.match(text, at) if at >= 0 else None
     if found is None:
         return None, None
@@ -154,5 +160,7 @@ def tag_body(body: bytes, tag: bytes, names: Names | None) -> bytes:
         changed, found = _STATED.subn(tag[:-1], body)
         if found:
             return changed
+    if body[:2] == b'{"':
+        return b"{" + tag + body[1:]
     opens = _OPENS.match(body)
     return body if opens is None else body[: opens.end()] + tag + body[opens.end() :]

@@ -324,19 +324,25 @@ class Board:
         """The first token came: its prompt is done."""
         if one.begun:
             return
+        spot = self.spots[one.seat.endpoint]
+        self._begin(one, spot)
+        self._note(spot, one.seat)
+
+    def _begin(self, one: Placement, spot: Spot) -> None:
         one.begun = True
         seat = one.seat
-        spot, column = self.spots[seat.endpoint], self.columns[seat.endpoint]
+        column = self.columns[seat.endpoint]
         spot.backlog -= one.prefill
-        column["backlog"] = max(0.0, column["backlog"] - one.prefill)
+        left = column["backlog"] - one.prefill
+        column["backlog"] = max(0.0, left)
         seat.unfinished -= one.prompt
-        self._note(spot, seat)
 
     def end(self, one: Placement, output: int | None) -> None:
         """A request left its seat: finished with `output` tokens, or (None) broken off."""
-        self.begin(one)
         seat = one.seat
         spot = self.spots[seat.endpoint]
+        if not one.begun:
+            self._begin(one, spot)
         spot.held -= one.held
         spot.inside -= 1
         seat.inside -= 1

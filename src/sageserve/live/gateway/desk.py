@@ -130,6 +130,7 @@ class Desk:
         self.clients: dict[Guest, None] = {}
         self._names: dict[tuple[str, int], Names] = {}
         self._pools: dict[tuple[str, int], Pool] = {}
+        self._prefix = f"req_{options.nonce}".encode()
         self._requests = 0
 
     def _tell(self, message: ToControl) -> bool:
@@ -138,7 +139,7 @@ class Desk:
     def request_id(self) -> bytes:
         """An id no other request has."""
         self._requests += 1
-        return f"req_{self.options.nonce}{self._requests:08x}".encode()
+        return b"%b%08x" % (self._prefix, self._requests)
 
     def renamed(self, seat: Seat, model: int) -> Names | None:
         """How to bring back the client's name of a model from an instance's answers; None when it is the same."""

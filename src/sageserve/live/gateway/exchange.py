@@ -215,7 +215,7 @@ class Exchange:
         record = self._record
         if record.first == 0 and (done or relay.streams):
             record.first = self._desk.clock()
-            if self._placed is not None:
+            if self._placed is not None and not done:
                 self._desk.board.begin(self._placed)
         outcome = relay.took(data, done)
         if outcome is None:

@@ -38,12 +38,10 @@ class Bucket:
     def fill(self, now: Micros) -> float:
         """Units that may be taken now."""
         most = self.limit / self.shares
-        if self._at >= 0:
-            self._level = min(most, self._level + (now - self._at) * most / MINUTE)
-        else:
-            self._level = most
+        level = self._level + (now - self._at) * most / MINUTE if self._at >= 0 else most
+        self._level = level = min(most, level)
         self._at = now
-        return self._level
+        return level
 
     def wait(self, amount: float, now: Micros) -> Micros:
         """Microseconds until `amount` may be taken; 0: now. More than the bucket holds may be taken when it is full."""

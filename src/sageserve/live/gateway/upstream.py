@@ -40,13 +40,12 @@ class Taker(Protocol):
 class Connection(asyncio.Protocol):
     """One connection to one engine."""
 
-    __slots__ = ("_body", "_length", "_pool", "_rest", "fresh", "idle_since", "taker", "transport", "used")
+    __slots__ = ("_body", "_pool", "_rest", "fresh", "idle_since", "taker", "transport", "used")
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self._body: Body | None = None
         self._rest = b""
-        self._length = -1  # of the body, when the head says
         self.taker: Taker | None = None
         self.transport: asyncio.Transport | None = None
         self.used = 0  # requests sent on it
@@ -92,11 +91,11 @@ class Connection(asyncio.Protocol):
         try:
             body = self._body
             if body is None:
-                data = self._head(taker, data)
-                body = self._body
-                if body is None or self.taker is not taker:
+                rest = self._head(taker, data)
+                if rest is None or self.taker is not taker:
                     return
-                if self._length == len(data):  # the whole answer in one piece, as most that are not streamed
+                body, data = self._body, rest
+                if body is None:  # the whole answer came in one piece, as most that are not streamed
                     self._finish(taker, data, b"")
                     return
             payload = body.feed(data)
@@ -107,8 +106,8 @@ class Connection(asyncio.Protocol):
         except (BadAnswer, Overlong) as error:
             self._break(error.message)
 
-    def _head(self, taker: Taker, data: bytes) -> bytes:
-        """Read the head; what follows it. Interim answers are passed over."""
+    def _head(self, taker: Taker, data: bytes) -> bytes | None:
+        """Read the head; what follows it, None while it is not complete. Interim answers are passed over."""
         data = self._rest + data
         while True:
             end = data.find(b"\r\n\r\n")
@@ -116,7 +115,7 @@ class Connection(asyncio.Protocol):
                 if len(data) > HEAD_MAX:
                     raise BadAnswer(f"an engine sent a head of more than {HEAD_MAX} bytes")
                 self._rest = data
-                return b""
+                return None
             head = read_head(data[:end])
             data = data[end + 4 :]
             if head.status >= 200:
@@ -124,9 +123,9 @@ class Connection(asyncio.Protocol):
             if head.status == 101:
                 raise BadAnswer("an engine switched protocols")
         self._rest = b""
-        self._length = head.length
-        self._body = body_of(head)
-        if isinstance(self._body, OpenBody) or not head.keep:
+        if head.length != len(data):
+            self._body = body_of(head)
+        if not head.keep or isinstance(self._body, OpenBody):
             self.used = -1  # not to be used again
         taker.answered(head)
         return data
