@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -117,7 +118,8 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
     folder = state_folder(state)
     if detach:
-        _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}])
+        fixed = settings.live is not None and settings.live.actuator == "fixed"
+        _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}], any if fixed else all)
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     from sageserve.live.keeper.service import keep, only_one
@@ -159,8 +161,8 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
-def _detach(folder: Path, arguments: list[str]) -> None:
-    """Start the same command in a session of its own, and wait until it serves."""
+def _detach(folder: Path, arguments: list[str], enough: Callable[[Iterable[bool]], bool]) -> None:
+    """Start the same command in a session of its own, and wait until `enough` of its endpoints serve."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = folder / "up.log"
     with log.open("wb") as out:
@@ -175,7 +177,7 @@ def _detach(folder: Path, arguments: list[str]) -> None:
     while time.monotonic() < end:
         if child.poll() is not None:
             raise SageServeError(f"the fleet did not start: {_last_words(log)}", hint=f"all of it is in {log}")
-        if _serves(folder, child.pid):
+        if _serves(folder, child.pid, enough):
             found = running(folder)
             typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nstop it    sageserve down")
             return
@@ -183,14 +185,14 @@ def _detach(folder: Path, arguments: list[str]) -> None:
     raise SageServeError(f"the fleet does not serve after {_READY_WITHIN_S:.0f} s", hint=f"see {folder / 'logs'}; sageserve down")
 
 
-def _serves(folder: Path, pid: int) -> bool:
-    """Whether every endpoint has an instance that serves."""
+def _serves(folder: Path, pid: int, enough: Callable[[Iterable[bool]], bool]) -> bool:
+    """Whether endpoints have an instance that serves: all of them, or any where others run the engines."""
     try:
         found = running(folder)
         state = ask_status(found) if found.pid == pid else None
     except SageServeError:
         return False
-    return state is not None and all(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
+    return state is not None and enough(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
 
 
 def _last_words(log: Path) -> str:

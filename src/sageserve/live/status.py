@@ -147,7 +147,7 @@ def status(sources: Sources, notes: tuple[str, ...] = ()) -> Status:
     return Status(
         fleet=scenario.name,
         strategy=scenario.strategy.name,
-        acting=live is None or live.safety.act,
+        acting=live is None or (live.safety.act and live.actuator != "fixed"),  # what others run is only watched
         gateway=GatewayAddress(sources.url, len(sources.front.gateways)),
         up_s=now / SECOND,
         scraped_s=(now - sources.front.scraped) / SECOND,
