@@ -25,7 +25,7 @@ def _as_nobody(folder: Path) -> list[str]:
         pytest.skip("PostgreSQL does not run as root, and there is no user postgres to run it")
     shutil.chown(folder, "postgres")
     for parent in folder.parents:
-        if parent != Path("/") and parent.stat().st_uid == 0 and parent.name.startswith("pytest-"):
+        if parent != Path("/") and parent.stat().st_uid == 0 and parent.name.startswith(("pytest-", "popen-")):
             parent.chmod(0o755)
     return ["runuser", "-u", "postgres", "--"]
 

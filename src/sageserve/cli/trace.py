@@ -235,7 +235,7 @@ def _draw(seen: "Overview") -> None:
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     show = partial(console.print, markup=False)
     window, width = (show_duration(round(span * SECOND)) for span in (seen.window_s, seen.bin_s))
-    show(f"{seen.source}: {seen.requests:,} requests over {window} ({seen.format})")
+    show(f"{seen.source}: {seen.requests:,} requests over {window} ({seen.format})", soft_wrap=True)  # a path may be long
     mean = seen.requests / seen.window_s
     show(f"requests per second: mean {mean:,.3g}, highest {max(seen.rate):,.3g} over {width}; one bar per {width}")
     show(sparkline(seen.rate))

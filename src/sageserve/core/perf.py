@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.kernel import Rec, kernel
+from sageserve.base.records import Floats, Ints
 
 PROFILE = np.dtype(
     [
@@ -96,3 +97,21 @@ def block_time(first: float, step: float, iterations: int) -> int:
     """Whole microseconds of a block: its first iteration takes `first`, each further one `step` more than the one before."""
     total = iterations * first + 0.5 * step * iterations * (iterations - 1)
     return max(1, int(total + 0.5))
+
+
+@kernel
+def engine_times(profile: Rec, prompt: Ints, output: Ints, into: Floats) -> None:
+    """Microseconds per request: into[0] of engine time at full batches, into[1] until an idle engine's first token.
+
+    Args:
+        profile: a PROFILE row.
+        prompt: int[n], tokens.
+        output: int[n], tokens.
+        into: float64[2, n], filled in.
+    """
+    for i in range(len(prompt)):
+        n = float(prompt[i])
+        into[0, i] = prefill_work(profile, prompt[i]) + decode_work(profile, prompt[i], float(output[i]))
+        pieces = np.ceil(n / profile["max_batched"]) if profile["chunked"] else 1.0
+        alone = pieces * profile["base"] + profile["prefill"] * n + 0.5 * profile["attention"] * n * n
+        into[1, i] = max(alone, profile["floor"])

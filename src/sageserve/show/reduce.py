@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
-from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.history import BIN
 from sageserve.core.layout import Layout, lay_out
-from sageserve.core.perf import decode_work, prefill_work
+from sageserve.core.perf import engine_times
 from sageserve.core.strategies import STRATEGIES
 from sageserve.data.results import REQUESTS, RunFolder
 
@@ -251,7 +250,7 @@ class _Sums:
             rows = np.flatnonzero(part.model == model)
             if engine is not None and len(rows):
                 mine = np.zeros((2, len(rows)))
-                _engine_times(engine, part.prompt[rows], part.output[rows], mine)
+                engine_times(engine, part.prompt[rows], part.output[rows], mine)
                 work[rows], alone[rows] = mine
         kind = self.batch[part.tier].astype(np.int64)
         _count(self.work, part.region, part.model, kind, bucket, weights=work)
@@ -289,17 +288,6 @@ class _Sums:
             np.where(slack == _LATE, np.nan, slack / SECOND),
             self.patience_s,
         )
-
-
-@kernel
-def _engine_times(profile: Rec, prompt: Ints, output: Ints, into: Floats) -> None:
-    """Fill into[0] with engine microseconds at full batches, into[1] with those until an idle engine's first token."""
-    for i in range(len(prompt)):
-        n = float(prompt[i])
-        into[0, i] = prefill_work(profile, prompt[i]) + decode_work(profile, prompt[i], float(output[i]))
-        pieces = np.ceil(n / profile["max_batched"]) if profile["chunked"] else 1.0
-        alone = pieces * profile["base"] + profile["prefill"] * n + 0.5 * profile["attention"] * n * n
-        into[1, i] = max(alone, profile["floor"])
 
 
 def _fastest(layout: Layout, model: int) -> Any:  # noqa: ANN401 # a PROFILE row has no static type
