@@ -168,6 +168,14 @@ def test_the_page_and_the_metrics_are_there(fleet: Fleet) -> None:
     assert "sageserve_decisions_total" in text or "# TYPE sageserve_decisions" in text
 
 
+def test_a_command_that_cannot_be_filled_in_starts_nothing(tmp_path: Path) -> None:
+    setting = "live.engines." + f'"{MODEL}"' + ".command=[serve, '--port={prt}']"
+    done = command("up", "--state", str(tmp_path), "--set", setting)
+    assert done.returncode == 2
+    assert f"live.engines.{MODEL}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_survives_the_death_of_the_keeper(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "state")
     assert len(fleet.processes()) >= 7

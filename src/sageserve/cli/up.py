@@ -112,10 +112,12 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Start a whole fleet on this machine: engines, gateway, controller. Ctrl-C stops it."""
     from sageserve.data.scenario import load_scenario, resolved_yaml
+    from sageserve.live.actuators.commands import check_commands
 
     given = {"strategy.name": strategy, "live.port": port, "live.speed": speed}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
+    check_commands(settings)
     folder = state_folder(state)
     if detach:
         fixed = settings.live is not None and settings.live.actuator == "fixed"

@@ -5,7 +5,7 @@ microseconds, shares are 0 to 1. Knows no files and no simulator. Read next: `me
 is kept in, `sim/replay.py` for playing it again, docs/reference/latency.md for what TTFT, TPOT and E2E mean.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -176,10 +176,6 @@ class MeasuredRun:
     series: MeasuredSeries | None = None
     means: MeasuredMeans | None = None
     notes: tuple[str, ...] = ()
-
-    def with_capacity(self, kv_tokens: int) -> "MeasuredRun":
-        """The same run with a KV capacity."""
-        return replace(self, limits=replace(self.limits, kv_tokens=kv_tokens))
 
 
 def tpot_of(ttft: Ints, e2e: Ints, output: Ints) -> Ints:

@@ -8,9 +8,9 @@ where it was. Must not decide anything. Read next: `loop.py`, `front.py`, `feede
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -97,6 +97,15 @@ class Parts:
     clock: WallClock
     wall: Callable[[], Micros]
     words: Callable[[Stamped], tuple[str, ...]]
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever called `Control.run`: one of them must not end the pages before the rest."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
 
 
 class ThreadWorker:
@@ -216,8 +225,7 @@ class Control:
             log_level="warning",
             lifespan="off",
         )
-        server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined] # `run` is stopped by its caller
+        server = _Server(config)
         whole = (self.loop.run(self.clock), self._look_around(), self._feed(), server.serve(), self._until(stop))
         tasks = [asyncio.ensure_future(task) for task in (*whole, *(make() for make in self._parts.background))]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -39,7 +39,6 @@ class Seat:
         "port",
         "prefix",
         "profile",
-        "profile_number",
         "row",
         "served",
         "there",
@@ -61,7 +60,6 @@ class Seat:
         self.authority = parts.netloc.rpartition("@")[2].encode()
         self.profile = profile
         self.model = model
-        self.profile_number = one.profile
         self.weight = int(profile["weight"])
         self.inside = 0
         self.unfinished = 0  # prompt tokens sent whose first token has not come

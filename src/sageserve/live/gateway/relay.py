@@ -55,12 +55,11 @@ class Reply:
     `opened` says that something of the answer was: from then on an error can only be an event.
     """
 
-    __slots__ = ("_chunked", "_client", "_modern", "_record", "_transport", "opened")
+    __slots__ = ("_chunked", "_client", "_record", "_transport", "opened")
 
     def __init__(self, client: Asker, record: Record) -> None:
         self._client = client
         self._transport = client.transport
-        self._modern = client.modern
         self._chunked = client.modern
         self._record = record
         self.opened = False
