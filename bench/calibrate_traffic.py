@@ -12,7 +12,7 @@ Reads prompt tokens per hour and minute and length quantiles from `$SAGESERVE_DA
     python bench/calibrate_traffic.py [--data FOLDER] > src/sageserve/data/builtin/traffic-o365.yaml
 
 Draws its mean lengths from the package's own table, so that they are those of the generator.
-Read next: `src/sageserve/data/rates.py`.
+Read next: `src/sageserve/data/workload/rates.py`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sageserve.data.rates import length_table
+from sageserve.data.workload.rates import length_table
 
 Floats = NDArray[np.float64]
 

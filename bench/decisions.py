@@ -16,8 +16,8 @@ from sageserve.cli.kernels import warm_up
 from sageserve.core.controller import Controller
 from sageserve.core.events import Observed
 from sageserve.core.work import AnyAction, AnyEvent
-from sageserve.data.generate import generate
-from sageserve.data.scenario import load_scenario
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.workload.generate import generate
 from sageserve.sim.run import simulate
 
 STARTS = 5

@@ -1,4 +1,4 @@
-"""Fit the efficiencies of `data/roofline.py` to measured runs, and say what the roofline misses by on models it has not seen.
+"""Fit the efficiencies of `data/profiles/roofline.py` to measured runs, and say what it misses by on models it has not seen.
 
     python -m bench.fit_roofline [--data FOLDER]
 
@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from sageserve.base.config import ProfileSettings
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND
-from sageserve.data.measured import MeasuredRun
-from sageserve.data.measured_files import read_measured
-from sageserve.data.roofline import BLOCK, FITTED, Efficiency, Limits, roofline, scaled
-from sageserve.data.shapes import gpu_named, shape
+from sageserve.data.measured.files import read_measured
+from sageserve.data.measured.runs import MeasuredRun
+from sageserve.data.profiles.hardware import gpu_named, shape
+from sageserve.data.profiles.roofline import BLOCK, FITTED, BatchLimits, Efficiency, roofline, scaled
 from sageserve.sim.replay import Arrivals, replay
 
 PRIOR = Efficiency(
@@ -82,7 +82,7 @@ class Case:
 
     def profile(self, efficiency: Efficiency) -> ProfileSettings:
         """What the roofline gives for its model, GPU and limits."""
-        limits = Limits(self.run.limits.max_sequences, self.run.limits.max_batched_tokens)
+        limits = BatchLimits(self.run.limits.max_sequences, self.run.limits.max_batched_tokens)
         gpu = GPUS[self.run.gpu]
         return roofline(shape(self.model), gpu_named(gpu), self.run.tp, name=gpu, limits=limits, efficiency=efficiency)
 
@@ -179,7 +179,7 @@ def corrected(case: Case, point: Case, efficiency: Efficiency) -> float:
 def report(cases: Sequence[Case]) -> None:
     """Print efficiencies and errors."""
     whole = fit(cases)
-    print("efficiency      in roofline.py    fitted to all")
+    print("efficiency      in data/profiles/roofline.py    fitted to all")
     for field, now, found in zip(fields(FITTED), astuple(FITTED), astuple(whole), strict=True):
         print(f"{field.name:16}{now:14.4g}{found:17.4g}")
     print(f"\n{'run':52}{'measured':>9}{'all':>8}{'left out':>10}{'one point':>11}")
@@ -207,7 +207,7 @@ def main() -> None:
     runs = read_measured(parser.parse_args().data / "validation")
     cases = [case_of(run) for run in runs if run.quality.startswith("A") and run.gpu != "RTX4090"]
     report(cases)
-    print("\nnot in the fit: RTX 4090, and runs of quality C (reconstructed: plausibility only), with roofline.py's efficiencies")
+    print("\nnot in the fit: RTX 4090, and runs of quality C (reconstructed: plausibility only), by data/profiles/roofline.py")
     for run in runs:
         if not run.quality.startswith("A") or run.gpu == "RTX4090":
             case = case_of(run)

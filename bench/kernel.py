@@ -13,7 +13,7 @@ from statistics import median
 
 from bench.figures import show
 from bench.world import busy_rate, mean_busy, opened, play, setup, trace
-from sageserve.sim.state import request_rows
+from sageserve.sim.kernel.state import request_rows
 
 REPEAT = 3
 LENGTH = 300.0  # s at least: the first three minutes are easier than the rest

@@ -16,17 +16,29 @@ from collections.abc import Callable
 from functools import partial
 
 from sageserve.base.rng import stream
-from sageserve.core.plan import horizon, paper
+from sageserve.core.plan import horizon
+from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.horizon import HorizonPlan
-from sageserve.core.plan.outlook import Batch, Endpoint, HorizonPool, HorizonStock, Lot, Outlook, Stream, Way, begins, coarsening
-from sageserve.core.plan.paper import Plan
-from sageserve.core.plan.rows import PoolFacts, Problem, StockFacts
+from sageserve.core.plan.hourly import Plan
+from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts
+from sageserve.core.plan.outlook import (
+    BatchDemand,
+    Endpoint,
+    HorizonPool,
+    HorizonStock,
+    Lot,
+    Outlook,
+    Stream,
+    Way,
+    begins,
+    coarsening,
+)
 
 PRICES = (98.32, 60.0, 45.0, 33.0, 20.0)  # dollars per hour of an instance, the dearest type first
 SPEEDS = (1.0, 0.6, 0.5, 0.35, 0.2)  # of those types, relative
 
 
-def paper_problem(models: int, regions: int, types: int, seed: int) -> Problem:
+def paper_problem(models: int, regions: int, types: int, seed: int) -> HourlyProblem:
     """A problem of the paper's shape; stock is ample for some types and scarce for others."""
     draw = stream(seed, "bench-plan")
     base = draw.uniform(2_000, 20_000, models)
@@ -50,7 +62,7 @@ def paper_problem(models: int, regions: int, types: int, seed: int) -> Problem:
         for k in range(types)
     )
     rates = draw.uniform(1_000, 100_000, (regions, models))
-    return Problem(
+    return HourlyProblem(
         regions=tuple(f"r{j}" for j in range(regions)),
         models=tuple(f"m{i}" for i in range(models)),
         stocks=tuple(StockFacts(f"r{j}/g{k}", free=80 * models // types) for j in range(regions) for k in range(types)),
@@ -106,7 +118,7 @@ def outlook(models: int, regions: int, types: int, hours: float) -> Outlook:
         for tier, share in (("fast", 0.6), ("normal", 0.4))
     )
     batches = tuple(
-        Batch(f"m{i}", ways(i, 0), tuple(Lot(hour, hour + 24.0, 3.0) for hour in range(-20, int(hours))), carry_cost=40.0)
+        BatchDemand(f"m{i}", ways(i, 0), tuple(Lot(hour, hour + 24.0, 3.0) for hour in range(-20, int(hours))), carry_cost=40.0)
         for i in range(models)
     )
     endpoints = tuple(

@@ -9,10 +9,10 @@ import time
 
 from bench.figures import peak_gb, show
 from sageserve.cli.kernels import warm_up
-from sageserve.data.generate import generate, history
-from sageserve.data.scenario import load_scenario
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.workload.generate import generate, history
+from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Simulation
-from sageserve.sim.summary import summarise
 
 if __name__ == "__main__":
     warm_up()

@@ -15,9 +15,9 @@ from sageserve.base.records import Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import DAY, MINUTE, SECOND, Micros
 from sageserve.core.layout import lay_out, unified_roles
-from sageserve.sim.engine import Kernel
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import Setup, request_rows
 from sageserve.sim.run import kernel_setup
-from sageserve.sim.state import Setup, request_rows
 
 LOAD = 0.60
 STEP: Micros = 15 * SECOND  # between two looks of a controller

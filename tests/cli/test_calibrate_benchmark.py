@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 
 from sageserve.base.errors import MeasurementError
 from sageserve.cli.main import app
-from sageserve.data.library import profile_named
-from sageserve.data.measured import EngineLimits, MeasuredRequests, MeasuredRun, requests_of
-from sageserve.data.measured_files import read_measured
+from sageserve.data.measured.files import read_measured
+from sageserve.data.measured.runs import EngineLimits, MeasuredRequests, MeasuredRun, requests_of
+from sageserve.data.profiles.library import profile_named
 from sageserve.live.benchmark import run as running
-from sageserve.live.benchmark.client import Sample
+from sageserve.live.benchmark.client import RequestSample
 from sageserve.live.benchmark.load import Stretch
 from sageserve.sim.calibration import benchmark as fitting
 from tests.live.emulator.process import engine
@@ -137,7 +137,7 @@ def test_files_that_are_there_stay(url: str, tmp_path: Path) -> None:
 def test_equal_requests_that_take_unequally_long_are_noise() -> None:
     def stretch(*e2e: int) -> Stretch:
         found = Stretch("equal", 1, 0)
-        found.samples = [Sample(0, (1000, each), 10, 5, None) for each in e2e]
+        found.samples = [RequestSample(0, (1000, each), 10, 5, None) for each in e2e]
         return found
 
     running._check_noise(stretch(*[100_000 + 1000 * i for i in range(10)]))

@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.compare import parse_seeds
-from sageserve.cli.compared import Column, tables
 from sageserve.cli.main import app
 from sageserve.cli.render import WIDTH
-from sageserve.data.comparison import Comparison, Spread, held, needed, owed, spread
-from sageserve.data.summary import Summary
+from sageserve.cli.render_compare import Column, tables
+from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
+from sageserve.data.results.summary import Summary
 
 SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
 SMALL = ("compare", "quickstart", *SETTINGS)

@@ -17,15 +17,16 @@ from sageserve.cli.main import app
 from sageserve.core.actions import Blocked, Decision, Reason
 from sageserve.core.fleet import State
 from sageserve.core.layout import lay_out
-from sageserve.core.plan import horizon, paper
-from sageserve.core.plan.horizon import Why
-from sageserve.core.plan.rows import Problem
+from sageserve.core.plan import horizon
+from sageserve.core.plan import hourly as paper
+from sageserve.core.plan.horizon import PlanReason
+from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.what_if import change
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import Solve, SolveAhead, Solved
-from sageserve.data.journal import Decided
-from sageserve.data.plans import read_plan
-from sageserve.data.results import RunFolder, read_run
+from sageserve.data.results.journal import Decided
+from sageserve.data.results.plans import read_plan
+from sageserve.data.results.run_folder import RunFolder, read_run
 from sageserve.show import story as telling
 from sageserve.show.answer import answer, find_pool
 from sageserve.show.story import story
@@ -64,7 +65,7 @@ def plan_events(run: RunFolder, before: int) -> tuple[Solve, Solved]:
     return found
 
 
-def pinned(problem: Problem, pool: int, count: int) -> paper.Plan:
+def pinned(problem: HourlyProblem, pool: int, count: int) -> paper.Plan:
     pools = [replace(one, lowest=count, maximum=count) if p == pool else one for p, one in enumerate(problem.pools)]
     return paper.solve(replace(problem, pools=tuple(pools)))
 
@@ -245,5 +246,5 @@ def test_every_reason_has_words_of_its_own(runs: Path, reason: Reason) -> None:
 
 def test_every_way_to_be_blocked_and_every_why_has_words() -> None:
     assert set(telling.BLOCKED) == set(Blocked)
-    assert set(WHY) == set(Why)
-    assert len(set(WHY.values())) == len(Why)
+    assert set(WHY) == set(PlanReason)
+    assert len(set(WHY.values())) == len(PlanReason)

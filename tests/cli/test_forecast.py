@@ -12,7 +12,7 @@ from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, MINUTE
 from sageserve.cli.forecast import app, chart
 from sageserve.core.forecast import Series, forecaster
-from sageserve.data.series import read_series
+from sageserve.data.traces.series import read_series
 
 HOURS = 96
 

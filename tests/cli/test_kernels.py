@@ -39,7 +39,7 @@ def test_numba_is_told_a_folder_below_the_users_cache(fresh: Path) -> None:
 def test_a_changed_source_has_another_folder(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = kernels.kernel_sources()
     names = {path.relative_to(kernels.PACKAGE).as_posix() for path in sources}
-    assert {"sim/engine.py", "sim/state.py", "core/perf.py", "base/kernel.py", "base/records.py"} <= names
+    assert {"sim/kernel/engine.py", "sim/kernel/state.py", "core/perf.py", "base/kernel.py", "base/records.py"} <= names
     assert not {name for name in names if name.startswith(("cli/", "data/", "show/"))}
     before = kernels.use_cache()
     copy = fresh / "package"

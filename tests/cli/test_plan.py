@@ -20,16 +20,16 @@ from sageserve.cli.render_plan import WIDTH
 from sageserve.core.events import EndpointSeen, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
-from sageserve.core.plan import paper
+from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.what_if import Question, change
+from sageserve.core.plan_once import _fleet, layout_of, propose, start_counts
 from sageserve.core.strategies import STRATEGIES, Strategy
-from sageserve.core.strategies.proposal import _fleet, layout_of, propose, start_counts
 from sageserve.core.work import Fit, Solve, SolveAhead, perform
-from sageserve.data.archive import write_trace
-from sageserve.data.generate import generate, history
-from sageserve.data.heard import heard
-from sageserve.data.plans import HourPlan, PlanFile, plan_json, read_plan, write_plan
-from sageserve.data.scenario import load_scenario
+from sageserve.data.results.plans import HourPlan, PlanFile, plan_json, read_plan, write_plan
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.traces.archive import write_trace
+from sageserve.data.traces.demand import heard
+from sageserve.data.workload.generate import generate, history
 from sageserve.sim.run import simulate
 
 TINY = ("workload.generate.requests=20000", "workload.generate.length=3h", "fleet.minimum=1")

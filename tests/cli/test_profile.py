@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.profile import WIDTH, app
-from sageserve.data.library import profile_named
-from sageserve.data.speed import speed, ttft_ms
+from sageserve.data.profiles.library import profile_named
+from sageserve.data.profiles.speed import speed, ttft_ms
 
 
 def printed(*arguments: str) -> str:

@@ -12,8 +12,8 @@ from sageserve.base.errors import ConfigError
 from sageserve.cli.main import app
 from sageserve.cli.render import WIDTH
 from sageserve.cli.reproduce import verdict
-from sageserve.data.scenario import load_scenario
-from sageserve.sim.studies import QUICK, SCENARIO, Finding, studies
+from sageserve.data.results.studies import QUICK, SCENARIO, Finding, studies
+from sageserve.data.scenarios.load import load_scenario
 
 TINY = (
     *("--set", "workload.generate.requests=3000", "--set", "workload.generate.length=20m"),

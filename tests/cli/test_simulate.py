@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from sageserve.base.errors import LawBroken
 from sageserve.cli.main import app, main, show_error
 from sageserve.cli.render import WIDTH, seconds, share
-from sageserve.data.results import JOURNAL, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
+from sageserve.data.results.run_folder import JOURNAL, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
 
 SMALL = ("simulate", "quickstart", "--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
 TIMINGS = {"cpu_s", "requests_per_cpu_s"}

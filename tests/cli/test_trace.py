@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from sageserve.base.errors import TraceError, UnknownName
 from sageserve.base.units import HOUR
 from sageserve.cli.trace import app, sparkline
-from sageserve.data.scenario import load_scenario
-from sageserve.data.traces import read_as_is
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.traces.read import read_as_is
 
 ROWS = "".join(
     f"{second},{'m-large' if second % 3 else 'm-mid'},{'IW' if second % 4 else 'NIW'},{100 + second},{1 + second % 50}\n"

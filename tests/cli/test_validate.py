@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from sageserve.base.errors import MeasurementError, SageServeError
 from sageserve.cli.calibrate import app as calibrate
 from sageserve.cli.validate import validate
-from sageserve.data.library import named
-from sageserve.data.measured_writer import write_measured
+from sageserve.data.measured.write import write_measured
+from sageserve.data.profiles.library import named
 from tests.sim.calibration.made import TRUTH, made_run
 
 validation = typer.Typer()

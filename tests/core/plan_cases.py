@@ -1,6 +1,6 @@
 """Small planning problems for the tests, and the paper's program solved by trying everything.
 
-Shares no code with the planner beyond the types of its input. Read next: `test_plan_paper.py`.
+Shares no code with the planner beyond the types of its input. Read next: `tests/core/test_plan_hourly.py`.
 """
 
 import itertools
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-from sageserve.core.plan.rows import PoolFacts, Problem, StockFacts
+from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts
 
 REGIONS = ("east", "west")
 MODELS = ("big", "small")
@@ -17,12 +17,12 @@ GPUS = ("h100", "a100")
 
 def problem(
     *, demand: tuple[tuple[float, ...], ...], pools: tuple[PoolFacts, ...], free: tuple[int, ...] = (80, 80), minimum: int = 0
-) -> Problem:
+) -> HourlyProblem:
     """A problem of one window over the first regions and models, with a stock per region."""
     regions, models = len(demand), len(demand[0])
     stocks = tuple(StockFacts(f"{REGIONS[g]}/h100", free[g]) for g in range(regions))
     kept = tuple((minimum,) * models for _ in range(regions))
-    return Problem(REGIONS[:regions], MODELS[:models], stocks, pools, (demand,), (0.0,) * models, kept)
+    return HourlyProblem(REGIONS[:regions], MODELS[:models], stocks, pools, (demand,), (0.0,) * models, kept)
 
 
 def pool(region: int, model: int, *, now: int = 0, price: float = 100.0, start: float = 0.0, theta: float = 1000.0) -> PoolFacts:
@@ -32,7 +32,7 @@ def pool(region: int, model: int, *, now: int = 0, price: float = 100.0, start: 
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> Problem:
+def problems(draw: st.DrawFn) -> HourlyProblem:
     """Problems of at most four pools with at most five numbers each; many of them cannot be met."""
     shape = draw(st.sampled_from([(1, 1, 1), (1, 1, 2), (2, 1, 1), (1, 2, 1), (2, 1, 2), (1, 2, 2), (2, 2, 1)]))
     regions, models, kinds = shape
@@ -63,10 +63,10 @@ def problems(draw: st.DrawFn) -> Problem:
     buffer = tuple(float(draw(st.integers(0, 500))) for _ in range(models))
     minimum = tuple(tuple(draw(st.integers(0, 2)) for _ in range(models)) for _ in range(regions))
     weight = tuple(float(draw(st.integers(1, 3))) for _ in range(models))
-    return Problem(REGIONS[:regions], MODELS[:models], stocks, tuple(pools), demand, buffer, minimum, 0.8, weight)
+    return HourlyProblem(REGIONS[:regions], MODELS[:models], stocks, tuple(pools), demand, buffer, minimum, 0.8, weight)
 
 
-def candidates(case: Problem) -> Iterator[tuple[int, ...]]:
+def candidates(case: HourlyProblem) -> Iterator[tuple[int, ...]]:
     """Every set of numbers that stock and maxima allow."""
     for numbers in itertools.product(*(range(one.lowest, one.maximum + 1) for one in case.pools)):
         for s, stock in enumerate(case.stocks):
@@ -77,13 +77,13 @@ def candidates(case: Problem) -> Iterator[tuple[int, ...]]:
             yield numbers
 
 
-def cost(case: Problem, numbers: tuple[int, ...]) -> float:
+def cost(case: HourlyProblem, numbers: tuple[int, ...]) -> float:
     """The paper's objective: sum of price x change + start cost x starts."""
     pairs = zip(case.pools, numbers, strict=True)
     return sum(one.price_per_hour * (x - one.now) + one.start_cost * max(0, x - one.now) for one, x in pairs)
 
 
-def missing(case: Problem, numbers: tuple[int, ...]) -> float:
+def missing(case: HourlyProblem, numbers: tuple[int, ...]) -> float:
     """Weighted tokens/s that these numbers leave unserved: 1 in total, 0.1 in a region, the minimum at 0.1 per instance."""
     total = 0.0
     for m in range(len(case.models)):

@@ -14,7 +14,7 @@ from sageserve.base.units import MINUTE, Micros
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout, lay_out, names_of
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.scenario import check
+from sageserve.data.scenarios.load import check
 
 ENGINE: dict[str, object] = {
     "gpu": "h100",

@@ -22,8 +22,8 @@ from sageserve.core.strategies import STRATEGIES, StrategyKind
 from sageserve.core.strategies.backlog import GROUP, Backlog
 from sageserve.core.strategies.chiron import Chiron
 from sageserve.core.strategies.reactive import Reactive
+from sageserve.sim.kernel.state import PROMOTED
 from sageserve.sim.run import Run, simulate
-from sageserve.sim.state import PROMOTED
 from tests.core.small import ENGINE, TIERS, Row, fleet_of, layout_of, row, scenario, trace
 
 OWN, BATCH, MIXED = 0, 1, 2  # endpoints of east/big, by role

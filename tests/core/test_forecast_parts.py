@@ -13,7 +13,7 @@ from sageserve.base.errors import PlanError
 from sageserve.base.records import Floats
 from sageserve.base.rng import stream
 from sageserve.base.units import DAY, HOUR, MINUTE
-from sageserve.core.forecast import Fitted, LastValue, QuantileForecast, SeasonalNaive, Series, Span, backtest, origins
+from sageserve.core.forecast import FittedForecaster, LastValue, QuantileForecast, SeasonalNaive, Series, Span, backtest, origins
 from sageserve.core.forecast.bands import bands, grid_of
 from sageserve.core.forecast.blend import members, weights
 from sageserve.core.forecast.naive import filled, seasonal
@@ -181,7 +181,7 @@ class TestBacktest:
         class Spy:
             name = "spy"
 
-            def fit(self, history: Series) -> Fitted:
+            def fit(self, history: Series) -> FittedForecaster:
                 shown.append(len(history))
                 return LastValue().fit(history)
 

@@ -1,7 +1,7 @@
 """foresight: the outlook it draws from what was seen, and what it does with the plan that comes back.
 
 Units of demand are busy instances: 10,000 tokens/s of 100 us each are one. Read next: `driven.py` for the strategy's
-surroundings; `src/sageserve/core/strategies/foresight.py` and `horizon.py`.
+surroundings; `src/sageserve/core/strategies/foresight.py` and `core/strategies/foresight_inputs.py`.
 """
 
 from itertools import pairwise
@@ -21,11 +21,11 @@ from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.forecast import QuantileForecast
 from sageserve.core.history import BIN
 from sageserve.core.plan.outlook import Lot, begins
-from sageserve.core.strategies.horizon import Horizon
+from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.core.work import Fit, SolveAhead, SolvedAhead, perform
 from tests.core.driven import Driven, asked
 from tests.core.small import TIERS, fleet_of, layout_of, scenario
-from tests.core.test_prospects import kinds
+from tests.core.test_demand_estimates import kinds
 
 LEVELS = (0.5, 0.9)
 
@@ -42,9 +42,9 @@ def begin(*, rate: float = 1_000.0, serving: int = 2, **rules: object) -> Driven
     return driven
 
 
-def horizon_of(settings: Scenario, tokens: Floats | None = None) -> Horizon:
+def horizon_of(settings: Scenario, tokens: Floats | None = None) -> ForesightInputs:
     """Demand heard from 0 on: float64[bins, regions, models, tiers], 100 us and a request per 500 tokens."""
-    horizon = Horizon(settings, layout_of(settings), None)
+    horizon = ForesightInputs(settings, layout_of(settings), None)
     for k, row in enumerate(np.zeros((0,)) if tokens is None else tokens):
         flat = tuple(round(float(one)) for one in row.ravel())
         work, requests = tuple(100.0 * one for one in flat), tuple(one // 500 for one in flat)
@@ -185,7 +185,7 @@ def flat(bins: int, rate: float) -> Floats:
     return tokens
 
 
-def expected_of(horizon: Horizon, now: Micros) -> tuple[list[float], list[float]]:
+def expected_of(horizon: ForesightInputs, now: Micros) -> tuple[list[float], list[float]]:
     """Tokens/s of the first stream by step: expected, and kept capacity for."""
     layout = layout_of(settings_of())
     outlook = horizon.outlook(now, fleet_of(layout))
@@ -317,7 +317,7 @@ def test_jobs_beyond_the_age_of_promotion_are_due_at_once() -> None:
 
 def test_pools_carry_weights_lead_times_and_prices() -> None:
     settings = kinds()
-    layout, horizon = layout_of(settings), Horizon(settings, layout_of(settings), None)
+    layout, horizon = layout_of(settings), ForesightInputs(settings, layout_of(settings), None)
     tokens = (900_000, 0, 0)
     horizon.demand.history.add(DemandSeen(0, BIN, tokens, (0, 0, 0), (900, 0, 0), (9e7, 0.0, 0.0)))
     fleet = fleet_of(layout)
@@ -362,7 +362,7 @@ def test_traffic_is_planned_only_for_regions_that_its_promise_reaches(rtt: str, 
         for name, tier in base.tiers.items()
     }
     settings = base.model_copy(update={"regions": {**base.regions, "east": east}, "tiers": tiers})
-    layout, horizon = layout_of(settings), Horizon(settings, layout_of(settings), None)
+    layout, horizon = layout_of(settings), ForesightInputs(settings, layout_of(settings), None)
     horizon.demand.history.add(DemandSeen(0, BIN, *(((900,) * 12,) * 3), (9e7,) * 12))
     outlook = horizon.outlook(BIN, fleet_of(layout))
     from_east = next(stream for stream in outlook.streams if stream.name == "east/big")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.config import Scenario
-from sageserve.data.scenario import check, load_scenario
+from sageserve.data.scenarios.load import check, load_scenario
 from sageserve.sim.run import kernel_setup
 from tests.core.small import ENGINE, PRICE, TIERS, layout_of, scenario
 

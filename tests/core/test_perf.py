@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sageserve.base.config import ProfileSettings
 from sageserve.core.perf import PROFILE, block_time, decode_work, iteration_time, prefill_work, profile_rows
-from sageserve.data.scenario import load_scenario
+from sageserve.data.scenarios.load import load_scenario
 
 ODD = {
     "gpu": "h100",

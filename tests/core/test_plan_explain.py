@@ -5,15 +5,16 @@ import pytest
 from hypothesis import given, settings
 
 from sageserve.base.errors import PlanError
-from sageserve.core.plan import horizon, paper
+from sageserve.core.plan import horizon
+from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.explain import what_if, what_would_change, why_not
+from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.outlook import Endpoint, HorizonPool, HorizonStock, Outlook, Stream, Way
-from sageserve.core.plan.rows import Problem
 from sageserve.core.plan.what_if import change, names, parse
 from tests.core.plan_cases import candidates, cost, missing, pool, problem, problems
 
 
-def two_regions() -> Problem:
+def two_regions() -> HourlyProblem:
     return problem(
         demand=((3000.0,), (1200.0,)), pools=(pool(0, 0, now=1, price=100.0), pool(1, 0, now=4, price=99.0)), free=(24, 0)
     )
@@ -34,7 +35,7 @@ def day() -> Outlook:
 
 @given(problems())
 @settings(max_examples=40)
-def test_one_more_or_less_is_the_best_plan_with_that_number(case: Problem) -> None:
+def test_one_more_or_less_is_the_best_plan_with_that_number(case: HourlyProblem) -> None:
     plan = paper.solve(case)
     for number in range(len(case.pools)):
         for by in (-1, 1):

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sageserve.base.errors import PlanError
-from sageserve.core.plan.horizon import HorizonPlan, Why, solve
+from sageserve.core.plan.horizon import HorizonPlan, PlanReason, solve
 from sageserve.core.plan.horizon_rows import SHORTAGE, build
 from sageserve.core.plan.outlook import (
-    Batch,
+    BatchDemand,
     Endpoint,
     HorizonPool,
     HorizonStock,
@@ -42,7 +42,7 @@ def outlook(
     *,
     pools: tuple[HorizonPool, ...],
     streams: tuple[Stream, ...] = (),
-    batches: tuple[Batch, ...] = (),
+    batches: tuple[BatchDemand, ...] = (),
     steps: int = 4,
     gpus: int = 160,
 ) -> Outlook:
@@ -60,7 +60,7 @@ def test_follows_demand_step_by_step() -> None:
     assert serving(plan) == [1, 3, 3, 1]
     assert plan.costs.serving == pytest.approx(8 * PRICE)
     assert plan.short == ()
-    assert plan.why == (Why.DEMAND,)
+    assert plan.why == (PlanReason.DEMAND,)
 
 
 def test_batch_work_fills_the_valley_and_costs_nothing_more() -> None:
@@ -68,7 +68,7 @@ def test_batch_work_fills_the_valley_and_costs_nothing_more() -> None:
     # Stopping for two hours saves nothing here: the starts would cost more than the valley's two hours of three instances.
     dear = msgspec.structs.replace(pool(serving=4), start_cost=400.0, reclaim_cost=400.0)
     alone = solve(outlook(pools=(dear,), streams=(stream,)))
-    work = Batch("east", (Way(0, 1.0),), (Lot(0.0, 4.0, 6.0),))
+    work = BatchDemand("east", (Way(0, 1.0),), (Lot(0.0, 4.0, 6.0),))
     both = solve(outlook(pools=(dear,), streams=(stream,), batches=(work,)))
     assert serving(both) == serving(alone) == [4, 4, 4, 4]
     assert [step.done[0] for step in both.steps] == pytest.approx([0, 3, 3, 0])
@@ -77,7 +77,7 @@ def test_batch_work_fills_the_valley_and_costs_nothing_more() -> None:
 
 def test_batch_work_uses_the_headroom_of_interactive_work() -> None:
     stream = steady("east", (Way(0, 1.0),), (2.0, 2.0), headroom=1.5)
-    work = Batch("east", (Way(0, 1.0),), (Lot(0.0, 2.0, 2.0),))
+    work = BatchDemand("east", (Way(0, 1.0),), (Lot(0.0, 2.0, 2.0),))
     plan = solve(outlook(pools=(pool(serving=3),), streams=(stream,), batches=(work,), steps=2))
     assert serving(plan) == [3, 3]
     assert sum(step.done[0] for step in plan.steps) == pytest.approx(2.0)
@@ -86,7 +86,7 @@ def test_batch_work_uses_the_headroom_of_interactive_work() -> None:
 def test_batch_work_waits_for_the_cheap_hours_until_its_deadline() -> None:
     stream = steady("east", (Way(0, 1.0),), (1.0, 1.0, 1.0, 1.0))
     for due, hours in ((4.0, 1), (2.0, 2), (1.0, 4)):
-        work = Batch("east", (Way(0, 1.0),), (Lot(0.0, due, 4.0),))
+        work = BatchDemand("east", (Way(0, 1.0),), (Lot(0.0, due, 4.0),))
         plan = solve(outlook(pools=(pool(serving=1),), streams=(stream,), batches=(work,)))
         done = [step.done[0] for step in plan.steps]
         assert sum(done) == pytest.approx(4.0)
@@ -95,7 +95,7 @@ def test_batch_work_waits_for_the_cheap_hours_until_its_deadline() -> None:
 
 
 def test_carried_work_is_done_now_only_where_now_is_cheaper() -> None:
-    later = Batch("east", (Way(0, 1.0),), (Lot(0.0, 99.0, 2.0),), carry_cost=PRICE / 2)
+    later = BatchDemand("east", (Way(0, 1.0),), (Lot(0.0, 99.0, 2.0),), carry_cost=PRICE / 2)
     assert sum(step.done[0] for step in solve(outlook(pools=(pool(),), batches=(later,))).steps) == pytest.approx(0.0)
     sooner = msgspec.structs.replace(later, carry_cost=2 * PRICE)
     assert sum(step.done[0] for step in solve(outlook(pools=(pool(),), batches=(sooner,))).steps) == pytest.approx(2.0)
@@ -119,7 +119,7 @@ def test_a_start_is_made_its_lead_time_before_it_is_needed() -> None:
     assert serving(plan) == [1, 1, 3, 3]
     assert plan.target == (3,)
     assert plan.needed_from == (2,)
-    assert plan.why == (Why.LATER,)
+    assert plan.why == (PlanReason.LATER,)
 
 
 def test_what_comes_too_late_is_short_unless_donated_instances_are_taken_back() -> None:
@@ -128,7 +128,7 @@ def test_what_comes_too_late_is_short_unless_donated_instances_are_taken_back() 
     plan = solve(outlook(pools=(slow,), streams=(stream,), steps=2))
     assert plan.steps[0].short == pytest.approx((2.0,))
     assert plan.statement == "demand east: 2 of 3 units missing at worst, in 1 steps"
-    assert plan.why == (Why.SHORT,)
+    assert plan.why == (PlanReason.SHORT,)
     spare = msgspec.structs.replace(slow, spot=2)
     plan = solve(outlook(pools=(spare,), streams=(stream,), steps=2))
     assert plan.reclaim == (2,)
@@ -168,7 +168,7 @@ def test_minimum_is_kept_and_named() -> None:
     plan = solve(msgspec.structs.replace(case, endpoints=(Endpoint("east/big", (0,), 2),)))
     assert plan.target == (2,)
     assert plan.stop == (3,)
-    assert plan.why == (Why.MINIMUM,)
+    assert plan.why == (PlanReason.MINIMUM,)
     short = solve(msgspec.structs.replace(case, endpoints=(Endpoint("east/big", (0,), 2),), stocks=(HorizonStock("stock", 8),)))
     assert short.statement == "minimum east/big: 1 of 2 instances at worst"
 
@@ -178,7 +178,7 @@ def test_guard_keeps_one_more_than_expected_demand_when_stopping() -> None:
     assert solve(case).target == (2,)
     guarded = solve(msgspec.structs.replace(case, guard=True))
     assert guarded.target == (3,)
-    assert guarded.why == (Why.GUARD,)
+    assert guarded.why == (PlanReason.GUARD,)
     assert solve(msgspec.structs.replace(case, guard=True, pools=(pool(serving=2),))).target == (2,)
 
 
@@ -264,7 +264,7 @@ def outlooks(draw: st.DrawFn) -> Outlook:
     allowed = draw(st.lists(st.integers(0, count - 1), min_size=1, unique=True))
     rates = tuple(draw(st.integers(0, 50)) / 10 for _ in range(4))
     stream = steady("stream", tuple(Way(p, 1.0 + 0.5 * p, 0.1 * p) for p in sorted(allowed)), rates, headroom=1.2)
-    batch = Batch(
+    batch = BatchDemand(
         "batch", tuple(Way(p, 1.0) for p in range(count)), tuple(draw(lots)), carry_cost=float(draw(st.integers(0, 100)))
     )
     stocks = tuple(HorizonStock(f"stock {s}", draw(st.sampled_from([16, 32, 64]))) for s in range(2))

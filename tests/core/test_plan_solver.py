@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from sageserve.base.errors import PlanError
 from sageserve.base.rng import stream
-from sageserve.core.plan.highs import Limits
+from sageserve.core.plan.highs import SolverLimits
+from sageserve.core.plan.hourly import solve
 from sageserve.core.plan.milp import Program
-from sageserve.core.plan.paper import solve
 from tests.core.plan_cases import pool, problem
 
 
@@ -30,7 +30,7 @@ def knapsacks(seed: int, *, groups: int, lazy: bool, room: float) -> Program:
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(3, 30))
 def test_taken_apart_costs_the_same(seed: int, groups: int, room: int) -> None:
-    exact = Limits(gap=0.0, gap_cost=1e-9)
+    exact = SolverLimits(gap=0.0, gap_cost=1e-9)
     apart = knapsacks(seed, groups=groups, lazy=True, room=room).solve(exact)
     whole = knapsacks(seed, groups=groups, lazy=False, room=room).solve(exact)
     assert apart.status == whole.status

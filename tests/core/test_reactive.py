@@ -14,7 +14,7 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceReady, Observed
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.strategies.reactive import Reactive
-from sageserve.data.scenario import check
+from sageserve.data.scenarios.load import check
 from tests.core.small import ENGINE, PRICE, TIERS, fleet_of, layout_of, scenario
 
 

@@ -13,7 +13,7 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceReady, Observed
 from sageserve.core.strategies.reactive import Reactive
 from sageserve.core.strategies.siloed import Siloed
-from sageserve.data.scenario import load_scenario
+from sageserve.data.scenarios.load import load_scenario
 from tests.core.small import TIERS, fleet_of, layout_of, scenario
 
 

@@ -80,12 +80,12 @@ def test_no_slot_and_no_stock_are_told_apart() -> None:
     assert find_capacity(tiny, 1) == Offer(Source.VM, 4, tuple(range(8)))
 
 
-@pytest.mark.parametrize(("inside", "expected"), [((3, 1, 2), 1), ((0, 0, 0), 2), ((5, 0, 0), 2), ((1, 0, 4), 1)])
-def test_the_emptiest_instance_is_drained_first(inside: tuple[int, int, int], expected: int) -> None:
+@pytest.mark.parametrize(("in_flight", "expected"), [((3, 1, 2), 1), ((0, 0, 0), 2), ((5, 0, 0), 2), ((1, 0, 4), 1)])
+def test_the_emptiest_instance_is_drained_first(in_flight: tuple[int, int, int], expected: int) -> None:
     fleet = small_fleet()
     serve(fleet, 0, 1, 2)
     fleet.start(3, 0, fleet.room(0))  # starting: cannot be drained, though it is empty
-    fleet.inside[:3] = inside
+    fleet.in_flight[:3] = in_flight
     assert pick_drain(fleet, 0) == expected
 
 

@@ -1,6 +1,6 @@
 """A small scenario for tests of traces and generated workloads, built in code so that no file is involved.
 
-Read next: `test_reading.py`, `test_generate.py`.
+Read next: `tests/data/traces/test_read.py`, `tests/data/workload/test_generate.py`.
 """
 
 from sageserve.base.config import Scenario

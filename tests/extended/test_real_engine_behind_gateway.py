@@ -115,7 +115,7 @@ def test_its_own_metrics_are_seen(fleet: Watching) -> None:
         assert all(one.result(120) for one in running)
     assert seen is not None
     assert 0.0 < seen <= 1.0
-    until(lambda: fleet.status().instances[0].inside == 0, 20)
+    until(lambda: fleet.status().instances[0].in_flight == 0, 20)
 
 
 def test_it_is_watched_and_never_started_or_stopped(fleet: Watching) -> None:

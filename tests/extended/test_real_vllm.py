@@ -23,11 +23,11 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.records import Ints
 from sageserve.base.rng import stream
 from sageserve.cli.main import app
-from sageserve.data.measured_files import choose, read_measured
-from sageserve.live.benchmark.client import Body, Sample, connect
+from sageserve.data.measured.files import choose, read_measured
+from sageserve.live.benchmark.client import Body, RequestSample, connect
 from sageserve.live.benchmark.load import open_loop
 from sageserve.live.benchmark.plan import Mix, poisson_arrivals
-from sageserve.live.benchmark.shape import Shape
+from sageserve.live.benchmark.shape import RequestStyle
 from sageserve.sim.replay import Arrivals, replay
 from tests.extended.vllm_server import BATCHED, MODEL, SEQUENCES, vllm
 
@@ -83,9 +83,9 @@ def _seconds_at_the_limit(folder: Path) -> float:
     return float(requests.e2e[late].mean()) / 1e6
 
 
-async def _minute(engine: str, rate: float) -> list[Sample]:
+async def _minute(engine: str, rate: float) -> list[RequestSample]:
     """Other lengths, other arrivals, another session than the benchmark's."""
-    shape, mix, rng = Shape(MODEL), Mix(32, 1024, 8, 128), stream(1001, "fresh")
+    shape, mix, rng = RequestStyle(MODEL), Mix(32, 1024, 8, 128), stream(1001, "fresh")
 
     def source() -> Body:
         prompt, output = mix.draw(rng)
@@ -98,6 +98,6 @@ async def _minute(engine: str, rate: float) -> list[Sample]:
     return sorted(stretch.samples, key=lambda sample: sample.sent)
 
 
-def _column(samples: list[Sample], name: str) -> Ints:
+def _column(samples: list[RequestSample], name: str) -> Ints:
     values = np.array([getattr(sample, name) for sample in samples], np.int64)
     return values - values[0] if name == "sent" else values

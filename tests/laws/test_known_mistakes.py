@@ -22,9 +22,9 @@ from sageserve.core.fleet import State
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.strategies.planned import LtUA
 from sageserve.core.work import Fit, Fitted, Solve
-from sageserve.data.scenario import load_scenario
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, Simulation, kernel_setup, simulate
-from sageserve.sim.summary import summarise
 from tests.core.small import ENGINE, Row, fleet_of, hours, layout_of, row, scenario, trace
 from tests.laws.lives import begun, check_gpus_change_hands_one_at_a_time, check_work_is_inside_terms, terms
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET
-from sageserve.sim.engine import Kernel
-from sageserve.sim.state import (
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import (
     DONE,
     FUTURE,
     HELD,
@@ -111,7 +111,7 @@ def test_every_request_is_in_exactly_one_place(seed: int) -> None:
             assert state[row] == expected
             assert kernel.requests["instance"][row] == instance
         inside = np.bincount([i for _, _, i in found if i >= 0], minlength=len(kernel.engines))
-        assert (kernel.engines["inside"] == inside).all()
+        assert (kernel.engines["in_flight"] == inside).all()
         assert (kernel.requests["arrival"][state == FUTURE] >= kernel.now).all()
         assert (kernel.requests["arrival"][state != FUTURE] <= kernel.now).all()
 
@@ -181,7 +181,7 @@ def test_no_open_instance_idles_while_requests_wait_for_it(seed: int) -> None:
         times = kernel.world.arrays["times"][leaves : leaves + len(engines)]
         idle = engines["phase"] == IDLE
         assert (times[idle & (engines["waiting"] > 0)] == stop.now).all(), "an idle instance does not wake up"
-        assert not (engines["inside"][engines["phase"] == SHUT]).any(), "a closed instance holds work"
+        assert not (engines["in_flight"][engines["phase"] == SHUT]).any(), "a closed instance holds work"
         assert (times[engines["phase"] > IDLE] >= stop.now).all()
 
 

@@ -1,7 +1,7 @@
 """A whole fleet when things go wrong around it: no metrics, a region that is cut off, a disk that takes no more.
 
 Real processes under load. A dead process is `test_up.py`'s; slow clients are `gateway/test_hostile.py`'s; clocks that step are
-`test_loop.py`'s. Read next: `src/sageserve/live/front.py`.
+`tests/live/control/test_loop.py`'s. Read next: `src/sageserve/live/control/fleet_view.py`.
 """
 
 import os

@@ -20,7 +20,7 @@ from sageserve.live.wire import (
     Gone,
     Grant,
     Hello,
-    Table,
+    RoutingTable,
     ToControl,
     ToGateway,
     Wait,
@@ -31,8 +31,8 @@ from sageserve.live.wire import (
 HELLO = Hello(VERSION, 0, 42)
 
 
-def table(version: int, note: str = "") -> Table:
-    return Table(version, "e", 0, 0, (), (), (), 1, note)
+def table(version: int, note: str = "") -> RoutingTable:
+    return RoutingTable(version, "e", 0, 0, (), (), (), 1, note)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -121,7 +121,7 @@ def test_a_stranger_is_cut_off_and_others_stay(tmp_path: Path, words: bytes) -> 
 
 def test_a_gateway_that_does_not_read_gets_the_last_table_only(tmp_path: Path) -> None:
     async def play() -> None:
-        ends, got = Ends(), list[Table]()
+        ends, got = Ends(), list[RoutingTable]()
         await ends.server.open(tmp_path / "link")
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "link"), limit=1024)
         writer.write(frame(HELLO))
@@ -133,7 +133,7 @@ def test_a_gateway_that_does_not_read_gets_the_last_table_only(tmp_path: Path) -
             while not got or got[-1].version < 99:
                 for body in frames.feed(await reader.read(1 << 16)):
                     message = decode_to_gateway(body)
-                    assert isinstance(message, Table)
+                    assert isinstance(message, RoutingTable)
                     got.append(message)
         assert len(got) < 100
         writer.close()

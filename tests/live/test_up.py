@@ -19,7 +19,7 @@ import msgspec
 import openai
 import pytest
 
-from sageserve.live.status import Status
+from sageserve.live.control.status import Status
 
 JOBS = 150
 MODEL = "llama-3.1-8b"
@@ -176,7 +176,7 @@ def test_a_command_that_cannot_be_filled_in_starts_nothing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_survives_the_death_of_the_keeper(tmp_path: Path) -> None:
+def test_nothing_survives_the_death_of_the_supervisor(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "state")
     assert len(fleet.processes()) >= 7
     fleet.kill("up")

@@ -2,7 +2,7 @@
 
 The live loop waits on a clock that plays the compiled engines until something happens; actuators and solvers take as long as in
 the simulator. What is compared is the shell: which events are told in which order at which instant, and what is done about them.
-Read next: `src/sageserve/live/loop.py`, `src/sageserve/sim/run.py`.
+Read next: `src/sageserve/live/control/loop.py`, `src/sageserve/sim/run.py`.
 """
 
 import asyncio
@@ -20,32 +20,32 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.layout import lay_out
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import Entry, Work
-from sageserve.data.generate import generate
-from sageserve.data.scenario import load_scenario
-from sageserve.live.actuators.base import Place
-from sageserve.live.loop import Counters, Loop
-from sageserve.sim.engine import Kernel
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.workload.generate import generate
+from sageserve.live.actuators.base import EngineAddress
+from sageserve.live.control.loop import Counters, Loop
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import request_rows
 from sageserve.sim.run import Simulation, kernel_setup
-from sageserve.sim.state import request_rows
 from sageserve.sim.world import SimulatedWorld
 
 
 class VirtualFleet:
-    """Engines, clouds and solvers in virtual time: clock, front, actuator and worker of one loop."""
+    """Engines, clouds and solvers in virtual time: clock, fleet view, actuator and worker of one loop."""
 
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
         kind = STRATEGIES[scenario.strategy.name]
         layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
         setup = kernel_setup(scenario, layout)
         self.kernel = Kernel(setup, request_rows(trace, setup))
-        fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["inside"])
+        fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["in_flight"])
         self.world = SimulatedWorld(scenario, layout, fleet, self.kernel)
         self.journal: list[Entry] = []
         self.minutes: list[DemandSeen] = []
         self.end = trace.window
         self.loop = Loop(
             controller=Controller(fleet, kind(scenario, layout, None), scenario.spot),
-            front=self,
+            view=self,
             actuator=self,
             worker=self,
             memory=self,
@@ -116,8 +116,8 @@ class VirtualFleet:
     def perform(self, now: Micros, action: Start | Reclaim | Donate | Release) -> None:
         self.world.perform(now, action)
 
-    def place(self, instance: int) -> Place:
-        return Place(f"http://engine-{instance}", "m")
+    def place(self, instance: int) -> EngineAddress:
+        return EngineAddress(f"http://engine-{instance}", "m")
 
     def submit(self, work: Work) -> None:
         self.world.perform(self.kernel.now, work)

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.cli.main import app
-from sageserve.data.scenario import load_scenario
-from sageserve.data.sweeps import Kept
-from sageserve.sim.cell import Bounded, Cell, Finished
-from sageserve.sim.sweep import sweep
+from sageserve.data.results.sweep_folder import Kept
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.sim.sweep.cell import Bounded, Cell, Finished
+from sageserve.sim.sweep.run import sweep
 from tests.sim.test_sweep import Here
 
 SMALL = ("workload.generate.requests=4000", "workload.generate.length=45m")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from sageserve.data.summary import (
+from sageserve.data.results.summary import (
     AfterWindow,
     Cost,
     Hours,

@@ -1,6 +1,6 @@
 """`sageserve diff`: equal runs differ in nothing, seeds alone are noise, a real change is found, one seed decides nothing.
 
-Read next: `tests/data/test_noise.py`, `src/sageserve/show/difference.py`.
+Read next: `tests/data/results/test_significance.py`, `src/sageserve/show/difference.py`.
 """
 
 import json
@@ -16,8 +16,8 @@ from sageserve.base.rng import stream
 from sageserve.cli.diff import _repeated
 from sageserve.cli.main import app
 from sageserve.cli.render import WIDTH
-from sageserve.data.gathered import KeptRun, read_kept
-from sageserve.data.results import read_run
+from sageserve.data.results.run_folder import read_run
+from sageserve.data.results.sweep_read import KeptRun, read_kept
 from sageserve.show.difference import Difference, Number, Word, difference, number_at
 from sageserve.show.sides import Side, pairs_of, sides_of, unlike
 from tests.show.conftest import SMALL, called

@@ -19,11 +19,11 @@ from sageserve.base.units import SECOND
 from sageserve.cli.main import app
 from sageserve.cli.render import WIDTH
 from sageserve.core.actions import Blocked
-from sageserve.data.results import read_run
+from sageserve.data.results.run_folder import read_run
 from sageserve.show.account import Account, account
+from sageserve.show.format import NONE, change, count, dollars, listed, percent, seconds
 from sageserve.show.spark import BARS, MISSING, PLAIN, bars
 from sageserve.show.story import BLOCKED
-from sageserve.show.words import NONE, change, count, dollars, listed, percent, seconds
 
 
 def shown(*arguments: str) -> str:

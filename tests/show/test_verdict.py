@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from sageserve.data.comparison import Comparison, needed
+from sageserve.data.results.comparison import Comparison, needed
 from sageserve.show.verdict import TOLERANCE, Verdict, verdict, verdict_of
 from tests.show.made import TIERS, summary_of
 

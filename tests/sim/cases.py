@@ -17,7 +17,7 @@ from sageserve.base.rng import stream
 from sageserve.core.feed import DIRECT, FILL, STEPS
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
-from sageserve.sim.state import Setup, request_rows
+from sageserve.sim.kernel.state import Setup, request_rows
 
 Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""

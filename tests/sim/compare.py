@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sageserve.sim.engine import Kernel
+from sageserve.sim.kernel.engine import Kernel
 from tests.sim.cases import Case, Stop, drive, fresh_rows, watch
 from tests.sim.reference import Reference
 

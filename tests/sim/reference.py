@@ -19,7 +19,7 @@ from sageserve.core.feed import DIRECT, STEPS
 from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.route import NEAREST, THRESHOLD
 from sageserve.core.signals import BUSY, KV, LOAD
-from sageserve.sim.state import DONE, HELD, PREFILLING, PROMOTED, REFUSED, RUNNING, WAITING, Setup
+from sageserve.sim.kernel.state import DONE, HELD, PREFILLING, PROMOTED, REFUSED, RUNNING, WAITING, Setup
 from tests.sim.reference_engine import NO_TIME, Engine, Job, Outcome, Profile
 
 SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, ITERATION_PHASE = 0, 1, 2, 3

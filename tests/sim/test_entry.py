@@ -3,7 +3,7 @@
 Read next: docs/reference/latency.md.
 """
 
-from sageserve.sim.meter import blocks
+from sageserve.sim.results.meter import blocks
 from sageserve.sim.run import Run, simulate
 from tests.core.small import ENGINE, row, scenario, trace
 

@@ -1,6 +1,6 @@
 """The heap of finish steps agrees with a plain minimum, whatever is preempted, resumed and finished, in fixed memory.
 
-Small random worlds seldom fill a heap with stale entries, so this drives it alone. Read next: `sim/queues.py`.
+Small random worlds seldom fill a heap with stale entries, so this drives it alone. Read next: `sim/kernel/queues.py`.
 """
 
 from dataclasses import replace
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sageserve.base.records import REQUEST, UNSET
-from sageserve.sim.queues import add_finish, drop_first_finish, first_finish
-from sageserve.sim.state import World
+from sageserve.sim.kernel.queues import add_finish, drop_first_finish, first_finish
+from sageserve.sim.kernel.state import World
 from tests.sim.test_reference_by_hand import PLAIN, engine
 
 BATCH = 4

@@ -7,8 +7,8 @@ import pytest
 
 from sageserve.base.units import HOUR, MINUTE
 from sageserve.core.perf import decode_work, prefill_work
+from sageserve.sim.results.summary import summarise, work_gpu_hours
 from sageserve.sim.run import simulate
-from sageserve.sim.summary import summarise, work_gpu_hours
 from tests.sim.test_summary import scenario, trace
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
-from sageserve.data.scenario import check
+from sageserve.data.scenarios.load import check
 from sageserve.sim.oracle import STEP, Need, least, oracle_bound
+from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
-from sageserve.sim.summary import summarise
 from tests.core.small import ENGINE, PRICE, TIERS, Row, row, scenario, trace
 
 PATIENT = TIERS | {"iw-f": {"ttft": "1h"}, "iw-n": {"ttft": "1h"}}  # so patient that an instance may always be busy

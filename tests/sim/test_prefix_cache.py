@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from sageserve.base.errors import TraceError
 from sageserve.base.records import REQUEST, UNSET, Names, Trace, cached_tokens
-from sageserve.sim.engine import Kernel
-from sageserve.sim.state import Setup
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import Setup
 from tests.sim.cases import fresh_rows, make_case, seeded, watch
 from tests.sim.reference import Reference
 from tests.sim.test_reference_by_hand import END, PLAIN, Make, engine, rows

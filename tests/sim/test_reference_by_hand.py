@@ -18,8 +18,8 @@ from sageserve.core.order import EDF, FCFS, TIER
 from sageserve.core.perf import PROFILE
 from sageserve.core.route import LEAST, NEAREST
 from sageserve.core.signals import KV
-from sageserve.sim.engine import Kernel
-from sageserve.sim.state import DONE, HELD, PLACE, PROMOTED, REFUSED, Setup, request_rows
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import DONE, HELD, PLACE, PROMOTED, REFUSED, Setup, request_rows
 from tests.sim.cases import Simulator
 from tests.sim.reference import Reference
 

@@ -10,7 +10,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import Infeasible, TraceError
 from sageserve.base.records import UNSET
 from sageserve.base.units import DAY
-from sageserve.data.scenario import check
+from sageserve.data.scenarios.load import check
 from sageserve.sim.run import simulate
 from tests.core.small import ENGINE, PRICE, TIERS, row, scenario, trace
 

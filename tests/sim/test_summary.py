@@ -14,12 +14,12 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import UNSET, Trace
 from sageserve.base.units import HOUR, SECOND
 from sageserve.core.layout import names_of
-from sageserve.data.generate import generate
-from sageserve.data.scenario import load_scenario
-from sageserve.data.summary import Quantiles, Summary, parse_summary, summary_json
-from sageserve.sim.meter import BLOCK, blocks
+from sageserve.data.results.summary import Quantiles, Summary, parse_summary, summary_json
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.workload.generate import generate
+from sageserve.sim.results.meter import BLOCK, blocks
+from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, Simulation, simulate
-from sageserve.sim.summary import summarise
 
 ENGINE = {
     "gpu": "h100",

@@ -14,17 +14,17 @@ import pytest
 
 from sageserve.base.errors import ResultError, TraceError
 from sageserve.base.records import Trace
-from sageserve.data.generate import generate, history
-from sageserve.data.scenario import load_scenario
-from sageserve.data.summary import Summary
-from sageserve.data.sweeps import Kept, source_of
-from sageserve.sim.cell import Bounded, Cell, Failed, Finished, Outcome, Player
+from sageserve.data.results.summary import Summary
+from sageserve.data.results.sweep_folder import Kept, source_of
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.workload.generate import generate, history
 from sageserve.sim.oracle import oracle_bound
-from sageserve.sim.processes import Processes
-from sageserve.sim.room import WORKER_BYTES, cores, free_memory, memory_of, workers_that_fit
+from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
-from sageserve.sim.summary import summarise
-from sageserve.sim.sweep import Watch, sweep
+from sageserve.sim.sweep.cell import Bounded, Cell, Failed, Finished, Outcome, Player
+from sageserve.sim.sweep.processes import Processes
+from sageserve.sim.sweep.room import WORKER_BYTES, cores, free_memory, memory_of, workers_that_fit
+from sageserve.sim.sweep.run import Watch, sweep
 
 SMALL = ("workload.generate.requests=2000", "workload.generate.length=1h", "workload.generate.bursts=[]")
 

@@ -3,7 +3,7 @@
 All state of a simulated world hangs on one record of addresses, because handing two dozen arrays to every compiled
 function costs several times more than the work they do. `viewer(dtype)` makes the function that reads such an address.
 With NUMBA_DISABLE_JIT=1 everything runs as plain Python, for debuggers and coverage.
-Knows nothing of what is stored; `sim/state.py` does.
+Knows nothing of what is stored; `sim/kernel/state.py` does.
 """
 
 import ctypes

@@ -1,7 +1,8 @@
 """Records every layer shares: a trace of requests as columns, demand as binned series, and the row a request has in memory.
 
 Two dialects, never mixed: arrays per request (here), frozen records per tick (`core/events.py`, `core/actions.py`).
-Knows no files and no policies. Read next: `data/traces.py` for how traces are read, `sim/state.py` for how rows are used.
+Knows no files and no policies. Read next: `data/traces/read.py` for how traces are read, `sim/kernel/state.py` for how rows
+are used.
 """
 
 from collections.abc import Sequence

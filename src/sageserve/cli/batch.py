@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sageserve.base.errors import ConfigError, SageServeError
-from sageserve.cli.up import State, running_url
+from sageserve.cli.running import State, running_url
 
 if TYPE_CHECKING:
     import httpx
 
-    from sageserve.live.batches.shapes import BatchShape
+    from sageserve.live.batches.api_models import BatchShape
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -184,13 +184,13 @@ def _read(answer: "httpx.Response", kind: type[_Made]) -> _Made:
 
 
 def _get(client: "httpx.Client", batch: str) -> "BatchShape":
-    from sageserve.live.batches.shapes import BatchShape
+    from sageserve.live.batches.api_models import BatchShape
 
     return msgspec.json.decode(_checked(client.get(f"/v1/batches/{batch}")).content, type=BatchShape)
 
 
 def _batches(content: bytes) -> "list[BatchShape]":
-    from sageserve.live.batches.shapes import BatchShape
+    from sageserve.live.batches.api_models import BatchShape
 
     listed = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     return msgspec.json.decode(listed["data"], type=list[BatchShape])

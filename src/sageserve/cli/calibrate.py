@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from sageserve.data.measured import MeasuredRun
+    from sageserve.data.measured.runs import MeasuredRun
     from sageserve.sim.calibration.profile import Calibrated
 
 WIDTH = 100
@@ -62,7 +62,7 @@ def logs(  # noqa: PLR0913, PLR0917 # one argument per option
     force: Force = False,
 ) -> None:
     """Fit per-request logs: the first half of the requests is fitted, the second half judges."""
-    from sageserve.data.measured_files import choose, read_measured
+    from sageserve.data.measured.files import choose, read_measured
     from sageserve.sim.calibration.profile import from_logs
 
     _writable(out, force=force)
@@ -109,7 +109,7 @@ def counters(  # noqa: PLR0913, PLR0917 # one argument per option
 
 
 def _from_file(path: Path, run: str) -> "MeasuredRun":
-    from sageserve.data.measured_files import choose, read_measured, read_series
+    from sageserve.data.measured.files import choose, read_measured, read_series
 
     runs = read_measured(path) if path.is_dir() else read_series(path)
     return choose((each for each in runs if each.series is not None), run)
@@ -118,7 +118,7 @@ def _from_file(path: Path, run: str) -> "MeasuredRun":
 def _ask(url: str, window: str, step: str, match: str) -> "MeasuredRun":
     from sageserve.base.errors import MeasurementError
     from sageserve.base.units import SECOND, duration_us
-    from sageserve.live.prometheus import Window, read_prometheus
+    from sageserve.live.telemetry.prometheus import Window, read_prometheus
 
     lengths = []
     for option, text in (("--query-window", window), ("--step", step)):
@@ -152,7 +152,7 @@ def _writable(out: Path, *, force: bool) -> None:
 
 
 def _finish(run: "MeasuredRun", found: "Calibrated", out: Path, name: str, *, force: bool) -> None:
-    from sageserve.data.profile_writer import write_profile
+    from sageserve.data.profiles.write import write_profile
     from sageserve.sim.calibration.anchor import known_model
 
     profile = found.profile

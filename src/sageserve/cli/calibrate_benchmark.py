@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sageserve.cli.simulate import compile_once
+from sageserve.cli.progress import compile_once
 
 if TYPE_CHECKING:
     from sageserve.live.benchmark.plan import BenchmarkOptions
@@ -80,7 +80,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: AsJson = False,
 ) -> None:
     """Measure a live engine for five minutes and fit a profile; one minute is kept out and judges it."""
-    from sageserve.data.profile_writer import write_profile
+    from sageserve.data.profiles.write import write_profile
     from sageserve.live.benchmark.plan import BenchmarkOptions
 
     _check_places(out, keep, force=force)
@@ -113,7 +113,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
 def _fit(found: "Benchmarked", keep: Path | None, *, quiet: bool) -> "BenchmarkFit":
     """The fit of what was measured, after that was kept and shown."""
     from sageserve.base.errors import MeasurementError
-    from sageserve.data.measured_writer import write_measured
+    from sageserve.data.measured.write import write_measured
     from sageserve.live.benchmark.outcome import measured_runs
     from sageserve.sim.calibration.benchmark import fit_benchmark
 

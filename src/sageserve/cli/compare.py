@@ -1,7 +1,7 @@
 """`sageserve compare`: strategies on the same requests, over seeds, on all cores or on a cluster; one table, or JSON.
 
 Knows options and what goes into a sweep; computes nothing. stdout is the result, everything else is on stderr.
-Read next: `compared.py` for the tables, `sim/sweep.py`, docs/reference/summary.md.
+Read next: `render_compare.py` for the tables, `sim/sweep/run.py`, docs/reference/summary.md.
 """
 
 import os
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sageserve.cli import kernels
-from sageserve.cli.simulate import Interruption, bar, compile_once
+from sageserve.cli.progress import Interruption, bar, compile_once
 
 if TYPE_CHECKING:
-    from sageserve.data.comparison import Comparison
-    from sageserve.data.sweeps import Source
-    from sageserve.sim.cell import Cell, Outcome
+    from sageserve.data.results.comparison import Comparison
+    from sageserve.data.results.sweep_folder import SweepSource
     from sageserve.sim.oracle import Bound
-    from sageserve.sim.sweep import Runner
+    from sageserve.sim.sweep.cell import Cell, Outcome
+    from sageserve.sim.sweep.run import CellRunner
 
 ORACLE = "oracle"
 MOST_SEEDS = 1000  # of one range: more is a slip of the hand
@@ -66,8 +66,8 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: Annotated[bool, typer.Option("--json", help="print summaries instead of tables")] = False,
 ) -> None:
     """Compare strategies on the same requests: GPU-hours, cost, waste, and which promises were kept."""
-    from sageserve.cli.compared import comparison_json, draw
-    from sageserve.data.sweeps import source_of
+    from sageserve.cli.render_compare import comparison_json, draw
+    from sageserve.data.results.sweep_folder import source_of
 
     names = _strategies(strategies)
     source = source_of(tuple(trace or ()), tuple(maps or ()), load)
@@ -83,35 +83,37 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
         draw(comparison, bounds, scenario)
     if out is not None and not no_report and comparison.runs:
         from sageserve.cli.report import write
-        from sageserve.data.results import REPORT
+        from sageserve.data.results.run_folder import REPORT
 
         write([out], out / REPORT)
     finish(outcomes, out)
 
 
-def runner(place: Where, workers: int | None) -> "Runner":
+def runner(place: Where, workers: int | None) -> "CellRunner":
     """Where cells are played.
 
     Raises:
         ConfigError: Ray is asked for and not installed, or the number of its workers.
     """
     if place == "local":
-        from sageserve.sim.processes import Processes
+        from sageserve.sim.sweep.processes import Processes
 
         return Processes(workers)
     from sageserve.base.errors import ConfigError
-    from sageserve.sim.cluster import Ray
+    from sageserve.sim.sweep.cluster import Ray
 
     if workers is not None:
         raise ConfigError("--workers is for --on local: a Ray cluster knows how many it has", hint="leave --workers out")
     return Ray({kernels.VARIABLE: os.environ[kernels.VARIABLE]})
 
 
-def run_cells(cells: "Sequence[Cell]", where: "Runner", what: str, *, out: Path | None, force: bool) -> "list[Outcome | None]":
+def run_cells(
+    cells: "Sequence[Cell]", where: "CellRunner", what: str, *, out: Path | None, force: bool
+) -> "list[Outcome | None]":
     """Play cells with a progress bar, Ctrl-C heard, and results kept in `out`; what went wrong is told on stderr."""
-    from sageserve.data.sweeps import Kept
-    from sageserve.sim.cell import Failed, Finished
-    from sageserve.sim.sweep import Watch, sweep
+    from sageserve.data.results.sweep_folder import Kept
+    from sageserve.sim.sweep.cell import Failed, Finished
+    from sageserve.sim.sweep.run import Watch, sweep
 
     kept = None if out is None else Kept(out, force=force)
     compile_once()
@@ -128,7 +130,7 @@ def run_cells(cells: "Sequence[Cell]", where: "Runner", what: str, *, out: Path 
 
 def finish(outcomes: "Sequence[Outcome | None]", out: Path | None) -> None:
     """Leave with the exit code that says what happened: 130 interrupted, 2 a mistake, 1 a fault."""
-    from sageserve.sim.cell import Failed
+    from sageserve.sim.sweep.cell import Failed
 
     if None in outcomes:
         done = sum(outcome is not None for outcome in outcomes)
@@ -174,10 +176,12 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _cells(scenario: str, names: Sequence[str], seeds: str | None, overrides: Sequence[str], source: "Source") -> "list[Cell]":
+def _cells(
+    scenario: str, names: Sequence[str], seeds: str | None, overrides: Sequence[str], source: "SweepSource"
+) -> "list[Cell]":
     """Every strategy with every seed; the settings are checked before anything is played."""
-    from sageserve.data.scenario import load_scenario
-    from sageserve.sim.cell import Cell
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.sim.sweep.cell import Cell
 
     own = load_scenario(scenario, overrides=overrides).seed
     cells = []
@@ -202,9 +206,9 @@ def with_first_seeds_whole(cells: "Sequence[Cell]") -> "list[Cell]":
 
 
 def _gather(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> "tuple[Comparison, dict[int, Bound]]":
-    from sageserve.data.comparison import Comparison
-    from sageserve.data.summary import Summary
-    from sageserve.sim.cell import Bounded, Finished
+    from sageserve.data.results.comparison import Comparison
+    from sageserve.data.results.summary import Summary
+    from sageserve.sim.sweep.cell import Bounded, Finished
 
     runs: dict[str, dict[int, Summary]] = {}
     bounds: dict[int, Bound] = {}

@@ -1,6 +1,7 @@
-"""`sageserve control`: the control process of a running fleet, which `sageserve up` starts and its keeper keeps alive.
+"""`sageserve control`: the control process of a running fleet, which `sageserve up` starts and its supervisor keeps alive.
 
-Reads scenario and internal key, makes the parts and plugs them together. Not meant to be typed. Read next: `live/control.py`.
+Reads scenario and internal key, makes the parts and plugs them together. Not meant to be typed. Read next:
+`live/control/process.py`.
 """
 
 import asyncio
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
     from sageserve.base.config import LiveSettings, Scenario
     from sageserve.core.layout import Layout
-    from sageserve.live.actuators.base import Hear, Place
-    from sageserve.live.control import Hands, Home
-    from sageserve.live.front import Missed
-    from sageserve.live.memory import Stamped
+    from sageserve.live.actuators.base import EngineAddress, Hear
+    from sageserve.live.control.fleet_view import Missed
+    from sageserve.live.control.process import Home, ManagedActuator
+    from sageserve.live.control.state_files import Stamped
 
 
 def control(
@@ -33,8 +34,8 @@ def control(
 ) -> None:
     """Control a fleet: hear, decide, act, write down."""
     from sageserve.base.config import LiveSettings
-    from sageserve.data.scenario import load_scenario
-    from sageserve.live.control import Home
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.control.process import Home
 
     scenario = load_scenario(state / "scenario.yaml")
     live = scenario.live or LiveSettings()
@@ -50,27 +51,27 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
 
     from sageserve.base.units import SECOND
     from sageserve.core.layout import names_of
-    from sageserve.live.batches.counter import Counter
+    from sageserve.live.batches.api_context import ApiContext
     from sageserve.live.batches.routes import routes
-    from sageserve.live.batches.runner import Door, Runner
-    from sageserve.live.batches.thread import SteadyWall, Threaded
-    from sageserve.live.control import Control, Parts
-    from sageserve.live.loop import WallClock
+    from sageserve.live.batches.runner import BatchRunner, Door
+    from sageserve.live.batches.store_thread import SteadyWall, StoreThread
+    from sageserve.live.control.loop import WallClock
+    from sageserve.live.control.process import Control, Parts
     from sageserve.live.store.sql import open_store
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = WallClock()
-    store = Threaded(open_store(live.store, home.state))
+    store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(_wall, clock.now)
-    runner = Runner(store, scenario, names_of(scenario), Door(home.url, os.environ.pop(INTERNAL_KEY, "")), wall)
+    runner = BatchRunner(store, scenario, names_of(scenario), Door(home.url, os.environ.pop(INTERNAL_KEY, "")), wall)
     async with httpx.AsyncClient(timeout=live.scrape_timeout / SECOND, trust_env=False) as client:
         parts = Parts(
             actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),
             scrape=lambda place: _scrape(client, place),
             jobs=runner,
-            queue_routes=routes(Counter(store, wall, live, runner.notify)),
+            queue_routes=routes(ApiContext(store, wall, live, runner.notify)),
             background=(runner.run,),
             clock=clock,
             wall=_wall,
@@ -82,7 +83,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
             await store.close()
 
 
-def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "Hear", layout: "Layout") -> "Hands":
+def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "Hear", layout: "Layout") -> "ManagedActuator":
     from sageserve.live.actuators.base import posts_of
     from sageserve.live.actuators.fixed import FixedActuator
     from sageserve.live.actuators.local import LocalActuator
@@ -92,15 +93,15 @@ def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "H
     return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed)
 
 
-async def _scrape(client: "httpx.AsyncClient", place: "Place") -> "tuple[float | None, int] | Missed":
-    from sageserve.live.front import Missed
+async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int] | Missed":
+    from sageserve.live.control.fleet_view import Missed
     from sageserve.live.telemetry.scrape import scrape
-    from sageserve.live.telemetry.seen import EngineSeen, Why
+    from sageserve.live.telemetry.seen import BlindReason, EngineSeen
 
     seen = await scrape(client, place.url + place.metrics, place.served_model)
     if isinstance(seen, EngineSeen):
-        return seen.kv_use, round(seen.inside)
-    if seen.why is Why.UNREACHABLE or (seen.why is Why.TIMEOUT and not await _answers(client, place.url)):
+        return seen.kv_use, round(seen.in_flight)
+    if seen.why is BlindReason.UNREACHABLE or (seen.why is BlindReason.TIMEOUT and not await _answers(client, place.url)):
         return Missed.SILENT
     return Missed.BLIND
 

@@ -1,7 +1,7 @@
 """`sageserve diff`: what changed between two runs or comparisons, in settings and in results, and what of it is noise.
 
 Knows options and the commands that make more seeds; the judging is done in `show/difference.py`. stdout is the result.
-Read next: `differed.py`, docs/how-to/look-at-results.md.
+Read next: `render_diff.py`, docs/how-to/look-at-results.md.
 """
 
 import shlex
@@ -67,8 +67,8 @@ def diff(
     import msgspec
 
     from sageserve.base.errors import ConfigError
-    from sageserve.cli.differed import draw, draw_offer
-    from sageserve.cli.shown import Page
+    from sageserve.cli.render_diff import draw, draw_offer
+    from sageserve.cli.render_show import TerminalPage
     from sageserve.show.difference import difference
     from sageserve.show.sides import pairs_of, sides_of, unlike
 
@@ -89,7 +89,7 @@ def diff(
         value = [msgspec.to_builtins(each) | {"more_seeds": offers.get(each.strategies, [])} for each in found]
         typer.echo(msgspec.json.format(msgspec.json.encode({"differences": value}), indent=2).decode())
         return
-    page = Page()
+    page = TerminalPage()
     for number, each in enumerate(found):
         if number:
             page.print()

@@ -13,7 +13,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sageserve.data.plans import PlanFile
+    from sageserve.data.results.plans import PlanFile
     from sageserve.show.answer import PlanAnswer
     from sageserve.show.story import PlanInForce, Story
 
@@ -40,8 +40,8 @@ def explain(
 
     from sageserve.cli.plan import time_of
     from sageserve.cli.render_plan import console
-    from sageserve.data.plans import read_plan
-    from sageserve.data.results import read_run
+    from sageserve.data.results.plans import read_plan
+    from sageserve.data.results.run_folder import read_run
     from sageserve.show.answer import answer, find_pool
     from sageserve.show.story import story
     from sageserve.show.why import pool_names

@@ -1,7 +1,7 @@
 """`sageserve forecast`: how well demand could have been forecast, against the naive baselines, and what comes next.
 
 Knows options and how numbers and curves are drawn on a terminal; computes none. stdout is the result, the progress bar
-is on stderr and only on a terminal. Read next: `core/forecast/backtest.py`, `data/series.py`.
+is on stderr and only on a terminal. Read next: `core/forecast/backtest.py`, `data/traces/series.py`.
 """
 
 import sys
@@ -30,7 +30,7 @@ FIRST = "blend"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedSeries:
     """One series with its scores by forecaster and span, and the forecast from its end."""
 
     name: str
@@ -92,10 +92,10 @@ def _time(option: str, text: str) -> "Micros":
 def _load(source: str, scenario: str | None, maps: Sequence[str], counted: str) -> "dict[str, Series]":
     """A file's series, or those of a scenario's generated trace after its history."""
     from sageserve.base.errors import PlanError
-    from sageserve.data.generate import generate, history
-    from sageserve.data.scenario import load_scenario
-    from sageserve.data.series import Counted, read_series, series_of_trace
-    from sageserve.data.traces import ReadOptions, read_as_is, read_trace
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.data.traces.read import ReadOptions, read_as_is, read_trace
+    from sageserve.data.traces.series import Counted, read_series, series_of_trace
+    from sageserve.data.workload.generate import generate, history
 
     words = [each.value for each in Counted]
     if counted not in words:
@@ -125,9 +125,9 @@ def _chosen(found: "dict[str, Series]", only: str, source: str) -> "dict[str, Se
     return dict(sorted(chosen.items(), key=lambda item: -float(np.nansum(item[1].values))))
 
 
-def _judge(chosen: "dict[str, Series]", names: Sequence[str], *, length: "Micros", ahead: "Micros") -> Iterator[Judged]:
+def _judge(chosen: "dict[str, Series]", names: Sequence[str], *, length: "Micros", ahead: "Micros") -> Iterator[JudgedSeries]:
     from sageserve.core.forecast import INTERVAL, backtest, forecaster, origins
-    from sageserve.data.series import rebinned
+    from sageserve.data.traces.series import rebinned
 
     for name, fine in _progress(chosen.items(), len(chosen)):
         series = rebinned(fine, length)
@@ -136,7 +136,7 @@ def _judge(chosen: "dict[str, Series]", names: Sequence[str], *, length: "Micros
         at = origins(series, first=whole - _judged_span(whole), last=whole - bins * series.bin + 1)
         spans = _spans(series.bin, bins * series.bin)
         scores = {each: backtest(series, forecaster(each), at=at, spans=spans) for each in names}
-        yield Judged(name, series, scores, forecaster(names[0]).fit(series).predict(bins, INTERVAL))
+        yield JudgedSeries(name, series, scores, forecaster(names[0]).fit(series).predict(bins, INTERVAL))
 
 
 def _judged_span(whole: "Micros") -> "Micros":
@@ -167,7 +167,7 @@ def _progress(items: "Iterable[tuple[str, Series]]", count: int) -> "Iterator[tu
     yield from track(items, total=count, description="forecast", console=Console(stderr=True), transient=True)
 
 
-def _json(judged: Sequence[Judged], source: str) -> str:
+def _json(judged: Sequence[JudgedSeries], source: str) -> str:
     """Scores and the last forecast of every series."""
     import json
     from dataclasses import asdict
@@ -193,7 +193,7 @@ def _json(judged: Sequence[Judged], source: str) -> str:
 # ------------------------------------------------------------------------------------------------ drawing
 
 
-def _print(console: Console, judged: Sequence[Judged], names: Sequence[str], *, charts: int) -> None:
+def _print(console: Console, judged: Sequence[JudgedSeries], names: Sequence[str], *, charts: int) -> None:
     from sageserve.base.units import show_duration
 
     spans = list(judged[0].scores[names[0]])
@@ -208,7 +208,7 @@ def _print(console: Console, judged: Sequence[Judged], names: Sequence[str], *, 
             console.print(line)
 
 
-def _table(judged: Sequence[Judged], names: Sequence[str], span: str, *, covers: bool) -> Table:
+def _table(judged: Sequence[JudgedSeries], names: Sequence[str], span: str, *, covers: bool) -> Table:
     table = Table(title=f"WAPE, {span}" + ("; coverage of the 80 % interval" if covers else ""), title_justify="left")
     table.add_column("series", overflow="fold")
     for name in names:

@@ -18,7 +18,7 @@ from sageserve.base.errors import ConfigError
 
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
-    from sageserve.live.gateway.server import Place
+    from sageserve.live.gateway.server import GatewayBinding
 
 INTERNAL_KEY = "SAGESERVE_INTERNAL_KEY"
 """Variable that holds the key of this deployment's own processes."""
@@ -58,9 +58,9 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Serve OpenAI's API in front of all engines of a scenario."""
     os.environ["NUMBA_DISABLE_JIT"] = "1"  # nothing is compiled here: half a second and 60 MB less per process
-    from sageserve.data.scenario import load_scenario
-    from sageserve.live.gateway.desk import Options
-    from sageserve.live.gateway.server import Place
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.gateway.context import Options
+    from sageserve.live.gateway.server import GatewayBinding
 
     found = load_scenario(scenario, overrides=overrides or ())
     live = _live(found)
@@ -74,7 +74,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         internal=os.environ.pop(INTERNAL_KEY, ""),
         born=int(datetime.now(UTC).timestamp()),
     )
-    place = Place(
+    place = GatewayBinding(
         host=host or live.host,
         port=live.port if port is None else port,
         control=control,
@@ -91,10 +91,10 @@ def _live(found: "Scenario") -> "LiveSettings":
     return found.live or LiveSettings()
 
 
-def _serve(found: "Scenario", place: "Place", workers: int) -> None:
+def _serve(found: "Scenario", place: "GatewayBinding", workers: int) -> None:
     from dataclasses import replace
 
-    from sageserve.live.gateway.flock import run_many
+    from sageserve.live.gateway.prefork import run_many
     from sageserve.live.gateway.server import run
 
     def one(number: int, folder: Path | None) -> None:

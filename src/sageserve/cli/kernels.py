@@ -55,8 +55,8 @@ def warm_up() -> float:
     """
     began = time.perf_counter()
     folder = use_cache()
-    from sageserve.data.generate import generate
-    from sageserve.data.scenario import load_scenario
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.data.workload.generate import generate
     from sageserve.sim.run import simulate
 
     scenario = load_scenario("quickstart", overrides=_TINY)

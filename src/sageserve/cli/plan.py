@@ -1,7 +1,7 @@
 """`sageserve plan`: what a strategy would decide at an instant, as a table and as a file to review; nothing is acted on.
 
-Knows options and where demand comes from; the plan is made by the strategies' own code (`core/strategies/proposal.py`).
-stdout is the result. Read next: `render_plan.py`, `data/plans.py`.
+Knows options and where demand comes from; the plan is made by the strategies' own code (`core/plan_once.py`).
+stdout is the result. Read next: `render_plan.py`, `data/results/plans.py`.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sageserve.base.records import Demand, Trace
     from sageserve.base.units import Micros
     from sageserve.core.layout import Layout
-    from sageserve.core.strategies.proposal import Proposal
-    from sageserve.data.plans import PlanFile, WhatIf
+    from sageserve.core.plan_once import Proposal
+    from sageserve.data.results.plans import PlanFile, WhatIf
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -83,10 +83,10 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     """Make the plan that the strategy would make at TIME from the demand until then."""
     from sageserve.cli.render_plan import draw_plan
     from sageserve.core.plan.what_if import parse
-    from sageserve.core.strategies.proposal import PLANNERS, layout_of, propose, start_counts
-    from sageserve.data.heard import heard
-    from sageserve.data.plans import plan_json, write_plan
-    from sageserve.data.scenario import load_scenario
+    from sageserve.core.plan_once import PLANNERS, layout_of, propose, start_counts
+    from sageserve.data.results.plans import plan_json, write_plan
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.data.traces.demand import heard
 
     changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy else [])]
     settings = load_scenario(scenario, overrides=changes)
@@ -115,7 +115,7 @@ def show(
 ) -> None:
     """Print a plan that was kept."""
     from sageserve.cli.render_plan import draw_plan
-    from sageserve.data.plans import plan_json, read_plan
+    from sageserve.data.results.plans import plan_json, read_plan
 
     file = read_plan(path)
     if as_json:
@@ -154,9 +154,9 @@ def _instant(text: str, window: "Micros") -> "Micros":
 def _demand(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...]) -> "tuple[Trace, Demand | None, str]":
     """Requests, the demand before them if it is known, and where both come from, in words."""
     from sageserve.base.errors import TraceError
-    from sageserve.data.generate import generate, history
-    from sageserve.data.reshape import splice
-    from sageserve.data.traces import ReadOptions, read_trace
+    from sageserve.data.traces.read import ReadOptions, read_trace
+    from sageserve.data.traces.transform import splice
+    from sageserve.data.workload.generate import generate, history
 
     if maps and not files:
         raise TraceError("--map renames what a trace file holds, and no --trace was given", hint="add --trace FILE")
@@ -193,7 +193,7 @@ def _other(proposal: "Proposal", changes: str | None) -> "WhatIf | None":
         return None
     from sageserve.core.plan.explain import solve
     from sageserve.core.plan.what_if import change, parse
-    from sageserve.data.plans import WhatIf, solved_as
+    from sageserve.data.results.plans import WhatIf, solved_as
     from sageserve.show.why import pool_lines
 
     question = change(proposal.question, parse(changes))
@@ -203,7 +203,7 @@ def _other(proposal: "Proposal", changes: str | None) -> "WhatIf | None":
 
 def _file(scenario: "Scenario", proposal: "Proposal", *, when: "Micros", source: str, what_if: "WhatIf | None") -> "PlanFile":
     from sageserve.base.units import show_duration
-    from sageserve.data.plans import PlanFile, scenario_hash, solved_as
+    from sageserve.data.results.plans import PlanFile, scenario_hash, solved_as
     from sageserve.show.why import pool_lines
 
     notes = ["batch queues are taken as empty: only a run knows what waits"]

@@ -1,7 +1,7 @@
 """`sageserve profile`: which engine profiles there are, what one means, and several side by side.
 
 Knows how profiles are drawn on a terminal; must not decide what they are worth. stdout is the result. Read next:
-`data/library.py` for names, `data/speed.py` for what the numbers mean.
+`data/profiles/library.py` for names, `data/profiles/speed.py` for what the numbers mean.
 """
 
 import json
@@ -14,8 +14,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from sageserve.base.config import ProfileSettings
-    from sageserve.data.library import Listed
-    from sageserve.data.speed import Speed
+    from sageserve.data.profiles.library import ListedProfile
+    from sageserve.data.profiles.speed import Speed
 
 WIDTH = 100
 NONE = "–"
@@ -73,7 +73,7 @@ def list_profiles(
     as_json: AsJson = False,
 ) -> None:
     """Print the profiles that scenarios can name, measured and derived."""
-    from sageserve.data.library import library
+    from sageserve.data.profiles.library import library
 
     found = list(library(model, gpu))
     if as_json:
@@ -87,12 +87,12 @@ def list_profiles(
         _print(_rows(found))
 
 
-def _plain(one: "Listed") -> dict[str, object]:
+def _plain(one: "ListedProfile") -> dict[str, object]:
     settings = one.profile.model_dump(mode="json", exclude_none=True)
     return {"name": one.name, "model": one.model, "origin": one.origin, "profile": settings}
 
 
-def _matrix(found: "list[Listed]") -> Table:
+def _matrix(found: "list[ListedProfile]") -> Table:
     gpus = list(dict.fromkeys(one.gpu for one in found))
     table = _table("model", *gpus)
     for model in dict.fromkeys(one.model for one in found):
@@ -101,15 +101,15 @@ def _matrix(found: "list[Listed]") -> Table:
     return table
 
 
-def _cell(ones: "list[Listed]") -> str:
+def _cell(ones: "list[ListedProfile]") -> str:
     if not ones:
         return NONE
     measured = "*" if any(one.origin == "measured" for one in ones) else ""
     return f"{ones[0].tp}{'+' if len(ones) > 1 else ''}{measured}"
 
 
-def _rows(found: "list[Listed]") -> Table:
-    from sageserve.data.speed import PROMPT, step_ms, ttft_ms
+def _rows(found: "list[ListedProfile]") -> Table:
+    from sageserve.data.profiles.speed import PROMPT, step_ms, ttft_ms
 
     table = _table("profile", "TTFT 1k", "TPOT at 1", "TPOT at 64", "KV tokens", "origin", "error")
     for one in found:
@@ -126,8 +126,8 @@ def _rows(found: "list[Listed]") -> Table:
 @app.command()
 def show(name: Name, gpu_hour: GpuHour = None, as_json: AsJson = False) -> None:
     """Print one profile: coefficients, where they come from, and what they mean."""
-    from sageserve.data.library import profile_named
-    from sageserve.data.speed import speed
+    from sageserve.data.profiles.library import profile_named
+    from sageserve.data.profiles.speed import speed
 
     one = profile_named(name)
     means = speed(one.profile, gpu_hour=gpu_hour)
@@ -187,7 +187,7 @@ def _trust(profile: "ProfileSettings") -> Table:
 
 
 def _meaning(means: "Speed") -> "list[Table | str]":
-    from sageserve.data.speed import MISSES, OUTPUT, PROMPT, TTFT_PROMISE_S
+    from sageserve.data.profiles.speed import MISSES, OUTPUT, PROMPT, TTFT_PROMISE_S
 
     table = _table("batch", "TPOT", "tokens/s", left=0)
     for pace in means.paces:
@@ -216,8 +216,8 @@ def compare(
 ) -> None:
     """Print profiles side by side; each ratio is to the first."""
     from sageserve.base.errors import ConfigError
-    from sageserve.data.library import profile_named
-    from sageserve.data.speed import speed
+    from sageserve.data.profiles.library import profile_named
+    from sageserve.data.profiles.speed import speed
 
     if not 2 <= len(names) <= 4:
         raise ConfigError(f"{len(names)} profiles to compare", hint="give two to four names, as in the examples of --help")
@@ -230,7 +230,7 @@ def compare(
         _print(_side_by_side(found, means))
 
 
-def _side_by_side(found: "list[Listed]", means: "list[Speed]") -> Table:
+def _side_by_side(found: "list[ListedProfile]", means: "list[Speed]") -> Table:
     table = _table("", *(escape(one.name.replace("/", " ")) for one in found))
     for label, values in _metrics(found, means):
         first = values[0]
@@ -244,8 +244,8 @@ def _side_by_side(found: "list[Listed]", means: "list[Speed]") -> Table:
     return table
 
 
-def _metrics(found: "list[Listed]", means: "list[Speed]") -> "list[tuple[str, list[float | None]]]":
-    from sageserve.data.speed import step_ms
+def _metrics(found: "list[ListedProfile]", means: "list[Speed]") -> "list[tuple[str, list[float | None]]]":
+    from sageserve.data.profiles.speed import step_ms
 
     profiles = [one.profile for one in found]
     rows: list[tuple[str, list[float | None]]] = [

@@ -1,6 +1,6 @@
 """A summary as a table that fits 100 columns, and what to try next.
 
-Draws what it is given and computes only sums of it. Read next: `data/summary.py` for the numbers,
+Draws what it is given and computes only sums of it. Read next: `data/results/summary.py` for the numbers,
 docs/reference/summary.md for what they mean.
 """
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.summary import Hours, Quantiles, Summary, TierSummary
+from sageserve.data.results.summary import Hours, Quantiles, Summary, TierSummary
 
 WIDTH = 100
 NONE = "–"

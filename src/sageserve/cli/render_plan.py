@@ -1,6 +1,6 @@
 """A plan on a terminal: now and target per pool, why, what it costs, what it was made from, and until when it holds.
 
-Draws what it is given, in 100 columns. Read next: `data/plans.py` for the record, `show/why.py` for the words.
+Draws what it is given, in 100 columns. Read next: `data/results/plans.py` for the record, `show/why.py` for the words.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sageserve.base.units import show_duration
-from sageserve.data.plans import AheadPlan, HourPlan, PlanFile, PoolLine, WhatIf
+from sageserve.data.results.plans import AheadPlan, HourPlan, PlanFile, PoolLine, WhatIf
 from sageserve.show.why import amount, binding, dollars, theta_texts
 
 WIDTH = 100

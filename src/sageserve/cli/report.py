@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from sageserve.cli.simulate import bar
+from sageserve.cli.progress import bar
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -29,7 +29,7 @@ def report(
     ] = None,
 ) -> None:
     """Write a page to look at: verdict, strategies side by side, and what happened over time. Needs no network."""
-    from sageserve.data.results import REPORT
+    from sageserve.data.results.run_folder import REPORT
 
     typer.echo(write(folders, folders[0] / REPORT if out is None else out))
 

@@ -1,7 +1,7 @@
 """`sageserve reproduce paper`: the paper's studies in our simulator, our numbers beside the published ones.
 
-Knows options and how findings are drawn; the studies are in `sim/studies.py`. stdout is the result, everything else is on
-stderr. Read next: docs/how-to/reproduce-the-paper.md.
+Knows options and how findings are drawn; the studies are in `data/results/studies.py`. stdout is the result, everything
+else is on stderr. Read next: docs/how-to/reproduce-the-paper.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ import typer
 from sageserve.cli.compare import Where, finish, run_cells, runner
 
 if TYPE_CHECKING:
-    from sageserve.data.summary import Summary
-    from sageserve.sim.cell import Cell
-    from sageserve.sim.studies import Finding, Measure, Study
+    from sageserve.data.results.studies import Finding, Measure, Study
+    from sageserve.data.results.summary import Summary
+    from sageserve.sim.sweep.cell import Cell
 
 FAR = 0.05  # a change that is this far from the published one is called different: 5 points
 EXAMPLES = """[bold]Examples[/bold]
@@ -43,8 +43,8 @@ def reproduce(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: Annotated[bool, typer.Option("--json", help="print findings and summaries instead of tables")] = False,
 ) -> None:
     """Play the studies behind the paper's figures, and print ours beside the published numbers."""
-    from sageserve.sim.cell import Finished
-    from sageserve.sim.studies import QUICK, studies
+    from sageserve.data.results.studies import QUICK, studies
+    from sageserve.sim.sweep.cell import Finished
 
     chosen = _chosen(studies(quick=quick), only)
     settings = (*(QUICK if quick else ()), *(overrides or ()))
@@ -76,9 +76,9 @@ def _chosen(every: "dict[str, Study]", only: str | None) -> "dict[str, Study]":
 
 
 def _cells(chosen: "Mapping[str, Study]", settings: Sequence[str]) -> "list[Cell]":
-    from sageserve.data.scenario import load_scenario
-    from sageserve.sim.cell import Cell
-    from sageserve.sim.studies import SCENARIO
+    from sageserve.data.results.studies import SCENARIO
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.sim.sweep.cell import Cell
 
     return [
         Cell(f"{name}: {case}", load_scenario(SCENARIO, overrides=[*settings, *changes]))
@@ -156,8 +156,8 @@ def _row(one: "Finding", cases: "Mapping[str, Summary]") -> tuple[str, ...]:
 
 
 def _show(one: "Finding", value: float | None) -> str:
-    from sageserve.cli.compared import change, kept
     from sageserve.cli.render import hours, seconds
+    from sageserve.cli.render_compare import change, kept
 
     if value is None:
         return seconds(None)

@@ -1,7 +1,7 @@
 """`sageserve scenario`: show a scenario with the origin of every value, list the built-in ones, check one, print the schema.
 
 Knows how a scenario is drawn on a terminal; must not decide what is right. stdout is the result, errors are raised for
-`main.py` to print. Read next: `data/scenario.py`.
+`main.py` to print. Read next: `data/scenarios/load.py`.
 """
 
 import json
@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from sageserve.data.located import Keys, Value
-    from sageserve.data.scenario import Loaded
+    from sageserve.data.scenarios.load import Loaded
+    from sageserve.data.yaml_positions import Keys, Value
 
 WIDTH = 100
 
@@ -76,7 +76,7 @@ def tree(loaded: "Loaded") -> Table:
 @app.command()
 def show(name: Reference, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print every value of a scenario and where it comes from."""
-    from sageserve.data.scenario import dump, load
+    from sageserve.data.scenarios.load import dump, load
 
     loaded = load(name, overrides=overrides or ())
     if as_json:
@@ -89,7 +89,7 @@ def show(name: Reference, overrides: Overrides = None, as_json: AsJson = False) 
 @app.command("list")
 def list_scenarios(as_json: AsJson = False) -> None:
     """Print the built-in scenarios."""
-    from sageserve.data.scenario import catalogue
+    from sageserve.data.scenarios.load import catalogue
 
     entries = list(catalogue())
     if as_json:
@@ -107,7 +107,7 @@ def list_scenarios(as_json: AsJson = False) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a scenario file, for editors."""
-    from sageserve.data.schema import scenario_schema
+    from sageserve.data.scenarios.schema import scenario_schema
 
     typer.echo(json.dumps(scenario_schema(), indent=2))
 
@@ -115,7 +115,7 @@ def schema() -> None:
 @app.command()
 def check(name: Reference, overrides: Overrides = None) -> None:
     """Say whether a scenario can work; an error names everything that is wrong."""
-    from sageserve.data.scenario import load
+    from sageserve.data.scenarios.load import load
 
     found = load(name, overrides=overrides or ()).scenario
     endpoints = sum(found.start_gpu(model, region) is not None for model in found.models for region in found.regions)

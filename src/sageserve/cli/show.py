@@ -1,7 +1,7 @@
 """`sageserve show`: what a run or a comparison came to, told in the terminal, or as JSON.
 
-Knows options and which kind of folder it was given; words are made in `show/`, drawn in `shown.py`. stdout is the result.
-Read next: `shown.py`, `compared.py`, docs/how-to/look-at-results.md.
+Knows options and which kind of folder it was given; words are made in `show/`, drawn in `render_show.py`. stdout is the result.
+Read next: `render_show.py`, `render_compare.py`, docs/how-to/look-at-results.md.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from sageserve.data.gathered import Sweep
+    from sageserve.data.results.sweep_read import Sweep
     from sageserve.show.account import Account
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -30,8 +30,8 @@ def show(
     """Tell a run in the terminal: verdict, promises, GPU-hours, demand against capacity, decisions and their reasons."""
     import msgspec
 
-    from sageserve.cli.shown import Page, draw
-    from sageserve.data.gathered import is_sweep, read_sweep
+    from sageserve.cli.render_show import TerminalPage, draw
+    from sageserve.data.results.sweep_read import is_sweep, read_sweep
 
     if is_sweep(folder):
         _show_sweep(read_sweep(folder), as_json=as_json)
@@ -40,13 +40,13 @@ def show(
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
-        draw(Page(), found)
+        draw(TerminalPage(), found)
 
 
 def _account(folder: Path) -> "Account":
     """Everything about a run; of a cell of a sweep what its summary says."""
-    from sageserve.data.gathered import is_sweep, read_kept
-    from sageserve.data.results import JOURNAL, REQUESTS, TIMELINE, read_run
+    from sageserve.data.results.run_folder import JOURNAL, REQUESTS, TIMELINE, read_run
+    from sageserve.data.results.sweep_read import is_sweep, read_kept
     from sageserve.show.account import account, short_account
 
     if is_sweep(folder.resolve().parent) and not any((folder / name).exists() for name in (JOURNAL, REQUESTS, TIMELINE)):
@@ -63,9 +63,9 @@ def _account(folder: Path) -> "Account":
 def _show_sweep(sweep: "Sweep", *, as_json: bool) -> None:
     import msgspec
 
-    from sageserve.cli.compared import comparison_json
-    from sageserve.cli.compared import draw as draw_tables
-    from sageserve.cli.shown import Page, draw_left, draw_verdict
+    from sageserve.cli.render_compare import comparison_json
+    from sageserve.cli.render_compare import draw as draw_tables
+    from sageserve.cli.render_show import TerminalPage, draw_left, draw_verdict
     from sageserve.show.verdict import verdict
     from sageserve.sim.oracle import Bound
 
@@ -75,7 +75,7 @@ def _show_sweep(sweep: "Sweep", *, as_json: bool) -> None:
         value = msgspec.json.decode(comparison_json(sweep.comparison, bounds, []))
         typer.echo(msgspec.json.format(msgspec.json.encode({"verdict": found, **value}), indent=2).decode())
         return
-    page = Page()
+    page = TerminalPage()
     draw_verdict(page, found)
     page.print()
     draw_tables(sweep.comparison, bounds, str(sweep.path))

@@ -1,29 +1,22 @@
 """`sageserve simulate`: play a trace through a fleet, print what it cost and which promises were kept.
 
-Knows options, the progress bar and Ctrl-C; computes nothing. stdout is the result, everything else is on stderr.
-Read next: `render.py` for the table, `sim/run.py` for the simulation, `data/results.py` for `--out`.
+Knows options; computes nothing. stdout is the result, everything else is on stderr.
+Read next: `render.py` for the table, `sim/run.py` for the simulation, `data/results/run_folder.py` for `--out`.
 """
 
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
-from sageserve.cli import kernels
+from sageserve.cli.progress import Interruption, bar, compile_once
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.base.records import Trace
-    from sageserve.data.summary import Summary
+    from sageserve.data.results.summary import Summary
     from sageserve.sim.run import Run, Simulation
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -34,31 +27,6 @@ sageserve simulate o365-week --out runs/week --set fleet.start=16
 
 sageserve simulate quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --load 4
 """
-
-Tell = Callable[[int, int], None]
-"""Told how much of how much is done."""
-
-
-@dataclass(slots=True)
-class Interruption:
-    """Ctrl-C, remembered until the simulation asks; the second one is not waited for."""
-
-    asked: bool = False
-
-    @contextmanager
-    def heard(self) -> "Iterator[Interruption]":
-        """Take SIGINT for as long as the block lasts."""
-        before = signal.signal(signal.SIGINT, self._ask)
-        try:
-            yield self
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        typer.echo("stopping: a partial result follows (Ctrl-C again to give up at once)", err=True)
 
 
 def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
@@ -93,12 +61,12 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
-    from sageserve.data.generate import history
-    from sageserve.data.reshape import load_earlier
-    from sageserve.data.results import check_folder
-    from sageserve.data.scenario import load_scenario
+    from sageserve.data.results.run_folder import check_folder
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.data.traces.transform import load_earlier
+    from sageserve.data.workload.generate import history
+    from sageserve.sim.results.summary import summarise
     from sageserve.sim.run import Simulation
-    from sageserve.sim.summary import summarise
 
     given = {"strategy.name": strategy, "order.kind": order, "seed": seed}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -125,15 +93,15 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
 def _requests(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...], load: float) -> "Trace":
     """The trace to play, and its bad rows told on stderr."""
     from sageserve.base.errors import TraceError
-    from sageserve.data import reshape
-    from sageserve.data.generate import generate
-    from sageserve.data.traces import ReadOptions, read_trace
+    from sageserve.data.traces import transform
+    from sageserve.data.traces.read import ReadOptions, read_trace
+    from sageserve.data.workload.generate import generate
 
     if maps and not files:
         raise TraceError("--map renames what a trace file holds, and no --trace was given", hint="add --trace FILE")
     if not files:
         with bar(f"generate {scenario.name}") as tell:
-            return reshape.load(generate(scenario, tell), load, scenario.seed)
+            return transform.load(generate(scenario, tell), load, scenario.seed)
     traces = []
     for path in files:
         with bar(f"read {path.name}") as tell:
@@ -141,14 +109,7 @@ def _requests(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...]
         traces.append(found)
         for line in report.bad_lines():
             typer.echo(f"{path}: left out {line}", err=True)
-    return reshape.load(reshape.splice(traces), load, scenario.seed)
-
-
-def compile_once() -> None:
-    """Have the simulator compiled, and say so when that takes long."""
-    if not kernels.is_warm():
-        typer.echo("compiling the simulator for this machine, once (about half a minute)", err=True)
-    kernels.warm_up()  # when it was compiled before, this loads it, so that CPU seconds are those of the simulation
+    return transform.load(transform.splice(traces), load, scenario.seed)
 
 
 def _play(simulation: "Simulation") -> "tuple[Run, float]":
@@ -161,8 +122,8 @@ def _play(simulation: "Simulation") -> "tuple[Run, float]":
 
 
 def _write(out: Path, run: "Run", summary: "Summary", *, force: bool) -> None:
-    from sageserve.data.results import write_run
-    from sageserve.sim.export import record_of
+    from sageserve.data.results.run_folder import write_run
+    from sageserve.sim.results.export import record_of
 
     with bar(f"write {out}") as tell:
         total = summary.requests.arrived
@@ -171,34 +132,16 @@ def _write(out: Path, run: "Run", summary: "Summary", *, force: bool) -> None:
 
 def _report(out: Path) -> None:
     from sageserve.cli.report import write
-    from sageserve.data.results import REPORT
+    from sageserve.data.results.run_folder import REPORT
 
     write([out], out / REPORT)
 
 
 def _tell(summary: "Summary", scenario: str, out: Path | None, *, as_json: bool) -> None:
     from sageserve.cli.render import draw
-    from sageserve.data.summary import summary_json
+    from sageserve.data.results.summary import summary_json
 
     if as_json:
         typer.echo(summary_json(summary).decode(), nl=False)
     else:
         draw(summary, scenario, out)
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Tell]:
-    """A progress bar on stderr while the work lasts; nothing where nobody watches."""
-    if not sys.stderr.isatty():
-        yield _nobody
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(escape(what), total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _nobody(_done: int, _total: int) -> None:
-    """Take no notice."""

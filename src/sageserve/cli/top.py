@@ -1,6 +1,6 @@
 """`sageserve top`: a running fleet in the terminal, once a second; and the same picture once, for `sageserve status`.
 
-Draws `live/status.py`'s value and asks for nothing else. Read next: `up.py`.
+Draws `live/control/status.py`'s value and asks for nothing else. Read next: `up.py`.
 """
 
 import time
@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sageserve.base.errors import SageServeError
-from sageserve.cli.up import State, ask_status, running
+from sageserve.cli.running import State, ask_status, running
 
 if TYPE_CHECKING:
-    from sageserve.live.status import EndpointStatus, Status
+    from sageserve.live.control.status import EndpointStatus, Status
 
 _DECISIONS: Final = 8
 _BLOCKS: Final = 10  # of a bar
@@ -63,16 +63,21 @@ def _head(status: "Status") -> Text:
 
 def _endpoints(status: "Status") -> Table:
     table = Table(box=None, pad_edge=False)
-    for name, justify in (("region/model", "left"), ("utilised", "left"), ("memory", "right"), ("inside", "right")):
+    for name, justify in (("region/model", "left"), ("utilised", "left"), ("memory", "right"), ("in_flight", "right")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type] # a literal of rich's, read from a tuple
     for name in ("serve", "come", "drain", "batch"):
         table.add_column(name, justify="right")
     for endpoint in status.endpoints:
         pools = {pool.pool for pool in endpoint.pools}
-        inside = sum(one.inside for one in status.instances if one.pool in pools)
+        in_flight = sum(one.in_flight for one in status.instances if one.pool in pools)
         sums = [sum(getattr(pool, name) for pool in endpoint.pools) for name in ("serving", "coming", "draining")]
         table.add_row(
-            endpoint.endpoint, _bar(endpoint), f"{endpoint.kv:.0%}", str(inside), *map(str, sums), f"{endpoint.waiting_batch:,}"
+            endpoint.endpoint,
+            _bar(endpoint),
+            f"{endpoint.kv:.0%}",
+            str(in_flight),
+            *map(str, sums),
+            f"{endpoint.waiting_batch:,}",
         )
     return table
 

@@ -1,7 +1,7 @@
 """`sageserve trace`: look into a trace file or a generated workload, convert traces, write generated ones.
 
 Knows options and how numbers are drawn on a terminal; computes none. stdout is the result, the progress bar is on
-stderr and only on a terminal. Read next: `data/traces.py`, `data/generate.py`.
+stderr and only on a terminal. Read next: `data/traces/read.py`, `data/workload/generate.py`.
 """
 
 import sys
@@ -20,9 +20,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.base.records import Trace
-    from sageserve.data.overview import Overview, Part
-    from sageserve.data.sources import Progress
-    from sageserve.data.traces import ReadOptions, ReadReport
+    from sageserve.data.traces.inspect import Overview, TracePart
+    from sageserve.data.traces.read import ReadOptions, ReadReport
+    from sageserve.data.traces.sources import Progress
 
 WIDTH = 100
 BARS = " ▁▂▃▄▅▆▇█"
@@ -64,8 +64,8 @@ def inspect(
     """Show what is in a trace: rate over time, lengths by model, tiers, regions, and what was wrong with it."""
     import msgspec
 
-    from sageserve.data.overview import overview
-    from sageserve.data.traces import ReadOptions
+    from sageserve.data.traces.inspect import overview
+    from sageserve.data.traces.read import ReadOptions
 
     path = Path(source)
     if path.suffix in {".yaml", ".yml"} or not path.exists():
@@ -93,8 +93,8 @@ def convert(  # noqa: PLR0913, PLR0917 # one argument per option
     strict: Strict = False,
 ) -> None:
     """Read traces of any known format and write one in ours, which loses nothing and reads fastest."""
-    from sageserve.data import reshape
-    from sageserve.data.traces import ReadOptions
+    from sageserve.data.traces import transform
+    from sageserve.data.traces.read import ReadOptions
 
     _check_out(out)
     options = ReadOptions(tuple(maps or ()), tuple(columns or ()), time_scale, strict)
@@ -106,7 +106,7 @@ def convert(  # noqa: PLR0913, PLR0917 # one argument per option
             typer.echo(f"{source}: left out {line}", err=True)
     if seed is None:
         seed = 1 if scenario is None else _scenario(scenario, ()).seed
-    trace = reshape.load(reshape.splice(traces), load, seed)
+    trace = transform.load(transform.splice(traces), load, seed)
     _write(out, trace)
 
 
@@ -159,13 +159,13 @@ def _check_out(out: Path) -> None:
 
 
 def _scenario(name: str, overrides: Sequence[str]) -> "Scenario":
-    from sageserve.data.scenario import load_scenario
+    from sageserve.data.scenarios.load import load_scenario
 
     return load_scenario(name, overrides=overrides)
 
 
 def _generated(scenario: "Scenario") -> "Trace":
-    from sageserve.data.generate import generate as draw
+    from sageserve.data.workload.generate import generate as draw
 
     with _progress(f"generate {scenario.name}") as tell:
         return draw(scenario, tell)
@@ -174,7 +174,7 @@ def _generated(scenario: "Scenario") -> "Trace":
 def _read(path: Path, scenario: str | None, options: "ReadOptions") -> "tuple[Trace, ReadReport]":
     from dataclasses import replace
 
-    from sageserve.data.traces import read_as_is, read_trace
+    from sageserve.data.traces.read import read_as_is, read_trace
 
     with _progress(f"read {path.name}") as tell:
         options = replace(options, progress=tell)
@@ -183,7 +183,7 @@ def _read(path: Path, scenario: str | None, options: "ReadOptions") -> "tuple[Tr
 
 def _write(out: Path, trace: "Trace") -> None:
     from sageserve.base.units import show_duration
-    from sageserve.data.archive import write_trace
+    from sageserve.data.traces.archive import write_trace
 
     with _progress(f"write {out.name}") as tell:
         write_trace(out, trace, tell)
@@ -259,12 +259,12 @@ def _draw(seen: "Overview") -> None:
 
 
 def _label(name: str) -> str:
-    from sageserve.data.naming import UNNAMED
+    from sageserve.data.traces.naming import UNNAMED
 
     return "(not in the file)" if name == UNNAMED else escape(name)
 
 
-def _length_table(models: "dict[str, Part]") -> Table:
+def _length_table(models: "dict[str, TracePart]") -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("model", overflow="fold")
     table.add_column("tokens")

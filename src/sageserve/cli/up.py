@@ -1,10 +1,9 @@
 """`sageserve up`, `status`, `down`: a whole fleet on one machine, its state, its end.
 
-Wires the processes together (keeper, control, gateways) and reads the environment; what they do is in `live/`. Engines are
-started by the control process through the keeper. Read next: `live/keeper/`, `live/control.py`, `live/gateway/`.
+Wires the processes together (supervisor, control, gateways) and reads the environment; what they do is in `live/`. Engines are
+started by the control process through the supervisor. Read next: `live/supervisor/`, `live/control/process.py`, `live/gateway/`.
 """
 
-import fcntl
 import os
 import secrets
 import signal
@@ -18,15 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
-from msgspec import Struct
 
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli.gateway import INTERNAL_KEY
+from sageserve.cli.running import FLEET, Running, State, ask_status, lives, running, state_folder
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
-    from sageserve.live.keeper.words import Begin
-    from sageserve.live.status import Status
+    from sageserve.live.supervisor.messages import Begin
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -42,57 +40,8 @@ EXAMPLES = """[bold]Examples[/bold]
   sageserve up fleet.yaml --set live.safety.act=false [dim]— watch what it would do, change nothing[/dim]
 """
 
-FLEET: Final = "fleet.json"
-LOCK: Final = "keeper.lock"  # held by the keeper while it lives
 _READY_WITHIN_S: Final = 300.0  # a first start also imports and compiles
 _DOWN_WITHIN_S: Final = 90.0
-
-
-class Running(Struct, frozen=True):
-    """What the state folder says of a fleet."""
-
-    pid: int  # of the keeper
-    url: str  # of the gateway
-    control_url: str
-    scenario: str
-
-
-State = Annotated[
-    Path | None, typer.Option("--state", metavar="DIR", help="of this fleet", show_default="~/.local/state/sageserve")
-]
-
-
-def state_folder(given: Path | None) -> Path:
-    """The folder of a fleet: as given, or the user's own."""
-    if given is not None:
-        return given.expanduser().absolute()
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "sageserve"
-
-
-def running(state: Path | None) -> Running:
-    """What runs in a state folder.
-
-    Raises:
-        SageServeError: nothing does.
-    """
-    folder = state_folder(state)
-    try:
-        found = msgspec.json.decode((folder / FLEET).read_bytes(), type=Running)
-    except (OSError, msgspec.DecodeError):
-        raise SageServeError(f"no fleet runs in {folder}", hint="start one: sageserve up --detach") from None
-    if not _lives(folder):
-        raise SageServeError(f"the fleet in {folder} is not running any more", hint="start it again: sageserve up --detach")
-    return found
-
-
-def running_url(state: Path | None) -> str:
-    """Where the gateway of the running fleet is.
-
-    Raises:
-        SageServeError: nothing runs.
-    """
-    return running(state).url
 
 
 def up(  # noqa: PLR0913, PLR0917 # one argument per option
@@ -111,7 +60,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     detach: Annotated[bool, typer.Option("--detach", "-d", help="come back once it serves; `sageserve down` stops it")] = False,
 ) -> None:
     """Start a whole fleet on this machine: engines, gateway, controller. Ctrl-C stops it."""
-    from sageserve.data.scenario import load_scenario, resolved_yaml
+    from sageserve.data.scenarios.load import load_scenario, resolved_yaml
     from sageserve.live.actuators.commands import check_commands
 
     given = {"strategy.name": strategy, "live.port": port, "live.speed": speed}
@@ -124,7 +73,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}], any if fixed else all)
         return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    from sageserve.live.keeper.service import keep, only_one
+    from sageserve.live.supervisor.service import keep, only_one
 
     with only_one(folder):  # nothing of a fleet that runs there is overwritten
         pass
@@ -140,7 +89,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
 
 def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running]":
     from sageserve.base.config import LiveSettings
-    from sageserve.live.keeper.words import Begin, Restart
+    from sageserve.live.supervisor.messages import Begin, Restart
 
     live = settings.live or LiveSettings()
     port = live.port or _free_port(live.host)
@@ -202,27 +151,6 @@ def _last_words(log: Path) -> str:
     return lines[0].removeprefix("error: ") if lines else "it said nothing"
 
 
-def ask_status(found: Running) -> "Status":
-    """The state of a running fleet.
-
-    Raises:
-        SageServeError: its control process does not answer.
-    """
-    import httpx
-
-    from sageserve.live.status import Status
-
-    try:
-        answer = httpx.get(f"{found.control_url}/admin/status", timeout=5.0, trust_env=False)
-        answer.raise_for_status()
-        return msgspec.json.decode(answer.content, type=Status)
-    except (httpx.HTTPError, msgspec.DecodeError) as error:
-        raise SageServeError(
-            f"the control process at {found.control_url} does not answer ({error})",
-            hint="it is started again when it dies: try once more; requests are served meanwhile",
-        ) from None
-
-
 def status(
     state: State = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything, for machines")] = False,
@@ -245,25 +173,12 @@ def down(
     found, folder = running(state), state_folder(state)
     os.kill(found.pid, signal.SIGTERM)
     end = time.monotonic() + _DOWN_WITHIN_S  # the command line waits for a process
-    while _lives(folder):
+    while lives(folder):
         if now or time.monotonic() > end:
             os.kill(found.pid, signal.SIGTERM)  # the second one does not wait
             now = False
         time.sleep(0.05)
     typer.echo("stopped", err=True)
-
-
-def _lives(folder: Path) -> bool:
-    """Whether a keeper holds the folder's lock; a process number may be another process's by now, the lock may not."""
-    lock = folder / LOCK
-    if not lock.exists():
-        return False
-    with lock.open("rb") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _free_port(host: str) -> int:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from rich.status import Status
 
-    from sageserve.data.measured import MeasuredRun
-    from sageserve.data.validation import RunPicture, RunVerdict, Validation
+    from sageserve.data.measured.runs import MeasuredRun
+    from sageserve.data.measured.validation import RunPicture, RunVerdict, Validation
 
 WIDTH = 100
 SPARK = 60
@@ -42,8 +42,8 @@ def validate(
 ) -> None:
     """Replay measured runs through the simulator: the first half of a run fits, the second half judges."""
     from sageserve.base.errors import MeasurementError
-    from sageserve.data.measured_files import read_measured
-    from sageserve.data.validation import validation_json
+    from sageserve.data.measured.files import read_measured
+    from sageserve.data.measured.validation import validation_json
 
     if data is None:
         raise MeasurementError(
@@ -66,7 +66,7 @@ def validate(
 
 def _judge(runs: "Sequence[MeasuredRun]") -> "tuple[Validation, dict[str, RunPicture]]":
     from sageserve.base.errors import MeasurementError
-    from sageserve.data.validation import Validation
+    from sageserve.data.measured.validation import Validation
     from sageserve.sim.calibration.means import validate_means, why_not
     from sageserve.sim.calibration.validation import validate_run
 

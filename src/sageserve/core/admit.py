@@ -12,33 +12,33 @@ LONGEST: Final = 120 * SECOND  # OpenAI's clients do not retry at all when told 
 SHORTEST: Final = 100_000  # us: an answer below this brings a client back before anything can have changed
 
 
-def predicted_wait(*, backlog: float, inside: int, seats: float, work: float, instances: int) -> float:
+def predicted_wait(*, backlog: float, in_flight: int, sequences: float, work: float, instances: int) -> float:
     """Microseconds until a request placed now has its first token, beside its own prefill.
 
     Two queues may hold it. Prompts before it must be prefilled: `backlog / instances`. When all sequences that engines may run
-    are taken, some must finish first: (inside - seats) requests of `work` each, shared by the instances. The queues overlap, so
-    the longer one counts.
+    are taken, some must finish first: (in flight - sequences) requests of `work` each, shared by the instances. The
+    queues overlap, so the longer one counts.
 
     Args:
         backlog: microseconds of prefill not finished at the endpoint; negative is taken as none.
-        inside: requests sent to it that have not come back.
-        seats: sequences its open instances can run together.
+        in_flight: requests sent to it that have not come back.
+        sequences: that its open instances can run together.
         work: microseconds of engine time a typical request there needs.
         instances: open instances, at least 1.
     """
-    return max(0.0, backlog, (inside - seats) * work) / instances
+    return max(0.0, backlog, (in_flight - sequences) * work) / instances
 
 
-def is_admitted(*, wait: float, limit: float, inside: int, most: float) -> bool:
+def is_admitted(*, wait: float, limit: float, in_flight: int, most: float) -> bool:
     """Whether a request is let in.
 
     Args:
         wait: predicted, microseconds.
         limit: the longest wait its tier's promise leaves room for, microseconds.
-        inside: requests at the endpoint that have not come back.
+        in_flight: requests at the endpoint that have not come back.
         most: as many as may be there, whatever the prediction says.
     """
-    return wait <= limit and inside < most
+    return wait <= limit and in_flight < most
 
 
 def come_again(wait: float, limit: float) -> Micros:

@@ -104,13 +104,13 @@ class Fleet:
         pools: in order of their numbers.
         stocks: in order of their numbers.
         instances: how many instance rows there are.
-        inside: int[instances], requests that were sent to an instance and have not come back; written by the shell.
+        in_flight: int[instances], requests that were sent to an instance and have not come back; written by the shell.
     """
 
-    def __init__(self, pools: tuple[Pool, ...], stocks: tuple[Stock, ...], instances: int, inside: NDArray[Any]) -> None:
+    def __init__(self, pools: tuple[Pool, ...], stocks: tuple[Stock, ...], instances: int, in_flight: NDArray[Any]) -> None:
         self.pools = pools
         self.stocks = stocks
-        self.inside = inside
+        self.in_flight = in_flight
         self.state = [State.OFF] * instances
         self.since: list[Micros] = [0] * instances
         self.gpus: list[tuple[int, ...]] = [()] * instances

@@ -1,6 +1,6 @@
 """Laws of the fleet: what must hold after every event, whatever the strategy. Tests, debug runs and the live loop call this.
 
-Raises `LawBroken` and changes nothing. The laws of requests are in `sim/laws.py`, where requests are.
+Raises `LawBroken` and changes nothing. The laws of requests are in tests/laws, because only a world has requests.
 """
 
 from sageserve.base.errors import LawBroken

@@ -56,5 +56,5 @@ def _donor(fleet: Fleet, pool: int, *, loaded: bool) -> int:
 
 
 def pick_drain(fleet: Fleet, pool: int) -> int:
-    """The serving instance with the fewest requests inside, highest row of equals; -1 when none serves."""
-    return min(fleet.rows(pool, State.SERVING), key=lambda i: (int(fleet.inside[i]), -i), default=-1)
+    """The serving instance with the fewest requests in flight, highest row of equals; -1 when none serves."""
+    return min(fleet.rows(pool, State.SERVING), key=lambda i: (int(fleet.in_flight[i]), -i), default=-1)

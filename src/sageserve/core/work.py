@@ -18,9 +18,9 @@ from sageserve.core.events import DemandSeen, Event, Observed
 from sageserve.core.forecast import QuantileForecast, Series, forecaster
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.plan.horizon import solve as solve_ahead
+from sageserve.core.plan.hourly import Plan, solve
+from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.outlook import Outlook
-from sageserve.core.plan.paper import Plan, solve
-from sageserve.core.plan.rows import Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Solve(Struct, frozen=True, tag="solve"):
     """Solve an integer program."""
 
     number: int
-    problem: Problem
+    problem: HourlyProblem
 
 
 class Solved(Struct, frozen=True, tag="solved"):

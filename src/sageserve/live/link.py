@@ -20,7 +20,7 @@ from sageserve.live.wire import (
     FRAME_MAX,
     VERSION,
     Hello,
-    Table,
+    RoutingTable,
     ToControl,
     ToGateway,
     decode_to_control,
@@ -176,13 +176,13 @@ class LinkServer:
     def send(self, gateway: int, message: ToGateway) -> bool:
         """Tell one gateway; False when it is gone."""
         pipe = self._pipes.get(gateway)
-        return pipe is not None and pipe.send(frame(message), replaceable=isinstance(message, Table))
+        return pipe is not None and pipe.send(frame(message), replaceable=isinstance(message, RoutingTable))
 
     def broadcast(self, message: ToGateway) -> None:
         """Tell every gateway."""
         data = frame(message)
         for pipe in self._pipes.values():
-            pipe.send(data, replaceable=isinstance(message, Table))
+            pipe.send(data, replaceable=isinstance(message, RoutingTable))
 
     async def close(self) -> None:
         """Hang up on everyone and remove the socket."""

@@ -44,7 +44,7 @@ class InstanceRow(Struct, frozen=True, array_like=True):
     profile: int  # row of the layout's profiles
 
 
-class Table(Struct, frozen=True, tag="table"):
+class RoutingTable(Struct, frozen=True, tag="table"):
     """The present state; replaces the one before."""
 
     version: int
@@ -78,7 +78,7 @@ class InstanceCount(Struct, frozen=True, array_like=True):
     """What one gateway has at one instance."""
 
     row: int
-    inside: int  # requests sent and not come back
+    in_flight: int  # requests sent and not come back
     outstanding: int  # tokens times weight
     failures: int  # connections refused or broken before the first byte, cumulative
 
@@ -141,7 +141,7 @@ class Gone(Struct, frozen=True, tag="gone"):
     ticket: int
 
 
-ToGateway: TypeAlias = Table | Grant
+ToGateway: TypeAlias = RoutingTable | Grant
 ToControl: TypeAlias = Hello | Report | Trouble | Wait | Gone
 
 encode: Final = msgspec.msgpack.Encoder().encode

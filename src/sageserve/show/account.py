@@ -8,10 +8,10 @@ Read next: `verdict.py`, `lines.py`, `choices.py`.
 
 from msgspec import Struct
 
-from sageserve.data.results import RunFolder
-from sageserve.data.summary import Summary
+from sageserve.data.results.run_folder import RunFolder
+from sageserve.data.results.summary import Summary
 from sageserve.show.choices import Choices, choices
-from sageserve.show.lines import Lines, lines_of
+from sageserve.show.lines import RunLines, lines_of
 from sageserve.show.verdict import Verdict, verdict_of
 
 
@@ -27,7 +27,7 @@ class Account(Struct, frozen=True):
 
     summary: Summary
     verdict: Verdict
-    lines: Lines | None
+    lines: RunLines | None
     choices: Choices | None
 
 

@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from sageserve.base.errors import ConfigError
 from sageserve.core.plan.explain import AnyPlan, Other, Threshold, what_would_change, why_not
+from sageserve.core.plan.hourly_rows import HourlyProblem, rows_of
 from sageserve.core.plan.outlook import Outlook
-from sageserve.core.plan.rows import Problem, rows_of
 from sageserve.core.plan.what_if import Question
 from sageserve.show.why import amount, held_now, hours, pool_names, reason, standings
 
@@ -110,7 +110,9 @@ def answer(question: Question, plan: AnyPlan, name: str) -> PlanAnswer:
 def _alternative(question: Question, plan: AnyPlan, pool: int, by: int) -> Alternative:
     other = why_not(question, plan, pool, by)
     alone = _alone(question, plan, pool, other)
-    return Alternative(other, alone, _sentence(other, alone, "per hour" if isinstance(question, Problem) else "over the horizon"))
+    return Alternative(
+        other, alone, _sentence(other, alone, "per hour" if isinstance(question, HourlyProblem) else "over the horizon")
+    )
 
 
 def _sentence(other: Other, alone: tuple[str, ...], period: str) -> str:
@@ -131,7 +133,7 @@ def _more(dollars: float) -> str:
 
 def _alone(question: Question, plan: AnyPlan, pool: int, other: Other) -> tuple[str, ...]:
     """What breaks when only this pool changes, with amounts where the program is over targets."""
-    if not isinstance(question, Problem):
+    if not isinstance(question, HourlyProblem):
         return other.alone
     target = [other.asked if p == pool else to for p, to in enumerate(plan.target)]
     rows = {row.name: row for row in rows_of(question)}
@@ -147,7 +149,7 @@ def _alone(question: Question, plan: AnyPlan, pool: int, other: Other) -> tuple[
 
 def _demand(question: Question, pool: int) -> tuple[str, ...]:
     """What the plan expected of the demand that this pool may serve."""
-    if isinstance(question, Problem):
+    if isinstance(question, HourlyProblem):
         here = question.pools[pool]
         model, region = question.models[here.model], question.regions[here.region]
         local = max(window[here.region][here.model] for window in question.demand)

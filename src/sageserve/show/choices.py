@@ -13,7 +13,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.units import Micros
 from sageserve.core.actions import Blocked
 from sageserve.core.work import Solved, SolvedAhead
-from sageserve.data.journal import Decided, Line
+from sageserve.data.results.journal import Decided, JournalLine
 from sageserve.show.story import BLOCKED, event_of
 
 LARGEST: Final = 6
@@ -44,7 +44,7 @@ class BlockedLine(Struct, frozen=True):
     missing: int
 
 
-class Told(Struct, frozen=True):
+class ToldDecision(Struct, frozen=True):
     """One decision: when, on which pool, what was wanted and done, and the reason with its numbers."""
 
     at: Micros
@@ -70,7 +70,7 @@ class Choices(Struct, frozen=True):
     decisions: int
     reasons: tuple[ReasonLine, ...]
     blocked: tuple[BlockedLine, ...]
-    largest: tuple[Told, ...]
+    largest: tuple[ToldDecision, ...]
     plans: int
     plans_failed: int
 
@@ -87,7 +87,7 @@ class _Tally:
     failed: int = 0
 
 
-def choices(journal: Iterable[Line], scenario: Scenario) -> Choices:
+def choices(journal: Iterable[JournalLine], scenario: Scenario) -> Choices:
     """Sum up a journal.
 
     Args:
@@ -133,6 +133,6 @@ def _shorten(tally: _Tally) -> None:
     tally.largest = sorted(tally.largest, key=lambda each: (-abs(each[1].decision.change), each[0]))[:LARGEST]
 
 
-def _told(now: Micros, decided: Decided, scenario: Scenario) -> Told:
+def _told(now: Micros, decided: Decided, scenario: Scenario) -> ToldDecision:
     event = event_of(now, decided, scenario)
-    return Told(now, decided.pool, event.change, event.done, event.reason.value, event.words)
+    return ToldDecision(now, decided.pool, event.change, event.done, event.reason.value, event.words)

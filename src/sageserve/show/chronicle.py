@@ -13,8 +13,8 @@ from sageserve.core.actions import Reason
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.what_if import Question
 from sageserve.core.work import FitAsked, Forecasted, Solve, SolveAhead, Solved, SolvedAhead
-from sageserve.data.journal import Line
-from sageserve.data.results import RunFolder
+from sageserve.data.results.journal import JournalLine
+from sageserve.data.results.run_folder import RunFolder
 from sageserve.show.story import event_of
 from sageserve.show.why import pool_names, reason
 
@@ -125,7 +125,7 @@ def chronicle(run: RunFolder) -> Chronicle:
     return found
 
 
-def _changes(found: Chronicle, line: Line, scenario: Scenario) -> None:
+def _changes(found: Chronicle, line: JournalLine, scenario: Scenario) -> None:
     for decided in line.decisions:
         one, (region, model, *_) = decided.decision, decided.pool.split("/")
         told = event_of(line.now, decided, scenario)

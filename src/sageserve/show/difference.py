@@ -4,7 +4,7 @@ Several seeds decide: over equal seeds the mean of the differences, else the dif
 so many numbers are looked at that the share of false alarms is held (Benjamini and Hochberg). One seed decides nothing, except
 that a difference in attainment may be less than the sampling of the requests explains.
 
-Pure: from summaries to a record. Read next: `sides.py`, `data/noise.py`, docs/how-to/look-at-results.md.
+Pure: from summaries to a record. Read next: `sides.py`, `data/results/significance.py`, docs/how-to/look-at-results.md.
 """
 
 import statistics
@@ -15,11 +15,11 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sageserve.data.gathered import flat
-from sageserve.data.noise import Interval, beyond_chance, paired, proportions, welch
-from sageserve.data.summary import Summary
+from sageserve.data.results.significance import Interval, beyond_chance, paired, proportions, welch
+from sageserve.data.results.summary import Summary
+from sageserve.data.results.sweep_read import flat
+from sageserve.show.format import count
 from sageserve.show.sides import Side, changed_settings
-from sageserve.show.words import count
 
 How: TypeAlias = Literal["paired", "welch", "single"]
 _QUANTILES: Final = ("p50", "p95", "p99")

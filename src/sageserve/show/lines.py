@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, NEVER, SECOND
-from sageserve.data.results import RunFolder
+from sageserve.data.results.run_folder import RunFolder
 
 BINS: Final = 48
 COLUMNS: Final = ("arrival_us", "model", "tier", "region", "served_region", "state", "ttft_us")
@@ -54,7 +54,7 @@ class BacklogLine(Struct, frozen=True):
     oldest_s: tuple[float, ...]
 
 
-class Flow(Struct, frozen=True):
+class RegionFlow(Struct, frozen=True):
     """Requests of one region and where they were served; `share` is of those of the region that were served."""
 
     origin: str
@@ -63,13 +63,13 @@ class Flow(Struct, frozen=True):
     share: float
 
 
-class Lines(Struct, frozen=True):
+class RunLines(Struct, frozen=True):
     """Everything over time; bins have equal length and cover the window."""
 
     bin_s: float
     endpoints: tuple[EndpointLine, ...]
     backlog: tuple[BacklogLine, ...]
-    flows: tuple[Flow, ...]
+    flows: tuple[RegionFlow, ...]
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class _Counts:
     jobs: dict[str, list[tuple[Ints, Ints]]] = field(default_factory=dict)  # arrival and first token
 
 
-def lines_of(run: RunFolder) -> Lines:
+def lines_of(run: RunFolder) -> RunLines:
     """Make the lines of a run; an interrupted one has them up to where it was played."""
     length = min(run.summary.window_s, run.summary.played_s)
     window = max(round(length * SECOND), 1)
@@ -94,7 +94,7 @@ def lines_of(run: RunFolder) -> Lines:
         _count(counts, part, batch)
     timeline = run.timeline()
     code = _bins(timeline.column("time_us").to_numpy(), counts)
-    return Lines(
+    return RunLines(
         bin_s=counts.width / SECOND,
         endpoints=_endpoints(timeline, code, counts),
         backlog=_backlog(timeline, code, counts),
@@ -209,9 +209,9 @@ def _oldest(parts: Sequence[tuple[Ints, Ints]], times: Ints) -> Ints:
     return age
 
 
-def _flows(counts: _Counts) -> tuple[Flow, ...]:
+def _flows(counts: _Counts) -> tuple[RegionFlow, ...]:
     sums: dict[str, int] = {}
     for (origin, _), requests in counts.flows.items():
         sums[origin] = sums.get(origin, 0) + requests
     ordered = sorted(counts.flows.items(), key=lambda each: (each[0][0], -each[1], each[0][1]))
-    return tuple(Flow(origin, served, requests, requests / sums[origin]) for (origin, served), requests in ordered)
+    return tuple(RegionFlow(origin, served, requests, requests / sums[origin]) for (origin, served), requests in ordered)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, Micros
-from sageserve.data.results import RunFolder
-from sageserve.show.reduce import Grid
+from sageserve.data.results.run_folder import RunFolder
+from sageserve.show.reduce import TimeBuckets
 
 HELD: Final = ("serving", "starting", "reclaiming", "draining")  # what is paid for
 _COLUMNS: Final = (*HELD, "spot", "seen", "busy", "batch_waiting", "placed", "finished", "preempted")
@@ -62,7 +62,7 @@ class Minutes:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ThinnedLine:
     """A line over time: `start` and `step` in minutes."""
 
     start: float
@@ -84,11 +84,11 @@ def minutes_of(run: RunFolder) -> Minutes:
     return Minutes(times, tuple(names), words("region"), words("model"), columns)
 
 
-def line(times: Ints, values: Floats, grid: Grid) -> Line:
+def line(times: Ints, values: Floats, grid: TimeBuckets) -> ThinnedLine:
     """A line of all samples where they are no more than two per bucket, else of the lowest and highest of each bucket."""
     step = int(times[1] - times[0]) if len(times) > 1 else MINUTE
     if len(times) <= 2 * grid.count + 1:
-        return Line(0.0, step / MINUTE, values)
+        return ThinnedLine(0.0, step / MINUTE, values)
     per = grid.width // step
     buckets = -(-len(values) // per)
     block = np.pad(values, (0, buckets * per - len(values)), mode="edge").reshape(buckets, per)
@@ -96,10 +96,10 @@ def line(times: Ints, values: Floats, grid: Grid) -> Line:
     at = np.arange(buckets)
     first, second = np.minimum(low, high), np.maximum(low, high)
     pairs = np.stack((block[at, first], block[at, second]), axis=1).ravel()
-    return Line(0.0, _minutes(grid.width) / 2, pairs)
+    return ThinnedLine(0.0, _minutes(grid.width) / 2, pairs)
 
 
-def means(times: Ints, values: NDArray[Any], grid: Grid) -> Floats:
+def means(times: Ints, values: NDArray[Any], grid: TimeBuckets) -> Floats:
     """float64[buckets, ...]: the mean of each bucket's samples; nan where there is none."""
     at = np.minimum(times // grid.width, grid.count - 1)
     total = np.zeros((grid.count, *values.shape[1:]))

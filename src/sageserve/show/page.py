@@ -9,17 +9,17 @@ from typing import TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.comparison import Comparison, Spread, held, needed, owed
-from sageserve.data.summary import Summary, TierSummary
-from sageserve.show.reading import Reading
+from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed
+from sageserve.data.results.summary import Summary, TierSummary
+from sageserve.show.format import NONE, change, count, dollars, gpu_hours, percent, seconds
+from sageserve.show.reading import RunReading
 from sageserve.show.verdict import BASE, Verdict, verdict
-from sageserve.show.words import NONE, change, count, dollars, gpu_hours, percent, seconds
 
 Value: TypeAlias = Callable[[Summary], float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A cell of a table.
 
     Args:
@@ -38,11 +38,11 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A strategy (or a tier of one)."""
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
     chosen: bool = False
     remark: str = ""
 
@@ -53,12 +53,12 @@ class Sheet:
 
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FirstScreen:
     """What stands above the figures.
 
     Args:
@@ -88,7 +88,7 @@ class Page:
     version: str
 
 
-def page_of(comparison: Comparison, readings: Mapping[str, Reading], notes: Sequence[str]) -> Page:
+def page_of(comparison: Comparison, readings: Mapping[str, RunReading], notes: Sequence[str]) -> FirstScreen:
     """The first screen.
 
     Args:
@@ -101,7 +101,7 @@ def page_of(comparison: Comparison, readings: Mapping[str, Reading], notes: Sequ
     one = len(comparison.runs) == 1
     sheets = (_strategies(comparison, found), *_tiers(comparison))
     partial = [run for runs in comparison.runs.values() for run in runs.values() if run.partial]
-    return Page(
+    return FirstScreen(
         title=f"{some.scenario} under {some.strategy}" if one else f"{some.scenario}: {len(comparison.runs)} strategies compared",
         kind="Simulation report" if one else "Comparison report",
         asked=_asked(comparison, some, next((run.scenario for run in readings.values()), None)),
@@ -175,7 +175,7 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
             cells.append(_over(comparison, name))
         cells += [_cost(comparison, name), _waste(comparison, name), *(_kept(comparison, name, tier) for tier in tiers)]
         chosen = several and name == found.strategy
-        rows.append(Row(name, tuple(cells), chosen, found.others.get(name, "")))
+        rows.append(TableRow(name, tuple(cells), chosen, found.others.get(name, "")))
     notes = [
         "GPU-hours are what was held and is paid for in the window. Owed is work that had arrived and was not done"
         " when the window"
@@ -198,45 +198,47 @@ def _spread(found: Spread | None, show: Callable[[float], str]) -> tuple[str, st
     return show(found.mean), "" if found.deviation is None else f"±{show(found.deviation).lstrip('+')}"
 
 
-def _hours(comparison: Comparison, name: str, key: str, value: Value) -> Cell:
+def _hours(comparison: Comparison, name: str, key: str, value: Value) -> TableCell:
     found = comparison.of(name, value)
     text, small = _spread(found, gpu_hours)
-    return Cell(text, key, None if found is None else found.mean, small=small)
+    return TableCell(text, key, None if found is None else found.mean, small=small)
 
 
-def _against(comparison: Comparison, name: str) -> Cell:
+def _against(comparison: Comparison, name: str) -> TableCell:
     if name == BASE:
-        return Cell("baseline")
+        return TableCell("baseline")
     text, small = _spread(comparison.against(name, BASE, needed), change)
-    return Cell(text, small=small)
+    return TableCell(text, small=small)
 
 
-def _over(comparison: Comparison, name: str) -> Cell:
+def _over(comparison: Comparison, name: str) -> TableCell:
     text, small = _spread(comparison.over_bound(name), lambda value: f"{value:.2f}")
-    return Cell(text, small=small)
+    return TableCell(text, small=small)
 
 
-def _cost(comparison: Comparison, name: str) -> Cell:
+def _cost(comparison: Comparison, name: str) -> TableCell:
     found = comparison.of(name, lambda run: run.cost_usd.total)
     text, small = _spread(found, dollars)
-    return Cell(text, "cost_usd.total", None if found is None else found.mean, small=small)
+    return TableCell(text, "cost_usd.total", None if found is None else found.mean, small=small)
 
 
-def _waste(comparison: Comparison, name: str) -> Cell:
+def _waste(comparison: Comparison, name: str) -> TableCell:
     found = comparison.of(name, lambda run: run.gpu_hours.waste)
     part = comparison.of(name, lambda run: run.gpu_hours.waste / run.gpu_hours.total if run.gpu_hours.total else None)
     text, _ = _spread(found, gpu_hours)
-    return Cell(text, "gpu_hours.waste", None if found is None else found.mean, small="" if part is None else f"{part.mean:.1%}")
+    return TableCell(
+        text, "gpu_hours.waste", None if found is None else found.mean, small="" if part is None else f"{part.mean:.1%}"
+    )
 
 
-def _kept(comparison: Comparison, name: str, tier: str) -> Cell:
+def _kept(comparison: Comparison, name: str, tier: str) -> TableCell:
     one = _first(comparison, name).tiers[tier]
     found = comparison.of(name, lambda run: run.tiers[tier].attainment)
     text, small = _spread(found, percent)
     if found is None:
-        return Cell(NONE, f"tiers.{tier}.attainment")
+        return TableCell(NONE, f"tiers.{tier}.attainment")
     mark = "good" if found.mean >= one.percentile else "bad"
-    return Cell(text, f"tiers.{tier}.attainment", found.mean, mark, small or f"of {percent(one.percentile, 0)} promised")
+    return TableCell(text, f"tiers.{tier}.attainment", found.mean, mark, small or f"of {percent(one.percentile, 0)} promised")
 
 
 def _tiers(comparison: Comparison) -> Iterator[Sheet]:
@@ -246,26 +248,26 @@ def _tiers(comparison: Comparison) -> Iterator[Sheet]:
         run = _first(comparison, name)
         for tier, one in run.tiers.items():
             title = tier if len(comparison.runs) == 1 else f"{name}, {tier}"
-            rows.append(Row(title, tuple(_tier_cells(tier, one))))
+            rows.append(TableRow(title, tuple(_tier_cells(tier, one))))
     seeded = any(len(runs) > 1 for runs in comparison.runs.values())
     notes = ("Of the first seed.",) if seeded else ()
     yield Sheet("Promises in detail", columns, tuple(rows), notes)
 
 
-def _tier_cells(tier: str, one: TierSummary) -> Iterator[Cell]:
+def _tier_cells(tier: str, one: TierSummary) -> Iterator[TableCell]:
     word = "first token" if one.promise == "ttft" else "done"
-    yield Cell(f"{percent(one.percentile, 0)} {word} in {show_duration(round(one.promise_s * SECOND))}")
-    yield Cell(f"{one.requests:,}", f"tiers.{tier}.requests", one.requests)
-    yield Cell(f"{one.finished:,}", f"tiers.{tier}.finished", one.finished)
+    yield TableCell(f"{percent(one.percentile, 0)} {word} in {show_duration(round(one.promise_s * SECOND))}")
+    yield TableCell(f"{one.requests:,}", f"tiers.{tier}.requests", one.requests)
+    yield TableCell(f"{one.finished:,}", f"tiers.{tier}.finished", one.finished)
     mark = "" if one.kept is None else "good" if one.kept else "bad"
-    yield Cell(percent(one.attainment), f"tiers.{tier}.attainment", one.attainment, mark)
+    yield TableCell(percent(one.attainment), f"tiers.{tier}.attainment", one.attainment, mark)
     for kind, values in (("ttft_s", one.ttft_s), ("e2e_s", one.e2e_s)):
         for point in ("p50", "p95", "p99"):
             value = getattr(values, point)
-            yield Cell(seconds(value), f"tiers.{tier}.{kind}.{point}", value)
+            yield TableCell(seconds(value), f"tiers.{tier}.{kind}.{point}", value)
 
 
-def _hopeless(readings: Mapping[str, Reading], name: str) -> Iterator[str]:
+def _hopeless(readings: Mapping[str, RunReading], name: str) -> Iterator[str]:
     """Promises that no number of instances can keep."""
     one = readings.get(name)
     if one is None:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND
-from sageserve.data.results import RunFolder
-from sageserve.data.summary import Summary
+from sageserve.data.results.run_folder import RunFolder
+from sageserve.data.results.summary import Summary
 from sageserve.show.chronicle import Chronicle, chronicle
 from sageserve.show.minutes import Minutes, minutes_of
-from sageserve.show.reduce import Digest, Grid, digest_of
+from sageserve.show.reduce import Digest, TimeBuckets, digest_of
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RunReading:
     """Everything a report knows of one run.
 
     Args:
@@ -38,7 +38,7 @@ class Reading:
         return one.gpu_hours.total / one.instance_hours.total if one.instance_hours.total else 0.0
 
 
-def read(run: RunFolder, buckets: int) -> Reading:
+def read(run: RunFolder, buckets: int) -> RunReading:
     """Read a run.
 
     Args:
@@ -48,5 +48,5 @@ def read(run: RunFolder, buckets: int) -> Reading:
     Raises:
         ResultError: a file cannot be read.
     """
-    grid = Grid.over(max(1, round(run.summary.window_s * SECOND)), buckets)
-    return Reading(run.summary, run.scenario, digest_of(run, grid), minutes_of(run), chronicle(run))
+    grid = TimeBuckets.over(max(1, round(run.summary.window_s * SECOND)), buckets)
+    return RunReading(run.summary, run.scenario, digest_of(run, grid), minutes_of(run), chronicle(run))

@@ -23,7 +23,7 @@ from sageserve.core.history import BIN
 from sageserve.core.layout import Layout, lay_out
 from sageserve.core.perf import engine_times
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.results import REQUESTS, RunFolder
+from sageserve.data.results.run_folder import REQUESTS, RunFolder
 
 INTERACTIVE: Final = 0
 BATCH: Final = 1
@@ -41,7 +41,7 @@ _COLUMNS: Final = [
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class TimeBuckets:
     """Buckets of equal width over the window; the last may reach beyond its end."""
 
     width: Micros
@@ -49,10 +49,10 @@ class Grid:
     window: Micros
 
     @staticmethod
-    def over(window: Micros, most: int = 720) -> "Grid":
+    def over(window: Micros, most: int = 720) -> "TimeBuckets":
         """The finest grid of whole minutes with at most so many buckets (none finer than a minute)."""
         width = next((one for one in _WIDTHS if -(-window // one) <= most), _WIDTHS[-1])
-        return Grid(width, max(1, -(-window // width)), window)
+        return TimeBuckets(width, max(1, -(-window // width)), window)
 
     def at(self, times: Ints) -> Ints:
         """The bucket of each time; what lies after the window is in none (`count`)."""
@@ -65,7 +65,7 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Jobs:
+class BatchSeries:
     """Batch work over time, by bucket.
 
     Args:
@@ -99,7 +99,7 @@ class Digest:
         jobs: of the batch tiers; None without such.
     """
 
-    grid: Grid
+    grid: TimeBuckets
     layout: Layout
     work: Floats
     tokens: Floats
@@ -109,7 +109,7 @@ class Digest:
     e2e: Ints
     flows: Ints
     hopeless: Ints
-    jobs: Jobs | None
+    jobs: BatchSeries | None
 
 
 def edges_s() -> Floats:
@@ -123,7 +123,7 @@ def layout_of(scenario: Scenario) -> Layout:
     return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
 
 
-def digest_of(run: RunFolder, grid: Grid) -> Digest:
+def digest_of(run: RunFolder, grid: TimeBuckets) -> Digest:
     """Read a run's requests once and sum them up.
 
     Raises:
@@ -159,7 +159,7 @@ class _Part:
 class _Sums:
     """What a digest is made of, while it is being made."""
 
-    def __init__(self, scenario: Scenario, grid: Grid) -> None:
+    def __init__(self, scenario: Scenario, grid: TimeBuckets) -> None:
         self.layout = layout_of(scenario)
         names = self.layout.names
         regions, models, tiers = len(names.regions), len(names.models), len(names.tiers)
@@ -181,7 +181,7 @@ class _Sums:
         self.hopeless = np.zeros(tiers, np.int64)
         self.came = np.zeros(grid.count + 1, np.int64)
         self.went = np.zeros(grid.count + 1, np.int64)
-        self.fine = Grid.over(grid.window, _FINE)
+        self.fine = TimeBuckets.over(grid.window, _FINE)
         self.first = np.full(self.fine.count + 1, _LATE)  # earliest arrival of a batch job, by fine bucket of arrival
         self.last = np.full(self.fine.count + 1, -1)  # latest finish of those
         self.slack = np.full(grid.count + 1, _LATE)
@@ -274,7 +274,7 @@ class _Sums:
         np.add.at(self.went, then, 1)
         np.minimum.at(self.slack, then, part.deadline[mine][done] - finish[done])
 
-    def _queue(self) -> Jobs:
+    def _queue(self) -> BatchSeries:
         count = self.grid.count
         ends = np.minimum((np.arange(count) + 1) * self.grid.width, self.grid.window)
         # the first bucket of arrival where the highest finish so far lies ahead; it never falls, so it can be searched
@@ -282,7 +282,7 @@ class _Sums:
         began = np.append(self.first, _LATE)[at]
         oldest = np.where(began < ends, ends - began, 0)
         slack = self.slack[:count]
-        return Jobs(
+        return BatchSeries(
             np.cumsum(self.came[:count] - self.went[:count]),
             np.maximum(oldest, 0) / SECOND,
             np.where(slack == _LATE, np.nan, slack / SECOND),

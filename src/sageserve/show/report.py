@@ -19,14 +19,14 @@ from plotly.offline import get_plotlyjs
 
 from sageserve.base.errors import ResultError
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.comparison import Comparison
-from sageserve.data.gathered import is_sweep, read_sweep
-from sageserve.data.results import RunFolder, is_whole, read_run
-from sageserve.data.summary import Summary
+from sageserve.data.results.comparison import Comparison
+from sageserve.data.results.run_folder import RunFolder, is_whole, read_run
+from sageserve.data.results.summary import Summary
+from sageserve.data.results.sweep_read import is_sweep, read_sweep
 from sageserve.show.figures import batch, capacity, forecasts, promises, reasons, usage
 from sageserve.show.figures.parts import Figure, Json, View
-from sageserve.show.page import Page, page_of
-from sageserve.show.reading import Reading, read
+from sageserve.show.page import FirstScreen, page_of
+from sageserve.show.reading import RunReading, read
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _POINTS: Final = 720  # buckets per line of one run or two
@@ -112,7 +112,7 @@ def report_html(material: Material, progress: Tell | None = None) -> str:
     """The page."""
     total = len(material.whole)
     buckets = _POINTS if total <= 2 else max(_FEWEST, min(_POINTS, _FEWER // total))
-    readings: dict[str, Reading] = {}
+    readings: dict[str, RunReading] = {}
     for name in material.comparison.runs:
         if name in material.whole:
             readings[name] = read(material.whole[name], buckets)
@@ -122,7 +122,7 @@ def report_html(material: Material, progress: Tell | None = None) -> str:
     return _fill(page, figures_of(readings) if readings else [], readings)
 
 
-def figures_of(readings: Mapping[str, Reading]) -> list[Figure]:
+def figures_of(readings: Mapping[str, RunReading]) -> list[Figure]:
     """The sections, in order."""
     several = [capacity.fleet(readings)] if len(readings) > 1 else []
     return [
@@ -140,7 +140,7 @@ def figures_of(readings: Mapping[str, Reading]) -> list[Figure]:
     ]
 
 
-def _fill(page: Page, figures: Sequence[Figure], readings: Mapping[str, Reading]) -> str:
+def _fill(page: FirstScreen, figures: Sequence[Figure], readings: Mapping[str, RunReading]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -1,6 +1,6 @@
 """The two sides of a difference: which runs each has, which belong together, and whether they were played with the same requests.
 
-A side is one strategy with one seed or several. Folders are read by `data/gathered.py`; nothing is judged here.
+A side is one strategy with one seed or several. Folders are read by `data/results/sweep_read.py`; nothing is judged here.
 Read next: `difference.py`.
 """
 
@@ -11,8 +11,8 @@ from typing import Final
 
 from sageserve.base.errors import ResultError
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.gathered import KeptRun, flat, is_sweep, read_kept, read_sweep, same_but_seed, siblings
-from sageserve.data.summary import Summary
+from sageserve.data.results.summary import Summary
+from sageserve.data.results.sweep_read import KeptRun, flat, is_sweep, read_kept, read_sweep, same_but_seed, siblings
 
 _TOLD: Final = 3  # differing settings that a message names
 

@@ -1,7 +1,7 @@
 """What happened to one pool of a run until an instant: instances by state, the plan in force, decisions since, inputs with ages.
 
 Read from the journal alone; a plan is explained by solving again the problem that the journal holds. Strategies without plans
-are told by their thresholds. Runs nothing. Read next: `answer.py`, `data/journal.py`.
+are told by their thresholds. Runs nothing. Read next: `answer.py`, `data/results/journal.py`.
 """
 
 from collections import deque
@@ -20,11 +20,11 @@ from sageserve.core.fleet import Pool, State
 from sageserve.core.layout import lay_out
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.what_if import Question
+from sageserve.core.plan_once import PLANNERS
 from sageserve.core.strategies import STRATEGIES
-from sageserve.core.strategies.proposal import PLANNERS
 from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEvent, Solve, SolveAhead, Solved, SolvedAhead
-from sageserve.data.journal import Decided, Line
-from sageserve.data.results import RunFolder
+from sageserve.data.results.journal import Decided, JournalLine
+from sageserve.data.results.run_folder import RunFolder
 from sageserve.show.answer import PlanAnswer, answer, find_pool
 
 _KEPT: Final = 8  # decisions that are told; older ones are counted
@@ -176,7 +176,7 @@ def _notes(reading: _Reading, scenario: Scenario) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _read(reading: _Reading, line: Line) -> None:
+def _read(reading: _Reading, line: JournalLine) -> None:
     _hear(reading, line.now, line.event)
     for action in line.actions:
         _do(reading, line.now, action)

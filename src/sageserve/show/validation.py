@@ -1,6 +1,7 @@
 """A validation as pictures: per run the curves second by second and the requests one by one, in one HTML file.
 
-The file holds the script that draws it and needs no network. Computes nothing but sizes. Read next: `data/validation.py`.
+The file holds the script that draws it and needs no network. Computes nothing but sizes. Read next:
+`data/measured/validation.py`.
 """
 
 from html import escape
@@ -11,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.io import to_html
 from plotly.subplots import make_subplots
 
-from sageserve.data.validation import Curve, Errors, RunPicture, RunVerdict, Scatter, Validation
+from sageserve.data.measured.validation import Curve, LatencyErrors, RunPicture, RunVerdict, Scatter, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +63,7 @@ def percent(value: float | None, *, signed: bool = False) -> str:
     return f"{value * 100:+.2f}%" if signed else f"{value * 100:.2f}%"
 
 
-def error_cells(errors: Errors) -> tuple[str, ...]:
+def error_cells(errors: LatencyErrors) -> tuple[str, ...]:
     """E2E, TPOT and TTFT MAPE, then the three biases."""
     return (
         *(percent(value) for value in (errors.e2e_mape, errors.tpot_mape, errors.ttft_mape)),

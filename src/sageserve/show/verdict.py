@@ -4,7 +4,8 @@ The rule. A strategy is fit if, for every tier, it keeps the promise or comes as
 half a point of attainment. Of those that are fit, the one with the fewest GPU-hours wins, work owed at the end included; where
 that is a tie, reactive, because it needs no forecast. If none is fit, the one that falls short least.
 
-Pure: from summaries to sentences. Read next: `data/comparison.py`, `data/noise.py`, docs/reference/summary.md.
+Pure: from summaries to sentences. Read next: `data/results/comparison.py`, `data/results/significance.py`,
+docs/reference/summary.md.
 """
 
 import statistics
@@ -14,10 +15,10 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.comparison import Comparison, held, needed, owed
-from sageserve.data.noise import Interval, paired, proportions
-from sageserve.data.summary import Summary, TierSummary
-from sageserve.show.words import change, count, dollars, gpu_hours, listed, percent, points
+from sageserve.data.results.comparison import Comparison, held, needed, owed
+from sageserve.data.results.significance import Interval, paired, proportions
+from sageserve.data.results.summary import Summary, TierSummary
+from sageserve.show.format import change, count, dollars, gpu_hours, listed, percent, points
 
 BASE: Final = "reactive"
 TOLERANCE: Final = 0.005  # of attainment: half a point is less than what differs between two days of the same service

@@ -9,24 +9,24 @@ from typing import Final
 
 from sageserve.base.units import HOUR, SECOND, show_duration
 from sageserve.core.plan.explain import AnyPlan
-from sageserve.core.plan.horizon import Binding, HorizonPlan, Why
+from sageserve.core.plan.horizon import Binding, HorizonPlan, PlanReason
+from sageserve.core.plan.hourly import Plan
+from sageserve.core.plan.hourly_rows import ConstraintRow, HourlyProblem, rows_of
 from sageserve.core.plan.outlook import Outlook, begins
-from sageserve.core.plan.paper import Plan
-from sageserve.core.plan.rows import Problem, Row, rows_of
 from sageserve.core.plan.what_if import Question
-from sageserve.core.strategies.proposal import Theta
-from sageserve.data.plans import PoolLine
+from sageserve.core.plan_once import Theta
+from sageserve.data.results.plans import PoolLine
 
 _SMALL: Final = 1e-6
 
-WHY: Final[Mapping[Why, str]] = {
-    Why.SHORT: "short: all that stock and lead times allow",
-    Why.DEMAND: "interactive demand with its headroom, now",
-    Why.BATCH: "batch work is placed here now",
-    Why.MINIMUM: "the endpoint's minimum",
-    Why.GUARD: "one less, and the loss of another would be felt",
-    Why.LATER: "needed later: stopping now would cost more",
-    Why.NOTHING: "nothing needs it",
+WHY: Final[Mapping[PlanReason, str]] = {
+    PlanReason.SHORT: "short: all that stock and lead times allow",
+    PlanReason.DEMAND: "interactive demand with its headroom, now",
+    PlanReason.BATCH: "batch work is placed here now",
+    PlanReason.MINIMUM: "the endpoint's minimum",
+    PlanReason.GUARD: "one less, and the loss of another would be felt",
+    PlanReason.LATER: "needed later: stopping now would cost more",
+    PlanReason.NOTHING: "nothing needs it",
 }
 
 
@@ -37,7 +37,7 @@ def pool_names(question: Question) -> tuple[str, ...]:
 
 def held_now(question: Question) -> tuple[int, ...]:
     """Instances that serve or are coming, by pool."""
-    if isinstance(question, Problem):
+    if isinstance(question, HourlyProblem):
         return tuple(pool.now for pool in question.pools)
     return tuple(pool.serving + sum(count for _, count in pool.coming) for pool in question.pools)
 
@@ -53,17 +53,17 @@ def pool_lines(question: Question, plan: AnyPlan) -> tuple[PoolLine, ...]:
 
 def reason(question: Question, plan: AnyPlan, pool: int) -> str:
     """Why a pool has its number, in a few words."""
-    if isinstance(question, Problem):
+    if isinstance(question, HourlyProblem):
         return _hour_reason(question, plan, pool)
     assert isinstance(plan, HorizonPlan)
     why = plan.why[pool]
-    if why is Why.LATER and plan.needed_from[pool] < len(plan.steps):
+    if why is PlanReason.LATER and plan.needed_from[pool] < len(plan.steps):
         first = begins(question.steps)[plan.needed_from[pool]]
         return f"needed in {hours(first)}" if first else "on its way, needed at once"
     return WHY[why]
 
 
-def _hour_reason(problem: Problem, plan: AnyPlan, pool: int) -> str:
+def _hour_reason(problem: HourlyProblem, plan: AnyPlan, pool: int) -> str:
     target = plan.target[pool]
     mine = [row for row in rows_of(problem) if pool in row.pools]
     if any(row.elastic and row.slack(plan.target) < -_SMALL * row.scale for row in mine):
@@ -82,13 +82,13 @@ def _hour_reason(problem: Problem, plan: AnyPlan, pool: int) -> str:
     return f"demand {where}: one less holds {amount(less)} of {amount(most.needed)} {most.unit}"
 
 
-def _factor(row: Row, pool: int) -> float:
+def _factor(row: ConstraintRow, pool: int) -> float:
     return row.factors[row.pools.index(pool)]
 
 
 def standings(question: Question, plan: AnyPlan, pool: int) -> tuple[str, ...]:
     """How the constraints on a pool stand: what is there, what is asked for, and which of them bind."""
-    if isinstance(question, Problem):
+    if isinstance(question, HourlyProblem):
         return tuple(_standing(row, plan, pool) for row in rows_of(question) if pool in row.pools and row.needed > 0)
     assert isinstance(plan, HorizonPlan)
     here = question.pools[pool]
@@ -97,7 +97,7 @@ def standings(question: Question, plan: AnyPlan, pool: int) -> tuple[str, ...]:
     return tuple(one for one in _first_binding(question, plan) if one.split(":")[0] in mine)
 
 
-def _standing(row: Row, plan: AnyPlan, pool: int) -> str:
+def _standing(row: ConstraintRow, plan: AnyPlan, pool: int) -> str:
     slack, factor = row.slack(plan.target), _factor(row, pool)
     binds = slack < factor - _SMALL * row.scale
     verb = "has" if row.elastic else "uses"
@@ -108,7 +108,7 @@ def _standing(row: Row, plan: AnyPlan, pool: int) -> str:
 
 def binding(question: Question, plan: AnyPlan) -> tuple[str, ...]:
     """What binds, in sentences; of foresight's plan when each constraint binds first."""
-    if isinstance(question, Problem):
+    if isinstance(question, HourlyProblem):
         assert isinstance(plan, Plan)
         return tuple(
             f"{one.name}: {amount(one.has)} of {amount(one.needed)} {one.unit}"

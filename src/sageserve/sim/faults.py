@@ -11,7 +11,7 @@ from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, NEVER, Micros
 
 
-class Faults:
+class SimulatedFaults:
     """Seeded misfortune.
 
     Args:

@@ -20,8 +20,8 @@ from sageserve.core.order import FCFS, TIER
 from sageserve.core.perf import profile_rows
 from sageserve.core.route import NEAREST
 from sageserve.core.signals import LOAD
-from sageserve.sim.engine import Kernel
-from sageserve.sim.state import RUNNING, WAITING, Setup, request_rows
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import RUNNING, WAITING, Setup, request_rows
 
 _LONGEST: Final = 2**31 - 2  # tokens: a measured engine has shown that it takes the context
 _STEP: Final = 600 * SECOND  # how far the kernel plays at once when nobody looks

@@ -2,7 +2,7 @@
 
 At one instant: the scrape, events of the world in order of creation, the demand and timeline sample (every minute), the
 controller's look at the fleet, then arrivals and engines. GPU-hours are counted over the trace's window; what still waits then
-is run to its end. Read next: `world.py`, `core/controller.py`; `sim/summary.py` for what is made of a run.
+is run to its end. Read next: `world.py`, `core/controller.py`; `sim/results/summary.py` for what is made of a run.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
-from sageserve.sim.engine import Kernel
-from sageserve.sim.state import Setup, request_rows
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
 from sageserve.sim.world import SimulatedWorld
 
@@ -125,7 +125,7 @@ class Simulation:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
         setup = kernel_setup(scenario, layout)
         kernel = Kernel(setup, request_rows(trace, setup))
-        fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["inside"])
+        fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["in_flight"])
         self.run = Run(
             scenario,
             layout,

@@ -1,6 +1,6 @@
 """What every endpoint looked like, minute by minute: the columns behind timeline.parquet.
 
-Knows nothing of files; `data/results.py` writes them. Read next: `run.py`, which takes the samples.
+Knows nothing of files; `data/results/run_folder.py` writes them. Read next: `sim/run.py`, which takes the samples.
 """
 
 from typing import Any, Final
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout
-from sageserve.sim.engine import Kernel
+from sageserve.sim.kernel.engine import Kernel
 
 SAMPLE: Final[Micros] = MINUTE
 COUNTS: Final = ("starting", "serving", "draining", "spot", "reclaiming")
-INSIDE: Final = ("waiting", "running", "inside", "unfilled")
+INSIDE: Final = {"waiting": "waiting", "running": "running", "inside": "in_flight", "unfilled": "unfilled"}  # of engines
 SEEN: Final = ("seen", "kv", "busy")
 TOTALS: Final = ("placed", "finished", "preempted", "made")
 MODEL: Final = ("batch_waiting",)
@@ -52,8 +52,8 @@ class Timeline:
         self.times[at] = now
         for name in (*SEEN, *TOTALS):
             self._columns[name][at] = kernel.endpoints[name]
-        for name in INSIDE:
-            self._columns[name][at] = kernel.engines[name].reshape(self._layout.endpoints, -1).sum(axis=1)
+        for name, counted in INSIDE.items():
+            self._columns[name][at] = kernel.engines[counted].reshape(self._layout.endpoints, -1).sum(axis=1)
         for name in COUNTS:
             column = self._columns[name]
             state = State[name.upper()]

@@ -1,7 +1,7 @@
 """The simulated world: it performs the controller's actions in virtual time and says what came of them.
 
 Starting takes as long as it takes, drained instances report when their last request is done, donated ones may be taken by
-the cloud. Events wait in a heap by (time, order of creation). Knows no policy. Read next: `run.py`, `engine.py`.
+the cloud. Events wait in a heap by (time, order of creation). Knows no policy. Read next: `run.py`, `sim/kernel/engine.py`.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.work import AnyAction, Done, Fit, Solve, SolveAhead
 from sageserve.core.work import perform as do_work
-from sageserve.sim.engine import Kernel
-from sageserve.sim.faults import Faults
+from sageserve.sim.faults import SimulatedFaults
+from sageserve.sim.kernel.engine import Kernel
 
 _Life: TypeAlias = InstanceReady | StartFailed | InstanceDrained | SpotTaken
 
@@ -35,7 +35,7 @@ class SimulatedWorld:
     def __init__(self, scenario: Scenario, layout: Layout, fleet: Fleet, kernel: Kernel) -> None:
         self._fleet = fleet
         self._kernel = kernel
-        self._faults = Faults(scenario)
+        self._faults = SimulatedFaults(scenario)
         self._load = [scenario.models[layout.names.models[pool.model]].load for pool in layout.pools]
         self._vm_start = [scenario.gpus[layout.stocks[pool.stock].gpu].start for pool in layout.pools]
         self._pending: list[tuple[Micros, int, int, _Life | Done]] = []

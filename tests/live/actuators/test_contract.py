@@ -19,13 +19,13 @@ from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.live.actuators.base import Actuator, Heard, Post, posts_of
 from sageserve.live.actuators.commands import check_commands
-from sageserve.live.actuators.fake import FakeActuator, Outcome
+from sageserve.live.actuators.fake import FakeActuator, ScriptedOutcome
 from sageserve.live.actuators.local import LocalActuator
-from sageserve.live.keeper.client import KeeperClient
-from sageserve.live.keeper.service import SOCKET
-from sageserve.live.keeper.words import Life, Process
+from sageserve.live.supervisor.client import SupervisorClient
+from sageserve.live.supervisor.messages import Life, Process
+from sageserve.live.supervisor.service import SOCKET
 from tests.core.small import layout_of, scenario
-from tests.live.keeper.keeping import keeper, soon
+from tests.live.supervisor.supervising import soon, supervisor
 
 GPUS = tuple(range(8))
 STUB = """
@@ -84,7 +84,7 @@ class FakeRig:
     def __init__(self, *, fails: str = "") -> None:
         self.now: Micros = 0
         self.heard: list[Heard] = []
-        self.actuator = FakeActuator(self.heard.append, lambda _, __: Outcome(10 * SECOND, fails))
+        self.actuator = FakeActuator(self.heard.append, lambda _, __: ScriptedOutcome(10 * SECOND, fails))
 
     def perform(self, action: Start | Reclaim | Donate | Release) -> None:
         self.actuator.perform(self.now, action)
@@ -121,7 +121,7 @@ class LocalRig:
         await asyncio.sleep(0.5)
 
     async def processes(self) -> list[Process]:
-        one = await KeeperClient(self.folder / SOCKET, lambda _: None).connect()
+        one = await SupervisorClient(self.folder / SOCKET, lambda _: None).connect()
         try:
             return list(await one.look())
         finally:
@@ -147,8 +147,8 @@ async def connected(folder: Path, command: EngineCommand | None) -> AsyncIterato
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A state folder with a keeper that runs."""
-    with keeper(tmp_path):
+    """A state folder with a supervisor that runs."""
+    with supervisor(tmp_path):
         yield tmp_path
 
 
@@ -166,7 +166,7 @@ def good(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[P
     if request.param == "fake":
         yield lambda play: asyncio.run(play(FakeRig()))
         return
-    with keeper(tmp_path):
+    with supervisor(tmp_path):
         yield lambda play: play_local(tmp_path, stub(), play)
 
 
@@ -181,7 +181,7 @@ def bad(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Pl
         "no program": EngineCommand(command=("no-such-engine", "{port}")),
         "too slow": stub("never", start_within="500ms"),
     }
-    with keeper(tmp_path):
+    with supervisor(tmp_path):
         yield lambda play: play_local(tmp_path, commands[request.param], play)
 
 

@@ -20,10 +20,10 @@ from starlette.applications import Starlette
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.records import Names
 from sageserve.base.units import Micros
-from sageserve.live.batches.counter import Counter
+from sageserve.live.batches.api_context import ApiContext
 from sageserve.live.batches.routes import routes
-from sageserve.live.batches.runner import Door, Runner
-from sageserve.live.batches.thread import SteadyWall, Threaded
+from sageserve.live.batches.runner import BatchRunner, Door
+from sageserve.live.batches.store_thread import SteadyWall, StoreThread
 from sageserve.live.store.interface import Store
 from sageserve.live.store.sql import open_store
 from tests.core.small import scenario
@@ -48,10 +48,10 @@ class Plane:
         self.models = names.models
         self.clock: Callable[[], Micros] = clock_us
         self.time = SteadyWall(wall, self._tick)
-        self.threaded = Threaded(store)
-        self.runner = Runner(self.threaded, settings, names, Door(gateway, "internal-key"), self.time)
+        self.threaded = StoreThread(store)
+        self.runner = BatchRunner(self.threaded, settings, names, Door(gateway, "internal-key"), self.time)
         self.fed = True
-        counter = Counter(self.threaded, self.time, settings.live or LiveSettings(), self.runner.notify)
+        counter = ApiContext(self.threaded, self.time, settings.live or LiveSettings(), self.runner.notify)
         self.app = Starlette(routes=routes(counter))
 
     def _tick(self) -> Micros:

@@ -118,7 +118,7 @@ def test_results_wait_for_room_on_a_full_disk(tmp_path: Path) -> None:
         until(lambda: gateway.inside == 50)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-            until(lambda: bool(service.plane.runner.ledger.trouble))
+            until(lambda: bool(service.plane.runner.writer.trouble))
             refused = httpx.post(
                 f"{service.url}/v1/files", files={"file": ("f", b"x" * 100)}, data={"purpose": "batch"}, trust_env=False
             )

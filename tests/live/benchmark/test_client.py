@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sageserve.base.errors import MeasurementError
 from sageserve.base.rng import stream
-from sageserve.live.benchmark.client import Body, RequestFailed, Sample, _Events, api_root, connect
-from sageserve.live.benchmark.shape import Shape, find_shape
+from sageserve.live.benchmark.client import Body, RequestFailed, RequestSample, _Events, api_root, connect
+from sageserve.live.benchmark.shape import RequestStyle, find_shape
 from tests.live.benchmark.canned import canned, events
 
 KEY = "sk-very-secret"
@@ -28,16 +28,16 @@ def usage(prompt: int, output: int) -> str:
     return json.dumps({"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": output}})
 
 
-def ask(*pieces: bytes, key: str | None = None, status: int = 200, kind: str = "text/event-stream") -> Sample:
-    async def one() -> Sample:
+def ask(*pieces: bytes, key: str | None = None, status: int = 200, kind: str = "text/event-stream") -> RequestSample:
+    async def one() -> RequestSample:
         async with canned(*pieces, status=status, kind=kind) as url, connect(url, key) as client:
             return await client.ask(Body("/completions", {"model": "m"}))
 
     return asyncio.run(one())
 
 
-def shape_of(*pieces: bytes, kind: str = "text/event-stream", pause_s: float = 0.02) -> Shape:
-    async def one() -> Shape:
+def shape_of(*pieces: bytes, kind: str = "text/event-stream", pause_s: float = 0.02) -> RequestStyle:
+    async def one() -> RequestStyle:
         async with canned(*pieces, kind=kind, pause_s=pause_s) as url, connect(url, None) as client:
             return await find_shape(client, "m", seed=1)
 
@@ -65,8 +65,8 @@ def test_reasoning_is_output() -> None:
 
 
 def test_the_worked_example_of_the_docs() -> None:
-    one = Sample(0, (120_000, 140_000, 160_000, 220_000, 240_000), 10, 5, None)
-    two = Sample(0, (100_000, 190_000), 10, 2, None)
+    one = RequestSample(0, (120_000, 140_000, 160_000, 220_000, 240_000), 10, 5, None)
+    two = RequestSample(0, (100_000, 190_000), 10, 2, None)
     assert (one.ttft, one.e2e, one.tpot) == (120_000, 240_000, 30_000)
     assert one.tpot is not None
     assert two.tpot is not None

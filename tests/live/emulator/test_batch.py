@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sageserve.base.config import ProfileSettings
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.perf import iteration_time, profile_rows
-from sageserve.live.emulator.batch import Batch, Sequence
+from sageserve.live.emulator.batch import RunningBatch, Sequence
 from sageserve.live.emulator.timing import Timing
 from sageserve.sim.replay import Arrivals, replay
 
@@ -66,7 +66,7 @@ class Recorder:
                 self.end[one.number] = now
 
 
-def play(batch: Batch, rows: list[Row], *, step: Micros = 0) -> None:
+def play(batch: RunningBatch, rows: list[Row], *, step: Micros = 0) -> None:
     """Let all requests arrive and finish; with `step`, the clock is looked at only so often."""
     for number, (arrival, prompt, output, cached) in enumerate(rows):
         batch.advance(arrival - 1)
@@ -79,7 +79,7 @@ def play(batch: Batch, rows: list[Row], *, step: Micros = 0) -> None:
 def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: list[Row], step: Micros) -> None:
     rows = sorted(rows)
     recorder = Recorder()
-    batch = Batch(Timing.of(profile), recorder)
+    batch = RunningBatch(Timing.of(profile), recorder)
     play(batch, rows, step=step)
     columns = [np.array(column, np.int64) for column in zip(*rows, strict=True)]
     expected = replay(profile, Arrivals(*columns))
@@ -110,7 +110,7 @@ def test_those_who_leave_free_their_memory_and_get_no_token_more(
     profile: ProfileSettings, rows: list[Row], leave: set[int], when: Micros
 ) -> None:
     recorder = Recorder()
-    batch = Batch(Timing.of(profile), recorder)
+    batch = RunningBatch(Timing.of(profile), recorder)
     sequences = [Sequence(i, prompt=p, output=o, arrival=0) for i, (_, p, o, _) in enumerate(rows)]
     for one in sequences:
         batch.submit(one)
@@ -133,7 +133,7 @@ def test_lower_priority_numbers_go_first_but_take_no_running_place() -> None:
         gpu="x", tp=1, gpus=1, base_ms=10, prefill_us_per_token=0, decode_us_per_sequence=0, kv_ns_per_token=0,
         attention_ns_per_token2=0, kv_tokens=1000, max_sequences=1, source="made up",
     )  # fmt: skip
-    batch = Batch(Timing.of(profile), recorder)
+    batch = RunningBatch(Timing.of(profile), recorder)
     for number, priority in enumerate([5, 5, 1]):
         batch.submit(Sequence(number, prompt=10, output=3, arrival=number, priority=priority))
         batch.advance(number)
@@ -150,7 +150,7 @@ def test_a_slow_engine_takes_so_many_times_as_long() -> None:
             gpu="x", tp=1, gpus=1, base_ms=10, prefill_us_per_token=0, decode_us_per_sequence=0, kv_ns_per_token=0,
             attention_ns_per_token2=0, kv_tokens=1000, source="made up",
         )  # fmt: skip
-        batch = Batch(Timing.of(profile), recorder)
+        batch = RunningBatch(Timing.of(profile), recorder)
         batch.slowness = slowness
         play(batch, [(0, 10, 5, 0)])
         ends.append(recorder.end[0])

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from sageserve.data.library import profile_named
+from sageserve.data.profiles.library import profile_named
 from sageserve.sim.replay import Arrivals, replay
 from tests.live.emulator.process import COMMAND, Running, engine
 
@@ -25,7 +25,7 @@ def cpu_seconds(pid: int) -> float:
 
 def test_no_compiler_is_loaded() -> None:
     code = (
-        "import sys, sageserve.cli.main, sageserve.live.emulator.run, sageserve.data.library;"
+        "import sys, sageserve.cli.main, sageserve.live.emulator.run, sageserve.data.profiles.library;"
         "print([one for one in ('numba', 'pandas', 'pyarrow', 'plotly', 'sageserve.sim') if one in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

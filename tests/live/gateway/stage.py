@@ -15,8 +15,8 @@ from typing import TypeVar
 import uvloop
 
 from sageserve.base.config import Scenario
-from sageserve.live.gateway.desk import Options
-from sageserve.live.gateway.server import Place, Worker
+from sageserve.live.gateway.context import Options
+from sageserve.live.gateway.server import GatewayBinding, GatewayProcess
 from tests.core.small import scenario
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class Engine:
 class Stage:
     """A gateway and what is behind it."""
 
-    worker: Worker
+    worker: GatewayProcess
     engines: Sequence[Engine]
 
     @property
@@ -199,13 +199,17 @@ def settings(engines: Sequence[Engine], regions: Sequence[str] = (), **live: obj
 
 @contextlib.asynccontextmanager
 async def staged(
-    *engines: Engine, regions: Sequence[str] = (), place: Place | None = None, options: Options | None = None, **live: object
+    *engines: Engine,
+    regions: Sequence[str] = (),
+    place: GatewayBinding | None = None,
+    options: Options | None = None,
+    **live: object,
 ) -> AsyncIterator[Stage]:
     """A running gateway in front of these engines."""
     for engine in engines:
         await engine.start()
-    where = place or Place(host="127.0.0.1", port=0, options=options or Options(born=1, nonce="t"))
-    worker = Worker(settings(engines, regions, **live), where)
+    where = place or GatewayBinding(host="127.0.0.1", port=0, options=options or Options(born=1, nonce="t"))
+    worker = GatewayProcess(settings(engines, regions, **live), where)
     await worker.start()
     try:
         yield Stage(worker, engines)

@@ -15,7 +15,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from prometheus_client.parser import text_string_to_metric_families
 
-from sageserve.live.gateway.desk import Options
+from sageserve.live.gateway.context import Options
 from tests.live.gateway.stage import (
     DONE,
     HELLO,

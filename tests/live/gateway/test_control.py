@@ -16,11 +16,11 @@ import pytest
 from sageserve.core import route
 from sageserve.core.admit import LONGEST, SHORTEST, come_again, is_admitted, predicted_wait
 from sageserve.core.columns import ENDPOINT
-from sageserve.live.gateway.desk import Options
-from sageserve.live.gateway.plain import pick_endpoint, pick_instance, rows_of
-from sageserve.live.gateway.server import Place
+from sageserve.live.gateway.context import Options
+from sageserve.live.gateway.python_kernels import pick_endpoint, pick_instance, rows_of
+from sageserve.live.gateway.server import GatewayBinding
 from sageserve.live.link import LinkServer
-from sageserve.live.wire import EndpointRow, Gone, Grant, Hello, InstanceRow, Report, Table, ToControl, Trouble, Wait
+from sageserve.live.wire import EndpointRow, Gone, Grant, Hello, InstanceRow, Report, RoutingTable, ToControl, Trouble, Wait
 from tests.live.gateway.stage import HELLO, Engine, Stage, ask, play, staged
 from tests.live.gateway.test_faults import die
 
@@ -48,7 +48,7 @@ class Control:
 
     def table(self, *rows: InstanceRow, endpoints: tuple[EndpointRow, ...] = (CALM,) * 4, gateways: int = 1) -> None:
         self.version += 1
-        self.server.broadcast(Table(self.version, "e", self.version, 0, endpoints, rows, (50.0,) * 6, gateways))
+        self.server.broadcast(RoutingTable(self.version, "e", self.version, 0, endpoints, rows, (50.0,) * 6, gateways))
 
 
 @contextlib.asynccontextmanager
@@ -58,7 +58,7 @@ async def controlled(folder: Path, *engines: Engine) -> AsyncIterator[tuple[Stag
         await engine.start()
     control = Control(folder / "link")
     await control.server.open(control.path)
-    place = Place(host="127.0.0.1", port=0, control=control.path, options=Options(nonce="t"))
+    place = GatewayBinding(host="127.0.0.1", port=0, control=control.path, options=Options(nonce="t"))
     async with staged(place=place) as stage:
         await control.wait(lambda: control.of(Hello))
         yield stage, control
@@ -77,7 +77,7 @@ def test_a_table_opens_the_door_and_reports_come_back(tmp_path: Path) -> None:
         async with controlled(tmp_path, engine) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
             assert (await client.get("/health/ready")).status_code == 503
             control.table(at(engine))
-            await control.wait(lambda: stage.worker.desk.board.known)
+            await control.wait(lambda: stage.worker.context.routing.known)
             assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
             await control.wait(lambda: any(report.cells for report in control.of(Report)))
             report = control.of(Report)[-1]
@@ -85,8 +85,8 @@ def test_a_table_opens_the_door_and_reports_come_back(tmp_path: Path) -> None:
             cell = report.cells[0]
             assert (cell.cell, cell.requests, cell.finished, cell.on_time, cell.output_tokens) == (1, 1, 1, 1, 4)
             assert cell.work > 0
-            spot = report.endpoints[0]
-            assert (spot.endpoint, spot.placed, spot.finished, spot.backlog) == (0, 1, 1, 0.0)
+            load = report.endpoints[0]
+            assert (load.endpoint, load.placed, load.finished, load.backlog) == (0, 1, 1, 0.0)
             assert report.output_mean[1] == 50.0 + (4 - 50.0) / 256
 
     play(story())
@@ -98,11 +98,11 @@ def test_traffic_follows_the_tables_signals(tmp_path: Path) -> None:
         async with controlled(tmp_path, east, west) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
             full = EndpointRow(0.9, 0.9, 0.9, 0.9, 0.0, 100_000, 1)
             control.table(at(east), at(west, row=8, endpoint=2), endpoints=(full, CALM, CALM, CALM))
-            await control.wait(lambda: stage.worker.desk.board.known)
+            await control.wait(lambda: stage.worker.context.routing.known)
             got = await client.post("/v1/chat/completions", json=HELLO)
             assert got.headers["x-sageserve-region"] == "west"
             control.table(at(east), at(west, row=8, endpoint=2))
-            await control.wait(lambda: stage.worker.desk.board.version == 2)
+            await control.wait(lambda: stage.worker.context.routing.version == 2)
             got = await client.post("/v1/chat/completions", json=HELLO)
             assert got.headers["x-sageserve-region"] == "east"
 
@@ -114,14 +114,14 @@ def test_trouble_is_told_and_ends_with_the_next_table(tmp_path: Path) -> None:
         bad, good = Engine(script=die), Engine()
         async with controlled(tmp_path, bad, good) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
             control.table(at(bad), at(good, row=1))
-            await control.wait(lambda: stage.worker.desk.board.known)
+            await control.wait(lambda: stage.worker.context.routing.known)
             assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
             await control.wait(lambda: control.of(Trouble))
             assert control.of(Trouble)[0].row == 0
-            spot = stage.worker.desk.board.spots[0]
-            assert [seat.row for seat in spot.seats] == [1]
+            load = stage.worker.context.routing.loads[0]
+            assert [target.row for target in load.targets] == [1]
             control.table(at(bad), at(good, row=1))
-            await control.wait(lambda: len(spot.seats) == 2)
+            await control.wait(lambda: len(load.targets) == 2)
 
     play(story())
 
@@ -165,7 +165,7 @@ def test_flex_whose_client_leaves_gives_its_ticket_back(tmp_path: Path) -> None:
             await control.wait(lambda: control.of(Wait))
             writer.transport.abort()
             await control.wait(lambda: control.of(Gone))
-            assert len(stage.worker.desk.waiting) == 0
+            assert len(stage.worker.context.waiting) == 0
 
     play(story())
 
@@ -191,17 +191,19 @@ def test_a_gateway_outlives_control_and_hands_in_its_tickets_again(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("backlog", "inside", "seats", "instances", "wait"),
+    ("backlog", "in_flight", "sequences", "instances", "wait"),
     [(0.0, 0, 8, 1, 0.0), (-5.0, 0, 8, 1, 0.0), (900.0, 0, 8, 3, 300.0), (0.0, 10, 8, 2, 100.0), (900.0, 10, 8, 1, 900.0)],
 )
-def test_the_predicted_wait_is_the_longer_queue(backlog: float, inside: int, seats: int, instances: int, wait: float) -> None:
-    assert predicted_wait(backlog=backlog, inside=inside, seats=seats, work=100.0, instances=instances) == wait
+def test_the_predicted_wait_is_the_longer_queue(
+    backlog: float, in_flight: int, sequences: int, instances: int, wait: float
+) -> None:
+    assert predicted_wait(backlog=backlog, in_flight=in_flight, sequences=sequences, work=100.0, instances=instances) == wait
 
 
 def test_admission_and_when_to_come_again() -> None:
-    assert is_admitted(wait=1.0, limit=1.0, inside=3, most=4)
-    assert not is_admitted(wait=1.1, limit=1.0, inside=3, most=4)
-    assert not is_admitted(wait=0.0, limit=1.0, inside=4, most=4)
+    assert is_admitted(wait=1.0, limit=1.0, in_flight=3, most=4)
+    assert not is_admitted(wait=1.1, limit=1.0, in_flight=3, most=4)
+    assert not is_admitted(wait=0.0, limit=1.0, in_flight=4, most=4)
     assert come_again(3_000_000.0, 1_000_000.0) == 2_000_000
     assert come_again(1.0, 2.0) == SHORTEST
     assert come_again(1e12, 0.0) == LONGEST

@@ -13,8 +13,8 @@ import pytest
 
 from sageserve.live.gateway import exchange
 from sageserve.live.gateway import meter as m
-from sageserve.live.gateway.server import Place
-from sageserve.live.gateway.upstream import Connection
+from sageserve.live.gateway.server import GatewayBinding
+from sageserve.live.gateway.upstream import EngineConnection
 from tests.live.gateway.stage import (
     DONE,
     HELLO,
@@ -79,8 +79,8 @@ def test_an_engine_that_fails_before_its_first_byte_is_replaced(stream: bool, fi
             again = await client.post("/v1/chat/completions", json={**HELLO, "stream": stream})
             assert again.status_code == 200
             assert len(good.got) == 2, "the failed one is left out at once"
-            assert stage.worker.desk.meter.counters[m.RETRIES, ("broken",)] == 1
-            assert sum(spot.inside for spot in stage.worker.desk.board.spots) == 0
+            assert stage.worker.context.meter.counters[m.RETRIES, ("broken",)] == 1
+            assert sum(load.in_flight for load in stage.worker.context.routing.loads) == 0
 
     play(story())
 
@@ -116,8 +116,8 @@ def test_an_engine_that_is_full_is_passed_over() -> None:
         bad, good = Engine(script=full), Engine()
         async with staged(bad, good) as stage, httpx.AsyncClient(base_url=stage.url) as client:
             assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
-            assert stage.worker.desk.board.choose_at(0) is not None
-            assert len(stage.worker.desk.board.spots[0].seats) == 2, "full is not broken"
+            assert stage.worker.context.routing.choose_at(0) is not None
+            assert len(stage.worker.context.routing.loads[0].targets) == 2, "full is not broken"
 
     play(story())
 
@@ -134,7 +134,7 @@ def test_a_stream_that_breaks_ends_in_an_error_and_an_aborted_body(script: Scrip
                     await anext(stream)
                 assert caught.value.code == "upstream_broken"
             assert not other.got, "nothing is retried after the first byte"
-            stage.worker.desk.board.heal(10**18)
+            stage.worker.context.routing.heal(10**18)
             said = await stage.speak(ask(STREAM))
             assert b'data: {"error":' in said
             assert DONE not in said
@@ -171,10 +171,10 @@ def test_a_client_that_leaves_frees_the_engine_within_100_ms(stream: bool, scrip
                 await asyncio.sleep(0.001)
             assert engine.closed[0] - left < 0.1
             await asyncio.sleep(0.01)
-            desk = stage.worker.desk
-            assert not desk.exchanges
-            assert desk.board.spots[0].inside == 0
-            assert desk.meter.counters[m.ABORTED, ()] == 1
+            context = stage.worker.context
+            assert not context.exchanges
+            assert context.routing.loads[0].in_flight == 0
+            assert context.meter.counters[m.ABORTED, ()] == 1
 
     play(story())
 
@@ -222,24 +222,24 @@ def test_a_kept_connection_that_the_engine_closed_costs_no_request() -> None:
         engine = Engine(script=once)
         async with staged(engine) as stage, httpx.AsyncClient(base_url=stage.url) as client:
             await client.post("/v1/chat/completions", json=HELLO)
-            seat = stage.worker.desk.board.choose_at(0)
-            assert seat is not None
+            target = stage.worker.context.routing.choose_at(0)
+            assert target is not None
             engine.script = die  # the next one on the kept connection finds it closed
-            pool = stage.worker.desk.pool(seat)
-            begin = Connection.begin
+            pool = stage.worker.context.pool(target)
+            begin = EngineConnection.begin
 
-            def late(self: Connection, *given: object) -> None:
+            def late(self: EngineConnection, *given: object) -> None:
                 engine.script = once if self.used == 0 else die
                 begin(self, *given)  # type: ignore[arg-type]  # passed on as they came
 
-            Connection.begin = late  # type: ignore[method-assign,assignment]  # the race, made certain
+            EngineConnection.begin = late  # type: ignore[method-assign,assignment]  # the race, made certain
             try:
                 got = await client.post("/v1/chat/completions", json=HELLO)
             finally:
-                Connection.begin = begin  # type: ignore[method-assign]  # as it was
+                EngineConnection.begin = begin  # type: ignore[method-assign]  # as it was
             assert got.status_code == 200
             assert pool.opened == 2
-            assert (m.RETRIES, ("broken",)) not in stage.worker.desk.meter.counters
+            assert (m.RETRIES, ("broken",)) not in stage.worker.context.meter.counters
 
     play(story())
 
@@ -302,7 +302,7 @@ def test_draining_finishes_streams_and_takes_nothing_new() -> None:
 
 def test_a_drain_that_takes_too_long_ends_streams_with_an_error() -> None:
     async def story() -> None:
-        async with staged(Engine(script=hang_later), place=Place(host="127.0.0.1", port=0, drain_s=0.1)) as stage:
+        async with staged(Engine(script=hang_later), place=GatewayBinding(host="127.0.0.1", port=0, drain_s=0.1)) as stage:
             busy = asyncio.create_task(stage.speak(ask(STREAM)))
             await asyncio.sleep(0.15)
             await stage.worker.drain()
@@ -320,7 +320,7 @@ def test_requests_are_spread_by_outstanding_tokens() -> None:
             tasks = [asyncio.create_task(stage.speak(ask(HELLO), limit_s=0.5)) for _ in range(9)]
             await asyncio.sleep(0.3)
             assert [len(engine.got) for engine in engines] == [3, 3, 3]
-            loads = stage.worker.desk.board.spots[0].loads
+            loads = stage.worker.context.routing.loads[0].outstanding
             assert all(a == b for a, b in pairwise(loads))
             for task in tasks:
                 task.cancel()

@@ -1,6 +1,6 @@
 """Clients that mean harm or cannot do better: slow ones, ambiguous ones, and bytes cut anywhere.
 
-Read next: `src/sageserve/live/gateway/client.py`, `framing.py` and `answer.py`, which are under test.
+Read next: `src/sageserve/live/gateway/client.py`, `framing.py` and `sse.py`, which are under test.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sageserve.live.gateway.answer import Events, tag_body, usage_of
 from sageserve.live.gateway.client import PIPELINED, Client
-from sageserve.live.gateway.desk import Desk, Options
+from sageserve.live.gateway.context import GatewayContext, Options
 from sageserve.live.gateway.framing import BadAnswer, ChunkedBody, read_head
-from sageserve.live.gateway.intake import with_model
+from sageserve.live.gateway.request import with_model
 from sageserve.live.gateway.server import layout_for, static_table
+from sageserve.live.gateway.sse import SseTagger, tag_body, usage_of
 from tests.core.small import scenario
 from tests.live.gateway.stage import HELLO, Engine, ask, chunk, event, play, staged
 
@@ -90,9 +90,9 @@ LAYOUT = layout_for(SCENARIO)
 
 def converse(pieces: list[bytes]) -> bytes:
     """What a client hears that sends these pieces, from a gateway without engines whose clock stands still."""
-    desk = Desk(SCENARIO, LAYOUT, options=Options(born=1, nonce="t"), clock=lambda: 1_000_000)
-    desk.board.replace(static_table(SCENARIO, LAYOUT), 0)
-    client, wire = Client(desk), Wire()
+    context = GatewayContext(SCENARIO, LAYOUT, options=Options(born=1, nonce="t"), clock=lambda: 1_000_000)
+    context.routing.replace(static_table(SCENARIO, LAYOUT), 0)
+    client, wire = Client(context), Wire()
     client.connection_made(wire)
     for piece in pieces:
         if not wire.closed:
@@ -146,12 +146,12 @@ def test_pipelining_has_a_bound() -> None:
             await asyncio.sleep(30)
 
         async with staged(Engine(script=hang)) as stage:
-            desk = stage.worker.desk
+            context = stage.worker.context
             reader, writer = await asyncio.open_connection("127.0.0.1", stage.worker.port)
             writer.write(ask(HELLO) + b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * (PIPELINED + 2))
             await asyncio.sleep(0.1)
-            assert len(desk.exchanges) == 1
-            next(iter(desk.exchanges)).stop()
+            assert len(context.exchanges) == 1
+            next(iter(context.exchanges)).stop()
             async with asyncio.timeout(5):
                 said = await reader.read()
                 while part := await reader.read():
@@ -213,7 +213,7 @@ def test_events_and_chunks_come_out_the_same_however_they_are_cut(words: list[st
     if crlf:
         events = [one.replace(b"\n", b"\r\n") for one in events]
     data = b"".join(chunk(one) for one in events) + b"0\r\n\r\n"
-    body, reader, out, at, k = ChunkedBody(), Events(b'"service_tier":"default",'), b"", 0, 0
+    body, reader, out, at, k = ChunkedBody(), SseTagger(b'"service_tier":"default",'), b"", 0, 0
     while at < len(data):
         step = cuts[k % len(cuts)]
         out += reader.feed(body.feed(data[at : at + step]))

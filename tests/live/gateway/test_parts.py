@@ -68,11 +68,11 @@ def test_a_span_tells_what_happened_and_is_the_parent_of_the_engines() -> None:
     async def story() -> None:
         engine, spans = Engine(), InMemorySpanExporter()
         async with staged(engine) as stage, httpx.AsyncClient(base_url=stage.url) as client:
-            stage.worker.desk.tracer = Tracer(spans)
+            stage.worker.context.tracer = Tracer(spans)
             trace = "0af7651916cd43dd8448eb211c80319c"
             headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
             await client.post("/v1/chat/completions", json={**HELLO, "stream": True}, headers=headers)
-            await asyncio.to_thread(stage.worker.desk.tracer.close)
+            await asyncio.to_thread(stage.worker.context.tracer.close)
             (span,) = spans.get_finished_spans()
             assert span.name == "chat big"
             assert span.context is not None
@@ -83,7 +83,7 @@ def test_a_span_tells_what_happened_and_is_the_parent_of_the_engines() -> None:
             assert span.attributes["http.response.status_code"] == 200
             assert "gen_ai.server.time_to_first_token" in span.attributes
             assert "hello" not in span.to_json()
-            stage.worker.desk.tracer = None
+            stage.worker.context.tracer = None
 
     play(story())
 

@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 
-from sageserve.live.gateway.desk import Options
+from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.keys import hash_of
 from tests.live.gateway.stage import (
     HELLO,
@@ -198,12 +198,12 @@ def test_an_overloaded_engine_means_503_with_retry_after() -> None:
 def test_a_queue_that_breaks_the_promise_means_429_that_says_when() -> None:
     async def story() -> None:
         async with staged(Engine()) as stage, httpx.AsyncClient(base_url=stage.url) as client:
-            stage.worker.desk.board.columns[0]["backlog"] = 5_000_000.0  # 5 s of prefill, one instance
+            stage.worker.context.routing.columns[0]["backlog"] = 5_000_000.0  # 5 s of prefill, one instance
             fast = await client.post("/v1/chat/completions", json={**HELLO, "service_tier": "priority"})
             assert (fast.status_code, fast.json()["error"]["code"]) == (429, "overloaded")
             assert (fast.headers["retry-after"], fast.headers["retry-after-ms"]) == ("4", "4000")
             assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200  # its promise is 60 s
-            stage.worker.desk.board.columns[0]["backlog"] = 1e9
+            stage.worker.context.routing.columns[0]["backlog"] = 1e9
             late = await client.post("/v1/chat/completions", json=HELLO)
             assert (late.status_code, late.headers["retry-after"]) == (429, "120")
 

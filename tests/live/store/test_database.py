@@ -18,9 +18,9 @@ from sqlalchemy import create_engine, text
 
 from sageserve.base.errors import ConfigError
 from sageserve.live.store.database import sqlite_url
+from sageserve.live.store.models import File, StoreAway, StoreFull, StoreTooNew
 from sageserve.live.store.sql import FILE, SqlStore, open_store
 from sageserve.live.store.tables import METADATA
-from sageserve.live.store.words import File, StoreAway, StoreFull, StoreTooNew
 from tests.live.store.test_store import batch, good, running
 
 

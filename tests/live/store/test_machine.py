@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sageserve.live.store.interface import Store
 from sageserve.live.store.memory import MemoryStore
+from sageserve.live.store.models import File, Lease, ListRange, NewJob, Result, StoreError, Usage
 from sageserve.live.store.sql import open_store
-from sageserve.live.store.words import File, Lease, NewJob, Page, Result, StoreError, Usage
 from tests.live.store.conftest import _emptied
 from tests.live.store.test_store import batch
 
@@ -118,11 +118,11 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def say_the_same(self) -> None:
-        self.both(lambda store: store.batches("me", Page(None, 100)))
+        self.both(lambda store: store.batches("me", ListRange(None, 100)))
         self.both(lambda store: store.unfinished())
         self.both(lambda store: store.unfinished_jobs())
         self.both(lambda store: [store.queued(model, 5) for model in "ab"])
-        self.both(lambda store: store.files("me", Page(None, 100), None))
+        self.both(lambda store: store.files("me", ListRange(None, 100), None))
         self.both(lambda store: [self.bare(store, number) for number in range(1, self.made + 1)])
 
     @staticmethod

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from sageserve.live.store.interface import SMALL, Store
-from sageserve.live.store.words import (
+from sageserve.live.store.models import (
     BATCH_MOVES,
     BadMove,
     Batch,
@@ -19,14 +19,14 @@ from sageserve.live.store.words import (
     JobState,
     Lease,
     LineError,
+    ListRange,
     NewJob,
-    Page,
     Result,
     Unknown,
     Usage,
 )
 
-ALL = Page(None, 100)
+ALL = ListRange(None, 100)
 
 
 def file(number: int = 1, owner: str = "me", ends: int | None = None) -> File:
@@ -105,12 +105,12 @@ def test_lists_come_in_pages_both_ways(store: Store) -> None:
     kept(store, file(9, "you"))
     for newest in (True, False):
         expected = made[::-1] if newest else made
-        first = store.files("me", Page(None, 2, newest), None)
-        rest = store.files("me", Page(first[-1].id, 10, newest), "batch")
+        first = store.files("me", ListRange(None, 2, newest), None)
+        rest = store.files("me", ListRange(first[-1].id, 10, newest), "batch")
         assert [one.id for one in first + rest] == expected
     assert store.files("me", ALL, "batch_output") == []
     with pytest.raises(Unknown):
-        store.files("me", Page("file-9", 2), None)
+        store.files("me", ListRange("file-9", 2), None)
 
 
 def test_files_expire(store: Store) -> None:
@@ -125,7 +125,7 @@ def test_batches_are_numbered_listed_and_owned(store: Store) -> None:
     made = [store.add_batch(batch(k)) for k in (1, 2, 3)]
     assert [one.number for one in made] == sorted({one.number for one in made})
     assert store.batch("me", "batch_2") == replace(batch(2), number=made[1].number)
-    assert [one.id for one in store.batches("me", Page("batch_3", 1))] == ["batch_2"]
+    assert [one.id for one in store.batches("me", ListRange("batch_3", 1))] == ["batch_2"]
     assert store.batches("you", ALL) == []
     with pytest.raises(Unknown):
         store.batch("you", "batch_2")

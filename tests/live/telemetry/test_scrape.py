@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from sageserve.live.telemetry.scrape import PAGE_MAX, llama_cpp_tokens, scrape
-from sageserve.live.telemetry.seen import Blind, EngineSeen, Seen, Why
+from sageserve.live.telemetry.seen import Blind, BlindReason, EngineSeen, Seen
 from tests.live.telemetry.pages import LLAMA_CPP, VLLM
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -45,16 +45,16 @@ def test_an_engine_is_seen() -> None:
 @pytest.mark.parametrize(
     ("handler", "why"),
     [
-        (late, Why.TIMEOUT),
-        (gone, Why.UNREACHABLE),
-        (lambda _: httpx.Response(404, text="not found"), Why.STATUS),
-        (lambda _: httpx.Response(200, text="<html>"), Why.NO_SERIES),
-        (lambda _: httpx.Response(200, content=b"x" * (PAGE_MAX + 1)), Why.TOO_LARGE),
-        (lambda _: httpx.Response(200, content=drip()), Why.TIMEOUT),
-        (lambda _: httpx.Response(200, text=VLLM.replace("vllm:num_requests_running", "x")), Why.NO_SERIES),
+        (late, BlindReason.TIMEOUT),
+        (gone, BlindReason.UNREACHABLE),
+        (lambda _: httpx.Response(404, text="not found"), BlindReason.STATUS),
+        (lambda _: httpx.Response(200, text="<html>"), BlindReason.NO_SERIES),
+        (lambda _: httpx.Response(200, content=b"x" * (PAGE_MAX + 1)), BlindReason.TOO_LARGE),
+        (lambda _: httpx.Response(200, content=drip()), BlindReason.TIMEOUT),
+        (lambda _: httpx.Response(200, text=VLLM.replace("vllm:num_requests_running", "x")), BlindReason.NO_SERIES),
     ],
 )
-def test_an_engine_is_not_seen_for_a_reason(handler: Handler, why: Why) -> None:
+def test_an_engine_is_not_seen_for_a_reason(handler: Handler, why: BlindReason) -> None:
     found = look(handler, "meta/Llama")
     assert isinstance(found, Blind)
     assert found.why is why

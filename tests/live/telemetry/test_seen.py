@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sageserve.live.emulator.batch import Batch, Sequence
-from sageserve.live.emulator.meters import Meters
+from sageserve.live.emulator.batch import RunningBatch, Sequence
+from sageserve.live.emulator.metrics import EngineMetrics
 from sageserve.live.emulator.timing import Timing
-from sageserve.live.telemetry.names import ALIASES, NEEDED, EngineKind, Signal, aliases_of, table
-from sageserve.live.telemetry.seen import Blind, EngineSeen, HistogramSeen, Why, read_seen
+from sageserve.live.telemetry.names import ALIASES, NEEDED, EngineKind, EngineSignal, aliases_of, table
+from sageserve.live.telemetry.seen import Blind, BlindReason, EngineSeen, HistogramSeen, read_seen
 from tests.live.telemetry.pages import LLAMA_CPP, SGLANG, TGI, TGI_FRESH, VLLM, VLLM_TWO_RANKS
 
 
@@ -21,7 +21,7 @@ def seen(text: str, model: str = "", *, histograms: bool = False) -> EngineSeen:
     return found
 
 
-def why(text: str, model: str = "") -> Why:
+def why(text: str, model: str = "") -> BlindReason:
     found = read_seen(text, model)
     assert isinstance(found, Blind)
     assert found.detail
@@ -29,7 +29,7 @@ def why(text: str, model: str = "") -> Why:
 
 
 @pytest.mark.parametrize(
-    ("page", "engine", "inside", "use", "tokens", "prompt"),
+    ("page", "engine", "in_flight", "use", "tokens", "prompt"),
     [
         (VLLM, EngineKind.VLLM, 4, 0.25, 16_000, 5000),
         (SGLANG, EngineKind.SGLANG, 2, 0.28, 420_000, 120),
@@ -38,22 +38,22 @@ def why(text: str, model: str = "") -> Why:
     ],
 )
 def test_each_engine_is_read(
-    page: str, engine: EngineKind, inside: float, use: float | None, tokens: int | None, prompt: float
+    page: str, engine: EngineKind, in_flight: float, use: float | None, tokens: int | None, prompt: float
 ) -> None:
     one = seen(page)
-    assert (one.engine, one.inside, one.kv_use, one.kv_tokens) == (engine, inside, use, tokens)
-    assert one.counters[Signal.PROMPT_TOKENS] == prompt
+    assert (one.engine, one.in_flight, one.kv_use, one.kv_tokens) == (engine, in_flight, use, tokens)
+    assert one.counters[EngineSignal.PROMPT_TOKENS] == prompt
     assert not one.idle
-    assert {alias.signal for alias in one.matched} >= {Signal.RUNNING, Signal.WAITING, Signal.PROMPT_TOKENS}
+    assert {alias.signal for alias in one.matched} >= {EngineSignal.RUNNING, EngineSignal.WAITING, EngineSignal.PROMPT_TOKENS}
 
 
 def test_histograms_are_read_when_asked_for() -> None:
     assert not seen(VLLM).histograms
-    ttft = seen(VLLM, histograms=True).histograms[Signal.TTFT]
+    ttft = seen(VLLM, histograms=True).histograms[EngineSignal.TTFT]
     assert ttft == HistogramSeen(10, 4.5, ((0.1, 4), (1.0, 9), (math.inf, 10)))
     assert ttft.mean == 0.45
-    assert seen(SGLANG, histograms=True).histograms[Signal.ITL].mean == 0.03
-    assert seen(TGI, histograms=True).histograms[Signal.PROMPT_SIZE].count == 9
+    assert seen(SGLANG, histograms=True).histograms[EngineSignal.ITL].mean == 0.03
+    assert seen(TGI, histograms=True).histograms[EngineSignal.PROMPT_SIZE].count == 9
 
 
 # --- rules that others learnt the hard way ---
@@ -62,14 +62,14 @@ def test_histograms_are_read_when_asked_for() -> None:
 def test_rule_1_what_is_asked_of_a_saturated_engine_is_not_what_it_completes() -> None:
     later = VLLM.replace('num_requests_waiting{engine="0",model_name="meta/Llama"} 1.0', "num_requests_waiting 500")
     before, after = seen(VLLM), seen(later)
-    assert before.counters[Signal.SUCCESS] == after.counters[Signal.SUCCESS]  # a rate of completions sees no demand
-    assert after.inside - before.inside == 499
+    assert before.counters[EngineSignal.SUCCESS] == after.counters[EngineSignal.SUCCESS]  # a rate of completions sees no demand
+    assert after.in_flight - before.in_flight == 499
 
 
 def test_rule_2_an_old_name_is_found_when_the_new_one_is_not_there() -> None:
     old = seen(VLLM.replace("kv_cache_usage_perc", "gpu_cache_usage_perc"))
     assert old.kv_use == 0.25
-    (alias,) = [one for one in old.matched if one.signal is Signal.KV_USE]
+    (alias,) = [one for one in old.matched if one.signal is EngineSignal.KV_USE]
     assert (alias.metric, alias.until) == ("vllm:gpu_cache_usage_perc", "0.12")
 
 
@@ -80,7 +80,7 @@ def test_rule_3_of_two_names_one_is_taken() -> None:
         f'vllm:{name}_count{{model_name="meta/Llama"}} 7\nvllm:{name}_sum{{model_name="meta/Llama"}} 1\n'
         for name in ("time_per_output_token_seconds", "inter_token_latency_seconds")
     )
-    assert seen(VLLM + histograms, histograms=True).histograms[Signal.ITL].count == 7
+    assert seen(VLLM + histograms, histograms=True).histograms[EngineSignal.ITL].count == 7
 
 
 def test_rule_4_counters_have_their_suffix() -> None:
@@ -88,7 +88,7 @@ def test_rule_4_counters_have_their_suffix() -> None:
         if alias.kind == "counter" and alias.engine is not EngineKind.TGI:  # TGI's are not written by a Prometheus client
             assert alias.metric.endswith("_total"), alias
     without = VLLM.replace("vllm:prompt_tokens_total", "vllm:prompt_tokens")
-    assert Signal.PROMPT_TOKENS not in seen(without).counters
+    assert EngineSignal.PROMPT_TOKENS not in seen(without).counters
 
 
 def test_rule_5_idle_is_seen_and_blind_is_not() -> None:
@@ -98,18 +98,18 @@ def test_rule_5_idle_is_seen_and_blind_is_not() -> None:
     assert one.kv_use == 0.0
     busy = seen(VLLM.replace(" 0.25", " NaN"))
     assert busy.kv_use is None  # something runs, so this is not 0 by 0
-    assert seen(VLLM.replace(" 10.0", " 0.0").replace(" 4.5", " NaN"), histograms=True).histograms[Signal.TTFT].mean is None
+    assert seen(VLLM.replace(" 10.0", " 0.0").replace(" 4.5", " NaN"), histograms=True).histograms[EngineSignal.TTFT].mean is None
     assert seen(TGI_FRESH).idle  # it shows its gauges after the first request only
-    assert why("") is Why.NO_SERIES
-    assert why("python_gc_objects_collected_total 3\n") is Why.NO_SERIES
-    assert why(VLLM.replace("vllm:num_requests_waiting", "vllm:something_else")) is Why.NO_SERIES
-    assert why(VLLM.replace(" 3.0", " NaN")) is Why.NOT_A_NUMBER
-    assert why("vllm:num_requests_running{oops 3\n") is Why.NOT_A_PAGE
+    assert why("") is BlindReason.NO_SERIES
+    assert why("python_gc_objects_collected_total 3\n") is BlindReason.NO_SERIES
+    assert why(VLLM.replace("vllm:num_requests_waiting", "vllm:something_else")) is BlindReason.NO_SERIES
+    assert why(VLLM.replace(" 3.0", " NaN")) is BlindReason.NOT_A_NUMBER
+    assert why("vllm:num_requests_running{oops 3\n") is BlindReason.NOT_A_PAGE
 
 
 def test_rule_6_names_of_models_differ_in_case_and_metrics_wear_prefixes() -> None:
     assert seen(VLLM, "META/llama").running == 3
-    assert why(VLLM, "other") is Why.OTHER_MODEL
+    assert why(VLLM, "other") is BlindReason.OTHER_MODEL
     assert seen(LLAMA_CPP, "whatever").running == 1  # it names no model
     for wrapped in (VLLM.replace("vllm:", "ray_vllm_"), VLLM.replace("vllm:", "kserve_vllm:"), VLLM.replace("vllm:", "vllm_")):
         assert seen(wrapped).kv_tokens == 16_000
@@ -156,8 +156,8 @@ lists = st.lists(st.tuples(st.integers(1, 500), st.integers(1, 50), st.floats(0,
 def test_what_the_emulated_engine_says_is_what_is_seen(
     finished: list[tuple[int, int, float]], running: int, waiting: int, kv_tokens: int
 ) -> None:
-    batch = Batch(Timing(10, 1, 1, 0, 0, 0, kv_tokens, 4, 4096, chunked=True), Silent())
-    meters = Meters("model", batch, speed=1)
+    batch = RunningBatch(Timing(10, 1, 1, 0, 0, 0, kv_tokens, 4, 4096, chunked=True), Silent())
+    meters = EngineMetrics("model", batch, speed=1)
     for number in range(running):
         batch.submit(Sequence(number, prompt=1, output=100, arrival=0))
     batch.advance(0)  # these run; what comes now waits until their iteration ends
@@ -172,7 +172,7 @@ def test_what_the_emulated_engine_says_is_what_is_seen(
     assert (one_seen.running, one_seen.waiting) == (running, waiting)
     assert one_seen.kv_tokens == kv_tokens
     assert one_seen.kv_use == pytest.approx(batch.used / kv_tokens)
-    assert one_seen.counters[Signal.PROMPT_TOKENS] == sum(prompt for prompt, _, _ in finished)
-    assert one_seen.counters[Signal.SUCCESS] == len(finished)
-    assert one_seen.histograms[Signal.TTFT].count == len(finished)
-    assert one_seen.histograms[Signal.TTFT].total == pytest.approx(sum(int(t * 1e6) / 1e6 for _, _, t in finished))
+    assert one_seen.counters[EngineSignal.PROMPT_TOKENS] == sum(prompt for prompt, _, _ in finished)
+    assert one_seen.counters[EngineSignal.SUCCESS] == len(finished)
+    assert one_seen.histograms[EngineSignal.TTFT].count == len(finished)
+    assert one_seen.histograms[EngineSignal.TTFT].total == pytest.approx(sum(int(t * 1e6) / 1e6 for _, _, t in finished))

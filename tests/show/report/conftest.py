@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sageserve.data.scenario import load_scenario
-from sageserve.data.sweeps import Kept
+from sageserve.data.results.sweep_folder import Kept
+from sageserve.data.scenarios.load import load_scenario
 from sageserve.show.report import write_report
-from sageserve.sim.cell import Bounded, Cell, Finished
-from sageserve.sim.sweep import sweep
+from sageserve.sim.sweep.cell import Bounded, Cell, Finished
+from sageserve.sim.sweep.run import sweep
 from tests.sim.test_sweep import Here
 
 NAMES = ("reactive", "lt-ua", "foresight")

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 from sageserve.base.errors import ResultError
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.cli.main import app
-from sageserve.data.results import REPORT, SCENARIO, SUMMARY, TIMELINE, check_folder, read_run
+from sageserve.data.results.run_folder import REPORT, SCENARIO, SUMMARY, TIMELINE, check_folder, read_run
 from sageserve.show.figures import forecasts, usage
 from sageserve.show.minutes import line
-from sageserve.show.reading import Reading, read
-from sageserve.show.reduce import BATCH, INTERACTIVE, Grid, edges_s
+from sageserve.show.reading import RunReading, read
+from sageserve.show.reduce import BATCH, INTERACTIVE, TimeBuckets, edges_s
 from sageserve.show.report import figures_of, gather, write_report
 
 POINTS = 1_500
@@ -56,7 +56,7 @@ def looked_up(summary: object, key: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def reading(runs: dict[str, Path]) -> Reading:
+def reading(runs: dict[str, Path]) -> RunReading:
     return read(read_run(runs["foresight"]), 720)
 
 
@@ -103,7 +103,7 @@ def test_every_figure_has_words_for_those_who_do_not_see_it(runs: dict[str, Path
                 assert json.dumps(trace, allow_nan=False)
 
 
-def test_hours_by_state_add_up_to_what_is_held(reading: Reading) -> None:
+def test_hours_by_state_add_up_to_what_is_held(reading: RunReading) -> None:
     parts = usage.split(reading, "all models")
     held = reading.summary.gpu_hours
     assert sum(value for state, value in parts.items() if state != "spot") == pytest.approx(held.total, abs=1e-4)
@@ -111,7 +111,7 @@ def test_hours_by_state_add_up_to_what_is_held(reading: Reading) -> None:
     assert 0 < parts["busy"] < held.serving
 
 
-def test_requests_are_counted_as_the_summary_counts_them(reading: Reading) -> None:
+def test_requests_are_counted_as_the_summary_counts_them(reading: RunReading) -> None:
     digest, summary = reading.digest, reading.summary
     assert digest.flows.sum() == summary.requests.arrived
     for k, (name, tier) in enumerate(summary.tiers.items()):
@@ -133,7 +133,7 @@ def test_no_strategy_keeps_more_than_what_an_idle_engine_could(runs: dict[str, P
         assert 0 < one.digest.hopeless[0] <= (1 - tier.attainment) * tier.requests + 1
 
 
-def test_demand_is_the_work_that_requests_bring(reading: Reading, runs: dict[str, Path]) -> None:
+def test_demand_is_the_work_that_requests_bring(reading: RunReading, runs: dict[str, Path]) -> None:
     table = read_run(runs["foresight"]).requests(["prompt_tokens", "arrival_us", "tier"])
     batch = np.array(table["tier"].to_pylist()) == "niw"
     prompts = table["prompt_tokens"].to_numpy()
@@ -148,7 +148,7 @@ def test_demand_is_the_work_that_requests_bring(reading: Reading, runs: dict[str
     assert busy[INTERACTIVE, burst].mean() > 1.5 * np.delete(busy[INTERACTIVE], range(40, 60)).mean()
 
 
-def test_batch_work_is_as_old_as_a_look_at_every_job_says(reading: Reading, runs: dict[str, Path]) -> None:
+def test_batch_work_is_as_old_as_a_look_at_every_job_says(reading: RunReading, runs: dict[str, Path]) -> None:
     table = read_run(runs["foresight"]).requests(["arrival_us", "e2e_us", "tier", "deadline_us"])
     mine = np.array(table["tier"].to_pylist()) == "niw"
     arrival, e2e = (table[name].fill_null(2**60).to_numpy()[mine] for name in ("arrival_us", "e2e_us"))
@@ -164,7 +164,7 @@ def test_batch_work_is_as_old_as_a_look_at_every_job_says(reading: Reading, runs
         assert jobs.oldest_s[bucket] <= oldest + 60
 
 
-def test_a_forecast_is_judged_by_the_newest_that_was_made_before(reading: Reading) -> None:
+def test_a_forecast_is_judged_by_the_newest_that_was_made_before(reading: RunReading) -> None:
     seen = forecasts.seen(reading, 0, 0)
     made = [one for one in reading.chronicle.forecasts if one.points[0]]
     assert made
@@ -186,7 +186,7 @@ def values_over_time() -> st.SearchStrategy[list[int]]:
 @given(values=values_over_time(), most=st.integers(1, 40))
 def test_a_shortened_line_keeps_its_highest_and_lowest(values: list[int], most: int) -> None:
     times = np.arange(len(values)) * MINUTE
-    grid = Grid.over(len(values) * MINUTE, most)
+    grid = TimeBuckets.over(len(values) * MINUTE, most)
     drawn = line(times, np.array(values, float), grid)
     assert len(drawn.values) <= 2 * grid.count + 2
     assert drawn.values.max() == max(values)
@@ -195,7 +195,7 @@ def test_a_shortened_line_keeps_its_highest_and_lowest(values: list[int], most: 
 
 @given(window=st.integers(1, 40 * 24 * 60 * MINUTE), most=st.integers(10, 1000))
 def test_a_grid_covers_its_window(window: int, most: int) -> None:
-    grid = Grid.over(window, most)
+    grid = TimeBuckets.over(window, most)
     assert (grid.count - 1) * grid.width < window <= grid.count * grid.width
     assert grid.lengths().sum() == pytest.approx(window / SECOND, rel=1e-6)
 

@@ -9,7 +9,7 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.records import Floats, Ints
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND
-from sageserve.data.measured import EngineLimits, MeasuredRun, MeasuredSeries, requests_of
+from sageserve.data.measured.runs import EngineLimits, MeasuredRun, MeasuredSeries, requests_of
 from sageserve.sim.replay import Arrivals, replay_series
 
 TRUTH = ProfileSettings(

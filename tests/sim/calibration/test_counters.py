@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sageserve.base.errors import MeasurementError
-from sageserve.data.measured import MeasuredSeries
+from sageserve.data.measured.runs import MeasuredSeries
 from sageserve.sim.calibration.counters import SECONDS_LEAST, fit_counters, judge_counters
 from sageserve.sim.calibration.judge import judge
 from sageserve.sim.calibration.logs import arrivals_of

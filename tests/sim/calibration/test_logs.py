@@ -7,7 +7,7 @@ import pytest
 
 from sageserve.base.errors import MeasurementError
 from sageserve.base.rng import stream
-from sageserve.data.measured import MeasuredRun, requests_of
+from sageserve.data.measured.runs import MeasuredRun, requests_of
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of, known_gpu, known_model
 from sageserve.sim.calibration.coefficients import values_of, with_values
 from sageserve.sim.calibration.judge import judge

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sageserve.data.measured import MeasuredRun
-from sageserve.data.measured_files import read_measured
+from sageserve.data.measured.files import read_measured
+from sageserve.data.measured.runs import MeasuredRun
 from sageserve.sim.calibration.means import validate_means
 from sageserve.sim.calibration.validation import validate_run
 

@@ -2,7 +2,7 @@
 
 Knows names, types, defaults and the reason of each default; reads no file and makes no decision. Keys are
 words of the glossary; durations, sizes, prices and shares carry units (`base/units.py`). Read next:
-`scenario.py` for the root, `data/scenario.py` for files, provenance and `--set`.
+`scenario.py` for the root, `data/scenarios/load.py` for files, provenance and `--set`.
 """
 
 from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSettings, StockSettings

@@ -1,7 +1,7 @@
 """Settings of the live control plane: where it listens, how engines are started, who may ask for what.
 
 Everything has a default, so that `sageserve up` needs no file. Paths are plain strings: the live layer opens them.
-Knows no process and no socket. Read next: `live/control.py` and `live/gateway/`, which obey them.
+Knows no process and no socket. Read next: `live/control/process.py` and `live/gateway/`, which obey them.
 """
 
 from typing import Literal
@@ -52,7 +52,7 @@ class AdmissionSettings(Settings):
     """When an interactive request is turned away at once, because waiting would break its promise anyway."""
 
     wait: float = Field(default=1.0, gt=0, description="admitted while the predicted wait is below this times the TTFT target")
-    queued: int = Field(default=4, ge=1, description="requests inside per instance, in units of its max_sequences")
+    queued: int = Field(default=4, ge=1, description="requests in flight per instance, in units of its max_sequences")
 
 
 class LimitSettings(Settings):

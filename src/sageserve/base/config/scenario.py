@@ -1,6 +1,6 @@
 """The root of the settings tree, and the two questions about it that need more than one node.
 
-Knows names and types; reads no file (`data/scenario.py` does) and judges nothing (`data/feasible.py` does).
+Knows names and types; reads no file (`data/scenarios/load.py` does) and judges nothing (`data/scenarios/checks.py` does).
 """
 
 from pydantic import Field

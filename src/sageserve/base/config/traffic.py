@@ -1,6 +1,6 @@
 """Settings of the workload: shares for columns a trace lacks, and a generator that needs no trace.
 
-Knows no traffic of anyone; `data/builtin/traffic-o365.yaml` does. Read next: `data/generate.py` for how it
+Knows no traffic of anyone; `data/builtin/traffic-o365.yaml` does. Read next: `data/workload/generate.py` for how it
 is drawn.
 """
 

@@ -10,7 +10,7 @@ from sageserve.core.forecast.catalog import DEFAULT, FORECASTERS, forecaster
 from sageserve.core.forecast.ensemble import Ensemble
 from sageserve.core.forecast.library import FromLibrary, Method
 from sageserve.core.forecast.naive import LastValue, SeasonalNaive
-from sageserve.core.forecast.series import Fitted, Forecaster, QuantileForecast, Series
+from sageserve.core.forecast.series import FittedForecaster, Forecaster, QuantileForecast, Series
 
 __all__ = [
     "DEFAULT",
@@ -20,7 +20,7 @@ __all__ = [
     "PLANNING",
     "Blend",
     "Ensemble",
-    "Fitted",
+    "FittedForecaster",
     "Forecaster",
     "FromLibrary",
     "LastValue",

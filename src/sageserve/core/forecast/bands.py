@@ -26,7 +26,7 @@ ERRORS_LEAST: Final = 20  # fewer errors than this say nothing about a tail
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class HistoryGrid:
     """A history at the resolution it is modelled at, beside the resolution it came in.
 
     Args:
@@ -47,23 +47,23 @@ class Grid:
         """Mean of the observed bins."""
         return float(np.nanmean(self.series.values))
 
-    def newest(self, bins: int) -> "Grid":
+    def newest(self, bins: int) -> "HistoryGrid":
         """Its last `bins` bins, or all when there are fewer; all when nothing was observed in the last ones."""
         older = max(0, len(self.series) - bins)
         if not np.isfinite(self.series.values[older:]).any():
             return self
         start = self.series.start + older * self.series.bin
-        return Grid(Series(self.series.values[older:], self.series.bin, start), self.native[older:])
+        return HistoryGrid(Series(self.series.values[older:], self.series.bin, start), self.native[older:])
 
 
-def grid_of(history: Series, resolution: int) -> Grid:
+def grid_of(history: Series, resolution: int) -> HistoryGrid:
     """The history in bins of at least `resolution` microseconds (its own bins when they are no finer)."""
     factor = max(1, -(-resolution // history.bin))
     if len(history) < 4 * factor:
         factor = 1
     coarse = history.coarser(factor)
     skip = len(history) - len(coarse) * factor
-    return Grid(coarse, history.values[skip:].reshape(-1, factor) * factor)
+    return HistoryGrid(coarse, history.values[skip:].reshape(-1, factor) * factor)
 
 
 def leads_for(horizon: int) -> Ints:
@@ -100,7 +100,9 @@ def typical_errors(relative: Floats, leads: Ints, bin_us: int) -> Floats:
     return np.where(count > 0, np.where(seen, stack, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def bands(grid: Grid, made: Floats, coming: Floats, *, leads: Ints, levels: tuple[float, ...], first: int = 0) -> Floats | None:
+def bands(
+    grid: HistoryGrid, made: Floats, coming: Floats, *, leads: Ints, levels: tuple[float, ...], first: int = 0
+) -> Floats | None:
     """Quantiles around a forecast; None when it has made too few errors to tell.
 
     Args:

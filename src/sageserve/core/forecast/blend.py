@@ -15,21 +15,21 @@ import numpy as np
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import DAY, HOUR, MINUTE, WEEK, Micros
-from sageserve.core.forecast.bands import Grid, by_target, grid_of, leads_for, same_time, targets
+from sageserve.core.forecast.bands import HistoryGrid, by_target, grid_of, leads_for, same_time, targets
 from sageserve.core.forecast.naive import finish, last_value, or_else, seasonal
-from sageserve.core.forecast.profile import ROWS_DAYS, Past, Shape, profile
+from sageserve.core.forecast.profile import ROWS_DAYS, Past, RegressionShape, profile
 from sageserve.core.forecast.rolling import decayed
 from sageserve.core.forecast.series import QuantileForecast, Series, day_bins, levels_checked
 
 # Chosen by errors on days 3 and 4 of the public O365 and ServeGen weeks; docs/reference/forecasting.md says how strictly.
 RESOLUTION: Final = 5 * MINUTE  # finer bins are summed first: a minute is mostly noise
 SHAPES: Final = (
-    Shape(floor=0.02, level_hours=0.25, smooth_hours=0.25, period_days=1),
-    Shape(floor=0.3, level_hours=0.1, smooth_hours=0.0, period_days=1),  # follows scheduled starts and stops to the bin
-    Shape(floor=0.02, level_hours=0.5, smooth_hours=1.0, period_days=1),
-    Shape(floor=0.02, level_hours=0.25, smooth_hours=0.0, period_days=0),
+    RegressionShape(floor=0.02, level_hours=0.25, smooth_hours=0.25, period_days=1),
+    RegressionShape(floor=0.3, level_hours=0.1, smooth_hours=0.0, period_days=1),  # follows scheduled starts and stops to the bin
+    RegressionShape(floor=0.02, level_hours=0.5, smooth_hours=1.0, period_days=1),
+    RegressionShape(floor=0.02, level_hours=0.25, smooth_hours=0.0, period_days=0),
 )
-WEEKLY: Final = Shape(floor=0.02, level_hours=0.25, smooth_hours=0.25, period_days=7)
+WEEKLY: Final = RegressionShape(floor=0.02, level_hours=0.25, smooth_hours=0.25, period_days=7)
 WEEKLY_AFTER: Final = WEEK + DAY  # a week-ago forecast needs a day of its own errors before it can be weighed
 STEEPNESS: Final = 16.0  # weight ~ error^-16: a member 10 % worse counts a fifth
 JUDGED_HOURS: Final = ((1.0, 2.0), (24.0, 1.0))  # half-life of a mean error, and how much that mean counts
@@ -40,12 +40,12 @@ LEVEL_FLOOR: Final = 0.3  # of the mean, added to that level, so that an idle ni
 ERROR_FLOOR: Final = 1e-6  # two members without any error count the same
 
 
-def leads_most(grid: Grid, horizon: int) -> int:
+def leads_most(grid: HistoryGrid, horizon: int) -> int:
     """The horizon as far as leads are worth past forecasts: no further than a third of the history."""
     return max(1, min(horizon, len(grid.series) // 3))
 
 
-def members(grid: Grid, leads: Ints, horizon: int) -> list[Past]:
+def members(grid: HistoryGrid, leads: Ints, horizon: int) -> list[Past]:
     """What each member would have forecast; the last value stands in where one has too little history."""
     series = grid.series
     last = last_value(series.values, leads, horizon)
@@ -62,7 +62,7 @@ def members(grid: Grid, leads: Ints, horizon: int) -> list[Past]:
     return pasts + [or_else(profile(series, shape, leads, horizon), last) for shape in shapes]
 
 
-def weights(grid: Grid, made: Floats, leads: Ints) -> Floats:
+def weights(grid: HistoryGrid, made: Floats, leads: Ints) -> Floats:
     """float64[e, k, n], summing to 1 over members: their weights at each origin, from errors known by then.
 
     Args:
@@ -92,7 +92,7 @@ def weights(grid: Grid, made: Floats, leads: Ints) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class _FittedBlend:
-    grid: Grid
+    grid: HistoryGrid
 
     def predict(self, bins: int, quantiles: Sequence[float] = ()) -> QuantileForecast:
         levels = levels_checked(bins, quantiles)
@@ -107,7 +107,7 @@ class _FittedBlend:
         return finish(judged, past, bins, leads=leads, levels=levels, first=first)
 
 
-def _blended(grid: Grid, pasts: Sequence[Past], leads: Ints) -> Past:
+def _blended(grid: HistoryGrid, pasts: Sequence[Past], leads: Ints) -> Past:
     """The members' forecasts, past and coming, as one; between two leads their weights are interpolated."""
     made = np.stack([past.made for past in pasts])
     share = weights(grid, made, leads)

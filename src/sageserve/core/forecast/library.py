@@ -17,7 +17,7 @@ import numpy as np
 from sageserve.base.errors import PlanError
 from sageserve.base.records import Floats
 from sageserve.base.units import DAY, HOUR, MINUTE
-from sageserve.core.forecast.bands import Grid, grid_of, leads_for
+from sageserve.core.forecast.bands import HistoryGrid, grid_of, leads_for
 from sageserve.core.forecast.naive import filled, finish
 from sageserve.core.forecast.profile import Past
 from sageserve.core.forecast.series import QuantileForecast, Series, day_bins, levels_checked
@@ -97,7 +97,7 @@ def point(method: Method, values: Floats, horizon: int, *, day: int) -> Floats:
 @dataclass(frozen=True, slots=True)
 class _FittedLibrary:
     method: Method
-    grid: Grid
+    grid: HistoryGrid
 
     def predict(self, bins: int, quantiles: Sequence[float] = ()) -> QuantileForecast:
         levels = levels_checked(bins, quantiles)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import DAY, Micros
-from sageserve.core.forecast.bands import Grid, bands, grid_of, leads_for
+from sageserve.core.forecast.bands import HistoryGrid, bands, grid_of, leads_for
 from sageserve.core.forecast.profile import Past
 from sageserve.core.forecast.rolling import take
 from sageserve.core.forecast.series import QuantileForecast, Series, levels_checked
@@ -60,7 +60,7 @@ def or_else(past: Past, other: Past) -> Past:
     )
 
 
-def finish(grid: Grid, past: Past, bins: int, *, leads: Ints, levels: tuple[float, ...], first: int) -> QuantileForecast:
+def finish(grid: HistoryGrid, past: Past, bins: int, *, leads: Ints, levels: tuple[float, ...], first: int) -> QuantileForecast:
     """Bands around a forecast on the grid, brought back to the bins the history came in."""
     values = bands(grid, past.made, past.coming, leads=leads, levels=levels, first=first)
     calibrated = values is not None
@@ -79,7 +79,7 @@ def finish(grid: Grid, past: Past, bins: int, *, leads: Ints, levels: tuple[floa
 
 @dataclass(frozen=True, slots=True)
 class _FittedNaive:
-    grid: Grid
+    grid: HistoryGrid
     period: int
 
     def predict(self, bins: int, quantiles: Sequence[float] = ()) -> QuantileForecast:

@@ -36,7 +36,7 @@ ROWS_DAYS: Final = 7  # older rows weigh less than 4 % and are left out; feature
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RegressionShape:
     """What one profile regression looks at.
 
     Args:
@@ -77,7 +77,7 @@ class _Levels(NamedTuple):
     period: int  # bins; 0 for none
 
 
-def _levels(grid: Series, shape: Shape, floor: float) -> _Levels:
+def _levels(grid: Series, shape: RegressionShape, floor: float) -> _Levels:
     per_hour = HOUR / grid.bin
     log = np.log(grid.values + floor)
     fast = decayed_mean(log, shape.level_hours * per_hour)
@@ -173,7 +173,7 @@ def _regress(levels: _Levels, rows: Ints, leads: Ints, *, per_hour: float, base:
     return level + np.clip(step, -INCREMENT_MOST, INCREMENT_MOST), now
 
 
-def profile(grid: Series, shape: Shape, leads: Ints, horizon: int) -> Past:
+def profile(grid: Series, shape: RegressionShape, leads: Ints, horizon: int) -> Past:
     """Forecast from every past bin at some leads, and from the end at every lead.
 
     Args:

@@ -140,7 +140,7 @@ class QuantileForecast:
         return float(column[inside].max())
 
 
-class Fitted(Protocol):
+class FittedForecaster(Protocol):
     """A forecaster that has read a history."""
 
     def predict(self, bins: int, quantiles: Sequence[float] = ()) -> QuantileForecast:
@@ -156,7 +156,7 @@ class Forecaster(Protocol):
         """The word people choose it by."""
         ...
 
-    def fit(self, history: Series) -> Fitted:
+    def fit(self, history: Series) -> FittedForecaster:
         """Read a history; nothing else is ever known to the forecast.
 
         Raises:

@@ -10,10 +10,11 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from sageserve.core.plan import horizon, paper
+from sageserve.core.plan import horizon
+from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.horizon import HorizonPlan
-from sageserve.core.plan.paper import Plan
-from sageserve.core.plan.rows import Problem, rows_of
+from sageserve.core.plan.hourly import Plan
+from sageserve.core.plan.hourly_rows import HourlyProblem, rows_of
 from sageserve.core.plan.what_if import Question, change, parse, scale_demand
 
 AnyPlan: TypeAlias = Plan | HorizonPlan
@@ -69,7 +70,7 @@ class Threshold(Struct, frozen=True):
 
 def solve(problem: Question) -> AnyPlan:
     """The plan of either program."""
-    return paper.solve(problem) if isinstance(problem, Problem) else horizon.solve(problem)
+    return paper.solve(problem) if isinstance(problem, HourlyProblem) else horizon.solve(problem)
 
 
 def what_if(problem: Question, changes: Mapping[str, float] | str) -> AnyPlan:
@@ -144,7 +145,7 @@ def _sentence(name: str, asked: int, dollars: float, *, breaks: tuple[str, ...],
 
 def _alone(problem: Question, plan: AnyPlan, pool: int, asked: int) -> tuple[str, ...]:
     """Constraints that break when only this pool changes."""
-    if isinstance(problem, Problem):
+    if isinstance(problem, HourlyProblem):
         target = [asked if p == pool else to for p, to in enumerate(plan.target)]
         broken = [
             row.name
@@ -167,7 +168,7 @@ def _alone(problem: Question, plan: AnyPlan, pool: int, asked: int) -> tuple[str
 
 
 def _names(problem: Question) -> tuple[str, ...]:
-    if isinstance(problem, Problem):
+    if isinstance(problem, HourlyProblem):
         return tuple(pool.name for pool in problem.pools)
     return tuple(pool.name for pool in problem.pools)
 
@@ -176,7 +177,7 @@ def _pinned(problem: Question, pool: int, asked: int) -> AnyPlan | None:
     """The plan that has this number, or None when there is none."""
     if asked < 0:
         return None
-    if isinstance(problem, Problem):
+    if isinstance(problem, HourlyProblem):
         if asked > problem.pools[pool].maximum:
             return None
         pools = (replace(one, lowest=asked, maximum=asked) if p == pool else one for p, one in enumerate(problem.pools))
@@ -187,14 +188,14 @@ def _pinned(problem: Question, pool: int, asked: int) -> AnyPlan | None:
 
 def _with_demand(problem: Question, pool: int, factor: float) -> Question:
     """Demand that this pool may serve, times a factor."""
-    if isinstance(problem, Problem):
+    if isinstance(problem, HourlyProblem):
         return scale_demand(problem, {problem.pools[pool].model: factor})
     return change(problem, {one.name: factor for one in problem.streams if any(way.pool == pool for way in one.ways)})
 
 
 def _with_price(problem: Question, pool: int, factor: float) -> Question:
     price = factor * problem.pools[pool].price_per_hour
-    if isinstance(problem, Problem):
+    if isinstance(problem, HourlyProblem):
         pools = (replace(one, price_per_hour=price) if p == pool else one for p, one in enumerate(problem.pools))
         return replace(problem, pools=tuple(pools))
     priced = (replace(one, price_per_hour=price) if p == pool else one for p, one in enumerate(problem.pools))

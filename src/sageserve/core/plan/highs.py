@@ -19,7 +19,7 @@ Status: TypeAlias = Literal["optimal", "limit", "infeasible"]
 """`optimal`: proven within the gap. `limit`: the best found before a limit. `infeasible`: there is no answer."""
 
 
-class Limits(Struct, frozen=True):
+class SolverLimits(Struct, frozen=True):
     """When to stop looking for a better answer.
 
     Args:
@@ -56,7 +56,7 @@ class Solution(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ProgramArrays:
     """A program as arrays: f8[columns] costs and bounds, bool[columns] whole, f8[rows] bounds, and the factors row by row."""
 
     cost: NDArray[np.float64]
@@ -70,7 +70,7 @@ class Block:
     value: NDArray[np.float64]
 
 
-def minimise(block: Block, limits: Limits | None = None, start: Sequence[float] = ()) -> Solution:
+def minimise(block: ProgramArrays, limits: SolverLimits | None = None, start: Sequence[float] = ()) -> Solution:
     """The cheapest values of a block's columns.
 
     Raises:
@@ -81,7 +81,7 @@ def minimise(block: Block, limits: Limits | None = None, start: Sequence[float] 
     if not (np.isfinite(block.cost).all() and np.isfinite(block.value).all()):
         raise PlanError("the solver was given costs or factors that are not finite", hint="look at prices, rates and uses")
     highspy = _highspy()
-    highs = _solver(highspy, limits or Limits())
+    highs = _solver(highspy, limits or SolverLimits())
     _pass(highspy, highs, block)
     if len(start):
         answer = highspy.HighsSolution()
@@ -91,7 +91,7 @@ def minimise(block: Block, limits: Limits | None = None, start: Sequence[float] 
     return _answer(highspy, highs, block)
 
 
-def _solver(highspy: _Handle, limits: Limits) -> _Handle:
+def _solver(highspy: _Handle, limits: SolverLimits) -> _Handle:
     highs = highspy.Highs()
     for option, value in {
         "output_flag": False,
@@ -111,7 +111,7 @@ def _solver(highspy: _Handle, limits: Limits) -> _Handle:
     return highs
 
 
-def _pass(highspy: _Handle, highs: _Handle, block: Block) -> None:
+def _pass(highspy: _Handle, highs: _Handle, block: ProgramArrays) -> None:
     status = highs.passModel(
         len(block.cost),
         len(block.row_lower),
@@ -133,7 +133,7 @@ def _pass(highspy: _Handle, highs: _Handle, block: Block) -> None:
         raise PlanError("the solver refuses the program", hint="look for numbers that are not finite")
 
 
-def _answer(highspy: _Handle, highs: _Handle, block: Block) -> Solution:
+def _answer(highspy: _Handle, highs: _Handle, block: ProgramArrays) -> Solution:
     statuses, status, info = highspy.HighsModelStatus, highs.getModelStatus(), highs.getInfo()
     if status in {statuses.kInfeasible, statuses.kUnboundedOrInfeasible}:
         return Solution("infeasible")

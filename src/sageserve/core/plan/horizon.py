@@ -12,10 +12,10 @@ from typing import Final
 from msgspec import Struct
 
 from sageserve.base.errors import PlanError
-from sageserve.core.plan.highs import Limits, Solution, Status
+from sageserve.core.plan.highs import Solution, SolverLimits, Status
 from sageserve.core.plan.horizon_rows import Columns, build, lost
+from sageserve.core.plan.hourly import input_hash
 from sageserve.core.plan.outlook import Outlook, check
-from sageserve.core.plan.paper import input_hash
 
 _NEAR: Final = 0.1
 """Share of one instance's price in the first step that a better plan may be cheaper by: only that step is acted on."""
@@ -24,7 +24,7 @@ _SMALL: Final = 1e-6  # the solver's tolerance
 _SEEN: Final = 1e-3  # units: what is missing less than this is not worth a sentence; see SHORTAGE
 
 
-class Why(StrEnum):
+class PlanReason(StrEnum):
     """Why a pool has its number and not one less: a closed list, the strongest reason first."""
 
     SHORT = "short"  # there is less than asked for: everything that stock allows
@@ -58,7 +58,7 @@ class Step(Struct, frozen=True):
     late: tuple[float, ...]
 
 
-class Flow(Struct, frozen=True):
+class PlannedFlow(Struct, frozen=True):
     """Units of a stream that a pool takes in the first step."""
 
     stream: int
@@ -114,10 +114,10 @@ class HorizonPlan(Struct, frozen=True):
     stop: tuple[int, ...]
     reclaim: tuple[int, ...]
     give: tuple[int, ...]
-    why: tuple[Why, ...]
+    why: tuple[PlanReason, ...]
     needed_from: tuple[int, ...]
     steps: tuple[Step, ...]
-    flows: tuple[Flow, ...]
+    flows: tuple[PlannedFlow, ...]
     binding: tuple[Binding, ...]
     short: tuple[str, ...]
     costs: Costs
@@ -138,7 +138,7 @@ class HorizonPlan(Struct, frozen=True):
         return "; ".join(self.short)
 
 
-def solve(outlook: Outlook, limits: Limits | None = None) -> HorizonPlan:
+def solve(outlook: Outlook, limits: SolverLimits | None = None) -> HorizonPlan:
     """The cheapest trajectory that serves demand and batch deadlines; without such, the one that misses least by weight.
 
     Raises:
@@ -152,12 +152,12 @@ def solve(outlook: Outlook, limits: Limits | None = None) -> HorizonPlan:
     return plan
 
 
-def attempt(outlook: Outlook, limits: Limits | None = None) -> HorizonPlan | None:
+def attempt(outlook: Outlook, limits: SolverLimits | None = None) -> HorizonPlan | None:
     """As `solve`, with None where the pinned numbers cannot be had."""
     check(outlook)
     program, columns = build(outlook)
     dearest = max((pool.price_per_hour for pool in outlook.pools), default=0.0)
-    found = program.solve(limits or Limits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=100, effort=0.0))
+    found = program.solve(limits or SolverLimits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=100, effort=0.0))
     if found.status == "infeasible":
         return None
     return _Reading(outlook, columns, found).plan()
@@ -229,11 +229,11 @@ class _Reading:
         column = self.columns.short.get((stream, step), -1)
         return self.at(column) if column >= 0 else 0.0
 
-    def flows(self) -> tuple[Flow, ...]:
+    def flows(self) -> tuple[PlannedFlow, ...]:
         found = []
         for (d, step, w), column in self.columns.flow.items():
             if step == 0 and self.at(column) > 0:
-                found.append(Flow(d, self.outlook.streams[d].ways[w].pool, self.at(column)))
+                found.append(PlannedFlow(d, self.outlook.streams[d].ways[w].pool, self.at(column)))
         return tuple(found)
 
     def room(self, p: int, s: int) -> tuple[float, float, float]:
@@ -293,25 +293,25 @@ class _Reading:
                 return s
         return len(self.outlook.steps)
 
-    def why(self, p: int, target: int, binding: tuple[Binding, ...]) -> Why:
+    def why(self, p: int, target: int, binding: tuple[Binding, ...]) -> PlanReason:
         name, first = self.outlook.pools[p].name, {one.name for one in binding if one.step == 0}
         if any(
             self.missing(d, 0) > _SEEN and any(way.pool == p for way in one.ways) for d, one in enumerate(self.outlook.streams)
         ):
-            return Why.SHORT
+            return PlanReason.SHORT
         if target == 0:
-            return Why.NOTHING
+            return PlanReason.NOTHING
         if target > self.at(self.columns.pools[p].serving[0]) + _SMALL:
-            return Why.LATER
+            return PlanReason.LATER
         if f"demand {name}" in first:
-            return Why.DEMAND
+            return PlanReason.DEMAND
         if f"batch {name}" in first:
-            return Why.BATCH
+            return PlanReason.BATCH
         if any(f"minimum {one.name}" in first and p in one.pools for one in self.outlook.endpoints):
-            return Why.MINIMUM
+            return PlanReason.MINIMUM
         if self.outlook.guard and self.room(p, 0)[1] + self.room(p, 0)[2] < 2 - _SMALL:
-            return Why.GUARD
-        return Why.LATER
+            return PlanReason.GUARD
+        return PlanReason.LATER
 
     def short(self) -> tuple[str, ...]:
         found = []

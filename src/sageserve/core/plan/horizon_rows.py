@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from sageserve.core.plan.milp import Program
-from sageserve.core.plan.outlook import Batch, Outlook, Stream, begins, chains, first_step
+from sageserve.core.plan.outlook import BatchDemand, Outlook, Stream, begins, chains, first_step
 
 SHORTAGE: Final = 1_000.0
 """A missing unit costs this many times the dearest instance that could serve it: only less than 1/1000 of one is left out."""
@@ -98,7 +98,7 @@ def lost(outlook: Outlook, number: int, step: int) -> float:
     return min(1.0, outlook.pools[number].reclaim_hours / outlook.steps[step])
 
 
-def penalty(outlook: Outlook, work: Stream | Batch) -> float:
+def penalty(outlook: Outlook, work: Stream | BatchDemand) -> float:
     """Dollars per unit-hour that is not done."""
     dearest = max((outlook.pools[way.pool].price_per_hour * way.use for way in work.ways), default=0.0)
     return work.weight * SHORTAGE * outlook.margin * (dearest or 1.0)
@@ -166,7 +166,7 @@ def _stream(program: Program, columns: Columns, outlook: Outlook, *, number: int
 
 
 def _chain(
-    program: Program, columns: Columns, outlook: Outlook, *, number: int, batch: Batch, chain: list[tuple[int, int, float]]
+    program: Program, columns: Columns, outlook: Outlook, *, number: int, batch: BatchDemand, chain: list[tuple[int, int, float]]
 ) -> None:
     """Work done so far is a column: at most what has arrived, at least (or late) what is due."""
     count, times = len(outlook.steps), begins(outlook.steps)

@@ -2,7 +2,7 @@
 
 Rows marked `lazy` (stocks, that mostly do not bind) are left out until an answer breaks them; what is left falls into blocks
 that share no column, and each is solved alone. The answer is that of the whole program, because rows left out could only make
-it dearer. Knows nothing of pools or demand. Read next: `highs.py` for one block; `paper.py`, the smaller user.
+it dearer. Knows nothing of pools or demand. Read next: `highs.py` for one block; `hourly.py`, the smaller user.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from sageserve.base.errors import PlanError
-from sageserve.core.plan.highs import Block, Limits, Solution, minimise
+from sageserve.core.plan.highs import ProgramArrays, Solution, SolverLimits, minimise
 
 INFINITY: Final = float("inf")
 _TOLERANCE: Final = 1e-6  # the solver's own; rows are scaled to factors of about one
@@ -94,17 +94,17 @@ class Program:
         everything = range(len(self._columns))
         return self._joined({0: minimise(self._block(everything, range(len(self._rows)), whole=False))}, {0: list(everything)})
 
-    def solve(self, limits: Limits | None = None, start: Sequence[float] = ()) -> Solution:
+    def solve(self, limits: SolverLimits | None = None, start: Sequence[float] = ()) -> Solution:
         """Find the cheapest answer.
 
         Args:
-            limits: when to stop, for each block; the defaults of `Limits` when not given.
+            limits: when to stop, for each block; the defaults of `SolverLimits` when not given.
             start: an answer to begin from, one value per column; nothing when empty.
 
         Raises:
             PlanError: HiGHS is not installed, refuses the program, or finds no answer before its limits.
         """
-        limits = limits or Limits()
+        limits = limits or SolverLimits()
         if any(not row.columns and row.slack(()) < -_TOLERANCE for row in self._rows):
             return Solution("infeasible")
         taken = {r for r, row in enumerate(self._rows) if not row.lazy}
@@ -123,7 +123,7 @@ class Program:
             taken.update(broken)
 
     def _solve_blocks(
-        self, taken: set[int], limits: Limits, start: Sequence[float], known: dict[tuple[int, ...], Solution]
+        self, taken: set[int], limits: SolverLimits, start: Sequence[float], known: dict[tuple[int, ...], Solution]
     ) -> Solution:
         """Solve every block of the taken rows; blocks whose rows are as in an earlier round are not solved again."""
         rows = sorted(taken)
@@ -157,12 +157,12 @@ class Program:
             raise PlanError(f"column {number} makes the cost endlessly small", hint="give it a bound on the side that costs less")
         return Solution("optimal", (value,), column.cost * value, column.cost * value)
 
-    def _block(self, columns: Iterable[int], rows: Iterable[int], *, whole: bool = True) -> Block:
+    def _block(self, columns: Iterable[int], rows: Iterable[int], *, whole: bool = True) -> ProgramArrays:
         chosen = list(columns)
         place = {column: at for at, column in enumerate(chosen)}
         mine = [self._columns[column] for column in chosen]
         lines = [self._rows[r] for r in rows]
-        return Block(
+        return ProgramArrays(
             cost=np.array([column.cost for column in mine], np.float64),
             lower=np.array([column.lower for column in mine], np.float64),
             upper=np.array([column.upper for column in mine], np.float64),

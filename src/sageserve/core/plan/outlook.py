@@ -100,7 +100,7 @@ class Lot(Struct, frozen=True):
     work: float
 
 
-class Batch(Struct, frozen=True):
+class BatchDemand(Struct, frozen=True):
     """Batch work of one model.
 
     Args:
@@ -145,7 +145,7 @@ class Outlook(Struct, frozen=True):
     pools: tuple[HorizonPool, ...]
     stocks: tuple[HorizonStock, ...]
     streams: tuple[Stream, ...]
-    batches: tuple[Batch, ...]
+    batches: tuple[BatchDemand, ...]
     endpoints: tuple[Endpoint, ...]
     margin: float = 1.0
     whole_steps: int = 1

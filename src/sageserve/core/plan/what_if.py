@@ -12,10 +12,10 @@ from typing import TypeAlias, overload
 from msgspec.structs import replace
 
 from sageserve.base.errors import PlanError
+from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.outlook import Outlook, Stream
-from sageserve.core.plan.rows import Problem
 
-Question: TypeAlias = Problem | Outlook
+Question: TypeAlias = HourlyProblem | Outlook
 """What can be planned: the next hour with the paper's program, or hours ahead with ours."""
 
 
@@ -47,7 +47,7 @@ def names(problem: Question) -> tuple[str, ...]:
 
 
 @overload
-def change(problem: Problem, changes: Mapping[str, float]) -> Problem: ...
+def change(problem: HourlyProblem, changes: Mapping[str, float]) -> HourlyProblem: ...
 @overload
 def change(problem: Outlook, changes: Mapping[str, float]) -> Outlook: ...
 @overload
@@ -64,11 +64,11 @@ def change(problem: Question, changes: Mapping[str, float]) -> Question:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known[:12])}"
             raise PlanError(f"there is no {name!r} to change", hint=hint)
-        problem = _paper(problem, name, value) if isinstance(problem, Problem) else _outlook(problem, name, value)
+        problem = _paper(problem, name, value) if isinstance(problem, HourlyProblem) else _outlook(problem, name, value)
     return problem
 
 
-def _paper(problem: Problem, name: str, value: float) -> Problem:
+def _paper(problem: HourlyProblem, name: str, value: float) -> HourlyProblem:
     match name:
         case "demand":
             return scale_demand(problem, dict.fromkeys(range(len(problem.models)), value))
@@ -91,7 +91,7 @@ def _paper(problem: Problem, name: str, value: float) -> Problem:
             return scale_demand(problem, {problem.models.index(model): value}, region=problem.regions.index(region))
 
 
-def scale_demand(problem: Problem, factors: Mapping[int, float], *, region: int | None = None) -> Problem:
+def scale_demand(problem: HourlyProblem, factors: Mapping[int, float], *, region: int | None = None) -> HourlyProblem:
     """Demand of some models times a factor, everywhere or in one region."""
     demand = tuple(
         tuple(
@@ -103,7 +103,7 @@ def scale_demand(problem: Problem, factors: Mapping[int, float], *, region: int 
     return replace(problem, demand=demand)
 
 
-def _stock(problem: Problem, name: str, gpus: float) -> Problem:
+def _stock(problem: HourlyProblem, name: str, gpus: float) -> HourlyProblem:
     number = [stock.name for stock in problem.stocks].index(name)
     held = sum(pool.gpus * pool.now for pool in problem.pools if pool.stock == number)
     stocks = (replace(stock, free=int(gpus) - held) if stock.name == name else stock for stock in problem.stocks)

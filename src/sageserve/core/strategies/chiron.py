@@ -21,7 +21,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.perf import WEIGHT_ONE
 from sageserve.core.spot import find_capacity
 from sageserve.core.strategies.backlog import Backlog
-from sageserve.core.strategies.steps import Look, look
+from sageserve.core.strategies.steps import EndpointLook, look
 from sageserve.core.work import AnyEvent
 
 _SMOOTH: Final[Micros] = 10 * MINUTE  # half-life of what mixed instances do for batch work: a start's time, under any deadline
@@ -203,7 +203,7 @@ class Chiron:
         elif not any(here.coming for here in looks) and busy < theta * self._rules.relax * (held - 1):
             yield from _shrink(looks, ceil(busy), fleet)
 
-    def _busy(self, here: Look, lent: float) -> float:
+    def _busy(self, here: EndpointLook, lent: float) -> float:
         """Instances of an endpoint that interactive work fills: no more than there are."""
         return min(here.seen * (1.0 - lent) / self._rules.full, 1.0) * here.serving
 
@@ -278,7 +278,7 @@ def _held(pools: list[Pool], fleet: Fleet) -> int:
     return sum(fleet.serving(pool.number) + fleet.coming(pool.number) for pool in pools)
 
 
-def _grow(looks: list[Look], count: int, full: int) -> Iterator[Decision]:
+def _grow(looks: list[EndpointLook], count: int, full: int) -> Iterator[Decision]:
     """Interactive instances first, as many as are busy; what is beyond is headroom, and mixed."""
     own = min(count, max(full - looks[0].held, 0)) if len(looks) > 1 else 0
     if own > 0:
@@ -287,7 +287,7 @@ def _grow(looks: list[Look], count: int, full: int) -> Iterator[Decision]:
         yield looks[-1].more(count - own, Reason.UTILISATION_HIGH, target=looks[-1].held + count - own)
 
 
-def _shrink(looks: list[Look], full: int, fleet: Fleet) -> Iterator[Decision]:
+def _shrink(looks: list[EndpointLook], full: int, fleet: Fleet) -> Iterator[Decision]:
     """One fewer: interactive while more of them than busy, else mixed, else whatever is above its minimum."""
     spare = [here for here in looks if here.serving > here.pools[0].minimum]
     if not spare:
@@ -297,5 +297,5 @@ def _shrink(looks: list[Look], full: int, fleet: Fleet) -> Iterator[Decision]:
     yield here.fewer(1, Reason.UTILISATION_LOW, fleet, target=here.held - 1)
 
 
-def _change(here: Look, pool: Pool, change: int, reason: Reason) -> Decision:
+def _change(here: EndpointLook, pool: Pool, change: int, reason: Reason) -> Decision:
     return Decision(pool.number, change, reason, here.seen, here.age, serving=here.serving, coming=here.coming)

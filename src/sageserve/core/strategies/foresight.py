@@ -3,7 +3,7 @@
 Beyond the paper: capacity is kept for a quantile of demand and not for a fudge factor; batch jobs are work with deadlines that
 is placed into valleys, and endpoints are fed only as far as that placement says; lead times, stock, GPU types and spot income
 are in the program; an instance is stopped only if the fleet would stand the loss of one more. Between plans a guard adds
-instances when an endpoint is fuller than it can be. Read next: `horizon.py` here for how the outlook is drawn, then
+instances when an endpoint is fuller than it can be. Read next: `foresight_inputs.py` here for how the outlook is drawn, then
 `core/plan/horizon.py` for the program.
 """
 
@@ -19,8 +19,8 @@ from sageserve.core.forecast import forecaster
 from sageserve.core.layout import Layout
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.strategies.base import Unified
-from sageserve.core.strategies.horizon import Horizon
-from sageserve.core.strategies.steps import Look, look
+from sageserve.core.strategies.foresight_inputs import ForesightInputs
+from sageserve.core.strategies.steps import EndpointLook, look
 from sageserve.core.work import AnyEvent, Fit, Fitted, SolveAhead, SolvedAhead
 
 
@@ -40,7 +40,7 @@ class Foresight(Unified):
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
         self._rules: ForesightSettings = scenario.strategy.foresight
         forecaster(self._rules.forecaster)  # complain about its name now, not when the first plan is due
-        self._horizon = Horizon(scenario, layout, earlier)
+        self._horizon = ForesightInputs(scenario, layout, earlier)
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
         self._next_fit: Micros = 0
@@ -105,7 +105,7 @@ class Foresight(Unified):
                     self._acted[endpoint] = now
                     yield decision
 
-    def _step(self, here: Look) -> Decision | None:
+    def _step(self, here: EndpointLook) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
         if here.serving and here.expected > self._horizon.full(here.pools[0].model):

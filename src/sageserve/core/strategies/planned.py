@@ -3,7 +3,7 @@
 Paper, section 6: lt-i applies the plan at once; lt-u takes it as a destination and moves one step towards it when utilisation
 passes a mark; lt-ua is lt-u that may pass the destination in the last 20 minutes of the hour, when what arrives is far from what
 was forecast. Fitting and solving are asked for as work; until a plan comes back the last one stands, and before the first, while
-nothing is known of demand, the marks alone decide. Read next: `demand.py`.
+nothing is known of demand, the marks alone decide. Read next: `demand_estimates.py`.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from sageserve.core.events import DemandSeen, Observed
 from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import forecaster
 from sageserve.core.layout import Layout
-from sageserve.core.plan.paper import Plan
+from sageserve.core.plan.hourly import Plan
 from sageserve.core.strategies.base import Unified
-from sageserve.core.strategies.demand import Prospects
-from sageserve.core.strategies.steps import Look, growing, look
+from sageserve.core.strategies.demand_estimates import DemandEstimates
+from sageserve.core.strategies.steps import EndpointLook, growing, look
 from sageserve.core.work import AnyEvent, Fit, Fitted, Solve, Solved
 
 _RECENT: Final[Micros] = 5 * MINUTE  # what arrives now is the mean of this span
@@ -43,7 +43,7 @@ class LtU(Unified):
         self.rules: PlannedSettings = scenario.strategy.planned
         self._alone = scenario.strategy.reactive
         forecaster(self.rules.forecaster)  # complain about its name now, not when the first plan is due
-        self.prospects = Prospects(scenario, layout, earlier)
+        self.prospects = DemandEstimates(scenario, layout, earlier)
         self.plan: Plan | None = None
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._acted = [-NEVER] * layout.endpoints
@@ -92,7 +92,7 @@ class LtU(Unified):
                     self._acted[endpoint] = now
                     yield decision
 
-    def _step(self, now: Micros, here: Look, fleet: Fleet) -> Decision | None:
+    def _step(self, now: Micros, here: EndpointLook, fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
         if self.plan is None:
@@ -114,18 +114,18 @@ class LtU(Unified):
                 return here.fewer(1, Reason.BEHIND_PLAN, fleet, target=goal)
         return None
 
-    def _by_marks(self, here: Look, fleet: Fleet) -> Decision | None:
+    def _by_marks(self, here: EndpointLook, fleet: Fleet) -> Decision | None:
         """One step as the reactive marks say: what can be done without a plan, which those of a plan rely on."""
         if here.serving and here.expected > self._alone.high:
             return here.more(1, Reason.UTILISATION_HIGH)
         return here.fewer(1, Reason.UTILISATION_LOW, fleet) if _may_shrink(here, self._alone.low) else None
 
 
-def _may_shrink(here: Look, low: float) -> bool:
+def _may_shrink(here: EndpointLook, low: float) -> bool:
     return here.seen < low and not here.coming and here.serving > here.pools[0].minimum
 
 
-def _only(here: Look, pools: list[Pool], fleet: Fleet) -> Look:
+def _only(here: EndpointLook, pools: list[Pool], fleet: Fleet) -> EndpointLook:
     """The same endpoint as if it had no other pools that serve; unchanged when none of these does."""
     serving = [pool for pool in pools if fleet.serving(pool.number)]
     return replace(here, pools=serving) if serving else here
@@ -165,7 +165,7 @@ class LtI(LtU):
                         target=target,
                     )
 
-    def _step(self, now: Micros, here: Look, fleet: Fleet) -> Decision | None:
+    def _step(self, now: Micros, here: EndpointLook, fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
         if self.plan is None:

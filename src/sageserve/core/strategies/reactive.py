@@ -14,7 +14,7 @@ from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.strategies.base import Unified
-from sageserve.core.strategies.steps import Look, look
+from sageserve.core.strategies.steps import EndpointLook, look
 from sageserve.core.work import AnyEvent
 
 
@@ -48,7 +48,7 @@ class Reactive(Unified):
                     self._acted[endpoint] = now
                     yield decision
 
-    def _step(self, here: Look, fleet: Fleet) -> Decision | None:
+    def _step(self, here: EndpointLook, fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
         if here.serving and here.expected > self._rules.high:

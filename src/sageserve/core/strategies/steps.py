@@ -14,7 +14,7 @@ from sageserve.core.spot import find_capacity
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class EndpointLook:
     """One endpoint as it is seen now.
 
     Args:
@@ -60,11 +60,13 @@ class Look:
         return Decision(last.number, -count, reason, self.seen, self.age, serving=self.serving, coming=self.coming, target=target)
 
 
-def look(now: Micros, event: Observed, pools: list[Pool], fleet: Fleet) -> Look:
+def look(now: Micros, event: Observed, pools: list[Pool], fleet: Fleet) -> EndpointLook:
     """What is seen of the endpoint of these pools."""
     serving = sum(fleet.serving(pool.number) for pool in pools)
     coming = sum(fleet.coming(pool.number) for pool in pools)
-    return Look(pools, growing(pools, fleet), event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming)
+    return EndpointLook(
+        pools, growing(pools, fleet), event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming
+    )
 
 
 def growing(pools: list[Pool], fleet: Fleet) -> Pool:

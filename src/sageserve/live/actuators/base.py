@@ -4,7 +4,7 @@
     Reclaim -> InstanceReady | StartFailed                     Release -> nothing
     and InstanceLost at any time after InstanceReady, when the instance is gone unasked
 
-Knows no process. Read next: `fake.py`, `local.py`, `live/loop.py`.
+Knows no process. Read next: `fake.py`, `local.py`, `live/control/loop.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ Hear: TypeAlias = Callable[[Heard], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EngineAddress:
     """Where an instance answers: `http://host:port` without a path, and the name its engine knows the model by."""
 
     url: str
@@ -38,7 +38,7 @@ class Adopted:
     instance: int
     gpus: tuple[int, ...]
     serves: bool  # false: it still starts; InstanceReady or StartFailed follows
-    place: Place
+    place: EngineAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Actuator(Protocol):
         """Begin to do it; returns at once."""
         ...
 
-    def place(self, instance: int) -> Place:
+    def place(self, instance: int) -> EngineAddress:
         """Where an instance answers, or did last, that was heard to be ready."""
         ...
 

@@ -12,7 +12,7 @@ from typing import Final
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import Micros
-from sageserve.data.reading import suggest
+from sageserve.data.documents import suggest
 from sageserve.live.actuators.base import Post
 
 WORDS: Final = ("port", "host", "model", "region", "gpu", "gpus", "instance", "profile")

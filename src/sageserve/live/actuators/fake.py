@@ -12,11 +12,11 @@ from typing import assert_never
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
-from sageserve.live.actuators.base import Hear, Heard, Order, Place
+from sageserve.live.actuators.base import EngineAddress, Hear, Heard, Order
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ScriptedOutcome:
     """What comes of a start or a reclaim: it is ready after so long, or fails after so long because of `why`."""
 
     after: Micros
@@ -32,7 +32,7 @@ class FakeActuator:
         model: every instance's `served_model`.
     """
 
-    def __init__(self, hear: Hear, outcome: Callable[[Micros, Start | Reclaim], Outcome], model: str = "model") -> None:
+    def __init__(self, hear: Hear, outcome: Callable[[Micros, Start | Reclaim], ScriptedOutcome], model: str = "model") -> None:
         self._hear = hear
         self._outcome = outcome
         self._model = model
@@ -46,9 +46,9 @@ class FakeActuator:
         """When something happens next; NEVER when nothing does."""
         return self._pending[0][0] if self._pending else NEVER
 
-    def place(self, instance: int) -> Place:
+    def place(self, instance: int) -> EngineAddress:
         """An address of nowhere."""
-        return Place(f"http://fake/{instance}", self._model)
+        return EngineAddress(f"http://fake/{instance}", self._model)
 
     def play(self, now: Micros) -> None:
         """Let happen what is due."""

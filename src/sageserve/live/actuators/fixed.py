@@ -9,7 +9,7 @@ from sageserve.base.config import FixedInstance
 from sageserve.base.errors import ConfigError, LawBroken
 from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
-from sageserve.live.actuators.base import Adopted, Order, Place
+from sageserve.live.actuators.base import Adopted, EngineAddress, Order
 
 
 class FixedActuator:
@@ -24,10 +24,10 @@ class FixedActuator:
     """
 
     def __init__(self, layout: Layout, instances: tuple[FixedInstance, ...]) -> None:
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, EngineAddress] = {}
         for number, one in enumerate(instances):
             row = _row(layout, one, self._places, f"live.instances[{number}]")
-            self._places[row] = Place(one.url.rstrip("/"), one.served_model or one.model)
+            self._places[row] = EngineAddress(one.url.rstrip("/"), one.served_model or one.model)
 
     async def connect(self) -> tuple[Adopted, ...]:
         """All of them, without GPUs of their own."""
@@ -36,7 +36,7 @@ class FixedActuator:
     async def close(self) -> None:
         """Nothing is held."""
 
-    def place(self, instance: int) -> Place:
+    def place(self, instance: int) -> EngineAddress:
         """Where an instance answers."""
         return self._places[instance]
 
@@ -45,7 +45,7 @@ class FixedActuator:
         raise LawBroken(f"{action} was asked of engines that someone else runs")
 
 
-def _row(layout: Layout, one: FixedInstance, taken: dict[int, Place], where: str) -> int:
+def _row(layout: Layout, one: FixedInstance, taken: dict[int, EngineAddress], where: str) -> int:
     names = layout.names
     for pool in layout.pools:
         if names.regions[pool.region] != one.region or names.models[pool.model] != one.model:

@@ -1,8 +1,8 @@
-"""Engines as processes of this machine: the keeper runs them, this says which, and tells when they serve or die.
+"""Engines as processes of this machine: the supervisor runs them, this says which, and tells when they serve or die.
 
-An instance is a process named `engine-<row>-<run>`. The keeper keeps a note beside it, so that a control process that comes
+An instance is a process named `engine-<row>-<run>`. The supervisor keeps a note beside it, so that a control process that comes
 back finds its engines again (`adopt`). Calls return at once; the work is done in tasks of the running event loop.
-Read next: `base.py`, `commands.py`, `live/keeper/`.
+Read next: `base.py`, `commands.py`, `live/supervisor/`.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from sageserve.base.errors import LawBroken
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
-from sageserve.live.actuators.base import Adopted, Hear, Heard, Order, Place, Post
+from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Heard, Order, Post
 from sageserve.live.actuators.commands import Given, fill, served_model
-from sageserve.live.keeper.client import KeeperClient
-from sageserve.live.keeper.service import SOCKET
-from sageserve.live.keeper.words import Begin, KeeperError, Life, Process
+from sageserve.live.supervisor.client import SupervisorClient
+from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
+from sageserve.live.supervisor.service import SOCKET
 
 _ASK_S: Final = 2.0  # what an engine has to answer a question after its health
 _SOON_S: Final = 0.05  # until the next question; doubled each time
@@ -46,7 +46,7 @@ class _Phase(Enum):
 
 
 class _Note(Struct, frozen=True):
-    """What the keeper keeps for whoever comes back."""
+    """What the supervisor keeps for whoever comes back."""
 
     row: int
     run: int
@@ -87,34 +87,34 @@ class LocalActuator:
         self._speed = speed
         self._engines: dict[int, _Engine] = {}  # the latest of each row
         self._all: dict[str, _Engine] = {}  # by name, those that are leaving included
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, EngineAddress] = {}
         self._runs = 0
         self._port = _FIRST_PORT
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keeper: KeeperClient | None = None
+        self._supervisor: SupervisorClient | None = None
         self._http: httpx.AsyncClient | None = None
 
     async def connect(self) -> tuple[Adopted, ...]:
-        """Open the connection to the folder's keeper, and take over the engines that run already.
+        """Open the connection to the folder's supervisor, and take over the engines that run already.
 
         Raises:
-            KeeperError: the keeper does not answer.
+            SupervisorError: the supervisor does not answer.
         """
-        self._keeper = await KeeperClient(self._state / SOCKET, self._changed).connect()
+        self._supervisor = await SupervisorClient(self._state / SOCKET, self._changed).connect()
         self._http = httpx.AsyncClient(timeout=_ASK_S, trust_env=False)
         return await self._adopt()
 
     async def close(self) -> None:
-        """Let go of the keeper; the engines stay."""
+        """Let go of the supervisor; the engines stay."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._keeper is not None:
-            await self._keeper.close()
+        if self._supervisor is not None:
+            await self._supervisor.close()
         if self._http is not None:
             await self._http.aclose()
 
-    def place(self, instance: int) -> Place:
+    def place(self, instance: int) -> EngineAddress:
         """Where an instance answers, or did last."""
         return self._places[instance]
 
@@ -145,7 +145,7 @@ class LocalActuator:
     def _known(self, engine: _Engine) -> _Engine:
         command, row = engine.post.command, engine.note.row
         self._engines[row] = engine
-        self._places[row] = Place(engine.note.url, served_model(engine.post), command.metrics if command else "/metrics")
+        self._places[row] = EngineAddress(engine.note.url, served_model(engine.post), command.metrics if command else "/metrics")
         return engine
 
     async def _start(self, engine: _Engine, source: Source) -> None:
@@ -160,7 +160,7 @@ class LocalActuator:
         try:
             text = msgspec.json.encode(note).decode()
             await self._told.begin(Begin(0, engine.name, command.argv, command.environment, text))
-        except KeeperError as error:
+        except SupervisorError as error:
             self._drop(engine)
             self._hear(StartFailed(note.row, error.message))
             return
@@ -237,7 +237,7 @@ class LocalActuator:
             await engine.gone.wait()
 
     def _changed(self, process: Process) -> None:
-        """The keeper says that a process changed."""
+        """The supervisor says that a process changed."""
         engine = self._all.get(process.name)
         if engine is None or process.life is not Life.ENDED or engine.gone.is_set():
             return
@@ -298,10 +298,10 @@ class LocalActuator:
     # --- odds and ends ---
 
     @property
-    def _told(self) -> KeeperClient:
-        if self._keeper is None:
+    def _told(self) -> SupervisorClient:
+        if self._supervisor is None:
             raise LawBroken("the local actuator was used before it was connected")
-        return self._keeper
+        return self._supervisor
 
     def _free_port(self) -> int:
         """A port nobody listens on, below those that the system gives to outgoing connections."""

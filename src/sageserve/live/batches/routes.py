@@ -1,6 +1,6 @@
 """/v1/batches: create, list, retrieve, cancel; with /v1/files all that the control process serves to clients.
 
-Takes orders and says how things are; what is done about them is the runner's. Read next: `tending.py`.
+Takes orders and says how things are; what is done about them is the runner's. Read next: `lifecycle.py`.
 """
 
 import re
@@ -13,12 +13,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import HOUR, SECOND
-from sageserve.live.batches.counter import Counter, answer, conflict, fresh_id, guarded, owner_of, page_of
-from sageserve.live.batches.shapes import Listed, batch_shape
+from sageserve.live.batches.api_context import ApiContext, answer, conflict, fresh_id, guarded, owner_of, page_of
+from sageserve.live.batches.api_models import ListPage, batch_shape
 from sageserve.live.batches.uploads import file_routes, read_expiry
+from sageserve.live.gateway.api_error import bad_request, too_large
 from sageserve.live.gateway.pages import ASKED
-from sageserve.live.gateway.problem import bad_request, too_large
-from sageserve.live.store.words import BadMove, Batch, BatchState, Unknown
+from sageserve.live.store.models import BadMove, Batch, BatchState, Unknown
 
 ENDPOINTS: Final = tuple(path.decode() for path in ASKED)
 """What jobs may ask."""
@@ -49,27 +49,27 @@ class _Asked(Struct):
 _asked: Final = msgspec.json.Decoder(_Asked).decode
 
 
-def routes(counter: Counter) -> list[BaseRoute]:
+def routes(api: ApiContext) -> list[BaseRoute]:
     """Everything of the Files and Batch APIs.
 
     Args:
-        counter: store, time, limits, and whom to tell.
+        context: store, time, limits, and whom to tell.
     """
-    desk = _Desk(counter)
+    routes = _FileRoutes(api)
     return [
-        *file_routes(counter),
-        Route("/v1/batches", guarded(desk.create), methods=["POST"]),
-        Route("/v1/batches", guarded(desk.list), methods=["GET"]),
-        Route("/v1/batches/{id}", guarded(desk.retrieve), methods=["GET"]),
-        Route("/v1/batches/{id}/cancel", guarded(desk.cancel), methods=["POST"]),
+        *file_routes(api),
+        Route("/v1/batches", guarded(routes.create), methods=["POST"]),
+        Route("/v1/batches", guarded(routes.list), methods=["GET"]),
+        Route("/v1/batches/{id}", guarded(routes.retrieve), methods=["GET"]),
+        Route("/v1/batches/{id}/cancel", guarded(routes.cancel), methods=["POST"]),
     ]
 
 
-class _Desk:
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._store = counter.store
-        self._keep = counter.store.store
+class _FileRoutes:
+    def __init__(self, api: ApiContext) -> None:
+        self._api = api
+        self._store = api.store
+        self._keep = api.store.store
 
     async def create(self, request: Request) -> Response:
         if int(request.headers.get("content-length") or 0) > _BODY_MAX:
@@ -79,10 +79,10 @@ class _Desk:
         owner = owner_of(request)
         await self._check_file(owner, asked.input_file_id)
         expiry = asked.output_expires_after
-        keep = self._counter.live.jobs.keep // SECOND
+        keep = self._api.live.jobs.keep // SECOND
         if expiry is not None:
             keep = read_expiry(expiry.anchor, expiry.seconds, param="output_expires_after")
-        now = self._counter.time.now()
+        now = self._api.time.now()
         batch = Batch(
             id=fresh_id("batch_"),
             owner=owner,
@@ -95,7 +95,7 @@ class _Desk:
             expires_at=now + window,
         )
         made = await self._store.call(self._keep.add_batch, batch)
-        self._counter.notify()
+        self._api.notify()
         return answer(batch_shape(made))
 
     async def _check_file(self, owner: str, file: str) -> None:
@@ -111,7 +111,7 @@ class _Desk:
         found = await self._store.call(self._keep.batches, owner_of(request), page.one_more)
         shapes = tuple(batch_shape(batch) for batch in found[: page.limit])
         first, last = (shapes[0].id, shapes[-1].id) if shapes else (None, None)
-        return answer(Listed(shapes, first, last, len(found) > page.limit))
+        return answer(ListPage(shapes, first, last, len(found) > page.limit))
 
     async def retrieve(self, request: Request) -> Response:
         return answer(batch_shape(await self._find(request)))
@@ -120,12 +120,12 @@ class _Desk:
         batch = await self._find(request)
         if batch.state not in _CANCELLED:
             try:
-                await self._store.call(self._keep.cancel, batch.number, self._counter.time.now())
+                await self._store.call(self._keep.cancel, batch.number, self._api.time.now())
             except BadMove:
                 batch = await self._find(request)
                 if batch.state not in _CANCELLED:  # someone else's order came first
                     raise conflict(f"Cannot cancel a batch with status '{batch_shape(batch).status}'.") from None
-            self._counter.notify()
+            self._api.notify()
             batch = await self._find(request)
         return answer(batch_shape(batch))
 

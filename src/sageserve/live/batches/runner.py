@@ -1,8 +1,8 @@
 """Runs the jobs of batches, and takes every batch from upload to its files.
 
-The feeder says when and where a job may run (`Jobs`); it goes through the gateway like any request, and is done once its result
-is in the store. Everything that must survive is there: killed at any moment, the next process reads there what to do.
-Must not decide how much spare capacity there is. Read next: `live/feeder.py`, `ledger.py`, `tending.py`.
+The batch queue says when and where a job may run (`JobQueue`); it goes through the gateway like any request, and is done once
+its result is in the store. Everything that must survive is there: killed at any moment, the next process reads there what to do.
+Must not decide how much spare capacity there is. Read next: `live/control/batch_queue.py`, `result_writer.py`, `lifecycle.py`.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import SageServeError
 from sageserve.base.records import Names
 from sageserve.base.units import SECOND
-from sageserve.live.batches.asking import Again, Lines, ask
-from sageserve.live.batches.ledger import Ledger
-from sageserve.live.batches.shelf import Shelf
-from sageserve.live.batches.tending import Tender
-from sageserve.live.batches.thread import SteadyWall, Threaded
-from sageserve.live.feeder import ANYWHERE, Head
-from sageserve.live.store.words import Committed, Job, Key, Lease, Result, StoreError
+from sageserve.live.batches.job_buffer import JobBuffer
+from sageserve.live.batches.job_client import Connections, Retry, ask
+from sageserve.live.batches.lifecycle import BatchLifecycle
+from sageserve.live.batches.result_writer import ResultWriter
+from sageserve.live.batches.store_thread import SteadyWall, StoreThread
+from sageserve.live.control.batch_queue import ANYWHERE, QueueHead
+from sageserve.live.store.models import Committed, Job, Key, Lease, Result, StoreError
 
-_BYTES_PER_TOKEN: Final = 4  # of a prompt in JSON, roughly; the gateway counts better, the feeder needs an idea
+_BYTES_PER_TOKEN: Final = 4  # of a prompt in JSON, roughly; the gateway counts better, the batch queue needs an idea
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ class Door:
     key: str
 
 
-class Runner:
-    """Jobs in deadline order, for the feeder; `run` does the rest.
+class BatchRunner:
+    """Jobs in deadline order, for the batch queue; `run` does the rest.
 
     Args:
         store: files, batches, jobs.
@@ -52,60 +52,60 @@ class Runner:
         time: wall time and the loop's clock.
     """
 
-    def __init__(self, store: Threaded, scenario: Scenario, names: Names, door: Door, time: SteadyWall) -> None:
+    def __init__(self, store: StoreThread, scenario: Scenario, names: Names, door: Door, time: SteadyWall) -> None:
         live = scenario.live or LiveSettings()
         tiers = list(scenario.tiers.values())
         self.store = store
-        self.ledger = Ledger(store, self._recorded)
+        self.writer = ResultWriter(store, self._recorded)
         self._settings = live.jobs
         self._models = names.models
-        self._shelves = {model: Shelf() for model in names.models}
+        self._buffers = {model: JobBuffer() for model in names.models}
         self._tier = next((code for code, tier in enumerate(tiers) if tier.batch), 0)
         self._tier_name = names.tiers[self._tier]
         self._door = door
         self._time = time
-        self._tender = Tender(store, names.models, live, time, self)
+        self._lifecycle = BatchLifecycle(store, names.models, live, time, self)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._reads: set[asyncio.Task[None]] = set()
-        self._lines: Lines | None = None
+        self._lines: Connections | None = None
         self._away_until = 0
         self._superseded = asyncio.Event()
 
-    # --- what the feeder asks ---
+    # --- what the batch queue asks ---
 
     def waiting(self, model: int) -> int:
         """Jobs of a model that wait."""
-        return self._shelves[self._models[model]].waiting
+        return self._buffers[self._models[model]].waiting
 
-    def head(self, model: int) -> Head | None:
+    def head(self, model: int) -> QueueHead | None:
         """The one that is due first; None also when no job may begin now."""
-        shelf = self._shelves[self._models[model]]
-        if self._lines is None or self._is_held_up(shelf):
+        buffer = self._buffers[self._models[model]]
+        if self._lines is None or self._is_held_up(buffer):
             return None
-        if 2 * shelf.loaded < self._settings.ahead and shelf.waiting > shelf.loaded:
+        if 2 * buffer.loaded < self._settings.ahead and buffer.waiting > buffer.loaded:
             self._read_ahead(self._models[model])
-        job = shelf.first()
+        job = buffer.first()
         if job is None:
             return None
         origin = self._time.origin
-        return Head(job.deadline - origin, job.created_at - origin, self._tier, job.size // _BYTES_PER_TOKEN)
+        return QueueHead(job.deadline - origin, job.created_at - origin, self._tier, job.size // _BYTES_PER_TOKEN)
 
     def launch(self, model: int, endpoint: int) -> None:
         """Take the head and begin to run it at an endpoint, or ANYWHERE."""
-        job = self._shelves[self._models[model]].take()
+        job = self._buffers[self._models[model]].take()
         task = asyncio.get_running_loop().create_task(self._run(job, endpoint))
         self._tasks[job.key] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.key, None) if self._tasks.get(job.key) is task else None)
 
-    def _is_held_up(self, shelf: Shelf) -> bool:
+    def _is_held_up(self, buffer: JobBuffer) -> bool:
         away = self._time.now() < self._away_until
-        return away or bool(self.ledger.trouble) or len(shelf.hand) >= self._settings.in_hand
+        return away or bool(self.writer.trouble) or len(buffer.hand) >= self._settings.in_hand
 
     # --- what the control process runs ---
 
     def notify(self) -> None:
         """A batch came or changed: look at once."""
-        self._tender.notify()
+        self._lifecycle.notify()
 
     async def run(self) -> None:
         """Run jobs until cancelled.
@@ -113,9 +113,9 @@ class Runner:
         Raises:
             SageServeError: another control process has taken the queue over.
         """
-        self.ledger.epoch = await self._begin()
-        lines = self._lines = Lines(self._door.url, self._settings.answer_within / SECOND)
-        tasks = [asyncio.create_task(part) for part in (self.ledger.run(), self._tender.run(), self._superseded.wait())]
+        self.writer.epoch = await self._begin()
+        lines = self._lines = Connections(self._door.url, self._settings.answer_within / SECOND)
+        tasks = [asyncio.create_task(part) for part in (self.writer.run(), self._lifecycle.run(), self._superseded.wait())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -144,36 +144,36 @@ class Runner:
             task.cancel()
         await asyncio.gather(*every, return_exceptions=True)
         try:
-            await self.ledger.flush()
+            await self.writer.flush()
         except StoreError as error:
             _LOG.error("last results are not recorded, their jobs run again: %s", error.message)
 
     # --- jobs ---
 
     async def _run(self, job: Job, endpoint: int) -> None:
-        shelf = self._shelves[job.model]
+        buffer = self._buffers[job.model]
         try:
             body = job.body if job.body is not None else await self.store.call(self.store.store.body, job.key)
         except StoreError:
             self._rest(job, SECOND)
             return
         if body is None or self._lines is None:
-            shelf.recorded(job.key, counted=False)
+            buffer.recorded(job.key, counted=False)
             return
-        self.ledger.lease(Lease(job.key, job.attempts))
+        self.writer.lease(Lease(job.key, job.attempts))
         said = await ask(self._lines, job, body, self._headers(job, endpoint))
         match said:
             case Result():
-                self.ledger.record(said)
-            case Again(failed=True) if job.attempts + 1 >= self._settings.attempts:
-                self.ledger.record(said.last)
-            case Again():
+                self.writer.record(said)
+            case Retry(failed=True) if job.attempts + 1 >= self._settings.attempts:
+                self.writer.record(said.last)
+            case Retry():
                 if said.away:
                     self._away_until = self._time.now() + said.after
                 self._rest(replace(job, attempts=job.attempts + said.failed), 0 if said.away else said.after)
 
     def _rest(self, job: Job, after: int) -> None:
-        asyncio.get_running_loop().call_later(after / SECOND, self._shelves[job.model].put_back, job)
+        asyncio.get_running_loop().call_later(after / SECOND, self._buffers[job.model].put_back, job)
 
     def _headers(self, job: Job, endpoint: int) -> dict[str, str]:
         batch, line = job.key
@@ -188,19 +188,19 @@ class Runner:
     def _recorded(self, results: list[Result], done: Committed) -> None:
         taken = set(done.recorded)
         for result in results:
-            for shelf in self._shelves.values():
-                shelf.recorded(result.key, counted=result.key in taken)
+            for buffer in self._buffers.values():
+                buffer.recorded(result.key, counted=result.key in taken)
         if taken:
-            self._tender.notify()
+            self._lifecycle.notify()
         if done.superseded:
             self._superseded.set()
 
-    # --- what the tender asks ---
+    # --- what the life cycle of batches asks ---
 
     def stop_jobs(self, batch: int) -> None:
         """No job of a batch runs any more."""
-        for shelf in self._shelves.values():
-            for key in shelf.let_go(batch):
+        for buffer in self._buffers.values():
+            for key in buffer.let_go(batch):
                 if (task := self._tasks.get(key)) is not None:
                     task.cancel()
 
@@ -211,26 +211,26 @@ class Runner:
             StoreError: the store cannot be asked.
         """
         counts = await self.store.call(self.store.store.unfinished_jobs)
-        for model, shelf in self._shelves.items():
-            shelf.unfinished = counts.get(model, 0)
-            if shelf.waiting:
+        for model, buffer in self._buffers.items():
+            buffer.unfinished = counts.get(model, 0)
+            if buffer.waiting:
                 await self._read(model)
 
     def _read_ahead(self, model: str) -> None:
-        shelf = self._shelves[model]
-        if not shelf.reading:
-            shelf.reading = True
+        buffer = self._buffers[model]
+        if not buffer.reading:
+            buffer.reading = True
             task = asyncio.get_running_loop().create_task(self._read(model))
             self._reads.add(task)
             task.add_done_callback(self._reads.discard)
 
     async def _read(self, model: str) -> None:
-        shelf = self._shelves[model]
+        buffer = self._buffers[model]
         try:
             # Nothing that was taken before this call is forgotten by it: one thread answers in the order of the calls.
-            shelf.fill(await self.store.call(self.store.store.queued, model, self._settings.ahead + self._settings.in_hand))
+            buffer.fill(await self.store.call(self.store.store.queued, model, self._settings.ahead + self._settings.in_hand))
         except StoreError as error:
             _LOG.error("the batch queue cannot be read: %s", error.message)
             await asyncio.sleep(1.0)
         finally:
-            shelf.reading = False
+            buffer.reading = False

@@ -14,11 +14,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.batches.counter import Counter, answer, fresh_id, guarded, owner_of, page_of
-from sageserve.live.batches.shapes import Deleted, Listed, file_shape
-from sageserve.live.gateway.problem import bad_request, too_large
+from sageserve.live.batches.api_context import ApiContext, answer, fresh_id, guarded, owner_of, page_of
+from sageserve.live.batches.api_models import Deleted, ListPage, file_shape
+from sageserve.live.gateway.api_error import bad_request, too_large
 from sageserve.live.store.interface import PIECE
-from sageserve.live.store.words import File
+from sageserve.live.store.models import File
 
 _KEEP_LEAST: Final = 3600  # seconds; OpenAI's bounds
 _KEEP_MOST: Final = 30 * 24 * 3600
@@ -42,31 +42,31 @@ class _Bounded(Request):
             yield chunk
 
 
-def file_routes(counter: Counter) -> list[BaseRoute]:
+def file_routes(api: ApiContext) -> list[BaseRoute]:
     """The routes of files.
 
     Args:
-        counter: what all routes share.
+        context: what all routes share.
     """
-    desk = _Desk(counter)
+    routes = _FileRoutes(api)
     return [
-        Route("/v1/files", guarded(desk.create), methods=["POST"]),
-        Route("/v1/files", guarded(desk.list), methods=["GET"]),
-        Route("/v1/files/{id}", guarded(desk.retrieve), methods=["GET"]),
-        Route("/v1/files/{id}", guarded(desk.delete), methods=["DELETE"]),
-        Route("/v1/files/{id}/content", guarded(desk.content), methods=["GET"]),
+        Route("/v1/files", guarded(routes.create), methods=["POST"]),
+        Route("/v1/files", guarded(routes.list), methods=["GET"]),
+        Route("/v1/files/{id}", guarded(routes.retrieve), methods=["GET"]),
+        Route("/v1/files/{id}", guarded(routes.delete), methods=["DELETE"]),
+        Route("/v1/files/{id}/content", guarded(routes.content), methods=["GET"]),
     ]
 
 
-class _Desk:
-    def __init__(self, counter: Counter) -> None:
-        self._counter = counter
-        self._store = counter.store
-        self._keep = counter.store.store
+class _FileRoutes:
+    def __init__(self, api: ApiContext) -> None:
+        self._api = api
+        self._store = api.store
+        self._keep = api.store.store
 
     async def create(self, request: Request) -> Response:
         bounded = _Bounded(request.scope, request.receive)
-        bounded.most = self._counter.live.limits.file + _FRAME
+        bounded.most = self._api.live.limits.file + _FRAME
         if int(request.headers.get("content-length") or 0) > bounded.most:
             raise too_large(bounded.most - _FRAME)
         try:
@@ -82,9 +82,9 @@ class _Desk:
             raise bad_request("'file' is a required property", param="file")
         if purpose != "batch":
             raise bad_request(f"The purpose must be 'batch', not {str(purpose)[:40]!r}.", param="purpose")
-        if (upload.size or 0) > self._counter.live.limits.file:
-            raise too_large(self._counter.live.limits.file)
-        now = self._counter.time.now()
+        if (upload.size or 0) > self._api.live.limits.file:
+            raise too_large(self._api.live.limits.file)
+        now = self._api.time.now()
         name = (upload.filename or "upload.jsonl")[:_NAME_MAX]
         file = File(fresh_id("file-"), owner, name, "batch", now, now + self._lasts({k: str(v) for k, v in form.items()}))
         return await self._fill(file, upload)
@@ -105,7 +105,7 @@ class _Desk:
     def _lasts(self, fields: Mapping[str, str]) -> Micros:
         anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
         if anchor is None and seconds is None:
-            return self._counter.live.jobs.keep
+            return self._api.live.jobs.keep
         return read_expiry(anchor, seconds) * SECOND
 
     async def list(self, request: Request) -> Response:
@@ -115,7 +115,7 @@ class _Desk:
         )
         shapes = tuple(file_shape(file) for file in found[: page.limit])
         first, last = (shapes[0].id, shapes[-1].id) if shapes else (None, None)
-        return answer(Listed(shapes, first, last, len(found) > page.limit))
+        return answer(ListPage(shapes, first, last, len(found) > page.limit))
 
     async def retrieve(self, request: Request) -> Response:
         return answer(file_shape(await self._find(request)))

@@ -55,7 +55,7 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class RequestSample:
     """One finished request; times by `now_us`.
 
     Args:
@@ -217,7 +217,7 @@ class EngineClient:
             raise RequestFailed(self._refusal(response.status_code, body), response.status_code)
         return body
 
-    async def ask(self, body: Body) -> Sample:
+    async def ask(self, body: Body) -> RequestSample:
         """Send one request and follow its answer to the end.
 
         Raises:
@@ -285,14 +285,14 @@ async def connect(url: str, key: str | None, timeout_s: float = SILENCE_S) -> As
         yield EngineClient(http, root, key)
 
 
-def _sample(sent: Micros, heard: _Heard) -> Sample:
+def _sample(sent: Micros, heard: _Heard) -> RequestSample:
     if heard.usage is None:
         why = "without `usage`: it ignores stream_options.include_usage" if heard.done else "before it was complete"
         raise RequestFailed(f"the engine ended the stream {why}")
     if not heard.stamps or heard.usage.completion_tokens < 1:
         raise RequestFailed("the engine answered with no token at all")
     details = heard.usage.prompt_tokens_details
-    return Sample(
+    return RequestSample(
         sent=sent,
         stamps=tuple(heard.stamps),
         prompt=heard.usage.prompt_tokens,

@@ -14,7 +14,7 @@ import numpy as np
 
 from sageserve.base.records import Ints
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.benchmark.client import Body, EngineClient, RequestFailed, Sample, now_us
+from sageserve.live.benchmark.client import Body, EngineClient, RequestFailed, RequestSample, now_us
 
 PAUSE_S: Final = 0.2  # after a failure: an engine that refuses is not hammered
 
@@ -43,7 +43,7 @@ class Stretch:
     began: Micros
     until: Micros = 0
     ended: Micros = 0
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[RequestSample] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     late: Micros = 0
     cpu: float = 0.0

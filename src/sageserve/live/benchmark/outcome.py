@@ -1,6 +1,6 @@
 """What a benchmark found as measured runs: the closed loop, which a fit may see, and the open loop, which judges it.
 
-Knows no network. Read next: `data/measured.py` for the records, `data/measured_writer.py` for the files.
+Knows no network. Read next: `data/measured/runs.py` for the records, `data/measured/write.py` for the files.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 
 from sageserve.base.records import Ints
 from sageserve.base.units import SECOND, Micros
-from sageserve.data.measured import (
+from sageserve.data.measured.runs import (
     BATCHED_DEFAULT,
     SEQUENCES_DEFAULT,
     EngineLimits,
@@ -20,10 +20,10 @@ from sageserve.data.measured import (
     means_of,
     requests_of,
 )
-from sageserve.live.benchmark.client import Sample
+from sageserve.live.benchmark.client import RequestSample
 from sageserve.live.benchmark.load import Stretch
 from sageserve.live.benchmark.run import Benchmarked
-from sageserve.live.benchmark.watch import Reading
+from sageserve.live.benchmark.watch import CounterReading
 
 CLOSED: Final = "closed-loop"
 OPEN: Final = "open-loop"
@@ -63,7 +63,7 @@ def _run(found: Benchmarked, name: str, parts: Sequence[Stretch], limits: Engine
     )
 
 
-def _columns(samples: Sequence[Sample], start: Micros) -> dict[str, Ints]:
+def _columns(samples: Sequence[RequestSample], start: Micros) -> dict[str, Ints]:
     columns = {
         "arrival": [sample.sent - start for sample in samples],
         "prompt": [sample.prompt for sample in samples],
@@ -76,7 +76,7 @@ def _columns(samples: Sequence[Sample], start: Micros) -> dict[str, Ints]:
     return {name: np.array(values, np.int64) for name, values in columns.items()}
 
 
-def _series(readings: Sequence[Reading], start: Micros, end: Micros) -> MeasuredSeries | None:
+def _series(readings: Sequence[CounterReading], start: Micros, end: Micros) -> MeasuredSeries | None:
     """Second by second between two instants; None with fewer than two looks at the counters."""
     inside = [each for each in readings if start <= each.time <= end]
     if len(inside) < 2:

@@ -13,7 +13,7 @@ import numpy as np
 from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Ints
 from sageserve.base.units import SECOND, Micros
-from sageserve.data.measured import SEQUENCES_DEFAULT
+from sageserve.data.measured.runs import SEQUENCES_DEFAULT
 
 LEVELS: Final = (1, 4, 16, 64)
 PROMPTS: Final = (128, 1024, 4096)

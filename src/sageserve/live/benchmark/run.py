@@ -27,8 +27,8 @@ from sageserve.live.benchmark.plan import (
     mix_for,
     poisson_arrivals,
 )
-from sageserve.live.benchmark.shape import Shape, find_context, find_shape, find_version
-from sageserve.live.benchmark.watch import Watched, metrics_page, watching
+from sageserve.live.benchmark.shape import RequestStyle, find_context, find_shape, find_version
+from sageserve.live.benchmark.watch import WatchedCounters, metrics_page, watching
 
 FAILED_MOST: Final = 0.05  # of the requests of a stretch
 NOISE_MOST: Final = 0.3  # middle half of the times of equal requests, over their median
@@ -62,9 +62,9 @@ class Benchmarked:
     """
 
     options: BenchmarkOptions
-    shape: Shape
+    shape: RequestStyle
     context: int | None
-    watched: Watched
+    watched: WatchedCounters
     engine: str = ""
     fixed: dict[int, Stretch] = field(default_factory=dict)
     levels: list[Stretch] = field(default_factory=list)
@@ -250,7 +250,7 @@ def _check_noise(stretch: Stretch) -> None:
         )
 
 
-def _batch_limit(watched: Watched, stretch: Stretch) -> int | None:
+def _batch_limit(watched: WatchedCounters, stretch: Stretch) -> int | None:
     """max_num_seqs, where the batch stayed below what was offered while requests waited and memory was left."""
     readings = [each for each in watched.readings if stretch.began <= each.time <= stretch.until]
     running = [each.get("running") or 0.0 for each in readings]

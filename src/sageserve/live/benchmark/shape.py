@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sageserve.base.errors import MeasurementError
 from sageserve.base.rng import stream
-from sageserve.live.benchmark.client import Body, EngineClient, Prompt, RequestFailed, Sample
+from sageserve.live.benchmark.client import Body, EngineClient, Prompt, RequestFailed, RequestSample
 from sageserve.live.benchmark.prompts import Prompts, TokenPrompts, WordPrompts, words_from_trials
 
 _PROBE_PROMPT: Final = 64
@@ -22,7 +22,7 @@ _FORBIDDEN: Final = {401, 403}
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RequestStyle:
     """A way of asking that works.
 
     Args:
@@ -99,7 +99,7 @@ async def find_version(client: EngineClient) -> str:
         return ""  # for the record only
 
 
-async def find_shape(client: EngineClient, model: str, seed: int) -> Shape:
+async def find_shape(client: EngineClient, model: str, seed: int) -> RequestStyle:
     """The best way of asking that this engine understands.
 
     Raises:
@@ -107,11 +107,11 @@ async def find_shape(client: EngineClient, model: str, seed: int) -> Shape:
     """
     words = WordPrompts()
     ways = (
-        Shape(model),
-        Shape(model, prompts=words),
-        Shape(model, chat=True, prompts=words),
-        Shape(model, forced=False, prompts=words),
-        Shape(model, chat=True, forced=False, prompts=words),
+        RequestStyle(model),
+        RequestStyle(model, prompts=words),
+        RequestStyle(model, chat=True, prompts=words),
+        RequestStyle(model, forced=False, prompts=words),
+        RequestStyle(model, chat=True, forced=False, prompts=words),
     )
     failures: list[RequestFailed] = []
     for way in ways:
@@ -132,12 +132,12 @@ async def find_shape(client: EngineClient, model: str, seed: int) -> Shape:
     )
 
 
-async def _probe(client: EngineClient, way: Shape, seed: int) -> Sample:
+async def _probe(client: EngineClient, way: RequestStyle, seed: int) -> RequestSample:
     prompt = way.prompts.make(_PROBE_PROMPT, stream(seed, "benchmark/probe"))
     return await client.ask(way.body(prompt, _PROBE_OUTPUT))
 
 
-def _check_streams(sample: Sample) -> None:
+def _check_streams(sample: RequestSample) -> None:
     if sample.output > 4 and (len(sample.stamps) < 2 or sample.stamps[0] == sample.stamps[-1]):
         raise MeasurementError(
             f"the engine does not stream: {sample.output} tokens came all at once",
@@ -145,7 +145,7 @@ def _check_streams(sample: Sample) -> None:
         )
 
 
-async def _sized(client: EngineClient, way: Shape, seed: int) -> Shape:
+async def _sized(client: EngineClient, way: RequestStyle, seed: int) -> RequestStyle:
     """The same way, with the number of tokens of a word measured."""
     rng = stream(seed, "benchmark/words")
     counts: list[tuple[int, int]] = []

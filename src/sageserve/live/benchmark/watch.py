@@ -32,7 +32,7 @@ _SHARES: Final = {"kv_share"}  # of several engines behind one page the fullest 
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class CounterReading:
     """One look at the counters; None where the engine does not show a number."""
 
     time: Micros
@@ -53,7 +53,7 @@ class CacheConfig:
 
 
 @dataclass(slots=True)
-class Watched:
+class WatchedCounters:
     """Everything read so far.
 
     Args:
@@ -64,12 +64,12 @@ class Watched:
     """
 
     cache: CacheConfig = CacheConfig()
-    readings: list[Reading] = field(default_factory=list)
+    readings: list[CounterReading] = field(default_factory=list)
     engines: int = 1
     family: str = ""
 
 
-def parse(text: str, time: Micros) -> tuple[Reading, CacheConfig, int]:
+def parse(text: str, time: Micros) -> tuple[CounterReading, CacheConfig, int]:
     """A metrics page: the numbers, the cache's settings, and how many engines report on it.
 
     Raises:
@@ -92,7 +92,7 @@ def parse(text: str, time: Micros) -> tuple[Reading, CacheConfig, int]:
         if theirs is not None:
             numbers = seen[theirs].values()
             values[ours] = max(numbers) if ours in _SHARES else sum(numbers)
-    return Reading(time, values), cache, max(len(engines), 1)
+    return CounterReading(time, values), cache, max(len(engines), 1)
 
 
 def _cache(labels: Mapping[str, str]) -> CacheConfig:
@@ -106,7 +106,7 @@ def _cache(labels: Mapping[str, str]) -> CacheConfig:
     return CacheConfig(tokens, block, labels.get("enable_prefix_caching") == "True")
 
 
-async def look(client: EngineClient, url: str, into: Watched) -> bool:
+async def look(client: EngineClient, url: str, into: WatchedCounters) -> bool:
     """Read once; False where there are no counters to read."""
     try:
         page = await client.get(url)
@@ -123,9 +123,9 @@ async def look(client: EngineClient, url: str, into: Watched) -> bool:
 
 
 @asynccontextmanager
-async def watching(client: EngineClient, url: str) -> AsyncIterator[Watched]:
+async def watching(client: EngineClient, url: str) -> AsyncIterator[WatchedCounters]:
     """Counters are read once a second while the context lasts, if the engine has any."""
-    watched = Watched()
+    watched = WatchedCounters()
     if not await look(client, url, watched):
         yield watched
         return
@@ -137,7 +137,7 @@ async def watching(client: EngineClient, url: str) -> AsyncIterator[Watched]:
         await asyncio.wait([task])
 
 
-async def _every_second(client: EngineClient, url: str, watched: Watched) -> None:
+async def _every_second(client: EngineClient, url: str, watched: WatchedCounters) -> None:
     due = now_us()
     while True:
         due = max(due + SECOND, now_us())

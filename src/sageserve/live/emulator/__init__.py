@@ -1,8 +1,8 @@
 """The emulated engine: an OpenAI-compatible server that takes as long as the engine model says, and needs no GPU.
 
     timing.py    the five coefficients, as plain numbers         batch.py       continuous batching, one iteration at a time
-    text.py      how many tokens, and which words                asks.py        bodies of requests, checked
-    answers.py   bodies and chunks of answers                    meters.py      vLLM's metrics
+    text.py      how many tokens, and which words                requests.py        bodies of requests, checked
+    answers.py   bodies and chunks of answers                    metrics.py      vLLM's metrics
     faults.py    what can be made to go wrong                    connection.py  HTTP/1.1
     engine.py    all of it together                              run.py         the process: clock, signals, port
 

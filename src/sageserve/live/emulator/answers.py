@@ -1,14 +1,14 @@
 """Answers: the bytes of bodies and of streamed chunks, as OpenAI's clients read them and vLLM writes them.
 
 A chunk of one word is two halves made once per choice with the word between them: streams are most of an engine's work.
-Knows no socket and no timing. Read next: `asks.py`, `engine.py`.
+Knows no socket and no timing. Read next: `requests.py`, `engine.py`.
 """
 
 from typing import Final, TypeAlias
 
 import msgspec
 
-from sageserve.live.emulator.asks import Ask, Refused
+from sageserve.live.emulator.requests import GenerationRequest, Refused
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
@@ -56,7 +56,7 @@ def _card(model: str, context: int, created: int) -> dict[str, Json]:
     }
 
 
-def _logprobs(ask: Ask, pieces: list[str]) -> dict[str, Json] | None:
+def _logprobs(ask: GenerationRequest, pieces: list[str]) -> dict[str, Json] | None:
     if ask.logprobs < 0:
         return None
     if ask.chat:
@@ -83,7 +83,7 @@ class Answer:
         model: name of the model.
     """
 
-    def __init__(self, ask: Ask, name: str, created: int, model: str) -> None:
+    def __init__(self, ask: GenerationRequest, name: str, created: int, model: str) -> None:
         self.ask = ask
         kind = "chat.completion" if ask.chat else "text_completion"
         chunk = "chat.completion.chunk" if ask.chat else "text_completion"

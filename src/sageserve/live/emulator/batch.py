@@ -61,7 +61,7 @@ class Sink(Protocol):
         """Each of these has one token more (`sequence.made`); done are those with `made == output`."""
 
 
-class Batch:
+class RunningBatch:
     """Queue, running sequences and the iteration in progress.
 
     Args:

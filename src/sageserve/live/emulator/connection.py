@@ -32,16 +32,16 @@ class Request:
 class Responder(Protocol):
     """Answers requests."""
 
-    def answer(self, request: Request, reply: "Reply") -> None:
+    def answer(self, request: Request, reply: "EngineReply") -> None:
         """Begin to answer; `reply` is used now or later."""
 
 
-class Reply:
+class EngineReply:
     """The way back to one request's client. After the client has gone, what is sent goes nowhere."""
 
     __slots__ = ("_connection", "_keep", "_open", "on_gone")
 
-    def __init__(self, connection: "Connection", *, keep: bool) -> None:
+    def __init__(self, connection: "ServedConnection", *, keep: bool) -> None:
         self._connection = connection
         self._keep = keep
         self._open = True
@@ -95,7 +95,7 @@ class Reply:
             self._connection.answered(keep=self._keep)
 
 
-class Connection(asyncio.Protocol):
+class ServedConnection(asyncio.Protocol):
     """Bytes to requests and back.
 
     Args:
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         everyone: all connections that are open, for shutting down.
     """
 
-    def __init__(self, responder: Responder, everyone: "set[Connection]") -> None:
+    def __init__(self, responder: Responder, everyone: "set[ServedConnection]") -> None:
         self._responder = responder
         self._everyone = everyone
         self._transport: asyncio.Transport | None = None
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._header_size = 0
         self._waiting: list[Request] = []
-        self._reply: Reply | None = None
+        self._reply: EngineReply | None = None
         self._out: list[bytes] = []
 
     # --- asyncio's side ---
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
             self._answer(self._waiting.pop(0))
 
     def _answer(self, request: Request) -> None:
-        self._reply = Reply(self, keep=request.keep)
+        self._reply = EngineReply(self, keep=request.keep)
         self._responder.answer(request, self._reply)
 
     def _flush(self) -> None:

@@ -17,13 +17,14 @@ import msgspec
 from sageserve import __version__
 from sageserve.base.rng import stream
 from sageserve.base.units import NEVER, SECOND, Micros
-from sageserve.live.emulator import answers, asks
-from sageserve.live.emulator.asks import Ask, Refused
-from sageserve.live.emulator.batch import Batch, Sequence
-from sageserve.live.emulator.connection import Reply, Request
-from sageserve.live.emulator.faults import Faults, with_changes
-from sageserve.live.emulator.meters import Meters
-from sageserve.live.emulator.telling import Telling, Voice
+from sageserve.live.emulator import answers
+from sageserve.live.emulator import requests as asks
+from sageserve.live.emulator.batch import RunningBatch, Sequence
+from sageserve.live.emulator.connection import EngineReply, Request
+from sageserve.live.emulator.faults import EngineFaults, with_changes
+from sageserve.live.emulator.metrics import EngineMetrics
+from sageserve.live.emulator.requests import GenerationRequest, Refused
+from sageserve.live.emulator.response_stream import ChoiceStream, RequestStream
 from sageserve.live.emulator.text import key_of
 from sageserve.live.emulator.timing import Timing
 
@@ -31,7 +32,7 @@ _DIMENSIONS: Final = 384  # of an embedding, unless the request says
 _DIMENSIONS_MAX: Final = 4096
 
 
-class Clock(Protocol):
+class ProcessClocks(Protocol):
     """The two clocks of a process."""
 
     def monotonic(self) -> Micros:
@@ -54,7 +55,7 @@ class Served:
         region: where it says it is; empty: nowhere.
     """
 
-    limits: asks.Limits
+    limits: asks.ServedLimits
     timing: Timing
     speed: float = 1.0
     name: str = "engine"
@@ -72,7 +73,7 @@ class Engine:
         die: ends the process as a crash does.
     """
 
-    def __init__(self, served: Served, clock: Clock, faults: Faults, die: Callable[[], None]) -> None:
+    def __init__(self, served: Served, clock: ProcessClocks, faults: EngineFaults, die: Callable[[], None]) -> None:
         self.served = served
         self.faults = faults
         self.draining = False
@@ -82,14 +83,14 @@ class Engine:
         self._die = die
         self._born = clock.monotonic()
         self._created = clock.unix()
-        self._batch = Batch(served.timing, self)
+        self._batch = RunningBatch(served.timing, self)
         self._batch.slowness = faults.slow
-        self._meters = Meters(served.limits.model, self._batch, served.speed)
+        self._metrics = EngineMetrics(served.limits.model, self._batch, served.speed)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due: Micros = NEVER
         self._sequences = 0
         self._asked = 0
-        self._tellings: set[Telling] = set()
+        self._tellings: set[RequestStream] = set()
         self._previous: Micros = -1  # end of the last iteration
 
     # --- time ---
@@ -119,35 +120,35 @@ class Engine:
 
     def made(self, now: Micros, decoded: list[Sequence], prompts: list[Sequence]) -> None:
         """Tokens were made: count them and send them."""
-        meters, previous, steady = self._meters, self._previous, 0
+        metrics, previous, steady = self._metrics, self._previous, 0
         for one in decoded:
             if one.last == previous:
                 steady += 1
             else:
-                meters.between(now - one.last)
+                metrics.between(now - one.last)
             self._tell(one, now)
         if steady:
-            meters.between(now - previous, steady)
+            metrics.between(now - previous, steady)
         for one in prompts:
             if one.first < 0:
                 one.first = now
-                meters.first(one, now)
+                metrics.first(one, now)
             else:
-                meters.between(now - one.last)  # it had been preempted
+                metrics.between(now - one.last)  # it had been preempted
             self._tell(one, now)
-        meters.output_tokens += len(decoded) + len(prompts)
+        metrics.output_tokens += len(decoded) + len(prompts)
         self._previous = now
 
     def _tell(self, one: Sequence, now: Micros) -> None:
         one.last = now
-        assert isinstance(one, Voice)
+        assert isinstance(one, ChoiceStream)
         if one.made >= one.output:
-            self._meters.finished(one, now, one.reason)
-        one.telling.token(one)
+            self._metrics.finished(one, now, one.reason)
+        one.request_stream.token(one)
 
     # --- requests ---
 
-    def answer(self, request: Request, reply: Reply) -> None:
+    def answer(self, request: Request, reply: EngineReply) -> None:
         """Answer a request, now or when its tokens are made."""
         path = request.path.partition("?")[0]
         try:
@@ -167,7 +168,7 @@ class Engine:
         except Refused as refused:
             reply.send(refused.status, answers.error(refused))
 
-    def _look(self, path: str, reply: Reply) -> None:
+    def _look(self, path: str, reply: EngineReply) -> None:
         limits = self.served.limits
         match path:
             case "/health" | "/ping":
@@ -185,14 +186,14 @@ class Engine:
             case _:
                 raise Refused(404, f"there is nothing at {path}", kind="NotFoundError")
 
-    def _tell_health(self, reply: Reply) -> None:
+    def _tell_health(self, reply: EngineReply) -> None:
         if self.faults.health != "silent":
             reply.send(503 if self.faults.health == "bad" or self.draining else 200, b"", kind="text/plain")
 
-    def _tell_metrics(self, reply: Reply) -> None:
+    def _tell_metrics(self, reply: EngineReply) -> None:
         match self.faults.metrics:
             case "ok":
-                reply.send(200, self._meters.text(), kind="text/plain; version=0.0.4; charset=utf-8")
+                reply.send(200, self._metrics.text(), kind="text/plain; version=0.0.4; charset=utf-8")
             case "empty":
                 reply.send(200, b"", kind="text/plain; version=0.0.4; charset=utf-8")
             case "gone":
@@ -200,7 +201,9 @@ class Engine:
             case "silent":
                 pass
 
-    def _generate(self, read: Callable[[bytes, asks.Limits], Ask], request: Request, reply: Reply) -> None:
+    def _generate(
+        self, read: Callable[[bytes, asks.ServedLimits], GenerationRequest], request: Request, reply: EngineReply
+    ) -> None:
         if self._refused_by_fault(reply):
             return
         if self.draining:
@@ -209,28 +212,28 @@ class Engine:
         self._asked += 1
         name = request.headers.get("x-request-id") or f"{self.served.name}-{self._asked}"
         head = answers.Answer(ask, f"{'chatcmpl' if ask.chat else 'cmpl'}-{name}", self._clock.unix(), self.served.limits.model)
-        telling = Telling(ask, head, reply, reset_after=self.faults.reset_after, over=self._over)
-        reply.on_gone = lambda: self._abort(telling)
-        self._tellings.add(telling)
+        request_stream = RequestStream(ask, head, reply, reset_after=self.faults.reset_after, over=self._over)
+        reply.on_gone = lambda: self._abort(request_stream)
+        self._tellings.add(request_stream)
         self.idle.clear()
-        telling.begin(self._sequences, self.now() + self.served.timing.entry)
+        request_stream.begin(self._sequences, self.now() + self.served.timing.entry)
         self._sequences += len(ask.choices)
         if self.served.timing.entry:
             delay = self.served.timing.entry / (SECOND * self.served.speed)
-            asyncio.get_running_loop().call_later(delay, self._submit, telling)
+            asyncio.get_running_loop().call_later(delay, self._submit, request_stream)
         else:
-            self._submit(telling)
+            self._submit(request_stream)
 
-    def _submit(self, telling: Telling) -> None:
+    def _submit(self, request_stream: RequestStream) -> None:
         """A request has come through the API server: its sequences enter the queue."""
-        if telling not in self._tellings:  # its client has gone meanwhile
+        if request_stream not in self._tellings:  # its client has gone meanwhile
             return
-        self._batch.advance(telling.everyone[0].arrival - 1)  # what was due before comes first
-        for voice in telling.everyone:
-            self._batch.submit(voice)
+        self._batch.advance(request_stream.everyone[0].arrival - 1)  # what was due before comes first
+        for choice_stream in request_stream.everyone:
+            self._batch.submit(choice_stream)
         self._arm()
 
-    def _refused_by_fault(self, reply: Reply) -> bool:
+    def _refused_by_fault(self, reply: EngineReply) -> bool:
         faults = self.faults
         if faults.crash_after is not None:
             faults.crash_after -= 1
@@ -245,20 +248,20 @@ class Engine:
             return True
         return False
 
-    def _abort(self, telling: Telling) -> None:
+    def _abort(self, request_stream: RequestStream) -> None:
         """The client has gone: free what it held, at once."""
-        for voice in telling.everyone:
-            if voice.place != Sequence.OUT:
-                self._meters.success["abort"] += 1
-                self._batch.abort(voice)
-        self._over(telling)
+        for choice_stream in request_stream.everyone:
+            if choice_stream.place != Sequence.OUT:
+                self._metrics.success["abort"] += 1
+                self._batch.abort(choice_stream)
+        self._over(request_stream)
 
-    def _over(self, telling: Telling) -> None:
-        self._tellings.discard(telling)
+    def _over(self, request_stream: RequestStream) -> None:
+        self._tellings.discard(request_stream)
         if not self._tellings:
             self.idle.set()
 
-    def _embed(self, request: Request, reply: Reply) -> None:
+    def _embed(self, request: Request, reply: EngineReply) -> None:
         """Vectors that follow from the input; they take no time."""
         if self._refused_by_fault(reply):
             return
@@ -268,10 +271,10 @@ class Engine:
             raise Refused(400, f"dimensions must be between 1 and {_DIMENSIONS_MAX}, got {size}", param="dimensions")
         vectors = [_vector(text, size, base64=body.encoding_format == "base64") for _, text in prompts]
         tokens = sum(count for count, _ in prompts)
-        self._meters.prompt_tokens += tokens
+        self._metrics.prompt_tokens += tokens
         reply.send(200, answers.embeddings(vectors, tokens, self.served.limits.model))
 
-    def _change_faults(self, request: Request, reply: Reply) -> None:
+    def _change_faults(self, request: Request, reply: EngineReply) -> None:
         try:
             self.faults = with_changes(self.faults, request.body)
         except msgspec.MsgspecError as error:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from sageserve.base.errors import ConfigError
 
 
-class Faults(Struct, rename="kebab", forbid_unknown_fields=True):
+class EngineFaults(Struct, rename="kebab", forbid_unknown_fields=True):
     """What is wrong at present; the default is nothing."""
 
     hang: bool = False
@@ -30,10 +30,10 @@ class Faults(Struct, rename="kebab", forbid_unknown_fields=True):
     health: Literal["ok", "bad", "silent"] = "ok"
 
 
-_NAMES: Final = ", ".join(field.encode_name for field in msgspec.structs.fields(Faults))
+_NAMES: Final = ", ".join(field.encode_name for field in msgspec.structs.fields(EngineFaults))
 
 
-def read_faults(words: list[str]) -> Faults:
+def read_faults(words: list[str]) -> EngineFaults:
     """Faults from `name=value` words; a name alone stands for `name=true`.
 
     Raises:
@@ -41,12 +41,12 @@ def read_faults(words: list[str]) -> Faults:
     """
     given = {name: value or "true" for name, _, value in (word.partition("=") for word in words)}
     try:
-        return msgspec.convert(given, Faults, strict=False)
+        return msgspec.convert(given, EngineFaults, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"--fault {' '.join(words)}: {error}", hint=f"faults: {_NAMES}") from None
 
 
-def with_changes(faults: Faults, data: bytes) -> Faults:
+def with_changes(faults: EngineFaults, data: bytes) -> EngineFaults:
     """These faults with the changes of a JSON object; `{}` changes nothing.
 
     Raises:
@@ -55,4 +55,4 @@ def with_changes(faults: Faults, data: bytes) -> Faults:
     now = msgspec.to_builtins(faults)
     changes = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
     plain = {name: msgspec.json.decode(value) for name, value in changes.items()}
-    return msgspec.convert(now | plain, Faults)
+    return msgspec.convert(now | plain, EngineFaults)

@@ -16,9 +16,9 @@ import uvloop
 
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.emulator.connection import Connection
+from sageserve.live.emulator.connection import ServedConnection
 from sageserve.live.emulator.engine import Engine, Served
-from sageserve.live.emulator.faults import Faults
+from sageserve.live.emulator.faults import EngineFaults
 
 
 class SystemClock:
@@ -50,7 +50,7 @@ class Starting:
     fails: bool = False
 
 
-def run(served: Served, starting: Starting, faults: Faults, announce: Callable[[str], None]) -> None:
+def run(served: Served, starting: Starting, faults: EngineFaults, announce: Callable[[str], None]) -> None:
     """Serve until a signal; `announce` is told the URL once the port is open.
 
     Raises:
@@ -60,7 +60,7 @@ def run(served: Served, starting: Starting, faults: Faults, announce: Callable[[
     uvloop.run(_serve(served, starting, faults, announce))
 
 
-async def _serve(served: Served, starting: Starting, faults: Faults, announce: Callable[[str], None]) -> None:
+async def _serve(served: Served, starting: Starting, faults: EngineFaults, announce: Callable[[str], None]) -> None:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, asked.set)
@@ -70,9 +70,11 @@ async def _serve(served: Served, starting: Starting, faults: Faults, announce: C
     if starting.fails:
         raise SageServeError("the model could not be loaded: this start was told to fail", hint="leave out --fail-start")
     engine = Engine(served, SystemClock(), faults, _die)
-    connections: set[Connection] = set()
+    connections: set[ServedConnection] = set()
     try:
-        server = await loop.create_server(lambda: Connection(engine, connections), starting.host, starting.port, backlog=2048)
+        server = await loop.create_server(
+            lambda: ServedConnection(engine, connections), starting.host, starting.port, backlog=2048
+        )
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {starting.host}:{starting.port}: {error.strerror}", hint="--port 0 takes any free port"

@@ -1,7 +1,7 @@
 """Made-up text: how many tokens a prompt has, how long its answer is, and which words it consists of.
 
 All of it follows from the prompt and the seed, so that equal requests get equal answers from any engine. A token is four
-bytes of a prompt and one word of an answer. Knows no request format. Read next: `asks.py`, `answers.py`.
+bytes of a prompt and one word of an answer. Knows no request format. Read next: `requests.py`, `answers.py`.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def tokens_of(size: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class AnswerLengths:
     """How long answers are when the request does not fix it: log-normal, with this mean in tokens."""
 
     mean: float

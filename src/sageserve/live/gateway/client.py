@@ -2,7 +2,7 @@
 
 One request is answered at a time; what is pipelined waits in order, within bounds. Whatever two readers could take in two ways
 is refused and the connection closed, so that nothing can be smuggled past. Decides nothing about a request but its kind.
-Read next: `intake.py` for header lines, `exchange.py` for requests to engines, `proxy.py` for those to control.
+Read next: `request.py` for header lines, `exchange.py` for requests to engines, `proxy.py` for those to control.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from typing import Final, cast
 import httptools
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.gateway.desk import Desk
+from sageserve.live.gateway.api_error import STATUS, ApiError, bad_request, header_too_large, no_capacity, too_slow
+from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.exchange import Exchange
-from sageserve.live.gateway.intake import BadFraming, Incoming, check_size, origin_form, read_fields
-from sageserve.live.gateway.pages import ASKED, Page, is_proxied, show_page
-from sageserve.live.gateway.problem import STATUS, Problem, bad_request, header_too_large, no_capacity, too_slow
+from sageserve.live.gateway.pages import ASKED, LocalAnswer, is_proxied, show_page
 from sageserve.live.gateway.proxy import Passage
+from sageserve.live.gateway.request import BadFraming, HttpRequest, check_size, origin_form, read_fields
 
 PIPELINED: Final = 32  # complete requests that may wait behind one
 LINGER: Final = 2 * SECOND  # a client that is still sending must be able to read why it was refused
@@ -33,13 +33,13 @@ class Client(asyncio.Protocol):
     """One connection.
 
     Args:
-        desk: what all requests share.
+        context: what all requests share.
     """
 
     __slots__ = (
         "_busy",
+        "_context",
         "_current",
-        "_desk",
         "_doom",
         "_ended",
         "_fresh",
@@ -57,18 +57,18 @@ class Client(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: GatewayContext) -> None:
+        self._context = context
         self._parser = httptools.HttpRequestParser(self)
         self._busy: Exchange | Passage | None = None
-        self._current: Incoming | None = None  # being answered
-        self._line: deque[Incoming] = deque()  # complete, and waiting for their turn
-        self._one: Incoming | None = None  # coming in
+        self._current: HttpRequest | None = None  # being answered
+        self._line: deque[HttpRequest] = deque()  # complete, and waiting for their turn
+        self._one: HttpRequest | None = None  # coming in
         self._raw: list[tuple[bytes, bytes]] = []
         self._in_head = False
         self._head_size = 0
         self._offered = b""  # head of a request that offered another protocol
-        self._doom: Problem | None = None  # the connection ends with this answer
+        self._doom: ApiError | None = None  # the connection ends with this answer
         self._ended = False  # nothing more is read or answered
         self._fresh = True  # something came since the last look
         self._since: Micros = 0  # of the last change: request begun, answered, or a byte seen; 0: at the next look
@@ -87,8 +87,8 @@ class Client(asyncio.Protocol):
         host = peer[0] if peer else ""
         self.loopback = not host or host.startswith("127.") or host in {"::1", "::ffff:127.0.0.1"}
         self.transport = stream
-        self._since = self._desk.clock()
-        self._desk.clients[self] = None
+        self._since = self._context.clock()
+        self._context.clients[self] = None
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -101,8 +101,8 @@ class Client(asyncio.Protocol):
             self._feed(data)
         except httptools.HttpParserError as error:
             self._doom = bad_request(f"This is not HTTP/1.1: {error}.", code="bad_http")
-        if self._in_head and self._head_size > self._desk.limits.headers:
-            self._doom = header_too_large(self._desk.limits.headers)
+        if self._in_head and self._head_size > self._context.limits.headers:
+            self._doom = header_too_large(self._context.limits.headers)
         if self._doom is not None and self._busy is None:
             self._die(self._doom)
 
@@ -122,7 +122,7 @@ class Client(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left, or was sent away."""
         self._ended = True
-        self._desk.clients.pop(self, None)
+        self._context.clients.pop(self, None)
         busy, self._busy = self._busy, None
         if busy is not None:
             busy.gone()
@@ -131,7 +131,7 @@ class Client(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not keep up."""
         self.paused = True
-        self._since = self._desk.clock()
+        self._since = self._context.clock()
         if self._busy is not None:
             self._busy.pause()
 
@@ -145,7 +145,7 @@ class Client(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._one = Incoming()
+        self._one = HttpRequest()
         self._raw = []
         self._in_head = True
         if self._busy is None:
@@ -154,7 +154,7 @@ class Client(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
         if self._one is not None:
-            self._one.target += url
+            self._one.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header line; those after the body are not passed on."""
@@ -169,15 +169,15 @@ class Client(asyncio.Protocol):
             return
         try:
             self._examine(one, size)
-        except Problem as problem:
+        except ApiError as problem:
             self._doom = problem
         except BadFraming as error:
             self._doom = bad_request(f"The request is not well formed: {error.message}.", code="bad_http")
 
-    def _examine(self, one: Incoming, size: int) -> None:
-        desk = self._desk
-        limit = desk.limits.headers
-        if size > limit and sum(len(name) + len(value) + 4 for name, value in self._raw) + len(one.target) > limit:
+    def _examine(self, one: HttpRequest, size: int) -> None:
+        context = self._context
+        limit = context.limits.headers
+        if size > limit and sum(len(name) + len(value) + 4 for name, value in self._raw) + len(one.url) > limit:
             raise header_too_large(limit)
         parser = self._parser
         one.method = parser.get_method()
@@ -187,11 +187,11 @@ class Client(asyncio.Protocol):
         one.keep = parser.should_keep_alive()
         version = parser.get_http_version()
         one.modern = version == "1.1"
-        read_fields(one, self._raw, version, keep_key=desk.keys.open)
-        if one.target[:1] != b"/":
-            one.target = origin_form(one.target)
-        one.path = one.target.partition(b"?")[0]
-        one.id = one.noted.get(b"x-request-id") or desk.request_id()
+        read_fields(one, self._raw, version, keep_key=context.keys.open)
+        if one.url[:1] != b"/":
+            one.url = origin_form(one.url)
+        one.path = one.url.partition(b"?")[0]
+        one.id = one.noted.get(b"x-request-id") or context.request_id()
         one.proxied = is_proxied(one.path)
         check_size(one, self._limit(one))
         expect = one.noted.get(b"expect")
@@ -203,16 +203,16 @@ class Client(asyncio.Protocol):
         if one.proxied and self._busy is None and not self._line:
             self._serve(one)
 
-    def _decline(self, one: Incoming) -> None:
+    def _decline(self, one: HttpRequest) -> None:
         """Keep the head of a request that offers another protocol, without the offer."""
         if one.method == b"CONNECT":
             raise bad_request("CONNECT is not served here.", status=405, code="method_not_allowed")
         lines = [name + b": " + value for name, value in self._raw if name.lower() != b"upgrade"]
         version = self._parser.get_http_version().encode()
-        self._offered = b"%b %b HTTP/%b\r\n%b\r\n\r\n" % (one.method, one.target, version, b"\r\n".join(lines))
+        self._offered = b"%b %b HTTP/%b\r\n%b\r\n\r\n" % (one.method, one.url, version, b"\r\n".join(lines))
 
-    def _limit(self, one: Incoming) -> int:
-        limits = self._desk.limits
+    def _limit(self, one: HttpRequest) -> int:
+        limits = self._context.limits
         return limits.file + (1 << 20) if one.proxied else limits.body  # the frame of an upload beside the file
 
     def on_body(self, data: bytes) -> None:
@@ -221,10 +221,10 @@ class Client(asyncio.Protocol):
         if one is None or self._doom is not None:
             return
         one.size += len(data)
-        if one.size > self._limit(one) or (one is not self._current and one.proxied and one.size > self._desk.limits.body):
+        if one.size > self._limit(one) or (one is not self._current and one.proxied and one.size > self._context.limits.body):
             try:
                 check_size(one, 0)
-            except Problem as problem:
+            except ApiError as problem:
                 self._doom = problem
         elif one is self._current and isinstance(self._busy, Passage):
             self._busy.body(data)
@@ -245,40 +245,40 @@ class Client(asyncio.Protocol):
             self._serve(one)
             return
         self._line.append(one)
-        if len(self._line) > PIPELINED or sum(other.size for other in self._line) > self._desk.limits.body:
+        if len(self._line) > PIPELINED or sum(other.size for other in self._line) > self._context.limits.body:
             self._doom = bad_request("Too much was pipelined: wait for answers.", code="pipelining")
 
     # ------------------------------------------------------------------------------------------ answering
 
-    def _serve(self, one: Incoming) -> None:
+    def _serve(self, one: HttpRequest) -> None:
         """Answer a request: it is its turn."""
-        desk = self._desk
+        context = self._context
         self._current = one
         self.modern = one.modern
-        one.arrived = self._since = desk.clock()
+        one.arrived = self._since = context.clock()
         try:
             if one.proxied:
-                if desk.admin is None:
+                if context.admin is None:
                     raise no_capacity("Files, batches and pages are served by the control process, which is not configured here.")
-                passage = self._busy = Passage(desk, self, one)
+                passage = self._busy = Passage(context, self, one)
                 passage.begin(loopback=self.loopback)
             elif one.method == b"POST" and one.path in ASKED:
-                exchange = self._busy = Exchange(desk, self, one)
+                exchange = self._busy = Exchange(context, self, one)
                 exchange.begin(loopback=self.loopback)
             else:
-                self._show(show_page(desk, one, loopback=self.loopback))
-        except Problem as problem:
+                self._show(show_page(context, one, loopback=self.loopback))
+        except ApiError as problem:
             self._busy = None
             if not one.complete:
                 self._doom = problem  # the rest of its body is not wanted
             else:
                 self.refuse(problem, b"")
 
-    def refuse(self, problem: Problem, own: bytes) -> None:
+    def refuse(self, problem: ApiError, own: bytes) -> None:
         """Answer the current request with an error; the connection is kept."""
-        self._show(Page(problem.status, _JSON, problem.body(), problem.fields()), own)
+        self._show(LocalAnswer(problem.status, _JSON, problem.body(), problem.fields()), own)
 
-    def _show(self, page: Page, own: bytes = b"") -> None:
+    def _show(self, page: LocalAnswer, own: bytes = b"") -> None:
         one = self._current
         assert one is not None
         length = b"" if page.status == 204 else b"content-type: %b\r\ncontent-length: %d\r\n" % (page.kind, len(page.body))
@@ -291,7 +291,7 @@ class Client(asyncio.Protocol):
     def ending(self) -> bytes:
         """The header line that says whether the connection is kept."""
         one = self._current
-        if one is None or not one.keep or not one.complete or self._desk.draining:
+        if one is None or not one.keep or not one.complete or self._context.draining:
             return _CLOSE
         return b"" if one.modern else _KEEP
 
@@ -300,7 +300,7 @@ class Client(asyncio.Protocol):
         one, self._current = self._current, None
         self._busy = None
         self._since = 0
-        if one is None or not one.keep or self._desk.draining or not one.complete:
+        if one is None or not one.keep or self._context.draining or not one.complete:
             self._end(linger=one is not None and not one.complete)
         elif self._line:
             self._serve(self._line.popleft())
@@ -325,12 +325,12 @@ class Client(asyncio.Protocol):
             else:
                 self.transport.resume_reading()
 
-    def _die(self, problem: Problem) -> None:
+    def _die(self, problem: ApiError) -> None:
         """Answer a request that could not be read to its end, and close."""
         if self._ended:
             return
         one = self._one or self._current
-        request_id = (one.id if one is not None else b"") or self._desk.request_id()
+        request_id = (one.id if one is not None else b"") or self._context.request_id()
         line = b"%d %b" % (problem.status, STATUS[problem.status].encode())
         body = problem.body()
         length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
@@ -341,7 +341,7 @@ class Client(asyncio.Protocol):
     def _end(self, *, linger: bool) -> None:
         """Nothing more is answered here."""
         self._ended = True
-        self._since = self._desk.clock()
+        self._since = self._context.clock()
         if linger and self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         else:
@@ -352,7 +352,7 @@ class Client(asyncio.Protocol):
     def check(self, now: Micros) -> None:
         """Send away who is too slow; called a few times a second."""
         self._since = self._since or now
-        limits, passed = self._desk.limits, now - self._since
+        limits, passed = self._context.limits, now - self._since
         if self._ended:
             if passed > (FLUSH if self.transport.is_closing() else LINGER):
                 self.transport.abort()
@@ -375,7 +375,7 @@ class Client(asyncio.Protocol):
         return isinstance(self._busy, Passage) and self._busy.full
 
     def _late_body(self) -> None:
-        problem = too_slow(f"nothing of the body came for {self._desk.limits.body_wait / SECOND:g} s")
+        problem = too_slow(f"nothing of the body came for {self._context.limits.body_wait / SECOND:g} s")
         busy, self._busy = self._busy, None
         if busy is None:
             self._die(problem)

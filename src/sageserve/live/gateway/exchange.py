@@ -2,22 +2,23 @@
 
 Until the first byte for the client an engine's failure is answered by another instance, then by another region; after it by an
 error event and an aborted body, never by a clean end. A client that leaves closes the engine's connection at once.
-Knows no socket of its own. Read next: `board.py` for the choice, `relay.py` for the answer.
+Knows no socket of its own. Read next: `routing_state.py` for the choice, `relay.py` for the answer.
 """
 
 from typing import Final
 
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.admit import come_again, is_admitted
-from sageserve.live.gateway.answer import Events
-from sageserve.live.gateway.board import Placement, Seat
-from sageserve.live.gateway.desk import Desk
-from sageserve.live.gateway.framing import Head
-from sageserve.live.gateway.intake import Incoming, read_call, with_model
-from sageserve.live.gateway.problem import Problem, broken, no_capacity, overloaded
-from sageserve.live.gateway.record import LEFT, Record
-from sageserve.live.gateway.relay import WHOLE_MAX, Asker, Done, EventRelay, RawRelay, Relay, Reply, WholeRelay
-from sageserve.live.gateway.upstream import Connection
+from sageserve.live.gateway.api_error import ApiError, broken, no_capacity, overloaded
+from sageserve.live.gateway.context import GatewayContext
+from sageserve.live.gateway.downstream import Downstream
+from sageserve.live.gateway.framing import ResponseHead
+from sageserve.live.gateway.record import LEFT, RequestRecord
+from sageserve.live.gateway.relay import WHOLE_MAX, AnswerDone, ClientReply, EventRelay, RawRelay, Relay, WholeRelay
+from sageserve.live.gateway.request import HttpRequest, read_call, with_model
+from sageserve.live.gateway.routing_state import Placement, Target
+from sageserve.live.gateway.sse import SseTagger
+from sageserve.live.gateway.upstream import EngineConnection
 from sageserve.live.wire import Wait
 
 FIRST_BYTE: Final = 10 * MINUTE  # as long as OpenAI's clients wait; an engine may take minutes over a long unstreamed answer
@@ -31,7 +32,7 @@ class Exchange:
     """A request and its answer.
 
     Args:
-        desk: what all requests share.
+        context: what all requests share.
         client: who asked.
         one: the request, complete.
     """
@@ -41,7 +42,7 @@ class Exchange:
         "_call",
         "_client",
         "_connection",
-        "_desk",
+        "_context",
         "_one",
         "_over",
         "_pinged",
@@ -57,12 +58,12 @@ class Exchange:
         "_tried",
     )
 
-    def __init__(self, desk: Desk, client: Asker, one: Incoming) -> None:
-        self._desk = desk
+    def __init__(self, context: GatewayContext, client: Downstream, one: HttpRequest) -> None:
+        self._context = context
         self._client = client
         self._one = one
         self._over = False
-        self._connection: Connection | None = None
+        self._connection: EngineConnection | None = None
         self._placed: Placement | None = None
         self._relay: Relay | None = None
         self._status = 0
@@ -80,37 +81,37 @@ class Exchange:
         Raises:
             Problem: it is refused.
         """
-        desk = self._desk
-        call = self._call = read_call(desk, self._one, loopback=loopback)
-        record = self._record = Record(desk, call, self._one)
-        self._reply = Reply(self._client, record)
-        desk.exchanges[self] = None
+        context = self._context
+        call = self._call = read_call(context, self._one, loopback=loopback)
+        record = self._record = RequestRecord(context, call, self._one)
+        self._reply = ClientReply(self._client, record)
+        context.exchanges[self] = None
         try:
-            if desk.batch[call.tier] and desk.controlled and call.endpoint < 0 and not call.holder.internal:
+            if context.batch[call.tier] and context.controlled and call.endpoint < 0 and not call.holder.internal:
                 self._queue()  # control's own jobs have waited already
             else:
                 self._route()
-        except Problem as problem:
+        except ApiError as problem:
             self._over = True
-            del desk.exchanges[self]
+            del context.exchanges[self]
             record.refused(problem.status)
             raise
 
     def _queue(self) -> None:
         """Wait for spare capacity: control says when."""
         call, now = self._call, self._one.arrived
-        patience = min(self._desk.patience[call.tier], FIRST_BYTE)
-        self._ticket = self._desk.waiting.add(
+        patience = min(self._context.patience[call.tier], FIRST_BYTE)
+        self._ticket = self._context.waiting.add(
             lambda ticket: Wait(ticket, call.region, call.model, call.tier, call.prompt, patience), self, now
         )
 
     def granted(self, endpoint: int) -> None:
         """There is room for it at this endpoint."""
-        seat = self._desk.board.choose_at(endpoint) or self._desk.board.choose(self._walk(), self._desk.clock())
-        if seat is None:
+        target = self._context.routing.choose_at(endpoint) or self._context.routing.choose(self._walk(), self._context.clock())
+        if target is None:
             self._fail(no_capacity("The instance that was to serve this request is gone."))
         else:
-            self._send(self._weigh(seat), self._desk.clock())
+            self._send(self._weigh(target), self._context.clock())
 
     def waited_in_vain(self, retry_after: Micros) -> None:
         """It is to come again later."""
@@ -118,69 +119,69 @@ class Exchange:
 
     def _walk(self) -> list[int]:
         call = self._call
-        return self._desk.board.walk[call.region][call.model][call.tier]
+        return self._context.routing.walk[call.region][call.model][call.tier]
 
-    def _weigh(self, seat: Seat) -> Placement:
+    def _weigh(self, target: Target) -> Placement:
         call = self._call
-        return self._desk.board.weigh(seat, call.prompt, call.model, call.tier)
+        return self._context.routing.weigh(target, call.prompt, call.model, call.tier)
 
     def _route(self) -> None:
-        desk, call = self._desk, self._call
-        board = desk.board
+        context, call = self._context, self._call
+        routing = context.routing
         forced = call.endpoint >= 0
-        seat = board.choose_at(call.endpoint) if forced else board.choose(self._walk(), self._one.arrived)
-        if seat is None:
-            desk.reckoning.refused(call.cell)
-            raise no_capacity(board.note or f"No instance of {desk.names.models[call.model]} is open at the moment.")
-        placed = self._weigh(seat)
+        target = routing.choose_at(call.endpoint) if forced else routing.choose(self._walk(), self._one.arrived)
+        if target is None:
+            context.demand.refused(call.cell)
+            raise no_capacity(routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")
+        placed = self._weigh(target)
         if not forced:
             self._admit(placed)
         self._send(placed, self._one.arrived)
 
     def _admit(self, placed: Placement) -> None:
-        desk, call = self._desk, self._call
-        spot = desk.board.spots[placed.seat.endpoint]
-        limit = desk.admission.wait * desk.patience[call.tier]
-        inside = spot.inside * desk.board.gateways
-        if not is_admitted(wait=placed.wait, limit=limit, inside=inside, most=desk.admission.queued * spot.sequences):
-            desk.reckoning.refused(call.cell)
+        context, call = self._context, self._call
+        load = context.routing.loads[placed.target.endpoint]
+        limit = context.admission.wait * context.patience[call.tier]
+        in_flight = load.in_flight * context.routing.gateways
+        if not is_admitted(wait=placed.wait, limit=limit, in_flight=in_flight, most=context.admission.queued * load.sequences):
+            context.demand.refused(call.cell)
             message = (
-                f"The queue is {placed.wait / SECOND:.1f} s long, {desk.names.tiers[call.tier]} allows {limit / SECOND:g} s."
+                f"The queue is {placed.wait / SECOND:.1f} s long, {context.names.tiers[call.tier]} allows {limit / SECOND:g} s."
             )
             raise overloaded(message, come_again(placed.wait, limit))
 
     def _send(self, placed: Placement, now: Micros) -> None:
-        desk = self._desk
-        desk.board.place(placed)
+        context = self._context
+        context.routing.place(placed)
         self._placed = placed
         self._sent = self._quiet = now
         self._record.sent(placed, self._sent)
-        pool = desk.pool(placed.seat)
+        pool = context.pool(placed.target)
         connection = pool.take()
         if connection is None:
             pool.open(self._connected)
         else:
-            self._write(connection, placed.seat)
+            self._write(connection, placed.target)
 
-    def _connected(self, connection: Connection | None, reason: str) -> None:
+    def _connected(self, connection: EngineConnection | None, reason: str) -> None:
         if self._over or self._placed is None:
             if connection is not None:
                 connection.let_go()
         elif connection is None:
             self._lose(reason)
         else:
-            self._write(connection, self._placed.seat)
+            self._write(connection, self._placed.target)
 
-    def _write(self, connection: Connection, seat: Seat) -> None:
+    def _write(self, connection: EngineConnection, target: Target) -> None:
         one, call = self._one, self._call
         body = call.body
-        if seat.served and seat.served != self._desk.names.models[call.model]:
-            body = with_model(body, seat.served)
+        if target.served and target.served != self._context.names.models[call.model]:
+            body = with_model(body, target.served)
         fields = self._record.traced(one.fields)
         head = b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-            seat.prefix,
-            one.target,
-            seat.authority,
+            target.prefix,
+            one.url,
+            target.authority,
             fields,
             one.id,
             len(body),
@@ -188,19 +189,21 @@ class Exchange:
         self._connection = connection
         connection.begin(self, head, body)
 
-    def answered(self, head: Head) -> None:
+    def answered(self, head: ResponseHead) -> None:
         """The head of an engine's answer came."""
-        placed, call, desk = self._placed, self._call, self._desk
+        placed, call, context = self._placed, self._call, self._context
         assert placed is not None
         if head.status in _ELSEWHERE and self._try_elsewhere(head.status):
             return
         self._status = head.status
         if head.status == 200 and head.events and not head.encoded:
             whole = not call.path.endswith(b"/responses")  # whose events are not answers, but steps of one
-            events = Events(desk.tiers.tag(call.tier, call.asked), insert=whole, names=desk.renamed(placed.seat, call.model))
+            events = SseTagger(
+                context.tiers.tag(call.tier, call.asked), insert=whole, names=context.renamed(placed.target, call.model)
+            )
             self._relay = EventRelay(self._reply, head, events)
         elif not head.encoded and head.length <= WHOLE_MAX and (head.json or head.status >= 400):
-            tag, names = desk.tiers.tag(call.tier, call.asked), desk.renamed(placed.seat, call.model)
+            tag, names = context.tiers.tag(call.tier, call.asked), context.renamed(placed.target, call.model)
             self._relay = WholeRelay(self._reply, head, tag, names)
         elif self._reply.opened:
             self._fail(broken("The engine answered a stream with something else."))
@@ -214,13 +217,13 @@ class Exchange:
             return
         record = self._record
         if record.first == 0 and (done or relay.streams):
-            record.first = self._desk.clock()
+            record.first = self._context.clock()
             if self._placed is not None and not done:
-                self._desk.board.begin(self._placed)
+                self._context.routing.begin(self._placed)
         outcome = relay.took(data, done)
         if outcome is None:
             return
-        if isinstance(outcome, Done):
+        if isinstance(outcome, AnswerDone):
             self._finish(outcome, done)
         else:
             self._break(outcome.reason)
@@ -232,19 +235,19 @@ class Exchange:
             return
         if stale and not self._renewed and self._placed is not None:
             self._renewed = True
-            self._desk.pool(self._placed.seat).open(self._connected)
+            self._context.pool(self._placed.target).open(self._connected)
             return
         self._broke += 1
         self._lose(reason)
 
     def _lose(self, reason: str) -> None:
-        """The seat failed without an answer, or in the middle of one."""
+        """The target failed without an answer, or in the middle of one."""
         placed, relay = self._placed, self._relay
         assert placed is not None
         if relay is not None and relay.streams and self._record.first:
             self._break(reason)
             return
-        self._desk.trouble(placed.seat, reason)
+        self._context.trouble(placed.target, reason)
         if relay is not None and not relay.streams:
             self._fail(broken(f"The engine broke off its answer: {reason}."))
         elif self._broke >= _BROKEN_MAX or not self._again("broken"):
@@ -266,18 +269,18 @@ class Exchange:
 
     def _again(self, reason: str) -> bool:
         """Send it to another instance; False when there is none, or it was tried often enough."""
-        placed, desk = self._placed, self._desk
+        placed, context = self._placed, self._context
         assert placed is not None
-        self._tried = self._tried | {placed.seat.row}
+        self._tried = self._tried | {placed.target.row}
         walk = [self._call.endpoint] if self._call.endpoint >= 0 else self._walk()
-        seat = desk.board.choose_again(walk, placed.seat.endpoint, self._tried, desk.clock())
-        if seat is None or len(self._tried) >= _TRIES:
+        target = context.routing.choose_again(walk, placed.target.endpoint, self._tried, context.clock())
+        if target is None or len(self._tried) >= _TRIES:
             return False
-        desk.board.end(placed, None)
+        context.routing.end(placed, None)
         self._relay = None
         self._renewed = False
         self._record.retried(reason)
-        self._send(self._weigh(seat), desk.clock())
+        self._send(self._weigh(target), context.clock())
         return True
 
     def _break(self, reason: str) -> None:
@@ -288,7 +291,7 @@ class Exchange:
         self._close(502)
         self._client.cut()
 
-    def _fail(self, problem: Problem) -> None:
+    def _fail(self, problem: ApiError) -> None:
         """Answer with an error: as an event if the stream was opened already."""
         fields = self._record.fields()
         self._close(problem.status)
@@ -298,7 +301,7 @@ class Exchange:
         else:
             self._client.refuse(problem, fields)
 
-    def _finish(self, outcome: Done, ended: bool) -> None:
+    def _finish(self, outcome: AnswerDone, ended: bool) -> None:
         """The answer is complete; `ended` says that its framing is, too."""
         connection, self._connection = self._connection, None
         if not ended and connection is not None:
@@ -318,12 +321,12 @@ class Exchange:
 
     def _free(self, output: int | None) -> None:
         self._over = True
-        self._desk.exchanges.pop(self, None)
+        self._context.exchanges.pop(self, None)
         placed, self._placed = self._placed, None
         if placed is not None:
-            self._desk.board.end(placed, output)
+            self._context.routing.end(placed, output)
         if self._ticket:
-            self._desk.waiting.leave(self._ticket)
+            self._context.waiting.leave(self._ticket)
 
     def gone(self) -> None:
         """The client left: the engine is told by closing its connection."""
@@ -357,7 +360,7 @@ class Exchange:
                 connection.fresh = False
         started = self._record.first or (self._relay is not None and not self._relay.streams)
         quiet = now - self._quiet
-        if started and quiet > self._desk.limits.stream_idle:
+        if started and quiet > self._context.limits.stream_idle:
             if self._record.first:
                 self._break("the engine went silent")
             else:
@@ -369,7 +372,7 @@ class Exchange:
         elif (
             placed is not None and not placed.begun and not self._call.stream and now - self._sent > placed.wait + placed.prefill
         ):
-            self._desk.board.begin(placed)  # unstreamed: the first token is not seen, and its prompt must not count for ever
+            self._context.routing.begin(placed)  # unstreamed: the first token is not seen, and its prompt must not count for ever
 
     def _ping(self, now: Micros) -> None:
         self._pinged = now

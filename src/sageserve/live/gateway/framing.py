@@ -1,7 +1,7 @@
 """HTTP/1.1 answers of engines: where the head ends, what it says, and the body without its framing.
 
 Written by hand because it runs once per streamed token: a chunk that arrives whole costs one search and one slice. Gives the
-same result however the bytes are cut. Knows no JSON and no events. Read next: `answer.py`, which reads the body.
+same result however the bytes are cut. Knows no JSON and no events. Read next: `sse.py`, which reads the body.
 """
 
 from typing import Final
@@ -28,7 +28,7 @@ class BadAnswer(SageServeError):
     """An engine sent something that is not HTTP/1.1."""
 
 
-class Head:
+class ResponseHead:
     """Status line and header lines of an answer.
 
     `fields` are the lines to pass on, each with its end; `length` is -1 when the head does not say; `events` and `json` tell the
@@ -50,7 +50,7 @@ class Head:
         self.retry_after = False
 
 
-def read_head(data: bytes) -> Head:
+def read_head(data: bytes) -> ResponseHead:
     """Read a head, given without the empty line that ends it.
 
     Raises:
@@ -59,7 +59,7 @@ def read_head(data: bytes) -> Head:
     line, _, rest = data.partition(b"\r\n")
     if line[:7] != b"HTTP/1." or not line[9:12].isdigit():
         raise BadAnswer(f"an engine answered {line[:80]!r}, which is no status line of HTTP/1.1")
-    head = Head()
+    head = ResponseHead()
     head.line = line
     head.status = int(line[9:12])
     head.keep = line[7:8] == b"1"
@@ -94,7 +94,7 @@ _REMEMBERED: Final = 1024  # header lines
 _FRAMING: Final = _DROPPED | {b"content-length", b"transfer-encoding"}
 
 
-def _read_line(head: Head, field: bytes) -> bytes:
+def _read_line(head: ResponseHead, field: bytes) -> bytes:
     """What to pass on of a header line; lines that only pass are remembered, because engines repeat them in every answer."""
     name, colon, value = field.partition(b":")
     name = name.lower()
@@ -112,7 +112,7 @@ def _read_line(head: Head, field: bytes) -> bytes:
     return line
 
 
-def _note(head: Head, name: bytes, value: bytes) -> None:
+def _note(head: ResponseHead, name: bytes, value: bytes) -> None:
     if name == b"content-length":
         if not value.isdigit() or head.length >= 0:
             raise BadAnswer(f"an engine sent the Content-Length {value[:40]!r}, or several")
@@ -243,7 +243,7 @@ class OpenBody:
 Body = ChunkedBody | CountedBody | OpenBody
 
 
-def body_of(head: Head) -> Body:
+def body_of(head: ResponseHead) -> Body:
     """The reader of the body that a head announces."""
     if head.chunked:
         return ChunkedBody()

@@ -1,7 +1,7 @@
 """Who may ask, for which tiers, and how much a minute.
 
 Keys are kept as hashes and compared in constant time; a key itself is never stored or logged. Limits are token buckets that
-hold a minute's worth; with several gateways each holds its share. Knows no request and no clock. Read next: `intake.py`.
+hold a minute's worth; with several gateways each holds its share. Knows no request and no clock. Read next: `request.py`.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Final
 from sageserve.base.config import KeySettings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.live.gateway.problem import forbidden, no_key, rate_limited
+from sageserve.live.gateway.api_error import forbidden, no_key, rate_limited
 
 INTERNAL: Final = "internal"
 

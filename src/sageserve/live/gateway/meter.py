@@ -57,7 +57,7 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-class Histogram:
+class MicrosHistogram:
     """Counts by upper bound."""
 
     __slots__ = ("_bounds", "_total_us", "counts")
@@ -83,7 +83,7 @@ class Histogram:
         yield f"{name}_count{{{labels}}}", so_far
 
 
-class Line:
+class TierMeter:
     """What is counted of one model and tier at every request: fields, because a look-up by labels costs a microsecond each."""
 
     __slots__ = ("codes", "duration", "model", "output", "per_token", "prompt", "tier", "ttft")
@@ -94,9 +94,9 @@ class Line:
         self.codes: dict[tuple[int, int], int] = {}  # requests by (region, status)
         self.prompt = 0
         self.output = 0
-        self.duration = Histogram(DURATION_S)
-        self.ttft = Histogram(TTFT_S)
-        self.per_token = Histogram(PER_TOKEN_S)
+        self.duration = MicrosHistogram(DURATION_S)
+        self.ttft = MicrosHistogram(TTFT_S)
+        self.per_token = MicrosHistogram(PER_TOKEN_S)
 
     def samples(self, regions: Sequence[str]) -> Iterable[tuple[str, float]]:
         """Its lines; none while nothing was counted."""
@@ -120,7 +120,7 @@ class Meter:
 
     def __init__(self, models: Sequence[str], tiers: Sequence[str], regions: Sequence[str]) -> None:
         self._regions = regions
-        self.lines = [[Line(model, tier) for tier in tiers] for model in models]
+        self.lines = [[TierMeter(model, tier) for tier in tiers] for model in models]
         self.answer_bytes = 0
         self.counters: dict[tuple[str, Labels], float] = {}
         self.gauges: dict[str, float] = dict.fromkeys((IN_FLIGHT, CONNECTIONS, WAITING), 0)

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 import orjson
 
 from sageserve.live.gateway import meter as m
-from sageserve.live.gateway.desk import Desk
-from sageserve.live.gateway.intake import Incoming
-from sageserve.live.gateway.problem import Problem, bad_request, unknown_model
+from sageserve.live.gateway.api_error import ApiError, bad_request, unknown_model
+from sageserve.live.gateway.context import GatewayContext
+from sageserve.live.gateway.request import HttpRequest
 
 ASKED: Final = (b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", b"/v1/responses")
 """Routes that engines answer."""
@@ -24,7 +24,7 @@ _JSON: Final = b"application/json"
 _METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-class Page(NamedTuple):
+class LocalAnswer(NamedTuple):
     """A complete answer."""
 
     status: int
@@ -47,7 +47,7 @@ def allowed(path: bytes) -> bytes:
     return b""
 
 
-def show_page(desk: Desk, one: Incoming, *, loopback: bool) -> Page:
+def show_page(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> LocalAnswer:
     """The answer to a request that no engine sees.
 
     Raises:
@@ -59,55 +59,55 @@ def show_page(desk: Desk, one: Incoming, *, loopback: bool) -> Page:
         shown = f"{method.decode('latin-1')} {path[:200].decode('latin-1')}"
         raise bad_request(f"Unknown request URL: {shown}.", status=404, code="unknown_url")
     if method == b"OPTIONS":
-        return Page(204, b"", b"", b"allow: %b\r\n" % methods)
+        return LocalAnswer(204, b"", b"", b"allow: %b\r\n" % methods)
     if method not in methods.split(b", "):
-        return Page(405, _JSON, _not_allowed(method).body(), b"allow: %b\r\n" % methods)
+        return LocalAnswer(405, _JSON, _not_allowed(method).body(), b"allow: %b\r\n" % methods)
     match path:
         case b"/health":
-            return Page(200, _JSON, b'{"status":"ok"}')
+            return LocalAnswer(200, _JSON, b'{"status":"ok"}')
         case b"/health/ready":
-            return _ready(desk)
+            return _ready(context)
         case b"/metrics":
-            return Page(200, _METRICS, _metrics(desk))
+            return LocalAnswer(200, _METRICS, _metrics(context))
         case _:
-            desk.keys.find(one.noted.get(b"authorization"), loopback=loopback)
-            return _models(desk, path)
+            context.keys.find(one.noted.get(b"authorization"), loopback=loopback)
+            return _models(context, path)
 
 
-def _not_allowed(method: bytes) -> Problem:
+def _not_allowed(method: bytes) -> ApiError:
     return bad_request(f"The method {method.decode('latin-1')} is not allowed here.", status=405, code="method_not_allowed")
 
 
-def _ready(desk: Desk) -> Page:
+def _ready(context: GatewayContext) -> LocalAnswer:
     """Ready: requests would be let in. Load balancers send nothing more to one that drains."""
-    board = desk.board
-    if desk.draining:
+    routing = context.routing
+    if context.draining:
         state = "draining"
-    elif not board.known:
+    elif not routing.known:
         state = "waiting for control"
-    elif not any(spot.seats for spot in board.spots):
+    elif not any(load.targets for load in routing.loads):
         state = "no instance is open"
     else:
-        return Page(200, _JSON, b'{"status":"ready"}')
-    return Page(503, _JSON, orjson.dumps({"status": state}), b"retry-after: 1\r\n")
+        return LocalAnswer(200, _JSON, b'{"status":"ready"}')
+    return LocalAnswer(503, _JSON, orjson.dumps({"status": state}), b"retry-after: 1\r\n")
 
 
-def _metrics(desk: Desk) -> bytes:
-    gauges = desk.meter.gauges
-    gauges[m.IN_FLIGHT] = len(desk.exchanges)
-    gauges[m.CONNECTIONS] = len(desk.clients)
-    gauges[m.WAITING] = len(desk.waiting)
-    return m.show(desk.snapshots.total(desk.meter))
+def _metrics(context: GatewayContext) -> bytes:
+    gauges = context.meter.gauges
+    gauges[m.IN_FLIGHT] = len(context.exchanges)
+    gauges[m.CONNECTIONS] = len(context.clients)
+    gauges[m.WAITING] = len(context.waiting)
+    return m.show(context.snapshots.total(context.meter))
 
 
-def _models(desk: Desk, path: bytes) -> Page:
+def _models(context: GatewayContext, path: bytes) -> LocalAnswer:
     def model(name: str) -> dict[str, object]:
-        context = desk.scenario.models[name].context
-        return {"id": name, "object": "model", "created": desk.options.born, "owned_by": "sageserve", "max_model_len": context}
+        length = context.scenario.models[name].context
+        return {"id": name, "object": "model", "created": context.options.born, "owned_by": "sageserve", "max_model_len": length}
 
     if path == MODELS:
-        return Page(200, _JSON, orjson.dumps({"object": "list", "data": [model(name) for name in desk.models]}))
+        return LocalAnswer(200, _JSON, orjson.dumps({"object": "list", "data": [model(name) for name in context.models]}))
     name = unquote(path[len(MODELS) + 1 :].decode("latin-1"))
-    if name not in desk.models:
+    if name not in context.models:
         raise unknown_model(name[:200])
-    return Page(200, _JSON, orjson.dumps(model(name)))
+    return LocalAnswer(200, _JSON, orjson.dumps(model(name)))

@@ -4,57 +4,46 @@ Checks who asks, because control itself listens on the loopback address only and
 nothing. Read next: `client.py`, the caller.
 """
 
-from typing import Final, Protocol
+from typing import Final
 
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.live.gateway.desk import Desk
-from sageserve.live.gateway.framing import Head
-from sageserve.live.gateway.intake import Incoming
-from sageserve.live.gateway.problem import Problem, broken, forbidden, no_capacity
-from sageserve.live.gateway.upstream import Connection
+from sageserve.live.gateway.api_error import ApiError, broken, forbidden, no_capacity
+from sageserve.live.gateway.context import GatewayContext
+from sageserve.live.gateway.downstream import Downstream
+from sageserve.live.gateway.framing import ResponseHead
+from sageserve.live.gateway.request import HttpRequest
+from sageserve.live.gateway.upstream import EngineConnection
 
 PATIENCE: Final = 5 * MINUTE  # a large batch file is checked line by line before it is answered for
 _AHEAD: Final = 1 << 20  # bytes of a body that are kept while control does not take them
 _LOCAL: Final = (b"localhost", b"127.0.0.1", b"[::1]", b"::1")
 
 
-class Visitor(Protocol):
-    """The client's connection."""
-
-    modern: bool
-
-    def refuse(self, problem: Problem, own: bytes) -> None:
-        """Answer with an error."""
-
-    def finished(self) -> None:
-        """The answer is complete."""
-
-    def cut(self) -> None:
-        """The answer cannot be completed."""
-
-    def ending(self) -> bytes:
-        """The header line that says whether the connection is kept."""
-
-    def hold(self, wait: bool) -> None:
-        """Take no more of the body for now, or take on."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes."""
-
-
 class Passage:
     """A request on its way to control, and the answer on its way back."""
 
-    __slots__ = ("_ahead", "_chunked", "_client", "_complete", "_connection", "_desk", "_head", "_one", "_over", "_since", "full")
+    __slots__ = (
+        "_ahead",
+        "_chunked",
+        "_client",
+        "_complete",
+        "_connection",
+        "_context",
+        "_head",
+        "_one",
+        "_over",
+        "_since",
+        "full",
+    )
 
-    def __init__(self, desk: Desk, client: Visitor, one: Incoming) -> None:
-        self._desk = desk
+    def __init__(self, context: GatewayContext, client: Downstream, one: HttpRequest) -> None:
+        self._context = context
         self._client = client
         self._one = one
-        self._connection: Connection | None = None
+        self._connection: EngineConnection | None = None
         self._ahead: list[bytes] = []
         self._complete = one.complete
-        self._head: Head | None = None
+        self._head: ResponseHead | None = None
         self._chunked = False
         self._over = False
         self._since: Micros = one.arrived
@@ -66,11 +55,11 @@ class Passage:
         Raises:
             Problem: not for them.
         """
-        one, desk = self._one, self._desk
-        name = _who(desk, one, loopback=loopback)
+        one, context = self._one, self._context
+        name = _who(context, one, loopback=loopback)
         head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\nx-sageserve-key: %b\r\nconnection: close\r\n" % (
             one.method,
-            one.target,
+            one.url,
             one.noted.get(b"host", b"localhost"),
             one.fields,
             one.id,
@@ -86,14 +75,14 @@ class Passage:
         one.pieces = []
         if self._complete and one.chunked:
             self._ahead.append(b"0\r\n\r\n")
-        desk.exchanges[self] = None
-        assert desk.admin is not None
-        desk.pool_at(*desk.admin).open(self._connected)
+        context.exchanges[self] = None
+        assert context.admin is not None
+        context.pool_at(*context.admin).open(self._connected)
 
     def _framed(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._one.chunked else data
 
-    def _connected(self, connection: Connection | None, reason: str) -> None:
+    def _connected(self, connection: EngineConnection | None, reason: str) -> None:
         if self._over:
             if connection is not None:
                 connection.let_go()
@@ -127,7 +116,7 @@ class Passage:
             else:
                 self._ahead.append(b"0\r\n\r\n")
 
-    def answered(self, head: Head) -> None:
+    def answered(self, head: ResponseHead) -> None:
         """Control answers."""
         self._head = head
         self._chunked = head.length < 0 and self._client.modern
@@ -175,13 +164,13 @@ class Passage:
             self._free()
             self._client.finished()
 
-    def _fail(self, problem: Problem) -> None:
+    def _fail(self, problem: ApiError) -> None:
         self._free()
         self._client.refuse(problem, b"")
 
     def _free(self) -> None:
         self._over = True
-        self._desk.exchanges.pop(self, None)
+        self._context.exchanges.pop(self, None)
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.let_go()
@@ -222,7 +211,7 @@ class Passage:
             self._fail(problem)
 
 
-def _who(desk: Desk, one: Incoming, *, loopback: bool) -> str:
+def _who(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> str:
     """Name of the one who asks for something of control's.
 
     Pages are open to this machine's own browser, which has no key, when it says it speaks to this machine: a page of someone
@@ -233,11 +222,11 @@ def _who(desk: Desk, one: Incoming, *, loopback: bool) -> str:
     """
     authorization = one.noted.get(b"authorization")
     if one.path.startswith(b"/v1/") or authorization is not None:
-        return desk.keys.find(authorization, loopback=loopback).name
+        return context.keys.find(authorization, loopback=loopback).name
     host = one.noted.get(b"host", b"").rpartition(b":")
     local = one.noted.get(b"host", b"") in _LOCAL or host[0] in _LOCAL
-    if loopback and local and (desk.keys.open or one.method in {b"GET", b"HEAD"}):
+    if loopback and local and (context.keys.open or one.method in {b"GET", b"HEAD"}):
         return "local"
-    if desk.keys.open:
+    if context.keys.open:
         raise forbidden("Pages are open to this machine only, under the name localhost or 127.0.0.1.")
-    return desk.keys.find(None, loopback=False).name
+    return context.keys.find(None, loopback=False).name

@@ -1,42 +1,22 @@
 """Passing an engine's answer on: as events, as one JSON body, or as bytes nobody here can read.
 
 Each relay takes parts of the body and says when the answer is complete (Done) or can never be (Cut). What the client sees is
-written by `Reply`. Chooses nothing and counts nothing but bytes. Read next: `exchange.py`, which decides what follows.
+written by `ClientReply`. Chooses nothing and counts nothing but bytes. Read next: `exchange.py`, which decides what follows.
 """
 
-import asyncio
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from sageserve.core.admit import SHORTEST
-from sageserve.live.gateway.answer import Events, Names, tag_body, usage_of
-from sageserve.live.gateway.framing import Head
-from sageserve.live.gateway.problem import Problem, engine_body, retry_fields
-from sageserve.live.gateway.record import Record
+from sageserve.live.gateway.api_error import ApiError, engine_body, retry_fields
+from sageserve.live.gateway.downstream import Downstream
+from sageserve.live.gateway.framing import ResponseHead
+from sageserve.live.gateway.record import RequestRecord
+from sageserve.live.gateway.sse import Names, SseTagger, tag_body, usage_of
 
 WHOLE_MAX: Final = 8 << 20  # bytes of a JSON answer that is held back to be completed; a longer one is passed on as it comes
 
 
-class Asker(Protocol):
-    """The client's connection."""
-
-    paused: bool  # it does not keep up
-    modern: bool  # HTTP/1.1: knows the chunked coding
-    transport: asyncio.Transport
-
-    def refuse(self, problem: Problem, own: bytes) -> None:
-        """Answer with an error; `own` are header lines to add."""
-
-    def finished(self) -> None:
-        """The answer is complete."""
-
-    def cut(self) -> None:
-        """The answer cannot be completed: close so that the client sees it."""
-
-    def ending(self) -> bytes:
-        """The header line that says whether the connection is kept."""
-
-
-class Done(NamedTuple):
+class AnswerDone(NamedTuple):
     """The answer is complete. Tokens as the engine said: None where it did not."""
 
     prompt: int | None
@@ -49,7 +29,7 @@ class Cut(NamedTuple):
     reason: str
 
 
-class Reply:
+class ClientReply:
     """What is written to the client.
 
     `opened` says that something of the answer was: from then on an error can only be an event.
@@ -57,14 +37,14 @@ class Reply:
 
     __slots__ = ("_chunked", "_client", "_record", "_transport", "opened")
 
-    def __init__(self, client: Asker, record: Record) -> None:
+    def __init__(self, client: Downstream, record: RequestRecord) -> None:
         self._client = client
         self._transport = client.transport
         self._chunked = client.modern
         self._record = record
         self.opened = False
 
-    def open(self, head: Head | None, length: int = -1, body: bytes = b"") -> None:
+    def open(self, head: ResponseHead | None, length: int = -1, body: bytes = b"") -> None:
         """Send the head: the engine's with our lines added; without one, that of a stream.
 
         Args:
@@ -107,7 +87,7 @@ class Reply:
         """Send a comment, which clients pass over."""
         self.part(b": ping\n\n")
 
-    def error(self, problem: Problem) -> None:
+    def error(self, problem: ApiError) -> None:
         """Send an error as an event; nothing may follow, and the body is not ended."""
         self.part(b"data: %b\n\n" % problem.body())
 
@@ -118,12 +98,12 @@ class EventRelay:
     streams: Final = True
     __slots__ = ("_events", "_head", "_reply")
 
-    def __init__(self, reply: Reply, head: Head, events: Events) -> None:
+    def __init__(self, reply: ClientReply, head: ResponseHead, events: SseTagger) -> None:
         self._reply = reply
         self._head = head
         self._events = events
 
-    def took(self, data: bytes, done: bool) -> Done | Cut | None:
+    def took(self, data: bytes, done: bool) -> AnswerDone | Cut | None:
         """Pass on the events that are whole."""
         events, reply = self._events, self._reply
         if not reply.opened:
@@ -133,7 +113,7 @@ class EventRelay:
             out += events.end()
         if events.done:
             reply.part(out, last=True)
-            return Done(*events.usage())
+            return AnswerDone(*events.usage())
         if out:
             reply.part(out)
         return Cut("the engine ended it without [DONE]") if done else None
@@ -144,7 +124,7 @@ class WholeRelay:
 
     __slots__ = ("_head", "_names", "_parts", "_reply", "_size", "_tag", "streams")
 
-    def __init__(self, reply: Reply, head: Head, tag: bytes, names: Names | None) -> None:
+    def __init__(self, reply: ClientReply, head: ResponseHead, tag: bytes, names: Names | None) -> None:
         self._reply = reply
         self._head = head
         self._tag = tag
@@ -153,11 +133,11 @@ class WholeRelay:
         self._size = 0
         self.streams = False
 
-    def took(self, data: bytes, done: bool) -> Done | Cut | None:
+    def took(self, data: bytes, done: bool) -> AnswerDone | Cut | None:
         """Keep a part; with the last one, pass on the whole."""
         if self.streams:
             self._reply.part(data, last=done)
-            return Done(None, 0) if done else None
+            return AnswerDone(None, 0) if done else None
         self._parts.append(data)
         self._size += len(data)
         if done:
@@ -169,7 +149,7 @@ class WholeRelay:
             self._parts.clear()
         return None
 
-    def _pass(self, body: bytes) -> Done | Cut:
+    def _pass(self, body: bytes) -> AnswerDone | Cut:
         head = self._head
         if self._reply.opened:  # a stream was announced, and its first event is an error
             line = b" ".join(engine_body(head.status, body).splitlines())
@@ -186,7 +166,7 @@ class WholeRelay:
             body = tag_body(body, self._tag, self._names)
             prompt, output = usage_of(body)
         self._reply.open(head, len(body), body)
-        return Done(prompt, output or 0)
+        return AnswerDone(prompt, output or 0)
 
 
 class RawRelay:
@@ -195,16 +175,16 @@ class RawRelay:
     streams: Final = True
     __slots__ = ("_head", "_reply")
 
-    def __init__(self, reply: Reply, head: Head) -> None:
+    def __init__(self, reply: ClientReply, head: ResponseHead) -> None:
         self._reply = reply
         self._head = head
 
-    def took(self, data: bytes, done: bool) -> Done | None:
+    def took(self, data: bytes, done: bool) -> AnswerDone | None:
         """Pass on a part."""
         if not self._reply.opened:
             self._reply.open(self._head, self._head.length)
         self._reply.part(data, last=done)
-        return Done(None, 0) if done else None
+        return AnswerDone(None, 0) if done else None
 
 
 Relay = EventRelay | WholeRelay | RawRelay

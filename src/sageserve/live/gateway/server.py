@@ -24,10 +24,10 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout, lay_out
 from sageserve.core.strategies import STRATEGIES
 from sageserve.live.gateway.client import Client
-from sageserve.live.gateway.desk import LOG, Desk, Options
+from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
 from sageserve.live.link import LinkClient
-from sageserve.live.wire import VERSION, EndpointRow, Grant, Hello, InstanceRow, Table, ToGateway
+from sageserve.live.wire import VERSION, EndpointRow, Grant, Hello, InstanceRow, RoutingTable, ToGateway
 
 LOOK_S: Final = 0.25  # between two looks: reports to control, deadlines of connections
 _TIDY: Final = 4  # looks between two of the less urgent kind
@@ -35,7 +35,7 @@ _BACKLOG: Final = 4096  # connections the kernel holds until they are accepted
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GatewayBinding:
     """Where a gateway process listens and whom it talks to.
 
     Args:
@@ -69,7 +69,7 @@ def layout_for(scenario: Scenario) -> Layout:
     return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
 
 
-def static_table(scenario: Scenario, layout: Layout) -> Table:
+def static_table(scenario: Scenario, layout: Layout) -> RoutingTable:
     """A table of `live.instances`, all open; the instances of a model in a region are dealt out to its roles in turn.
 
     Raises:
@@ -99,10 +99,12 @@ def static_table(scenario: Scenario, layout: Layout) -> Table:
         taken[pool.number] = taken.get(pool.number, 0) + 1
         rows.append(InstanceRow(row, endpoint, one.url, one.served_model, True, 0, pool.profile))
     nothing = EndpointRow(0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
-    return Table(0, "static", 0, 0, (nothing,) * layout.endpoints, tuple(rows), (), 1, "" if rows else "live.instances is empty")
+    return RoutingTable(
+        0, "static", 0, 0, (nothing,) * layout.endpoints, tuple(rows), (), 1, "" if rows else "live.instances is empty"
+    )
 
 
-class Worker:
+class GatewayProcess:
     """A gateway process.
 
     Args:
@@ -113,11 +115,11 @@ class Worker:
         ConfigError: the scenario or the place cannot work.
     """
 
-    def __init__(self, scenario: Scenario, place: Place) -> None:
+    def __init__(self, scenario: Scenario, place: GatewayBinding) -> None:
         layout = layout_for(scenario)
         self._place = place
         snapshots = Snapshots(place.folder, place.options.worker)
-        self.desk = Desk(scenario, layout, options=place.options, clock=clock, snapshots=snapshots)
+        self.context = GatewayContext(scenario, layout, options=place.options, clock=clock, snapshots=snapshots)
         self._server: asyncio.Server | None = None
         self._link: LinkClient | None = None
         self._looks = 0
@@ -126,7 +128,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self.port = place.port
         if place.control is None:
-            self.desk.board.replace(static_table(scenario, layout), clock())
+            self.context.routing.replace(static_table(scenario, layout), clock())
 
     async def start(self) -> None:
         """Listen, and connect to control.
@@ -134,7 +136,7 @@ class Worker:
         Raises:
             ConfigError: the address cannot be listened on.
         """
-        place, desk = self._place, self.desk
+        place, context = self._place, self.context
         loop = asyncio.get_running_loop()
         try:
             listening = _listen(place.host, place.port)
@@ -142,20 +144,20 @@ class Worker:
             raise ConfigError(f"cannot listen on {place.host}:{place.port}: {error}", hint="choose another --port") from error
         self.port = int(listening.getsockname()[1])
         if place.control is not None:
-            desk.controlled = True
+            context.controlled = True
             self._link = LinkClient(
                 place.control, Hello(VERSION, place.options.worker, os.getpid()), self._hear, self._control_changed
             )
-            desk.tell = self._link.send
+            context.tell = self._link.send
             self._link.start()
         else:
             self._look_alone(clock())
-        desk.loud = LOG.isEnabledFor(logging.DEBUG)
+        context.loud = LOG.isEnabledFor(logging.DEBUG)
         if place.traces:
             from sageserve.live.gateway.spans import tracer_to
 
-            desk.tracer = tracer_to(place.traces)
-        self._server = await loop.create_server(lambda: Client(desk), sock=listening, backlog=_BACKLOG)
+            context.tracer = tracer_to(place.traces)
+        self._server = await loop.create_server(lambda: Client(context), sock=listening, backlog=_BACKLOG)
         self._timer = loop.call_later(LOOK_S, self._look)
 
     def stop(self) -> None:
@@ -172,21 +174,21 @@ class Worker:
 
     async def drain(self) -> None:
         """Take nothing new, finish what is under way, and close everything."""
-        desk = self.desk
-        desk.draining = True
-        LOG.info("draining: %d requests under way", len(desk.exchanges))
+        context = self.context
+        context.draining = True
+        LOG.info("draining: %d requests under way", len(context.exchanges))
         if self._server is not None:
             self._server.close()
-        for client in list(desk.clients):
+        for client in list(context.clients):
             client.retire()
         until = clock() + int(self._place.drain_s * SECOND)
-        while desk.exchanges and clock() < until:  # noqa: ASYNC110 # requests end in many places, none of which knows of this
+        while context.exchanges and clock() < until:  # noqa: ASYNC110 # requests end in many places, none of which knows of this
             await asyncio.sleep(LOOK_S / 5)
-        for exchange in list(desk.exchanges):
+        for exchange in list(context.exchanges):
             exchange.stop()
-        for client in list(desk.clients):
+        for client in list(context.clients):
             client.retire()
-        if desk.clients:
+        if context.clients:
             await asyncio.sleep(LOOK_S)  # for the last bytes to be taken
         self._report()
         await self.close()
@@ -198,55 +200,59 @@ class Worker:
             self._server.close()
         if self._link is not None:
             await self._link.close()
-        for client in list(self.desk.clients):
+        for client in list(self.context.clients):
             client.leave()
-        self.desk.snapshots.leave(self.desk.meter)
-        self.desk.close()
-        if self.desk.tracer is not None:
-            await asyncio.to_thread(self.desk.tracer.close)
+        self.context.snapshots.leave(self.context.meter)
+        self.context.close()
+        if self.context.tracer is not None:
+            await asyncio.to_thread(self.context.tracer.close)
 
     def _hear(self, message: ToGateway) -> None:
         match message:
-            case Table():
-                before = self.desk.board.gateways
-                self.desk.board.replace(message, clock())
-                if self.desk.board.gateways != before:
-                    self.desk.keys.share(self.desk.board.gateways)
+            case RoutingTable():
+                before = self.context.routing.gateways
+                self.context.routing.replace(message, clock())
+                if self.context.routing.gateways != before:
+                    self.context.keys.share(self.context.routing.gateways)
             case Grant():
-                self.desk.waiting.take(message)
+                self.context.waiting.take(message)
 
     def _control_changed(self, there: bool) -> None:
         LOG.info("control is %s", "connected" if there else "away: going on with what was last heard")
         if there:
-            self.desk.waiting.again()
+            self.context.waiting.again()
             self._report()
 
     def _report(self) -> None:
         if self._link is not None and self._link.connected:
-            self._link.send(self.desk.reckoning.report(len(self.desk.exchanges)))
+            self._link.send(self.context.demand.report(len(self.context.exchanges)))
 
     def _look(self) -> None:
         """What is due a few times a second."""
-        desk, now = self.desk, clock()
+        context, now = self.context, clock()
         self._looks += 1
-        for exchange in list(desk.exchanges):
+        for exchange in list(context.exchanges):
             exchange.check(now)
-        for client in list(desk.clients):
+        for client in list(context.clients):
             client.check(now)
-        desk.waiting.tidy(now)
+        context.waiting.tidy(now)
         self._report()
         if self._looks % _TIDY == 0:
-            desk.tidy(now)
-            desk.board.heal(now)
-            desk.snapshots.leave(desk.meter)
-            if desk.board.known and now >= self._next_look and desk.board.is_blind(now, desk.live.safety.blind_after):
+            context.tidy(now)
+            context.routing.heal(now)
+            context.snapshots.leave(context.meter)
+            if (
+                context.routing.known
+                and now >= self._next_look
+                and context.routing.is_blind(now, context.live.safety.blind_after)
+            ):
                 self._look_alone(now)
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def _look_alone(self, now: Micros) -> None:
         """Nobody scrapes for us: take own counts for signals."""
         self._next_look = now + self._own_look
-        self.desk.board.look(now)
+        self.context.routing.look(now)
 
 
 def clock() -> Micros:
@@ -276,7 +282,7 @@ def raise_limits() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def run(scenario: Scenario, place: Place) -> None:
+def run(scenario: Scenario, place: GatewayBinding) -> None:
     """Serve until SIGTERM or SIGINT."""
     raise_limits()
     gc.collect()
@@ -284,8 +290,8 @@ def run(scenario: Scenario, place: Place) -> None:
     uvloop.run(_run(scenario, place))
 
 
-async def _run(scenario: Scenario, place: Place) -> None:
-    worker = Worker(scenario, place)
+async def _run(scenario: Scenario, place: GatewayBinding) -> None:
+    worker = GatewayProcess(scenario, place)
     await worker.start()
     LOG.info("gateway listens on http://%s:%d", place.host, worker.port)
     await worker.serve()

@@ -1,7 +1,7 @@
 """OpenAI's `service_tier` and our tiers: which one a request means, and which name says what it got.
 
 Unless the scenario says otherwise: priority and fast are the interactive tier with the tightest promise, flex the first batch
-tier, every other name and none at all the interactive tier with the laxest. Knows no request. Read next: `intake.py`.
+tier, every other name and none at all the interactive tier with the laxest. Knows no request. Read next: `request.py`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import orjson
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
-from sageserve.live.gateway.problem import bad_request
+from sageserve.live.gateway.api_error import bad_request
 
 NAMES: Final = ("auto", "default", "standard", "scale", "priority", "fast", "flex")
 """What clients of OpenAI's API may send; `standard` is an older name of `default`."""

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Final, Protocol, cast
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.gateway.answer import Overlong
-from sageserve.live.gateway.framing import HEAD_MAX, BadAnswer, Body, Head, OpenBody, body_of, read_head
+from sageserve.live.gateway.framing import HEAD_MAX, BadAnswer, Body, OpenBody, ResponseHead, body_of, read_head
+from sageserve.live.gateway.sse import Overlong
 
 CONNECT_S: Final = 2.0  # an engine that does not accept within it is not there: round trips between regions are below 0.3 s
 IDLE: Final = 4 * SECOND  # uvicorn, and vLLM with it, closes after 5 s: be first, and lose no request to the race
@@ -24,7 +24,7 @@ _HIGH: Final = 256 << 10
 class Taker(Protocol):
     """Who waits for an answer."""
 
-    def answered(self, head: Head) -> None:
+    def answered(self, head: ResponseHead) -> None:
         """The head of the answer came."""
 
     def took(self, data: bytes, done: bool) -> None:
@@ -37,12 +37,12 @@ class Taker(Protocol):
         """The engine takes no more of the request for now (False), or takes it again (True)."""
 
 
-class Connection(asyncio.Protocol):
+class EngineConnection(asyncio.Protocol):
     """One connection to one engine."""
 
     __slots__ = ("_body", "_pool", "_rest", "fresh", "idle_since", "taker", "transport", "used")
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: "ConnectionPool") -> None:
         self._pool = pool
         self._body: Body | None = None
         self._rest = b""
@@ -198,11 +198,11 @@ class _Rest:
 
     __slots__ = ("_connection", "_pool")
 
-    def __init__(self, pool: "Pool", connection: Connection) -> None:
+    def __init__(self, pool: "ConnectionPool", connection: EngineConnection) -> None:
         self._pool = pool
         self._connection = connection
 
-    def answered(self, head: Head) -> None:
+    def answered(self, head: ResponseHead) -> None:
         """Never: the head came long ago."""
 
     def took(self, data: bytes, done: bool) -> None:
@@ -218,7 +218,7 @@ class _Rest:
         """Nothing is sent."""
 
 
-class Pool:
+class ConnectionPool:
     """Connections to one address that nobody uses at the moment, the last used first.
 
     Args:
@@ -233,12 +233,12 @@ class Pool:
         self._host = host
         self._port = port
         self.clock = clock
-        self.ending: dict[Connection, Micros] = {}
-        self._idle: deque[Connection] = deque()
+        self.ending: dict[EngineConnection, Micros] = {}
+        self._idle: deque[EngineConnection] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self.opened = 0
 
-    def take(self) -> Connection | None:
+    def take(self) -> EngineConnection | None:
         """A kept connection, if there is one."""
         while self._idle:
             one = self._idle.pop()
@@ -246,27 +246,27 @@ class Pool:
                 return one
         return None
 
-    def put(self, one: Connection) -> None:
+    def put(self, one: EngineConnection) -> None:
         """Keep a connection whose answer is complete."""
         one.idle_since = 0
         self._idle.append(one)
 
-    def forget(self, one: Connection) -> None:
+    def forget(self, one: EngineConnection) -> None:
         """A connection is gone."""
         if one.taker is None and one in self._idle:
             self._idle.remove(one)
 
-    def open(self, done: Callable[[Connection | None, str], None]) -> None:
+    def open(self, done: Callable[[EngineConnection | None, str], None]) -> None:
         """Connect; `done` is called with the connection, or with None and the reason."""
         task = asyncio.get_running_loop().create_task(self._open(done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open(self, done: Callable[[Connection | None, str], None]) -> None:
+    async def _open(self, done: Callable[[EngineConnection | None, str], None]) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_S):
-                _, one = await loop.create_connection(lambda: Connection(self), self._host, self._port)
+                _, one = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port)
         except TimeoutError:
             done(None, f"no connection within {CONNECT_S} s")
         except OSError as error:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from sageserve.base.errors import ConfigError
-from sageserve.live.store.words import StoreAway, StoreError, StoreFull, StoreTooNew
+from sageserve.live.store.models import StoreAway, StoreError, StoreFull, StoreTooNew
 
 _BUSY_MS: Final = 10_000  # SQLite waits so long for another process's transaction, such as a backup
 _SETTINGS: Final = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}")
@@ -65,7 +65,7 @@ class Database:
         self._engine.dispose()
 
 
-class Part:
+class StorePart:
     """A part of a store that lives in a database.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from sageserve.base.units import Micros
-from sageserve.live.store.words import (
+from sageserve.live.store.models import (
     Batch,
     Committed,
     File,
@@ -16,9 +16,9 @@ from sageserve.live.store.words import (
     Key,
     Lease,
     LineError,
+    LineOutcome,
+    ListRange,
     NewJob,
-    Outcome,
-    Page,
     Result,
 )
 
@@ -63,7 +63,7 @@ class Files(Protocol):
         """
         ...
 
-    def files(self, owner: str, page: Page, purpose: str | None) -> list[File]:
+    def files(self, owner: str, page: ListRange, purpose: str | None) -> list[File]:
         """Complete files.
 
         Raises:
@@ -103,7 +103,7 @@ class Batches(Protocol):
         """
         ...
 
-    def batches(self, owner: str, page: Page) -> list[Batch]:
+    def batches(self, owner: str, page: ListRange) -> list[Batch]:
         """A part of the list.
 
         Raises:
@@ -143,7 +143,7 @@ class Batches(Protocol):
         """Every job is over: its files are written next. Raises BadMove while one is not."""
         ...
 
-    def outcomes(self, number: int, after: int, limit: int) -> list[Outcome]:
+    def outcomes(self, number: int, after: int, limit: int) -> list[LineOutcome]:
         """Its jobs after a line, in order of lines."""
         ...
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sageserve.base.units import Micros
 from sageserve.live.store.interface import SMALL, Store
-from sageserve.live.store.words import (
+from sageserve.live.store.models import (
     BATCH_MOVES,
     JOB_MOVES,
     OPEN_BATCHES,
@@ -27,9 +27,9 @@ from sageserve.live.store.words import (
     Key,
     Lease,
     LineError,
+    LineOutcome,
+    ListRange,
     NewJob,
-    Outcome,
-    Page,
     Result,
     Unknown,
     stamped,
@@ -111,7 +111,7 @@ class MemoryStore(Store):
             raise Unknown(f"No such File object: {file}")
         return found
 
-    def files(self, owner: str, page: Page, purpose: str | None) -> list[File]:
+    def files(self, owner: str, page: ListRange, purpose: str | None) -> list[File]:
         """Complete files."""
         found = [one for one in self._files.values() if one.owner == owner and one.ready]
         rows = _paged([(one.id, one) for one in found], page)
@@ -150,7 +150,7 @@ class MemoryStore(Store):
                 return found
         raise Unknown(f"No batch found with id '{batch}'.")
 
-    def batches(self, owner: str, page: Page) -> list[Batch]:
+    def batches(self, owner: str, page: ListRange) -> list[Batch]:
         """A part of the list."""
         return _paged([(one.id, one) for one in self._batches.values() if one.owner == owner], page)[: page.limit]
 
@@ -196,11 +196,11 @@ class MemoryStore(Store):
             raise BadMove(f"batch {number} has jobs that are not over")
         self._move(number, BatchSignal.FINISH, now)
 
-    def outcomes(self, number: int, after: int, limit: int) -> list[Outcome]:
+    def outcomes(self, number: int, after: int, limit: int) -> list[LineOutcome]:
         """Its jobs after a line."""
         lines = sorted(line for batch, line in self._jobs if batch == number and line > after)[:limit]
         kept = [(line, self._jobs[number, line]) for line in lines]
-        return [Outcome(line, job.custom_id, job.state, job.result) for line, job in kept]
+        return [LineOutcome(line, job.custom_id, job.state, job.result) for line, job in kept]
 
     def close_batch(self, number: int, files: tuple[File | None, File | None], now: Micros) -> None:
         """Its files are written."""
@@ -284,7 +284,7 @@ class MemoryStore(Store):
         return True
 
 
-def _paged(rows: list[tuple[str, _T]], page: Page) -> list[_T]:
+def _paged(rows: list[tuple[str, _T]], page: ListRange) -> list[_T]:
     """Rows (oldest first) from where the page begins."""
     ordered = rows[::-1] if page.newest_first else rows
     if page.after is not None:

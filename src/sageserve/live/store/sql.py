@@ -10,11 +10,11 @@ from sqlalchemy import update
 from sageserve.live.store.database import Database, sqlite_url
 from sageserve.live.store.interface import Store
 from sageserve.live.store.memory import MemoryStore
+from sageserve.live.store.models import JobState
 from sageserve.live.store.sql_batches import SqlBatches, lost_jobs
 from sageserve.live.store.sql_files import SqlFiles, drop_incomplete
 from sageserve.live.store.sql_queue import SqlQueue
 from sageserve.live.store.tables import EPOCHS, JOBS
-from sageserve.live.store.words import JobState
 
 FILE = "store.db"
 """Name of the SQLite file in the state folder."""

@@ -1,4 +1,4 @@
-"""Batches in SQL. Their states move by the table of `words.py`, and their jobs with them, in one transaction.
+"""Batches in SQL. Their states move by the table of `models.py`, and their jobs with them, in one transaction.
 
 Must not run jobs. Read next: `sql_queue.py`.
 """
@@ -12,10 +12,8 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from sageserve.base.units import Micros
-from sageserve.live.store.database import Part
-from sageserve.live.store.sql_files import changed, paged, show_file
-from sageserve.live.store.tables import BATCHES, JOBS, RESULTS
-from sageserve.live.store.words import (
+from sageserve.live.store.database import StorePart
+from sageserve.live.store.models import (
     BATCH_MOVES,
     JOB_MOVES,
     OPEN_BATCHES,
@@ -27,15 +25,17 @@ from sageserve.live.store.words import (
     JobSignal,
     JobState,
     LineError,
+    LineOutcome,
+    ListRange,
     NewJob,
-    Outcome,
-    Page,
     Result,
     Unknown,
     Usage,
     sources,
     stamped,
 )
+from sageserve.live.store.sql_files import changed, paged, show_file
+from sageserve.live.store.tables import BATCHES, JOBS, RESULTS
 
 _B: Final = BATCHES.c
 _J: Final = JOBS.c
@@ -43,7 +43,7 @@ _R: Final = RESULTS.c
 _json: Final = msgspec.json.Encoder().encode
 
 
-class SqlBatches(Part):
+class SqlBatches(StorePart):
     """The part of a store that keeps batches."""
 
     def add_batch(self, batch: Batch) -> Batch:
@@ -61,7 +61,7 @@ class SqlBatches(Part):
             raise Unknown(f"No batch found with id '{batch}'.")
         return _batch(row)
 
-    def batches(self, owner: str, page: Page) -> list[Batch]:
+    def batches(self, owner: str, page: ListRange) -> list[Batch]:
         """A part of the list."""
         wanted = select(BATCHES).where(_B.owner == owner)
         with self._database.transaction() as connection:
@@ -127,7 +127,7 @@ class SqlBatches(Part):
                 raise BadMove(f"batch {number} has jobs that are not over")
             _move(connection, number, BatchSignal.FINISH, now)
 
-    def outcomes(self, number: int, after: int, limit: int) -> list[Outcome]:
+    def outcomes(self, number: int, after: int, limit: int) -> list[LineOutcome]:
         """Its jobs after a line."""
         both = JOBS.outerjoin(RESULTS, (_J.batch == _R.batch) & (_J.line == _R.line))
         wanted = (
@@ -139,7 +139,7 @@ class SqlBatches(Part):
         )
         with self._database.transaction() as connection:
             return [
-                Outcome(
+                LineOutcome(
                     line,
                     custom_id,
                     JobState(state),

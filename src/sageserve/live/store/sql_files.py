@@ -9,16 +9,16 @@ from sqlalchemy import Connection, CursorResult, Row, Table, delete, insert, sel
 from sqlalchemy.sql import Select
 
 from sageserve.base.units import Micros
-from sageserve.live.store.database import Part
+from sageserve.live.store.database import StorePart
+from sageserve.live.store.models import File, ListRange, Unknown
 from sageserve.live.store.tables import FILES, PIECES
-from sageserve.live.store.words import File, Page, Unknown
 
 _F: Final = FILES.c
 _P: Final = PIECES.c
 _COLUMNS: Final = (_F.id, _F.owner, _F.name, _F.purpose, _F.created_at, _F.expires_at, _F.size, _F.ready)
 
 
-class SqlFiles(Part):
+class SqlFiles(StorePart):
     """The part of a store that keeps files."""
 
     def begin_file(self, file: File) -> None:
@@ -53,7 +53,7 @@ class SqlFiles(Part):
             raise _unknown(file)
         return _file(row)
 
-    def files(self, owner: str, page: Page, purpose: str | None) -> list[File]:
+    def files(self, owner: str, page: ListRange, purpose: str | None) -> list[File]:
         """Complete files."""
         wanted = select(*_COLUMNS).where(_F.owner == owner, _F.ready)
         if purpose is not None:
@@ -103,7 +103,7 @@ def drop_incomplete(connection: Connection) -> None:
 
 
 def paged(
-    connection: Connection, wanted: Select[*tuple[object, ...]], table: Table, owner: str, page: Page
+    connection: Connection, wanted: Select[*tuple[object, ...]], table: Table, owner: str, page: ListRange
 ) -> Select[*tuple[object, ...]]:
     """A part of a list.
 

@@ -10,11 +10,9 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, case, insert, or_, select, update
 
-from sageserve.live.store.database import Part
+from sageserve.live.store.database import StorePart
 from sageserve.live.store.interface import SMALL
-from sageserve.live.store.sql_batches import count_open
-from sageserve.live.store.tables import BATCHES, EPOCHS, JOBS, RESULTS
-from sageserve.live.store.words import (
+from sageserve.live.store.models import (
     JOB_MOVES,
     NO_USAGE,
     OPEN_JOBS,
@@ -28,6 +26,8 @@ from sageserve.live.store.words import (
     first_of_each,
     sources,
 )
+from sageserve.live.store.sql_batches import count_open
+from sageserve.live.store.tables import BATCHES, EPOCHS, JOBS, RESULTS
 
 _B: Final = BATCHES.c
 _J: Final = JOBS.c
@@ -43,7 +43,7 @@ _LEASE: Final = (
 _END: Final = update(JOBS).where(_J.batch == bindparam("of"), _J.line == bindparam("at")).values(state=bindparam("after"))
 
 
-class SqlQueue(Part):
+class SqlQueue(StorePart):
     """The part of a store that keeps jobs."""
 
     def queued(self, model: str, limit: int) -> list[Job]:

@@ -33,7 +33,7 @@ RANKS: Final = ("engine", "dp_rank")
 """Labels that number the data-parallel parts of one instance."""
 
 
-class Signal(StrEnum):
+class EngineSignal(StrEnum):
     """What is read of an engine."""
 
     RUNNING = "running"
@@ -77,7 +77,7 @@ class Alias:
         lazy: the engine shows it only after its first request: until then it is 0.
     """
 
-    signal: Signal
+    signal: EngineSignal
     engine: EngineKind
     metric: str
     since: str = ""
@@ -94,85 +94,85 @@ class Alias:
         return "gauge" if self.signal in GAUGES else "counter"
 
 
-GAUGES: Final = frozenset({Signal.RUNNING, Signal.WAITING, Signal.KV_USE, Signal.KV_TOKENS})
-NEEDED: Final = (Signal.RUNNING, Signal.WAITING)
+GAUGES: Final = frozenset({EngineSignal.RUNNING, EngineSignal.WAITING, EngineSignal.KV_USE, EngineSignal.KV_TOKENS})
+NEEDED: Final = (EngineSignal.RUNNING, EngineSignal.WAITING)
 """Without these an engine is not seen."""
 
 
-def _vllm(signal: Signal, name: str, read: Read = "sum", *, since: str = "", until: str = "") -> Alias:
+def _vllm(signal: EngineSignal, name: str, read: Read = "sum", *, since: str = "", until: str = "") -> Alias:
     return Alias(signal, EngineKind.VLLM, f"vllm:{name}", since, until, read)
 
 
-def _sglang(signal: Signal, name: str, read: Read = "sum") -> Alias:
+def _sglang(signal: EngineSignal, name: str, read: Read = "sum") -> Alias:
     return Alias(signal, EngineKind.SGLANG, f"sglang:{name}", read=read)
 
 
-def _llama_cpp(signal: Signal, name: str, read: Read = "sum", *, until: str = "") -> Alias:
+def _llama_cpp(signal: EngineSignal, name: str, read: Read = "sum", *, until: str = "") -> Alias:
     return Alias(signal, EngineKind.LLAMA_CPP, f"llamacpp:{name}", until=until, read=read)
 
 
-def _tgi(signal: Signal, name: str, read: Read = "sum", *, over: str = "") -> Alias:
+def _tgi(signal: EngineSignal, name: str, read: Read = "sum", *, over: str = "") -> Alias:
     return Alias(signal, EngineKind.TGI, f"tgi_{name}", read=read, over=over, lazy=True)
 
 
 ALIASES: Final[tuple[Alias, ...]] = (
-    _vllm(Signal.RUNNING, "num_requests_running"),
-    _vllm(Signal.WAITING, "num_requests_waiting"),
-    _vllm(Signal.KV_USE, "kv_cache_usage_perc", "mean", since="0.10"),
-    _vllm(Signal.KV_USE, "gpu_cache_usage_perc", "mean", until="0.12"),
-    _vllm(Signal.KV_TOKENS, "cache_config_info", "blocks"),
-    _vllm(Signal.PROMPT_TOKENS, "prompt_tokens_total"),
-    _vllm(Signal.OUTPUT_TOKENS, "generation_tokens_total"),
-    _vllm(Signal.PREEMPTIONS, "num_preemptions_total"),
-    _vllm(Signal.SUCCESS, "request_success_total"),
-    _vllm(Signal.CACHE_HITS, "prefix_cache_hits_total", since="0.10"),
-    _vllm(Signal.CACHE_HITS, "gpu_prefix_cache_hits_total", until="0.12"),
-    _vllm(Signal.CACHE_QUERIES, "prefix_cache_queries_total", since="0.10"),
-    _vllm(Signal.CACHE_QUERIES, "gpu_prefix_cache_queries_total", until="0.12"),
-    _vllm(Signal.PROMPT_SIZE, "request_prompt_tokens", "histogram"),
-    _vllm(Signal.OUTPUT_SIZE, "request_generation_tokens", "histogram"),
-    _vllm(Signal.TTFT, "time_to_first_token_seconds", "histogram"),
-    _vllm(Signal.ITL, "inter_token_latency_seconds", "histogram", since="0.11"),
-    _vllm(Signal.ITL, "time_per_output_token_seconds", "histogram", until="0.13"),
-    _vllm(Signal.TPOT, "request_time_per_output_token_seconds", "histogram"),
-    _vllm(Signal.E2E, "e2e_request_latency_seconds", "histogram"),
-    _vllm(Signal.QUEUE, "request_queue_time_seconds", "histogram"),
-    _vllm(Signal.PREFILL, "request_prefill_time_seconds", "histogram"),
-    _vllm(Signal.DECODE, "request_decode_time_seconds", "histogram"),
-    _sglang(Signal.RUNNING, "num_running_reqs"),
-    _sglang(Signal.WAITING, "num_queue_reqs"),
-    _sglang(Signal.KV_USE, "token_usage", "mean"),
-    _sglang(Signal.KV_TOKENS, "max_total_num_tokens"),
-    _sglang(Signal.PROMPT_TOKENS, "prompt_tokens_total"),
-    _sglang(Signal.OUTPUT_TOKENS, "generation_tokens_total"),
-    _sglang(Signal.SUCCESS, "num_requests_total"),
-    _sglang(Signal.CACHE_HITS, "cached_tokens_total"),
-    _sglang(Signal.PROMPT_SIZE, "prompt_tokens_histogram", "histogram"),
-    _sglang(Signal.OUTPUT_SIZE, "generation_tokens_histogram", "histogram"),
-    _sglang(Signal.TTFT, "time_to_first_token_seconds", "histogram"),
-    _sglang(Signal.ITL, "inter_token_latency_seconds", "histogram"),
-    _sglang(Signal.E2E, "e2e_request_latency_seconds", "histogram"),
-    _llama_cpp(Signal.RUNNING, "requests_processing"),
-    _llama_cpp(Signal.WAITING, "requests_deferred"),
-    _llama_cpp(Signal.KV_USE, "kv_cache_usage_ratio", "mean", until="May 2025"),
-    _llama_cpp(Signal.PROMPT_TOKENS, "prompt_tokens_total"),
-    _llama_cpp(Signal.OUTPUT_TOKENS, "tokens_predicted_total"),
-    _llama_cpp(Signal.CACHE_HITS, "prompt_tokens_cached_total"),
-    _tgi(Signal.RUNNING, "batch_current_size"),
-    _tgi(Signal.WAITING, "queue_size"),
-    _tgi(Signal.KV_USE, "batch_current_max_tokens", "ratio", over="tgi_batch_max_total_tokens"),
-    _tgi(Signal.PROMPT_TOKENS, "request_input_length_sum"),
-    _tgi(Signal.OUTPUT_TOKENS, "request_generated_tokens_sum"),
-    _tgi(Signal.SUCCESS, "request_success"),
-    _tgi(Signal.PROMPT_SIZE, "request_input_length", "histogram"),
-    _tgi(Signal.OUTPUT_SIZE, "request_generated_tokens", "histogram"),
-    _tgi(Signal.QUEUE, "request_queue_duration", "histogram"),
-    _tgi(Signal.ITL, "request_mean_time_per_token_duration", "histogram"),
-    _tgi(Signal.E2E, "request_duration", "histogram"),
+    _vllm(EngineSignal.RUNNING, "num_requests_running"),
+    _vllm(EngineSignal.WAITING, "num_requests_waiting"),
+    _vllm(EngineSignal.KV_USE, "kv_cache_usage_perc", "mean", since="0.10"),
+    _vllm(EngineSignal.KV_USE, "gpu_cache_usage_perc", "mean", until="0.12"),
+    _vllm(EngineSignal.KV_TOKENS, "cache_config_info", "blocks"),
+    _vllm(EngineSignal.PROMPT_TOKENS, "prompt_tokens_total"),
+    _vllm(EngineSignal.OUTPUT_TOKENS, "generation_tokens_total"),
+    _vllm(EngineSignal.PREEMPTIONS, "num_preemptions_total"),
+    _vllm(EngineSignal.SUCCESS, "request_success_total"),
+    _vllm(EngineSignal.CACHE_HITS, "prefix_cache_hits_total", since="0.10"),
+    _vllm(EngineSignal.CACHE_HITS, "gpu_prefix_cache_hits_total", until="0.12"),
+    _vllm(EngineSignal.CACHE_QUERIES, "prefix_cache_queries_total", since="0.10"),
+    _vllm(EngineSignal.CACHE_QUERIES, "gpu_prefix_cache_queries_total", until="0.12"),
+    _vllm(EngineSignal.PROMPT_SIZE, "request_prompt_tokens", "histogram"),
+    _vllm(EngineSignal.OUTPUT_SIZE, "request_generation_tokens", "histogram"),
+    _vllm(EngineSignal.TTFT, "time_to_first_token_seconds", "histogram"),
+    _vllm(EngineSignal.ITL, "inter_token_latency_seconds", "histogram", since="0.11"),
+    _vllm(EngineSignal.ITL, "time_per_output_token_seconds", "histogram", until="0.13"),
+    _vllm(EngineSignal.TPOT, "request_time_per_output_token_seconds", "histogram"),
+    _vllm(EngineSignal.E2E, "e2e_request_latency_seconds", "histogram"),
+    _vllm(EngineSignal.QUEUE, "request_queue_time_seconds", "histogram"),
+    _vllm(EngineSignal.PREFILL, "request_prefill_time_seconds", "histogram"),
+    _vllm(EngineSignal.DECODE, "request_decode_time_seconds", "histogram"),
+    _sglang(EngineSignal.RUNNING, "num_running_reqs"),
+    _sglang(EngineSignal.WAITING, "num_queue_reqs"),
+    _sglang(EngineSignal.KV_USE, "token_usage", "mean"),
+    _sglang(EngineSignal.KV_TOKENS, "max_total_num_tokens"),
+    _sglang(EngineSignal.PROMPT_TOKENS, "prompt_tokens_total"),
+    _sglang(EngineSignal.OUTPUT_TOKENS, "generation_tokens_total"),
+    _sglang(EngineSignal.SUCCESS, "num_requests_total"),
+    _sglang(EngineSignal.CACHE_HITS, "cached_tokens_total"),
+    _sglang(EngineSignal.PROMPT_SIZE, "prompt_tokens_histogram", "histogram"),
+    _sglang(EngineSignal.OUTPUT_SIZE, "generation_tokens_histogram", "histogram"),
+    _sglang(EngineSignal.TTFT, "time_to_first_token_seconds", "histogram"),
+    _sglang(EngineSignal.ITL, "inter_token_latency_seconds", "histogram"),
+    _sglang(EngineSignal.E2E, "e2e_request_latency_seconds", "histogram"),
+    _llama_cpp(EngineSignal.RUNNING, "requests_processing"),
+    _llama_cpp(EngineSignal.WAITING, "requests_deferred"),
+    _llama_cpp(EngineSignal.KV_USE, "kv_cache_usage_ratio", "mean", until="May 2025"),
+    _llama_cpp(EngineSignal.PROMPT_TOKENS, "prompt_tokens_total"),
+    _llama_cpp(EngineSignal.OUTPUT_TOKENS, "tokens_predicted_total"),
+    _llama_cpp(EngineSignal.CACHE_HITS, "prompt_tokens_cached_total"),
+    _tgi(EngineSignal.RUNNING, "batch_current_size"),
+    _tgi(EngineSignal.WAITING, "queue_size"),
+    _tgi(EngineSignal.KV_USE, "batch_current_max_tokens", "ratio", over="tgi_batch_max_total_tokens"),
+    _tgi(EngineSignal.PROMPT_TOKENS, "request_input_length_sum"),
+    _tgi(EngineSignal.OUTPUT_TOKENS, "request_generated_tokens_sum"),
+    _tgi(EngineSignal.SUCCESS, "request_success"),
+    _tgi(EngineSignal.PROMPT_SIZE, "request_input_length", "histogram"),
+    _tgi(EngineSignal.OUTPUT_SIZE, "request_generated_tokens", "histogram"),
+    _tgi(EngineSignal.QUEUE, "request_queue_duration", "histogram"),
+    _tgi(EngineSignal.ITL, "request_mean_time_per_token_duration", "histogram"),
+    _tgi(EngineSignal.E2E, "request_duration", "histogram"),
 )
 
 
-def aliases_of(engine: EngineKind, signal: Signal) -> tuple[Alias, ...]:
+def aliases_of(engine: EngineKind, signal: EngineSignal) -> tuple[Alias, ...]:
     """The names of a signal, in the order in which they are looked for."""
     return tuple(alias for alias in ALIASES if alias.engine is engine and alias.signal is signal)
 
@@ -180,7 +180,7 @@ def aliases_of(engine: EngineKind, signal: Signal) -> tuple[Alias, ...]:
 def table() -> str:
     """The alias table as Markdown, for the reference page."""
     rows = ["| signal | engine | metric | versions | kind | read |", "|---|---|---|---|---|---|"]
-    for alias in sorted(ALIASES, key=lambda one: list(Signal).index(one.signal)):
+    for alias in sorted(ALIASES, key=lambda one: list(EngineSignal).index(one.signal)):
         versions = " ".join(part for part in (alias.since and f"≥ {alias.since}", alias.until and f"< {alias.until}") if part)
         read = f"by `{alias.over}`" if alias.over else alias.read
         rows.append(f"| {alias.signal} | {alias.engine} | `{alias.metric}` | {versions or 'all'} | {alias.kind} | {read} |")

@@ -23,7 +23,7 @@ class NotAPage(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     """One line."""
 
     labels: dict[str, str]
@@ -31,12 +31,12 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Page:
+class MetricsPage:
     """Samples by canonical name."""
 
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    samples: dict[str, list[MetricSample]] = field(default_factory=dict)
 
-    def of(self, name: str) -> list[Sample]:
+    def of(self, name: str) -> list[MetricSample]:
         """The samples of a name; none when it is not on the page."""
         return self.samples.get(name, [])
 
@@ -51,7 +51,7 @@ def canonical(name: str) -> str:
     return name
 
 
-def read_page(text: str, wanted: Collection[str]) -> Page:
+def read_page(text: str, wanted: Collection[str]) -> MetricsPage:
     """The samples of the wanted metrics.
 
     Args:
@@ -62,11 +62,11 @@ def read_page(text: str, wanted: Collection[str]) -> Page:
         NotAPage: it cannot be parsed.
     """
     lines = [line for line in text.splitlines() if _is_wanted(line, wanted)]
-    page = Page()
+    page = MetricsPage()
     try:
         for family in text_string_to_metric_families("\n".join(lines) + "\n"):
             for sample in family.samples:
-                page.samples.setdefault(canonical(sample.name), []).append(Sample(dict(sample.labels), sample.value))
+                page.samples.setdefault(canonical(sample.name), []).append(MetricSample(dict(sample.labels), sample.value))
     except (ValueError, KeyError, IndexError) as error:  # the parser raises whatever its indexing happens to raise
         raise NotAPage(f"not Prometheus' text format: {error}") from None
     return page

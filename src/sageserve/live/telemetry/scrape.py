@@ -10,7 +10,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from sageserve.live.telemetry.seen import Blind, Seen, Why, read_seen
+from sageserve.live.telemetry.seen import Blind, BlindReason, Seen, read_seen
 
 PAGE_MAX: Final = 8 << 20  # bytes: a vLLM page with eight ranks is about half a megabyte
 
@@ -27,16 +27,16 @@ async def scrape(client: httpx.AsyncClient, url: str, model: str = "", *, histog
     try:
         async with asyncio.timeout(client.timeout.read), client.stream("GET", url) as answer:
             if answer.status_code != httpx.codes.OK:
-                return Blind(Why.STATUS, f"{url} answers {answer.status_code}")
+                return Blind(BlindReason.STATUS, f"{url} answers {answer.status_code}")
             page = bytearray()
             async for part in answer.aiter_bytes():
                 page += part
                 if len(page) > PAGE_MAX:
-                    return Blind(Why.TOO_LARGE, f"{url} is larger than {PAGE_MAX >> 20} MiB")
+                    return Blind(BlindReason.TOO_LARGE, f"{url} is larger than {PAGE_MAX >> 20} MiB")
     except (httpx.TimeoutException, TimeoutError):  # the second: it sends, but does not come to an end
-        return Blind(Why.TIMEOUT, f"{url} does not answer in time")
+        return Blind(BlindReason.TIMEOUT, f"{url} does not answer in time")
     except httpx.HTTPError as error:
-        return Blind(Why.UNREACHABLE, f"{url}: {str(error) or type(error).__name__}")
+        return Blind(BlindReason.UNREACHABLE, f"{url}: {str(error) or type(error).__name__}")
     return read_seen(page.decode("utf-8", "replace"), model, histograms=histograms)
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias, assert_never
 
-from sageserve.live.telemetry.names import ALIASES, NEEDED, PREFIXES, RANKS, Alias, EngineKind, Signal, aliases_of
-from sageserve.live.telemetry.page import NotAPage, Page, Sample, engine_names, read_page
+from sageserve.live.telemetry.names import ALIASES, NEEDED, PREFIXES, RANKS, Alias, EngineKind, EngineSignal, aliases_of
+from sageserve.live.telemetry.page import MetricSample, MetricsPage, NotAPage, engine_names, read_page
 
 
-class Why(StrEnum):
+class BlindReason(StrEnum):
     """Why an engine is not seen: a closed list, so that blindness can be counted."""
 
     TIMEOUT = "timeout"
@@ -32,7 +32,7 @@ class Why(StrEnum):
 class Blind:
     """The engine was not seen."""
 
-    why: Why
+    why: BlindReason
     detail: str
 
 
@@ -72,19 +72,19 @@ class EngineSeen:
     kv_use: float | None
     kv_tokens: int | None
     ranks: int
-    counters: dict[Signal, float] = field(default_factory=dict)
-    histograms: dict[Signal, HistogramSeen] = field(default_factory=dict)
+    counters: dict[EngineSignal, float] = field(default_factory=dict)
+    histograms: dict[EngineSignal, HistogramSeen] = field(default_factory=dict)
     matched: tuple[Alias, ...] = ()
 
     @property
-    def inside(self) -> float:
+    def in_flight(self) -> float:
         """Requests that are with it."""
         return self.running + self.waiting
 
     @property
     def idle(self) -> bool:
         """It is there, and has nothing to do."""
-        return self.inside == 0
+        return self.in_flight == 0
 
 
 Seen: TypeAlias = EngineSeen | Blind
@@ -103,11 +103,11 @@ def read_seen(text: str, model: str = "", *, histograms: bool = False) -> Seen:
     """
     engine = _engine(text)
     if engine is None:
-        return Blind(Why.NO_SERIES, "no metrics of vLLM, SGLang, llama.cpp or TGI; are they switched on?")
+        return Blind(BlindReason.NO_SERIES, "no metrics of vLLM, SGLang, llama.cpp or TGI; are they switched on?")
     try:
         page = _of_model(read_page(text, _ALL if histograms else _PLAIN), model)
     except NotAPage as error:
-        return Blind(Why.NOT_A_PAGE, str(error))
+        return Blind(BlindReason.NOT_A_PAGE, str(error))
     if isinstance(page, Blind):
         return page
     return _seen(engine, page, histograms=histograms)
@@ -119,15 +119,15 @@ def _engine(text: str) -> EngineKind | None:
     return next((kind for kind, prefix in PREFIXES.items() if any(name.startswith(prefix) for name in names)), None)
 
 
-def _of_model(page: Page, model: str) -> Page | Blind:
+def _of_model(page: MetricsPage, model: str) -> MetricsPage | Blind:
     """The samples of one model; those that name none belong to every one."""
     wanted = model.lower()
     named = {s.labels["model_name"] for samples in page.samples.values() for s in samples if "model_name" in s.labels}
     if not wanted or not named:
         return page
     if wanted not in {name.lower() for name in named}:
-        return Blind(Why.OTHER_MODEL, f"it serves {', '.join(sorted(named))}, not {model}")
-    return Page(
+        return Blind(BlindReason.OTHER_MODEL, f"it serves {', '.join(sorted(named))}, not {model}")
+    return MetricsPage(
         {
             name: [s for s in samples if s.labels.get("model_name", wanted).lower() == wanted]
             for name, samples in page.samples.items()
@@ -135,11 +135,11 @@ def _of_model(page: Page, model: str) -> Page | Blind:
     )
 
 
-def _seen(engine: EngineKind, page: Page, *, histograms: bool) -> Seen:
-    values: dict[Signal, float] = {}
-    shapes: dict[Signal, HistogramSeen] = {}
+def _seen(engine: EngineKind, page: MetricsPage, *, histograms: bool) -> Seen:
+    values: dict[EngineSignal, float] = {}
+    shapes: dict[EngineSignal, HistogramSeen] = {}
     matched: list[Alias] = []
-    for signal in Signal:
+    for signal in EngineSignal:
         for alias in aliases_of(engine, signal):
             found = _histogram(alias, page) if alias.read == "histogram" and histograms else _value(alias, page)
             if found is None:
@@ -155,21 +155,21 @@ def _seen(engine: EngineKind, page: Page, *, histograms: bool) -> Seen:
     missing = [signal for signal in NEEDED if signal not in values]
     if missing:
         names = ", ".join(aliases_of(engine, signal)[0].metric for signal in missing)
-        return Blind(Why.NO_SERIES, f"{engine} says nothing of {names}")
+        return Blind(BlindReason.NO_SERIES, f"{engine} says nothing of {names}")
     if any(math.isnan(values[signal]) for signal in NEEDED):
-        return Blind(Why.NOT_A_NUMBER, f"{engine} counts its requests as NaN")
+        return Blind(BlindReason.NOT_A_NUMBER, f"{engine} counts its requests as NaN")
     return _whole(engine, values, shapes, tuple(matched), _ranks(page))
 
 
 def _whole(
     engine: EngineKind,
-    values: dict[Signal, float],
-    shapes: dict[Signal, HistogramSeen],
+    values: dict[EngineSignal, float],
+    shapes: dict[EngineSignal, HistogramSeen],
     matched: tuple[Alias, ...],
     ranks: int,
 ) -> EngineSeen:
-    running, waiting = values.pop(Signal.RUNNING), values.pop(Signal.WAITING)
-    use, tokens = values.pop(Signal.KV_USE, None), values.pop(Signal.KV_TOKENS, None)
+    running, waiting = values.pop(EngineSignal.RUNNING), values.pop(EngineSignal.WAITING)
+    use, tokens = values.pop(EngineSignal.KV_USE, None), values.pop(EngineSignal.KV_TOKENS, None)
     if use is not None and math.isnan(use):  # 0 by 0 when nothing is there; else nobody knows
         use = 0.0 if running + waiting == 0 else None
     return EngineSeen(
@@ -185,7 +185,7 @@ def _whole(
     )
 
 
-def _value(alias: Alias, page: Page) -> float | None:
+def _value(alias: Alias, page: MetricsPage) -> float | None:
     samples = page.of(alias.metric)
     if not samples or alias.read == "histogram":
         return None
@@ -209,7 +209,7 @@ def _blocks(labels: dict[str, str]) -> float:
     return float(int(blocks) * int(size)) if blocks.isdigit() and size.isdigit() else 0.0
 
 
-def _histogram(alias: Alias, page: Page) -> HistogramSeen | None:
+def _histogram(alias: Alias, page: MetricsPage) -> HistogramSeen | None:
     counts = page.of(f"{alias.metric}_count")
     if not counts:
         return None
@@ -220,10 +220,10 @@ def _histogram(alias: Alias, page: Page) -> HistogramSeen | None:
     return HistogramSeen(_total(counts), _total(page.of(f"{alias.metric}_sum")), tuple(sorted(buckets.items())))
 
 
-def _total(samples: Sequence[Sample]) -> float:
+def _total(samples: Sequence[MetricSample]) -> float:
     return sum(sample.value for sample in samples)
 
 
-def _ranks(page: Page) -> int:
+def _ranks(page: MetricsPage) -> int:
     found = {(key, s.labels[key]) for samples in page.samples.values() for s in samples for key in RANKS if key in s.labels}
     return max(1, len(found))

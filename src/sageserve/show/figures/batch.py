@@ -10,7 +10,7 @@ import numpy as np
 from sageserve.base.units import MINUTE
 from sageserve.show.figures.parts import Fields, Figure, Json, View, panel, panels, series, stroke
 from sageserve.show.minutes import line
-from sageserve.show.reading import Reading
+from sageserve.show.reading import RunReading
 
 _SAYS = (
     "Top: jobs that arrived and are not done, and those of them that wait in the batch queue. Middle: how long the"
@@ -20,7 +20,7 @@ _SAYS = (
 )
 
 
-def backlog(readings: Mapping[str, Reading]) -> Figure:
+def backlog(readings: Mapping[str, RunReading]) -> Figure:
     """The figure."""
     title = "Is non-interactive work in danger of being late?"
     views = [_view(name, one) for name, one in readings.items() if one.digest.jobs is not None]
@@ -29,7 +29,7 @@ def backlog(readings: Mapping[str, Reading]) -> Figure:
     )
 
 
-def _view(name: str, one: Reading) -> View:
+def _view(name: str, one: RunReading) -> View:
     jobs, grid, minutes = one.digest.jobs, one.digest.grid, one.minutes
     assert jobs is not None
     step = grid.width / MINUTE
@@ -64,7 +64,7 @@ def _view(name: str, one: Reading) -> View:
     return View({"strategy": name}, alt, traces, layout)
 
 
-def _queued(one: Reading) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+def _queued(one: RunReading) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """float64[T]: jobs in batch queues; the timeline tells each model's once per endpoint."""
     first = [one.minutes.rows(model=model)[0] for model in dict.fromkeys(one.minutes.models)]
     return np.asarray(one.minutes.columns["batch_waiting"][:, first].sum(axis=1).astype(np.float64))

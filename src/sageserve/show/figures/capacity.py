@@ -11,8 +11,8 @@ import numpy as np
 from sageserve.base.units import MINUTE
 from sageserve.show.chronicle import REASONS, Change
 from sageserve.show.figures.parts import DASHES, Fields, Figure, Json, View, clock, panel, panels, points, series, stroke, wrapped
-from sageserve.show.minutes import HELD, Line, line
-from sageserve.show.reading import Reading
+from sageserve.show.minutes import HELD, ThinnedLine, line
+from sageserve.show.reading import RunReading
 from sageserve.show.reduce import BATCH, INTERACTIVE
 
 _MARKS: Final = 250  # per panel and direction: more are not told apart, and are put together by bucket
@@ -29,13 +29,13 @@ _SAYS: Final = (
 )
 
 
-def capacity(readings: Mapping[str, Reading]) -> Figure:
+def capacity(readings: Mapping[str, RunReading]) -> Figure:
     """The figure."""
     views = [_view(name, one, model) for name, one in readings.items() for model in one.digest.layout.names.models]
     return Figure("capacity", "Was there capacity when demand came?", _SAYS, views, timed=True)
 
 
-def fleet(readings: Mapping[str, Reading]) -> Figure:
+def fleet(readings: Mapping[str, RunReading]) -> Figure:
     """GPUs held over time, strategies on top of each other."""
     traces = []
     for number, (name, one) in enumerate(readings.items()):
@@ -50,7 +50,7 @@ def fleet(readings: Mapping[str, Reading]) -> Figure:
     return Figure("fleet", "How many GPUs does each strategy hold?", says, [View({}, alt, traces, layout)], timed=True)
 
 
-def _view(name: str, one: Reading, model: str) -> View:
+def _view(name: str, one: RunReading, model: str) -> View:
     names = one.digest.layout.names
     traces = [trace for number, region in enumerate(names.regions) for trace in _panel(one, model, region, number)]
     alt = (
@@ -61,7 +61,7 @@ def _view(name: str, one: Reading, model: str) -> View:
     return View({"strategy": name, "model": model}, alt, traces, layout)
 
 
-def _panel(one: Reading, model: str, region: str, number: int) -> Iterator[Fields]:
+def _panel(one: RunReading, model: str, region: str, number: int) -> Iterator[Fields]:
     minutes, grid, place = one.minutes, one.digest.grid, panel(number)
     names = one.digest.layout.names
     here = one.digest.work[names.regions.index(region), names.models.index(model)]
@@ -93,7 +93,7 @@ def _panel(one: Reading, model: str, region: str, number: int) -> Iterator[Field
         )
 
 
-def _line(name: str, drawn: Line, **more: Json) -> Fields:
+def _line(name: str, drawn: ThinnedLine, **more: Json) -> Fields:
     return series(name, drawn.values, start=drawn.start, step=drawn.step, **more)
 
 

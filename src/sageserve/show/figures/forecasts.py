@@ -13,7 +13,7 @@ from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.history import BIN
 from sageserve.show.chronicle import Forecast
 from sageserve.show.figures.parts import Fields, Figure, View, band, panel, panels, series, stroke
-from sageserve.show.reading import Reading
+from sageserve.show.reading import RunReading
 
 _SAYS = (
     "For every quarter of an hour the newest forecast that was made before it began. The shaded range reaches from the"
@@ -48,7 +48,7 @@ class Seen:
         return float((self.actual <= line)[there].mean()) if there.any() else None
 
 
-def forecasts(readings: Mapping[str, Reading]) -> Figure:
+def forecasts(readings: Mapping[str, RunReading]) -> Figure:
     """The figure; strategies that forecast nothing have no view."""
     with_one = {name: one for name, one in readings.items() if one.chronicle.forecasts}
     silent = [name for name in readings if name not in with_one]
@@ -63,7 +63,7 @@ def forecasts(readings: Mapping[str, Reading]) -> Figure:
     return Figure("forecast", _TITLE, _SAYS, views, timed=True, nothing=nothing, notes=notes)
 
 
-def seen(one: Reading, region: int, model: int) -> Seen:
+def seen(one: RunReading, region: int, model: int) -> Seen:
     """The newest forecast made before each bin, of one series."""
     names = one.digest.layout.names
     bins = one.digest.tokens.shape[2]
@@ -90,7 +90,7 @@ def _places(made: Forecast, length: int, bins: int) -> tuple["np.ndarray[tuple[i
     return steps[keep], starts[keep] // BIN
 
 
-def _view(name: str, one: Reading, model: str) -> View:
+def _view(name: str, one: RunReading, model: str) -> View:
     names = one.digest.layout.names
     traces, titles, tops = list[Fields](), list[str](), list[float]()
     for number, region in enumerate(names.regions):

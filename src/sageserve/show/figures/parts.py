@@ -26,7 +26,7 @@ _AROUND: Final = 90  # pixels for legend and time axis
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class FigureTable:
     """What a figure shows as rows; every row has a cell per column."""
 
     columns: tuple[str, ...]
@@ -49,7 +49,7 @@ class View:
     alt: str
     data: Sequence[Fields]
     layout: Fields = field(default_factory=dict)
-    tables: Mapping[str, Table] = field(default_factory=dict)
+    tables: Mapping[str, FigureTable] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

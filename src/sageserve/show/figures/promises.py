@@ -10,7 +10,7 @@ import numpy as np
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE
 from sageserve.show.figures.parts import DASHES, Fields, Figure, Json, View, numbers, panel, panels, series, stroke
-from sageserve.show.reading import Reading
+from sageserve.show.reading import RunReading
 from sageserve.show.reduce import edges_s
 
 _LATENCY = (
@@ -22,7 +22,7 @@ _TICKS = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 86400.0)
 _LABELS = ("1ms", "10ms", "100ms", "1s", "10s", "1m", "10m", "1h", "10h", "24h")
 
 
-def latencies(readings: Mapping[str, Reading]) -> Figure:
+def latencies(readings: Mapping[str, RunReading]) -> Figure:
     """CDFs of TTFT and E2E: of all tiers for one run, of all strategies for one tier where there are several."""
     some = next(iter(readings.values()))
     tiers = some.digest.layout.names.tiers
@@ -36,7 +36,7 @@ def latencies(readings: Mapping[str, Reading]) -> Figure:
     return Figure("latencies", "How long did requests wait?", _LATENCY, views)
 
 
-def _cdf(keys: Mapping[str, str], lines: Sequence[tuple[str, Reading, int]], what: str) -> View:
+def _cdf(keys: Mapping[str, str], lines: Sequence[tuple[str, RunReading, int]], what: str) -> View:
     traces: list[Fields] = []
     for row, kind in enumerate(("ttft", "e2e")):
         for number, (title, one, tier) in enumerate(lines):
@@ -64,7 +64,7 @@ def _cdf(keys: Mapping[str, str], lines: Sequence[tuple[str, Reading, int]], wha
     return View(keys, alt, traces, layout)
 
 
-def _promises(lines: Sequence[tuple[str, Reading, int]]) -> list[Json]:
+def _promises(lines: Sequence[tuple[str, RunReading, int]]) -> list[Json]:
     """An upright line at each promise, in the panel of what is promised."""
     shapes: list[Json] = []
     done = set()
@@ -94,14 +94,14 @@ def _cumulative(counts: Ints) -> tuple[Floats, Floats]:
     return edges_s()[keep], share[keep]
 
 
-def kept(readings: Mapping[str, Reading]) -> Figure:
+def kept(readings: Mapping[str, RunReading]) -> Figure:
     """The share of requests whose promise was kept, by the time they arrived."""
     views = [_kept(name, one) for name, one in readings.items()]
     says = "By the time a request arrived. The dashed level is what was promised; a dip says when it was not kept."
     return Figure("kept", "When were promises missed?", says, views, timed=True)
 
 
-def _kept(name: str, one: Reading) -> View:
+def _kept(name: str, one: RunReading) -> View:
     tiers = one.digest.layout.names.tiers
     width = one.digest.grid.width * max(1, one.digest.grid.count // 240)  # few requests per bucket say little
     group = width // one.digest.grid.width

@@ -9,8 +9,8 @@ from typing import Final
 from sageserve.base.units import MINUTE
 from sageserve.core.actions import Reason
 from sageserve.show.chronicle import REASONS, Chronicle
-from sageserve.show.figures.parts import Fields, Figure, Json, Table, View, clock, numbers, wrapped
-from sageserve.show.reading import Reading
+from sageserve.show.figures.parts import Fields, Figure, FigureTable, Json, View, clock, numbers, wrapped
+from sageserve.show.reading import RunReading
 
 _KINDS: Final = (
     ("short", "short"),
@@ -28,7 +28,7 @@ _KIND_NAMES: Final = tuple(dict.fromkeys(kind for _, kind in _KINDS))
 _OTHER: Final = "other"
 
 
-def reasons(readings: Mapping[str, Reading]) -> Figure:
+def reasons(readings: Mapping[str, RunReading]) -> Figure:
     """Bars: instances added to the right, taken away to the left, by reason."""
     views = [_bars(name, one.chronicle) for name, one in readings.items()]
     says = (
@@ -75,10 +75,10 @@ def _bars(name: str, told: Chronicle) -> View:
     columns = ("reason", "decisions", "added", "taken away", "wanted more, not done", "wanted fewer, not done")
     words = "; ".join(f"{row[0]}: {row[1]} decisions, {row[2]:+d} and {row[3]:+d} instances" for row in rows)
     alt = f"Scale decisions under {name} by reason. {words or 'There were none'}."
-    return View({"strategy": name}, alt, traces, layout, {"Decisions by reason": Table(columns, tuple(rows))})
+    return View({"strategy": name}, alt, traces, layout, {"Decisions by reason": FigureTable(columns, tuple(rows))})
 
 
-def plans(readings: Mapping[str, Reading]) -> Figure:
+def plans(readings: Mapping[str, RunReading]) -> Figure:
     """What each plan said of each pool: a row per pool, a column per plan."""
     title = "What did the plans say, and why?"
     with_one = {name: one for name, one in readings.items() if one.chronicle.plans}
@@ -100,7 +100,7 @@ def kind_of(words: str) -> str:
     return next((kind for begin, kind in _KINDS if words.startswith(begin)), _OTHER)
 
 
-def _plans(name: str, one: Reading) -> View:
+def _plans(name: str, one: RunReading) -> View:
     told = one.chronicle
     kinds = [*_KIND_NAMES, _OTHER]
     found = [[kinds.index(kind_of(plan.reasons[p])) for plan in told.plans] for p in range(len(told.pools))]
@@ -137,9 +137,9 @@ def _plans(name: str, one: Reading) -> View:
     rows = tuple((pool, last.targets[p], last.reasons[p]) for p, pool in enumerate(told.pools))
     troubles = [(clock(plan.at / MINUTE), "; ".join(plan.short)) for plan in told.plans if plan.short]
     troubles += [(clock(at / MINUTE), f"no plan: {why}") for at, why in told.failures]
-    tables = {f"The last plan, {clock(last.at / MINUTE)}": Table(("pool", "target", "why"), rows)}
+    tables = {f"The last plan, {clock(last.at / MINUTE)}": FigureTable(("pool", "target", "why"), rows)}
     if troubles:
-        tables["What plans could not give"] = Table(("plan of", "what is short"), tuple(troubles))
+        tables["What plans could not give"] = FigureTable(("plan of", "what is short"), tuple(troubles))
     short = sum(bool(plan.short) for plan in told.plans)
     alt = (
         f"{len(told.plans)} plans of {name} for {len(told.pools)} pools, {short} of them short of something,"

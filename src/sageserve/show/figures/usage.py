@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sageserve.base.units import MINUTE
-from sageserve.data.summary import Hours
-from sageserve.show.figures.parts import ALL, Fields, Figure, Json, Table, View, numbers
+from sageserve.data.results.summary import Hours
+from sageserve.show.figures.parts import ALL, Fields, Figure, FigureTable, Json, View, numbers
 from sageserve.show.minutes import means
-from sageserve.show.reading import Reading
+from sageserve.show.reading import RunReading
 
 _STATES = ("busy", "idle", "starting", "reclaiming", "draining", "spot")
 _COLOURS = ("@c2", "@c4", "@c5", "@c7", "@c3", "@c6")
@@ -23,14 +23,14 @@ _HOURS = (
 )
 
 
-def hours(readings: Mapping[str, Reading]) -> Figure:
+def hours(readings: Mapping[str, RunReading]) -> Figure:
     """Stacked bars: a bar per strategy, by model."""
     models = next(iter(readings.values())).digest.layout.names.models
     views = [_bars(readings, model) for model in ([ALL, *models] if len(models) > 1 else models)]
     return Figure("hours", "Where did the GPU-hours go?", _HOURS, views)
 
 
-def split(one: Reading, model: str) -> dict[str, float]:
+def split(one: RunReading, model: str) -> dict[str, float]:
     """GPU-hours by state; the first five add up to what summary.json says is held."""
     if model == ALL:
         parts = [split(one, each) for each in one.summary.models]
@@ -46,7 +46,7 @@ def _pattern(shape: str) -> Fields:
     return {"shape": shape, "fgcolor": "@bg", "fillmode": "overlay", "size": 7, "solidity": 0.2}
 
 
-def _bars(readings: Mapping[str, Reading], model: str) -> View:
+def _bars(readings: Mapping[str, RunReading], model: str) -> View:
     found = {name: split(one, model) for name, one in readings.items()}
     traces: list[Fields] = [
         {
@@ -70,11 +70,11 @@ def _bars(readings: Mapping[str, Reading], model: str) -> View:
     }
     rows: list[tuple[Json, ...]] = [(name, *(round(parts[state], 3) for state in _STATES)) for name, parts in found.items()]
     alt = "; ".join(f"{name}: " + ", ".join(f"{parts[state]:,.0f} {state}" for state in _STATES) for name, parts in found.items())
-    table = Table(("strategy", *(f"{state} (GPU h)" for state in _STATES)), tuple(rows))
+    table = FigureTable(("strategy", *(f"{state} (GPU h)" for state in _STATES)), tuple(rows))
     return View({"model": model}, f"GPU-hours by state, {model}. {alt}.", traces, layout, {"GPU-hours by state": table})
 
 
-def heat(readings: Mapping[str, Reading]) -> Figure:
+def heat(readings: Mapping[str, RunReading]) -> Figure:
     """Utilisation of every endpoint over time."""
     views = [_heat(name, one) for name, one in readings.items()]
     says = (
@@ -85,7 +85,7 @@ def heat(readings: Mapping[str, Reading]) -> Figure:
     return Figure("heat", "Which endpoints were full, and when?", says, views, timed=True)
 
 
-def _heat(name: str, one: Reading) -> View:
+def _heat(name: str, one: RunReading) -> View:
     minutes, grid = one.minutes, one.digest.grid
     seen = np.where(minutes.columns["serving"] > 0, minutes.columns["seen"], np.nan)
     group = max(1, grid.count // 360)  # more columns than pixels say nothing
@@ -131,7 +131,7 @@ def _grouped(
     return np.asarray(np.where(there, block, 0.0).sum(axis=1) / count)
 
 
-def flows(readings: Mapping[str, Reading]) -> Figure:
+def flows(readings: Mapping[str, RunReading]) -> Figure:
     """From the region of origin to the region that served."""
     names = next(iter(readings.values())).digest.layout.names
     title = "Where were requests served?"
@@ -143,7 +143,7 @@ def flows(readings: Mapping[str, Reading]) -> Figure:
     return Figure("flows", title, says, views)
 
 
-def _flows(name: str, one: Reading, model: str) -> View:
+def _flows(name: str, one: RunReading, model: str) -> View:
     names = one.digest.layout.names
     counts = one.digest.flows.sum(axis=0) if model == ALL else one.digest.flows[names.models.index(model)]
     places = [*names.regions, "not served"]
@@ -153,7 +153,7 @@ def _flows(name: str, one: Reading, model: str) -> View:
     rows = tuple((names.regions[g], places[s], count, round(100 * count / total, 3)) for g, s, count in pairs)
     layout: Fields = {"height": 110 + 90 * len(names.regions), "hovermode": "closest"}
     alt = f"Requests of {model} under {name} from region of origin to region that served: {away:.1%} were served away from home."
-    table = Table(("origin", "served in", "requests", "% of all"), rows)
+    table = FigureTable(("origin", "served in", "requests", "% of all"), rows)
     sankey = _sankey(places, pairs)
     return View({"strategy": name, "model": model}, alt, [sankey], layout, {"Requests by origin and place": table})
 

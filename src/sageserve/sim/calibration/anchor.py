@@ -1,7 +1,7 @@
 """What is known of a measured engine without timing it: the roofline of its model and GPU, and its KV capacity.
 
 Measured runs name models as hubs do (`meta-llama/Llama-3.1-8B-Instruct`) and GPUs as people do (`RTX4090`, `H100`).
-Read next: `data/roofline.py`, `data/shapes.py`.
+Read next: `data/profiles/roofline.py`, `data/profiles/hardware.py`.
 """
 
 import re
@@ -12,9 +12,9 @@ import numpy as np
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import SageServeError
-from sageserve.data.measured import MeasuredRequests, MeasuredRun
-from sageserve.data.roofline import Limits, roofline
-from sageserve.data.shapes import gpu_named, gpu_names, model_names, shape
+from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
+from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
+from sageserve.data.profiles.roofline import BatchLimits, roofline
 from sageserve.sim.calibration.logs import arrivals_of
 from sageserve.sim.replay import replay_series
 
@@ -40,7 +40,7 @@ def anchor_of(run: MeasuredRun) -> ProfileSettings | None:
     model, gpu = known_model(run.model), known_gpu(run.gpu)
     if model is None or gpu is None:
         return None
-    limits = Limits(run.limits.max_sequences, max(run.limits.max_batched_tokens, run.limits.max_sequences + 1))
+    limits = BatchLimits(run.limits.max_sequences, max(run.limits.max_batched_tokens, run.limits.max_sequences + 1))
     try:
         found = roofline(shape(model), gpu_named(gpu), run.tp, name=gpu, limits=limits)
     except SageServeError:  # it ran, so the arithmetic of memory is wrong for it: better no anchor than a false one

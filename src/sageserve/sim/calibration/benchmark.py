@@ -13,8 +13,8 @@ import numpy as np
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Floats, Ints
-from sageserve.data.measured import MeasuredRequests, MeasuredRun
-from sageserve.data.validation import Errors
+from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
+from sageserve.data.measured.validation import LatencyErrors
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of
 from sageserve.sim.calibration.coefficients import blank, values_of, with_values
 from sageserve.sim.calibration.judge import company, judge
@@ -40,8 +40,8 @@ class BenchmarkFit:
     """
 
     profile: ProfileSettings
-    closed: Errors
-    opened: Errors
+    closed: LatencyErrors
+    opened: LatencyErrors
     evaluations: int
     notes: tuple[str, ...]
 
@@ -81,7 +81,7 @@ def fit_benchmark(closed: MeasuredRun, opened: MeasuredRun, progress: Callable[[
     return BenchmarkFit(profile, errors_seen, errors, fit.evaluations, (*closed.notes, *([assumed] if assumed else [])))
 
 
-def sentence(errors: Errors) -> str:
+def sentence(errors: LatencyErrors) -> str:
     """Errors on the open loop for people."""
     parts = [
         f"{name} {value:.1%}"
@@ -92,7 +92,7 @@ def sentence(errors: Errors) -> str:
     return f"{', '.join(parts)} per request{bias}, on an open loop of {errors.requests} requests that was kept out"
 
 
-def _refuse(errors: Errors) -> None:
+def _refuse(errors: LatencyErrors) -> None:
     if errors.e2e_mape is None or errors.e2e_mape <= ERROR_MOST:
         return
     bias = errors.e2e_bias or 0.0

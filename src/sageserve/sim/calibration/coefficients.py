@@ -9,8 +9,8 @@ import numpy as np
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.records import Floats
-from sageserve.data.measured import MeasuredRun
-from sageserve.data.validation import Coefficients
+from sageserve.data.measured.runs import MeasuredRun
+from sageserve.data.measured.validation import Coefficients
 
 NAMES: Final = (
     "base_ms",

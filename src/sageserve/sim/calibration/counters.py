@@ -19,7 +19,7 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Bools, Floats
 from sageserve.base.units import SECOND
-from sageserve.data.measured import MeasuredSeries
+from sageserve.data.measured.runs import MeasuredSeries
 from sageserve.sim.calibration.coefficients import with_values
 from sageserve.sim.calibration.search import nonnegative
 

@@ -1,6 +1,6 @@
 """How far a replay is from what was measured: errors over requests, over low load, and over curves.
 
-Read next: `data/validation.py` for what the numbers mean.
+Read next: `data/measured/validation.py` for what the numbers mean.
 """
 
 from typing import Final
@@ -9,17 +9,17 @@ import numpy as np
 
 from sageserve.base.records import UNSET, Bools, Floats, Ints
 from sageserve.base.units import SECOND
-from sageserve.data.measured import MeasuredRequests, MeasuredSeries
-from sageserve.data.validation import Curve, CurveErrors, Errors, LowLoad, RunPicture, Scatter
+from sageserve.data.measured.runs import MeasuredRequests, MeasuredSeries
+from sageserve.data.measured.validation import Curve, CurveErrors, LatencyErrors, LowLoad, RunPicture, Scatter
 from sageserve.sim.replay import Replayed, ReplayedSeries
 
 LOW_SHARE: Final = 16  # an engine that holds at most a sixteenth of what it may is nearly idle
 
 
-def judge(measured: MeasuredRequests, replayed: Replayed, chosen: Bools) -> Errors:
+def judge(measured: MeasuredRequests, replayed: Replayed, chosen: Bools) -> LatencyErrors:
     """Errors over the chosen requests."""
     several = chosen & (measured.output > 1)
-    return Errors(
+    return LatencyErrors(
         requests=int(chosen.sum()),
         e2e_mape=_mape(replayed.e2e, measured.e2e, chosen),
         tpot_mape=_mape(replayed.tpot, measured.tpot, several),

@@ -18,7 +18,7 @@ import numpy as np
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Bools, Floats, Ints
-from sageserve.data.measured import MeasuredRequests
+from sageserve.data.measured.runs import MeasuredRequests
 from sageserve.sim.calibration.coefficients import LEAST, values_of, with_values
 from sageserve.sim.calibration.search import smallest
 from sageserve.sim.replay import Arrivals, Replayed, replay

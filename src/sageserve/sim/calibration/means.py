@@ -2,7 +2,7 @@
 
 Requests are made with the published mean lengths and Poisson arrivals in the published phases, and played through the
 simulator. Where the workload repeats its prompts and prefixes are cached, all of a prompt but its last block is found in the
-cache. Read next: `data/roofline.py`, docs/reference/engine-model.md for results.
+cache. Read next: `data/profiles/roofline.py`, docs/reference/engine-model.md for results.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.records import UNSET
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND
-from sageserve.data.measured import MeasuredMeans, MeasuredRun
-from sageserve.data.roofline import scaled
-from sageserve.data.validation import MeanVerdict
+from sageserve.data.measured.runs import MeasuredMeans, MeasuredRun
+from sageserve.data.measured.validation import MeanVerdict
+from sageserve.data.profiles.roofline import scaled
 from sageserve.sim.calibration.anchor import anchor_of, known_gpu, known_model
 from sageserve.sim.replay import Arrivals, Replayed, replay
 

@@ -1,7 +1,7 @@
 """A profile out of a calibration: coefficients with their source, the range they were fitted on, and their held-out error.
 
 The coefficients are those that were judged: fitted on the earlier half, held against the later half. A profile that misses
-by more than HELDOUT_MOST is refused. Read next: `data/profile_writer.py`, which writes it.
+by more than HELDOUT_MOST is refused. Read next: `data/profiles/write.py`, which writes it.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from typing import Final
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
-from sageserve.data.measured import MeasuredRun
-from sageserve.data.validation import Errors
+from sageserve.data.measured.runs import MeasuredRun
+from sageserve.data.measured.validation import LatencyErrors
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of, known_gpu
 from sageserve.sim.calibration.coefficients import blank
 from sageserve.sim.calibration.counters import judge_counters
@@ -32,7 +32,7 @@ class Calibrated:
 
     profile: ProfileSettings
     notes: tuple[str, ...]
-    heldout: Errors | None = None
+    heldout: LatencyErrors | None = None
 
 
 def from_logs(run: MeasuredRun, progress: Callable[[int], None] | None = None) -> Calibrated:

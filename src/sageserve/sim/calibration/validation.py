@@ -11,8 +11,8 @@ import numpy as np
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
-from sageserve.data.measured import MeasuredRequests, MeasuredRun
-from sageserve.data.validation import FromCounters, RunPicture, RunVerdict
+from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
+from sageserve.data.measured.validation import FromCounters, RunPicture, RunVerdict
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of
 from sageserve.sim.calibration.coefficients import blank, coefficients_of, values_of, with_values
 from sageserve.sim.calibration.counters import CountersFit, first_seconds, fit_counters
@@ -24,7 +24,7 @@ _GUESS = np.array([10.0, 50.0, 50.0, 50.0, 0.5, 0.0])  # of an 8B model on one G
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedRun:
     """A run with its fit: the verdict, what to draw, and the profile that was judged."""
 
     verdict: RunVerdict
@@ -32,7 +32,7 @@ class Judged:
     fit: LogsFit
 
 
-def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None) -> Judged:
+def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None) -> JudgedRun:
     """Fit the first half of a run's requests and judge both halves.
 
     Args:
@@ -60,7 +60,7 @@ def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None
         preemptions=played.preemptions,
         notes=notes,
     )
-    return Judged(verdict, drawn, fit)
+    return JudgedRun(verdict, drawn, fit)
 
 
 def fit_run(run: MeasuredRun, progress: Callable[[int], None] | None = None) -> tuple[LogsFit, tuple[str, ...]]:

@@ -1,0 +1,191 @@
+"""A comparison as tables that fit 100 columns, and as JSON.
+
+Draws what it is given; means and ratios come from `data/results/comparison.py`. Read next: docs/reference/summary.md.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sageserve.base.units import SECOND, show_duration
+from sageserve.cli.render import NONE, WIDTH, hours, seconds, share
+from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
+from sageserve.data.results.summary import Summary, TierSummary
+from sageserve.sim.oracle import Bound
+
+BASE = "reactive"
+_GAP = 2  # blanks between two columns
+_Json: TypeAlias = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Lines of a title, and a cell of as many lines for each row."""
+
+    title: str
+    cells: Sequence[str]
+
+    @property
+    def width(self) -> int:
+        """Of the widest line."""
+        return max(len(line) for text in (self.title, *self.cells) for line in text.split("\n"))
+
+
+def comparison_json(comparison: Comparison, bounds: Mapping[int, Bound], left: Sequence[str]) -> bytes:
+    """`{"strategies": {name: summary}}`; docs/reference/summary.md says what more there can be."""
+    value: _Json = {"strategies": {name: _seeds(runs) for name, runs in comparison.runs.items()}}
+    if bounds:
+        value["oracle"] = _seeds(bounds)
+    if left:
+        value["unfinished"] = list(left)
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _seeds(found: Mapping[int, Summary] | Mapping[int, Bound]) -> _Json:
+    """What the first seed gave; with several, every seed's under `seeds`."""
+    each = {str(seed): msgspec.to_builtins(one) for seed, one in found.items()}
+    first: _Json = dict(next(iter(each.values())))
+    if len(each) > 1:
+        first["seeds"] = each
+    return first
+
+
+def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str) -> None:
+    """Print a comparison on stdout."""
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    some = next(iter(next(iter(comparison.runs.values())).values()))
+    seeds = sorted({seed for runs in comparison.runs.values() for seed in runs})
+    played = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds; mean and ± standard deviation"
+    span = show_duration(round(some.window_s * SECOND))
+    asked = f"{some.requests.arrived:,} requests over {span}, {some.order}, signal {some.signal}"
+    console.print(f"[bold]{escape(scenario)}[/bold]: {asked}, {played}")
+    names = list(comparison.runs)
+    for columns in (_strategies(comparison, names), _models(comparison, names, bounds)):
+        console.print()
+        for table in tables(columns, console.width):
+            console.print(table)
+    console.print()
+    for line in _notes(comparison, bounds):
+        console.print(f"[dim]{line}[/dim]")
+
+
+def tables(columns: Sequence[Column], width: int) -> Iterator[Table]:
+    """As few tables as fit the width; the first column begins each of them."""
+    gap = _GAP if sum(each.width + _GAP for each in columns) <= width else 1
+    head, part = columns[0], list[Column]()
+    for column in columns[1:]:
+        if part and sum(each.width + gap for each in (head, *part, column)) > width:
+            yield _table(head, part, gap)
+            part = []
+        part.append(column)
+    yield _table(head, part, gap)
+
+
+def _table(head: Column, columns: Sequence[Column], gap: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+    for number, column in enumerate((head, *columns)):
+        table.add_column(escape(column.title), justify="right" if number else "left", no_wrap=True, vertical="top")
+    for row in zip(head.cells, *(column.cells for column in columns), strict=True):
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
+    def column(title: str, show: Callable[[float], str], found: Callable[[str], Spread | None]) -> Column:
+        return Column(title, [_cell(found(name), show) for name in names])
+
+    columns = [
+        Column("strategy", names),
+        column("GPU\nhours", hours, lambda name: comparison.of(name, held)),
+        column("owed", hours, lambda name: comparison.of(name, owed)),
+    ]
+    if BASE in names and len(names) > 1:
+        columns += [
+            column(f"vs\n{BASE}", change, lambda name: comparison.against(name, BASE, held)),
+            column("with\nowed", change, lambda name: comparison.against(name, BASE, needed)),
+        ]
+    if comparison.bounds:
+        columns.append(column("×\noracle", "{:.2f}".format, comparison.over_bound))
+    columns += [
+        column("cost", "${:,.0f}".format, lambda name: comparison.of(name, lambda run: run.cost_usd.total)),
+        column("waste", hours, lambda name: comparison.of(name, lambda run: run.gpu_hours.waste)),
+    ]
+    for tier, run in next(iter(next(iter(comparison.runs.values())).values())).tiers.items():
+        word = "on time" if run.promise == "deadline" else "kept"
+        columns.append(column(f"{tier}\n{word}", kept, _in_tier(comparison, tier, lambda one: one.attainment)))
+        if run.promise == "ttft":
+            columns.append(column("TTFT\np95", seconds, _in_tier(comparison, tier, lambda one: one.ttft_s.p95)))
+    return columns
+
+
+def _in_tier(comparison: Comparison, tier: str, value: Callable[[TierSummary], float | None]) -> Callable[[str], Spread | None]:
+    """A number of one tier by strategy."""
+    return lambda name: comparison.of(name, lambda run: value(run.tiers[tier]))
+
+
+def _models(comparison: Comparison, names: Sequence[str], bounds: Mapping[int, Bound]) -> list[Column]:
+    some = next(iter(next(iter(comparison.runs.values())).values()))
+    models = list(some.models)
+
+    def row(found: Callable[[str], Spread | None], total: Spread | None) -> list[str]:
+        return [*(_cell(found(model), hours) for model in models), _cell(total, hours)]
+
+    def floor(value: Callable[[Summary], float]) -> float:
+        return min(value(run) for runs in comparison.runs.values() for run in runs.values())
+
+    def of(name: str) -> list[str]:
+        return row(
+            lambda model: comparison.of(name, lambda run: run.models[model].gpu_hours.total),
+            comparison.of(name, held),
+        )
+
+    least = spread([floor(lambda run: run.gpu_hours.floor)])
+    columns = [
+        Column("GPU-hours by model", [*models, "all models"]),
+        Column("floor", row(lambda model: spread([floor(lambda run: run.models[model].gpu_hours.floor)]), least)),
+    ]
+    if bounds:
+        columns.append(
+            Column(
+                "oracle",
+                row(
+                    lambda model: spread(bound.models[model] for bound in bounds.values()),
+                    spread(bound.gpu_hours for bound in bounds.values()),
+                ),
+            )
+        )
+    return [*columns, *(Column(name, of(name)) for name in names)]
+
+
+def _cell(value: Spread | None, show: Callable[[float], str]) -> str:
+    if value is None:
+        return NONE
+    return show(value.mean) if value.deviation is None else f"{show(value.mean)}\n±{show(value.deviation).lstrip('+')}"
+
+
+def change(value: float) -> str:
+    """A relative change: -11.3%, +0.2%."""
+    return f"{value * 100:+.1f}%"
+
+
+def kept(value: float) -> str:
+    """An attainment, rounded down; 100% means all."""
+    return "100%" if value >= 1 else share(value)
+
+
+def _notes(comparison: Comparison, bounds: Mapping[int, Bound]) -> Iterator[str]:
+    yield "owed: GPU-hours of work that had arrived and was not done when the window ended. Add them before"
+    yield "calling a strategy cheaper: what is pushed past the end is not in its GPU-hours."
+    if bounds:
+        yield "× oracle: (GPU-hours + owed) over the least that can keep the promises with perfect knowledge of"
+        yield "demand; below 1 a promise is missed."
+    yield "floor: the least that minimum instances hold over the window; no strategy can go below it."
+    windows = {(run.window_s, run.requests.arrived) for runs in comparison.runs.values() for run in runs.values()}
+    if len(windows) > 1:
+        yield "The seeds differ in requests or window: GPU-hours are means over unequal work."

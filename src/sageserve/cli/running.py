@@ -1,0 +1,100 @@
+"""The fleet that runs in a state folder, for every command that speaks to it: where it is, and how it is.
+
+Starts and stops nothing. Read next: `up.py`.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from sageserve.base.errors import SageServeError
+
+if TYPE_CHECKING:
+    from sageserve.live.control.status import Status
+
+FLEET: Final = "fleet.json"
+LOCK: Final = "supervisor.lock"  # held by the supervisor while it lives
+State = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", help="of this fleet", show_default="~/.local/state/sageserve")
+]
+
+
+class Running(Struct, frozen=True):
+    """What the state folder says of a fleet."""
+
+    pid: int  # of the supervisor
+    url: str  # of the gateway
+    control_url: str
+    scenario: str
+
+
+def state_folder(given: Path | None) -> Path:
+    """The folder of a fleet: as given, or the user's own."""
+    if given is not None:
+        return given.expanduser().absolute()
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "sageserve"
+
+
+def running(state: Path | None) -> Running:
+    """What runs in a state folder.
+
+    Raises:
+        SageServeError: nothing does.
+    """
+    folder = state_folder(state)
+    try:
+        found = msgspec.json.decode((folder / FLEET).read_bytes(), type=Running)
+    except (OSError, msgspec.DecodeError):
+        raise SageServeError(f"no fleet runs in {folder}", hint="start one: sageserve up --detach") from None
+    if not lives(folder):
+        raise SageServeError(f"the fleet in {folder} is not running any more", hint="start it again: sageserve up --detach")
+    return found
+
+
+def running_url(state: Path | None) -> str:
+    """Where the gateway of the running fleet is.
+
+    Raises:
+        SageServeError: nothing runs.
+    """
+    return running(state).url
+
+
+def ask_status(found: Running) -> "Status":
+    """The state of a running fleet.
+
+    Raises:
+        SageServeError: its control process does not answer.
+    """
+    import httpx
+
+    from sageserve.live.control.status import Status
+
+    try:
+        answer = httpx.get(f"{found.control_url}/admin/status", timeout=5.0, trust_env=False)
+        answer.raise_for_status()
+        return msgspec.json.decode(answer.content, type=Status)
+    except (httpx.HTTPError, msgspec.DecodeError) as error:
+        raise SageServeError(
+            f"the control process at {found.control_url} does not answer ({error})",
+            hint="it is started again when it dies: try once more; requests are served meanwhile",
+        ) from None
+
+
+def lives(folder: Path) -> bool:
+    """Whether a supervisor holds the folder's lock; a process number may be another process's by now, the lock may not."""
+    lock = folder / LOCK
+    if not lock.exists():
+        return False
+    with lock.open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

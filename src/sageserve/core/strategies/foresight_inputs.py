@@ -1,0 +1,229 @@
+"""The outlook foresight plans for: demand in busy instances, batch work in lots with deadlines, pools with lead times.
+
+A unit of demand is what keeps one instance of the model's fastest profile busy; a pool uses weight / sustainable load
+instances per unit. Pure arithmetic on what was seen and forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.config import Scenario
+from sageserve.base.records import Demand, Floats
+from sageserve.base.units import HOUR, NEVER, SECOND, Micros
+from sageserve.core.fleet import Fleet, Pool, State
+from sageserve.core.forecast import QuantileForecast
+from sageserve.core.history import BIN
+from sageserve.core.layout import Layout
+from sageserve.core.perf import WEIGHT_ONE
+from sageserve.core.plan.horizon import HorizonPlan
+from sageserve.core.plan.outlook import (
+    BatchDemand,
+    Endpoint,
+    HorizonPool,
+    HorizonStock,
+    Lot,
+    Outlook,
+    Stream,
+    Way,
+    begins,
+    coarsening,
+)
+from sageserve.core.strategies.demand_estimates import DemandEstimates
+
+_NETWORK_SHARE: Final = 0.5  # of the tightest first-token target that a round trip may take; the engine needs the rest
+_MIDDLE: Final = 0.5
+_BINS_PER_HOUR: Final = HOUR // BIN
+_DRIFT: Final = 2.0  # the newest bin may correct the forecast's level by this factor at most
+_FADE_HOURS: Final = 1.0  # half-life of that correction
+
+
+class ForesightInputs:
+    """Draws the outlook.
+
+    Args:
+        scenario: for `strategy.foresight`, prices, delays.
+        layout: numbers of regions, models, pools.
+        earlier: what arrived before the first instant, None when nothing is known.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
+        self.demand = DemandEstimates(scenario, layout, earlier, scenario.strategy.foresight.misses)
+        self._rules = scenario.strategy.foresight
+        self._scenario = scenario
+        self._layout = layout
+        hours = self._rules.horizon / HOUR
+        self.steps = coarsening(hours, first=BIN / HOUR)
+        self.bins = int(np.ceil(hours * _BINS_PER_HOUR))
+        self.levels = (_MIDDLE, self._rules.quantile) if self._rules.quantile != _MIDDLE else (_MIDDLE,)
+        self._forecasts: tuple[QuantileForecast | None, ...] = ()
+        self._expected = np.zeros((len(layout.names.models), len(self.steps)))  # busy instances, all regions
+        interactive = [tier for tier in scenario.tiers.values() if not tier.batch]
+        self._pinned = any(tier.regions == "origin" for tier in interactive)
+        self._reach = min((tier.patience for tier in interactive), default=NEVER) * _NETWORK_SHARE
+        self._loads = [0.0] * len(layout.names.models)
+        self.drawn = False  # whether there has been an outlook
+
+    def take(self, forecasts: tuple[QuantileForecast | None, ...]) -> None:
+        """Keep forecasts of the series that `demand.series` gave."""
+        self._forecasts = forecasts
+
+    def full(self, model: int) -> float:
+        """Utilisation above which an endpoint needs one more, whatever the plan says; the reactive mark before there is one."""
+        return self._loads[model] + self._rules.guard if self.drawn else self._scenario.strategy.reactive.high
+
+    def feed_level(self, plan: HorizonPlan, model: int) -> float:
+        """Utilisation up to which endpoints of a model are fed: that of expected demand plus the batch work planned now."""
+        first = plan.steps[0]
+        work = first.done[model] / first.hours
+        if work <= 0:
+            return 0.0
+        there = sum(first.serving[pool.number] / self._weight(pool) for pool in self._layout.pools if pool.model == model)
+        planned = (float(self._expected[model, 0]) + work) * self._rules.margin / max(there, 1e-9)
+        return min(planned, self._loads[model])
+
+    def outlook(self, now: Micros, fleet: Fleet) -> Outlook:
+        """Everything the program needs to know at this instant."""
+        per_token = self.demand.work_per_token() / SECOND
+        high, middle = self._tokens()
+        high = np.minimum(high, middle * self._rules.headroom)
+        kept, expected = high * per_token[:, None], middle * per_token[:, None]  # [regions, models, steps] busy instances
+        self._expected = expected.sum(axis=0)
+        lots = self._lots(self.demand.work_per_token(batch=True) / SECOND)
+        waiting = np.array([sum(lot.work for lot in mine if lot.arrives == 0.0) for mine in lots]) / self.steps[-1]
+        busy = (self._expected.max(axis=1) + waiting) / len(self._layout.names.regions)
+        self._loads = [load.load for load in self.demand.sustainable_loads(busy)]
+        self.drawn = True
+        names = self._layout.names
+        price = max(self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus for pool in self._layout.pools)
+        return Outlook(
+            steps=self.steps,
+            pools=tuple(self._pool(pool, fleet) for pool in self._layout.pools),
+            stocks=tuple(HorizonStock(stock.name, stock.gpus) for stock in self._layout.stocks),
+            streams=tuple(
+                Stream(
+                    f"{region}/{model}",
+                    self._ways(m, g),
+                    tuple(np.maximum(kept[g, m], expected[g, m]).tolist()),
+                    tuple(expected[g, m].tolist()),
+                )
+                for g, region in enumerate(names.regions)
+                for m, model in enumerate(names.models)
+            ),
+            batches=tuple(
+                BatchDemand(f"batch {model}", self._ways(m, -1), tuple(lots[m]), carry_cost=price / max(self._loads[m], 0.1))
+                for m, model in enumerate(names.models)
+            ),
+            endpoints=tuple(
+                Endpoint(self._layout.endpoint_name(e), tuple(pool.number for pool in pools), pools[0].minimum)
+                for e in range(self._layout.endpoints)
+                if (pools := self._layout.endpoint_pools(e))
+            ),
+            margin=self._rules.margin,
+        )
+
+    def _weight(self, pool: Pool) -> float:
+        return int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE
+
+    def _ways(self, model: int, origin: int) -> tuple[Way, ...]:
+        """Pools that may serve a model: from an origin those within reach, dearer by the way; batch work (-1) goes anywhere."""
+        found = []
+        for pool in self._layout.pools:
+            if pool.model == model and self._reaches(origin, pool.region):
+                way = 0.0 if origin < 0 else float(self._layout.rtt[origin, pool.region]) / 1000 * self._rules.travel
+                found.append(Way(pool.number, self._weight(pool) / max(self._loads[model], 0.1), way))
+        return tuple(found)
+
+    def _reaches(self, origin: int, region: int) -> bool:
+        """Whether interactive work of one region may be planned for another: no tier is pinned, and the way is short enough."""
+        if origin in (-1, region):
+            return True
+        return not self._pinned and float(self._layout.rtt[origin, region]) <= self._reach
+
+    def _pool(self, pool: Pool, fleet: Fleet) -> HorizonPool:
+        names, stock = self._layout.names, self._layout.stocks[pool.stock]
+        load = self._scenario.models[names.models[pool.model]].load
+        price = stock.purchase.price_on_demand * pool.gpus
+        vm = self._scenario.gpus[stock.gpu].start
+        lead = (vm + (load.local if load.source == "local" else load.remote)) / HOUR
+        starting = fleet.count(pool.number, State.STARTING)
+        reclaiming = fleet.count(pool.number, State.RECLAIMING)
+        coming = ((lead / 2, starting), (load.reclaim / HOUR, reclaiming))
+        return HorizonPool(
+            name=pool.name,
+            stock=pool.stock,
+            gpus=pool.gpus,
+            price_per_hour=price,
+            start_cost=price * lead,
+            lead_hours=lead,
+            serving=fleet.serving(pool.number),
+            maximum=pool.end - pool.begin,
+            coming=tuple((hours, count) for hours, count in coming if count),
+            spot=fleet.count(pool.number, State.SPOT),
+            spot_income_per_hour=stock.purchase.price_spot * pool.gpus if self._scenario.spot.donate else 0.0,
+            reclaim_hours=load.reclaim / HOUR,
+            reclaim_cost=price * load.reclaim / HOUR,
+        )
+
+    def _tokens(self) -> tuple[Floats, Floats]:
+        """float64[regions, models, steps] twice: interactive tokens/s to keep capacity for, and to expect."""
+        regions, models, _ = self.demand.history.shape
+        seen = self.demand.history.rate(HOUR)[..., self.demand.interactive].sum(axis=-1)
+        latest = self.demand.history.rate(BIN)[..., self.demand.interactive].sum(axis=-1)
+        high, middle = np.zeros((regions, models, len(self.steps))), np.zeros((regions, models, len(self.steps)))
+        times = begins(self.steps)
+        for k in range(regions * models):
+            g, m = divmod(k, models)
+            forecast = self._forecasts[k] if k < len(self._forecasts) else None
+            if forecast is None:
+                high[g, m], middle[g, m] = seen[g, m], seen[g, m]
+                continue
+            passed = max(0, (self.demand.history.end - forecast.start) // BIN)
+            drift, beyond = self._drift(forecast, passed, float(latest[g, m]))
+            for s in range(len(self.steps)):
+                a = min(passed + int(times[s] * _BINS_PER_HOUR), len(forecast.point) - 1)
+                b = min(max(a + 1, passed + int(times[s + 1] * _BINS_PER_HOUR)), len(forecast.point))
+                fade = 0.5 ** (times[s] / _FADE_HOURS)
+                factor = drift**fade / (BIN / SECOND)
+                middle[g, m, s] = max(forecast.at(_MIDDLE)[a:b].mean() * factor, beyond * fade)
+                high[g, m, s] = max(forecast.at(self.levels[-1])[a:b].max() * factor, beyond * fade)
+        return high, middle
+
+    def _drift(self, forecast: QuantileForecast, passed: int, latest: float) -> tuple[float, float]:
+        """How far the newest bin is above what the forecast said of it, and what it was where that does not say it all.
+
+        1 and 0 for a forecast that begins now. A burst beyond any factor, or from nothing, is itself what is expected at first.
+        """
+        if passed == 0:
+            return 1.0, 0.0
+        said = float(forecast.at(_MIDDLE)[min(passed, len(forecast.point)) - 1]) / (BIN / SECOND)
+        drift = min(max(latest / said, 1 / _DRIFT), _DRIFT) if said > 0 else 1.0
+        return drift, latest if latest > said * _DRIFT else 0.0
+
+    def _lots(self, per_token: Floats) -> list[list[Lot]]:
+        """Batch work per model in busy-instance hours: what waits, by the hour it arrived, and what will probably come.
+
+        What waits beyond all that ever arrived (the mean length is an estimate) is as old as the oldest of it.
+        """
+        models = len(self._layout.names.models)
+        tokens = self.demand.history.tokens()[..., self.demand.batch].sum(axis=(1, 3))  # [bins, models]
+        patience = max((self.demand.promotion - self._rules.ready) / HOUR, self.steps[0])
+        left = self.demand.waiting_tokens()
+        lots: list[list[Lot]] = [[] for _ in range(models)]
+        for m in range(models):
+            scale = float(per_token[m]) / (HOUR / SECOND)
+            age = 0.0
+            for k in range(len(tokens) - 1, -1, -_BINS_PER_HOUR):
+                if left[m] <= 0:
+                    break
+                came = float(tokens[max(0, k - _BINS_PER_HOUR + 1) : k + 1, m].sum())
+                mine = min(float(left[m]), came)
+                left[m] -= mine
+                age += 1.0
+                lots[m].append(Lot(0.0, max(patience - age, self.steps[0]), mine * scale))
+            if left[m] > 0:
+                lots[m].append(Lot(0.0, max(patience - age, self.steps[0]), float(left[m]) * scale))
+            rate = float(self.demand.history.rate(24 * HOUR)[:, m, self.demand.batch].sum()) * float(per_token[m])
+            for begin, length in zip(begins(self.steps), self.steps, strict=False):
+                lots[m].append(Lot(begin, begin + patience, rate * length))
+        return lots

@@ -1,0 +1,258 @@
+"""Engine profiles by arithmetic: a model's shape, a GPU's peak rates and a few measured efficiencies.
+
+    roofline(shape("llama-3.1-70b"), gpu_named("h100-80gb"), 4)     # coefficients, KV capacity, error band
+
+How each coefficient comes about, per GPU of an instance:
+
+    base       weights streamed / bandwidth reached + host + layers x launch + all-reduces x their latency
+    prefill    2 x active parameters / FLOP/s reached + bytes exchanged / link speed reached
+    decode     host work per sequence + bytes exchanged, and what a larger batch adds to the two terms below
+    kv         KV bytes of a token / bandwidth reached
+    attention  FLOPs per query token and token of context / FLOP/s reached
+
+A decode step streams the weights its batch needs or multiplies its tokens, whichever takes longer. Both grow with the batch: a
+larger one touches more experts, and past some 150 to 400 tokens arithmetic is slower than memory. The engine model is linear in
+the batch, so the step is fitted by a line over the batches the engine may have (`_step`); its largest deviation is in `fitted`.
+
+Efficiencies are fitted by `bench/fit_roofline.py`, which also prints what they miss by. Knows no files except the facts of
+`hardware.py`. Read next: docs/reference/profiles.md.
+"""
+
+from dataclasses import dataclass
+from math import ceil, log2
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.config import ProfileSettings
+from sageserve.base.errors import Infeasible
+from sageserve.base.units import Parsed, show_size
+from sageserve.data.profiles.hardware import Gpu, ModelShape
+
+BLOCK: Final = 16  # tokens: vLLM's block size
+USABLE: Final = 0.9  # of a GPU's memory: vLLM's gpu_memory_utilization
+ACTIVATIONS: Final = 2 * 2**30  # per GPU: with it capacities of seven vLLM runs on H100 come out within 2 %
+KV_LEAST: Final = 2048  # tokens: with less an instance serves nobody
+TENSOR_PARALLEL: Final = (1, 2, 4, 8)
+MEASURED_GPUS: Final = ("NVIDIA H100 80GB SXM", "NVIDIA H200 141GB SXM", "NVIDIA RTX PRO 6000 Blackwell")
+"""GPUs with a run in the fit; an H200 is an H100 with faster memory."""
+
+
+SMALLEST_BATCH: Final = 16
+"""Lines are fitted from a sixteenth of the largest batch."""
+
+_LATENCY: Final = {"nvlink": 1.0, "xgmi": 1.5, "pcie": 3.0}  # of an all-reduce, next to NVLink: assumed, not measured
+
+
+@dataclass(frozen=True, slots=True)
+class Efficiency:
+    """What engines reach of peak rates, and what they add; fitted by bench/fit_roofline.py, which explains each.
+
+    Args:
+        bandwidth: share of memory bandwidth at which weights are streamed.
+        kv_bandwidth: share at which the KV cache is read.
+        compute: share of dense FLOP/s of one more prompt token in an iteration.
+        expert_compute: of that, what small products of experts reach.
+        link: share of link speed.
+        host_us: scheduler and sampler, every iteration.
+        layer_us: launches and gaps of one layer, every iteration.
+        exchange_us: one all-reduce over NVLink between two GPUs; twice that between four, three times between eight.
+        sequence_us: scheduler, sampler and detokenizer, every decoding sequence.
+        first_token_ms: API server, tokenizer and the way between processes, once per request.
+    """
+
+    bandwidth: float = 0.913
+    kv_bandwidth: float = 0.95
+    compute: float = 0.461
+    expert_compute: float = 0.50
+    link: float = 0.60
+    host_us: float = 842.0
+    layer_us: float = 15.1
+    exchange_us: float = 9.71
+    sequence_us: float = 20.2
+    first_token_ms: float = 26.8
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The engine's own settings: vLLM's max_num_seqs and max_num_batched_tokens, its defaults on large GPUs."""
+
+    max_sequences: int = 256
+    max_batched_tokens: int = 8192
+
+
+FITTED: Final = Efficiency()
+DEFAULTS: Final = BatchLimits()
+LEFT_OUT: Final = "leave-one-model-out on 7 runs of 4 models: mean 4.1 %, worst 9.9 %; on H100 3.1 % and 5.6 %"
+"""What bench/fit_roofline.py prints for mean E2E of models that took no part in the fit."""
+
+BANDS: Final = (15, 30)
+"""Percent of E2E: where runs of the kind were measured, and left-out models stayed within it; where none was (an RTX 4090 run
+that took no part is 23 % off). More where the line deviates more."""
+
+
+def roofline(
+    shape: ModelShape, gpu: Gpu, tp: int, *, name: str = "", limits: BatchLimits = DEFAULTS, efficiency: Efficiency = FITTED
+) -> ProfileSettings:
+    """The profile of an instance of `tp` GPUs that nobody has measured.
+
+    Args:
+        shape: of the model.
+        gpu: its rates.
+        tp: tensor parallelism; an instance holds as many GPUs.
+        name: of the GPU type, as scenarios name it.
+        limits: of the engine.
+        efficiency: what it reaches of peak rates.
+
+    Raises:
+        Infeasible: heads do not divide by `tp`, or weights leave no room for a KV cache; shows the arithmetic.
+    """
+    kv_tokens = capacity(shape, gpu, tp)
+    exchanged = _exchange_us(shape, gpu, tp, efficiency)
+    overhead = efficiency.host_us + shape.layers * efficiency.layer_us + _latency_us(shape, gpu, tp, efficiency)
+    beside = (overhead, efficiency.sequence_us + exchanged)
+    most = limits.max_sequences
+    fixed, per_sequence, deviation = _step(shape, gpu, tp, most, efficiency=efficiency, beside=beside)
+    reached = gpu.peak(shape.weights) * efficiency.compute
+    experts = shape.routed * shape.routed_share
+    work = 2e6 * ((shape.always + experts / efficiency.expert_compute) / tp) / reached
+    settings: dict[str, object] = {
+        "gpu": name,
+        "tp": tp,
+        "gpus": tp,
+        "base_ms": _digits(fixed / 1e3),
+        "prefill_us_per_token": _digits(work + exchanged),
+        "decode_us_per_sequence": _digits(per_sequence),
+        "kv_ns_per_token": _digits(_kv_us(shape, gpu, tp, efficiency) * 1e3),
+        "attention_ns_per_token2": _digits(1e9 * shape.attention_flops / tp / (gpu.peak("bf16") * efficiency.compute)),
+        "first_token_ms": efficiency.first_token_ms,
+        "kv_tokens": kv_tokens,
+        "max_sequences": limits.max_sequences,
+        "max_batched_tokens": limits.max_batched_tokens,
+        "weights": Parsed(shape.weight_bytes),
+        "kv_per_token": Parsed(shape.kv_bytes_on(tp) * tp),
+        "source": "roofline: the model's config, the GPU's data sheet, efficiencies fitted by bench/fit_roofline.py",
+        "fitted": _range(shape, most, deviation),
+        "error": f"±{max(band(shape, gpu, tp), 5 * ceil(20 * deviation))} % E2E ({LEFT_OUT})",
+    }
+    return ProfileSettings.model_validate(settings)
+
+
+def capacity(shape: ModelShape, gpu: Gpu, tp: int) -> int:
+    """Tokens of KV cache an instance holds, whole blocks.
+
+    Raises:
+        Infeasible: heads do not divide by `tp`, or the weights leave no room.
+    """
+    if shape.heads % tp:
+        raise Infeasible(f"{shape.heads} attention heads cannot be split over {tp} GPUs", hint=_tps_hint(shape))
+    each, weights = gpu.memory * USABLE - ACTIVATIONS, shape.weight_bytes
+    per_token = shape.kv_bytes_on(tp) * tp
+    room = tp * each - weights
+    tokens = int(room // per_token) // BLOCK * BLOCK
+    if tokens < KV_LEAST:
+        text = (
+            f"{tp} GPUs x ({show_size(gpu.memory)} x {USABLE:g} - {show_size(ACTIVATIONS)} for activations) = {_gib(tp * each)},"
+            f" less {_gib(weights)} of weights, is room for {max(0, tokens)} KV tokens of {per_token} B; {KV_LEAST} are the least"
+        )
+        raise Infeasible(text, hint="take more GPUs, larger ones, or a checkpoint of lower precision")
+    return tokens
+
+
+def band(shape: ModelShape, gpu: Gpu, tp: int) -> int:
+    """Percent by which mean E2E may be wrong: one of BANDS.
+
+    Weights below bf16, latent attention, other GPUs and tensor parallelism over PCIe have no measured run in the fit.
+    """
+    known = gpu.name in MEASURED_GPUS and shape.weights == "bf16" and shape.latent is None
+    return BANDS[0] if known and (gpu.link == "nvlink" or tp == 1) else BANDS[1]
+
+
+def scaled(profile: ProfileSettings, time: float, point: str) -> ProfileSettings:
+    """A profile whose five coefficients are `time` times as large, so that it meets one measured point.
+
+    Args:
+        profile: to correct.
+        time: measured over predicted time, > 0; find it with the simulator in the loop, because queueing is not linear.
+        point: what was measured, for the profile's source.
+    """
+    fields = (
+        "base_ms",
+        "prefill_us_per_token",
+        "decode_us_per_sequence",
+        "kv_ns_per_token",
+        "attention_ns_per_token2",
+        "prefill_floor_ms",
+    )  # the first token's overhead is the host's: it does not scale
+    times = {field: _digits(float(getattr(profile, field)) * time) for field in fields}
+    source = f"{profile.source}; times {time:.3f} to meet {point}"
+    return profile.model_copy(update={**times, "source": source, "error": SCALED_ERROR})
+
+
+SCALED_ERROR: Final = "±5 % E2E at another load (six H100 runs, each judged after the other run of its model: worst 3.4 %)"
+
+
+# ---------------------------------------------------------------------------------------------------- terms
+
+
+def _step(
+    shape: ModelShape, gpu: Gpu, tp: int, most: int, *, efficiency: Efficiency, beside: tuple[float, float]
+) -> tuple[float, float, float]:
+    """A decode step without its KV cache as a line in the batch: microseconds, per sequence, largest deviation.
+
+    `beside` is what is a line already. Relative least squares over batches of a sixteenth of `most` to `most`, as many from
+    each doubling; the slope is not negative. Smaller batches of a mixture of experts read less than the line says: a fleet
+    that pays for its GPUs does not stay there.
+    """
+    batch = np.unique(np.geomspace(max(1, most // SMALLEST_BATCH), most, 64).round())
+    touched = np.array([shape.touched(n) for n in batch])
+    streamed = (shape.always_bytes + shape.routed_bytes * touched) / tp / (gpu.bandwidth * 1e6 * efficiency.bandwidth)
+    active = shape.always + shape.output + shape.routed * shape.routed_share / efficiency.expert_compute
+    multiplied = 2e6 * active / tp / (gpu.peak(shape.weights) * efficiency.compute) * batch
+    time: NDArray[np.float64] = np.maximum(streamed, multiplied) + beside[0] + beside[1] * batch
+    rows = np.stack([np.ones_like(batch), batch], axis=1) / time[:, None]
+    (fixed, slope), *_ = np.linalg.lstsq(rows, np.ones(len(batch)), rcond=None)
+    if slope < 0:
+        fixed, slope = float((1 / time).sum() / (1 / time**2).sum()), 0.0
+    deviation = float(np.abs((fixed + slope * batch) / time - 1).max())
+    return float(fixed), float(slope), deviation
+
+
+def _kv_us(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
+    """Reading one token of KV cache; of a latent vector, its arithmetic with all heads may take longer."""
+    read = shape.kv_bytes_on(tp) / (gpu.bandwidth * 1e6 * efficiency.kv_bandwidth)
+    if shape.latent is None:
+        return read
+    flops = 2.0 * shape.layers * shape.heads / tp * (2 * shape.latent.kv + shape.latent.rope)
+    return max(read, 1e6 * flops / (gpu.peak("bf16") * efficiency.compute))
+
+
+def _latency_us(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
+    """Two all-reduces a layer."""
+    return 2 * shape.layers * efficiency.exchange_us * log2(tp) * _LATENCY[gpu.link]
+
+
+def _exchange_us(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
+    """Bytes of one token through the links: 2 (tp - 1) / tp of them, as in a ring."""
+    return 2 * (tp - 1) / tp * shape.exchanged_bytes / (gpu.link_speed * 1e3 * efficiency.link)
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _tps_hint(shape: ModelShape) -> str:
+    return "tensor parallelism may be " + ", ".join(str(tp) for tp in TENSOR_PARALLEL if shape.heads % tp == 0)
+
+
+def _range(shape: ModelShape, most: int, deviation: float) -> str:
+    least = max(1, most // SMALLEST_BATCH)
+    text = f"derived for batches of {least}-{most}; the line is within {deviation:.0%} of the step it stands for"
+    if shape.sliding:
+        text += "; layers with a window counted at 4,096 tokens of context"
+    return text

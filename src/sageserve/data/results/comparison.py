@@ -1,0 +1,72 @@
+"""Strategies side by side: means and spreads over seeds, against another strategy and against the bound.
+
+    comparison.against("lt-ua", "reactive").mean    # -0.11: 11 % fewer GPU-hours, seed by seed
+
+Work owed at the end of the window counts where it says so: GPU-hours + owed is what a strategy really needs. Computes; draws
+nothing. Read next: `summary.py` for the numbers, docs/reference/summary.md.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from sageserve.data.results.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A mean over seeds and its sample standard deviation, None for a single seed."""
+
+    mean: float
+    deviation: float | None
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean and deviation of what was measured; None when nothing was."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return None
+    return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Summaries by strategy and seed.
+
+    Args:
+        runs: by strategy, in the order to be shown, and by seed.
+        bounds: the oracle's GPU-hours by seed; empty when it was not asked.
+    """
+
+    runs: Mapping[str, Mapping[int, Summary]]
+    bounds: Mapping[int, float]
+
+    def of(self, name: str, value: Callable[[Summary], float | None]) -> Spread | None:
+        """A number of a strategy's summaries over its seeds."""
+        return spread(value(summary) for summary in self.runs[name].values())
+
+    def against(self, name: str, other: str, value: Callable[[Summary], float | None]) -> Spread | None:
+        """Relative change from `other`, over the seeds both have: -0.1 is 10 % less. None without `other`."""
+        base = self.runs.get(other, {})
+        pairs = [(value(run), value(base[seed])) for seed, run in self.runs[name].items() if seed in base]
+        return spread(None if mine is None or not theirs else mine / theirs - 1 for mine, theirs in pairs)
+
+    def over_bound(self, name: str) -> Spread | None:
+        """(GPU-hours + owed) / bound, over the seeds that have a bound."""
+        needs = [(needed(run), self.bounds.get(seed)) for seed, run in self.runs[name].items()]
+        return spread(None if not bound else need / bound for need, bound in needs)
+
+
+def held(summary: Summary) -> float:
+    """GPU-hours held in the window."""
+    return summary.gpu_hours.total
+
+
+def owed(summary: Summary) -> float | None:
+    """GPU-hours of work left at the end of the window."""
+    return summary.after_window.work_gpu_hours
+
+
+def needed(summary: Summary) -> float:
+    """GPU-hours held, and those of the work left at the end."""
+    return summary.gpu_hours.total + (summary.after_window.work_gpu_hours or 0.0)

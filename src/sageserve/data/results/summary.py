@@ -1,0 +1,142 @@
+"""The records of summary.json: what a run cost and which promises were kept. Keys are stable; nothing is computed here.
+
+docs/reference/summary.md defines every key. `null` stands where there was nothing to measure.
+Read next: `sim/results/summary.py`, which fills it from a simulation; `run_folder.py` for the files of a run.
+"""
+
+import msgspec
+from msgspec import Struct
+
+
+class Quantiles(Struct, frozen=True):
+    """Seconds."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class RequestCounts(Struct, frozen=True):
+    """Every request that arrived is in exactly one of the other three."""
+
+    arrived: int
+    finished: int
+    unfinished: int
+    refused: int
+
+
+class TierSummary(Struct, frozen=True):
+    """A tier's promise, and how it was kept."""
+
+    requests: int
+    finished: int
+    undecided: int  # of an interrupted run: neither done nor late
+    attainment: float | None
+    percentile: float
+    kept: bool | None
+    promise: str  # "ttft" or "deadline"
+    promise_s: float
+    ttft_s: Quantiles
+    e2e_s: Quantiles
+
+
+class Hours(Struct, frozen=True):
+    """Hours by state. `total` = serving + starting + reclaiming + draining, `waste` = the last three; `spot` is apart."""
+
+    total: float
+    serving: float
+    starting: float
+    reclaiming: float
+    draining: float
+    spot: float
+    waste: float
+    floor: float  # the minimum every endpoint keeps
+
+
+class ModelTier(Struct, frozen=True):
+    """One tier of one model."""
+
+    requests: int
+    attainment: float | None
+    ttft_s_p95: float | None
+
+
+class ModelSummary(Struct, frozen=True):
+    """One model in all regions."""
+
+    requests: int
+    finished: int
+    prompt_tokens: int
+    output_tokens: int
+    gpu_hours: Hours
+    instance_hours: Hours
+    tiers: dict[str, ModelTier]
+
+
+class Cost(Struct, frozen=True):
+    """US dollars; what the spot market pays is not taken off the total."""
+
+    total: float
+    reserved: float
+    on_demand: float
+    spot_income: float
+
+
+class Utilisation(Struct, frozen=True):
+    """Means over serving instances and time."""
+
+    mean: float | None  # of the signal that policies see
+    kv: float | None
+    busy: float | None
+
+
+class AfterWindow(Struct, frozen=True):
+    """Work that was still to do when the window ended."""
+
+    finished: int
+    latest_s: float | None
+    work_gpu_hours: float | None = None  # engine time still owed then; None in results written before it was counted
+
+
+class Summary(Struct, frozen=True):
+    """summary.json."""
+
+    version: str
+    scenario: str
+    strategy: str
+    order: str
+    signal: str
+    seed: int
+    partial: bool
+    window_s: float
+    played_s: float
+    requests: RequestCounts
+    tiers: dict[str, TierSummary]
+    models: dict[str, ModelSummary]
+    gpu_hours: Hours
+    instance_hours: Hours
+    cost_usd: Cost
+    utilisation: Utilisation
+    after_window: AfterWindow
+    starts: int
+    start_failures: int
+    reclaims: int
+    spot_taken: int
+    preemptions: int
+    notes: tuple[str, ...]
+    cpu_s: float
+    requests_per_cpu_s: float | None
+
+
+def summary_json(summary: Summary) -> bytes:
+    """The bytes of summary.json: indented, one key per line, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+
+
+def parse_summary(text: bytes) -> Summary:
+    """A summary from its JSON.
+
+    Raises:
+        msgspec.DecodeError: not a summary.
+    """
+    return msgspec.json.decode(text, type=Summary)

@@ -1,0 +1,255 @@
+"""Can these settings work together? Names that are not defined, and arithmetic that does not come out.
+
+Every check is a function from a scenario to the problems it finds; each problem says which numbers meet. Whatever is
+found here would otherwise show as a fleet that never serves, hours into a run.
+Knows the settings tree only: no file, no trace. Read next: `load.py`, which adds the places.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from sageserve.base.config import ModelSettings, ProfileSettings, Scenario, TierSettings
+from sageserve.base.units import Micros, show_duration, show_size
+from sageserve.data.documents import suggest
+from sageserve.data.yaml_positions import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class SettingProblem:
+    """What is wrong at which keys; `arithmetic` says that every single value is legal."""
+
+    keys: Keys
+    text: str
+    arithmetic: bool = True
+    hint: str = ""
+
+
+def problems(scenario: Scenario) -> list[SettingProblem]:
+    """Everything that keeps a scenario from working, undefined names first; empty when it can work."""
+    names = [*_unknown_names(scenario), *_round_trips(scenario)]
+    if names:  # the arithmetic needs every name
+        return names
+    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach)
+    return [problem for check in checks for problem in check(scenario)]
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+def _unknown(keys: Keys, kind: str, names: Iterable[str], known: Iterable[str]) -> Iterator[SettingProblem]:
+    for name in names:
+        if name not in (defined := tuple(known)):
+            yield SettingProblem((*keys, name), f"{kind} {name!r} is not defined{suggest(name, defined)}", arithmetic=False)
+
+
+def _unknown_names(scenario: Scenario) -> Iterator[SettingProblem]:
+    regions, models, tiers, gpus = scenario.regions, scenario.models, scenario.tiers, scenario.gpus
+    for region, settings in regions.items():
+        yield from _unknown(("regions", region, "gpus"), "GPU type", settings.gpus, gpus)
+        yield from _unknown(("regions", region, "rtt"), "region", settings.rtt, regions)
+    for model, served in models.items():
+        yield from _unknown(("models", model, "engines"), "GPU type", served.engines, gpus)
+        for gpu, engine in served.engines.items():
+            if engine.gpu != gpu:
+                text = f"the profile is for {engine.gpu!r}, it cannot say how fast {gpu!r} is"
+                yield SettingProblem(("models", model, "engines", gpu), text, arithmetic=False)
+    yield from _unknown(("fleet", "gpu"), "GPU type", [scenario.fleet.gpu] if scenario.fleet.gpu else [], gpus)
+    assign, generate = scenario.workload.assign, scenario.workload.generate
+    at: Keys = ("workload", "assign")
+    yield from _unknown((*at, "model"), "model", assign.model, models)
+    yield from _unknown((*at, "tier"), "tier", assign.tier, tiers)
+    yield from _unknown((*at, "region"), "region", assign.region, regions)
+    at = ("workload", "generate")
+    yield from _unknown((*at, "tiers"), "tier", generate.tiers, tiers)
+    yield from _unknown((*at, "regions"), "region", generate.regions, regions)
+    yield from _unknown((*at, "shift"), "region", generate.shift, regions)
+    yield from _unknown((*at, "shapes"), "model", generate.shapes, models)
+    for i, burst in enumerate(generate.bursts):
+        yield from _unknown((*at, "bursts", i, "models"), "model", burst.models, models)
+        yield from _unknown((*at, "bursts", i, "tiers"), "tier", burst.tiers, tiers)
+
+
+def _round_trips(scenario: Scenario) -> Iterator[SettingProblem]:
+    for one, other in combinations(scenario.regions, 2):
+        if other not in scenario.regions[one].rtt and one not in scenario.regions[other].rtt:
+            text = f"no round-trip time between {one!r} and {other!r}; write `rtt: {{{other}: 32ms}}` under {one!r}"
+            yield SettingProblem(("regions", one, "rtt"), text, arithmetic=False)
+
+
+# ------------------------------------------------------------------------------------------------ single settings that contradict
+
+
+def _promises(scenario: Scenario) -> Iterator[SettingProblem]:
+    for name, tier in scenario.tiers.items():
+        match tier.ttft, tier.deadline:
+            case None, None:
+                yield SettingProblem(("tiers", name), "promises nothing: give `ttft: 1s` or `deadline: 24h`")
+            case int(), int():
+                yield SettingProblem(("tiers", name), "promises both `ttft` and `deadline`: keep the one that it is judged by")
+            case _:
+                pass
+
+
+def _sizes(scenario: Scenario) -> Iterator[SettingProblem]:
+    fleet = scenario.fleet
+    if fleet.minimum > fleet.maximum:
+        yield SettingProblem(("fleet", "minimum"), f"minimum {fleet.minimum} > maximum {fleet.maximum} instances")
+    if fleet.start > fleet.maximum:
+        yield SettingProblem(("fleet", "start"), f"start {fleet.start} > maximum {fleet.maximum} instances")
+    if fleet.start < fleet.minimum:
+        yield SettingProblem(("fleet", "start"), f"start {fleet.start} < minimum {fleet.minimum} instances")
+    rules = {"reactive": scenario.strategy.reactive, "siloed": scenario.strategy.siloed}
+    for name, rule in rules.items():
+        if rule.low >= rule.high:
+            text = f"low {rule.low:g} is not below high {rule.high:g}: every look would add and remove"
+            yield SettingProblem(("strategy", name, "low"), text)
+    if scenario.batch.two_below > scenario.batch.one_below:
+        text = f"two jobs below {scenario.batch.two_below:g}, but one below {scenario.batch.one_below:g}: bands inverted"
+        yield SettingProblem(("batch", "two_below"), text)
+    for name, tier in scenario.tiers.items():
+        if tier.batch and tier.regions == "origin" and scenario.batch.feed != "direct":
+            text = f"the batch queue of a model serves all regions, but {name} may not leave the region it enters"
+            yield SettingProblem(("tiers", name, "regions"), text, hint="write `batch.feed: direct`, or `regions: any`")
+    for region, settings in scenario.regions.items():
+        for gpu, stock in settings.gpus.items():
+            if stock.reserved > stock.gpus:
+                keys: Keys = ("regions", region, "gpus", gpu, "reserved")
+                yield SettingProblem(keys, f"reserved {stock.reserved} > stock {stock.gpus} GPUs")
+
+
+def _shares(scenario: Scenario) -> Iterator[SettingProblem]:
+    assign, generate = scenario.workload.assign, scenario.workload.generate
+    groups = {
+        ("workload", "assign", "model"): assign.model,
+        ("workload", "assign", "tier"): assign.tier,
+        ("workload", "assign", "region"): assign.region,
+        ("workload", "generate", "tiers"): generate.tiers,
+        ("workload", "generate", "regions"): generate.regions,
+    }
+    for keys, shares in groups.items():
+        if any(value < 0 for value in shares.values()):
+            yield SettingProblem(keys, "a share is negative")
+        elif shares and not any(shares.values()):
+            yield SettingProblem(keys, f"all shares are 0: nothing is drawn from {', '.join(shares)}")
+
+
+# ------------------------------------------------------------------------------------------------ memory and stock
+
+
+def _engines(scenario: Scenario) -> Iterator[SettingProblem]:
+    for name, model in scenario.models.items():
+        for gpu, engine in model.engines.items():
+            keys: Keys = ("models", name, "engines", gpu)
+            yield from (SettingProblem(keys, text) for text in _engine(model, engine, scenario, gpu))
+
+
+def _engine(model: ModelSettings, engine: ProfileSettings, scenario: Scenario, gpu: str) -> Iterator[str]:
+    per_vm, memory = scenario.gpus[gpu].per_vm, scenario.gpus[gpu].memory
+    if engine.kv_tokens < model.context:
+        yield f"kv_tokens {engine.kv_tokens} < context {model.context}: one full-length request does not fit the KV cache"
+    if engine.tp > engine.gpus:
+        yield f"tp {engine.tp} > {engine.gpus} GPUs of an instance"
+    if engine.gpus > per_vm:
+        yield f"an instance needs {engine.gpus} GPUs, a VM of {gpu} has {per_vm}"
+    if engine.weights is not None:
+        kv = engine.kv_tokens * (engine.kv_per_token or 0)
+        if (need := engine.weights + kv) > (have := engine.gpus * memory):
+            yield (
+                f"{show_size(engine.weights)} of weights + {engine.kv_tokens} KV tokens x {engine.kv_per_token or 0} B"
+                f" = {_gib(need)} > {engine.gpus} GPUs x {show_size(memory)} = {_gib(have)}"
+            )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f}GiB"
+
+
+def _placement(scenario: Scenario) -> Iterator[SettingProblem]:
+    for name, model in scenario.models.items():
+        if any(scenario.start_gpu(name, region) for region in scenario.regions):
+            continue
+        held = "; ".join(f"{region} has {_holds(scenario, region)}" for region in scenario.regions)
+        needs = " or ".join(f"{engine.gpus} {gpu}" for gpu, engine in model.engines.items())
+        yield SettingProblem(("models", name, "engines"), f"no region can run it: an instance needs {needs}; {held}")
+
+
+def _holds(scenario: Scenario, region: str) -> str:
+    stock = scenario.regions[region].gpus
+    return ", ".join(f"{settings.gpus} {gpu}" for gpu, settings in stock.items()) or "no GPUs"
+
+
+def _stock(scenario: Scenario) -> Iterator[SettingProblem]:
+    start = scenario.fleet.start
+    for region, settings in scenario.regions.items():
+        needs: dict[str, list[str]] = {}
+        total: dict[str, int] = {}
+        for name, model in scenario.models.items():
+            if gpu := scenario.start_gpu(name, region):
+                each = model.engines[gpu].gpus
+                needs.setdefault(gpu, []).append(f"{name} {start} x {each}")
+                total[gpu] = total.get(gpu, 0) + start * each
+        for gpu, parts in needs.items():
+            if total[gpu] > (have := settings.gpus[gpu].gpus):
+                text = f"the first instances need {' + '.join(parts)} = {total[gpu]} > {have} GPUs in stock"
+                hint = "lower fleet.start, or raise the stock of the region"
+                yield SettingProblem(("regions", region, "gpus", gpu, "gpus"), text, hint=hint)
+
+
+# ------------------------------------------------------------------------------------------------ promises against physics
+
+
+def first_token_us(engine: ProfileSettings) -> Micros:
+    """Microseconds until an idle instance answers a prompt of one token: the engine model at P = p = 1."""
+    work = engine.base_ms * 1e3 + engine.prefill_us_per_token + engine.attention_ns_per_token2 * 0.5e-3
+    return round(max(work, engine.prefill_floor_ms * 1e3))
+
+
+def _allowed(scenario: Scenario, tier: TierSettings, model: str, origin: str) -> list[str]:
+    regions: Sequence[str] = [origin] if tier.regions == "origin" else list(scenario.regions)
+    return [region for region in regions if scenario.start_gpu(model, region)]
+
+
+def _reach(scenario: Scenario) -> Iterator[SettingProblem]:
+    for name, tier in scenario.tiers.items():
+        for model in scenario.models:
+            if not any(scenario.start_gpu(model, region) for region in scenario.regions):
+                continue  # already said
+            yield from _serves(scenario, name, model, tier)
+
+
+def _serves(scenario: Scenario, name: str, model: str, tier: TierSettings) -> Iterator[SettingProblem]:
+    lacking = [origin for origin in scenario.regions if not _allowed(scenario, tier, model, origin)]
+    if lacking:
+        text = f"may not leave its origin, but {', '.join(lacking)} cannot run {model}"
+        yield SettingProblem(
+            ("tiers", name, "regions"), text, hint="write `regions: any`, or give the regions GPUs that can run it"
+        )
+        return
+    slowest = max((_fastest(scenario, tier, model, origin) for origin in scenario.regions), key=lambda found: found[0])
+    total, story = slowest
+    key = "deadline" if tier.ttft is None else "ttft"
+    if total > tier.patience:
+        text = f"{show_duration(tier.patience)} is out of reach for {model}: {story} = {show_duration(total)} on an idle instance"
+        yield SettingProblem(("tiers", name, key), text)
+    step = min(_step_us(engine) for engine in scenario.models[model].engines.values())
+    if tier.itl is not None and step > tier.itl:
+        text = f"{show_duration(tier.itl)} is out of reach for {model}: one decode step takes {show_duration(step)}"
+        yield SettingProblem(("tiers", name, "itl"), text)
+
+
+def _step_us(engine: ProfileSettings) -> Micros:
+    return round(engine.base_ms * 1e3 + engine.decode_us_per_sequence)
+
+
+def _fastest(scenario: Scenario, tier: TierSettings, model: str, origin: str) -> tuple[Micros, str]:
+    """Time of the fastest possible first token for a one-token prompt from `origin`, and how it adds up."""
+    times = []
+    for region in _allowed(scenario, tier, model, origin):
+        rtt = scenario.rtt(origin, region)
+        for gpu, engine in scenario.models[model].engines.items():
+            if gpu in scenario.regions[region].gpus and scenario.regions[region].gpus[gpu].gpus >= engine.gpus:
+                work = first_token_us(engine)
+                story = f"from {origin} {show_duration(rtt)} to {region} and back + {show_duration(work)} first token on {gpu}"
+                times.append((rtt + work, story))
+    return min(times)

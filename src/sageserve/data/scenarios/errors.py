@@ -1,0 +1,114 @@
+"""What pydantic finds wrong with a document, in words of scenarios: where, at which keys, and what to write instead.
+
+Knows the shape of pydantic's errors and the settings tree; must not decide what is wrong.
+Read next: `load.py`, which collects complaints from all stages on one screen.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeAlias, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sageserve.base.config import Scenario
+from sageserve.data.documents import suggest
+from sageserve.data.yaml_positions import Complaint, Document, Keys
+
+COMPLAINTS_MAX: Final = 10  # what fits a screen beside its explanations
+Shape: TypeAlias = object
+"""A type annotation of the settings tree."""
+
+
+def node_below(shape: Shape, key: str | int) -> Shape:
+    """The annotation one key further down: a field of a settings node, or the values of a mapping or list."""
+    if isinstance(shape, type) and issubclass(shape, BaseModel):
+        field = shape.model_fields.get(str(key))
+        return field.annotation if field else None
+    arguments = get_args(shape)
+    if get_origin(shape) is dict:
+        return arguments[1]
+    return arguments[0] if arguments else None
+
+
+def node_at(keys: Keys) -> Shape:
+    """The annotation at a path of the settings tree; None where there is nothing."""
+    shape: Shape = Scenario
+    for key in keys:
+        shape = node_below(shape, key)
+    return shape
+
+
+def field_names(keys: Keys) -> tuple[str, ...]:
+    """Fields of the settings node at a path; empty where there is none."""
+    shape = node_at(keys)
+    return tuple(shape.model_fields) if isinstance(shape, type) and issubclass(shape, BaseModel) else ()
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+_NOT_WHOLE: Final = "{given} is not a whole number"
+_NOT_NUMBER: Final = "{given} is not a number"
+_NOT_NAME: Final = "{given} is not a name: use letters, digits, '.', '_', '/' and '-', at most 100"
+_SENTENCES: Final[Mapping[str, str]] = {
+    "missing": "is missing",
+    "int_type": _NOT_WHOLE,
+    "int_parsing": _NOT_WHOLE,
+    "int_from_float": _NOT_WHOLE,
+    "float_type": _NOT_NUMBER,
+    "float_parsing": _NOT_NUMBER,
+    "finite_number": _NOT_NUMBER,
+    "bool_type": "{given} is neither true nor false",
+    "bool_parsing": "{given} is neither true nor false",
+    "string_type": "{given} is not text; put it in quotes",
+    "greater_than_equal": "{given} is less than {ge}",
+    "greater_than": "{given} must be more than {gt}",
+    "less_than_equal": "{given} is more than {le}",
+    "less_than": "{given} must be less than {lt}",
+    "string_pattern_mismatch": _NOT_NAME,
+    "string_too_long": _NOT_NAME,
+    "dict_type": "needs entries of its own, not {given}",
+    "tuple_type": "needs a list, not {given}",
+    "too_short": "needs {min_length} entries or more, has {actual_length}",
+    "too_long": "has more than {max_length} entries",
+}
+"""What to say for each kind of pydantic's errors; kinds that need more than their context are in `_sentence`."""
+
+
+def _sentence(error: ErrorDetails, keys: Keys) -> str:
+    context = error.get("ctx", {})
+    given = _short(error["input"])
+    match error["type"]:
+        case "extra_forbidden":
+            return "unknown key" + suggest(str(keys[-1]), field_names(keys[:-1]))
+        case "value_error":
+            return str(context["error"])
+        case "literal_error":
+            choices = get_args(node_at(keys))
+            return f"{given} is not one of {', '.join(choices)}"
+        case "model_type":
+            return f"needs settings of its own ({', '.join(field_names(keys))}), not {given}"
+        case kind if kind in _SENTENCES:
+            return _SENTENCES[kind].format(given=given, **context)
+        case _:
+            return error["msg"][:1].lower() + error["msg"][1:]
+
+
+def complaints_of(error: ValidationError, document: Document) -> Iterator[Complaint]:
+    """One complaint per thing pydantic found, with the place where it was written."""
+    for details in error.errors(include_url=False):
+        keys = tuple(key for key in details["loc"] if key != "[key]")
+        place = document.place(keys)
+        yield Complaint(str(place or ""), keys, _sentence(details, keys))
+
+
+def on_one_screen(name: str, complaints: Sequence[Complaint]) -> str:
+    """All complaints, at most COMPLAINTS_MAX of them in full, in the order of the file."""
+    count = len(complaints)
+    if count == 1:
+        return f"scenario {name}: {complaints[0]}"
+    lines = [f"  {complaint}" for complaint in complaints[:COMPLAINTS_MAX]]
+    more = [f"  and {count - COMPLAINTS_MAX} more"] if count > COMPLAINTS_MAX else []
+    return "\n".join([f"scenario {name}: {count} settings are wrong", *lines, *more])

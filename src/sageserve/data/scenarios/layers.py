@@ -1,0 +1,195 @@
+"""Scenario files laid over each other: built-in names and paths, `extends`, the profile library, `--set`.
+
+Laying follows JSON Merge Patch (RFC 7386): mappings merge key by key, anything else replaces what was
+there, null removes it. A model's engine may name a profile of the library or of a file (relative to the file that
+names it); it is replaced by the profile's settings. Must not know which keys exist or what they mean, except
+`extends` and `models.*.engines.*`. Read next: `data/profiles/library.py` for names of profiles, `load.py`, which types the
+result.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from sageserve.base.errors import ConfigError
+from sageserve.data.documents import BUILTIN, read_file, source_name, suggest
+from sageserve.data.profiles.library import PROFILES, named
+from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, read_value
+
+_CHAIN_MAX: Final = 20  # files deep; people extend two or three
+_KEY: Final = re.compile(r'"([^"]*)"|([^."]+)')
+
+
+def builtin_names() -> tuple[str, ...]:
+    """Names of the scenarios and parts of scenarios that ship with the package, sorted."""
+    return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml") if path.stem != PROFILES))
+
+
+def find(reference: str, folder: Path) -> Path:
+    """The file a name or path stands for; paths are relative to `folder`.
+
+    Raises:
+        ConfigError: there is no such built-in scenario and no such file.
+    """
+    if not reference.endswith((".yaml", ".yml")) and "/" not in reference:
+        if reference in builtin_names():
+            return BUILTIN / f"{reference}.yaml"
+        raise ConfigError(
+            f"no built-in scenario is called {reference!r}{suggest(reference, builtin_names())}",
+            hint="`sageserve scenario list` shows all; write ./name.yaml for a file of your own",
+        )
+    path = folder / Path(reference).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}", hint="give a scenario file or a name of `sageserve scenario list`")
+    return path
+
+
+def _is_engine(keys: Keys) -> bool:
+    return len(keys) == 4 and keys[0] == "models" and keys[2] == "engines"
+
+
+def _inside(value: Value) -> Iterable[tuple[str | int, Value]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+class Stack:
+    """A document that others are laid over, one after the other; `document` is the result."""
+
+    def __init__(self) -> None:
+        self.document = Document()
+
+    def add_file(self, path: Path, *, chain: tuple[Path, ...] = ()) -> None:
+        """Lay what a file extends, in order, and then the file itself.
+
+        Raises:
+            ConfigError: a file cannot be read, or files extend each other in a circle.
+        """
+        if path.resolve() in chain or len(chain) >= _CHAIN_MAX:
+            way = " > ".join(source_name(link) for link in (*chain, path))
+            raise ConfigError(f"scenario files extend each other in a circle or too deeply: {way}")
+        layer = read_file(path)
+        extended = layer.values.pop("extends", [])
+        names: list[Value] = extended if isinstance(extended, list) else [extended]
+        for name in names:
+            if isinstance(name, str):
+                self._extend(name, path, layer, (*chain, path.resolve()))
+            else:
+                where = str(layer.place(("extends",)) or "")
+                layer.complaints.append(Complaint(where, ("extends",), "give names or paths of scenarios"))
+        if names:  # who extends another says its own name
+            for own in ("name", "about"):
+                self._forget((own,), self.document.values.pop(own, None))
+        self.add(layer)
+
+    def _extend(self, name: str, path: Path, layer: Document, chain: tuple[Path, ...]) -> None:
+        try:
+            target = find(name, path.parent)
+        except ConfigError as error:
+            layer.complaints.append(Complaint(str(layer.place(("extends",)) or ""), ("extends",), error.message))
+        else:
+            self.add_file(target, chain=chain)
+
+    def add(self, layer: Document) -> None:
+        """Lay a document over what is there."""
+        self.document.complaints.extend(layer.complaints)
+        self._lay(self.document.values, layer.values, layer, ())
+
+    def add_setting(self, text: str) -> None:
+        """Lay one `key.path=value` over what is there; keys that hold dots are found, or quoted.
+
+        Raises:
+            ConfigError: no `=`, no key, or a value that is not YAML.
+        """
+        left, equals, right = text.partition("=")
+        parts = [quoted or plain for quoted, plain in _KEY.findall(left)]
+        if not equals or not all(part.strip() for part in parts) or not parts:
+            raise ConfigError(f"--set {text}: not a setting", hint="write --set key.path=value, as in --set fleet.start=10")
+        try:
+            value = read_value(right.strip())
+        except ValueError as error:
+            raise ConfigError(f"--set {text}: the value is {error}", hint="values are YAML: 1h, [1, 2], {a: 1}") from None
+        keys = self._known_keys([part.strip() for part in parts])
+        place = SourcePlace(f"--set {text}")
+        layer = Document(places={keys[:end]: place for end in range(1, len(keys) + 1)})
+        node = layer.values
+        for key in keys[:-1]:
+            inner: dict[str, Value] = {}
+            node[key] = inner
+            node = inner
+        node[keys[-1]] = value
+        self.add(layer)
+
+    def _known_keys(self, parts: list[str]) -> tuple[str, ...]:
+        """Join parts of names with dots: at each level the longest key that exists wins."""
+        keys: tuple[str, ...] = ()
+        node: Value = self.document.values
+        while parts:
+            if isinstance(node, str) and _is_engine(keys):
+                node = self._profile(node, keys)
+            known = node if isinstance(node, dict) else {}
+            count = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in known), 1)
+            key = ".".join(parts[:count])
+            keys, parts, node = (*keys, key), parts[count:], known.get(key)
+        return keys
+
+    def _lay(self, base: dict[str, Value], over: dict[str, Value], layer: Document, keys: Keys) -> None:
+        for key, value in over.items():
+            here = (*keys, key)
+            below = base.get(key)
+            if isinstance(value, dict):
+                if isinstance(below, str) and _is_engine(here):
+                    below = self._profile(below, here)
+                if not isinstance(below, dict):
+                    self._forget(here, below)
+                    below = {}
+                base[key] = below
+                self._keep_place(here, layer)
+                self._lay(below, value, layer, here)
+            else:
+                self._forget(here, below)
+                base[key] = value
+                if value is None:
+                    del base[key]
+                self._keep_places(here, value, layer)
+
+    def _forget(self, keys: Keys, value: Value) -> None:
+        self.document.places.pop(keys, None)
+        for key, inner in _inside(value):
+            self._forget((*keys, key), inner)
+
+    def _keep_places(self, keys: Keys, value: Value, layer: Document) -> None:
+        self._keep_place(keys, layer)
+        for key, inner in _inside(value):
+            self._keep_places((*keys, key), inner, layer)
+
+    def _keep_place(self, keys: Keys, layer: Document) -> None:
+        if place := layer.place(keys):
+            self.document.places[keys] = place
+
+    def _profile(self, name: str, keys: Keys) -> dict[str, Value]:
+        """The settings of a named profile, placed at `keys`; empty, and a complaint, when there is none."""
+        place = self.document.place(keys)
+        folder = Path(place.source).parent if place and place.line else Path()
+        try:
+            found = named(name, folder)
+        except ConfigError as error:
+            self.document.complaints.append(Complaint(str(place or ""), keys, error.message))
+            return {}
+        for at, written in found.places.items():
+            if at or not place:
+                self.document.places[*keys, *at] = written
+        for key in found.values:
+            self.document.places.setdefault((*keys, key), found.places.get((), SourcePlace(name)))
+        return dict(found.values)
+
+    def name_engines(self) -> None:
+        """Put the settings of library profiles where engines name one."""
+        models = self.document.values.get("models")
+        for model, settings in models.items() if isinstance(models, dict) else ():
+            engines = settings.get("engines") if isinstance(settings, dict) else None
+            for gpu, engine in engines.items() if isinstance(engines, dict) else ():
+                if isinstance(engine, str) and isinstance(engines, dict):
+                    engines[gpu] = self._profile(engine, ("models", model, "engines", gpu))

@@ -1,0 +1,151 @@
+"""Scenarios from files: one checked, frozen `Scenario` from a built-in name or a YAML file, and where each value came from.
+
+    loaded = load("quickstart", overrides=["fleet.start=4"])
+    loaded.scenario.fleet.start            # 4
+    loaded.origin(("fleet", "start"))      # --set fleet.start=4
+
+Stages: read and lay over each other (`layers.py`), type (pydantic), check that it can work (`checks.py`).
+Each stage reports everything it finds at once. Must not simulate, and must not change a value it was given.
+Read next: `base/config/scenario.py` for the tree itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.data.documents import BUILTIN
+from sageserve.data.profiles.library import profile_entries
+from sageserve.data.scenarios.checks import SettingProblem, problems
+from sageserve.data.scenarios.errors import complaints_of, node_at, on_one_screen
+from sageserve.data.scenarios.layers import Stack, builtin_names, find
+from sageserve.data.yaml_positions import Complaint, Document, Keys, Value, write_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A scenario and the document it came from."""
+
+    scenario: Scenario
+    document: Document
+
+    def origin(self, keys: Keys) -> str:
+        """Where a value came from: `file:line`, the `--set` that gave it, or `default: <its reason>`."""
+        if place := self.document.places.get(keys):
+            return str(place)
+        if keys == ("name",):
+            return "name of the file"
+        parent = node_at(keys[:-1])
+        if isinstance(parent, type) and issubclass(parent, BaseModel) and keys:
+            return f"default: {parent.model_fields[str(keys[-1])].description}"
+        return str(self.document.place(keys) or "default")
+
+    def leaves(self) -> Iterator[tuple[Keys, Value]]:
+        """Every value of the resolved tree in the order of the tree, with its keys; lists are single values."""
+        return _leaves((), dump(self.scenario, defaults=True))
+
+
+def _leaves(keys: Keys, value: Value) -> Iterator[tuple[Keys, Value]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves((*keys, key), inner)
+    else:
+        yield keys, value
+
+
+def dump(scenario: Scenario, *, defaults: bool = False) -> dict[str, Value]:
+    """The resolved tree as plain values with units; `defaults` keeps settings that are none."""
+    values: dict[str, Value] = scenario.model_dump(mode="json", exclude_none=not defaults)
+    return values
+
+
+def resolved_yaml(scenario: Scenario) -> str:
+    """One self-contained scenario file, every default written out; loads back to an equal scenario, equal bytes."""
+    return write_yaml(dump(scenario))
+
+
+def load(reference: str | Path, *, overrides: Sequence[str] = ()) -> Loaded:
+    """Read, resolve and check a scenario.
+
+    Args:
+        reference: a built-in name, or the path of a YAML file.
+        overrides: settings `key.path=value` that win over the files, later ones over earlier ones.
+
+    Raises:
+        ConfigError: unreadable, unknown keys, wrong values or references; all of them in one message.
+        Infeasible: every value is legal, but together they cannot work; the message shows the arithmetic.
+    """
+    path = reference if isinstance(reference, Path) else find(reference, Path())
+    stack = Stack()
+    stack.add_file(path)
+    for override in overrides:
+        stack.add_setting(override)
+    stack.name_engines()
+    stack.document.values.setdefault("name", path.stem)
+    scenario = _typed(stack.document, path.stem)
+    _check(scenario, stack.document)
+    return Loaded(scenario, stack.document)
+
+
+def load_scenario(reference: str | Path, *, overrides: Sequence[str] = ()) -> Scenario:
+    """The scenario of `load`, for callers that do not ask where values came from."""
+    return load(reference, overrides=overrides).scenario
+
+
+def _typed(document: Document, name: str) -> Scenario:
+    found = list(document.complaints)
+    try:
+        scenario = Scenario.model_validate_json(msgspec.json.encode(document.values), strict=True)
+    except ValidationError as error:
+        known = {complaint.keys for complaint in found}
+        found += [one for one in complaints_of(error, document) if not any(one.keys[: len(k)] == k for k in known if k)]
+        raise ConfigError(on_one_screen(name, found), hint=_way_out(found)) from None
+    if found:
+        raise ConfigError(on_one_screen(name, found), hint=_way_out(found))
+    return scenario
+
+
+def _way_out(complaints: Sequence[Complaint]) -> str:
+    if any("engine profile" in complaint.text for complaint in complaints):
+        return f"measured profiles: {', '.join(profile_entries())}; `sageserve profile list` shows those derived for other models"
+    return "`sageserve scenario schema` describes every key; `sageserve scenario show quickstart` is a working example"
+
+
+def _check(scenario: Scenario, document: Document) -> None:
+    found = problems(scenario)
+    if not found:
+        return
+    complaints = [Complaint(str(document.place(one.keys) or ""), one.keys, one.text) for one in found]
+    kind = Infeasible if any(one.arithmetic for one in found) else ConfigError
+    raise kind(on_one_screen(scenario.name, complaints), hint=_hints(found))
+
+
+def _hints(found: Sequence[SettingProblem]) -> str:
+    return "\n".join(dict.fromkeys(one.hint for one in found if one.hint))
+
+
+def check(scenario: Scenario) -> Scenario:
+    """The scenario itself, if it can work; for scenarios made in code.
+
+    Raises:
+        ConfigError: a name that is not defined.
+        Infeasible: the settings cannot work together.
+    """
+    _check(scenario, Document())
+    return scenario
+
+
+def catalogue() -> Iterator[tuple[str, str, bool]]:
+    """Every built-in file: its name, what it is about, and whether it runs by itself or is a part for `extends`."""
+    for name in builtin_names():
+        stack = Stack()
+        stack.add_file(BUILTIN / f"{name}.yaml")
+        values = stack.document.values
+        workload = values.get("workload")
+        generate = workload.get("generate") if isinstance(workload, dict) else None
+        whole = "models" in values and isinstance(generate, dict) and "shapes" in generate
+        yield name, str(values.get("about", "")), whole

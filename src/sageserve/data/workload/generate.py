@@ -1,0 +1,161 @@
+"""Workloads without a file: requests drawn from a scenario's traffic settings, and the demand before them.
+
+Arrivals are an inhomogeneous Poisson process per (model, region, tier) with an exact total; lengths are drawn from
+quantile points. Equal scenarios give equal bytes; what is drawn for one purpose never shifts another.
+Read next: `rates.py` for the rates, `builtin/traffic-o365.yaml` for measured ones.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.records import Demand, Floats, Ints, Names, Trace
+from sageserve.base.rng import stream
+from sageserve.base.units import MINUTE, show_duration
+from sageserve.data.traces.read import context_notes
+from sageserve.data.traces.sources import Progress
+from sageserve.data.workload.rates import Streams, length_table, minutes_of, rates_of, streams_of
+
+_CHUNK: Final = 1 << 18  # rows drawn at a time: the intermediate arrays stay in the cache
+
+
+def generate(scenario: Scenario, progress: Progress | None = None) -> Trace:
+    """Draw exactly `workload.generate.requests` requests over `workload.generate.length`.
+
+    The shares of groups, models, regions and tiers hold in expectation; planned bursts and growth are part of the
+    total, they do not add to it.
+
+    Args:
+        scenario: settings and seed.
+        progress: told how many requests of how many are drawn.
+
+    Raises:
+        ConfigError: the settings describe no traffic, name what the scenario does not define, or have bad points.
+    """
+    settings = scenario.workload.generate
+    streams = streams_of(scenario)
+    tables = _tables(streams)
+    keys, bits = _keys(scenario, streams)
+    of = (keys & ((1 << bits) - 1)).astype(np.int32)
+    keys >>= bits
+    prompt = _lengths(of, tables[0][streams.shape], stream(scenario.seed, "window/prompt"))
+    if progress is not None:
+        progress(settings.requests // 2, settings.requests)
+    output = _lengths(of, tables[1][streams.shape], stream(scenario.seed, "window/output"))
+    if progress is not None:
+        progress(settings.requests, settings.requests)
+    model = streams.model[of]
+    notes = (
+        f"{settings.requests:,} requests generated over {show_duration(settings.length)} with seed {scenario.seed}",
+        *context_notes(prompt, output, model, scenario),
+    )
+    return Trace(
+        arrival=keys,
+        prompt=prompt,
+        output=output,
+        model=model,
+        region=streams.region[of],
+        tier=streams.tier[of],
+        names=Names(tuple(scenario.models), tuple(scenario.regions), tuple(scenario.tiers)),
+        window=settings.length,
+        notes=notes,
+    )
+
+
+def history(scenario: Scenario) -> Demand:
+    """Demand per minute over `workload.generate.history` before t = 0, from the same rates, without making requests.
+
+    Counts are Poisson; token sums have the mean and variance of that many drawn lengths.
+
+    Raises:
+        ConfigError: as `generate`.
+    """
+    count = minutes_of(scenario.workload.generate.history)
+    shape = (count, len(scenario.regions), len(scenario.models), len(scenario.tiers))
+    requests, prompt, output = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    if count:
+        streams = streams_of(scenario)
+        where = slice(None), streams.region, streams.model, streams.tier
+        drawn = stream(scenario.seed, "history/counts").poisson(rates_of(scenario, streams, -count, count))
+        requests[where] = drawn
+        prompts, outputs = _tables(streams)
+        prompt[where] = _sums(drawn, prompts[streams.shape], scenario.seed, "history/prompt")
+        output[where] = _sums(drawn, outputs[streams.shape], scenario.seed, "history/output")
+    return Demand(-count * MINUTE, MINUTE, prompt, output, requests)
+
+
+def _keys(scenario: Scenario, streams: Streams) -> tuple[Ints, int]:
+    """Sorted arrivals with their stream in the lowest bits, so that one sort orders everything; and how many bits."""
+    settings = scenario.workload.generate
+    minutes = minutes_of(settings.length)
+    bits = max(1, (len(streams) - 1).bit_length())
+    if settings.length.bit_length() + bits > 62:  # a key is a signed 64-bit number
+        raise ConfigError(f"workload.generate.length {show_duration(settings.length)} is too long to generate")
+    rates = rates_of(scenario, streams, 0, minutes)
+    last = settings.length - (minutes - 1) * MINUTE
+    rates[-1] *= last / MINUTE
+    counts = _exact_counts(settings.requests, rates, scenario.seed)
+    cells = np.add.outer(np.arange(minutes) * MINUTE << bits, np.arange(len(streams)))
+    keys: Ints = np.repeat(cells.ravel(), counts.ravel())
+    tail = int(counts[-1].sum())
+    rng = stream(scenario.seed, "window/times")
+    for first in range(0, len(keys), _CHUNK):
+        part = keys[first : first + _CHUNK]
+        offsets = rng.integers(0, MINUTE, size=len(part))
+        inside = max(0, len(keys) - tail - first)  # rows of this chunk before the last minute, which may be cut
+        offsets[inside:] = offsets[inside:] * last // MINUTE
+        part += offsets << bits
+    keys.sort()
+    return keys, bits
+
+
+def _exact_counts(total: int, rates: Floats, seed: int) -> Ints:
+    """Poisson counts given their total: multinomial over all cells, so the total is exact."""
+    level = rates.sum()
+    if not np.isfinite(level) or not level > 0:
+        raise ConfigError("workload.generate: the rates are 0 or infinite all through the window")
+    return stream(seed, "window/counts").multinomial(total, (rates / level).ravel()).reshape(rates.shape)
+
+
+def _tables(streams: Streams) -> tuple[Floats, Floats]:
+    """Inverse length distributions, float64[shapes, steps + 1], of prompts and of outputs."""
+    prompts, outputs = [], []
+    for model, group, shape in streams.shapes:
+        where = f"workload.generate.shapes.{model}.{group}"
+        prompts.append(length_table(shape.prompt, f"{where}.prompt"))
+        outputs.append(length_table(shape.output, f"{where}.output"))
+    return np.array(prompts), np.array(outputs)
+
+
+def _lengths(of: NDArray[np.int32], tables: Floats, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Lengths of all requests by inverse transform.
+
+    Args:
+        of: int32[n], the stream of each request.
+        tables: float64[streams, steps + 1].
+        rng: gives one draw per request, in order.
+    """
+    steps = tables.shape[1] - 1
+    flat = tables.ravel()
+    lengths = np.empty(len(of), dtype=np.int32)
+    for first in range(0, len(of), _CHUNK):
+        part = of[first : first + _CHUNK]
+        position = rng.random(len(part)) * steps
+        row = position.astype(np.int32)
+        position -= row
+        row += part * (steps + 1)
+        low = flat[row]
+        lengths[first : first + _CHUNK] = np.rint(low + (flat[row + 1] - low) * position)
+    return lengths
+
+
+def _sums(counts: Ints, tables: Floats, seed: int, name: str) -> Floats:
+    """Sums of that many lengths: gamma with their mean and variance, which is never negative and 0 for none."""
+    middles = (tables[:, 1:] + tables[:, :-1]) / 2
+    mean, variance = middles.mean(axis=1), middles.var(axis=1) + 1e-9  # a constant length has no variance
+    draws = stream(seed, name).standard_gamma(counts * mean**2 / variance) * variance / mean
+    sums: Floats = np.maximum(np.rint(draws), counts)
+    return sums

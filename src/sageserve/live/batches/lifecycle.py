@@ -1,0 +1,128 @@
+"""Takes batches from state to state: read, expire, finish, write, close. Every step may be interrupted and is then done again.
+
+What is to be done follows from the state in the store alone. Must not send jobs. Read next: `input_file.py`, `output_files.py`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from sageserve.base.config import LiveSettings
+from sageserve.live.batches.input_file import InputReader, read_batch
+from sageserve.live.batches.output_files import write_files
+from sageserve.live.batches.store_thread import SteadyWall, StoreThread
+from sageserve.live.store.models import BadMove, Batch, BatchState, LineError, StoreError, Unknown
+
+_EVERY_S: Final = 1.0  # how late a batch may expire
+_PAUSE_S: Final = 0.1  # between two looks, however much there is to see
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class JobRunner(Protocol):
+    """Who runs the jobs."""
+
+    def stop_jobs(self, batch: int) -> None:
+        """No job of a batch runs any more."""
+        ...
+
+    async def refresh(self) -> None:
+        """Batches came or went."""
+        ...
+
+
+class BatchLifecycle:
+    """Looks after all batches.
+
+    Args:
+        store: where they are.
+        models: that are served.
+        live: limits.
+        time: when they expire.
+        hands: who runs their jobs.
+    """
+
+    def __init__(self, store: StoreThread, models: Sequence[str], live: LiveSettings, time: SteadyWall, hands: JobRunner) -> None:
+        self._store = store
+        self._models = models
+        self._live = live
+        self._time = time
+        self._hands = hands
+        self._news = asyncio.Event()
+        self._well = True
+
+    def notify(self) -> None:
+        """There is something to look at."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Look after batches until cancelled."""
+        while True:
+            try:
+                await self.look()
+                self._well = True
+            except StoreError as error:
+                if self._well:
+                    _LOG.error("batches wait for the store: %s", error.message)
+                self._well = False
+            await asyncio.sleep(_PAUSE_S if self._well else _EVERY_S)
+            try:
+                await asyncio.wait_for(self._news.wait(), _EVERY_S)
+            except TimeoutError:
+                continue  # time may have run out for some batch
+
+    async def look(self) -> None:
+        """Everything that can be done now.
+
+        Raises:
+            StoreError: the store cannot be asked; what was begun is done again.
+        """
+        self._news.clear()
+        keep = self._store.store
+        await self._store.call(keep.expire_files, self._time.now())
+        for batch in await self._store.call(keep.unfinished):
+            try:
+                await self._tend(batch)
+            except (BadMove, Unknown) as error:
+                _LOG.info("batch %s changed meanwhile: %s", batch.id, error.message)
+                self._news.set()
+
+    async def _tend(self, batch: Batch) -> None:
+        keep, now = self._store.store, self._time.now()
+        match batch.state:
+            case BatchState.VALIDATING:
+                await self._read(batch)
+            case BatchState.IN_PROGRESS if batch.over:
+                await self._store.call(keep.finish, batch.number, now)
+                await self._write(batch)
+            case BatchState.IN_PROGRESS if now >= batch.expires_at:
+                await self._store.call(keep.expire, batch.number, now)
+                await self._write(batch)
+            case BatchState.EXPIRING | BatchState.CANCELLING | BatchState.FINALIZING:
+                await self._write(batch)
+            case _:
+                pass  # its jobs run
+
+    async def _read(self, batch: Batch) -> None:
+        keep = self._store.store
+        reader = InputReader(batch.endpoint, self._models, self._live)
+        try:
+            await self._store.call(keep.file, batch.owner, batch.input_file)
+        except Unknown as error:
+            reader.errors.append(LineError("file_not_found", error.message))
+        else:
+            await read_batch(self._store, batch, reader)
+        if reader.errors:
+            await self._store.call(keep.reject, batch.number, reader.errors, self._time.now())
+            return
+        await self._store.call(keep.accept, batch.number, reader.model, self._time.now())
+        await self._hands.refresh()
+
+    async def _write(self, batch: Batch) -> None:
+        keep = self._store.store
+        if batch.state is not BatchState.FINALIZING:
+            self._hands.stop_jobs(batch.number)
+        files = await write_files(self._store, batch, self._time.now())
+        await self._store.call(keep.close_batch, batch.number, files, self._time.now())
+        await self._hands.refresh()

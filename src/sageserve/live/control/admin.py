@@ -1,0 +1,95 @@
+"""The control process for people and monitors: its state as JSON, as Prometheus metrics, and as a page that refreshes itself.
+
+    GET /admin/status     `status.Status`         GET /admin/metrics    Prometheus text         GET /ui    the page
+
+Read-only: nothing here changes the fleet. Who may ask is the gateway's business, which is the only one that reaches this server.
+Read next: `status.py`, `process.py`.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sageserve.live.control.status import Status
+
+_STATES: Final = ("serving", "coming", "draining", "spot")
+_Family = GaugeMetricFamily | CounterMetricFamily
+
+
+class FleetCollector(Collector):
+    """A status as metrics.
+
+    Args:
+        status: the present state.
+        decided: decisions by (reason, what blocked them), since the process began.
+    """
+
+    def __init__(self, status: Callable[[], Status], decided: Callable[[], dict[tuple[str, str], int]]) -> None:
+        self._status = status
+        self._decided = decided
+
+    def collect(self) -> Iterator[_Family]:
+        """The families, anew for each scrape."""
+        state = self._status()
+        instances = GaugeMetricFamily("sageserve_instances", "instances of a pool by state", labels=["pool", "state"])
+        seen = GaugeMetricFamily("sageserve_utilisation", "utilisation as last seen", labels=["region", "model", "signal"])
+        blind = GaugeMetricFamily("sageserve_blind", "1: signals too old to act on", labels=["region", "model"])
+        waiting = GaugeMetricFamily("sageserve_batch_waiting", "batch work that waits", labels=["model"])
+        for endpoint in state.endpoints:
+            where = [endpoint.region, endpoint.model]
+            for pool in endpoint.pools:
+                for name in _STATES:
+                    instances.add_metric([pool.pool, name], getattr(pool, name))
+            for name, value in (("load", endpoint.utilisation), ("kv", endpoint.kv), ("busy", endpoint.busy)):
+                seen.add_metric([*where, name], value)
+            blind.add_metric(where, float(endpoint.blind))
+        for model, jobs in {endpoint.model: endpoint.waiting_batch for endpoint in state.endpoints}.items():
+            waiting.add_metric([model], jobs)
+        yield from (instances, seen, blind, waiting)
+        yield GaugeMetricFamily("sageserve_gpus_held", "GPUs that instances hold", value=state.gpus_held)
+        yield GaugeMetricFamily("sageserve_gateways", "gateway processes connected", value=state.gateway.processes)
+        decisions = CounterMetricFamily("sageserve_decisions", "decisions by reason and obstacle", labels=["reason", "blocked"])
+        for (reason, blocked), count in sorted(self._decided().items()):
+            decisions.add_metric([reason, blocked], count)
+        yield decisions
+
+
+def routes(status: Callable[[], Status], decided: Callable[[], dict[tuple[str, str], int]]) -> list[BaseRoute]:
+    """What the control process serves besides files and batches."""
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(status, decided))
+    page = files("sageserve.live.control").joinpath("page/index.html").read_text("utf-8")
+
+    async def as_json(_request: Request) -> Response:
+        return Response(msgspec.json.encode(status()), media_type="application/json", headers={"cache-control": "no-store"})
+
+    async def as_metrics(_request: Request) -> Response:
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def as_page(_request: Request) -> Response:
+        return HTMLResponse(page, headers={"content-security-policy": _POLICY, "cache-control": "no-cache"})
+
+    async def to_page(_request: Request) -> Response:
+        return RedirectResponse("/ui")
+
+    return [
+        Route("/admin/status", as_json),
+        Route("/admin/metrics", as_metrics),
+        Route("/ui", as_page),
+        Route("/ui/", to_page),
+    ]
+
+
+_POLICY: Final = (
+    "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:;"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The page loads nothing from anywhere and talks to this server alone."""

@@ -1,0 +1,385 @@
+"""What the control process knows of gateways and engines, and tells them: counts in, signals and tables out.
+
+Gateways report what they sent, scrapes say how full engines are; every scrape turns both into the signals of
+docs/reference/kernel.md and into one Table per gateway. An endpoint whose engines or gateways were not heard of for
+`safety.blind_after` is blind, which is not the same as idle. Decides nothing, opens no socket.
+Read next: `loop.py`, whose `Front` this is; `live/wire.py`; `batch_queue.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.records import Ints
+from sageserve.base.units import NEVER, Micros
+from sageserve.core.columns import ENDPOINT
+from sageserve.core.events import EndpointSeen, InstanceDrained, Observed
+from sageserve.core.layout import Layout
+from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
+from sageserve.live.actuators.base import EngineAddress
+from sageserve.live.control.loop import Counters
+from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
+
+OUTPUT_GUESS: Final = 200.0  # tokens, until answers were seen; the simulator's
+_LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
+
+
+class Missed(Enum):
+    """An instance that a scrape did not see."""
+
+    BLIND = "blind"  # it answers, and does not say how it is
+    SILENT = "silent"  # nothing answers there
+
+
+@dataclass(slots=True)
+class Opened:
+    """An instance that serves or drains."""
+
+    place: EngineAddress
+    opened_at: Micros
+    open: bool = True
+    closed_version: int = 0  # of the first table that says it receives nothing
+    seen_at: Micros = -NEVER  # of the last scrape that succeeded
+    kv: float = 0.0  # share of its memory, or of its places, in use
+    in_flight: int = 0  # requests that run or wait there, by its own account
+    trouble: Micros = -NEVER  # when a gateway last could not reach it
+    answers: bool = True  # something answered there when it was last asked
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One connected gateway, and its latest report."""
+
+    pid: int
+    heard_at: Micros
+    version: int = -1
+    report: Report | None = None
+
+
+class Send(Protocol):
+    """How a gateway is told something; `LinkServer.send`."""
+
+    def __call__(self, gateway: int, message: ToGateway) -> bool:
+        """Tell it; False when it is gone."""
+        ...
+
+
+@dataclass(slots=True)
+class Callbacks:
+    """Who is told what, and who is asked: the sides of a fleet view.
+
+    Args:
+        send: tells a gateway.
+        place: where an instance that became ready answers.
+        drained: told when a draining instance is empty.
+        waiting: batch jobs that wait, by model.
+    """
+
+    send: Send
+    place: Callable[[int], EngineAddress]
+    drained: Callable[[InstanceDrained], None]
+    waiting: Callable[[], tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Cumulative, by cell; the columns of a Report."""
+
+    prompt: Ints
+    output: Ints
+    requests: Ints
+    work: NDArray[np.float64]
+    finished: Ints
+    refused: Ints
+    on_time: Ints
+
+
+class FleetView:
+    """Gateways and engines of one fleet.
+
+    Args:
+        scenario: for signals and safety.
+        layout: numbers of endpoints and instances.
+        epoch: names this control process; gateways tell its tables from an earlier one's by it.
+        now: the loop's clock.
+        told: the other sides.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, epoch: str, now: Callable[[], Micros], told: Callbacks) -> None:
+        live = scenario.live or LiveSettings()
+        self.layout = layout
+        self.endpoints = np.zeros(layout.endpoints, ENDPOINT)
+        self.in_flight = np.zeros(layout.instances, np.int64)  # by gateways' account; the fleet reads it
+        self.opened: dict[int, Opened] = {}
+        self.gateways: dict[int, Gateway] = {}
+        self.totals = self._no_totals()
+        self.output_mean = np.full(len(layout.names.models) * len(layout.names.tiers), OUTPUT_GUESS)
+        self.scraped: Micros = 0
+        self._scenario = scenario
+        self._blind_after = live.safety.blind_after
+        self._kind = SIGNALS.index(scenario.signals.kind)
+        self._epoch = epoch
+        self._now = now
+        self._told = told
+        self._version = 0
+        self._learnt_at = np.zeros(layout.endpoints, np.int64)  # until then an endpoint's rate is too low
+        self._known: dict[int, Report] = {}  # last report by process, so that a link that is made anew counts nothing twice
+        self.endpoints["model"] = np.arange(layout.endpoints) // len(layout.roles) % len(layout.names.models)
+        self.endpoints["feeds"] = layout.feeds
+        self.endpoints["one_below"], self.endpoints["two_below"] = scenario.batch.one_below, scenario.batch.two_below
+
+    def _no_totals(self) -> _Totals:
+        names = self.layout.names
+        cells = len(names.regions) * len(names.models) * len(names.tiers)
+        whole = [np.zeros(cells, np.int64) for _ in range(6)]
+        return _Totals(whole[0], whole[1], whole[2], np.zeros(cells), *whole[3:])
+
+    # --- what the loop sees and sets ---
+
+    def look(self) -> Observed:
+        """The fleet as it was last scraped, and where that is too old or too new to be believed."""
+        columns = zip(*(self.endpoints[name].tolist() for name in ("seen", "kv", "busy")), strict=True)
+        learning = np.flatnonzero(self._learnt_at > self._now()).tolist()
+        new = {self._endpoint(i) for i, here in self.opened.items() if here.open and here.seen_at < 0}
+        unsure = tuple(sorted({*self.blind(), *learning, *new}))
+        return Observed(self.scraped, tuple(EndpointSeen(*row) for row in columns), self._told.waiting(), unsure)
+
+    def counters(self) -> Counters:
+        """What has arrived and finished so far."""
+        totals = self.totals
+        return totals.prompt.copy(), totals.output.copy(), totals.requests.copy(), totals.work.copy()
+
+    def open(self, instance: int) -> None:
+        """From now on the instance may receive requests."""
+        self.opened[instance] = Opened(self._told.place(instance), self._now())
+        self._count_open(instance, 1)
+        self.publish()
+
+    def adopt(self, instance: int) -> None:
+        """It served before this process began: how busy it is has yet to be learned, and nothing is taken away meanwhile."""
+        self.open(instance)
+        self.opened[instance].opened_at = -NEVER
+        learnt_at = self._now() + _LEARNT_AFTER * self._scenario.signals.half_life
+        self._learnt_at[self._endpoint(instance)] = learnt_at
+
+    def close(self, instance: int) -> None:
+        """From now on it receives none; told as drained once it has none."""
+        here = self.opened[instance]
+        here.open = False
+        here.closed_version = self._version + 1
+        self._count_open(instance, -1)
+        self.publish()
+        self._tell_drained()
+
+    def forget(self, instance: int) -> None:
+        """It is gone: nothing of it counts any more."""
+        here = self.opened.pop(instance, None)
+        if here is None:
+            return
+        if here.open:
+            self._count_open(instance, -1)
+        self.in_flight[instance] = 0
+        self.publish()
+
+    def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
+        """Change when an endpoint is given batch jobs."""
+        self.endpoints[endpoint]["one_below"], self.endpoints[endpoint]["two_below"] = one_below, two_below
+
+    def blind(self) -> tuple[int, ...]:
+        """Endpoints of which some open instance, or every gateway, was not heard of for too long."""
+        now = self._now()
+        if not any(now - gateway.heard_at <= self._blind_after for gateway in self.gateways.values()):
+            return tuple(range(self.layout.endpoints))
+        known = [(i, max(here.seen_at, here.opened_at)) for i, here in self.opened.items() if here.open]
+        return tuple(sorted({self._endpoint(i) for i, at in known if now - at > self._blind_after}))
+
+    # --- what gateways say ---
+
+    def heard(self, gateway: int, message: ToControl) -> None:
+        """Take in a message of a gateway; waits and their ends are the batch queue's."""
+        now = self._now()
+        if isinstance(message, Hello):
+            self.gateways[gateway] = Gateway(message.pid, now)
+            self.publish()
+        elif isinstance(message, Report):
+            self._take_report(self.gateways[gateway], message, now)
+        elif isinstance(message, Trouble) and message.row in self.opened:
+            self.opened[message.row].trouble = now
+
+    def left(self, gateway: int) -> None:
+        """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
+        del self.gateways[gateway]
+        self._sum_in_flight()
+        self.publish()
+
+    def _take_report(self, gateway: Gateway, report: Report, now: Micros) -> None:
+        gateway.heard_at, gateway.version = now, report.version
+        before = self._known.get(gateway.pid)
+        if before is not None:  # the first report of a process is where its counting begins
+            self._add_counts(before, report)
+        self._known[gateway.pid] = gateway.report = report
+        means = np.array([other.report.output_mean for other in self.gateways.values() if other.report is not None])
+        self.output_mean = means.mean(axis=0)
+        self._sum_in_flight()
+        self._tell_drained()
+
+    def _add_counts(self, before: Report, after: Report) -> None:
+        old = {cell.cell: cell for cell in before.cells}
+        totals = self.totals
+        for new in after.cells:
+            was = old.get(new.cell)
+            at = new.cell
+            totals.prompt[at] += new.prompt_tokens - (was.prompt_tokens if was else 0)
+            totals.output[at] += new.output_tokens - (was.output_tokens if was else 0)
+            totals.requests[at] += new.requests - (was.requests if was else 0)
+            totals.work[at] += new.work - (was.work if was else 0.0)
+            totals.finished[at] += new.finished - (was.finished if was else 0)
+            totals.refused[at] += new.refused - (was.refused if was else 0)
+            totals.on_time[at] += new.on_time - (was.on_time if was else 0)
+        offered = {row.endpoint: row for row in before.endpoints}
+        for row in after.endpoints:
+            past = offered.get(row.endpoint)
+            self.endpoints[row.endpoint]["offered"] += row.offered - (past.offered if past else 0.0)
+            self.endpoints[row.endpoint]["placed"] += row.placed - (past.placed if past else 0)
+            self.endpoints[row.endpoint]["finished"] += row.finished - (past.finished if past else 0)
+
+    def _sum_in_flight(self) -> None:
+        self.in_flight[:] = 0
+        self.endpoints["backlog"] = 0.0
+        for gateway in self.gateways.values():
+            if gateway.report is not None:
+                for count in gateway.report.instances:
+                    self.in_flight[count.row] += count.in_flight
+                for row in gateway.report.endpoints:
+                    self.endpoints[row.endpoint]["backlog"] += row.backlog
+
+    def _tell_drained(self) -> None:
+        """Tell of closed instances that no gateway has anything at, all having heard that they are closed."""
+        for i, here in list(self.opened.items()):
+            if here.open or self.in_flight[i] > 0 or not self._is_left_alone(here):
+                continue
+            del self.opened[i]
+            self._told.drained(InstanceDrained(i))
+
+    def _is_left_alone(self, here: Opened) -> bool:
+        if self.gateways:
+            return all(gateway.version >= here.closed_version for gateway in self.gateways.values())
+        return here.in_flight == 0 and here.seen_at >= self.scraped  # nobody to ask but the engine
+
+    # --- what scrapes say ---
+
+    def saw(self, instance: int, *, kv: float | None, in_flight: int) -> None:
+        """A scrape of an instance succeeded.
+
+        Args:
+            instance: its row.
+            kv: share of its memory in use; None: the engine does not say, and the share of its places that are taken stands
+                in for it, because unknown is not empty.
+            in_flight: requests that run or wait there.
+        """
+        if instance in self.opened:
+            here = self.opened[instance]
+            share = min(1.0, in_flight / int(self._profile(instance)["max_sequences"])) if kv is None else kv
+            here.seen_at, here.kv, here.in_flight, here.answers = self._now(), share, in_flight, True
+
+    def missed(self, instance: int, how: Missed) -> None:
+        """A scrape of an instance did not succeed: no signals, and if nothing answers there, no requests either."""
+        if instance in self.opened:
+            self.opened[instance].answers = how is not Missed.SILENT
+
+    def cut_off(self) -> frozenset[int]:
+        """Instances that nothing reaches, where another one of the model answers: requests go there.
+
+        If none of a model answers they are all left open: then it is this process that is cut off, or trying costs nothing.
+        """
+        answering = {self._model(i) for i, here in self.opened.items() if here.open and here.answers}
+        return frozenset(i for i, here in self.opened.items() if not here.answers and self._model(i) in answering)
+
+    def takes(self, endpoint: int) -> bool:
+        """Whether work can be sent to an endpoint."""
+        out = self.cut_off()
+        return any(here.open and i not in out for i, here in self.opened.items() if self._endpoint(i) == endpoint)
+
+    def refresh(self) -> None:
+        """Turn what was counted and seen since the last time into signals, and tell every gateway."""
+        now = self._now()
+        elapsed, half_life = now - self.scraped, float(self._scenario.signals.half_life)
+        used = np.zeros(self.layout.endpoints)
+        for i, here in self.opened.items():
+            if here.open:
+                used[self._endpoint(i)] += here.kv * self._profile(i)["kv_tokens"]
+        for e, row in enumerate(self.endpoints):
+            row["rate"] = smoothed(float(row["rate"]), float(row["offered"]), elapsed, half_life)
+            row["offered"] = row["fed_work"] = row["fed_tokens"] = row["kv"] = row["busy"] = 0.0
+            if row["open"] > 0:
+                row["kv"] = used[e] / row["kv_tokens"]
+                row["busy"] = busyness(float(row["rate"]), float(row["backlog"]), half_life, int(row["open"]))
+            row["seen"] = signal(self._kind, float(row["kv"]), float(row["busy"]))
+        self.scraped = now
+        self.publish()
+        self._tell_drained()
+
+    # --- what gateways are told ---
+
+    def publish(self) -> None:
+        """Send every gateway the present state."""
+        self._version += 1
+        for number in list(self.gateways):
+            self._told.send(number, self.table(number))
+
+    def table(self, gateway: int) -> RoutingTable:
+        """The present state for one gateway."""
+        now, out = self._now(), self.cut_off()
+        names = ("seen", "kv", "busy", "rate", "backlog", "kv_tokens", "open")
+        columns = zip(*(self.endpoints[name].tolist() for name in names), strict=True)
+        report = self.gateways[gateway].report
+        own = {count.row: count.outstanding for count in report.instances} if report is not None else {}
+        everywhere: dict[int, int] = {}
+        for other in self.gateways.values():
+            for count in other.report.instances if other.report is not None else ():
+                everywhere[count.row] = everywhere.get(count.row, 0) + count.outstanding
+        instances = tuple(
+            InstanceRow(
+                i,
+                self._endpoint(i),
+                here.place.url,
+                here.place.served_model,
+                here.open and i not in out and not self._is_suspect(here, now),
+                everywhere.get(i, 0) - own.get(i, 0),
+                int(self.layout.slot_profile[i]),
+            )
+            for i, here in sorted(self.opened.items())
+        )
+        return RoutingTable(
+            version=self._version,
+            epoch=self._epoch,
+            scraped=self.scraped,
+            age=now - self.scraped,
+            endpoints=tuple(EndpointRow(*row) for row in columns),
+            instances=instances,
+            output_mean=tuple(self.output_mean.tolist()),
+            gateways=max(len(self.gateways), 1),
+        )
+
+    def _is_suspect(self, here: Opened, now: Micros) -> bool:
+        """A gateway could not reach it after it was last seen, and that is not long ago."""
+        return here.trouble >= here.seen_at and now - here.trouble < self._scenario.signals.scrape
+
+    def _count_open(self, instance: int, change: int) -> None:
+        row = self.endpoints[self._endpoint(instance)]
+        row["open"] += change
+        row["kv_tokens"] += change * int(self._profile(instance)["kv_tokens"])
+
+    def _endpoint(self, instance: int) -> int:
+        return instance // self.layout.slots
+
+    def _model(self, instance: int) -> int:
+        return int(self.endpoints[self._endpoint(instance)]["model"])
+
+    def _profile(self, instance: int) -> Any:  # noqa: ANN401 # a row of a structured array has no static type
+        return self.layout.profiles[self.layout.slot_profile[instance]]

@@ -1,0 +1,286 @@
+"""The control process: one controller for one fleet, and everything it hears and says.
+
+Wires the loop (`loop.py`) to the fleet view (gateways, scrapes), the actuator (processes), the batch queue and the pages. It may
+be killed at any moment: engines and gateways go on, the next one adopts what runs, reads past demand, and takes the queue up
+where it was. Must not decide anything. Read next: `loop.py`, `fleet_view.py`, `batch_queue.py`.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.units import SECOND, Micros
+from sageserve.core.controller import Controller
+from sageserve.core.events import DemandSeen
+from sageserve.core.fleet import Fleet
+from sageserve.core.layout import Layout, lay_out
+from sageserve.core.safety import Guard
+from sageserve.core.strategies import STRATEGIES
+from sageserve.core.work import AnyEvent, Entry, Work, perform
+from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear
+from sageserve.live.control.admin import routes
+from sageserve.live.control.batch_queue import BatchQueue, JobQueue
+from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
+from sageserve.live.control.loop import Loop, WallClock
+from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
+from sageserve.live.control.status import Sources, Status, status
+from sageserve.live.link import LinkServer
+from sageserve.live.wire import Gone, Grant, ToControl, Wait
+
+_LOG: Final = logging.getLogger(__name__)
+_FEED_EVERY_S: Final = 0.25  # as often as gateways report
+SOCKET: Final = "control.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a control process works.
+
+    Args:
+        state: its folder.
+        host: of its HTTP server.
+        port: likewise.
+        url: of the gateway.
+        epoch: differs from that of every other control process of this fleet.
+    """
+
+    state: Path
+    host: str
+    port: int
+    url: str
+    epoch: str
+
+
+class ManagedActuator(Actuator, Protocol):
+    """An actuator with a beginning and an end."""
+
+    async def connect(self) -> tuple[Adopted, ...]:
+        """Get ready, and say which instances there are already; those without GPUs are given some."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; instances stay."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is made outside and plugged in.
+
+    Args:
+        actuator: made with the function that hears its events.
+        scrape: looks at one engine: share of memory in use (None: it does not say) and requests in flight; or why it was missed.
+        jobs: the durable queue.
+        queue_routes: of files and batches.
+        background: what else runs as long as the process, such as the runner of jobs.
+        clock: the loop's.
+        wall: the wall clock, microseconds since 1970.
+        words: a journal line's decisions in sentences.
+    """
+
+    actuator: Callable[[Hear, Layout], ManagedActuator]
+    scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int] | Missed]]
+    jobs: JobQueue
+    queue_routes: list[BaseRoute]
+    background: tuple[Callable[[], Coroutine[None, None, None]], ...]
+    clock: WallClock
+    wall: Callable[[], Micros]
+    words: Callable[[Stamped], tuple[str, ...]]
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever called `Control.run`: one of them must not end the pages before the rest."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class ThreadWorker:
+    """Solves and fits in one thread: a plan is never made twice at once.
+
+    Args:
+        hear: told the answer, in the loop's thread.
+    """
+
+    def __init__(self, hear: Callable[[AnyEvent], None]) -> None:
+        self._hear = hear
+        self._threads = ThreadPoolExecutor(1, "solver")
+        self._open: set[asyncio.Future[AnyEvent]] = set()
+
+    def submit(self, work: Work) -> None:
+        """Begin to do it; the answer is heard as an event."""
+        future: asyncio.Future[AnyEvent] = asyncio.get_running_loop().run_in_executor(self._threads, perform, work)
+        self._open.add(future)
+        future.add_done_callback(self._finish)
+
+    def close(self) -> None:
+        """Take no more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _finish(self, future: "asyncio.Future[AnyEvent]") -> None:
+        self._open.discard(future)
+        if not future.cancelled():
+            self._hear(future.result())
+
+
+class Control:
+    """One control process.
+
+    Args:
+        scenario: as it is served.
+        home: where.
+        parts: what is plugged in.
+    """
+
+    def __init__(self, scenario: Scenario, home: Home, parts: Parts) -> None:
+        live = scenario.live or LiveSettings()
+        kind = STRATEGIES[scenario.strategy.name]
+        self.layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+        self.clock = parts.clock
+        self._scenario = scenario
+        self._home = home
+        self._parts = parts
+        self._initial = kind.initial(scenario)
+        self._link = LinkServer(self._from_gateway, self._gateway_left)
+        self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names)
+        self._journal = JournalFile(home.state / "journal", self.layout, parts.wall)
+        self._decided: Counter[tuple[str, str]] = Counter()
+        self._actuator = parts.actuator(self._hear, self.layout)
+        told = Callbacks(self._link.send, self._actuator.place, self._hear, self._waiting)
+        self.view = FleetView(scenario, self.layout, home.epoch, self.clock.now, told)
+        self.queue = BatchQueue(scenario, self.view, parts.jobs, self._grant, self.clock.now)
+        self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.view.in_flight)
+        self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
+        guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
+        controller = Controller(self.fleet, kind(scenario, self.layout, self._demand.load(parts.wall())), scenario.spot, guard)
+        self._worker = ThreadWorker(self._hear)
+        self.loop = Loop(
+            controller=controller,
+            view=self.view,
+            actuator=self._actuator,
+            worker=self._worker,
+            memory=self,
+            check=scenario.strategy.check,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Control until `stop` is set."""
+        await self._link.open(self._home.state / SOCKET)
+        try:
+            await self._adopt()
+            await self._all(stop)
+        finally:
+            self._worker.close()
+            await self._actuator.close()
+            await self._link.close()
+
+    def status(self) -> Status:
+        """The present state."""
+        sources = Sources(
+            self._scenario,
+            self.fleet,
+            self.view,
+            self.clock.now,
+            self.queue.waiting,
+            lambda: list(self._journal.recent),
+            self._parts.words,
+            self._home.url,
+        )
+        return status(sources, self._notes())
+
+    def _notes(self) -> tuple[str, ...]:
+        lost, out = self._journal.lost, sorted(self.view.cut_off())
+        full = (f"{lost} journal lines could not be written: is the disk full?",) if lost else ()
+        silent = tuple(f"Nothing answers at instance {i}: its requests go elsewhere." for i in out)
+        return full + silent
+
+    async def _adopt(self) -> None:
+        for one in await self._actuator.connect():
+            gpus = one.gpus or self.fleet.room(self.fleet.pool_of[one.instance])
+            self.fleet.start(one.instance, 0, gpus, initial=True)
+            if one.serves:
+                self.fleet.ready(one.instance, 0)
+                self.view.adopt(one.instance)
+        if self._ours:
+            self.loop.begin(self._initial)
+
+    async def _all(self, stop: asyncio.Event) -> None:
+        config = uvicorn.Config(
+            Starlette(routes=[*routes(self.status, lambda: dict(self._decided)), *self._parts.queue_routes]),
+            host=self._home.host,
+            port=self._home.port,
+            log_level="warning",
+            lifespan="off",
+        )
+        server = _Server(config)
+        whole = (self.loop.run(self.clock), self._look_around(), self._feed(), server.serve(), self._until(stop))
+        tasks = [asyncio.ensure_future(task) for task in (*whole, *(make() for make in self._parts.background))]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task  # the first fault of any part is this process's: the supervisor starts it again
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    async def _feed(self) -> None:
+        while True:
+            await asyncio.sleep(_FEED_EVERY_S)
+            self.queue.run()
+
+    async def _look_around(self) -> None:
+        """Scrape all engines at once, every scrape period."""
+        while True:
+            rows = [(i, here.place) for i, here in self.view.opened.items()]
+            seen = await asyncio.gather(*(self._parts.scrape(place) for _, place in rows))
+            for (i, _), found in zip(rows, seen, strict=True):
+                if isinstance(found, Missed):
+                    self.view.missed(i, found)
+                else:
+                    self.view.saw(i, kv=found[0], in_flight=found[1])
+            self.view.refresh()
+            await asyncio.sleep(self._scenario.signals.scrape / SECOND)
+
+    def _hear(self, event: AnyEvent) -> None:
+        self.loop.hear(event)
+
+    def _waiting(self) -> tuple[int, ...]:
+        return self.queue.waiting()
+
+    def write(self, entry: Entry) -> None:
+        """Keep a line of the journal."""
+        self._journal.write(entry)
+        for decision in entry.decisions:
+            self._decided[str(decision.reason), str(decision.blocked)] += 1
+
+    def _from_gateway(self, gateway: int, message: ToControl) -> None:
+        if isinstance(message, Wait | Gone):
+            self.queue.hear(gateway, message)
+        else:
+            self.view.heard(gateway, message)
+
+    def _gateway_left(self, gateway: int) -> None:
+        self.queue.left(gateway)
+        self.view.left(gateway)
+
+    def _grant(self, gateway: int, grant: Grant) -> bool:
+        return self._link.send(gateway, grant)
+
+    def add(self, seen: DemandSeen) -> None:
+        """Keep a minute's demand."""
+        self._demand.add(self._parts.wall() - seen.length, seen)

@@ -1,0 +1,187 @@
+"""What a control process leaves for the next one, and for people: the journal, and the demand of past minutes.
+
+Both are lines of JSON in the state folder, appended and flushed one by one, so that a process killed at any moment loses a
+line at most; a torn last line is left out when read. Instants are wall time here: the loop's own clock begins anew with each
+process.
+Read next: `loop.py`, which writes through these; `core/history.py`, which the past minutes are for.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from sageserve.base.records import Demand, Floats, Names
+from sageserve.base.units import DAY, MINUTE, Micros
+from sageserve.core.events import DemandSeen
+from sageserve.core.layout import Layout
+from sageserve.core.work import Entry
+from sageserve.data.results.journal import Decided, JournalLine
+
+_LOG = logging.getLogger(__name__)
+_KEEP: Final = 14 * DAY  # two of the longest season that forecasters look for
+_FILE_MAX: Final = 64 << 20  # bytes of a journal file before a new one is begun
+_FILES: Final = 8
+_RECENT: Final = 500  # decisions kept in memory for people who look
+
+
+class Stamped(Struct, frozen=True):
+    """A journal line and when it was, by the wall clock."""
+
+    wall: Micros
+    line: JournalLine
+
+
+class JournalFile:
+    """Appends journal lines; old files are dropped when there are too many.
+
+    Args:
+        folder: made if needed.
+        layout: for names of pools.
+        wall: the wall clock, microseconds since 1970.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, wall: Callable[[], Micros]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.recent: deque[Stamped] = deque(maxlen=_RECENT)
+        self.lost = 0  # lines that could not be written: the disk is full, and the fleet goes on
+        self._folder = folder
+        self._pools = tuple(pool.name for pool in layout.pools)
+        self._wall = wall
+        self._encode = msgspec.json.Encoder().encode
+        self._file = (self._files() or [folder / _name(1)])[-1]
+        _end_line(self._file)
+
+    def write(self, entry: Entry) -> None:
+        """Append one line."""
+        decided = tuple(Decided(self._pools[decision.pool], decision) for decision in entry.decisions)
+        stamped = Stamped(self._wall(), JournalLine(entry.now, entry.event, decided, entry.actions))
+        self.recent.append(stamped)
+        try:
+            self._turn_over()
+            with self._file.open("ab") as out:
+                out.write(self._encode(stamped) + b"\n")
+        except OSError as error:
+            self.lost += 1
+            _LOG.error("the journal cannot be written: %s", error)
+
+    def _turn_over(self) -> None:
+        if self._file.exists() and self._file.stat().st_size > _FILE_MAX:
+            self._file = self._folder / _name(int(self._file.stem.rpartition("-")[2]) + 1)
+            for old in self._files()[:-_FILES]:
+                old.unlink()
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("journal-*.jsonl"))
+
+
+def _name(number: int) -> str:
+    return f"journal-{number:06d}.jsonl"
+
+
+def _end_line(path: Path) -> None:
+    """End a line that was cut off, so that only that one is lost."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def read_lines(folder: Path) -> list[Stamped]:
+    """Every line that was kept, oldest first; torn lines are left out."""
+    decoder = msgspec.json.Decoder(Stamped)
+    found = []
+    for path in sorted(folder.glob("journal-*.jsonl")):
+        for text in path.read_bytes().splitlines():
+            try:
+                found.append(decoder.decode(text))
+            except msgspec.DecodeError:
+                _LOG.warning("%s holds a line that was cut off", path.name)
+    return found
+
+
+class _Minute(Struct, frozen=True, array_like=True):
+    wall: Micros  # the minute's begin
+    prompt_tokens: tuple[int, ...]
+    output_tokens: tuple[int, ...]
+    requests: tuple[int, ...]
+
+
+class DemandFile:
+    """Past demand, minute by minute.
+
+    Args:
+        path: of the file.
+        names: of models, regions and tiers; what was kept under other names is not read.
+    """
+
+    def __init__(self, path: Path, names: Names) -> None:
+        self._path = path
+        self._names = names
+        self._header = msgspec.json.encode(_Header(names.models, names.regions, names.tiers))
+        self._encode = msgspec.json.Encoder().encode
+
+    def add(self, wall: Micros, seen: DemandSeen) -> None:
+        """Append a minute that began at `wall`."""
+        minute = _Minute(wall, seen.prompt_tokens, seen.output_tokens, seen.requests)
+        try:
+            new = not self._path.exists()
+            with self._path.open("ab") as out:
+                out.write((self._header + b"\n" if new else b"") + self._encode(minute) + b"\n")
+        except OSError as error:
+            _LOG.error("past demand cannot be written: %s", error)
+
+    def load(self, wall: Micros) -> Demand | None:
+        """What is known of the time before `wall`, in bins of a minute that end there; None when nothing is.
+
+        Minutes in which nobody counted are filled in between the minutes around them: unknown is not zero.
+        """
+        minutes = [one for one in self._read() if wall - _KEEP <= one.wall < wall]
+        if not minutes:
+            return None
+        self._rewrite(minutes)
+        ago = np.array([(wall - one.wall - 1) // MINUTE for one in minutes])
+        bins = int(ago.max()) + 1
+        at = bins - 1 - ago
+        shape = (len(self._names.regions), len(self._names.models), len(self._names.tiers))
+
+        def column(name: str) -> Floats:
+            values = np.array([getattr(one, name) for one in minutes], float)
+            filled = np.stack([np.interp(np.arange(bins), at, values[:, k]) for k in range(values.shape[1])], axis=1)
+            return filled.reshape(bins, *shape)
+
+        return Demand(-bins * MINUTE, MINUTE, column("prompt_tokens"), column("output_tokens"), column("requests"))
+
+    def _read(self) -> list[_Minute]:
+        if not self._path.exists():
+            return []
+        header, *lines = self._path.read_bytes().splitlines() or [b""]
+        if header != self._header:
+            _LOG.warning("past demand of other models, regions or tiers is not used")
+            self._path.unlink()
+            return []
+        decoder = msgspec.json.Decoder(_Minute)
+        found = []
+        for text in lines:
+            try:
+                found.append(decoder.decode(text))
+            except msgspec.DecodeError:
+                _LOG.warning("%s holds a line that was cut off", self._path.name)
+        return sorted(found, key=lambda one: one.wall)
+
+    def _rewrite(self, minutes: list[_Minute]) -> None:
+        part = self._path.with_suffix(".part")
+        part.write_bytes(b"\n".join([self._header, *map(self._encode, minutes), b""]))
+        part.replace(self._path)
+
+
+class _Header(Struct, frozen=True):
+    models: tuple[str, ...]
+    regions: tuple[str, ...]
+    tiers: tuple[str, ...]

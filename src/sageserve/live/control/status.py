@@ -1,0 +1,233 @@
+"""The present state of a live fleet as one value: for `status --json`, `top`, and the live page.
+
+Names instead of numbers, seconds instead of microseconds. Read from the fleet, the fleet view and the queue; changes nothing.
+Read next: `process.py`, which hands it out.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from sageserve.base.config import Scenario
+from sageserve.base.units import SECOND, Micros
+from sageserve.core.fleet import Fleet, State
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.state_files import Stamped
+
+
+class InstanceStatus(Struct, frozen=True):
+    """One instance that is not off."""
+
+    instance: int
+    pool: str
+    state: str
+    since_s: float
+    url: str
+    in_flight: int  # requests there now
+    kv: float | None  # share of its memory in use, None when it was not seen
+    seen_s: float | None  # age of that
+
+
+class PoolStatus(Struct, frozen=True):
+    """A pool's instances by state."""
+
+    pool: str
+    serving: int
+    coming: int
+    draining: int
+    spot: int
+    maximum: int
+
+
+class EndpointStatus(Struct, frozen=True):
+    """One model in one region."""
+
+    endpoint: str
+    region: str
+    model: str
+    utilisation: float
+    kv: float
+    busy: float
+    blind: bool
+    waiting_batch: int  # jobs of the model, in all regions
+    pools: tuple[PoolStatus, ...]
+
+
+class TierStatus(Struct, frozen=True):
+    """A service class since this control process began."""
+
+    tier: str
+    requests: int
+    finished: int
+    refused: int
+    on_time: int
+
+
+class DecisionStatus(Struct, frozen=True):
+    """One decision, in words."""
+
+    wall_s: float
+    pool: str
+    change: int
+    done: int
+    reason: str
+    blocked: str
+    words: str
+
+
+class GatewayAddress(Struct, frozen=True):
+    """Where clients go."""
+
+    url: str
+    processes: int
+
+
+class Status(Struct, frozen=True):
+    """Everything.
+
+    Args:
+        fleet: the scenario's name.
+        strategy: the rule that scales.
+        acting: decisions are carried out, and not only written down.
+        gateway: where clients go.
+        up_s: seconds since this control process began.
+        scraped_s: seconds since the engines were last looked at.
+        gpus_held: GPUs that instances hold now.
+        endpoints: model by model and region by region.
+        instances: those that are not off.
+        tiers: promises.
+        decisions: latest first.
+        notes: what the reader should know, in sentences.
+    """
+
+    fleet: str
+    strategy: str
+    acting: bool
+    gateway: GatewayAddress
+    up_s: float
+    scraped_s: float
+    gpus_held: int
+    endpoints: tuple[EndpointStatus, ...]
+    instances: tuple[InstanceStatus, ...]
+    tiers: tuple[TierStatus, ...]
+    decisions: tuple[DecisionStatus, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a status is read from.
+
+    Args:
+        scenario: as it is served.
+        fleet: instances.
+        fleet view: gateways and engines.
+        now: the loop's clock.
+        waiting: batch work that waits, by model.
+        recent: journal lines, oldest first.
+        words: a decision in a sentence.
+        url: of the gateway.
+    """
+
+    scenario: Scenario
+    fleet: Fleet
+    view: FleetView
+    now: Callable[[], Micros]
+    waiting: Callable[[], tuple[int, ...]]
+    recent: Callable[[], Iterable[Stamped]]
+    words: Callable[[Stamped], tuple[str, ...]]
+    url: str
+
+
+def status(sources: Sources, notes: tuple[str, ...] = ()) -> Status:
+    """The present state."""
+    scenario, fleet, now = sources.scenario, sources.fleet, sources.now()
+    live = scenario.live
+    return Status(
+        fleet=scenario.name,
+        strategy=scenario.strategy.name,
+        acting=live is None or (live.safety.act and live.actuator != "fixed"),  # what others run is only watched
+        gateway=GatewayAddress(sources.url, len(sources.view.gateways)),
+        up_s=now / SECOND,
+        scraped_s=(now - sources.view.scraped) / SECOND,
+        gpus_held=sum(len(gpus) for gpus in fleet.gpus),
+        endpoints=_endpoints(sources),
+        instances=tuple(_instances(sources)),
+        tiers=_tiers(sources),
+        decisions=_decisions(sources),
+        notes=notes,
+    )
+
+
+def _endpoints(sources: Sources) -> tuple[EndpointStatus, ...]:
+    view, fleet = sources.view, sources.fleet
+    names, blind, waiting = view.layout.names, view.blind(), sources.waiting()
+    found = []
+    for e, row in enumerate(view.endpoints):
+        pools = view.layout.endpoint_pools(e)
+        if not pools:
+            continue
+        counts = tuple(
+            PoolStatus(
+                pool.name,
+                fleet.serving(pool.number),
+                fleet.coming(pool.number),
+                fleet.count(pool.number, State.DRAINING),
+                fleet.count(pool.number, State.SPOT),
+                pool.end - pool.begin,
+            )
+            for pool in pools
+        )
+        found.append(
+            EndpointStatus(
+                view.layout.endpoint_name(e),
+                names.regions[pools[0].region],
+                names.models[pools[0].model],
+                float(row["seen"]),
+                float(row["kv"]),
+                float(row["busy"]),
+                e in blind,
+                waiting[pools[0].model],
+                counts,
+            )
+        )
+    return tuple(found)
+
+
+def _instances(sources: Sources) -> Iterable[InstanceStatus]:
+    fleet, view, now = sources.fleet, sources.view, sources.now()
+    for i, state in enumerate(fleet.state):
+        if state is State.OFF:
+            continue
+        here = view.opened.get(i)
+        was_seen = here is not None and here.seen_at >= 0
+        yield InstanceStatus(
+            i,
+            fleet.pools[fleet.pool_of[i]].name,
+            state.name.lower(),
+            (now - fleet.since[i]) / SECOND,
+            here.place.url if here is not None else "",
+            int(view.in_flight[i]),
+            here.kv if here is not None and was_seen else None,
+            (now - here.seen_at) / SECOND if here is not None and was_seen else None,
+        )
+
+
+def _tiers(sources: Sources) -> tuple[TierStatus, ...]:
+    names, totals = sources.view.layout.names, sources.view.totals
+    shape = (-1, len(names.tiers))
+    columns = [
+        column.reshape(shape).sum(axis=0).tolist()
+        for column in (totals.requests, totals.finished, totals.refused, totals.on_time)
+    ]
+    return tuple(TierStatus(tier, *numbers) for tier, *numbers in zip(names.tiers, *columns, strict=True))
+
+
+def _decisions(sources: Sources) -> tuple[DecisionStatus, ...]:
+    found = []
+    for stamped in sources.recent():
+        for decided, words in zip(stamped.line.decisions, sources.words(stamped), strict=True):
+            one = decided.decision
+            found.append(DecisionStatus(stamped.wall / 1e6, decided.pool, one.change, one.done, one.reason, one.blocked, words))
+    return tuple(reversed(found))

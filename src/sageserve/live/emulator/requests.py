@@ -1,0 +1,294 @@
+"""Requests: the bodies of OpenAI's chat, completion and embedding calls, checked, and what they ask of the engine.
+
+Unknown fields are ignored, as vLLM does. Knows no socket and no timing. Read next: `text.py`, `answers.py`, `engine.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from sageserve.live.emulator.batch import CACHE_BLOCK
+from sageserve.live.emulator.text import TOKENS_PER_IMAGE, TOKENS_PER_MESSAGE, AnswerLengths, key_of, tokens_of
+
+_CHOICES_MAX: Final = 128  # OpenAI's limit of n
+_DEFAULT_COMPLETION: Final = 16  # tokens: OpenAI's and vLLM's default of max_tokens for completions
+
+
+_Prompts: TypeAlias = str | list[str | int | list[int]]
+"""One text, several, one list of token numbers, or several of them."""
+
+
+class Refused(Exception):
+    """The request cannot be served; becomes an error body.
+
+    Args:
+        status: of HTTP.
+        message: what is wrong.
+        kind: vLLM's error type.
+        param: the field that is wrong.
+    """
+
+    def __init__(self, status: int, message: str, *, kind: str = "BadRequestError", param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+
+
+class _Part(Struct):
+    type: str = "text"
+    text: str = ""
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Part] | None = None
+    tool_calls: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class _Body(Struct, kw_only=True):
+    """What chat and completion have in common."""
+
+    model: str = ""
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    priority: int | None = None
+    seed: int | None = None
+    echo: bool | None = None
+
+
+class ChatBody(_Body, kw_only=True):
+    """Of /v1/chat/completions."""
+
+    messages: list[_Message]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: msgspec.Raw = msgspec.Raw(b"")
+
+
+class CompletionBody(_Body, kw_only=True):
+    """Of /v1/completions."""
+
+    prompt: _Prompts
+    logprobs: int | None = None
+
+
+class EmbeddingBody(Struct):
+    """Of /v1/embeddings."""
+
+    input: _Prompts
+    model: str = ""
+    dimensions: int | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServedLimits:
+    """What the engine serves.
+
+    Args:
+        model: its name.
+        context: tokens of prompt and answer together.
+        lengths: of answers.
+        hits: share of a prompt's tokens that the prefix cache holds.
+    """
+
+    model: str
+    context: int
+    lengths: AnswerLengths
+    hits: float = 0.0
+
+    def cached(self, prompt: int) -> int:
+        """Tokens of a prompt that the prefix cache holds: whole blocks, and never all."""
+        return min(prompt - 1, int(prompt * self.hits / CACHE_BLOCK) * CACHE_BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer that is asked for: `length` tokens, of which the last ends it for `reason`."""
+
+    prompt: int  # tokens
+    cached: int  # of these, found in the prefix cache
+    key: bytes
+    length: int
+    reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What a chat or completion request comes to."""
+
+    chat: bool
+    choices: tuple[Choice, ...]
+    prompt_tokens: int  # of all prompts, each counted once
+    stops: tuple[str, ...]
+    min_tokens: int
+    max_tokens: int
+    stream: bool
+    usage: bool
+    usage_always: bool
+    priority: int
+    logprobs: int  # -1: none, else how many alternatives
+
+
+_chat: Final = msgspec.json.Decoder(ChatBody)
+_completion: Final = msgspec.json.Decoder(CompletionBody)
+_embedding: Final = msgspec.json.Decoder(EmbeddingBody)
+
+
+def read_chat(data: bytes, limits: ServedLimits) -> GenerationRequest:
+    """A chat request.
+
+    Raises:
+        Refused: it is not one, names another model, or does not fit into the context.
+    """
+    try:
+        body = _chat.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _malformed(error) from None
+    if not body.messages:
+        raise Refused(400, "messages must not be empty", param="messages")
+    tokens = sum(TOKENS_PER_MESSAGE + _message_tokens(message) for message in body.messages)
+    tokens += tokens_of(len(bytes(body.tools)))
+    spoken = msgspec.json.encode(body.messages)
+    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    alternatives = (body.top_logprobs or 0) if body.logprobs else -1
+    return _ask(body, [(tokens, spoken)], limits, most=most, logprobs=alternatives)
+
+
+def read_completion(data: bytes, limits: ServedLimits) -> GenerationRequest:
+    """A completion request; the prompts are text or numbers of tokens.
+
+    Raises:
+        Refused: as for `read_chat`.
+    """
+    try:
+        body = _completion.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _malformed(error) from None
+    most = _DEFAULT_COMPLETION if body.max_tokens is None and not body.ignore_eos else body.max_tokens
+    alternatives = -1 if body.logprobs is None else body.logprobs
+    return _ask(body, _prompts(body.prompt, "prompt"), limits, most=most, logprobs=alternatives)
+
+
+def read_embedding(data: bytes, limits: ServedLimits) -> tuple[EmbeddingBody, list[tuple[int, bytes]]]:
+    """An embedding request: its body, and (tokens, bytes) of each input.
+
+    Raises:
+        Refused: as for `read_chat`.
+    """
+    try:
+        body = _embedding.decode(data)
+    except msgspec.MsgspecError as error:
+        raise _malformed(error) from None
+    _check_model(body.model, limits)
+    prompts = _prompts(body.input, "input")
+    for tokens, _ in prompts:
+        _check_room(tokens, 0, limits)
+    return body, prompts
+
+
+def _malformed(error: msgspec.MsgspecError) -> Refused:
+    return Refused(400, f"the body is not as it should be: {error}")
+
+
+def _message_tokens(message: _Message) -> int:
+    tokens = tokens_of(len(bytes(message.tool_calls)))
+    match message.content:
+        case str(text):
+            return tokens + tokens_of(len(text.encode()))
+        case list(parts):
+            return tokens + sum(tokens_of(len(p.text.encode())) if p.type == "text" else TOKENS_PER_IMAGE for p in parts)
+        case _:
+            return tokens
+
+
+def _prompts(given: _Prompts, param: str) -> list[tuple[int, bytes]]:
+    """(tokens, bytes) of each prompt."""
+    if isinstance(given, str):
+        return [(max(1, tokens_of(len(given.encode()))), given.encode())]
+    if not given:
+        raise Refused(400, f"{param} must not be empty", param=param)
+    if all(isinstance(one, int) for one in given):
+        return [(len(given), msgspec.json.encode(given))]
+    found = []
+    for one in given:
+        match one:
+            case str():
+                found.append((max(1, tokens_of(len(one.encode()))), one.encode()))
+            case list():
+                found.append((max(1, len(one)), msgspec.json.encode(one)))
+            case _:
+                raise Refused(400, f"{param} mixes numbers of tokens with texts or lists", param=param)
+    return found
+
+
+def _check_model(model: str, limits: ServedLimits) -> None:
+    if model and model != limits.model:
+        raise Refused(404, f"The model `{model}` does not exist.", kind="NotFoundError", param="model")
+
+
+def _check_room(tokens: int, most: int, limits: ServedLimits) -> None:
+    if tokens + max(1, most) > limits.context:
+        raise Refused(
+            400,
+            f"This model's maximum context length is {limits.context} tokens. However, you requested {tokens + most} tokens "
+            f"({tokens} in the input, {most} for the output). Please reduce the length of the input or of the output.",
+        )
+
+
+def _ask(
+    body: _Body, prompts: list[tuple[int, bytes]], limits: ServedLimits, *, most: int | None, logprobs: int
+) -> GenerationRequest:
+    _check_model(body.model, limits)
+    if most is not None and most < 1:
+        raise Refused(400, f"max_tokens must be at least 1, got {most}", param="max_tokens")
+    count = 1 if body.n is None else body.n
+    if not 1 <= count <= _CHOICES_MAX:
+        raise Refused(400, f"n must be between 1 and {_CHOICES_MAX}, got {count}", param="n")
+    least = body.min_tokens or 0
+    if most is not None and least > most:
+        raise Refused(400, f"min_tokens must not exceed max_tokens={most}, got {least}", param="min_tokens")
+    for tokens, _ in prompts:
+        _check_room(tokens, most or 0, limits)
+    stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    options = body.stream_options or _StreamOptions()
+    longest = limits.context - min(tokens for tokens, _ in prompts)
+    return GenerationRequest(
+        chat=isinstance(body, ChatBody),
+        choices=tuple(_choice(body, p, i, limits, most) for p in prompts for i in range(count)),
+        prompt_tokens=sum(tokens for tokens, _ in prompts),
+        stops=tuple(stop for stop in stops if stop),
+        min_tokens=least,
+        max_tokens=longest if most is None else most,
+        stream=bool(body.stream),
+        usage=bool(options.include_usage),
+        usage_always=bool(options.continuous_usage_stats),
+        priority=body.priority or 0,
+        logprobs=logprobs,
+    )
+
+
+def _choice(body: _Body, prompt: tuple[int, bytes], index: int, limits: ServedLimits, most: int | None) -> Choice:
+    tokens, text = prompt
+    key = key_of(text, str(body.seed or 0).encode(), str(index).encode())
+    room, cached = limits.context - tokens, limits.cached(tokens)
+    most = room if most is None else most
+    if body.ignore_eos:
+        return Choice(tokens, cached, key, most, "length")
+    length = max(limits.lengths.draw(key), body.min_tokens or 0)
+    return Choice(tokens, cached, key, most, "length") if length >= most else Choice(tokens, cached, key, length, "stop")

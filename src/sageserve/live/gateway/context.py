@@ -1,0 +1,180 @@
+"""The context: what all requests of one gateway process share, and the little it takes to look something up there.
+
+Must not hold anything that belongs to one request. Read next: `exchange.py`, `server.py`, which keeps it going.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
+
+from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import Micros
+from sageserve.core.layout import Layout
+from sageserve.live.gateway.demand_counters import DemandCounters
+from sageserve.live.gateway.downstream import Downstream
+from sageserve.live.gateway.flex_queue import FlexQueue
+from sageserve.live.gateway.keys import KeyRing
+from sageserve.live.gateway.meter import Meter, Snapshots
+from sageserve.live.gateway.routing_state import RoutingState, Target
+from sageserve.live.gateway.sse import Names, names_of
+from sageserve.live.gateway.tiers import ServiceTiers
+from sageserve.live.gateway.upstream import ConnectionPool
+from sageserve.live.wire import ToControl, Trouble
+
+if TYPE_CHECKING:  # loaded only when traces are asked for: 10 MB
+    from sageserve.live.gateway.spans import Tracer
+
+LOG: Final = logging.getLogger("sageserve.live.gateway")
+
+
+class WatchedRequest(Protocol):
+    """A request under way, looked at several times a second."""
+
+    def check(self, now: Micros) -> None:
+        """Do what is due: a sign of life to the client, or an end to a hung engine."""
+
+    def stop(self) -> None:
+        """The gateway stops: end at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one gateway process is told beside the scenario.
+
+    Args:
+        region: the region it stands in, where requests come from that name none.
+        worker: its number among those that share the port.
+        admin: address of control's HTTP server, such as http://127.0.0.1:8200; empty: there is none.
+        internal: the key of this deployment's own processes; empty: there is none.
+        nonce: makes request ids of this process differ from all others'.
+        born: seconds since 1970 when it started, shown as `created` of models.
+    """
+
+    region: int = 0
+    worker: int = 0
+    admin: str = ""
+    internal: str = ""
+    nonce: str = "0"
+    born: int = 0
+
+
+class GatewayContext:
+    """Everything a request needs.
+
+    Args:
+        scenario: the resolved scenario.
+        layout: the numbers behind its names.
+        options: of this process.
+        clock: microseconds that never go back.
+        snapshots: of the processes that share the port.
+
+    Raises:
+        ConfigError: an option or a live setting cannot work.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        layout: Layout,
+        *,
+        options: Options,
+        clock: Callable[[], Micros],
+        snapshots: Snapshots | None = None,
+    ) -> None:
+        live = scenario.live or LiveSettings()
+        self.scenario = scenario
+        self.live = live
+        self.names = layout.names
+        self.limits = live.limits
+        self.admission = live.admission
+        self.options = options
+        self.clock = clock
+        self.routing = RoutingState(scenario, layout)
+        self.keys = KeyRing(live.keys, layout.names.tiers, options.internal)
+        self.tiers = ServiceTiers(scenario)
+        self.meter = Meter(layout.names.models, layout.names.tiers, layout.names.regions)
+        self.snapshots = snapshots or Snapshots(None, options.worker)
+        self.demand = DemandCounters(scenario, layout, self.routing)
+        self.tell: Callable[[ToControl], bool] = lambda _: False
+        self.controlled = False  # there is a control process, though it may be away
+        self.waiting = FlexQueue(self._tell)
+        self.tracer: Tracer | None = None
+        self.draining = False
+        self.loud = False  # a line in the log for every request
+        self.models = {name: k for k, name in enumerate(layout.names.models)}
+        self.regions = {name.encode(): k for k, name in enumerate(layout.names.regions)}
+        self.batch = [tier.batch and scenario.batch.feed != "direct" for tier in scenario.tiers.values()]
+        self.ttft: list[Micros | None] = [tier.ttft for tier in scenario.tiers.values()]
+        self.patience = [tier.patience for tier in scenario.tiers.values()]
+        self.told = [
+            [f"x-sageserve-region: {region}\r\nx-sageserve-tier: {tier}\r\n".encode() for tier in layout.names.tiers]
+            for region in layout.names.regions
+        ]
+        self.admin = _address(options.admin) if options.admin else None
+        self.exchanges: dict[WatchedRequest, None] = {}  # requests that are not answered yet, in order of arrival
+        self.clients: dict[Downstream, None] = {}
+        self._names: dict[tuple[str, int], Names] = {}
+        self._pools: dict[tuple[str, int], ConnectionPool] = {}
+        self._prefix = f"req_{options.nonce}".encode()
+        self._requests = 0
+
+    def _tell(self, message: ToControl) -> bool:
+        return self.tell(message)
+
+    def request_id(self) -> bytes:
+        """An id no other request has."""
+        self._requests += 1
+        return b"%b%08x" % (self._prefix, self._requests)
+
+    def renamed(self, target: Target, model: int) -> Names | None:
+        """How to bring back the client's name of a model from an instance's answers; None when it is the same."""
+        name = self.names.models[model]
+        if not target.served or target.served == name:
+            return None
+        found = self._names.get((target.served, model))
+        if found is None:
+            found = self._names[target.served, model] = names_of(target.served, name)
+        return found
+
+    def pool(self, target: Target) -> ConnectionPool:
+        """Connections to an instance."""
+        return self.pool_at(target.host, target.port)
+
+    def pool_at(self, host: str, port: int) -> ConnectionPool:
+        """Connections to an address."""
+        found = self._pools.get((host, port))
+        if found is None:
+            found = self._pools[host, port] = ConnectionPool(host, port, self.clock)
+        return found
+
+    def trouble(self, target: Target, reason: str) -> None:
+        """An instance failed before its first byte: leave it out, and tell control."""
+        LOG.warning("instance %d at %s left out: %s", target.row, target.url, reason)
+        self.routing.leave_out(target, self.clock())
+        self.tell(Trouble(target.row, reason))
+
+    def tidy(self, now: Micros) -> None:
+        """Close idle connections, and forget addresses that no instance has any more."""
+        used = {(target.host, target.port) for target in self.routing.targets.values()}
+        if self.admin is not None:
+            used.add(self.admin)
+        for address, pool in list(self._pools.items()):
+            pool.tidy(now)
+            if address not in used:
+                pool.close()
+                del self._pools[address]
+
+    def close(self) -> None:
+        """Close all connections to engines that are idle."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.port is None:
+        raise ConfigError(f"{url!r} is no address of control", hint="write it as http://127.0.0.1:8200")
+    return parts.hostname, parts.port

@@ -1,0 +1,120 @@
+"""What a gateway tells control: demand by cell, work by endpoint, what is at each instance; cumulative, from its first request.
+
+A cell is (region of origin x models + model) x tiers + tier. Also learns how many bytes of a body make a token of each model,
+so that a prompt's length can be told before an engine has seen it. Knows no socket. Read next: `live/wire.py`, Report.
+"""
+
+from typing import Final
+
+from sageserve.base.config import Scenario
+from sageserve.core.layout import Layout
+from sageserve.core.perf import WEIGHT_ONE
+from sageserve.live.gateway.python_kernels import Row, rows_of
+from sageserve.live.gateway.routing_state import RoutingState
+from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
+
+BYTES_PER_TOKEN: Final = 4.0  # English text, and OpenAI's own rule of thumb
+_FADE: Final = 1 - 1 / 256  # how much of what was learnt a request leaves standing
+
+
+class _Cell:
+    __slots__ = ("finished", "on_time", "output", "prompt", "refused", "requests", "work")
+
+    def __init__(self) -> None:
+        self.prompt = 0
+        self.output = 0
+        self.requests = 0
+        self.work = 0.0
+        self.finished = 0
+        self.refused = 0
+        self.on_time = 0
+
+
+class DemandCounters:
+    """Counts of one gateway.
+
+    Args:
+        scenario: for the promises of tiers.
+        layout: the numbers behind its names.
+        routing state: what it knows of endpoints and instances.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, routing: RoutingState) -> None:
+        self._routing = routing
+        self._cells: dict[int, _Cell] = {}
+        self._context = [int(context) for context in layout.context]
+        self._bytes = [BYTES_PER_TOKEN * 1000.0] * len(layout.names.models)
+        self._tokens = [1000.0] * len(layout.names.models)
+        self._fastest = _fastest(scenario, rows_of(layout.profiles))
+        self._promise = [tier.patience for tier in scenario.tiers.values()]
+
+    def prompt_tokens(self, model: int, size: int) -> int:
+        """Tokens of the prompt in a body of so many bytes, as far as one can tell; at most the model's context."""
+        return max(1, min(self._context[model] - 1, int(size * self._tokens[model] / self._bytes[model])))
+
+    def learn(self, model: int, size: int, tokens: int) -> None:
+        """An engine said how many tokens a body of so many bytes had."""
+        self._bytes[model] = self._bytes[model] * _FADE + size
+        self._tokens[model] = self._tokens[model] * _FADE + tokens
+
+    def _cell(self, cell: int) -> _Cell:
+        found = self._cells.get(cell)
+        if found is None:
+            found = self._cells[cell] = _Cell()
+        return found
+
+    def arrived(self, region: int, model: int, tier: int, prompt: int) -> int:
+        """Count a request; its cell."""
+        routing = self._routing
+        number = (region * routing.models + model) * routing.tiers + tier
+        cell = self._cell(number)
+        cell.requests += 1
+        cell.prompt += prompt
+        cell.work += routing.work(self._fastest[model], prompt, model, tier)
+        return number
+
+    def refused(self, cell: int) -> None:
+        """It was turned away."""
+        self._cell(cell).refused += 1
+
+    def finished(self, cell: int, output: int, took: float) -> None:
+        """It was answered; `took` is microseconds to its first token, or to the end where only that is seen."""
+        one = self._cell(cell)
+        one.finished += 1
+        one.output += output
+        one.on_time += took <= self._promise[cell % self._routing.tiers]
+
+    def report(self, streams: int) -> Report:
+        """All of it, without rows of zeros."""
+        routing = self._routing
+        endpoints = tuple(
+            EndpointCount(number, load.offered, max(0.0, load.backlog), load.placed, load.finished)
+            for number, load in enumerate(routing.loads)
+            if load.placed
+        )
+        instances = tuple(
+            InstanceCount(target.row, target.in_flight, self._outstanding(target.row), target.failures)
+            for target in routing.targets.values()
+            if target.in_flight or target.failures
+        )
+        cells = tuple(
+            CellCount(number, one.prompt, one.output, one.requests, one.work, one.finished, one.refused, one.on_time)
+            for number, one in sorted(self._cells.items())
+        )
+        return Report(routing.version, endpoints, instances, cells, tuple(routing.output_mean), streams)
+
+    def _outstanding(self, row: int) -> int:
+        target = self._routing.targets[row]
+        return (
+            target.unfinished + self._routing.guess[self._routing.model_of(target.endpoint)] * target.in_flight
+        ) * target.weight
+
+
+def _fastest(scenario: Scenario, profiles: list[Row]) -> list[Row]:
+    """The fastest profile of each model; profiles are numbered model by model."""
+    fastest, at = [], 0
+    for model in scenario.models.values():
+        mine = profiles[at : at + len(model.engines)]
+        at += len(mine)
+        fastest.append(next((one for one in mine if one["weight"] == WEIGHT_ONE), mine[0]))
+    return fastest

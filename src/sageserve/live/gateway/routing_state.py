@@ -1,0 +1,367 @@
+"""The routing state: where each instance is, what was sent there, and where the next request goes.
+
+Holds the last Table, this gateway's own counts, and nothing else; reads no clock and opens no connection. Every number follows
+docs/reference/kernel.md (Arrival, Signals), so that a live request is placed as the simulator would place it. Decisions are
+those of `core/route.py`. Read next: `python_kernels.py` for how they are called, `demand_counters.py` for what is reported.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from typing import Final
+from urllib.parse import urlsplit
+
+from sageserve.base.config import Scenario
+from sageserve.base.units import SECOND, Micros
+from sageserve.core.admit import predicted_wait
+from sageserve.core.layout import Layout
+from sageserve.core.route import ROUTES
+from sageserve.core.signals import SIGNALS
+from sageserve.live.gateway.python_kernels import Row, decode_work, pick_endpoint, pick_instance, prefill_work, rows_of
+from sageserve.live.wire import InstanceRow, RoutingTable
+
+_GUESS: Final = 200.0  # output tokens before any were seen, as in the simulator; the mean of the paper's week is 222
+_SLOW: Final = 256  # requests over which the mean output length moves
+_LEAVE_OUT: Final = 2 * SECOND  # an instance in trouble, when there is no control to say that it is well again
+
+
+class Target:
+    """An instance that requests may be sent to, and what this gateway has there."""
+
+    __slots__ = (
+        "at",
+        "authority",
+        "endpoint",
+        "failures",
+        "host",
+        "in_flight",
+        "model",
+        "open",
+        "port",
+        "prefix",
+        "profile",
+        "row",
+        "served",
+        "there",
+        "trouble",
+        "unfinished",
+        "url",
+        "weight",
+    )
+
+    def __init__(self, one: InstanceRow, profile: Row, model: int) -> None:
+        parts = urlsplit(one.url)
+        self.at = -1  # where it is among those of its endpoint that may be chosen
+        self.row = one.row
+        self.endpoint = one.endpoint
+        self.url = one.url
+        self.host = parts.hostname or "127.0.0.1"
+        self.port = parts.port or 80
+        self.prefix = parts.path.rstrip("/").encode()
+        self.authority = parts.netloc.rpartition("@")[2].encode()
+        self.profile = profile
+        self.model = model
+        self.weight = int(profile["weight"])
+        self.in_flight = 0
+        self.unfinished = 0  # prompt tokens sent whose first token has not come
+        self.failures = 0
+        self.trouble: Micros = 0  # left out until then
+        self.update(one)
+
+    def update(self, one: InstanceRow) -> None:
+        """Take over what control says of it."""
+        self.served = one.served_model
+        self.open = one.open
+        self.there = one.elsewhere  # outstanding tokens times weight that other gateways sent
+
+
+class EndpointLoad:
+    """What this gateway counts at an endpoint, and the targets that may be chosen there."""
+
+    __slots__ = (
+        "all",
+        "backlog",
+        "finished",
+        "held",
+        "in_flight",
+        "offered",
+        "outstanding",
+        "placed",
+        "rate",
+        "seen_offered",
+        "sequences",
+        "targets",
+    )
+
+    def __init__(self) -> None:
+        self.all: list[Target] = []
+        self.sequences = 0  # that the open targets can run together
+        self.targets: list[Target] = []  # of all, those that are open and out of trouble
+        self.outstanding: list[int] = []  # outstanding, target by target
+        self.offered = 0.0  # microseconds of engine time, cumulative
+        self.seen_offered = 0.0  # of that, at the last own look
+        self.rate = 0.0
+        self.backlog = 0.0  # microseconds of prefill not finished
+        self.placed = 0
+        self.finished = 0
+        self.in_flight = 0
+        self.held = 0.0  # tokens of requests in flight: prompt and half an answer
+
+
+class Placement:
+    """One request at one target."""
+
+    __slots__ = ("begun", "held", "model", "prefill", "prompt", "target", "tier", "wait", "work")
+
+    def __init__(self, target: Target, prompt: int, model: int, tier: int) -> None:
+        self.target = target
+        self.prompt = prompt
+        self.model = model
+        self.tier = tier
+        self.begun = False
+        self.prefill = 0.0
+        self.work = 0.0
+        self.held = 0.0
+        self.wait = 0.0  # predicted, microseconds until its prefill begins
+
+
+class RoutingState:
+    """The state behind every choice.
+
+    Args:
+        scenario: for the rules of routing.
+        layout: the numbers behind its names.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout) -> None:
+        self.layout = layout
+        self.tiers = len(layout.names.tiers)
+        self.models = len(layout.names.models)
+        self.profiles = rows_of(layout.profiles)
+        self.walk: list[list[list[list[int]]]] = [
+            [[[e for e in walk if e >= 0] for walk in tiers] for tiers in models] for models in layout.walk.tolist()
+        ]
+        self.half_life = float(scenario.signals.half_life)
+        self.rules: Row = {
+            "route": ROUTES.index(scenario.routing.region),
+            "threshold": scenario.routing.threshold,
+            "signal": SIGNALS.index(scenario.signals.kind),
+            "half_life": self.half_life,
+        }
+        columns = ("kv", "busy", "rate", "offered", "backlog", "kv_tokens", "open")
+        self.columns: list[Row] = [dict.fromkeys(columns, 0) for _ in range(layout.endpoints)]
+        self.loads = [EndpointLoad() for _ in range(layout.endpoints)]
+        self.targets: dict[int, Target] = {}
+        self.output_mean = [_GUESS] * (self.models * self.tiers)
+        self.guess = [int(_GUESS)] * self.models
+        self.gateways = 1
+        self.version = -1
+        self.note = ""
+        self.own = False  # signals come from own counts: nobody scrapes
+        self._scrape: tuple[str, Micros] = ("", -1)
+        self._seen: Micros = 0  # own clock: when the signals were scraped
+        self._last: tuple[Row, int, float, float, float] = ({}, 0, 0.0, 0.0, 0.0)
+        self._looked: Micros = 0  # own clock: when own counts were last turned into signals
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a table at all."""
+        return self.version >= 0
+
+    def replace(self, table: RoutingTable, now: Micros) -> None:
+        """Take over a table: instances at once; signals only when they are of a new scrape."""
+        self.gateways = max(1, table.gateways)
+        self.version = table.version
+        self.note = table.note
+        if (table.epoch, table.scraped) != self._scrape and len(table.endpoints) == len(self.columns):
+            self._scrape = (table.epoch, table.scraped)
+            self._seen = now - table.age
+            self.own = False
+            for column, row in zip(self.columns, table.endpoints, strict=True):
+                column.update(kv=row.kv, busy=row.busy, rate=row.rate, backlog=row.backlog, offered=0.0, kv_tokens=row.kv_tokens)
+        if len(table.output_mean) == len(self.output_mean):
+            self.output_mean = list(table.output_mean)
+        self._take_seats(table.instances)
+        self.refresh(now)
+
+    def _take_seats(self, rows: Iterable[InstanceRow]) -> None:
+        before, self.targets = self.targets, {}
+        for target in before.values():
+            target.at = -1
+        for load in self.loads:
+            load.all = []
+        for one in rows:
+            known = before.get(one.row)
+            same = known is not None and known.url == one.url and known.endpoint == one.endpoint
+            target = known if known is not None and same else Target(one, self.profiles[one.profile], self.model_of(one.endpoint))
+            target.update(one)
+            target.trouble = 0
+            self.targets[one.row] = target
+            self.loads[one.endpoint].all.append(target)
+
+    def refresh(self, now: Micros) -> None:
+        """Say anew who may be chosen, and how much each has."""
+        for m in range(self.models):
+            means = self.output_mean[m * self.tiers : (m + 1) * self.tiers]
+            self.guess[m] = int(sum(means) / self.tiers + 0.5)
+        for load, column in zip(self.loads, self.columns, strict=True):
+            for target in load.all:
+                target.at = -1
+            load.targets = sorted(
+                (target for target in load.all if target.open and target.trouble <= now), key=lambda target: target.row
+            )
+            column["open"] = len(load.targets)
+            load.sequences = sum(int(target.profile["max_sequences"]) for target in load.targets)
+            for at, target in enumerate(load.targets):
+                target.at = at
+            load.outstanding = [self._outstanding(target) for target in load.targets]
+
+    def look(self, now: Micros) -> None:
+        """Turn own counts into signals: what a scrape would have done, when there is none."""
+        passed = now - self._looked
+        self._looked = now
+        self._seen = now
+        self.own = True
+        for load, column in zip(self.loads, self.columns, strict=True):
+            if passed > 0 and passed != now:
+                news = (load.offered - load.seen_offered) * self.gateways / passed
+                load.rate += (1.0 - 2.0 ** (-passed / self.half_life)) * (news - load.rate)
+            load.seen_offered = load.offered
+            tokens = sum(target.profile["kv_tokens"] for target in load.targets)
+            column["rate"], column["offered"], column["backlog"] = load.rate, 0.0, load.backlog * self.gateways
+            column["kv_tokens"] = tokens
+            column["kv"] = load.held * self.gateways / tokens if tokens else 0.0
+            busy = load.rate + column["backlog"] / self.half_life
+            column["busy"] = busy / len(load.targets) if load.targets else 0.0
+        self.refresh(now)
+
+    def is_blind(self, now: Micros, after: Micros) -> bool:
+        """Whether signals are own, or too old to be any."""
+        return self.own or now - self._seen > after
+
+    def heal(self, now: Micros) -> None:
+        """Take targets back whose trouble is over."""
+        if any(target.trouble and target.trouble <= now for target in self.targets.values()):
+            for target in self.targets.values():
+                if target.trouble <= now:
+                    target.trouble = 0
+            self.refresh(now)
+
+    def model_of(self, endpoint: int) -> int:
+        """The model an endpoint serves."""
+        return endpoint // len(self.layout.roles) % self.models
+
+    def region_of(self, endpoint: int) -> int:
+        """The region an endpoint is in."""
+        return endpoint // (len(self.layout.roles) * self.models)
+
+    def choose(self, walk: list[int], now: Micros) -> Target | None:
+        """The target for a request: endpoint by the router's rule, instance by outstanding tokens; None when all are closed."""
+        e = pick_endpoint(self.rules, self.columns, walk, 0, len(walk), now - self._seen)
+        if e < 0:
+            return None
+        load = self.loads[e]
+        return load.targets[pick_instance(load.outstanding, 0, len(load.outstanding))]
+
+    def choose_at(self, endpoint: int) -> Target | None:
+        """The target for a request at a given endpoint."""
+        load = self.loads[endpoint]
+        return load.targets[pick_instance(load.outstanding, 0, len(load.outstanding))] if load.targets else None
+
+    def choose_again(self, walk: list[int], first: int, tried: AbstractSet[int], now: Micros) -> Target | None:
+        """Another target, after some were tried in vain: in the same endpoint first, then as the router would without them."""
+        load = self.loads[first]
+        left = [at for at, target in enumerate(load.targets) if target.row not in tried]
+        if left:
+            return load.targets[left[pick_instance([load.outstanding[at] for at in left], 0, len(left))]]
+        elsewhere = [e for e in walk if any(target.row not in tried for target in self.loads[e].targets)]
+        if not elsewhere:
+            return None
+        e = pick_endpoint(self.rules, self.columns, elsewhere, 0, len(elsewhere), now - self._seen)
+        return None if e < 0 else self.choose_again(walk, e, tried, now)
+
+    def work(self, profile: Row, prompt: int, model: int, tier: int) -> float:
+        """Microseconds of engine time a request is expected to need; asked twice about the same, it computes once."""
+        mean = self.output_mean[model * self.tiers + tier]
+        last = self._last
+        if last[0] is not profile or last[1] != prompt or last[2] != mean:
+            prefill = prefill_work(profile, prompt)
+            last = self._last = (profile, prompt, mean, prefill, prefill + decode_work(profile, prompt, mean))
+        return last[4]
+
+    def weigh(self, target: Target, prompt: int, model: int, tier: int) -> Placement:
+        """What a request would be at a target; nothing is counted."""
+        one = Placement(target, prompt, model, tier)
+        mean = self.output_mean[model * self.tiers + tier]
+        one.work = self.work(target.profile, prompt, model, tier)
+        one.prefill = self._last[3]
+        one.held = prompt + 0.5 * mean
+        load = self.loads[target.endpoint]
+        one.wait = predicted_wait(
+            backlog=self.columns[target.endpoint]["backlog"],
+            in_flight=load.in_flight * self.gateways,
+            sequences=load.sequences,
+            work=one.work,
+            instances=len(load.targets) or 1,
+        )
+        return one
+
+    def place(self, one: Placement) -> None:
+        """Count a request as sent to its target."""
+        target, prompt = one.target, one.prompt
+        load, column = self.loads[target.endpoint], self.columns[target.endpoint]
+        load.offered += one.work
+        load.backlog += one.prefill
+        load.held += one.held
+        load.placed += 1
+        load.in_flight += 1
+        column["offered"] += one.work * self.gateways  # the others get as much: connections are dealt out evenly
+        column["backlog"] += one.prefill
+        target.in_flight += 1
+        target.unfinished += prompt
+        self._note(load, target)
+
+    def begin(self, one: Placement) -> None:
+        """The first token came: its prompt is done."""
+        if one.begun:
+            return
+        load = self.loads[one.target.endpoint]
+        self._begin(one, load)
+        self._note(load, one.target)
+
+    def _begin(self, one: Placement, load: EndpointLoad) -> None:
+        one.begun = True
+        target = one.target
+        column = self.columns[target.endpoint]
+        load.backlog -= one.prefill
+        left = column["backlog"] - one.prefill
+        column["backlog"] = max(0.0, left)
+        target.unfinished -= one.prompt
+
+    def end(self, one: Placement, output: int | None) -> None:
+        """A request left its target: finished with `output` tokens, or (None) broken off."""
+        target = one.target
+        load = self.loads[target.endpoint]
+        if not one.begun:
+            self._begin(one, load)
+        load.held -= one.held
+        load.in_flight -= 1
+        target.in_flight -= 1
+        self._note(load, target)
+        if output is not None:
+            load.finished += 1
+            at = one.model * self.tiers + one.tier
+            self.output_mean[at] += (output - self.output_mean[at]) / _SLOW
+
+    def _note(self, load: EndpointLoad, target: Target) -> None:
+        if target.at >= 0:
+            load.outstanding[target.at] = self._outstanding(target)
+
+    def _outstanding(self, target: Target) -> int:
+        """Outstanding tokens times weight: what least-work routing compares."""
+        return (target.unfinished + self.guess[target.model] * target.in_flight) * target.weight + target.there
+
+    def leave_out(self, target: Target, now: Micros) -> None:
+        """A target refused or broke a connection: do not choose it until the next table, or for a moment when none will come."""
+        target.failures += 1
+        target.trouble = now + _LEAVE_OUT
+        self.refresh(now)

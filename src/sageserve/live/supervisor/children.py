@@ -1,0 +1,243 @@
+"""Children: they are started on a leash, stopped with patience, started again when they are services, and always buried.
+
+Each child leads a process group of its own; when it has ended, whatever is left of the group is killed. Decides nothing.
+Must be used from the main thread: Linux ties the leash to the thread that forks. Read next: `parent_death.py`, `service.py`.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import Process as Handle
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from sageserve.base.units import SECOND, Micros
+from sageserve.live.supervisor.logs import Logs
+from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
+
+_LEASH: Final = (sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")))
+_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+
+class _Child:
+    """One name: what was asked, and the process that does it at present."""
+
+    def __init__(self, order: Begin) -> None:
+        self.order = order
+        self.life = Life.RUNNING
+        self.handle: Handle | None = None
+        self.pid = 0
+        self.code: int | None = None
+        self.runs = 0
+        self.pause: Micros = 0  # before the next start
+        self.over = asyncio.Event()  # set when it has ended for good
+        self.stop = asyncio.Event()  # set when it was told to end
+
+    def seen(self) -> Process:
+        return Process(self.order.name, self.life, self.pid, self.code, self.runs, self.order.note)
+
+
+class Children:
+    """All processes of a supervisor.
+
+    Args:
+        logs: where they write.
+        environment: variables that every child gets.
+        tell: called with each process that changed.
+    """
+
+    def __init__(self, logs: Logs, environment: Mapping[str, str], tell: Callable[[Process], None]) -> None:
+        self._logs = logs
+        self._environment = dict(environment)
+        self._tell = tell
+        self._children: dict[str, _Child] = {}
+        self._lives: set[asyncio.Task[None]] = set()
+        self._warden: Handle | None = None
+        self._guard: asyncio.Task[None] | None = None
+
+    def listing(self) -> tuple[Process, ...]:
+        """All processes that were not forgotten."""
+        return tuple(child.seen() for child in self._children.values())
+
+    def alive(self) -> list[str]:
+        """Names of those that have not ended for good."""
+        return [name for name, child in self._children.items() if child.life is not Life.ENDED]
+
+    async def begin(self, order: Begin) -> None:
+        """Start a process.
+
+        Raises:
+            SupervisorError: a bad name, one that lives, or a program that is not there.
+        """
+        if not _NAME.match(order.name):
+            raise SupervisorError(f"{order.name!r} is no name for a process", hint="use letters, digits, '.', '_' and '-'")
+        known = self._children.get(order.name)
+        if known is not None and known.life is not Life.ENDED:
+            raise SupervisorError(f"{order.name} runs already, as process {known.pid}", hint="end it first")
+        path = (self._environment | order.environment).get("PATH")
+        if not order.argv or shutil.which(order.argv[0], path=path) is None:
+            raise SupervisorError(f"there is no program {' '.join(order.argv[:1])!r}", hint=f"PATH is {path!r}")
+        if self._guard is None:
+            self._guard = asyncio.create_task(self._keep_warden())
+        child = _Child(order)
+        self._children.pop(order.name, None)
+        self._children[order.name] = child
+        try:
+            await self._spawn(child)
+        except OSError:
+            del self._children[order.name]
+            raise
+        life = asyncio.create_task(self._live(child), name=order.name)
+        self._lives.add(life)
+        life.add_done_callback(self._lives.discard)
+
+    async def end(self, name: str, grace: Micros) -> None:
+        """Stop a process and wait until it is gone; at once when it is gone already.
+
+        Raises:
+            SupervisorError: there is no such process.
+        """
+        child = self._known(name)
+        if child.life is Life.ENDED:
+            return
+        first = not child.stop.is_set()
+        child.stop.set()
+        if child.handle is not None and first:
+            child.life = Life.STOPPING
+            self._tell(child.seen())
+            _signal(child.pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(child.over.wait(), grace / SECOND)
+        except TimeoutError:
+            self._kill(child)
+            await child.over.wait()
+
+    def forget(self, name: str) -> None:
+        """Drop a process that has ended.
+
+        Raises:
+            SupervisorError: it lives, or is not known.
+        """
+        if self._known(name).life is not Life.ENDED:
+            raise SupervisorError(f"{name} has not ended", hint="end it first")
+        del self._children[name]
+
+    async def end_all(self, grace: Micros) -> None:
+        """Stop everything at once, and return when nothing is left."""
+        await asyncio.gather(*(self.end(name, grace) for name in self.alive()))
+        await asyncio.gather(*self._lives)
+        if self._guard is not None:
+            self._guard.cancel()
+        if self._warden is not None and self._warden.stdin is not None:
+            self._warden.stdin.close()
+            await self._warden.wait()
+
+    def kill_all(self) -> None:
+        """Give nobody any more time."""
+        for name in self.alive():
+            child = self._children[name]
+            child.stop.set()
+            self._kill(child)
+
+    def turn_logs_over(self) -> None:
+        """Keep the logs within their size."""
+        self._logs.turn_over(self.alive())
+
+    # --- a life ---
+
+    async def _spawn(self, child: _Child) -> None:
+        order = child.order
+        log = self._logs.open(order.name)
+        try:
+            child.handle = await asyncio.create_subprocess_exec(
+                *_LEASH, "run", str(os.getpid()), *order.argv,
+                stdin=DEVNULL, stdout=log, stderr=log,
+                env=self._environment | order.environment,
+                start_new_session=True,
+            )  # fmt: skip
+        finally:
+            os.close(log)
+        child.pid, child.code, child.life = child.handle.pid, None, Life.RUNNING
+        child.runs += 1
+        self._warn(f"+{child.pid}")
+        self._tell(child.seen())
+        if child.stop.is_set():  # it was told to end while it was being started
+            _signal(child.pid, signal.SIGTERM)
+
+    async def _live(self, child: _Child) -> None:
+        """From one start to the end for good."""
+        while True:
+            await self._run_out(child)
+            if child.order.restart is None or child.stop.is_set():
+                break
+            child.life = Life.RESTING
+            self._tell(child.seen())
+            if await _told_within(child.stop, child.pause):
+                break
+            await self._spawn(child)
+        child.life = Life.ENDED
+        child.over.set()
+        self._tell(child.seen())
+
+    async def _run_out(self, child: _Child) -> None:
+        """Wait for the end of the present run, and clear up after it."""
+        assert child.handle is not None
+        began = asyncio.get_running_loop().time()
+        child.code = await child.handle.wait()
+        child.handle = None
+        _kill_group(child.pid)  # what it started and did not stop
+        self._warn(f"-{child.pid}")
+        restart = child.order.restart
+        if restart is not None:
+            calm = (asyncio.get_running_loop().time() - began) * SECOND >= restart.calm
+            child.pause = restart.first if calm or not child.pause else min(restart.most, 2 * child.pause)
+
+    async def _keep_warden(self) -> None:
+        """Have a warden, who outlives this process, at all times; a new one learns of every group there is."""
+        while True:
+            warden = await asyncio.create_subprocess_exec(*_LEASH, "watch", stdin=PIPE, start_new_session=True)
+            self._warden = warden
+            for child in self._children.values():
+                if child.handle is not None:
+                    self._warn(f"+{child.pid}")
+            await warden.wait()
+
+    def _warn(self, line: str) -> None:
+        """Tell the warden of a group that began or ended; when it is dying, the next one is told everything."""
+        if self._warden is not None and self._warden.stdin is not None and not self._warden.stdin.is_closing():
+            self._warden.stdin.write(f"{line}\n".encode())
+
+    @staticmethod
+    def _kill(child: _Child) -> None:
+        if child.handle is not None:  # else the number may be another's by now
+            _kill_group(child.pid)
+
+    def _known(self, name: str) -> _Child:
+        child = self._children.get(name)
+        if child is None:
+            raise SupervisorError(f"there is no process {name!r}", hint=f"there is {', '.join(self._children) or 'none'}")
+        return child
+
+
+async def _told_within(told: asyncio.Event, pause: Micros) -> bool:
+    try:
+        await asyncio.wait_for(told.wait(), pause / SECOND)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _kill_group(group: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # gone; macOS says the latter of a group of zombies
+        os.killpg(group, signal.SIGKILL)

@@ -1,0 +1,273 @@
+"""From the front door to an engine's queue: routing, batch queue, doors, feeding, promotion.
+
+Calls the decision functions of `core/route.py` and `core/feed.py` on the fleet's columns, exactly as the gateway does.
+The rules are stated in docs/reference/kernel.md. Read next: `engine.py`, which drives this and the engines.
+"""
+
+from math import sqrt
+
+from sageserve.base.kernel import Rec, kernel
+from sageserve.base.records import UNSET
+from sageserve.base.units import NEVER
+from sageserve.core.feed import DIRECT, FILL, allowance, is_urgent, predicted
+from sageserve.core.perf import block_time, decode_work, prefill_work
+from sageserve.core.route import pick_endpoint, pick_instance
+from sageserve.sim.kernel.batching import fits, note_outstanding, request_work, set_place
+from sageserve.sim.kernel.queues import (
+    first_job,
+    head_of,
+    least_outstanding,
+    pop_job,
+    push_back,
+    push_job,
+    set_time,
+)
+from sageserve.sim.kernel.state import (
+    DECODE,
+    HELD,
+    IDLE,
+    PROMOTED,
+    REFUSED,
+    WAITING,
+    view_endpoints,
+    view_engines,
+    view_f8,
+    view_i4,
+    view_i8,
+    view_profiles,
+    view_requests,
+    view_tiers,
+)
+
+
+@kernel
+def choose_instance(w: Rec, e: int) -> int:
+    """The open instance of endpoint `e` with the least outstanding work."""
+    if w["linear"] == 0:
+        return least_outstanding(w, e)
+    twigs = w["twigs"]
+    begin = e * 2 * twigs + twigs
+    tree = view_i8(w["at_outstanding"], w["endpoint_count"] * 2 * twigs)
+    return int(e * w["slots"] + pick_instance(tree, begin, begin + w["slots"]) - begin)
+
+
+@kernel
+def cut_block(w: Rec, i: int, q: int, now: int) -> None:
+    """End the decode block of instance `i` at the end of the iteration in progress, if request `q` could then join."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    if engine["running"] >= view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["max_sequences"]:
+        return
+    if head_of(w, i, now) != q:
+        return
+    start = engine["start"]
+    first = engine["first"]
+    step = engine["step"]
+    length = engine["length"]
+    passed = float(now - start)
+    slope = first - 0.5 * step
+    n = int(2.0 * passed / (slope + sqrt(max(slope * slope + 2.0 * step * passed, 0.0)))) + 1
+    n = max(1, min(n, length))
+    while n < length and start + block_time(first, step, n) < now:
+        n += 1
+    while n > 1 and start + block_time(first, step, n - 1) >= now:
+        n -= 1
+    if not fits(w, i, q, engine["used"] + n * engine["running"], engine["running"]):
+        return
+    engine["cut"] = 1
+    if n < length:
+        engine["length"] = n
+        set_time(w, i, start + block_time(first, step, n))
+
+
+@kernel
+def place(w: Rec, i: int, q: int, now: int) -> float:
+    """Put request `q` into a queue of instance `i`; returns the engine microseconds it is expected to need."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+    prefill, decode = request_work(w, i, q)
+    endpoint["offered"] += prefill + decode
+    endpoint["backlog"] += prefill
+    endpoint["placed"] += 1
+    set_place(w, q, WAITING)
+    r["instance"] = i
+    push_back(w, i, q)
+    engine["waiting"] += 1
+    engine["in_flight"] += 1
+    engine["unfilled"] += r["prompt"] - r["cached"]
+    note_outstanding(w, i)
+    if engine["phase"] == IDLE:
+        if view_i8(w["at_times"], 2 * w["leaves"])[w["leaves"] + i] > now:
+            set_time(w, i, now)
+    elif engine["phase"] == DECODE and engine["cut"] == 0:
+        cut_block(w, i, q, now)
+    return prefill + decode
+
+
+@kernel
+def find_endpoint(w: Rec, q: int, now: int) -> int:
+    """The endpoint that routing chooses for request `q`; -1 when none has an open instance."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    width = w["walk_length"]
+    cells = w["regions"] * w["models"] * w["tiers"]
+    begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
+    walk = view_i4(w["at_walk"], cells * width)
+    endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    return pick_endpoint(w, endpoints, walk, begin, begin + width, now - w["last_scrape"])
+
+
+@kernel
+def send(w: Rec, q: int, now: int) -> bool:
+    """Route request `q` and place it; False when it found no open instance."""
+    e = find_endpoint(w, q, now)
+    if e < 0:
+        return False
+    place(w, choose_instance(w, e), q, now)
+    return True
+
+
+@kernel
+def wait_at_door(w: Rec, q: int) -> None:
+    """Keep request `q` until an instance of its model opens."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    model = requests[q]["model"]
+    tails = view_i4(w["at_door_tail"], w["models"])
+    requests[q]["next"] = UNSET
+    set_place(w, q, HELD)
+    if tails[model] >= 0:
+        requests[tails[model]]["next"] = q
+    else:
+        view_i4(w["at_door_head"], w["models"])[model] = q
+    tails[model] = q
+
+
+@kernel
+def empty_door(w: Rec, model: int, now: int) -> None:
+    """Send every request that waits at the door of a model; those that find nothing stay, in order."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    heads = view_i4(w["at_door_head"], w["models"])
+    q = heads[model]
+    heads[model] = UNSET
+    view_i4(w["at_door_tail"], w["models"])[model] = UNSET
+    while q >= 0:
+        following = requests[q]["next"]
+        if not send(w, q, now):
+            wait_at_door(w, q)
+        q = following
+
+
+@kernel
+def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
+    """Give endpoint `e`, which has an open instance, the batch jobs it has room for, at most `limit`."""
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
+    model = endpoint["model"]
+    count = allowance(w["feed"], predicted(w["signal"], endpoint, w["half_life"]), endpoint["one_below"], endpoint["two_below"])
+    left = min(count, limit)
+    while left > 0 and first_job(w, model) >= 0:
+        q = pop_job(w, model)
+        r = view_requests(w["at_requests"], w["rows"])[q]
+        mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
+        endpoint["fed_tokens"] += r["prompt"] + mean
+        endpoint["fed_work"] += place(w, choose_instance(w, e), q, now)
+        left -= 1
+        limit -= 1
+        if w["feed"] == FILL and left == 0 and limit > 0:
+            left = allowance(FILL, predicted(w["signal"], endpoint, w["half_life"]), endpoint["one_below"], endpoint["two_below"])
+
+
+@kernel
+def feed_endpoint(w: Rec, e: int, now: int) -> None:
+    """Feed endpoint `e` if it serves batch work, is open, and jobs of its model wait."""
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
+    if endpoint["feeds"] != 0 and endpoint["open"] > 0 and first_job(w, endpoint["model"]) >= 0:
+        feed_some(w, e, NEVER, now)
+
+
+@kernel
+def hold_job(w: Rec, q: int, now: int) -> None:
+    """Queue a batch request; the least utilised endpoint of its walk may take one job at once."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    set_place(w, q, HELD)
+    push_job(w, r["model"], q)
+    width = w["walk_length"]
+    walk = view_i4(w["at_walk"], w["regions"] * w["models"] * w["tiers"] * width)
+    begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
+    endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    best = UNSET
+    least = 0.0
+    for position in range(begin, begin + width):
+        e = walk[position]
+        if e < 0:
+            break
+        if endpoints[e]["open"] == 0 or endpoints[e]["feeds"] == 0:
+            continue
+        utilisation = predicted(w["signal"], endpoints[e], w["half_life"])
+        if best < 0 or utilisation < least:
+            best = int(e)
+            least = utilisation
+    if best >= 0:
+        feed_some(w, best, 1, now)
+
+
+@kernel
+def first_open(w: Rec, q: int) -> int:
+    """The first open instance of the first open endpoint in the walk of request `q`; -1 when there is none."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    width = w["walk_length"]
+    walk = view_i4(w["at_walk"], w["regions"] * w["models"] * w["tiers"] * width)
+    begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
+    endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    engines = view_engines(w["at_engines"], w["instances"])
+    for position in range(begin, begin + width):
+        e = walk[position]
+        if e < 0:
+            return UNSET
+        if endpoints[e]["open"] == 0:
+            continue
+        for i in range(e * w["slots"], (e + 1) * w["slots"]):
+            if engines[i]["phase"] >= IDLE and engines[i]["draining"] == 0:
+                return int(i)
+    return UNSET
+
+
+@kernel
+def promote(w: Rec, model: int, now: int) -> None:
+    """Give interactive priority to the batch jobs of a model that are old or about to be late."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    while True:
+        q = first_job(w, model)
+        if q < 0:
+            return
+        i = first_open(w, q)
+        if i < 0:
+            return
+        r = requests[q]
+        prefill, decode = request_work(w, i, q)
+        slack = r["deadline"] - now
+        if not is_urgent(now - r["arrival"], slack, prefill + decode, w["promote_after"], w["safety"]):
+            return
+        pop_job(w, model)
+        r["state"] |= PROMOTED
+        send(w, q, now)
+
+
+@kernel
+def arrive(w: Rec, q: int, now: int) -> None:
+    """Request `q` reaches the front door."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    tiers = w["tiers"]
+    cells = w["regions"] * w["models"] * tiers
+    cell = (r["region"] * w["models"] + r["model"]) * tiers + r["tier"]
+    view_i8(w["at_demand_tokens"], cells)[cell] += r["prompt"]
+    view_i8(w["at_demand_requests"], cells)[cell] += 1
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[view_i4(w["at_reference"], w["models"])[r["model"]]]
+    mean = view_f8(w["at_output_mean"], w["models"] * tiers)[r["model"] * tiers + r["tier"]]
+    work = prefill_work(profile, r["prompt"], r["cached"]) + decode_work(profile, r["prompt"], mean)
+    view_f8(w["at_demand_work"], cells)[cell] += work
+    if r["prompt"] + 1 > view_i8(w["at_context"], w["models"])[r["model"]]:
+        set_place(w, q, REFUSED)
+        w["refused"] += 1
+    elif view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0 and w["feed"] != DIRECT:
+        hold_job(w, q, now)
+    elif not send(w, q, now):
+        wait_at_door(w, q)

@@ -1,0 +1,224 @@
+"""The compiled loop of the simulator: scrape ticks, arrivals and engine blocks in order, and the doors it opens to Python.
+
+Order at one instant: the scrape, what Python does, arrivals, instances by index. Python decides between calls of
+`Kernel.run_until`; see `sim/world.py` for who does. The rules are stated in docs/reference/kernel.md.
+"""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sageserve.base.kernel import Rec, kernel
+from sageserve.base.units import NEVER, Micros
+from sageserve.core.signals import busyness, signal, smoothed
+from sageserve.sim.kernel.arrive import arrive, empty_door, feed_endpoint, promote
+from sageserve.sim.kernel.batching import end_block, note_outstanding
+from sageserve.sim.kernel.queues import next_instance
+from sageserve.sim.kernel.state import (
+    IDLE,
+    SHUT,
+    Setup,
+    World,
+    view_endpoints,
+    view_engines,
+    view_f8,
+    view_i8,
+    view_profiles,
+    view_requests,
+    view_world,
+)
+
+
+@kernel
+def observe(w: Rec, e: int, elapsed: int) -> None:
+    """Refresh what policies see of endpoint `e`; `elapsed` microseconds have passed since the last time."""
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
+    engines = view_engines(w["at_engines"], w["instances"])
+    used = 0
+    for i in range(e * w["slots"], (e + 1) * w["slots"]):
+        if engines[i]["phase"] != SHUT and engines[i]["draining"] == 0:
+            used += engines[i]["used"]
+    endpoint["rate"] = smoothed(endpoint["rate"], endpoint["offered"], elapsed, w["half_life"])
+    endpoint["offered"] = 0.0
+    endpoint["fed_work"] = 0.0
+    endpoint["fed_tokens"] = 0.0
+    endpoint["kv"] = 0.0
+    endpoint["busy"] = 0.0
+    if endpoint["open"] > 0:
+        endpoint["kv"] = used / endpoint["kv_tokens"]
+        endpoint["busy"] = busyness(endpoint["rate"], endpoint["backlog"], w["half_life"], endpoint["open"])
+    endpoint["seen"] = signal(w["signal"], endpoint["kv"], endpoint["busy"])
+
+
+@kernel
+def learn_lengths(w: Rec) -> None:
+    """Refresh the mean output length per model, and the outstanding tokens that depend on it."""
+    tiers = w["tiers"]
+    means = view_f8(w["at_output_mean"], w["models"] * tiers)
+    guess = view_i8(w["at_guess"], w["models"])
+    changed = False
+    for model in range(w["models"]):
+        total = 0.0
+        for tier in range(tiers):
+            total += means[model * tiers + tier]
+        value = int(total / tiers + 0.5)
+        changed = changed or value != guess[model]
+        guess[model] = value
+    if changed:
+        for i in range(w["instances"]):
+            note_outstanding(w, i)
+
+
+@kernel
+def scrape(w: Rec, now: int) -> None:
+    """Everything that happens when the fleet is scraped: see, learn, empty the doors, promote, feed."""
+    for e in range(w["endpoint_count"]):
+        observe(w, e, now - w["last_scrape"])
+    w["last_scrape"] = now
+    w["next_scrape"] = now + w["scrape"]
+    learn_lengths(w)
+    for model in range(w["models"]):
+        empty_door(w, model, now)
+    for model in range(w["models"]):
+        promote(w, model, now)
+    for e in range(w["endpoint_count"]):
+        feed_endpoint(w, e, now)
+
+
+@kernel
+def run(address: int, until: int) -> bool:
+    """Play everything before `until`, and the scrape at `until`; True when stopped early by a drained instance."""
+    w = view_world(address, 1)[0]
+    requests = view_requests(w["at_requests"], w["rows"])
+    times = view_i8(w["at_times"], 2 * w["leaves"])
+    engines = view_engines(w["at_engines"], w["instances"])
+    row = w["next_row"]
+    rows = w["rows"]
+    tick = w["next_scrape"]
+    events = 0
+    w["drained_count"] = 0
+    while True:
+        arrival = requests[row]["arrival"] if row < rows else NEVER
+        block = times[1]
+        if tick <= arrival and tick <= block and tick <= until:
+            scrape(w, tick)
+            tick = w["next_scrape"]
+        elif arrival <= block:
+            if arrival >= until:
+                break
+            arrive(w, row, arrival)
+            row += 1
+        else:
+            if block >= until:
+                break
+            i = next_instance(w)
+            draining = engines[i]["draining"]
+            finished = end_block(w, i, block)
+            if draining != 0:
+                if w["drained_count"] > 0:
+                    w["next_row"] = row
+                    w["now"] = block
+                    w["events"] += events + 1
+                    return True
+            elif finished > 0:
+                feed_endpoint(w, engines[i]["endpoint"], block)
+        events += 1
+    w["next_row"] = row
+    w["now"] = until
+    w["events"] += events
+    return False
+
+
+@kernel
+def open_instance(address: int, i: int) -> None:
+    """Instance `i`, which must be closed or draining, may receive work from now on."""
+    w = view_world(address, 1)[0]
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+    if engine["phase"] == SHUT:
+        engine["phase"] = IDLE
+    engine["draining"] = 0
+    endpoint["open"] += 1
+    endpoint["kv_tokens"] += view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
+    note_outstanding(w, i)
+
+
+@kernel
+def drain_instance(address: int, i: int) -> bool:
+    """Instance `i`, which must be open, receives nothing more; True when it was empty and is closed at once."""
+    w = view_world(address, 1)[0]
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+    endpoint["open"] -= 1
+    endpoint["kv_tokens"] -= view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
+    if engine["in_flight"] == 0:
+        engine["phase"] = SHUT
+    else:
+        engine["draining"] = 1
+    note_outstanding(w, i)
+    return bool(engine["in_flight"] == 0)
+
+
+class Kernel:
+    """One simulated world, from Python: run, open, drain, look.
+
+    Args:
+        setup: what to simulate.
+        requests: REQUEST rows, sorted by arrival (`request_rows` makes them); written to.
+    """
+
+    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
+        self.world = World(setup, requests)
+        self.requests = requests
+        self.endpoints = self.world.endpoints
+        self.engines = self.world.engines
+        self.demand_tokens = self.world.arrays["demand_tokens"]  # by (region, model, tier), prompt tokens that arrived
+        self.demand_work = self.world.arrays["demand_work"]  # microseconds of the model's fastest engine they need
+        self.demand_requests = self.world.arrays["demand_requests"]
+        self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests
+        self.batch_waiting = self.world.arrays["batch_count"]  # by model
+
+    @property
+    def now(self) -> Micros:
+        """The instant everything before which has been played."""
+        return int(self.world.record["now"])
+
+    @property
+    def drained(self) -> list[int]:
+        """Instances that became empty and closed in the last call of `run_until`."""
+        return [int(i) for i in self.world.arrays["drained"][: int(self.world.record["drained_count"])]]
+
+    @property
+    def scraped(self) -> Micros:
+        """When policies last saw the fleet."""
+        return int(self.world.record["last_scrape"])
+
+    @property
+    def preemptions(self) -> int:
+        """Requests preempted so far."""
+        return int(self.world.record["preemptions"])
+
+    def run_until(self, time: Micros) -> bool:
+        """Play until `time`; True when it returned early because a draining instance became empty (see `drained`)."""
+        return bool(run(self.world.address, time))
+
+    def open(self, i: int) -> None:
+        """Let instance `i` receive work from now on."""
+        open_instance(self.world.address, i)
+
+    def drain(self, i: int) -> bool:
+        """Stop instance `i` from receiving work; True when it was empty and is closed at once."""
+        return bool(drain_instance(self.world.address, i))
+
+    def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
+        """Change the utilisation below which an endpoint is given batch jobs."""
+        self.endpoints["one_below"][endpoint] = one_below
+        self.endpoints["two_below"][endpoint] = two_below
+
+    def finished(self) -> bool:
+        """Whether every request that has arrived or will arrive is done or refused."""
+        return self.unfinished() == 0
+
+    def unfinished(self) -> int:
+        """Requests that are neither done nor refused, those that have not arrived yet included."""
+        return len(self.requests) - int(self.endpoints["finished"].sum()) - int(self.world.record["refused"])

@@ -1,0 +1,311 @@
+"""The kernel's queues: next events, outstanding tokens, waiting requests, finish steps, batch jobs.
+
+Everything is an intrusive list or an implicit tree in fixed memory: no allocation, no stale events, exact ties.
+Read next: `batching.py`, which uses them to run an engine.
+"""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sageserve.base.kernel import Rec, kernel
+from sageserve.base.records import UNSET
+from sageserve.core.order import order_key
+from sageserve.sim.kernel.state import PROMOTED, view_engines, view_i4, view_i8, view_requests, view_tiers
+
+# --- next event per instance: a winner tree of times -------------------------------------------------------------------
+
+
+@kernel
+def set_time(w: Rec, i: int, time: int) -> None:
+    """Say when instance `i` has its next event."""
+    leaves = w["leaves"]
+    times = view_i8(w["at_times"], 2 * leaves)
+    node = leaves + i
+    times[node] = time
+    node >>= 1
+    while node > 0:
+        least = min(times[2 * node], times[2 * node + 1])
+        if times[node] == least:
+            break
+        times[node] = least
+        node >>= 1
+
+
+@kernel
+def next_instance(w: Rec) -> int:
+    """The instance whose event is next, lowest number of equals."""
+    leaves = w["leaves"]
+    times = view_i8(w["at_times"], 2 * leaves)
+    time = times[1]
+    node = 1
+    while node < leaves:
+        node = 2 * node
+        if times[node] != time:
+            node += 1
+    return node - leaves
+
+
+# --- outstanding tokens per instance: leaves of one small tree per endpoint ----------------------------------------------
+
+
+@kernel
+def set_outstanding(w: Rec, i: int, tokens: int) -> None:
+    """Say how much work instance `i` has outstanding (CLOSED when it may not receive any)."""
+    slots = w["slots"]
+    twigs = w["twigs"]
+    e = i // slots
+    base = e * 2 * twigs
+    tree = view_i8(w["at_outstanding"], w["endpoint_count"] * 2 * twigs)
+    node = twigs + i - e * slots
+    tree[base + node] = tokens
+    if w["linear"] != 0:
+        return
+    node >>= 1
+    while node > 0:
+        least = min(tree[base + 2 * node], tree[base + 2 * node + 1])
+        if tree[base + node] == least:
+            break
+        tree[base + node] = least
+        node >>= 1
+
+
+@kernel
+def least_outstanding(w: Rec, e: int) -> int:
+    """The instance of endpoint `e` with the least outstanding work, by the tree (`pick_instance` scans instead)."""
+    twigs = w["twigs"]
+    base = e * 2 * twigs
+    tree = view_i8(w["at_outstanding"], w["endpoint_count"] * 2 * twigs)
+    tokens = tree[base + 1]
+    node = 1
+    while node < twigs:
+        node = 2 * node
+        if tree[base + node] != tokens:
+            node += 1
+    return int(e * w["slots"] + node - twigs)
+
+
+# --- waiting requests: one FIFO per tier and one for promoted jobs ---------------------------------------------------------
+
+
+@kernel
+def queue_of(w: Rec, i: int, q: int) -> int:
+    """Position of the queue of instance `i` in which request `q` waits."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    lane = w["tiers"] if r["state"] & PROMOTED else r["tier"]
+    return int(i * (w["tiers"] + 1) + lane)
+
+
+@kernel
+def push_back(w: Rec, i: int, q: int) -> None:
+    """Append request `q` to its queue at instance `i`."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    size = w["instances"] * (w["tiers"] + 1)
+    heads = view_i4(w["at_heads"], size)
+    tails = view_i4(w["at_tails"], size)
+    k = queue_of(w, i, q)
+    requests[q]["next"] = UNSET
+    last = tails[k]
+    if last >= 0:
+        requests[last]["next"] = q
+    else:
+        heads[k] = q
+    tails[k] = q
+
+
+@kernel
+def push_front(w: Rec, i: int, q: int) -> None:
+    """Put a preempted request `q` before all others of its queue at instance `i`."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    size = w["instances"] * (w["tiers"] + 1)
+    heads = view_i4(w["at_heads"], size)
+    k = queue_of(w, i, q)
+    requests[q]["next"] = heads[k]
+    if heads[k] < 0:
+        view_i4(w["at_tails"], size)[k] = q
+    heads[k] = q
+
+
+@kernel
+def pop_front(w: Rec, i: int, q: int) -> None:
+    """Take request `q`, the first of its queue at instance `i`, out of it."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    size = w["instances"] * (w["tiers"] + 1)
+    k = queue_of(w, i, q)
+    following = requests[q]["next"]
+    view_i4(w["at_heads"], size)[k] = following
+    if following < 0:
+        view_i4(w["at_tails"], size)[k] = UNSET
+
+
+@kernel
+def head_of(w: Rec, i: int, now: int) -> int:
+    """The request instance `i` should admit next; -1 when none waits."""
+    lanes = w["tiers"] + 1
+    heads = view_i4(w["at_heads"], w["instances"] * lanes)
+    requests = view_requests(w["at_requests"], w["rows"])
+    tiers = view_tiers(w["at_tier_rows"], w["tiers"])
+    order = w["order"]
+    best = -1
+    least = 0
+    for lane in range(lanes):
+        q = heads[i * lanes + lane]
+        if q < 0:
+            continue
+        r = requests[q]
+        key = order_key(order, tiers[r["tier"]], lane == w["tiers"], r["arrival"], r["deadline"], now)
+        if best < 0 or key < least:
+            best = int(q)
+            least = key
+    return best
+
+
+# --- finish steps: a binary heap of (step << 32 | request) per instance; entries of preempted requests go stale ------------
+
+
+@kernel
+def push_finish(heap: NDArray[Any], base: int, size: int, entry: int) -> None:
+    """Add an entry to the heap of `size` entries that begins at `base`."""
+    k = size
+    while k > 0:
+        parent = (k - 1) >> 1
+        value = heap[base + parent]
+        if value <= entry:
+            break
+        heap[base + k] = value
+        k = parent
+    heap[base + k] = entry
+
+
+@kernel
+def pop_finish(heap: NDArray[Any], base: int, size: int) -> None:
+    """Drop the least entry of the heap of `size` entries that begins at `base`."""
+    size -= 1
+    last = heap[base + size]
+    k = 0
+    child = 1
+    while child < size:
+        if child + 1 < size and heap[base + child + 1] < heap[base + child]:
+            child += 1
+        value = heap[base + child]
+        if value >= last:
+            break
+        heap[base + k] = value
+        k = child
+        child = 2 * k + 1
+    heap[base + k] = last
+
+
+@kernel
+def add_finish(w: Rec, i: int, q: int, step: int) -> None:
+    """Note that request `q` of instance `i` finishes at engine step `step`; drops stale entries when memory is full."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    width = 2 * w["batch_size"]
+    base = i * width
+    heap = view_i8(w["at_finish"], w["instances"] * width)
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    size = engine["heap"]
+    if size == width:
+        kept = 0
+        for k in range(size):
+            entry = heap[base + k]
+            r = requests[entry & 0xFFFFFFFF]
+            if r["finish_step"] == entry >> 32:
+                r["finish_step"] = UNSET  # a request preempted and resumed may have left the same step twice
+                push_finish(heap, base, kept, entry)
+                kept += 1
+        for k in range(kept):
+            entry = heap[base + k]
+            requests[entry & 0xFFFFFFFF]["finish_step"] = entry >> 32
+        size = kept
+    requests[q]["finish_step"] = step
+    push_finish(heap, base, size, (step << 32) | q)
+    engine["heap"] = size + 1
+
+
+@kernel
+def first_finish(w: Rec, i: int) -> int:
+    """The entry of instance `i` that finishes first, after dropping stale ones; -1 when nothing runs."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    width = 2 * w["batch_size"]
+    base = i * width
+    heap = view_i8(w["at_finish"], w["instances"] * width)
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    while engine["heap"] > 0:
+        entry = heap[base]
+        if requests[entry & 0xFFFFFFFF]["finish_step"] == entry >> 32:
+            return int(entry)
+        pop_finish(heap, base, engine["heap"])
+        engine["heap"] -= 1
+    return -1
+
+
+@kernel
+def drop_first_finish(w: Rec, i: int) -> None:
+    """Drop the entry that `first_finish` gave."""
+    width = 2 * w["batch_size"]
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    pop_finish(view_i8(w["at_finish"], w["instances"] * width), i * width, engine["heap"])
+    engine["heap"] -= 1
+
+
+# --- batch jobs: a binary heap per model, by (deadline, row) ---------------------------------------------------------------
+
+
+@kernel
+def sooner(w: Rec, a: int, b: int) -> bool:
+    """Whether job `a` comes before job `b`."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    left = requests[a]["deadline"]
+    right = requests[b]["deadline"]
+    return bool(left < right or (left == right and a < b))
+
+
+@kernel
+def push_job(w: Rec, model: int, q: int) -> None:
+    """Add job `q` to the batch queue of its model."""
+    base = view_i8(w["at_batch_begin"], w["models"])[model]
+    counts = view_i8(w["at_batch_count"], w["models"])
+    heap = view_i4(w["at_batch_heap"], w["rows"])
+    k = counts[model]
+    counts[model] = k + 1
+    while k > 0:
+        parent = (k - 1) >> 1
+        if sooner(w, heap[base + parent], q):
+            break
+        heap[base + k] = heap[base + parent]
+        k = parent
+    heap[base + k] = q
+
+
+@kernel
+def first_job(w: Rec, model: int) -> int:
+    """The job of this model that is due first; -1 when none waits."""
+    if view_i8(w["at_batch_count"], w["models"])[model] == 0:
+        return -1
+    base = view_i8(w["at_batch_begin"], w["models"])[model]
+    return int(view_i4(w["at_batch_heap"], w["rows"])[base])
+
+
+@kernel
+def pop_job(w: Rec, model: int) -> int:
+    """Take the job that is due first out of the batch queue, which must not be empty."""
+    base = view_i8(w["at_batch_begin"], w["models"])[model]
+    counts = view_i8(w["at_batch_count"], w["models"])
+    heap = view_i4(w["at_batch_heap"], w["rows"])
+    size = counts[model] - 1
+    counts[model] = size
+    first = heap[base]
+    last = heap[base + size]
+    k = 0
+    child = 1
+    while child < size:
+        if child + 1 < size and sooner(w, heap[base + child + 1], heap[base + child]):
+            child += 1
+        if not sooner(w, heap[base + child], last):
+            break
+        heap[base + k] = heap[base + child]
+        k = child
+        child = 2 * k + 1
+    heap[base + k] = last
+    return int(first)

@@ -1,0 +1,298 @@
+"""The memory of a simulated world: one record of addresses (WORLD) and the arrays behind it.
+
+`Setup` says what to simulate in plain arrays, `World` allocates. Nothing here decides anything; the compiled functions in
+`queues.py`, `batching.py`, `arrive.py` and `engine.py` do. The rules they follow are in docs/reference/kernel.md.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.errors import Infeasible
+from sageserve.base.kernel import viewer
+from sageserve.base.records import REQUEST, UNSET, Trace, cached_tokens
+from sageserve.base.units import NEVER, Micros
+from sageserve.core.columns import ENDPOINT
+from sageserve.core.feed import DIRECT
+from sageserve.core.order import TIER
+from sageserve.core.perf import PROFILE
+from sageserve.core.route import CLOSED
+
+# where a request is (column `state` of REQUEST); PROMOTED is a flag on top
+FUTURE: Final = 0
+HELD: Final = 1  # batch queue or door
+WAITING: Final = 2  # queue of an instance
+PREFILLING: Final = 3
+RUNNING: Final = 4
+DONE: Final = 5
+REFUSED: Final = 6
+PROMOTED: Final = 64
+PLACE: Final = 63  # mask of the states above
+
+# what an engine does (column `phase` of ENGINE)
+SHUT: Final = 0
+IDLE: Final = 1
+DECODE: Final = 2
+PREFILL: Final = 3
+
+LINEAR_SLOTS: Final = 32  # up to here a linear scan beats a tree of outstanding tokens
+
+ENGINE: Final = np.dtype(
+    [
+        ("start", "i8"),  # when the current block began
+        ("first", "f8"),  # us of its first iteration
+        ("step", "f8"),  # us each further iteration takes more
+        ("steps", "i8"),  # decode steps made since the beginning
+        ("kv", "i8"),  # KV tokens of decoding sequences, at the block's start
+        ("used", "i8"),  # kv + tokens reserved for prompts
+        ("given", "i8"),  # KV tokens ever given to requests here
+        ("lost_given", "i8"),  # `given` when the latest preempted request lost its place
+        ("unfilled", "i8"),  # tokens to compute for prompts placed here that are not done
+        ("running", "i4"),  # decoding sequences
+        ("heap", "i4"),  # entries in the finish heap, stale ones included
+        ("length", "i4"),  # decode steps in the current block
+        ("phase", "i4"),
+        ("cut", "i4"),  # the block was cut
+        ("draining", "i4"),
+        ("batch", "i4"),  # first request of the prefill batch
+        ("partial", "i4"),  # partly prefilled prompt
+        ("filled", "i4"),  # tokens of it that are prefilled or were cached
+        ("latest", "i4"),  # latest admitted decoding request
+        ("waiting", "i4"),
+        ("in_flight", "i4"),  # requests placed here and not finished
+        ("endpoint", "i4"),
+        ("model", "i4"),
+        ("profile", "i4"),
+        ("lost", "i4"),  # latest preempted request
+        ("lost_tokens", "i4"),  # KV tokens it had computed
+        ("spare", "i4"),
+    ],
+    align=True,
+)
+
+_SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "endpoint_count", "profile_count")
+_SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
+_POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after")
+_PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions", "refused")
+_FLOATS: Final = ("threshold", "half_life", "safety")
+_FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
+_QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
+_COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS)
+WORLD: Final = np.dtype(
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS)]
+    + [(name, "f8") for name in _FLOATS]
+    + [("at_" + name, "i8") for name in _ARRAYS],
+    align=True,
+)
+
+view_world = viewer(WORLD)
+view_requests = viewer(REQUEST)
+view_engines = viewer(ENGINE)
+view_endpoints = viewer(ENDPOINT)
+view_profiles = viewer(PROFILE)
+view_tiers = viewer(TIER)
+view_i8 = viewer(np.dtype("i8"))
+view_i4 = viewer(np.dtype("i4"))
+view_f8 = viewer(np.dtype("f8"))
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What to simulate, in codes and plain arrays; the words are those of docs/reference/kernel.md.
+
+    Args:
+        regions: number of regions.
+        models: number of models.
+        roles: number of roles.
+        slots: instance slots per endpoint.
+        profiles: PROFILE rows.
+        slot_profile: int32[endpoints * slots], profile of each slot; -1 for a slot that is never used.
+        context: int64[models], largest prompt + output.
+        tiers: TIER rows.
+        walk: int32[regions, models, tiers, endpoints tried], padded with -1.
+        feeds: bool[endpoints], serves batch work from the queue.
+        order: FCFS, EDF, PF or DPA.
+        route: THRESHOLD, NEAREST or LEAST.
+        threshold: utilisation below which a nearer region takes the request.
+        signal: LOAD, KV or BUSY.
+        scrape: microseconds between scrapes.
+        half_life: microseconds over which the offered rate is averaged.
+        feed: STEPS, FILL or DIRECT.
+        two_below: utilisation below which two jobs are fed, until the controller says otherwise.
+        one_below: utilisation below which one job is fed, likewise.
+        promote_after: age at which batch work is promoted, microseconds.
+        safety: promoted when slack < safety * service time.
+        output_guess: tokens, the mean output length assumed before any was seen.
+        prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say; empty: nothing.
+    """
+
+    regions: int
+    models: int
+    roles: int
+    slots: int
+    profiles: NDArray[Any]
+    slot_profile: NDArray[np.int32]
+    context: NDArray[np.int64]
+    tiers: NDArray[Any]
+    walk: NDArray[np.int32]
+    feeds: NDArray[np.bool_]
+    order: int
+    route: int
+    threshold: float
+    signal: int
+    scrape: Micros
+    half_life: float
+    feed: int
+    two_below: float
+    one_below: float
+    promote_after: Micros
+    safety: float
+    output_guess: float
+    prefix_hits: tuple[float, ...] = ()
+
+    @property
+    def endpoints(self) -> int:
+        """Number of endpoints: regions x models x roles."""
+        return self.regions * self.models * self.roles
+
+
+def request_rows(trace: Trace, setup: Setup) -> NDArray[Any]:
+    """REQUEST rows of a trace; outputs are clipped to the model's context, deadlines and cached tokens are filled in."""
+    rows = np.zeros(len(trace), REQUEST)
+    for name in ("arrival", "prompt", "output", "model", "region", "tier"):
+        rows[name] = getattr(trace, name)
+    rows["cached"] = cached_tokens(trace, setup.prefix_hits)
+    for name in ("first", "finish", "next", "finish_step", "instance"):
+        rows[name] = UNSET
+    rows["output"] = np.minimum(trace.output, np.maximum(setup.context[trace.model] - trace.prompt, 1))
+    rows["deadline"] = trace.arrival + setup.tiers["patience"][trace.tier]
+    if trace.deadline is not None:
+        rows["deadline"] = np.where(trace.deadline == UNSET, rows["deadline"], trace.deadline)
+    return rows
+
+
+def reference_profiles(setup: Setup) -> NDArray[np.int32]:
+    """int32[models]: the fastest profile that any slot of a model has; demand is measured in its time."""
+    reference = np.zeros(setup.models, np.int32)
+    by_model = setup.slot_profile.reshape(setup.regions, setup.models, -1)
+    for model in range(setup.models):
+        used = np.unique(by_model[:, model][by_model[:, model] >= 0])
+        if len(used):
+            reference[model] = used[np.argmin(setup.profiles["weight"][used])]
+    return reference
+
+
+class World:
+    """Owns the arrays of one simulated world; `address` is what compiled code takes.
+
+    Args:
+        setup: what to simulate.
+        requests: REQUEST rows, sorted by arrival; written to by the simulation.
+
+    Raises:
+        Infeasible: an engine whose token budget does not exceed its largest batch.
+    """
+
+    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
+        if bool((setup.profiles["max_batched"] <= setup.profiles["max_sequences"]).any()):
+            raise Infeasible(
+                "an engine's max_batched_tokens must exceed its max_sequences, or decoding leaves no room for prompts",
+                hint="raise max_batched_tokens or lower max_sequences in the profile",
+            )
+        self.setup = setup
+        self.requests = requests
+        arrays = self._allocate(setup, requests)
+        self.arrays = arrays
+        self.engines = arrays["engines"]
+        self.endpoints = arrays["endpoints"]
+        self._record = np.zeros(1, WORLD)
+        self.record = self._record[0]
+        self.address = self._record.ctypes.data
+        for name in (
+            "regions",
+            "models",
+            "roles",
+            "slots",
+            "order",
+            "route",
+            "signal",
+            "feed",
+            "scrape",
+            "promote_after",
+        ):
+            self.record[name] = getattr(setup, name)
+        for name in _FLOATS:
+            self.record[name] = getattr(setup, name)
+        for name, value in self._sizes(setup, requests).items():
+            self.record[name] = value
+        for name in _ARRAYS:
+            self.record["at_" + name] = arrays[name].ctypes.data
+
+    @staticmethod
+    def _sizes(setup: Setup, requests: NDArray[Any]) -> dict[str, int]:
+        instances = setup.endpoints * setup.slots
+        return {
+            "rows": len(requests),
+            "tiers": len(setup.tiers),
+            "instances": instances,
+            "endpoint_count": setup.endpoints,
+            "profile_count": len(setup.profiles),
+            "walk_length": setup.walk.shape[-1],
+            "leaves": _power_of_two(instances),
+            "twigs": _power_of_two(setup.slots),
+            "linear": int(setup.slots <= LINEAR_SLOTS),
+            "batch_size": int(setup.profiles["max_sequences"].max()),
+            "last_scrape": 0,
+            "next_scrape": 0,
+        }
+
+    @staticmethod
+    def _allocate(setup: Setup, requests: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        instances, endpoints, tiers = setup.endpoints * setup.slots, setup.endpoints, len(setup.tiers)
+        cells = setup.regions * setup.models * tiers
+        engines = np.zeros(instances, ENGINE)
+        engines["endpoint"] = np.arange(instances) // setup.slots
+        engines["model"] = engines["endpoint"] // setup.roles % setup.models
+        engines["profile"] = setup.slot_profile
+        for name in ("batch", "partial", "latest", "lost"):
+            engines[name] = UNSET
+        rows = np.zeros(endpoints, ENDPOINT)
+        rows["model"] = np.arange(endpoints) // setup.roles % setup.models
+        rows["feeds"] = setup.feeds
+        rows["one_below"], rows["two_below"] = setup.one_below, setup.two_below
+        held = setup.tiers["batch"][requests["tier"]].astype(bool) if setup.feed != DIRECT else np.zeros(len(requests), bool)
+        jobs = np.bincount(requests["model"][held], minlength=setup.models)
+        return {
+            "requests": requests,
+            "engines": engines,
+            "endpoints": rows,
+            "profiles": np.ascontiguousarray(setup.profiles),
+            "tier_rows": np.ascontiguousarray(setup.tiers),
+            "heads": np.full(instances * (tiers + 1), UNSET, np.int32),
+            "tails": np.full(instances * (tiers + 1), UNSET, np.int32),
+            "finish": np.zeros(instances * 2 * int(setup.profiles["max_sequences"].max()), np.int64),
+            "times": np.full(2 * _power_of_two(instances), NEVER, np.int64),
+            "outstanding": np.full(endpoints * 2 * _power_of_two(setup.slots), CLOSED, np.int64),
+            "walk": np.ascontiguousarray(setup.walk, np.int32).ravel(),
+            "context": np.ascontiguousarray(setup.context, np.int64),
+            "batch_heap": np.zeros(max(1, int(jobs.sum())), np.int32),
+            "batch_begin": np.concatenate(([0], np.cumsum(jobs)[:-1])).astype(np.int64),
+            "batch_count": np.zeros(setup.models, np.int64),
+            "door_head": np.full(setup.models, UNSET, np.int32),
+            "door_tail": np.full(setup.models, UNSET, np.int32),
+            "guess": np.full(setup.models, int(setup.output_guess + 0.5), np.int64),
+            "output_mean": np.full(setup.models * tiers, setup.output_guess),
+            "demand_tokens": np.zeros(cells, np.int64),
+            "demand_requests": np.zeros(cells, np.int64),
+            "demand_work": np.zeros(cells),
+            "reference": reference_profiles(setup),
+            "made_tokens": np.zeros(cells, np.int64),
+            "drained": np.full(instances, UNSET, np.int32),
+        }
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(0, (n - 1).bit_length())

@@ -1,0 +1,87 @@
+"""A run as the columns and records that result files are made of. Writes nothing: `data/results/run_folder.py` does.
+
+Read next: `meter.py` for the latencies, `data/results/tables.py` for the columns.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.records import UNSET
+from sageserve.data.results.journal import Decided, JournalLine
+from sageserve.data.results.run_folder import RunRecord
+from sageserve.data.results.summary import Summary
+from sageserve.data.results.tables import RequestFrame, RequestNames, TimelineFrame
+from sageserve.sim.kernel.state import DONE, FUTURE, HELD, PLACE, PREFILLING, REFUSED, RUNNING, WAITING
+from sageserve.sim.results.meter import blocks
+from sageserve.sim.run import Run
+from sageserve.sim.timeline import FIELDS
+
+STATES: Final = {
+    FUTURE: "future",
+    HELD: "held",
+    WAITING: "waiting",
+    PREFILLING: "prefilling",
+    RUNNING: "running",
+    DONE: "finished",
+    REFUSED: "refused",
+}
+
+
+def record_of(run: Run, summary: Summary) -> RunRecord:
+    """Everything about a run that is written to its folder."""
+    layout = run.layout
+    names = RequestNames(
+        names=layout.names,
+        pools=tuple(pool.name for pool in layout.pools),
+        gpus=tuple(layout.stocks[pool.stock].gpu for pool in layout.pools),
+        states=tuple(STATES[code] for code in range(len(STATES))),
+    )
+    return RunRecord(summary, run.scenario, names, _requests(run), _timeline(run), _journal(run))
+
+
+def _requests(run: Run) -> Iterator[RequestFrame]:
+    pool_of = np.array(run.fleet.pool_of, np.int64)
+    for block in blocks(run):
+        rows = block.rows
+        instance = rows["instance"]
+        yield RequestFrame(
+            arrival=rows["arrival"],
+            model=rows["model"],
+            tier=rows["tier"],
+            region=rows["region"],
+            prompt=rows["prompt"],
+            output=rows["output"],
+            deadline=rows["deadline"],
+            served=block.served,
+            instance=instance,
+            pool=np.where(instance == UNSET, UNSET, pool_of[instance]),
+            state=(rows["state"] & PLACE).astype(np.uint8),
+            ttft=block.ttft,
+            e2e=block.e2e,
+            met=block.met,
+            cached=rows["cached"],
+        )
+
+
+def _timeline(run: Run) -> TimelineFrame:
+    layout = run.layout
+    endpoints = range(layout.endpoints)
+    roles = len(layout.roles)
+    models = len(layout.names.models)
+    return TimelineFrame(
+        times=run.timeline.times[: run.timeline.length],
+        endpoints=tuple(layout.endpoint_name(e) for e in endpoints),
+        regions=tuple(layout.names.regions[e // roles // models] for e in endpoints),
+        models=tuple(layout.names.models[e // roles % models] for e in endpoints),
+        roles=tuple(layout.roles[e % roles].name for e in endpoints),
+        columns={name: run.timeline.column(name) for name in FIELDS},
+    )
+
+
+def _journal(run: Run) -> Iterator[JournalLine]:
+    pools = run.layout.pools
+    for entry in run.journal:
+        decided = tuple(Decided(pools[decision.pool].name, decision) for decision in entry.decisions)
+        yield JournalLine(entry.now, entry.event, decided, entry.actions)

@@ -1,0 +1,101 @@
+"""What every request felt, measured where it entered: latencies with network time, and whether its promise was kept.
+
+Works through the rows of a run in blocks that stay in the cache. Decides nothing and writes nothing.
+Read next: `summary.py` (what is made of it), `export.py` (how it becomes files).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.records import UNSET, Bools, Ints
+from sageserve.base.rng import stream
+from sageserve.base.units import NEVER
+from sageserve.core.layout import Layout
+from sageserve.sim.kernel.state import DONE, PLACE, REFUSED
+from sageserve.sim.run import Run
+
+BLOCK: Final = 1 << 17  # rows: 8 MB of 64 bytes each; also the unit in which network times are drawn
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBlock:
+    """Some requests in order of arrival; all columns have n rows.
+
+    Args:
+        rows: REQUEST[n].
+        served: int64[n], region of the instance; UNSET where it was never placed.
+        ttft: int64[n] microseconds from arrival to the first token, network, every queue and the engine's front end
+            (`first_token_ms`) included; UNSET: none.
+        e2e: int64[n] microseconds from arrival to the last token; UNSET: not finished.
+        met: bool[n], the promise was kept.
+        undecided: bool[n], not finished and not late when the run was interrupted.
+    """
+
+    rows: NDArray[Any]
+    served: Ints
+    ttft: Ints
+    e2e: Ints
+    met: Bools
+    undecided: Bools
+
+    @property
+    def finished(self) -> Bools:
+        """bool[n]: the last token was made."""
+        return (self.rows["state"] & PLACE) == DONE
+
+    @property
+    def refused(self) -> Bools:
+        """bool[n]: longer than its model's context."""
+        return (self.rows["state"] & PLACE) == REFUSED
+
+
+def instance_regions(layout: Layout) -> Ints:
+    """int64[instances]: the region of each instance."""
+    per_region = len(layout.names.models) * len(layout.roles) * layout.slots
+    return np.arange(layout.instances, dtype=np.int64) // per_region
+
+
+def arrived(run: Run) -> int:
+    """How many requests have arrived: all, unless the run was interrupted."""
+    return int(run.kernel.world.record["next_row"])
+
+
+def blocks(run: Run) -> Iterator[RequestBlock]:
+    """Every request that has arrived, in order."""
+    regions = instance_regions(run.layout)
+    tiers = list(run.scenario.tiers.values())
+    batch = np.array([tier.batch for tier in tiers])
+    gap = np.array([NEVER if tier.itl is None else tier.itl for tier in tiers], np.int64)
+    for number, first in enumerate(range(0, arrived(run), BLOCK)):
+        rows = run.requests[first : min(first + BLOCK, arrived(run))]
+        instance = rows["instance"]
+        served = np.where(instance == UNSET, UNSET, regions[instance])
+        network = _network(run, number, rows["region"], served)
+        arrival = rows["arrival"]
+        away = network - arrival
+        ttft = np.where(rows["first"] == UNSET, UNSET, rows["first"] + away)
+        e2e = np.where(rows["finish"] == UNSET, UNSET, rows["finish"] + away)
+        allowed = rows["deadline"] - arrival
+        done = rows["finish"] != UNSET
+        tier = rows["tier"]
+        met = done & (np.where(batch[tier], e2e, ttft) <= allowed)
+        if (gap < NEVER).any():
+            met &= (rows["finish"] - rows["first"]) <= np.where(gap[tier] == NEVER, NEVER, gap[tier] * (rows["output"] - 1))
+        undecided = np.zeros(len(rows), np.bool_)
+        if run.partial:
+            undecided = ~done & ((rows["state"] & PLACE) != REFUSED) & (rows["deadline"] > run.now)
+        yield RequestBlock(rows, served, ttft, e2e, met, undecided)
+
+
+def _network(run: Run, number: int, origin: NDArray[np.uint8], served: Ints) -> Ints:
+    """Round trip between the region of origin and the one that serves, drawn around its median where the scenario says so."""
+    medians = run.layout.rtt[origin, np.maximum(served, 0)]
+    spread = run.scenario.faults.rtt_spread
+    if spread == 0:
+        return medians
+    factor = np.exp(spread * stream(run.scenario.seed, f"rtt/{number}").standard_normal(len(medians)))
+    return np.rint(medians * factor).astype(np.int64)

@@ -1,0 +1,236 @@
+"""What is made of a run: attainment, latencies, GPU-hours by state, money. Every number is defined in docs/reference/summary.md.
+
+Reads the run, changes nothing. Memory beside the run: 16 bytes per request. Read next: `meter.py` for what is measured per
+request, `data/results/summary.py` for the records.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from sageserve import __version__
+from sageserve.base.config import TierSettings
+from sageserve.base.records import UNSET, Floats, Ints
+from sageserve.base.units import HOUR, SECOND
+from sageserve.core.fleet import Pool, State
+from sageserve.data.results.summary import (
+    AfterWindow,
+    Cost,
+    Hours,
+    ModelSummary,
+    ModelTier,
+    Quantiles,
+    RequestCounts,
+    Summary,
+    TierSummary,
+    Utilisation,
+)
+from sageserve.sim.kernel.state import reference_profiles
+from sageserve.sim.results.leftover import add_work_left
+from sageserve.sim.results.meter import RequestBlock, blocks
+from sageserve.sim.run import Run, kernel_setup
+
+_DIGITS = 6  # microseconds, and millionths of an hour or a dollar
+
+
+@dataclass(slots=True)
+class _Cell:
+    """What one model's requests of one tier came to."""
+
+    requests: int = 0
+    finished: int = 0
+    refused: int = 0
+    undecided: int = 0
+    met: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    ttft: list[Ints] = field(default_factory=list)
+    e2e: list[Ints] = field(default_factory=list)
+
+    def add(self, block: "_Sorted", part: slice) -> None:
+        done = block.finished[part]
+        self.requests += len(done)
+        self.finished += int(done.sum())
+        self.refused += int(block.refused[part].sum())
+        self.undecided += int(block.undecided[part].sum())
+        self.met += int(block.met[part].sum())
+        self.prompt_tokens += int(block.prompt[part][done].sum(dtype=np.int64))
+        self.output_tokens += int(block.output[part][done].sum(dtype=np.int64))
+        self.ttft.append(block.ttft[part][done])
+        self.e2e.append(block.e2e[part][done])
+
+
+class _Sorted:
+    """The columns of a block that are counted, in the order of cells (model x tiers + tier)."""
+
+    def __init__(self, block: RequestBlock, tiers: int, cells: int) -> None:
+        code = (block.rows["model"].astype(np.uint16) * tiers + block.rows["tier"]).astype(np.uint16)
+        order = np.argsort(code, kind="stable")
+        self.ends = np.cumsum(np.bincount(code, minlength=cells))
+        self.finished, self.refused = block.finished[order], block.refused[order]
+        self.undecided, self.met = block.undecided[order], block.met[order]
+        self.prompt, self.output = block.rows["prompt"][order], block.rows["output"][order]
+        self.ttft, self.e2e = block.ttft[order], block.e2e[order]
+
+
+def summarise(run: Run, cpu_s: float) -> Summary:
+    """Everything worth knowing about a run.
+
+    Args:
+        run: finished or interrupted.
+        cpu_s: CPU seconds that playing it took.
+    """
+    scenario, names = run.scenario, run.layout.names
+    cells, late = _measure(run)
+    ledger = run.fleet.ledger
+    tiers = {name: _tier(tier, [row[k] for row in cells]) for k, (name, tier) in enumerate(scenario.tiers.items())}
+    models = {name: _model(run, m, cells[m]) for m, name in enumerate(names.models)}
+    every = [cell for row in cells for cell in row]
+    arrived, finished, refused = (sum(getattr(cell, name) for cell in every) for name in ("requests", "finished", "refused"))
+    return Summary(
+        version=__version__,
+        scenario=scenario.name,
+        strategy=scenario.strategy.name,
+        order=scenario.order.kind,
+        signal=scenario.signals.kind,
+        seed=scenario.seed,
+        partial=run.partial,
+        window_s=_round(run.window / SECOND),
+        played_s=_round(run.now / SECOND),
+        requests=RequestCounts(arrived, finished, arrived - finished - refused, refused),
+        tiers=tiers,
+        models=models,
+        gpu_hours=_hours(run, run.layout.pools, in_gpus=True),
+        instance_hours=_hours(run, run.layout.pools, in_gpus=False),
+        cost_usd=_cost(run),
+        utilisation=_utilisation(run),
+        after_window=late,
+        starts=ledger.starts,
+        start_failures=ledger.failures,
+        reclaims=ledger.reclaims,
+        spot_taken=ledger.taken,
+        preemptions=run.kernel.preemptions,
+        notes=run.notes,
+        cpu_s=_round(cpu_s),
+        requests_per_cpu_s=_round(arrived / cpu_s) if cpu_s > 0 else None,
+    )
+
+
+def _measure(run: Run) -> tuple[list[list[_Cell]], AfterWindow]:
+    """Counts and latencies by [model][tier], and what was finished after the window."""
+    models, tiers = len(run.layout.names.models), len(run.layout.names.tiers)
+    cells = [[_Cell() for _ in range(tiers)] for _ in range(models)]
+    late, latest = 0, run.window
+    for block in blocks(run):
+        ordered = _Sorted(block, tiers, models * tiers)
+        for number, (first, end) in enumerate(pairwise([0, *ordered.ends.tolist()])):
+            if end > first:
+                cells[number // tiers][number % tiers].add(ordered, slice(first, end))
+        finish = block.rows["finish"]
+        late += int((finish > run.window).sum())
+        latest = max(latest, int(finish.max(initial=UNSET)))
+    return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None, _round(work_gpu_hours(run)))
+
+
+def work_gpu_hours(run: Run) -> float:
+    """GPU-hours of work that had arrived by the end of the window (or of an interrupted run) and was not done then.
+
+    A model's work is taken at the speed of its fastest engine among those the fleet can hold, times that engine's GPUs.
+    """
+    setup = kernel_setup(run.scenario, run.layout)
+    fastest = reference_profiles(setup)
+    owed = np.zeros(setup.models)
+    add_work_left(run.requests, setup.profiles, fastest, min(run.now, run.window), owed)
+    return float((owed * setup.profiles["gpus"][fastest]).sum()) / HOUR
+
+
+def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
+    requests = sum(cell.requests for cell in cells)
+    attainment = _attainment(cells)
+    return TierSummary(
+        requests=requests,
+        finished=sum(cell.finished for cell in cells),
+        undecided=sum(cell.undecided for cell in cells),
+        attainment=attainment,
+        percentile=tier.percentile,
+        kept=None if attainment is None else attainment >= tier.percentile,
+        promise="deadline" if tier.batch else "ttft",
+        promise_s=_round(tier.patience / SECOND),
+        ttft_s=_quantiles([part for cell in cells for part in cell.ttft]),
+        e2e_s=_quantiles([part for cell in cells for part in cell.e2e]),
+    )
+
+
+def _model(run: Run, m: int, cells: list[_Cell]) -> ModelSummary:
+    pools = tuple(pool for pool in run.layout.pools if pool.model == m)
+    return ModelSummary(
+        requests=sum(cell.requests for cell in cells),
+        finished=sum(cell.finished for cell in cells),
+        prompt_tokens=sum(cell.prompt_tokens for cell in cells),
+        output_tokens=sum(cell.output_tokens for cell in cells),
+        gpu_hours=_hours(run, pools, in_gpus=True),
+        instance_hours=_hours(run, pools, in_gpus=False),
+        tiers={
+            name: ModelTier(cell.requests, _attainment([cell]), _quantiles(cell.ttft).p95)
+            for name, cell in zip(run.layout.names.tiers, cells, strict=True)
+        },
+    )
+
+
+def _attainment(cells: list[_Cell]) -> float | None:
+    judged = sum(cell.requests - cell.undecided for cell in cells)
+    # rounded down: a promise that was missed by one request in millions is not shown as kept
+    return sum(cell.met for cell in cells) * 10**_DIGITS // judged / 10**_DIGITS if judged else None
+
+
+def _quantiles(parts: list[Ints]) -> Quantiles:
+    """Of microseconds, in seconds; between two values it is interpolated."""
+    if not sum(len(part) for part in parts):
+        return Quantiles(None, None, None)
+    values: Floats = np.quantile(np.concatenate(parts), [0.50, 0.95, 0.99], overwrite_input=True) / SECOND
+    p50, p95, p99 = (_round(value) for value in values.tolist())
+    return Quantiles(p50, p95, p99)
+
+
+def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool) -> Hours:
+    time = dict.fromkeys(State, 0.0)
+    for pool in pools:
+        for state, gpu_us in zip(State, run.fleet.ledger.gpu_us[pool.number], strict=True):
+            time[state] += gpu_us / (1 if in_gpus else pool.gpus)
+    waste = time[State.STARTING] + time[State.RECLAIMING] + time[State.DRAINING]
+    smallest: dict[int, int] = {}
+    for pool in pools:
+        need = pool.minimum * (pool.gpus if in_gpus else 1)
+        smallest[pool.endpoint] = min(smallest.get(pool.endpoint, need), need)
+    return Hours(
+        total=_round((time[State.SERVING] + waste) / HOUR),
+        serving=_round(time[State.SERVING] / HOUR),
+        starting=_round(time[State.STARTING] / HOUR),
+        reclaiming=_round(time[State.RECLAIMING] / HOUR),
+        draining=_round(time[State.DRAINING] / HOUR),
+        spot=_round(time[State.SPOT] / HOUR),
+        waste=_round(waste / HOUR),
+        floor=_round(sum(smallest.values()) * min(run.now, run.window) / HOUR),
+    )
+
+
+def _cost(run: Run) -> Cost:
+    purchases = run.fleet.ledger.purchases
+    reserved = sum(each.reserved_us * each.price_reserved for each in purchases) / HOUR
+    on_demand = sum(each.on_demand_us * each.price_on_demand for each in purchases) / HOUR
+    income = sum(each.income for each in purchases)
+    return Cost(_round(reserved + on_demand), _round(reserved), _round(on_demand), _round(income))
+
+
+def _utilisation(run: Run) -> Utilisation:
+    serving = run.timeline.column("serving")
+    held = int(serving.sum())
+    if held == 0:
+        return Utilisation(None, None, None)
+    mean, kv, busy = (_round(float((run.timeline.column(name) * serving).sum()) / held) for name in ("seen", "kv", "busy"))
+    return Utilisation(mean, kv, busy)
+
+
+def _round(value: float) -> float:
+    return round(value, _DIGITS)

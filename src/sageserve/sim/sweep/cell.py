@@ -1,0 +1,139 @@
+"""One cell of a sweep: a scenario with everything settled, and playing it to a summary.
+
+The same code plays a cell in this process, in a worker process and on a cluster, so the result is the same everywhere.
+Must not know who runs it. Read next: `run.py`, `processes.py`, `cluster.py`.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import LawBroken, SageServeError
+from sageserve.base.records import Trace
+from sageserve.data.results.run_folder import write_run
+from sageserve.data.results.summary import Summary
+from sageserve.data.results.sweep_folder import GENERATED, SweepSource, key_of
+from sageserve.data.scenarios.load import dump
+from sageserve.data.traces.read import ReadOptions, read_trace
+from sageserve.data.traces.transform import load, load_earlier, splice
+from sageserve.data.workload.generate import generate, history
+from sageserve.sim.oracle import Bound, oracle_bound
+from sageserve.sim.results.export import record_of
+from sageserve.sim.results.summary import summarise
+from sageserve.sim.run import Simulation
+
+_TRAFFIC = ("seed", "regions", "models", "tiers", "workload")  # the settings that requests are made from
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One simulation of a sweep.
+
+    Args:
+        name: for people, and for the folder its result is kept in.
+        scenario: strategy, seed and every other setting in place.
+        source: where the requests come from.
+        what: a run of the scenario's strategy, or the bound that no strategy can go below.
+        whole: its requests, timeline and journal are kept too, where results are kept; the result is the same without.
+        folder: where they are written; None: nowhere. Set by the sweep.
+    """
+
+    name: str
+    scenario: Scenario
+    source: SweepSource = GENERATED
+    what: Literal["run", "bound"] = "run"
+    whole: bool = False
+    folder: Path | None = None
+
+    def key(self, code: str) -> str:
+        """Equal keys give equal results; `code` is the hash of the code that plays it."""
+        return key_of(self.scenario, self.source, f"{self.what} {code}")
+
+    def traffic(self) -> str:
+        """Equal traffic is played with the same requests."""
+        values = dump(self.scenario)
+        return repr(([values[name] for name in _TRAFFIC], self.source))
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A cell's result; `remarks` is what the reader of its trace left out."""
+
+    summary: Summary
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """The least that any strategy could do."""
+
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a cell has no result; `mistake`: of what was given, not of SageServe or of the machine."""
+
+    message: str
+    hint: str = ""
+    mistake: bool = False
+
+
+Outcome: TypeAlias = Finished | Bounded | Failed
+
+
+class Player:
+    """Plays cells, and keeps the requests of the last one for the next."""
+
+    def __init__(self) -> None:
+        self._traffic = ""
+        self._requests: tuple[Trace, tuple[str, ...]] | None = None
+
+    def play(
+        self, cell: Cell, *, interrupted: Callable[[], bool] | None = None, given: tuple[Trace, tuple[str, ...]] | None = None
+    ) -> Outcome | None:
+        """The summary of a cell, or why there is none; None when it was interrupted.
+
+        Args:
+            cell: what to play.
+            interrupted: asked every simulated minute whether to stop.
+            given: the requests, when they need not be made or read.
+        """
+        try:
+            trace, remarks = given or self.requests(cell)
+            if cell.what == "bound":
+                return Bounded(oracle_bound(cell.scenario, trace))
+            began = time.process_time()
+            earlier = None if cell.source.files else load_earlier(history(cell.scenario), cell.source.load)
+            run = Simulation(cell.scenario, trace, earlier=earlier).play(interrupted=interrupted)
+            if run.partial:
+                return None
+            summary = summarise(run, time.process_time() - began)
+            if cell.folder is not None:
+                write_run(cell.folder, record_of(run, summary))
+            return Finished(summary, remarks)
+        except SageServeError as error:
+            return Failed(error.message, error.hint, mistake=not isinstance(error, LawBroken))
+
+    def requests(self, cell: Cell) -> tuple[Trace, tuple[str, ...]]:
+        """The requests of a cell, and what was left out of its trace files."""
+        traffic = cell.traffic()
+        if self._requests is None or traffic != self._traffic:
+            self._requests = None  # the old ones are not needed while the new ones are made
+            self._requests = _read(cell) if cell.source.files else (generate(cell.scenario), ())
+            trace, remarks = self._requests
+            self._requests = load(trace, cell.source.load, cell.scenario.seed), remarks
+            self._traffic = traffic
+        return self._requests
+
+
+def _read(cell: Cell) -> tuple[Trace, tuple[str, ...]]:
+    traces, remarks = [], []
+    for path in cell.source.files:
+        found, report = read_trace(path, cell.scenario, ReadOptions(maps=cell.source.maps))
+        traces.append(found)
+        remarks += [f"{path}: left out {line}" for line in report.bad_lines()]
+    return splice(traces), tuple(remarks)

@@ -1,0 +1,77 @@
+"""Shapes of models give the counts their cards publish; facts of GPUs are complete.
+
+Read next: `src/sageserve/data/profiles/hardware.py`.
+"""
+
+import pytest
+
+from sageserve.base.errors import ConfigError
+from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_parameters_from_the_shape_are_those_of_the_model_card(name: str) -> None:
+    one = shape(name)
+    assert one.parameters / 1e9 == pytest.approx(one.published, rel=0.02)
+    if one.active is not None:  # cards round, and differ in whether the output layer counts
+        assert one.active_parameters / 1e9 == pytest.approx(one.active, rel=0.1)
+    assert one.source.startswith("https://huggingface.co/")
+
+
+@pytest.mark.parametrize(
+    ("name", "kib"),
+    [
+        ("llama-2-70b", 320),
+        ("llama-2-7b", 512),
+        ("llama-3.1-8b", 128),
+        ("llama-3.1-405b", 504),
+        ("bloom-176b", 3920),
+        ("qwen3-235b-a22b", 188),
+        ("deepseek-v3", 68.625),  # 61 layers of 512 + 64 numbers of 2 bytes
+    ],
+)
+def test_kv_bytes_per_token_are_the_known_ones(name: str, kib: float) -> None:
+    assert shape(name).kv_bytes == kib * 1024
+
+
+def test_a_window_bounds_what_its_layers_keep() -> None:
+    one = shape("gpt-oss-120b")
+    full = 2 * one.layers * one.kv_heads * one.head * 2
+    assert full / 2 < one.kv_bytes < 0.52 * full, "18 of 36 layers keep 128 of 4,096 tokens"
+
+
+def test_heads_are_split_over_gpus_and_copied_when_there_are_too_few() -> None:
+    assert shape("llama-3.1-70b").kv_bytes_on(8) * 8 == shape("llama-3.1-70b").kv_bytes
+    assert shape("qwen3-235b-a22b").kv_bytes_on(8) * 8 == 2 * shape("qwen3-235b-a22b").kv_bytes, "4 heads on 8 GPUs"
+    assert shape("deepseek-v3").kv_bytes_on(8) == shape("deepseek-v3").kv_bytes, "a latent vector is on every GPU"
+
+
+def test_low_precision_takes_the_memory_its_checkpoint_takes() -> None:
+    assert shape("llama-3.1-405b-fp8").weight_bytes < 0.51 * shape("llama-3.1-405b").weight_bytes
+    assert shape("gpt-oss-120b").weight_bytes / 1e9 == pytest.approx(65.2, rel=0.02)  # published: fits one 80 GB GPU
+    assert shape("deepseek-v3").weight_bytes / 1e9 == pytest.approx(673, rel=0.02)
+
+
+def test_a_larger_batch_touches_more_experts_and_never_more_than_there_are() -> None:
+    one = shape("mixtral-8x7b")
+    shares = [one.touched(n) for n in (1, 2, 8, 64, 512)]
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(2 / 8)
+    assert shares[-1] <= 1
+
+
+def test_an_unknown_name_is_refused_with_what_was_meant() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'qwen3-32b'"):
+        shape("qwen3-32")
+    with pytest.raises(ConfigError, match="did you mean 'h100-80gb'"):
+        gpu_named("h100-80g")
+
+
+@pytest.mark.parametrize("name", gpu_names())
+def test_gpus_say_where_their_rates_come_from(name: str) -> None:
+    gpu = gpu_named(name)
+    assert gpu.source
+    assert 150 < gpu.bf16 < 2000
+    assert 0.5 < gpu.bandwidth < 10
+    assert gpu.peak("fp8") == 1e12 * (gpu.fp8 or gpu.bf16)
+    assert gpu.peak("mxfp4") == gpu.peak("bf16")

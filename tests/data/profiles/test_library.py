@@ -1,0 +1,104 @@
+"""Profiles by name: measured before derived, files of one's own, and errors that say what was meant.
+
+Read next: `src/sageserve/data/profiles/library.py`.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.data.profiles.library import library, named, profile_entries, profile_named
+from sageserve.data.scenarios.load import load
+
+MINE = """
+profiles:
+  chat: &chat
+    {gpu: h100-80gb, tp: 1, gpus: 1, base_ms: 7.5, prefill_us_per_token: 40, decode_us_per_sequence: 20, kv_ns_per_token: 40,
+     attention_ns_per_token2: 0.7, kv_tokens: 400000, source: "a run of mine"}
+  other: *chat
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "engines" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(MINE)
+    return path
+
+
+def test_every_entry_of_the_library_loads_and_says_how_far_to_trust_it() -> None:
+    found = list(library())
+    assert len(found) > 500
+    assert len({one.name for one in found}) == len(found)
+    assert {one.name for one in found if one.origin == "measured"} == set(profile_entries())
+    for one in found:
+        assert one.name == f"{one.model}/{one.gpu}/tp{one.tp}"
+        assert "%" in one.profile.error
+        assert one.profile.source
+        assert 0.5 < one.profile.base_ms < 250
+
+
+def test_a_measured_profile_wins_over_the_derived_one() -> None:
+    assert profile_named("llama-2-70b/h100-80gb/tp8").profile.base_ms == 29.95
+    assert profile_named("llama-2-70b/h100-80gb/tp4").origin == "derived"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("llama-3.1-70/h100-80gb/tp4", "did you mean 'llama-3.1-70b'"),
+        ("llama-3.1-70b/h100/tp4", "did you mean 'h100-80gb'"),
+        ("llama-3.1-70b/h100-80gb/tp9", "did you mean 'llama-3.1-70b/h100-80gb/tp8'"),
+        ("llama-2-70b/h100-80gb", "did you mean 'llama-2-70b/h100-80gb/tp"),
+    ],
+)
+def test_a_name_nobody_has_is_refused_with_what_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match="no engine profile is called") as error:
+        named(name)
+    assert meant in error.value.message
+
+
+def test_a_model_that_does_not_fit_is_refused_with_its_name_and_the_arithmetic() -> None:
+    with pytest.raises(Infeasible, match=r"llama-3.1-405b/h100-80gb/tp8: 8 GPUs x .* = 560.0 GiB, less 756.0 GiB of weights"):
+        named("llama-3.1-405b/h100-80gb/tp8")
+
+
+def test_a_file_gives_its_profiles_by_name(mine: Path) -> None:
+    assert profile_named(f"{mine}#chat").profile.base_ms == 7.5
+    with pytest.raises(ConfigError, match=r"holds 2 profiles"):
+        profile_named(str(mine))
+    with pytest.raises(ConfigError, match=r"has no profile 'chad'; did you mean 'chat'"):
+        profile_named(f"{mine}#chad")
+    mine.write_text(MINE.replace("base_ms: 7.5", "base_ms: -1").replace("  other: *chat\n", ""))
+    with pytest.raises(ConfigError, match="base_ms: Input should be greater than or equal to 0"):
+        profile_named(str(mine))
+    mine.write_text("models: {}")
+    with pytest.raises(ConfigError, match="holds no profiles"):
+        profile_named(str(mine))
+
+
+def test_a_scenario_names_derived_profiles_and_those_of_a_file_beside_it(tmp_path: Path, mine: Path) -> None:
+    path = tmp_path / "week.yaml"
+    path.write_text(
+        "extends: [quickstart]\n"
+        "models:\n"
+        "  llama-2-70b: {engines: {h100-80gb: llama-2-70b/h100-80gb/tp4}}\n"
+        "  llama-3.1-8b: {engines: {h100-80gb: ./engines/mine.yaml#chat}}\n"
+    )
+    loaded = load(path, overrides=["models.llama-3.1-8b.engines.h100-80gb.base_ms=8"])
+    eight = loaded.scenario.models["llama-3.1-8b"].engines["h100-80gb"]
+    assert (eight.base_ms, eight.prefill_us_per_token) == (8.0, 40.0)
+    assert loaded.scenario.models["llama-2-70b"].engines["h100-80gb"] == profile_named("llama-2-70b/h100-80gb/tp4").profile
+    engine = ("models", "llama-3.1-8b", "engines", "h100-80gb")
+    assert loaded.origin((*engine, "kv_tokens")) == f"{mine}:5"
+    assert loaded.origin((*engine, "base_ms")).startswith("--set")
+    assert loaded.origin(("models", "llama-2-70b", "engines", "h100-80gb", "base_ms")) == "derived by the roofline"
+
+
+def test_a_scenario_with_a_wrong_file_says_so_at_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "week.yaml"
+    path.write_text("extends: [quickstart]\nmodels:\n  llama-3.1-8b: {engines: {h100-80gb: ./none.yaml#chat}}\n")
+    with pytest.raises(ConfigError, match=r"week.yaml:3: models.llama-3.1-8b.engines.h100-80gb: cannot read .*none.yaml"):
+        load(path)

@@ -1,0 +1,148 @@
+"""The roofline obeys physics, says what does not fit, and meets the measured runs it was not fitted to.
+
+Read next: `src/sageserve/data/profiles/roofline.py`, `bench/fit_roofline.py`.
+"""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import fit_roofline
+from sageserve.base.config import ProfileSettings
+from sageserve.base.errors import Infeasible
+from sageserve.data.measured.files import read_measured
+from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
+from sageserve.data.profiles.roofline import (
+    BANDS,
+    BLOCK,
+    FITTED,
+    KV_LEAST,
+    TENSOR_PARALLEL,
+    BatchLimits,
+    band,
+    capacity,
+    roofline,
+    scaled,
+)
+from sageserve.data.profiles.speed import step_ms, ttft_ms
+
+NVLINK = [name for name in gpu_names() if gpu_named(name).link == "nvlink"]
+
+
+def derived(model: str, gpu: str, tp: int, limits: BatchLimits | None = None) -> ProfileSettings | None:
+    try:
+        return roofline(shape(model), gpu_named(gpu), tp, name=gpu, limits=limits or BatchLimits())
+    except Infeasible:
+        return None
+
+
+@given(st.sampled_from(model_names()), st.sampled_from(NVLINK), st.sampled_from(TENSOR_PARALLEL[:-1]))
+def test_more_gpus_decode_a_large_batch_no_slower(model: str, gpu: str, tp: int) -> None:
+    one, two = derived(model, gpu, tp), derived(model, gpu, 2 * tp)
+    if one and two and shape(model).parameters > 5e9:
+        assert step_ms(two, 256) <= step_ms(one, 256)
+        assert two.kv_tokens >= one.kv_tokens
+
+
+@pytest.mark.parametrize("model", model_names())
+@pytest.mark.parametrize(("fast", "slow"), [("h100-80gb", "a100-80gb"), ("h200", "h100-80gb"), ("a100-80gb", "a100-40gb")])
+def test_a_faster_gpu_is_no_slower(model: str, fast: str, slow: str) -> None:
+    for tp in TENSOR_PARALLEL:
+        better, worse = derived(model, fast, tp), derived(model, slow, tp)
+        if better and worse:
+            for batch in (16, 64, 256):
+                assert step_ms(better, batch) <= 1.03 * step_ms(worse, batch), "two fitted lines may cross by little"
+            assert ttft_ms(better, 1000) <= ttft_ms(worse, 1000) * 1.001
+
+
+def test_a_profile_is_the_arithmetic_of_its_docstring() -> None:
+    one, gpu = shape("llama-3.1-70b"), gpu_named("h100-80gb")
+    profile = roofline(one, gpu, 4, name="h100-80gb", limits=BatchLimits(64, 2048))
+    streamed = (one.always + one.output) * 2 / 4 / (3.35e12 * FITTED.bandwidth) * 1e3
+    overhead = (FITTED.host_us + 80 * FITTED.layer_us + 2 * 80 * 2 * FITTED.exchange_us) / 1e3
+    assert profile.base_ms == pytest.approx(streamed + overhead, rel=1e-3), "64 tokens are fewer than arithmetic takes notice of"
+    exchanged = 2 * 3 / 4 * 4 * 80 * 8192 / (450e9 * FITTED.link) * 1e6
+    assert profile.decode_us_per_sequence == pytest.approx(FITTED.sequence_us + exchanged, rel=1e-3)
+    assert profile.prefill_us_per_token == pytest.approx(
+        2 * one.always / 4 / (989e12 * FITTED.compute) * 1e6 + exchanged, rel=1e-3
+    )
+    assert profile.kv_ns_per_token == pytest.approx(327_680 / 4 / (3.35e12 * FITTED.kv_bandwidth) * 1e9, rel=1e-3)
+    assert profile.weights == one.weight_bytes
+
+
+def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
+    with pytest.raises(
+        Infeasible, match=r"2 GPUs x \(80GiB x 0.9 - 2GiB for activations\) = 140.0 GiB, less 756.0 GiB of weights"
+    ):
+        capacity(shape("llama-3.1-405b"), gpu_named("h100-80gb"), 2)
+    with pytest.raises(Infeasible, match="28 attention heads cannot be split over 8 GPUs"):
+        capacity(shape("qwen2.5-7b"), gpu_named("h100-80gb"), 8)
+
+
+@pytest.mark.parametrize("model", model_names())
+def test_what_fits_holds_whole_blocks_and_fits(model: str) -> None:
+    for gpu in gpu_names():
+        for tp in TENSOR_PARALLEL:
+            if profile := derived(model, gpu, tp):
+                assert profile.kv_tokens % BLOCK == 0
+                assert profile.kv_tokens >= KV_LEAST
+                assert profile.weights is not None
+                assert profile.kv_per_token is not None
+                assert profile.weights + profile.kv_tokens * profile.kv_per_token < 0.9 * tp * gpu_named(gpu).memory
+                stated = int(profile.error.removeprefix("±").split(" %")[0])
+                assert stated >= band(shape(model), gpu_named(gpu), tp)
+                assert stated >= int(profile.fitted.split("within ")[1].split("%")[0]), "a line cannot be better than its fit"
+
+
+def test_the_band_is_wider_where_nothing_of_the_kind_was_measured() -> None:
+    near, far = BANDS
+    assert band(shape("llama-3.1-70b"), gpu_named("h100-80gb"), 4) == near
+    assert band(shape("llama-3.1-70b"), gpu_named("rtx-pro-6000"), 4) == far, "over PCIe"
+    assert band(shape("llama-3.1-70b"), gpu_named("mi300x"), 1) == far
+    assert band(shape("deepseek-v3"), gpu_named("h200"), 8) == far
+    assert band(shape("llama-3.1-405b-fp8"), gpu_named("h100-80gb"), 8) == far
+
+
+def test_scaling_to_a_point_scales_times_and_nothing_else() -> None:
+    profile = roofline(shape("llama-3.1-8b"), gpu_named("h100-80gb"), 1, name="h100-80gb")
+    slower = scaled(profile, 1.5, "a run of mine")
+    assert step_ms(slower, 64) == pytest.approx(1.5 * step_ms(profile, 64), rel=1e-3)
+    assert (slower.kv_tokens, slower.first_token_ms) == (profile.kv_tokens, profile.first_token_ms)
+    assert "times 1.500 to meet a run of mine" in slower.source
+    assert slower.error != profile.error
+
+
+def h100_cases(folder: Path) -> list[fit_roofline.Case]:
+    runs = [run for run in read_measured(folder / "validation") if run.quality.startswith("A")]
+    return [fit_roofline.case_of(run) for run in runs if run.gpu != "RTX4090"]
+
+
+@pytest.mark.slow
+def test_left_out_models_on_h100_are_within_ten_percent_and_within_five_after_one_point(shared_data: Path) -> None:
+    cases = h100_cases(shared_data)
+    judged = [case for case in cases if case.run.gpu == "H100-80GB"]
+    assert len(judged) == 6
+    for model in sorted({case.model for case in judged}):
+        mine = [case for case in judged if case.model == model]
+        efficiency = fit_roofline.fit([case for case in cases if case.model != model], rounds=2)
+        assert abs(fit_roofline.errors(mine, efficiency)).max() < 0.10
+        for case, other in (mine, mine[::-1]):
+            assert abs(fit_roofline.corrected(case, other, efficiency)) < 0.05
+
+
+def test_the_shipped_efficiencies_meet_the_runs_they_were_fitted_to(shared_data: Path) -> None:
+    errors = fit_roofline.errors(h100_cases(shared_data), FITTED)
+    assert abs(errors).max() < 0.05
+    assert abs(errors).mean() < 0.02
+
+
+def test_capacity_is_what_engines_report(shared_data: Path) -> None:
+    seen = 0
+    for run in read_measured(shared_data / "validation"):
+        if run.limits.kv_tokens and run.gpu == "H100":
+            model, gpu = shape(fit_roofline.SHAPES[run.model]), gpu_named("h100-80gb")
+            assert capacity(model, gpu, run.tp) == pytest.approx(run.limits.kv_tokens, rel=0.02), run.name
+            seen += 1
+    assert seen >= 6

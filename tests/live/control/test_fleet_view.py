@@ -1,0 +1,257 @@
+"""The fleet view: what gateways count becomes demand, signals and tables; what is not heard of is blind, never idle.
+
+Read next: `src/sageserve/live/control/fleet_view.py`.
+"""
+
+import pytest
+
+from sageserve.base.units import SECOND
+from sageserve.core.events import InstanceDrained
+from sageserve.core.layout import Layout
+from sageserve.live.actuators.base import EngineAddress
+from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
+from sageserve.live.wire import CellCount, EndpointCount, Hello, InstanceCount, Report, RoutingTable, ToGateway, Trouble
+from tests.core.small import layout_of, scenario
+
+BLIND_AFTER = 30 * SECOND
+
+
+class Scene:
+    """A fleet view whose clock is set by hand, and everything it said."""
+
+    def __init__(self) -> None:
+        self.settings = scenario(live={"safety": {"blind_after": "30s"}})
+        self.layout: Layout = layout_of(self.settings)
+        self.now = 0
+        self.sent: list[tuple[int, ToGateway]] = []
+        self.drained: list[InstanceDrained] = []
+        told = Callbacks(
+            self.send, lambda i: EngineAddress(f"http://127.0.0.1:{9000 + i}", "m"), self.drained.append, lambda: (0, 0)
+        )
+        self.view = FleetView(self.settings, self.layout, "epoch", lambda: self.now, told)
+
+    def send(self, gateway: int, message: ToGateway) -> bool:
+        self.sent.append((gateway, message))
+        return True
+
+    def table(self, gateway: int) -> RoutingTable:
+        return next(m for g, m in reversed(self.sent) if g == gateway and isinstance(m, RoutingTable))
+
+    def report(
+        self,
+        gateway: int = 0,
+        *,
+        version: int | None = None,
+        cells: tuple[CellCount, ...] = (),
+        endpoints: tuple[EndpointCount, ...] = (),
+        instances: tuple[InstanceCount, ...] = (),
+    ) -> None:
+        means = (200.0,) * (len(self.layout.names.models) * len(self.layout.names.tiers))
+        known = self.view._version if version is None else version
+        self.view.heard(gateway, Report(known, endpoints, instances, cells, means, 0))
+
+    def hello(self, gateway: int = 0, pid: int = 100) -> None:
+        self.view.heard(gateway, Hello(1, gateway, pid))
+
+
+def cell(number: int, *, prompt: int = 0, output: int = 0, requests: int = 0, work: float = 0.0) -> CellCount:
+    return CellCount(number, prompt, output, requests, work, requests, 0, requests)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_demand_is_what_reports_add_to_each_other(scene: Scene) -> None:
+    scene.hello()
+    scene.report(cells=(cell(0, prompt=1000, requests=10),))  # counted before this process listened
+    scene.report(cells=(cell(0, prompt=1500, output=70, requests=15, work=2.5), cell(3, prompt=40, requests=1)))
+    prompt, output, requests, work = scene.view.counters()
+    assert (prompt[0], output[0], requests[0], work[0]) == (500, 70, 5, 2.5)
+    assert (prompt[3], requests[3]) == (40, 1)
+    assert prompt.sum() == 540
+
+
+def test_a_link_that_is_made_anew_loses_and_doubles_nothing(scene: Scene) -> None:
+    scene.hello(0, pid=7)
+    scene.report(0, cells=(cell(0, requests=1),))
+    scene.report(0, cells=(cell(0, requests=5),))
+    scene.view.left(0)
+    scene.hello(1, pid=7)
+    scene.report(1, cells=(cell(0, requests=9),))
+    assert scene.view.counters()[2][0] == 8
+
+
+def test_signals_follow_what_was_offered_and_how_full_engines_are(scene: Scene) -> None:
+    scene.hello()
+    scene.view.open(0)
+    scene.view.open(1)
+    scene.report()
+    scene.report(endpoints=(EndpointCount(0, 8.0 * SECOND, 0.0, 4, 4),))
+    scene.now = 5 * SECOND
+    scene.view.saw(0, kv=0.6, in_flight=3)
+    scene.view.saw(1, kv=0.2, in_flight=1)
+    scene.view.refresh()
+    seen = scene.view.look()
+    gain = 1 - 2 ** (-5 / 30)  # a half-life of 30 s
+    assert seen.endpoints[0].kv == pytest.approx(0.4)
+    assert seen.endpoints[0].busy == pytest.approx(gain * 8 / 5 / 2)
+    assert seen.endpoints[0].seen == max(seen.endpoints[0].kv, seen.endpoints[0].busy)
+    assert seen.scraped == 5 * SECOND
+    assert scene.table(0).endpoints[0].open == 2
+
+
+def test_silence_of_an_engine_is_blindness_and_idleness_is_not(scene: Scene) -> None:
+    scene.hello()
+    for i in (0, scene.layout.slots):
+        scene.view.open(i)
+    scene.now = BLIND_AFTER + 1
+    scene.report()
+    scene.view.saw(0, kv=0.0, in_flight=0)
+    assert scene.view.look().blind == (1,)
+    scene.view.saw(scene.layout.slots, kv=0.0, in_flight=0)
+    assert scene.view.look().blind == ()
+
+
+def test_an_engine_that_does_not_tell_its_memory_is_not_empty(scene: Scene) -> None:
+    scene.view.open(0)
+    places = int(scene.layout.profiles[scene.layout.slot_profile[0]]["max_sequences"])
+    scene.view.saw(0, kv=None, in_flight=places // 4)
+    scene.now = SECOND
+    scene.view.refresh()
+    assert scene.view.look().endpoints[0].kv == pytest.approx(places // 4 / places)
+    scene.view.saw(0, kv=None, in_flight=3 * places)
+    scene.view.refresh()
+    assert scene.view.look().endpoints[0].kv == 1.0
+    scene.view.saw(0, kv=0.25, in_flight=3 * places)
+    scene.view.refresh()
+    assert scene.view.look().endpoints[0].kv == 0.25
+
+
+def test_what_nothing_reaches_gets_no_requests_while_another_one_answers(scene: Scene) -> None:
+    models = len(scene.layout.names.models)
+    here, there = 0, models * scene.layout.slots  # one model in two regions
+    scene.hello()
+    scene.view.open(here)
+    scene.view.open(there)
+
+    def is_open() -> list[bool]:
+        scene.view.publish()
+        return [one.open for one in scene.table(0).instances]
+
+    scene.view.missed(here, Missed.BLIND)
+    assert is_open() == [True, True], "blind is not dead"
+    scene.view.missed(here, Missed.SILENT)
+    assert is_open() == [False, True]
+    assert not scene.view.takes(0)
+    assert scene.view.takes(models)
+    scene.view.missed(there, Missed.SILENT)
+    assert is_open() == [True, True], "when none answers it may be us"
+    scene.view.saw(there, kv=0.0, in_flight=0)
+    assert is_open() == [False, True]
+    scene.view.saw(here, kv=0.0, in_flight=0)
+    assert is_open() == [True, True]
+
+
+def test_what_was_never_seen_is_not_taken_for_empty(scene: Scene) -> None:
+    scene.hello()
+    scene.view.open(0)
+    assert scene.view.blind() == (), "it only just opened"
+    assert scene.view.look().blind == (0,)
+    scene.view.saw(0, kv=0.0, in_flight=0)
+    assert scene.view.look().blind == ()
+
+
+def test_a_control_process_that_comes_back_takes_nothing_away_before_it_has_learned(scene: Scene) -> None:
+    scene.hello()
+    scene.view.adopt(0)
+    scene.view.open(scene.layout.slots)
+    scene.view.saw(scene.layout.slots, kv=0.1, in_flight=1)
+    assert scene.view.blind() == (0,), "nobody has looked at it yet"
+    scene.view.saw(0, kv=0.1, in_flight=1)
+    assert scene.view.blind() == ()
+    assert scene.view.look().blind == (0,), "its rate began at nothing"
+    scene.now = 3 * scene.settings.signals.half_life
+    scene.report()
+    scene.view.saw(0, kv=0.1, in_flight=1)
+    scene.view.saw(scene.layout.slots, kv=0.1, in_flight=1)
+    assert scene.view.look().blind == ()
+
+
+def test_without_gateways_everything_is_blind(scene: Scene) -> None:
+    everything = tuple(range(scene.layout.endpoints))
+    assert scene.view.look().blind == everything
+    scene.hello()
+    assert scene.view.look().blind == ()
+    scene.now = BLIND_AFTER + 1
+    assert scene.view.look().blind == everything
+
+
+def test_an_instance_is_drained_once_every_gateway_knows_and_has_nothing_there(scene: Scene) -> None:
+    scene.hello(0, pid=1)
+    scene.hello(1, pid=2)
+    scene.view.open(3)
+    scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
+    before = scene.view._version
+    scene.report(1, version=before)
+    scene.view.close(3)
+    assert scene.table(0).instances[0].open is False
+    scene.report(0, version=before)
+    assert scene.drained == []  # it has nothing there, and may still send something
+    scene.report(0)
+    assert scene.drained == []  # the other one has not heard yet
+    scene.report(1)
+    assert scene.drained == [InstanceDrained(3)]
+    assert scene.view.opened == {}
+
+
+def test_what_a_lost_gateway_had_sent_does_not_hold_an_instance_up(scene: Scene) -> None:
+    scene.hello(0, pid=1)
+    scene.hello(1, pid=2)
+    scene.view.open(3)
+    scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
+    scene.report(1)
+    scene.view.close(3)
+    scene.report(1)
+    assert scene.drained == []
+    scene.view.left(0)
+    scene.view.refresh()
+    assert scene.drained == [InstanceDrained(3)]
+
+
+def test_gateways_hear_of_each_other_s_load_but_not_of_their_own(scene: Scene) -> None:
+    scene.hello(0, pid=1)
+    scene.hello(1, pid=2)
+    scene.view.open(0)
+    scene.report(0, instances=(InstanceCount(0, 1, 300, 0),))
+    scene.report(1, instances=(InstanceCount(0, 2, 700, 0),))
+    scene.view.refresh()
+    assert [scene.table(g).instances[0].elsewhere for g in (0, 1)] == [700, 300]
+    assert scene.table(0).gateways == 2
+    assert int(scene.view.in_flight[0]) == 3
+
+
+def test_an_instance_that_a_gateway_cannot_reach_is_left_out_for_a_while(scene: Scene) -> None:
+    scene.hello()
+    scene.view.open(0)
+    scene.now = SECOND
+    scene.view.heard(0, Trouble(0, "connection refused"))
+    scene.view.refresh()
+    assert not scene.table(0).instances[0].open
+    scene.now = 2 * SECOND
+    scene.view.saw(0, kv=0.1, in_flight=0)
+    scene.view.refresh()
+    assert scene.table(0).instances[0].open
+
+
+def test_versions_only_grow(scene: Scene) -> None:
+    scene.hello()
+    for i in range(3):
+        scene.view.open(i)
+    scene.view.close(1)
+    scene.view.forget(0)
+    scene.view.refresh()
+    versions = [message.version for _, message in scene.sent if isinstance(message, RoutingTable)]
+    assert versions == sorted(set(versions))
+    assert [(row.row, row.open) for row in scene.table(0).instances] == [(1, False), (2, True)]
