@@ -1,5 +1,6 @@
 """Programs taken apart: blocks and lazy rows give the answer of the whole, and an absent solver is said plainly."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -72,3 +73,15 @@ def test_absent_solver_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PlanError, match="highspy is not installed") as error:
         solve(problem(demand=((1000.0,),), pools=(pool(0, 0),)))
     assert error.value.hint == "pip install highspy"
+
+
+def test_the_solver_prints_nothing() -> None:
+    """HiGHS writes its banner from C, past `sys.stdout`: only a process of its own shows what reaches the descriptor."""
+    code = (
+        "from sageserve.core.plan.milp import Program\n"
+        "program = Program()\n"
+        "program.row([program.column(2.0, upper=4, whole=True)], [1.0], lower=2.5)\n"
+        "assert program.solve().objective == 6.0"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("", "")

@@ -92,7 +92,13 @@ def minimise(block: ProgramArrays, limits: SolverLimits | None = None, start: Se
 
 
 def _solver(highspy: _Handle, limits: SolverLimits) -> _Handle:
-    highs = highspy.Highs()
+    class Silent(highspy.Highs):  # type: ignore[misc] # a class of highspy, which is annotated in part only
+        def enableCallbacks(self) -> None:  # noqa: N802 # its name
+            """Be silent first: `__init__` calls this, and HiGHS prints its banner before the first call that sets no option."""
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()
+
+    highs = Silent()
     for option, value in {
         "output_flag": False,
         "threads": 1,
