@@ -1,7 +1,8 @@
 """The command line's root: which commands there are, and the one place where errors become text and exit codes.
 
-Exit codes: 0 done, 1 a fault of SageServe itself, 2 a mistake in what was given, 130 interrupted. Knows no command's
-work; heavy modules are imported by the commands when they run. Read next: `simulate.py`, `kernels.py`.
+Exit codes: 0 done, 1 a fault of SageServe itself, 2 a mistake in what was given or what is missing here, 130 interrupted, 141
+nobody reads the answer any more. Knows no command's work; heavy modules are imported by the commands when they run. Read next:
+`streams.py`, `simulate.py`, `kernels.py`.
 """
 
 import sys
@@ -38,6 +39,7 @@ from sageserve.cli import (
     up,
     validate,
 )
+from sageserve.cli.streams import guard
 
 MISTAKE = 2
 FAULT = 1
@@ -146,9 +148,13 @@ def show_error(error: BaseException, *, debug: bool) -> int:
 
 def main() -> None:
     """Run a command; the entry point of `sageserve`."""
+    guard()
     kernels.use_cache()
     try:
-        app(prog_name="sageserve")
+        try:
+            app(prog_name="sageserve")
+        finally:
+            sys.stdout.flush()  # here, where a full disk or a reader that left can still be told
     except Exception as error:  # noqa: BLE001 # the one boundary: every error is shown, none is passed over
         sys.exit(show_error(error, debug="--debug" in sys.argv[1:]))
 
