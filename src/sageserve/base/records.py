@@ -5,9 +5,9 @@ Knows no files and no policies. Read next: `data/traces/read.py` for how traces 
 are used.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,59 @@ class Names:
     tiers: tuple[str, ...]
 
 
+Label: TypeAlias = Literal["session", "adapter", "tenant", "user", "key"]
+"""Names that a request may carry beside its model, tier and region; any number of different ones."""
+
+Count: TypeAlias = Literal["turn", "images", "audio"]
+"""Whole numbers that a request may carry beside its lengths."""
+
+LABELS: Final[tuple[Label, ...]] = get_args(Label)
+COUNTS: Final[tuple[Count, ...]] = get_args(Count)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A column of names.
+
+    Args:
+        codes: int32[n], rows of `names`; UNSET where the source does not say.
+        names: each once.
+    """
+
+    codes: NDArray[np.int32]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBlocks:
+    """Hashes of the blocks that prompts begin with; equal hashes stand for equal prompts up to the end of that block.
+
+    Args:
+        ends: int64[n], where each request's hashes end in `hashes`; they begin where those of the row before end.
+        hashes: uint64[ends[-1]], in the order of the prompt.
+        size: tokens per block; the last block of a prompt may be cut.
+    """
+
+    ends: Ints
+    hashes: NDArray[np.uint64]
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def counts(self) -> Ints:
+        """int64[n]: hashes of each request."""
+        return np.diff(self.ends, prepend=0)
+
+    def take(self, rows: Ints) -> "PromptBlocks":
+        """The hashes of these rows, in that order."""
+        counts = self.counts()[rows]
+        ends = np.cumsum(counts)
+        starts = self.ends[rows] - counts
+        places = np.repeat(starts - (ends - counts), counts) + np.arange(int(counts.sum()))
+        return PromptBlocks(ends, self.hashes[places], self.size)
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """Requests as columns, sorted by arrival; all columns have n rows.
@@ -85,6 +138,13 @@ class Trace:
         cached: int32[n], tokens of the prompt that the engine finds in its prefix cache, 0 <= cached < prompt; UNSET where
             the source does not say; None when it says so of no request.
         notes: what a reader or generator did that the user should know, in sentences.
+        start: microseconds since 1970 (UTC) of time 0; None where the source has no dates.
+        labels: names of sessions, adapters, tenants, users and keys; only those that the source knows.
+        counts: int32[n] each; turns of a session as the source counts them, images and audio clips of a prompt; UNSET where it
+            does not say.
+        delay: int64[n], microseconds that a session waits after the answer of its turn before; UNSET where the source does not
+            say. A turn without a time of its own arrives that long after the arrival of the turn before, as early as it can.
+        blocks: hashes of the prompts' blocks; `cached` already holds what a cache without bounds would find of them.
     """
 
     arrival: Ints
@@ -98,9 +158,32 @@ class Trace:
     deadline: Ints | None = None
     notes: tuple[str, ...] = ()
     cached: NDArray[np.int32] | None = None
+    start: Micros | None = None
+    labels: Mapping[Label, Labels] = field(default_factory=dict)
+    counts: Mapping[Count, NDArray[np.int32]] = field(default_factory=dict)
+    delay: Ints | None = None
+    blocks: PromptBlocks | None = None
 
     def __len__(self) -> int:
         return len(self.arrival)
+
+    def take(self, rows: Ints) -> "Trace":
+        """The requests of these rows, in that order; names, window and notes stay."""
+        return replace(
+            self,
+            arrival=self.arrival[rows],
+            prompt=self.prompt[rows],
+            output=self.output[rows],
+            model=self.model[rows],
+            region=self.region[rows],
+            tier=self.tier[rows],
+            deadline=None if self.deadline is None else self.deadline[rows],
+            cached=None if self.cached is None else self.cached[rows],
+            labels={label: Labels(column.codes[rows], column.names) for label, column in self.labels.items()},
+            counts={count: column[rows] for count, column in self.counts.items()},
+            delay=None if self.delay is None else self.delay[rows],
+            blocks=None if self.blocks is None else self.blocks.take(rows),
+        )
 
     def check(self) -> "Trace":
         """Return the trace itself if its columns keep their promises.
@@ -110,8 +193,9 @@ class Trace:
                 of which nothing is left to compute.
         """
         n = len(self.arrival)
-        columns = (self.prompt, self.output, self.model, self.region, self.tier, self.deadline, self.cached)
-        if any(column is not None and len(column) != n for column in columns):
+        columns = (self.prompt, self.output, self.model, self.region, self.tier, self.deadline, self.cached, self.delay)
+        more = (self.blocks, *(each.codes for each in self.labels.values()), *self.counts.values())
+        if any(column is not None and len(column) != n for column in (*columns, *more)):
             raise TraceError("the columns of a trace must all have the same number of rows")
         if n == 0:
             return self
@@ -130,6 +214,9 @@ class Trace:
         ):
             if int(column.max()) >= len(names):
                 raise TraceError("a trace holds a code that stands for no name")
+        for label, each in self.labels.items():
+            if int(each.codes.min()) < UNSET or int(each.codes.max()) >= len(each.names):
+                raise TraceError(f"a trace holds a {label} code that stands for no name")
         return self
 
 

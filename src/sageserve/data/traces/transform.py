@@ -66,7 +66,7 @@ def load(trace: Trace, factor: float, seed: int) -> Trace:
     if factor < 1:
         kept = np.flatnonzero(_chosen(n, wanted, seed, "load/thin"))
         note = f"load × {factor:g}: {wanted:,} of {n:,} requests, chosen with seed {seed}"
-        return replace(_rows(trace, kept), notes=(*trace.notes, note))
+        return replace(trace.take(kept), notes=(*trace.notes, note))
     whole, rest = divmod(wanted, n)
     extra = np.flatnonzero(_chosen(n, rest, seed, "load/copies")) if rest else np.zeros(0, dtype=np.int64)
     rows = np.concatenate([np.tile(np.arange(n), whole), extra])
@@ -75,7 +75,7 @@ def load(trace: Trace, factor: float, seed: int) -> Trace:
     arrival = np.minimum(np.abs(trace.arrival[rows] + shift), trace.window - 1)
     order = np.argsort(arrival, kind="stable")
     rows, arrival = rows[order], arrival[order]
-    copied = _rows(trace, rows)
+    copied = trace.take(rows)
     note = f"load × {factor:g}: {wanted:,} requests from {n:,}, copies shifted by up to {show_duration(JITTER)} with seed {seed}"
     return replace(copied, arrival=arrival, deadline=_moved(copied, arrival - copied.arrival), notes=(*trace.notes, note))
 
@@ -165,20 +165,6 @@ def _chosen(n: int, k: int, seed: int, name: str) -> Bools:
     if k:
         chosen[np.argpartition(draws, k - 1)[:k]] = True
     return chosen
-
-
-def _rows(trace: Trace, rows: Ints) -> Trace:
-    return replace(
-        trace,
-        arrival=trace.arrival[rows],
-        prompt=trace.prompt[rows],
-        output=trace.output[rows],
-        model=trace.model[rows],
-        region=trace.region[rows],
-        tier=trace.tier[rows],
-        deadline=None if trace.deadline is None else trace.deadline[rows],
-        cached=None if trace.cached is None else trace.cached[rows],
-    )
 
 
 def _moved(trace: Trace, shift: Ints) -> Ints | None:
