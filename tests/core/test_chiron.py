@@ -1,6 +1,6 @@
 """Chiron: who may serve whom, interactive back-pressure, and a batch pool that comes in time and goes when nothing waits.
 
-Read next: `src/sageserve/core/strategies/chiron.py`, `backlog.py`.
+Read next: `src/sageserve/core/strategies/chiron.py`, `strategies/backlog.py`.
 """
 
 from collections.abc import Iterator

@@ -55,7 +55,7 @@ def routes(api: ApiContext) -> list[BaseRoute]:
     Args:
         context: store, time, limits, and whom to tell.
     """
-    routes = _FileRoutes(api)
+    routes = _BatchRoutes(api)
     return [
         *file_routes(api),
         Route("/v1/batches", guarded(routes.create), methods=["POST"]),
@@ -65,7 +65,7 @@ def routes(api: ApiContext) -> list[BaseRoute]:
     ]
 
 
-class _FileRoutes:
+class _BatchRoutes:
     def __init__(self, api: ApiContext) -> None:
         self._api = api
         self._store = api.store
