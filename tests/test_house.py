@@ -6,7 +6,7 @@ tried on a bad sample before it is trusted. Read next: docs/why/decisions/0006-n
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ TOPS: Final = ("src", "tests", "bench", "docs")
 LAYERS: Final = ("base", "core", "data", "sim", "live", "show", "cli")
 FILE = re.compile(r"(?<![\w./:~$@-])(?P<path>(?:[\w.-]+/)*[\w-]+\.(?:py|md))(?![\w/*])")
 INSIDE = re.compile(r"`(?P<path>(?:" + "|".join(TOPS + LAYERS) + r")/[\w./-]*)`")
+CLASS = re.compile(r"`(?P<name>[A-Z][a-z]\w*)(?:\.[\w.]+)?`")
 LINK = re.compile(r"\]\([^)]*\)")  # what a link leads to is checked as a link, with its anchor
 
 
@@ -49,10 +50,34 @@ def lost_paths(name: str, text: str) -> Iterator[str]:
                 yield f"{name}:{number}: {path} is not there"
 
 
+def known_names(texts: Iterable[str]) -> set[str]:
+    """Every name that code defines, imports or uses."""
+    found: set[str] = set()
+    for node in (node for text in texts for node in ast.walk(ast.parse(text))):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.ClassDef(name=name) | ast.alias(name=name):
+                found.update(name.split("."))
+            case _:
+                pass
+    return found
+
+
+def lost_classes(name: str, text: str, known: Container[str]) -> Iterator[str]:
+    """Classes that docstrings name in backticks and that no code knows."""
+    for number, line in mentions(name, text):
+        for match in CLASS.finditer(line):
+            if match["name"] not in known:
+                yield f"{name}:{number}: no class is called {match['name']}"
+
+
+def code() -> list[Path]:
+    """Every file of ours that is Python."""
+    return sorted(path for top in ("src", "tests", "bench") for path in (ROOT / top).rglob("*.py"))
+
+
 def prose() -> list[Path]:
-    """Every file whose mentions are checked."""
-    code = [path for top in ("src", "tests", "bench") for path in (ROOT / top).rglob("*.py")]
-    return sorted([*code, *ROOT.glob("*.md"), *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    """Every file whose mentions of paths are checked."""
+    return sorted([*code(), *ROOT.glob("*.md"), *(ROOT / "bench").glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def test_no_two_classes_share_a_public_name() -> None:
@@ -119,4 +144,18 @@ def test_a_path_that_leads_somewhere_is_left_alone(name: str, text: str) -> None
 
 def test_every_path_in_prose_leads_somewhere() -> None:
     lost = [line for path in prose() for line in lost_paths(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))]
+    assert not lost, "\n".join(lost)
+
+
+def test_a_class_that_is_gone_is_seen() -> None:
+    known = known_names(["import numpy as np\nclass Fleet(np.Generic): ..."])
+    assert known == {"numpy", "Fleet", "np", "Generic"}
+    text = '"""Read next: `Fleet`, `Fleet.start`, `Fleets.start`, `H100`."""'
+    assert list(lost_classes("src/a.py", text, known)) == ["src/a.py:1: no class is called Fleets"]
+
+
+def test_every_class_in_docstrings_is_there() -> None:
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in code()}
+    known = known_names(texts.values())
+    lost = [line for name, text in texts.items() for line in lost_classes(name, text, known)]
     assert not lost, "\n".join(lost)

@@ -1,4 +1,4 @@
-"""What the controller asks for. Every action ends in an event, so nothing is done that is not heard of again.
+"""What the controller asks for, and the decisions behind it. Every action ends in an event, so that nothing is done unheard.
 
     Start    -> InstanceReady | StartFailed          Reclaim -> InstanceReady | StartFailed | SpotTaken
     Drain    -> InstanceDrained                      Donate  -> (later) SpotTaken, or nothing

@@ -1,4 +1,4 @@
-"""Whether an interactive request is let in: the wait it would meet, and when to come again if it is not.
+"""Admission: whether an interactive request is let in: the wait it would meet, and when to come again if it is not.
 
 Numbers in, numbers out; plain Python, because boxing the arguments of a compiled function costs more than this arithmetic.
 Knows no tier and no clock. Read next: `route.py`, which chooses the endpoint that is asked; docs/reference/gateway.md.

@@ -1,4 +1,4 @@
-"""The fleet: the one home of mutable state. Pools, instances and their life cycles, real GPUs, and the ledger.
+"""The fleet: the one home of mutable state. Pools, instances (replicas of a model) and their lives, stocks of GPUs, the ledger.
 
 State changes only by the verbs below, each of which looks up its move in a table; an illegal move raises and changes
 nothing. GPUs have numbers: an instance holds its own, and no two instances ever hold the same one.

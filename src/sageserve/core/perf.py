@@ -1,4 +1,4 @@
-"""The engine model: tokens to time, five coefficients per (model, GPU type, tensor parallelism, engine version).
+"""The engine model: tokens to time by a profile, five coefficients per (model, GPU type, tensor parallelism, engine version).
 
 One iteration that prefills pieces of p tokens after x tokens of the same prompt, and decodes n sequences with K KV tokens, takes
     base + prefill*sum(p) + decode*n + kv*K + attention*sum(p*(x + p/2))

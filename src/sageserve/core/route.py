@@ -1,4 +1,4 @@
-"""Where a request goes: first the endpoint (region), then the instance.
+"""Where a request goes: first the endpoint, along its walk from the nearest region on, then the instance.
 
 Small compiled functions over the fleet's columns; the gateway calls them, the simulator compiles them into its loop.
 They see what was last scraped and what the gateway itself counts, never the true output length. Read next: `feed.py`.

@@ -1,4 +1,4 @@
-"""The utilisation that policies see: memory (`kv`), engine time (`busy`), or the larger of both (`load`).
+"""The signal that policies see, a utilisation: memory (`kv`), engine time (`busy`), or the larger of both (`load`).
 
 `kv` is the paper's and nearly blind for prefill-heavy traffic; what binds is what counts, so `load` is the default.
 Compiled, pure. Read next: `route.py` and `feed.py`, the readers.

@@ -1,4 +1,4 @@
-"""Where capacity comes from: own spot instances first, then the model's in another role, other models' spot, a fresh VM.
+"""Where capacity comes from: own donated instances first, then the model's in another role, other models' spot, a fresh VM.
 
 The order is that of the time it takes (paper, section 5: 60 s for a model that is loaded, 600 s, longer). Also says which
 instance to drain. Pure choice: changes nothing itself.

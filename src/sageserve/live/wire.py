@@ -1,11 +1,11 @@
 """What the control process and the gateway processes tell each other, over a Unix socket: msgpack with a length in front.
 
-    control -> gateway   Table (the whole present state, whenever it changes and at every scrape), Grant
+    control -> gateway   RoutingTable (the whole present state, whenever it changes and at every scrape), Grant
     gateway -> control   Hello, Report (what was counted, several times a second), Trouble, Wait, Gone
 
 Both sides load the same resolved scenario and lay it out with the same function, so numbers of endpoints, instances, models,
-regions and tiers mean the same. When the control process is gone, a gateway goes on with the last Table. A Table is a plain
-value: what else may serve it (a file, xDS) needs no more than this. Must not know sockets. Read next: `link.py`, which does.
+regions and tiers mean the same. When the control process is gone, a gateway goes on with the last table. It is a plain value:
+what else may serve it (a file, xDS) needs no more than this. Must not know sockets. Read next: `link.py`, which does.
 """
 
 from typing import Final, TypeAlias

@@ -1,6 +1,7 @@
 """Settings of the rules: tiers, fleet sizes, signals, routing, order, batch feed, spot and strategies.
 
-Numbers marked (paper) are from SageServe, arXiv 2502.14617. Knows no code that applies them: `core/` does.
+A tier's promise is its SLO, and its patience the latency budget of a request. Numbers marked (paper) are from SageServe,
+arXiv 2502.14617. Knows no code that applies them: `core/` does.
 Read next: `core/strategies/` for what the strategies do with their settings.
 """
 

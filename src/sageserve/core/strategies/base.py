@@ -1,4 +1,4 @@
-"""What a strategy is: it hears every event, looks at the fleet, and says which pools should change and why.
+"""What a strategy is, the rule of an autoscaler: it hears every event, looks at the fleet, and says which pools change and why.
 
 A strategy never changes the fleet, reads no clock and keeps only what it needs to remember. Write your own by
 implementing `Strategy` and giving its name as `module:Class`. Read next: `reactive.py`, the simplest one.

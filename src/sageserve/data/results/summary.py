@@ -1,4 +1,4 @@
-"""The records of summary.json: what a run cost and which promises were kept. Keys are stable; nothing is computed here.
+"""The records of summary.json: what a run cost, waste apart, and which promises were kept. Keys are stable; nothing is computed.
 
 docs/reference/summary.md defines every key. `null` stands where there was nothing to measure.
 Read next: `sim/results/summary.py`, which fills it from a simulation; `run_folder.py` for the files of a run.

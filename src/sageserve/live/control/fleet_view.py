@@ -1,9 +1,9 @@
 """What the control process knows of gateways and engines, and tells them: counts in, signals and tables out.
 
 Gateways report what they sent, scrapes say how full engines are; every scrape turns both into the signals of
-docs/reference/kernel.md and into one Table per gateway. An endpoint whose engines or gateways were not heard of for
+docs/reference/kernel.md and into one RoutingTable per gateway. An endpoint whose engines or gateways were not heard of for
 `safety.blind_after` is blind, which is not the same as idle. Decides nothing, opens no socket.
-Read next: `loop.py`, whose `Front` this is; `live/wire.py`; `batch_queue.py`.
+Read next: `loop.py`, whose `ControllerView` this is; `live/wire.py`; `batch_queue.py`.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """The routing state: where each instance is, what was sent there, and where the next request goes.
 
-Holds the last Table, this gateway's own counts, and nothing else; reads no clock and opens no connection. Every number follows
+Holds the last RoutingTable, this gateway's own counts, and nothing else; reads no clock and opens no connection. An instance in
+trouble is left out for a while, which is all the circuit breaker there is. Every number follows
 docs/reference/kernel.md (Arrival, Signals), so that a live request is placed as the simulator would place it. Decisions are
 those of `core/route.py`. Read next: `python_kernels.py` for how they are called, `demand_counters.py` for what is reported.
 """

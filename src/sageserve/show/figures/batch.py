@@ -1,6 +1,6 @@
 """Non-interactive work: what is left to do, how old the oldest of it is, and how near to their deadlines jobs finish.
 
-Read next: `show/reduce.py`, `Jobs`.
+Read next: `show/reduce.py`, `BatchSeries`.
 """
 
 from collections.abc import Mapping
