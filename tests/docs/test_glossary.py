@@ -88,9 +88,7 @@ def test_every_name_of_the_code_is_explained_and_no_other(title: str) -> None:
 
 
 def test_a_name_that_is_missing_is_seen() -> None:
-    page = (
-        "## Feeds\n\n| a | b |\n|---|---|\n| `steps` | one by one |\n\n## Orders\n\n| a | b |\n|---|---|\n| `edf` | c |\n"
-    )
+    page = "## Feeds\n\n| a | b |\n|---|---|\n| `steps` | one by one |\n\n## Orders\n\n| a | b |\n|---|---|\n| `edf` | c |\n"
     assert rows(page, "Feeds") == [["`steps`", "one by one"]]
 
 
