@@ -1,8 +1,9 @@
 """Slow work as actions whose results come back as events: fitting forecasts and solving programs.
 
-    Fit   -> Fitted         Solve -> Solved
+    Fit -> Fitted         Solve -> Solved         SolveAhead -> SolvedAhead
 
 A shell hands them to `perform`, in another thread or after a simulated delay; the result depends on the request alone.
+What cannot be carried out, of these or any other action, ends in the event that `came_to_nothing` names.
 Read next: `forecast/` and `plan/` for what is done, `strategies/planned.py` for who asks.
 """
 
@@ -13,8 +14,8 @@ from msgspec import Struct
 
 from sageserve.base.errors import PlanError
 from sageserve.base.units import Micros
-from sageserve.core.actions import Action, Decision
-from sageserve.core.events import DemandSeen, Event, Observed
+from sageserve.core.actions import Action, Decision, Donate, Drain, Feed, Reclaim, Release, Start
+from sageserve.core.events import DemandSeen, Event, InstanceDrained, Observed, SpotTaken, StartFailed
 from sageserve.core.forecast import QuantileForecast, Series, forecaster
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.plan.horizon import solve as solve_ahead
@@ -36,10 +37,14 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What `Fit` gave: one forecast per series; None for a series of which nothing can be said yet."""
+    """What `Fit` gave: one forecast per series; None for a series of which nothing can be said yet.
+
+    No forecasts at all: the fit failed, and `failure` says why.
+    """
 
     number: int
     forecasts: tuple[QuantileForecast | None, ...]
+    failure: str = ""
 
 
 class Solve(Struct, frozen=True, tag="solve"):
@@ -82,7 +87,7 @@ class FitAsked(Struct, frozen=True, tag="fit"):
     levels: tuple[float, ...]
 
 
-class Forecasted(Struct, frozen=True, tag="fitted"):
+class Forecasted(Struct, frozen=True, tag="fitted", omit_defaults=True):
     """What the journal keeps of a `Fitted`: per series the point forecast, and one row per bin of its quantiles."""
 
     number: int
@@ -90,6 +95,7 @@ class Forecasted(Struct, frozen=True, tag="fitted"):
     bin: Micros
     points: tuple[tuple[float, ...], ...]
     quantiles: tuple[tuple[tuple[float, ...], ...], ...]
+    failure: str = ""
 
 
 Work: TypeAlias = Fit | Solve | SolveAhead
@@ -134,7 +140,29 @@ def recorded_event(event: AnyEvent) -> RecordedEvent:
         known[0].bin if known else 0,
         tuple(() if forecast is None else tuple(forecast.point.tolist()) for forecast in event.forecasts),
         tuple(() if forecast is None else tuple(map(tuple, forecast.values.tolist())) for forecast in event.forecasts),
+        event.failure,
     )
+
+
+def came_to_nothing(action: AnyAction, why: str) -> AnyEvent | None:
+    """The event that ends an action which could not be carried out; None where nothing waits for one."""
+    match action:
+        case Start(instance=i) | Reclaim(instance=i):
+            return StartFailed(i, why)
+        case Drain(instance=i):
+            return InstanceDrained(i)  # nothing of it is known, so nothing is left to wait for
+        case Donate(instance=i):
+            return SpotTaken(i)
+        case Fit(number=number):
+            return Fitted(number, (), why)
+        case Solve(number=number):
+            return Solved(number, None, why)
+        case SolveAhead(number=number):
+            return SolvedAhead(number, None, why)
+        case Release() | Feed():
+            return None
+        case _:
+            assert_never(action)
 
 
 def perform(work: Work) -> Done:

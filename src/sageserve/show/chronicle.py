@@ -113,6 +113,8 @@ def chronicle(run: RunFolder) -> Chronicle:
             case Forecasted(number=number) as made if number in fits and made.bin:
                 levels = fits.pop(number).levels
                 found.forecasts.append(Forecast(line.now, made.start, made.bin, levels, made.points, made.quantiles))
+            case Forecasted(failure=failure) if failure:
+                found.failures.append((line.now, failure))
             case Solved(number=number, plan=plan, failure=failure) | SolvedAhead(number=number, plan=plan, failure=failure):
                 question_of = asked.pop(number, None)
                 if plan is not None and question_of is not None:

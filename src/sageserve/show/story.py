@@ -104,6 +104,7 @@ class _Reading:
     plan: tuple[Micros, Micros, Question, AnyPlan] | None = None  # asked, came back, problem, answer
     data_until: Micros | None = None
     failure: str = ""
+    unfitted: str = ""  # why the last forecast failed
     decisions: deque[tuple[Micros, Decided]] = field(default_factory=lambda: deque(maxlen=_KEPT))
     decided: int = 0
 
@@ -167,6 +168,8 @@ def _notes(reading: _Reading, scenario: Scenario) -> tuple[str, ...]:
         notes.append("no decision had changed this pool: it stands as it started")
     if reading.failure:
         notes.append(f"the last solve gave no plan, the one before stands: {reading.failure}")
+    if reading.unfitted:
+        notes.append(f"the last forecast failed, the mean of the hour before stands for it: {reading.unfitted}")
     if strategy in {"lt-u", "lt-ua"} and reading.plan is not None:
         rules = scenario.strategy.planned
         notes.append(
@@ -191,8 +194,10 @@ def _hear(reading: _Reading, now: Micros, event: RecordedEvent) -> None:
             _becomes(reading, i, State.SERVING)
         case StartFailed(instance=i) | SpotTaken(instance=i):
             _becomes(reading, i, State.OFF)
+        case Forecasted(failure=failure) if failure:
+            reading.unfitted = failure
         case Forecasted(start=start):
-            reading.data_until = start
+            reading.data_until, reading.unfitted = start, ""
         case Solved(number=number, plan=plan, failure=failure) | SolvedAhead(number=number, plan=plan, failure=failure):
             asked = reading.asked.pop(number, None)
             reading.failure = failure

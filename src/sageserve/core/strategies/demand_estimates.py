@@ -74,13 +74,14 @@ class DemandEstimates:
         """Keep the forecast peak of each series, tokens/s; the last hour's mean where nothing could be forecast.
 
         Args:
-            forecasts: of the series that `series` gave.
+            forecasts: of the series that `series` gave; none at all when fitting failed.
             late: from the end of the newest whole bin to the instant they were asked for.
         """
         models = self.history.shape[1]
         seen = self.history.rate(HOUR)[..., self.interactive].sum(axis=-1)
-        for k, forecast in enumerate(forecasts):
+        for k in range(self.forecast.size):
             g, m = divmod(k, models)
+            forecast = forecasts[k] if k < len(forecasts) else None
             if forecast is None:
                 self.forecast[g, m] = seen[g, m]
             else:

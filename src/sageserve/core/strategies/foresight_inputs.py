@@ -65,7 +65,7 @@ class ForesightInputs:
         self.drawn = False  # whether there has been an outlook
 
     def take(self, forecasts: tuple[QuantileForecast | None, ...]) -> None:
-        """Keep forecasts of the series that `demand.series` gave."""
+        """Keep forecasts of the series that `demand.series` gave; none at all when fitting failed."""
         self._forecasts = forecasts
 
     def full(self, model: int) -> float:

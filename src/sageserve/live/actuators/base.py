@@ -4,19 +4,25 @@
     Reclaim -> InstanceReady | StartFailed                     Release -> nothing
     and InstanceLost at any time after InstanceReady, when the instance is gone unasked
 
-Knows no process. Read next: `fake.py`, `local.py`, `live/control/loop.py`.
+What cannot be done is heard of too: `ending` turns any exception into the event that ends the action. Knows no process.
+Read next: `fake.py`, `local.py`, `live/control/loop.py`.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from sageserve.base.config import EngineCommand, LiveSettings, ProfileSettings, Scenario
+from sageserve.base.errors import SageServeError
 from sageserve.base.units import Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.layout import Layout
+from sageserve.core.work import AnyAction, AnyEvent, came_to_nothing
 
+_LOG: Final = logging.getLogger(__name__)
 Order: TypeAlias = Start | Reclaim | Donate | Release
 Heard: TypeAlias = InstanceReady | StartFailed | InstanceLost | SpotTaken
 Hear: TypeAlias = Callable[[Heard], None]
@@ -86,6 +92,23 @@ class Actuator(Protocol):
     def place(self, instance: int) -> EngineAddress:
         """Where an instance answers, or did last, that was heard to be ready."""
         ...
+
+
+@contextmanager
+def ending(action: AnyAction, hear: Callable[[AnyEvent], None]) -> Iterator[None]:
+    """Around all that an action takes: whatever goes wrong is logged, and heard as the event that ends the action.
+
+    The one place where the live plane catches everything: an action without its event would hold its GPUs, or keep a
+    strategy waiting, until the process ends. A cancelled task says nothing: who cancels it is going away.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 # see above
+        expected = isinstance(error, SageServeError | OSError)
+        why = error.message if isinstance(error, SageServeError) else f"{type(error).__name__}: {error}"
+        _LOG.error("%s came to nothing: %s", type(action).__name__, why, exc_info=None if expected else error)
+        if (event := came_to_nothing(action, why)) is not None:
+            hear(event)
 
 
 def posts_of(scenario: Scenario, layout: Layout) -> dict[int, Post]:

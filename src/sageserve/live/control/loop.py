@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, InstanceDrained, InstanceLost, InstanceReady, Observed, StartFailed
+from sageserve.core.events import DemandSeen, InstanceDrained, InstanceLost, InstanceReady, Observed, SpotTaken, StartFailed
 from sageserve.core.fleet import State
 from sageserve.core.invariants import check_fleet
 from sageserve.core.work import AnyAction, AnyEvent, Entry, Fit, Solve, SolveAhead, Work, entry
-from sageserve.live.actuators.base import Actuator
+from sageserve.live.actuators.base import Actuator, ending
 
 SAMPLE: Final[Micros] = MINUTE
 """How often demand is told, and the fleet's laws are checked."""
@@ -191,6 +191,8 @@ class Loop:
 
     def _tell(self, now: Micros, event: AnyEvent) -> None:
         if self._is_old_news(event):
+            if isinstance(event, InstanceReady) and self.fleet.state[event.instance] is State.OFF:
+                self._perform(now, (Release(event.instance),))  # nobody waits for it any more, and its GPUs may be another's
             return
         actions = self._controller.handle(now, event)
         if isinstance(event, InstanceReady):
@@ -202,7 +204,7 @@ class Loop:
             self._memory.write(line)
 
     def _is_old_news(self, event: AnyEvent) -> bool:
-        """News that crossed a decision on its way: an instance drained or lost after it was given up already."""
+        """News that crossed a decision on its way: an instance drained, lost or taken after it was given up already."""
         state = self.fleet.state
         match event:
             case InstanceDrained(instance=i):
@@ -211,24 +213,30 @@ class Loop:
                 return state[i] not in {State.SERVING, State.DRAINING}
             case InstanceReady(instance=i) | StartFailed(instance=i):
                 return state[i] not in {State.STARTING, State.RECLAIMING}
+            case SpotTaken(instance=i):
+                return state[i] not in {State.SPOT, State.RECLAIMING}
             case _:
                 return False
 
     def _perform(self, now: Micros, actions: tuple[AnyAction, ...]) -> None:
         for action in actions:
-            match action:
-                case Feed(endpoint=e):
-                    self._view.set_feed(e, one_below=action.one_below, two_below=action.two_below)
-                case Drain(instance=i):
-                    self._view.close(i)
-                case Start() | Reclaim() | Donate() | Release():
-                    if isinstance(action, Release):
-                        self._view.forget(action.instance)
-                    self._actuator.perform(now, action)
-                case Fit() | Solve() | SolveAhead():
-                    self._worker.submit(action)
-                case _:
-                    assert_never(action)
+            with ending(action, self.hear):
+                self._begin(now, action)
+
+    def _begin(self, now: Micros, action: AnyAction) -> None:
+        match action:
+            case Feed(endpoint=e):
+                self._view.set_feed(e, one_below=action.one_below, two_below=action.two_below)
+            case Drain(instance=i):
+                self._view.close(i)
+            case Start() | Reclaim() | Donate() | Release():
+                if isinstance(action, Release):
+                    self._view.forget(action.instance)
+                self._actuator.perform(now, action)
+            case Fit() | Solve() | SolveAhead():
+                self._worker.submit(action)
+            case _:
+                assert_never(action)
 
     def _sample(self, now: Micros) -> None:
         """Tell the demand of every minute that has passed; if several have (the machine slept), in equal parts."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -28,7 +29,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.safety import Guard
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.work import AnyEvent, Entry, Work, perform
-from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear
+from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
@@ -124,16 +125,17 @@ class ThreadWorker:
         """Begin to do it; the answer is heard as an event."""
         future: asyncio.Future[AnyEvent] = asyncio.get_running_loop().run_in_executor(self._threads, perform, work)
         self._open.add(future)
-        future.add_done_callback(self._finish)
+        future.add_done_callback(partial(self._finish, work))
 
     def close(self) -> None:
         """Take no more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _finish(self, future: "asyncio.Future[AnyEvent]") -> None:
+    def _finish(self, work: Work, future: "asyncio.Future[AnyEvent]") -> None:
         self._open.discard(future)
         if not future.cancelled():
-            self._hear(future.result())
+            with ending(work, self._hear):
+                self._hear(future.result())
 
 
 class Control:
