@@ -1,7 +1,8 @@
 """Engines as processes of this machine: the supervisor runs them, this says which, and tells when they serve or die.
 
 An instance is a process named `engine-<row>-<run>`. The supervisor keeps a note beside it, so that a control process that comes
-back finds its engines again (`adopt`). Calls return at once; the work is done in tasks of the running event loop.
+back finds its engines again (`adopt`). Calls return at once; the work is done in tasks of the running event loop, and whatever
+goes wrong in one ends in StartFailed: the process is stopped, and whoever gets its GPUs waits until it has gone.
 Read next: `base.py`, `commands.py`, `live/supervisor/`.
 """
 
@@ -11,6 +12,7 @@ import logging
 import socket
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -22,7 +24,8 @@ from sageserve.base.errors import LawBroken
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
-from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Heard, Order, Post
+from sageserve.core.work import AnyEvent
+from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Heard, Order, Post, ending
 from sageserve.live.actuators.commands import Given, fill, served_model
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
@@ -33,6 +36,7 @@ _SOON_S: Final = 0.05  # until the next question; doubled each time
 _SELDOM_S: Final = 1.0
 _START_WITHIN: Final = 10 * MINUTE  # of the emulated engine, beside its loading
 _STOP_WITHIN: Final = 30 * SECOND
+_BURIED_WITHIN: Final = 10 * SECOND  # after its patience an engine is killed; the system needs a moment to free what it held
 _FIRST_PORT: Final = 20_000
 _PORTS: Final = 12_000
 _LOG: Final = logging.getLogger(__name__)
@@ -60,7 +64,6 @@ class _Engine:
     note: _Note
     phase: _Phase = _Phase.STARTING
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    died: str = ""  # why it ended, when nobody asked it to
 
     @property
     def name(self) -> str:
@@ -122,23 +125,23 @@ class LocalActuator:
         """Begin to do it."""
         i = action.instance
         match action:
-            case Start(source=source, gpus=gpus):
-                self._do(self._start(self._new(i, gpus), source))
+            case Start(gpus=gpus):
+                self._do(self._bring_up(self._new(i, gpus), action))
             case Reclaim():
-                self._do(self._reclaim(i))
+                self._reclaim(i, action)
             case Donate():
                 self._donate(i)
             case Release():
-                engine = self._engines.pop(i, None)
-                if engine is not None:
-                    engine.phase = _Phase.STOPPING
-                    self._do(self._stop(engine))
+                if (engine := self._engines.get(i)) is not None:
+                    self._leave(engine)
             case _:
                 assert_never(action)
 
     # --- starting ---
 
     def _new(self, row: int, gpus: tuple[int, ...]) -> _Engine:
+        if (other := self._engines.get(row)) is not None:  # of a start that was given up unheard: a row has one engine
+            self._leave(other)
         self._runs += 1
         return self._known(_Engine(self._posts[row], _Note(row, self._runs, f"http://{self._host}:{self._free_port()}", gpus)))
 
@@ -148,33 +151,56 @@ class LocalActuator:
         self._places[row] = EngineAddress(engine.note.url, served_model(engine.post), command.metrics if command else "/metrics")
         return engine
 
-    async def _start(self, engine: _Engine, source: Source) -> None:
+    async def _bring_up(self, engine: _Engine, action: Start | Reclaim, *, begun: bool = False) -> None:
+        """From order to event, whatever happens; `begun`: an earlier control process started it."""
+        with ending(action, partial(self._came_to_nothing, engine)):
+            if isinstance(action, Reclaim):
+                if engine.post.command is None:
+                    await _within(engine.gone, engine.post.reclaim / self._speed / SECOND)
+                await self._until_ready(engine, 0)
+            elif begun:
+                await self._until_ready(engine, 0)
+            else:
+                await self._until_ready(engine, await self._start(engine, action.source))
+
+    def _came_to_nothing(self, engine: _Engine, event: AnyEvent) -> None:
+        if engine.phase is _Phase.STARTING and not engine.gone.is_set():  # else it was released, or its end was told
+            assert isinstance(event, StartFailed)
+            self._leave(engine)
+            self._hear(event)
+
+    async def _start(self, engine: _Engine, source: Source) -> Micros:
+        """Have its process begun; how long it takes to load."""
         post, note = engine.post, engine.note
         await self._wait_for_gpus(engine)
-        if engine.phase is not _Phase.STARTING:  # it was released meanwhile
-            return
         delay = round(post.loading[source] / self._speed)
-        given = Given(self._host, int(note.url.rpartition(":")[2]), note.gpus, self._profile_file(post), delay, self._speed)
-        command = fill(post, given)
-        self._all[engine.name] = engine
-        try:
+        if engine.phase is _Phase.STARTING:  # it was not released meanwhile
+            port = int(note.url.rpartition(":")[2])
+            command = fill(post, Given(self._host, port, note.gpus, self._profile_file(post), delay, self._speed))
+            self._all[engine.name] = engine
             text = msgspec.json.encode(note).decode()
             await self._told.begin(Begin(0, engine.name, command.argv, command.environment, text))
-        except SupervisorError as error:
-            self._drop(engine)
-            self._hear(StartFailed(note.row, error.message))
-            return
-        await self._until_ready(engine, delay)
+        return delay
 
     async def _wait_for_gpus(self, engine: _Engine) -> None:
-        """An engine that is leaving holds the memory of its GPUs until it has gone."""
+        """An engine that is leaving holds the memory of its GPUs until it has gone.
+
+        Raises:
+            SupervisorError: it does not go.
+        """
         for other in list(self._all.values()):
             shared = set(other.note.gpus) & set(engine.note.gpus)
             if other.phase is _Phase.STOPPING and other.post.stock == engine.post.stock and shared:
-                await other.gone.wait()
+                await _within(other.gone, (_patience(other) + _BURIED_WITHIN) / SECOND)
+                if not other.gone.is_set():
+                    raise SupervisorError(f"GPUs {sorted(shared)} are still held by {other.name}, which does not end")
 
     async def _until_ready(self, engine: _Engine, delay: Micros) -> None:
-        """Ask after its health until it answers, dies, or has taken too long."""
+        """Ask after its health until it answers or dies.
+
+        Raises:
+            SupervisorError: it has taken too long.
+        """
         command = engine.post.command
         within = command.start_within if command else _START_WITHIN + delay
         deadline = asyncio.get_running_loop().time() + within / SECOND
@@ -185,8 +211,7 @@ class LocalActuator:
                 return
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                await self._give_up(engine, within)
-                return
+                raise SupervisorError(f"it did not serve within {within / SECOND:g} s")
             await _within(engine.gone, min(pause, left))
             pause = min(2 * pause, _SELDOM_S)
 
@@ -195,14 +220,6 @@ class LocalActuator:
             engine.phase = _Phase.SERVING
             self._hear(InstanceReady(engine.note.row))
 
-    async def _give_up(self, engine: _Engine, within: Micros) -> None:
-        engine.phase = _Phase.STOPPING
-        row = engine.note.row
-        await self._stop(engine)
-        if self._engines.get(row) is engine:
-            del self._engines[row]
-            self._hear(StartFailed(row, f"it did not serve within {within / SECOND:g} s"))
-
     def _donate(self, row: int) -> None:
         engine = self._engines.get(row)
         if engine is None:
@@ -210,15 +227,13 @@ class LocalActuator:
         else:
             engine.phase = _Phase.DONATED
 
-    async def _reclaim(self, row: int) -> None:
+    def _reclaim(self, row: int, action: Reclaim) -> None:
         engine = self._engines.get(row)
         if engine is None:
             self._hear(StartFailed(row, "it ended before it was reclaimed"))
-            return
-        engine.phase = _Phase.STARTING
-        if engine.post.command is None:
-            await _within(engine.gone, engine.post.reclaim / self._speed / SECOND)
-        await self._until_ready(engine, 0)
+        else:
+            engine.phase = _Phase.STARTING
+            self._do(self._bring_up(engine, action))
 
     async def _answers(self, engine: _Engine) -> bool:
         assert self._http is not None
@@ -230,11 +245,29 @@ class LocalActuator:
 
     # --- ending ---
 
-    async def _stop(self, engine: _Engine) -> None:
-        grace = engine.post.command.stop_within if engine.post.command else _STOP_WITHIN
+    def _leave(self, engine: _Engine) -> None:
+        """From now on nothing is told of it, and its process is stopped, if it has one."""
+        engine.phase = _Phase.STOPPING
+        if self._engines.get(engine.note.row) is engine:
+            del self._engines[engine.note.row]
         if engine.name in self._all:
-            await self._told.end(engine.name, grace)
-            await engine.gone.wait()
+            self._do(self._stop(engine))
+
+    async def _stop(self, engine: _Engine) -> None:
+        """End its process; if the supervisor refuses, again and again: its GPUs are held until it has gone."""
+        pause = _SOON_S
+        while not engine.gone.is_set():
+            try:
+                await self._told.end(engine.name, _patience(engine))
+            except SupervisorError as error:
+                if self._told.lost.is_set():
+                    raise  # nobody can be asked any more
+                if engine.name not in {process.name for process in await self._told.look()}:
+                    self._drop(engine)  # it never began
+                    return
+                _LOG.error("%s does not end: %s", engine.name, error.message)
+            await _within(engine.gone, pause)
+            pause = min(2 * pause, _SELDOM_S)
 
     def _changed(self, process: Process) -> None:
         """The supervisor says that a process changed."""
@@ -292,7 +325,7 @@ class LocalActuator:
         if serves:
             engine.phase = _Phase.SERVING
         else:
-            self._do(self._until_ready(engine, 0))
+            self._do(self._bring_up(engine, Start(engine.note.row, Source.GPUS, engine.note.gpus), begun=True))
         return Adopted(engine.note.row, engine.note.gpus, serves, self.place(engine.note.row))
 
     # --- odds and ends ---
@@ -305,11 +338,12 @@ class LocalActuator:
 
     def _free_port(self) -> int:
         """A port nobody listens on, below those that the system gives to outgoing connections."""
-        while True:
+        for _ in range(_PORTS):
             self._port = _FIRST_PORT + (self._port + 1 - _FIRST_PORT) % _PORTS
             with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as one:
                 if one.connect_ex((self._host, self._port)) != 0:
                     return self._port
+        raise SupervisorError(f"all ports from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} are taken")
 
     def _profile_file(self, post: Post) -> str:
         """A file with the profile of a post, for the emulated engine and for templates."""
@@ -332,6 +366,11 @@ class LocalActuator:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("an engine could not be started or stopped: %s", error)
+
+
+def _patience(engine: _Engine) -> Micros:
+    """How long it has to end by itself."""
+    return engine.post.command.stop_within if engine.post.command else _STOP_WITHIN
 
 
 def _why(process: Process) -> str:
