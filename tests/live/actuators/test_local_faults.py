@@ -16,6 +16,7 @@ from sageserve.core.events import InstanceReady, StartFailed
 from sageserve.live.actuators import local
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.messages import Life, SupervisorError
+from sageserve.live.supervisor.service import SOCKET
 from tests.live.actuators.test_contract import GPUS, LocalRig, connected, play_local, posts, stub
 from tests.live.supervisor.supervising import kill, soon, supervisor
 
@@ -199,3 +200,21 @@ def test_without_a_free_port_nothing_hangs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(local, "_PORTS", 0)
     with pytest.raises(SupervisorError, match="ports"):
         LocalRig(tmp_path, posts(stub())).perform(Start(0, Source.VM, GPUS))
+
+
+def test_the_words_of_a_supervisor_that_cannot_be_read_end_the_connection(tmp_path: Path) -> None:
+    async def run() -> None:
+        async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(100)
+            writer.write((1).to_bytes(4, "big") + b"\xc1")
+            await writer.drain()
+
+        server = await asyncio.start_unix_server(babble, tmp_path / SOCKET)
+        one = await SupervisorClient(tmp_path / SOCKET, lambda _: None).connect()
+        with pytest.raises(SupervisorError, match="is gone"):
+            await asyncio.wait_for(one.look(), 20)
+        assert one.lost.is_set()
+        await one.close()
+        server.close()
+
+    asyncio.run(run())

@@ -1,7 +1,7 @@
 """The control process's end of the supervisor's socket: orders as awaited calls, changes as callbacks.
 
-When the connection breaks, every open call fails with SupervisorError and `lost` is set; connecting again and listing shows what
-still runs. Knows no meaning of a note. Read next: `messages.py`, `live/actuators/local.py`.
+When the connection ends, however it does, every open call fails with SupervisorError and `lost` is set; connecting again and
+listing shows what still runs. Knows no meaning of a note. Read next: `messages.py`, `live/actuators/local.py`.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+import msgspec
 from msgspec import Struct, structs
 
 from sageserve.base.units import Micros
@@ -123,7 +124,11 @@ class SupervisorClient:
                     self._changed(message.process)
                 elif (future := self._open.pop(message.ticket, None)) is not None and not future.done():
                     future.set_result(message)
-        except EOFError:
+        except (EOFError, msgspec.DecodeError):
+            return  # it closed, or is no supervisor of ours
+        finally:
+            assert self._writer is not None
+            self._writer.close()
             for future in self._open.values():
                 if not future.done():
                     future.set_exception(_gone(self._path))
