@@ -88,7 +88,7 @@ def zombies(parent: int) -> list[str]:
     return [line for line in out.split() if line.startswith("Z")]
 
 
-def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until something holds; fails when it does not within some seconds."""
     deadline = time.perf_counter() + seconds
     while not holds():
@@ -96,7 +96,7 @@ def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.01)
 
 
-async def soon(holds: Callable[[], object], seconds: float = 20.0) -> None:
+async def soon(holds: Callable[[], object], seconds: float = 60.0) -> None:
     """As `until`, while the event loop goes on."""
     deadline = time.perf_counter() + seconds
     while not holds():
