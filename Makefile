@@ -10,23 +10,34 @@ MAKEFLAGS += --no-print-directory
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.sageserve-installed
+LOCK := requirements.lock
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+NEWEST := $(VENV)-newest
 PY ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
 
-.PHONY: help demo test check lint format bench install clean
+.PHONY: help demo test test-anywhere test-newest check lint format bench install lock clean
 
 help: ## list these commands
 	@echo "SageServe: make <command>"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
-		printf '  %-10s %s\n' $$name "$$text"; done
+		printf '  %-14s %s\n' $$name "$$text"; done
 
 demo: $(STAMP) ## set up, then simulate the built-in workload on a small fleet
 	@$(BIN)/sageserve simulate quickstart
 
 test: $(STAMP) ## set up, compile the kernels once, then run the whole test suite
 	@$(BIN)/python -m sageserve.cli.main warm-up
-	@$(BIN)/python -m pytest -n $(WORKERS) -q
+	@$(PYTEST) --durations=5
+
+test-newest: ## the same with the newest of everything pyproject.toml allows, in an environment of its own
+	$(call make_venv,$(NEWEST))
+	@$(NEWEST)/bin/python -m pip install --disable-pip-version-check --progress-bar off --quiet \
+		--upgrade --upgrade-strategy eager --editable '.[all,dev]'
+	@touch $(NEWEST)/$(notdir $(STAMP))
+	@$(MAKE) VENV=$(NEWEST) test
 
 check: lint test ## everything a change must pass: lint, format, types, layers, tests
 
@@ -45,24 +56,34 @@ bench: $(STAMP) ## measure: one JSON line per figure, see bench/README.md
 
 install: $(STAMP) ## only set up the virtual environment
 
+lock: $(STAMP) ## write requirements.lock after a change of pyproject.toml; UPGRADE=--upgrade takes the newest of everything
+	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra dev --generate-hashes $(UPGRADE) \
+		--custom-compile-command 'make lock' --output-file $(LOCK)
+	@$(MAKE) install
+
 clean: ## remove caches and build products; the virtual environment stays
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	@find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Rebuilt when the dependencies may have changed. A half-made environment (no pip) is completed, never deleted.
-$(STAMP): pyproject.toml
+# $(call make_venv,FOLDER): a virtual environment; a half-made one (no pip) is completed, never deleted.
+define make_venv
 	@if [ -z "$(PY)" ]; then \
 		echo "SageServe needs Python 3.11 or newer and found none." >&2; \
 		echo "Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12)," >&2; \
 		echo "or name one: make PY=/path/to/python3" >&2; exit 1; fi
-	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-		echo "Making a virtual environment in $(VENV) with $(PY)"; \
-		$(PY) -m venv $(VENV) || { \
+	@if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+		echo "Making a virtual environment in $(1) with $(PY)"; \
+		$(PY) -m venv $(1) || { \
 			echo "$(PY) cannot make virtual environments here." >&2; \
 			echo "Install its venv module (Debian, Ubuntu: apt install python3-venv or python3.11-venv)," >&2; \
 			echo "or name another Python: make PY=/path/to/python3" >&2; exit 1; }; fi
+endef
+
+# Rebuilt when the dependencies may have changed. What is installed is what the lock names, by hash: the same tomorrow as today.
+$(STAMP): pyproject.toml $(LOCK)
+	$(call make_venv,$(VENV))
 	@echo "Installing SageServe and its tools into $(VENV) (about 1 GB, a few minutes the first time)"
-	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		--editable '.[dev,forecast,live,postgres]' \
+	@set -o pipefail; $(PIP) install --progress-bar off --require-hashes --requirement $(LOCK) \
 		| sed -un -e 's/^ *Downloading \([^ ]*\) (\(.* MB\))/  fetch \1 (\2)/p' -e 's/^Installing collected.*/  install/p'
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
