@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.base.errors import LawBroken
-from sageserve.cli.main import app, main, show_error
+from sageserve.cli.main import app, run, show_error
 from sageserve.cli.render import WIDTH, seconds, share
 from sageserve.data.results.run_folder import JOURNAL, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
 
@@ -131,7 +131,7 @@ def failed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     """What `sageserve` says on stderr when it exits with 2."""
     monkeypatch.setattr(sys, "argv", ["sageserve", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        main()
+        run()
     out, err = capsys.readouterr()
     assert stopped.value.code == 2
     assert out == ""

@@ -147,8 +147,13 @@ def show_error(error: BaseException, *, debug: bool) -> int:
 
 
 def main() -> None:
-    """Run a command; the entry point of `sageserve`."""
+    """The entry point of `sageserve`: a command, in a process of its own."""
     guard()
+    run()
+
+
+def run() -> None:
+    """Run the command that `sys.argv` names, and leave with its exit code."""
     kernels.use_cache()
     try:
         try:
