@@ -18,7 +18,7 @@ PY ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
 
-.PHONY: help demo test test-anywhere test-newest check lint format bench install lock clean
+.PHONY: help demo test test-anywhere test-newest check lint format docs bench install lock clean
 
 help: ## list these commands
 	@echo "SageServe: make <command>"
@@ -51,6 +51,10 @@ format: $(STAMP) ## rewrite the code the way lint wants it
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
+docs: $(STAMP) ## build the documentation as a site in build/site; a broken link or heading ends it
+	@$(BIN)/zensical build --strict --clean
+	@echo "open build/site/index.html, or with search: python3 -m http.server --bind 127.0.0.1 --directory build/site"
+
 bench: $(STAMP) ## measure: one JSON line per figure, see bench/README.md
 	@$(BIN)/python bench/run.py
 
@@ -62,7 +66,7 @@ lock: $(STAMP) ## write requirements.lock after a change of pyproject.toml; UPGR
 	@$(MAKE) install
 
 clean: ## remove caches and build products; the virtual environment stays
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
+	@rm -rf build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	@find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call make_venv,FOLDER): a virtual environment; a half-made one (no pip) is completed, never deleted.
