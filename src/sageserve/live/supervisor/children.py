@@ -5,6 +5,7 @@ Must be used from the main thread: Linux ties the leash to the thread that forks
 """
 
 import asyncio
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
 
 _LEASH: Final = (sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")))
+_LOG: Final = logging.getLogger(__name__)
+_WARDEN_AGAIN_S: Final = 1.0
 _NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -90,8 +93,8 @@ class Children:
         self._children[order.name] = child
         try:
             await self._spawn(child)
-        except OSError:
-            del self._children[order.name]
+        except BaseException:
+            del self._children[order.name]  # else whoever ends all would wait for it
             raise
         life = asyncio.create_task(self._live(child), name=order.name)
         self._lives.add(life)
@@ -171,19 +174,30 @@ class Children:
             _signal(child.pid, signal.SIGTERM)
 
     async def _live(self, child: _Child) -> None:
-        """From one start to the end for good."""
-        while True:
+        """From one start to the end for good, which comes whatever happens: someone may wait for it."""
+        try:
             await self._run_out(child)
-            if child.order.restart is None or child.stop.is_set():
-                break
+            while child.order.restart is not None and await self._rest(child):
+                try:
+                    await self._spawn(child)
+                except OSError as error:  # no room for its log, no memory for a process: there may be some in a while
+                    _LOG.error("%s cannot be started again yet: %s", child.order.name, error)
+                    child.pause = min(child.order.restart.most, 2 * child.pause)
+                else:
+                    await self._run_out(child)
+        finally:
+            self._kill(child)
+            child.life = Life.ENDED
+            child.over.set()
+            self._tell(child.seen())
+
+    async def _rest(self, child: _Child) -> bool:
+        """Let its pause pass; whether it is to be started again."""
+        if not child.stop.is_set():
             child.life = Life.RESTING
             self._tell(child.seen())
-            if await _told_within(child.stop, child.pause):
-                break
-            await self._spawn(child)
-        child.life = Life.ENDED
-        child.over.set()
-        self._tell(child.seen())
+            await _told_within(child.stop, child.pause)
+        return not child.stop.is_set()
 
     async def _run_out(self, child: _Child) -> None:
         """Wait for the end of the present run, and clear up after it."""
@@ -201,7 +215,12 @@ class Children:
     async def _keep_warden(self) -> None:
         """Have a warden, who outlives this process, at all times; a new one learns of every group there is."""
         while True:
-            warden = await asyncio.create_subprocess_exec(*_LEASH, "watch", stdin=PIPE, start_new_session=True)
+            try:
+                warden = await asyncio.create_subprocess_exec(*_LEASH, "watch", stdin=PIPE, start_new_session=True)
+            except OSError as error:
+                _LOG.error("nobody watches over the process groups: %s", error)
+                await asyncio.sleep(_WARDEN_AGAIN_S)
+                continue
             self._warden = warden
             for child in self._children.values():
                 if child.handle is not None:
@@ -225,12 +244,9 @@ class Children:
         return child
 
 
-async def _told_within(told: asyncio.Event, pause: Micros) -> bool:
-    try:
+async def _told_within(told: asyncio.Event, pause: Micros) -> None:
+    with suppress(TimeoutError):
         await asyncio.wait_for(told.wait(), pause / SECOND)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -4,11 +4,13 @@ A file that grows beyond the limit is copied to `<name>.log.1` and emptied; chil
 they write between the copy and the emptying is lost: some lines a day at most. Knows no process. Read next: `children.py`.
 """
 
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Final
 
+_LOG: Final = logging.getLogger(__name__)
 LIMIT: Final = 16 << 20  # bytes of one file; there are two per child
 _TAIL: Final = 2000  # bytes of a log that an error message may show
 
@@ -38,9 +40,21 @@ class Logs:
         """Empty the files that are too large, keeping a copy of each."""
         for name in names:
             path = self.path(name)
-            if path.exists() and path.stat().st_size > self._limit:
-                shutil.copyfile(path, path.with_suffix(".log.1"))
-                os.truncate(path, 0)
+            try:
+                if path.exists() and path.stat().st_size > self._limit:
+                    self._copy(path)
+                    os.truncate(path, 0)
+            except OSError as error:
+                _LOG.error("%s cannot be emptied: %s", path, error)
+
+    def _copy(self, path: Path) -> None:
+        """Keep a copy; without room for one there is none, and all the more reason to empty the file."""
+        copy = path.with_suffix(".log.1")
+        try:
+            shutil.copyfile(path, copy)
+        except OSError as error:
+            _LOG.error("%s is emptied without a copy: %s", path, error)
+            copy.unlink(missing_ok=True)
 
     def tail(self, name: str) -> str:
         """The last lines a child wrote."""

@@ -8,6 +8,7 @@ command line passes what it needs. Read next: `children.py`, `client.py`.
 
 import asyncio
 import fcntl
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from sageserve.live.supervisor.messages import (
     next_body,
 )
 
+_LOG: Final = logging.getLogger(__name__)
 SOCKET: Final = "supervisor.sock"
 _LOCK: Final = "supervisor.lock"
 _TURN_OVER_S: Final = 10.0  # how often the sizes of logs are looked at
@@ -92,6 +94,9 @@ class Supervisor:
             self._send(writer, Acknowledged(order.ticket, error.message, error.hint))
         except OSError as error:
             self._send(writer, Acknowledged(order.ticket, f"the system refuses: {error.strerror}"))
+        except Exception as error:  # noqa: BLE001 # whoever asked waits for an answer
+            _LOG.error("an order could not be carried out: %s", error, exc_info=error)
+            self._send(writer, Acknowledged(order.ticket, f"{type(error).__name__}: {error}"))
 
     async def _do(self, order: ToSupervisor) -> FromSupervisor:
         match order:
