@@ -3,6 +3,8 @@
 Read next: `src/sageserve/live/control/fleet_view.py`.
 """
 
+import itertools
+
 import pytest
 
 from sageserve.base.units import SECOND
@@ -216,6 +218,46 @@ def test_what_a_lost_gateway_had_sent_does_not_hold_an_instance_up(scene: Scene)
     scene.report(1)
     assert scene.drained == []
     scene.view.left(0)
+    scene.view.refresh()
+    assert scene.drained == [InstanceDrained(3)]
+
+
+@pytest.mark.parametrize("round_", range(20))
+def test_without_gateways_the_engine_says_when_it_is_drained(round_: int) -> None:
+    """By a clock that goes on between any two lines, as every real one does."""
+    scene = Scene()
+    clock = itertools.count(round_)
+    scene.view._now = lambda: next(clock)
+    rows = range(10)
+    for i in rows:
+        scene.view.open(i)
+        scene.view.saw(i, kv=0.1, in_flight=i % 3)
+    scene.view.refresh()
+    for i in rows:
+        scene.view.close(i)
+    scene.view.refresh()
+    assert scene.drained == [], "what was seen before they were closed says nothing"
+    for left in (1, 0):
+        for i in rows:
+            scene.view.saw(i, kv=0.1, in_flight=(i % 3) * left)
+        scene.view.refresh()
+        empty = [i for i in rows if not (i % 3) * left]
+        assert sorted(one.instance for one in scene.drained) == empty
+
+
+def test_a_gateway_that_is_not_heard_of_holds_no_instance_up_that_is_empty(scene: Scene) -> None:
+    scene.hello(0, pid=1)
+    scene.hello(1, pid=2)
+    scene.view.open(3)
+    scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
+    scene.report(1)
+    scene.view.close(3)
+    scene.now = BLIND_AFTER + 1  # the first one has stopped
+    scene.report(1)
+    scene.view.saw(3, kv=0.1, in_flight=2)
+    scene.view.refresh()
+    assert scene.drained == [], "its requests run there still"
+    scene.view.saw(3, kv=0.0, in_flight=0)
     scene.view.refresh()
     assert scene.drained == [InstanceDrained(3)]
 

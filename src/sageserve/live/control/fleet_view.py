@@ -44,6 +44,7 @@ class Opened:
     opened_at: Micros
     open: bool = True
     closed_version: int = 0  # of the first table that says it receives nothing
+    closed_at: Micros = 0  # when that was sent
     seen_at: Micros = -NEVER  # of the last scrape that succeeded
     kv: float = 0.0  # share of its memory, or of its places, in use
     in_flight: int = 0  # requests that run or wait there, by its own account
@@ -59,6 +60,10 @@ class Gateway:
     heard_at: Micros
     version: int = -1
     report: Report | None = None
+
+    def has(self, instance: int) -> bool:
+        """Whether it has requests there."""
+        return self.report is not None and any(count.row == instance and count.in_flight for count in self.report.instances)
 
 
 class Send(Protocol):
@@ -171,7 +176,7 @@ class FleetView:
         """From now on it receives none; told as drained once it has none."""
         here = self.opened[instance]
         here.open = False
-        here.closed_version = self._version + 1
+        here.closed_version, here.closed_at = self._version + 1, self._now()
         self._count_open(instance, -1)
         self.publish()
         self._tell_drained()
@@ -259,17 +264,24 @@ class FleetView:
                     self.endpoints[row.endpoint]["backlog"] += row.backlog
 
     def _tell_drained(self) -> None:
-        """Tell of closed instances that no gateway has anything at, all having heard that they are closed."""
+        """Tell of closed instances where nothing runs and nothing will."""
+        now = self._now()
         for i, here in list(self.opened.items()):
-            if here.open or self.in_flight[i] > 0 or not self._is_left_alone(here):
-                continue
-            del self.opened[i]
-            self._told.drained(InstanceDrained(i))
+            if not here.open and self._is_left_alone(i, here, now):
+                del self.opened[i]
+                self._told.drained(InstanceDrained(i))
 
-    def _is_left_alone(self, here: Opened) -> bool:
-        if self.gateways:
-            return all(gateway.version >= here.closed_version for gateway in self.gateways.values())
-        return here.in_flight == 0 and here.seen_at >= self.scraped  # nobody to ask but the engine
+    def _is_left_alone(self, i: int, here: Opened, now: Micros) -> bool:
+        """Whether every gateway that is heard of has nothing there and knows that it is closed.
+
+        While one is not heard of, or there is none, the engine is asked too: it must have been seen empty since it was closed.
+        """
+        heard = [gateway for gateway in self.gateways.values() if now - gateway.heard_at <= self._blind_after]
+        if any(gateway.version < here.closed_version or gateway.has(i) for gateway in heard):
+            return False
+        if heard and len(heard) == len(self.gateways):
+            return True
+        return here.in_flight == 0 and here.seen_at > here.closed_at
 
     # --- what scrapes say ---
 
