@@ -28,7 +28,7 @@ from sageserve.live.wire import (
     decode_to_gateway,
 )
 
-HELLO = Hello(VERSION, 0, 42)
+HELLO = Hello(VERSION, 0, "42")
 
 
 def table(version: int, note: str = "") -> RoutingTable:
@@ -98,7 +98,7 @@ def test_messages_go_both_ways_and_a_lost_server_is_found_again(tmp_path: Path) 
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("words", [frame(Gone(1)), frame(Hello(VERSION + 1, 0, 1)), b"\0\0\0\1x", b"GET / HTTP/1.1\r\n"])
+@pytest.mark.parametrize("words", [frame(Gone(1)), frame(Hello(VERSION + 1, 0, "1")), b"\0\0\0\1x", b"GET / HTTP/1.1\r\n"])
 def test_a_stranger_is_cut_off_and_others_stay(tmp_path: Path, words: bytes) -> None:
     async def play() -> None:
         ends, changes = Ends(), list[bool]()

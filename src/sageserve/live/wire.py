@@ -16,7 +16,7 @@ from msgspec import Struct
 from sageserve.base.units import Micros
 
 FRAME_MAX: Final = 64 << 20  # bytes of one message; a table of ten thousand instances is about 2 MB
-VERSION: Final = 1
+VERSION: Final = 2
 """Of this protocol; a Hello with another one is refused."""
 
 
@@ -71,7 +71,7 @@ class Hello(Struct, frozen=True, tag="hello"):
 
     protocol: int
     worker: int
-    pid: int
+    nonce: str  # of this process, like that of no other: its counts go on with the last ones under the same name
 
 
 class InstanceCount(Struct, frozen=True, array_like=True):

@@ -12,7 +12,7 @@ from sageserve.core.events import InstanceDrained
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
-from sageserve.live.wire import CellCount, EndpointCount, Hello, InstanceCount, Report, RoutingTable, ToGateway, Trouble
+from sageserve.live.wire import VERSION, CellCount, EndpointCount, Hello, InstanceCount, Report, RoutingTable, ToGateway, Trouble
 from tests.core.small import layout_of, scenario
 
 BLIND_AFTER = 30 * SECOND
@@ -52,8 +52,8 @@ class Scene:
         known = self.view._version if version is None else version
         self.view.heard(gateway, Report(known, endpoints, instances, cells, means, 0))
 
-    def hello(self, gateway: int = 0, pid: int = 100) -> None:
-        self.view.heard(gateway, Hello(1, gateway, pid))
+    def hello(self, gateway: int = 0, nonce: str = "one") -> None:
+        self.view.heard(gateway, Hello(VERSION, gateway, nonce))
 
 
 def cell(number: int, *, prompt: int = 0, output: int = 0, requests: int = 0, work: float = 0.0) -> CellCount:
@@ -76,13 +76,41 @@ def test_demand_is_what_reports_add_to_each_other(scene: Scene) -> None:
 
 
 def test_a_link_that_is_made_anew_loses_and_doubles_nothing(scene: Scene) -> None:
-    scene.hello(0, pid=7)
+    scene.hello(0, nonce="7")
     scene.report(0, cells=(cell(0, requests=1),))
     scene.report(0, cells=(cell(0, requests=5),))
     scene.view.left(0)
-    scene.hello(1, pid=7)
+    scene.hello(1, nonce="7")
     scene.report(1, cells=(cell(0, requests=9),))
     assert scene.view.counters()[2][0] == 8
+
+
+def test_a_process_with_the_number_of_a_dead_one_is_another(scene: Scene) -> None:
+    """The second gateway has counted less than the first had when it died: nothing is taken back for that."""
+    scene.hello(0, nonce="first")
+    scene.report(0, cells=(cell(0, prompt=10_000, requests=100),))
+    scene.report(0, cells=(cell(0, prompt=20_000, requests=200),))
+    scene.view.left(0)
+    scene.hello(1, nonce="second")
+    scene.report(1, cells=(cell(0, prompt=50, requests=1),))
+    scene.report(1, cells=(cell(0, prompt=150, requests=2),))
+    prompt, _, requests, _ = scene.view.counters()
+    assert (prompt[0], requests[0]) == (10_100, 101)
+
+
+def test_gateways_that_come_and_go_for_ever_are_forgotten(scene: Scene) -> None:
+    scene.hello(0, nonce="stays")
+    scene.report(0, cells=(cell(0, requests=1),))
+    for number in range(1, 500):
+        scene.hello(number, nonce=f"gateway {number}")
+        scene.report(number, cells=(cell(0, requests=1),))
+        scene.view.left(number)
+        scene.report(0, cells=(cell(0, requests=1 + number),))
+    assert len(scene.view._known) < 100
+    assert scene.view.counters()[2][0] == 499
+    scene.hello(500, nonce="gateway 499")
+    scene.report(500, cells=(cell(0, requests=11),))
+    assert scene.view.counters()[2][0] == 509, "the latest may come back"
 
 
 def test_signals_follow_what_was_offered_and_how_full_engines_are(scene: Scene) -> None:
@@ -191,8 +219,8 @@ def test_without_gateways_everything_is_blind(scene: Scene) -> None:
 
 
 def test_an_instance_is_drained_once_every_gateway_knows_and_has_nothing_there(scene: Scene) -> None:
-    scene.hello(0, pid=1)
-    scene.hello(1, pid=2)
+    scene.hello(0, nonce="1")
+    scene.hello(1, nonce="2")
     scene.view.open(3)
     scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
     before = scene.view._version
@@ -209,8 +237,8 @@ def test_an_instance_is_drained_once_every_gateway_knows_and_has_nothing_there(s
 
 
 def test_what_a_lost_gateway_had_sent_does_not_hold_an_instance_up(scene: Scene) -> None:
-    scene.hello(0, pid=1)
-    scene.hello(1, pid=2)
+    scene.hello(0, nonce="1")
+    scene.hello(1, nonce="2")
     scene.view.open(3)
     scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
     scene.report(1)
@@ -246,8 +274,8 @@ def test_without_gateways_the_engine_says_when_it_is_drained(round_: int) -> Non
 
 
 def test_a_gateway_that_is_not_heard_of_holds_no_instance_up_that_is_empty(scene: Scene) -> None:
-    scene.hello(0, pid=1)
-    scene.hello(1, pid=2)
+    scene.hello(0, nonce="1")
+    scene.hello(1, nonce="2")
     scene.view.open(3)
     scene.report(0, instances=(InstanceCount(3, 2, 900, 0),))
     scene.report(1)
@@ -263,8 +291,8 @@ def test_a_gateway_that_is_not_heard_of_holds_no_instance_up_that_is_empty(scene
 
 
 def test_gateways_hear_of_each_other_s_load_but_not_of_their_own(scene: Scene) -> None:
-    scene.hello(0, pid=1)
-    scene.hello(1, pid=2)
+    scene.hello(0, nonce="1")
+    scene.hello(1, nonce="2")
     scene.view.open(0)
     scene.report(0, instances=(InstanceCount(0, 1, 300, 0),))
     scene.report(1, instances=(InstanceCount(0, 2, 700, 0),))

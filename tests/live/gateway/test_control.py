@@ -76,6 +76,7 @@ def test_a_table_opens_the_door_and_reports_come_back(tmp_path: Path) -> None:
         engine = Engine()
         async with controlled(tmp_path, engine) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
             assert (await client.get("/health/ready")).status_code == 503
+            assert [hello.nonce for hello in control.of(Hello)] == ["t"], "the name of this process and of no other"
             control.table(at(engine))
             await control.wait(lambda: stage.worker.context.routing.known)
             assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200

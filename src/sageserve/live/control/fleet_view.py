@@ -26,6 +26,7 @@ from sageserve.live.control.loop import Counters
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
 OUTPUT_GUESS: Final = 200.0  # tokens, until answers were seen; the simulator's
+_REMEMBERED: Final = 64  # processes that left and may come back, such as gateways that control loses sight of
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
 
 
@@ -56,7 +57,7 @@ class Opened:
 class Gateway:
     """One connected gateway, and its latest report."""
 
-    pid: int
+    nonce: str  # of its process
     heard_at: Micros
     version: int = -1
     report: Report | None = None
@@ -133,7 +134,7 @@ class FleetView:
         self._told = told
         self._version = 0
         self._learnt_at = np.zeros(layout.endpoints, np.int64)  # until then an endpoint's rate is too low
-        self._known: dict[int, Report] = {}  # last report by process, so that a link that is made anew counts nothing twice
+        self._known: dict[str, Report] = {}  # last report by process, so that a link that is made anew counts nothing twice
         self.endpoints["model"] = np.arange(layout.endpoints) // len(layout.roles) % len(layout.names.models)
         self.endpoints["feeds"] = layout.feeds
         self.endpoints["one_below"], self.endpoints["two_below"] = scenario.batch.one_below, scenario.batch.two_below
@@ -209,7 +210,7 @@ class FleetView:
         """Take in a message of a gateway; waits and their ends are the batch queue's."""
         now = self._now()
         if isinstance(message, Hello):
-            self.gateways[gateway] = Gateway(message.pid, now)
+            self.gateways[gateway] = Gateway(message.nonce, now)
             self.publish()
         elif isinstance(message, Report):
             self._take_report(self.gateways[gateway], message, now)
@@ -224,10 +225,12 @@ class FleetView:
 
     def _take_report(self, gateway: Gateway, report: Report, now: Micros) -> None:
         gateway.heard_at, gateway.version = now, report.version
-        before = self._known.get(gateway.pid)
+        before = self._known.pop(gateway.nonce, None)
         if before is not None:  # the first report of a process is where its counting begins
             self._add_counts(before, report)
-        self._known[gateway.pid] = gateway.report = report
+        self._known[gateway.nonce] = gateway.report = report
+        while len(self._known) > len(self.gateways) + _REMEMBERED:
+            del self._known[next(iter(self._known))]  # of the process that was silent longest
         means = np.array([other.report.output_mean for other in self.gateways.values() if other.report is not None])
         self.output_mean = means.mean(axis=0)
         self._sum_in_flight()

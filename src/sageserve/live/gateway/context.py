@@ -49,7 +49,7 @@ class Options:
         worker: its number among those that share the port.
         admin: address of control's HTTP server, such as http://127.0.0.1:8200; empty: there is none.
         internal: the key of this deployment's own processes; empty: there is none.
-        nonce: makes request ids of this process differ from all others'.
+        nonce: names this process like no other: for request ids, and for control to tell it from one with the same number.
         born: seconds since 1970 when it started, shown as `created` of models.
     """
 

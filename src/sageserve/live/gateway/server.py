@@ -7,7 +7,6 @@ signals from own counts. Read next: `client.py` for what a connection does, `cli
 import asyncio
 import gc
 import logging
-import os
 import resource
 import signal
 import socket
@@ -145,9 +144,8 @@ class GatewayProcess:
         self.port = int(listening.getsockname()[1])
         if place.control is not None:
             context.controlled = True
-            self._link = LinkClient(
-                place.control, Hello(VERSION, place.options.worker, os.getpid()), self._hear, self._control_changed
-            )
+            hello = Hello(VERSION, place.options.worker, place.options.nonce)
+            self._link = LinkClient(place.control, hello, self._hear, self._control_changed)
             context.tell = self._link.send
             self._link.start()
         else:
