@@ -106,7 +106,7 @@ def test_gateways_that_come_and_go_for_ever_are_forgotten(scene: Scene) -> None:
         scene.report(number, cells=(cell(0, requests=1),))
         scene.view.left(number)
         scene.report(0, cells=(cell(0, requests=1 + number),))
-    assert len(scene.view._known) < 100
+    assert len(scene.view._reports._known) < 100
     assert scene.view.counters()[2][0] == 499
     scene.hello(500, nonce="gateway 499")
     scene.report(500, cells=(cell(0, requests=11),))

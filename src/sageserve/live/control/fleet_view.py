@@ -3,7 +3,7 @@
 Gateways report what they sent, scrapes say how full engines are; every scrape turns both into the signals of
 docs/reference/kernel.md and into one RoutingTable per gateway. An endpoint whose engines or gateways were not heard of for
 `safety.blind_after` is blind, which is not the same as idle. Decides nothing, opens no socket.
-Read next: `loop.py`, whose `ControllerView` this is; `live/wire.py`; `batch_queue.py`.
+Read next: `loop.py`, whose `ControllerView` this is; `gateway_reports.py` for the counts; `live/wire.py`; `batch_queue.py`.
 """
 
 from collections.abc import Callable
@@ -12,21 +12,19 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sageserve.base.config import LiveSettings, Scenario
-from sageserve.base.records import Ints
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.events import EndpointSeen, InstanceDrained, Observed
 from sageserve.core.layout import Layout
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
 from sageserve.live.actuators.base import EngineAddress
+from sageserve.live.control.gateway_reports import GatewayReports
 from sageserve.live.control.loop import Counters
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
 OUTPUT_GUESS: Final = 200.0  # tokens, until answers were seen; the simulator's
-_REMEMBERED: Final = 64  # processes that left and may come back, such as gateways that control loses sight of
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
 
 
@@ -51,20 +49,6 @@ class Opened:
     in_flight: int = 0  # requests that run or wait there, by its own account
     trouble: Micros = -NEVER  # when a gateway last could not reach it
     answers: bool = True  # something answered there when it was last asked
-
-
-@dataclass(slots=True)
-class Gateway:
-    """One connected gateway, and its latest report."""
-
-    nonce: str  # of its process
-    heard_at: Micros
-    version: int = -1
-    report: Report | None = None
-
-    def has(self, instance: int) -> bool:
-        """Whether it has requests there."""
-        return self.report is not None and any(count.row == instance and count.in_flight for count in self.report.instances)
 
 
 class Send(Protocol):
@@ -92,19 +76,6 @@ class Callbacks:
     waiting: Callable[[], tuple[int, ...]]
 
 
-@dataclass(slots=True)
-class _Totals:
-    """Cumulative, by cell; the columns of a Report."""
-
-    prompt: Ints
-    output: Ints
-    requests: Ints
-    work: NDArray[np.float64]
-    finished: Ints
-    refused: Ints
-    on_time: Ints
-
-
 class FleetView:
     """Gateways and engines of one fleet.
 
@@ -120,11 +91,12 @@ class FleetView:
         live = scenario.live or LiveSettings()
         self.layout = layout
         self.endpoints = np.zeros(layout.endpoints, ENDPOINT)
-        self.in_flight = np.zeros(layout.instances, np.int64)  # by gateways' account; the fleet reads it
         self.opened: dict[int, Opened] = {}
-        self.gateways: dict[int, Gateway] = {}
-        self.totals = self._no_totals()
-        self.output_mean = np.full(len(layout.names.models) * len(layout.names.tiers), OUTPUT_GUESS)
+        self._reports = GatewayReports(layout, self.endpoints, OUTPUT_GUESS)
+        self.gateways = self._reports.gateways
+        self.in_flight = self._reports.in_flight  # by gateways' account; the fleet reads it
+        self.totals = self._reports.totals
+        self.output_mean = self._reports.output_mean
         self.scraped: Micros = 0
         self._scenario = scenario
         self._blind_after = live.safety.blind_after
@@ -134,16 +106,11 @@ class FleetView:
         self._told = told
         self._version = 0
         self._learnt_at = np.zeros(layout.endpoints, np.int64)  # until then an endpoint's rate is too low
-        self._known: dict[str, Report] = {}  # last report by process, so that a link that is made anew counts nothing twice
+        self._closing: set[int] = set()
+        self._reach: tuple[frozenset[int], frozenset[int]] | None = None  # cut off, endpoints that take work; None: changed
         self.endpoints["model"] = np.arange(layout.endpoints) // len(layout.roles) % len(layout.names.models)
         self.endpoints["feeds"] = layout.feeds
         self.endpoints["one_below"], self.endpoints["two_below"] = scenario.batch.one_below, scenario.batch.two_below
-
-    def _no_totals(self) -> _Totals:
-        names = self.layout.names
-        cells = len(names.regions) * len(names.models) * len(names.tiers)
-        whole = [np.zeros(cells, np.int64) for _ in range(6)]
-        return _Totals(whole[0], whole[1], whole[2], np.zeros(cells), *whole[3:])
 
     # --- what the loop sees and sets ---
 
@@ -178,18 +145,19 @@ class FleetView:
         here = self.opened[instance]
         here.open = False
         here.closed_version, here.closed_at = self._version + 1, self._now()
+        self._closing.add(instance)
         self._count_open(instance, -1)
         self.publish()
         self._tell_drained()
 
     def forget(self, instance: int) -> None:
         """It is gone: nothing of it counts any more."""
-        here = self.opened.pop(instance, None)
+        here = self.opened.get(instance)
         if here is None:
             return
+        self._drop(instance)
         if here.open:
             self._count_open(instance, -1)
-        self.in_flight[instance] = 0
         self.publish()
 
     def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
@@ -210,68 +178,25 @@ class FleetView:
         """Take in a message of a gateway; waits and their ends are the batch queue's."""
         now = self._now()
         if isinstance(message, Hello):
-            self.gateways[gateway] = Gateway(message.nonce, now)
+            self._reports.meet(gateway, message, now)
             self.publish()
         elif isinstance(message, Report):
-            self._take_report(self.gateways[gateway], message, now)
+            self._reports.take(gateway, message, now)
+            self._tell_drained()
         elif isinstance(message, Trouble) and message.row in self.opened:
             self.opened[message.row].trouble = now
 
     def left(self, gateway: int) -> None:
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
-        del self.gateways[gateway]
-        self._sum_in_flight()
+        self._reports.leave(gateway)
         self.publish()
-
-    def _take_report(self, gateway: Gateway, report: Report, now: Micros) -> None:
-        gateway.heard_at, gateway.version = now, report.version
-        before = self._known.pop(gateway.nonce, None)
-        if before is not None:  # the first report of a process is where its counting begins
-            self._add_counts(before, report)
-        self._known[gateway.nonce] = gateway.report = report
-        while len(self._known) > len(self.gateways) + _REMEMBERED:
-            del self._known[next(iter(self._known))]  # of the process that was silent longest
-        means = np.array([other.report.output_mean for other in self.gateways.values() if other.report is not None])
-        self.output_mean = means.mean(axis=0)
-        self._sum_in_flight()
-        self._tell_drained()
-
-    def _add_counts(self, before: Report, after: Report) -> None:
-        old = {cell.cell: cell for cell in before.cells}
-        totals = self.totals
-        for new in after.cells:
-            was = old.get(new.cell)
-            at = new.cell
-            totals.prompt[at] += new.prompt_tokens - (was.prompt_tokens if was else 0)
-            totals.output[at] += new.output_tokens - (was.output_tokens if was else 0)
-            totals.requests[at] += new.requests - (was.requests if was else 0)
-            totals.work[at] += new.work - (was.work if was else 0.0)
-            totals.finished[at] += new.finished - (was.finished if was else 0)
-            totals.refused[at] += new.refused - (was.refused if was else 0)
-            totals.on_time[at] += new.on_time - (was.on_time if was else 0)
-        offered = {row.endpoint: row for row in before.endpoints}
-        for row in after.endpoints:
-            past = offered.get(row.endpoint)
-            self.endpoints[row.endpoint]["offered"] += row.offered - (past.offered if past else 0.0)
-            self.endpoints[row.endpoint]["placed"] += row.placed - (past.placed if past else 0)
-            self.endpoints[row.endpoint]["finished"] += row.finished - (past.finished if past else 0)
-
-    def _sum_in_flight(self) -> None:
-        self.in_flight[:] = 0
-        self.endpoints["backlog"] = 0.0
-        for gateway in self.gateways.values():
-            if gateway.report is not None:
-                for count in gateway.report.instances:
-                    self.in_flight[count.row] += count.in_flight
-                for row in gateway.report.endpoints:
-                    self.endpoints[row.endpoint]["backlog"] += row.backlog
 
     def _tell_drained(self) -> None:
         """Tell of closed instances where nothing runs and nothing will."""
         now = self._now()
-        for i, here in list(self.opened.items()):
-            if not here.open and self._is_left_alone(i, here, now):
-                del self.opened[i]
+        for i in sorted(self._closing):
+            if self._is_left_alone(i, self.opened[i], now):
+                self._drop(i)
                 self._told.drained(InstanceDrained(i))
 
     def _is_left_alone(self, i: int, here: Opened, now: Micros) -> bool:
@@ -286,6 +211,12 @@ class FleetView:
             return True
         return here.in_flight == 0 and here.seen_at > here.closed_at
 
+    def _drop(self, instance: int) -> None:
+        del self.opened[instance]
+        self._closing.discard(instance)
+        self._reports.forget(instance)
+        self._reach = None
+
     # --- what scrapes say ---
 
     def saw(self, instance: int, *, kv: float | None, in_flight: int) -> None:
@@ -299,26 +230,37 @@ class FleetView:
         """
         if instance in self.opened:
             here = self.opened[instance]
+            self._set_answers(here, answers=True)
             share = min(1.0, in_flight / int(self._profile(instance)["max_sequences"])) if kv is None else kv
-            here.seen_at, here.kv, here.in_flight, here.answers = self._now(), share, in_flight, True
+            here.seen_at, here.kv, here.in_flight = self._now(), share, in_flight
 
     def missed(self, instance: int, how: Missed) -> None:
         """A scrape of an instance did not succeed: no signals, and if nothing answers there, no requests either."""
         if instance in self.opened:
-            self.opened[instance].answers = how is not Missed.SILENT
+            self._set_answers(self.opened[instance], answers=how is not Missed.SILENT)
+
+    def _set_answers(self, here: Opened, *, answers: bool) -> None:
+        if here.answers != answers:
+            here.answers, self._reach = answers, None
 
     def cut_off(self) -> frozenset[int]:
         """Instances that nothing reaches, where another one of the model answers: requests go there.
 
         If none of a model answers they are all left open: then it is this process that is cut off, or trying costs nothing.
         """
-        answering = {self._model(i) for i, here in self.opened.items() if here.open and here.answers}
-        return frozenset(i for i, here in self.opened.items() if not here.answers and self._model(i) in answering)
+        return self._reachable()[0]
 
     def takes(self, endpoint: int) -> bool:
         """Whether work can be sent to an endpoint."""
-        out = self.cut_off()
-        return any(here.open and i not in out for i, here in self.opened.items() if self._endpoint(i) == endpoint)
+        return endpoint in self._reachable()[1]
+
+    def _reachable(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Instances cut off, and endpoints that take work; found anew when something changed, for it is asked very often."""
+        if self._reach is None:
+            answering = {self._model(i) for i, here in self.opened.items() if here.open and here.answers}
+            out = frozenset(i for i, here in self.opened.items() if not here.answers and self._model(i) in answering)
+            self._reach = out, frozenset(self._endpoint(i) for i, here in self.opened.items() if here.open and i not in out)
+        return self._reach
 
     def refresh(self) -> None:
         """Turn what was counted and seen since the last time into signals, and tell every gateway."""
@@ -352,12 +294,7 @@ class FleetView:
         now, out = self._now(), self.cut_off()
         names = ("seen", "kv", "busy", "rate", "backlog", "kv_tokens", "open")
         columns = zip(*(self.endpoints[name].tolist() for name in names), strict=True)
-        report = self.gateways[gateway].report
-        own = {count.row: count.outstanding for count in report.instances} if report is not None else {}
-        everywhere: dict[int, int] = {}
-        for other in self.gateways.values():
-            for count in other.report.instances if other.report is not None else ():
-                everywhere[count.row] = everywhere.get(count.row, 0) + count.outstanding
+        own, everywhere = self.gateways[gateway], self._reports.outstanding
         instances = tuple(
             InstanceRow(
                 i,
@@ -365,7 +302,7 @@ class FleetView:
                 here.place.url,
                 here.place.served_model,
                 here.open and i not in out and not self._is_suspect(here, now),
-                everywhere.get(i, 0) - own.get(i, 0),
+                int(everywhere[i]) - own.outstanding(i),
                 int(self.layout.slot_profile[i]),
             )
             for i, here in sorted(self.opened.items())
@@ -386,6 +323,7 @@ class FleetView:
         return here.trouble >= here.seen_at and now - here.trouble < self._scenario.signals.scrape
 
     def _count_open(self, instance: int, change: int) -> None:
+        self._reach = None
         row = self.endpoints[self._endpoint(instance)]
         row["open"] += change
         row["kv_tokens"] += change * int(self._profile(instance)["kv_tokens"])

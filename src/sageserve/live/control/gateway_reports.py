@@ -1,0 +1,138 @@
+"""What gateways reported, added up: demand by cell, requests and work outstanding by instance, backlog by endpoint.
+
+Counts are cumulative per process, so a report is taken in by what it changed; a process that comes back over another link goes on
+where it was. Taking one in costs what is in it, however many gateways and instances there are. Sends nothing.
+Read next: `fleet_view.py`, the owner; `live/wire.py` for what a report is.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.records import Floats, Ints
+from sageserve.base.units import Micros
+from sageserve.core.layout import Layout
+from sageserve.live.wire import EndpointCount, Hello, InstanceCount, Report
+
+_REMEMBERED: Final = 64  # processes that left and may come back, such as gateways that control loses sight of
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One connected gateway, and what its latest report said it has where."""
+
+    nonce: str  # of its process
+    heard_at: Micros
+    backlog: Floats  # by endpoint
+    version: int = -1
+    instances: dict[int, InstanceCount] = field(default_factory=dict)
+
+    def has(self, instance: int) -> bool:
+        """Whether it has requests there."""
+        return instance in self.instances and self.instances[instance].in_flight > 0
+
+    def outstanding(self, instance: int) -> int:
+        """Tokens times weight that it has there."""
+        return self.instances[instance].outstanding if instance in self.instances else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Cumulative, by cell; the columns of a Report."""
+
+    prompt: Ints
+    output: Ints
+    requests: Ints
+    work: Floats
+    finished: Ints
+    refused: Ints
+    on_time: Ints
+
+
+class GatewayReports:
+    """All gateways of one fleet.
+
+    Args:
+        layout: numbers of endpoints, instances and cells.
+        endpoints: ENDPOINT rows; what was offered, placed and finished is added to them, and their backlog set.
+        output_guess: tokens of an answer, until some were seen.
+    """
+
+    def __init__(self, layout: Layout, endpoints: NDArray[Any], output_guess: float) -> None:
+        names = layout.names
+        cells = len(names.regions) * len(names.models) * len(names.tiers)
+        whole = [np.zeros(cells, np.int64) for _ in range(6)]
+        self.gateways: dict[int, Gateway] = {}
+        self.totals = Totals(whole[0], whole[1], whole[2], np.zeros(cells), *whole[3:])
+        self.in_flight = np.zeros(layout.instances, np.int64)
+        self.outstanding = np.zeros(layout.instances, np.int64)  # tokens times weight
+        self.output_mean = np.full(len(names.models) * len(names.tiers), output_guess)
+        self._endpoints = endpoints
+        self._means: dict[int, Floats] = {}  # by gateway
+        self._known: dict[str, Report] = {}  # last report by process, so that a link that is made anew counts nothing twice
+
+    def meet(self, number: int, hello: Hello, now: Micros) -> None:
+        """A gateway connected."""
+        self.gateways[number] = Gateway(hello.nonce, now, np.zeros(len(self._endpoints)))
+
+    def take(self, number: int, report: Report, now: Micros) -> None:
+        """A gateway reported."""
+        gateway = self.gateways[number]
+        gateway.heard_at, gateway.version = now, report.version
+        before = self._known.pop(gateway.nonce, None)
+        if before is not None:  # the first report of a process is where its counting begins
+            self._add_counts(before, report)
+        self._known[gateway.nonce] = report
+        while len(self._known) > len(self.gateways) + _REMEMBERED:
+            del self._known[next(iter(self._known))]  # of the process that was silent longest
+        self._means[number] = np.array(report.output_mean)
+        self.output_mean[:] = np.mean(list(self._means.values()), axis=0)
+        self._replace(gateway, report.instances, report.endpoints)
+
+    def leave(self, number: int) -> None:
+        """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
+        self._replace(self.gateways[number], (), ())
+        self._means.pop(number, None)
+        del self.gateways[number]
+
+    def forget(self, instance: int) -> None:
+        """An instance is gone, and what was sent there with it."""
+        for gateway in self.gateways.values():
+            gateway.instances.pop(instance, None)
+        self.in_flight[instance] = self.outstanding[instance] = 0
+
+    def _replace(self, gateway: Gateway, instances: Iterable[InstanceCount], endpoints: Iterable[EndpointCount]) -> None:
+        for count in gateway.instances.values():
+            self.in_flight[count.row] -= count.in_flight
+            self.outstanding[count.row] -= count.outstanding
+        gateway.instances = {count.row: count for count in instances}
+        for count in gateway.instances.values():
+            self.in_flight[count.row] += count.in_flight
+            self.outstanding[count.row] += count.outstanding
+        gateway.backlog[:] = 0.0
+        for row in endpoints:
+            gateway.backlog[row.endpoint] = row.backlog
+        self._endpoints["backlog"] = sum(one.backlog for one in self.gateways.values())
+
+    def _add_counts(self, before: Report, after: Report) -> None:
+        old = {cell.cell: cell for cell in before.cells}
+        totals = self.totals
+        for new in after.cells:
+            was = old.get(new.cell)
+            at = new.cell
+            totals.prompt[at] += new.prompt_tokens - (was.prompt_tokens if was else 0)
+            totals.output[at] += new.output_tokens - (was.output_tokens if was else 0)
+            totals.requests[at] += new.requests - (was.requests if was else 0)
+            totals.work[at] += new.work - (was.work if was else 0.0)
+            totals.finished[at] += new.finished - (was.finished if was else 0)
+            totals.refused[at] += new.refused - (was.refused if was else 0)
+            totals.on_time[at] += new.on_time - (was.on_time if was else 0)
+        offered = {row.endpoint: row for row in before.endpoints}
+        for row in after.endpoints:
+            past = offered.get(row.endpoint)
+            self._endpoints[row.endpoint]["offered"] += row.offered - (past.offered if past else 0.0)
+            self._endpoints[row.endpoint]["placed"] += row.placed - (past.placed if past else 0)
+            self._endpoints[row.endpoint]["finished"] += row.finished - (past.finished if past else 0)

@@ -1,0 +1,157 @@
+"""Reports taken in by what they change add up to what adding all of them up says, and cost no more with many gateways.
+
+Read next: `src/sageserve/live/control/gateway_reports.py`; `test_fleet_view.py` for what is done with them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, ItemsView, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sageserve.live.control.fleet_view import FleetView, Missed, Opened
+from sageserve.live.wire import EndpointCount, InstanceCount, Report
+from tests.live.control.test_fleet_view import Scene
+
+ROWS = st.integers(0, 7)
+COUNTS = st.lists(st.tuples(ROWS, st.integers(0, 5), st.integers(0, 9)), max_size=4, unique_by=lambda one: one[0])
+BACKLOGS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=3, unique_by=lambda one: one[0])
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["report", "report", "left", "open", "forget", "close"]), ROWS, COUNTS, BACKLOGS), max_size=30
+)
+
+
+@given(STEPS)
+@example([("open", 0, [], []), ("report", 0, [(0, 2, 3)], []), ("forget", 0, [], []), ("report", 0, [(0, 1, 1)], [])])
+@example([("open", 0, [], []), ("report", 0, [(0, 2, 3)], []), ("close", 0, [], []), ("report", 0, [(0, 0, 3)], [])])
+@example([("open", 0, [], []), ("report", 0, [(0, 2, 3)], [(1, 4)]), ("report", 1, [(0, 1, 1)], [(1, 5)]), ("left", 0, [], [])])
+def test_what_is_kept_is_what_the_latest_reports_add_up_to(
+    steps: list[tuple[str, int, list[tuple[int, int, int]], list[tuple[int, int]]]],
+) -> None:
+    scene, latest = Scene(), dict[int, Report]()
+    view = scene.view
+    for number, (what, at, counts, backlogs) in enumerate(steps):
+        before = set(view.opened)
+        if what == "report":
+            gateway = at % 4
+            if gateway not in view.gateways:
+                scene.hello(gateway, nonce=str(number))
+            instances = tuple(InstanceCount(row, sent, 100 * work, 0) for row, sent, work in counts)
+            endpoints = tuple(EndpointCount(e, 0.0, 7.0 * work, 0, 0) for e, work in backlogs)
+            scene.report(gateway, instances=instances, endpoints=endpoints)
+            latest[gateway] = Report(0, endpoints, instances, (), (), 0)
+        elif what == "left" and at in latest:
+            view.left(at)
+            del latest[at]
+        elif what == "open" and at not in view.opened:
+            view.open(at)
+        elif what == "forget":
+            view.forget(at)
+        elif what == "close" and at in view.opened and view.opened[at].open:
+            view.close(at)
+        latest = {g: _without(report, before - set(view.opened)) for g, report in latest.items()}
+        _compare(scene, latest)
+
+
+def _without(report: Report, rows: set[int]) -> Report:
+    """What is left of it when instances are forgotten: nothing of theirs until the next report."""
+    return Report(0, report.endpoints, tuple(one for one in report.instances if one.row not in rows), (), (), 0)
+
+
+def _compare(scene: Scene, latest: dict[int, Report]) -> None:
+    slots, view = np.arange(8), scene.view
+    in_flight, outstanding = np.zeros(8), {g: np.zeros(8) for g in latest}
+    backlog = np.zeros(scene.layout.endpoints)
+    for g, report in latest.items():
+        for one in report.instances:
+            in_flight[one.row] += one.in_flight
+            outstanding[g][one.row] += one.outstanding
+        for row in report.endpoints:
+            backlog[row.endpoint] += row.backlog
+    assert np.array_equal(view.in_flight[slots], in_flight)
+    assert np.array_equal(view.endpoints["backlog"], backlog)
+    for g in latest:
+        elsewhere = sum(outstanding.values()) - outstanding[g]
+        assert [one.elsewhere for one in view.table(g).instances] == [elsewhere[i] for i in sorted(view.opened)]
+
+
+def test_the_mean_length_of_answers_is_that_of_the_gateways_that_are_there() -> None:
+    scene = Scene()
+    cells = len(scene.view.output_mean)
+    for g, mean in ((0, 100.0), (1, 300.0)):
+        scene.hello(g, nonce=str(g))
+        scene.view.heard(g, Report(0, (), (), (), (mean,) * cells, 0))
+    assert scene.view.output_mean.tolist() == [200.0] * cells
+    scene.view.left(0)
+    scene.view.heard(1, Report(0, (), (), (), (320.0,) * cells, 0))
+    assert scene.view.output_mean.tolist() == [320.0] * cells
+
+
+class Counted(tuple[InstanceCount, ...]):
+    """What a report says of instances; `READ` counts how often it was gone through."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[InstanceCount]:
+        READ["reports"] += 1
+        return super().__iter__()
+
+
+class CountedRows(dict[int, Opened]):
+    """Opened instances; `READ` counts how often all of them were gone through."""
+
+    def __iter__(self) -> Iterator[int]:
+        READ["rows"] += 1
+        return super().__iter__()
+
+    def items(self) -> ItemsView[int, Opened]:  # type: ignore[override] # dict_items cannot be named
+        READ["rows"] += 1
+        return super().items()
+
+
+READ: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize("gateways", [1, 16])
+def test_a_report_is_gone_through_once_however_many_gateways_there_are(gateways: int) -> None:
+    scene = Scene()
+    scene.view.open(0)
+    for g in range(gateways):
+        scene.hello(g, nonce=str(g))
+    READ.clear()
+    for g in range(gateways):
+        scene.report(g, instances=Counted([InstanceCount(0, 1, 100, 0)]))
+    scene.view.refresh()
+    scene.view.publish()
+    assert READ["reports"] == gateways
+
+
+def test_who_takes_work_is_found_once_however_often_it_is_asked() -> None:
+    scene = Scene()
+    view: FleetView = scene.view
+    for i in range(scene.layout.instances):
+        if scene.layout.slot_profile[i] >= 0:
+            view.open(i)
+    view.opened = CountedRows(view.opened)
+    changes: list[Callable[[], None]] = [lambda: view.missed(0, Missed.SILENT), lambda: view.close(1), lambda: view.forget(2)]
+    for change in changes:
+        change()
+        view.takes(0)
+        READ.clear()
+        for _ in range(100):
+            assert all(view.takes(e) for e in range(scene.layout.endpoints))
+            view.cut_off()
+        assert READ["rows"] == 0
+
+
+def test_a_report_does_not_look_at_instances_that_serve() -> None:
+    scene = Scene()
+    scene.hello()
+    for i in range(4):
+        scene.view.open(i)
+    scene.view.opened = CountedRows(scene.view.opened)
+    READ.clear()
+    scene.report(instances=(InstanceCount(0, 1, 100, 0),))
+    assert READ["rows"] == 0
