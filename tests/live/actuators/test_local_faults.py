@@ -124,6 +124,29 @@ def test_an_adopted_start_that_breaks_is_heard_once(state: Path, monkeypatch: py
     asyncio.run(second())
 
 
+def test_engines_that_still_run_are_asked_all_at_once(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def first(rig: LocalRig) -> None:
+        for row in range(3):
+            rig.perform(Start(row, Source.VM, tuple(range(8 * row, 8 * row + 8))))
+        await rig.hears(3)
+
+    async def second() -> None:
+        everyone = asyncio.Barrier(3)  # each waits until all are asked
+
+        async def get(*_: object) -> httpx.Response:
+            await everyone.wait()
+            return httpx.Response(httpx.codes.OK)
+
+        monkeypatch.setattr(httpx.AsyncClient, "get", get)
+        rig = LocalRig(state, posts(stub()))
+        adopted = await asyncio.wait_for(rig.actuator.connect(), 60)
+        assert [(one.instance, one.serves) for one in adopted] == [(0, True), (1, True), (2, True)]
+        await rig.actuator.close()
+
+    play_local(state, stub(), first)
+    asyncio.run(second())
+
+
 def test_a_supervisor_that_is_gone_fails_every_start(tmp_path: Path) -> None:
     async def run(pid: int) -> None:
         async with connected(tmp_path, stub()) as rig:

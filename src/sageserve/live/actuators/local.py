@@ -308,7 +308,7 @@ class LocalActuator:
             if not process.name.startswith("engine-"):
                 continue
             if process.life is Life.ENDED:
-                await self._told.forget(process.name)
+                self._do(self._told.forget(process.name))
                 continue
             note = msgspec.json.decode(process.note, type=_Note)
             self._runs = max(self._runs, note.run)
@@ -317,8 +317,8 @@ class LocalActuator:
                 continue
             engine = self._known(_Engine(self._posts[note.row], note))
             self._all[engine.name] = engine
-            found.append(await self._take_over(engine))
-        return tuple(found)
+            found.append(engine)
+        return tuple(await asyncio.gather(*map(self._take_over, found)))  # all at once: one that hangs takes 2 s to say nothing
 
     async def _take_over(self, engine: _Engine) -> Adopted:
         serves = await self._answers(engine)
