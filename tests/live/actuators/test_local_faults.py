@@ -153,7 +153,8 @@ def test_a_supervisor_that_is_gone_fails_every_start(tmp_path: Path) -> None:
             rig.perform(Start(0, Source.VM, GPUS))
             await rig.hears(1)
             kill(pid)
-            await soon(rig.actuator._told.lost.is_set)
+            with pytest.raises(SupervisorError, match="is lost"):  # which ends the control process
+                await asyncio.wait_for(rig.actuator.watch(), 60)
             rig.perform(Release(0))
             rig.perform(Start(1, Source.VM, OTHERS))
             failed = (await rig.hears(2))[-1]

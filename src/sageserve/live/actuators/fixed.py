@@ -5,6 +5,8 @@ engines the guard is in shadow mode, so that decisions are written down and not 
 Read next: `base.py`, `core/safety.py`.
 """
 
+import asyncio
+
 from sageserve.base.config import FixedInstance
 from sageserve.base.errors import ConfigError, LawBroken
 from sageserve.base.units import Micros
@@ -32,6 +34,10 @@ class FixedActuator:
     async def connect(self) -> tuple[Adopted, ...]:
         """All of them, without GPUs of their own."""
         return tuple(Adopted(row, (), True, place) for row, place in self._places.items())
+
+    async def watch(self) -> None:
+        """Never: there is nothing that could be lost."""
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         """Nothing is held."""

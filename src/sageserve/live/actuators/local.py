@@ -107,6 +107,15 @@ class LocalActuator:
         self._http = httpx.AsyncClient(timeout=_ASK_S, trust_env=False)
         return await self._adopt()
 
+    async def watch(self) -> None:
+        """Wait for the end of the connection: without the supervisor nothing can be started, stopped or heard of.
+
+        Raises:
+            SupervisorError: it has ended.
+        """
+        await self._told.lost.wait()
+        raise SupervisorError("the connection to the supervisor is lost", hint="`sageserve status` says what still runs")
+
     async def close(self) -> None:
         """Let go of the supervisor; the engines stay."""
         for task in list(self._tasks):

@@ -8,9 +8,9 @@ where it was. Must not decide anything. Read next: `loop.py`, `fleet_view.py`, `
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,10 @@ class ManagedActuator(Actuator, Protocol):
         """Get ready, and say which instances there are already; those without GPUs are given some."""
         ...
 
+    async def watch(self) -> None:
+        """Return, or raise, when instances cannot be started or stopped any more."""
+        ...
+
     async def close(self) -> None:
         """Let go; instances stay."""
         ...
@@ -98,6 +102,31 @@ class Parts:
     clock: WallClock
     wall: Callable[[], Micros]
     words: Callable[[Stamped], tuple[str, ...]]
+
+
+async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
+    """Run all parts until `stop` is set or one of them ends; returns when every one of them has ended.
+
+    Raises:
+        Exception: the first fault of any part: it is this process's, and the supervisor starts it again.
+    """
+
+    async def run(part: Callable[[], Coroutine[None, None, None]]) -> None:
+        try:
+            await part()
+        finally:
+            stop.set()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(part)) for part in parts]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+    except BaseExceptionGroup as faults:
+        for other in faults.exceptions[1:]:
+            _LOG.error("%s, besides", other, exc_info=other)
+        raise faults.exceptions[0] from None
 
 
 class _Server(uvicorn.Server):
@@ -180,14 +209,13 @@ class Control:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Control until `stop` is set."""
-        await self._link.open(self._home.state / SOCKET)
-        try:
+        async with AsyncExitStack() as held:  # whatever fails, the rest is let go of
+            held.push_async_callback(self._link.close)
+            held.push_async_callback(self._actuator.close)
+            held.callback(self._worker.close)
+            await self._link.open(self._home.state / SOCKET)
             await self._adopt()
             await self._all(stop)
-        finally:
-            self._worker.close()
-            await self._actuator.close()
-            await self._link.close()
 
     def status(self) -> Status:
         """The present state."""
@@ -227,18 +255,9 @@ class Control:
             log_level="warning",
             lifespan="off",
         )
-        server = _Server(config)
-        whole = (self.loop.run(self.clock), self._look_around(), self._feed(), server.serve(), self._until(stop))
-        tasks = [asyncio.ensure_future(task) for task in (*whole, *(make() for make in self._parts.background))]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task  # the first fault of any part is this process's: the supervisor starts it again
-
-    async def _until(self, stop: asyncio.Event) -> None:
-        await stop.wait()
+        server, clock, actuator = _Server(config), self.clock, self._actuator
+        parts = [lambda: self.loop.run(clock), self._look_around, self._feed, server.serve, actuator.watch]
+        await run_until(stop, [*parts, *self._parts.background])
 
     async def _feed(self) -> None:
         while True:

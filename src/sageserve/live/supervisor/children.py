@@ -133,8 +133,8 @@ class Children:
 
     async def end_all(self, grace: Micros) -> None:
         """Stop everything at once, and return when nothing is left."""
-        await asyncio.gather(*(self.end(name, grace) for name in self.alive()))
-        await asyncio.gather(*self._lives)
+        await asyncio.gather(*(self.end(name, grace) for name in self.alive()), return_exceptions=True)
+        await asyncio.gather(*self._lives, return_exceptions=True)  # a fault in one life keeps nobody from burying the others
         if self._guard is not None:
             self._guard.cancel()
         if self._warden is not None and self._warden.stdin is not None:

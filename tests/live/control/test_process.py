@@ -1,0 +1,136 @@
+"""The parts of a control process end together: after a fault of any of them, every other one is waited for.
+
+Read next: `src/sageserve/live/control/process.py`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+import pytest
+
+from sageserve.base.errors import SageServeError
+from sageserve.core.layout import Layout
+from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Order
+from sageserve.live.control.batch_queue import QueueHead
+from sageserve.live.control.fleet_view import Missed
+from sageserve.live.control.loop import WallClock
+from sageserve.live.control.process import SOCKET, Control, Home, Parts, run_until
+from tests.core.small import scenario
+
+Part = Callable[[], Coroutine[None, None, None]]
+
+
+class Story:
+    """Parts of a process, and which of them were seen to their end."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+        self.running = asyncio.Event()
+
+    def lasting(self, name: str, *, fails: str = "") -> Part:
+        """Goes on until cancelled, and takes a while to end."""
+
+        async def run() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                self.ended.append(name)
+                if fails:
+                    raise OSError(fails)
+
+        return run
+
+    def ending(self, *, fails: str = "") -> Part:
+        """Ends soon, by itself."""
+
+        async def run() -> None:
+            await asyncio.sleep(0)
+            if fails:
+                raise SageServeError(fails)
+
+        return run
+
+
+def test_after_a_fault_every_part_is_waited_for() -> None:
+    story = Story()
+    with pytest.raises(SageServeError, match="the first fault"):
+        asyncio.run(run_until(asyncio.Event(), [story.lasting("a"), story.ending(fails="the first fault"), story.lasting("b")]))
+    assert sorted(story.ended) == ["a", "b"]
+
+
+def test_a_fault_while_ending_hides_neither_the_first_one_nor_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    story = Story()
+    parts = [story.lasting("a", fails="while ending"), story.ending(fails="the first fault"), story.lasting("b")]
+    with caplog.at_level(logging.ERROR), pytest.raises(SageServeError, match="the first fault"):
+        asyncio.run(run_until(asyncio.Event(), parts))
+    assert sorted(story.ended) == ["a", "b"]
+    assert [record.getMessage() for record in caplog.records] == ["while ending, besides"]
+
+
+def test_a_part_that_ends_quietly_ends_all() -> None:
+    story = Story()
+    asyncio.run(run_until(asyncio.Event(), [story.lasting("a"), story.ending()]))
+    assert story.ended == ["a"]
+
+
+def test_stopping_ends_all() -> None:
+    async def run() -> None:
+        story, stop = Story(), asyncio.Event()
+        asyncio.get_running_loop().call_later(0.01, stop.set)
+        await run_until(stop, [story.lasting("a"), story.lasting("b")])
+        assert sorted(story.ended) == ["a", "b"]
+
+    asyncio.run(run())
+
+
+class Hopeless:
+    """An actuator that can neither begin nor end."""
+
+    async def connect(self) -> tuple[Adopted, ...]:
+        raise SageServeError("no supervisor answers")
+
+    async def watch(self) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        raise OSError("it cannot be let go of")
+
+    def perform(self, now: int, action: Order) -> None:
+        raise AssertionError
+
+    def place(self, instance: int) -> EngineAddress:
+        raise AssertionError
+
+
+class NoJobs:
+    """An empty queue."""
+
+    def waiting(self, model: int) -> int:
+        return 0
+
+    def head(self, model: int) -> QueueHead | None:
+        return None
+
+    def launch(self, model: int, endpoint: int) -> None:
+        raise AssertionError
+
+
+def test_what_was_opened_is_closed_whatever_fails(tmp_path: Path) -> None:
+    async def silent(_: EngineAddress) -> Missed:
+        return Missed.SILENT
+
+    async def run() -> None:
+        def actuator(hear: Hear, layout: Layout) -> Hopeless:
+            return Hopeless()
+
+        home = Home(tmp_path, "127.0.0.1", 0, "http://gateway", "epoch")
+        parts = Parts(actuator, silent, NoJobs(), [], (), WallClock(), lambda: 1_800_000_000_000_000, lambda _: ())
+        await Control(scenario(), home, parts).run(asyncio.Event())
+
+    with pytest.raises(OSError, match="let go") as raised:
+        asyncio.run(run())
+    assert "no supervisor answers" in str(raised.value.__context__)
+    assert not (tmp_path / SOCKET).exists(), "the link was closed too"
