@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.cli.gateway import key_app
 from sageserve.live.gateway.keys import Bucket, hash_of, show_reset
+from sageserve.live.gateway.meter import BYTES, Meter, Snapshots
 from sageserve.live.gateway.spans import Tracer
 from tests.core.small import scenario
 from tests.live.gateway.stage import HELLO, Engine, free_port, play, staged
@@ -121,6 +122,32 @@ def test_processes_share_a_port_answer_for_all_and_stop_together(tmp_path: Path)
             await engine.kill()
 
     play(story())
+
+
+def test_a_look_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with staged(Engine()) as stage:
+            looks = stage.worker._looks
+            monkeypatch.setattr(stage.worker.context.waiting, "tidy", lambda _: 1 // 0)  # a fault of ours
+            async with asyncio.timeout(50):
+                while stage.worker._looks < looks + 3:  # noqa: ASYNC110 # a timer has no event
+                    await asyncio.sleep(0.05)
+            monkeypatch.undo()
+
+    play(story())
+
+
+def test_counts_of_processes_add_up_without_those_that_cannot_be_read(tmp_path: Path) -> None:
+    meters = [Meter(["big"], ["iw-n"], ["east"]) for _ in range(3)]
+    for number, meter in enumerate(meters):
+        meter.answer_bytes = 10**number
+        Snapshots(tmp_path, number).leave(meter)
+    assert Snapshots(tmp_path, 0).total(meters[0])[BYTES] == 111
+    (tmp_path / "worker-1.json").write_bytes(b"{")
+    (tmp_path / "worker-2.json").unlink()
+    (tmp_path / "worker-2.json").mkdir()
+    assert Snapshots(tmp_path, 0).total(meters[0])[BYTES] == 1
+    Snapshots(tmp_path / "gone", 0).leave(meters[0])  # the disk is full, or worse: the gateway goes on
 
 
 def _ready(url: str) -> bool:

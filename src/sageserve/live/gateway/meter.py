@@ -5,6 +5,7 @@ port each leave a snapshot for the others, so that whichever is asked answers fo
 Read next: docs/reference/gateway.md for what each metric means.
 """
 
+import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 
 from sageserve.base.units import SECOND
 
+_LOG: Final = logging.getLogger(__name__)
 TTFT_S: Final = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0)
 DURATION_S: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 PER_TOKEN_S: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
@@ -180,17 +182,26 @@ class Snapshots:
         self._name = f"worker-{worker}.json"
 
     def leave(self, meter: Meter) -> None:
-        """Write this process's numbers for the others."""
+        """Write this process's numbers for the others; a full disk leaves them those of before."""
         if self._folder is not None:
             part = self._folder / f"{self._name}.part"
-            part.write_bytes(msgspec.json.encode(meter.samples()))
-            part.replace(self._folder / self._name)
+            try:
+                part.write_bytes(msgspec.json.encode(meter.samples()))
+                part.replace(self._folder / self._name)
+            except OSError as error:
+                _LOG.error("counts cannot be left for the other processes: %s", error)
 
     def total(self, meter: Meter) -> dict[str, float]:
         """The sum over all processes."""
         lines = meter.samples()
         for path in sorted(self._folder.glob("worker-*.json")) if self._folder is not None else ():
-            if path.name != self._name:
-                for line, value in msgspec.json.decode(path.read_bytes(), type=dict[str, float]).items():
-                    lines[line] = lines.get(line, 0) + value
+            if path.name == self._name:
+                continue
+            try:
+                others = msgspec.json.decode(path.read_bytes(), type=dict[str, float])
+            except (OSError, msgspec.DecodeError) as error:
+                _LOG.error("the counts of another process cannot be read: %s", error)
+                continue
+            for line, value in others.items():
+                lines[line] = lines.get(line, 0) + value
         return lines

@@ -227,6 +227,7 @@ class GatewayProcess:
 
     def _look(self) -> None:
         """What is due a few times a second."""
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)  # first: a look that fails is not the last one
         context, now = self.context, clock()
         self._looks += 1
         for exchange in list(context.exchanges):
@@ -245,7 +246,6 @@ class GatewayProcess:
                 and context.routing.is_blind(now, context.live.safety.blind_after)
             ):
                 self._look_alone(now)
-        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     def _look_alone(self, now: Micros) -> None:
         """Nobody scrapes for us: take own counts for signals."""
