@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sageserve.live.emulator.batch import RunningBatch, Sequence
 from sageserve.live.emulator.metrics import EngineMetrics
 from sageserve.live.emulator.timing import Timing
-from sageserve.live.telemetry.names import ALIASES, NEEDED, EngineKind, EngineSignal, aliases_of, table
+from sageserve.data.history.names import ALIASES, NEEDED, EngineKind, EngineSignal, aliases_of, front_table, table
 from sageserve.live.telemetry.seen import Blind, BlindReason, EngineSeen, HistogramSeen, read_seen
 from tests.live.telemetry.pages import LLAMA_CPP, SGLANG, TGI, TGI_FRESH, VLLM, VLLM_TWO_RANKS
 
@@ -138,7 +138,9 @@ def test_every_engine_has_what_is_needed_and_no_name_twice() -> None:
 
 
 def test_the_reference_page_shows_the_table(repo_root: Path) -> None:
-    assert table() in (repo_root / "docs/reference/engine-metrics.md").read_text("utf-8")
+    page = (repo_root / "docs/reference/engine-metrics.md").read_text("utf-8")
+    assert table() in page
+    assert front_table() in page
 
 
 # --- the emulated engine speaks vLLM's language ---

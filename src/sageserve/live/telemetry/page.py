@@ -1,7 +1,7 @@
 """A metrics page in Prometheus' text format: its samples by name, names without what pipelines put before them.
 
 Lines that no signal needs are dropped before they are parsed: a page has ten times more than is read. Knows no signal.
-Read next: `names.py`, `seen.py`.
+Read next: `data/history/names.py`, `seen.py`.
 """
 
 import re
@@ -11,10 +11,9 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sageserve.live.telemetry.names import PREFIXES, WRAPPERS
+from sageserve.data.history.names import PREFIXES, canonical
 
 _NAME: Final = re.compile(r"^(?:# (?:TYPE|HELP) )?([A-Za-z_:][A-Za-z0-9_:]*)")
-_COLONS: Final = {prefix.replace(":", "_"): prefix for prefix in PREFIXES.values() if ":" in prefix}
 _PARTS: Final = ("_bucket", "_sum", "_count")  # of a histogram; `_total` belongs to a counter's own name
 
 
@@ -39,16 +38,6 @@ class MetricsPage:
     def of(self, name: str) -> list[MetricSample]:
         """The samples of a name; none when it is not on the page."""
         return self.samples.get(name, [])
-
-
-def canonical(name: str) -> str:
-    """A name without wrappers, with the engine's own colon: `ray_vllm_x` is `vllm:x`."""
-    for wrapper in WRAPPERS:
-        name = name.removeprefix(wrapper)
-    for plain, colon in _COLONS.items():
-        if name.startswith(plain):
-            return colon + name.removeprefix(plain)
-    return name
 
 
 def read_page(text: str, wanted: Collection[str]) -> MetricsPage:

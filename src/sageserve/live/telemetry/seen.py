@@ -2,7 +2,7 @@
 
 Idle: the series are there, and nothing runs or waits; empty histograms and NaN (0 by 0) are part of it. Blind: the series are
 not there. Completions are never taken for demand: a saturated engine completes less than is asked of it.
-Read next: `names.py` for what is looked for, `scrape.py` for how pages are fetched.
+Read next: `data/history/names.py` for what is looked for, `scrape.py` for how pages are fetched.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias, assert_never
 
-from sageserve.live.telemetry.names import ALIASES, NEEDED, PREFIXES, RANKS, Alias, EngineKind, EngineSignal, aliases_of
+from sageserve.data.history.names import ALIASES, NEEDED, PREFIXES, RANKS, Alias, EngineKind, EngineSignal, aliases_of
 from sageserve.live.telemetry.page import MetricSample, MetricsPage, NotAPage, engine_names, read_page
 
 
@@ -103,7 +103,7 @@ def read_seen(text: str, model: str = "", *, histograms: bool = False) -> Seen:
     """
     engine = _engine(text)
     if engine is None:
-        return Blind(BlindReason.NO_SERIES, "no metrics of vLLM, SGLang, llama.cpp or TGI; are they switched on?")
+        return Blind(BlindReason.NO_SERIES, "no metrics of vLLM, SGLang, TensorRT-LLM, llama.cpp or TGI; are they switched on?")
     try:
         page = _of_model(read_page(text, _ALL if histograms else _PLAIN), model)
     except NotAPage as error:

@@ -1,7 +1,8 @@
 """The alias table: what each engine calls each signal, since and until which version, and how it is read.
 
-Engines rename their metrics. Of several names of one signal the first that is on the page is taken, newest first, and never
-two together. Facts about engines only; knows no page. Read next: `seen.py`; docs/reference/engine-metrics.md shows the table.
+Engines rename their metrics. Of several names of one signal the first that is there is taken, newest first, and never
+two together. Facts about programs only; knows no page and no server. Read next: `collect.py` for recorded series,
+`live/telemetry/seen.py` for pages; docs/reference/engine-metrics.md shows the table.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ class EngineKind(StrEnum):
 
     VLLM = "vllm"
     SGLANG = "sglang"
+    TRT_LLM = "trt-llm"
     LLAMA_CPP = "llama.cpp"
     TGI = "tgi"
 
@@ -21,6 +23,7 @@ class EngineKind(StrEnum):
 PREFIXES: Final = {
     EngineKind.VLLM: "vllm:",
     EngineKind.SGLANG: "sglang:",
+    EngineKind.TRT_LLM: "trtllm_",
     EngineKind.LLAMA_CPP: "llamacpp:",
     EngineKind.TGI: "tgi_",
 }
@@ -28,6 +31,9 @@ PREFIXES: Final = {
 
 WRAPPERS: Final = ("kserve_", "ray_")
 """What pipelines put before a name: KServe's and OpenShift's, Ray Serve's."""
+
+_SPELLINGS: Final = {"vllm_": "vllm:", "sglang_": "sglang:", "llamacpp_": "llamacpp:", "trtllm:": "trtllm_"}
+"""Beginnings that stand for others: Ray and OpenTelemetry allow no colon, Dynamo writes one for TensorRT-LLM."""
 
 RANKS: Final = ("engine", "dp_rank")
 """Labels that number the data-parallel parts of one instance."""
@@ -107,6 +113,10 @@ def _sglang(signal: EngineSignal, name: str, read: Read = "sum") -> Alias:
     return Alias(signal, EngineKind.SGLANG, f"sglang:{name}", read=read)
 
 
+def _trt_llm(signal: EngineSignal, name: str, read: Read = "sum") -> Alias:
+    return Alias(signal, EngineKind.TRT_LLM, f"trtllm_{name}", read=read)
+
+
 def _llama_cpp(signal: EngineSignal, name: str, read: Read = "sum", *, until: str = "") -> Alias:
     return Alias(signal, EngineKind.LLAMA_CPP, f"llamacpp:{name}", until=until, read=read)
 
@@ -152,6 +162,14 @@ ALIASES: Final[tuple[Alias, ...]] = (
     _sglang(EngineSignal.TTFT, "time_to_first_token_seconds", "histogram"),
     _sglang(EngineSignal.ITL, "inter_token_latency_seconds", "histogram"),
     _sglang(EngineSignal.E2E, "e2e_request_latency_seconds", "histogram"),
+    _trt_llm(EngineSignal.RUNNING, "num_requests_running"),
+    _trt_llm(EngineSignal.WAITING, "num_requests_waiting"),
+    _trt_llm(EngineSignal.KV_USE, "kv_cache_utilization", "mean"),
+    _trt_llm(EngineSignal.SUCCESS, "request_success_total"),
+    _trt_llm(EngineSignal.TTFT, "time_to_first_token_seconds", "histogram"),
+    _trt_llm(EngineSignal.TPOT, "time_per_output_token_seconds", "histogram"),
+    _trt_llm(EngineSignal.E2E, "e2e_request_latency_seconds", "histogram"),
+    _trt_llm(EngineSignal.QUEUE, "request_queue_time_seconds", "histogram"),
     _llama_cpp(EngineSignal.RUNNING, "requests_processing"),
     _llama_cpp(EngineSignal.WAITING, "requests_deferred"),
     _llama_cpp(EngineSignal.KV_USE, "kv_cache_usage_ratio", "mean", until="May 2025"),
@@ -175,6 +193,101 @@ ALIASES: Final[tuple[Alias, ...]] = (
 def aliases_of(engine: EngineKind, signal: EngineSignal) -> tuple[Alias, ...]:
     """The names of a signal, in the order in which they are looked for."""
     return tuple(alias for alias in ALIASES if alias.engine is engine and alias.signal is signal)
+
+
+class FrontKind(StrEnum):
+    """Which gateway stands in front of engines."""
+
+    SAGESERVE = "sageserve"
+    EPP = "epp"
+    DYNAMO = "dynamo"
+
+
+class FrontSignal(StrEnum):
+    """What is read of a gateway."""
+
+    ARRIVALS = "arrivals"
+    PROMPT_SIZE = "prompt_size"
+    OUTPUT_SIZE = "output_size"
+
+
+@dataclass(frozen=True, slots=True)
+class FrontAlias:
+    """One name of one signal of a gateway.
+
+    Args:
+        signal: what it is; arrivals are counters, sizes histograms.
+        front: whose name it is.
+        metric: the name, without `_sum`, `_count` and `_bucket` for histograms.
+        model: the label that names the model.
+        tier: the label that tells service classes apart; empty: none does.
+        until: what took its place; empty: it is current.
+    """
+
+    signal: FrontSignal
+    front: FrontKind
+    metric: str
+    model: str
+    tier: str = ""
+    until: str = ""
+
+
+def _epp(signal: FrontSignal, name: str, until: str = "") -> FrontAlias:
+    return FrontAlias(signal, FrontKind.EPP, name, "model_name", "priority", until)
+
+
+def _dynamo(signal: FrontSignal, name: str, until: str = "") -> FrontAlias:
+    return FrontAlias(signal, FrontKind.DYNAMO, f"dynamo_frontend_{name}", "model", "", until)
+
+
+FRONTS: Final[tuple[FrontAlias, ...]] = (
+    FrontAlias(
+        FrontSignal.ARRIVALS, FrontKind.SAGESERVE, "sageserve_gateway_requests_total", model="gen_ai_request_model", tier="tier"
+    ),
+    _epp(FrontSignal.ARRIVALS, "llm_d_epp_request_total"),
+    _epp(FrontSignal.ARRIVALS, "llm_d_router_epp_request_total", "llm_d_epp_"),
+    _epp(FrontSignal.ARRIVALS, "inference_objective_request_total", "llm_d_router_epp_"),
+    _epp(FrontSignal.ARRIVALS, "inference_model_request_total", "inference_objective_"),
+    _epp(FrontSignal.PROMPT_SIZE, "llm_d_epp_request_input_tokens"),
+    _epp(FrontSignal.PROMPT_SIZE, "inference_objective_input_tokens", "llm_d_epp_"),
+    _epp(FrontSignal.PROMPT_SIZE, "inference_model_input_tokens", "inference_objective_"),
+    _epp(FrontSignal.OUTPUT_SIZE, "llm_d_epp_request_output_tokens"),
+    _epp(FrontSignal.OUTPUT_SIZE, "inference_objective_output_tokens", "llm_d_epp_"),
+    _epp(FrontSignal.OUTPUT_SIZE, "inference_model_output_tokens", "inference_objective_"),
+    _dynamo(FrontSignal.ARRIVALS, "requests_started_total"),
+    _dynamo(FrontSignal.ARRIVALS, "requests_total", "requests_started_total"),
+    _dynamo(FrontSignal.PROMPT_SIZE, "input_sequence_tokens"),
+    _dynamo(FrontSignal.OUTPUT_SIZE, "output_sequence_tokens"),
+)
+"""Best first: what is offered at a door is demand; what an engine completes is less while it is saturated. The endpoint picker
+emits several of its names at once."""
+
+
+def canonical(name: str) -> str:
+    """A name without wrappers, as the engine itself spells it: `ray_vllm_x` is `vllm:x`."""
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    for other, own in _SPELLINGS.items():
+        if name.startswith(other):
+            return own + name.removeprefix(other)
+    return name
+
+
+def name_pattern() -> str:
+    """A regular expression, as PromQL matches it, of every metric name that any alias may be recorded under."""
+    begins = sorted({prefix.rstrip(":_") for prefix in PREFIXES.values()})
+    fronts = sorted({alias.metric for alias in FRONTS})
+    return f"(?:{'|'.join(WRAPPERS)})?(?:{'|'.join(begins)})[:_].+|(?:{'|'.join(fronts)})(?:_sum|_count|_bucket)?"
+
+
+def front_table() -> str:
+    """The gateways' names as Markdown, for the reference page."""
+    rows = ["| signal | gateway | metric | model | service class | replaced by |", "|---|---|---|---|---|---|"]
+    for one in FRONTS:
+        tier = f"`{one.tier}`" if one.tier else "-"
+        until = f"`{one.until}`" if one.until else "-"
+        rows.append(f"| {one.signal} | {one.front} | `{one.metric}` | `{one.model}` | {tier} | {until} |")
+    return "\n".join(rows) + "\n"
 
 
 def table() -> str:
