@@ -116,9 +116,10 @@ def _from_file(path: Path, run: str) -> "MeasuredRun":
 
 
 def _ask(url: str, window: str, step: str, match: str) -> "MeasuredRun":
+    from sageserve.base.config.clusters import prometheus_at
     from sageserve.base.errors import MeasurementError
     from sageserve.base.units import SECOND, duration_us
-    from sageserve.live.telemetry.prometheus import Window, read_prometheus
+    from sageserve.live.prometheus.calibration import Window, read_prometheus
 
     lengths = []
     for option, text in (("--query-window", window), ("--step", step)):
@@ -126,7 +127,7 @@ def _ask(url: str, window: str, step: str, match: str) -> "MeasuredRun":
             lengths.append(duration_us(text) / SECOND)
         except ValueError as error:
             raise MeasurementError(f"{option}: {error}", hint=f"for example {option} 30m") from error
-    return read_prometheus(url, Window(time.time(), lengths[0], lengths[1], match))
+    return read_prometheus(prometheus_at(url), Window(time.time(), lengths[0], lengths[1], match))
 
 
 def _told(run: "MeasuredRun", *, model: str, gpu: str, tp: int) -> "MeasuredRun":

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sageserve.data.history.names import ALIASES, NEEDED, EngineKind, EngineSignal, aliases_of, front_table, table
 from sageserve.live.emulator.batch import RunningBatch, Sequence
 from sageserve.live.emulator.metrics import EngineMetrics
 from sageserve.live.emulator.timing import Timing
-from sageserve.data.history.names import ALIASES, NEEDED, EngineKind, EngineSignal, aliases_of, front_table, table
 from sageserve.live.telemetry.seen import Blind, BlindReason, EngineSeen, HistogramSeen, read_seen
 from tests.live.telemetry.pages import LLAMA_CPP, SGLANG, TGI, TGI_FRESH, VLLM, VLLM_TWO_RANKS
 

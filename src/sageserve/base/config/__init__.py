@@ -5,6 +5,14 @@ words of the glossary; durations, sizes, prices and shares carry units (`base/un
 `scenario.py` for the root, `data/scenarios/load.py` for files, provenance and `--set`.
 """
 
+from sageserve.base.config.clusters import (
+    BasicSettings,
+    BudgetSettings,
+    ClusterSettings,
+    PrioritySettings,
+    PrometheusSettings,
+    TargetSettings,
+)
 from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSettings, StockSettings
 from sageserve.base.config.live import (
     AdmissionSettings,
@@ -46,9 +54,12 @@ from sageserve.base.config.traffic import (
 __all__ = [
     "AdmissionSettings",
     "AssignSettings",
+    "BasicSettings",
     "BatchSettings",
+    "BudgetSettings",
     "BurstSettings",
     "ChironSettings",
+    "ClusterSettings",
     "EngineCommand",
     "FaultSettings",
     "FixedInstance",
@@ -66,7 +77,9 @@ __all__ = [
     "OrderSettings",
     "PlannedSettings",
     "PriceSettings",
+    "PrioritySettings",
     "ProfileSettings",
+    "PrometheusSettings",
     "ReactiveSettings",
     "RegionSettings",
     "RoutingSettings",
@@ -79,6 +92,7 @@ __all__ = [
     "SpotSettings",
     "StockSettings",
     "StrategySettings",
+    "TargetSettings",
     "TierSettings",
     "WorkloadSettings",
 ]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from sageserve.base.config.clusters import BudgetSettings, ClusterSettings, PrioritySettings, TargetSettings
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import DAY, MINUTE, SECOND, Duration, Share, Size
 
@@ -87,6 +88,7 @@ class SafetySettings(Settings):
         default=0.5, gt=0, description="share of an endpoint's instances that may be drained within an hour, one at least"
     )
     headroom: Share = Field(default=0.85, description="utilisation the others may reach when one is drained")
+    budget: BudgetSettings = Field(default=BudgetSettings(), description="what targets may hold together; none: stock decides")
 
 
 class LiveSettings(Settings):
@@ -110,4 +112,9 @@ class LiveSettings(Settings):
     limits: LimitSettings = Field(default=LimitSettings(), description="what a client may send")
     jobs: JobSettings = Field(default=JobSettings(), description="how jobs of batches are run")
     safety: SafetySettings = Field(default=SafetySettings(), description="what is never done")
+    clusters: dict[Name, ClusterSettings] = Field(default={}, description="clusters that others run, by name; none: only ours")
+    targets: dict[Name, TargetSettings] = Field(
+        default={}, description="objects in them that decide how many instances pools have"
+    )
+    tiers: dict[Name, PrioritySettings] = Field(default={}, description="how routers and histories name tiers; none: they do not")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the structured log")

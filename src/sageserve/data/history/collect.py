@@ -155,7 +155,7 @@ class PoolCollector:
 
     def _begin(self, instance: str, kind: EngineKind, time: Ints, values: Mapping[EngineSignal, Floats]) -> None:
         """An instance that is first seen in mid-history brings what is inside it: that arrived a moment ago."""
-        if _completions(kind) == ():
+        if completions(kind) == ():
             self._uncounted.add(kind.value)
         first = int(time[0])
         if first > self._grid.begin + 2.5 * self._grid.interval and first < self._grid.end:
@@ -199,7 +199,7 @@ class PoolCollector:
         """A signal of an instance at these times: all parts added; NaN where it is not there for as long as a hole."""
         time, hole = when
         found = np.full(len(time), np.nan)
-        for metric in _metrics(kind, signal):
+        for metric in metrics_of(kind, signal):
             series = named.get(metric, ())
             missing: Bools = np.isnan(found)
             if not series or not missing.any():
@@ -244,23 +244,23 @@ def _kind(named: Named) -> EngineKind | None:
     return next((kind for kind, prefix in PREFIXES.items() if any(name.startswith(prefix) for name in named)), None)
 
 
-def _completions(kind: EngineKind) -> tuple[str, ...]:
+def completions(kind: EngineKind) -> tuple[str, ...]:
     """Counters of completions, best first; a histogram of whole requests counts them too."""
     counted = [alias.metric for alias in aliases_of(kind, EngineSignal.SUCCESS)]
     return (*counted, *(f"{alias.metric}_count" for alias in aliases_of(kind, EngineSignal.E2E)))
 
 
-def _metrics(kind: EngineKind, signal: EngineSignal) -> tuple[str, ...]:
+def metrics_of(kind: EngineKind, signal: EngineSignal) -> tuple[str, ...]:
     """Canonical names of a signal's series, best first."""
     if signal is EngineSignal.SUCCESS:
-        return _completions(kind)
+        return completions(kind)
     return tuple(alias.metric for alias in aliases_of(kind, signal))
 
 
 def plain_metrics(aliases: Iterable[Alias]) -> set[str]:
     """Canonical names of everything that is read sample by sample."""
     kinds = {alias.engine for alias in aliases}
-    return {metric for kind in kinds for signal in PLAIN for metric in _metrics(kind, signal)}
+    return {metric for kind in kinds for signal in PLAIN for metric in metrics_of(kind, signal)}
 
 
 def _filled(value: Floats, before: float, *, counted: bool) -> Floats:
@@ -276,7 +276,7 @@ def _filled(value: Floats, before: float, *, counted: bool) -> Floats:
 
 def _times(kind: EngineKind, named: Named) -> Ints:
     """When an instance was scraped: what all engines show at each scrape is how many requests run."""
-    series = [one for metric in _metrics(kind, EngineSignal.RUNNING) for one in named.get(metric, ())]
+    series = [one for metric in metrics_of(kind, EngineSignal.RUNNING) for one in named.get(metric, ())]
     if not series:
         return np.zeros(0, np.int64)
     first = series[0].time

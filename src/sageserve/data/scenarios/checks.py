@@ -2,72 +2,56 @@
 
 Every check is a function from a scenario to the problems it finds; each problem says which numbers meet. Whatever is
 found here would otherwise show as a fleet that never serves, hours into a run.
-Knows the settings tree only: no file, no trace. Read next: `load.py`, which adds the places.
+Knows the settings tree only: no file, no trace. Read next: `load.py`, which adds the places; `cluster_checks.py` for clusters.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from sageserve.base.config import ModelSettings, ProfileSettings, Scenario, TierSettings
 from sageserve.base.units import Micros, show_duration, show_size
-from sageserve.data.documents import suggest
+from sageserve.data.scenarios.cluster_checks import cluster_names, target_arithmetic
+from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
-
-
-@dataclass(frozen=True, slots=True)
-class SettingProblem:
-    """What is wrong at which keys; `arithmetic` says that every single value is legal."""
-
-    keys: Keys
-    text: str
-    arithmetic: bool = True
-    hint: str = ""
 
 
 def problems(scenario: Scenario) -> list[SettingProblem]:
     """Everything that keeps a scenario from working, undefined names first; empty when it can work."""
-    names = [*_unknown_names(scenario), *_round_trips(scenario)]
+    names = [*_unknown_names(scenario), *_round_trips(scenario), *cluster_names(scenario)]
     if names:  # the arithmetic needs every name
         return names
-    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach)
+    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach, target_arithmetic)
     return [problem for check in checks for problem in check(scenario)]
 
 
 # ------------------------------------------------------------------------------------------------ names
 
 
-def _unknown(keys: Keys, kind: str, names: Iterable[str], known: Iterable[str]) -> Iterator[SettingProblem]:
-    for name in names:
-        if name not in (defined := tuple(known)):
-            yield SettingProblem((*keys, name), f"{kind} {name!r} is not defined{suggest(name, defined)}", arithmetic=False)
-
-
 def _unknown_names(scenario: Scenario) -> Iterator[SettingProblem]:
     regions, models, tiers, gpus = scenario.regions, scenario.models, scenario.tiers, scenario.gpus
     for region, settings in regions.items():
-        yield from _unknown(("regions", region, "gpus"), "GPU type", settings.gpus, gpus)
-        yield from _unknown(("regions", region, "rtt"), "region", settings.rtt, regions)
+        yield from unknown(("regions", region, "gpus"), "GPU type", settings.gpus, gpus)
+        yield from unknown(("regions", region, "rtt"), "region", settings.rtt, regions)
     for model, served in models.items():
-        yield from _unknown(("models", model, "engines"), "GPU type", served.engines, gpus)
+        yield from unknown(("models", model, "engines"), "GPU type", served.engines, gpus)
         for gpu, engine in served.engines.items():
             if engine.gpu != gpu:
                 text = f"the profile is for {engine.gpu!r}, it cannot say how fast {gpu!r} is"
                 yield SettingProblem(("models", model, "engines", gpu), text, arithmetic=False)
-    yield from _unknown(("fleet", "gpu"), "GPU type", [scenario.fleet.gpu] if scenario.fleet.gpu else [], gpus)
+    yield from unknown(("fleet", "gpu"), "GPU type", [scenario.fleet.gpu] if scenario.fleet.gpu else [], gpus)
     assign, generate = scenario.workload.assign, scenario.workload.generate
     at: Keys = ("workload", "assign")
-    yield from _unknown((*at, "model"), "model", assign.model, models)
-    yield from _unknown((*at, "tier"), "tier", assign.tier, tiers)
-    yield from _unknown((*at, "region"), "region", assign.region, regions)
+    yield from unknown((*at, "model"), "model", assign.model, models)
+    yield from unknown((*at, "tier"), "tier", assign.tier, tiers)
+    yield from unknown((*at, "region"), "region", assign.region, regions)
     at = ("workload", "generate")
-    yield from _unknown((*at, "tiers"), "tier", generate.tiers, tiers)
-    yield from _unknown((*at, "regions"), "region", generate.regions, regions)
-    yield from _unknown((*at, "shift"), "region", generate.shift, regions)
-    yield from _unknown((*at, "shapes"), "model", generate.shapes, models)
+    yield from unknown((*at, "tiers"), "tier", generate.tiers, tiers)
+    yield from unknown((*at, "regions"), "region", generate.regions, regions)
+    yield from unknown((*at, "shift"), "region", generate.shift, regions)
+    yield from unknown((*at, "shapes"), "model", generate.shapes, models)
     for i, burst in enumerate(generate.bursts):
-        yield from _unknown((*at, "bursts", i, "models"), "model", burst.models, models)
-        yield from _unknown((*at, "bursts", i, "tiers"), "tier", burst.tiers, tiers)
+        yield from unknown((*at, "bursts", i, "models"), "model", burst.models, models)
+        yield from unknown((*at, "bursts", i, "tiers"), "tier", burst.tiers, tiers)
 
 
 def _round_trips(scenario: Scenario) -> Iterator[SettingProblem]:

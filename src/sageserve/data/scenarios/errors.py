@@ -5,6 +5,7 @@ Read next: `load.py`, which collects complaints from all stages on one screen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
 from typing import Final, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +22,7 @@ Shape: TypeAlias = object
 
 def node_below(shape: Shape, key: str | int) -> Shape:
     """The annotation one key further down: a field of a settings node, or the values of a mapping or list."""
+    shape = _certain(shape)
     if isinstance(shape, type) and issubclass(shape, BaseModel):
         field = shape.model_fields.get(str(key))
         return field.annotation if field else None
@@ -35,7 +37,13 @@ def node_at(keys: Keys) -> Shape:
     shape: Shape = Scenario
     for key in keys:
         shape = node_below(shape, key)
-    return shape
+    return _certain(shape)
+
+
+def _certain(shape: Shape) -> Shape:
+    """What may be there, of what is there or not: `X | None` is X."""
+    parts = [part for part in get_args(shape) if part is not type(None)] if get_origin(shape) is UnionType else []
+    return parts[0] if len(parts) == 1 else shape
 
 
 def field_names(keys: Keys) -> tuple[str, ...]:

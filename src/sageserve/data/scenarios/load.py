@@ -20,9 +20,10 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN
 from sageserve.data.profiles.library import profile_entries
-from sageserve.data.scenarios.checks import SettingProblem, problems
+from sageserve.data.scenarios.checks import problems
 from sageserve.data.scenarios.errors import complaints_of, node_at, on_one_screen
 from sageserve.data.scenarios.layers import Stack, builtin_names, find
+from sageserve.data.scenarios.problem import SettingProblem
 from sageserve.data.yaml_positions import Complaint, Document, Keys, Value, write_yaml
 
 

@@ -4,24 +4,24 @@
     vllm:num_requests_running, vllm:num_requests_waiting, vllm:kv_cache_usage_perc        gauges
     vllm:cache_config_info                                                                labels num_gpu_blocks, block_size
 
-Reads only, with bounded answers, and names the server in every error. Knows no fit. Read next: `sim/calibration/counters.py`.
+Reads only, and names the server in every error. Knows no fit. Read next: `sim/calibration/counters.py`.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
-import msgspec
 import numpy as np
 
+from sageserve.base.config.clusters import PrometheusSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Floats
 from sageserve.base.units import SECOND
+from sageserve.data.history.raw import RawSeries
 from sageserve.data.measured.runs import EngineLimits, MeasuredRun, MeasuredSeries
+from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 
-BYTES_MAX: Final = 64 << 20  # of one answer: Prometheus gives at most 11,000 points a series
-POINTS_MAX: Final = 10_000
-TIMEOUT: Final = 30.0  # seconds
+POINTS_MAX: Final = 10_000  # of a series: Prometheus gives at most 11,000
 COUNTERS: Final = {
     "prompt": ("vllm:prompt_tokens_total",),
     "output": ("vllm:generation_tokens_total",),
@@ -34,22 +34,6 @@ GAUGES: Final = {
 }
 CONFIG: Final = "vllm:cache_config_info"
 NEEDED: Final = ("prompt", "output", "running")
-
-
-class _Sample(msgspec.Struct):
-    metric: dict[str, str]
-    values: list[tuple[float, str]] = []
-    value: tuple[float, str] | None = None
-
-
-class _Data(msgspec.Struct):
-    result: list[_Sample]
-
-
-class _Answer(msgspec.Struct):
-    status: str
-    data: _Data | None = None
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +49,12 @@ class Window:
     matchers: str = ""
 
 
-def read_prometheus(url: str, window: Window, client: httpx.Client | None = None) -> MeasuredRun:
+def read_prometheus(settings: PrometheusSettings, window: Window) -> MeasuredRun:
     """The counters of one engine as a run without requests.
 
     Args:
-        url: of the server, without /api.
+        settings: the server, and how to be let in.
         window: what to read.
-        client: for tests and for servers that need headers; None: a plain one.
 
     Raises:
         MeasurementError: the server cannot be reached or refuses, has no such series, or has several engines.
@@ -80,8 +63,9 @@ def read_prometheus(url: str, window: Window, client: httpx.Client | None = None
         raise MeasurementError(
             f"{window.length:g} s in steps of {window.step:g} s are more than {POINTS_MAX} points", hint="raise --step"
         )
-    with client or httpx.Client(timeout=TIMEOUT) as opened:
-        query = _Query(opened, url.rstrip("/"), window)
+    url = settings.url.rstrip("/")
+    with PrometheusServer(settings) as server:
+        query = _Query(server, window)
         grid = np.arange(window.end - window.length, window.end + window.step / 2, window.step)
         found = {name: query.over(metrics, grid) for name, metrics in (COUNTERS | GAUGES).items()}
         config = query.labels(CONFIG)
@@ -97,35 +81,31 @@ def read_prometheus(url: str, window: Window, client: httpx.Client | None = None
 class _Query:
     """One server, one window."""
 
-    def __init__(self, client: httpx.Client, url: str, window: Window) -> None:
-        self._client = client
-        self._url = url
+    def __init__(self, server: PrometheusServer, window: Window) -> None:
+        self._server = server
+        self._url = server.url
         self._window = window
 
     def over(self, metrics: tuple[str, ...], grid: Floats) -> Floats | None:
         """float64[points] of the first of these metrics that is there, NaN where it was not scraped; None: none is."""
-        window = self._window
         for metric in metrics:
-            params = {
-                "query": f"{metric}{{{window.matchers}}}",
-                "start": f"{grid[0]:.3f}",
-                "end": f"{grid[-1]:.3f}",
-                "step": f"{window.step:g}",
-            }
-            samples = self._ask("query_range", params)
-            if samples:
-                return self._on_grid(self._single(metric, samples), grid)
+            query = f"{metric}{{{self._window.matchers}}}"
+            answer = self._server.over(query, float(grid[0]), float(grid[-1]), self._window.step)
+            if isinstance(answer, NotSeen):
+                raise MeasurementError(answer.detail, hint="give the URL of a Prometheus server, and check --match")
+            if answer.series:
+                return self._on_grid(self._single(metric, answer.series), grid)
         return None
 
-    def labels(self, metric: str) -> dict[str, str]:
+    def labels(self, metric: str) -> Mapping[str, str]:
         """Labels of an info metric at the end of the window; empty when it is not there or not of one engine."""
-        samples = self._ask("query", {"query": f"{metric}{{{self._window.matchers}}}", "time": f"{self._window.end:.3f}"})
-        return samples[0].metric if len(samples) == 1 else {}
+        found = self._server.vector(f"{metric}{{{self._window.matchers}}}", self._window.end)
+        return found[0].labels if not isinstance(found, NotSeen) and len(found) == 1 else {}
 
-    def _single(self, metric: str, samples: list[_Sample]) -> _Sample:
+    def _single(self, metric: str, samples: Sequence[RawSeries]) -> RawSeries:
         if len(samples) > 1:
-            keys = sorted({key for sample in samples for key in sample.metric if key != "__name__"})
-            differ = [key for key in keys if len({sample.metric.get(key) for sample in samples}) > 1]
+            keys = sorted({key for sample in samples for key in sample.labels if key != "__name__"})
+            differ = [key for key in keys if len({sample.labels.get(key) for sample in samples}) > 1]
             raise MeasurementError(
                 f"{self._url} has {len(samples)} series of {metric}: engines differ, so one is calibrated at a time",
                 hint=f"say which with --match, for example --match '{differ[0] if differ else 'instance'}=\"…\"'",
@@ -133,41 +113,16 @@ class _Query:
         return samples[0]
 
     @staticmethod
-    def _on_grid(sample: _Sample, grid: Floats) -> Floats:
+    def _on_grid(sample: RawSeries, grid: Floats) -> Floats:
         values = np.full(len(grid), np.nan)
         step = grid[1] - grid[0] if len(grid) > 1 else 1.0
-        for time, text in sample.values:
-            row = round((time - grid[0]) / step)
-            if 0 <= row < len(grid):
-                values[row] = float(text)
+        rows = np.rint((sample.time / SECOND - grid[0]) / step).astype(np.int64)
+        inside = (rows >= 0) & (rows < len(grid))
+        values[rows[inside]] = sample.value[inside]
         return values
 
-    def _ask(self, path: str, params: dict[str, str]) -> list[_Sample]:
-        try:
-            with self._client.stream("POST", f"{self._url}/api/v1/{path}", data=params) as response:
-                body = b""
-                for chunk in response.iter_bytes():
-                    body += chunk
-                    if len(body) > BYTES_MAX:
-                        raise MeasurementError(f"{self._url} answers with more than {BYTES_MAX >> 20} MiB", hint="raise --step")
-                status = response.status_code
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise MeasurementError(
-                f"{self._url} cannot be asked: {str(error) or type(error).__name__}", hint="give the URL of a Prometheus server"
-            ) from None
-        try:
-            answer = msgspec.json.decode(body, type=_Answer)
-        except msgspec.DecodeError:
-            raise MeasurementError(
-                f"{self._url}/api/v1/{path} answers {status} and no JSON of Prometheus",
-                hint="give the URL of a Prometheus server",
-            ) from None
-        if answer.status != "success" or answer.data is None:
-            raise MeasurementError(f"{self._url} refuses the query: {answer.error or status}", hint="check --match")
-        return answer.data.result
 
-
-def _run(url: str, grid: Floats, found: dict[str, Floats | None], config: dict[str, str]) -> MeasuredRun:
+def _run(url: str, grid: Floats, found: dict[str, Floats | None], config: Mapping[str, str]) -> MeasuredRun:
     prompt, output, running = found["prompt"], found["output"], found["running"]
     assert prompt is not None
     assert output is not None

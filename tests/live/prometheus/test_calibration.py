@@ -4,13 +4,16 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 
+from sageserve.base.config.clusters import prometheus_at
 from sageserve.base.errors import MeasurementError
-from sageserve.live.telemetry.prometheus import Window, read_prometheus
+from sageserve.data.measured.runs import MeasuredRun
+from sageserve.live.prometheus.calibration import Window
+from sageserve.live.prometheus.calibration import read_prometheus as read
 
 END = 1_700_000_600.0
 WINDOW = Window(END, 60.0, 5.0, 'model_name="m"')
@@ -33,6 +36,10 @@ def recorded() -> Answers:
     return found
 
 
+def read_prometheus(url: str, window: Window) -> MeasuredRun:
+    return read(prometheus_at(url), window)
+
+
 class Server:
     """Answers range and instant queries from a dictionary; remembers the queries."""
 
@@ -43,14 +50,13 @@ class Server:
         self.body: bytes | None = None
 
         class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-                query = form["query"][0]
+            def do_GET(self) -> None:
+                query = parse_qs(urlsplit(self.path).query)["query"][0]
                 server.queries.append(query)
                 found = server.answers.get(query.split("{")[0], [])
-                body = (
-                    server.body or json.dumps({"status": "success", "data": {"resultType": "matrix", "result": found}}).encode()
-                )
+                kind = "vector" if "/query?" in self.path else "matrix"
+                data = {"resultType": kind, "result": found}
+                body = server.body or json.dumps({"status": "success", "data": data}).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -123,7 +129,7 @@ def test_missing_metrics_are_named(server: Server) -> None:
 
 
 def test_several_engines_must_be_told_apart(server: Server) -> None:
-    server.answers["vllm:num_requests_running"].append({"metric": {"instance": "b"}, "values": []})
+    server.answers["vllm:num_requests_running"].append({"metric": {"instance": "b"}, "values": [[END, "1"]]})
     with pytest.raises(MeasurementError, match="2 series") as caught:
         read_prometheus(server.url, WINDOW)
     assert "instance" in caught.value.hint
@@ -131,7 +137,7 @@ def test_several_engines_must_be_told_apart(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("body", "said"),
-    [(b"<html>", "no JSON of Prometheus"), (b'{"status":"error","error":"parse error"}', "refuses the query: parse error")],
+    [(b"<html>", "the answer is no JSON"), (b'{"status":"error","error":"parse error"}', "parse error")],
 )
 def test_answers_that_are_none_are_refused(server: Server, body: bytes, said: str) -> None:
     server.body = body
@@ -140,7 +146,7 @@ def test_answers_that_are_none_are_refused(server: Server, body: bytes, said: st
 
 
 def test_a_server_that_is_not_there_is_refused() -> None:
-    with pytest.raises(MeasurementError, match="cannot be asked"):
+    with pytest.raises(MeasurementError, match=r"http://127\.0\.0\.1:1: "):
         read_prometheus("http://127.0.0.1:1", WINDOW)
     with pytest.raises(MeasurementError, match="more than 10000 points"):
         read_prometheus("http://127.0.0.1:1", Window(END, 86_400, 1))

@@ -1,0 +1,113 @@
+"""Settings of the clusters that others run: where they are watched, what in them is ours to think about, and how far we may go.
+
+Everything here is read by `sageserve doctor` and by what watches; nothing is written anywhere because of it. Names of pools are
+`region/model/gpu`, as everywhere. Knows no client. Read next: `data/scenarios/cluster_checks.py` for what must fit together.
+"""
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import Field, ValidationError
+
+from sageserve.base.config.settings import Name, Settings
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import SECOND, Duration, Price
+
+Rung: TypeAlias = Literal["observe", "floor", "bounds", "full"]
+RUNGS: Final[tuple[Rung, ...]] = ("observe", "floor", "bounds", "full")
+"""How far a target may be acted on: not at all, its minimum, its minimum and maximum, its replicas."""
+
+TargetKind: TypeAlias = Literal[
+    "Deployment",
+    "StatefulSet",
+    "LeaderWorkerSet",
+    "HorizontalPodAutoscaler",
+    "ScaledObject",
+    "LLMInferenceService",
+    "VLLMRuntime",
+    "PodAutoscaler",
+    "StormService",
+    "DynamoGraphDeploymentScalingAdapter",
+    "ModelDeployment",
+]
+"""Kinds of objects that hold a count of instances, or bounds of one."""
+
+ObjectName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        max_length=317,
+        description="NAMESPACE/NAME, as Kubernetes writes them",
+    ),
+]
+
+
+class BasicSettings(Settings):
+    """A user and a password."""
+
+    user: str = Field(description="of the server")
+    password_file: str = Field(description="read again for each connection; one line")
+
+
+class PrometheusSettings(Settings):
+    """A Prometheus server, or what speaks like one: Thanos, Mimir, VictoriaMetrics."""
+
+    url: str = Field(pattern="^https?://[^/]", description="without /api, such as https://prom.east")
+    bearer_file: str | None = Field(default=None, description="with a token; read again for each request, as tokens are renewed")
+    basic: BasicSettings | None = Field(default=None, description="a user and a password; none: not asked for")
+    ca_file: str | None = Field(default=None, description="certificates to trust; none: the system's")
+    headers: dict[str, str] = Field(default={}, description="sent with every request, such as X-Scope-OrgID of Mimir")
+    timeout: Duration = Field(default=30 * SECOND, gt=0, description="for a connection, and between two pieces of an answer")
+
+
+def prometheus_at(url: str) -> PrometheusSettings:
+    """Settings of a server that needs nothing but its address.
+
+    Raises:
+        ConfigError: not an address.
+    """
+    try:
+        return PrometheusSettings(url=url)
+    except ValidationError:
+        raise ConfigError(f"{url!r} is not the address of a server", hint="write http://HOST:PORT, without /api") from None
+
+
+class ClusterSettings(Settings):
+    """A Kubernetes cluster, its Prometheus, or both."""
+
+    context: str | None = Field(default=None, description="of the kubeconfig; none: its current one")
+    prometheus: PrometheusSettings | None = Field(default=None, description="none: what runs is not seen")
+    namespaces: tuple[str, ...] = Field(default=(), description="that hold engines; none: those of the targets")
+
+
+class TargetSettings(Settings):
+    """One object that decides how many instances a pool has."""
+
+    cluster: Name = Field(description="one of live.clusters")
+    pool: Name = Field(description="region/model/gpu of this scenario")
+    kind: TargetKind = Field(description="of the object")
+    name: ObjectName = Field(description="NAMESPACE/NAME of the object")
+    authority: Rung = Field(default="observe", description="how far it may be acted on; watching needs no right to write")
+    min: int = Field(default=0, ge=0, description="instances, never fewer")
+    max: int = Field(ge=1, le=100_000, description="instances, never more")
+    gpus: int | None = Field(
+        default=None, ge=1, description="of one instance, where the cluster does not say; none: the engine's"
+    )
+    series: dict[str, str] = Field(
+        default={},
+        description="labels of its engines' series; a value that begins with =~ is a regular expression; none: model_name is the "
+        "pool's model",
+    )
+    take_over: bool = Field(default=False, description="fields that another manager owns may be taken from it, once")
+
+
+class PrioritySettings(Settings):
+    """How routers and histories name a tier."""
+
+    priority: int = Field(description="of llm-d's InferenceObjective and of the EPP's series")
+
+
+class BudgetSettings(Settings):
+    """What targets may hold together."""
+
+    gpus: dict[Name, int] = Field(default={}, description="by region/gpu")
+    per_hour: Price | None = Field(default=None, description="on demand, for all targets together; none: no limit")

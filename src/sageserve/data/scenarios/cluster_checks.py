@@ -1,0 +1,128 @@
+"""Clusters and targets of the live settings: names that resolve, and counts that fit the budget and the stock.
+
+Knows the settings tree only; what is really there, `sageserve doctor` looks up. Read next: `checks.py`, which calls this.
+"""
+
+from collections.abc import Iterator
+
+from sageserve.base.config import Scenario
+from sageserve.base.config.clusters import TargetSettings
+from sageserve.data.documents import suggest
+from sageserve.data.scenarios.problem import SettingProblem, unknown
+from sageserve.data.yaml_positions import Keys
+
+
+def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Clusters, pools, tiers and GPU types that targets name and nobody defines."""
+    live = scenario.live
+    if live is None:
+        return
+    for name, target in live.targets.items():
+        keys: Keys = ("live", "targets", name)
+        yield from unknown((*keys, "cluster"), "cluster", [target.cluster], live.clusters)
+        yield from _pool(scenario, target, keys)
+        for label, value in target.series.items():
+            if not label.replace("_", "a").isalnum() or label[0].isdigit():
+                yield SettingProblem((*keys, "series"), f"{label!r} is not the name of a label", arithmetic=False)
+            elif value.startswith("=~") and len(value) == 2:
+                yield SettingProblem((*keys, "series", label), "=~ needs a regular expression", arithmetic=False)
+    yield from unknown(("live", "tiers"), "tier", live.tiers, scenario.tiers)
+    yield from unknown(("live", "safety", "budget", "gpus"), "stock", live.safety.budget.gpus, stocks(scenario))
+
+
+def stocks(scenario: Scenario) -> list[str]:
+    """Every `region/gpu` that a scenario has."""
+    return [f"{region}/{gpu}" for region, settings in scenario.regions.items() for gpu in settings.gpus]
+
+
+def pools(scenario: Scenario) -> list[str]:
+    """Every `region/model/gpu` that a scenario can have."""
+    return [
+        f"{region}/{model}/{gpu}"
+        for region, settings in scenario.regions.items()
+        for model, served in scenario.models.items()
+        for gpu in served.engines
+        if gpu in settings.gpus
+    ]
+
+
+def _pool(scenario: Scenario, target: TargetSettings, keys: Keys) -> Iterator[SettingProblem]:
+    known = pools(scenario)
+    if target.pool not in known:
+        text = f"pool {target.pool!r} is not defined{suggest(target.pool, known)}"
+        hint = "a pool is region/model/gpu: the region has that GPU type, and the model an engine on it"
+        yield SettingProblem((*keys, "pool"), text, arithmetic=False, hint=hint)
+
+
+def gpus_of(scenario: Scenario, target: TargetSettings) -> int:
+    """GPUs of one instance of a target."""
+    _, model, gpu = _parts(target.pool)
+    return target.gpus or scenario.models[model].engines[gpu].gpus
+
+
+def _parts(pool: str) -> tuple[str, str, str]:
+    region, rest = pool.split("/", 1)
+    model, gpu = rest.rsplit("/", 1)
+    return region, model, gpu
+
+
+def target_arithmetic(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Bounds the wrong way round, two targets on one object, minima beyond budget or stock, tiers with nowhere to go."""
+    live = scenario.live
+    if live is None or not live.targets:
+        return
+    seen: dict[tuple[str, str, str], str] = {}
+    for name, target in live.targets.items():
+        keys: Keys = ("live", "targets", name)
+        if target.min > target.max:
+            yield SettingProblem((*keys, "min"), f"min {target.min} > max {target.max} instances")
+        if target.kind == "HorizontalPodAutoscaler" and target.authority == "full":
+            yield SettingProblem(
+                (*keys, "authority"), "an HPA has bounds and no replicas: `full` needs the object that it scales"
+            )
+        place = target.cluster, target.kind, target.name
+        if place in seen:
+            yield SettingProblem((*keys, "name"), f"{target.kind} {target.name} is already target {seen[place]!r}")
+        seen.setdefault(place, name)
+    yield from _budget(scenario)
+    yield from _tiers(scenario)
+
+
+def _budget(scenario: Scenario) -> Iterator[SettingProblem]:
+    assert scenario.live is not None
+    needs: dict[str, list[str]] = {}
+    total: dict[str, int] = {}
+    cost, costs = 0.0, []
+    for name, target in scenario.live.targets.items():
+        region, _, gpu = _parts(target.pool)
+        each = gpus_of(scenario, target)
+        stock = f"{region}/{gpu}"
+        needs.setdefault(stock, []).append(f"{name} {target.min} x {each}")
+        total[stock] = total.get(stock, 0) + target.min * each
+        price = scenario.regions[region].gpus[gpu].price.on_demand * each / scenario.gpus[gpu].per_vm
+        cost += target.min * price
+        costs.append(f"{name} {target.min} x ${price:,.2f}/h")
+    budget = scenario.live.safety.budget
+    for stock, parts in needs.items():
+        region, gpu = stock.rsplit("/", 1)
+        have = min(budget.gpus.get(stock, 1 << 62), scenario.regions[region].gpus[gpu].gpus)
+        if total[stock] > have:
+            text = f"the minima of targets need {' + '.join(parts)} = {total[stock]} > {have} GPUs of {stock}"
+            yield SettingProblem(("live", "targets"), text, hint="lower `min` of a target, or raise the budget and the stock")
+    if budget.per_hour is not None and cost > budget.per_hour:
+        text = f"the minima of targets cost {' + '.join(costs)} = ${cost:,.2f}/h > ${budget.per_hour:,.2f}/h"
+        yield SettingProblem(("live", "safety", "budget", "per_hour"), text)
+
+
+def _tiers(scenario: Scenario) -> Iterator[SettingProblem]:
+    """A tier whose requests enter a region that has no target for their model, and may not leave it."""
+    assert scenario.live is not None
+    served = {tuple(_parts(target.pool)[:2]) for target in scenario.live.targets.values()}
+    for name, tier in scenario.tiers.items():
+        if tier.regions != "origin":
+            continue
+        for model in {model for _, model in served}:
+            missing = [region for region in scenario.regions if (region, model) not in served]
+            if missing:
+                text = f"may not leave its origin, but no target serves {model} in {', '.join(missing)}"
+                yield SettingProblem(("tiers", name, "regions"), text, hint="write `regions: any`, or add a target there")

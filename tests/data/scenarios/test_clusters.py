@@ -1,0 +1,114 @@
+"""Settings of clusters and targets: names resolve at load, unknown keys are refused with a guess, minima fit what there is."""
+
+from pathlib import Path
+
+import pytest
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.data.scenarios.load import load_scenario
+
+LIVE = """
+extends: quickstart
+live:
+  clusters:
+    east:
+      context: use1
+      prometheus:
+        url: https://prom.east
+        bearer_file: token
+        ca_file: ca.pem
+        headers: {X-Scope-OrgID: llm}
+      namespaces: [serving]
+  targets:
+    llama70:
+      cluster: east
+      pool: eastus/llama-2-70b/h100-80gb
+      kind: ScaledObject
+      name: serving/llama70
+      authority: floor
+      min: 2
+      max: 10
+      gpus: 8
+      series: {model_name: meta-llama/Llama-2-70b, pod: "=~llama70-.*"}
+  tiers: {iw-f: {priority: 100}, iw-n: {priority: 0}, niw: {priority: -10}}
+  safety: {blind_after: 90s, budget: {gpus: {eastus/h100-80gb: 64}, per_hour: 900/h}}
+"""
+
+
+def loaded(folder: Path, *changes: tuple[str, str]) -> Scenario:
+    text = LIVE
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "live.yaml"
+    path.write_text(text, "utf-8")
+    return load_scenario(path)
+
+
+def test_clusters_and_targets_load(tmp_path: Path) -> None:
+    live = loaded(tmp_path).live
+    assert live is not None
+    assert live.targets["llama70"].authority == "floor"
+    assert live.clusters["east"].prometheus is not None
+    assert live.tiers["niw"].priority == -10
+    assert live.safety.budget.gpus == {"eastus/h100-80gb": 64}
+
+
+def test_a_target_only_watches_unless_told_otherwise(tmp_path: Path) -> None:
+    live = loaded(tmp_path, ("      authority: floor\n", "")).live
+    assert live is not None
+    assert live.targets["llama70"].authority == "observe"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("cluster: east\n", "cluster: eest\n", "cluster 'eest' is not defined; did you mean 'east'?"),
+        ("llama-2-70b/h100-80gb", "llama-2-70b/h100-80g", "did you mean 'eastus/llama-2-70b/h100-80gb'?"),
+        ("authority: floor", "authority: flor", "'flor' is not one of observe, floor, bounds, full"),
+        ("      max: 10", "      maxx: 10", "unknown key; did you mean 'max'?"),
+        ("bearer_file", "bearer", "unknown key; did you mean 'bearer_file'?"),
+        ("kind: ScaledObject", "kind: ScaledObjects", "is not one of Deployment"),
+        ("name: serving/llama70", "name: llama70", "live.targets.llama70.name"),
+        ("niw: {priority", "nwi: {priority", "tier 'nwi' is not defined; did you mean 'niw'?"),
+        ("gpus: {eastus/h100-80gb", "gpus: {eastus/h100", "stock 'eastus/h100' is not defined"),
+        ('pod: "=~llama70-.*"', 'pod: "=~"', "=~ needs a regular expression"),
+        ("url: https://prom.east", "url: prom.east", "live.clusters.east.prometheus.url"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, (old, new))
+    assert said in caught.value.message
+    assert "live.yaml:" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("min: 2", "min: 11", "min 11 > max 10 instances"),
+        ("min: 2", "min: 9", "llama70 9 x 8 = 72 > 64 GPUs of eastus/h100-80gb"),
+        ("per_hour: 900/h", "per_hour: 100/h", "/h > $100.00/h"),
+        (
+            "kind: ScaledObject\n      name: serving/llama70\n      authority: floor",
+            "kind: HorizontalPodAutoscaler\n      name: serving/l\n      authority: full",
+            "no replicas",
+        ),
+    ],
+)
+def test_what_cannot_be_is_shown_with_its_arithmetic(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(Infeasible) as caught:
+        loaded(tmp_path, (old, new))
+    assert said in caught.value.message
+
+
+def test_two_targets_on_one_object_are_refused(tmp_path: Path) -> None:
+    second = LIVE[LIVE.index("      cluster: east") : LIVE.index("  tiers:")]
+    with pytest.raises(Infeasible, match="is already target 'llama70'"):
+        loaded(tmp_path, ("  tiers: {iw-f", f"    again:\n{second}  tiers: {{iw-f"))
+
+
+def test_a_tier_that_may_not_leave_needs_a_target_where_it_enters(tmp_path: Path) -> None:
+    with pytest.raises(Infeasible, match="no target serves llama-2-70b in centralus"):
+        loaded(tmp_path, ("live:\n", "tiers: {iw-f: {regions: origin}}\nlive:\n"))
