@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from sageserve.base.errors import LawBroken
+from sageserve.base.errors import LawBroken, ResultError
 from sageserve.cli.main import app, run, show_error
 from sageserve.cli.render import WIDTH, seconds, share
 from sageserve.data.results.run_folder import JOURNAL, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
@@ -108,7 +108,7 @@ def test_seconds_and_shares_keep_three_digits() -> None:
 def test_a_trace_is_played_with_its_names_mapped(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     rows = [f"{second},{100 + second},{10 + second % 7}" for second in range(300)]
-    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, "x,1,1"]) + "\n")
+    path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, "300,1,0"]) + "\n")
     result = CliRunner().invoke(
         app, ["simulate", "quickstart", "--trace", str(path), "--trace", str(path), "--json"], catch_exceptions=False
     )
@@ -117,10 +117,13 @@ def test_a_trace_is_played_with_its_names_mapped(tmp_path: Path) -> None:
     assert any("one after the other" in note for note in json.loads(result.stdout)["notes"])
 
 
-def test_an_old_result_is_replaced_and_other_folders_are_not(tmp_path: Path) -> None:
+def test_an_old_result_is_replaced_only_when_that_is_asked(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     printed(*SMALL, "--out", str(folder))
-    printed(*SMALL, "--seed", "3", "--out", str(folder))
+    again = (*SMALL, "--seed", "3", "--out", str(folder))
+    with pytest.raises(ResultError, match="holds another run"):
+        printed(*again)
+    printed(*again, "--replace")
     assert read_run(folder).summary.seed == 3
 
 
@@ -162,7 +165,7 @@ def test_mistakes_give_one_screen_with_a_way_out(
         (("quickstart", "--trace", str(tmp_path / "header.csv")), ("no requests",)),
         (("quickstart", "--trace", str(tmp_path / "cut.csv.gz")), ("cut.csv.gz",)),
         (("quickstart", "--trace", str(tmp_path / "names.csv")), ("gpt-9", "--map")),
-        (("quickstart", "--out", str(tmp_path)), ("--force",)),
+        (("quickstart", "--out", str(tmp_path)), ("--replace",)),
         (("quickstart", "--out", str(tmp_path / "empty.csv")), ("is a file",)),
     ):
         said = failed(capsys, monkeypatch, "simulate", *arguments)

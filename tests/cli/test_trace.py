@@ -85,7 +85,7 @@ class TestConvert:
         assert sum("with seed 3" in note for note in made.notes) == 1
 
     def test_nothing_is_left_when_it_fails(self, trace: Path, tmp_path: Path) -> None:
-        for arguments in (("--strict",), ("--load", "0"), ("--map", "broken")):
+        for arguments in (("--max-dropped", "0"), ("--load", "0"), ("--map", "broken")):
             with pytest.raises(TraceError):
                 run("convert", trace, tmp_path / "out.parquet", *arguments)
         with pytest.raises(TraceError, match=r"call it .*out\.parquet"):

@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from sageserve.base.errors import ResultError, TraceError
-from sageserve.base.records import Trace
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import Kept, source_of
 from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.traces.options import TraceOptions
+from sageserve.data.traces.requests import Requests
 from sageserve.data.workload.generate import generate, history
 from sageserve.sim.oracle import oracle_bound
 from sageserve.sim.results.summary import summarise
@@ -120,7 +121,7 @@ def test_the_bound_is_a_cell_of_its_own_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_mistake_in_a_cell_is_told_and_the_others_go_on() -> None:
-    wrong = Cell("wrong", cell().scenario, source_of((Path(__file__),), (), 1.0))
+    wrong = Cell("wrong", cell().scenario, source_of(TraceOptions((Path(__file__),))))
     outcomes = sweep([wrong, cell()], Processes(1))
     assert isinstance(outcomes[0], Failed)
     assert outcomes[0].mistake
@@ -135,7 +136,7 @@ class Dies(Player):
         super().__init__()
         self._folder = folder
 
-    def requests(self, cell: Cell) -> tuple[Trace, tuple[str, ...]]:
+    def requests(self, cell: Cell) -> Requests:
         seed = cell.scenario.seed
         before = self._folder / str(seed)
         if seed == 13 or (seed == 7 and not before.exists()):
@@ -172,16 +173,16 @@ def test_a_trace_file_is_known_by_its_content(tmp_path: Path) -> None:
     for tokens in (10, 20, 10):
         rows = [f"{second},{tokens + second},{10}" for second in range(100)]
         path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, "x,1,1"]) + "\n")
-        keys.append(Cell("file", cell().scenario, source_of((path,), (), 1.0)).key("code"))
+        keys.append(Cell("file", cell().scenario, source_of(TraceOptions((path,)))).key("code"))
     assert keys[0] == keys[2] != keys[1]
-    (outcome,) = sweep([Cell("file", cell().scenario, source_of((path,), (), 2.0))], Here())
+    (outcome,) = sweep([Cell("file", cell().scenario, source_of(TraceOptions((path,), load=2.0)))], Here())
     assert isinstance(outcome, Finished)
     assert outcome.summary.requests.arrived == 200
     assert "1 row" in outcome.remarks[0]
     with pytest.raises(TraceError, match=r"none\.csv"):
-        source_of((tmp_path / "none.csv",), (), 1.0)
+        source_of(TraceOptions((tmp_path / "none.csv",)))
     with pytest.raises(TraceError, match="--map"):
-        source_of((), ("a=b",), 1.0)
+        source_of(TraceOptions(maps=("a=b",)))
 
 
 def test_folders_of_others_are_refused(tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_folders_of_others_are_refused(tmp_path: Path) -> None:
         Kept(tmp_path)
     with pytest.raises(ResultError, match="is a file"):
         Kept(tmp_path / "mine.txt")
-    Kept(tmp_path, force=True)
+    Kept(tmp_path, replace=True)
 
 
 def test_as_many_workers_as_have_cores_and_memory() -> None:

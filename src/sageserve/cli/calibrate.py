@@ -26,7 +26,7 @@ app = typer.Typer(help="Make an engine profile from measurements.", no_args_is_h
 
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="of the profile in the file; default: model/gpu/tp")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="profile file to write")]
-Force = Annotated[bool, typer.Option("--force", help="replace the file")]
+Replace = Annotated[bool, typer.Option("--replace", help="replace the file")]
 Run = Annotated[str, typer.Option("--run", metavar="TEXT", help="the run whose name holds this, if there are several")]
 Model = Annotated[str, typer.Option("--model", metavar="NAME", help="served model, when the data do not say")]
 Gpu = Annotated[str, typer.Option("--gpu", metavar="NAME", help="GPU type, when the data do not say")]
@@ -59,19 +59,19 @@ def logs(  # noqa: PLR0913, PLR0917 # one argument per option
     max_sequences: Sequences = 0,
     max_batched_tokens: Batched = 0,
     kv_tokens: KvTokens = 0,
-    force: Force = False,
+    replace: Replace = False,
 ) -> None:
     """Fit per-request logs: the first half of the requests is fitted, the second half judges."""
     from sageserve.data.measured.files import choose, read_measured
     from sageserve.sim.calibration.profile import from_logs
 
-    _writable(out, force=force)
+    _writable(out, replace=replace)
     chosen = choose((each for each in read_measured(data) if each.requests is not None), run)
     told = _told(chosen, model=model, gpu=gpu, tp=tp)
     told = _limited(told, max_sequences=max_sequences, max_batched_tokens=max_batched_tokens, kv_tokens=kv_tokens)
     with Console(stderr=True).status("fitting") as status:
         found = from_logs(told, lambda count: status.update(f"{count} simulations"))
-    _finish(told, found, out, name, force=force)
+    _finish(told, found, out, name, replace=replace)
 
 
 @app.command(epilog=COUNTERS_EXAMPLES)
@@ -90,13 +90,13 @@ def counters(  # noqa: PLR0913, PLR0917 # one argument per option
     max_sequences: Sequences = 0,
     max_batched_tokens: Batched = 0,
     kv_tokens: KvTokens = 0,
-    force: Force = False,
+    replace: Replace = False,
 ) -> None:
     """Fit scraped counters: 10 to 30 minutes while the load goes up and down are enough."""
     from sageserve.base.errors import MeasurementError
     from sageserve.sim.calibration.profile import from_counters
 
-    _writable(out, force=force)
+    _writable(out, replace=replace)
     if (data is None) == (not prometheus):
         raise MeasurementError(
             "counters come from a CSV file or from a Prometheus server: give one of them",
@@ -105,7 +105,7 @@ def counters(  # noqa: PLR0913, PLR0917 # one argument per option
     chosen = _from_file(data, run) if data is not None else _ask(prometheus, query_window, step, match)
     told = _told(chosen, model=model, gpu=gpu, tp=tp)
     told = _limited(told, max_sequences=max_sequences, max_batched_tokens=max_batched_tokens, kv_tokens=kv_tokens)
-    _finish(told, from_counters(told), out, name, force=force)
+    _finish(told, from_counters(told), out, name, replace=replace)
 
 
 def _from_file(path: Path, run: str) -> "MeasuredRun":
@@ -144,22 +144,22 @@ def _limited(run: "MeasuredRun", *, max_sequences: int, max_batched_tokens: int,
     return replace(run, limits=limits)
 
 
-def _writable(out: Path, *, force: bool) -> None:
+def _writable(out: Path, *, replace: bool) -> None:
     """Refuse before minutes are spent."""
     from sageserve.base.errors import MeasurementError
 
-    if out.exists() and not force:
-        raise MeasurementError(f"{out} is there already", hint="choose another name with --out, or add --force")
+    if out.exists() and not replace:
+        raise MeasurementError(f"{out} is there already", hint="choose another name with --out, or add --replace")
 
 
-def _finish(run: "MeasuredRun", found: "Calibrated", out: Path, name: str, *, force: bool) -> None:
+def _finish(run: "MeasuredRun", found: "Calibrated", out: Path, name: str, *, replace: bool) -> None:
     from sageserve.data.profiles.write import write_profile
     from sageserve.sim.calibration.anchor import known_model
 
     profile = found.profile
     model = known_model(run.model) or run.model.rsplit("/", 1)[-1].lower() or "model"
     called = name or f"{model}/{profile.gpu}/tp{profile.tp}"
-    write_profile(out, called, profile, force=force)
+    write_profile(out, called, profile, replace=replace)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]{escape(called)}[/bold]")
     console.print(f"  base {profile.base_ms:.4g} ms, prefill {profile.prefill_us_per_token:.4g} µs/token")

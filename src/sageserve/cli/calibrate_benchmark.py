@@ -53,7 +53,7 @@ Prompts = Annotated[str, typer.Option(metavar="N,N,...", help="tokens of single 
 OutputHigh = Annotated[int, typer.Option(min=16, metavar="TOKENS", help="longest answer")]
 MetricsUrl = Annotated[str | None, typer.Option(metavar="URL", help="of the engine's counters", show_default="/metrics")]
 Seed = Annotated[int, typer.Option(min=0, help="of prompts, lengths and arrivals")]
-Force = Annotated[bool, typer.Option("--force", help="replace files that are there")]
+Replace = Annotated[bool, typer.Option("--replace", help="replace files that are there")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 
 
@@ -76,14 +76,14 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
     output_high: OutputHigh = 512,
     metrics_url: MetricsUrl = None,
     seed: Seed = 1,
-    force: Force = False,
+    replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a live engine for five minutes and fit a profile; one minute is kept out and judges it."""
     from sageserve.data.profiles.write import write_profile
     from sageserve.live.benchmark.plan import BenchmarkOptions
 
-    _check_places(out, keep, force=force)
+    _check_places(out, keep, replace=replace)
     options = BenchmarkOptions(
         url=url,
         model=model,
@@ -103,7 +103,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
     )
     fit = _fit(_measure(options), keep, quiet=as_json)
     called = name or model
-    write_profile(out, called, fit.profile, force=force)
+    write_profile(out, called, fit.profile, replace=replace)
     if as_json:
         typer.echo(_json(called, fit).decode(), nl=False)
     else:
@@ -160,14 +160,14 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _check_places(out: Path, keep: Path | None, *, force: bool) -> None:
+def _check_places(out: Path, keep: Path | None, *, replace: bool) -> None:
     """Refuse what would fail after five minutes."""
     from sageserve.base.errors import MeasurementError
 
-    if out.exists() and not force:
-        raise MeasurementError(f"{out} is there already", hint="choose another name with --out, or add --force")
-    if keep is not None and keep.exists() and not force and (not keep.is_dir() or any(keep.iterdir())):
-        raise MeasurementError(f"{keep} is not an empty folder", hint="choose another with --keep, or add --force")
+    if out.exists() and not replace:
+        raise MeasurementError(f"{out} is there already", hint="choose another name with --out, or add --replace")
+    if keep is not None and keep.exists() and not replace and (not keep.is_dir() or any(keep.iterdir())):
+        raise MeasurementError(f"{keep} is not an empty folder", hint="choose another with --keep, or add --replace")
 
 
 @contextmanager

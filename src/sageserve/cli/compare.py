@@ -14,6 +14,8 @@ import typer
 
 from sageserve.cli import kernels
 from sageserve.cli.progress import Interruption, bar, compile_once
+from sageserve.cli.trace_options import takes_trace
+from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
     from sageserve.data.results.comparison import Comparison
@@ -36,23 +38,16 @@ sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --j
 Where = Literal["local", "ray"]
 
 
+@takes_trace()
 def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    options: TraceOptions,
     strategies: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="strategies; oracle is the bound", show_default="all of them")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="1..5|1,2", help="play each so often", show_default="the scenario's")
     ] = None,
-    trace: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="requests from a file; several are played in turn", show_default="generated"),
-    ] = None,
-    maps: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions of the trace; '*=TO': all unknown"),
-    ] = None,
-    load: Annotated[float, typer.Option(metavar="X", help="X times the rate: thinned or replicated")] = 1.0,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
     ] = None,
@@ -60,7 +55,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
         int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="keep results; what is there is not played again")] = None,
-    force: Annotated[bool, typer.Option("--force", help="keep them in a folder that holds other files")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="also in a folder that holds other files")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="with --out: only summaries, no report.html")] = False,
     place: Annotated[Where, typer.Option("--on", help="this machine, or a Ray cluster")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="print summaries instead of tables")] = False,
@@ -70,11 +65,11 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.results.sweep_folder import source_of
 
     names = _strategies(strategies)
-    source = source_of(tuple(trace or ()), tuple(maps or ()), load)
+    source = source_of(options)
     cells = _cells(scenario, names, seeds, tuple(overrides or ()), source)
     if out is not None and not no_report and place == "local":  # elsewhere the folder is another machine's
         cells = with_first_seeds_whole(cells)
-    outcomes = run_cells(cells, runner(place, workers), f"compare {scenario}", out=out, force=force)
+    outcomes = run_cells(cells, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
     comparison, bounds = _gather(cells, outcomes)
     left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
     if as_json:
@@ -108,14 +103,14 @@ def runner(place: Where, workers: int | None) -> "CellRunner":
 
 
 def run_cells(
-    cells: "Sequence[Cell]", where: "CellRunner", what: str, *, out: Path | None, force: bool
+    cells: "Sequence[Cell]", where: "CellRunner", what: str, *, out: Path | None, replace: bool
 ) -> "list[Outcome | None]":
     """Play cells with a progress bar, Ctrl-C heard, and results kept in `out`; what went wrong is told on stderr."""
     from sageserve.data.results.sweep_folder import Kept
     from sageserve.sim.sweep.cell import Failed, Finished
     from sageserve.sim.sweep.run import Watch, sweep
 
-    kept = None if out is None else Kept(out, force=force)
+    kept = None if out is None else Kept(out, replace=replace)
     compile_once()
     with Interruption().heard() as interruption, bar(what) as tell:
         outcomes = sweep(cells, where, kept=kept, watch=Watch(tell, lambda: interruption.asked))

@@ -6,7 +6,7 @@ is on stderr and only on a terminal. Read next: `core/forecast/backtest.py`, `da
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from sageserve.cli.trace_options import is_file, takes_trace
+from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
     from sageserve.base.records import Floats
@@ -39,10 +42,11 @@ class JudgedSeries:
     coming: "QuantileForecast"
 
 
+@takes_trace(files=False)
 def forecast(  # noqa: PLR0913, PLR0917 # one argument per option
     trace: Annotated[str, typer.Argument(metavar="TRACE", help="a trace file, a scenario to generate from, or a CSV of series")],
+    options: TraceOptions,
     scenario: Annotated[str | None, typer.Option("--scenario", metavar="NAME_OR_FILE", help="names the trace must fit")] = None,
-    maps: Annotated[list[str] | None, typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions")] = None,
     bin_length: Annotated[str, typer.Option("--bin", metavar="TIME", help="length of a bin")] = "5m",
     horizon: Annotated[str, typer.Option("--horizon", metavar="TIME", help="how far to forecast")] = "60m",
     forecasters: Annotated[str, typer.Option("--forecasters", metavar="A,B", help="beside the two baselines")] = FIRST,
@@ -61,7 +65,7 @@ def forecast(  # noqa: PLR0913, PLR0917 # one argument per option
     for name in names:
         forecaster(name)  # a misspelt name is refused before anything is read
     length, ahead = _time("--bin", bin_length), _time("--horizon", horizon)
-    found = _load(trace, scenario, maps or [], counted)
+    found = _load(trace, scenario, options, counted)
     chosen = _chosen(found, only, trace)
     judged = list(_judge(chosen, names, length=length, ahead=ahead))
     if as_json:
@@ -89,27 +93,28 @@ def _time(option: str, text: str) -> "Micros":
     return found
 
 
-def _load(source: str, scenario: str | None, maps: Sequence[str], counted: str) -> "dict[str, Series]":
+def _load(source: str, scenario: str | None, options: TraceOptions, counted: str) -> "dict[str, Series]":
     """A file's series, or those of a scenario's generated trace after its history."""
     from sageserve.base.errors import PlanError
     from sageserve.data.scenarios.load import load_scenario
-    from sageserve.data.traces.read import ReadOptions, read_as_is, read_trace
+    from sageserve.data.traces.requests import requests_of
     from sageserve.data.traces.series import Counted, read_series, series_of_trace
-    from sageserve.data.workload.generate import generate, history
+    from sageserve.data.workload.requests import requests_for
 
     words = [each.value for each in Counted]
     if counted not in words:
         raise PlanError(f"--count {counted} is not known", hint=f"choose one of {', '.join(words)}")
     what, path = Counted(counted), Path(source)
-    if path.is_file() and path.suffix not in {".yaml", ".yml"}:
-        table = read_series(path)
-        if table is not None:
-            return table
-        options = ReadOptions(maps=tuple(maps))
-        requests, _ = read_as_is(path, options) if scenario is None else read_trace(path, load_scenario(scenario), options)
-        return series_of_trace(requests, counted=what)
-    loaded = load_scenario(source)
-    return series_of_trace(generate(loaded), counted=what, past=history(loaded))
+    if not is_file(source):
+        made = requests_for(load_scenario(source), options)
+        return series_of_trace(made.trace, counted=what, past=made.earlier)
+    table = read_series(path)
+    if table is not None:
+        return table
+    found = requests_of(replace(options, files=(path,)), None if scenario is None else load_scenario(scenario))
+    for line in found.remarks():
+        typer.echo(line, err=True)
+    return series_of_trace(found.trace, counted=what, past=found.earlier)
 
 
 def _chosen(found: "dict[str, Series]", only: str, source: str) -> "dict[str, Series]":

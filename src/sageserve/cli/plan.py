@@ -4,16 +4,18 @@ Knows options and where demand comes from; the plan is made by the strategies' o
 stdout is the result. Read next: `render_plan.py`, `data/results/plans.py`.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from sageserve.cli.progress import bar
+from sageserve.cli.trace_options import takes_trace
+from sageserve.data.traces.options import TraceOptions
+
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
-    from sageserve.base.records import Demand, Trace
     from sageserve.base.units import Micros
     from sageserve.core.layout import Layout
     from sageserve.core.plan_once import Proposal
@@ -55,15 +57,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="print plan.json instead of
 
 
 @app.command(epilog=EXAMPLES)
+@takes_trace()
 def make(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
     at: Annotated[str, typer.Option("--at", metavar="TIME", help="from the start, such as 10h or 6h30m")],
-    trace: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="requests until then, from files", show_default="generated")
-    ] = None,
-    maps: Annotated[
-        list[str] | None, typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions of the trace")
-    ] = None,
+    options: TraceOptions,
     strategy: Annotated[
         str | None, typer.Option(metavar="NAME", help="whose plan: lt-i, lt-u, lt-ua or foresight", show_default=DEFAULT)
     ] = None,
@@ -87,6 +85,7 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.results.plans import plan_json, write_plan
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.traces.demand import heard
+    from sageserve.data.workload.requests import requests_for
 
     changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy else [])]
     settings = load_scenario(scenario, overrides=changes)
@@ -95,9 +94,12 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     parse(what_if or "")  # a misspelt change is refused before anything is read
     layout = layout_of(settings)
     counts = start_counts(settings, layout) | _counts(layout, now or "")
-    requests, earlier, source = _demand(settings, trace or (), tuple(maps or ()))
-    when = _instant(at, requests.window)
-    proposal = propose(settings, when, heard(requests, layout, when), earlier=earlier, counts=counts)
+    found = requests_for(settings, options, bar)
+    for line in found.remarks():
+        typer.echo(line, err=True)
+    source = ", ".join(path.name for path in options.files) or f"the scenario, seed {settings.seed}"
+    when = _instant(at, found.trace.window)
+    proposal = propose(settings, when, heard(found.trace, layout, when), earlier=found.earlier, counts=counts)
     file = _file(settings, proposal, when=when, source=source, what_if=_other(proposal, what_if))
     if out is not None:
         write_plan(out, file)
@@ -149,26 +151,6 @@ def _instant(text: str, window: "Micros") -> "Micros":
             f"--at {text} is after the end of the demand", hint=f"it ends at {show_duration(window)}; choose a time up to then"
         )
     return when
-
-
-def _demand(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...]) -> "tuple[Trace, Demand | None, str]":
-    """Requests, the demand before them if it is known, and where both come from, in words."""
-    from sageserve.base.errors import TraceError
-    from sageserve.data.traces.read import ReadOptions, read_trace
-    from sageserve.data.traces.transform import splice
-    from sageserve.data.workload.generate import generate, history
-
-    if maps and not files:
-        raise TraceError("--map renames what a trace file holds, and no --trace was given", hint="add --trace FILE")
-    if not files:
-        return generate(scenario), history(scenario), f"the scenario, seed {scenario.seed}"
-    traces = []
-    for path in files:
-        found, report = read_trace(path, scenario, ReadOptions(maps=maps))
-        traces.append(found)
-        for line in report.bad_lines():
-            typer.echo(f"{path}: left out {line}", err=True)
-    return splice(traces), None, ", ".join(path.name for path in files)
 
 
 def _counts(layout: "Layout", text: str) -> dict[str, int]:

@@ -38,7 +38,7 @@ def reproduce(  # noqa: PLR0913, PLR0917 # one argument per option
         int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="keep results; what is there is not played again")] = None,
-    force: Annotated[bool, typer.Option("--force", help="keep them in a folder that holds other files")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="also in a folder that holds other files")] = False,
     place: Annotated[Where, typer.Option("--on", help="this machine, or a Ray cluster")] = "local",
     as_json: Annotated[bool, typer.Option("--json", help="print findings and summaries instead of tables")] = False,
 ) -> None:
@@ -49,7 +49,7 @@ def reproduce(  # noqa: PLR0913, PLR0917 # one argument per option
     chosen = _chosen(studies(quick=quick), only)
     settings = (*(QUICK if quick else ()), *(overrides or ()))
     cells = _cells(chosen, settings)
-    outcomes = run_cells(cells, runner(place, workers), f"reproduce {what}", out=out, force=force)
+    outcomes = run_cells(cells, runner(place, workers), f"reproduce {what}", out=out, replace=replace)
     found: dict[str, dict[str, Summary]] = {name: {} for name in chosen}
     for cell, outcome in zip(cells, outcomes, strict=True):
         name, _, case = cell.name.partition(": ")

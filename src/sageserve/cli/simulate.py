@@ -5,17 +5,16 @@ Read next: `render.py` for the table, `sim/run.py` for the simulation, `data/res
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sageserve.cli.progress import Interruption, bar, compile_once
+from sageserve.cli.trace_options import takes_trace
+from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
-    from sageserve.base.config import Scenario
-    from sageserve.base.records import Trace
     from sageserve.data.results.summary import Summary
     from sageserve.sim.run import Run, Simulation
 
@@ -29,19 +28,10 @@ sageserve simulate quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --
 """
 
 
+@takes_trace()
 def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
-    trace: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="requests from a file; several are played one after the other", show_default="generated"
-        ),
-    ] = None,
-    maps: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions of the trace; '*=TO': all unknown"),
-    ] = None,
-    load: Annotated[float, typer.Option(metavar="X", help="X times the rate: thinned or replicated")] = 1.0,
+    options: TraceOptions,
     strategy: Annotated[
         str | None, typer.Option(metavar="NAME", help="the rule that scales, such as siloed", show_default="the scenario's")
     ] = None,
@@ -55,7 +45,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
         typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.start=4; may be repeated"),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="write requests, timeline, summary, journal and report")] = None,
-    force: Annotated[bool, typer.Option("--force", help="write into a folder that holds other files")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="over what is in that folder")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="with --out: no report.html")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print summary.json instead of the table")] = False,
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
@@ -63,8 +53,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
     from sageserve.data.results.run_folder import check_folder
     from sageserve.data.scenarios.load import load_scenario
-    from sageserve.data.traces.transform import load_earlier
-    from sageserve.data.workload.generate import history
+    from sageserve.data.workload.requests import requests_for
     from sageserve.sim.results.summary import summarise
     from sageserve.sim.run import Simulation
 
@@ -72,44 +61,23 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
     if out is not None:
-        check_folder(out, force=force)
-    requests = _requests(settings, trace or (), tuple(maps or ()), load)
-    earlier = None if trace else load_earlier(history(settings), load)
+        check_folder(out, replace=replace)
+    requests = requests_for(settings, options, bar)
+    for line in requests.remarks():
+        typer.echo(line, err=True)
     compile_once()
-    simulation = Simulation(settings, requests, earlier=earlier, debug=debug_laws)
+    simulation = Simulation(settings, requests.trace, earlier=requests.earlier, debug=debug_laws)
     del requests  # a fifth of the memory of a long run, which has its own rows now
     run, cpu_s = _play(simulation)
     summary = summarise(run, cpu_s)
     if out is not None:
-        _write(out, run, summary, force=force)
+        _write(out, run, summary, replace=replace)
     del run  # a long run's requests need not be in memory twice
     if out is not None and not no_report:
         _report(out)
     _tell(summary, scenario, out, as_json=as_json)
     if summary.partial:
         raise typer.Exit(130)
-
-
-def _requests(scenario: "Scenario", files: Sequence[Path], maps: tuple[str, ...], load: float) -> "Trace":
-    """The trace to play, and its bad rows told on stderr."""
-    from sageserve.base.errors import TraceError
-    from sageserve.data.traces import transform
-    from sageserve.data.traces.read import ReadOptions, read_trace
-    from sageserve.data.workload.generate import generate
-
-    if maps and not files:
-        raise TraceError("--map renames what a trace file holds, and no --trace was given", hint="add --trace FILE")
-    if not files:
-        with bar(f"generate {scenario.name}") as tell:
-            return transform.load(generate(scenario, tell), load, scenario.seed)
-    traces = []
-    for path in files:
-        with bar(f"read {path.name}") as tell:
-            found, report = read_trace(path, scenario, ReadOptions(maps=maps, progress=tell))
-        traces.append(found)
-        for line in report.bad_lines():
-            typer.echo(f"{path}: left out {line}", err=True)
-    return transform.load(transform.splice(traces), load, scenario.seed)
 
 
 def _play(simulation: "Simulation") -> "tuple[Run, float]":
@@ -121,13 +89,13 @@ def _play(simulation: "Simulation") -> "tuple[Run, float]":
     return run, time.process_time() - began
 
 
-def _write(out: Path, run: "Run", summary: "Summary", *, force: bool) -> None:
+def _write(out: Path, run: "Run", summary: "Summary", *, replace: bool) -> None:
     from sageserve.data.results.run_folder import write_run
     from sageserve.sim.results.export import record_of
 
     with bar(f"write {out}") as tell:
         total = summary.requests.arrived
-        write_run(out, record_of(run, summary), force=force, progress=lambda done: tell(done, total))
+        write_run(out, record_of(run, summary), replace=replace, progress=lambda done: tell(done, total))
 
 
 def _report(out: Path) -> None:

@@ -7,6 +7,7 @@ stderr and only on a terminal. Read next: `data/traces/read.py`, `data/workload/
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,34 +18,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sageserve.cli.trace_options import is_file, takes_trace
+from sageserve.data.traces.options import DROPPED_MAX, TraceOptions
+
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.base.records import Trace
     from sageserve.data.traces.inspect import Overview, TracePart
-    from sageserve.data.traces.read import ReadOptions, ReadReport
-    from sageserve.data.traces.sources import Progress
+    from sageserve.data.traces.readers.batches import Progress
+    from sageserve.data.traces.requests import Requests
 
 WIDTH = 100
 BARS = " ▁▂▃▄▅▆▇█"
 
 app = typer.Typer(help="Look into, convert and generate request traces.", no_args_is_help=True)
 
-Maps = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="FROM=TO", help="rename models, tiers or regions; '*=TO' renames all unknown ones"),
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", metavar="OURS=THEIRS", help="say what a column is: prompt_tokens=ContextTokens"),
-]
 Scene = Annotated[
     str | None,
     typer.Option("--scenario", metavar="NAME_OR_FILE", help="check names against it and fill what is missing"),
 ]
-TimeScale = Annotated[float, typer.Option("--time-scale", metavar="X", help="play it X times as long")]
-Load = Annotated[float, typer.Option("--load", metavar="X", help="X times the rate: thinned or replicated")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="of everything random; the scenario's when left out")]
-Strict = Annotated[bool, typer.Option("--strict", help="refuse a file with any bad row")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
 Overrides = Annotated[
     list[str] | None,
@@ -53,27 +46,25 @@ Overrides = Annotated[
 
 
 @app.command()
+@takes_trace(files=False, max_dropped=1.0)
 def inspect(
     source: Annotated[str, typer.Argument(metavar="FILE|SCENARIO", help="a trace file, or what to generate from")],
-    maps: Maps = None,
-    columns: Columns = None,
+    options: TraceOptions,
     scenario: Scene = None,
-    strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a trace: rate over time, lengths by model, tiers, regions, and what was wrong with it."""
     import msgspec
 
     from sageserve.data.traces.inspect import overview
-    from sageserve.data.traces.read import ReadOptions
+    from sageserve.data.workload.requests import requests_for
 
-    path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or not path.exists():
-        seen = overview(_generated(_scenario(source, ())), source)
+    if is_file(source):
+        found = _read([Path(source)], scenario, options)
+        seen = overview(found.trace, source, found.reports[0])
     else:
-        options = ReadOptions(maps=tuple(maps or ()), columns=tuple(columns or ()), strict=strict)
-        trace, report = _read(path, scenario, options)
-        seen = overview(trace, source, report)
+        with _progress(f"generate {source}"):
+            seen = overview(requests_for(_scenario(source, ()), replace(options, max_dropped=DROPPED_MAX)).trace, source)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2).decode())
     else:
@@ -81,33 +72,38 @@ def inspect(
 
 
 @app.command()
-def convert(  # noqa: PLR0913, PLR0917 # one argument per option
+@takes_trace(files=False)
+def convert(
     sources: Annotated[list[Path], typer.Argument(metavar="IN...", help="trace files; several are joined in time")],
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="where to write; replaced when complete")],
-    maps: Maps = None,
-    columns: Columns = None,
+    options: TraceOptions,
     scenario: Scene = None,
-    time_scale: TimeScale = 1.0,
-    load: Load = 1.0,
     seed: Seed = None,
-    strict: Strict = False,
 ) -> None:
     """Read traces of any known format and write one in ours, which loses nothing and reads fastest."""
-    from sageserve.data.traces import transform
-    from sageserve.data.traces.read import ReadOptions
-
     _check_out(out)
-    options = ReadOptions(tuple(maps or ()), tuple(columns or ()), time_scale, strict)
-    traces = []
-    for source in sources:
-        trace, report = _read(source, scenario, options)
-        traces.append(trace)
-        for line in report.bad_lines():
-            typer.echo(f"{source}: left out {line}", err=True)
-    if seed is None:
-        seed = 1 if scenario is None else _scenario(scenario, ()).seed
-    trace = transform.load(transform.splice(traces), load, seed)
-    _write(out, trace)
+    found = _read(sources, scenario, replace(options, seed=seed))
+    for line in found.remarks():
+        typer.echo(line, err=True)
+    _write(out, found.trace)
+
+
+@app.command()
+def formats(
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print the page of the documentation")] = False,
+) -> None:
+    """List the formats that are read, with one example line each, and the names that columns may have."""
+    import msgspec
+
+    from sageserve.data.traces.columns.catalog import formats_json, formats_page
+
+    if as_json:
+        typer.echo(msgspec.json.format(formats_json(), indent=2).decode())
+    elif as_markdown:
+        typer.echo(formats_page(), nl=False)
+    else:
+        _draw_formats()
 
 
 @app.command()
@@ -171,14 +167,11 @@ def _generated(scenario: "Scenario") -> "Trace":
         return draw(scenario, tell)
 
 
-def _read(path: Path, scenario: str | None, options: "ReadOptions") -> "tuple[Trace, ReadReport]":
-    from dataclasses import replace
+def _read(paths: Sequence[Path], scenario: str | None, options: TraceOptions) -> "Requests":
+    from sageserve.data.traces.requests import requests_of
 
-    from sageserve.data.traces.read import read_as_is, read_trace
-
-    with _progress(f"read {path.name}") as tell:
-        options = replace(options, progress=tell)
-        return read_as_is(path, options) if scenario is None else read_trace(path, _scenario(scenario, ()), options)
+    fitted = None if scenario is None else _scenario(scenario, ())
+    return requests_of(replace(options, files=tuple(paths)), fitted, _progress)
 
 
 def _write(out: Path, trace: "Trace") -> None:
@@ -230,6 +223,7 @@ def _narrow(values: Sequence[float], width: int) -> list[float]:
 
 def _draw(seen: "Overview") -> None:
     from sageserve.base.units import SECOND, show_duration
+    from sageserve.data.traces.report import UNUSED
 
     console = Console(soft_wrap=False, highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
@@ -252,10 +246,28 @@ def _draw(seen: "Overview") -> None:
         for each in seen.bad:
             lines = ", ".join(f"{line:,}" for line in each.lines[:5]) + (", …" if each.rows > 5 else "")
             show(f"  {each.rows:,}  {each.reason} (lines {lines})")
-    if seen.notes:
+    if seen.unused:
+        show("\nnot used, because they mean nothing here (name one with --column if it does):")
+        show(", ".join(f"{each.name} ({each.example})" if each.example else each.name for each in seen.unused))
+    notes = [note for note in seen.notes if not (seen.unused and note.startswith(UNUSED))]
+    if notes:
         show("\nnotes:")
-        for note in seen.notes:
+        for note in notes:
             show(f"  {note}")
+
+
+def _draw_formats() -> None:
+    """Formats with an example each, one below the other, and where the names of columns are listed."""
+    from sageserve.data.traces.columns.catalog import EVERY
+    from sageserve.data.traces.columns.formats import NOT_READ
+
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    for each in EVERY:
+        console.print(f"[bold]{each.name}[/bold]: {escape(each.about)}", soft_wrap=True)
+        console.print(f"  [dim]{escape(each.example)}[/dim]", soft_wrap=True)
+    console.print("\nnot read: " + "; ".join(f"{what} ({cure})" for what, cure in NOT_READ), markup=False)
+    console.print("names of columns, and the rules for times: docs/reference/traces.md, or --json", markup=False)
 
 
 def _label(name: str) -> str:

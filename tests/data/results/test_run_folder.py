@@ -189,22 +189,24 @@ def test_a_partial_result_is_marked_and_the_mark_goes_with_it(tmp_path: Path) ->
     write_run(folder, record(summary=msgspec.structs.replace(SUMMARY_OF_TWO, partial=True)))
     assert (folder / PARTIAL).exists()
     assert read_run(folder).summary.partial
-    write_run(folder, record())
+    with pytest.raises(ResultError, match="another run"):
+        write_run(folder, record())
+    write_run(folder, record(), replace=True)
     assert not (folder / PARTIAL).exists()
     assert not read_run(folder).summary.partial
 
 
-def test_a_foreign_folder_is_refused_and_force_leaves_its_files(tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused_and_replace_leaves_its_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ResultError, match="not a result") as refused:
         write_run(tmp_path, record())
-    assert "--force" in refused.value.hint
+    assert "--replace" in refused.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    write_run(tmp_path, record(), force=True)
+    write_run(tmp_path, record(), replace=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
     assert read_run(tmp_path).summary == SUMMARY_OF_TWO
     with pytest.raises(ResultError, match="is a file"):
-        check_folder(tmp_path / "thesis.tex", force=True)
+        check_folder(tmp_path / "thesis.tex", replace=True)
 
 
 def failing() -> Iterator[RequestFrame]:
@@ -217,7 +219,7 @@ def test_an_interrupted_write_leaves_the_old_result_whole(tmp_path: Path) -> Non
     write_run(folder, record())
     before = bytes_of(folder)
     with pytest.raises(KeyboardInterrupt):
-        write_run(folder, replace(record(), requests=failing()))
+        write_run(folder, replace(record(), requests=failing()), replace=True)
     assert bytes_of(folder) == before
     assert list(tmp_path.iterdir()) == [folder]
 

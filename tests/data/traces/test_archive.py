@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 
 from sageserve.base.errors import TraceError
-from sageserve.base.records import UNSET, Names, Trace
+from sageserve.base.records import COUNTS, LABELS, UNSET, Labels, Names, PromptBlocks, Trace
 from sageserve.data.traces.archive import write_trace
 from sageserve.data.traces.naming import UNNAMED
-from sageserve.data.traces.read import ReadOptions, read_as_is, read_trace
-from sageserve.data.traces.sources import MARK
+from sageserve.data.traces.options import TraceOptions
+from sageserve.data.traces.read import read_as_is, read_trace
+from sageserve.data.traces.readers.arrow_file import MARK
 from tests.data.scenes import scenario
 
 names = st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1), min_size=1, unique=True)
@@ -42,6 +43,21 @@ def traces(draw: st.DrawFn) -> Trace:
         chosen = draw(st.lists(st.integers(0, len(known) - 1), min_size=n, max_size=n))
         return np.array(chosen, dtype=np.uint8)
 
+    def maybe(least: int, most: int) -> np.ndarray | None:
+        return np.array(draw(st.lists(st.integers(least, most), min_size=n, max_size=n))) if draw(st.booleans()) else None
+
+    labels, counts = {}, {}
+    for label in draw(st.sets(st.sampled_from(LABELS))):
+        known = tuple(draw(names))
+        chosen = draw(st.lists(st.integers(UNSET, len(known) - 1), min_size=n, max_size=n))
+        labels[label] = Labels(np.array(chosen, dtype=np.int32), known)
+    for count in draw(st.sets(st.sampled_from(COUNTS))):
+        counts[count] = np.array(draw(st.lists(st.integers(UNSET, 2**31 - 1), min_size=n, max_size=n)), dtype=np.int32)
+    blocks = None
+    if draw(st.booleans()):
+        hashes = draw(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=3), min_size=n, max_size=n))
+        values = np.array([one for each in hashes for one in each], dtype=np.uint64)
+        blocks = PromptBlocks(np.cumsum([len(each) for each in hashes]), values, draw(st.sampled_from((16, 512))))
     return Trace(
         arrival=arrival,
         prompt=prompt,
@@ -54,7 +70,19 @@ def traces(draw: st.DrawFn) -> Trace:
         deadline=deadline,
         cached=cached,
         notes=tuple(draw(st.lists(st.text(st.characters(codec="utf-8")), max_size=3))),
+        start=draw(st.none() | st.integers(0, 2**50)),
+        labels=labels,
+        counts=counts,
+        delay=maybe(UNSET, 2**50),
+        blocks=blocks,
     ).check()
+
+
+def label_texts(trace: Trace) -> dict[str, list[str | None]]:
+    return {
+        label: [None if code == UNSET else each.names[code] for code in each.codes.tolist()]
+        for label, each in trace.labels.items()
+    }
 
 
 def assert_same(one: Trace, other: Trace) -> None:
@@ -64,7 +92,17 @@ def assert_same(one: Trace, other: Trace) -> None:
         assert np.array_equal(left, right), column
     assert one.names == other.names
     assert one.window == other.window
-    for left, right in ((one.deadline, other.deadline), (one.cached, other.cached)):
+    assert one.start == other.start
+    assert label_texts(one) == label_texts(other)
+    assert {count: column.tolist() for count, column in one.counts.items()} == {
+        count: column.tolist() for count, column in other.counts.items()
+    }
+    assert (one.blocks is None) == (other.blocks is None)
+    if one.blocks is not None and other.blocks is not None:
+        assert one.blocks.size == other.blocks.size
+        assert one.blocks.ends.tolist() == other.blocks.ends.tolist()
+        assert one.blocks.hashes.tolist() == other.blocks.hashes.tolist()
+    for left, right in ((one.deadline, other.deadline), (one.cached, other.cached), (one.delay, other.delay)):
         assert (left is None) == (right is None)
         if left is not None and right is not None:
             assert np.array_equal(left, right)
@@ -112,7 +150,7 @@ def test_other_tools_see_names_and_plain_columns(tmp_path: Path) -> None:
 def test_names_can_be_mapped_when_read_again(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     write_trace(path, small(names=Names(("a", "b"), ("east", "west"), ("iw-f", "iw-n", "niw"))))
-    trace, _ = read_trace(path, scenario(), ReadOptions(maps=("a=small", "b=big")))
+    trace, _ = read_trace(path, scenario(), TraceOptions(maps=("a=small", "b=big")))
     assert [trace.names.models[code] for code in trace.model] == ["small", "big", "small"]
     assert trace.window == 10
 
@@ -149,8 +187,8 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [
-        ({"version": 99}, "version 99; this sageserve reads version 1"),
-        ({"version": 1}, "metadata is damaged"),
+        ({"version": 99}, "version 99; this sageserve reads version 2"),
+        ({"version": 2}, "metadata is damaged"),
         ([], "metadata is damaged"),
     ],
 )
@@ -169,7 +207,7 @@ def test_rows_that_another_tool_broke_are_counted(tmp_path: Path) -> None:
     table = pq.read_table(path)
     table = table.set_column(table.column_names.index("output_tokens"), "output_tokens", pa.array([4, 0, 6]))
     pq.write_table(table, path)
-    trace, report = read_as_is(path)
+    trace, report = read_as_is(path, TraceOptions(max_dropped=1.0))
     assert len(trace) == 2
     assert report.bad[0].lines == (2,)
 

@@ -11,9 +11,10 @@ import pytest
 
 from sageserve.base.records import UNSET, Trace
 from sageserve.data.results.run_folder import write_run
-from sageserve.data.traces.formats import CACHED_NAMES
+from sageserve.data.traces.columns.fields import names_of
 from sageserve.data.traces.inspect import overview
-from sageserve.data.traces.read import ReadOptions, read_as_is, read_trace
+from sageserve.data.traces.options import TraceOptions
+from sageserve.data.traces.read import read_as_is, read_trace
 from sageserve.sim.results.export import record_of
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
@@ -36,11 +37,12 @@ def cached(found: Trace) -> list[int] | None:
     return None if found.cached is None else found.cached.tolist()
 
 
-@pytest.mark.parametrize("name", CACHED_NAMES)
+@pytest.mark.parametrize("name", names_of("cached"))
 def test_any_format_may_hold_it_under_any_of_its_names(write: Write, name: str) -> None:
     lines = ("0,10,5,0", "1,10,5,8", "2,10,5,", "3,10,5,10", "4,10,5,11", "5,10,5,-1", "6,10,5,2.5")
-    found, report = read_as_is(write("\n".join((f"timestamp,input_tokens,output_tokens,{name}", *lines))))
-    assert report.format == "servegen"
+    found, report = read_as_is(
+        write("\n".join((f"timestamp,input_tokens,output_tokens,{name}", *lines))), TraceOptions(max_dropped=1.0)
+    )
     assert cached(found) == [0, 8, UNSET, 9], "of a prompt that is cached whole the last token is computed"
     assert [(bad.count, bad.lines) for bad in report.bad] == [(3, (6, 7, 8))]
     assert "cached tokens" in report.bad[0].reason
@@ -49,7 +51,7 @@ def test_any_format_may_hold_it_under_any_of_its_names(write: Write, name: str) 
 def test_a_column_of_another_name_is_named_by_option(write: Write) -> None:
     path = write('{"timestamp": 0, "prompt_tokens": 9, "output_tokens": 2, "hits": 4}\n')
     assert cached(read_as_is(path)[0]) is None
-    assert cached(read_as_is(path, ReadOptions(columns=("cached_tokens=hits",)))[0]) == [4]
+    assert cached(read_as_is(path, TraceOptions(columns=("cached_tokens=hits",)))[0]) == [4]
 
 
 def test_it_is_sorted_with_the_requests(write: Write) -> None:

@@ -7,16 +7,16 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sageserve.base.config.traffic import AssignSettings
-from sageserve.base.errors import TraceError, UnknownName
+from sageserve.base.errors import TraceError
 from sageserve.base.records import UNSET, Trace
 from sageserve.base.units import HOUR, MINUTE, SECOND
-from sageserve.data.traces.read import ReadOptions, ReadReport, read_as_is, read_trace
+from sageserve.data.traces.options import TraceOptions
+from sageserve.data.traces.read import read_as_is, read_trace
+from sageserve.data.traces.report import ReadReport
 from tests.data.scenes import scenario
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
@@ -38,7 +38,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def read(path: Path, *maps: str, **more: object) -> tuple[Trace, ReadReport]:
-    return read_as_is(path, ReadOptions(maps=maps, **more))  # type: ignore[arg-type]  # options by name
+    return read_as_is(path, TraceOptions(maps=maps, **{"max_dropped": 1.0, **more}))  # type: ignore[arg-type]  # options by name
 
 
 def model_names(trace: Trace) -> list[str]:
@@ -174,12 +174,6 @@ class TestFormats:
         assert (trace.arrival[0], trace.prompt[0], trace.output[0]) == (3 * SECOND, 10, 20)
         assert model_names(trace) == ["x"]
 
-    def test_time_can_be_scaled(self, write: Write) -> None:
-        path = write(AZURE + "2023-11-16 18:00:00,1,1\n2023-11-16 18:10:00,1,1\n")
-        trace, _ = read(path, time_scale=0.5)
-        assert trace.arrival.tolist() == [0, 5 * MINUTE]
-        assert any("multiplied by 0.5" in note for note in trace.notes)
-
 
 class TestBadRows:
     @pytest.mark.parametrize(
@@ -188,7 +182,7 @@ class TestBadRows:
             (",big,niw,east,1,1", "time is missing"),
             ("x,big,niw,east,1,1", "time is not a number"),
             ("-1,big,niw,east,1,1", "time is negative"),
-            ("1e300,big,niw,east,1,1", "time is not a number"),
+            ("1e300,big,niw,east,1,1", "time is too large"),
             ("1,big,niw,east,,1", "prompt length is missing"),
             ("1,big,niw,east,abc,1", "prompt length is not a whole number"),
             ("1,big,niw,east,1.5,1", "prompt length is not a whole number"),
@@ -231,7 +225,10 @@ class TestBadRows:
         path = write(good + "{broken\n\n" + '{"timestamp": 1, "input_length": [2], "output_length": 3}\n' + good)
         trace, report = read(path)
         assert len(trace) == 2
-        assert report.bad[0].lines == (2, 4)
+        assert [(bad.reason, bad.lines) for bad in report.bad] == [
+            ("line is not a JSON object", (2,)),
+            ("prompt length is not a whole number", (4,)),
+        ]
 
     def test_badly_encoded_text_does_not_hide_good_rows(self, write: Write) -> None:
         path = write(GENERIC.encode() + b"1,mod\xe8le,niw,east,1,1\n1,big,niw,east,\xff\xfe,1\n")
@@ -239,10 +236,20 @@ class TestBadRows:
         assert len(trace) == 1
         assert report.bad[0].lines == (3,)
 
-    def test_strict_refuses_and_lists(self, write: Write) -> None:
-        path = write(AZURE + "2023-11-16 18:15:46,374,44\n2023-11-16 18:15:46,0,44\n")
-        with pytest.raises(TraceError, match=r"1 bad rows of 2\n1 row: prompt length is below 1 \(line 3\)"):
-            read(path, strict=True)
+    def test_too_many_fail_with_their_lines_and_the_share_that_would_do(self, write: Write) -> None:
+        path = write(AZURE + "2023-11-16 18:15:46,374,44\n" * 98 + "2023-11-16 18:15:46,0,44\n" * 2)
+        with pytest.raises(
+            TraceError, match=r"2 of 100 rows \(2\.0%\).*\n2 rows: prompt length is below 1 \(lines 100, 101\)"
+        ) as caught:
+            read(path, max_dropped=0.01)
+        assert "--max-dropped 2%" in caught.value.hint
+        assert len(read(path, max_dropped=0.02)[0]) == 98
+
+    def test_what_the_source_says_failed_may_be_any_share(self, write: Write) -> None:
+        header = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        trace, report = read(write(header + "1,a,9,0,9,x\n" * 5 + "2,a,9,1,9,x\n"), max_dropped=0.0)
+        assert len(trace) == 1
+        assert report.bad_count == 5
 
     def test_only_the_first_lines_are_listed(self, write: Write) -> None:
         path = write(AZURE + "2023-11-16 18:15:46,374,44\n" + "2023-11-16 18:15:46,0,44\n" * 9)
@@ -256,14 +263,14 @@ class TestBadFiles:
             (b"", "is empty"),
             (b"\n \n", "nothing but blanks"),
             (AZURE.encode(), "no requests"),
-            (b"a,b,c\n1,2,3\n", "no known trace format: 'a', 'b', 'c'"),
+            (b"a,b,c\n1,2,3\n", "nothing says how long prompts are and how long answers are\nits columns are a, b, c"),
             (bytes(range(256)) * 40, "not text"),
             (b"\x1f\x8b" + b"junk" * 20, "cannot be read"),
             (b"PAR1junkjunkjunk", "cannot be read"),
             (gzip.compress(AZURE.encode() + b"2023-11-16 18:15:46,1,1\n" * 5000, mtime=0)[:-60], "cut off"),
             (pa.compress(AZURE.encode() + b"2023-11-16 18:15:46,1,1\n" * 5000, "zstd", asbytes=True)[:-9], "cut off"),
             (gzip.compress(gzip.compress(AZURE.encode(), mtime=0), mtime=0), "not text inside"),
-            (b"[1, 2]\n", "not one object"),
+            (b"[1, 2]\n", "no object"),
             (AZURE.encode() + b"x,1,1\n", "none of its 1 rows is a request"),
         ],
     )
@@ -279,11 +286,13 @@ class TestBadFiles:
         with pytest.raises(TraceError, match="is a folder"):
             read(tmp_path)
 
-    def test_a_format_error_lists_the_formats(self, write: Write) -> None:
+    def test_a_format_error_says_what_is_known_and_where_formats_are_listed(self, write: Write) -> None:
         with pytest.raises(TraceError) as caught:
-            read(write("a,b\n1,2\n"))
-        for name in ("Azure", "Mooncake", "BurstGPT", "ServeGen", "15 columns", "prompt_tokens", "--column"):
-            assert name in caught.value.hint
+            read(write("timestamp,prompt_tokens,b\n1,2,3\n"))
+        assert "nothing says how long answers are" in caught.value.message
+        assert "prompt is prompt_tokens" in caught.value.message
+        for words in ("--column output_tokens=NAME", "sageserve trace formats"):
+            assert words in caught.value.hint
 
     @pytest.mark.parametrize("column", ["prompt_tokens", "tokens=in", "prompt_tokens=nowhere"])
     def test_a_wrong_column_option_is_refused(self, write: Write, column: str) -> None:
@@ -306,87 +315,9 @@ class TestOrderAndGaps:
         assert any("1 gaps of 6h or more" in note and "2d23h59m after 1m" in note for note in trace.notes)
 
     def test_ten_million_tokens_are_kept_and_warned_about(self, write: Write) -> None:
-        path = write(GENERIC + "1,big,niw,east,10000000,1\n2,big,niw,east,10,1\n")
+        path = write(GENERIC + "1,big,niw,east,10000000,1\n2,big,niw,east,10,1\n3,big,niw,east,131000,1000\n")
         trace, _ = read_trace(path, scenario())
-        assert trace.prompt.tolist() == [10_000_000, 10]
-        assert any("1 of 2 requests are longer" in note and "10,000,000" in note for note in trace.notes)
-
-
-class TestNames:
-    def test_names_become_the_scenarios_codes(self, write: Write) -> None:
-        path = write(GENERIC + "1,small,niw,west,1,1\n2,big,iw-f,east,1,1\n")
-        trace, _ = read_trace(path, scenario())
-        assert trace.names.models == ("big", "small")
-        assert model_names(trace) == ["small", "big"]
-        assert tier_names(trace) == ["niw", "iw-f"]
-        assert region_names(trace) == ["west", "east"]
-
-    def test_unknown_names_come_with_a_line_to_paste_that_works(self, write: Write) -> None:
-        path = write(GENERIC + "1,m-large,NIW,east,1,1\n2,big,IW,east,1,1\n3,m-large,IW,east,1,1\n")
-        with pytest.raises(UnknownName) as caught:
-            read_trace(path, scenario())
-        assert "m-large (2)" in caught.value.message
-        assert "models: big, small" in caught.value.hint
-        maps = tuple(caught.value.hint.splitlines()[-1].split("--map ")[1:])
-        maps = tuple(each.strip().strip("'") for each in maps)
-        assert set(maps) >= {"IW=iw-f", "NIW=niw"}
-        assert len(read_trace(path, scenario(), ReadOptions(maps=maps))[0]) == 3
-
-    def test_a_star_catches_what_is_unknown_and_leaves_the_rest(self, write: Write) -> None:
-        path = write(GENERIC + "1,a,niw,east,1,1\n2,small,niw,east,1,1\n3,b,niw,east,1,1\n")
-        trace, _ = read_trace(path, scenario(), ReadOptions(maps=("*=big",)))
-        assert model_names(trace) == ["big", "small", "big"]
-
-    def test_a_qualified_map_touches_one_column_only(self, write: Write) -> None:
-        path = write(GENERIC + "1,x,niw,x,1,1\n")
-        trace, _ = read_trace(path, scenario(), ReadOptions(maps=("model:x=small", "region:x=west")))
-        assert (model_names(trace), region_names(trace)) == (["small"], ["west"])
-
-    def test_maps_that_cannot_work_are_refused_and_useless_ones_noted(self, write: Write) -> None:
-        path = write(GENERIC + "1,big,niw,east,1,1\n")
-        with pytest.raises(UnknownName, match="defines no model, tier or region 'huge'"):
-            read_trace(path, scenario(), ReadOptions(maps=("a=huge",)))
-        with pytest.raises(TraceError, match="write FROM=TO"):
-            read_trace(path, scenario(), ReadOptions(maps=("big",)))
-        trace, _ = read_trace(path, scenario(), ReadOptions(maps=("gone=big",)))
-        assert any("changed nothing" in note for note in trace.notes)
-
-    def test_many_unknown_names_get_one_star(self, write: Write) -> None:
-        rows = "".join(f"{i},m{i},niw,east,1,1\n" for i in range(40))
-        with pytest.raises(UnknownName) as caught:
-            read_trace(write(GENERIC + rows), scenario())
-        assert "and 32 more" in caught.value.message
-        assert "'model:*=big'" in caught.value.hint
-
-
-class TestAssign:
-    ROWS = "".join(f"{i},1,1\n" for i in range(20_000))
-
-    def test_missing_columns_are_filled_by_seeded_shares_and_it_is_said(self, write: Write) -> None:
-        path = write("arrival_s,prompt_tokens,output_tokens\n" + self.ROWS)
-        assign = AssignSettings(model={"big": 3, "small": 1}, region={"east": 0.5, "west": 0.5})
-        trace, _ = read_trace(path, scenario(assign=assign))
-        assert np.mean(trace.model == 0) == pytest.approx(0.75, abs=0.01)
-        assert np.mean(trace.region == 0) == pytest.approx(0.5, abs=0.01)
-        assert np.bincount(trace.tier) / len(trace) == pytest.approx([1 / 3] * 3, abs=0.01)
-        assert any("no model column: filled by workload.assign.model with seed 1" in n for n in trace.notes)
-        assert any("no tier column: filled by equal shares" in n for n in trace.notes)
-
-    def test_equal_seeds_fill_equally_and_columns_are_independent(self, write: Write) -> None:
-        path = write("arrival_s,prompt_tokens,output_tokens\n" + self.ROWS)
-        one, same = (read_trace(path, scenario())[0] for _ in range(2))
-        other = read_trace(path, scenario(seed=2))[0]
-        assert np.array_equal(one.model, same.model)
-        assert not np.array_equal(one.model, other.model)
-        assert abs(np.corrcoef(one.model, one.region)[0, 1]) < 0.03
-
-    def test_a_star_fills_a_missing_column_whole(self, write: Write) -> None:
-        path = write("arrival_s,prompt_tokens,output_tokens\n" + self.ROWS)
-        trace, _ = read_trace(path, scenario(), ReadOptions(maps=("*=small", "tier:*=niw")))
-        assert set(model_names(trace)) == {"small"}
-        assert set(tier_names(trace)) == {"niw"}
-
-    def test_shares_of_unknown_names_are_refused(self, write: Write) -> None:
-        path = write("arrival_s,prompt_tokens,output_tokens\n" + self.ROWS)
-        with pytest.raises(Exception, match=r"workload\.assign\.model\.huge"):
-            read_trace(path, scenario(assign=AssignSettings(model={"huge": 1})))
+        assert trace.prompt.tolist() == [10_000_000, 10, 131_000]
+        said = next(note for note in trace.notes if "refused at the door" in note)
+        for words in ("of 3 requests 1 are refused", "10,000,000", "1 are kept with their answer cut", "1 fit"):
+            assert words in said

@@ -12,7 +12,8 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.base.units import HOUR, SECOND
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.data.traces.read import ReadOptions, read_as_is, read_trace
+from sageserve.data.traces.options import TraceOptions
+from sageserve.data.traces.read import read_as_is, read_trace
 from sageserve.data.workload.generate import generate
 
 MODELS = {
@@ -46,7 +47,7 @@ def test_azure_2023_is_read_whole(shared_data: Path, name: str, rows: int, last:
 
 def test_azure_fits_a_scenario_with_everything_filled_in(shared_data: Path, week: Scenario) -> None:
     path = shared_data / "azure2023" / "AzureLLMInferenceTrace_conv.csv.gz"
-    trace, _ = read_trace(path, week, ReadOptions(maps=("*=llama-2-70b",)))
+    trace, _ = read_trace(path, week, TraceOptions(maps=("*=llama-2-70b",)))
     assert len(trace.check()) == 19_366
     assert set(trace.model.tolist()) == {0}
     regions = np.bincount(trace.region) / len(trace)
@@ -56,7 +57,7 @@ def test_azure_fits_a_scenario_with_everything_filled_in(shared_data: Path, week
 def test_servegens_week_is_read_whole(shared_data: Path, week: Scenario) -> None:
     path = shared_data / "servegen_week" / "tiered_7d.parquet"
     maps = ("m-large=llama-2-70b", "m-mid=llama-3.1-8b", "m-small=llama-3.2-3b", "deepseek-r1=bloom-176b")
-    trace, report = read_trace(path, week, ReadOptions(maps=(*maps, "IW=iw-n", "NIW=niw")))
+    trace, report = read_trace(path, week, TraceOptions(maps=(*maps, "IW=iw-n", "NIW=niw")))
     assert (report.rows, report.kept) == (3_624_862, 3_624_862)
     assert trace.window == 7 * 24 * HOUR
     counts = dict(zip(trace.names.models, np.bincount(trace.model).tolist(), strict=True))

@@ -10,7 +10,8 @@ from hypothesis import given
 from sageserve.base.errors import TraceError
 from sageserve.base.records import UNSET, Names, Trace
 from sageserve.base.units import HOUR, MINUTE, SECOND
-from sageserve.data.traces.transform import JITTER, demand_of, load, scale_time, splice
+from sageserve.data.traces.changes.join import join
+from sageserve.data.traces.changes.transform import JITTER, demand_of, load, scale_time
 
 
 def trace_of(n: int, *, seed: int = 0, models: tuple[str, ...] = ("a", "b")) -> Trace:
@@ -98,7 +99,7 @@ class TestScaleTime:
 class TestSplice:
     def test_each_trace_begins_where_the_window_before_ends(self) -> None:
         one, two = trace_of(10), trace_of(20, seed=1, models=("b", "c"))
-        joined = splice([one, two])
+        joined = join([one, two])
         assert joined.window == 2 * HOUR
         assert len(joined) == 30
         assert np.array_equal(joined.arrival[10:], two.arrival + HOUR)
@@ -112,14 +113,14 @@ class TestSplice:
         assert joined.cached.tolist() == [*range(10), *range(20)]
 
     def test_a_part_that_does_not_say_what_was_cached_goes_on_not_saying(self) -> None:
-        joined = splice([trace_of(3), replace(trace_of(2), cached=None)]).check()
+        joined = join([trace_of(3), replace(trace_of(2), cached=None)]).check()
         assert joined.cached is not None
         assert joined.cached.tolist() == [0, 1, 2, UNSET, UNSET]
-        assert splice([replace(trace_of(2), cached=None)] * 2).cached is None
+        assert join([replace(trace_of(2), cached=None)] * 2).cached is None
 
-    def test_nothing_cannot_be_spliced(self) -> None:
+    def test_nothing_cannot_be_joined(self) -> None:
         with pytest.raises(TraceError, match="no trace"):
-            splice([])
+            join([])
 
 
 class TestDemand:

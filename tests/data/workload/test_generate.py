@@ -12,7 +12,7 @@ from sageserve.base.config.traffic import BurstSettings, GeneratorSettings, Shap
 from sageserve.base.errors import ConfigError
 from sageserve.base.records import Trace
 from sageserve.base.units import DAY, HOUR, MINUTE, WEEK, show_duration
-from sageserve.data.traces.transform import demand_of
+from sageserve.data.traces.changes.transform import demand_of
 from sageserve.data.workload.generate import generate, history
 from sageserve.data.workload.rates import length_table, rates_of, streams_of
 from tests.data.scenes import scenario

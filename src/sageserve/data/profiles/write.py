@@ -21,20 +21,20 @@ def profile_yaml(name: str, profile: ProfileSettings) -> str:
     return _HEAD + yaml.safe_dump({"profiles": {name: values}}, sort_keys=False, allow_unicode=True, width=120)
 
 
-def write_profile(path: Path, name: str, profile: ProfileSettings, *, force: bool = False) -> None:
+def write_profile(path: Path, name: str, profile: ProfileSettings, *, replace: bool = False) -> None:
     """Write a profile file.
 
     Args:
         path: of the file.
         name: of the profile in it.
         profile: with its source, range and error.
-        force: replace a file that is there.
+        replace: replace a file that is there.
 
     Raises:
         MeasurementError: the file is there already, or cannot be written.
     """
-    if path.exists() and not force:
-        raise MeasurementError(f"{path} is there already", hint="choose another name with --out, or add --force")
+    if path.exists() and not replace:
+        raise MeasurementError(f"{path} is there already", hint="choose another name with --out, or add --replace")
     part = path.parent / f".{path.name}.part-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

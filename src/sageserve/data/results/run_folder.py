@@ -92,34 +92,43 @@ class RunFolder:
         return read_journal(self.path / JOURNAL)
 
 
-def check_folder(folder: Path, *, force: bool = False) -> None:
-    """Refuse a folder that holds something else than a result; a result is replaced, and `force` writes into any folder.
+def check_folder(folder: Path, *, replace: bool = False) -> None:
+    """Refuse a folder that holds another run or other files, and one that cannot be written, before hours are spent on it.
+
+    Args:
+        folder: need not exist.
+        replace: what is in it may be replaced; files that are not of a run stay.
 
     Raises:
-        ResultError: it is a file, or holds files that are not ours.
+        ResultError: it is a file, holds something and `replace` is not given, or cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise ResultError(f"{folder} is a file, not a folder", hint="name another folder with --out")
-    if folder.is_dir() and any(folder.iterdir()) and not _is_ours(folder) and not force:
+    if folder.is_dir() and any(folder.iterdir()) and not replace:
+        what = "another run" if _is_ours(folder) else "files that are not a result of sageserve"
         raise ResultError(
-            f"{folder} holds files that are not a result of sageserve",
-            hint="name an empty or a new folder, or add --force to write into it (other files in it stay)",
+            f"{folder} holds {what}",
+            hint="name an empty or a new folder, or add --replace to write over it (other files in it stay)",
         )
+    home = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        why = "may not be written to" if home.is_dir() else "is a file"
+        raise ResultError(f"{folder} cannot be written: {home} {why}", hint="name another folder with --out")
 
 
-def write_run(folder: Path, record: RunRecord, *, force: bool = False, progress: Callable[[int], None] | None = None) -> None:
+def write_run(folder: Path, record: RunRecord, *, replace: bool = False, progress: Callable[[int], None] | None = None) -> None:
     """Write a run. The folder holds the old result or the new one, never a mixture that passes for a result.
 
     Args:
-        folder: made if needed; an older result in it is replaced.
+        folder: made if needed.
         record: what to write.
-        force: write into a folder that holds other files too.
+        replace: write over what is in the folder.
         progress: told how many requests are written.
 
     Raises:
         ResultError: the folder is not ours to write to, or writing failed.
     """
-    check_folder(folder, force=force)
+    check_folder(folder, replace=replace)
     part = folder.parent / f".{folder.resolve().name}.part-{os.getpid()}"
     try:
         part.mkdir(parents=True)

@@ -14,7 +14,7 @@ Read next: `run_folder.py` for the folder of one run, `sim/sweep/run.py`.
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from sageserve import __version__
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError, TraceError
 from sageserve.data.scenarios.load import resolved_yaml
+from sageserve.data.traces.options import TraceOptions
 
 MARK: Final = "SWEEP"
 PACKAGE: Final = Path(__file__).resolve().parents[2]
@@ -36,15 +37,11 @@ class SweepSource:
     """Where the requests of a sweep come from.
 
     Args:
-        files: trace files, played one after the other; none: the scenario's generator.
-        maps: renames of what the files hold.
-        load: times the rate.
+        options: trace files and what is done to them; none: the scenario's generator.
         content: hash of the content of the files.
     """
 
-    files: tuple[Path, ...] = ()
-    maps: tuple[str, ...] = ()
-    load: float = 1.0
+    options: TraceOptions = field(default_factory=TraceOptions)
     content: str = ""
 
 
@@ -52,22 +49,22 @@ GENERATED: Final = SweepSource()
 """Requests drawn from the scenario's own settings."""
 
 
-def source_of(files: tuple[Path, ...], maps: tuple[str, ...], load: float) -> SweepSource:
+def source_of(options: TraceOptions) -> SweepSource:
     """A source whose files are known by their content.
 
     Raises:
-        TraceError: a file that cannot be read, or renames without a file.
+        TraceError: a file that cannot be read, or options that speak of one where there is none.
     """
-    if maps and not files:
-        raise TraceError("--map renames what a trace file holds, and no --trace was given", hint="add --trace FILE")
+    options.refuse_without_files()
     digest = hashlib.sha256()
-    for path in files:
+    for path in options.files:
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise TraceError(f"cannot read {path}: {error.strerror}", hint="give the path of a trace file") from None
-    return SweepSource(tuple(path.resolve() for path in files), maps, load, digest.hexdigest() if files else "")
+    files = tuple(path.resolve() for path in options.files)
+    return SweepSource(replace(options, files=files), digest.hexdigest() if files else "")
 
 
 @cache  # of the code as this process began with it
@@ -84,7 +81,7 @@ def code_digest() -> str:
 def key_of(scenario: Scenario, source: SweepSource, code: str) -> str:
     """The name of a result: equal keys give equal results."""
     digest = hashlib.sha256()
-    for part in (code, resolved_yaml(scenario), *source.maps, repr(source.load), source.content):
+    for part in (code, resolved_yaml(scenario), repr(replace(source.options, files=())), source.content):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:_DIGITS]
 
@@ -94,18 +91,18 @@ class Kept:
 
     Args:
         folder: made when the first result is kept.
-        force: also into a folder that holds other files.
+        replace: also into a folder that holds other files.
 
     Raises:
         ResultError: it is a file, or holds files that are not of a sweep.
     """
 
-    def __init__(self, folder: Path, *, force: bool = False) -> None:
+    def __init__(self, folder: Path, *, replace: bool = False) -> None:
         if folder.exists() and not folder.is_dir():
             raise ResultError(f"{folder} is a file, not a folder", hint="name another folder with --out")
-        if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()) and not force:
+        if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()) and not replace:
             raise ResultError(
-                f"{folder} holds files that are not of a sweep", hint="name an empty or a new folder, or add --force"
+                f"{folder} holds files that are not of a sweep", hint="name an empty or a new folder, or add --replace"
             )
         self.folder = folder
 

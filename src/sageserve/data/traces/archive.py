@@ -1,8 +1,9 @@
 """Our own trace files: Parquet that keeps everything a `Trace` knows, and that any Parquet tool can read.
 
-One row per request (arrival_us, model, tier, region, prompt_tokens, output_tokens, and deadline_us and
-cached_tokens if any request has one); names, window and notes are in the metadata, with a version. Files
-appear whole or not at all. Read next: `read.py` for reading them back.
+One row per request: arrival_us, model, tier, region, prompt_tokens, output_tokens, and of the others (deadline_us,
+cached_tokens, session, turn, delay_us, adapter, tenant, user, key, images, audio, block_hashes) those that any request has.
+Names, window, start, tokens per block and notes are in the metadata, with a version. Files appear whole or not at all.
+Read next: `read.py` for reading them back.
 """
 
 import os
@@ -20,11 +21,11 @@ from numpy.typing import NDArray
 from sageserve.base.errors import TraceError
 from sageserve.base.records import UNSET, Names, Trace
 from sageserve.base.units import Micros
-from sageserve.data.traces.formats import Field
+from sageserve.data.traces.columns.fields import Field
 from sageserve.data.traces.naming import UNNAMED
-from sageserve.data.traces.sources import MARK
+from sageserve.data.traces.readers.arrow_file import MARK
 
-VERSION: Final = 1
+VERSION: Final = 2
 _ROWS: Final = 1 << 20  # per row group: a few MB each, so that reading stays flat in memory
 
 
@@ -35,15 +36,19 @@ class _Metadata(msgspec.Struct, forbid_unknown_fields=True):
     regions: tuple[str, ...]
     tiers: tuple[str, ...]
     notes: tuple[str, ...]
+    start_us: int | None = None
+    block_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file of ours says about itself."""
+    """What a file of ours says about itself; `block` is tokens per block of its hashes."""
 
     names: Names
     window: Micros
     notes: tuple[str, ...]
+    start: Micros | None = None
+    block: int | None = None
 
     def names_of(self, part: Field) -> tuple[str, ...]:
         """The names one named column may hold, in the order of codes."""
@@ -66,7 +71,8 @@ def parse_header(path: Path, metadata: bytes) -> Header:
         found = msgspec.json.decode(metadata, type=_Metadata)
     except (msgspec.DecodeError, KeyError) as error:
         raise TraceError(f"{path}: its sageserve metadata is damaged ({error})", hint="convert it again") from None
-    return Header(Names(found.models, found.regions, found.tiers), found.window_us, found.notes)
+    names = Names(found.models, found.regions, found.tiers)
+    return Header(names, found.window_us, found.notes, found.start_us, found.block_tokens)
 
 
 def write_trace(path: Path, trace: Trace, progress: Callable[[int, int], None] | None = None) -> None:
@@ -92,7 +98,8 @@ def write_trace(path: Path, trace: Trace, progress: Callable[[int, int], None] |
 
 def _write(path: Path, trace: Trace, progress: Callable[[int, int], None] | None) -> None:
     names = trace.names
-    metadata = _Metadata(VERSION, trace.window, names.models, names.regions, names.tiers, trace.notes)
+    block = None if trace.blocks is None else trace.blocks.size
+    metadata = _Metadata(VERSION, trace.window, names.models, names.regions, names.tiers, trace.notes, trace.start, block)
     schema = _schema(trace).with_metadata({MARK: msgspec.json.encode(metadata)})
     with pq.ParquetWriter(path, schema, compression="zstd", version="2.6") as writer:
         for first in range(0, max(len(trace), 1), _ROWS):
@@ -111,6 +118,12 @@ def _schema(trace: Trace) -> pa.Schema:
         fields.append(pa.field("deadline_us", pa.int64()))
     if trace.cached is not None:
         fields.append(pa.field("cached_tokens", pa.int32()))
+    fields += [pa.field(label, text) for label in trace.labels]
+    fields += [pa.field(count, pa.int32()) for count in trace.counts]
+    if trace.delay is not None:
+        fields.append(pa.field("delay_us", pa.int64()))
+    if trace.blocks is not None:
+        fields.append(pa.field("block_hashes", pa.list_(pa.uint64())))
     return pa.schema(fields)
 
 
@@ -130,10 +143,15 @@ def _columns(trace: Trace, rows: slice) -> dict[str, pa.Array]:
             columns[name] = pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))
     columns["prompt_tokens"] = pa.array(trace.prompt[rows])
     columns["output_tokens"] = pa.array(trace.output[rows])
-    if trace.deadline is not None:
-        deadline = trace.deadline[rows]
-        columns["deadline_us"] = pa.array(deadline, mask=deadline == UNSET)
-    if trace.cached is not None:
-        cached = trace.cached[rows]
-        columns["cached_tokens"] = pa.array(cached, mask=cached == UNSET)
+    for label, each in trace.labels.items():
+        places = pa.array(each.codes[rows], mask=each.codes[rows] == UNSET)
+        columns[label] = pa.DictionaryArray.from_arrays(places, pa.array(each.names, pa.string()))
+    wide = (("deadline_us", trace.deadline), ("cached_tokens", trace.cached), ("delay_us", trace.delay))
+    for name, column in (*wide, *trace.counts.items()):
+        if column is not None:
+            columns[name] = pa.array(column[rows], mask=column[rows] == UNSET)
+    if trace.blocks is not None:
+        blocks = trace.blocks.take(np.arange(len(trace))[rows])
+        offsets = pa.array(np.concatenate([[0], blocks.ends]), pa.int32())
+        columns["block_hashes"] = pa.ListArray.from_arrays(offsets, pa.array(blocks.hashes))
     return columns

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET, Ints, Trace
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros
-from sageserve.data.traces.read import ReadReport
+from sageserve.data.traces.report import ReadReport
 
 QUANTILES: Final = (0.1, 0.5, 0.9, 0.99)
 _MARKS_MAX: Final = 84  # bins over a window: a week in marks of two hours
@@ -55,19 +55,32 @@ class BadKind(msgspec.Struct, frozen=True):
     lines: tuple[int, ...]
 
 
-class Overview(msgspec.Struct, frozen=True):
-    """What is in a trace. `rows` and `bad` count the file it was read from; 0 for generated ones.
+class UnusedColumn(msgspec.Struct, frozen=True):
+    """A column or key of the file that means nothing here, and what it looks like."""
 
-    `cached_share`: of the prompt tokens of requests that say what was in the prefix cache; null when none says it.
+    name: str
+    example: str
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """What is in a trace. `rows`, `bad` and `unused` are of the file it was read from; empty for generated ones.
+
+    `cached_share`: of the prompt tokens of requests that say what was in the prefix cache; null when none says it. `start`: the
+    date of time 0; null where the source has none. `labels`: different sessions, adapters, tenants, users and keys; `counts`:
+    images, audio clips and turns of all requests together.
     """
 
     source: str
     format: str
     rows: int
     bad: tuple[BadKind, ...]
+    unused: tuple[UnusedColumn, ...]
+    start: str | None
     requests: int
     deadlines: int
     cached_share: float | None
+    labels: dict[str, int]
+    counts: dict[str, int]
     window_s: float
     bin_s: float
     rate: tuple[float, ...]
@@ -92,9 +105,13 @@ def overview(trace: Trace, source: str, report: ReadReport | None = None) -> Ove
         format="generated" if report is None else report.format,
         rows=0 if report is None else report.rows,
         bad=tuple(BadKind(each.reason, each.count, each.lines[:10]) for each in bad),
+        unused=() if report is None else tuple(UnusedColumn(each.name, each.example) for each in report.unused),
+        start=None if trace.start is None else f"{np.datetime64(trace.start, 'us')}Z",
         requests=len(trace),
         deadlines=0 if trace.deadline is None else int((trace.deadline != UNSET).sum()),
         cached_share=_cached_share(trace),
+        labels={label: len(np.unique(each.codes[each.codes != UNSET])) for label, each in trace.labels.items()},
+        counts={count: int(each[each != UNSET].sum()) for count, each in trace.counts.items()},
         window_s=trace.window / SECOND,
         bin_s=width / SECOND,
         rate=_rate(trace.arrival, trace.window, width),

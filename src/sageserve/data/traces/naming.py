@@ -17,8 +17,8 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, TraceError, UnknownName
 from sageserve.base.records import Names
 from sageserve.base.rng import stream
-from sageserve.data.traces.columns import Codes
-from sageserve.data.traces.formats import NAMED, Field
+from sageserve.data.traces.assembly.rows import NamedColumn
+from sageserve.data.traces.columns.fields import NAMED, Field
 
 UNNAMED: Final = "-"
 """Stands for all requests where a trace does not say (no scenario was given to fill it in)."""
@@ -36,14 +36,6 @@ class Renaming:
     old: str
     new: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class NamedColumn:
-    """One named column of a trace: codes into the names as the file writes them."""
-
-    codes: Codes
-    names: tuple[str, ...]
 
 
 def parse_maps(options: Sequence[str]) -> tuple[Renaming, ...]:

@@ -1,13 +1,12 @@
 """Reading request traces: any known file becomes a `Trace` that fits a scenario, and a report on the way there.
 
-Joins `sources` (bytes to columns), `columns` (columns to numbers) and `naming` (names to codes). Loses nothing
-silently: rows read = rows kept + rows counted as bad. Read next: `formats.py` for what can be read,
-`transform.py` for what can be done with a trace, `archive.py` for our own files.
+Joins `readers` (bytes to columns), `columns` (columns to numbers), `assembly` (numbers to requests) and `naming` (names to
+codes). Loses nothing silently: rows read = rows kept + rows counted as bad, and every column is used or listed.
+Read next: `columns/formats.py` for what can be read, `requests.py` for what commands do with it.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,298 +15,264 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import TraceError
-from sageserve.base.records import UNSET, Bools, Ints, Names, Trace
-from sageserve.base.units import DAY, HOUR, MINUTE, Micros, show_duration
+from sageserve.base.records import COUNTS, LABELS, UNSET, Bools, Count, Ints, Label, Labels, Names, Trace
+from sageserve.base.units import HOUR, MINUTE, Micros, show_duration
 from sageserve.data.traces.archive import Header, parse_header
-from sageserve.data.traces.columns import BLANK, REASONS, Codes, Converter, Piece
-from sageserve.data.traces.formats import NAMED, Field, parse_columns
-from sageserve.data.traces.naming import UNNAMED, NamedColumn, fit_names, parse_maps, rename
-from sageserve.data.traces.sources import Progress, TraceFile, open_source
-from sageserve.data.traces.transform import scale_time
+from sageserve.data.traces.assembly.arrivals import with_times
+from sageserve.data.traces.assembly.buckets import expand
+from sageserve.data.traces.assembly.prefixes import with_cached
+from sageserve.data.traces.assembly.rows import NamedColumn, Rows, rows_of
+from sageserve.data.traces.assembly.sessions import follow_on, with_sessions
+from sageserve.data.traces.columns.convert import LENGTH_MAX, Converter
+from sageserve.data.traces.columns.fields import NAMED, Field, parse_columns
+from sageserve.data.traces.naming import UNNAMED, fit_names, parse_maps, rename
+from sageserve.data.traces.options import TraceOptions
+from sageserve.data.traces.readers.batches import Progress, TraceFile
+from sageserve.data.traces.readers.sources import open_source
+from sageserve.data.traces.report import BadCounter, ReadReport, carried_note
 
 GAP: Final[Micros] = 6 * HOUR  # a silence this long is worth a note; it never ends a trace
-_EPOCH: Final[Micros] = 365 * DAY  # a first arrival later than this is a date, not a time since the start
-_LINES_KEPT: Final = 1000  # line numbers remembered per reason
+_BUSY: Final = 200.0  # requests per second of a file of milliseconds that are worth a question
+_IDLE: Final = 300.0  # seconds between requests of a file whose unit nobody named that are worth one
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """How to read a file.
-
-    Args:
-        maps: FROM=TO, as `--map`.
-        columns: OURS=THEIRS, as `--column`.
-        time_scale: times are multiplied by it; 0.5 plays the trace twice as fast.
-        strict: refuse a file with any bad row.
-        shown: line numbers shown per kind of bad row.
-        progress: told about bytes read.
-    """
-
-    maps: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    time_scale: float = 1.0
-    strict: bool = False
-    shown: int = 3
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BadRows:
-    """Rows that are no requests, by reason; the first line numbers of them (row numbers in Parquet)."""
-
-    reason: str
-    count: int
-    lines: tuple[int, ...]
-
-    def text(self, shown: int) -> str:
-        """One line for people: `12 rows: output length is below 1 (lines 3, 8, 9, …)`."""
-        listed = ", ".join(f"{line:,}" for line in self.lines[:shown])
-        more = ", …" if self.count > shown else ""
-        rows, lines = ("row", "line") if self.count == 1 else ("rows", "lines")
-        return f"{self.count:,} {rows}: {self.reason} ({lines} {listed}{more})"
-
-
-@dataclass(frozen=True, slots=True)
-class ReadReport:
-    """What reading a file found; `rows == kept + bad_count` always holds.
-
-    Args:
-        source: the file.
-        format: name of the format it was recognised as.
-        rows: rows with anything in them.
-        kept: rows that became requests.
-        bad: the others, by reason.
-        notes: what the user should know, in sentences; the same as the trace's own.
-        shown: line numbers to show per reason.
-    """
-
-    source: Path
-    format: str
-    rows: int
-    kept: int
-    bad: tuple[BadRows, ...]
-    notes: tuple[str, ...]
-    shown: int = 3
-
-    @property
-    def bad_count(self) -> int:
-        """Rows that did not become requests."""
-        return sum(each.count for each in self.bad)
-
-    def bad_lines(self) -> list[str]:
-        """One line per kind of bad row, for people."""
-        return [each.text(self.shown) for each in self.bad]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """A file's requests, sorted, with the names the file uses."""
-
-    arrival: Ints
-    prompt: NDArray[np.int32]
-    output: NDArray[np.int32]
-    named: Mapping[Field, NamedColumn]
-    deadline: Ints | None
-    cached: NDArray[np.int32] | None
-    window: Micros
-
-
-def read_trace(source: Path, scenario: Scenario, options: ReadOptions | None = None) -> tuple[Trace, ReadReport]:
+def read_trace(
+    source: Path, scenario: Scenario, options: TraceOptions | None = None, progress: Progress | None = None
+) -> tuple[Trace, ReadReport]:
     """Read a trace so that it fits a scenario: its names become the scenario's, what it lacks is filled.
 
     Args:
         source: a file of any known format, plain or compressed.
         scenario: whose models, regions and tiers count, and whose `workload.assign` fills missing columns.
-        options: maps, columns, time scale, strictness.
+        options: what the user says of it; `begin`, `until`, `load` and `time_scale` are for `requests.py`.
+        progress: told about bytes read.
 
     Raises:
-        TraceError: the file cannot be read, holds no requests, or holds bad rows under `strict`.
+        TraceError: the file cannot be read, or too little of it is requests.
         UnknownName: it names models, tiers or regions the scenario does not define.
     """
-    options = options or ReadOptions()
+    options = options or TraceOptions()
     maps = parse_maps(options.maps)
-    rows, report = _read(source, options)
-    codes, names, notes = fit_names(rows.named, len(rows.arrival), scenario, maps)
-    notes += context_notes(rows.prompt, rows.output, codes["model"], scenario)
-    return _finish(rows, codes, names, (report, notes, options))
+    table, report = _read(source, options, scenario.seed if options.seed is None else options.seed, progress)
+    codes, names, notes = fit_names(table.rows.named, len(table.rows), scenario, maps)
+    notes += context_notes(table.rows.prompt, table.rows.output, codes["model"], scenario)
+    return _finish(table, codes, names, replace(report, notes=(*report.notes, *notes)))
 
 
-def read_as_is(source: Path, options: ReadOptions | None = None) -> tuple[Trace, ReadReport]:
+def read_as_is(source: Path, options: TraceOptions | None = None, progress: Progress | None = None) -> tuple[Trace, ReadReport]:
     """Read a trace with the names it has; columns it lacks hold the single name `UNNAMED`.
 
     Raises:
         TraceError: as `read_trace`; also more than 256 names in one column.
     """
-    options = options or ReadOptions()
+    options = options or TraceOptions()
     maps = parse_maps(options.maps)
-    rows, report = _read(source, options)
+    table, report = _read(source, options, 1 if options.seed is None else options.seed, progress)
     codes: dict[Field, NDArray[np.uint8]] = {}
     found: dict[Field, tuple[str, ...]] = {}
     for part in NAMED:
-        empty = NamedColumn(np.zeros(len(rows.arrival), dtype=np.int32), (UNNAMED,))
-        named = rename(part, rows.named.get(part, empty), maps)
+        empty = NamedColumn(np.zeros(len(table.rows), dtype=np.int32), (UNNAMED,))
+        named = rename(part, table.rows.named.get(part, empty), maps)
         if len(named.names) > 256:  # codes are uint8
             raise TraceError(
                 f"{source} names {len(named.names):,} different {part}s; 256 can be told apart",
                 hint=f"join them with --map '{part}:*=NAME', or name another column: --column {part}=NAME",
             )
         codes[part], found[part] = named.codes.astype(np.uint8), named.names
-    names = Names(found["model"], found["region"], found["tier"])
-    return _finish(rows, codes, names, (report, [], options))
+    return _finish(table, codes, Names(found["model"], found["region"], found["tier"]), report)
 
 
 def context_notes(
-    prompt: NDArray[np.int32], output: NDArray[np.int32], model: NDArray[np.uint8], scenario: Scenario
+    prompt: NDArray[np.int32] | Ints, output: NDArray[np.int32] | Ints, model: NDArray[np.uint8], scenario: Scenario
 ) -> list[str]:
-    """A counted warning of requests longer than their model's context: they stay, the door refuses them."""
+    """How many requests do not fit their model's context: refused, or kept with a shorter answer."""
     context = np.array([each.context for each in scenario.models.values()], dtype=np.int64)[model]
-    total = prompt.astype(np.int64) + output
-    long = int((total > context).sum())
-    if not long:
+    refused = prompt.astype(np.int64) + 1 > context
+    cut = ~refused & (prompt.astype(np.int64) + output > context)
+    if not refused.any() and not cut.any():
         return []
-    share = f"{long:,} of {len(prompt):,} requests are longer than their model's context"
-    return [f"{share} (longest prompt {int(prompt.max()):,} tokens): kept, and refused at the door"]
+    total, lost, shorter = len(prompt), int(refused.sum()), int(cut.sum())
+    longest = f" (longest prompt {int(prompt.max()):,} tokens)"
+    said = f"of {total:,} requests {lost:,} are refused at the door, because their prompt leaves no room in their model's context"
+    return [f"{said}{longest}; {shorter:,} are kept with their answer cut to it; {total - lost - shorter:,} fit"]
+
+
+class _Table:
+    """A file's requests, sorted, and what is known of them together."""
+
+    def __init__(self, rows: Rows, window: Micros, start: Micros | None) -> None:
+        self.rows = rows
+        self.window = window
+        self.start = start
 
 
 def _finish(
-    rows: _Rows,
-    codes: Mapping[Field, NDArray[np.uint8]],
-    names: Names,
-    extra: tuple[ReadReport, Sequence[str], ReadOptions],
+    table: _Table, codes: Mapping[Field, NDArray[np.uint8]], names: Names, report: ReadReport
 ) -> tuple[Trace, ReadReport]:
-    report, more, options = extra
-    notes = (*report.notes, *more)
+    rows = table.rows
+    assert rows.time is not None
     trace = Trace(
-        arrival=rows.arrival,
-        prompt=rows.prompt,
-        output=rows.output,
+        arrival=rows.time,
+        prompt=rows.prompt.astype(np.int32),
+        output=rows.output.astype(np.int32),
         model=codes["model"],
         region=codes["region"],
         tier=codes["tier"],
         names=names,
-        window=rows.window,
-        deadline=rows.deadline,
-        cached=rows.cached,
-        notes=notes,
+        window=table.window,
+        deadline=rows.numbers.get("deadline"),
+        cached=None if "cached" not in rows.numbers else rows.numbers["cached"].astype(np.int32),
+        notes=report.notes,
+        start=table.start,
+        labels=_labels(rows),
+        counts=_counts(rows),
+        delay=rows.numbers.get("delay"),
+        blocks=rows.blocks,
     )
-    trace = scale_time(trace, options.time_scale).check()
-    return trace, replace(report, notes=trace.notes)
+    return trace.check(), report
 
 
-def _read(source: Path, options: ReadOptions) -> tuple[_Rows, ReadReport]:
-    opened = open_source(source, parse_columns(options.columns), options.progress)
-    converter = Converter(opened.layout)
+def _labels(rows: Rows) -> dict[Label, Labels]:
+    return {label: Labels(rows.named[label].codes, rows.named[label].names) for label in LABELS if label in rows.named}
+
+
+def _counts(rows: Rows) -> dict[Count, NDArray[np.int32]]:
+    return {count: rows.numbers[count].astype(np.int32) for count in COUNTS if count in rows.numbers}
+
+
+def _read(source: Path, options: TraceOptions, seed: int, progress: Progress | None) -> tuple[_Table, ReadReport]:
+    opened = open_source(source, parse_columns(options.columns), progress)
+    own = opened.metadata is not None
+    converter = Converter(opened.layout, early=options.begin == "first")
+    counter = BadCounter()
     pieces = []
-    bad: dict[str, list[int]] = {}
-    counts: Counter[str] = Counter()
-    row = 0
-    for batch in opened.batches:
-        piece = converter.convert(batch)
-        _count_bad(piece.why, row, bad, counts)
-        row += len(piece.why)
-        pieces.append(piece)
-    report = _report(source, opened, (bad, counts), (row, options))
-    if report.kept == 0:
-        raise _nothing(report)
-    if options.strict and report.bad:
-        raise TraceError(
-            f"{source} has {report.bad_count:,} bad rows of {report.rows:,}\n" + "\n".join(report.bad_lines()),
-            hint="repair them, or read without --strict: they are then counted and left out",
-        )
+    try:
+        for batch in opened.batches:
+            piece = converter.convert(batch.columns)
+            counter.add(piece.why)
+            pieces.append(piece)
+    except TraceError as error:
+        raise _at(source, error) from None
+    report = counter.report(source, opened)
+    report.refuse_too_many(options.max_dropped)
     header = parse_header(source, opened.metadata) if opened.metadata is not None else None
-    rows, notes = _assemble(pieces, converter, header)
-    return rows, replace(report, notes=(*report.notes, *notes))
+    block = opened.layout.format.block if header is None else header.block
+    rows = rows_of(pieces, converter, block)
+    try:
+        rows, notes = (rows, []) if own else _complete(rows, options, seed, characters=converter.characters)
+        table, more = _placed(rows, converter, opened, header)
+    except TraceError as error:
+        raise _at(source, error) from None
+    carried = carried_note(_carried(table.rows), len(table.rows))
+    every = (*report.notes, *converter.times.notes, *notes, *more)
+    return table, replace(report, notes=(*every, *(note for note in carried if note not in every)))
 
 
-def _count_bad(why: NDArray[np.int8], first: int, bad: dict[str, list[int]], counts: Counter[str]) -> None:
-    if not why.any():
-        return
-    for code in np.unique(why[why > 0]):
-        rows = np.flatnonzero(why == code)
-        counts[REASONS[code]] += len(rows)
-        bad.setdefault(REASONS[code], []).extend((rows[:_LINES_KEPT] + first).tolist())
-
-
-def _report(
-    source: Path,
-    opened: TraceFile,
-    found: tuple[Mapping[str, Sequence[int]], Counter[str]],
-    extent: tuple[int, ReadOptions],
-) -> ReadReport:
-    (bad, counts), (rows, options) = found, extent
-    blanks = counts.pop(REASONS[BLANK], 0)
-    kinds = [
-        BadRows(
-            reason,
-            count,
-            tuple(opened.lines.of(np.array(bad[reason][:_LINES_KEPT], dtype=np.int64)).tolist()),
-        )
-        for reason, count in counts.items()
-    ]
-    kinds += [BadRows(reason, len(lines), tuple(lines[:_LINES_KEPT])) for reason, lines in opened.lines.reasons.items()]
-    notes = list(opened.layout.format.notes)
-    if blanks:
-        notes.append(f"{blanks:,} blank lines were skipped")
-    ordered = tuple(sorted(kinds, key=lambda each: (-each.count, each.reason)))
-    wrong = sum(each.count for each in ordered)
-    total = rows - blanks + len(opened.lines.skipped)
-    if wrong:
-        notes.append(f"{wrong:,} of {total:,} rows are left out: " + "; ".join(e.text(options.shown) for e in ordered))
-    return ReadReport(source, opened.layout.format.name, total, total - wrong, ordered, tuple(notes), options.shown)
-
-
-def _nothing(report: ReadReport) -> TraceError:
-    if report.rows == 0:
-        return TraceError(f"{report.source} has a header and no requests", hint="give a file with at least one request")
-    return TraceError(
-        f"{report.source} was read as {report.format}, and none of its {report.rows:,} rows is a request:\n"
-        + "\n".join(report.bad_lines()),
-        hint="name the columns yourself with --column, for example --column prompt_tokens=ContextTokens",
+def _at(source: Path, error: TraceError) -> TraceError:
+    """The error with the file's name before it, where it has none."""
+    said = (
+        error.message
+        if str(source) in error.message
+        else f"{source}{': ' if _is_sentence(error.message) else ' '}{error.message}"
     )
+    return TraceError(said, hint=error.hint)
 
 
-def _assemble(pieces: Sequence[Piece], converter: Converter, header: Header | None) -> tuple[_Rows, list[str]]:
-    arrival = np.concatenate([piece.time for piece in pieces])
-    prompt = np.concatenate([piece.prompt for piece in pieces])
-    output = np.concatenate([piece.output for piece in pieces])
-    deadline = None
-    if pieces[0].deadline is not None:
-        deadline = np.concatenate([piece.deadline for piece in pieces if piece.deadline is not None])
-    cached = None
-    if pieces[0].cached is not None:
-        cached = np.concatenate([piece.cached for piece in pieces if piece.cached is not None])
-    codes = {part: np.concatenate([piece.codes[part] for piece in pieces]) for part in converter.names}
-    notes = [] if header is None else list(header.notes)
-    order, note = _order(arrival)
-    if order is not None:
-        arrival, prompt, output = arrival[order], prompt[order], output[order]
-        deadline = None if deadline is None else deadline[order]
-        cached = None if cached is None else cached[order]
-        codes = {part: column[order] for part, column in codes.items()}
+def _is_sentence(message: str) -> bool:
+    return message.startswith(("--", "its "))
+
+
+def _complete(rows: Rows, options: TraceOptions, seed: int, *, characters: bool) -> tuple[Rows, list[str]]:
+    """Requests with lengths in tokens, a time and a conversation each."""
+    notes = []
+    if characters:
+        rows, note = _tokens_of_text(rows, options.chars_per_token)
         notes.append(note)
-    dated = header is None and (converter.wall_clock or int(arrival[0]) >= _EPOCH)
-    start = int(arrival[0]) if dated else 0
-    if start:
-        arrival = arrival - start
-        notes.append(f"time starts at the first arrival, {np.datetime64(start, 'us')} UTC")
-    if deadline is not None and header is None:
-        deadline = np.where(deadline == UNSET, UNSET, deadline + arrival)
-    notes += _gap_notes(arrival)
-    named = {part: _named(part, column, converter, header) for part, column in codes.items()}
-    window = _window(arrival) if header is None else header.window
-    return _Rows(arrival, prompt, output, named, deadline, cached, window), notes
+    if "count" in rows.numbers:
+        rows, more = expand(rows, options.expand, seed)
+        notes += more
+    if int(max(rows.prompt.max(), rows.output.max())) > LENGTH_MAX:
+        raise TraceError("has a length above 2,147,483,647 tokens", hint="name the right columns with --column")
+    rows = with_sessions(rows)
+    rows, more = with_times(rows, options, seed)
+    notes += more
+    rows, more = follow_on(rows)
+    return rows, notes + more
 
 
-def _named(part: Field, codes: Codes, converter: Converter, header: Header | None) -> NamedColumn:
-    """The column with its names in the order they were met, or in the order our own file had them."""
-    met = tuple(converter.names[part])
+def _tokens_of_text(rows: Rows, per_token: float | None) -> tuple[Rows, str]:
+    """Prompts in tokens, from their length in characters.
+
+    Raises:
+        TraceError: nobody says how many characters a token has.
+    """
+    if per_token is None:
+        raise TraceError(
+            "has the text of its prompts and no count of their tokens, which depends on the model's tokenizer",
+            hint="count them and name the column: --column prompt_tokens=NAME; or say how long a token is: --chars-per-token 4",
+        )
+    if not 0 < per_token < 1000:
+        raise TraceError(f"--chars-per-token {per_token:g} is no length of a token", hint="for English text about 4")
+    tokens = np.maximum(np.ceil(rows.prompt / per_token), 1).astype(np.int64)
+    return replace(rows, prompt=tokens), f"prompts are counted as one token per {per_token:g} characters (--chars-per-token)"
+
+
+def _placed(rows: Rows, converter: Converter, opened: TraceFile, header: Header | None) -> tuple[_Table, list[str]]:
+    """The requests in order of time, counted from the start of the trace."""
+    assert rows.time is not None
+    notes: list[str] = []
+    times = converter.times
+    if header is not None:
+        notes += header.notes
+    order, note = _order(rows.time)
+    if times.of_day and order is not None and int(np.diff(rows.time).min()) < -12 * HOUR:
+        raise TraceError(
+            "its times of day go back past midnight and have no dates", hint="write dates, such as 2025-06-01 23:59:00"
+        )
+    if order is not None:
+        rows = rows.take(order)
+        notes.append(note)
+    assert rows.time is not None
+    arrival = rows.time
+    dated = header is None and times.dated
+    start = int(arrival[0]) if dated else (header.start if header is not None else None)
+    base = int(arrival[0]) if dated or (opened.layout.format.first and header is None) or int(arrival[0]) < 0 else 0
+    if base:
+        arrival = arrival - base
+        notes.append(
+            f"time starts at the first arrival, {np.datetime64(base, 'us')} UTC" if dated else "time starts at the first arrival"
+        )
+    numbers = dict(rows.numbers)
+    if "deadline" in numbers and header is None:
+        numbers["deadline"] = np.where(numbers["deadline"] == UNSET, UNSET, numbers["deadline"] + arrival)
+    rows = replace(rows, time=arrival, numbers=numbers, named=_named(rows, header))
     if header is None:
-        return NamedColumn(codes, met)
-    names = header.names_of(part)
-    table = np.array([names.index(name) if name in names else -1 for name in met], dtype=np.int32)
-    if (table < 0).any():
-        raise TraceError(f"the {part} column holds names that the file's own header does not list")
-    return NamedColumn(table[codes], names)
+        rows, more = with_cached(rows)
+        notes += more + _gap_notes(arrival) + _doubts(arrival, converter, opened)
+    window = _window(arrival) if header is None else header.window
+    return _Table(rows, window, start), notes
+
+
+def _named(rows: Rows, header: Header | None) -> dict[Field, NamedColumn]:
+    """Columns of names in the order they were met, or in the order our own file had them."""
+    found = dict(rows.named)
+    for part in NAMED if header is not None else ():
+        if part in found:
+            assert header is not None
+            met, names = found[part].names, header.names_of(part)
+            table = np.array([names.index(name) if name in names else -1 for name in met], dtype=np.int32)
+            if (table < 0).any():
+                raise TraceError(f"the {part} column holds names that the file's own header does not list")
+            found[part] = NamedColumn(table[found[part].codes], names)
+    return found
+
+
+def _carried(rows: Rows) -> dict[str, int]:
+    """How many requests carry what no engine of the model takes notice of."""
+    found = {"images": rows.numbers.get("images"), "audio": rows.numbers.get("audio")}
+    counted = {name: int((values > 0).sum()) for name, values in found.items() if values is not None}
+    named = {label: int((rows.named[label].codes != UNSET).sum()) for label in LABELS if label in rows.named}
+    return {**counted, **{f"{label}s": count for label, count in named.items()}}
 
 
 def _order(arrival: Ints) -> tuple[Ints | None, str]:
@@ -332,6 +297,21 @@ def _gap_notes(arrival: Ints) -> list[str]:
     length, after = (show_duration(int(span) // MINUTE * MINUTE) for span in (waits[at], arrival[at]))
     count = f"{int(long.sum()):,} gaps of {show_duration(GAP)} or more without an arrival"
     return [f"{count}, the longest {length} after {after}: kept"]
+
+
+def _doubts(arrival: Ints, converter: Converter, opened: TraceFile) -> list[str]:
+    """Questions about a unit that nobody named and that gives an odd rate."""
+    if len(arrival) < 3 or converter.times.dated or "time" in opened.layout.named:
+        return []
+    seconds = max(int(arrival[-1] - arrival[0]), 1) / 1e6
+    rate = len(arrival) / seconds
+    if opened.layout.clocks.get("time") == "ms" and rate > _BUSY:
+        return [f"read as milliseconds these are {rate:,.0f} requests a second; if they are seconds: --column arrival_s=NAME"]
+    if converter.times.assumed and rate < 1 / _IDLE:
+        return [
+            f"read as seconds they come every {seconds / len(arrival):,.0f} s; if they are milliseconds: --column arrival_ms=NAME"
+        ]
+    return []
 
 
 def _window(arrival: Ints) -> Micros:

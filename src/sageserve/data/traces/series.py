@@ -17,7 +17,7 @@ from sageserve.base.errors import PlanError, TraceError
 from sageserve.base.records import Demand, Floats, Names, Trace
 from sageserve.base.units import HOUR, MINUTE, SECOND, Micros, show_duration
 from sageserve.core.forecast import Series
-from sageserve.data.traces.transform import demand_of
+from sageserve.data.traces.changes.transform import demand_of
 
 TIME_COLUMNS: Final[Mapping[str, Micros]] = {"t_ms": 1_000, "t_s": SECOND, "second": SECOND, "minute": MINUTE, "hour": HOUR}
 

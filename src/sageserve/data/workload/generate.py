@@ -16,7 +16,7 @@ from sageserve.base.records import Demand, Floats, Ints, Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import MINUTE, show_duration
 from sageserve.data.traces.read import context_notes
-from sageserve.data.traces.sources import Progress
+from sageserve.data.traces.readers.batches import Progress
 from sageserve.data.workload.rates import Streams, length_table, minutes_of, rates_of, streams_of
 
 _CHUNK: Final = 1 << 18  # rows drawn at a time: the intermediate arrays stay in the cache

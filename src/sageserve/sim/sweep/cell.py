@@ -12,14 +12,12 @@ from typing import Literal, TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import LawBroken, SageServeError
-from sageserve.base.records import Trace
 from sageserve.data.results.run_folder import write_run
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import GENERATED, SweepSource, key_of
 from sageserve.data.scenarios.load import dump
-from sageserve.data.traces.read import ReadOptions, read_trace
-from sageserve.data.traces.transform import load, load_earlier, splice
-from sageserve.data.workload.generate import generate, history
+from sageserve.data.traces.requests import Requests
+from sageserve.data.workload.requests import requests_for
 from sageserve.sim.oracle import Bound, oracle_bound
 from sageserve.sim.results.export import record_of
 from sageserve.sim.results.summary import summarise
@@ -90,11 +88,9 @@ class Player:
 
     def __init__(self) -> None:
         self._traffic = ""
-        self._requests: tuple[Trace, tuple[str, ...]] | None = None
+        self._requests: Requests | None = None
 
-    def play(
-        self, cell: Cell, *, interrupted: Callable[[], bool] | None = None, given: tuple[Trace, tuple[str, ...]] | None = None
-    ) -> Outcome | None:
+    def play(self, cell: Cell, *, interrupted: Callable[[], bool] | None = None, given: Requests | None = None) -> Outcome | None:
         """The summary of a cell, or why there is none; None when it was interrupted.
 
         Args:
@@ -103,37 +99,25 @@ class Player:
             given: the requests, when they need not be made or read.
         """
         try:
-            trace, remarks = given or self.requests(cell)
+            requests = given or self.requests(cell)
             if cell.what == "bound":
-                return Bounded(oracle_bound(cell.scenario, trace))
+                return Bounded(oracle_bound(cell.scenario, requests.trace))
             began = time.process_time()
-            earlier = None if cell.source.files else load_earlier(history(cell.scenario), cell.source.load)
-            run = Simulation(cell.scenario, trace, earlier=earlier).play(interrupted=interrupted)
+            run = Simulation(cell.scenario, requests.trace, earlier=requests.earlier).play(interrupted=interrupted)
             if run.partial:
                 return None
             summary = summarise(run, time.process_time() - began)
             if cell.folder is not None:
-                write_run(cell.folder, record_of(run, summary))
-            return Finished(summary, remarks)
+                write_run(cell.folder, record_of(run, summary), replace=True)
+            return Finished(summary, tuple(requests.remarks()))
         except SageServeError as error:
             return Failed(error.message, error.hint, mistake=not isinstance(error, LawBroken))
 
-    def requests(self, cell: Cell) -> tuple[Trace, tuple[str, ...]]:
-        """The requests of a cell, and what was left out of its trace files."""
+    def requests(self, cell: Cell) -> Requests:
+        """The requests of a cell."""
         traffic = cell.traffic()
         if self._requests is None or traffic != self._traffic:
             self._requests = None  # the old ones are not needed while the new ones are made
-            self._requests = _read(cell) if cell.source.files else (generate(cell.scenario), ())
-            trace, remarks = self._requests
-            self._requests = load(trace, cell.source.load, cell.scenario.seed), remarks
+            self._requests = requests_for(cell.scenario, cell.source.options)
             self._traffic = traffic
         return self._requests
-
-
-def _read(cell: Cell) -> tuple[Trace, tuple[str, ...]]:
-    traces, remarks = [], []
-    for path in cell.source.files:
-        found, report = read_trace(path, cell.scenario, ReadOptions(maps=cell.source.maps))
-        traces.append(found)
-        remarks += [f"{path}: left out {line}" for line in report.bad_lines()]
-    return splice(traces), tuple(remarks)

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from sageserve.base.errors import ConfigError
-from sageserve.base.records import Trace
+from sageserve.data.traces.requests import Requests
 from sageserve.sim.sweep.cell import Cell, Failed, Outcome, Player
 from sageserve.sim.sweep.room import memory_of
 
@@ -67,7 +67,7 @@ class Ray:
         flying: dict[Any, int] = {}
         for number, cell in enumerate(cells):
             given = None
-            if cell.source.files:
+            if cell.source.options.files:
                 traffic = cell.traffic()
                 if traffic not in sent:
                     sent[traffic] = self._ray.put(Player().requests(cell))
@@ -90,5 +90,5 @@ class Ray:
         return outcome
 
 
-def _play(cell: Cell, given: tuple[Trace, tuple[str, ...]] | None) -> Outcome:
+def _play(cell: Cell, given: Requests | None) -> Outcome:
     return _PLAYER.play(cell, given=given) or Failed("it was interrupted")

@@ -29,8 +29,8 @@ def workers_that_fit(cells: Sequence[Cell]) -> int:
 def memory_of(cell: Cell) -> int:
     """Bytes that a worker needs for a cell, about; more than measured."""
     settings = cell.scenario.workload.generate
-    count = sum(_rows(path) for path in cell.source.files) if cell.source.files else settings.requests
-    return WORKER_BYTES + int(REQUEST_BYTES * count * max(cell.source.load, 1.0))
+    count = sum(_rows(path) for path in cell.source.options.files) if cell.source.options.files else settings.requests
+    return WORKER_BYTES + int(REQUEST_BYTES * count * max(cell.source.options.load, 1.0))
 
 
 def cores() -> int:

@@ -1,10 +1,9 @@
-"""What can be done to a whole trace: change its speed, its load, join several, and sum it into demand.
+"""What can be done to a whole trace: change its speed, its load, and sum it into demand.
 
 Each function returns a new trace that says in its notes what was done. Reads no file; what is random is drawn
-from named streams, so equal seeds give equal traces. Read next: `read.py`.
+from named streams, so equal seeds give equal traces. Read next: `data/traces/requests.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.errors import TraceError
-from sageserve.base.records import UNSET, Bools, Demand, Floats, Ints, Names, Trace
+from sageserve.base.records import UNSET, Demand, Floats, Ints, Labels, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import MINUTE, SECOND, Micros, show_duration
 
@@ -63,21 +62,59 @@ def load(trace: Trace, factor: float, seed: int) -> Trace:
     wanted = round(n * factor) if factor > 0 and np.isfinite(factor) else 0
     if wanted < 1:
         raise TraceError(f"--load {factor:g} leaves none of {n:,} requests", hint="give a factor above 0, such as 0.5")
+    units = _units(trace)
     if factor < 1:
-        kept = np.flatnonzero(_chosen(n, wanted, seed, "load/thin"))
+        kept = np.sort(_chosen(units, wanted, seed, "load/thin"))
         note = f"load × {factor:g}: {wanted:,} of {n:,} requests, chosen with seed {seed}"
         return replace(trace.take(kept), notes=(*trace.notes, note))
     whole, rest = divmod(wanted, n)
-    extra = np.flatnonzero(_chosen(n, rest, seed, "load/copies")) if rest else np.zeros(0, dtype=np.int64)
+    extra = np.sort(_chosen(units, rest, seed, "load/copies"))
     rows = np.concatenate([np.tile(np.arange(n), whole), extra])
-    shift = stream(seed, "load/jitter").integers(-JITTER, JITTER, size=len(rows), endpoint=True)
-    shift[:n] = 0  # the originals stay where they are
+    copy = np.repeat(np.arange(whole + 1), [n] * whole + [rest])
+    together = "session" in trace.labels  # a conversation is shifted as one
+    draws = stream(seed, "load/jitter").integers(-JITTER, JITTER, size=(whole + 1) * n if together else len(rows), endpoint=True)
+    shift = draws[copy * n + units[rows]] if together else draws
+    shift = np.where(copy == 0, 0, shift)  # the originals stay where they are
     arrival = np.minimum(np.abs(trace.arrival[rows] + shift), trace.window - 1)
     order = np.argsort(arrival, kind="stable")
-    rows, arrival = rows[order], arrival[order]
-    copied = trace.take(rows)
+    arrival = arrival[order]
+    copied = _told_apart(trace, rows, copy).take(order)
     note = f"load × {factor:g}: {wanted:,} requests from {n:,}, copies shifted by up to {show_duration(JITTER)} with seed {seed}"
     return replace(copied, arrival=arrival, deadline=_moved(copied, arrival - copied.arrival), notes=(*trace.notes, note))
+
+
+def _units(trace: Trace) -> Ints:
+    """int64[n]: what is chosen or copied together: a conversation, else a request; the row of its first request."""
+    rows = np.arange(len(trace))
+    if "session" not in trace.labels:
+        return rows
+    codes = trace.labels["session"].codes.astype(np.int64)
+    own = np.where(codes == UNSET, len(trace.labels["session"].names) + rows, codes)
+    _, firsts, back = np.unique(own, return_index=True, return_inverse=True)
+    units: Ints = firsts[back]
+    return units
+
+
+def _chosen(units: Ints, k: int, seed: int, name: str) -> Ints:
+    """K rows, those of the units with the smallest draws; the last unit may be cut behind its first requests."""
+    if not k:
+        return np.zeros(0, dtype=np.int64)
+    draws = stream(seed, name).random(len(units))
+    rows = np.arange(len(units))
+    if (units == rows).all():
+        return np.argpartition(draws, k - 1)[:k]
+    return np.lexsort((rows, draws[units]))[:k]
+
+
+def _told_apart(trace: Trace, rows: Ints, copy: Ints) -> Trace:
+    """These rows; copies of a conversation are conversations of their own."""
+    copied = trace.take(rows)
+    if "session" not in trace.labels:
+        return copied
+    names, codes = trace.labels["session"].names, copied.labels["session"].codes
+    every = tuple(f"{name} (copy {number})" if number else name for number in range(int(copy.max()) + 1) for name in names)
+    moved = np.where(codes == UNSET, UNSET, codes + copy * len(names)).astype(np.int32)
+    return replace(copied, labels={**copied.labels, "session": Labels(moved, every)})
 
 
 def load_earlier(demand: Demand, factor: float) -> Demand:
@@ -85,50 +122,6 @@ def load_earlier(demand: Demand, factor: float) -> Demand:
     return Demand(
         demand.start, demand.bin, demand.prompt_tokens * factor, demand.output_tokens * factor, demand.requests * factor
     )
-
-
-def splice(traces: Sequence[Trace]) -> Trace:
-    """One trace after the other, each beginning where the window of the one before ends; names are joined.
-
-    Raises:
-        TraceError: nothing to join, or more names than codes.
-    """
-    if not traces:
-        raise TraceError("there is no trace to splice", hint="give at least one")
-    if len(traces) == 1:
-        return traces[0]
-    names = Names(
-        _union([trace.names.models for trace in traces]),
-        _union([trace.names.regions for trace in traces]),
-        _union([trace.names.tiers for trace in traces]),
-    )
-    starts = np.cumsum([0, *(trace.window for trace in traces)])
-    parts = [
-        replace(
-            trace,
-            arrival=trace.arrival + start,
-            deadline=_moved(trace, np.full(len(trace), start, dtype=np.int64)),
-            model=_recoded(trace.names.models, names.models)[trace.model],
-            region=_recoded(trace.names.regions, names.regions)[trace.region],
-            tier=_recoded(trace.names.tiers, names.tiers)[trace.tier],
-        )
-        for trace, start in zip(traces, starts[:-1].tolist(), strict=True)
-    ]
-    at = ", ".join(show_duration(start) for start in starts[1:-1].tolist())
-    notes = [note for trace in traces for note in trace.notes]
-    return Trace(
-        arrival=np.concatenate([part.arrival for part in parts]),
-        prompt=np.concatenate([part.prompt for part in parts]),
-        output=np.concatenate([part.output for part in parts]),
-        model=np.concatenate([part.model for part in parts]),
-        region=np.concatenate([part.region for part in parts]),
-        tier=np.concatenate([part.tier for part in parts]),
-        names=names,
-        window=int(starts[-1]),
-        deadline=_joined_deadlines(parts),
-        cached=_joined_cached(parts),
-        notes=(*dict.fromkeys(notes), f"{len(traces)} traces one after the other, joined at {at}"),
-    ).check()
 
 
 def demand_of(trace: Trace, bin: Micros = MINUTE) -> Demand:  # noqa: A002 # the word the record uses
@@ -158,15 +151,6 @@ def demand_of(trace: Trace, bin: Micros = MINUTE) -> Demand:  # noqa: A002 # the
     return Demand(0, bin, total(trace.prompt), total(trace.output), total(None))
 
 
-def _chosen(n: int, k: int, seed: int, name: str) -> Bools:
-    """Exactly k of n rows, each equally likely: those with the k smallest draws."""
-    draws = stream(seed, name).random(n)
-    chosen = np.zeros(n, dtype=np.bool_)
-    if k:
-        chosen[np.argpartition(draws, k - 1)[:k]] = True
-    return chosen
-
-
 def _moved(trace: Trace, shift: Ints) -> Ints | None:
     """Deadlines after their requests moved by `shift`; a promise keeps its length."""
     if trace.deadline is None:
@@ -174,24 +158,19 @@ def _moved(trace: Trace, shift: Ints) -> Ints | None:
     return np.where(trace.deadline == UNSET, UNSET, trace.deadline + shift)
 
 
-def _joined_deadlines(parts: Sequence[Trace]) -> Ints | None:
-    if all(part.deadline is None for part in parts):
-        return None
-    return np.concatenate([np.full(len(p), UNSET, dtype=np.int64) if p.deadline is None else p.deadline for p in parts])
+def demand_before(history: Demand | None, cut_off: Demand | None) -> Demand | None:
+    """Demand per minute that ends at time 0: an earlier history, then what was cut off before the trace.
 
-
-def _joined_cached(parts: Sequence[Trace]) -> NDArray[np.int32] | None:
-    if all(part.cached is None for part in parts):
-        return None
-    return np.concatenate([np.full(len(p), UNSET, dtype=np.int32) if p.cached is None else p.cached for p in parts])
-
-
-def _union(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name for each in lists for name in each))
-    if len(names) > 256:  # codes are uint8
-        raise TraceError(f"together the traces have {len(names)} names of one kind, more than 256")
-    return names
-
-
-def _recoded(old: tuple[str, ...], new: tuple[str, ...]) -> NDArray[np.uint8]:
-    return np.array([new.index(name) for name in old], dtype=np.uint8)
+    Args:
+        history: ends where what was cut off begins; None: unknown.
+        cut_off: ends at time 0; None: nothing was.
+    """
+    if cut_off is None or history is None or not len(history.requests):
+        return history if cut_off is None else cut_off
+    return Demand(
+        history.start + cut_off.start,
+        MINUTE,
+        np.concatenate([history.prompt_tokens, cut_off.prompt_tokens]),
+        np.concatenate([history.output_tokens, cut_off.output_tokens]),
+        np.concatenate([history.requests, cut_off.requests]),
+    )

@@ -1,0 +1,213 @@
+"""JSON files: one record per line, an array, or one document; keys are those of all records together.
+
+Nested objects are laid flat under dotted names. Of keys that can mean nothing only an example is kept.
+Read next: `records.py` for records that hold several requests, `data/traces/columns/layout.py`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from sageserve.base.errors import TraceError
+from sageserve.data.traces.columns.fields import Field, may_mean_something, rank
+from sageserve.data.traces.columns.layout import ColumnNames, is_known, known_names
+from sageserve.data.traces.readers.batches import (
+    BLOCK,
+    WHAT_IS_READ,
+    LineNumbers,
+    RowBatch,
+    TraceFile,
+    layout_of_file,
+    unreadable,
+)
+from sageserve.data.traces.readers.cells import Json, dig, flat, parse_json, text_of
+from sageserve.data.traces.readers.records import records_in
+
+_ROWS: Final = 1 << 16  # per batch: as dictionaries they are some hundred bytes each
+_DOCUMENT_MAX: Final = 1 << 30  # bytes of a file that is one value and must be held whole
+_EXAMPLE: Final = 200  # characters of an example that are kept
+_BROKEN: Final = "line is not a JSON object"
+
+
+def open_json(path: Path, stream: pa.NativeFile, explicit: Mapping[str, str]) -> TraceFile:
+    """Open a file of JSON; it is read whole, since any record may bring a key of its own.
+
+    Args:
+        path: for messages.
+        stream: its text, from the beginning.
+        explicit: our column names -> the file's.
+
+    Raises:
+        TraceError: it cannot be read, holds no object, or its keys are of no known format.
+    """
+    keys = _Keys(known_names(explicit))
+    lines = LineNumbers(of_row=[])
+    try:
+        batches = list(_raw_batches(_values(stream, lines), keys, lines))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise unreadable(path, error) from None
+    except TraceError as error:
+        raise TraceError(f"{path} {error.message}", hint=error.hint) from None
+    if not batches:
+        raise TraceError(f"{path} looks like JSON and holds no object", hint=WHAT_IS_READ)
+    header = ColumnNames(list(keys.examples), keys.examples, cells_may_nest=True)
+    layout = layout_of_file(path, header, explicit)
+    return TraceFile(layout, _by_field(batches, {part: (p.name, p.path) for part, p in layout.columns.items()}), lines)
+
+
+class _Keys:
+    """The keys met so far, an example of each, and which of them are worth keeping."""
+
+    def __init__(self, known: frozenset[str]) -> None:
+        self.examples: dict[str, str] = {}
+        self.kept: set[str] = set()
+        self.texts: set[str] = set()
+        self._known = known
+
+    def meet(self, rows: Sequence[Mapping[str, Json]]) -> None:
+        """Take note of the keys of some records."""
+        for key in dict.fromkeys(key for row in rows for key in row):
+            if self.examples.get(key):
+                continue
+            if key not in self.examples and (is_known(key, self._known) or may_mean_something(key)):
+                self.kept.add(key)
+            if rank("text", key.rpartition(".")[2]) is not None:
+                self.texts.add(key)
+            example = next((text for row in rows if (text := _example(row.get(key)))), "")
+            self.examples[key] = example
+
+
+def _example(value: Json) -> str:
+    return "" if value is None else text_of(value)[:_EXAMPLE]
+
+
+def _values(stream: pa.NativeFile, lines: LineNumbers) -> Iterator[tuple[int, Json]]:
+    """The values of a file with the lines they stand on: one per line, or one for all where lines are no values."""
+    every = _split_lines(stream)
+    first = next((line for line in every if line.strip()), b"")
+    try:
+        value = parse_json(first.removeprefix(b"\xef\xbb\xbf"))
+    except ValueError:
+        yield from _document(first, every, lines)
+        return
+    if isinstance(value, list):
+        lines.word = "record"
+        yield from enumerate(value, start=1)
+        return
+    yield 1, value
+    for number, line in enumerate(every, start=2):
+        yield from _line(number, line, lines)
+
+
+def _line(number: int, line: bytes, lines: LineNumbers) -> Iterator[tuple[int, Json]]:
+    if not line.strip():
+        return
+    try:
+        value = parse_json(line)
+    except ValueError:
+        lines.skip(number, _BROKEN)
+        return
+    if isinstance(value, dict):
+        yield number, value
+    else:
+        lines.skip(number, _BROKEN)
+
+
+def _document(first: bytes, rest: Iterator[bytes], lines: LineNumbers) -> Iterator[tuple[int, Json]]:
+    """A file that is one value over many lines; where it is none after all, lines of which the first is broken."""
+    parts, size = [first], len(first)
+    for part in rest:
+        parts.append(part)
+        size += len(part) + 1
+        if size > _DOCUMENT_MAX:
+            raise TraceError(f"is one JSON value of more than {_DOCUMENT_MAX >> 30} GiB", hint="write one record per line")
+    try:
+        value = parse_json(b"\n".join(parts).removeprefix(b"\xef\xbb\xbf"))
+    except ValueError as error:
+        if not any(part.lstrip()[:1] == b"{" and part.rstrip()[-1:] == b"}" for part in parts[1:]):
+            raise TraceError(f"looks like JSON and is not: {error}", hint=WHAT_IS_READ) from None
+        for number, line in enumerate(parts, start=1):
+            yield from _line(number, line, lines)
+        return
+    lines.word = "record"
+    yield from enumerate(value if isinstance(value, list) else [value], start=1)
+
+
+def _raw_batches(values: Iterator[tuple[int, Json]], keys: _Keys, lines: LineNumbers) -> Iterator[dict[str, pa.Array]]:
+    """Columns by key, of the keys that may mean something."""
+    rows: list[Mapping[str, Json]] = []
+    assert lines.of_row is not None
+    for number, value in values:
+        for record in records_in(value):
+            rows.append(flat(record) if any(type(each) is dict for each in record.values()) else record)
+            lines.of_row.append(number)
+            if len(rows) == _ROWS:
+                yield _columns(rows, keys)
+                rows = []
+    if rows:
+        yield _columns(rows, keys)
+
+
+def _columns(rows: Sequence[Mapping[str, Json]], keys: _Keys) -> dict[str, pa.Array]:
+    keys.meet(rows)
+    return {
+        "": pa.nulls(len(rows)),  # the number of rows, where none of their keys is kept
+        **{
+            key: column_of([_characters(row.get(key)) if key in keys.texts else row.get(key) for row in rows])
+            for key in keys.kept
+        },
+    }
+
+
+def _characters(value: Json) -> Json:
+    """How long a prompt is, in characters: a text, a list of texts, or chat messages; numbers stay what they are."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, list):
+        return sum(int(length) for each in value if isinstance(length := _characters(each), int))
+    if isinstance(value, dict):
+        return _characters(next((value[name] for name in ("content", "text") if name in value), ""))
+    return value
+
+
+def column_of(values: Sequence[Json]) -> pa.Array:
+    """An arrow column of JSON values: numbers, texts and lists of either; a mixture is texts."""
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds <= {int, float}:
+        try:
+            return pa.array(values, pa.int64() if float not in kinds else pa.float64())
+        except (pa.ArrowInvalid, OverflowError):
+            pass  # numbers beyond 64 bits, or beyond what a float holds exactly: kept as texts
+    elif kinds == {list}:
+        return _lists([value if isinstance(value, list) else None for value in values])
+    elif kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    return pa.array([None if value is None else text_of(value) for value in values], pa.string())
+
+
+def _lists(values: Sequence[list[Json] | None]) -> pa.Array:
+    for kind in (pa.uint64(), pa.int64()):
+        try:
+            return pa.array(values, pa.list_(kind))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            continue
+    return pa.array([None if value is None else [text_of(each) for each in value] for value in values], pa.list_(pa.string()))
+
+
+def _by_field(batches: Sequence[Mapping[str, pa.Array]], places: Mapping[Field, tuple[str, Sequence[str]]]) -> Iterator[RowBatch]:
+    """Batches by field; a key that came later is missing in the batches before."""
+    for batch in batches:
+        count = len(batch[""])
+        yield RowBatch({part: dig(batch.get(name, pa.nulls(count)), path) for part, (name, path) in places.items()})
+
+
+def _split_lines(stream: pa.NativeFile) -> Iterator[bytes]:
+    rest = b""
+    while data := stream.read(BLOCK):
+        pieces = (rest + bytes(data)).split(b"\n")
+        rest = pieces.pop()
+        yield from pieces
+    if rest:
+        yield rest
