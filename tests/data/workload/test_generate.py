@@ -142,7 +142,10 @@ class TestShape:
     def test_requests_too_long_for_their_model_are_counted(self) -> None:
         trace = drawn(requests=10_000)
         long = (trace.prompt + trace.output > 4096) & (trace.model == 1)
-        assert any(f"{long.sum():,} of 10,000 requests are longer" in note for note in trace.notes)
+        refused = long & (trace.prompt + 1 > 4096)
+        said = next(note for note in trace.notes if "refused at the door" in note)
+        assert said.startswith(f"of 10,000 requests {refused.sum():,} are refused")
+        assert f"{long.sum() - refused.sum():,} are kept with their answer cut" in said
 
 
 class TestHistory:
