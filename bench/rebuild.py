@@ -30,7 +30,8 @@ from sageserve.data.rebuild.recount import compare
 from sageserve.data.rebuild.render import PlayedRequests, render, render_front
 from sageserve.data.rebuild.requests import rebuild
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.data.traces.read import ReadOptions, read_trace
+from sageserve.data.traces.options import TraceOptions
+from sageserve.data.traces.read import read_trace
 from sageserve.data.workload.generate import generate
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, Simulation
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--map", action="append", default=[])
     given = parser.parse_args()
     scenario = load_scenario("quickstart", overrides=[f"workload.generate.requests={given.requests}"])
-    truth = read_trace(given.trace, scenario, ReadOptions(maps=tuple(given.map)))[0] if given.trace else generate(scenario)
+    truth = read_trace(given.trace, scenario, TraceOptions(maps=tuple(given.map)))[0] if given.trace else generate(scenario)
     begin = MONDAY + scenario.workload.generate.begins
     true = {name: play(scenario, truth, name) for name in STRATEGIES}
     for case in CASES:
