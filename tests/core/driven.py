@@ -16,7 +16,7 @@ from sageserve.core.actions import Decision, Drain, Reclaim, Start
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, InstanceDrained, InstanceReady, Observed
 from sageserve.core.history import BIN
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.core.work import AnyAction, AnyEvent, Fit, Solve, SolveAhead, Solved, SolvedAhead, Work, perform
 from tests.core.small import fleet_of, layout_of
 
@@ -33,7 +33,7 @@ class Driven:
     def __init__(self, settings: Scenario, serving: int = 2, earlier: Demand | None = None) -> None:
         self.layout = layout_of(settings)
         self.fleet = fleet_of(self.layout)
-        self.strategy = STRATEGIES[settings.strategy.name](settings, self.layout, earlier)
+        self.strategy = strategy_kind(settings.strategy.name)(settings, self.layout, earlier)
         self.controller = Controller(self.fleet, self.strategy, settings.spot)
         self.heard: Micros = 0
         self.decisions: tuple[Decision, ...] = ()  # of the last look or answer

@@ -13,7 +13,7 @@ from sageserve.base.records import UNSET, Trace
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout, lay_out, names_of
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.data.scenarios.load import check
 
 ENGINE: dict[str, object] = {
@@ -54,7 +54,7 @@ def scenario(*, gpus: int = 80, **changes: object) -> Scenario:
 
 def layout_of(settings: Scenario) -> Layout:
     """The numbers of a scenario under its own strategy."""
-    kind = STRATEGIES[settings.strategy.name]
+    kind = strategy_kind(settings.strategy.name)
     return lay_out(settings, kind.roles(settings), kind.minimum(settings))
 
 

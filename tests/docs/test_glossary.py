@@ -19,6 +19,7 @@ from sageserve.core.actions import Blocked, Reason
 from sageserve.core.fleet import State
 from sageserve.core.plan.horizon import PlanReason
 from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies.fixed import PREFIX
 from sageserve.live.store.models import BatchState, JobState
 from sageserve.live.supervisor.messages import Life
 from sageserve.live.telemetry.seen import BlindReason
@@ -50,7 +51,7 @@ def builtin_tiers() -> set[str]:
 
 NAMES: Final[dict[str, set[str]]] = {
     "Tiers": builtin_tiers(),
-    "Strategies": {*STRATEGIES, ORACLE},
+    "Strategies": {*STRATEGIES, f"{PREFIX}N", ORACLE},
     "Signals": set(choices(SignalSettings, "kind")),
     "Routing": set(choices(RoutingSettings, "region")),
     "Orders": set(choices(OrderSettings, "kind")),

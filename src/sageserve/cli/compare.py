@@ -139,17 +139,18 @@ def finish(outcomes: "Sequence[Outcome | None]", out: Path | None) -> None:
 
 def _strategies(text: str | None) -> list[str]:
     from sageserve.base.errors import ConfigError
-    from sageserve.core.strategies import STRATEGIES
+    from sageserve.core.strategies import STRATEGIES, strategy_kind
 
     if text is None:
         return [*STRATEGIES, ORACLE]
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    unknown = [name for name in names if name not in STRATEGIES and name != ORACLE]
-    if unknown or not names:
-        raise ConfigError(
-            f"--strategies {text}: there is no strategy {unknown[0]!r}" if unknown else "--strategies names none",
-            hint=f"choose from {', '.join([*STRATEGIES, ORACLE])}",
-        )
+    if not names:
+        raise ConfigError("--strategies names none", hint=f"choose from {', '.join([*STRATEGIES, ORACLE])}")
+    for name in names:
+        try:
+            _ = name == ORACLE or strategy_kind(name)
+        except ConfigError as error:
+            raise ConfigError(error.message.replace("strategy.name", "--strategies"), hint=f"{error.hint}, {ORACLE}") from None
     return names
 
 

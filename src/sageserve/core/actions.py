@@ -26,6 +26,8 @@ class Reason(StrEnum):
     BEHIND_PLAN = "demand-below-plan"
     QUEUE_LATE = "queue-late"
     QUEUE_EMPTY = "queue-empty"
+    METRIC_HIGH = "metric-high"
+    METRIC_LOW = "metric-low"
 
 
 class Blocked(StrEnum):

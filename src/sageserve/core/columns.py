@@ -26,6 +26,8 @@ ENDPOINT: Final = np.dtype(
         ("made", "i8"),  # output tokens of finished requests
         ("placed", "i8"),  # requests placed
         ("open", "i4"),
+        ("running", "i4"),  # in open instances at the last scrape, as engines count them
+        ("waiting", "i4"),
         ("model", "i4"),
         ("feeds", "i4"),  # serves batch work from the queue
     ],

@@ -13,6 +13,7 @@ from sageserve.base.units import Micros
 from sageserve.core.actions import Action, Blocked, Decision, Donate, Drain, Reclaim, Release, Source, Start
 from sageserve.core.events import (
     DemandSeen,
+    EnginesSeen,
     InstanceDrained,
     InstanceLost,
     InstanceReady,
@@ -84,7 +85,7 @@ class Controller:
             case Observed():
                 if self._guard is not None:
                     self._guard.see(event)
-            case DemandSeen() | Fitted() | Solved() | SolvedAhead():
+            case DemandSeen() | EnginesSeen() | Fitted() | Solved() | SolvedAhead():
                 pass
             case _:
                 assert_never(event)

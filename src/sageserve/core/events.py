@@ -27,6 +27,14 @@ class Observed(Struct, frozen=True, tag="observed"):
     blind: tuple[int, ...] = ()  # endpoints whose numbers are too old to act on; a simulated fleet has none
 
 
+class EnginesSeen(Struct, frozen=True, tag="engines"):
+    """What engines said of their queues at the last scrape, summed over the open instances of every endpoint."""
+
+    scraped: Micros
+    running: tuple[int, ...]
+    waiting: tuple[int, ...]
+
+
 class DemandSeen(Struct, frozen=True, tag="demand"):
     """What arrived in a bin of time: one number per region x model x tier, in this order (tier changes fastest)."""
 
@@ -70,4 +78,4 @@ class InstanceLost(Struct, frozen=True, tag="lost"):
     why: str
 
 
-Event: TypeAlias = Observed | DemandSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost
+Event: TypeAlias = Observed | EnginesSeen | DemandSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost

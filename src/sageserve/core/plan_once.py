@@ -24,7 +24,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.perf import WEIGHT_ONE
 from sageserve.core.plan.explain import AnyPlan, solve
 from sageserve.core.plan.what_if import Question
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.core.strategies.demand_estimates import DemandEstimates
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.core.theta import Load
@@ -102,7 +102,7 @@ def layout_of(scenario: Scenario) -> Layout:
     name = scenario.strategy.name
     if name not in PLANNERS:
         raise PlanError(f"the strategy {name} makes no plan", hint=f"choose one that does: {', '.join(PLANNERS)}")
-    kind = STRATEGIES[name]
+    kind = strategy_kind(name)
     return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
 
 

@@ -22,7 +22,7 @@ from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.history import BIN
 from sageserve.core.layout import Layout, lay_out
 from sageserve.core.perf import engine_times
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.data.results.run_folder import REQUESTS, RunFolder
 
 INTERACTIVE: Final = 0
@@ -119,7 +119,7 @@ def edges_s() -> Floats:
 
 def layout_of(scenario: Scenario) -> Layout:
     """The layout a run's strategy gave its scenario."""
-    kind = STRATEGIES[scenario.strategy.name]
+    kind = strategy_kind(scenario.strategy.name)
     return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
 
 

@@ -21,7 +21,7 @@ from sageserve.core.layout import lay_out
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.what_if import Question
 from sageserve.core.plan_once import PLANNERS
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEvent, Solve, SolveAhead, Solved, SolvedAhead
 from sageserve.data.results.journal import Decided, JournalLine
 from sageserve.data.results.run_folder import RunFolder
@@ -125,7 +125,7 @@ def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
     when = min(end, round(run.summary.window_s * SECOND)) if at is None else at
     if when > end:
         raise ConfigError(f"the run ended at {show_duration(end)}", hint=f"choose a time up to then, not {show_duration(when)}")
-    kind = STRATEGIES[scenario.strategy.name]
+    kind = strategy_kind(scenario.strategy.name)
     layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
     name = find_pool([one.name for one in layout.pools], pool)
     reading = _Reading(next(one for one in layout.pools if one.name == name))
@@ -246,7 +246,9 @@ def event_of(now: Micros, decided: Decided, scenario: Scenario) -> Event:
 def _words(decided: Decided, scenario: Scenario) -> str:
     """A decision's reason with the numbers it was based on."""
     one, strategy = decided.decision, scenario.strategy
-    rules = {"siloed": strategy.siloed, "reactive": strategy.reactive}.get(strategy.name, strategy.planned)
+    rules = {"siloed": strategy.siloed, "reactive": strategy.reactive, "reactive-tuned": strategy.tuned}.get(
+        strategy.name, strategy.planned
+    )
     high, low = (f" {rules.high:g}", f" {rules.low:g}") if strategy.name != "chiron" else (" its mark", " its mark")
     seen = f"utilisation {one.seen:.2f} ({show_duration(one.age)} old)"
     if one.coming and one.change > 0:
@@ -264,9 +266,11 @@ def _words(decided: Decided, scenario: Scenario) -> str:
             return f"{seen} was above what the plan keeps room for"
         case Reason.BEHIND_PLAN:
             return f"{seen} was below{low}, and less arrives than was planned for"
-        case Reason.QUEUE_LATE:
-            return "the batch queue would have missed its deadline"
-        case Reason.QUEUE_EMPTY:
-            return "the batch queue was empty"
+        case Reason.QUEUE_LATE | Reason.QUEUE_EMPTY:
+            late = one.reason is Reason.QUEUE_LATE
+            return "the batch queue would have missed its deadline" if late else "the batch queue was empty"
+        case Reason.METRIC_HIGH | Reason.METRIC_LOW:
+            much = "more" if one.reason is Reason.METRIC_HIGH else "fewer"
+            return f"its metrics asked for {much}, {one.target}; {one.serving} served and {one.coming} were coming"
         case _:
             assert_never(one.reason)

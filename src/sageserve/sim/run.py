@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError, Infeasible, TraceError
+from sageserve.base.errors import Infeasible, TraceError
 from sageserve.base.records import Demand, Trace
 from sageserve.base.units import DAY, Micros
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, EndpointSeen, Observed
+from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, Observed
 from sageserve.core.feed import FEEDS
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
@@ -25,7 +25,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.order import ORDERS
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import Setup, request_rows
@@ -115,11 +115,7 @@ class Simulation:
     """
 
     def __init__(self, scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> None:
-        kind = STRATEGIES.get(scenario.strategy.name)
-        if kind is None:
-            raise ConfigError(
-                f"strategy.name: there is no strategy {scenario.strategy.name!r}", hint=f"choose one of {', '.join(STRATEGIES)}"
-            )
+        kind = strategy_kind(scenario.strategy.name)
         layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
         if trace.names != layout.names:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
@@ -221,7 +217,9 @@ class Simulation:
         rows = self.run.kernel.endpoints
         columns = zip(rows["seen"].tolist(), rows["kv"].tolist(), rows["busy"].tolist(), strict=True)
         seen = tuple(EndpointSeen(*row) for row in columns)
-        self._tell(now, Observed(self.run.kernel.scraped, seen, tuple(self.run.kernel.batch_waiting.tolist())))
+        scraped = self.run.kernel.scraped
+        self._tell(now, EnginesSeen(scraped, tuple(rows["running"].tolist()), tuple(rows["waiting"].tolist())))
+        self._tell(now, Observed(scraped, seen, tuple(self.run.kernel.batch_waiting.tolist())))
 
     def _counters(self) -> tuple[NDArray[Any], ...]:
         kernel = self.run.kernel

@@ -5,6 +5,14 @@ words of the glossary; durations, sizes, prices and shares carry units (`base/un
 `scenario.py` for the root, `data/scenarios/load.py` for files, provenance and `--set`.
 """
 
+from sageserve.base.config.autoscalers import (
+    HpaMetricSettings,
+    HpaPolicySettings,
+    HpaScaleDownSettings,
+    HpaScalingSettings,
+    HpaSettings,
+    KedaSettings,
+)
 from sageserve.base.config.clusters import (
     BasicSettings,
     BudgetSettings,
@@ -40,6 +48,7 @@ from sageserve.base.config.rules import (
     SpotSettings,
     StrategySettings,
     TierSettings,
+    TunedSettings,
 )
 from sageserve.base.config.scenario import Scenario
 from sageserve.base.config.settings import Name, Settings
@@ -67,7 +76,13 @@ __all__ = [
     "ForesightSettings",
     "GeneratorSettings",
     "GpuSettings",
+    "HpaMetricSettings",
+    "HpaPolicySettings",
+    "HpaScaleDownSettings",
+    "HpaScalingSettings",
+    "HpaSettings",
     "JobSettings",
+    "KedaSettings",
     "KeySettings",
     "LimitSettings",
     "LiveSettings",
@@ -94,5 +109,6 @@ __all__ = [
     "StrategySettings",
     "TargetSettings",
     "TierSettings",
+    "TunedSettings",
     "WorkloadSettings",
 ]

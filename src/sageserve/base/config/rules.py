@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from sageserve.base.config.settings import Name, Settings
+from sageserve.base.config.autoscalers import HpaSettings, KedaSettings
+from sageserve.base.config.settings import Name, Settings, StrategyName
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 
 
@@ -182,12 +183,22 @@ class ChironSettings(Settings):
     cooldown: Duration = Field(default=15 * SECOND, description="after an action: as the reactive rule has it")
 
 
+class TunedSettings(ReactiveSettings):
+    """Threshold scaling with marks chosen on history (`sageserve tune`)."""
+
+    high: Share = Field(default=0.75, description="one more above this; 0.75: least cost at equal promises on O365 traffic")
+    low: Share = Field(default=0.60, description="one fewer below this; the paper's 0.30 keeps two instances of three idle")
+
+
 class StrategySettings(Settings):
     """The rule that decides how many instances each pool has."""
 
-    name: Name = Field(default="reactive", description="the paper's baseline")
+    name: StrategyName = Field(default="reactive", description="the paper's baseline")
     check: Duration = Field(default=15 * SECOND, gt=0, description="how often the rule looks: once per cooldown")
     reactive: ReactiveSettings = Field(default=ReactiveSettings(), description="threshold scaling")
+    tuned: TunedSettings = Field(default=TunedSettings(), description="threshold scaling with tuned marks")
+    hpa: HpaSettings = Field(default=HpaSettings(), description="Kubernetes' HorizontalPodAutoscaler")
+    keda: KedaSettings = Field(default=KedaSettings(), description="KEDA with an HPA")
     planned: PlannedSettings = Field(default=PlannedSettings(), description="hourly plans, corrected by thresholds")
     foresight: ForesightSettings = Field(default=ForesightSettings(), description="plans over a horizon")
     siloed: SiloedSettings = Field(default=SiloedSettings(), description="separate interactive and batch pools")

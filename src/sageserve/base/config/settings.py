@@ -19,6 +19,16 @@ Name = Annotated[
 ]
 
 
+StrategyName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9_]+)?$",
+        max_length=100,
+        description="letters, digits, '.', '_' and '-', at most 100; `fixed:8` and `module:Class` have a colon",
+    ),
+]
+
+
 class Settings(BaseModel):
     """Base of every node: unknown keys are refused, values never change, numbers are finite."""
 

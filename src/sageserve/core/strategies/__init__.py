@@ -1,21 +1,29 @@
 """Strategies by name: the rules that decide how many instances each pool has.
 
 All of them start from one state and use the same router, signal and delays; `base.py` says what one must be able to do.
+Read next: `base.py`, docs/reference/strategies.md for when to use which.
 """
 
+import difflib
 from collections.abc import Mapping
 from typing import Final
 
+from sageserve.base.errors import ConfigError
 from sageserve.core.strategies.base import Strategy, StrategyKind
 from sageserve.core.strategies.chiron import Chiron
+from sageserve.core.strategies.fixed import PREFIX, fixed_kind
 from sageserve.core.strategies.foresight import Foresight
+from sageserve.core.strategies.hpa import Hpa, Keda
 from sageserve.core.strategies.planned import LtI, LtU, LtUA
-from sageserve.core.strategies.reactive import Reactive
+from sageserve.core.strategies.reactive import Reactive, ReactiveTuned
 from sageserve.core.strategies.siloed import Siloed
 
 STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "siloed": Siloed,
+    "hpa": Hpa,
+    "keda": Keda,
     "reactive": Reactive,
+    "reactive-tuned": ReactiveTuned,
     "lt-i": LtI,
     "lt-u": LtU,
     "lt-ua": LtUA,
@@ -23,4 +31,20 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "foresight": Foresight,
 }
 
-__all__ = ["STRATEGIES", "Strategy", "StrategyKind"]
+__all__ = ["STRATEGIES", "Strategy", "StrategyKind", "strategy_kind"]
+
+
+def strategy_kind(name: str) -> StrategyKind:
+    """The strategy of a name, or of `fixed:N`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    kind = STRATEGIES.get(name) or fixed_kind(name)
+    if kind is None:
+        close = difflib.get_close_matches(name, STRATEGIES, 1)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(
+            f"strategy.name: there is no strategy {name!r}{meant}", hint=f"choose one of {', '.join([*STRATEGIES, f'{PREFIX}N'])}"
+        )
+    return kind

@@ -28,20 +28,17 @@ class Strategy(Protocol):
 
 
 class StrategyKind(Protocol):
-    """How a strategy divides a model's instances, and how it is made; the class itself is the implementation."""
+    """How a strategy divides a model's instances, and how it is made; usually a class with static methods."""
 
-    @staticmethod
-    def roles(scenario: Scenario) -> tuple[Role, ...]:
+    def roles(self, scenario: Scenario) -> tuple[Role, ...]:
         """The roles instances are divided into; one role is a unified pool."""
         ...
 
-    @staticmethod
-    def minimum(scenario: Scenario) -> tuple[int, ...]:
+    def minimum(self, scenario: Scenario) -> tuple[int, ...]:
         """Instances every endpoint keeps, by role."""
         ...
 
-    @staticmethod
-    def initial(scenario: Scenario) -> tuple[int, ...]:
+    def initial(self, scenario: Scenario) -> tuple[int, ...]:
         """Instances every endpoint starts with, by role."""
         ...
 

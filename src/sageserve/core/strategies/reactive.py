@@ -56,3 +56,12 @@ class Reactive(Unified):
         if here.seen < self._rules.low and not here.coming and here.serving > here.pools[0].minimum:
             return here.fewer(1, Reason.UTILISATION_LOW, fleet)
         return None
+
+
+class ReactiveTuned(Reactive):
+    """The same rule with marks chosen on history (`sageserve tune`): what a threshold can do at its best."""
+
+    @staticmethod
+    def rules(scenario: Scenario) -> ReactiveSettings:
+        """The thresholds of `strategy.tuned`."""
+        return scenario.strategy.tuned

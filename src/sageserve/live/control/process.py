@@ -27,7 +27,7 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout, lay_out
 from sageserve.core.safety import Guard
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import routes
@@ -178,7 +178,7 @@ class Control:
 
     def __init__(self, scenario: Scenario, home: Home, parts: Parts) -> None:
         live = scenario.live or LiveSettings()
-        kind = STRATEGIES[scenario.strategy.name]
+        kind = strategy_kind(scenario.strategy.name)
         self.layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
         self.clock = parts.clock
         self._scenario = scenario

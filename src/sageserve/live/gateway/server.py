@@ -21,7 +21,7 @@ from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout, lay_out
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
@@ -62,9 +62,7 @@ def layout_for(scenario: Scenario) -> Layout:
     Raises:
         ConfigError: the strategy is not known.
     """
-    kind = STRATEGIES.get(scenario.strategy.name)
-    if kind is None:
-        raise ConfigError(f"there is no strategy {scenario.strategy.name!r}", hint=f"choose one of {', '.join(STRATEGIES)}")
+    kind = strategy_kind(scenario.strategy.name)
     return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
 
 

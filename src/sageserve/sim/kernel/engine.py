@@ -35,13 +35,19 @@ def observe(w: Rec, e: int, elapsed: int) -> None:
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
     engines = view_engines(w["at_engines"], w["instances"])
     used = 0
+    running = 0
+    waiting = 0
     for i in range(e * w["slots"], (e + 1) * w["slots"]):
         if engines[i]["phase"] != SHUT and engines[i]["draining"] == 0:
             used += engines[i]["used"]
+            running += engines[i]["running"]
+            waiting += engines[i]["waiting"]
     endpoint["rate"] = smoothed(endpoint["rate"], endpoint["offered"], elapsed, w["half_life"])
     endpoint["offered"] = 0.0
     endpoint["fed_work"] = 0.0
     endpoint["fed_tokens"] = 0.0
+    endpoint["running"] = running
+    endpoint["waiting"] = waiting
     endpoint["kv"] = 0.0
     endpoint["busy"] = 0.0
     if endpoint["open"] > 0:
