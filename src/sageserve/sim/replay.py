@@ -5,7 +5,7 @@ Some milliseconds for a few hundred requests: a fit calls it hundreds of times. 
 `sim/calibration/` for the fits, docs/reference/kernel.md for the rules the engine follows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +27,7 @@ _LONGEST: Final = 2**31 - 2  # tokens: a measured engine has shown that it takes
 _STEP: Final = 600 * SECOND  # how far the kernel plays at once when nobody looks
 _GIVE_UP: Final = 30 * DAY  # no measured run is longer
 _SCRAPE: Final = DAY  # nobody routes here
+_BLOCKS_PER_REQUEST: Final = 6  # an arrival cuts one, a prompt takes one or more, a finish ends one; a fuller log is played again
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,30 @@ class ReplayedSeries:
     running: Floats
     waiting: Floats
     kv_share: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedBlocks:
+    """What the engine's iterations were made of: runs of them with the same members, in order. All columns have b rows.
+
+    Iteration j of a row, from 0, computes `tokens` prompt tokens with an attention sum of attention + j * tokens^2, beside
+    `decoding` sequences that read kv + j * decoding tokens.
+
+    Args:
+        start: int64[b], microseconds.
+        iterations: int64[b].
+        tokens: int64[b], of prompts, per iteration.
+        attention: float64[b], sum of p * (x + p/2) over pieces of p tokens after x, in the first iteration.
+        decoding: int64[b], sequences.
+        kv: int64[b], KV tokens of these, in the first iteration.
+    """
+
+    start: Ints
+    iterations: Ints
+    tokens: Ints
+    attention: Floats
+    decoding: Ints
+    kv: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +144,26 @@ def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = 
     return _result(kernel, arrivals), series
 
 
+def replay_blocks(profile: ProfileSettings, arrivals: Arrivals) -> tuple[Replayed, ReplayedBlocks]:
+    """Play requests through one engine until all are done, and say what its iterations were made of.
+
+    Args:
+        profile: of the engine.
+        arrivals: what arrives.
+
+    Raises:
+        MeasurementError: as for `replay`.
+    """
+    rows = _BLOCKS_PER_REQUEST * len(arrivals)
+    while True:
+        kernel = _kernel(profile, arrivals, rows)
+        while not kernel.finished():
+            _go_on(kernel, kernel.now + _STEP)
+        if kernel.block_count <= rows:
+            return _result(kernel, arrivals), _blocks(kernel)
+        rows = kernel.block_count
+
+
 def _go_on(kernel: Kernel, until: Micros) -> None:
     kernel.run_until(until)
     if until > _GIVE_UP:
@@ -128,9 +173,9 @@ def _go_on(kernel: Kernel, until: Micros) -> None:
         )
 
 
-def _kernel(profile: ProfileSettings, arrivals: Arrivals) -> Kernel:
+def _kernel(profile: ProfileSettings, arrivals: Arrivals, block_rows: int = 0) -> Kernel:
     _check(profile, arrivals)
-    setup = _setup(profile)
+    setup = replace(_setup(profile), block_rows=block_rows)
     kernel = Kernel(setup, request_rows(_trace(arrivals), setup))
     kernel.open(0)
     return kernel
@@ -198,3 +243,18 @@ def _result(kernel: Kernel, arrivals: Arrivals) -> Replayed:
     steps = np.maximum(arrivals.output - 1, 1)
     tpot = np.where(arrivals.output > 1, np.rint((e2e - ttft) / steps).astype(np.int64), UNSET)
     return Replayed(ttft=ttft, tpot=tpot, e2e=e2e, preemptions=kernel.preemptions)
+
+
+def _blocks(kernel: Kernel) -> ReplayedBlocks:
+    """The log of one instance; a block that was cut has as many iterations as decode steps were made in it."""
+    rows = kernel.blocks
+    made = np.diff(rows["steps"], append=int(kernel.engines["steps"][0]))
+    decoding = rows["running"].astype(np.int64)
+    return ReplayedBlocks(
+        start=rows["start"].copy(),
+        iterations=np.where(decoding > 0, made, rows["length"]),
+        tokens=rows["tokens"].copy(),
+        attention=rows["attention"].copy(),
+        decoding=decoding,
+        kv=np.where(decoding > 0, rows["kv"], 0),
+    )

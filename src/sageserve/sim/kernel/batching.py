@@ -10,6 +10,7 @@ from sageserve.base.records import CACHE_BLOCK, UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.perf import block_time, decode_work, iteration_time, prefill_work
 from sageserve.core.route import CLOSED
+from sageserve.sim.kernel.block_log import log_block
 from sageserve.sim.kernel.queues import (
     add_finish,
     drop_first_finish,
@@ -351,6 +352,8 @@ def compose(w: Rec, i: int, now: int) -> None:
     engine["first"] = first
     engine["step"] = step
     engine["length"] = length if decoding > 0 else 0
+    if w["block_rows"] > 0:
+        log_block(w, i, tokens, attention, length)
     set_time(w, i, now + block_time(first, step, length))
 
 

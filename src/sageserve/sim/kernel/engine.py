@@ -200,6 +200,16 @@ class Kernel:
         return int(self.world.record["last_scrape"])
 
     @property
+    def blocks(self) -> NDArray[Any]:
+        """BLOCK rows in order of their starts, as many as `Setup.block_rows` had room for."""
+        return self.world.arrays["blocks"][: min(self.block_count, self.world.setup.block_rows)]
+
+    @property
+    def block_count(self) -> int:
+        """Blocks begun so far, if they are logged; those the log had no room for included."""
+        return int(self.world.record["block_count"])
+
+    @property
     def preemptions(self) -> int:
         """Requests preempted so far."""
         return int(self.world.record["preemptions"])

@@ -72,17 +72,34 @@ ENGINE: Final = np.dtype(
     align=True,
 )
 
+BLOCK: Final = np.dtype(
+    [
+        ("start", "i8"),  # when the block began
+        ("steps", "i8"),  # decode steps the instance had made before it
+        ("tokens", "i8"),  # prompt tokens of each of its iterations
+        ("attention", "f8"),  # attention sum of its first iteration
+        ("kv", "i8"),  # KV tokens of decoding sequences, at its start
+        ("running", "i4"),  # sequences that decode in it
+        ("length", "i4"),  # iterations, as planned; an arrival may cut a block of decoding sequences, and then `steps` tell
+        ("instance", "i4"),
+        ("spare", "i4"),
+    ],
+    align=True,
+)
+"""A row of the block log: what a block is made of, so that its time can be told for other coefficients."""
+
 _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "endpoint_count", "profile_count")
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after")
 _PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions", "refused")
+_LOG: Final = ("block_rows", "block_count")
 _FLOATS: Final = ("threshold", "half_life", "safety")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
 _COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
-_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS)
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOG)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -94,6 +111,7 @@ view_engines = viewer(ENGINE)
 view_endpoints = viewer(ENDPOINT)
 view_profiles = viewer(PROFILE)
 view_tiers = viewer(TIER)
+view_blocks = viewer(BLOCK)
 view_i8 = viewer(np.dtype("i8"))
 view_i4 = viewer(np.dtype("i4"))
 view_f8 = viewer(np.dtype("f8"))
@@ -127,6 +145,7 @@ class Setup:
         safety: promoted when slack < safety * service time.
         output_guess: tokens, the mean output length assumed before any was seen.
         prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say; empty: nothing.
+        block_rows: blocks to log; 0: none. Those beyond are counted and not kept.
     """
 
     regions: int
@@ -152,6 +171,7 @@ class Setup:
     safety: float
     output_guess: float
     prefix_hits: tuple[float, ...] = ()
+    block_rows: int = 0
 
     @property
     def endpoints(self) -> int:
@@ -240,6 +260,7 @@ class World:
             "instances": instances,
             "endpoint_count": setup.endpoints,
             "profile_count": len(setup.profiles),
+            "block_rows": setup.block_rows,
             "walk_length": setup.walk.shape[-1],
             "leaves": _power_of_two(instances),
             "twigs": _power_of_two(setup.slots),
@@ -291,6 +312,7 @@ class World:
             "reference": reference_profiles(setup),
             "made_tokens": np.zeros(cells, np.int64),
             "drained": np.full(instances, UNSET, np.int32),
+            "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
         }
 
 
