@@ -30,6 +30,7 @@ from sageserve.live.prometheus.server import SAMPLES_MAX, NotSeen, NotSeenReason
 CHUNK_MOST: Final[Micros] = 6 * HOUR
 CHUNK_LEAST: Final[Micros] = MINUTE
 PROBE: Final[Micros] = 10 * MINUTE  # in which the scrape interval shows itself
+BEYOND: Final = 2  # intervals that are read before and after, so that growth across the first and last edge is known
 POINTS_MOST: Final = 2_880  # windows asked for at once: ten days; a server keeps all instances of them in memory
 TRIES: Final = 3
 AGAIN: Final = frozenset(
@@ -163,8 +164,8 @@ class _Reader:
 
     def _each_chunk(self, selector: str, grid: Grid, name: str, take: Callable[[Sequence[RawSeries]], None]) -> None:
         length = self._chunk_length(selector, grid)
-        at = grid.begin
-        end = min(grid.end, self._span.end)
+        at, end = grid.begin - BEYOND * grid.interval, grid.end + BEYOND * grid.interval
+        start = at
         while at < end:
             until = min(at + length, end)
             answer = self._ask(selector, at, until)
@@ -179,7 +180,7 @@ class _Reader:
                 take(answer.series)
             at = until
             if self._progress is not None:
-                done = self._part + (at - grid.begin) / (end - grid.begin)
+                done = self._part + (at - start) / (end - start)
                 self._progress(round(1000 * done), 1000 * self._parts)
 
     def _chunk_length(self, selector: str, grid: Grid) -> Micros:
