@@ -312,7 +312,7 @@ class TestOrderAndGaps:
         trace, _ = read(path)
         assert len(trace) == 3
         assert trace.window >= 3 * 24 * HOUR
-        assert any("1 gaps of 6h or more" in note and "2d23h59m after 1m" in note for note in trace.notes)
+        assert any("1 gap of 6h or more" in note and "2d23h59m after 1m" in note for note in trace.notes)
 
     def test_ten_million_tokens_are_kept_and_warned_about(self, write: Write) -> None:
         path = write(GENERIC + "1,big,niw,east,10000000,1\n2,big,niw,east,10,1\n3,big,niw,east,131000,1000\n")

@@ -29,7 +29,7 @@ from sageserve.data.traces.naming import UNNAMED, fit_names, parse_maps, rename
 from sageserve.data.traces.options import TraceOptions
 from sageserve.data.traces.readers.batches import Progress, TraceFile
 from sageserve.data.traces.readers.sources import open_source
-from sageserve.data.traces.report import BadCounter, ReadReport, carried_note
+from sageserve.data.traces.report import STARTS, BadCounter, ReadReport, carried_note
 
 GAP: Final[Micros] = 6 * HOUR  # a silence this long is worth a note; it never ends a trace
 _BUSY: Final = 200.0  # requests per second of a file of milliseconds that are worth a question
@@ -235,13 +235,13 @@ def _placed(rows: Rows, converter: Converter, opened: TraceFile, header: Header 
     assert rows.time is not None
     arrival = rows.time
     dated = header is None and times.dated
-    start = int(arrival[0]) if dated else (header.start if header is not None else None)
-    base = int(arrival[0]) if dated or (opened.layout.format.first and header is None) or int(arrival[0]) < 0 else 0
+    first = int(arrival[0]) if rows.span is None else rows.span[0]
+    start = first if dated else (header.start if header is not None else None)
+    base = first if dated or (opened.layout.format.first and header is None) or first < 0 else 0
     if base:
         arrival = arrival - base
-        notes.append(
-            f"time starts at the first arrival, {np.datetime64(base, 'us')} UTC" if dated else "time starts at the first arrival"
-        )
+        what = f"{STARTS} {'arrival' if rows.span is None else 'row'}"
+        notes.append(f"{what}, {np.datetime64(base, 'us')} UTC" if dated else what)
     numbers = dict(rows.numbers)
     if "deadline" in numbers and header is None:
         numbers["deadline"] = np.where(numbers["deadline"] == UNSET, UNSET, numbers["deadline"] + arrival)
@@ -249,7 +249,7 @@ def _placed(rows: Rows, converter: Converter, opened: TraceFile, header: Header 
     if header is None:
         rows, more = with_cached(rows)
         notes += more + _gap_notes(arrival) + _doubts(arrival, converter, opened)
-    window = _window(arrival) if header is None else header.window
+    window = header.window if header is not None else _window(arrival) if rows.span is None else rows.span[1] - base
     return _Table(rows, window, start), notes
 
 
@@ -295,8 +295,9 @@ def _gap_notes(arrival: Ints) -> list[str]:
         return []
     at = int(waits.argmax())
     length, after = (show_duration(int(span) // MINUTE * MINUTE) for span in (waits[at], arrival[at]))
-    count = f"{int(long.sum()):,} gaps of {show_duration(GAP)} or more without an arrival"
-    return [f"{count}, the longest {length} after {after}: kept"]
+    count = int(long.sum())
+    gaps = "1 gap" if count == 1 else f"{count:,} gaps"
+    return [f"{gaps} of {show_duration(GAP)} or more, the longest {length} after {after}, without an arrival are kept"]
 
 
 def _doubts(arrival: Ints, converter: Converter, opened: TraceFile) -> list[str]:

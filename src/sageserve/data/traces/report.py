@@ -20,6 +20,9 @@ from sageserve.data.traces.readers.batches import TraceFile
 _LINES_KEPT: Final = 1000  # line numbers remembered per reason
 _LINES_SHOWN: Final = 3
 _UNUSED_SHOWN: Final = 8
+STARTS: Final = "time starts at the first"
+"""How the note on a trace's zero begins; several traces together have another."""
+
 UNUSED: Final = "not used, because it means nothing here"
 """How the note on such columns begins."""
 

@@ -56,6 +56,7 @@ def expand(rows: Rows, how: Expansion | None, seed: int) -> tuple[Rows, list[str
         np.maximum(_shares(rows.output, counts, of, place), 1),
         {part: NamedColumn(column.codes[of], column.names) for part, column in rows.named.items()},
         numbers,
+        span=(int(rows.time.min()), int((rows.time + width).max())),
     )
     spread = "at random" if how == "poisson" else "at equal distances"
     return expanded, [f"the file {said}: spread {spread} over each row's time, all of a row's mean length (--expand {how})"]

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.records import Ints, PromptBlocks
+from sageserve.base.units import Micros
 from sageserve.data.traces.columns.convert import Codes, Converter, Piece
 from sageserve.data.traces.columns.fields import Field
 
@@ -33,6 +34,7 @@ class Rows:
         named: columns of names by field.
         numbers: int64[n] by field, UNSET where the file does not say.
         blocks: hashes of prompts.
+        span: the time that they cover, microseconds from and to, where that is more than from the first to the last of them.
     """
 
     time: Ints | None
@@ -41,6 +43,7 @@ class Rows:
     named: Mapping[Field, NamedColumn]
     numbers: Mapping[Field, Ints]
     blocks: PromptBlocks | None = None
+    span: tuple[Micros, Micros] | None = None
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -54,6 +57,7 @@ class Rows:
             {part: NamedColumn(column.codes[rows], column.names) for part, column in self.named.items()},
             {part: column[rows] for part, column in self.numbers.items()},
             None if self.blocks is None else self.blocks.take(rows),
+            self.span,
         )
 
     def without(self, *parts: Field) -> "Rows":

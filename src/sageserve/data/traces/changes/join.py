@@ -14,6 +14,7 @@ from sageserve.base.errors import TraceError
 from sageserve.base.records import COUNTS, LABELS, UNSET, Count, Ints, Label, Labels, Names, Trace
 from sageserve.base.units import Micros, show_duration
 from sageserve.data.traces.assembly.prefixes import joined
+from sageserve.data.traces.report import STARTS
 
 _Column = TypeVar("_Column", NDArray[np.int32], Ints)
 
@@ -83,7 +84,7 @@ def _merged(traces: Sequence[Trace], starts: Sequence[Micros], window: Micros, f
     ]
     arrival = np.concatenate([part.arrival for part in parts])
     overlap = bool((np.diff(arrival) < 0).any())
-    notes = [note for trace in traces for note in trace.notes]
+    notes = [note for trace in traces for note in trace.notes if first is None or not note.startswith(STARTS)]
     if first is not None:
         how = "merged where they overlap" if overlap else "which do not overlap"
         notes.append(f"{len(traces)} traces placed by their dates, {how}; time starts at {np.datetime64(first, 'us')} UTC")

@@ -18,6 +18,8 @@ from sageserve.data.traces.columns.times import TimeReader
 from sageserve.data.traces.options import TraceOptions
 
 FIRST: Final = "first"
+KEPT: Final = "without an arrival are kept"
+"""How the note on long silences ends."""
 SILENCE: Final[Micros] = 6 * HOUR  # shorter ones are never refused
 _MOSTLY: Final = 0.5  # share of the window that one silence may fill
 
@@ -105,7 +107,7 @@ def check_filled(trace: Trace, options: TraceOptions) -> Trace:
     if not dropped:
         return trace
     note = f"{dropped:,} requests beyond a silence that fills most of the window are left out (--drop-outliers)"
-    return replace(trace, notes=(*trace.notes, note))
+    return replace(trace, notes=(*(said for said in trace.notes if not said.endswith(KEPT)), note))
 
 
 def _silence(trace: Trace) -> tuple[int, Micros] | None:

@@ -56,7 +56,7 @@ def open_arrow(path: Path, magic: bytes, explicit: Mapping[str, str], progress: 
             layout = layout_of_file(path, header, explicit)
         else:
             layout = own_layout(table.schema.names)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
     return TraceFile(layout, _batches(path, table, (layout, places), progress), LineNumbers(word="row"), metadata)
 
@@ -106,6 +106,7 @@ def _examples(table: _Table, places: Mapping[str, tuple[str, ...]]) -> dict[str,
     if batch is None:
         return {}
     batch = batch.slice(0, _LOOKED_AT)
+    batch.validate(full=True)
     found = {}
     for name, steps in places.items():
         if steps[0] in unique:
@@ -127,6 +128,7 @@ def _batches(
     done = 0
     try:
         for batch in table.batches(tops):
+            batch.validate(full=True)  # lengths and text of damaged files are not to be believed
             done += len(batch)
             if progress is not None and table.rows:
                 progress(done, table.rows)

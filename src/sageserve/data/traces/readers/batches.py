@@ -3,11 +3,12 @@
 Knows no kind of file. Read next: `sources.py`.
 """
 
+import codecs
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import BinaryIO, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -79,13 +80,13 @@ class _Watched:
     """A raw file that reports how far it was read; arrow reads from it as from any file object."""
 
     def __init__(self, path: Path, progress: Progress | None) -> None:
-        self._file = path.open("rb")
+        self._file: BinaryIO | pa.NativeFile = path.open("rb")
         self._size = path.stat().st_size
         self._progress = progress
 
     @property
     def closed(self) -> bool:
-        return self._file.closed
+        return bool(self._file.closed)
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
@@ -111,6 +112,27 @@ def unpacked(path: Path, magic: bytes, progress: Progress | None = None) -> pa.N
     raw = pa.PythonFile(_Watched(path, progress), mode="r")
     codec = next((codec for start, codec in _CODECS.items() if magic.startswith(start)), None)
     return raw if codec is None else pa.CompressedInputStream(raw, codec)
+
+
+class _ValidText(_Watched):
+    """Text whose bytes that are no UTF-8 are replaced by �, since arrow cannot tell of a broken row that holds such bytes."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._file = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def read(self, size: int = -1) -> bytes:
+        while data := bytes(self._file.read(size)):
+            if data.isascii() and not self._decoder.getstate()[0]:
+                return data
+            if text := self._decoder.decode(data):
+                return text.encode()
+        return self._decoder.decode(b"", final=True).encode()
+
+
+def valid_text(stream: pa.NativeFile) -> pa.NativeFile:
+    """The same text in valid UTF-8."""
+    return pa.PythonFile(_ValidText(stream), mode="r")
 
 
 def packed(head: bytes) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from sageserve.base.errors import TraceError
 from sageserve.data.traces.readers.arrow_file import is_arrow, open_arrow
-from sageserve.data.traces.readers.batches import WHAT_IS_READ, Progress, TraceFile, packed, unpacked, unreadable
+from sageserve.data.traces.readers.batches import WHAT_IS_READ, Progress, TraceFile, packed, unpacked, unreadable, valid_text
 from sageserve.data.traces.readers.csv_file import open_csv
 from sageserve.data.traces.readers.json_file import open_json
 
@@ -79,4 +79,4 @@ def _open_text(path: Path, magic: bytes, explicit: Mapping[str, str], progress: 
         raise TraceError(f"{path} is not text inside", hint=WHAT_IS_READ)
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
         return open_json(path, stream, explicit)
-    return open_csv(path, stream, head, explicit)
+    return open_csv(path, valid_text(stream), head, explicit)
