@@ -151,10 +151,11 @@ class GatewayContext:
         return found
 
     def trouble(self, target: Target, reason: str) -> None:
-        """An instance failed before its first byte: leave it out, and tell control."""
-        LOG.warning("instance %d at %s left out: %s", target.row, target.url, reason)
-        self.routing.leave_out(target, self.clock())
-        self.tell(Trouble(target.row, reason))
+        """An instance failed before its first byte: leave it out, and tell control; not of one whose row is another's by now."""
+        if self.routing.targets.get(target.row) is target:
+            LOG.warning("instance %d at %s left out: %s", target.row, target.url, reason)
+            self.routing.leave_out(target, self.clock())
+            self.tell(Trouble(target.row, reason))
 
     def tidy(self, now: Micros) -> None:
         """Close idle connections, and forget addresses that no instance has any more."""

@@ -235,7 +235,7 @@ class ConnectionPool:
         self.clock = clock
         self.ending: dict[EngineConnection, Micros] = {}
         self._idle: deque[EngineConnection] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[EngineConnection]] = set()
         self.opened = 0
 
     def take(self) -> EngineConnection | None:
@@ -257,23 +257,28 @@ class ConnectionPool:
             self._idle.remove(one)
 
     def open(self, done: Callable[[EngineConnection | None, str], None]) -> None:
-        """Connect; `done` is called with the connection, or with None and the reason."""
-        task = asyncio.get_running_loop().create_task(self._open(done))
+        """Connect; `done` is called with the connection, or with None and the reason, whatever happens."""
+        task = asyncio.get_running_loop().create_task(self._open())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._opened, done))
 
-    async def _open(self, done: Callable[[EngineConnection | None, str], None]) -> None:
+    async def _open(self) -> EngineConnection:
         loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                _, one = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port)
-        except TimeoutError:
-            done(None, f"no connection within {CONNECT_S} s")
-        except OSError as error:
-            done(None, f"no connection: {error.strerror or error}")
-        else:
+        async with asyncio.timeout(CONNECT_S):
+            _, one = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port)
+        return one
+
+    def _opened(self, done: Callable[[EngineConnection | None, str], None], task: "asyncio.Task[EngineConnection]") -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            done(None, "the address is not used any more")
+        elif (error := task.exception()) is None:
             self.opened += 1
-            done(one, "")
+            done(task.result(), "")
+        elif isinstance(error, TimeoutError):
+            done(None, f"no connection within {CONNECT_S} s")
+        else:
+            done(None, f"no connection: {getattr(error, 'strerror', None) or error}")
 
     def tidy(self, now: Micros) -> None:
         """Close what was idle for too long."""
@@ -286,7 +291,7 @@ class ConnectionPool:
             self.ending.pop(one, None)
 
     def close(self) -> None:
-        """Close all that are idle, and give up connecting."""
+        """Close all that are idle, and give up connecting: who waits for a connection is told."""
         for task in self._tasks:
             task.cancel()
         while self._idle:
