@@ -3,6 +3,8 @@
 Read next: `src/sageserve/live/control/state_files.py`.
 """
 
+import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -97,11 +99,120 @@ def test_minutes_in_which_nobody_counted_lie_between_their_neighbours(tmp_path: 
     assert np.allclose(earlier.prompt_tokens[:, 0, 0, 0], [10, 20, 30, 40, 50, 50, 50])
 
 
-def test_old_minutes_and_those_of_other_names_are_dropped(tmp_path: Path) -> None:
+def test_old_minutes_are_dropped(tmp_path: Path) -> None:
     kept = DemandFile(tmp_path / "demand", NAMES)
     kept.add(WALL - 20 * DAY, minute(1))
     assert kept.load(WALL) is None
     kept.add(WALL - HOUR, minute(1))
-    assert kept.load(WALL) is not None
-    other = DemandFile(tmp_path / "demand", Names(("huge",), ("east",), ("iw-f",)))
-    assert other.load(WALL) is None
+    earlier = kept.load(WALL)
+    assert earlier is not None
+    assert earlier.start == -HOUR
+    assert (tmp_path / "demand").read_bytes().count(b"\n") == 2, "a header and one minute"
+
+
+def by_cell() -> DemandSeen:
+    """A minute in which each cell saw another number."""
+    numbers = tuple(range(1, CELLS + 1))
+    return DemandSeen(0, MINUTE, numbers, numbers, numbers, (0.0,) * CELLS)
+
+
+def tokens(path: Path, names: Names, wall: int = WALL + HOUR) -> dict[tuple[str, str, str], int]:
+    """What the first known minute says, by region, model and tier; empty when nothing is known."""
+    earlier = DemandFile(path, names).load(wall)
+    if earlier is None:
+        return {}
+    cells = product(names.regions, names.models, names.tiers)
+    return dict(zip(cells, map(int, earlier.prompt_tokens[0].ravel()), strict=True))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        Names(("big", "small", "new"), ("east", "west"), ("iw-f", "iw-n", "niw")),
+        Names(("big", "small"), ("north", "east", "west"), ("iw-f", "iw-n", "niw")),
+        Names(("big", "small"), ("east", "west"), ("niw", "iw-f", "extra", "iw-n")),
+        Names(("small",), ("west", "east"), ("iw-n",)),
+    ],
+    ids=["a new model", "a new region", "a new tier and another order", "fewer of all"],
+)
+def test_demand_under_other_names_is_kept_as_far_as_they_are_the_same(tmp_path: Path, names: Names) -> None:
+    path = tmp_path / "demand.jsonl"
+    DemandFile(path, NAMES).add(WALL, by_cell())
+    before, was = tokens(path, NAMES), path.read_bytes()
+    assert list(before.values()) == list(range(1, CELLS + 1))
+    now = tokens(path, names)
+    assert now == {cell: before.get(cell, 0) for cell in now}
+    (aside,) = (other for other in tmp_path.iterdir() if other != path)
+    assert aside.read_bytes() == was, "nothing is lost"
+    assert tokens(path, names) == now
+    assert len(list(tmp_path.iterdir())) == 2, "it is set aside once"
+    DemandFile(path, names).add(WALL + MINUTE, DemandSeen(0, MINUTE, *((7,) * len(now),) * 3, (0.0,) * len(now)))
+    later = DemandFile(path, names).load(WALL + HOUR)
+    assert later is not None
+    assert int(later.prompt_tokens[-1].max()) == 7
+
+
+def test_demand_of_names_that_are_all_others_is_not_taken_for_zero(tmp_path: Path) -> None:
+    path = tmp_path / "demand.jsonl"
+    DemandFile(path, NAMES).add(WALL, by_cell())
+    assert tokens(path, Names(("huge",), ("east",), ("iw-f",))) == {}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("first", [b"", b"{", b'{"models":[1]}', b"[]"])
+def test_a_file_that_does_not_say_its_names_is_set_aside(tmp_path: Path, first: bytes) -> None:
+    path = tmp_path / "demand.jsonl"
+    path.write_bytes(first + b"\nand more\n")
+    assert tokens(path, NAMES) == {}
+    assert sorted(other.read_bytes() for other in tmp_path.iterdir() if other != path) == [first + b"\nand more\n"]
+
+
+def test_without_room_for_a_copy_the_old_file_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    path = tmp_path / "demand.jsonl"
+    DemandFile(path, NAMES).add(WALL, by_cell())
+    was = path.read_bytes()
+    monkeypatch.setattr(shutil, "copyfile", no_room)
+    monkeypatch.setattr(Path, "write_bytes", no_room)
+    names = Names(("big",), ("east",), ("iw-f",))
+    assert tokens(path, names) == {("east", "big", "iw-f"): 1}, "known now, though it could not be written"
+    (aside,) = tmp_path.iterdir()
+    assert (aside != path, aside.read_bytes()) == (True, was)
+
+
+@pytest.mark.parametrize("wrong", [40 * DAY, 13 * DAY, -40 * DAY, -HOUR])
+def test_a_clock_that_is_wrong_for_a_moment_costs_no_demand(tmp_path: Path, wrong: int) -> None:
+    path = tmp_path / "demand.jsonl"
+    for day in range(14):
+        DemandFile(path, NAMES).add(WALL - day * DAY, minute(day + 1))
+    before = DemandFile(path, NAMES).load(WALL + MINUTE)
+    DemandFile(path, NAMES).load(WALL + wrong)
+    after = DemandFile(path, NAMES).load(WALL + MINUTE)
+    assert before is not None
+    assert after is not None
+    assert np.array_equal(before.prompt_tokens, after.prompt_tokens)
+
+
+def test_a_minute_that_was_counted_twice_counts_once(tmp_path: Path) -> None:
+    """The clock was set back: the later line is the one that is believed."""
+    path = tmp_path / "demand.jsonl"
+    kept = DemandFile(path, NAMES)
+    for number in (10, 20, 30):
+        kept.add(WALL, minute(number))
+    earlier = kept.load(WALL + MINUTE)
+    assert earlier is not None
+    assert earlier.prompt_tokens.shape[0] == 1
+    assert earlier.prompt_tokens[0, 0, 0, 0] == 30
+
+
+def test_lines_of_another_length_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "demand.jsonl"
+    kept = DemandFile(path, NAMES)
+    kept.add(WALL, minute(10))
+    with path.open("ab") as out:
+        out.write(b"[%d,[1],[1],[1]]\n" % (WALL + MINUTE))
+    earlier = kept.load(WALL + 2 * MINUTE)
+    assert earlier is not None
+    assert earlier.prompt_tokens[:, 0, 0, 0].tolist() == [10, 10]

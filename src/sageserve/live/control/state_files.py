@@ -7,8 +7,11 @@ Read next: `loop.py`, which writes through these; `core/history.py`, which the p
 """
 
 import logging
+import shutil
+import zlib
 from collections import deque
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -118,7 +121,8 @@ class DemandFile:
 
     Args:
         path: of the file.
-        names: of models, regions and tiers; what was kept under other names is not read.
+        names: of models, regions and tiers. What was kept under others is used as far as the names are the same; the file as it
+            was is kept beside it.
     """
 
     def __init__(self, path: Path, names: Names) -> None:
@@ -142,46 +146,99 @@ class DemandFile:
 
         Minutes in which nobody counted are filled in between the minutes around them: unknown is not zero.
         """
-        minutes = [one for one in self._read() if wall - _KEEP <= one.wall < wall]
+        minutes = {(wall - one.wall - 1) // MINUTE: one for one in self._kept() if wall - _KEEP <= one.wall < wall}
         if not minutes:
             return None
-        self._rewrite(minutes)
-        ago = np.array([(wall - one.wall - 1) // MINUTE for one in minutes])
-        bins = int(ago.max()) + 1
-        at = bins - 1 - ago
+        ago = np.array(sorted(minutes, reverse=True))
+        bins = int(ago[0]) + 1
         shape = (len(self._names.regions), len(self._names.models), len(self._names.tiers))
 
         def column(name: str) -> Floats:
-            values = np.array([getattr(one, name) for one in minutes], float)
-            filled = np.stack([np.interp(np.arange(bins), at, values[:, k]) for k in range(values.shape[1])], axis=1)
+            values = np.array([getattr(minutes[at], name) for at in ago.tolist()], float)
+            places = bins - 1 - ago
+            filled = np.stack([np.interp(np.arange(bins), places, values[:, k]) for k in range(values.shape[1])], axis=1)
             return filled.reshape(bins, *shape)
 
         return Demand(-bins * MINUTE, MINUTE, column("prompt_tokens"), column("output_tokens"), column("requests"))
 
-    def _read(self) -> list[_Minute]:
-        if not self._path.exists():
+    def _kept(self) -> list[_Minute]:
+        """The minutes that the file holds, under the present names; it is written anew when it holds others, or too many.
+
+        What is too old is told by its newest minute, not by the clock, which may be wrong for a moment.
+        """
+        try:
+            header, *lines = self._path.read_bytes().splitlines() or [b""]
+        except FileNotFoundError:
             return []
-        header, *lines = self._path.read_bytes().splitlines() or [b""]
-        if header != self._header:
-            _LOG.warning("past demand of other models, regions or tiers is not used")
-            self._path.unlink()
-            return []
+        names = self._names if header == self._header else _names_of(header)
+        minutes = [] if names is None else self._minutes(lines, names)
+        if names is not self._names:
+            self._set_aside(header)
+            minutes = [] if names is None else _renamed(minutes, names, self._names)
+        newest = max((one.wall for one in minutes), default=0)
+        kept = [one for one in minutes if one.wall > newest - _KEEP]
+        if names is not self._names or len(kept) < len(minutes):
+            self._write(kept)
+        return kept
+
+    def _minutes(self, lines: list[bytes], names: Names) -> list[_Minute]:
+        cells = len(names.regions) * len(names.models) * len(names.tiers)
         decoder = msgspec.json.Decoder(_Minute)
         found = []
         for text in lines:
             try:
-                found.append(decoder.decode(text))
+                one = decoder.decode(text)
             except msgspec.DecodeError:
                 _LOG.warning("%s holds a line that was cut off", self._path.name)
-        return sorted(found, key=lambda one: one.wall)
+                continue
+            if all(len(column) == cells for column in (one.prompt_tokens, one.output_tokens, one.requests)):
+                found.append(one)
+            else:
+                _LOG.warning("%s holds a line of another length", self._path.name)
+        return found
 
-    def _rewrite(self, minutes: list[_Minute]) -> None:
+    def _set_aside(self, header: bytes) -> None:
+        aside = self._path.with_name(f"{self._path.stem}-{zlib.crc32(header):08x}{self._path.suffix}")
+        _LOG.warning(
+            "past demand was kept under other names: what has the same ones is used, and all of it kept as %s", aside.name
+        )
+        try:
+            shutil.copyfile(self._path, aside)
+        except OSError:  # no room for a second one: then it moves, and what has the same names is written if it can be
+            self._path.replace(aside)
+
+    def _write(self, minutes: list[_Minute]) -> None:
         part = self._path.with_suffix(".part")
-        part.write_bytes(b"\n".join([self._header, *map(self._encode, minutes), b""]))
-        part.replace(self._path)
+        try:
+            part.write_bytes(b"\n".join([self._header, *map(self._encode, minutes), b""]))
+            part.replace(self._path)
+        except OSError as error:
+            _LOG.error("past demand cannot be written anew: %s", error)
 
 
 class _Header(Struct, frozen=True):
     models: tuple[str, ...]
     regions: tuple[str, ...]
     tiers: tuple[str, ...]
+
+
+def _names_of(header: bytes) -> Names | None:
+    """The names a file was written under; None when its first line does not say."""
+    try:
+        found = msgspec.json.decode(header, type=_Header)
+    except msgspec.DecodeError:
+        return None
+    return Names(found.models, found.regions, found.tiers)
+
+
+def _renamed(minutes: list[_Minute], old: Names, new: Names) -> list[_Minute]:
+    """The same minutes under other names; of a name that is new nothing was asked then. None when nothing is the same."""
+    known = {cell: at for at, cell in enumerate(product(old.regions, old.models, old.tiers))}
+    cells = [known.get(cell, -1) for cell in product(new.regions, new.models, new.tiers)]
+
+    def column(values: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(values[at] if at >= 0 else 0 for at in cells)
+
+    if max(cells) < 0:
+        return []
+    return [_Minute(one.wall, column(one.prompt_tokens), column(one.output_tokens), column(one.requests)) for one in minutes]
