@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import ForesightSettings, PlannedSettings, Scenario
 from sageserve.base.errors import ConfigError, PlanError, SageServeError, TraceError
 from sageserve.base.records import Trace
 from sageserve.base.units import HOUR, MINUTE, Micros
@@ -58,8 +58,8 @@ class Case:
         return _fleet(self.layout, start_counts(self.scenario, self.layout), now)
 
 
-def case(strategy: str) -> Case:
-    scenario = load_scenario("quickstart", overrides=[*TINY, f"strategy.name={strategy}"])
+def case(strategy: str, *more: str) -> Case:
+    scenario = load_scenario("quickstart", overrides=[*TINY, f"strategy.name={strategy}", *more])
     return Case(scenario, generate(scenario), layout_of(scenario))
 
 
@@ -92,6 +92,34 @@ def test_the_plan_is_the_strategys_own(name: str, minutes: int) -> None:
     assert found.question == wanted
     assert found.data_until == now
     assert found.expires == now + (15 * MINUTE if name == "foresight" else HOUR)
+
+
+SETTINGS = {
+    "lt-i": ("every=30m", "ahead=0s", "forecaster=last-value", "quantile=0.5", "epsilon=0.5", "batch_buffer=3", "misses=0.3"),
+    "foresight": (
+        "every=30m", "refit=2h", "horizon=6h", "forecaster=last-value", "quantile=0.8", "headroom=1.05",
+        "misses=0.3", "margin=1.5", "ready=2h", "travel=0.1",
+    ),
+}  # fmt: skip
+UNPLANNED = {"low", "high", "cooldown", "patrol", "above", "below", "latency", "guard"}
+"""What decides between plans, and not what is planned."""
+
+
+def test_every_setting_of_a_plan_is_tried() -> None:
+    for fields, name in ((PlannedSettings.model_fields, "lt-i"), (ForesightSettings.model_fields, "foresight")):
+        assert {one.partition("=")[0] for one in SETTINGS[name]} == set(fields) - UNPLANNED
+
+
+@pytest.mark.parametrize(("name", "setting"), [(name, setting) for name, some in SETTINGS.items() for setting in some])
+def test_it_heeds_every_setting_the_strategy_heeds(name: str, setting: str) -> None:
+    section = "foresight" if name == "foresight" else "planned"
+    one, now = case(name, f"strategy.{section}.{setting}"), 2 * HOUR
+    earlier, known = history(one.scenario), list(heard(one.trace, one.layout, 2 * HOUR))
+    strategy = STRATEGIES[name](one.scenario, one.layout, earlier)
+    for seen in known:
+        list(strategy.handle(seen.start + seen.length, seen, one.fleet(0)))
+    found = propose(one.scenario, now, known, earlier=earlier, counts=start_counts(one.scenario, one.layout))
+    assert found.question == asked_by(strategy, one, now)
 
 
 def test_it_forecasts_what_the_simulated_strategy_forecasts() -> None:

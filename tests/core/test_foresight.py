@@ -58,6 +58,16 @@ def forecast(start: Micros, middle: list[float], *, high: float = 1.5) -> Quanti
     return QuantileForecast(start, BIN, point, LEVELS, np.stack([point, high * point], axis=1), True)
 
 
+def test_an_instance_bears_more_when_more_may_be_late() -> None:
+    needs = []
+    for misses in (0.001, 0.3):
+        driven = begin(rate=50_000.0, misses=misses)
+        program = asked(driven.answer(HOUR, asked(driven.look(HOUR))))
+        assert isinstance(program, SolveAhead)
+        needs.append(program.outlook.streams[0].ways[0].use)
+    assert needs[0] > 1.02 * needs[1]
+
+
 # ------------------------------------------------------------------------------------------------ acting
 
 

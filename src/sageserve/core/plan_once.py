@@ -160,19 +160,11 @@ def _hourly(
     )
 
 
-class _Listening(DemandEstimates):
-    """Prospects that remember the loads they were asked for."""
-
-    def sustainable_loads(self, demand: Floats) -> list[Load]:
-        self.loads = super().sustainable_loads(demand)
-        return self.loads
-
-
 def _ahead(
     scenario: Scenario, layout: Layout, fleet: Fleet, *, heard: Iterable[DemandSeen], now: Micros, earlier: Demand | None
 ) -> Proposal:
     rules, horizon = scenario.strategy.foresight, ForesightInputs(scenario, layout, earlier)
-    horizon.demand = prospects = _Listening(scenario, layout, earlier)
+    prospects = horizon.demand
     _hear(prospects, heard, now)
     fitted_at = max(now // rules.refit * rules.refit, prospects.history.start + BIN)  # in between, the newest bin corrects it
     series = tuple(one.until(fitted_at) for one in prospects.series())

@@ -148,8 +148,8 @@ class PlannedSettings(ReactiveSettings):
 class ForesightSettings(Settings):
     """Receding horizon: quantile headroom, batch work placed by deadline, traffic between regions."""
 
-    every: Duration = Field(default=15 * MINUTE, description="a plan for every bin of the forecast")
-    refit: Duration = Field(default=HOUR, description="between fits the newest bin corrects the level")
+    every: Duration = Field(default=15 * MINUTE, gt=0, description="a plan for every bin of the forecast")
+    refit: Duration = Field(default=HOUR, gt=0, description="between fits the newest bin corrects the level")
     horizon: Duration = Field(
         default=12 * HOUR, description="covers the age of promotion, 10 h: no batch deadline lies beyond it"
     )

@@ -131,16 +131,20 @@ class DemandEstimates:
         return np.where(total > 0, (each * mix).sum(axis=1) / np.maximum(total, 1e-9), each.mean(axis=1))
 
     def sustainable_loads(self, demand: Floats) -> list[Load]:
-        """The load one instance of each model sustains, when `demand` (float64[models], busy instances) shares a queue."""
+        """The load one instance of each model sustains, when `demand` (float64[models], busy instances) shares a queue.
+
+        Kept as `loads` for whoever explains a plan.
+        """
         each = np.array([self._prior(m) for m in range(len(demand))]) * self.history.prompt_mean()
         service = self.history.work_per_request(each)
-        return [self._load(m, float(demand[m]), float(service[m])) for m in range(len(demand))]
+        self.loads = [self._load(m, float(demand[m]), float(service[m])) for m in range(len(demand))]
+        return self.loads
 
     def problem(self, fleet: Fleet) -> HourlyProblem:
         """The integer program of the paper for what is forecast now."""
         per_token = self.work_per_token()
         busy = (self.forecast.sum(axis=0) + self.batch_rate()) * per_token / SECOND
-        self.loads = self.sustainable_loads(busy / len(self._layout.names.regions))
+        self.sustainable_loads(busy / len(self._layout.names.regions))
         pools = self._layout.pools
         weights = [int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE for pool in pools]
         theta = [
