@@ -176,6 +176,16 @@ def test_a_command_that_cannot_be_filled_in_starts_nothing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("detach", [(), ("--detach",)])
+def test_a_folder_too_long_for_sockets_is_refused_before_anything_is_made(tmp_path: Path, detach: tuple[str, ...]) -> None:
+    folder = tmp_path / ("long" * 30)
+    done = command("up", *detach, "--state", str(folder))
+    assert done.returncode == 2
+    assert "too long" in done.stderr
+    assert "--state" in done.stderr
+    assert not folder.exists()
+
+
 def test_nothing_survives_the_death_of_the_supervisor(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "state")
     assert len(fleet.processes()) >= 7

@@ -42,6 +42,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 _READY_WITHIN_S: Final = 300.0  # a first start also imports and compiles
 _DOWN_WITHIN_S: Final = 90.0
+_FOLDER_AT_MOST: Final = 103 - len("/supervisor.sock.new")  # 103 bytes is a socket's path on macOS, the shortest; Linux has 107
 
 
 def up(  # noqa: PLR0913, PLR0917 # one argument per option
@@ -68,6 +69,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
     check_commands(settings)
     folder = state_folder(state)
+    _check_length(folder)
     if detach:
         fixed = settings.live is not None and settings.live.actuator == "fixed"
         _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}], any if fixed else all)
@@ -85,6 +87,15 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         keep(folder, _environment(), services)
     finally:
         (folder / FLEET).unlink(missing_ok=True)
+
+
+def _check_length(folder: Path) -> None:
+    """Refuse a folder in which no Unix socket can have its place."""
+    if (left := _FOLDER_AT_MOST - len(os.fsencode(folder))) < 0:
+        raise ConfigError(
+            f"the path of the state folder is {-left} bytes too long for the sockets in it: {folder}",
+            hint=f"--state names another; {_FOLDER_AT_MOST} bytes at most",
+        )
 
 
 def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running]":
