@@ -148,13 +148,15 @@ def _detach(folder: Path, arguments: list[str], enough: Callable[[Iterable[bool]
 
 
 def _serves(folder: Path, pid: int, enough: Callable[[Iterable[bool]], bool]) -> bool:
-    """Whether endpoints have an instance that serves: all of them, or any where others run the engines."""
+    """Whether endpoints have an instance that serves and gateways know it: all of them, or any where others run the engines."""
     try:
         found = running(folder)
         state = ask_status(found) if found.pid == pid else None
     except SageServeError:
         return False
-    return state is not None and enough(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
+    if state is None or not 0 < state.gateway.processes == state.gateway.knowing:
+        return False
+    return enough(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
 
 
 def _last_words(log: Path) -> str:

@@ -98,6 +98,23 @@ def test_a_process_with_the_number_of_a_dead_one_is_another(scene: Scene) -> Non
     assert (prompt[0], requests[0]) == (10_100, 101)
 
 
+def test_a_gateway_knows_of_instances_once_it_says_so(scene: Scene) -> None:
+    """What waits for a fleet to serve must not ask a gateway that has yet to hear of the last instance."""
+    assert scene.view.knowing() == 0, "without a gateway nobody knows"
+    scene.hello()
+    scene.report()
+    assert scene.view.knowing() == 1
+    before = scene.view._version
+    scene.view.open(0)
+    scene.report(version=before)
+    assert scene.view.knowing() == 0
+    scene.report(version=before + 1)
+    scene.view.refresh()
+    assert scene.view.knowing() == 1, "a newer table that tells of no other instance changes nothing"
+    scene.hello(1, nonce="two")
+    assert scene.view.knowing() == 1
+
+
 def test_gateways_that_come_and_go_for_ever_are_forgotten(scene: Scene) -> None:
     scene.hello(0, nonce="stays")
     scene.report(0, cells=(cell(0, requests=1),))

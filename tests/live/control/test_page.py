@@ -70,7 +70,7 @@ def made() -> Status:
         fleet="local",
         strategy="reactive",
         acting=True,
-        gateway=GatewayAddress("http://127.0.0.1:8100", 1),
+        gateway=GatewayAddress("http://127.0.0.1:8100", 1, 1),
         up_s=4000.0,
         scraped_s=0.4,
         gpus_held=11,

@@ -105,6 +105,7 @@ class FleetView:
         self._now = now
         self._told = told
         self._version = 0
+        self._opened_version = 0  # the first table that has every instance that was opened
         self._learnt_at = np.zeros(layout.endpoints, np.int64)  # until then an endpoint's rate is too low
         self._closing: set[int] = set()
         self._reach: tuple[frozenset[int], frozenset[int]] | None = None  # cut off, endpoints that take work; None: changed
@@ -113,6 +114,10 @@ class FleetView:
         self.endpoints["one_below"], self.endpoints["two_below"] = scenario.batch.one_below, scenario.batch.two_below
 
     # --- what the loop sees and sets ---
+
+    def knowing(self) -> int:
+        """Gateways that know of every instance that may receive requests."""
+        return sum(gateway.version >= self._opened_version for gateway in self.gateways.values())
 
     def look(self) -> Observed:
         """The fleet as it was last scraped, and where that is too old or too new to be believed."""
@@ -130,6 +135,7 @@ class FleetView:
     def open(self, instance: int) -> None:
         """From now on the instance may receive requests."""
         self.opened[instance] = Opened(self._told.place(instance), self._now())
+        self._opened_version = self._version + 1
         self._count_open(instance, 1)
         self.publish()
 

@@ -81,6 +81,7 @@ class GatewayAddress(Struct, frozen=True):
 
     url: str
     processes: int
+    knowing: int  # of these, processes that know of every instance that may receive requests
 
 
 class Status(Struct, frozen=True):
@@ -148,7 +149,7 @@ def status(sources: Sources, notes: tuple[str, ...] = ()) -> Status:
         fleet=scenario.name,
         strategy=scenario.strategy.name,
         acting=live is None or (live.safety.act and live.actuator != "fixed"),  # what others run is only watched
-        gateway=GatewayAddress(sources.url, len(sources.view.gateways)),
+        gateway=GatewayAddress(sources.url, len(sources.view.gateways), sources.view.knowing()),
         up_s=now / SECOND,
         scraped_s=(now - sources.view.scraped) / SECOND,
         gpus_held=sum(len(gpus) for gpus in fleet.gpus),
