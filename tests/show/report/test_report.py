@@ -239,8 +239,8 @@ def test_simulate_writes_it_and_a_newer_result_replaces_it(tmp_path: Path) -> No
     small = ("simulate", "quickstart", "--set", "workload.generate.requests=2000", "--set", "workload.generate.length=30m")
     list(called(*small, "--out", str(tmp_path / "run")))
     assert "SageServe" in (tmp_path / "run" / REPORT).read_text("utf-8")
-    check_folder(tmp_path / "run")
-    list(called(*small, "--out", str(tmp_path / "run"), "--no-report"))
+    check_folder(tmp_path / "run", replace=True)
+    list(called(*small, "--out", str(tmp_path / "run"), "--replace", "--no-report"))
     assert not (tmp_path / "run" / REPORT).exists()
 
 
