@@ -5,8 +5,10 @@ nobody reads the answer any more. Knows no command's work; heavy modules are imp
 `streams.py`, `simulate.py`, `kernels.py`.
 """
 
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,6 +43,7 @@ from sageserve.cli import (
 )
 from sageserve.cli.streams import guard
 
+PACKAGE = Path(__file__).resolve().parents[1]
 MISTAKE = 2
 FAULT = 1
 INTERRUPTED = 130
@@ -135,6 +138,8 @@ def show_error(error: BaseException, *, debug: bool) -> int:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if debug:
         console.print(escape("".join(traceback.format_exception(error))))
+    if isinstance(error, OSError):
+        error = _place_at_fault(error)
     if isinstance(error, SageServeError) and not isinstance(error, LawBroken):
         console.print(f"[bold red]error:[/bold red] {escape(error.message)}")
         if error.hint:
@@ -144,6 +149,19 @@ def show_error(error: BaseException, *, debug: bool) -> int:
     console.print("This is a fault of SageServe, not yours. Please report it with the command you gave and what")
     console.print(f"`sageserve --debug {escape(' '.join(sys.argv[1:]))}` prints (version {__version__}).")
     return FAULT
+
+
+def _place_at_fault(error: OSError) -> Exception:
+    """What a system's error about a path of the user's means; the error itself where it is about none.
+
+    A path that cannot even be tidied up fails a second time, and the first error then says more.
+    """
+    if isinstance(error.__context__, SageServeError):
+        return error.__context__
+    place = "" if error.filename is None else os.fsdecode(error.filename)
+    if not place or Path(place).is_relative_to(PACKAGE):
+        return error
+    return SageServeError(f"{place}: {error.strerror}", hint="check the path, its permissions and the space on its disk")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The folder measured runs are kept in: three CSV files, several runs side by side, told apart by `experiment`.
 
-    requests.csv      experiment, request_id, arrival_s, input_tokens, output_tokens, ttft_ms, e2e_ms; cached_tokens
+    requests.csv      experiment, request_id, arrival_s, input_tokens, output_tokens, ttft_ms, e2e_ms; cached_tokens (or any
+                      other name that a trace may have for them)
     timeseries.csv    experiment, t_s, prompt_tok_s, gen_tok_s, running, waiting; kv_cache_pct, preemptions
     experiments.csv   experiment, model, gpu, tp, engine, the engine's limits, means; see `_limits` and `_means`
 
@@ -33,6 +34,7 @@ from sageserve.data.measured.runs import (
     means_of,
     requests_of,
 )
+from sageserve.data.traces.columns.fields import key_of, names_of
 
 REQUESTS: Final = "requests.csv"
 SERIES: Final = "timeseries.csv"
@@ -185,8 +187,9 @@ def _requests(table: _Table, shift: float) -> MeasuredRequests:
         "ttft": _whole(table.numbers("ttft_ms") * MILLI),
         "e2e": _whole(table.numbers("e2e_ms") * MILLI),
     }
-    if "cached_tokens" in table.columns:
-        columns["cached"] = _whole(table.numbers("cached_tokens", 0.0))
+    cached = next((name for known in names_of("cached") for name in table.columns if key_of(name) == known), None)
+    if cached is not None:
+        columns["cached"] = _whole(table.numbers(cached, 0.0))
     return requests_of(columns, str(table.path))
 
 

@@ -222,12 +222,15 @@ def means_of(requests: MeasuredRequests) -> MeasuredMeans | None:
 
 
 def _check_requests(columns: dict[str, Ints], order: Ints, where: str) -> None:
+    cached = columns.get("cached", np.zeros_like(columns["prompt"]))
     faults: tuple[tuple[str, Bools], ...] = (
         ("arrival_s is negative", columns["arrival"] < 0),
         ("input_tokens must be at least 1", columns["prompt"] < 1),
         ("output_tokens must be at least 1", columns["output"] < 1),
         ("ttft_ms must be more than 0", columns["ttft"] <= 0),
         ("e2e_ms is less than ttft_ms", columns["e2e"] < columns["ttft"]),
+        ("cached_tokens is negative", cached < 0),
+        ("cached_tokens is more than input_tokens", cached > columns["prompt"]),
     )
     for sentence, wrong in faults:
         if wrong.any():

@@ -50,7 +50,8 @@ class LogsFit:
 
 def arrivals_of(requests: MeasuredRequests) -> Arrivals:
     """What arrived, without what became of it."""
-    return Arrivals(requests.arrival, requests.prompt, requests.output)
+    cached = None if requests.cached is None else np.minimum(requests.cached, requests.prompt - 1)  # the last token is computed
+    return Arrivals(requests.arrival, requests.prompt, requests.output, cached)
 
 
 def fit_logs(
