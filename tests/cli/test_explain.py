@@ -23,14 +23,17 @@ from sageserve.core.plan.horizon import PlanReason
 from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.what_if import change
 from sageserve.core.strategies import STRATEGIES
-from sageserve.core.work import Solve, SolveAhead, Solved
+from sageserve.core.work import Forecasted, Solve, SolveAhead, Solved
 from sageserve.data.results.journal import Decided
 from sageserve.data.results.plans import read_plan
 from sageserve.data.results.run_folder import RunFolder, read_run
+from sageserve.data.scenarios.load import load_scenario
 from sageserve.show import story as telling
 from sageserve.show.answer import answer, find_pool
 from sageserve.show.story import story
 from sageserve.show.why import WHY
+from tests.core.driven import Driven
+from tests.core.small import scenario
 
 SMALL = ("workload.generate.requests=20000", "workload.generate.length=3h", "fleet.minimum=1")
 SET = tuple(word for one in SMALL for word in ("--set", one))
@@ -248,3 +251,51 @@ def test_every_way_to_be_blocked_and_every_why_has_words() -> None:
     assert set(telling.BLOCKED) == set(Blocked)
     assert set(WHY) == set(PlanReason)
     assert len(set(WHY.values())) == len(PlanReason)
+
+
+MARKS = {"siloed": (0.61, 0.21), "reactive": (0.62, 0.22), "planned": (0.63, 0.23), "tuned": (0.64, 0.24)}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "target", "acting"),
+    [
+        ("siloed", -1, "siloed"),
+        ("reactive", -1, "reactive"),
+        ("reactive-tuned", -1, "tuned"),
+        *((name, -1, "reactive") for name in ("lt-i", "lt-u", "lt-ua", "foresight")),
+        *((name, 4, "planned") for name in ("lt-i", "lt-u", "lt-ua")),
+    ],
+)
+def test_a_reason_quotes_the_marks_that_acted(strategy: str, target: int, acting: str) -> None:
+    marks = [
+        f"strategy.{name}.{mark}={value}"
+        for name, pair in MARKS.items()
+        for mark, value in zip(("high", "low"), pair, strict=True)
+    ]
+    scenario = load_scenario("quickstart", overrides=[f"strategy.name={strategy}", *marks])
+    for reason, word, mark in ((Reason.UTILISATION_HIGH, "above", 0), (Reason.UTILISATION_LOW, "below", 1)):
+        decision = Decision(0, 1, reason, 0.8, 5_000_000, serving=3, coming=0, target=target)
+        assert f"was {word} {MARKS[acting][mark]}" in telling._words(Decided(POOL, decision), scenario)
+
+
+@pytest.mark.parametrize("name", ["lt-i", "lt-u", "lt-ua", "foresight"])
+def test_it_does_so_of_decisions_that_were_made(name: str) -> None:
+    """Without history a strategy that plans acts by the reactive marks at first; what it was is seen at the decision itself."""
+    fleet = {"start": 2, "minimum": 1, "maximum": 8}
+    rules = {"name": name, "reactive": {"high": 0.4, "low": 0.1}, "planned": {"high": 0.9, "low": 0.3}}
+    settings = scenario(gpus=160, strategy=rules, fleet=fleet)
+    driven = Driven(settings)
+    driven.look(0, 0.6)
+    decision = driven.decisions[0]
+    assert "was above 0.4" in telling._words(Decided(POOL, decision), settings)
+
+
+def test_a_forecast_that_failed_is_told_until_one_succeeds() -> None:
+    settings = load_scenario("quickstart", overrides=["strategy.name=lt-u"])
+    layout = lay_out(settings, STRATEGIES["lt-u"].roles(settings), STRATEGIES["lt-u"].minimum(settings))
+    reading = telling._Reading(layout.pools[0])
+    telling._hear(reading, 5, Forecasted(1, 0, 0, (), (), "singular matrix"))
+    assert any("forecast failed" in note and "singular matrix" in note for note in telling._notes(reading, settings))
+    telling._hear(reading, 6, Forecasted(2, HOUR, MINUTE, ((1.0,),), (((1.0,),),)))
+    assert not any("forecast failed" in note for note in telling._notes(reading, settings))
+    assert reading.data_until == HOUR

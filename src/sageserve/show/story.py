@@ -11,10 +11,10 @@ from typing import Final, assert_never
 
 from msgspec import Struct
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros, show_duration
-from sageserve.core.actions import Blocked, Donate, Drain, Reason, Reclaim, Release, Start
+from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Start
 from sageserve.core.events import InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
 from sageserve.core.layout import lay_out
@@ -22,6 +22,7 @@ from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.what_if import Question
 from sageserve.core.plan_once import PLANNERS
 from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies.reactive import Reactive
 from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEvent, Solve, SolveAhead, Solved, SolvedAhead
 from sageserve.data.results.journal import Decided, JournalLine
 from sageserve.data.results.run_folder import RunFolder
@@ -243,13 +244,22 @@ def event_of(now: Micros, decided: Decided, scenario: Scenario) -> Event:
     return Event(now, one.change, one.done, one.reason, one.blocked, one.seen, one.age, words)
 
 
+def _marks(one: Decision, scenario: Scenario) -> ReactiveSettings | None:
+    """The marks a decision was made by: a strategy that plans has the reactive ones until there is a plan, and a target."""
+    name = scenario.strategy.name
+    kind = strategy_kind(name)
+    if isinstance(kind, type) and issubclass(kind, Reactive):
+        return kind.rules(scenario)
+    if name in PLANNERS:
+        return scenario.strategy.planned if one.target >= 0 else scenario.strategy.reactive
+    return None
+
+
 def _words(decided: Decided, scenario: Scenario) -> str:
     """A decision's reason with the numbers it was based on."""
-    one, strategy = decided.decision, scenario.strategy
-    rules = {"siloed": strategy.siloed, "reactive": strategy.reactive, "reactive-tuned": strategy.tuned}.get(
-        strategy.name, strategy.planned
-    )
-    high, low = (f" {rules.high:g}", f" {rules.low:g}") if strategy.name != "chiron" else (" its mark", " its mark")
+    one = decided.decision
+    rules = _marks(one, scenario)
+    high, low = (f" {rules.high:g}", f" {rules.low:g}") if rules is not None else (" its mark", " its mark")
     seen = f"utilisation {one.seen:.2f} ({show_duration(one.age)} old)"
     if one.coming and one.change > 0:
         seen += f", {one.seen * one.serving / (one.serving + one.coming):.2f} once {one.coming} more serve,"
