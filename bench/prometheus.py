@@ -1,6 +1,6 @@
 """What reading weeks of a fleet's history costs the client, from a server that streams: `python -m bench.prometheus`.
 
-200 instances at 15 s, for 30 days (or `--days N`): six plain series each and histograms by window. The server runs in a process of
+200 instances at 15 s, for 30 days (or `--days N`): six plain series each, histograms by window. The server runs in a process of
 its own, and its CPU time is not counted. One JSON line per figure. Read next: docs/reference/prometheus.md.
 """
 

@@ -24,6 +24,7 @@ from sageserve.cli import (
     compare,
     control,
     diff,
+    doctor,
     engine,
     explain,
     forecast,
@@ -89,6 +90,7 @@ app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(sim
 app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)
 app.command(name="diff", cls=diff.Sided, rich_help_panel="Look and prepare", epilog=diff.EXAMPLES)(diff.diff)
+app.command(name="doctor", rich_help_panel="Look and prepare", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(name="report", rich_help_panel="Look and prepare", epilog=report.EXAMPLES)(report.report)
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")

@@ -184,6 +184,16 @@ class PrometheusServer:
         except (msgspec.MsgspecError, ValueError):
             return NotSeen(NotSeenReason.NOT_RAW, f"{self.url} answers {query} with something that is no vector")
 
+    def clock(self) -> float | NotSeen:
+        """Seconds since 1970 by the server's own clock."""
+        data = self._data("query", {"query": "time()"}, _Data)
+        if isinstance(data, NotSeen):
+            return data
+        try:
+            return float(msgspec.json.decode(data.result, type=tuple[float, str])[1])
+        except (msgspec.MsgspecError, ValueError):
+            return NotSeen(NotSeenReason.NOT_RAW, f"{self.url} does not say what time it is")
+
     def values(self, label: str, selector: str, begin: float, end: float) -> tuple[str, ...] | NotSeen:
         """All values of a label among these series."""
         form = {"match[]": selector, "start": f"{begin:.3f}", "end": f"{end:.3f}"}
