@@ -27,8 +27,8 @@ _MILLISECONDS: Final = 1e11  # as seconds this is the year 5138: Prometheus' old
 @dataclass(slots=True)
 class _Column:
     labels: dict[str, str]
-    time: array[float] = field(default_factory=lambda: array("d"))
-    value: array[float] = field(default_factory=lambda: array("d"))
+    time: "array[float]" = field(default_factory=lambda: array("d"))
+    value: "array[float]" = field(default_factory=lambda: array("d"))
 
 
 def read_openmetrics(lines: Iterable[str], source: str) -> Iterator[RawSeries]:
