@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.cli.main import app
+from sageserve.cli.render import WIDTH
 from sageserve.data.results.sweep_folder import Kept
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sweep.cell import Bounded, Cell, Finished
@@ -25,6 +26,11 @@ def called(*arguments: str, settings: tuple[str, ...] = SMALL) -> str:
     result = CliRunner().invoke(app, [*arguments, *words], catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     return result.stdout
+
+
+def fits(text: str, folder: Path) -> bool:
+    """Whether no line is too long but those that name a place below the folder: these are there to be copied."""
+    return all(len(line) <= WIDTH or str(folder) in line for line in text.splitlines())
 
 
 def swept(place: Path, seeds: range, *settings: str, bound: bool = False) -> None:

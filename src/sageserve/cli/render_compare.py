@@ -64,7 +64,7 @@ def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str) -> 
     played = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds; mean and ± standard deviation"
     span = show_duration(round(some.window_s * SECOND))
     asked = f"{some.requests.arrived:,} requests over {span}, {some.order}, signal {some.signal}"
-    console.print(f"[bold]{escape(scenario)}[/bold]: {asked}, {played}")
+    console.print(f"[bold]{escape(scenario)}[/bold]: {asked}, {played}", soft_wrap=True)  # may be a path: never broken
     names = list(comparison.runs)
     for columns in (_strategies(comparison, names), _models(comparison, names, bounds)):
         console.print()

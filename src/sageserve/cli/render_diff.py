@@ -42,7 +42,7 @@ def draw(page: TerminalPage, found: Difference) -> None:
     for name, strategy, seeds, word in zip(
         (found.before, found.after), found.strategies, found.seeds, ("before", "after"), strict=True
     ):
-        page.print(f"  {word:7}{escape(name)}: {escape(strategy)}, {_seeds(seeds)}")
+        page.print(f"  {word:7}{escape(name)}: {escape(strategy)}, {_seeds(seeds)}", whole=True)
     for caution in found.cautions:
         page.print(f"  [yellow]not alike[/yellow]: {escape(caution)}")
     page.title(
@@ -60,7 +60,7 @@ def draw_offer(page: TerminalPage, commands: Sequence[str]) -> None:
     """Print the commands that make more seeds."""
     page.title("more seeds tell what is noise")
     for command in commands:
-        page.print(f"  {escape(command)}")
+        page.print(f"  {escape(command)}", whole=True)
 
 
 def _draw_numbers(page: TerminalPage, numbers: Sequence[Number]) -> None:

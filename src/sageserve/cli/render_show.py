@@ -27,7 +27,7 @@ _FLOWS = 8
 
 
 class TerminalPage:
-    """Standard output, 100 columns at most."""
+    """Standard output, 100 columns at most; more only for a path or a command."""
 
     def __init__(self) -> None:
         plain = "NO_COLOR" in os.environ
@@ -36,10 +36,10 @@ class TerminalPage:
         self._console.width = min(wide, WIDTH)
         self._ascii = not self._console.encoding.lower().startswith("utf")
 
-    def print(self, what: RenderableType = "", *, style: str | None = None) -> None:
-        """Print markup or a table."""
+    def print(self, what: RenderableType = "", *, style: str | None = None, whole: bool = False) -> None:
+        """Print markup or a table; `whole`: on one line however long, because a path or a command in it is there to be copied."""
         with self._console.capture() as captured:
-            self._console.print(what, style=style)
+            self._console.print(what, style=style, soft_wrap=whole)
         text = captured.get()
         self._console.file.write(text.translate(PLAIN).encode("ascii", "replace").decode() if self._ascii else text)
 
