@@ -5,7 +5,11 @@ Must not hold a fixture that only one folder needs. Read next: `test_tidy.py` fo
 
 import importlib.util
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -44,3 +48,33 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real traces are not on this machine: set SAGESERVE_DATA to the folder that holds azure2023")
     return folder
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Callable[[], Path]]:
+    """Makes folders whose paths leave room for the name of a Unix socket, about a hundred bytes in all, whatever TMPDIR says."""
+    places = [place for place in (tempfile.gettempdir(), "/tmp") if os.access(place, os.W_OK)]  # noqa: S108 # mkdtemp makes it private
+    shortest = min(places, key=len)
+    base = Path(tempfile.mkdtemp(prefix="sageserve-", dir=shortest))
+    try:
+        yield lambda: Path(tempfile.mkdtemp(prefix="", dir=base))
+    finally:
+        shutil.rmtree(base, ignore_errors=True)  # a process that was killed may still be writing
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def browser(short_folder: Callable[[], Path]) -> Iterator[Any]:
+    """A headless Chromium; its types cannot be named where playwright is not installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip("there is no Chromium on this machine (Debian: apt install chromium)")
+    own = {**os.environ, "TMPDIR": str(short_folder())}  # noqa: TID251 # a browser keeps a socket among its temporary files
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=path, args=QUIET, env=own)
+        yield opened
+        opened.close()

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sageserve.cli.extras import need
 from sageserve.cli.progress import compile_once
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: AsJson = False,
 ) -> None:
     """Measure a live engine for five minutes and fit a profile; one minute is kept out and judges it."""
+    need("live")
     from sageserve.data.profiles.write import write_profile
     from sageserve.live.benchmark.plan import BenchmarkOptions
 

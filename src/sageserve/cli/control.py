@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from sageserve.cli.extras import need
 from sageserve.cli.gateway import INTERNAL_KEY, log_as_json
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def control(
     gateway: Annotated[str, typer.Option(help="URL of the gateway")],
 ) -> None:
     """Control a fleet: hear, decide, act, write down."""
+    need("live")
     from sageserve.base.config import LiveSettings
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.control.process import Home

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sageserve.cli.extras import need
+
 if TYPE_CHECKING:
     from sageserve.base.units import Micros
 
@@ -48,6 +50,7 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
 
     Prints its URL when it listens. SIGTERM lets answers finish.
     """
+    need("live")
     from sageserve.data.profiles.library import profile_named
     from sageserve.live.emulator.engine import Served
     from sageserve.live.emulator.faults import read_faults

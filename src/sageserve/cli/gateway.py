@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli.extras import need
 
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
@@ -57,6 +58,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     drain: Annotated[float, typer.Option(min=0, help="seconds that requests under way are given after SIGTERM")] = 30.0,
 ) -> None:
     """Serve OpenAI's API in front of all engines of a scenario."""
+    need("live")
     os.environ["NUMBA_DISABLE_JIT"] = "1"  # nothing is compiled here: half a second and 60 MB less per process
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.gateway.context import Options
@@ -142,6 +144,7 @@ def new_key(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of YAML")] = False,
 ) -> None:
     """Make an API key; it is shown once, and the scenario keeps only its hash."""
+    need("live")
     import secrets  # a credential must not follow from a seed
 
     from sageserve.live.gateway.keys import hash_of

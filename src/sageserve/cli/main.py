@@ -42,6 +42,7 @@ from sageserve.cli import (
     up,
     validate,
 )
+from sageserve.cli.extras import extra_of, lacking
 from sageserve.cli.streams import guard
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -137,6 +138,8 @@ def root(version: Version = False, debug: Debug = False) -> None:  # read by `_v
 
 def show_error(error: BaseException, *, debug: bool) -> int:
     """Print what went wrong on stderr, and return the exit code that says so."""
+    if isinstance(error, ImportError) and (extra := extra_of(error)) is not None:
+        error = lacking(str(error.name), extra)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if debug:
         console.print(escape("".join(traceback.format_exception(error))))

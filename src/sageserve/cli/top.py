@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sageserve.base.errors import SageServeError
+from sageserve.cli.extras import need
 from sageserve.cli.running import State, ask_status, running
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def top(
     every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="between two looks")] = 1.0,
 ) -> None:
     """Watch the running fleet; Ctrl-C leaves it running."""
+    need("live")
     from rich.live import Live
 
     found = running(state)

@@ -19,6 +19,7 @@ import msgspec
 import typer
 
 from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli.extras import need, need_for
 from sageserve.cli.gateway import INTERNAL_KEY
 from sageserve.cli.running import FLEET, Running, State, ask_status, lives, running, state_folder
 
@@ -61,6 +62,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     detach: Annotated[bool, typer.Option("--detach", "-d", help="come back once it serves; `sageserve down` stops it")] = False,
 ) -> None:
     """Start a whole fleet on this machine: engines, gateway, controller. Ctrl-C stops it."""
+    need("live")
     from sageserve.data.scenarios.load import load_scenario, resolved_yaml
     from sageserve.live.actuators.commands import check_commands
 
@@ -68,6 +70,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
     check_commands(settings)
+    need_for(settings)
     folder = state_folder(state)
     _check_length(folder)
     if detach:
@@ -169,6 +172,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="everything, for machines")] = False,
 ) -> None:
     """Say how the running fleet is: instances, utilisation, promises, decisions."""
+    need("live")
     from sageserve.cli.top import draw_status
 
     found = ask_status(running(state))

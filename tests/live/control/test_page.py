@@ -5,7 +5,6 @@ Read next: `src/sageserve/live/control/page/index.html`.
 """
 
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -28,11 +27,8 @@ from sageserve.live.control.status import (
     TierStatus,
 )
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe finds faults of accessibility")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 WIDE, PHONE = (1280, 900), (390, 844)
 PATIENCE = 30  # seconds: machines that run tests are busy
 Page: TypeAlias = Any  # playwright's types cannot be named where it is not installed
@@ -141,17 +137,6 @@ class Watched:
 
     def text(self, selector: str) -> str:
         return str(self.page.locator(selector).inner_text())
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("there is no Chromium on this machine (Debian: apt install chromium)")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=QUIET)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

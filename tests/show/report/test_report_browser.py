@@ -5,18 +5,14 @@ Read next: `src/sageserve/show/templates/report.js`.
 """
 
 import csv
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe finds faults of accessibility")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 WIDE, PHONE = (1280, 900), (390, 844)
 DRAWN = "name => document.querySelector(`#${name} .main-svg`) !== null"
 RANGE = "name => document.querySelector(`#${name} .plot`)._fullLayout.xaxis.range.map(one => String(one))"
@@ -61,17 +57,6 @@ class Watched:
         """Figures that have something to draw."""
         found: list[str] = self.page.eval_on_selector_all("section.figure:has(.plot)", "all => all.map(one => one.id)")
         return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip("there is no Chromium on this machine (Debian: apt install chromium)")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=path, args=QUIET)
-        yield opened
-        opened.close()
 
 
 def watched(browser: Browser, size: tuple[int, int], theme: str) -> Watched:

@@ -7,7 +7,7 @@ from sageserve.base.errors import PlanError
 from sageserve.base.units import WEEK
 from sageserve.core.forecast.blend import Blend
 from sageserve.core.forecast.ensemble import Ensemble
-from sageserve.core.forecast.library import FromLibrary, Method
+from sageserve.core.forecast.library import FromLibrary, Method, require_library
 from sageserve.core.forecast.naive import LastValue, SeasonalNaive
 from sageserve.core.forecast.series import Forecaster
 
@@ -22,14 +22,17 @@ _ALL: Final[tuple[Forecaster, ...]] = (
     Ensemble((Blend(), FromLibrary(Method.ARIMA), FromLibrary(Method.ETS), FromLibrary(Method.MSTL))),
 )
 FORECASTERS: Final[Mapping[str, Forecaster]] = {each.name: each for each in _ALL}
+_FROM_LIBRARY: Final = frozenset(each.name for each in _ALL if isinstance(each, FromLibrary | Ensemble))
 
 
 def forecaster(name: str) -> Forecaster:
     """The forecaster of that name.
 
     Raises:
-        PlanError: there is none.
+        PlanError: there is none, or the library it stands on is not installed.
     """
     if name not in FORECASTERS:
         raise PlanError(f"no forecaster is called {name!r}", hint=f"there are: {', '.join(FORECASTERS)}")
+    if name in _FROM_LIBRARY:
+        require_library(name)
     return FORECASTERS[name]

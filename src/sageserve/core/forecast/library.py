@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 from typing import Final, Protocol
 
 import numpy as np
@@ -42,14 +43,22 @@ class _Model(Protocol):
     def forecast(self, y: Floats, h: int) -> dict[str, Floats]: ...
 
 
-def _model(method: Method, n: int, day: int) -> _Model:
-    try:
-        from statsforecast import models  # noqa: PLC0415  # an extra, and seconds to import
-    except ImportError as error:
+def require_library(forecaster: str) -> None:
+    """Say that statsforecast is missing when a forecaster is chosen, not hours later when it is first fitted.
+
+    Raises:
+        PlanError: it is not installed.
+    """
+    if find_spec("statsforecast") is None:
         raise PlanError(
-            f"the forecaster {method.value} needs statsforecast, which is not installed",
+            f"the forecaster {forecaster} needs statsforecast, which is not installed",
             hint="pip install 'sageserve[forecast]', or use blend, which needs nothing",
-        ) from error
+        )
+
+
+def _model(method: Method, n: int, day: int) -> _Model:
+    from statsforecast import models  # noqa: PLC0415  # an extra, and seconds to import
+
     seasons = [turn for turn in (day, 7 * day) if turn > 1 and 2 * turn <= n]
     made: _Model
     match method:

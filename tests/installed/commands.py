@@ -1,0 +1,119 @@
+"""Every command that answers in JSON, with arguments that keep it short, and the extra it cannot do without.
+
+`test_json.py` refuses a command that is missing here. Nothing is compiled: 200 requests are played in Python. Read next:
+`conftest.py`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from typer.main import get_command
+
+from sageserve.cli.main import app
+
+SMALL: Final = tuple(
+    word for setting in ("requests=200", "length=30m", "bursts=[]") for word in ("--set", f"workload.generate.{setting}")
+)
+TINY: Final = (
+    *SMALL[:2],
+    "--set",
+    "workload.generate.length=10m",
+    "--set",
+    "workload.generate.history=0",
+    "--set",
+    "fleet.start=2",
+)
+POOL: Final = "eastus/llama-2-70b"
+PROFILES: Final = ("llama-3.1-8b/h100-80gb/tp1", "llama-3.1-8b/l40s/tp1")
+
+
+class Try(NamedTuple):
+    """How a command is called.
+
+    Args:
+        words: after its name; `{stage}` stands for the folder of what earlier commands made, `{state}` for a fleet's.
+        needs: the extra without which it refuses; "" for none.
+        code: its exit code with that extra; when it is not 0, nothing may be on stdout.
+    """
+
+    words: tuple[str, ...]
+    needs: str = ""
+    code: int = 0
+
+
+TRIES: Final = {
+    "simulate": Try(("quickstart", "--strategy", "lt-ua", *SMALL)),
+    "compare": Try(("quickstart", "--strategies", "reactive,foresight,oracle", "--seeds", "1", "--workers", "1", *SMALL)),
+    "show": Try(("{stage}/run",)),
+    "diff": Try(("{stage}/run", "{stage}/run", "--anyway")),
+    "reproduce": Try(("paper", "--only", "trigger", "--workers", "1", *TINY)),
+    "validate": Try(("--data", "{stage}/measured")),
+    "explain": Try(("{stage}/run", POOL)),
+    "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/iw-f")),
+    "status": Try(("--state", "{state}"), needs="live"),
+    "scenario show": Try(("quickstart",)),
+    "scenario list": Try(()),
+    "profile list": Try(()),
+    "profile show": Try(PROFILES[:1]),
+    "profile compare": Try(PROFILES),
+    "calibrate benchmark": Try(("http://127.0.0.1:9", "--model", "m", "-o", "{stage}/profile.yaml"), needs="live", code=2),
+    "plan make": Try(("quickstart", "--at", "20m", "--strategy", "lt-ua", *SMALL)),
+    "plan show": Try(("{stage}/plan.json",)),
+    "trace formats": Try(()),
+    "trace inspect": Try(("{stage}/trace.csv",)),
+    "batch status": Try(("--state", "{state}"), needs="live"),
+    "key new": Try(("someone",), needs="live"),
+}
+
+
+REFUSED: Final = {
+    "up": Try(("--state", "{state}", "--port", "0"), needs="live"),
+    "up --detach": Try(("--state", "{state}", "--port", "0"), needs="live"),
+    "top": Try(("--state", "{state}"), needs="live"),
+    "gateway": Try(("local", "--port", "0"), needs="live"),
+    "control": Try(("{state}", "--http", "http://127.0.0.1:9", "--gateway", "http://127.0.0.1:9"), needs="live"),
+    "engine": Try((), needs="live"),
+    "calibrate counters": Try(("--prometheus", "http://127.0.0.1:9", "--out", "{stage}/counters.yaml"), needs="live"),
+    "batch submit": Try(("{stage}/trace.csv", "--endpoint", "/v1/completions", "--state", "{state}"), needs="live"),
+    "batch fetch": Try(("batch_0", "--state", "{state}"), needs="live"),
+    "batch cancel": Try(("batch_0", "--state", "{state}"), needs="live"),
+    "simulate quickstart": Try(
+        ("--strategy", "foresight", "--set", "strategy.foresight.forecaster=ets", *SMALL), needs="forecast"
+    ),
+    "forecast quickstart": Try(("--forecasters", "arima"), needs="forecast"),
+    "compare quickstart": Try(("--on", "ray", *SMALL), needs="ray"),
+}
+"""More that a bare install refuses."""
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command by its words, those of groups included, as the application registers them."""
+
+    def below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 # click's type; typer may bring its own click
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield " ".join(words), command
+            return
+        for name, each in inner.items():
+            yield from below(each, (*words, name))
+
+    return below(get_command(app), ())
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of processes that name the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            line = (entry / "cmdline").read_bytes().decode("utf-8", "replace") if entry.name.isdigit() else ""
+        except OSError:  # it ended meanwhile
+            continue
+        if str(folder) in line:
+            found.append(line.replace("\0", " "))
+    return found
+
+
+def answering_in_json() -> set[str]:
+    """The words of every command that has --json."""
+    return {words for words, command in commands() if any("--json" in parameter.opts for parameter in command.params)}

@@ -1,0 +1,68 @@
+"""Every command's --json, installed from a wheel, on the real descriptors: one JSON document and nothing else, or nothing at all.
+
+Read next: `commands.py` for how each is called, `test_extras.py` for what a bare install refuses.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.installed.commands import TRIES, answering_in_json, processes_of
+from tests.installed.conftest import Installed
+
+PATIENCE_S = 60
+SERVED = {words for words, one in TRIES.items() if "{state}" in one.words}
+
+
+def called(installed: Installed, words: str, *, full: bool, state: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    given = [word.format(stage=installed.stage, state=state) for word in TRIES[words].words]
+    return installed.run(*words.split(), *given, "--json", full=full)
+
+
+def test_no_command_is_forgotten() -> None:
+    assert answering_in_json() == set(TRIES)
+
+
+@pytest.mark.parametrize("extras", ["none", "all"])
+@pytest.mark.parametrize("words", sorted(set(TRIES) - SERVED))
+def test_stdout_is_one_json_document(installed: Installed, words: str, extras: str) -> None:
+    expected = TRIES[words]
+    if expected.needs and extras == "none":
+        pytest.skip(f"needs the extra {expected.needs}: see test_extras.py")
+    ran = called(installed, words, full=extras == "all")
+    assert ran.returncode == expected.code, ran.stderr
+    if expected.code:
+        assert ran.stdout == ""
+    else:
+        json.loads(ran.stdout)
+
+
+@pytest.mark.slow
+def test_a_fleet_from_a_wheel_answers_in_json_and_leaves_nobody(installed: Installed, short_folder: Callable[[], Path]) -> None:
+    state = short_folder() / "state"
+    up = installed.run("up", "--detach", "--state", str(state), "--port", "0", "--set", "fleet.maximum=2", full=True)
+    try:
+        assert up.returncode == 0, up.stderr
+        for words in sorted(SERVED):
+            ran = called(installed, words, full=True, state=state)
+            assert ran.returncode == 0, ran.stderr
+            json.loads(ran.stdout)
+        file = installed.stage / "jobs.jsonl"
+        body = {"model": "llama-3.1-8b", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+        file.write_text(json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n")
+        handed = installed.run("batch", "submit", str(file), "--wait", "--state", str(state), full=True)
+        assert handed.returncode == 0, handed.stderr
+        answers = installed.run("batch", "fetch", handed.stdout.strip(), "--state", str(state), full=True)
+        assert json.loads(answers.stdout)["custom_id"] == "1"
+    finally:
+        down = installed.run("down", "--state", str(state), full=True)
+    assert down.returncode == 0, down.stderr
+    for _ in range(PATIENCE_S * 10):  # the supervisor gives the folder free as the last thing it does
+        if not processes_of(state):
+            break
+        time.sleep(0.1)
+    assert not processes_of(state)
