@@ -8,7 +8,7 @@ Takes about a minute. Read next: docs/reference/gateway.md.
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ REQUESTS = 100
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    made = Fleet(tmp_path_factory.mktemp("fleet"))
+def fleet(short_folder: Callable[[], Path]) -> Iterator[Fleet]:
+    made = Fleet(short_folder())
     yield made
     assert command("down", "--now", "--state", str(made.state)).returncode == 0
 

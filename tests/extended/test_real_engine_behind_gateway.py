@@ -9,7 +9,7 @@ Read next: `src/sageserve/live/actuators/fixed.py`.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,8 +67,8 @@ class Watching(Fleet):
 
 
 @pytest.fixture(scope="module")
-def fleet(vllm_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
-    made = Watching(tmp_path_factory.mktemp("watching"), vllm_url)
+def fleet(vllm_url: str, short_folder: Callable[[], Path]) -> Iterator[Watching]:
+    made = Watching(short_folder(), vllm_url)
     yield made
     assert command("down", "--now", "--state", str(made.state)).returncode == 0
 

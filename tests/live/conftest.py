@@ -1,12 +1,12 @@
-"""A private PostgreSQL for tests that need one: a cluster in a temporary folder that listens on a socket there.
+"""Folders with short paths, for the sockets in them, and a private PostgreSQL for tests that need one, on such a socket.
 
-Skipped, with the reason, where PostgreSQL is not installed. Read next: `store/conftest.py`, `batches/test_kill.py`.
+PostgreSQL's are skipped, with the reason, where it is not installed. Read next: `store/conftest.py`, `batches/test_kill.py`.
 """
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,12 @@ def _program(name: str) -> str | None:
     return str(newest[-1]) if newest else shutil.which(name)
 
 
+@pytest.fixture
+def tmp_path(short_folder: Callable[[], Path]) -> Path:
+    """In the place of pytest's own: a state folder holds sockets."""
+    return short_folder()
+
+
 def _as_nobody(folder: Path) -> list[str]:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
@@ -24,19 +30,17 @@ def _as_nobody(folder: Path) -> list[str]:
     if shutil.which("runuser") is None or subprocess.run(["id", "postgres"], capture_output=True, check=False).returncode:  # noqa: S607 # of the system
         pytest.skip("PostgreSQL does not run as root, and there is no user postgres to run it")
     shutil.chown(folder, "postgres")
-    for parent in folder.parents:
-        if parent != Path("/") and parent.stat().st_uid == 0 and parent.name.startswith(("pytest-", "popen-")):
-            parent.chmod(0o755)
+    folder.parent.chmod(0o755)
     return ["runuser", "-u", "postgres", "--"]
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(short_folder: Callable[[], Path]) -> Iterator[str]:
     """Address of an empty database."""
     initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
     if initdb is None or pg_ctl is None:
         pytest.skip("PostgreSQL's initdb and pg_ctl are not on this machine")
-    folder = tmp_path_factory.mktemp("pg")
+    folder = short_folder()
     run = _as_nobody(folder)
     data = folder / "data"
     subprocess.run([*run, initdb, "-D", data, "-A", "trust", "-U", "test", "--no-sync"], check=True, capture_output=True)

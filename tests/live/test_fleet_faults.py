@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,8 +73,8 @@ class Broken(Fleet):
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
-    made = Broken(tmp_path_factory.mktemp("broken"))
+def fleet(short_folder: Callable[[], Path]) -> Iterator[Broken]:
+    made = Broken(short_folder())
     yield made
     done = command("down", "--now", "--state", str(made.state))
     assert done.returncode == 0, done.stderr

@@ -82,8 +82,8 @@ def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    made = Fleet(tmp_path_factory.mktemp("fleet"))
+def fleet(short_folder: Callable[[], Path]) -> Iterator[Fleet]:
+    made = Fleet(short_folder())
     yield made
     done = command("down", "--state", str(made.state))
     assert done.returncode == 0, done.stderr
