@@ -107,7 +107,8 @@ def test_nothing_at_all_is_an_error_with_the_reason() -> None:
         history(Server([]))
     with stub(lambda one: one.answer(b"", 401)) as web, PrometheusServer(prometheus_at(web.url)) as client:
         span = HistorySpan(BEGIN, BEGIN + COUNT * STEP, pause=0.0)
-        pytest.raises(MeasurementError, read_history, client, [PoolQuery("pool", "")], span).match("401")
+        with pytest.raises(MeasurementError, match="401"):
+            read_history(client, [PoolQuery("pool", "")], span)
 
 
 def test_gateways_are_read_beside_engines() -> None:
@@ -144,6 +145,7 @@ def test_every_plain_name_of_every_engine_is_asked_for() -> None:
             "sglang:num_queue_reqs",
         ),
         *("trtllm_num_requests_waiting", "trtllm:num_requests_running", "llamacpp:requests_processing", "tgi_queue_size"),
+        "sglang:num_queue_reqs",
     ]
     for name in names:
         assert pattern.fullmatch(name), name
