@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import openai
 import pytest
 from openai.types import Batch
@@ -102,6 +103,29 @@ def test_files_are_kept_listed_read_and_deleted(client: openai.OpenAI) -> None:
     ):
         with pytest.raises(openai.NotFoundError):
             gone()
+
+
+@pytest.mark.parametrize("size", [1 << 16, (1 << 16) + 1, 1 << 20])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_order_that_is_too_long_is_refused_whether_it_says_its_length_or_not(
+    service: Served, size: int, chunked: bool
+) -> None:
+    order = json.dumps({"input_file_id": "file-none", "endpoint": CHAT, "completion_window": "24h"}).encode()
+    order += b" " * (size - len(order))
+    pieces = (order[at : at + 10_000] for at in range(0, size, 10_000))
+    answer = httpx.post(f"{service.url}/v1/batches", content=pieces if chunked else order)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == ((413, "request_too_large") if size > 1 << 16 else (400, "file_not_found"))
+    assert size <= 1 << 16 or "65536 bytes" in error["message"].replace(",", "")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_upload_that_is_too_long_is_refused_whether_it_says_its_length_or_not(service: Served, chunked: bool) -> None:
+    body = b"--b\r\ncontent-disposition: form-data; name=file; filename=f\r\n\r\n" + b"x" * 4_000_000 + b"\r\n--b--\r\n"
+    pieces = (body[at : at + 100_000] for at in range(0, len(body), 100_000))
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = httpx.post(f"{service.url}/v1/files", content=pieces if chunked else body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
 @pytest.mark.parametrize(

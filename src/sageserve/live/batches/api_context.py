@@ -5,7 +5,7 @@ Read next: `uploads.py`, `routes.py`.
 """
 
 import secrets  # noqa: TID251 # ids are public: they must not be guessed, and not repeat after a restart
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from sageserve.base.config import LiveSettings
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
-from sageserve.live.gateway.api_error import INVALID, SERVER, ApiError, bad_request
+from sageserve.live.gateway.api_error import INVALID, SERVER, ApiError, bad_request, too_large
 from sageserve.live.store.models import BadMove, ListRange, StoreError, StoreFull, Unknown
 
 OWNER: Final = "x-sageserve-key"
@@ -50,6 +50,36 @@ class Wanted(ListRange):
     def one_more(self) -> ListRange:
         """To see whether there are more."""
         return replace(ListRange(self.after, self.limit, self.newest_first), limit=self.limit + 1)
+
+
+class BoundedRequest(Request):
+    """A request whose body ends in an error when it is too long: at its header when that says so, else where it gets too long.
+
+    Args:
+        request: as it came.
+        most: bytes of body that are read.
+        told: the limit as clients know it.
+    """
+
+    def __init__(self, request: Request, most: int, told: int | None = None) -> None:
+        super().__init__(request.scope, request.receive)
+        self._most = most
+        self._told = most if told is None else told
+        if int(request.headers.get("content-length") or 0) > most:
+            raise too_large(self._told)
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The body, piece by piece.
+
+        Raises:
+            ApiError: it is too long.
+        """
+        seen = 0
+        async for chunk in super().stream():
+            seen += len(chunk)
+            if seen > self._most:
+                raise too_large(self._told)
+            yield chunk
 
 
 def guarded(handler: Handler) -> Handler:

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import HOUR, SECOND
-from sageserve.live.batches.api_context import ApiContext, answer, conflict, fresh_id, guarded, owner_of, page_of
+from sageserve.live.batches.api_context import ApiContext, BoundedRequest, answer, conflict, fresh_id, guarded, owner_of, page_of
 from sageserve.live.batches.api_models import ListPage, batch_shape
 from sageserve.live.batches.uploads import file_routes, read_expiry
-from sageserve.live.gateway.api_error import bad_request, too_large
+from sageserve.live.gateway.api_error import bad_request
 from sageserve.live.gateway.pages import ASKED
 from sageserve.live.store.models import BadMove, Batch, BatchState, Unknown
 
@@ -72,9 +72,7 @@ class _BatchRoutes:
         self._keep = api.store.store
 
     async def create(self, request: Request) -> Response:
-        if int(request.headers.get("content-length") or 0) > _BODY_MAX:
-            raise too_large(_BODY_MAX)
-        asked = _read(await request.body())
+        asked = _read(await BoundedRequest(request, _BODY_MAX).body())
         window = _window(asked.completion_window)
         owner = owner_of(request)
         await self._check_file(owner, asked.input_file_id)

@@ -4,7 +4,7 @@ An upload is spooled to the temporary folder and then kept in pieces; it is show
 Read next: `routes.py`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from starlette.datastructures import FormData, UploadFile
@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.batches.api_context import ApiContext, answer, fresh_id, guarded, owner_of, page_of
+from sageserve.live.batches.api_context import ApiContext, BoundedRequest, answer, fresh_id, guarded, owner_of, page_of
 from sageserve.live.batches.api_models import Deleted, ListPage, file_shape
 from sageserve.live.gateway.api_error import bad_request, too_large
 from sageserve.live.store.interface import PIECE
@@ -26,20 +26,6 @@ _FRAME: Final = 1 << 20  # of the form around the file
 _FIELD_MAX: Final = 64 << 10
 _LIST_MOST: Final = 10_000
 _NAME_MAX: Final = 255
-
-
-class _Bounded(Request):
-    """A request whose body ends in an error when it is too long."""
-
-    most: int
-
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        seen = 0
-        async for chunk in super().stream():
-            seen += len(chunk)
-            if seen > self.most:
-                raise too_large(self.most - _FRAME)
-            yield chunk
 
 
 def file_routes(api: ApiContext) -> list[BaseRoute]:
@@ -65,12 +51,9 @@ class _FileRoutes:
         self._keep = api.store.store
 
     async def create(self, request: Request) -> Response:
-        bounded = _Bounded(request.scope, request.receive)
-        bounded.most = self._api.live.limits.file + _FRAME
-        if int(request.headers.get("content-length") or 0) > bounded.most:
-            raise too_large(bounded.most - _FRAME)
+        limit = self._api.live.limits.file
         try:
-            form = bounded.form(max_files=1, max_fields=10, max_part_size=_FIELD_MAX)
+            form = BoundedRequest(request, limit + _FRAME, told=limit).form(max_files=1, max_fields=10, max_part_size=_FIELD_MAX)
             async with form as fields:
                 return answer(file_shape(await self._save(owner_of(request), fields)))
         except HTTPException as error:
