@@ -13,6 +13,7 @@ from tests.live.gateway.stage import (
     HELLO,
     MODEL,
     Engine,
+    ask,
     play,
     staged,
     whole,
@@ -151,6 +152,54 @@ def test_bodies_that_are_no_requests_are_refused(body: bytes, param: str | None)
             assert (error["type"], error["param"]) == ("invalid_request_error", param)
             assert set(error) == {"message", "type", "param", "code"}
             assert not engine.got
+
+    play(story())
+
+
+CHUNKED = b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunks(size: int, piece: int = 100_000) -> bytes:
+    """A body of so many bytes in pieces, its end included."""
+    whole_ones = b"%x\r\n%b\r\n" % (piece, b"x" * piece) * (size // piece)
+    return whole_ones + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize(("path", "limit"), [("/v1/chat/completions", 1_000_000), ("/v1/files", 1_500_000 + (1 << 20))])
+def test_a_body_that_is_too_large_is_refused_with_the_limit_it_passed(path: str, limit: int, declared: bool) -> None:
+    """Also when control has got the beginning of an upload already, and waits for more."""
+
+    async def story() -> None:
+        control = Engine()
+        await control.start()
+        options = Options(admin=f"http://127.0.0.1:{control.port}", nonce="t")
+        async with staged(Engine(), options=options, limits={"body": "1MB", "file": "1500kB"}) as stage:
+            body = b"content-length: %d\r\n\r\n" % (limit + 100_000) if declared else b"\r\n" + chunks(limit + 100_000)
+            head = CHUNKED[:-2] % path.encode()
+            if declared:
+                head = head.replace(b"transfer-encoding: chunked\r\n", b"")
+            said = await stage.speak(head + body, limit_s=40)
+        await control.kill()
+        assert said.startswith(b"HTTP/1.1 413 ")
+        assert b"the limit of %d bytes" % limit in said
+        assert said.count(b"HTTP/1.1") == 1
+
+    play(story())
+
+
+def test_an_upload_that_waits_for_its_turn_may_be_as_large_as_a_body() -> None:
+    async def story() -> None:
+        engine, control = Engine(), Engine()
+        await control.start()
+        options = Options(admin=f"http://127.0.0.1:{control.port}", nonce="t")
+        async with staged(engine, options=options, limits={"body": "1MB", "file": "5MB"}) as stage:
+            behind = ask(HELLO) + CHUNKED % b"/v1/files" + chunks(1_200_000)
+            said = await stage.speak(behind, limit_s=40)
+        await control.kill()
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 413 " in said
+        assert b"the limit of 1000000 bytes" in said
 
     play(story())
 

@@ -12,7 +12,7 @@ from typing import Final, cast
 import httptools
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.gateway.api_error import STATUS, ApiError, bad_request, header_too_large, no_capacity, too_slow
+from sageserve.live.gateway.api_error import STATUS, ApiError, bad_request, header_too_large, no_capacity, too_large, too_slow
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.exchange import Exchange
 from sageserve.live.gateway.pages import ASKED, LocalAnswer, is_proxied, show_page
@@ -212,24 +212,31 @@ class Client(asyncio.Protocol):
         self._offered = b"%b %b HTTP/%b\r\n%b\r\n\r\n" % (one.method, one.url, version, b"\r\n".join(lines))
 
     def _limit(self, one: HttpRequest) -> int:
+        """Bytes of its body: an upload has a frame beside the file, and what waits for its turn waits in memory."""
         limits = self._context.limits
-        return limits.file + (1 << 20) if one.proxied else limits.body  # the frame of an upload beside the file
+        waits = not one.proxied or (one.size and one is not self._current)
+        return limits.body if waits else limits.file + (1 << 20)
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
-        one = self._one
-        if one is None or self._doom is not None:
+        if (one := self._one) is None or self._doom is not None:
             return
         one.size += len(data)
-        if one.size > self._limit(one) or (one is not self._current and one.proxied and one.size > self._context.limits.body):
-            try:
-                check_size(one, 0)
-            except ApiError as problem:
-                self._doom = problem
+        if one.size > self._limit(one):
+            self._too_large(one)
         elif one is self._current and isinstance(self._busy, Passage):
             self._busy.body(data)
         else:
             one.pieces.append(data)
+
+    def _too_large(self, one: HttpRequest) -> None:
+        """The connection ends: the rest of the body is not wanted, and what was begun with its beginning neither."""
+        self._doom = too_large(self._limit(one))
+        if one is self._current and isinstance(busy := self._busy, Passage):
+            self._busy = None
+            busy.gone()
+            if busy.answering:
+                self._end(linger=False)
 
     def on_message_complete(self) -> None:
         """The request is complete."""
@@ -366,13 +373,10 @@ class Client(asyncio.Protocol):
             if self._fresh:
                 self._fresh = False
                 self._since = now
-            elif passed > limits.body_wait and not self._held():
+            elif passed > limits.body_wait and not (isinstance(self._busy, Passage) and self._busy.full):
                 self._late_body()
         elif self._busy is None and passed > limits.idle:
             self._end(linger=False)
-
-    def _held(self) -> bool:
-        return isinstance(self._busy, Passage) and self._busy.full
 
     def _late_body(self) -> None:
         problem = too_slow(f"nothing of the body came for {self._context.limits.body_wait / SECOND:g} s")

@@ -95,6 +95,11 @@ class Passage:
             if self.full:
                 self.drained(True)
 
+    @property
+    def answering(self) -> bool:
+        """Whether the client was sent a part of the answer."""
+        return self._head is not None
+
     def body(self, data: bytes) -> None:
         """A part of the body came."""
         if self._over:
