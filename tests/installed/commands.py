@@ -25,6 +25,7 @@ TINY: Final = (
     "fleet.start=2",
 )
 POOL: Final = "eastus/llama-2-70b"
+CLUSTER: Final = "live.clusters={east: {prometheus: {url: 'http://127.0.0.1:9'}}}"  # nobody listens there: that is found
 PROFILES: Final = ("llama-3.1-8b/h100-80gb/tp1", "llama-3.1-8b/l40s/tp1")
 
 
@@ -34,12 +35,18 @@ class Try(NamedTuple):
     Args:
         words: after its name; `{stage}` stands for the folder of what earlier commands made, `{state}` for a fleet's.
         needs: the extra without which it refuses; "" for none.
-        code: its exit code with that extra; when it is not 0, nothing may be on stdout.
+        code: its exit code with that extra; when it is 2, a mistake, nothing may be on stdout.
+        lines: it prints a JSON object a line instead of one document.
     """
 
     words: tuple[str, ...]
     needs: str = ""
     code: int = 0
+    lines: bool = False
+
+    def given(self, stage: Path, state: Path | None) -> list[str]:
+        """The words, with places for what stands for them."""
+        return [word.replace("{stage}", str(stage)).replace("{state}", str(state)) for word in self.words]
 
 
 TRIES: Final = {
@@ -52,6 +59,7 @@ TRIES: Final = {
     "explain": Try(("{stage}/run", POOL)),
     "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/iw-f")),
     "status": Try(("--state", "{state}"), needs="live"),
+    "doctor": Try(("local", "--set", CLUSTER), needs="live", code=1, lines=True),
     "scenario show": Try(("quickstart",)),
     "scenario list": Try(()),
     "profile list": Try(()),

@@ -23,8 +23,7 @@ LACKING = REFUSED | {f"{words} --json": one for words, one in TRIES.items() if o
 def test_what_is_missing_is_named_and_nothing_is_left_behind(installed: Installed, tmp_path: Path, words: str) -> None:
     state = tmp_path / "state"
     before = sorted(installed.stage.iterdir())
-    given = [word.format(stage=installed.stage, state=state) for word in LACKING[words].words]
-    ran = installed.run(*words.split(), *given, full=False)
+    ran = installed.run(*words.split(), *LACKING[words].given(installed.stage, state), full=False)
     assert ran.returncode == 2, ran.stderr
     assert f"pip install 'sageserve[{LACKING[words].needs}]'" in ran.stderr
     assert ran.stdout == ""

@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from sageserve.cli.extras import need
+
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.live.doctor.checks import CheckResult
@@ -42,6 +44,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per check")] = False,
 ) -> None:
     """Check Prometheus, series, rights, other writers, KEDA, pods and promises of all targets; say how to mend what is wrong."""
+    need("live")
     from sageserve.base.errors import ConfigError
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.doctor.run import exit_code

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "forecast": ("statsforecast",),
+    "kubernetes": ("lightkube",),
     "live": (
         "uvloop",
         "httptools",
