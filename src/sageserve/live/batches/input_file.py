@@ -14,6 +14,7 @@ from sageserve.base.config import LiveSettings
 from sageserve.live.batches.store_thread import StoreThread
 from sageserve.live.store.models import Batch, LineError, NewJob
 
+_FRAME: Final = 64 << 10  # bytes of a line around its body
 ERRORS_MAX: Final = 100  # told of a file; one with more is wrong from end to end
 
 
@@ -49,9 +50,11 @@ class InputReader:
         self._endpoint = endpoint
         self._models = frozenset(models)
         self._limits = live.limits
+        self._longest = live.limits.body + _FRAME
         self._ids: set[str] = set()
         self._number = 0
         self._rest = b""
+        self._skipping = False  # inside a line that is too long
 
     @property
     def hopeless(self) -> bool:
@@ -61,10 +64,16 @@ class InputReader:
     def take(self, piece: bytes) -> list[NewJob]:
         """The next part of the file; jobs of the lines that end in it."""
         *whole, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > self._limits.body:
-            self._complain("line_too_long", f"This line is longer than {self._limits.body} bytes.", ahead=1)
+        if self._skipping and whole:  # the end of a line that was too long: it is told of already
+            whole[0], self._skipping = b"", False
+        jobs = list(self._jobs(whole))
+        if self._skipping:
             self._rest = b""
-        return list(self._jobs(whole))
+        elif len(self._rest) > self._longest:
+            if self._count(self._number + 1):
+                self._too_long(self._number + 1)
+            self._rest, self._skipping = b"", True
+        return jobs
 
     def end(self) -> list[NewJob]:
         """There is no more: the last line may lack its end."""
@@ -79,12 +88,20 @@ class InputReader:
             self._number += 1
             if self.hopeless or not text.strip():
                 continue
-            self.lines += 1
-            if self.lines == self._limits.lines + 1:
-                message = f"The input file has more than {self._limits.lines} requests, which is the limit of a batch."
-                self.errors.insert(0, LineError("too_many_requests", message, self._number))
+            if not self._count(self._number):
+                continue
+            if len(text) > self._longest:
+                self._too_long(self._number)
             elif (job := self._job(text)) is not None:
                 yield job
+
+    def _count(self, number: int) -> bool:
+        """Count a request in a line; False when that is one too many, which is told once."""
+        self.lines += 1
+        if self.lines == self._limits.lines + 1:
+            message = f"The input file has more than {self._limits.lines} requests, which is the limit of a batch."
+            self.errors.insert(0, LineError("too_many_requests", message, number))
+        return self.lines <= self._limits.lines
 
     def _job(self, text: bytes) -> NewJob | None:
         try:
@@ -123,9 +140,13 @@ class InputReader:
         if len(line.body) > self._limits.body:
             yield "request_too_large", f"The body is longer than {self._limits.body} bytes.", "body"
 
-    def _complain(self, code: str, message: str, param: str | None = None, *, ahead: int = 0) -> None:
+    def _too_long(self, number: int) -> None:
         if not self.hopeless:
-            self.errors.append(LineError(code, message, self._number + ahead, param))
+            self.errors.append(LineError("line_too_long", f"This line is longer than {self._longest} bytes.", number))
+
+    def _complain(self, code: str, message: str, param: str | None = None) -> None:
+        if not self.hopeless:
+            self.errors.append(LineError(code, message, self._number, param))
 
 
 async def read_batch(store: StoreThread, batch: Batch, reader: InputReader) -> None:
