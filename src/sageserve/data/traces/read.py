@@ -113,8 +113,8 @@ def _finish(
     assert rows.time is not None
     trace = Trace(
         arrival=rows.time,
-        prompt=rows.prompt.astype(np.int32),
-        output=rows.output.astype(np.int32),
+        prompt=rows.prompt.astype(np.int32, copy=False),
+        output=rows.output.astype(np.int32, copy=False),
         model=codes["model"],
         region=codes["region"],
         tier=codes["tier"],

@@ -10,6 +10,7 @@ from sageserve.base.records import UNSET, Ints
 from sageserve.base.rng import stream
 from sageserve.base.units import Micros, show_duration
 from sageserve.data.traces.assembly.rows import NamedColumn, Rows
+from sageserve.data.traces.columns.convert import Lengths
 from sageserve.data.traces.options import Expansion
 
 _REQUESTS_MAX = 200_000_000  # of one file: more would not fit into memory
@@ -83,7 +84,7 @@ def _widths(rows: Rows) -> Ints:
     return widths
 
 
-def _shares(sums: Ints, counts: Ints, of: Ints, place: Ints) -> Ints:
+def _shares(sums: Lengths, counts: Ints, of: Ints, place: Ints) -> Ints:
     """Each request's share of its row's sum."""
     base, rest = np.divmod(sums, counts)
     return base[of] + (place < rest[of])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import CACHE_BLOCK, UNSET, Ints, PromptBlocks
 from sageserve.data.traces.assembly.rows import Rows
+from sageserve.data.traces.columns.convert import Lengths
 
 _SIZES: Final = (512, 16, 1024, 256, 128, 64, 32, 2048, 4096)
 """Blocks that prompts are hashed in: Mooncake's, engines', and powers of two."""
@@ -75,7 +76,7 @@ def _block_size(rows: Rows) -> tuple[int, list[str]]:
     return size, [f"block hashes are taken for {size} tokens each, though their number does not fit the prompts' lengths"]
 
 
-def _fits(prompt: Ints, counts: Ints, size: int) -> bool:
+def _fits(prompt: Lengths, counts: Ints, size: int) -> bool:
     """Whether prompts have as many hashes as blocks of that size."""
     return bool((counts == -(-prompt // size)).mean() >= 0.9)  # some writers leave out a block of a template
 

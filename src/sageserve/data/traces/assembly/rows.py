@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import Ints, PromptBlocks
 from sageserve.base.units import Micros
-from sageserve.data.traces.columns.convert import Codes, Converter, Piece
+from sageserve.data.traces.columns.convert import Codes, Converter, Lengths, Piece
 from sageserve.data.traces.columns.fields import Field
 
 
@@ -29,8 +29,8 @@ class Rows:
 
     Args:
         time: int64[n], microseconds; NO_TIME for those without one; None: no request has one.
-        prompt: int64[n], tokens, or characters where nobody counted tokens.
-        output: int64[n], tokens.
+        prompt: tokens, or characters where nobody counted tokens.
+        output: tokens.
         named: columns of names by field.
         numbers: int64[n] by field, UNSET where the file does not say.
         blocks: hashes of prompts.
@@ -38,8 +38,8 @@ class Rows:
     """
 
     time: Ints | None
-    prompt: Ints
-    output: Ints
+    prompt: Lengths
+    output: Lengths
     named: Mapping[Field, NamedColumn]
     numbers: Mapping[Field, Ints]
     blocks: PromptBlocks | None = None

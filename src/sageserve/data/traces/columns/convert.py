@@ -26,6 +26,9 @@ from sageserve.data.traces.columns.times import TIME_MAX, ReadTimes, TimeReader
 Codes: TypeAlias = NDArray[np.int32]
 
 LENGTH_MAX: Final = 2**31 - 1  # lengths are int32 columns
+Lengths: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
+"""Tokens of requests are int32; of sums of many they are int64."""
+
 NO_TIME: Final = -(2**63)
 """Stands for the time of a request that has none of its own."""
 
@@ -75,8 +78,8 @@ class Piece:
 
     Args:
         time: int64[n], microseconds; since 1970 when the file has dates; NO_TIME for requests without one; None: no request has.
-        prompt: int64[n], tokens; characters where the converter says so.
-        output: int64[n], tokens.
+        prompt: tokens; characters where the converter says so.
+        output: tokens.
         codes: int32[n] by coded field that the file has, codes into the converter's `names`; UNSET where it does not say.
         numbers: int64[n] by field: cached, deadline and delay (microseconds), turn, images, audio, block, count, end,
             rate (requests in a million seconds); UNSET likewise.
@@ -85,8 +88,8 @@ class Piece:
     """
 
     time: Ints | None
-    prompt: Ints
-    output: Ints
+    prompt: Lengths
+    output: Lengths
     codes: Mapping[Field, Codes]
     numbers: Mapping[Field, Ints]
     hashes: RaggedHashes | None
@@ -157,8 +160,8 @@ class Converter:
         return np.where(read.missing, NO_TIME, read.micros) if read.missing.any() else read.micros
 
     def _add_cache(
-        self, columns: Mapping[Field, pa.Array], prompt: Ints, numbers: dict[Field, Ints], why: NDArray[np.int8]
-    ) -> Ints:
+        self, columns: Mapping[Field, pa.Array], prompt: Lengths, numbers: dict[Field, Ints], why: NDArray[np.int8]
+    ) -> Lengths:
         """Cached tokens, and prompts with what was counted beside them.
 
         Of a prompt that is cached whole the last token is computed all the same, as vLLM does.
@@ -265,7 +268,7 @@ def _mark_times(read: ReadTimes, why: NDArray[np.int8]) -> None:
 
 def _lengths(
     read: tuple[NDArray[np.int64] | NDArray[np.float64], Bools, Bools], part: str, why: NDArray[np.int8], *, sums: bool
-) -> Ints:
+) -> Lengths:
     values, missing, wrong = read
     if values.dtype != np.int64:
         wrong = wrong | (values != np.floor(values))
@@ -274,7 +277,8 @@ def _lengths(
     _mark(why, values < 1, f"{part} length is below 1")
     most = TIME_MAX if sums else LENGTH_MAX
     _mark(why, values > most, f"{part} length is above 2,147,483,647")
-    return np.clip(values, 0, most).astype(np.int64, copy=False)
+    clipped = np.clip(values, 0, most)
+    return clipped.astype(np.int64, copy=False) if sums else clipped.astype(np.int32)
 
 
 def _counts(column: pa.Array) -> Ints:

@@ -26,6 +26,7 @@ _EXCEL_ZERO: Final[Micros] = -25_569 * DAY  # 30 December 1899, day 0 of spreads
 _MICROS: Final[Mapping[Clock, float]] = {"us": 1, "ms": 1_000, "s": SECOND, "ns": 1e-3, "days": DAY}
 _EPOCHS: Final[tuple[Clock, ...]] = ("s", "ms", "us", "ns")
 _UNIT_WORDS: Final[Mapping[Clock, str]] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_SAMPLE: Final = 10_000  # numbers of the first batch that decide their unit
 _LOOKED_AT: Final = 200  # values of a column that decide how it is written
 _NAMES: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS: Final = {name: number for number, name in enumerate(_NAMES, start=1)}
@@ -121,6 +122,7 @@ class TimeReader:
 
     def _choose_unit(self, values: Floats, *, whole: bool) -> Clock:
         """The unit of a column of numbers, and whether they are dates."""
+        values = values[:: max(1, len(values) // _SAMPLE)]
         middle = float(np.median(np.abs(values))) if len(values) else 0.0
         likely = next((unit for unit in _EPOCHS if _are_dates(values * _MICROS[unit])), None)
         if self.clock == "days":

@@ -3,7 +3,7 @@
 Read next: `data/traces/archive.py` for our own, `batches.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sageserve.data.traces.columns.fields import NAMED
 from sageserve.data.traces.columns.formats import OWN
 from sageserve.data.traces.columns.layout import ColumnNames, FileColumns, Place
 from sageserve.data.traces.readers.batches import LineNumbers, Progress, RowBatch, TraceFile, layout_of_file, unreadable
@@ -33,7 +34,7 @@ class _Table:
 
     schema: pa.Schema
     rows: int
-    batches: Callable[[list[str]], Iterator[pa.RecordBatch]]
+    batches: Callable[[Sequence[str], Sequence[str], int], Iterator[pa.RecordBatch]]  # columns, those of names, most rows
 
 
 def is_arrow(magic: bytes) -> bool:
@@ -68,10 +69,15 @@ def own_layout(names: list[str]) -> FileColumns:
 
 
 def _parquet(path: Path) -> _Table:
-    file = pq.ParquetFile(path)
-    return _Table(
-        file.schema_arrow, file.metadata.num_rows, lambda names: file.iter_batches(batch_size=_ROWS, columns=list(names))
-    )
+    with pq.ParquetFile(path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+    texts = {field.name for field in schema if pa.types.is_string(field.type)}
+
+    def batches(columns: Sequence[str], named: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(path, read_dictionary=[name for name in named if name in texts]) as file:
+            yield from file.iter_batches(batch_size=most, columns=list(columns))
+
+    return _Table(schema, rows, batches)
 
 
 def _ipc(path: Path, magic: bytes) -> _Table:
@@ -79,10 +85,18 @@ def _ipc(path: Path, magic: bytes) -> _Table:
     if magic.startswith(_STREAM):
         stream = pa.ipc.open_stream(source)
         return _Table(
-            stream.schema, 0, lambda names: (batch.select(names) for batch in pa.ipc.open_stream(pa.memory_map(str(path))))
+            stream.schema,
+            0,
+            lambda columns, _named, _most: (
+                batch.select(list(columns)) for batch in pa.ipc.open_stream(pa.memory_map(str(path)))
+            ),
         )
     file = pa.ipc.open_file(source)
-    return _Table(file.schema, 0, lambda names: (file.get_batch(place).select(names) for place in range(file.num_record_batches)))
+    return _Table(
+        file.schema,
+        0,
+        lambda columns, _named, _most: (file.get_batch(place).select(list(columns)) for place in range(file.num_record_batches)),
+    )
 
 
 def _leaves(schema: pa.Schema) -> Iterator[tuple[str, ...]]:
@@ -102,7 +116,7 @@ def _leaves(schema: pa.Schema) -> Iterator[tuple[str, ...]]:
 def _examples(table: _Table, places: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     tops = list(dict.fromkeys(steps[0] for steps in places.values()))
     unique = [name for name in tops if table.schema.names.count(name) == 1]
-    batch = next(table.batches(unique), None)
+    batch = next(table.batches(unique, (), _LOOKED_AT), None)
     if batch is None:
         return {}
     batch = batch.slice(0, _LOOKED_AT)
@@ -125,21 +139,30 @@ def _batches(
 ) -> Iterator[RowBatch]:
     layout, places = meaning
     tops = list(dict.fromkeys(places.get(place.name, (place.name,))[0] for place in layout.columns.values()))
+    named = [place.name for part, place in layout.columns.items() if part in NAMED]
     done = 0
     try:
-        for batch in table.batches(tops):
-            batch.validate(full=True)  # lengths and text of damaged files are not to be believed
+        for batch in table.batches(tops, named, _ROWS):
             done += len(batch)
             if progress is not None and table.rows:
                 progress(done, table.rows)
             yield RowBatch(
                 {
-                    part: dig(plain(_reach(batch, places.get(place.name, (place.name,)))), place.path)
+                    part: dig(_sound(plain(_reach(batch, places.get(place.name, (place.name,))))), place.path)
                     for part, place in layout.columns.items()
                 }
             )
     except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
+
+
+def _sound(column: pa.Array) -> pa.Array:
+    """The column, whose lengths and text are not believed of a damaged file."""
+    texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_string(texts.type) or pa.types.is_nested(texts.type):
+        texts.validate(full=True)
+    column.validate()
+    return column
 
 
 def plain(column: pa.Array) -> pa.Array:

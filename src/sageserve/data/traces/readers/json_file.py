@@ -4,9 +4,10 @@ Nested objects are laid flat under dotted names. Of keys that can mean nothing o
 Read next: `records.py` for records that hold several requests, `data/traces/columns/layout.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pyarrow as pa
 
@@ -23,9 +24,9 @@ from sageserve.data.traces.readers.batches import (
     unreadable,
 )
 from sageserve.data.traces.readers.cells import Json, dig, flat, parse_json, text_of
-from sageserve.data.traces.readers.records import records_in
+from sageserve.data.traces.readers.records import PLAIN, records_in
 
-_ROWS: Final = 1 << 16  # per batch: as dictionaries they are some hundred bytes each
+_ROWS: Final = 1 << 13  # per batch: few enough for the collector of cycles, which walks all of them, to stay cheap
 _DOCUMENT_MAX: Final = 1 << 30  # bytes of a file that is one value and must be held whole
 _EXAMPLE: Final = 200  # characters of an example that are kept
 _BROKEN: Final = "line is not a JSON object"
@@ -68,7 +69,7 @@ class _Keys:
 
     def meet(self, rows: Sequence[Mapping[str, Json]]) -> None:
         """Take note of the keys of some records."""
-        for key in dict.fromkeys(key for row in rows for key in row):
+        for key in dict.fromkeys(chain.from_iterable(rows)):
             if self.examples.get(key):
                 continue
             if key not in self.examples and (is_known(key, self._known) or may_mean_something(key)):
@@ -97,22 +98,22 @@ def _values(stream: pa.NativeFile, lines: LineNumbers) -> Iterator[tuple[int, Js
         yield from enumerate(value, start=1)
         return
     yield 1, value
-    for number, line in enumerate(every, start=2):
-        yield from _line(number, line, lines)
+    yield from _lines(2, every, lines)
 
 
-def _line(number: int, line: bytes, lines: LineNumbers) -> Iterator[tuple[int, Json]]:
-    if not line.strip():
-        return
-    try:
-        value = parse_json(line)
-    except ValueError:
-        lines.skip(number, _BROKEN)
-        return
-    if isinstance(value, dict):
-        yield number, value
-    else:
-        lines.skip(number, _BROKEN)
+def _lines(first: int, every: Iterable[bytes], lines: LineNumbers) -> Iterator[tuple[int, Json]]:
+    """The objects of lines; what is none is counted."""
+    for number, line in enumerate(every, start=first):
+        try:
+            value = parse_json(line)
+        except ValueError:
+            if line.strip():
+                lines.skip(number, _BROKEN)
+            continue
+        if type(value) is dict:
+            yield number, value
+        else:
+            lines.skip(number, _BROKEN)
 
 
 def _document(first: bytes, rest: Iterator[bytes], lines: LineNumbers) -> Iterator[tuple[int, Json]]:
@@ -128,8 +129,7 @@ def _document(first: bytes, rest: Iterator[bytes], lines: LineNumbers) -> Iterat
     except ValueError as error:
         if not any(part.lstrip()[:1] == b"{" and part.rstrip()[-1:] == b"}" for part in parts[1:]):
             raise TraceError(f"looks like JSON and is not: {error}", hint=WHAT_IS_READ) from None
-        for number, line in enumerate(parts, start=1):
-            yield from _line(number, line, lines)
+        yield from _lines(1, parts, lines)
         return
     lines.word = "record"
     yield from enumerate(value if isinstance(value, list) else [value], start=1)
@@ -139,13 +139,18 @@ def _raw_batches(values: Iterator[tuple[int, Json]], keys: _Keys, lines: LineNum
     """Columns by key, of the keys that may mean something."""
     rows: list[Mapping[str, Json]] = []
     assert lines.of_row is not None
+    of_row = lines.of_row
     for number, value in values:
-        for record in records_in(value):
-            rows.append(flat(record) if any(type(each) is dict for each in record.values()) else record)
-            lines.of_row.append(number)
-            if len(rows) == _ROWS:
-                yield _columns(rows, keys)
-                rows = []
+        if type(value) is dict and PLAIN.isdisjoint(value):  # one request, as nearly every line is
+            rows.append(flat(value) if dict in map(type, value.values()) else value)
+            of_row.append(number)
+        else:
+            records = [flat(record) for record in records_in(value)]
+            rows += records
+            of_row += [number] * len(records)
+        if len(rows) >= _ROWS:
+            yield _columns(rows, keys)
+            rows = []
     if rows:
         yield _columns(rows, keys)
 
@@ -155,7 +160,7 @@ def _columns(rows: Sequence[Mapping[str, Json]], keys: _Keys) -> dict[str, pa.Ar
     return {
         "": pa.nulls(len(rows)),  # the number of rows, where none of their keys is kept
         **{
-            key: column_of([_characters(row.get(key)) if key in keys.texts else row.get(key) for row in rows])
+            key: column_of([_characters(row.get(key)) for row in rows] if key in keys.texts else [row.get(key) for row in rows])
             for key in keys.kept
         },
     }
@@ -174,14 +179,14 @@ def _characters(value: Json) -> Json:
 
 def column_of(values: Sequence[Json]) -> pa.Array:
     """An arrow column of JSON values: numbers, texts and lists of either; a mixture is texts."""
-    kinds = {type(value) for value in values} - {type(None)}
+    kinds = set(map(type, values)) - {type(None)}
     if kinds <= {int, float}:
         try:
             return pa.array(values, pa.int64() if float not in kinds else pa.float64())
         except (pa.ArrowInvalid, OverflowError):
             pass  # numbers beyond 64 bits, or beyond what a float holds exactly: kept as texts
     elif kinds == {list}:
-        return _lists([value if isinstance(value, list) else None for value in values])
+        return _lists(cast("Sequence[list[Json] | None]", values))
     elif kinds == {bool}:
         return pa.array(values, pa.bool_())
     return pa.array([None if value is None else text_of(value) for value in values], pa.string())

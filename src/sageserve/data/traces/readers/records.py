@@ -12,6 +12,9 @@ from sageserve.data.traces.readers.cells import DEPTH_MAX, Json
 
 Record = Mapping[str, Json]
 
+PLAIN: Final = frozenset({"input_lens", "turns", "resourceSpans", "resource_spans", "data", "results", "observations", "spans"})
+"""An object without any of these keys is one request."""
+
 _BENCH_LISTS: Final = ("input_lens", "output_lens", "start_times", "errors", "cached_tokens")
 _WRAPPERS: Final = ("data", "observations", "spans")  # lists of records in API answers and exports
 _COUNTERS: Final = {
