@@ -247,3 +247,29 @@ class TestNames:
     def test_a_file_without_a_header_is_told_so(self, tmp_path: Path) -> None:
         with pytest.raises(TraceError, match=r"has no header: its first line is '0\.5,374,44'"):
             read("0.5,374,44\n1.5,3,4", tmp_path / "file")
+
+
+def test_long_files_whose_lines_change_are_read_as_short_ones_are(tmp_path: Path) -> None:
+    lines: list[str] = []
+    expected: list[tuple[int, int]] = []
+    for row in range(30_000):
+        record: dict[str, object] = {"timestamp": row, "prompt_tokens": row + 9, "output_tokens": 1, "note": None}
+        cached = UNSET
+        if row > 12_000:
+            record["note"] = "seen late"
+        if row > 15_000 and row % 3 == 0:
+            record["cached_tokens"] = cached = row % 7
+        if row > 21_000 and row % 1000 == 0:
+            record["usage"] = {"reasoning_tokens": row}
+        lines.append("{broken" if row == 18_000 else json.dumps(record))
+        if row != 18_000:
+            expected.append((row + 9, cached))
+    (tmp_path / "file").write_text("\n".join(lines))
+    trace, report = read_as_is(tmp_path / "file", TraceOptions())
+    assert trace.cached is not None
+    assert list(zip(trace.prompt.tolist(), trace.cached.tolist(), strict=True)) == expected
+    assert [(bad.reason, bad.lines) for bad in report.bad] == [("line is not a JSON object", (18_001,))]
+    assert [(each.name, each.example) for each in report.unused] == [
+        ("note", "seen late"),
+        ("usage.reasoning_tokens", "22000"),
+    ]

@@ -136,7 +136,7 @@ KNOWN: Final[Mapping[Field, FieldInfo]] = {
             "arrival, arrival time, arrival timestamp, arrived at, arrived, request received, received at, request start, "
             "request start time, request time, request timestamp, requested at, submit time, submitted at, sent at, start time, "
             "started at, start, start timestamp, created at, created, creation time, create time, timestamp, ts, time, datetime, "
-            "date time, event time, event timestamp, log time, date, t"
+            "date time, event time, event timestamp, log time, time local, date, t"
         ),
         _UNITS_OF_TIMES,
     ),
@@ -146,7 +146,7 @@ KNOWN: Final[Mapping[Field, FieldInfo]] = {
             "prompt tokens, input tokens, context tokens, request tokens, num prompt tokens, num input tokens, n prompt tokens, "
             "n input tokens, prompt token count, input token count, prompt length, input length, prompt len, input len, "
             "num prefill tokens, prefill tokens, prompt size, input size, input sequence length, isl, input usage, tokens in, "
-            "in tokens, tokens prompt, tokens input, usage prompt tokens, usage input tokens, prompt eval count, prompt n, "
+            "in tokens, tokens prompt, tokens input, usage prompt tokens, usage input tokens, prompt eval count, "
             "total prompt tokens, total input tokens, uncached input tokens, prompt, input"
         ),
         {"prompt_tokens": "auto", "prompt": "auto"},
@@ -159,7 +159,7 @@ KNOWN: Final[Mapping[Field, FieldInfo]] = {
             "n generated tokens, completion token count, output token count, output length, response length, completion length, "
             "generation length, output len, num decode tokens, decode tokens, token size, output size, output sequence length, "
             "osl, output usage, tokens out, out tokens, tokens completion, tokens output, usage completion tokens, "
-            "usage output tokens, eval count, predicted n, total completion tokens, total output tokens, completion, output"
+            "usage output tokens, eval count, total completion tokens, total output tokens, completion, output"
         ),
         {"output_tokens": "auto", "output": "auto"},
     ),
@@ -183,7 +183,7 @@ KNOWN: Final[Mapping[Field, FieldInfo]] = {
         _names(
             "cached tokens, cached prompt tokens, prompt tokens cached, num cached tokens, cached input tokens, "
             "input cached tokens, n cached tokens, prompt cached tokens, cache hit tokens, prompt cache hit tokens, "
-            "prefix cached tokens, num prefix cached tokens, cached token count, tokens cached, cache n, input cached"
+            "prefix cached tokens, num prefix cached tokens, cached token count, tokens cached, input cached"
         ),
         {"cached_tokens": "auto", "cached": "auto"},
     ),

@@ -234,6 +234,8 @@ def _drop_idle(found: dict[Field, Place], units: Mapping[Field, Clock]) -> None:
         found.pop("parent", None)
     if "blocks" not in found:
         found.pop("block", None)
+    if "session" not in found and "delay" not in units:
+        found.pop("delay", None)  # of a request by itself it is a latency
     prompt = found.get("prompt")
     if prompt is None or key_of(prompt.text().rpartition(".")[2]) not in _ADDED:
         if "cached" not in found and "cache_read" in found and "cache_read" not in units:

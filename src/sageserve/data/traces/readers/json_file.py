@@ -6,9 +6,11 @@ Read next: `records.py` for records that hold several requests, `data/traces/col
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, cast
 
+import msgspec
 import pyarrow as pa
 
 from sageserve.base.errors import TraceError
@@ -26,6 +28,7 @@ from sageserve.data.traces.readers.batches import (
 from sageserve.data.traces.readers.cells import Json, dig, flat, parse_json, text_of
 from sageserve.data.traces.readers.records import PLAIN, records_in
 
+_FLAT_ROWS: Final = 1 << 16  # per batch of records that the collector of cycles need not walk
 _ROWS: Final = 1 << 13  # per batch: few enough for the collector of cycles, which walks all of them, to stay cheap
 _DOCUMENT_MAX: Final = 1 << 30  # bytes of a file that is one value and must be held whole
 _EXAMPLE: Final = 200  # characters of an example that are kept
@@ -46,7 +49,7 @@ def open_json(path: Path, stream: pa.NativeFile, explicit: Mapping[str, str]) ->
     keys = _Keys(known_names(explicit))
     lines = LineNumbers(of_row=[])
     try:
-        batches = list(_raw_batches(_values(stream, lines), keys, lines))
+        batches = list(_raw_batches(_values(stream, lines, keys), keys, lines))
     except (OSError, pa.ArrowInvalid) as error:
         raise unreadable(path, error) from None
     except TraceError as error:
@@ -59,13 +62,32 @@ def open_json(path: Path, stream: pa.NativeFile, explicit: Mapping[str, str]) ->
 
 
 class _Keys:
-    """The keys met so far, an example of each, and which of them are worth keeping."""
+    """The keys met so far, an example of each, and which of them are worth keeping.
+
+    `row` is a record of flat lines that have no other keys than those met, which is decoded twice as fast as a dictionary; a line
+    that has others, or nested ones, does not fit it. None before the first batch and where records are nested.
+    """
 
     def __init__(self, known: frozenset[str]) -> None:
         self.examples: dict[str, str] = {}
         self.kept: set[str] = set()
         self.texts: set[str] = set()
+        self.row: type[msgspec.Struct] | None = None
         self._known = known
+        self._nested = False
+
+    def settle(self, *, nested: bool) -> None:
+        """Make the record of flat lines after a batch of dictionaries."""
+        self._nested = self._nested or nested or not PLAIN.isdisjoint(self.examples)
+        if not self._nested:
+            names = list(self.examples)
+            self.row = msgspec.defstruct(
+                "Row",
+                [(f"k{place}", int | float | str | bool | list[object] | None, None) for place in range(len(names))],
+                rename={f"k{place}": name for place, name in enumerate(names)},
+                forbid_unknown_fields=True,
+                gc=False,
+            )
 
     def meet(self, rows: Sequence[Mapping[str, Json]]) -> None:
         """Take note of the keys of some records."""
@@ -84,26 +106,37 @@ def _example(value: Json) -> str:
     return "" if value is None else text_of(value)[:_EXAMPLE]
 
 
-def _values(stream: pa.NativeFile, lines: LineNumbers) -> Iterator[tuple[int, Json]]:
+def _values(stream: pa.NativeFile, lines: LineNumbers, keys: _Keys) -> Iterator[tuple[int, Json | msgspec.Struct]]:
     """The values of a file with the lines they stand on: one per line, or one for all where lines are no values."""
     every = _split_lines(stream)
     first = next((line for line in every if line.strip()), b"")
     try:
         value = parse_json(first.removeprefix(b"\xef\xbb\xbf"))
     except ValueError:
-        yield from _document(first, every, lines)
+        yield from _document(first, every, lines, keys)
         return
     if isinstance(value, list):
         lines.word = "record"
         yield from enumerate(value, start=1)
         return
     yield 1, value
-    yield from _lines(2, every, lines)
+    yield from _lines(2, every, lines, keys)
 
 
-def _lines(first: int, every: Iterable[bytes], lines: LineNumbers) -> Iterator[tuple[int, Json]]:
-    """The objects of lines; what is none is counted."""
+def _lines(
+    first: int, every: Iterable[bytes], lines: LineNumbers, keys: _Keys
+) -> Iterator[tuple[int, dict[str, Json] | msgspec.Struct]]:
+    """The objects of lines, as flat records where they fit; what is no object is counted."""
+    row, decoder = None, None
     for number, line in enumerate(every, start=first):
+        if keys.row is not row and keys.row is not None:
+            row, decoder = keys.row, msgspec.json.Decoder(keys.row)
+        if decoder is not None:
+            try:
+                yield number, decoder.decode(line)
+                continue
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass  # of other keys, nested or broken: seen below
         try:
             value = parse_json(line)
         except ValueError:
@@ -116,7 +149,9 @@ def _lines(first: int, every: Iterable[bytes], lines: LineNumbers) -> Iterator[t
             lines.skip(number, _BROKEN)
 
 
-def _document(first: bytes, rest: Iterator[bytes], lines: LineNumbers) -> Iterator[tuple[int, Json]]:
+def _document(
+    first: bytes, rest: Iterator[bytes], lines: LineNumbers, keys: _Keys
+) -> Iterator[tuple[int, Json | msgspec.Struct]]:
     """A file that is one value over many lines; where it is none after all, lines of which the first is broken."""
     parts, size = [first], len(first)
     for part in rest:
@@ -129,28 +164,51 @@ def _document(first: bytes, rest: Iterator[bytes], lines: LineNumbers) -> Iterat
     except ValueError as error:
         if not any(part.lstrip()[:1] == b"{" and part.rstrip()[-1:] == b"}" for part in parts[1:]):
             raise TraceError(f"looks like JSON and is not: {error}", hint=WHAT_IS_READ) from None
-        yield from _lines(1, parts, lines)
+        yield from _lines(1, parts, lines, keys)
         return
     lines.word = "record"
     yield from enumerate(value if isinstance(value, list) else [value], start=1)
 
 
-def _raw_batches(values: Iterator[tuple[int, Json]], keys: _Keys, lines: LineNumbers) -> Iterator[dict[str, pa.Array]]:
+def _raw_batches(
+    values: Iterator[tuple[int, Json | msgspec.Struct]], keys: _Keys, lines: LineNumbers
+) -> Iterator[dict[str, pa.Array]]:
     """Columns by key, of the keys that may mean something."""
     rows: list[Mapping[str, Json]] = []
+    flats: list[msgspec.Struct] = []
+    nested = False
     assert lines.of_row is not None
     of_row = lines.of_row
     for number, value in values:
+        if type(value) is keys.row:
+            if rows:
+                yield _columns(rows, keys)
+                rows = []
+            flats.append(value)
+            of_row.append(number)
+            if len(flats) >= _FLAT_ROWS:
+                yield _flat_columns(flats, keys)
+                flats = []
+            continue
+        if flats:
+            yield _flat_columns(flats, keys)
+            flats = []
         if type(value) is dict and PLAIN.isdisjoint(value):  # one request, as nearly every line is
-            rows.append(flat(value) if dict in map(type, value.values()) else value)
+            deep = dict in map(type, value.values())
+            nested = nested or deep
+            rows.append(flat(value) if deep else value)
             of_row.append(number)
         else:
-            records = [flat(record) for record in records_in(value)]
+            nested = True
+            records = [flat(record) for record in records_in(cast("Json", value))]
             rows += records
             of_row += [number] * len(records)
         if len(rows) >= _ROWS:
             yield _columns(rows, keys)
+            keys.settle(nested=nested)
             rows = []
+    if flats:
+        yield _flat_columns(flats, keys)
     if rows:
         yield _columns(rows, keys)
 
@@ -164,6 +222,17 @@ def _columns(rows: Sequence[Mapping[str, Json]], keys: _Keys) -> dict[str, pa.Ar
             for key in keys.kept
         },
     }
+
+
+def _flat_columns(rows: Sequence[msgspec.Struct], keys: _Keys) -> dict[str, pa.Array]:
+    found: dict[str, pa.Array] = {"": pa.nulls(len(rows))}
+    for place, key in enumerate(type(rows[0]).__struct_encode_fields__):
+        if key in keys.kept:
+            values: list[Json] = list(map(attrgetter(f"k{place}"), rows))
+            found[key] = column_of([_characters(value) for value in values] if key in keys.texts else values)
+        elif not keys.examples[key]:
+            keys.examples[key] = next((text for row in rows if (text := _example(getattr(row, f"k{place}")))), "")
+    return found
 
 
 def _characters(value: Json) -> Json:
