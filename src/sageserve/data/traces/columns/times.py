@@ -113,9 +113,11 @@ class TimeReader:
         unit = _MICROS[self._unit]
         beyond = np.abs(values) >= TIME_MAX / unit
         safe: Numbers = np.where(wrong | beyond, 0, values) if (wrong | beyond).any() else values
-        micros: Ints = np.round(safe * (int(unit) if unit >= 1 else unit)).astype(np.int64, copy=False)
-        if self._unit == "ns" and safe.dtype == np.int64:
-            micros = safe.astype(np.int64, copy=False) // 1000  # a float would lose the last digits
+        if safe.dtype == np.int64:  # a float would lose the last digits of nanoseconds
+            whole: Ints = safe.astype(np.int64, copy=False)
+            micros = whole // 1000 if self._unit == "ns" else whole if unit == 1 else whole * int(unit)
+        else:
+            micros = np.round(safe * unit).astype(np.int64)
         if self._unit == "days":
             micros = np.where(missing, 0, micros + _EXCEL_ZERO)
         return ReadTimes(micros, missing, wrong, beyond & ~wrong)
