@@ -71,6 +71,33 @@ def test_a_full_disk_is_told() -> None:
     assert "standard output: No space left on device" in ran.stderr
 
 
+@pytest.mark.parametrize(
+    ("happens", "code", "said"),
+    [
+        ("typer.echo('done')", 0, ""),
+        ("raise ConfigError('wrong here', hint='do that')", 2, "error: wrong here\ntry: do that\n"),
+        ("raise ModuleNotFoundError('no', name='httpx')", 2, "error: this needs httpx, which is not installed\n"),
+        ("1 / 0", 1, "sageserve failed: ZeroDivisionError: division by zero\nThis is a fault of SageServe"),
+        ("raise KeyboardInterrupt", 130, ""),
+    ],
+)
+def test_exit_codes_tell_mistakes_from_faults(happens: str, code: int, said: str) -> None:
+    program = (
+        "import sys, typer\n"
+        "from sageserve.base.errors import ConfigError\n"
+        "from sageserve.cli import main\n"
+        f"def broken() -> None:\n    {happens}\n"
+        "main.app.command(name='broken')(broken)\n"
+        "sys.argv = ['sageserve', 'broken']\n"
+        "main.main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == code, ran.stderr
+    assert ran.stderr.startswith(said)
+    assert bool(ran.stderr) == bool(said)
+    assert "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize("command", [LIST, ("trace", "inspect", "nowhere.csv")])
 def test_remarks_that_cannot_be_written_change_nothing(command: tuple[str, ...]) -> None:
     said = sageserve(*command)

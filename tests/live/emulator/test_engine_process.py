@@ -1,26 +1,46 @@
 """The emulated engine as a process: how it starts and ends, what it costs, what can go wrong with it, how true its times are."""
 
 import concurrent.futures
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from sageserve.base.records import Floats
 from sageserve.data.profiles.library import profile_named
 from sageserve.sim.replay import Arrivals, replay
 from tests.live.emulator.process import COMMAND, Running, engine
 
+PATIENCE_S = 60
 LONG = {"prompt": "a", "max_tokens": 400, "ignore_eos": True, "stream": True}
 
 
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: before that, the signal ends it."""
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    mask = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:"))
+    return bool(mask >> (number - 1) & 1)
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for it; how long says how busy the machine is, not how good the engine."""
+    for _ in range(PATIENCE_S * 20):
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"it did not come true in {PATIENCE_S} s")
 
 
 def test_no_compiler_is_loaded() -> None:
@@ -47,13 +67,12 @@ def test_sigterm_lets_answers_finish_and_refuses_new_ones(tmp_path: Path) -> Non
             parts = answer.iter_text()
             next(parts)
             running.process.send_signal(signal.SIGTERM)
-            time.sleep(0.05)
+            until(lambda: client.get("/health").status_code == 503)
             refused = client.post("/v1/completions", json={"prompt": "a"})
             assert refused.status_code == 503
             assert refused.json()["error"]["code"] == 503
-            assert client.get("/health").status_code == 503
             assert "".join(parts).endswith("data: [DONE]\n\n")
-        assert running.process.wait(2) == 0
+        assert running.process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
@@ -61,9 +80,9 @@ def test_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
         parts = answer.iter_raw()
         next(parts)
         running.process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
+        until(lambda: httpx.get(f"{running.url}/health").status_code == 503)
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(2) == -signal.SIGKILL
+        assert running.process.wait(PATIENCE_S) == -signal.SIGKILL
 
 
 def test_loading_takes_its_time_and_can_be_given_up(tmp_path: Path) -> None:
@@ -72,13 +91,13 @@ def test_loading_takes_its_time_and_can_be_given_up(tmp_path: Path) -> None:
         assert time.perf_counter() - began > 0.8
         httpx.get(f"{running.url}/health").raise_for_status()
     with subprocess.Popen([*COMMAND, "--start-delay", "60s"], stdout=subprocess.PIPE) as loading:
-        time.sleep(1.5)
+        until(lambda: catches(loading.pid, signal.SIGTERM))
         loading.terminate()
-        assert loading.wait(2) == 0
+        assert loading.wait(PATIENCE_S) == 0
 
 
 def test_a_start_can_fail(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "--fail-start"], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run([*COMMAND, "--fail-start"], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode != 0
     assert "told to fail" in done.stderr
 
@@ -94,7 +113,7 @@ def test_a_start_can_fail(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_option_is_explained(options: list[str], message: str) -> None:
-    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run([*COMMAND, *options], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -106,8 +125,8 @@ def fault(running: Running, **changes: object) -> None:
     ).raise_for_status()
 
 
-def complete(running: Running, **more: object) -> httpx.Response:
-    return httpx.post(f"{running.url}/v1/completions", json={"prompt": "a", "max_tokens": 3} | more, timeout=1)
+def complete(running: Running, wait: float = PATIENCE_S) -> httpx.Response:
+    return httpx.post(f"{running.url}/v1/completions", json={"prompt": "a", "max_tokens": 3}, timeout=wait)
 
 
 def test_faults_come_and_go(tmp_path: Path) -> None:
@@ -127,7 +146,7 @@ def test_faults_come_and_go(tmp_path: Path) -> None:
         fault(running, health="ok", metrics="empty", hang=True)
         assert httpx.get(f"{running.url}/metrics").text == ""
         with pytest.raises(httpx.ReadTimeout):
-            complete(running)
+            complete(running, wait=0.2)
         fault(running, hang=False)
         assert complete(running).status_code == 200
         assert httpx.post(f"{running.url}/_fault", json={"hang": 3}).status_code == 400
@@ -147,11 +166,11 @@ def test_a_crash_says_nothing(tmp_path: Path) -> None:
         assert complete(running).status_code == 200
         with pytest.raises(httpx.TransportError):
             complete(running)
-        assert running.process.wait(2) == -signal.SIGKILL
+        assert running.process.wait(PATIENCE_S) == -signal.SIGKILL
 
 
-def test_times_under_load_are_those_of_the_simulator(tmp_path: Path) -> None:
-    """Forty requests in two seconds, several at once: the mean E2E is within five percent, at twice the speed."""
+def times(folder: Path) -> tuple[Floats, Floats]:
+    """float64[40] seconds of E2E, by arrival: as a client saw them at twice the speed, several at once, and as replayed."""
     speed, count = 2, 40
     sizes = np.random.default_rng(1).integers((20, 10), (300, 50), (count, 2))  # noqa: TID251 # a fixed list of numbers
 
@@ -163,15 +182,29 @@ def test_times_under_load_are_those_of_the_simulator(tmp_path: Path) -> None:
         return began, time.perf_counter() - began
 
     with (
-        engine(tmp_path, "--speed", str(speed)) as running,
+        engine(folder, "--speed", str(speed)) as running,
         httpx.Client(timeout=30) as client,
         concurrent.futures.ThreadPoolExecutor(count) as pool,
     ):
         start = time.perf_counter()
         seen = np.array(list(pool.map(ask, range(count))))
-        profile = profile_named(str(tmp_path / "small.yaml#small")).profile
+        profile = profile_named(str(folder / "small.yaml#small")).profile
     order = np.argsort(seen[:, 0])
     arrival = ((seen[order, 0] - seen[:, 0].min()) * 1e6 * speed).astype(np.int64)
     expected = replay(profile, Arrivals(arrival, sizes[order, 0], sizes[order, 1])).e2e / 1e6 / speed
-    assert seen[:, 1].mean() == pytest.approx(expected.mean(), rel=0.05)
-    assert np.median(np.abs(seen[order, 1] / expected - 1)) < 0.05
+    return seen[order, 1], expected
+
+
+def test_times_under_load_are_never_less_than_the_simulators(tmp_path: Path) -> None:
+    seen, expected = times(tmp_path)
+    assert seen.mean() > 0.95 * expected.mean()
+    assert np.median(seen / expected) > 0.95
+
+
+@pytest.mark.extended
+def test_times_under_load_are_those_of_the_simulator(tmp_path: Path) -> None:
+    if not os.environ.get("SAGESERVE_QUIET"):  # noqa: TID251 # whoever runs the tests knows what else the machine does
+        pytest.skip("set SAGESERVE_QUIET=1 where nothing else runs: a busy machine is slower than the engine it emulates")
+    seen, expected = times(tmp_path)
+    assert seen.mean() == pytest.approx(expected.mean(), rel=0.05)
+    assert np.median(np.abs(seen / expected - 1)) < 0.05
