@@ -125,9 +125,10 @@ class Holder:
         if budget is not None:
             budget.take(tokens)
 
-    def settle(self, expected: int, used: int) -> None:
-        """Correct an expectation by what was used."""
+    def settle(self, expected: int, used: int, now: Micros) -> None:
+        """Correct an expectation by what was used: what has come since is counted first, as nothing above the limit is kept."""
         if self.tokens is not None:
+            self.tokens.fill(now)
             self.tokens.take(used - expected)
 
     def share(self, gateways: int) -> None:

@@ -108,7 +108,7 @@ class RequestRecord:
             batch = context.ttft[call.tier] is None
             context.demand.finished(call.cell, output, (now if batch else self.first) - arrived)
             if call.expected:
-                call.holder.settle(call.expected, known + output)
+                call.holder.settle(call.expected, known + output, now)
         self._end(status, now, prompt, output)
 
     def _end(self, status: int, now: Micros, prompt: int | None, output: int) -> None:
