@@ -4,9 +4,12 @@ Read next: `src/sageserve/core/spot.py`.
 """
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sageserve.core.actions import Blocked, Source
 from sageserve.core.fleet import Fleet, State
+from sageserve.core.invariants import check_fleet
 from sageserve.core.spot import Offer, find_capacity, pick_drain
 from tests.core.small import fleet_of, layout_of, scenario
 
@@ -94,3 +97,57 @@ def test_nothing_is_drained_where_nothing_serves() -> None:
     fleet.start(0, 0, fleet.room(0))
     assert fleet.state[0] is State.STARTING
     assert pick_drain(fleet, 0) == -1
+
+
+# --- models of different size in one stock ---
+
+
+def mixed(sizes: dict[str, int], *, gpus: int = 80) -> Fleet:
+    """One region that serves models which need so many GPUs of the same stock."""
+    base = scenario().models["big"].model_dump(mode="json")
+    models = {
+        name: {**base, "engines": {"h100": {**base["engines"]["h100"], "gpus": size, "tp": size}}} for name, size in sizes.items()
+    }
+    return fleet_of(layout_of(scenario(gpus=gpus, models=models, fleet={"start": 1, "minimum": 1, "maximum": 4})))
+
+
+@pytest.mark.parametrize(("wants", "spare"), [(8, 4), (4, 8), (8, 1), (2, 4)])
+def test_gpus_of_another_number_are_no_offer(wants: int, spare: int) -> None:
+    fleet = mixed({"wants": wants, "spare": spare, "fits": wants})
+    for i in range(4, 8):
+        donate(fleet, i)
+    offer = find_capacity(fleet, 0)
+    assert isinstance(offer, Offer)
+    assert (offer.source, len(offer.gpus)) == (Source.VM, wants)
+    donate(fleet, 8)
+    offer = find_capacity(fleet, 0)
+    assert offer == Offer(Source.GPUS, 0, fleet.gpus[8], victim=8), "though the other one has four to spare"
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["grow", "grow", "drain", "donate", "release"])), max_size=60)
+
+
+@given(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=4, max_size=4), st.integers(32, 60), STEPS)
+def test_whatever_is_offered_can_be_taken(sizes: list[int], gpus: int, steps: list[tuple[int, str]]) -> None:
+    """Instances of all sizes come and go in one stock: an offer is for GPUs of the right number that nobody else holds."""
+    fleet = mixed({f"m{k}": size for k, size in enumerate(sizes)}, gpus=gpus)
+    for now, (pool, what) in enumerate(steps):
+        here = fleet.pools[pool]
+        if what == "grow":
+            offer = find_capacity(fleet, pool)
+            if isinstance(offer, Blocked):
+                assert offer is Blocked.NO_SLOT or not fleet.room(pool)
+                continue
+            if offer.source is Source.SPOT and offer.victim < 0:
+                fleet.reclaim(offer.instance, now)
+            else:
+                if offer.victim >= 0:
+                    fleet.take(offer.victim, now)
+                assert len(offer.gpus) == here.gpus
+                fleet.start(offer.instance, now, offer.gpus)
+            fleet.ready(offer.instance, now)
+        elif what == "drain" and (i := pick_drain(fleet, pool)) >= 0:
+            fleet.drain(i, now)
+        elif (i := next(fleet.rows(pool, State.DRAINING), -1)) >= 0:
+            fleet.donate(i, now) if what == "donate" else fleet.release(i, now)
+        check_fleet(fleet, now)

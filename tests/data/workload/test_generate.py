@@ -11,8 +11,9 @@ from hypothesis import given
 from sageserve.base.config.traffic import BurstSettings, GeneratorSettings, ShapeSettings
 from sageserve.base.errors import ConfigError
 from sageserve.base.records import Trace
-from sageserve.base.units import DAY, HOUR, MINUTE, WEEK, show_duration
+from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, WEEK, show_duration
 from sageserve.data.traces.changes.transform import demand_of
+from sageserve.data.workload import generate as generate_module
 from sageserve.data.workload.generate import generate, history
 from sageserve.data.workload.rates import length_table, rates_of, streams_of
 from tests.data.scenes import scenario
@@ -146,6 +147,28 @@ class TestShape:
         said = next(note for note in trace.notes if "refused at the door" in note)
         assert said.startswith(f"of 10,000 requests {refused.sum():,} are refused")
         assert f"{long.sum() - refused.sum():,} are kept with their answer cut" in said
+
+
+class TestChunks:
+    """Rows are drawn a chunk at a time; where one ends shows nowhere."""
+
+    @pytest.mark.parametrize("chunk", [1, 7, 1000, 4_999, 5_000, 5_001])
+    @pytest.mark.parametrize("length", ["90s", "30s", "1h"])
+    def test_the_size_of_a_chunk_changes_nothing(self, chunk: int, length: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        requests = 5_000 if chunk > 1 else 50
+        whole = drawn(requests=requests, length=length)
+        monkeypatch.setattr(generate_module, "_CHUNK", chunk)
+        assert digest(drawn(requests=requests, length=length)) == digest(whole)
+
+    def test_more_requests_than_a_chunk_holds_are_spread_over_all_of_a_window_that_ends_within_a_minute(self) -> None:
+        shapes = {"big": {"interactive": ShapeSettings(share=1, hours=FLAT, days=(1.0,) * 7, prompt=POINTS, output=SHORT)}}
+        trace = drawn(requests=400_000, length="90s", shapes=shapes)
+        assert generate_module._CHUNK < 400_000 * 60 / 90
+        assert trace.arrival[-1] < 90 * SECOND
+        counts = np.histogram(trace.arrival, bins=90, range=(0, 90 * SECOND))[0]
+        assert counts.sum() == 400_000
+        assert counts.min() > 0.93 * 400_000 / 90, "no second without its share: 4,444 and five standard deviations"
+        assert counts.max() < 1.07 * 400_000 / 90
 
 
 class TestHistory:
