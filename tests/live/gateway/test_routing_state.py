@@ -1,0 +1,246 @@
+"""One table and several gateways: its age counts as time, and what each adds to it is its share of what all do.
+
+Read next: `src/sageserve/live/gateway/routing_state.py`, `src/sageserve/core/route.py`.
+"""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.live.actuators.base import EngineAddress
+from sageserve.live.control.fleet_view import Callbacks, FleetView
+from sageserve.live.gateway.demand_counters import DemandCounters
+from sageserve.live.gateway.routing_state import Placement, RoutingState
+from sageserve.live.wire import VERSION, EndpointRow, Hello, InstanceRow, RoutingTable, ToGateway
+from tests.core.small import layout_of, scenario
+
+SETTINGS = scenario()
+LAYOUT = layout_of(SETTINGS)
+AFTER = 30 * SECOND
+NEAR, FAR = 0, 2  # the endpoints of the first model in its two regions
+CALM = EndpointRow(0.1, 0.1, 0.1, 0.0, 0.0, 100_000, 1)
+
+
+def instance(row: int, elsewhere: int = 0) -> InstanceRow:
+    return InstanceRow(row, row // LAYOUT.slots, f"http://127.0.0.1:{9000 + row}", "", True, elsewhere, 0)
+
+
+def table(
+    *, age: Micros = 0, scraped: Micros = 0, gateways: int = 1, rows: tuple[EndpointRow, ...] = (CALM,) * 4, epoch: str = "e"
+) -> RoutingTable:
+    instances = (instance(NEAR * LAYOUT.slots), instance(FAR * LAYOUT.slots))
+    means = (200.0,) * (len(LAYOUT.names.models) * len(LAYOUT.names.tiers))
+    return RoutingTable(1, epoch, scraped, age, rows, instances, means, gateways)
+
+
+def state_of(one: RoutingTable, now: Micros = 0) -> RoutingState:
+    state = RoutingState(SETTINGS, LAYOUT)
+    state.replace(one, now)
+    return state
+
+
+def walk(state: RoutingState) -> list[int]:
+    return state.walk[0][0][0]
+
+
+# --- age ---
+
+
+@pytest.mark.parametrize("age", [0, 1, 20 * SECOND, AFTER, MINUTE])
+def test_a_table_is_as_old_as_it_says_plus_the_time_it_has_been_here(age: Micros) -> None:
+    state = state_of(table(age=age), now=MINUTE)
+    left = AFTER - age
+    assert not state.is_blind(MINUTE + left, AFTER)
+    assert state.is_blind(MINUTE + left + 1, AFTER)
+
+
+def test_the_same_scrape_told_again_is_no_younger() -> None:
+    state = state_of(table(scraped=5))
+    state.replace(table(scraped=5, age=0), now=20 * SECOND)
+    assert state.is_blind(AFTER + 1, AFTER)
+    state.replace(table(scraped=6, age=10 * SECOND), now=20 * SECOND)
+    assert not state.is_blind(AFTER + 10 * SECOND, AFTER)
+    state.replace(table(scraped=6, age=0, epoch="another process"), now=40 * SECOND)
+    assert not state.is_blind(40 * SECOND + AFTER, AFTER)
+
+
+def test_own_signals_are_no_table() -> None:
+    state = state_of(table())
+    state.look(1)
+    assert state.is_blind(1, AFTER)
+    state.replace(table(scraped=1), now=2)
+    assert not state.is_blind(2, AFTER)
+
+
+AGES = [(0, 0, FAR), (20 * SECOND, 0, NEAR), (0, 20 * SECOND, NEAR), (3 * SECOND, 0, FAR)]
+
+
+@pytest.mark.parametrize(("age", "passed", "taken"), AGES)
+def test_what_was_busy_when_it_was_scraped_has_worked_since(age: Micros, passed: Micros, taken: int) -> None:
+    """Busy at 0.8 with a rate of 1 and nothing sent since: 20 s at a half-life of 30 s bring it below 0.7."""
+    busy = EndpointRow(0.8, 0.1, 0.8, 1.0, 0.0, 100_000, 1)
+    state = state_of(table(age=age, rows=(busy, CALM, CALM, CALM)), now=MINUTE)
+    target = state.choose(walk(state), MINUTE + passed)
+    assert target is not None
+    assert target.endpoint == taken
+
+
+# --- several gateways ---
+
+
+def send(state: RoutingState, endpoint: int, prompt: int) -> Placement:
+    target = state.choose_at(endpoint)
+    assert target is not None
+    placed = state.weigh(target, prompt, 0, 0)
+    state.place(placed)
+    return placed
+
+
+@given(st.integers(1, 5), st.lists(st.integers(1, 3000), max_size=12))
+def test_gateways_that_share_the_traffic_expect_what_one_would_that_had_it_all(gateways: int, prompts: list[int]) -> None:
+    """Each sees the same utilisation, the same requests in flight, and admits or refuses alike."""
+    alone = state_of(table(gateways=1))
+    several = [state_of(table(gateways=gateways)) for _ in range(gateways)]
+    for prompt in prompts:
+        for state in several:
+            send(alone, NEAR, prompt)
+            send(state, NEAR, prompt)
+    for state in several:
+        assert state.columns[NEAR]["offered"] == pytest.approx(alone.columns[NEAR]["offered"])
+        assert state.loads[NEAR].in_flight * state.gateways == alone.loads[NEAR].in_flight
+    for now in (SECOND, AFTER, AFTER + 3 * SECOND):
+        for state in [alone, *several]:
+            state.look(now)
+        for state in several:
+            for name in ("busy", "kv", "rate", "backlog"):
+                assert state.columns[NEAR][name] == pytest.approx(alone.columns[NEAR][name]), name
+        for state in several:
+            send(alone, NEAR, 500)
+            send(state, NEAR, 500)
+
+
+class Plane:
+    """A control's view of the fleet and the gateways that report to it, all by one clock that a test sets.
+
+    Args:
+        gateways: how many.
+    """
+
+    def __init__(self, gateways: int) -> None:
+        self.now = 0
+        self.states = [RoutingState(SETTINGS, LAYOUT) for _ in range(gateways)]
+        self.demand = [DemandCounters(SETTINGS, LAYOUT, state) for state in self.states]
+        self.mail: list[tuple[int, RoutingTable]] = []
+        told = Callbacks(self._send, lambda i: EngineAddress(f"http://127.0.0.1:{9000 + i}", ""), lambda _: None, lambda: (0, 0))
+        self.view = FleetView(SETTINGS, LAYOUT, "e", lambda: self.now, told)
+        for g in range(gateways):
+            self.view.heard(g, Hello(VERSION, g, str(g)))
+        for row in (0, 1, FAR * LAYOUT.slots):
+            self.view.open(row)
+        self.deliver()
+        self.report()
+
+    def _send(self, gateway: int, message: ToGateway) -> bool:
+        assert isinstance(message, RoutingTable)
+        self.mail.append((gateway, message))
+        return True
+
+    def deliver(self, late: Micros = 0) -> None:
+        """Gateways take in what they were sent, so much later by their clock; the table says how old it was when sent."""
+        for gateway, one in self.mail:
+            self.states[gateway].replace(replace(one, age=one.age + late), self.now)
+        self.mail.clear()
+
+    def report(self) -> None:
+        for g, counters in enumerate(self.demand):
+            self.view.heard(g, counters.report(0))
+
+    def scrape(self, kv: float) -> None:
+        for row in self.view.opened:
+            self.view.saw(row, kv=kv, in_flight=0)
+        self.view.refresh()
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from([NEAR, NEAR, FAR]), st.integers(1, 3000), st.sampled_from(["send", "end"])),
+    max_size=30,
+)
+
+
+@given(STEPS)
+def test_after_a_table_every_gateway_knows_what_all_of_them_have_everywhere(steps: list[tuple[int, int, int, str]]) -> None:
+    plane = Plane(3)
+    open_: list[tuple[int, Placement]] = []
+    for g, endpoint, prompt, what in steps:
+        if what == "send":
+            open_.append((g, send(plane.states[g], endpoint, prompt)))
+        elif open_:
+            owner, placed = open_.pop(0)
+            plane.states[owner].end(placed, 10)
+    plane.now = 5 * SECOND
+    plane.report()
+    plane.scrape(0.3)
+    plane.deliver()
+    own = [{row: state._outstanding(target) - target.there for row, target in state.targets.items()} for state in plane.states]
+    total = {row: sum(one[row] for one in own) for row in plane.view.opened}
+    for state in plane.states:
+        assert state.gateways == 3
+        for row, target in state.targets.items():
+            assert state._outstanding(target) == total[row]
+            assert state.loads[target.endpoint].outstanding[target.at] == total[row]
+        assert state.columns[NEAR]["backlog"] == pytest.approx(plane.view.endpoints[NEAR]["backlog"])
+        assert state.columns[NEAR]["offered"] == 0.0
+    in_flight = {row: sum(placed.target.row == row for _, placed in open_) for row in plane.view.opened}
+    assert {row: int(plane.view.in_flight[row]) for row in plane.view.opened} == in_flight
+
+
+@pytest.mark.parametrize("late", [0, 10 * SECOND, 25 * SECOND])
+def test_gateways_that_hear_the_same_aged_table_choose_alike(late: Micros) -> None:
+    plane = Plane(2)
+    for _ in range(40):
+        for state in plane.states:
+            send(state, NEAR, 3000)
+    plane.now = 5 * SECOND
+    plane.report()
+    plane.scrape(0.2)
+    plane.deliver(late)
+    for passed in (0, 10 * SECOND, 30 * SECOND):
+        chosen = set()
+        for state in plane.states:
+            target = state.choose(walk(state), plane.now + passed)
+            assert target is not None
+            chosen.add(target.endpoint)
+            assert state.is_blind(plane.now + passed, AFTER) is (late + passed > AFTER)
+        assert len(chosen) == 1
+
+
+def test_a_table_that_is_sent_between_two_scrapes_says_how_old_its_signals_are() -> None:
+    plane = Plane(2)
+    plane.now = 5 * SECOND
+    plane.scrape(0.2)
+    plane.mail.clear()
+    plane.now = 25 * SECOND
+    plane.view.open(2)  # an instance came: everyone is told at once
+    assert [one.age for _, one in plane.mail] == [20 * SECOND] * 2
+    plane.deliver()
+    for state in plane.states:
+        assert 2 in state.targets
+        assert not state.is_blind(35 * SECOND, AFTER)
+        assert state.is_blind(35 * SECOND + 1, AFTER)
+
+
+def test_a_gateway_leaves_out_what_it_could_not_reach_until_the_next_table() -> None:
+    state = state_of(table())
+    target = state.targets[0]
+    state.leave_out(target, 5)
+    assert state.choose_at(NEAR) is None
+    assert state.columns[NEAR]["open"] == 0
+    state.heal(5 + 2 * SECOND - 1)
+    assert state.choose_at(NEAR) is None
+    state.heal(5 + 2 * SECOND)
+    assert state.choose_at(NEAR) is target
+    state.leave_out(target, 5)
+    state.replace(table(), 6)
+    assert state.choose_at(NEAR) is target
