@@ -201,7 +201,10 @@ def run_in_terminal(*arguments: str) -> tuple[subprocess.Popen[str], int]:
 def shown_until(terminal: int, text: str) -> str:
     seen = ""
     while text not in seen:
-        seen += os.read(terminal, 4096).decode(errors="replace")
+        try:
+            seen += os.read(terminal, 4096).decode(errors="replace")
+        except OSError:  # the other end is closed: the process is gone
+            pytest.fail(f"{text!r} was not shown, but … {seen[-600:]!r}")
     return seen
 
 

@@ -3,12 +3,14 @@
 What a command prints is its own. Read next: `kernels.py`, where compiled functions are kept.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Final
 
 import typer
 from rich.console import Console
@@ -18,6 +20,7 @@ from sageserve.cli import kernels
 
 Tell = Callable[[int, int], None]
 """Told how much of how much is done."""
+STDERR: Final = 2
 
 
 @dataclass(slots=True)
@@ -36,10 +39,12 @@ class Interruption:
             signal.signal(signal.SIGINT, before)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        # Past sys.stderr: a signal may come while its buffer is written to, which must not be entered twice.
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        typer.echo("stopping: a partial result follows (Ctrl-C again to give up at once)", err=True)
+        clear = b"\r\x1b[K" if os.isatty(STDERR) else b""  # the bar is drawn again below
+        os.write(STDERR, clear + b"stopping: a partial result follows (Ctrl-C again to give up at once)\n")
 
 
 def compile_once() -> None:

@@ -254,7 +254,7 @@ class PrometheusServer:
         except httpx.TimeoutException:
             return NotSeen(NotSeenReason.TIMEOUT, f"{self.url} does not answer in time")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return NotSeen(_broken(error), f"{self.url}: {str(error) or type(error).__name__}")
+            return NotSeen(_broken(error), f"{self.url} cannot be asked: {str(error) or type(error).__name__}")
 
     def _auth(self) -> httpx.Auth | None:
         settings = self._settings
