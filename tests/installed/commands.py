@@ -52,6 +52,7 @@ class Try(NamedTuple):
 TRIES: Final = {
     "simulate": Try(("quickstart", "--strategy", "lt-ua", *SMALL)),
     "compare": Try(("quickstart", "--strategies", "reactive,foresight,oracle", "--seeds", "1", "--workers", "1", *SMALL)),
+    "tune": Try(("quickstart", "--workers", "1", *TINY)),
     "show": Try(("{stage}/run",)),
     "diff": Try(("{stage}/run", "{stage}/run", "--anyway")),
     "reproduce": Try(("paper", "--only", "trigger", "--workers", "1", *TINY)),

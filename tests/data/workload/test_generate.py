@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from sageserve.base.config import Scenario
 from sageserve.base.config.traffic import BurstSettings, GeneratorSettings, ShapeSettings
 from sageserve.base.errors import ConfigError
 from sageserve.base.records import Trace
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, WEEK, show_duration
 from sageserve.data.traces.changes.transform import demand_of
 from sageserve.data.workload import generate as generate_module
-from sageserve.data.workload.generate import generate, history
+from sageserve.data.workload.generate import generate, history, window_before
 from sageserve.data.workload.rates import length_table, rates_of, streams_of
 from tests.data.scenes import scenario
 
@@ -241,3 +242,41 @@ class TestRefusals:
 def test_a_burst_must_be_a_factor() -> None:
     with pytest.raises(ValueError, match="greater than 0"):
         BurstSettings.model_validate({"at": "1h", "length": "1h", "factor": 0})
+
+
+# ------------------------------------------------------------------------------------------------ the window before
+
+
+def with_days(*days: float, begins: str = "1d") -> Scenario:
+    """A day of one model; Tuesday unless said."""
+    one = shape().model_copy(update={"days": days})
+    shapes: dict[str, dict[Group, ShapeSettings]] = {"big": {"interactive": one}}
+    made = GeneratorSettings.model_validate({"requests": 100_000, "length": "1d", "begins": begins, "shapes": shapes})
+    return scenario(generate=made)
+
+
+def test_the_window_before_is_the_one_before_without_bursts() -> None:
+    now = scenario(generate=settings(begins="1d", length="1d", bursts=[{"at": "1h", "length": "1h", "factor": 4}]))
+    then = window_before(now)
+    assert then.workload.generate.begins == 0
+    assert not then.workload.generate.bursts
+    assert then.seed != now.seed
+    same = {"requests", "begins", "bursts"}
+    assert then.workload.generate.model_dump(exclude=same) == now.workload.generate.model_dump(exclude=same)
+
+
+def test_the_window_before_has_as_many_requests_as_its_rates_say() -> None:
+    twice = with_days(1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # a Tuesday has twice the requests of a Monday
+    assert window_before(twice).workload.generate.requests == pytest.approx(50_000, rel=0.02)  # days merge
+
+
+def test_the_window_before_a_monday_is_a_sunday() -> None:
+    assert window_before(with_days(*WEEKDAYS, begins="0s")).workload.generate.begins == 6 * DAY
+
+
+def test_a_window_before_which_nothing_arrives_is_refused() -> None:
+    noon = tuple(float(hour == 12) for hour in range(24))
+    shapes = {"big": {"interactive": shape(hours=noon)}}
+    made = GeneratorSettings.model_validate({"requests": 100, "length": "2h", "begins": "11h", "shapes": shapes})
+    with pytest.raises(ConfigError, match="nothing arrives"):
+        window_before(scenario(generate=made))

@@ -98,7 +98,15 @@ class Stack:
         self._lay(self.document.values, layer.values, layer, ())
 
     def add_setting(self, text: str) -> None:
-        """Lay one `key.path=value` over what is there; keys that hold dots are found, or quoted.
+        """Lay one `key.path=value` over what is there.
+
+        Raises:
+            ConfigError: as `layer_of`.
+        """
+        self.add(self.layer_of(text))
+
+    def layer_of(self, text: str) -> Document:
+        """A document of one `key.path=value`; keys that hold dots are found in what is there, or quoted.
 
         Raises:
             ConfigError: no `=`, no key, or a value that is not YAML.
@@ -120,7 +128,7 @@ class Stack:
             node[key] = inner
             node = inner
         node[keys[-1]] = value
-        self.add(layer)
+        return layer
 
     def _known_keys(self, parts: list[str]) -> tuple[str, ...]:
         """Join parts of names with dots: at each level the longest key that exists wins."""

@@ -14,11 +14,12 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.records import Demand, Floats, Ints, Names, Trace
 from sageserve.base.rng import stream
-from sageserve.base.units import MINUTE, show_duration
+from sageserve.base.units import DAY, MINUTE, show_duration
 from sageserve.data.traces.read import context_notes
 from sageserve.data.traces.readers.batches import Progress
 from sageserve.data.workload.rates import Streams, length_table, minutes_of, rates_of, streams_of
 
+_ANOTHER: Final = 1 << 62  # between the seeds of a window and of the one before it: nobody plays both
 _CHUNK: Final = 1 << 18  # rows drawn at a time: the intermediate arrays stay in the cache
 
 
@@ -85,6 +86,29 @@ def history(scenario: Scenario) -> Demand:
         prompt[where] = _sums(drawn, prompts[streams.shape], scenario.seed, "history/prompt")
         output[where] = _sums(drawn, outputs[streams.shape], scenario.seed, "history/output")
     return Demand(-count * MINUTE, MINUTE, prompt, output, requests)
+
+
+def window_before(scenario: Scenario) -> Scenario:
+    """The same scenario one window earlier, as usual: as many requests as the rates say of it, no bursts, another seed.
+
+    What is chosen on it has seen nothing of the scenario's own window.
+
+    Raises:
+        ConfigError: as `generate`, or the rates say that nothing arrives in it.
+    """
+    settings = scenario.workload.generate
+    minutes = minutes_of(settings.length)
+    expected = round(float(rates_of(scenario, streams_of(scenario), -minutes, minutes).sum()))
+    if expected < 1:
+        raise ConfigError(
+            f"nothing arrives in the {show_duration(settings.length)} before the window of {scenario.name}",
+            hint="move workload.generate.begins, or give a trace of the past with --trace",
+        )
+    begins = (settings.begins - settings.length) % (7 * DAY)
+    earlier = settings.model_copy(update={"requests": expected, "begins": begins, "bursts": ()})
+    workload = scenario.workload.model_copy(update={"generate": earlier})
+    seed = (scenario.seed + _ANOTHER) % 2**63
+    return scenario.model_copy(update={"name": f"{scenario.name[:90]}-before", "seed": seed, "workload": workload})
 
 
 def _keys(scenario: Scenario, streams: Streams) -> tuple[Ints, int]:

@@ -1,0 +1,161 @@
+"""`sageserve tune`: settings of a threshold, an HPA or a KEDA, chosen on the past and not on what they are judged by.
+
+Knows options and how trials are drawn; what is tried and taken is in `sim/sweep/tuning.py`. stdout is the result, everything
+else is on stderr. Read next: docs/reference/strategies.md.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sageserve.cli.compare import finish, parse_seeds, run_cells, runner
+from sageserve.cli.trace_options import takes_trace
+from sageserve.data.traces.options import TraceOptions
+
+if TYPE_CHECKING:
+    from sageserve.data.results.sweep_folder import SweepSource
+    from sageserve.sim.sweep.cell import Cell, Outcome
+    from sageserve.sim.sweep.tuning import Candidate, Trial
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve tune quickstart
+
+sageserve tune quickstart --strategy hpa --set fleet.start=4 -o tuned.yaml
+
+sageserve tune quickstart --trace last-week.csv.gz --map '*=llama-2-70b'
+"""
+
+
+@takes_trace()
+def tune(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    options: TraceOptions,
+    strategy: Annotated[str, typer.Option(metavar="NAME", help="reactive, reactive-tuned, hpa or keda")] = "reactive-tuned",
+    seeds: Annotated[
+        str | None, typer.Option(metavar="1..5|1,2", help="play each so often", show_default="the scenario's")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", "-o", metavar="FILE", help="write a scenario that extends this one by the choice")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="also over a file that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print trials and the choice instead of a table")] = False,
+) -> None:
+    """Choose a rule's marks or targets on the past.
+
+    Generated traffic is played for the window before the scenario's own, without its bursts; a trace is played as it is, so
+    give that of last week. Taken is the cheapest that keeps every promise, else the cheapest of those that come nearest.
+    """
+    from sageserve.data.results.sweep_folder import source_of
+    from sageserve.data.scenarios.extension import write_extension
+    from sageserve.sim.sweep.tuning import choose
+
+    tried = _candidates(strategy)
+    if to is not None:
+        _check_file(to, replace=replace)
+    source = source_of(options)
+    cells = [cell for candidate in tried for cell in _cells(scenario, strategy, candidate, seeds, overrides or (), source)]
+    outcomes = run_cells(cells, runner("local", workers), f"tune {strategy}", out=None, replace=False)
+    trials = _trials(tried, outcomes)
+    if len(trials) < len(tried):
+        finish(outcomes, None)
+    chosen = choose(trials)
+    if to is not None:
+        settings = [*(overrides or ()), f"strategy.name={strategy}", *chosen.candidate.changes]
+        about = f"{strategy} tuned on the past: {chosen.candidate.name}"
+        write_extension(to, scenario, settings, about, replace=replace)
+    if as_json:
+        typer.echo(_json(strategy, trials, chosen), nl=False)
+    else:
+        _draw(scenario, strategy, trials, chosen, to)
+
+
+def _candidates(strategy: str) -> "Sequence[Candidate]":
+    from sageserve.base.errors import ConfigError
+    from sageserve.sim.sweep.tuning import CANDIDATES
+
+    if strategy not in CANDIDATES:
+        raise ConfigError(f"--strategy {strategy}: there is nothing to tune", hint=f"choose one of {', '.join(CANDIDATES)}")
+    return CANDIDATES[strategy]
+
+
+def _check_file(path: Path, *, replace: bool) -> None:
+    from sageserve.base.errors import ConfigError
+
+    if path.exists() and not replace:
+        raise ConfigError(f"{path} is there already", hint="give another name, or --replace")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is no folder", hint="make it first, or give another path")
+
+
+def _cells(
+    scenario: str, strategy: str, candidate: "Candidate", seeds: str | None, overrides: Sequence[str], source: "SweepSource"
+) -> "list[Cell]":
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.data.workload.generate import window_before
+    from sageserve.sim.sweep.cell import Cell
+
+    changes = [*overrides, f"strategy.name={strategy}", *candidate.changes]
+    found = []
+    for seed in [None] if seeds is None else parse_seeds(seeds):
+        settings = load_scenario(scenario, overrides=[*changes, *([] if seed is None else [f"seed={seed}"])])
+        if not source.options.files:
+            settings = window_before(settings)
+        found.append(Cell(f"{candidate.name}, seed {settings.seed}", settings, source))
+    return found
+
+
+def _trials(tried: "Sequence[Candidate]", outcomes: "Sequence[Outcome | None]") -> "list[Trial]":
+    """A trial of each candidate that was played with every seed."""
+    from sageserve.sim.sweep.cell import Finished
+    from sageserve.sim.sweep.tuning import judge
+
+    each = len(outcomes) // len(tried)
+    found = []
+    for number, candidate in enumerate(tried):
+        mine = outcomes[number * each : (number + 1) * each]
+        summaries = [one.summary for one in mine if isinstance(one, Finished)]
+        if len(summaries) == each:
+            found.append(judge(candidate, summaries))
+    return found
+
+
+def _json(strategy: str, trials: "Sequence[Trial]", chosen: "Trial") -> bytes:
+    import msgspec
+
+    value = {"strategy": strategy, "chosen": chosen, "trials": list(trials)}
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _draw(scenario: str, strategy: str, trials: "Sequence[Trial]", chosen: "Trial", to: Path | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from sageserve.cli.render import WIDTH, hours, share
+    from sageserve.cli.render_compare import Column, tables
+
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console.print(f"[bold]{escape(scenario)}[/bold]: {len(trials)} settings of {strategy}, cheapest first", soft_wrap=True)
+    rows = sorted(trials, key=lambda one: one.gpu_hours)
+    columns = [
+        Column(strategy, [one.candidate.name for one in rows]),
+        Column("GPU-hours\nwith owed", [hours(one.gpu_hours) for one in rows]),
+        *(Column(f"{tier}\nkept", [share(one.attainment.get(tier)) for one in rows]) for tier in chosen.attainment),
+        Column("", ["← taken" if one is chosen else "" for one in rows]),
+    ]
+    for table in tables(columns, console.width):
+        console.print(table)
+    short = "keeps every promise" if not chosen.shortfall else f"comes nearest to the promises: {chosen.shortfall:.1%} short"
+    console.print(f"\n{chosen.candidate.name} {short}.", soft_wrap=True)
+    sets = " ".join(f"--set '{change}'" for change in chosen.candidate.changes)
+    again = f"{to} --strategies {strategy}" if to else f"{scenario} --strategies {strategy} {sets}"
+    console.print(f"next: sageserve compare {escape(again)}", soft_wrap=True, style="dim")
