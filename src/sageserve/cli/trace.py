@@ -24,7 +24,7 @@ from sageserve.data.traces.options import DROPPED_MAX, TraceOptions
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.base.records import Trace
-    from sageserve.data.traces.inspect import Overview, TracePart
+    from sageserve.data.traces.inspect import ConversationSummary, Overview, TracePart
     from sageserve.data.traces.readers.batches import Progress
     from sageserve.data.traces.requests import Requests
 
@@ -241,6 +241,8 @@ def _draw(seen: "Overview") -> None:
         show(f"\n{seen.deadlines:,} requests carry their own deadline")
     if seen.cached_share is not None:
         show(f"\n{seen.cached_share:.1%} of prompt tokens were in the prefix cache (where requests say so)")
+    if seen.conversations is not None:
+        show("\n" + "\n".join(_conversation_lines(seen.conversations)))
     if seen.bad:
         show(f"\n{sum(each.rows for each in seen.bad):,} of {seen.rows:,} rows are no requests and are left out:")
         for each in seen.bad:
@@ -254,6 +256,24 @@ def _draw(seen: "Overview") -> None:
         show("\nnotes:")
         for note in notes:
             show(f"  {note}")
+
+
+def _conversation_lines(seen: "ConversationSummary") -> list[str]:
+    """How long conversations are, and how their turns follow each other."""
+    turns = seen.turns
+    long = f"mean {turns.mean:,.3g}, p50 {turns.p50:,}, p90 {turns.p90:,}, longest {turns.longest:,}"
+    lines = [f"{seen.conversations:,} conversations of several turns: {long}"]
+    if seen.pause_s is None:
+        lines.append("their turns arrive at the times of the trace: it has no pauses, so nothing waits for an answer")
+    else:
+        pause = seen.pause_s
+        lines.append(
+            f"{seen.follow:,} turns wait for the answer before them in a closed loop, then pause: p50 {pause.p50:,.3g} s, "
+            f"p90 {pause.p90:,.3g} s, longest {pause.longest:,.3g} s"
+        )
+    if seen.shorter:
+        lines.append(f"{seen.shorter:,} later turns have a prompt that is shorter than the conversation before them")
+    return lines
 
 
 def _draw_formats() -> None:

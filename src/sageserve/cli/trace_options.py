@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from sageserve.data.traces.options import DROPPED_MAX, Expansion, TraceOptions
+from sageserve.data.traces.options import DROPPED_MAX, Expansion, Prompts, TraceOptions
 
 _PANEL: Final = "Requests"
 
@@ -82,6 +82,10 @@ _Characters = Annotated[
         "--chars-per-token", metavar="X", help="count the tokens of prompts that are only there as text", rich_help_panel=_PANEL
     ),
 ]
+_Prompts = Annotated[
+    Prompts,
+    typer.Option("--prompts", help="what the prompts of later turns count: all, or what the turn adds", rich_help_panel=_PANEL),
+]
 _Dropped = Annotated[
     str | None,
     typer.Option(
@@ -117,6 +121,7 @@ _BLOCK: Final[dict[str, tuple[Any, object]]] = {
     "rate": (_Rate, None),
     "expand": (_Expand, None),
     "chars_per_token": (_Characters, None),
+    "prompts": (_Prompts, "whole"),
     "max_dropped": (_Dropped, None),
     "drop_outliers": (_Outliers, False),
     "keep_gaps": (_Gaps, False),

@@ -15,6 +15,7 @@ from sageserve.base.records import Trace
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, WEEK, show_duration
 from sageserve.data.traces.changes.transform import demand_of
 from sageserve.data.workload import generate as generate_module
+from sageserve.data.workload import rates as rates_module
 from sageserve.data.workload.generate import generate, history, window_before
 from sageserve.data.workload.rates import length_table, rates_of, streams_of
 from tests.data.scenes import scenario
@@ -158,13 +159,14 @@ class TestChunks:
     def test_the_size_of_a_chunk_changes_nothing(self, chunk: int, length: str, monkeypatch: pytest.MonkeyPatch) -> None:
         requests = 5_000 if chunk > 1 else 50
         whole = drawn(requests=requests, length=length)
-        monkeypatch.setattr(generate_module, "_CHUNK", chunk)
+        for module in (generate_module, rates_module):
+            monkeypatch.setattr(module, "CHUNK", chunk)
         assert digest(drawn(requests=requests, length=length)) == digest(whole)
 
     def test_more_requests_than_a_chunk_holds_are_spread_over_all_of_a_window_that_ends_within_a_minute(self) -> None:
         shapes = {"big": {"interactive": ShapeSettings(share=1, hours=FLAT, days=(1.0,) * 7, prompt=POINTS, output=SHORT)}}
         trace = drawn(requests=400_000, length="90s", shapes=shapes)
-        assert generate_module._CHUNK < 400_000 * 60 / 90
+        assert rates_module.CHUNK < 400_000 * 60 / 90
         assert trace.arrival[-1] < 90 * SECOND
         counts = np.histogram(trace.arrival, bins=90, range=(0, 90 * SECOND))[0]
         assert counts.sum() == 400_000

@@ -55,6 +55,7 @@ from sageserve.base.config.settings import Name, Settings
 from sageserve.base.config.traffic import (
     AssignSettings,
     BurstSettings,
+    ConversationSettings,
     GeneratorSettings,
     ShapeSettings,
     WorkloadSettings,
@@ -69,6 +70,7 @@ __all__ = [
     "BurstSettings",
     "ChironSettings",
     "ClusterSettings",
+    "ConversationSettings",
     "EngineCommand",
     "FaultSettings",
     "FixedInstance",

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from sageserve.base.config.settings import Name, Settings
-from sageserve.base.units import DAY, Duration, Share
+from sageserve.base.units import DAY, MINUTE, SECOND, Duration, Share
 
 
 class AssignSettings(Settings):
@@ -46,6 +46,24 @@ class ShapeSettings(Settings):
     output: tuple[tuple[float, float], ...] = Field(description="(quantile, tokens) points of the output lengths")
 
 
+class ConversationSettings(Settings):
+    """Conversations of generated interactive traffic: a prompt is the conversation so far, and what its turn adds.
+
+    A shape's prompt lengths are those of first turns. The points are of round numbers, not measured: describe your own.
+    """
+
+    turns: tuple[tuple[float, float], ...] = Field(
+        default=(), description="(quantile, turns) points, such as [[0.4, 1], [1, 12]]; empty: every request stands alone"
+    )
+    think: tuple[tuple[float, Duration], ...] = Field(
+        default=((0.0, 2 * SECOND), (0.5, 20 * SECOND), (0.95, 3 * MINUTE), (1.0, 10 * MINUTE)),
+        description="(quantile, time) points from an answer to the next turn: to read it and to write",
+    )
+    added: tuple[tuple[float, float], ...] = Field(
+        default=((0.0, 5), (0.5, 60), (0.95, 600), (1.0, 4000)), description="(quantile, tokens) points of what a later turn adds"
+    )
+
+
 class GeneratorSettings(Settings):
     """A workload that needs no file."""
 
@@ -62,6 +80,9 @@ class GeneratorSettings(Settings):
     )
     shapes: dict[Name, dict[Literal["interactive", "batch"], ShapeSettings]] = Field(
         default_factory=dict, description="by model and tier group; empty: nothing can be generated"
+    )
+    conversations: ConversationSettings = Field(
+        default=ConversationSettings(), description="turns of interactive requests; none unless asked for"
     )
     bursts: tuple[BurstSettings, ...] = Field(default=(), description="none unless asked for")
     growth_per_week: float = Field(default=0.0, ge=-0.99, le=100, description="0.1 is 10 % more per week; 0: steady")

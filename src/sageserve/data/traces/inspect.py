@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET, Ints, Trace
+from sageserve.base.sessions import follows, turns_before
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros
 from sageserve.data.traces.report import ReadReport
 
@@ -27,7 +28,7 @@ _BINS: Final = (
 
 
 class LengthSummary(msgspec.Struct, frozen=True):
-    """Token lengths: the mean, the quantiles 0.1, 0.5, 0.9 and 0.99, and the longest."""
+    """Tokens or turns: the mean, the quantiles 0.1, 0.5, 0.9 and 0.99, and the longest."""
 
     mean: float
     p10: int
@@ -62,12 +63,36 @@ class UnusedColumn(msgspec.Struct, frozen=True):
     example: str
 
 
+class PauseSummary(msgspec.Struct, frozen=True):
+    """Seconds from an answer to the next turn: the mean, the quantiles 0.5, 0.9 and 0.99, and the longest."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    longest: float
+
+
+class ConversationSummary(msgspec.Struct, frozen=True):
+    """Sessions of several requests.
+
+    `turns`: how many each has; `follow`: turns that wait for the answer before them, in a closed loop; `pause_s`: for how long
+    then, null when none does; `shorter`: turns whose prompt is shorter than the conversation before them.
+    """
+
+    conversations: int
+    turns: LengthSummary
+    follow: int
+    pause_s: PauseSummary | None
+    shorter: int
+
+
 class Overview(msgspec.Struct, frozen=True):
     """What is in a trace. `rows`, `bad` and `unused` are of the file it was read from; empty for generated ones.
 
     `cached_share`: of the prompt tokens of requests that say what was in the prefix cache; null when none says it. `start`: the
     date of time 0; null where the source has none. `labels`: different sessions, adapters, tenants, users and keys; `counts`:
-    images, audio clips and turns of all requests together.
+    images, audio clips and turns of all requests together; `conversations`: null where no session has several requests.
     """
 
     source: str
@@ -81,6 +106,7 @@ class Overview(msgspec.Struct, frozen=True):
     cached_share: float | None
     labels: dict[str, int]
     counts: dict[str, int]
+    conversations: ConversationSummary | None
     window_s: float
     bin_s: float
     rate: tuple[float, ...]
@@ -112,6 +138,7 @@ def overview(trace: Trace, source: str, report: ReadReport | None = None) -> Ove
         cached_share=_cached_share(trace),
         labels={label: len(np.unique(each.codes[each.codes != UNSET])) for label, each in trace.labels.items()},
         counts={count: int(each[each != UNSET].sum()) for count, each in trace.counts.items()},
+        conversations=_conversations(trace),
         window_s=trace.window / SECOND,
         bin_s=width / SECOND,
         rate=_rate(trace.arrival, trace.window, width),
@@ -129,6 +156,29 @@ def _cached_share(trace: Trace) -> float | None:
     return float(trace.cached[said].sum() / max(trace.prompt[said].sum(), 1)) if bool(said.any()) else None
 
 
+def _conversations(trace: Trace) -> ConversationSummary | None:
+    before = turns_before(trace)
+    later = np.flatnonzero(before != UNSET)
+    if not len(later):
+        return None
+    codes = trace.labels["session"].codes
+    sizes = np.bincount(codes[codes != UNSET])
+    earlier = trace.prompt[before[later]].astype(np.int64) + trace.output[before[later]]
+    waits = follows(trace, before)
+    return ConversationSummary(
+        conversations=int((sizes > 1).sum()),
+        turns=_lengths(sizes[sizes > 1]),
+        follow=int(waits.sum()),
+        pause_s=None if trace.delay is None or not waits.any() else _pauses(trace.delay[waits]),
+        shorter=int((trace.prompt[later] < earlier).sum()),
+    )
+
+
+def _pauses(delay: Ints) -> PauseSummary:
+    middle, high, top = np.quantile(delay, (0.5, 0.9, 0.99), method="nearest").tolist()
+    return PauseSummary(*(value / SECOND for value in (float(delay.mean()), middle, high, top, int(delay.max()))))
+
+
 def _parts(trace: Trace, codes: NDArray[np.uint8], names: Sequence[str], width: Micros) -> dict[str, TracePart]:
     found = {}
     for code, name in enumerate(names):
@@ -144,7 +194,7 @@ def _parts(trace: Trace, codes: NDArray[np.uint8], names: Sequence[str], width: 
     return found
 
 
-def _lengths(tokens: NDArray[np.int32]) -> LengthSummary:
+def _lengths(tokens: NDArray[np.int32] | Ints) -> LengthSummary:
     low, middle, high, top = np.quantile(tokens, QUANTILES, method="nearest").tolist()
     return LengthSummary(float(tokens.mean()), low, middle, high, top, int(tokens.max()))
 

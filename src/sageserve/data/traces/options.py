@@ -13,6 +13,9 @@ from sageserve.base.errors import TraceError
 Expansion: TypeAlias = Literal["even", "poisson"]
 """How the requests of a summed row are spread over its time: at equal distances, or at random."""
 
+Prompts: TypeAlias = Literal["whole", "added"]
+"""What a later turn's prompt length counts: all that the engine is sent, or only what the turn adds to the conversation."""
+
 DROPPED_MAX: Final = 0.01
 
 
@@ -28,6 +31,7 @@ class TraceOptions:
         rate: requests per second at which requests without a time arrive, as `--rate`.
         expand: how rows that sum up many requests become requests; None refuses them.
         chars_per_token: characters per token of prompts that nobody counted; None refuses them.
+        prompts: what prompt lengths of later turns count; `added` puts the conversation so far before them.
         max_dropped: share of rows that may be left out before reading fails.
         drop_outliers: leave out the few requests beyond a silence that fills most of the window.
         keep_gaps: play such a silence.
@@ -46,6 +50,7 @@ class TraceOptions:
     rate: float | None = None
     expand: Expansion | None = None
     chars_per_token: float | None = None
+    prompts: Prompts = "whole"
     max_dropped: float = DROPPED_MAX
     drop_outliers: bool = False
     keep_gaps: bool = False
@@ -74,6 +79,7 @@ _OF_FILES: Final = {
     "rate": "--rate",
     "expand": "--expand",
     "chars_per_token": "--chars-per-token",
+    "prompts": "--prompts",
     "max_dropped": "--max-dropped",
     "drop_outliers": "--drop-outliers",
     "keep_gaps": "--keep-gaps",

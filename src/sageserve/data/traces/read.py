@@ -22,7 +22,7 @@ from sageserve.data.traces.assembly.arrivals import with_times
 from sageserve.data.traces.assembly.buckets import expand
 from sageserve.data.traces.assembly.prefixes import with_cached
 from sageserve.data.traces.assembly.rows import NamedColumn, Rows, rows_of
-from sageserve.data.traces.assembly.sessions import follow_on, with_sessions
+from sageserve.data.traces.assembly.sessions import follow_on, with_sessions, with_whole_prompts
 from sageserve.data.traces.columns.convert import LENGTH_MAX, Converter
 from sageserve.data.traces.columns.fields import NAMED, Field, parse_columns
 from sageserve.data.traces.naming import UNNAMED, fit_names, parse_maps, rename
@@ -191,9 +191,10 @@ def _complete(rows: Rows, options: TraceOptions, seed: int, *, characters: bool)
     if "count" in rows.numbers:
         rows, more = expand(rows, options.expand, seed)
         notes += more
+    rows, more = with_whole_prompts(with_sessions(rows), options.prompts)
+    notes += more
     if int(max(rows.prompt.max(), rows.output.max())) > LENGTH_MAX:
         raise TraceError("has a length above 2,147,483,647 tokens", hint="name the right columns with --column")
-    rows = with_sessions(rows)
     rows, more = with_times(rows, options, seed)
     notes += more
     rows, more = follow_on(rows)

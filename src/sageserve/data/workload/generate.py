@@ -1,10 +1,12 @@
 """Workloads without a file: requests drawn from a scenario's traffic settings, and the demand before them.
 
 Arrivals are an inhomogeneous Poisson process per (model, region, tier) with an exact total; lengths are drawn from
-quantile points. Equal scenarios give equal bytes; what is drawn for one purpose never shifts another.
+quantile points. With `conversations` the process is that of their starts (`conversations.py`). Equal scenarios give equal bytes;
+what is drawn for one purpose never shifts another.
 Read next: `rates.py` for the rates, `builtin/traffic-o365.yaml` for measured ones.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,15 +14,15 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
-from sageserve.base.records import Demand, Floats, Ints, Names, Trace
+from sageserve.base.records import UNSET, Demand, Floats, Ints, Labels, Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import DAY, MINUTE, show_duration
 from sageserve.data.traces.read import context_notes
 from sageserve.data.traces.readers.batches import Progress
-from sageserve.data.workload.rates import Streams, length_table, minutes_of, rates_of, streams_of
+from sageserve.data.workload.conversations import draw, growth, mean_turns, told_apart
+from sageserve.data.workload.rates import CHUNK, Streams, length_table, lengths_of, minutes_of, rates_of, streams_of
 
 _ANOTHER: Final = 1 << 62  # between the seeds of a window and of the one before it: nobody plays both
-_CHUNK: Final = 1 << 18  # rows drawn at a time: the intermediate arrays stay in the cache
 
 
 def generate(scenario: Scenario, progress: Progress | None = None) -> Trace:
@@ -39,22 +41,51 @@ def generate(scenario: Scenario, progress: Progress | None = None) -> Trace:
     settings = scenario.workload.generate
     streams = streams_of(scenario)
     tables = _tables(streams)
-    keys, bits = _keys(scenario, streams)
-    of = (keys & ((1 << bits) - 1)).astype(np.int32)
-    keys >>= bits
-    prompt = _lengths(of, tables[0][streams.shape], stream(scenario.seed, "window/prompt"))
+    if settings.conversations.turns:
+        return _conversations(scenario, streams, tables)
+    keys, of = _starts(scenario, streams, settings.requests)
+    prompt = lengths_of(of, tables[0][streams.shape], stream(scenario.seed, "window/prompt"))
     if progress is not None:
         progress(settings.requests // 2, settings.requests)
-    output = _lengths(of, tables[1][streams.shape], stream(scenario.seed, "window/output"))
+    output = lengths_of(of, tables[1][streams.shape], stream(scenario.seed, "window/output"))
     if progress is not None:
         progress(settings.requests, settings.requests)
+    return _trace(scenario, streams, (keys, of, prompt, output))
+
+
+def _conversations(scenario: Scenario, streams: Streams, tables: tuple[Floats, Floats]) -> Trace:
+    """Conversations of interactive streams, and the requests of batch streams."""
+    turns = mean_turns(scenario)
+    weight = np.where(streams.interactive, streams.weight / turns, streams.weight)  # of starts; the shares are of requests
+    rarer = replace(streams, weight=weight)
+    found = told_apart(draw(scenario, streams, tables, lambda count: _starts(scenario, rarer, count)))
+    trace = _trace(scenario, streams, (found.arrival, found.stream, found.prompt.astype(np.int32), found.output))
+    sessions = int(found.session.max(initial=UNSET)) + 1
+    if not sessions:
+        return trace
+    several = int((found.session != UNSET).sum())
+    return replace(
+        trace,
+        labels={"session": Labels(found.session, tuple(f"c{number + 1}" for number in range(sessions)))},
+        counts={"turn": found.turn},
+        delay=found.delay,
+        notes=(*trace.notes, f"{several:,} of them are turns of {sessions:,} conversations"),
+    )
+
+
+def _trace(
+    scenario: Scenario, streams: Streams, columns: tuple[Ints, NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+) -> Trace:
+    """A trace of arrivals, the stream of each, prompts and outputs."""
+    settings = scenario.workload.generate
+    arrival, of, prompt, output = columns
     model = streams.model[of]
     notes = (
         f"{settings.requests:,} requests generated over {show_duration(settings.length)} with seed {scenario.seed}",
         *context_notes(prompt, output, model, scenario),
     )
     return Trace(
-        arrival=keys,
+        arrival=arrival,
         prompt=prompt,
         output=output,
         model=model,
@@ -69,7 +100,8 @@ def generate(scenario: Scenario, progress: Progress | None = None) -> Trace:
 def history(scenario: Scenario) -> Demand:
     """Demand per minute over `workload.generate.history` before t = 0, from the same rates, without making requests.
 
-    Counts are Poisson; token sums have the mean and variance of that many drawn lengths.
+    Counts are Poisson; token sums have the mean and variance of that many drawn lengths, those of prompts grown as conversations
+    grow them.
 
     Raises:
         ConfigError: as `generate`.
@@ -84,6 +116,9 @@ def history(scenario: Scenario) -> Demand:
         requests[where] = drawn
         prompts, outputs = _tables(streams)
         prompt[where] = _sums(drawn, prompts[streams.shape], scenario.seed, "history/prompt")
+        if scenario.workload.generate.conversations.turns:
+            longer = np.where(streams.interactive, growth(scenario, (prompts, outputs))[streams.shape], 1.0)
+            prompt[where] = np.rint(prompt[where] * longer)
         output[where] = _sums(drawn, outputs[streams.shape], scenario.seed, "history/output")
     return Demand(-count * MINUTE, MINUTE, prompt, output, requests)
 
@@ -111,7 +146,15 @@ def window_before(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"name": f"{scenario.name[:90]}-before", "seed": seed, "workload": workload})
 
 
-def _keys(scenario: Scenario, streams: Streams) -> tuple[Ints, int]:
+def _starts(scenario: Scenario, streams: Streams, total: int) -> tuple[Ints, NDArray[np.int32]]:
+    """That many arrivals in order, and the stream of each."""
+    keys, bits = _keys(scenario, streams, total)
+    of = (keys & ((1 << bits) - 1)).astype(np.int32)
+    keys >>= bits
+    return keys, of
+
+
+def _keys(scenario: Scenario, streams: Streams, total: int) -> tuple[Ints, int]:
     """Sorted arrivals with their stream in the lowest bits, so that one sort orders everything; and how many bits."""
     settings = scenario.workload.generate
     minutes = minutes_of(settings.length)
@@ -121,13 +164,13 @@ def _keys(scenario: Scenario, streams: Streams) -> tuple[Ints, int]:
     rates = rates_of(scenario, streams, 0, minutes)
     last = settings.length - (minutes - 1) * MINUTE
     rates[-1] *= last / MINUTE
-    counts = _exact_counts(settings.requests, rates, scenario.seed)
+    counts = _exact_counts(total, rates, scenario.seed)
     cells = np.add.outer(np.arange(minutes) * MINUTE << bits, np.arange(len(streams)))
     keys: Ints = np.repeat(cells.ravel(), counts.ravel())
     tail = int(counts[-1].sum())
     rng = stream(scenario.seed, "window/times")
-    for first in range(0, len(keys), _CHUNK):
-        part = keys[first : first + _CHUNK]
+    for first in range(0, len(keys), CHUNK):
+        part = keys[first : first + CHUNK]
         offsets = rng.integers(0, MINUTE, size=len(part))
         inside = max(0, len(keys) - tail - first)  # rows of this chunk before the last minute, which may be cut
         offsets[inside:] = offsets[inside:] * last // MINUTE
@@ -152,28 +195,6 @@ def _tables(streams: Streams) -> tuple[Floats, Floats]:
         prompts.append(length_table(shape.prompt, f"{where}.prompt"))
         outputs.append(length_table(shape.output, f"{where}.output"))
     return np.array(prompts), np.array(outputs)
-
-
-def _lengths(of: NDArray[np.int32], tables: Floats, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Lengths of all requests by inverse transform.
-
-    Args:
-        of: int32[n], the stream of each request.
-        tables: float64[streams, steps + 1].
-        rng: gives one draw per request, in order.
-    """
-    steps = tables.shape[1] - 1
-    flat = tables.ravel()
-    lengths = np.empty(len(of), dtype=np.int32)
-    for first in range(0, len(of), _CHUNK):
-        part = of[first : first + _CHUNK]
-        position = rng.random(len(part)) * steps
-        row = position.astype(np.int32)
-        position -= row
-        row += part * (steps + 1)
-        low = flat[row]
-        lengths[first : first + _CHUNK] = np.rint(low + (flat[row + 1] - low) * position)
-    return lengths
 
 
 def _sums(counts: Ints, tables: Floats, seed: int, name: str) -> Floats:

@@ -20,9 +20,20 @@ from sageserve.base.units import HOUR, MINUTE, WEEK, Micros
 
 Group: TypeAlias = Literal["interactive", "batch"]
 
+Measure: TypeAlias = Literal["tokens", "turns", "time"]
+"""Of what quantile points give lengths."""
+
+_MEASURES: Final[Mapping[Measure, tuple[str, str]]] = {
+    "tokens": ("1", "[[0, 10], [0.5, 800], [1, 8000]]"),
+    "turns": ("1", "[[0.4, 1], [1, 12]]"),
+    "time": ("1ms", "[[0, 2s], [0.5, 20s], [1, 10m]]"),
+}
+"""The least length, and points as a user writes them."""
+
 NOISE_MEMORY: Final = 0.5
 """Lag-one correlation of the minute noise: the O365 series have 0.2 to 0.7 once hourly means are taken out."""
 
+CHUNK: Final = 1 << 18  # rows drawn at a time: the intermediate arrays stay in the cache
 _TABLE: Final = 2048  # steps of an inverse distribution table: a quantile is met within 0.05 %
 
 
@@ -46,6 +57,12 @@ class Streams:
 
     def __len__(self) -> int:
         return len(self.model)
+
+    @property
+    def interactive(self) -> Bools:
+        """bool[s]: whether somebody waits for its answers."""
+        groups = np.array([group == "interactive" for _, group, _ in self.shapes], dtype=np.bool_)
+        return groups[self.shape]
 
 
 def streams_of(scenario: Scenario) -> Streams:
@@ -121,29 +138,53 @@ def rates_of(scenario: Scenario, streams: Streams, first: int, count: int) -> Fl
     return rates
 
 
-def length_table(points: Sequence[tuple[float, float]], where: str) -> Floats:
-    """Inverse distribution of token lengths at equal steps of probability, log-linear between the points.
+def length_table(points: Sequence[tuple[float, float]], where: str, what: Measure = "tokens") -> Floats:
+    """Inverse distribution of lengths at equal steps of probability, log-linear between the points.
 
     Args:
-        points: (quantile, tokens), rising; constant before the first and after the last.
+        points: (quantile, length), rising; constant before the first and after the last.
         where: the setting they came from, for errors.
+        what: of what they are lengths; times are in milliseconds.
 
     Returns:
-        float64[steps + 1], tokens.
+        float64[steps + 1], lengths.
 
     Raises:
-        ConfigError: no points, quantiles that do not rise within 0..1, or tokens that fall or are below 1.
+        ConfigError: no points, quantiles that do not rise within 0..1, or lengths that fall or are below 1.
     """
     quantiles = np.array([point[0] for point in points], dtype=np.float64)
-    tokens = np.array([point[1] for point in points], dtype=np.float64)
-    rising = len(points) > 0 and bool((np.diff(quantiles) > 0).all() and (np.diff(tokens) >= 0).all())
-    if not rising or quantiles[0] < 0 or quantiles[-1] > 1 or tokens[0] < 1 or tokens[-1] >= 2**31:
+    lengths = np.array([point[1] for point in points], dtype=np.float64)
+    rising = len(points) > 0 and bool((np.diff(quantiles) > 0).all() and (np.diff(lengths) >= 0).all())
+    if not rising or quantiles[0] < 0 or quantiles[-1] > 1 or lengths[0] < 1 or lengths[-1] >= 2**31:
+        least, example = _MEASURES[what]
         raise ConfigError(
-            f"{where}: points must be (quantile, tokens) with rising quantiles in 0..1 and tokens from 1 up",
-            hint="for example [[0, 10], [0.5, 800], [1, 8000]]",
+            f"{where}: points must be (quantile, {what}) with rising quantiles in 0..1 and {what} from {least} up",
+            hint=f"for example {example}",
         )
     steps = np.linspace(0.0, 1.0, _TABLE + 1)
-    return np.asarray(np.exp(np.interp(steps, quantiles, np.log(tokens))))
+    return np.asarray(np.exp(np.interp(steps, quantiles, np.log(lengths))))
+
+
+def lengths_of(rows: NDArray[np.int32], tables: Floats, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Lengths by inverse transform.
+
+    Args:
+        rows: int32[n], the row of `tables` that each is drawn from.
+        tables: float64[rows, steps + 1], of `length_table`.
+        rng: gives one draw per length, in order.
+    """
+    steps = tables.shape[1] - 1
+    flat = tables.ravel()
+    lengths = np.empty(len(rows), dtype=np.int32)
+    for first in range(0, len(rows), CHUNK):
+        part = rows[first : first + CHUNK]
+        position = rng.random(len(part)) * steps
+        place = position.astype(np.int32)
+        position -= place
+        place += part * (steps + 1)
+        low = flat[place]
+        lengths[first : first + CHUNK] = np.rint(low + (flat[place + 1] - low) * position)
+    return lengths
 
 
 def _shapes(scenario: Scenario, settings: GeneratorSettings) -> tuple[tuple[str, Group, ShapeSettings], ...]:

@@ -1,4 +1,4 @@
-"""Conversations: which requests belong to one, and when the turns arrive that have a pause instead of a time.
+"""Conversations: which requests belong to one, how long their prompts are, when turns arrive that have a pause and no time.
 
 In an open loop a turn can be placed only as early as it can be: at the arrival of the turn before, plus its pause. The pause
 stays in the table, for a loop that knows when answers end. Read next: `rows.py`.
@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from sageserve.base.errors import TraceError
 from sageserve.base.records import UNSET, Ints
 from sageserve.data.traces.assembly.rows import NamedColumn, Rows
 from sageserve.data.traces.columns.convert import NO_TIME
+from sageserve.data.traces.options import Prompts
 
 
 def with_sessions(rows: Rows) -> Rows:
@@ -66,6 +68,36 @@ def follow_on(rows: Rows) -> tuple[Rows, list[str]]:
             "that can be, at the arrival before plus the pause"
         )
     return replace(rows, time=time, numbers={**rows.numbers, "delay": delay}), notes
+
+
+def with_whole_prompts(rows: Rows, prompts: Prompts) -> tuple[Rows, list[str]]:
+    """The rows with prompts as long as what engines are sent: with `added`, the conversation comes before what a turn adds.
+
+    Raises:
+        TraceError: there are no sessions.
+    """
+    if "session" not in rows.named:
+        if prompts == "added":
+            raise TraceError(
+                "--prompts added is for the turns of sessions, and no column says which session a request is of",
+                hint="name it, for example --column session=conversation_id",
+            )
+        return rows, []
+    whole, shorter, later = rows.prompt.astype(np.int64), 0, 0
+    for turns in _turns(rows):
+        output = rows.output[turns].astype(np.int64)
+        if prompts == "added":
+            whole[turns] = np.cumsum(whole[turns] + output) - output
+        shorter += int((np.diff(whole[turns]) < output[:-1]).sum())
+        later += len(turns) - 1
+    if prompts == "added":
+        return replace(rows, prompt=whole), [
+            f"the conversation so far is part of the prompts of {later:,} later turns (--prompts)"
+        ]
+    if 2 * shorter <= later:
+        return rows, []
+    said = f"the prompts of {shorter:,} of {later:,} later turns are shorter than the conversation before them"
+    return rows, [f"{said}; where they count only what a turn adds: --prompts added"]
 
 
 def _turns(rows: Rows) -> list[Ints]:

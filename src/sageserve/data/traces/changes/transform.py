@@ -20,7 +20,7 @@ JITTER: Final[Micros] = 30 * SECOND
 
 
 def scale_time(trace: Trace, factor: float) -> Trace:
-    """The trace played `factor` times as long; promises keep their length.
+    """The trace played `factor` times as long, pauses between turns included; promises keep their length.
 
     Raises:
         TraceError: a factor that is not above 0, or that makes times too large.
@@ -38,8 +38,14 @@ def scale_time(trace: Trace, factor: float) -> Trace:
         arrival=arrival,
         window=max(round(window), int(arrival[-1]) + 1 if len(arrival) else 1),
         deadline=_moved(trace, arrival - trace.arrival),
+        delay=None if trace.delay is None else _scaled(trace.delay, factor),
         notes=(*trace.notes, note),
     )
+
+
+def _scaled(delay: Ints, factor: float) -> Ints:
+    scaled: Ints = np.where(delay == UNSET, UNSET, np.floor(delay * factor)).astype(np.int64)
+    return scaled
 
 
 def load(trace: Trace, factor: float, seed: int) -> Trace:
@@ -75,7 +81,8 @@ def load(trace: Trace, factor: float, seed: int) -> Trace:
     draws = stream(seed, "load/jitter").integers(-JITTER, JITTER, size=(whole + 1) * n if together else len(rows), endpoint=True)
     shift = draws[copy * n + units[rows]] if together else draws
     shift = np.where(copy == 0, 0, shift)  # the originals stay where they are
-    arrival = np.minimum(np.abs(trace.arrival[rows] + shift), trace.window - 1)
+    begin = trace.arrival[units[rows]]  # what would begin before the window is mirrored into it, its turns in their order
+    arrival = np.minimum(trace.arrival[rows] + np.abs(begin + shift) - begin, trace.window - 1)
     order = np.argsort(arrival, kind="stable")
     arrival = arrival[order]
     copied = _told_apart(trace, rows, copy).take(order)

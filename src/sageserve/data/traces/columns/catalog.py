@@ -76,7 +76,9 @@ TABLE
   tokens wins. Hashes of any width, numbers or texts, are kept in our Parquet. The tokens per block are the file's, else
   the format's, else the power of two that fits the number of hashes.
 * **Sessions, turns and pauses** are kept for a closed loop. A turn that has a pause instead of a time is placed as early
-  as it can be: at the arrival before, plus the pause.
+  as it can be: at the arrival before, plus the pause. Turns go by their numbers, else by their order in the file.
+  `trace inspect` counts conversations. A prompt is taken to hold the conversation so far; where a file counts only what
+  each turn adds (sessions in Mooncake's form often do: aiperf sends the history with them), say `--prompts added`.
 * **Adapters, tenants, users, keys, images and audio** are kept and counted. Of API keys only a short hash is kept.
 
 ## Usage exports
