@@ -126,7 +126,7 @@ def show(found: dict[str, dict[str, dict[str, Score]]], cases: dict[str, Case]) 
     beaten, covered, daily = 0, 0, 0
     for name, by in found.items():
         spans = [span.name for span in spans_of(cases[name])]
-        judged = [[by[who][span].wape for who in ("blend", *BASELINES)] for span in spans]
+        judged = [[wape(by[who][span]) for who in ("blend", *BASELINES)] for span in spans]
         last = by["blend"][spans[-1]]
         cells = [f"{value:.3f}" for row in judged for value in row] + [""] * (6 - 3 * len(judged))
         counts = cases[name].daily and name not in BROKEN
@@ -148,6 +148,11 @@ def show(found: dict[str, dict[str, dict[str, Score]]], cases: dict[str, Case]) 
     )
 
 
+def wape(score: Score) -> float:
+    """That of a series with demand; infinite without."""
+    return float("inf") if score.wape is None else score.wape
+
+
 def line(name: str, who: str, scores: dict[str, Score], **more: object) -> str:
     """One result as JSON."""
     return json.dumps({"series": name, "forecaster": who, **{span: asdict(each) for span, each in scores.items()}, **more})
@@ -157,10 +162,10 @@ def library(each: Case, days: tuple[int, int]) -> None:
     """The library's methods one hour ahead on hourly bins, point forecasts only, beside ours on both bins."""
     hourly = each.series.coarser(HOUR // each.series.bin)
     for who in ("arima", "auto-arima", "ets", "mstl", "blend", "last-value"):
-        at = origins(hourly, first=(days[0] - 1) * DAY, last=days[1] * DAY)
+        at = origins(hourly, first=(days[0] - 1) * DAY, last=days[1] * DAY - HOUR)
         scores = backtest(hourly, forecaster(who), at=at, spans=(HOUR_AHEAD,), intervals=False)
         print(line(each.name, who, scores, bins="hourly", days=days))
-    at = origins(each.series, first=(days[0] - 1) * DAY, last=days[1] * DAY)
+    at = origins(each.series, first=(days[0] - 1) * DAY, last=days[1] * DAY - HOUR)
     scores = backtest(each.series, forecaster("blend"), at=at, spans=(HOUR_AHEAD,), intervals=False)
     print(line(each.name, "blend", scores, bins="5 min, summed", days=days))
 
@@ -183,7 +188,7 @@ def main() -> None:
         return
     found: dict[str, dict[str, dict[str, Score]]] = {}
     for name, each in cases.items():
-        at = origins(each.series, first=(args.first_day - 1) * DAY, last=args.last_day * DAY)
+        at = origins(each.series, first=(args.first_day - 1) * DAY, last=args.last_day * DAY - HOUR)
         for who in ("blend", *BASELINES):
             began = time.process_time()
             scores = backtest(each.series, forecaster(who), at=at, spans=spans_of(each))

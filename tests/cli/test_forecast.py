@@ -84,6 +84,59 @@ class TestTable:
         assert only["forecasters"]["blend"]["next hour, summed"]["wape"] < 0.02
 
 
+def series_file(folder: Path, values: list[float]) -> Path:
+    path = folder / "series.csv"
+    path.write_text("minute,demand\n" + "".join(f"{5 * i},{value}\n" for i, value in enumerate(values)))
+    return path
+
+
+class TestJudgedToTheEnd:
+    def test_a_verdict_per_series_in_words(self, table: Path) -> None:
+        text = run(table, "--bin", "10m", "--charts", "0")
+        assert "chat: blend misses by" in text
+        assert "its 80 % interval held" in " ".join(text.split())
+        found = json.loads(run(table, "--bin", "10m", "--only", "chat", "--json"))["series"]["chat"]
+        assert found["verdict"].startswith("blend misses by")
+        assert found["notes"] == []
+
+    def test_a_short_history_is_judged_by_what_fits(self, tmp_path: Path) -> None:
+        path = series_file(tmp_path, [5.0 + i % 3 for i in range(11)])
+        text = " ".join(run(path, "--charts", "0").split())
+        assert "55m of history: judged 25m ahead, because 1h is more than half of it" in text
+        found = json.loads(run(path, "--json"))["series"]["demand"]
+        assert found["forecasters"]["blend"]["next 25m"]["judged"] == 10
+        assert len(found["forecast"]["point"]) == 12, "it is forecast as far as was asked"
+
+    def test_one_bin_is_forecast_and_not_judged(self, tmp_path: Path) -> None:
+        path = tmp_path / "trace.csv"
+        path.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,1\n310,10,1\n")
+        found = next(iter(json.loads(run(path, "--json"))["series"].values()))
+        assert (found["bins"], found["verdict"]) == (1, "nothing could be judged")
+        assert "nothing could be judged" in run(path)
+
+    def test_no_demand_is_null_and_a_dash(self, tmp_path: Path) -> None:
+        path = series_file(tmp_path, [0.0] * 4 + [20.0] + [0.0] * 60)
+        text = run(path)
+        assert "nan" not in text
+        assert "no demand in the judged bins" in text
+        score = json.loads(run(path, "--json"))["series"]["demand"]["forecasters"]["blend"]["20m to 1h"]
+        assert (score["wape"], score["bias"]) == (None, None)
+
+    def test_a_quantile_far_above_everything_seen_has_a_note(self, tmp_path: Path) -> None:
+        path = series_file(tmp_path, [1.5**i for i in range(60)])
+        assert "times the largest value seen" in run(path, "--forecasters", "last-value")
+        found = json.loads(run(path, "--forecasters", "last-value", "--json"))["series"]["demand"]
+        assert max(max(row) for row in found["forecast"]["quantiles"]) > 10 * 1.5**59
+        assert "do not plan by it" in found["notes"][-1]
+
+    def test_a_trace_without_one_whole_bin_says_how_long_it_is(self, tmp_path: Path) -> None:
+        path = tmp_path / "trace.csv"
+        path.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,1\n70,10,1\n")
+        found = mistake(path)
+        assert "2m long: no bin of 5m is whole" in found.message
+        assert "--bin" in found.hint
+
+
 def mistake(*arguments: str | Path) -> SageServeError:
     result = CliRunner().invoke(app, [str(each) for each in arguments])
     assert isinstance(result.exception, SageServeError), result.output

@@ -190,7 +190,8 @@ class TestBacktest:
 
     def test_origins_step_through_the_span(self) -> None:
         series = Series(np.ones(100), 15 * MINUTE)
-        assert origins(series, first=2 * HOUR, last=5 * HOUR) == [8, 12, 16]
+        assert origins(series, first=2 * HOUR, last=5 * HOUR) == [8, 12, 16, 20]
+        assert origins(series, first=2 * HOUR, last=5 * HOUR + 30 * MINUTE) == [10, 14, 18, 22]
 
     def test_a_week_falls_back_to_a_day_and_a_day_to_the_last_value(self) -> None:
         weekly = SeasonalNaive(cycle=7 * DAY, name="weekly-naive")

@@ -15,31 +15,32 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sageserve.cli.streams import answer_json
 from sageserve.cli.trace_options import is_file, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
     from sageserve.base.records import Floats
     from sageserve.base.units import Micros
-    from sageserve.core.forecast import QuantileForecast, Score, Series, Span
+    from sageserve.core.forecast import QuantileForecast, Score, Series
 
 WIDTH = 100
 ROWS = 6  # height of a chart
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BASELINES = ("last-value", "seasonal-naive")
-JUDGED_SHARE = 3  # the newest third of the series is judged, at most
-JUDGED_DAYS = 2
 FIRST = "blend"
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedSeries:
-    """One series with its scores by forecaster and span, and the forecast from its end."""
+    """One series with its scores by forecaster and span, what they come to, and the forecast from its end."""
 
     name: str
     series: "Series"
     scores: "dict[str, dict[str, Score]]"
+    verdict: str
     coming: "QuantileForecast"
+    notes: tuple[str, ...]
 
 
 @takes_trace(files=False)
@@ -57,7 +58,8 @@ def forecast(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Backtest forecasters on demand and draw what comes next.
 
-    WAPE is the sum of absolute errors over the sum of demand, in forecasts made every hour from what was known then.
+    WAPE is the sum of absolute errors over the sum of demand, in forecasts made every hour from what was known then. A short
+    history is judged by what fits, and told so.
     """
     from sageserve.core.forecast import forecaster
 
@@ -131,35 +133,32 @@ def _chosen(found: "dict[str, Series]", only: str, source: str) -> "dict[str, Se
 
 
 def _judge(chosen: "dict[str, Series]", names: Sequence[str], *, length: "Micros", ahead: "Micros") -> Iterator[JudgedSeries]:
-    from sageserve.core.forecast import INTERVAL, backtest, forecaster, origins
+    from sageserve.core.forecast import INTERVAL, SLOW, backtest, forecaster, incredible, judging_plan, verdict
     from sageserve.data.traces.series import rebinned
 
     for name, fine in _progress(chosen.items(), len(chosen)):
-        series = rebinned(fine, length)
-        bins = max(1, -(-ahead // series.bin))
-        whole = len(series) * series.bin
-        at = origins(series, first=whole - _judged_span(whole), last=whole - bins * series.bin + 1)
-        spans = _spans(series.bin, bins * series.bin)
-        scores = {each: backtest(series, forecaster(each), at=at, spans=spans) for each in names}
-        yield JudgedSeries(name, series, scores, forecaster(names[0]).fit(series).predict(bins, INTERVAL))
+        series = _whole_bins(name, fine, rebinned(fine, length))
+        plan = judging_plan(series, ahead, slow=not SLOW.isdisjoint(names))
+        scores = {each: backtest(series, forecaster(each), at=plan.at, spans=plan.spans) if plan.at else {} for each in names}
+        coming = forecaster(names[0]).fit(series).predict(max(1, -(-ahead // series.bin)), INTERVAL)
+        span = plan.spans[0].name if plan.spans else ""
+        judged = {each: found[span] for each, found in scores.items() if span in found}
+        note = incredible(series, coming)
+        yield JudgedSeries(
+            name, series, scores, verdict(judged, names[0], BASELINES), coming, (*plan.notes, *([note] if note else []))
+        )
 
 
-def _judged_span(whole: "Micros") -> "Micros":
-    from sageserve.base.units import DAY
+def _whole_bins(name: str, fine: "Series", series: "Series") -> "Series":
+    from sageserve.base.errors import PlanError
+    from sageserve.base.units import show_duration
 
-    return min(JUDGED_DAYS * DAY, whole // JUDGED_SHARE)
-
-
-def _spans(bin_us: "Micros", ahead: "Micros") -> "tuple[Span, ...]":
-    """The next hour as one sum, and what a planner reads: from 20 minutes ahead (or the first bin) to the horizon."""
-    from sageserve.base.units import HOUR, MINUTE, show_duration
-    from sageserve.core.forecast import Span
-
-    after = 20 * MINUTE if ahead >= 20 * MINUTE + bin_us else 0
-    spans = [Span(f"{show_duration(after)} to {show_duration(ahead)}" if after else f"next {show_duration(ahead)}", after, ahead)]
-    if bin_us < HOUR <= ahead:
-        spans.append(Span("next hour, summed", 0, HOUR, summed=True))
-    return tuple(spans)
+    if len(series) == 0:
+        long, one = show_duration(len(fine) * fine.bin), show_duration(series.bin)
+        raise PlanError(
+            f"{name} is {long} long: no bin of {one} is whole", hint="choose shorter ones with --bin, or a longer trace"
+        )
+    return series
 
 
 def _progress(items: "Iterable[tuple[str, Series]]", count: int) -> "Iterator[tuple[str, Series]]":
@@ -173,14 +172,15 @@ def _progress(items: "Iterable[tuple[str, Series]]", count: int) -> "Iterator[tu
 
 
 def _json(judged: Sequence[JudgedSeries], source: str) -> str:
-    """Scores and the last forecast of every series."""
-    import json
+    """Scores and the last forecast of every series; what cannot be said is null."""
     from dataclasses import asdict
 
     series = {
         each.name: {
             "bin_us": each.series.bin,
             "bins": len(each.series),
+            "verdict": each.verdict,
+            "notes": each.notes,
             "forecasters": {name: {span: asdict(score) for span, score in spans.items()} for name, spans in each.scores.items()},
             "forecast": {
                 "start_us": each.coming.start,
@@ -192,7 +192,7 @@ def _json(judged: Sequence[JudgedSeries], source: str) -> str:
         }
         for each in judged
     }
-    return json.dumps({"source": source, "series": series}, indent=2)
+    return answer_json({"source": source, "series": series})
 
 
 # ------------------------------------------------------------------------------------------------ drawing
@@ -204,6 +204,7 @@ def _print(console: Console, judged: Sequence[JudgedSeries], names: Sequence[str
     spans = list(judged[0].scores[names[0]])
     for number, span in enumerate(spans):
         console.print(_table(judged, names, span, covers=number == 0))
+    _tell(console, judged)
     for each in judged[:charts]:
         ahead = show_duration(len(each.coming.point) * each.coming.bin)
         console.print(
@@ -211,6 +212,19 @@ def _print(console: Console, judged: Sequence[JudgedSeries], names: Sequence[str
         )
         for line in chart(each.series, each.coming):
             console.print(line)
+
+
+def _tell(console: Console, judged: Sequence[JudgedSeries]) -> None:
+    """Verdicts, one per series, and notes, each once with the series it is about unless it is about all."""
+    for each in judged:
+        console.print(f"{each.name}: {each.verdict}", markup=False)
+    about: dict[str, list[str]] = {}
+    for each in judged:
+        for note in each.notes:
+            about.setdefault(note, []).append(each.name)
+    for note, names in about.items():
+        whose = "" if len(names) == len(judged) else f" ({', '.join(names)})"
+        console.print(f"note: {note}{whose}", markup=False)
 
 
 def _table(judged: Sequence[JudgedSeries], names: Sequence[str], span: str, *, covers: bool) -> Table:
@@ -222,10 +236,11 @@ def _table(judged: Sequence[JudgedSeries], names: Sequence[str], span: str, *, c
             table.add_column("cov", justify="right")
     for each in judged:
         scores = [each.scores[name][span] for name in names]
-        best = min(score.wape for score in scores)
+        best = min((score.wape for score in scores if score.wape is not None), default=None)
         cells = []
         for score in scores:
-            cells.append(Text(f"{score.wape:.1%}", style="bold" if score.wape == best else ""))
+            shown = "–" if score.wape is None else f"{score.wape:.1%}"
+            cells.append(Text(shown, style="bold" if score.wape == best else ""))
             if covers:
                 cells.append(Text("–" if score.coverage is None else f"{score.coverage:.0%}"))
         table.add_row(Text(each.name), *cells)

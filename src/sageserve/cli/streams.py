@@ -69,11 +69,18 @@ def guard() -> None:
     sys.stderr = _text(_Remarks(_ERR, "wb", closefd=False), sys.stderr, errors="backslashreplace", lines=True)
 
 
+def answer_json(value: object) -> str:
+    """An answer for machines: JSON on lines, null where a number does not exist (NaN and infinities are no JSON)."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
 def _escape(error: UnicodeError) -> tuple[str, int]:
     """Write what the encoding of standard output does not have as JSON does, so that an answer in JSON stays right."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return json.dumps(error.object[error.start : error.end]).strip('"'), error.end
+    return json.dumps(error.object[error.start : error.end], allow_nan=False).strip('"'), error.end
 
 
 def _text(raw: io.FileIO, before: TextIO | None, *, errors: str, lines: bool = False) -> io.TextIOWrapper:

@@ -6,8 +6,9 @@ file or anything newer than the history it is given. Read next: `series.py` for 
 
 from sageserve.core.forecast.backtest import HOUR_AHEAD, INTERVAL, PLANNING, Score, Span, backtest, origins
 from sageserve.core.forecast.blend import Blend
-from sageserve.core.forecast.catalog import DEFAULT, FORECASTERS, forecaster
+from sageserve.core.forecast.catalog import DEFAULT, FORECASTERS, SLOW, forecaster
 from sageserve.core.forecast.ensemble import Ensemble
+from sageserve.core.forecast.judging import JudgingPlan, incredible, judging_plan, verdict
 from sageserve.core.forecast.library import FromLibrary, Method
 from sageserve.core.forecast.naive import LastValue, SeasonalNaive
 from sageserve.core.forecast.series import FittedForecaster, Forecaster, QuantileForecast, Series
@@ -18,11 +19,13 @@ __all__ = [
     "HOUR_AHEAD",
     "INTERVAL",
     "PLANNING",
+    "SLOW",
     "Blend",
     "Ensemble",
     "FittedForecaster",
     "Forecaster",
     "FromLibrary",
+    "JudgingPlan",
     "LastValue",
     "Method",
     "QuantileForecast",
@@ -32,5 +35,8 @@ __all__ = [
     "Span",
     "backtest",
     "forecaster",
+    "incredible",
+    "judging_plan",
     "origins",
+    "verdict",
 ]

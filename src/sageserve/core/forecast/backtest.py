@@ -18,6 +18,9 @@ from sageserve.core.forecast.series import Forecaster, Series
 INTERVAL: Final = (0.1, 0.9)
 """The 80 % interval whose coverage is reported."""
 
+ROUNDING: Final = 1e-6
+"""Share of the largest value known by which an interval may miss: where demand hardly varies, it is as narrow as rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -45,17 +48,19 @@ class Score:
     """How one forecaster did over one span.
 
     Args:
-        wape: sum of absolute errors over sum of demand; NaN when there was no demand.
-        bias: sum of errors (forecast minus demand) over sum of demand.
+        wape: sum of absolute errors over sum of demand; None when there was no demand.
+        bias: sum of errors (forecast minus demand) over sum of demand; None as well.
         coverage: share of judged bins inside the 80 % interval; None for a sum, which has no interval, and where no
             interval was calibrated.
         judged: how many numbers were compared.
+        missed: sum of absolute errors, in units of demand.
     """
 
-    wape: float
-    bias: float
+    wape: float | None
+    bias: float | None
     coverage: float | None
     judged: int
+    missed: float
 
 
 @dataclass(slots=True)
@@ -74,26 +79,30 @@ class _Tally:
         self.demand += float(truth[seen].sum())
         self.judged += int(seen.sum())
 
-    def cover(self, truth: Floats, low: Floats, high: Floats) -> None:
+    def cover(self, truth: Floats, low: Floats, high: Floats, *, slack: float) -> None:
         seen = np.isfinite(truth)
-        self.inside += int(((low <= truth) & (truth <= high))[seen].sum())
+        self.inside += int(((low - slack <= truth) & (truth <= high + slack))[seen].sum())
         self.with_interval += int(seen.sum())
 
     def score(self) -> Score:
         some = self.demand > 0
         return Score(
-            wape=self.error / self.demand if some else float("nan"),
-            bias=self.signed / self.demand if some else float("nan"),
+            wape=self.error / self.demand if some else None,
+            bias=self.signed / self.demand if some else None,
             coverage=self.inside / self.with_interval if self.with_interval else None,
             judged=self.judged,
+            missed=self.error,
         )
 
 
 def origins(series: Series, *, first: Micros, last: Micros, every: Micros = HOUR) -> list[int]:
-    """Lengths of history, in bins: one origin `every` so often from `first` to `last`, counted from the series' start."""
+    """Lengths of history, in bins, ascending: `last` and one `every` so often before it down to `first`.
+
+    Both count from the series' start; counted back from the newest, so that what was known last is always judged.
+    """
     step = max(1, every // series.bin)
-    begin, end = -(-first // series.bin), min(last // series.bin, len(series))
-    return list(range(max(begin, 1), end, step))
+    begin, end = max(-(-first // series.bin), 1), min(last // series.bin, len(series))
+    return list(range(end, begin - 1, -step))[::-1]
 
 
 def backtest(
@@ -125,21 +134,21 @@ def backtest(
             hint="give a longer trace, a shorter horizon, or an earlier first origin",
         )
     tallies = {span.name: _Tally() for span in spans}
-    bins = max(-(-span.before // series.bin) for span in spans)
+    places = {span: (-(-span.after // series.bin), -(-span.before // series.bin)) for span in spans}
+    bins = max(high for _, high in places.values())
     for known in at:
         history = Series(series.values[:known], series.bin, series.start)
-        if not np.isfinite(history.values).any():
+        whole = {span: (low, high) for span, (low, high) in places.items() if low < high <= len(series) - known}
+        if not whole or not np.isfinite(history.values).any():
             continue
         made = forecaster.fit(history).predict(bins, INTERVAL if intervals else ())
-        for span in spans:
-            low, high = -(-span.after // series.bin), -(-span.before // series.bin)
-            if known + high > len(series) or high <= low:
-                continue
+        for span, (low, high) in whole.items():
             here = slice(low, high)
             truth, point = series.values[known + low : known + high], made.point[here]
             if span.summed:
                 truth, point = truth.sum(keepdims=True), point.sum(keepdims=True)
             tallies[span.name].add(truth, point)
             if intervals and made.calibrated and not span.summed:
-                tallies[span.name].cover(truth, made.values[here, 0], made.values[here, 1])
+                slack = ROUNDING * float(np.nanmax(history.values))
+                tallies[span.name].cover(truth, made.values[here, 0], made.values[here, 1], slack=slack)
     return {name: tally.score() for name, tally in tallies.items()}

@@ -22,7 +22,8 @@ _ALL: Final[tuple[Forecaster, ...]] = (
     Ensemble((Blend(), FromLibrary(Method.ARIMA), FromLibrary(Method.ETS), FromLibrary(Method.MSTL))),
 )
 FORECASTERS: Final[Mapping[str, Forecaster]] = {each.name: each for each in _ALL}
-_FROM_LIBRARY: Final = frozenset(each.name for each in _ALL if isinstance(each, FromLibrary | Ensemble))
+SLOW: Final = frozenset(each.name for each in _ALL if isinstance(each, FromLibrary | Ensemble))
+"""Those that stand on a library and need a second or more for a forecast with quantiles."""
 
 
 def forecaster(name: str) -> Forecaster:
@@ -33,6 +34,6 @@ def forecaster(name: str) -> Forecaster:
     """
     if name not in FORECASTERS:
         raise PlanError(f"no forecaster is called {name!r}", hint=f"there are: {', '.join(FORECASTERS)}")
-    if name in _FROM_LIBRARY:
+    if name in SLOW:
         require_library(name)
     return FORECASTERS[name]

@@ -2,16 +2,18 @@
 
 statsforecast comes with the extra `forecast` and is imported when one of these is first fitted. Series are summed to
 15-minute bins, divided by their mean and bridged linearly where bins are missing. Errors for the bands come from
-refits at earlier instants, so a forecast with quantiles costs some twenty fits and one without costs one. Must not be
-used where a planner waits: read `blend.py` for that. Read next: `ensemble.py`, which chooses among any of these.
+refits at earlier instants, so a forecast with quantiles costs some twenty fits and one without costs one. A search for an
+order costs ten fits and more, so it is made twice at most: for the forecast, and for all errors together, on what was known
+before the first of them. Must not be used where a planner waits: read `blend.py` for that. Read next: `ensemble.py`, which
+chooses among any of these.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from importlib.util import find_spec
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -28,6 +30,7 @@ HISTORY_DAYS: Final = 28  # the newest four weeks are fitted: enough for a weekl
 LEAST: Final = 24  # bins; below this no order can be estimated and the last value stands in
 ERROR_ORIGINS: Final = 24  # refits that give the errors of the bands
 ERROR_SPAN: Final = 2 * DAY  # over which they are spread
+SEARCHED: Final = 24  # orders that a search may look at
 
 
 class Method(Enum):
@@ -43,6 +46,22 @@ class _Model(Protocol):
     def forecast(self, y: Floats, h: int) -> dict[str, Floats]: ...
 
 
+class _Search(_Model, Protocol):
+    model_: Mapping[str, Any]  # what was found, under the library's own names
+
+    def fit(self, y: Floats) -> Self: ...
+
+
+class _Order(NamedTuple):
+    """What a search for an ARIMA found: its order, and whether differences have a mean."""
+
+    p: int
+    d: int
+    q: int
+    mean: bool
+    drift: bool
+
+
 def require_library(forecaster: str) -> None:
     """Say that statsforecast is missing when a forecaster is chosen, not hours later when it is first fitted.
 
@@ -56,20 +75,30 @@ def require_library(forecaster: str) -> None:
         )
 
 
-def _model(method: Method, n: int, day: int) -> _Model:
+def _model(method: Method, n: int, day: int, order: _Order | None = None) -> _Model:
     from statsforecast import models  # noqa: PLC0415  # an extra, and seconds to import
 
+    if order is not None:
+        fixed: _Model = models.ARIMA(order=(order.p, order.d, order.q), include_mean=order.mean, include_drift=order.drift)
+        return fixed
     seasons = [turn for turn in (day, 7 * day) if turn > 1 and 2 * turn <= n]
     made: _Model
     match method:
         case Method.ARIMA:
             made = models.ARIMA(order=(3, 1, 2))
         case Method.AUTO_ARIMA:
-            made = models.AutoARIMA(season_length=1, max_p=3, max_q=3, approximation=True)
+            made = _search()
         case Method.MSTL if seasons:
             made = models.MSTL(season_length=seasons)
         case Method.MSTL | Method.ETS:
             made = models.AutoETS(season_length=1, model="ZZN", damped=True)
+    return made
+
+
+def _search() -> _Search:
+    from statsforecast import models  # noqa: PLC0415  # an extra, and seconds to import
+
+    made: _Search = models.AutoARIMA(season_length=1, max_p=3, max_q=3, nmodels=SEARCHED, approximation=True)
     return made
 
 
@@ -79,7 +108,35 @@ def _bridged(values: Floats) -> Floats:
     return np.interp(np.arange(len(values)), np.flatnonzero(seen), values[seen])
 
 
-def point(method: Method, values: Floats, horizon: int, *, day: int) -> Floats:
+def _hopeless(values: Floats) -> bool:
+    """Whether nothing can be estimated: too few bins, or all alike."""
+    return len(values) < LEAST or float(np.nanmean(values)) == 0.0 or np.nanmax(values) == np.nanmin(values)
+
+
+_UNFIT: Final = (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError)
+"""What the library raises where an order cannot be estimated on some bins, one in some hundred histories."""
+
+
+def searched(values: Floats) -> _Order | None:
+    """The order that AutoARIMA chooses for these bins; None where it has too little or fails.
+
+    Args:
+        values: float64[n], NaN where missing; one observed at least.
+    """
+    if _hopeless(values):
+        return None
+    model = _search()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = model.fit(y=_bridged(values) / float(np.nanmean(values))).model_
+        except _UNFIT:
+            return None
+    p, q, *_, d, _ = found["arma"]
+    return _Order(int(p), int(d), int(q), "intercept" in found["coef"], "drift" in found["coef"])
+
+
+def point(method: Method, values: Floats, horizon: int, *, day: int, order: _Order | None = None) -> Floats:
     """float64[horizon]: the library's forecast, not negative; the last value where it has too little or fails.
 
     Args:
@@ -87,19 +144,20 @@ def point(method: Method, values: Floats, horizon: int, *, day: int) -> Floats:
         values: float64[n], NaN where missing; one observed at least.
         horizon: bins ahead.
         day: bins in a day; 0 for no season.
+        order: of an ARIMA that was searched before; None: as the method says.
     """
     last = np.full(horizon, filled(values)[-1])
-    mean = float(np.nanmean(values))
-    if len(values) < LEAST or mean == 0.0 or np.nanmax(values) == np.nanmin(values):
+    if _hopeless(values):
         return last
+    mean = float(np.nanmean(values))
     scaled = _bridged(values) / mean
-    model = _model(method, len(values), day)
+    model = _model(method, len(values), day, order)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimiser's complaints; a bad fit shows in the errors, which are measured
         try:
             ahead = np.asarray(model.forecast(y=scaled, h=horizon)["mean"], dtype=np.float64) * mean
-        except (ValueError, IndexError, ZeroDivisionError, np.linalg.LinAlgError):
-            return last  # an order that cannot be estimated on these bins, one in some hundred histories
+        except _UNFIT:
+            return last
     return np.where(np.isfinite(ahead), np.maximum(ahead, 0.0), last)
 
 
@@ -114,8 +172,10 @@ class _FittedLibrary:
         horizon = -(-bins // self.grid.factor)
         leads = leads_for(horizon)
         made = np.full((len(leads), len(series)), np.nan)
-        for known in self._origins(horizon) if levels else ():
-            made[:, known - 1] = point(self.method, self._newest(known), horizon, day=day)[leads - 1]
+        origins = self._origins(horizon) if levels else []
+        order = searched(self._newest(origins[0])) if origins and self.method is Method.AUTO_ARIMA else None
+        for known in origins:
+            made[:, known - 1] = point(self.method, self._newest(known), horizon, day=day, order=order)[leads - 1]
         coming = point(self.method, self._newest(len(series)), horizon, day=day)
         return finish(self.grid, Past(made, coming), bins, leads=leads, levels=levels, first=0)
 
@@ -134,7 +194,7 @@ class _FittedLibrary:
 
 @dataclass(frozen=True, slots=True)
 class FromLibrary:
-    """A statistical model of statsforecast: 0.1 to 0.5 s for a point, twenty times that with quantiles."""
+    """A statistical model of statsforecast: 0.1 to 2 s for a point, up to twenty times that with quantiles."""
 
     method: Method = Method.ARIMA
 
