@@ -91,6 +91,18 @@ def writes_to_stdout(name: str, text: str) -> Iterator[str]:
                 pass
 
 
+def writes_no_numbers_as_json(name: str, text: str) -> Iterator[str]:
+    if not name.startswith("src/"):
+        return
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="json"), attr="dumps" | "dump"), keywords=given):
+                if not any(each.arg == "allow_nan" and getattr(each.value, "value", True) is False for each in given):
+                    yield f"{name}:{node.lineno}: NaN is no JSON: write with msgspec (null), or say allow_nan=False"
+            case _:
+                pass
+
+
 BAD_SAMPLES: list[tuple[Rule, str, str]] = [
     (long_files, "src/a.py", "x = 1\n" * (LINES_PER_FILE + 1)),
     (long_functions, "src/a.py", "async def f():\n" + "    x = 1\n" * LINES_PER_FUNCTION),
@@ -105,6 +117,8 @@ BAD_SAMPLES: list[tuple[Rule, str, str]] = [
     (bare_suppressions, "src/a.py", "f(1)  # type: ig" + "nore[arg-type]\n"),
     (writes_to_stdout, "src/sageserve/sim/run.py", "print(1)\n"),
     (writes_to_stdout, "src/sageserve/sim/run.py", "import sys\nsys.stdout.write('1')\n"),
+    (writes_no_numbers_as_json, "src/sageserve/cli/a.py", "json.dumps({})\n"),
+    (writes_no_numbers_as_json, "src/sageserve/cli/a.py", "json.dump({}, file, allow_nan=True)\n"),
 ]
 CODE_RULES: list[Rule] = [
     long_files,
@@ -115,6 +129,7 @@ CODE_RULES: list[Rule] = [
     machine_paths,
     bare_suppressions,
     writes_to_stdout,
+    writes_no_numbers_as_json,
 ]
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from sageserve.cli.streams import answer_json
+
 if TYPE_CHECKING:
     from sageserve.show.difference import Difference
     from sageserve.show.sides import Side
@@ -87,7 +89,7 @@ def diff(
     offers = {each.strategies: _offer(*pair) for each, pair in zip(found, pairs, strict=True) if each.how == "single"}
     if as_json:
         value = [msgspec.to_builtins(each) | {"more_seeds": offers.get(each.strategies, [])} for each in found]
-        typer.echo(msgspec.json.format(msgspec.json.encode({"differences": value}), indent=2).decode())
+        typer.echo(answer_json({"differences": value}))
         return
     page = TerminalPage()
     for number, each in enumerate(found):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from sageserve.cli.streams import answer_json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,8 +38,6 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say why a pool has its number, why not one less or one more, and what would change it: solved again, not guessed."""
-    import msgspec
-
     from sageserve.cli.plan import time_of
     from sageserve.cli.render_plan import console
     from sageserve.data.results.plans import read_plan
@@ -52,13 +52,13 @@ def explain(
         found = answer(question, file.solved.plan, find_pool(pool_names(question), pool))
         _refuse_time(at, file)
         if as_json:
-            typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+            typer.echo(answer_json(found))
         else:
             _draw_file(console(), file, found)
         return
     told = story(read_run(source), pool, None if at is None else time_of("--at", at))
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        typer.echo(answer_json(told))
     else:
         _draw_story(console(), told)
 

@@ -4,7 +4,6 @@ Starts the processes and reads the environment; must not know how a request is s
 goes to stderr. Read next: `live/gateway/server.py`.
 """
 
-import json
 import logging
 import os
 import sys
@@ -12,10 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.extras import need
+from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
@@ -126,7 +127,7 @@ class _Lines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return msgspec.json.encode(line).decode()
 
 
 def log_as_json(level: str) -> None:
@@ -152,7 +153,7 @@ def new_key(
     key = f"sk-sageserve-{secrets.token_urlsafe(32)}"
     digest = hash_of(key.encode())
     if as_json:
-        typer.echo(json.dumps({"name": name, "key": key, "sha256": digest}))
+        typer.echo(answer_json({"name": name, "key": key, "sha256": digest}))
         return
     typer.echo(f"# the key, shown this once: {key}")
     typer.echo(f"live:\n  keys:\n    - {{name: {name}, sha256: {digest}}}")

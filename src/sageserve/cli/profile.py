@@ -4,13 +4,14 @@ Knows how profiles are drawn on a terminal; must not decide what they are worth.
 `data/profiles/library.py` for names, `data/profiles/speed.py` for what the numbers mean.
 """
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
     from sageserve.base.config import ProfileSettings
@@ -77,7 +78,7 @@ def list_profiles(
 
     found = list(library(model, gpu))
     if as_json:
-        typer.echo(json.dumps([_plain(one) for one in found], indent=2))
+        typer.echo(answer_json([_plain(one) for one in found]))
     elif model is None and gpu is None:
         _print(_matrix(found))
         _print("")
@@ -132,7 +133,7 @@ def show(name: Name, gpu_hour: GpuHour = None, as_json: AsJson = False) -> None:
     one = profile_named(name)
     means = speed(one.profile, gpu_hour=gpu_hour)
     if as_json:
-        typer.echo(json.dumps({**_plain(one), "speed": _speed_plain(means)}, indent=2))
+        typer.echo(answer_json({**_plain(one), "speed": _speed_plain(means)}))
         return
     profile = one.profile
     gpus = f"{profile.gpus} x {profile.gpu}" if profile.gpus > 1 else profile.gpu
@@ -225,7 +226,7 @@ def compare(
     means = [speed(one.profile, gpu_hour=gpu_hour) for one in found]
     if as_json:
         rows = [{**_plain(one), "speed": _speed_plain(its)} for one, its in zip(found, means, strict=True)]
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(answer_json(rows))
     else:
         _print(_side_by_side(found, means))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sageserve.cli.compare import Where, finish, run_cells, runner
+from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
     from sageserve.data.results.studies import Finding, Measure, Study
@@ -88,8 +89,6 @@ def _cells(chosen: "Mapping[str, Study]", settings: Sequence[str]) -> "list[Cell
 
 
 def _json(chosen: "Mapping[str, Study]", found: "Mapping[str, Mapping[str, Summary]]", *, quick: bool) -> str:
-    import msgspec
-
     value = {
         "quick": quick,
         "studies": {
@@ -105,7 +104,7 @@ def _json(chosen: "Mapping[str, Study]", found: "Mapping[str, Mapping[str, Summa
             for name, study in chosen.items()
         },
     }
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+    return answer_json(value) + "\n"
 
 
 # ------------------------------------------------------------------------------------------------ drawing

@@ -4,7 +4,6 @@ Knows how a scenario is drawn on a terminal; must not decide what is right. stdo
 `main.py` to print. Read next: `data/scenarios/load.py`.
 """
 
-import json
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
     from sageserve.data.scenarios.load import Loaded
@@ -81,7 +82,7 @@ def show(name: Reference, overrides: Overrides = None, as_json: AsJson = False) 
     loaded = load(name, overrides=overrides or ())
     if as_json:
         origins = {_flat(keys): loaded.origin(keys) for keys, _ in loaded.leaves()}
-        typer.echo(json.dumps({"scenario": dump(loaded.scenario, defaults=True), "from": origins}, indent=2))
+        typer.echo(answer_json({"scenario": dump(loaded.scenario, defaults=True), "from": origins}))
     else:
         _print(tree(loaded))
 
@@ -94,7 +95,7 @@ def list_scenarios(as_json: AsJson = False) -> None:
     entries = list(catalogue())
     if as_json:
         rows = [{"name": name, "about": about, "complete": whole} for name, about, whole in entries]
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(answer_json(rows))
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
@@ -109,7 +110,7 @@ def schema() -> None:
     """Print the JSON Schema of a scenario file, for editors."""
     from sageserve.data.scenarios.schema import scenario_schema
 
-    typer.echo(json.dumps(scenario_schema(), indent=2))
+    typer.echo(answer_json(scenario_schema()))
 
 
 @app.command()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sageserve.cli.streams import answer_json
+
 if TYPE_CHECKING:
     from sageserve.data.results.sweep_read import Sweep
     from sageserve.show.account import Account
@@ -28,8 +30,6 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="print the account as JSON")] = False,
 ) -> None:
     """Tell a run in the terminal: verdict, promises, GPU-hours, demand against capacity, decisions and their reasons."""
-    import msgspec
-
     from sageserve.cli.render_show import TerminalPage, draw
     from sageserve.data.results.sweep_read import is_sweep, read_sweep
 
@@ -38,7 +38,7 @@ def show(
         return
     found = _account(folder)
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        typer.echo(answer_json(found))
     else:
         draw(TerminalPage(), found)
 
@@ -73,7 +73,7 @@ def _show_sweep(sweep: "Sweep", *, as_json: bool) -> None:
     found = verdict(sweep.comparison)
     if as_json:
         value = msgspec.json.decode(comparison_json(sweep.comparison, bounds, []))
-        typer.echo(msgspec.json.format(msgspec.json.encode({"verdict": found, **value}), indent=2).decode())
+        typer.echo(answer_json({"verdict": found, **value}))
         return
     page = TerminalPage()
     draw_verdict(page, found)

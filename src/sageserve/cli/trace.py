@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sageserve.cli.streams import answer_json
 from sageserve.cli.trace_options import is_file, takes_trace
 from sageserve.data.traces.options import DROPPED_MAX, TraceOptions
 
@@ -54,8 +55,6 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what is in a trace: rate over time, lengths by model, tiers, regions, and what was wrong with it."""
-    import msgspec
-
     from sageserve.data.traces.inspect import overview
     from sageserve.data.workload.requests import requests_for
 
@@ -66,7 +65,7 @@ def inspect(
         with _progress(f"generate {source}"):
             seen = overview(requests_for(_scenario(source, ()), replace(options, max_dropped=DROPPED_MAX)).trace, source)
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(seen), indent=2).decode())
+        typer.echo(answer_json(seen))
     else:
         _draw(seen)
 

@@ -359,7 +359,7 @@ class LocalActuator:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"{post.number}.yaml"
         profile = post.profile.model_dump(mode="json", exclude_none=True)
-        text = json.dumps({"profiles": {"profile": profile}}, indent=1)  # JSON is YAML
+        text = json.dumps({"profiles": {"profile": profile}}, indent=1, allow_nan=False)  # JSON is YAML
         if not path.exists() or path.read_text("utf-8") != text:
             new = path.with_suffix(".new")
             new.write_text(text, "utf-8")

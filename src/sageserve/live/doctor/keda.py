@@ -52,7 +52,7 @@ def keda_null(facts: ClusterFacts) -> Iterator[CheckFinding]:
 
 def _json_patch(found: KubeObject, steps: Json) -> str:
     kind = KINDS[found.kind]
-    text = json.dumps(steps, separators=(",", ":"))
+    text = json.dumps(steps, separators=(",", ":"), allow_nan=False)
     return f"kubectl -n {found.namespace} patch {kind.resource} {found.name} --type json -p '{text}'"
 
 

@@ -69,7 +69,7 @@ def drain_grace(facts: ClusterFacts) -> Iterator[CheckFinding]:
         if _is_vllm(spec) and not argument(spec, "--shutdown-timeout"):
             number = len(spec.parts("containers")[0].texts("args"))
             step = [{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": f"--shutdown-timeout={grace - 10}"}]
-            text = json.dumps(step, separators=(",", ":"))
+            text = json.dumps(step, separators=(",", ":"), allow_nan=False)
             kind = KINDS[scaled.kind].resource
             said = f"vLLM ends its streams at once when it is told to: no --shutdown-timeout among {number} arguments"
             yield CheckFinding(
@@ -126,7 +126,9 @@ def drain_readiness(facts: ClusterFacts) -> Iterator[CheckFinding]:
 
 
 def _first_container(scaled: KubeObject, key: str, value: Json) -> str:
-    text = json.dumps([{"op": "add", "path": f"/spec/template/spec/containers/0/{key}", "value": value}], separators=(",", ":"))
+    text = json.dumps(
+        [{"op": "add", "path": f"/spec/template/spec/containers/0/{key}", "value": value}], separators=(",", ":"), allow_nan=False
+    )
     return f"kubectl -n {scaled.namespace} patch {KINDS[scaled.kind].resource} {scaled.name} --type json -p '{text}'"
 
 

@@ -21,7 +21,7 @@ _FLUX_MERGE = "kustomize.toolkit.fluxcd.io/ssa"
 def patch(target_object: KubeObject, body: Json) -> str:
     """One command that merges a change into an object."""
     kind = KINDS[target_object.kind]
-    text = json.dumps(body, separators=(",", ":"))
+    text = json.dumps(body, separators=(",", ":"), allow_nan=False)
     return f"kubectl -n {target_object.namespace} patch {kind.resource} {target_object.name} --type merge -p '{text}'"
 
 
@@ -145,7 +145,7 @@ def gitops_drift(facts: ClusterFacts) -> Iterator[CheckFinding]:
                 "kind": found.kind,
                 "managedFieldsManagers": [f"{OURS}-{facts.scenario.name}"],
             }
-            text = json.dumps({"spec": {"ignoreDifferences": [rule]}}, separators=(",", ":"))
+            text = json.dumps({"spec": {"ignoreDifferences": [rule]}}, separators=(",", ":"), allow_nan=False)
             command = f"kubectl -n argocd patch applications.argoproj.io {app} --type merge -p '{text}'"
             yield CheckFinding(target.name, said, command, "warn")
 

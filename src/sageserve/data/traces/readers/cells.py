@@ -72,5 +72,5 @@ def text_of(value: Json) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict | list):
-        return json.dumps(value)
+        return msgspec.json.encode(value).decode()
     return repr(value) if isinstance(value, float) else str(value)
