@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Names
+from sageserve.core.feed import DIRECT, FEEDS
 from sageserve.core.fleet import Pool, Role, Stock
 from sageserve.core.ledger import Purchase
 from sageserve.core.order import TIER
@@ -37,7 +38,8 @@ class Layout:
         context: int64[models].
         walk: int32[regions, models, tiers, endpoints tried], nearest first, padded with -1.
         rtt: int64[regions, regions], microseconds.
-        feeds: bool[endpoints].
+        feeds: bool[endpoints], given batch work from the queue.
+        feed: STEPS, FILL or DIRECT; DIRECT too where no role is given work from the queue, or nothing would ever leave it.
         prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say.
     """
 
@@ -53,6 +55,7 @@ class Layout:
     walk: NDArray[np.int32]
     rtt: NDArray[np.int64]
     feeds: NDArray[np.bool_]
+    feed: int
     prefix_hits: tuple[float, ...]
 
     @property
@@ -124,6 +127,7 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...
         walk=walk,
         rtt=rtt,
         feeds=feeds,
+        feed=FEEDS.index(scenario.batch.feed) if any(role.queued for role in roles) else DIRECT,
         prefix_hits=tuple(scenario.models[model].prefix_hits for model in names.models),
     )
 

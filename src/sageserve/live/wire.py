@@ -1,6 +1,6 @@
 """What the control process and the gateway processes tell each other, over a Unix socket: msgpack with a length in front.
 
-    control -> gateway   RoutingTable (the whole present state, whenever it changes and at every scrape), Grant
+    control -> gateway   RoutingTable (the whole present state, whenever it changes and at every scrape), Grant, Refusal
     gateway -> control   Hello, Report (what was counted, several times a second), Trouble, Wait, Gone
 
 Both sides load the same resolved scenario and lay it out with the same function, so numbers of endpoints, instances, models,
@@ -16,8 +16,10 @@ from msgspec import Struct
 from sageserve.base.units import Micros
 
 FRAME_MAX: Final = 64 << 20  # bytes of one message; a table of ten thousand instances is about 2 MB
-VERSION: Final = 2
+VERSION: Final = 3
 """Of this protocol; a Hello with another one is refused."""
+ANYWHERE: Final = -1
+"""Endpoint of work that is routed like an interactive request."""
 
 
 class EndpointRow(Struct, frozen=True, array_like=True):
@@ -59,11 +61,17 @@ class RoutingTable(Struct, frozen=True, tag="table"):
 
 
 class Grant(Struct, frozen=True, tag="grant"):
-    """A waiting request may go now, to this endpoint; -1: it waited too long and is to be refused with a Retry-After."""
+    """A waiting request may go now, to this endpoint; ANYWHERE: it is promoted, and routed like an interactive one."""
 
     ticket: int
     endpoint: int
-    retry_after: Micros = 0
+
+
+class Refusal(Struct, frozen=True, tag="refusal"):
+    """A waiting request waited too long: it is to be refused with a Retry-After."""
+
+    ticket: int
+    retry_after: Micros
 
 
 class Hello(Struct, frozen=True, tag="hello"):
@@ -90,7 +98,7 @@ class EndpointCount(Struct, frozen=True, array_like=True):
     offered: float  # microseconds of engine time
     backlog: float  # microseconds of prefill not finished: not cumulative
     placed: int
-    finished: int
+    freed: int  # iterations of open instances that finished a request: moments at which the feed rule asks
 
 
 class CellCount(Struct, frozen=True, array_like=True):
@@ -141,7 +149,7 @@ class Gone(Struct, frozen=True, tag="gone"):
     ticket: int
 
 
-ToGateway: TypeAlias = RoutingTable | Grant
+ToGateway: TypeAlias = RoutingTable | Grant | Refusal
 ToControl: TypeAlias = Hello | Report | Trouble | Wait | Gone
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -18,7 +18,6 @@ from sageserve.base.records import Demand, Trace
 from sageserve.base.units import DAY, Micros
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, Observed
-from sageserve.core.feed import FEEDS
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout, lay_out
@@ -89,7 +88,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         signal=SIGNALS.index(scenario.signals.kind),
         scrape=scenario.signals.scrape,
         half_life=float(scenario.signals.half_life),
-        feed=FEEDS.index(scenario.batch.feed if any(role.queued for role in layout.roles) else "direct"),
+        feed=layout.feed,
         two_below=scenario.batch.two_below,
         one_below=scenario.batch.one_below,
         promote_after=scenario.batch.promote_after,

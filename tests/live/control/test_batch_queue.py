@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.units import HOUR, SECOND
-from sageserve.live.control.batch_queue import ANYWHERE, BatchQueue, QueueHead
-from sageserve.live.wire import Gone, Grant, Wait
+from sageserve.live.control.batch_queue import BatchQueue, QueueHead
+from sageserve.live.wire import ANYWHERE, EndpointCount, Gone, Grant, Refusal, Wait
 from tests.live.control.test_fleet_view import Scene
 
 NIW = 2
+WEST = 2  # the first endpoint of the second region: there are two models
 
 
 class Listed:
@@ -20,126 +21,244 @@ class Listed:
     def __init__(self) -> None:
         self.jobs: list[list[QueueHead]] = [[], []]
         self.launched: list[tuple[int, int, int]] = []  # model, deadline, endpoint
+        self.loaded = True
 
-    def add(self, deadline: int, *, model: int = 0, arrival: int = 0) -> None:
-        self.jobs[model].append(QueueHead(deadline, arrival, NIW, 500))
+    def add(self, deadline: int, *, model: int = 0, arrival: int = 0, region: int = 0) -> None:
+        self.jobs[model].append(QueueHead(deadline, arrival, region, NIW, 500))
         self.jobs[model].sort(key=lambda job: job.deadline)
 
     def waiting(self, model: int) -> int:
         return len(self.jobs[model])
 
     def head(self, model: int) -> QueueHead | None:
-        return self.jobs[model][0] if self.jobs[model] else None
+        return self.jobs[model][0] if self.jobs[model] and self.loaded else None
 
     def launch(self, model: int, endpoint: int) -> None:
         self.launched.append((model, self.jobs[model].pop(0).deadline, endpoint))
 
 
 class Fed:
-    """A scene with a feeder, an open instance of the first model in the first region."""
+    """A scene with a batch queue, and an open instance of the first model in the first region."""
 
-    def __init__(self) -> None:
-        self.scene = Scene()
+    def __init__(self, **changes: object) -> None:
+        self.scene = Scene(**changes)
         self.jobs = Listed()
-        self.grants: list[tuple[int, Grant]] = []
-        self.queue = BatchQueue(self.scene.settings, self.scene.view, self.jobs, self.grant, lambda: self.scene.now)
+        self.decided: list[tuple[int, Grant | Refusal]] = []
+        self.queue = BatchQueue(self.scene.settings, self.scene.view, self.jobs, self.decide, lambda: self.scene.now)
         self.scene.hello()
         self.scene.view.open(0)
 
-    def grant(self, gateway: int, grant: Grant) -> bool:
-        self.grants.append((gateway, grant))
+    def decide(self, gateway: int, decision: Grant | Refusal) -> bool:
+        self.decided.append((gateway, decision))
         return True
 
-    def wait(self, ticket: int, patience: int, *, gateway: int = 0, model: int = 0) -> None:
-        self.queue.hear(gateway, Wait(ticket, 0, model, NIW, 400, patience))
+    def wait(self, ticket: int, patience: int, *, gateway: int = 0, model: int = 0, region: int = 0) -> None:
+        self.queue.hear(gateway, Wait(ticket, region, model, NIW, 400, patience))
+
+    def use(self, busy: float, endpoint: int = 0) -> None:
+        self.scene.view.endpoints[endpoint]["busy"] = busy
+
+    def free(self, places: int, endpoint: int = 0) -> None:
+        self.scene.report(endpoints=(EndpointCount(endpoint, 0.0, 0.0, places, places),))
 
 
-def test_an_idle_endpoint_is_given_two_jobs_a_full_one_none() -> None:
+def test_a_scrape_gives_an_idle_endpoint_two_jobs_and_a_full_one_none() -> None:
     fed = Fed()
+    fed.use(0.9)
     for deadline in (30 * HOUR, 20 * HOUR, 25 * HOUR):
         fed.jobs.add(deadline)
     fed.queue.run()
+    fed.use(0.0)
+    fed.queue.scraped()
     assert fed.jobs.launched == [(0, 20 * HOUR, 0), (0, 25 * HOUR, 0)]
-    fed.scene.view.endpoints[0]["busy"] = 0.61
-    fed.queue.run()
+    fed.use(0.61)
+    fed.queue.scraped()
     assert len(fed.jobs.launched) == 2
-    fed.scene.view.endpoints[0]["busy"] = 0.55
-    fed.queue.run()
+    fed.use(0.55)
+    fed.queue.scraped()
     assert len(fed.jobs.launched) == 3
+
+
+def test_a_job_that_comes_is_offered_at_once_and_only_then() -> None:
+    fed = Fed()
+    fed.use(0.55)
+    fed.jobs.add(20 * HOUR)
+    fed.queue.run()
+    assert fed.jobs.launched == [(0, 20 * HOUR, 0)]
+    fed.use(0.9)
+    fed.jobs.add(21 * HOUR)
+    fed.queue.run()
+    fed.use(0.0)
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 1, "nothing came, and no place came free"
+    fed.jobs.add(22 * HOUR)
+    fed.queue.run()
+    assert fed.jobs.launched[1:] == [(0, 21 * HOUR, 0)], "one came, so one goes: the one that is due first"
+
+
+def test_jobs_that_are_not_loaded_yet_are_offered_once_they_are() -> None:
+    fed = Fed()
+    fed.jobs.loaded = False
+    fed.jobs.add(20 * HOUR)
+    fed.jobs.add(21 * HOUR)
+    fed.queue.run()
+    fed.jobs.loaded = True
+    fed.queue.run()
+    assert [deadline for _, deadline, _ in fed.jobs.launched] == [20 * HOUR, 21 * HOUR]
+
+
+def test_what_comes_is_offered_to_the_least_utilised_endpoint_of_its_walk() -> None:
+    fed = Fed()
+    fed.scene.view.open(WEST * fed.scene.layout.slots)
+    fed.use(0.3)
+    fed.use(0.2, WEST)
+    fed.jobs.add(20 * HOUR)
+    fed.queue.run()
+    fed.use(0.3, WEST)
+    fed.scene.view.endpoints["fed_work"] = 0.0
+    fed.wait(1, 600 * SECOND, region=1)
+    assert [endpoint for _, _, endpoint in fed.jobs.launched] == [WEST]
+    assert fed.decided == [(0, Grant(1, WEST))], "of equals the nearest: it came in the west"
+
+
+def test_a_place_that_came_free_is_given_jobs() -> None:
+    fed = Fed()
+    fed.scene.report()
+    fed.use(0.9)
+    for hours in range(20, 28):
+        fed.jobs.add(hours * HOUR)
+    fed.queue.run()
+    fed.use(0.0)
+    fed.free(2)
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 4, "twice two"
+    fed.use(0.55)
+    fed.free(3)
+    fed.queue.run()
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 5
 
 
 def test_jobs_wait_while_nothing_is_open() -> None:
     fed = Fed()
     fed.jobs.add(20 * HOUR, model=1)
     fed.queue.run()
+    fed.queue.scraped()
     assert fed.jobs.launched == []
     assert fed.queue.waiting() == (0, 1)
 
 
+def test_without_a_queue_everything_is_routed_when_it_comes() -> None:
+    for changes in ({"batch": {"feed": "direct"}}, {"strategy": {"name": "siloed"}}):
+        fed = Fed(**changes)
+        fed.use(0.95)
+        fed.jobs.add(20 * HOUR)
+        fed.jobs.add(21 * HOUR)
+        fed.queue.run()
+        assert fed.jobs.launched == [(0, 20 * HOUR, ANYWHERE), (0, 21 * HOUR, ANYWHERE)]
+        fed.wait(1, 600 * SECOND)
+        assert fed.decided == [(0, Grant(1, ANYWHERE))]
+
+
 def test_clients_and_jobs_go_in_order_of_their_deadlines() -> None:
     fed = Fed()
+    fed.use(0.9)
     fed.jobs.add(24 * HOUR)
     fed.wait(5, 600 * SECOND)
-    assert fed.queue.waiting() == (2, 0)
     fed.queue.run()
-    assert [(gateway, grant.ticket, grant.endpoint) for gateway, grant in fed.grants] == [(0, 5, 0)]
+    assert fed.queue.waiting() == (2, 0)
+    fed.use(0.0)
+    fed.queue.scraped()
+    assert fed.decided == [(0, Grant(5, 0))]
     assert fed.jobs.launched == [(0, 24 * HOUR, 0)]
 
 
 def test_a_client_that_left_is_not_granted_and_not_counted() -> None:
     fed = Fed()
-    fed.scene.view.endpoints[0]["busy"] = 0.9
+    fed.use(0.9)
     fed.wait(1, 600 * SECOND)
     fed.wait(2, 600 * SECOND, gateway=1)
     fed.wait(3, 600 * SECOND)
     fed.queue.hear(0, Gone(1))
     fed.queue.left(1)
     assert fed.queue.waiting() == (1, 0)
-    fed.scene.view.endpoints[0]["busy"] = 0.0
-    fed.queue.run()
-    assert [grant.ticket for _, grant in fed.grants] == [3]
+    fed.use(0.0)
+    fed.queue.scraped()
+    assert fed.decided == [(0, Grant(3, 0))]
 
 
 def test_a_client_that_waited_as_long_as_it_may_is_told_when_to_come_again() -> None:
     fed = Fed()
-    fed.scene.view.endpoints[0]["busy"] = 0.9
+    fed.use(0.9)
     fed.wait(1, 60 * SECOND)
+    fed.scene.now = 60 * SECOND - 1
+    fed.queue.run()
+    assert fed.decided == []
     fed.scene.now = 60 * SECOND
     fed.queue.run()
-    assert fed.grants == [(0, Grant(1, ANYWHERE, retry_after=30 * SECOND))]
+    assert fed.decided == [(0, Refusal(1, 30 * SECOND))]
     assert fed.queue.waiting() == (0, 0)
+
+
+def test_a_place_is_not_wasted_on_a_client_that_is_over() -> None:
+    fed = Fed()
+    fed.use(0.9)
+    fed.wait(1, 60 * SECOND)
+    fed.wait(2, 600 * SECOND)
+    fed.use(0.55)
+    fed.scene.now = 61 * SECOND
+    fed.queue.scraped()
+    assert fed.decided == [(0, Refusal(1, 30 * SECOND)), (0, Grant(2, 0))]
 
 
 def test_what_is_about_to_be_late_goes_even_into_a_full_fleet() -> None:
     fed = Fed()
-    fed.scene.view.endpoints[0]["busy"] = 0.95
+    fed.use(0.95)
     fed.jobs.add(SECOND // 50)
     fed.jobs.add(20 * HOUR)
-    fed.queue.run()
+    fed.queue.scraped()
     assert fed.jobs.launched == [(0, SECOND // 50, ANYWHERE)]
 
 
-def test_old_work_is_promoted() -> None:
+def test_old_work_is_promoted_and_routed_like_interactive_work() -> None:
     fed = Fed()
-    fed.scene.view.endpoints[0]["busy"] = 0.95
-    fed.scene.now = 11 * HOUR
+    fed.use(0.95)
     fed.jobs.add(24 * HOUR, arrival=0)
-    fed.queue.run()
+    fed.wait(7, 23 * HOUR)
+    fed.scene.now = 11 * HOUR
+    fed.queue.scraped()
+    assert fed.jobs.launched == [(0, 24 * HOUR, ANYWHERE)]
+    assert fed.decided == [(0, Grant(7, ANYWHERE))], "the gateway routes it: the first open endpoint may be the fullest"
+
+
+def test_nothing_is_promoted_while_nothing_of_its_walk_is_open() -> None:
+    fed = Fed(strategy={"name": "chiron"})  # roles: interactive, batch, mixed; the first serves no batch work
+    mixed = 2
+    fed.jobs.add(24 * HOUR)
+    fed.scene.now = 11 * HOUR
+    fed.queue.scraped()
+    assert fed.jobs.launched == []
+    fed.scene.view.open(mixed * fed.scene.layout.slots)
+    fed.use(0.95, mixed)
+    fed.queue.scraped()
     assert fed.jobs.launched == [(0, 24 * HOUR, ANYWHERE)]
 
 
 @given(deadlines=st.lists(st.integers(1, 10**6), max_size=20), clients=st.lists(st.integers(1, 10**6), max_size=20))
 def test_whatever_comes_goes_once_in_order_of_deadline(deadlines: list[int], clients: list[int]) -> None:
     fed = Fed()
+    fed.use(0.9)
     for deadline in deadlines:
         fed.jobs.add(deadline * SECOND + HOUR)
     for ticket, patience in enumerate(clients):
         fed.wait(ticket, patience * SECOND + HOUR)
+    fed.queue.run()
+    assert fed.queue.waiting() == (len(deadlines) + len(clients), 0)
     for _ in range(30):
-        fed.queue.run()
         fed.scene.view.refresh()
+        fed.queue.scraped()
     assert [deadline for _, deadline, _ in fed.jobs.launched] == sorted(deadline * SECOND + HOUR for deadline in deadlines)
-    assert sorted(grant.ticket for _, grant in fed.grants) == list(range(len(clients)))
-    granted = [clients[grant.ticket] for _, grant in fed.grants]
-    assert granted == sorted(granted)
+    granted = [decision.ticket for _, decision in fed.decided]
+    assert sorted(granted) == list(range(len(clients)))
+    assert [clients[ticket] for ticket in granted] == sorted(clients)
     assert fed.queue.waiting() == (0, 0)

@@ -21,8 +21,8 @@ BLIND_AFTER = 30 * SECOND
 class Scene:
     """A fleet view whose clock is set by hand, and everything it said."""
 
-    def __init__(self) -> None:
-        self.settings = scenario(live={"safety": {"blind_after": "30s"}})
+    def __init__(self, **changes: object) -> None:
+        self.settings = scenario(gpus=80, live={"safety": {"blind_after": "30s"}}, **changes)
         self.layout: Layout = layout_of(self.settings)
         self.now = 0
         self.sent: list[tuple[int, ToGateway]] = []

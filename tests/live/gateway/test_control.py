@@ -20,7 +20,20 @@ from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.python_kernels import pick_endpoint, pick_instance, rows_of
 from sageserve.live.gateway.server import GatewayBinding
 from sageserve.live.link import LinkServer
-from sageserve.live.wire import EndpointRow, Gone, Grant, Hello, InstanceRow, Report, RoutingTable, ToControl, Trouble, Wait
+from sageserve.live.wire import (
+    ANYWHERE,
+    EndpointRow,
+    Gone,
+    Grant,
+    Hello,
+    InstanceRow,
+    Refusal,
+    Report,
+    RoutingTable,
+    ToControl,
+    Trouble,
+    Wait,
+)
 from tests.live.gateway.stage import HELLO, Engine, Stage, ask, play, staged
 from tests.live.gateway.test_faults import die
 
@@ -87,7 +100,7 @@ def test_a_table_opens_the_door_and_reports_come_back(tmp_path: Path) -> None:
             assert (cell.cell, cell.requests, cell.finished, cell.on_time, cell.output_tokens) == (1, 1, 1, 1, 4)
             assert cell.work > 0
             load = report.endpoints[0]
-            assert (load.endpoint, load.placed, load.finished, load.backlog) == (0, 1, 1, 0.0)
+            assert (load.endpoint, load.placed, load.freed, load.backlog) == (0, 1, 1, 0.0)
             assert report.output_mean[1] == 50.0 + (4 - 50.0) / 256
 
     play(story())
@@ -146,12 +159,28 @@ def test_flex_waits_for_its_grant_and_says_when_it_is_done(tmp_path: Path) -> No
     play(story())
 
 
+def test_flex_that_may_go_anywhere_is_routed(tmp_path: Path) -> None:
+    async def story() -> None:
+        east, west = Engine(), Engine()
+        async with controlled(tmp_path, east, west) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
+            full = EndpointRow(0.9, 0.9, 0.9, 0.9, 0.0, 100_000, 1)
+            control.table(at(east), at(west, row=8, endpoint=2), endpoints=(full, CALM, CALM, CALM))
+            await control.wait(lambda: stage.worker.context.routing.known)
+            asked = asyncio.create_task(client.post("/v1/chat/completions", json=FLEX))
+            await control.wait(lambda: control.of(Wait))
+            control.server.broadcast(Grant(control.of(Wait)[0].ticket, ANYWHERE))
+            got = await asked
+            assert (got.status_code, got.headers["x-sageserve-region"]) == (200, "west")
+
+    play(story())
+
+
 def test_flex_that_waited_in_vain_is_told_to_come_again(tmp_path: Path) -> None:
     async def story() -> None:
         async with controlled(tmp_path) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
             asked = asyncio.create_task(client.post("/v1/chat/completions", json=FLEX))
             await control.wait(lambda: control.of(Wait))
-            control.server.broadcast(Grant(control.of(Wait)[0].ticket, -1, 7_500_000))
+            control.server.broadcast(Refusal(control.of(Wait)[0].ticket, 7_500_000))
             got = await asked
             assert (got.status_code, got.headers["retry-after"], got.headers["retry-after-ms"]) == (429, "8", "7500")
 

@@ -178,7 +178,7 @@ def test_after_a_table_every_gateway_knows_what_all_of_them_have_everywhere(step
             open_.append((g, send(plane.states[g], endpoint, prompt)))
         elif open_:
             owner, placed = open_.pop(0)
-            plane.states[owner].end(placed, 10)
+            plane.states[owner].end(placed, 10, plane.now)
     plane.now = 5 * SECOND
     plane.report()
     plane.scrape(0.3)

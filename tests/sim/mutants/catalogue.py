@@ -228,8 +228,8 @@ MUTANTS = (
     ),
     Mutant(
         "what was fed since the scrape is forgotten",
-        "sim/kernel/arrive.py",
-        'endpoint["fed_tokens"] += r["prompt"] + mean',
+        "core/feed.py",
+        'endpoint["fed_tokens"] += tokens',
         'endpoint["fed_tokens"] += 0.0',
     ),
     Mutant(
@@ -255,6 +255,18 @@ MUTANTS = (
         "sim/kernel/queues.py",
         "        node = 2 * node\n        if tree[base + node] != tokens:\n            node += 1",
         "        node = 2 * node\n        if tree[base + node + 1] == tokens:\n            node += 1",
+    ),
+    Mutant(
+        "a job that comes is offered to the busiest endpoint",
+        "core/feed.py",
+        "if best < 0 or utilisation < least:",
+        "if best < 0 or utilisation > least:",
+    ),
+    Mutant(
+        "a job's service is never judged by a lone instance",
+        "core/feed.py",
+        'if endpoints[e]["open"] > 0:',
+        'if endpoints[e]["open"] > 1:',
     ),
     Mutant("the feed bands are inverted", "core/feed.py", "if utilisation < two_below:", "if utilisation > two_below:"),
     Mutant(

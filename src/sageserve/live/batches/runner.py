@@ -20,9 +20,11 @@ from sageserve.live.batches.job_client import Connections, Retry, ask
 from sageserve.live.batches.lifecycle import BatchLifecycle
 from sageserve.live.batches.result_writer import ResultWriter
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
-from sageserve.live.control.batch_queue import ANYWHERE, QueueHead
+from sageserve.live.control.batch_queue import QueueHead
 from sageserve.live.store.models import Committed, Job, Key, Lease, Result, StoreError
+from sageserve.live.wire import ANYWHERE
 
+_REGION: Final = 0  # where jobs come in: a batch names no region, and the first is where control and its gateway stand
 _BYTES_PER_TOKEN: Final = 4  # of a prompt in JSON, roughly; the gateway counts better, the batch queue needs an idea
 
 _LOG: Final = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class BatchRunner:
         self._models = names.models
         self._buffers = {model: JobBuffer() for model in names.models}
         self._tier = next((code for code, tier in enumerate(tiers) if tier.batch), 0)
-        self._tier_name = names.tiers[self._tier]
+        self._origin = {"x-sageserve-tier": names.tiers[self._tier], "x-sageserve-region": names.regions[_REGION]}
         self._door = door
         self._time = time
         self._lifecycle = BatchLifecycle(store, names.models, live, time, self)
@@ -88,7 +90,8 @@ class BatchRunner:
         if job is None:
             return None
         origin = self._time.origin
-        return QueueHead(job.deadline - origin, job.created_at - origin, self._tier, job.size // _BYTES_PER_TOKEN)
+        prompt = job.size // _BYTES_PER_TOKEN
+        return QueueHead(job.deadline - origin, job.created_at - origin, _REGION, self._tier, prompt)
 
     def launch(self, model: int, endpoint: int) -> None:
         """Take the head and begin to run it at an endpoint, or ANYWHERE."""
@@ -177,7 +180,7 @@ class BatchRunner:
 
     def _headers(self, job: Job, endpoint: int) -> dict[str, str]:
         batch, line = job.key
-        headers = {"content-type": "application/json", "x-sageserve-tier": self._tier_name}
+        headers = {"content-type": "application/json", **self._origin}
         headers["x-request-id"] = f"job-{batch}-{line}-{job.attempts + 1}"
         if self._door.key:
             headers["authorization"] = f"Bearer {self._door.key}"

@@ -1,25 +1,25 @@
 """Batch work into spare capacity, live: the queue manager over the durable jobs and the clients that wait.
 
 Two kinds of work share one queue per model, due first goes first: jobs of the store, and requests of a batch tier whose client
-waits ("flex"). Every endpoint is given what the feed rule allows, and what is old or about to be late goes with interactive
-priority, both by the functions the simulator calls. Must not run jobs. Read next: `core/feed.py`, `batches/`, `fleet_view.py`.
+waits ("flex"). Decides nothing itself: `core/feed.py` does, which the simulator calls at the same moments: when a job comes, when
+a place came free, after each scrape. Must not run jobs. Read next: `core/feed.py`, `batches/`, `fleet_view.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
-from sageserve.base.units import Micros
-from sageserve.core.feed import FEEDS, FILL, allowance, is_urgent, predicted
+from sageserve.base.units import NEVER, Micros
+from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import decode_work, prefill_work
 from sageserve.core.signals import SIGNALS
 from sageserve.live.control.fleet_view import FleetView
-from sageserve.live.wire import Gone, Grant, Wait
-
-ANYWHERE = -1
-"""Endpoint of work that is routed like an interactive request."""
+from sageserve.live.wire import ANYWHERE, Gone, Grant, Refusal, Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,14 @@ class QueueHead:
     Args:
         deadline: by the loop's clock, microseconds; may be negative for work that is late.
         arrival: likewise.
+        region: where it came in.
         tier: code.
         prompt_tokens: as far as it is known.
     """
 
     deadline: Micros
     arrival: Micros
+    region: int
     tier: int
     prompt_tokens: int
 
@@ -69,18 +71,23 @@ class BatchQueue:
 
     Args:
         scenario: for the feed rule.
-        fleet view: for utilisation, and to send grants.
+        fleet view: for utilisation.
         jobs: the durable part of the queue.
         send: tells a gateway.
         now: the loop's clock.
     """
 
     def __init__(
-        self, scenario: Scenario, view: FleetView, jobs: JobQueue, send: Callable[[int, Grant], bool], now: Callable[[], Micros]
+        self,
+        scenario: Scenario,
+        view: FleetView,
+        jobs: JobQueue,
+        send: Callable[[int, Grant | Refusal], bool],
+        now: Callable[[], Micros],
     ) -> None:
         self._rules = scenario.batch
         self._retry_after = scenario.signals.half_life  # nothing is known to free sooner
-        self._feed = FEEDS.index(scenario.batch.feed)
+        self._feed = view.layout.feed
         self._kind = SIGNALS.index(scenario.signals.kind)
         self._half_life = float(scenario.signals.half_life)
         self._view = view
@@ -91,11 +98,15 @@ class BatchQueue:
         self._waits: list[list[_Waiting]] = [[] for _ in range(self._models)]
         self._alive: set[tuple[int, int]] = set()  # gateway and ticket of every client that waits
         self._made = 0
+        self._offered = [0] * self._models  # of the jobs that wait, how many were offered to an endpoint when they came
+        self._seen_freed = view.freed.copy()
 
     def waiting(self) -> tuple[int, ...]:
         """Work that waits, by model."""
         clients = [sum((one.gateway, one.wait.ticket) in self._alive for one in heap) for heap in self._waits]
         return tuple(self._jobs.waiting(model) + clients[model] for model in range(self._models))
+
+    # --- when the feed rule is asked ---
 
     def hear(self, gateway: int, message: Wait | Gone) -> None:
         """A client of a batch tier waits, or does not any more."""
@@ -106,71 +117,57 @@ class BatchQueue:
         self._made += 1
         heappush(self._waits[message.model], _Waiting(now + message.patience, self._made, gateway, message, now))
         self._alive.add((gateway, message.ticket))
+        self._offer(message.region, message.model, message.tier)
 
     def left(self, gateway: int) -> None:
         """A gateway is gone, and the clients that waited there."""
         self._alive = {(at, ticket) for at, ticket in self._alive if at != gateway}
 
     def run(self) -> None:
-        """Refuse who waited too long, promote what is urgent, feed every endpoint."""
-        now = self._now()
+        """What is due between two scrapes: refuse who waited too long, offer jobs that came, feed where a place came free."""
         for model in range(self._models):
-            self._expire(model, now)
-            self._promote(model, now)
-        for e, row in enumerate(self._view.endpoints):
-            if row["feeds"] != 0 and self._view.takes(e):
-                self._feed_endpoint(e)
+            self._expire(model)
+            self._take_in(model)
+        for e in np.flatnonzero(self._view.freed > self._seen_freed).tolist():
+            for _ in range(int(self._view.freed[e] - self._seen_freed[e])):
+                if not self._feed_endpoint(e):
+                    break  # the next one would find what this one found
+        self._seen_freed = self._view.freed.copy()
 
-    def _expire(self, model: int, now: Micros) -> None:
-        while (first := self._first_wait(model)) is not None and first.deadline <= now:
-            self._pop(model, first, Grant(first.wait.ticket, ANYWHERE, retry_after=self._retry_after))
+    def scraped(self) -> None:
+        """There are new signals: promote what is urgent, feed every endpoint."""
+        for model in range(self._models):
+            self._promote(model)
+        for e in range(self._view.layout.endpoints):
+            self._feed_endpoint(e)
 
-    def _promote(self, model: int, now: Micros) -> None:
-        while (head := self._head(model)) is not None:
-            e = self._first_open(model)
-            if e < 0:
-                return
-            prefill, decode = self._work(e, head)
-            age, slack = now - head.arrival, head.deadline - now
-            if not is_urgent(age, slack, prefill + decode, self._rules.promote_after, self._rules.safety):
-                return
-            self._launch(model, e, routed=True)
-
-    def _feed_endpoint(self, e: int) -> None:
-        row = self._view.endpoints[e]
-        model = int(row["model"])
-        left = self._allowed(e)
-        while left > 0 and (head := self._head(model)) is not None:
-            prefill, decode = self._work(e, head)
-            row["fed_work"] += prefill + decode
-            row["fed_tokens"] += head.prompt_tokens + self._view.output_mean[self._cell(model, head.tier)]
-            self._launch(model, e, routed=False)
-            left -= 1
-            if self._feed == FILL:
-                left = self._allowed(e)
-
-    def _allowed(self, e: int) -> int:
-        row = self._view.endpoints[e]
-        seen = predicted(self._kind, row, self._half_life)
-        return int(allowance(self._feed, seen, float(row["one_below"]), float(row["two_below"])))
+    # --- the queue ---
 
     def _head(self, model: int) -> QueueHead | None:
+        """What is due first, after refusing who waited too long."""
+        self._expire(model)
         job, client = self._jobs.head(model), self._first_wait(model)
         if client is None or (job is not None and job.deadline <= client.deadline):
             return job
-        return QueueHead(client.deadline, client.arrival, client.wait.tier, client.wait.prompt_tokens)
+        return QueueHead(client.deadline, client.arrival, client.wait.region, client.wait.tier, client.wait.prompt_tokens)
 
-    def _launch(self, model: int, e: int, *, routed: bool) -> None:
+    def _expire(self, model: int) -> None:
+        while (first := self._first_wait(model)) is not None and is_over(first.deadline, self._now()):
+            self._pop(model, first, Refusal(first.wait.ticket, self._retry_after))
+
+    def _launch(self, model: int, e: int) -> None:
+        """Let the head go to an endpoint, or ANYWHERE."""
         job, client = self._jobs.head(model), self._first_wait(model)
         if client is None or (job is not None and job.deadline <= client.deadline):
-            self._jobs.launch(model, ANYWHERE if routed else e)
+            self._jobs.launch(model, e)
+            self._offered[model] = max(0, self._offered[model] - 1)
         else:
             self._pop(model, client, Grant(client.wait.ticket, e))
 
-    def _pop(self, model: int, client: _Waiting, grant: Grant) -> None:
+    def _pop(self, model: int, client: _Waiting, decision: Grant | Refusal) -> None:
         heappop(self._waits[model])
         self._alive.discard((client.gateway, client.wait.ticket))
-        self._send(client.gateway, grant)
+        self._send(client.gateway, decision)
 
     def _first_wait(self, model: int) -> _Waiting | None:
         heap = self._waits[model]
@@ -178,16 +175,68 @@ class BatchQueue:
             heappop(heap)
         return heap[0] if heap else None
 
-    def _first_open(self, model: int) -> int:
-        rows = self._view.endpoints
-        return next((e for e, row in enumerate(rows) if row["model"] == model and self._view.takes(e)), -1)
+    # --- the feed rule ---
+
+    def _take_in(self, model: int) -> None:
+        """Offer each job that came since the last time; what comes back from a failed call comes anew."""
+        new = self._jobs.waiting(model) - self._offered[model]
+        while new > 0 and (job := self._jobs.head(model)) is not None:
+            new = new - 1 if self._offer(job.region, model, job.tier) else 0  # what one was refused the others would be, too
+        self._offered[model] = self._jobs.waiting(model) - max(0, new)  # those that are not loaded yet are still to be offered
+
+    def _offer(self, region: int, model: int, tier: int) -> bool:
+        """Work came: one job for the least utilised endpoint of its walk, if that has room; whether it took one."""
+        if self._feed == DIRECT:
+            return self._route_head(model)
+        walk = self._walk(region, model, tier)
+        e = pick_feed(self._kind, self._half_life, self._view.endpoints, walk, 0, len(walk))
+        return e >= 0 and self._feed_some(e, 1) > 0
+
+    def _route_head(self, model: int) -> bool:
+        if self._head(model) is None:
+            return False
+        self._launch(model, ANYWHERE)
+        return True
+
+    def _promote(self, model: int) -> None:
+        while (head := self._head(model)) is not None:
+            walk = self._walk(head.region, model, head.tier)
+            e = first_open(self._view.endpoints, walk, 0, len(walk))
+            if e < 0:
+                return
+            prefill, decode = self._work(e, head)
+            age, slack = self._now() - head.arrival, head.deadline - self._now()
+            if not is_urgent(age, slack, prefill + decode, self._rules.promote_after, self._rules.safety):
+                return
+            self._launch(model, ANYWHERE)
+
+    def _feed_endpoint(self, e: int) -> int:
+        """Feed an endpoint that takes batch work; how many jobs it was given."""
+        row = self._view.endpoints[e]
+        return self._feed_some(e, NEVER) if row["feeds"] != 0 and self._view.takes(e) else 0
+
+    def _feed_some(self, e: int, limit: int) -> int:
+        row = self._view.endpoints[e]
+        model, given = int(row["model"]), 0
+        left = min(share(self._feed, self._kind, row, self._half_life), limit)
+        while left > 0 and (head := self._head(model)) is not None:
+            prefill, decode = self._work(e, head)
+            self._launch(model, e)
+            note_fed(row, prefill + decode, head.prompt_tokens + self._mean(model, head.tier))
+            given += 1
+            left = min(share_left(self._feed, self._kind, row, self._half_life, left - 1), limit - given)
+        return given
+
+    def _walk(self, region: int, model: int, tier: int) -> NDArray[np.int32]:
+        """The endpoints that work of a cell may go to and that can be sent work now, nearest first."""
+        walk: NDArray[Any] = self._view.layout.walk[region, model, tier]
+        return np.array([e for e in walk.tolist() if e >= 0 and self._view.takes(e)], np.int32)
 
     def _work(self, e: int, head: QueueHead) -> tuple[float, float]:
-        layout = self._view.layout
-        pool = layout.endpoint_pools(e)[0]
-        profile = layout.profiles[pool.profile]
-        mean = float(self._view.output_mean[self._cell(pool.model, head.tier)])
+        """Engine microseconds that the head is expected to need there: prefill, decode."""
+        profile = self._view.first_engine(e)
+        mean = self._mean(int(self._view.endpoints[e]["model"]), head.tier)
         return prefill_work(profile, head.prompt_tokens), decode_work(profile, head.prompt_tokens, mean)
 
-    def _cell(self, model: int, tier: int) -> int:
-        return model * len(self._view.layout.names.tiers) + tier
+    def _mean(self, model: int, tier: int) -> float:
+        return float(self._view.output_mean[model * len(self._view.layout.names.tiers) + tier])

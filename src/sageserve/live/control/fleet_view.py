@@ -96,6 +96,7 @@ class FleetView:
         self.gateways = self._reports.gateways
         self.in_flight = self._reports.in_flight  # by gateways' account; the fleet reads it
         self.totals = self._reports.totals
+        self.freed = self._reports.freed
         self.output_mean = self._reports.output_mean
         self.scraped: Micros = 0
         self._scenario = scenario
@@ -135,6 +136,7 @@ class FleetView:
     def open(self, instance: int) -> None:
         """From now on the instance may receive requests."""
         self.opened[instance] = Opened(self._told.place(instance), self._now())
+        self._closing.discard(instance)  # one that drains may be opened again
         self._opened_version = self._version + 1
         self._count_open(instance, 1)
         self.publish()
@@ -267,6 +269,11 @@ class FleetView:
             out = frozenset(i for i, here in self.opened.items() if not here.answers and self._model(i) in answering)
             self._reach = out, frozenset(self._endpoint(i) for i, here in self.opened.items() if here.open and i not in out)
         return self._reach
+
+    def first_engine(self, endpoint: int) -> Any:  # noqa: ANN401 # as `_profile`
+        """The PROFILE row of the first open instance of an endpoint that has one."""
+        slots = range(endpoint * self.layout.slots, (endpoint + 1) * self.layout.slots)
+        return self._profile(next(i for i in slots if i in self.opened and self.opened[i].open))
 
     def refresh(self) -> None:
         """Turn what was counted and seen since the last time into signals, and tell every gateway."""

@@ -57,7 +57,7 @@ class GatewayReports:
 
     Args:
         layout: numbers of endpoints, instances and cells.
-        endpoints: ENDPOINT rows; what was offered, placed and finished is added to them, and their backlog set.
+        endpoints: ENDPOINT rows; what was offered and placed is added to them, and their backlog set.
         output_guess: tokens of an answer, until some were seen.
     """
 
@@ -69,6 +69,7 @@ class GatewayReports:
         self.totals = Totals(whole[0], whole[1], whole[2], np.zeros(cells), *whole[3:])
         self.in_flight = np.zeros(layout.instances, np.int64)
         self.outstanding = np.zeros(layout.instances, np.int64)  # tokens times weight
+        self.freed = np.zeros(layout.endpoints, np.int64)  # see EndpointCount
         self.output_mean = np.full(len(names.models) * len(names.tiers), output_guess)
         self._endpoints = endpoints
         self._means: dict[int, Floats] = {}  # by gateway
@@ -135,4 +136,4 @@ class GatewayReports:
             past = offered.get(row.endpoint)
             self._endpoints[row.endpoint]["offered"] += row.offered - (past.offered if past else 0.0)
             self._endpoints[row.endpoint]["placed"] += row.placed - (past.placed if past else 0)
-            self._endpoints[row.endpoint]["finished"] += row.finished - (past.finished if past else 0)
+            self.freed[row.endpoint] += row.freed - (past.freed if past else 0)

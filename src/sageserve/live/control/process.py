@@ -37,7 +37,7 @@ from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
 from sageserve.live.control.status import Sources, Status, status
 from sageserve.live.link import LinkServer
-from sageserve.live.wire import Gone, Grant, ToControl, Wait
+from sageserve.live.wire import Gone, Grant, Refusal, ToControl, Wait
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
@@ -192,7 +192,7 @@ class Control:
         self._actuator = parts.actuator(self._hear, self.layout)
         told = Callbacks(self._link.send, self._actuator.place, self._hear, self._waiting)
         self.view = FleetView(scenario, self.layout, home.epoch, self.clock.now, told)
-        self.queue = BatchQueue(scenario, self.view, parts.jobs, self._grant, self.clock.now)
+        self.queue = BatchQueue(scenario, self.view, parts.jobs, self._decide, self.clock.now)
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.view.in_flight)
         self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
         guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
@@ -275,6 +275,7 @@ class Control:
                 else:
                     self.view.saw(i, kv=found[0], in_flight=found[1])
             self.view.refresh()
+            self.queue.scraped()
             await asyncio.sleep(self._scenario.signals.scrape / SECOND)
 
     def _hear(self, event: AnyEvent) -> None:
@@ -299,8 +300,8 @@ class Control:
         self.queue.left(gateway)
         self.view.left(gateway)
 
-    def _grant(self, gateway: int, grant: Grant) -> bool:
-        return self._link.send(gateway, grant)
+    def _decide(self, gateway: int, decision: Grant | Refusal) -> bool:
+        return self._link.send(gateway, decision)
 
     def add(self, seen: DemandSeen) -> None:
         """Keep a minute's demand."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import Micros
+from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.downstream import Downstream
@@ -106,7 +107,7 @@ class GatewayContext:
         self.loud = False  # a line in the log for every request
         self.models = {name: k for k, name in enumerate(layout.names.models)}
         self.regions = {name.encode(): k for k, name in enumerate(layout.names.regions)}
-        self.batch = [tier.batch and scenario.batch.feed != "direct" for tier in scenario.tiers.values()]
+        self.held = [tier.batch and layout.feed != DIRECT for tier in scenario.tiers.values()]  # they wait at control
         self.ttft: list[Micros | None] = [tier.ttft for tier in scenario.tiers.values()]
         self.patience = [tier.patience for tier in scenario.tiers.values()]
         self.told = [

@@ -88,7 +88,7 @@ class DemandCounters:
         """All of it, without rows of zeros."""
         routing = self._routing
         endpoints = tuple(
-            EndpointCount(number, load.offered, max(0.0, load.backlog), load.placed, load.finished)
+            EndpointCount(number, load.offered, max(0.0, load.backlog), load.placed, load.freed)
             for number, load in enumerate(routing.loads)
             if load.placed
         )

@@ -19,7 +19,7 @@ from sageserve.live.gateway.request import HttpRequest, read_call, with_model
 from sageserve.live.gateway.routing_state import Placement, Target
 from sageserve.live.gateway.sse import SseTagger
 from sageserve.live.gateway.upstream import EngineConnection
-from sageserve.live.wire import Wait
+from sageserve.live.wire import ANYWHERE, Wait
 
 FIRST_BYTE: Final = 10 * MINUTE  # as long as OpenAI's clients wait; an engine may take minutes over a long unstreamed answer
 PING: Final = 10 * SECOND  # of silence in a stream: proxies on the way may cut connections that were idle for 15 s
@@ -87,7 +87,7 @@ class Exchange:
         self._reply = ClientReply(self._client, record)
         context.exchanges[self] = None
         try:
-            if context.batch[call.tier] and context.controlled and call.endpoint < 0 and not call.holder.internal:
+            if context.held[call.tier] and context.controlled and call.endpoint < 0 and not call.holder.internal:
                 self._queue()  # control's own jobs have waited already
             else:
                 self._route()
@@ -106,8 +106,10 @@ class Exchange:
         )
 
     def granted(self, endpoint: int) -> None:
-        """There is room for it at this endpoint."""
-        target = self._context.routing.choose_at(endpoint) or self._context.routing.choose(self._walk(), self._context.clock())
+        """There is room for it at this endpoint; or it is urgent, and goes ANYWHERE."""
+        routing = self._context.routing
+        there = routing.choose_at(endpoint) if endpoint != ANYWHERE else None
+        target = there or routing.choose(self._walk(), self._context.clock())
         if target is None:
             self._fail(no_capacity("The instance that was to serve this request is gone."))
         else:
@@ -276,7 +278,7 @@ class Exchange:
         target = context.routing.choose_again(walk, placed.target.endpoint, self._tried, context.clock())
         if target is None or len(self._tried) >= _TRIES:
             return False
-        context.routing.end(placed, None)
+        context.routing.end(placed, None, context.clock())
         self._relay = None
         self._renewed = False
         self._record.retried(reason)
@@ -324,7 +326,7 @@ class Exchange:
         self._context.exchanges.pop(self, None)
         placed, self._placed = self._placed, None
         if placed is not None:
-            self._context.routing.end(placed, output)
+            self._context.routing.end(placed, output, self._context.clock())
         if self._ticket:
             self._context.waiting.leave(self._ticket)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.live.wire import Gone, Grant, ToControl, Wait
+from sageserve.live.wire import Gone, Grant, Refusal, ToControl, Wait
 
 PATIENCE: Final = 10 * MINUTE  # OpenAI's clients give up after it unless told otherwise
 
@@ -17,7 +17,7 @@ class FlexWaiter(Protocol):
     """Who waits."""
 
     def granted(self, endpoint: int) -> None:
-        """It may go, to this endpoint."""
+        """It may go, to this endpoint or ANYWHERE."""
 
     def waited_in_vain(self, retry_after: Micros) -> None:
         """It is to come again later."""
@@ -47,16 +47,17 @@ class FlexQueue:
         self._send(message)
         return self._last
 
-    def take(self, grant: Grant) -> None:
-        """Control decided. A grant whose client has left was answered by Gone already."""
-        found = self._tickets.pop(grant.ticket, None)
+    def take(self, decision: Grant | Refusal) -> None:
+        """Control decided. A decision whose client has left was answered by Gone already."""
+        found = self._tickets.pop(decision.ticket, None)
         if found is None:
             return
-        if grant.endpoint < 0:
-            found[1].waited_in_vain(grant.retry_after)
-        else:
-            self._granted.add(grant.ticket)
-            found[1].granted(grant.endpoint)
+        match decision:
+            case Refusal():
+                found[1].waited_in_vain(decision.retry_after)
+            case Grant():
+                self._granted.add(decision.ticket)
+                found[1].granted(decision.endpoint)
 
     def leave(self, ticket: int) -> None:
         """The client left, or its granted request is done."""

@@ -1,9 +1,9 @@
 """The routing state: where each instance is, what was sent there, and where the next request goes.
 
 Holds the last RoutingTable, this gateway's own counts, and nothing else; reads no clock and opens no connection. An instance in
-trouble is left out for a while, which is all the circuit breaker there is. Every number follows
-docs/reference/kernel.md (Arrival, Signals), so that a live request is placed as the simulator would place it. Decisions are
-those of `core/route.py`. Read next: `python_kernels.py` for how they are called, `demand_counters.py` for what is reported.
+trouble is left out for a while, which is all the circuit breaker there is. Every number follows docs/reference/kernel.md
+(Arrival, Signals), so that a live request is placed as the simulator would place it. Decisions are those of `core/route.py`.
+Read next: `python_kernels.py` for how they are called, `demand_counters.py` for what is reported.
 """
 
 from collections.abc import Iterable
@@ -22,6 +22,7 @@ from sageserve.live.wire import InstanceRow, RoutingTable
 
 _GUESS: Final = 200.0  # output tokens before any were seen, as in the simulator; the mean of the paper's week is 222
 _SLOW: Final = 256  # requests over which the mean output length moves
+_TOGETHER: Final = 1000  # us: answers of one engine that end within it ended with one iteration, which takes longer
 _LEAVE_OUT: Final = 2 * SECOND  # an instance in trouble, when there is no control to say that it is well again
 
 
@@ -33,6 +34,7 @@ class Target:
         "authority",
         "endpoint",
         "failures",
+        "freed_at",
         "host",
         "in_flight",
         "model",
@@ -65,6 +67,7 @@ class Target:
         self.in_flight = 0
         self.unfinished = 0  # prompt tokens sent whose first token has not come
         self.failures = 0
+        self.freed_at: Micros = -_TOGETHER - 1  # when an answer last ended here while it was open
         self.trouble: Micros = 0  # left out until then
         self.update(one)
 
@@ -81,7 +84,7 @@ class EndpointLoad:
     __slots__ = (
         "all",
         "backlog",
-        "finished",
+        "freed",
         "held",
         "in_flight",
         "offered",
@@ -103,7 +106,7 @@ class EndpointLoad:
         self.rate = 0.0
         self.backlog = 0.0  # microseconds of prefill not finished
         self.placed = 0
-        self.finished = 0
+        self.freed = 0  # iterations of open targets that finished something, as far as can be told from here
         self.in_flight = 0
         self.held = 0.0  # tokens of requests in flight: prompt and half an answer
 
@@ -179,8 +182,9 @@ class RoutingState:
             self.own = False
             for column, row in zip(self.columns, table.endpoints, strict=True):
                 column.update(kv=row.kv, busy=row.busy, rate=row.rate, backlog=row.backlog, offered=0.0, kv_tokens=row.kv_tokens)
-        if len(table.output_mean) == len(self.output_mean):
-            self.output_mean = list(table.output_mean)
+            if len(table.output_mean) == len(self.output_mean):
+                self.output_mean = list(table.output_mean)
+            self._learn_lengths()
         self._take_seats(table.instances)
         self.refresh(now)
 
@@ -201,9 +205,6 @@ class RoutingState:
 
     def refresh(self, now: Micros) -> None:
         """Say anew who may be chosen, and how much each has."""
-        for m in range(self.models):
-            means = self.output_mean[m * self.tiers : (m + 1) * self.tiers]
-            self.guess[m] = int(sum(means) / self.tiers + 0.5)
         for load, column in zip(self.loads, self.columns, strict=True):
             for target in load.all:
                 target.at = -1
@@ -215,6 +216,12 @@ class RoutingState:
             for at, target in enumerate(load.targets):
                 target.at = at
             load.outstanding = [self._outstanding(target) for target in load.targets]
+
+    def _learn_lengths(self) -> None:
+        """Refresh the mean output length per model: with the signals, as everything that choices are made by."""
+        for m in range(self.models):
+            means = self.output_mean[m * self.tiers : (m + 1) * self.tiers]
+            self.guess[m] = int(sum(means) / self.tiers + 0.5)
 
     def look(self, now: Micros) -> None:
         """Turn own counts into signals: what a scrape would have done, when there is none."""
@@ -233,6 +240,7 @@ class RoutingState:
             column["kv"] = load.held * self.gateways / tokens if tokens else 0.0
             busy = load.rate + column["backlog"] / self.half_life
             column["busy"] = busy / len(load.targets) if load.targets else 0.0
+        self._learn_lengths()
         self.refresh(now)
 
     def is_blind(self, now: Micros, after: Micros) -> bool:
@@ -338,7 +346,7 @@ class RoutingState:
         column["backlog"] = max(0.0, left)
         target.unfinished -= one.prompt
 
-    def end(self, one: Placement, output: int | None) -> None:
+    def end(self, one: Placement, output: int | None, now: Micros) -> None:
         """A request left its target: finished with `output` tokens, or (None) broken off."""
         target = one.target
         load = self.loads[target.endpoint]
@@ -349,7 +357,9 @@ class RoutingState:
         target.in_flight -= 1
         self._note(load, target)
         if output is not None:
-            load.finished += 1
+            if target.open and now - target.freed_at > _TOGETHER:
+                load.freed += 1
+                target.freed_at = now
             at = one.model * self.tiers + one.tier
             self.output_mean[at] += (output - self.output_mean[at]) / _SLOW
 

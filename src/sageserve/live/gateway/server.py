@@ -26,7 +26,7 @@ from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
 from sageserve.live.link import LinkClient
-from sageserve.live.wire import VERSION, EndpointRow, Grant, Hello, InstanceRow, RoutingTable, ToGateway
+from sageserve.live.wire import VERSION, EndpointRow, Grant, Hello, InstanceRow, Refusal, RoutingTable, ToGateway
 
 LOOK_S: Final = 0.25  # between two looks: reports to control, deadlines of connections
 _TIDY: Final = 4  # looks between two of the less urgent kind
@@ -210,7 +210,7 @@ class GatewayProcess:
                 self.context.routing.replace(message, clock())
                 if self.context.routing.gateways != before:
                     self.context.keys.share(self.context.routing.gateways)
-            case Grant():
+            case Grant() | Refusal():
                 self.context.waiting.take(message)
 
     def _control_changed(self, there: bool) -> None:

@@ -1,7 +1,7 @@
 """From the front door to an engine's queue: routing, batch queue, doors, feeding, promotion.
 
-Calls the decision functions of `core/route.py` and `core/feed.py` on the fleet's columns, exactly as the gateway does.
-The rules are stated in docs/reference/kernel.md. Read next: `engine.py`, which drives this and the engines.
+Decides nothing itself: `core/route.py` and `core/feed.py` do, from the fleet's columns. The gateway and the live batch queue call
+the same functions. The rules are stated in docs/reference/kernel.md. Read next: `engine.py`, which drives this and the engines.
 """
 
 from math import sqrt
@@ -9,7 +9,7 @@ from math import sqrt
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
-from sageserve.core.feed import DIRECT, FILL, allowance, is_urgent, predicted
+from sageserve.core.feed import DIRECT, first_open, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import block_time, decode_work, prefill_work
 from sageserve.core.route import pick_endpoint, pick_instance
 from sageserve.sim.kernel.batching import fits, note_outstanding, request_work, set_place
@@ -28,6 +28,7 @@ from sageserve.sim.kernel.state import (
     IDLE,
     PROMOTED,
     REFUSED,
+    SHUT,
     WAITING,
     view_endpoints,
     view_engines,
@@ -80,12 +81,11 @@ def cut_block(w: Rec, i: int, q: int, now: int) -> None:
 
 
 @kernel
-def place(w: Rec, i: int, q: int, now: int) -> float:
-    """Put request `q` into a queue of instance `i`; returns the engine microseconds it is expected to need."""
+def place(w: Rec, i: int, q: int, now: int, prefill: float, decode: float) -> None:
+    """Put request `q`, which is expected to need so much engine time (us), into a queue of instance `i`."""
     engine = view_engines(w["at_engines"], w["instances"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
-    prefill, decode = request_work(w, i, q)
     endpoint["offered"] += prefill + decode
     endpoint["backlog"] += prefill
     endpoint["placed"] += 1
@@ -101,7 +101,6 @@ def place(w: Rec, i: int, q: int, now: int) -> float:
             set_time(w, i, now)
     elif engine["phase"] == DECODE and engine["cut"] == 0:
         cut_block(w, i, q, now)
-    return prefill + decode
 
 
 @kernel
@@ -122,7 +121,9 @@ def send(w: Rec, q: int, now: int) -> bool:
     e = find_endpoint(w, q, now)
     if e < 0:
         return False
-    place(w, choose_instance(w, e), q, now)
+    i = choose_instance(w, e)
+    prefill, decode = request_work(w, i, q)
+    place(w, i, q, now, prefill, decode)
     return True
 
 
@@ -161,18 +162,17 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
     """Give endpoint `e`, which has an open instance, the batch jobs it has room for, at most `limit`."""
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
     model = endpoint["model"]
-    count = allowance(w["feed"], predicted(w["signal"], endpoint, w["half_life"]), endpoint["one_below"], endpoint["two_below"])
-    left = min(count, limit)
+    left = min(share(w["feed"], w["signal"], endpoint, w["half_life"]), limit)
     while left > 0 and first_job(w, model) >= 0:
         q = pop_job(w, model)
         r = view_requests(w["at_requests"], w["rows"])[q]
         mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
-        endpoint["fed_tokens"] += r["prompt"] + mean
-        endpoint["fed_work"] += place(w, choose_instance(w, e), q, now)
-        left -= 1
+        i = choose_instance(w, e)
+        prefill, decode = request_work(w, i, q)
+        place(w, i, q, now, prefill, decode)
+        note_fed(endpoint, prefill + decode, r["prompt"] + mean)
         limit -= 1
-        if w["feed"] == FILL and left == 0 and limit > 0:
-            left = allowance(FILL, predicted(w["signal"], endpoint, w["half_life"]), endpoint["one_below"], endpoint["two_below"])
+        left = min(share_left(w["feed"], w["signal"], endpoint, w["half_life"], left - 1), limit)
 
 
 @kernel
@@ -193,41 +193,26 @@ def hold_job(w: Rec, q: int, now: int) -> None:
     walk = view_i4(w["at_walk"], w["regions"] * w["models"] * w["tiers"] * width)
     begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
     endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
-    best = UNSET
-    least = 0.0
-    for position in range(begin, begin + width):
-        e = walk[position]
-        if e < 0:
-            break
-        if endpoints[e]["open"] == 0 or endpoints[e]["feeds"] == 0:
-            continue
-        utilisation = predicted(w["signal"], endpoints[e], w["half_life"])
-        if best < 0 or utilisation < least:
-            best = int(e)
-            least = utilisation
-    if best >= 0:
-        feed_some(w, best, 1, now)
+    e = pick_feed(w["signal"], w["half_life"], endpoints, walk, begin, begin + width)
+    if e >= 0:
+        feed_some(w, e, 1, now)
 
 
 @kernel
-def first_open(w: Rec, q: int) -> int:
+def first_opened(w: Rec, q: int) -> int:
     """The first open instance of the first open endpoint in the walk of request `q`; -1 when there is none."""
     r = view_requests(w["at_requests"], w["rows"])[q]
     width = w["walk_length"]
     walk = view_i4(w["at_walk"], w["regions"] * w["models"] * w["tiers"] * width)
     begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
-    endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    e = first_open(view_endpoints(w["at_endpoints"], w["endpoint_count"]), walk, begin, begin + width)
+    if e < 0:
+        return UNSET
     engines = view_engines(w["at_engines"], w["instances"])
-    for position in range(begin, begin + width):
-        e = walk[position]
-        if e < 0:
-            return UNSET
-        if endpoints[e]["open"] == 0:
-            continue
-        for i in range(e * w["slots"], (e + 1) * w["slots"]):
-            if engines[i]["phase"] >= IDLE and engines[i]["draining"] == 0:
-                return int(i)
-    return UNSET
+    i = e * w["slots"]
+    while engines[i]["phase"] == SHUT or engines[i]["draining"] != 0:
+        i += 1
+    return int(i)
 
 
 @kernel
@@ -238,7 +223,7 @@ def promote(w: Rec, model: int, now: int) -> None:
         q = first_job(w, model)
         if q < 0:
             return
-        i = first_open(w, q)
+        i = first_opened(w, q)
         if i < 0:
             return
         r = requests[q]
