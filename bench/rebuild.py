@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--map", action="append", default=[])
     given = parser.parse_args()
-    scenario = load_scenario("quickstart", overrides=[f"workload.generate.requests={given.requests}"])
+    scenario = load_scenario("quickstart", overrides=[f"workload.generate.requests={given.requests}", "admission=off"])
     truth = read_trace(given.trace, scenario, TraceOptions(maps=tuple(given.map)))[0] if given.trace else generate(scenario)
     begin = MONDAY + scenario.workload.generate.begins
     true = {name: play(scenario, truth, name) for name in STRATEGIES}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -77,9 +78,10 @@ def test_what_was_written_is_what_was_played(tmp_path: Path) -> None:
     assert requests.num_rows == found.summary.requests.arrived == 4000
     for name, tier in found.summary.tiers.items():
         rows = [row for row in requests.to_pylist() if row["tier"] == name]
-        assert len(rows) == tier.requests
+        done = [row["e2e_us"] for row in rows if row["state"] == "finished"]
+        assert (len(rows), len(done)) == (tier.requests, tier.finished)
         assert sum(row["met"] for row in rows) / len(rows) == pytest.approx(tier.attainment, abs=2e-6)
-        assert sorted(row["e2e_us"] for row in rows)[len(rows) // 2] / 1e6 == pytest.approx(tier.e2e_s.p50, rel=0.05)
+        assert sorted(done)[len(done) // 2] / 1e6 == pytest.approx(tier.e2e_s.p50, rel=0.05)
     timeline = found.timeline()
     assert timeline.num_rows == 46 * 2 * 2 * 2  # minutes 0 to 45, two regions, two models, two roles
     assert set(timeline["role"].to_pylist()) == {"interactive", "batch"}
@@ -97,6 +99,30 @@ def test_the_table_fits_and_says_what_to_try(tmp_path: Path) -> None:
         assert word in text
     rows = [line.split() for line in text.splitlines()]
     assert any(row[:2] == ["iw-f", "95%"] and ("✓" in row or "✗" in row) for row in rows)
+
+
+def test_who_was_turned_away_is_in_every_view(tmp_path: Path) -> None:
+    out, full = str(tmp_path / "run"), ("--load", "20", "--set", "fleet={start: 2, maximum: 3}")
+    text = printed(*SMALL, *full, "--out", out)
+    summary = json.loads((tmp_path / "run" / SUMMARY).read_text("utf-8"))
+    shed = summary["requests"]["shed"]
+    assert shed > 100
+    states = pq.read_table(tmp_path / "run" / REQUESTS, columns=["state", "tier", "met"])
+    away = states.filter(pc.equal(states["state"], "shed"))
+    assert away.num_rows == shed
+    assert not any(away["met"].to_pylist())
+    by_tier = {name: tier["shed"] for name, tier in summary["tiers"].items()}
+    assert by_tier == {name: away["tier"].to_pylist().count(name) for name in by_tier}
+    assert f"{shed:,} shed" in text
+    heads = next(line.split() for line in text.splitlines() if line.startswith("tier "))
+    assert heads[:5] == ["tier", "promise", "requests", "finished", "shed"]
+    assert max(len(line) for line in text.partition("next: ")[0].splitlines()) <= WIDTH
+    assert f"{shed:,} requests were turned away and count as late." in " ".join(printed("show", out).split())
+    page = (tmp_path / "run" / REPORT).read_text("utf-8")
+    assert 'scope="col">shed</th>' in page
+    compared = printed("compare", *SMALL[1:], *full, "--strategies", "reactive,siloed")
+    assert "shed" in compared.split()
+    assert "shed" not in printed(*SMALL, "--set", "admission=off").split(), "a column of zeros says nothing"
 
 
 def test_seconds_and_shares_keep_three_digits() -> None:
@@ -228,7 +254,7 @@ def test_an_interruption_leaves_a_marked_partial_result(tmp_path: Path) -> None:
     assert found.partial
     assert 0 <= found.played_s < found.window_s
     counts = found.requests
-    assert counts.arrived == counts.finished + counts.unfinished + counts.refused
+    assert counts.arrived == counts.finished + counts.unfinished + counts.refused + counts.shed
     assert pq.ParquetFile(folder / REQUESTS).metadata.num_rows == counts.arrived
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -255,5 +281,5 @@ def test_real_traces_run_and_lose_nothing(shared_data: Path, name: str, options:
         pytest.skip(f"{name} is not among the real traces on this machine")
     found = json.loads(printed("simulate", "quickstart", "--trace", str(path), *options, "--json"))
     counts = found["requests"]
-    assert counts["arrived"] == counts["finished"] + counts["unfinished"] + counts["refused"] > 1000
+    assert counts["arrived"] == sum(counts[part] for part in ("finished", "unfinished", "refused", "shed")) > 1000
     assert counts["unfinished"] == 0

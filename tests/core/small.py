@@ -48,6 +48,7 @@ def scenario(*, gpus: int = 80, **changes: object) -> Scenario:
         "models": {name: {"context": 8_000, "engines": {"h100": ENGINE}} for name in ("big", "small")},
         "tiers": TIERS,
         "fleet": {"start": 2 if gpus >= 32 else 1, "minimum": 1, "maximum": 4},
+        "admission": "off",  # everybody waits, so that what happens can be worked out by hand
     }
     return check(Scenario.model_validate(tree | changes))
 

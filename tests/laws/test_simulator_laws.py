@@ -23,6 +23,7 @@ from sageserve.sim.kernel.state import (
     PROMOTED,
     REFUSED,
     RUNNING,
+    SHED,
     SHUT,
     WAITING,
     Setup,
@@ -167,8 +168,8 @@ def test_nothing_is_placed_on_an_instance_that_is_not_open(seed: int) -> None:
         # what is open now was open during the whole run, for actions come between runs
         opened = set(kernel.opened)
         assert set(now[fresh].tolist()) <= opened
-        refused = (stop.requests["state"] & PLACE) == REFUSED
-        assert (now[refused] == UNSET).all()
+        gone = np.isin(stop.requests["state"] & PLACE, (REFUSED, SHED))
+        assert (now[gone] == UNSET).all()
         placed = now
     assert opened
 
@@ -221,15 +222,19 @@ def backlog_is_unfinished_prefill(kernel: Kernel) -> None:
 def test_every_request_ends_and_demand_is_what_arrived(seed: int) -> None:
     kernel = [kernel for kernel, _ in play(seed)][-1]
     rows, setup = kernel.requests, kernel.world.setup
-    assert np.isin(rows["state"] & PLACE, (DONE, REFUSED)).all()
+    place = rows["state"] & PLACE
+    assert np.isin(place, (DONE, REFUSED, SHED) if setup.admission else (DONE, REFUSED)).all()
     refused = rows["prompt"] + 1 > setup.context[rows["model"]]
-    assert (((rows["state"] & PLACE) == REFUSED) == refused).all()
+    assert ((place == REFUSED) == refused).all()
+    batch = setup.tiers["batch"][rows["tier"]] != 0
+    assert (rows["deadline"][(place == SHED) & batch] <= kernel.now).all(), "batch work waits until its time is over"
     tiers = len(setup.tiers)
     cell = (rows["region"].astype(int) * setup.models + rows["model"]) * tiers + rows["tier"]
     cells = setup.regions * setup.models * tiers
     assert (kernel.demand_requests == np.bincount(cell, minlength=cells)).all()
     assert (kernel.demand_tokens == np.bincount(cell, rows["prompt"], cells)).all()
-    assert (kernel.made_tokens == np.bincount(cell[~refused], rows["output"][~refused], cells)).all()
+    done = place == DONE
+    assert (kernel.made_tokens == np.bincount(cell[done], rows["output"][done], cells)).all()
 
 
 @pytest.mark.parametrize("seed", SEEDS[:4])

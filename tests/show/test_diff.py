@@ -81,7 +81,7 @@ def test_a_real_change_is_found(results: Path) -> None:
     assert (total.before, total.after) == pytest.approx(tuple(means))
     assert total.change == pytest.approx(means[1] - means[0])
     assert number(found, "requests.arrived").word is Word.EQUAL
-    assert f"{sum(one.word is Word.CHANGED for one in found.numbers)} of 41 numbers changed" in found.sentence
+    assert f"{sum(one.word is Word.CHANGED for one in found.numbers)} of 42 numbers changed" in found.sentence
 
 
 def test_one_seed_decides_nothing_and_more_are_offered(results: Path, tmp_path: Path) -> None:

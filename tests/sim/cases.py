@@ -6,7 +6,7 @@ Read next: `reference.py`, `test_kernel_against_reference.py`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,7 +117,14 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
     for _ in range(draw(0, 9)):
         at = _instant(draw, setup, trace, at, end)
         steps.append((at, _flips(draw, setup)))
-    return Case(setup, trace, opened, tuple(steps), draw(0, 1) == 1)
+    return Case(_with_admission(draw, setup), trace, opened, tuple(steps), draw(0, 1) == 1)
+
+
+def _with_admission(draw: Draw, setup: Setup) -> Setup:
+    """In two of five worlds requests are turned away: by a tight or loose promise, by a small or large cap."""
+    if draw(0, 4) < 3:
+        return setup
+    return replace(setup, admission=True, admission_wait=draw(1, 40) / 16 * ODD, admission_queued=draw(1, 4))
 
 
 def _instant(draw: Draw, setup: Setup, trace: Trace, after: int, end: int) -> int:

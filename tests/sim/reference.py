@@ -1,113 +1,22 @@
 """The simulated world again, naively: the page docs/reference/kernel.md with one event per engine iteration.
 
 It has the control surface of the compiled kernel, so one script can drive both. Decisions are derived again from the
-page, not imported, and no attention is paid to speed. Knows no file and no strategy. Read next: `reference_engine.py`
-for what happens inside an instance, `cases.py` for what is fed to both.
+page, not imported, and no attention is paid to speed. Knows no file and no strategy. Read next: `reference_fleet.py` for what
+there is to decide about, `reference_engine.py` for what happens inside an instance, `cases.py` for what is fed to both.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import log
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT, STEPS
-from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.route import NEAREST, THRESHOLD
-from sageserve.core.signals import BUSY, KV, LOAD
-from sageserve.sim.kernel.state import DONE, HELD, PREFILLING, PROMOTED, REFUSED, RUNNING, WAITING, Setup
-from tests.sim.reference_engine import NO_TIME, Engine, Job, Outcome, Profile
+from sageserve.sim.kernel.state import HELD, REFUSED, SHED
+from tests.sim.reference_engine import NO_TIME, Job
+from tests.sim.reference_fleet import ReferenceFleet
 
 SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, ITERATION_PHASE = 0, 1, 2, 3
 """Order at one instant. An iteration inside a block comes last: a placement at this very instant may still cut there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """One TIER row."""
-
-    urgent: int
-    expired: int
-    rank: int
-    batch: bool
-
-
-class Endpoint:
-    """What is counted and seen of one endpoint."""
-
-    def __init__(self, model: int, first: int, slots: int, feeds: bool) -> None:
-        self.model = model
-        self.instances = range(first, first + slots)
-        self.feeds = feeds
-        self.seen = self.kv = self.busy = self.rate = 0.0
-        self.offered = self.fed_work = self.fed_tokens = 0.0
-        self.finished = self.preempted = self.made = self.placed = 0
-        self.unfinished: dict[int, float] = {}  # row: prefill work of a prompt that is not finished
-
-
-class Reference:
-    """The slow, obvious simulator.
-
-    Args:
-        setup: what to simulate.
-        requests: REQUEST rows, sorted by arrival; first, finish, instance and state are written.
-    """
-
-    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
-        self.setup = setup
-        self.requests = requests
-        self.now = 0
-        self.drained: list[int] = []
-        self.counts: Counter[str] = Counter()
-        self._tiers = [Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), bool(r["batch"])) for r in setup.tiers]
-        tiers = len(self._tiers)
-        profiles = [Profile.of(row) for row in setup.profiles]
-        self._engines = [Engine(profiles[p], tiers + 1, self._key) for p in setup.slot_profile]
-        self._endpoints = [
-            Endpoint(e // setup.roles % setup.models, e * setup.slots, setup.slots, bool(setup.feeds[e]))
-            for e in range(setup.endpoints)
-        ]
-        self._open = [False] * len(self._engines)
-        self._draining = [False] * len(self._engines)
-        self._jobs = [
-            Job(
-                row=row,
-                **{name: int(r[name]) for name in ("arrival", "deadline", "prompt", "output", "tier", "cached")},
-                queue=int(r["tier"]),
-            )
-            for row, r in enumerate(requests)
-        ]
-        self._region = [int(r["region"]) for r in requests]
-        self._model = [int(r["model"]) for r in requests]
-        self._next_row = 0
-        self._next_scrape = 0
-        self._last_scrape = 0
-        self._batch: list[list[Job]] = [[] for _ in range(setup.models)]
-        self._doors: list[list[Job]] = [[] for _ in range(setup.models)]
-        self._mean = [[float(setup.output_guess)] * tiers for _ in range(setup.models)]
-        cells = setup.regions * setup.models * tiers
-        self.demand_requests, self.demand_tokens, self.made_tokens = (np.zeros(cells, np.int64) for _ in range(3))
-        self.demand_work = np.zeros(cells)
-        self._fastest = [self._fastest_profile(model, profiles) for model in range(setup.models)]
-        self._guess = [int(setup.output_guess + 0.5)] * setup.models
-
-    # ---- control
-
-    def open(self, i: int) -> None:
-        """Instance i may receive work from now on."""
-        self.counts["reopened while draining"] += self._draining[i]
-        self._open[i], self._draining[i] = True, False
-
-    def drain(self, i: int) -> bool:
-        """Instance i receives nothing any more; True if it was empty and is closed at once."""
-        empty = self._engines[i].inside == 0
-        self._open[i], self._draining[i] = False, not empty
-        self.counts["drained while busy"] += not empty
-        return empty
+class Reference(ReferenceFleet):
+    """The slow, obvious simulator."""
 
     def run_until(self, t: int) -> bool:
         """Handle everything before t and the scrape at t; True if it stopped because a draining instance is empty."""
@@ -131,25 +40,6 @@ class Reference:
                     self.drained = [index]
                     return True
 
-    def finished(self) -> bool:
-        """Whether every request is done or refused."""
-        return all(int(state) & 63 in (DONE, REFUSED) for state in self.requests["state"])
-
-    @property
-    def batch_waiting(self) -> NDArray[np.int64]:
-        """Jobs in the batch queue, by model."""
-        return np.array([len(queue) for queue in self._batch], np.int64)
-
-    @property
-    def endpoints(self) -> NDArray[Any]:
-        """ENDPOINT rows as counted now."""
-        rows = np.zeros(len(self._endpoints), ENDPOINT)
-        for row, one in zip(rows, self._endpoints, strict=True):
-            for name in ("seen", "kv", "busy", "finished", "preempted", "made", "placed", "model", "feeds"):
-                row[name] = getattr(one, name)
-            row["open"] = len(self._opened(one))
-        return rows
-
     def _next_event(self) -> tuple[int, int, int]:
         events = [(self._next_scrape, SCRAPE_PHASE, 0)]
         if self._next_row < len(self._jobs):
@@ -161,68 +51,40 @@ class Reference:
 
     # ---- arrivals and placement
 
-    def _key(self, job: Job, now: int) -> tuple[int, ...]:
-        """Sort key by the order of the setup; the DPA classes are those tabled in core/order.py."""
-        tier, promoted = self._tiers[job.tier], job.queue == len(self._tiers)
-        rank = 0 if promoted else tier.rank
-        if self.setup.order == FCFS:
-            return (job.arrival,)
-        if self.setup.order == EDF:
-            return (job.deadline,)
-        if self.setup.order == PF:
-            return (rank, job.arrival)
-        slack = job.deadline - now
-        if slack < -tier.expired:
-            return (0, job.deadline)
-        if slack < 0:
-            return (201, job.deadline)
-        if tier.batch and not promoted:
-            return (202, job.deadline)
-        return ((1 if slack < tier.urgent else 101) + rank, job.deadline)
-
-    def _cell(self, job: Job) -> int:
-        """Position of the job's (region, model, tier) in the columns of demand."""
-        place = self._region[job.row] * self.setup.models + self._model[job.row]
-        return place * len(self._tiers) + job.tier
-
-    def _fastest_profile(self, model: int, profiles: list[Profile]) -> Profile:
-        """The profile of the model's slots that weighs least, lowest number of equals."""
-        mine = [i for one in self._endpoints if one.model == model for i in one.instances]
-        return profiles[min((int(self.setup.slot_profile[i]) for i in mine), key=lambda p: (profiles[p].weight, p))]
-
     def _arrive(self, job: Job) -> None:
+        self._count_demand(job)
         model = self._model[job.row]
-        fastest, mean = self._fastest[model], self._mean[model][job.tier]
-        self.demand_requests[self._cell(job)] += 1
-        self.demand_tokens[self._cell(job)] += job.prompt
-        work = fastest.prefill_work(job.prompt, job.cached) + fastest.decode_work(job.prompt, mean)
-        self.demand_work[self._cell(job)] += work
         if job.prompt + 1 > int(self.setup.context[model]):
             self._put(job, REFUSED)
             self.counts["refused"] += 1
         elif self._tiers[job.tier].batch and self.setup.feed != DIRECT:
             self._put(job, HELD)
-            self._batch[model].append(job)
-            self._batch[model].sort(key=lambda one: (one.deadline, one.row))
-            choice = [e for e in self._walk(job) if self._opened(self._endpoints[e]) and self._endpoints[e].feeds]
-            if choice:
-                self._feed(min(choice, key=self._predicted), at_most=1)
-        elif not self._route(job):
+            self._hold(job)
+        elif self._route(job, judged=True):
+            return
+        elif self.setup.admission and not self._tiers[job.tier].batch:
+            self._shed(job, "shed")
+        else:
             self._put(job, HELD)
             self._doors[model].append(job)
             self.counts["waited at the door"] += 1
+            self.counts["came again"] += self.setup.admission
 
-    def _walk(self, job: Job) -> Iterator[int]:
-        for e in self.setup.walk[self._region[job.row], self._model[job.row], job.tier]:
-            if e < 0:
-                return
-            yield int(e)
+    def _hold(self, job: Job) -> None:
+        """Queue a batch job; the best endpoint of its walk may take one at once."""
+        queue = self._batch[self._model[job.row]]
+        queue.append(job)
+        queue.sort(key=lambda one: (one.deadline, one.row))
+        choice = [e for e in self._walk(job) if self._opened(self._endpoints[e]) and self._endpoints[e].feeds]
+        if choice:
+            self._feed(min(choice, key=self._predicted), at_most=1)
 
-    def _opened(self, endpoint: Endpoint) -> list[int]:
-        return [i for i in endpoint.instances if self._open[i]]
+    def _shed(self, job: Job, why: str) -> None:
+        self._put(job, SHED)
+        self.counts[why] += 1
 
-    def _route(self, job: Job) -> bool:
-        """Place the job on an endpoint of its walk; False when none has an open instance."""
+    def _route(self, job: Job, *, judged: bool = False) -> bool:
+        """Place the job on an endpoint of its walk; False when none has an open instance, or it is judged and not let in."""
         choice = [e for e in self._walk(job) if self._opened(self._endpoints[e])]
         if not choice:
             return False
@@ -231,42 +93,25 @@ class Reference:
             best = choice[0]
         elif self.setup.route == THRESHOLD:
             best = next((e for e in choice if self._expected(e) < self.setup.threshold), best)
+        if judged and self.setup.admission and not self._admits(job, best):
+            return False
         self._place(job, best)
         return True
 
-    def _outstanding(self, i: int) -> int:
-        engine = self._engines[i]
-        guess = self._guess[self._endpoints[i // self.setup.slots].model]
-        return (engine.unprefilled + guess * engine.inside) * engine.profile.weight
-
-    def _place(self, job: Job, e: int) -> float:
-        """Give the job to an instance of endpoint e; the work it offers, in microseconds of engine time."""
-        endpoint = self._endpoints[e]
-        i = min(self._opened(endpoint), key=lambda one: (self._outstanding(one), one))
-        engine = self._engines[i]
-        prefill = engine.profile.prefill_work(job.prompt, job.cached)
-        work = prefill + engine.profile.decode_work(job.prompt, self._mean[endpoint.model][job.tier])
-        endpoint.offered += work
-        endpoint.unfinished[job.row] = prefill
-        endpoint.placed += 1
-        self.requests[job.row]["instance"] = i
-        self._put(job, WAITING)
-        self.counts["cut"] += engine.place(job, self.now)
-        return work
-
-    def _put(self, job: Job, state: int) -> None:
-        promoted = PROMOTED if job.queue == len(self._tiers) else 0
-        self.requests[job.row]["state"] = state | promoted
-
-    def _note_admitted(self, engine: Engine) -> None:
-        self.counts["found again after preemption"] += engine.recovered
-        engine.recovered = 0
-        for job in engine.prefilling:
-            self._put(job, PREFILLING)
-            partly = engine.done == 0 and job.filled + job.piece < job.context
-            self.counts["partly prefilled"] += partly
-            self.counts["partly prefilled after a cached part"] += partly and job.filled == job.cached > 0
-            self.counts["cached"] += job.filled == job.cached > 0
+    def _admits(self, job: Job, e: int) -> bool:
+        """Admission, from what is at the endpoint: prompts before the job, requests beyond those that can run together."""
+        endpoint, opened = self._endpoints[e], self._opened(self._endpoints[e])
+        profile = self._engines[self._emptiest(e)].profile
+        work = profile.prefill_work(job.prompt, job.cached) + profile.decode_work(
+            job.prompt, self._mean[endpoint.model][job.tier]
+        )
+        inside = sum(self._engines[i].inside for i in endpoint.instances)  # in draining instances, too
+        places = sum(self._engines[i].profile.max_sequences for i in opened)
+        prompts, turns = sum(endpoint.unfinished.values()), max(0, inside - places) * work
+        wait = max(prompts, turns) / len(opened)
+        self.counts["beyond the cap"] += inside >= self.setup.admission_queued * places
+        patience = self.setup.admission_wait * self._tiers[job.tier].patience
+        return wait <= patience and inside < self.setup.admission_queued * places
 
     # ---- an iteration ends
 
@@ -282,27 +127,6 @@ class Reference:
         if outcome.finished and self._open[i]:
             self._feed(i // self.setup.slots)
 
-    def _settle(self, outcome: Outcome, engine: Engine, endpoint: Endpoint) -> None:
-        for job in outcome.prompts:
-            del endpoint.unfinished[job.row]
-            self._put(job, RUNNING)
-            if job.made == 1:
-                self.requests[job.row]["first"] = self.now + engine.profile.entry
-        for job in outcome.finished:
-            self._put(job, DONE)
-            self.requests[job.row]["finish"] = self.now + engine.profile.entry
-            endpoint.finished += 1
-            endpoint.made += job.output
-            self.made_tokens[self._cell(job)] += job.output
-            means = self._mean[endpoint.model]
-            means[job.tier] += (job.output - means[job.tier]) / 256
-        for job in outcome.preempted:
-            self._put(job, WAITING)
-            endpoint.unfinished[job.row] = engine.profile.prefill_work(job.context, job.cached)
-            endpoint.preempted += 1
-            self.counts["preempted"] += 1
-            self.counts["preempted with a cached prompt"] += job.cached > 0
-
     # ---- scrape, feed, promotion
 
     def _scrape(self) -> None:
@@ -313,41 +137,27 @@ class Reference:
             self._guess[model] = int(sum(means) / len(means) + 0.5)
         self._last_scrape = self.now
         for model, door in enumerate(self._doors):
-            self._doors[model] = [job for job in door if not self._route(job)]
+            self._doors[model] = self._knock(door)
         for model in range(self.setup.models):
             self._promote(model)
         for e in range(len(self._endpoints)):
             self._feed(e)
         self._next_scrape = self.now + int(self.setup.scrape)
 
-    def _refresh(self, endpoint: Endpoint, dt: int) -> None:
-        half_life = self.setup.half_life
-        if dt > 0:
-            endpoint.rate += (1 - 2 ** (-dt / half_life)) * (endpoint.offered / dt - endpoint.rate)
-        endpoint.offered = endpoint.fed_work = endpoint.fed_tokens = 0.0
-        opened = self._opened(endpoint)
-        endpoint.kv = endpoint.busy = 0.0
-        if opened:
-            used = sum(self._engines[i].used_at_start for i in opened)
-            endpoint.kv = used / self._capacity(endpoint)
-            endpoint.busy = (endpoint.rate + sum(endpoint.unfinished.values()) / half_life) / len(opened)
-        endpoint.seen = self._signal(endpoint.kv, endpoint.busy)
+    def _knock(self, door: list[Job]) -> list[Job]:
+        """Let those in who wait at a door; who stays. With admission, the first that is not let in ends it."""
+        if not self.setup.admission:
+            return [job for job in door if not self._route(job)]
+        while door and (self._is_over(door[0]) or self._route(door[0], judged=True)):
+            del door[0]
+        return door
 
-    def _capacity(self, endpoint: Endpoint) -> int:
-        return sum(self._engines[i].profile.kv_tokens for i in self._opened(endpoint))
-
-    def _signal(self, kv: float, busy: float) -> float:
-        return {LOAD: max(kv, busy), KV: kv, BUSY: busy}[self.setup.signal]
-
-    def _expected(self, e: int) -> float:
-        one = self._endpoints[e]
-        news = (one.offered - one.rate * (self.now - self._last_scrape)) * log(2) / self.setup.half_life
-        return self._signal(one.kv, one.busy + news / len(self._opened(one)))
-
-    def _predicted(self, e: int) -> float:
-        one = self._endpoints[e]
-        busy = one.busy + one.fed_work / (self.setup.half_life * len(self._opened(one)))
-        return self._signal(one.kv + one.fed_tokens / self._capacity(one), busy)
+    def _is_over(self, job: Job) -> bool:
+        """Give a job up whose deadline has come while it waits; only with admission."""
+        over = self.setup.admission and job.deadline <= self.now
+        if over:
+            self._shed(job, "given up")
+        return over
 
     def _feed(self, e: int, at_most: int = NO_TIME) -> None:
         endpoint = self._endpoints[e]
@@ -360,6 +170,8 @@ class Reference:
         given = 0
         while queue and given < at_most and (self.setup.feed == STEPS or self._predicted(e) < self.setup.one_below):
             job = queue.pop(0)
+            if self._is_over(job):
+                continue
             mean = self._mean[endpoint.model][job.tier]
             endpoint.fed_work += self._place(job, e)
             endpoint.fed_tokens += job.prompt + mean
@@ -370,6 +182,9 @@ class Reference:
         queue = self._batch[model]
         while queue:
             job = queue[0]
+            if self._is_over(job):
+                del queue[0]
+                continue
             opened = [i for e in self._walk(job) for i in self._opened(self._endpoints[e])]
             if not opened:
                 return

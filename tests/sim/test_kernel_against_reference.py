@@ -28,6 +28,10 @@ LEAST = {
     "partly prefilled after a cached part": 300,
     "preempted with a cached prompt": 300,
     "found again after preemption": 100,
+    "shed": 1_000,
+    "beyond the cap": 500,
+    "came again": 150,
+    "given up": 50,
 }
 """How often each rule must have been tried over the cases of `COVERED` seeds."""
 COVERED = 300

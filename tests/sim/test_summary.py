@@ -93,7 +93,7 @@ def by_hand() -> Run:
 
 def test_requests_and_promises_by_hand() -> None:
     found = summarise(by_hand(), 0.5)
-    assert msgspec.structs.astuple(found.requests) == (6, 5, 0, 1)
+    assert msgspec.structs.astuple(found.requests) == (6, 5, 0, 1, 0)
     fast, job = found.tiers["fast"], found.tiers["job"]
     assert (fast.requests, fast.finished, fast.attainment, fast.kept) == (3, 2, 0.333333, True)
     assert (job.requests, job.finished, job.attainment, job.kept) == (3, 3, 0.666666, False)
@@ -156,7 +156,7 @@ def test_an_interrupted_run_judges_only_what_is_decided() -> None:
     found = summarise(interrupted_after(Simulation(settings, rows), 1), 1.0)
     assert found.partial
     assert found.played_s == 60
-    assert msgspec.structs.astuple(found.requests) == (3, 1, 2, 0)
+    assert msgspec.structs.astuple(found.requests) == (3, 1, 2, 0, 0)
     assert (found.tiers["job"].undecided, found.tiers["job"].attainment) == (1, 0.0)
     assert found.gpu_hours.total == found.gpu_hours.floor == pytest.approx(8 / 60, abs=1e-6)
 
@@ -185,7 +185,7 @@ def summary(run: Run) -> Summary:
 def test_every_request_is_accounted_for(run: Run, summary: Summary) -> None:
     counts = summary.requests
     assert counts.arrived == len(run.requests) == 30_000
-    assert counts.arrived == counts.finished + counts.unfinished + counts.refused
+    assert counts.arrived == counts.finished + counts.unfinished + counts.refused + counts.shed
     for parts in (summary.tiers.values(), summary.models.values()):
         assert sum(part.requests for part in parts) == counts.arrived
         assert sum(part.finished for part in parts) == counts.finished

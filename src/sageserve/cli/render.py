@@ -71,7 +71,7 @@ def hours(value: float) -> str:
 def header(summary: Summary) -> str:
     """What was run, in a sentence; whatever was lost or interrupted in red."""
     arrived = summary.requests
-    lost = [f"{count:,} {word}" for word, count in (("refused", arrived.refused), ("unfinished", arrived.unfinished)) if count]
+    lost = [f"{getattr(arrived, word):,} {word}" for word in ("refused", "shed", "unfinished") if getattr(arrived, word)]
     text = (
         f"[bold]{escape(summary.scenario)}[/bold] under [bold]{summary.strategy}[/bold], {summary.order},"
         f" signal {summary.signal}, seed {summary.seed}: {arrived.arrived:,} requests"
@@ -85,19 +85,21 @@ def header(summary: Summary) -> str:
     return text
 
 
-def _plain(*titles: str, left: int) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+def _plain(*titles: str, left: int, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
     for number, title in enumerate(titles):
         table.add_column(title, justify="left" if number < left else "right", no_wrap=number >= left, overflow="fold")
     return table
 
 
 def tiers_table(summary: Summary) -> Table:
-    """Promises, whether they were kept, and latencies, by tier."""
+    """Promises, whether they were kept, and latencies, by tier; who was turned away only where somebody was."""
+    shed = bool(summary.requests.shed)
     table = _plain(
-        *("tier", "promise", "requests", "finished", "kept"),
+        *("tier", "promise", "requests", "finished", *(["shed"] if shed else []), "kept"),
         *("TTFT p50", "p95", "p99", "E2E p50", "p95", "p99"),
         left=2,
+        gap=1 if shed else 2,
     )
     for name, tier in summary.tiers.items():
         table.add_row(
@@ -105,6 +107,7 @@ def tiers_table(summary: Summary) -> Table:
             _promise(tier),
             f"{tier.requests:,}",
             f"{tier.finished:,}",
+            *([f"{tier.shed:,}"] if shed else []),
             _kept(tier),
             *_row(tier.ttft_s),
             *_row(tier.e2e_s),

@@ -116,6 +116,8 @@ def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
         column("cost", "${:,.0f}".format, lambda name: comparison.of(name, lambda run: run.cost_usd.total)),
         column("waste", hours, lambda name: comparison.of(name, lambda run: run.gpu_hours.waste)),
     ]
+    if any(run.requests.shed for runs in comparison.runs.values() for run in runs.values()):
+        columns.append(column("shed", "{:,.0f}".format, lambda name: comparison.of(name, lambda run: run.requests.shed)))
     for tier, run in next(iter(next(iter(comparison.runs.values())).values())).tiers.items():
         word = "on time" if run.promise == "deadline" else "kept"
         columns.append(column(f"{tier}\n{word}", kept, _in_tier(comparison, tier, lambda one: one.attainment)))

@@ -1,18 +1,21 @@
-"""Admission: whether an interactive request is let in: the wait it would meet, and when to come again if it is not.
+"""Admission: whether a request that is routed at its arrival is let in, the wait it would meet, and when to come again if not.
 
-Numbers in, numbers out; plain Python, because boxing the arguments of a compiled function costs more than this arithmetic.
-Knows no tier and no clock. Read next: `route.py`, which chooses the endpoint that is asked; docs/reference/gateway.md.
+Numbers in, numbers out: the gateway calls these as plain Python, the simulator compiles them into its loop. Interactive requests
+that are not let in are turned away (shed); batch work comes again later. Knows no tier and no clock. Read next: `route.py`, which
+chooses the endpoint that is asked; docs/reference/gateway.md, "How a request finds its instance".
 """
 
 from typing import Final
 
+from sageserve.base.kernel import kernel
 from sageserve.base.units import SECOND, Micros
 
 LONGEST: Final = 120 * SECOND  # OpenAI's clients do not retry at all when told to wait for longer
 SHORTEST: Final = 100_000  # us: an answer below this brings a client back before anything can have changed
 
 
-def predicted_wait(*, backlog: float, in_flight: int, sequences: float, work: float, instances: int) -> float:
+@kernel
+def predicted_wait(backlog: float, in_flight: int, sequences: int, work: float, instances: int) -> float:
     """Microseconds until a request placed now has its first token, beside its own prefill.
 
     Two queues may hold it. Prompts before it must be prefilled: `backlog / instances`. When all sequences that engines may run
@@ -21,7 +24,7 @@ def predicted_wait(*, backlog: float, in_flight: int, sequences: float, work: fl
 
     Args:
         backlog: microseconds of prefill not finished at the endpoint; negative is taken as none.
-        in_flight: requests sent to it that have not come back.
+        in_flight: requests placed there that have not finished.
         sequences: that its open instances can run together.
         work: microseconds of engine time a typical request there needs.
         instances: open instances, at least 1.
@@ -29,13 +32,14 @@ def predicted_wait(*, backlog: float, in_flight: int, sequences: float, work: fl
     return max(0.0, backlog, (in_flight - sequences) * work) / instances
 
 
-def is_admitted(*, wait: float, limit: float, in_flight: int, most: float) -> bool:
+@kernel
+def is_admitted(wait: float, limit: float, in_flight: int, most: int) -> bool:
     """Whether a request is let in.
 
     Args:
         wait: predicted, microseconds.
         limit: the longest wait its tier's promise leaves room for, microseconds.
-        in_flight: requests at the endpoint that have not come back.
+        in_flight: requests at the endpoint that have not finished.
         most: as many as may be there, whatever the prediction says.
     """
     return wait <= limit and in_flight < most

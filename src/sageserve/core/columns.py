@@ -25,6 +25,7 @@ ENDPOINT: Final = np.dtype(
         ("preempted", "i8"),
         ("made", "i8"),  # output tokens of finished requests
         ("placed", "i8"),  # requests placed
+        ("sequences", "i8"),  # that open instances can run together
         ("open", "i4"),
         ("running", "i4"),  # in open instances at the last scrape, as engines count them
         ("waiting", "i4"),

@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Struct
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ from sageserve.base.units import MINUTE, NEVER, SECOND
 from sageserve.data.results.run_folder import RunFolder
 
 BINS: Final = 48
-COLUMNS: Final = ("arrival_us", "model", "tier", "region", "served_region", "state", "ttft_us")
+COLUMNS: Final = ("arrival_us", "model", "tier", "region", "served_region", "state", "ttft_us", "deadline_us")
 _Key: TypeAlias = tuple[str, str]
 
 
@@ -116,9 +117,12 @@ def _count(counts: _Counts, part: pa.Table, batch: set[str]) -> None:
         counts.demand[key] = counts.demand.get(key, np.zeros(counts.bins)) + here
     for key, rows in _pairs(regions, served):
         counts.flows[key] = counts.flows.get(key, 0) + len(rows)
-    known = part.column("state").to_numpy(zero_copy_only=False) != "refused"
+    state = part.column("state")
+    known = pc.not_equal(state, "refused").to_numpy()
     first = part.column("ttft_us").fill_null(NEVER).to_numpy()
     first = np.where(first == NEVER, NEVER, arrival + np.minimum(first, NEVER - arrival))
+    given_up = pc.equal(state, "shed").to_numpy()  # such a job waits no longer
+    first = np.where(given_up, part.column("deadline_us").to_numpy(), first)
     jobs = known & np.logical_or.reduce([tiers.mask(name) for name in batch] or [np.zeros(len(known), np.bool_)])
     for model in models.names:
         rows = jobs & models.mask(model)

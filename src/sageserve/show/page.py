@@ -165,7 +165,8 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
     several = len(comparison.runs) > 1
     against = several and BASE in comparison.runs
     columns = ["GPU-hours", "owed", *(["against reactive"] if against else []), *(["× oracle"] if comparison.bounds else [])]
-    columns += ["cost", "waste", *(f"{tier} kept" for tier in tiers)]
+    shed = _any_shed(comparison)
+    columns += ["cost", "waste", *(["shed"] if shed else []), *(f"{tier} kept" for tier in tiers)]
     rows = []
     for name in comparison.runs:
         cells = [_hours(comparison, name, "gpu_hours.total", held), _hours(comparison, name, "after_window.work_gpu_hours", owed)]
@@ -173,7 +174,8 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
             cells.append(_against(comparison, name))
         if comparison.bounds:
             cells.append(_over(comparison, name))
-        cells += [_cost(comparison, name), _waste(comparison, name), *(_kept(comparison, name, tier) for tier in tiers)]
+        cells += [_cost(comparison, name), _waste(comparison, name), *([_shed(comparison, name)] if shed else [])]
+        cells += [_kept(comparison, name, tier) for tier in tiers]
         chosen = several and name == found.strategy
         rows.append(TableRow(name, tuple(cells), chosen, found.others.get(name, "")))
     notes = [
@@ -231,6 +233,19 @@ def _waste(comparison: Comparison, name: str) -> TableCell:
     )
 
 
+def _any_shed(comparison: Comparison) -> bool:
+    return any(run.requests.shed for runs in comparison.runs.values() for run in runs.values())
+
+
+def _shed(comparison: Comparison, name: str) -> TableCell:
+    found = comparison.of(name, lambda run: run.requests.shed)
+    part = comparison.of(name, lambda run: run.requests.shed / run.requests.arrived if run.requests.arrived else None)
+    text, _ = _spread(found, "{:,.0f}".format)
+    return TableCell(
+        text, "requests.shed", None if found is None else found.mean, small="" if part is None else percent(part.mean)
+    )
+
+
 def _kept(comparison: Comparison, name: str, tier: str) -> TableCell:
     one = _first(comparison, name).tiers[tier]
     found = comparison.of(name, lambda run: run.tiers[tier].attainment)
@@ -242,23 +257,26 @@ def _kept(comparison: Comparison, name: str, tier: str) -> TableCell:
 
 
 def _tiers(comparison: Comparison) -> Iterator[Sheet]:
-    columns = ("promise", "requests", "finished", "kept", "TTFT p50", "p95", "p99", "E2E p50", "p95", "p99")
+    shed = _any_shed(comparison)
+    counts = ("requests", "finished", "shed") if shed else ("requests", "finished")
+    columns = ("promise", *counts, "kept", "TTFT p50", "p95", "p99", "E2E p50", "p95", "p99")
     rows = []
     for name in comparison.runs:
         run = _first(comparison, name)
         for tier, one in run.tiers.items():
             title = tier if len(comparison.runs) == 1 else f"{name}, {tier}"
-            rows.append(TableRow(title, tuple(_tier_cells(tier, one))))
+            rows.append(TableRow(title, tuple(_tier_cells(tier, one, counts))))
     seeded = any(len(runs) > 1 for runs in comparison.runs.values())
     notes = ("Of the first seed.",) if seeded else ()
     yield Sheet("Promises in detail", columns, tuple(rows), notes)
 
 
-def _tier_cells(tier: str, one: TierSummary) -> Iterator[TableCell]:
+def _tier_cells(tier: str, one: TierSummary, counts: Sequence[str]) -> Iterator[TableCell]:
     word = "first token" if one.promise == "ttft" else "done"
     yield TableCell(f"{percent(one.percentile, 0)} {word} in {show_duration(round(one.promise_s * SECOND))}")
-    yield TableCell(f"{one.requests:,}", f"tiers.{tier}.requests", one.requests)
-    yield TableCell(f"{one.finished:,}", f"tiers.{tier}.finished", one.finished)
+    for counted in counts:
+        number: int = getattr(one, counted)
+        yield TableCell(f"{number:,}", f"tiers.{tier}.{counted}", number)
     mark = "" if one.kept is None else "good" if one.kept else "bad"
     yield TableCell(percent(one.attainment), f"tiers.{tier}.attainment", one.attainment, mark)
     for kind, values in (("ttft_s", one.ttft_s), ("e2e_s", one.e2e_s)):

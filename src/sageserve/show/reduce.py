@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -36,7 +37,7 @@ _FINE: Final = 20_160  # minutes of two weeks: how exactly the age of the oldest
 _LATE: Final = np.iinfo(np.int64).max
 _COLUMNS: Final = [
     *("arrival_us", "model", "tier", "region", "prompt_tokens", "output_tokens", "deadline_us"),
-    *("served_region", "ttft_us", "e2e_us", "met"),
+    *("served_region", "state", "ttft_us", "e2e_us", "met"),
 ]
 
 
@@ -69,7 +70,7 @@ class BatchSeries:
     """Batch work over time, by bucket.
 
     Args:
-        outstanding: jobs that arrived and are not done at the end of the bucket.
+        outstanding: jobs that arrived and are neither done nor given up at the end of the bucket.
         oldest_s: age of the oldest of them (to within a minute in windows of two weeks), 0 when there is none.
         slack_s: the least time to its deadline of the jobs that finished in the bucket; nan when none did.
         patience_s: the longest that a tier's jobs may wait; the deadlines of single jobs may be others.
@@ -154,6 +155,7 @@ class _Part:
     ttft: Ints
     e2e: Ints
     met: NDArray[np.bool_]
+    shed: NDArray[np.bool_]
 
 
 class _Sums:
@@ -241,6 +243,7 @@ class _Sums:
             ttft=number("ttft_us"),
             e2e=number("e2e_us"),
             met=table["met"].to_numpy(),
+            shed=pc.equal(table["state"], "shed").to_numpy(),
         )
 
     def _demand(self, part: _Part, bucket: Ints) -> None:
@@ -265,14 +268,15 @@ class _Sums:
         mine = self.batch[part.tier]
         arrival, e2e, at = part.arrival[mine], part.e2e[mine], bucket[mine]
         finish = np.where(e2e >= 0, arrival + e2e, _LATE)
+        finish = np.where(part.shed[mine], part.deadline[mine], finish)
         np.add.at(self.came, at, 1)
         fine = self.fine.at(arrival)
         np.minimum.at(self.first, fine, arrival)
         np.maximum.at(self.last, fine, finish)
+        over = finish < _LATE
+        np.add.at(self.went, self.grid.at(finish[over]), 1)
         done = e2e >= 0
-        then = self.grid.at(finish[done])
-        np.add.at(self.went, then, 1)
-        np.minimum.at(self.slack, then, part.deadline[mine][done] - finish[done])
+        np.minimum.at(self.slack, self.grid.at(finish[done]), part.deadline[mine][done] - finish[done])
 
     def _queue(self) -> BatchSeries:
         count = self.grid.count

@@ -251,8 +251,8 @@ def _left_over(comparison: Comparison, name: str) -> Iterator[str]:
     left, total = _mean(comparison, name, owed) or 0.0, _needed(comparison, name)
     if left > _OWED * total:
         yield f"{gpu_hours(left)} GPU-hours of work were still to do when the window ended."
-    for word in ("unfinished", "refused"):
-        number = sum(getattr(run.requests, word) for run in comparison.runs[name].values())
+    for key, word in (("unfinished", "unfinished"), ("refused", "refused"), ("shed", "turned away and count as late")):
+        number = sum(getattr(run.requests, key) for run in comparison.runs[name].values())
         if number:
             yield f"{count(number, 'request')} {'was' if number == 1 else 'were'} {word}."
 

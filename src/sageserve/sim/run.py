@@ -95,6 +95,9 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         safety=scenario.batch.safety,
         output_guess=_OUTPUT_GUESS,
         prefix_hits=layout.prefix_hits,
+        admission=scenario.admission.act,
+        admission_wait=scenario.admission.wait,
+        admission_queued=scenario.admission.queued,
     )
 
 

@@ -46,6 +46,10 @@ def test_the_fleet_is_the_papers() -> None:
     assert [fleet.rtt("eastus", other) for other in fleet.regions] == [5_000, 32_000, 70_000]
 
 
+def test_the_papers_scenarios_turn_nobody_away_and_the_others_do() -> None:
+    assert {name: load_scenario(name).admission.act for name in WHOLE} == {name: not name.startswith("o365") for name in WHOLE}
+
+
 def test_the_week_and_the_peak_are_ten_million_requests() -> None:
     week, peak = (load_scenario(name).workload.generate for name in ("o365-week", "o365-peak"))
     assert (week.requests, week.length, week.history) == (10_000_000, 7 * DAY, 0)

@@ -82,6 +82,20 @@ def test_every_value_knows_where_it_came_from(small: Path) -> None:
     assert all(loaded.origin(keys) for keys, _ in loaded.leaves())
 
 
+def test_a_switch_stands_for_a_node_and_knows_where_it_came_from(small: Path, tmp_path: Path) -> None:
+    file = tmp_path / "off.yaml"
+    file.write_text(f"extends: {small}\nadmission: off\n", "utf-8")
+    act = ("admission", "act")
+    assert load_scenario(small).admission.act
+    assert load(small).origin(act).startswith("default: ")
+    assert not load_scenario(file).admission.act
+    assert load(file).origin(act) == f"{file}:2"
+    assert load(file).origin(("admission", "wait")).startswith("default: ")
+    assert load_scenario(file, overrides=["admission=on"]).admission.act
+    again = load_scenario(file, overrides=["admission.wait=2"]).admission
+    assert (again.act, again.wait) == (True, 2.0), "settings of its own turn it on"
+
+
 def test_extended_files_are_laid_in_order_and_null_takes_away(small: Path, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     written(tmp_path, "seed: 7\nfleet: {start: 3, maximum: 9}\nname: middle\n", "deep/middle.yaml")
@@ -152,6 +166,8 @@ def test_an_unknown_profile_is_named_once_with_a_suggestion(small: Path) -> None
         ("tiers=null", "tiers: is missing"),
         ("name=a b", "is not a name"),
         ("seed=99999999999999999999", "is not a whole number"),
+        ("admission=of", "'of' is neither on nor off, nor settings of its own (act, wait, queued)"),
+        ("admission=5", "needs settings of its own (act, wait, queued), not 5"),
     ],
 )
 def test_a_wrong_setting_is_told_in_plain_words_with_its_place(small: Path, override: str, words: str) -> None:

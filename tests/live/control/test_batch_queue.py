@@ -1,6 +1,6 @@
 """The batch queue: due first goes first, endpoints get what the feed rule allows, and clients that wait are part of the queue.
 
-Read next: `src/sageserve/live/control/batch_queue.py`.
+Read next: `src/sageserve/live/control/batch_queue.py`; `tests/parity/test_front_door.py`, where the simulator does the same.
 """
 
 from hypothesis import given

@@ -194,7 +194,7 @@ def settings(engines: Sequence[Engine], regions: Sequence[str] = (), **live: obj
         {"region": regions[k] if k < len(regions) else "east", "model": MODEL, "url": f"http://127.0.0.1:{engine.port}"}
         for k, engine in enumerate(engines)
     ]
-    return scenario(live={"instances": placed, **live})
+    return scenario(gpus=80, admission="on", live={"instances": placed, **live})
 
 
 @contextlib.asynccontextmanager

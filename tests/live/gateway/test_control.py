@@ -65,13 +65,13 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def controlled(folder: Path, *engines: Engine) -> AsyncIterator[tuple[Stage, Control]]:
+async def controlled(folder: Path, *engines: Engine, options: Options | None = None) -> AsyncIterator[tuple[Stage, Control]]:
     """A gateway that listens to a control process, which has not said anything yet."""
     for engine in engines:
         await engine.start()
     control = Control(folder / "link")
     await control.server.open(control.path)
-    place = GatewayBinding(host="127.0.0.1", port=0, control=control.path, options=Options(nonce="t"))
+    place = GatewayBinding(host="127.0.0.1", port=0, control=control.path, options=options or Options(nonce="t"))
     async with staged(place=place) as stage:
         await control.wait(lambda: control.of(Hello))
         yield stage, control
@@ -171,6 +171,20 @@ def test_flex_that_may_go_anywhere_is_routed(tmp_path: Path) -> None:
             control.server.broadcast(Grant(control.of(Wait)[0].ticket, ANYWHERE))
             got = await asked
             assert (got.status_code, got.headers["x-sageserve-region"]) == (200, "west")
+
+    play(story())
+
+
+def test_a_promoted_job_is_not_turned_away_because_it_was_let_in_when_it_was_queued(tmp_path: Path) -> None:
+    async def story() -> None:
+        engine = Engine()
+        async with controlled(tmp_path, engine, options=Options(internal="secret", nonce="t")) as (stage, control):
+            control.table(at(engine), endpoints=(EndpointRow(2.0, 0.9, 2.0, 2.0, 1e15, 100_000, 1),) * 4)
+            await control.wait(lambda: stage.worker.context.routing.known)
+            async with httpx.AsyncClient(base_url=stage.url) as client:
+                assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 429
+                headers = {"authorization": "Bearer secret", "x-sageserve-tier": "niw"}
+                assert (await client.post("/v1/chat/completions", json=HELLO, headers=headers)).status_code == 200
 
     play(story())
 

@@ -28,8 +28,8 @@ MUTANTS = (
     Mutant(
         "memory of a draining instance still counts as capacity",
         "sim/kernel/engine.py",
-        'endpoint["open"] -= 1\n    endpoint["kv_tokens"] -= view_profiles',
-        'endpoint["open"] -= 1\n    endpoint["kv_tokens"] -= 0 * view_profiles',
+        'endpoint["kv_tokens"] += sign * ',
+        'endpoint["kv_tokens"] += max(sign, 0) * ',
     ),
     Mutant(
         "a reopened instance keeps draining",
@@ -210,7 +210,7 @@ MUTANTS = (
     Mutant(
         "promoted jobs are lost",
         "sim/kernel/arrive.py",
-        '        r["state"] |= PROMOTED\n        send(w, q, now)\n',
+        '        r["state"] |= PROMOTED\n        send(w, q, now, False)\n',
         '        r["state"] |= PROMOTED\n',
     ),
     Mutant(
@@ -255,18 +255,6 @@ MUTANTS = (
         "sim/kernel/queues.py",
         "        node = 2 * node\n        if tree[base + node] != tokens:\n            node += 1",
         "        node = 2 * node\n        if tree[base + node + 1] == tokens:\n            node += 1",
-    ),
-    Mutant(
-        "a job that comes is offered to the busiest endpoint",
-        "core/feed.py",
-        "if best < 0 or utilisation < least:",
-        "if best < 0 or utilisation > least:",
-    ),
-    Mutant(
-        "a job's service is never judged by a lone instance",
-        "core/feed.py",
-        'if endpoints[e]["open"] > 0:',
-        'if endpoints[e]["open"] > 1:',
     ),
     Mutant("the feed bands are inverted", "core/feed.py", "if utilisation < two_below:", "if utilisation > two_below:"),
     Mutant(
@@ -322,5 +310,54 @@ MUTANTS = (
         "sim/kernel/batching.py",
         'r["first"] = now + profile["entry"]',
         'r["first"] = now',
+    ),
+    Mutant(
+        "the limit of the wait is ignored",
+        "core/admit.py",
+        "return wait <= limit and in_flight < most",
+        "return in_flight < most",
+    ),
+    Mutant(
+        "any number of requests may be in flight",
+        "core/admit.py",
+        "return wait <= limit and in_flight < most",
+        "return wait <= limit",
+    ),
+    Mutant(
+        "requests beyond those that can run together wait for nothing",
+        "core/admit.py",
+        "max(0.0, backlog, (in_flight - sequences) * work)",
+        "max(0.0, backlog)",
+    ),
+    Mutant(
+        "sequences of a draining instance still count as places",
+        "sim/kernel/engine.py",
+        'endpoint["sequences"] += sign * ',
+        'endpoint["sequences"] += max(sign, 0) * ',
+    ),
+    Mutant(
+        "a promoted job may be turned away",
+        "sim/kernel/arrive.py",
+        "send(w, q, now, False)",
+        'send(w, q, now, w["admission"] != 0)',
+    ),
+    Mutant(
+        "batch work that is not let in never comes again",
+        "sim/kernel/arrive.py",
+        """if w["admission"] == 0 or view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0:""",
+        """if w["admission"] == 0:""",
+    ),
+    Mutant("what is over is run all the same", "core/feed.py", "return deadline <= now", "return deadline < 0"),
+    Mutant(
+        "a job that comes is offered to the busiest endpoint",
+        "core/feed.py",
+        "if best < 0 or utilisation < least:",
+        "if best < 0 or utilisation > least:",
+    ),
+    Mutant(
+        "a job's service is never judged by a lone instance",
+        "core/feed.py",
+        'if endpoints[e]["open"] > 0:',
+        'if endpoints[e]["open"] > 1:',
     ),
 )

@@ -23,7 +23,6 @@ from sageserve.base.config.clusters import (
 )
 from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSettings, StockSettings
 from sageserve.base.config.live import (
-    AdmissionSettings,
     EngineCommand,
     FixedInstance,
     JobSettings,
@@ -34,6 +33,7 @@ from sageserve.base.config.live import (
 )
 from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
 from sageserve.base.config.rules import (
+    AdmissionSettings,
     BatchSettings,
     ChironSettings,
     FaultSettings,

@@ -49,13 +49,6 @@ class KeySettings(Settings):
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and answer; none: no limit")
 
 
-class AdmissionSettings(Settings):
-    """When an interactive request is turned away at once, because waiting would break its promise anyway."""
-
-    wait: float = Field(default=1.0, gt=0, description="admitted while the predicted wait is below this times the TTFT target")
-    queued: int = Field(default=4, ge=1, description="requests in flight per instance, in units of its max_sequences")
-
-
 class LimitSettings(Settings):
     """What a client may send."""
 
@@ -108,7 +101,6 @@ class LiveSettings(Settings):
         description="OpenAI's service_tier to ours; unless said, priority and fast: tightest, flex: batch, others: laxest",
     )
     keys: tuple[KeySettings, ...] = Field(default=(), description="API keys; none: everyone on the loopback address may ask")
-    admission: AdmissionSettings = Field(default=AdmissionSettings(), description="who is turned away")
     limits: LimitSettings = Field(default=LimitSettings(), description="what a client may send")
     jobs: JobSettings = Field(default=JobSettings(), description="how jobs of batches are run")
     safety: SafetySettings = Field(default=SafetySettings(), description="what is never done")

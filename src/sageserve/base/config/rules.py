@@ -1,4 +1,4 @@
-"""Settings of the rules: tiers, fleet sizes, signals, routing, order, batch feed, spot and strategies.
+"""Settings of the rules: tiers, fleet sizes, signals, routing, admission, order, batch feed, spot and strategies.
 
 A tier's promise is its SLO, and its patience the latency budget of a request. Numbers marked (paper) are from SageServe,
 arXiv 2502.14617. Knows no code that applies them: `core/` does.
@@ -7,7 +7,7 @@ Read next: `core/strategies/` for what the strategies do with their settings.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sageserve.base.config.autoscalers import HpaSettings, KedaSettings
 from sageserve.base.config.settings import Name, Settings, StrategyName
@@ -69,6 +69,30 @@ class RoutingSettings(Settings):
         default="threshold", description="nearest region below the threshold, else the least utilised (paper)"
     )
     threshold: Share = Field(default=0.70, description="the first region below this utilisation takes it (paper)")
+
+
+class AdmissionSettings(Settings):
+    """When an interactive request is turned away at once, because waiting would break its promise anyway.
+
+    `admission: off` in a file is short for `admission: {act: false}`. Settings of its own laid over that turn it on again.
+    """
+
+    act: bool = Field(
+        default=True,
+        description="a simulation turns away whom the gateway would; false, or `admission: off`: everybody waits (paper)",
+    )
+    wait: float = Field(default=1.0, gt=0, description="let in while the predicted wait is below this times the TTFT target")
+    queued: int = Field(default=4, ge=1, description="requests in flight per instance, in units of its max_sequences")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, given: object) -> object:
+        """A switch alone stands for the node."""
+        if not isinstance(given, str):
+            return given
+        if given not in {"on", "off"}:
+            raise ValueError(f"{given!r} is neither on nor off, nor settings of its own ({', '.join(cls.model_fields)})")
+        return {"act": given == "on"}
 
 
 class OrderSettings(Settings):

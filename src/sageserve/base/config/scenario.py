@@ -9,6 +9,7 @@ from sageserve.base.config.hardware import GpuSettings, RegionSettings
 from sageserve.base.config.live import LiveSettings
 from sageserve.base.config.models import ModelSettings
 from sageserve.base.config.rules import (
+    AdmissionSettings,
     BatchSettings,
     FaultSettings,
     FleetSettings,
@@ -37,6 +38,7 @@ class Scenario(Settings):
     fleet: FleetSettings = Field(default=FleetSettings(), description="how many instances an endpoint has")
     signals: SignalSettings = Field(default=SignalSettings(), description="what policies see, and how old it may be")
     routing: RoutingSettings = Field(default=RoutingSettings(), description="how a request finds its instance")
+    admission: AdmissionSettings = Field(default=AdmissionSettings(), description="who is turned away, live and simulated")
     order: OrderSettings = Field(default=OrderSettings(), description="which waiting request is next")
     batch: BatchSettings = Field(default=BatchSettings(), description="how non-interactive work enters")
     spot: SpotSettings = Field(default=SpotSettings(), description="what happens to instances not needed")

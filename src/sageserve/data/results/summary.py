@@ -17,12 +17,13 @@ class Quantiles(Struct, frozen=True):
 
 
 class RequestCounts(Struct, frozen=True):
-    """Every request that arrived is in exactly one of the other three."""
+    """Every request that arrived is in exactly one of the other four."""
 
     arrived: int
     finished: int
     unfinished: int
     refused: int
+    shed: int = 0  # turned away; 0 too in results written before anybody was
 
 
 class TierSummary(Struct, frozen=True):
@@ -38,6 +39,7 @@ class TierSummary(Struct, frozen=True):
     promise_s: float
     ttft_s: Quantiles
     e2e_s: Quantiles
+    shed: int = 0  # turned away: missed
 
 
 class Hours(Struct, frozen=True):

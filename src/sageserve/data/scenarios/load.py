@@ -24,7 +24,7 @@ from sageserve.data.scenarios.checks import problems
 from sageserve.data.scenarios.errors import complaints_of, node_at, on_one_screen
 from sageserve.data.scenarios.layers import Stack, builtin_names, find
 from sageserve.data.scenarios.problem import SettingProblem
-from sageserve.data.yaml_positions import Complaint, Document, Keys, Value, write_yaml
+from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, write_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,20 @@ class Loaded:
             return "name of the file"
         parent = node_at(keys[:-1])
         if isinstance(parent, type) and issubclass(parent, BaseModel) and keys:
-            return f"default: {parent.model_fields[str(keys[-1])].description}"
+            field = parent.model_fields[str(keys[-1])]
+            if (switch := self._switch(keys)) is not None and dict(self.leaves()).get(keys) != field.default:
+                return str(switch)
+            return f"default: {field.description}"
         return str(self.document.place(keys) or "default")
+
+    def _switch(self, keys: Keys) -> SourcePlace | None:
+        """Where a word was written that stands for the whole node of a value, such as `admission: off`."""
+        node: Value = self.document.values
+        for end, key in enumerate(keys[:-1], start=1):
+            node = node.get(str(key)) if isinstance(node, dict) else None
+            if isinstance(node, str) and keys[:end] in self.document.places:
+                return self.document.places[keys[:end]]
+        return None
 
     def leaves(self) -> Iterator[tuple[Keys, Value]]:
         """Every value of the resolved tree in the order of the tree, with its keys; lists are single values."""

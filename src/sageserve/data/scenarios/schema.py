@@ -1,7 +1,8 @@
 """The JSON Schema of scenario files, for editors and other programs.
 
 It describes a file, not the resolved tree: a file may extend others, so no key is required; null takes away an entry that
-an extended file has; an engine may be the name of a library profile. Read next: `layers.py` for what these mean.
+an extended file has; an engine may be the name of a library profile, and admission a switch. Read next: `layers.py` for what
+these mean.
 """
 
 from pydantic import JsonValue
@@ -22,6 +23,9 @@ def scenario_schema() -> Schema:
     properties = _within(_within(_within(schema, "$defs"), "ModelSettings"), "properties")
     engines = _within(_within(properties, "engines"), "patternProperties")
     engines.update({name: {"anyOf": [entry, names]} for name, entry in engines.items()})
+    admission = _within(_within(schema, "properties"), "admission")
+    node = {"$ref": admission.pop("$ref")}
+    admission["anyOf"] = [node, {"enum": ["on", "off"], "description": "`off` is short for `{act: false}`"}]
     _within(schema, "properties")["extends"] = {
         "description": "built-in names or paths of scenario files that this one is laid over, in order",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],

@@ -90,7 +90,6 @@ class GatewayContext:
         self.live = live
         self.names = layout.names
         self.limits = live.limits
-        self.admission = live.admission
         self.options = options
         self.clock = clock
         self.routing = RoutingState(scenario, layout)

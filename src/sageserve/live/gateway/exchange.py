@@ -8,7 +8,7 @@ Knows no socket of its own. Read next: `routing_state.py` for the choice, `relay
 from typing import Final
 
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.core.admit import come_again, is_admitted
+from sageserve.core.admit import come_again
 from sageserve.live.gateway.api_error import ApiError, broken, no_capacity, overloaded
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.downstream import Downstream
@@ -136,21 +136,20 @@ class Exchange:
             context.demand.refused(call.cell)
             raise no_capacity(routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")
         placed = self._weigh(target)
-        if not forced:
-            self._admit(placed)
+        has_waited = context.held[call.tier] and call.holder.internal  # a job was let in when it was queued
+        if not (forced or has_waited or routing.admits(placed)):
+            context.demand.refused(call.cell)
+            raise self._overload(placed)
         self._send(placed, self._one.arrived)
 
-    def _admit(self, placed: Placement) -> None:
-        context, call = self._context, self._call
-        load = context.routing.loads[placed.target.endpoint]
-        limit = context.admission.wait * context.patience[call.tier]
-        in_flight = load.in_flight * context.routing.gateways
-        if not is_admitted(wait=placed.wait, limit=limit, in_flight=in_flight, most=context.admission.queued * load.sequences):
-            context.demand.refused(call.cell)
-            message = (
-                f"The queue is {placed.wait / SECOND:.1f} s long, {context.names.tiers[call.tier]} allows {limit / SECOND:g} s."
-            )
-            raise overloaded(message, come_again(placed.wait, limit))
+    def _overload(self, placed: Placement) -> ApiError:
+        """Why a request is not let in, and when it would be."""
+        tier, limit = self._context.names.tiers[self._call.tier], self._context.routing.limits[self._call.tier]
+        if placed.wait > limit:
+            message = f"The queue is {placed.wait / SECOND:.1f} s long, {tier} allows {limit / SECOND:g} s."
+        else:
+            message = "As many requests as may be are in flight."
+        return overloaded(message, come_again(placed.wait, limit))
 
     def _send(self, placed: Placement, now: Micros) -> None:
         context = self._context

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from numpy.typing import NDArray
 
-from sageserve.core import perf, route, signals
+from sageserve.core import admit, perf, route, signals
 
 Row: TypeAlias = dict[str, float]
 """One row of a structured array: numbers by name of their column."""
@@ -38,5 +38,7 @@ pick_endpoint: Final = cast(
     plain(route.pick_endpoint, expected=expected),
 )
 pick_instance: Final = cast("Callable[[Sequence[int], int, int], int]", plain(route.pick_instance))
+predicted_wait: Final = cast("Callable[[float, int, int, float, int], float]", plain(admit.predicted_wait))
+is_admitted: Final = cast("Callable[[float, float, int, int], bool]", plain(admit.is_admitted))
 prefill_work: Final = cast("Callable[[Row, int], float]", plain(perf.prefill_work))
 decode_work: Final = cast("Callable[[Row, int, float], float]", plain(perf.decode_work))

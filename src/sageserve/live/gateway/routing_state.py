@@ -2,8 +2,9 @@
 
 Holds the last RoutingTable, this gateway's own counts, and nothing else; reads no clock and opens no connection. An instance in
 trouble is left out for a while, which is all the circuit breaker there is. Every number follows docs/reference/kernel.md
-(Arrival, Signals), so that a live request is placed as the simulator would place it. Decisions are those of `core/route.py`.
-Read next: `python_kernels.py` for how they are called, `demand_counters.py` for what is reported.
+(Arrival, Signals), so that a live request is placed, or turned away, as the simulator would. Decisions are those of
+`core/route.py` and `core/admit.py`. Read next: `python_kernels.py` for how they are called, `demand_counters.py` for what is
+reported.
 """
 
 from collections.abc import Iterable
@@ -13,11 +14,19 @@ from urllib.parse import urlsplit
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, Micros
-from sageserve.core.admit import predicted_wait
 from sageserve.core.layout import Layout
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
-from sageserve.live.gateway.python_kernels import Row, decode_work, pick_endpoint, pick_instance, prefill_work, rows_of
+from sageserve.live.gateway.python_kernels import (
+    Row,
+    decode_work,
+    is_admitted,
+    pick_endpoint,
+    pick_instance,
+    predicted_wait,
+    prefill_work,
+    rows_of,
+)
 from sageserve.live.wire import InstanceRow, RoutingTable
 
 _GUESS: Final = 200.0  # output tokens before any were seen, as in the simulator; the mean of the paper's week is 222
@@ -145,6 +154,8 @@ class RoutingState:
             [[[e for e in walk if e >= 0] for walk in tiers] for tiers in models] for models in layout.walk.tolist()
         ]
         self.half_life = float(scenario.signals.half_life)
+        self.admission = scenario.admission
+        self.limits = [scenario.admission.wait * tier.patience for tier in scenario.tiers.values()]  # us, by tier
         self.rules: Row = {
             "route": ROUTES.index(scenario.routing.region),
             "threshold": scenario.routing.threshold,
@@ -305,14 +316,17 @@ class RoutingState:
         one.prefill = self._last[3]
         one.held = prompt + 0.5 * mean
         load = self.loads[target.endpoint]
-        one.wait = predicted_wait(
-            backlog=self.columns[target.endpoint]["backlog"],
-            in_flight=load.in_flight * self.gateways,
-            sequences=load.sequences,
-            work=one.work,
-            instances=len(load.targets) or 1,
-        )
+        backlog, in_flight = self.columns[target.endpoint]["backlog"], load.in_flight * self.gateways
+        one.wait = predicted_wait(backlog, in_flight, load.sequences, one.work, len(load.targets) or 1)
         return one
+
+    def admits(self, one: Placement) -> bool:
+        """Whether a request that was weighed may go to its target."""
+        if not self.admission.act:
+            return True
+        load = self.loads[one.target.endpoint]
+        in_flight = load.in_flight * self.gateways
+        return is_admitted(one.wait, self.limits[one.tier], in_flight, self.admission.queued * load.sequences)
 
     def place(self, one: Placement) -> None:
         """Count a request as sent to its target."""

@@ -1,7 +1,8 @@
-"""From the front door to an engine's queue: routing, batch queue, doors, feeding, promotion.
+"""From the front door to an engine's queue: routing, admission, batch queue, doors, feeding, promotion.
 
-Decides nothing itself: `core/route.py` and `core/feed.py` do, from the fleet's columns. The gateway and the live batch queue call
-the same functions. The rules are stated in docs/reference/kernel.md. Read next: `engine.py`, which drives this and the engines.
+Decides nothing itself: `core/route.py`, `core/admit.py` and `core/feed.py` do, from the fleet's columns. The gateway and the live
+batch queue call the same functions (tests/parity shows that the same follows). The rules are stated in
+docs/reference/kernel.md. Read next: `engine.py`, which drives this and the engines.
 """
 
 from math import sqrt
@@ -9,7 +10,8 @@ from math import sqrt
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
-from sageserve.core.feed import DIRECT, first_open, is_urgent, note_fed, pick_feed, share, share_left
+from sageserve.core.admit import is_admitted, predicted_wait
+from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import block_time, decode_work, prefill_work
 from sageserve.core.route import pick_endpoint, pick_instance
 from sageserve.sim.kernel.batching import fits, note_outstanding, request_work, set_place
@@ -28,6 +30,7 @@ from sageserve.sim.kernel.state import (
     IDLE,
     PROMOTED,
     REFUSED,
+    SHED,
     SHUT,
     WAITING,
     view_endpoints,
@@ -104,6 +107,16 @@ def place(w: Rec, i: int, q: int, now: int, prefill: float, decode: float) -> No
 
 
 @kernel
+def is_let_in(w: Rec, e: int, q: int, work: float) -> bool:
+    """Whether endpoint `e`, which is open, may be given request `q` of so much engine time (us)."""
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
+    tier = view_tiers(w["at_tier_rows"], w["tiers"])[view_requests(w["at_requests"], w["rows"])[q]["tier"]]
+    in_flight = endpoint["placed"] - endpoint["finished"]
+    wait = predicted_wait(endpoint["backlog"], in_flight, endpoint["sequences"], work, endpoint["open"])
+    return is_admitted(wait, w["admission_wait"] * tier["patience"], in_flight, w["admission_queued"] * endpoint["sequences"])
+
+
+@kernel
 def find_endpoint(w: Rec, q: int, now: int) -> int:
     """The endpoint that routing chooses for request `q`; -1 when none has an open instance."""
     r = view_requests(w["at_requests"], w["rows"])[q]
@@ -116,15 +129,24 @@ def find_endpoint(w: Rec, q: int, now: int) -> int:
 
 
 @kernel
-def send(w: Rec, q: int, now: int) -> bool:
-    """Route request `q` and place it; False when it found no open instance."""
+def send(w: Rec, q: int, now: int, judged: bool) -> bool:
+    """Route request `q` and place it; False when it found no open instance, or is to be judged and is not let in."""
     e = find_endpoint(w, q, now)
     if e < 0:
         return False
     i = choose_instance(w, e)
     prefill, decode = request_work(w, i, q)
+    if judged and not is_let_in(w, e, q, prefill + decode):
+        return False
     place(w, i, q, now, prefill, decode)
     return True
+
+
+@kernel
+def shed(w: Rec, q: int) -> None:
+    """Turn request `q` away: it is not served."""
+    set_place(w, q, SHED)
+    w["shed"] += 1
 
 
 @kernel
@@ -144,17 +166,40 @@ def wait_at_door(w: Rec, q: int) -> None:
 
 @kernel
 def empty_door(w: Rec, model: int, now: int) -> None:
-    """Send every request that waits at the door of a model; those that find nothing stay, in order."""
+    """Send every request that waits at the door of a model; those that find nothing stay, in order.
+
+    With admission only batch work waits there. It comes again until its deadline, and the first that is not let in ends it.
+    """
     requests = view_requests(w["at_requests"], w["rows"])
     heads = view_i4(w["at_door_head"], w["models"])
+    tails = view_i4(w["at_door_tail"], w["models"])
+    judged = w["admission"] != 0
     q = heads[model]
+    last = tails[model]
     heads[model] = UNSET
-    view_i4(w["at_door_tail"], w["models"])[model] = UNSET
+    tails[model] = UNSET
     while q >= 0:
         following = requests[q]["next"]
-        if not send(w, q, now):
+        if judged and is_over(requests[q]["deadline"], now):
+            shed(w, q)
+        elif not send(w, q, now, judged):
+            if judged:
+                heads[model] = q
+                tails[model] = last
+                return
             wait_at_door(w, q)
         q = following
+
+
+@kernel
+def next_job(w: Rec, model: int, now: int) -> int:
+    """The job of this model that is due first, -1 when none waits; with admission, what is over is given up on the way."""
+    q = first_job(w, model)
+    while q >= 0 and w["admission"] != 0 and is_over(view_requests(w["at_requests"], w["rows"])[q]["deadline"], now):
+        pop_job(w, model)
+        shed(w, q)
+        q = first_job(w, model)
+    return q
 
 
 @kernel
@@ -163,7 +208,7 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
     model = endpoint["model"]
     left = min(share(w["feed"], w["signal"], endpoint, w["half_life"]), limit)
-    while left > 0 and first_job(w, model) >= 0:
+    while left > 0 and next_job(w, model, now) >= 0:
         q = pop_job(w, model)
         r = view_requests(w["at_requests"], w["rows"])[q]
         mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
@@ -220,7 +265,7 @@ def promote(w: Rec, model: int, now: int) -> None:
     """Give interactive priority to the batch jobs of a model that are old or about to be late."""
     requests = view_requests(w["at_requests"], w["rows"])
     while True:
-        q = first_job(w, model)
+        q = next_job(w, model, now)
         if q < 0:
             return
         i = first_opened(w, q)
@@ -233,7 +278,7 @@ def promote(w: Rec, model: int, now: int) -> None:
             return
         pop_job(w, model)
         r["state"] |= PROMOTED
-        send(w, q, now)
+        send(w, q, now, False)
 
 
 @kernel
@@ -254,5 +299,8 @@ def arrive(w: Rec, q: int, now: int) -> None:
         w["refused"] += 1
     elif view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0 and w["feed"] != DIRECT:
         hold_job(w, q, now)
-    elif not send(w, q, now):
-        wait_at_door(w, q)
+    elif not send(w, q, now, w["admission"] != 0):
+        if w["admission"] == 0 or view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0:
+            wait_at_door(w, q)
+        else:
+            shed(w, q)

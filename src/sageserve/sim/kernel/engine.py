@@ -136,6 +136,16 @@ def run(address: int, until: int) -> bool:
 
 
 @kernel
+def count_capacity(w: Rec, i: int, sign: int) -> None:
+    """Count what instance `i` can hold and run as capacity of its endpoint; -1: count it no more."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+    endpoint["kv_tokens"] += sign * profile["kv_tokens"]
+    endpoint["sequences"] += sign * profile["max_sequences"]
+
+
+@kernel
 def open_instance(address: int, i: int) -> None:
     """Instance `i`, which must be closed or draining, may receive work from now on."""
     w = view_world(address, 1)[0]
@@ -145,7 +155,7 @@ def open_instance(address: int, i: int) -> None:
         engine["phase"] = IDLE
     engine["draining"] = 0
     endpoint["open"] += 1
-    endpoint["kv_tokens"] += view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
+    count_capacity(w, i, 1)
     note_outstanding(w, i)
 
 
@@ -156,7 +166,7 @@ def drain_instance(address: int, i: int) -> bool:
     engine = view_engines(w["at_engines"], w["instances"])[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     endpoint["open"] -= 1
-    endpoint["kv_tokens"] -= view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
+    count_capacity(w, i, -1)
     if engine["in_flight"] == 0:
         engine["phase"] = SHUT
     else:
@@ -232,9 +242,10 @@ class Kernel:
         self.endpoints["two_below"][endpoint] = two_below
 
     def finished(self) -> bool:
-        """Whether every request that has arrived or will arrive is done or refused."""
+        """Whether every request that has arrived or will arrive is done, refused or shed."""
         return self.unfinished() == 0
 
     def unfinished(self) -> int:
-        """Requests that are neither done nor refused, those that have not arrived yet included."""
-        return len(self.requests) - int(self.endpoints["finished"].sum()) - int(self.world.record["refused"])
+        """Requests that are not done, refused or shed, those that have not arrived yet included."""
+        gone = int(self.world.record["refused"]) + int(self.world.record["shed"])
+        return len(self.requests) - int(self.endpoints["finished"].sum()) - gone

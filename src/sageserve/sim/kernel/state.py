@@ -28,6 +28,7 @@ PREFILLING: Final = 3
 RUNNING: Final = 4
 DONE: Final = 5
 REFUSED: Final = 6
+SHED: Final = 7  # turned away, or given up in the batch queue
 PROMOTED: Final = 64
 PLACE: Final = 63  # mask of the states above
 
@@ -90,10 +91,10 @@ BLOCK: Final = np.dtype(
 
 _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "endpoint_count", "profile_count")
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
-_POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after")
-_PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions", "refused")
+_POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued")
+_PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions", "refused", "shed")
 _LOG: Final = ("block_rows", "block_count")
-_FLOATS: Final = ("threshold", "half_life", "safety")
+_FLOATS: Final = ("threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
 _COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
@@ -146,6 +147,9 @@ class Setup:
         output_guess: tokens, the mean output length assumed before any was seen.
         prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say; empty: nothing.
         block_rows: blocks to log; 0: none. Those beyond are counted and not kept.
+        admission: requests whose promise a wait would break are turned away; false: everybody waits (paper).
+        admission_wait: the longest predicted wait, in units of the tier's patience.
+        admission_queued: most requests in flight at an endpoint, in units of the sequences it can run together.
     """
 
     regions: int
@@ -172,6 +176,9 @@ class Setup:
     output_guess: float
     prefix_hits: tuple[float, ...] = ()
     block_rows: int = 0
+    admission: bool = False
+    admission_wait: float = 1.0
+    admission_queued: int = 4
 
     @property
     def endpoints(self) -> int:
@@ -231,20 +238,7 @@ class World:
         self._record = np.zeros(1, WORLD)
         self.record = self._record[0]
         self.address = self._record.ctypes.data
-        for name in (
-            "regions",
-            "models",
-            "roles",
-            "slots",
-            "order",
-            "route",
-            "signal",
-            "feed",
-            "scrape",
-            "promote_after",
-        ):
-            self.record[name] = getattr(setup, name)
-        for name in _FLOATS:
+        for name in ("regions", "models", "roles", "slots", *_POLICIES, *_FLOATS):
             self.record[name] = getattr(setup, name)
         for name, value in self._sizes(setup, requests).items():
             self.record[name] = value

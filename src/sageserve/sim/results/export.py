@@ -13,7 +13,7 @@ from sageserve.data.results.journal import Decided, JournalLine
 from sageserve.data.results.run_folder import RunRecord
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.tables import RequestFrame, RequestNames, TimelineFrame
-from sageserve.sim.kernel.state import DONE, FUTURE, HELD, PLACE, PREFILLING, REFUSED, RUNNING, WAITING
+from sageserve.sim.kernel.state import DONE, FUTURE, HELD, PLACE, PREFILLING, REFUSED, RUNNING, SHED, WAITING
 from sageserve.sim.results.meter import blocks
 from sageserve.sim.run import Run
 from sageserve.sim.timeline import FIELDS
@@ -26,17 +26,19 @@ STATES: Final = {
     RUNNING: "running",
     DONE: "finished",
     REFUSED: "refused",
+    SHED: "shed",
 }
 
 
 def record_of(run: Run, summary: Summary) -> RunRecord:
     """Everything about a run that is written to its folder."""
     layout = run.layout
+    last = SHED if run.scenario.admission.act else REFUSED  # a state that cannot be is not in the file
     names = RequestNames(
         names=layout.names,
         pools=tuple(pool.name for pool in layout.pools),
         gpus=tuple(layout.stocks[pool.stock].gpu for pool in layout.pools),
-        states=tuple(STATES[code] for code in range(len(STATES))),
+        states=tuple(STATES[code] for code in range(last + 1)),
     )
     return RunRecord(summary, run.scenario, names, _requests(run), _timeline(run), _journal(run))
 

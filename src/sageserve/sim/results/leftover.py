@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sageserve.base.kernel import kernel
 from sageserve.base.records import UNSET, Floats
 from sageserve.core.perf import decode_work, prefill_work
-from sageserve.sim.kernel.state import PLACE, REFUSED
+from sageserve.sim.kernel.state import PLACE, REFUSED, SHED
 
 
 @kernel
@@ -35,7 +35,8 @@ def add_work_left(requests: NDArray[Any], profiles: NDArray[Any], fastest: NDArr
         if row["arrival"] >= end:
             break
         model = row["model"]
-        if (row["finish"] != UNSET and row["finish"] <= end) or (row["state"] & PLACE) == REFUSED:
+        place = row["state"] & PLACE
+        if (row["finish"] != UNSET and row["finish"] <= end) or place in (REFUSED, SHED):
             continue
         profile = profiles[fastest[model]]
         decode = decode_work(profile, row["prompt"], float(row["output"]))

@@ -15,7 +15,7 @@ from sageserve.base.records import UNSET, Bools, Ints
 from sageserve.base.rng import stream
 from sageserve.base.units import NEVER
 from sageserve.core.layout import Layout
-from sageserve.sim.kernel.state import DONE, PLACE, REFUSED
+from sageserve.sim.kernel.state import DONE, PLACE, REFUSED, SHED
 from sageserve.sim.run import Run
 
 BLOCK: Final = 1 << 17  # rows: 8 MB of 64 bytes each; also the unit in which network times are drawn
@@ -52,6 +52,11 @@ class RequestBlock:
         """bool[n]: longer than its model's context."""
         return (self.rows["state"] & PLACE) == REFUSED
 
+    @property
+    def shed(self) -> Bools:
+        """bool[n]: turned away by admission, or given up in the batch queue."""
+        return (self.rows["state"] & PLACE) == SHED
+
 
 def instance_regions(layout: Layout) -> Ints:
     """int64[instances]: the region of each instance."""
@@ -87,7 +92,7 @@ def blocks(run: Run) -> Iterator[RequestBlock]:
             met &= (rows["finish"] - rows["first"]) <= np.where(gap[tier] == NEVER, NEVER, gap[tier] * (rows["output"] - 1))
         undecided = np.zeros(len(rows), np.bool_)
         if run.partial:
-            undecided = ~done & ((rows["state"] & PLACE) != REFUSED) & (rows["deadline"] > run.now)
+            undecided = ~done & ~np.isin(rows["state"] & PLACE, (REFUSED, SHED)) & (rows["deadline"] > run.now)
         yield RequestBlock(rows, served, ttft, e2e, met, undecided)
 
 

@@ -41,6 +41,7 @@ class _Cell:
     requests: int = 0
     finished: int = 0
     refused: int = 0
+    shed: int = 0
     undecided: int = 0
     met: int = 0
     prompt_tokens: int = 0
@@ -53,6 +54,7 @@ class _Cell:
         self.requests += len(done)
         self.finished += int(done.sum())
         self.refused += int(block.refused[part].sum())
+        self.shed += int(block.shed[part].sum())
         self.undecided += int(block.undecided[part].sum())
         self.met += int(block.met[part].sum())
         self.prompt_tokens += int(block.prompt[part][done].sum(dtype=np.int64))
@@ -68,7 +70,7 @@ class _Sorted:
         code = (block.rows["model"].astype(np.uint16) * tiers + block.rows["tier"]).astype(np.uint16)
         order = np.argsort(code, kind="stable")
         self.ends = np.cumsum(np.bincount(code, minlength=cells))
-        self.finished, self.refused = block.finished[order], block.refused[order]
+        self.finished, self.refused, self.shed = block.finished[order], block.refused[order], block.shed[order]
         self.undecided, self.met = block.undecided[order], block.met[order]
         self.prompt, self.output = block.rows["prompt"][order], block.rows["output"][order]
         self.ttft, self.e2e = block.ttft[order], block.e2e[order]
@@ -87,7 +89,9 @@ def summarise(run: Run, cpu_s: float) -> Summary:
     tiers = {name: _tier(tier, [row[k] for row in cells]) for k, (name, tier) in enumerate(scenario.tiers.items())}
     models = {name: _model(run, m, cells[m]) for m, name in enumerate(names.models)}
     every = [cell for row in cells for cell in row]
-    arrived, finished, refused = (sum(getattr(cell, name) for cell in every) for name in ("requests", "finished", "refused"))
+    arrived, finished, refused, shed = (
+        sum(getattr(cell, name) for cell in every) for name in ("requests", "finished", "refused", "shed")
+    )
     return Summary(
         version=__version__,
         scenario=scenario.name,
@@ -98,7 +102,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         partial=run.partial,
         window_s=_round(run.window / SECOND),
         played_s=_round(run.now / SECOND),
-        requests=RequestCounts(arrived, finished, arrived - finished - refused, refused),
+        requests=RequestCounts(arrived, finished, arrived - finished - refused - shed, refused, shed),
         tiers=tiers,
         models=models,
         gpu_hours=_hours(run, run.layout.pools, in_gpus=True),
@@ -159,6 +163,7 @@ def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
         promise_s=_round(tier.patience / SECOND),
         ttft_s=_quantiles([part for cell in cells for part in cell.ttft]),
         e2e_s=_quantiles([part for cell in cells for part in cell.e2e]),
+        shed=sum(cell.shed for cell in cells),
     )
 
 

@@ -1,0 +1,268 @@
+"""Everything there is in the naive world of `reference.py`: engines, endpoints, and what is counted and seen of them.
+
+Derived from docs/reference/kernel.md ("The fleet", "Signals"), not from the kernel. Decides nothing: where requests go is in
+`reference.py`. Read next: `reference_engine.py` for one instance.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.core.columns import ENDPOINT
+from sageserve.core.order import EDF, FCFS, PF
+from sageserve.core.signals import BUSY, KV, LOAD
+from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
+from tests.sim.reference_engine import Engine, Job, Outcome, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One TIER row."""
+
+    urgent: int
+    expired: int
+    rank: int
+    batch: bool
+    patience: int
+
+
+class Endpoint:
+    """What is counted and seen of one endpoint."""
+
+    def __init__(self, model: int, first: int, slots: int, feeds: bool) -> None:
+        self.model = model
+        self.instances = range(first, first + slots)
+        self.feeds = feeds
+        self.seen = self.kv = self.busy = self.rate = 0.0
+        self.offered = self.fed_work = self.fed_tokens = 0.0
+        self.finished = self.preempted = self.made = self.placed = 0
+        self.unfinished: dict[int, float] = {}  # row: prefill work of a prompt that is not finished
+
+
+class ReferenceFleet:
+    """What there is, before anything is decided.
+
+    Args:
+        setup: what to simulate.
+        requests: REQUEST rows, sorted by arrival; first, finish, instance and state are written.
+    """
+
+    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
+        self.setup = setup
+        self.requests = requests
+        self.now = 0
+        self.drained: list[int] = []
+        self.counts: Counter[str] = Counter()
+        self._tiers = [
+            Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), bool(r["batch"]), int(r["patience"])) for r in setup.tiers
+        ]
+        tiers = len(self._tiers)
+        profiles = [Profile.of(row) for row in setup.profiles]
+        self._engines = [Engine(profiles[p], tiers + 1, self._key) for p in setup.slot_profile]
+        self._endpoints = [
+            Endpoint(e // setup.roles % setup.models, e * setup.slots, setup.slots, bool(setup.feeds[e]))
+            for e in range(setup.endpoints)
+        ]
+        self._open = [False] * len(self._engines)
+        self._draining = [False] * len(self._engines)
+        self._jobs = [
+            Job(
+                row=row,
+                **{name: int(r[name]) for name in ("arrival", "deadline", "prompt", "output", "tier", "cached")},
+                queue=int(r["tier"]),
+            )
+            for row, r in enumerate(requests)
+        ]
+        self._region = [int(r["region"]) for r in requests]
+        self._model = [int(r["model"]) for r in requests]
+        self._next_row = 0
+        self._next_scrape = 0
+        self._last_scrape = 0
+        self._batch: list[list[Job]] = [[] for _ in range(setup.models)]
+        self._doors: list[list[Job]] = [[] for _ in range(setup.models)]
+        self._mean = [[float(setup.output_guess)] * tiers for _ in range(setup.models)]
+        cells = setup.regions * setup.models * tiers
+        self.demand_requests, self.demand_tokens, self.made_tokens = (np.zeros(cells, np.int64) for _ in range(3))
+        self.demand_work = np.zeros(cells)
+        self._fastest = [self._fastest_profile(model, profiles) for model in range(setup.models)]
+        self._guess = [int(setup.output_guess + 0.5)] * setup.models
+
+    # ---- control
+
+    def open(self, i: int) -> None:
+        """Instance i may receive work from now on."""
+        self.counts["reopened while draining"] += self._draining[i]
+        self._open[i], self._draining[i] = True, False
+
+    def drain(self, i: int) -> bool:
+        """Instance i receives nothing any more; True if it was empty and is closed at once."""
+        empty = self._engines[i].inside == 0
+        self._open[i], self._draining[i] = False, not empty
+        self.counts["drained while busy"] += not empty
+        return empty
+
+    def finished(self) -> bool:
+        """Whether every request is done, refused or shed."""
+        return all(int(state) & 63 in (DONE, REFUSED, SHED) for state in self.requests["state"])
+
+    @property
+    def batch_waiting(self) -> NDArray[np.int64]:
+        """Jobs in the batch queue, by model."""
+        return np.array([len(queue) for queue in self._batch], np.int64)
+
+    @property
+    def endpoints(self) -> NDArray[Any]:
+        """ENDPOINT rows as counted now."""
+        rows = np.zeros(len(self._endpoints), ENDPOINT)
+        for row, one in zip(rows, self._endpoints, strict=True):
+            for name in ("seen", "kv", "busy", "finished", "preempted", "made", "placed", "model", "feeds"):
+                row[name] = getattr(one, name)
+            row["open"] = len(self._opened(one))
+        return rows
+
+    # ---- what a request is
+
+    def _key(self, job: Job, now: int) -> tuple[int, ...]:
+        """Sort key by the order of the setup; the DPA classes are those tabled in core/order.py."""
+        tier, promoted = self._tiers[job.tier], job.queue == len(self._tiers)
+        rank = 0 if promoted else tier.rank
+        if self.setup.order == FCFS:
+            return (job.arrival,)
+        if self.setup.order == EDF:
+            return (job.deadline,)
+        if self.setup.order == PF:
+            return (rank, job.arrival)
+        slack = job.deadline - now
+        if slack < -tier.expired:
+            return (0, job.deadline)
+        if slack < 0:
+            return (201, job.deadline)
+        if tier.batch and not promoted:
+            return (202, job.deadline)
+        return ((1 if slack < tier.urgent else 101) + rank, job.deadline)
+
+    def _cell(self, job: Job) -> int:
+        """Position of the job's (region, model, tier) in the columns of demand."""
+        place = self._region[job.row] * self.setup.models + self._model[job.row]
+        return place * len(self._tiers) + job.tier
+
+    def _fastest_profile(self, model: int, profiles: list[Profile]) -> Profile:
+        """The profile of the model's slots that weighs least, lowest number of equals."""
+        mine = [i for one in self._endpoints if one.model == model for i in one.instances]
+        return profiles[min((int(self.setup.slot_profile[i]) for i in mine), key=lambda p: (profiles[p].weight, p))]
+
+    def _walk(self, job: Job) -> Iterator[int]:
+        for e in self.setup.walk[self._region[job.row], self._model[job.row], job.tier]:
+            if e < 0:
+                return
+            yield int(e)
+
+    def _count_demand(self, job: Job) -> None:
+        """Count an arrival where it entered, and what it asks of the model's fastest engine."""
+        model = self._model[job.row]
+        fastest, mean = self._fastest[model], self._mean[model][job.tier]
+        self.demand_requests[self._cell(job)] += 1
+        self.demand_tokens[self._cell(job)] += job.prompt
+        work = fastest.prefill_work(job.prompt, job.cached) + fastest.decode_work(job.prompt, mean)
+        self.demand_work[self._cell(job)] += work
+
+    # ---- placement
+
+    def _opened(self, endpoint: Endpoint) -> list[int]:
+        return [i for i in endpoint.instances if self._open[i]]
+
+    def _emptiest(self, e: int) -> int:
+        """The instance that work for endpoint e goes to."""
+        return min(self._opened(self._endpoints[e]), key=lambda one: (self._outstanding(one), one))
+
+    def _outstanding(self, i: int) -> int:
+        engine = self._engines[i]
+        guess = self._guess[self._endpoints[i // self.setup.slots].model]
+        return (engine.unprefilled + guess * engine.inside) * engine.profile.weight
+
+    def _place(self, job: Job, e: int) -> float:
+        """Give the job to an instance of endpoint e; the work it offers, in microseconds of engine time."""
+        endpoint, i = self._endpoints[e], self._emptiest(e)
+        engine = self._engines[i]
+        prefill = engine.profile.prefill_work(job.prompt, job.cached)
+        work = prefill + engine.profile.decode_work(job.prompt, self._mean[endpoint.model][job.tier])
+        endpoint.offered += work
+        endpoint.unfinished[job.row] = prefill
+        endpoint.placed += 1
+        self.requests[job.row]["instance"] = i
+        self._put(job, WAITING)
+        self.counts["cut"] += engine.place(job, self.now)
+        return work
+
+    def _put(self, job: Job, state: int) -> None:
+        promoted = PROMOTED if job.queue == len(self._tiers) else 0
+        self.requests[job.row]["state"] = state | promoted
+
+    def _note_admitted(self, engine: Engine) -> None:
+        self.counts["found again after preemption"] += engine.recovered
+        engine.recovered = 0
+        for job in engine.prefilling:
+            self._put(job, PREFILLING)
+            partly = engine.done == 0 and job.filled + job.piece < job.context
+            self.counts["partly prefilled"] += partly
+            self.counts["partly prefilled after a cached part"] += partly and job.filled == job.cached > 0
+            self.counts["cached"] += job.filled == job.cached > 0
+
+    # ---- an iteration ended
+
+    def _settle(self, outcome: Outcome, engine: Engine, endpoint: Endpoint) -> None:
+        for job in outcome.prompts:
+            del endpoint.unfinished[job.row]
+            self._put(job, RUNNING)
+            if job.made == 1:
+                self.requests[job.row]["first"] = self.now + engine.profile.entry
+        for job in outcome.finished:
+            self._put(job, DONE)
+            self.requests[job.row]["finish"] = self.now + engine.profile.entry
+            endpoint.finished += 1
+            endpoint.made += job.output
+            self.made_tokens[self._cell(job)] += job.output
+            means = self._mean[endpoint.model]
+            means[job.tier] += (job.output - means[job.tier]) / 256
+        for job in outcome.preempted:
+            self._put(job, WAITING)
+            endpoint.unfinished[job.row] = engine.profile.prefill_work(job.context, job.cached)
+            endpoint.preempted += 1
+            self.counts["preempted"] += 1
+            self.counts["preempted with a cached prompt"] += job.cached > 0
+
+    # ---- signals
+
+    def _refresh(self, endpoint: Endpoint, dt: int) -> None:
+        half_life = self.setup.half_life
+        if dt > 0:
+            endpoint.rate += (1 - 2 ** (-dt / half_life)) * (endpoint.offered / dt - endpoint.rate)
+        endpoint.offered = endpoint.fed_work = endpoint.fed_tokens = 0.0
+        opened = self._opened(endpoint)
+        endpoint.kv = endpoint.busy = 0.0
+        if opened:
+            used = sum(self._engines[i].used_at_start for i in opened)
+            endpoint.kv = used / self._capacity(endpoint)
+            endpoint.busy = (endpoint.rate + sum(endpoint.unfinished.values()) / half_life) / len(opened)
+        endpoint.seen = self._signal(endpoint.kv, endpoint.busy)
+
+    def _capacity(self, endpoint: Endpoint) -> int:
+        return sum(self._engines[i].profile.kv_tokens for i in self._opened(endpoint))
+
+    def _signal(self, kv: float, busy: float) -> float:
+        return {LOAD: max(kv, busy), KV: kv, BUSY: busy}[self.setup.signal]
+
+    def _expected(self, e: int) -> float:
+        one = self._endpoints[e]
+        news = (one.offered - one.rate * (self.now - self._last_scrape)) * log(2) / self.setup.half_life
+        return self._signal(one.kv, one.busy + news / len(self._opened(one)))
+
+    def _predicted(self, e: int) -> float:
+        one = self._endpoints[e]
+        busy = one.busy + one.fed_work / (self.setup.half_life * len(self._opened(one)))
+        return self._signal(one.kv + one.fed_tokens / self._capacity(one), busy)
