@@ -17,7 +17,7 @@ SEEDS = range(120)  # cases tried until a fault counts as unseen; most are seen 
 SOUND = range(25)  # cases on which the unchanged copy must agree, so that a difference is the fault's
 
 
-def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None) -> str:
+def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None, *, comparison: str = "kernel") -> str:
     """What the trial prints about a copy of the package, changed by `mutant`."""
     source = Path(__file__).resolve().parents[3]
     shutil.copytree(source / "src" / "sageserve", folder / "sageserve", ignore=shutil.ignore_patterns("__pycache__"))
@@ -32,7 +32,7 @@ def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), *map(str, seeds)],
+        [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), comparison, *map(str, seeds)],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -1,0 +1,253 @@
+"""The live plane in virtual time: its fleet view, batch queue and gateway decide, the engines of the naive reference serve.
+
+Everything between an arrival and an engine's queue is the live code: `RoutingState` routes and admits, `FlexQueue` and
+`BatchQueue` hold and feed, `FleetView` turns reports and scrapes into signals and tables. What is said between them goes through
+the wire's encoding, and takes no time. Only what the outside does is played here: clients, the store of jobs, engines, metrics.
+Read next: `test_front_door.py`, which sets it beside the simulator's kernel; `tests/sim/reference.py` for the engines' world.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.config import Scenario
+from sageserve.base.units import Micros
+from sageserve.core.layout import Layout
+from sageserve.live.actuators.base import EngineAddress
+from sageserve.live.control.batch_queue import BatchQueue, QueueHead
+from sageserve.live.control.fleet_view import Callbacks, FleetView
+from sageserve.live.gateway.demand_counters import DemandCounters
+from sageserve.live.gateway.flex_queue import FlexQueue
+from sageserve.live.gateway.routing_state import Placement, RoutingState, Target
+from sageserve.live.wire import (
+    ANYWHERE,
+    VERSION,
+    Gone,
+    Hello,
+    RoutingTable,
+    ToControl,
+    ToGateway,
+    Wait,
+    decode_to_control,
+    decode_to_gateway,
+    encode,
+)
+from sageserve.sim.kernel.state import Setup
+from tests.sim.reference import Reference
+from tests.sim.reference_engine import NO_TIME, Engine, Job, Outcome
+from tests.sim.reference_fleet import Endpoint
+
+GATEWAY = 0
+
+
+@dataclass(slots=True)
+class Client:
+    """A client of a batch tier that waits for its turn."""
+
+    plane: "LivePlane"
+    job: Job
+    ticket: int = 0
+
+    def granted(self, endpoint: int) -> None:
+        self.plane.go(self.job, endpoint)
+
+    def waited_in_vain(self, retry_after: Micros) -> None:
+        assert retry_after > 0
+        self.plane._shed(self.job, "refused while it waited")
+
+
+class Store:
+    """Jobs in deadline order; those of a batch that is over are given up, as `BatchLifecycle` does."""
+
+    def __init__(self, plane: "LivePlane", models: int) -> None:
+        self.plane = plane
+        self.jobs: list[list[Job]] = [[] for _ in range(models)]
+
+    def add(self, model: int, job: Job) -> None:
+        self.jobs[model].append(job)
+        self.jobs[model].sort(key=lambda one: (one.deadline, one.row))
+
+    def waiting(self, model: int) -> int:
+        return len(self.jobs[model])
+
+    def head(self, model: int) -> QueueHead | None:
+        queue = self.jobs[model]
+        while queue and self.plane._is_over(queue[0]):
+            del queue[0]
+        if not queue:
+            return None
+        job = queue[0]
+        return QueueHead(job.deadline, job.arrival, self.plane._region[job.row], job.tier, job.prompt)
+
+    def launch(self, model: int, endpoint: int) -> None:
+        self.plane.go(self.jobs[model].pop(0), endpoint)
+
+
+class LivePlane(Reference):
+    """One gateway and one control process over the reference's engines.
+
+    Args:
+        scenario: with one engine per model and region, and enough memory: a gateway does not see preemptions.
+        layout: of its strategy.
+        setup: the kernel's view of the same.
+        requests: REQUEST rows; written to.
+        clients: batch work comes from clients that wait, not from the store.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, setup: Setup, requests: NDArray[Any], *, clients: bool) -> None:
+        super().__init__(setup, requests)
+        self._clients = clients
+        self._placed: dict[int, Placement] = {}
+        self._tickets: dict[int, int] = {}
+        self._store = Store(self, setup.models)
+        self.routing = RoutingState(scenario, layout)
+        self.demand = DemandCounters(scenario, layout, self.routing)
+        self.flex = FlexQueue(self._to_control)
+        told = Callbacks(self._to_gateway, _address, lambda _: None, lambda: (0,) * setup.models)
+        self.view = FleetView(scenario, layout, "epoch", lambda: self.now, told)
+        self.queue = BatchQueue(scenario, self.view, self._store, self._to_gateway, lambda: self.now)
+        self._to_control(Hello(VERSION, GATEWAY, "gateway"))
+        self._report()
+
+    # ---- what gateway and control tell each other
+
+    def _to_control(self, message: ToControl) -> bool:
+        heard = decode_to_control(encode(message))
+        if isinstance(heard, Wait | Gone):
+            self.queue.hear(GATEWAY, heard)
+        else:
+            self.view.heard(GATEWAY, heard)
+        return True
+
+    def _to_gateway(self, gateway: int, message: ToGateway) -> bool:
+        assert gateway == GATEWAY
+        heard: ToGateway = decode_to_gateway(encode(message))
+        if isinstance(heard, RoutingTable):
+            self.routing.replace(heard, self.now)
+        else:
+            self.flex.take(heard)
+        return True
+
+    def _report(self) -> None:
+        self._to_control(self.demand.report(0))
+        totals = self.view.totals
+        self.demand_requests[:], self.demand_tokens[:] = totals.requests, totals.prompt
+        self.demand_work[:], self.made_tokens[:] = totals.work, totals.output
+
+    # ---- what the controller does
+
+    def run_until(self, t: int) -> bool:
+        early = super().run_until(t)
+        self._report()
+        return early
+
+    def open(self, i: int) -> None:
+        super().open(i)
+        self.view.open(i)
+
+    def drain(self, i: int) -> bool:
+        empty = super().drain(i)
+        self.view.close(i)
+        return empty
+
+    # ---- a request's way
+
+    def _count_demand(self, job: Job) -> None:
+        self.demand.arrived(self._region[job.row], self._model[job.row], job.tier, job.prompt)
+
+    def _hold(self, job: Job) -> None:
+        region, model = self._region[job.row], self._model[job.row]
+        if self._clients:
+            waiting = Client(self, job)
+            patience = job.deadline - self.now
+            self._tickets[job.row] = self.flex.add(
+                lambda ticket: Wait(ticket, region, model, job.tier, job.prompt, patience), waiting, self.now
+            )
+        else:
+            self._store.add(model, job)
+            self.queue.run()
+
+    def _choose(self, job: Job) -> Target | None:
+        return self.routing.choose(self.routing.walk[self._region[job.row]][self._model[job.row]][job.tier], self.now)
+
+    def _route(self, job: Job, *, judged: bool = False) -> bool:
+        target = self._choose(job)
+        if target is None:
+            return False
+        placed = self.routing.weigh(target, job.prompt, self._model[job.row], job.tier)
+        if judged and not self.routing.admits(placed):
+            return False
+        self._send(job, placed)
+        return True
+
+    def go(self, job: Job, endpoint: int) -> None:
+        """The batch queue lets a job go, to an endpoint or ANYWHERE: then it is promoted."""
+        target = self._choose(job) if endpoint == ANYWHERE else self.routing.choose_at(endpoint)
+        assert target is not None, "nothing is let go while nothing is open"
+        if endpoint == ANYWHERE:
+            job.queue = len(self._tiers)
+        self.counts["promoted" if endpoint == ANYWHERE else "fed"] += 1
+        self._send(job, self.routing.weigh(target, job.prompt, self._model[job.row], job.tier))
+
+    def _send(self, job: Job, placed: Placement) -> None:
+        assert self._emptiest(placed.target.endpoint) == placed.target.row
+        self._place(job, placed.target.endpoint)
+        self.routing.place(placed)
+        self._placed[job.row] = placed
+
+    def _emptiest(self, e: int) -> int:
+        target = self.routing.choose_at(e)
+        assert target is not None
+        return target.row
+
+    # ---- what engines say
+
+    def _settle(self, outcome: Outcome, engine: Engine, endpoint: Endpoint) -> None:
+        super()._settle(outcome, engine, endpoint)
+        assert not outcome.preempted, "a gateway does not see this: give the case more memory"
+        for job in outcome.prompts:
+            self.routing.begin(self._placed[job.row])
+        for job in outcome.finished:
+            self.demand.finished(self._demand_cell(job), job.output, 0.0)
+            self.routing.end(self._placed.pop(job.row), job.output, self.now)
+            if (ticket := self._tickets.pop(job.row, None)) is not None:
+                self.flex.leave(ticket)
+        self._report()
+
+    def _demand_cell(self, job: Job) -> int:
+        return (self._region[job.row] * self.setup.models + self._model[job.row]) * len(self._tiers) + job.tier
+
+    def _feed(self, e: int, at_most: int = NO_TIME) -> None:
+        """Something finished at endpoint e: control heard of it."""
+        self.queue.run()
+
+    def _scrape(self) -> None:
+        self._report()
+        for i, engine in enumerate(self._engines):
+            if self._open[i] or self._draining[i]:
+                self.view.saw(i, kv=engine.used_at_start / engine.profile.kv_tokens, in_flight=engine.inside)
+        self.view.refresh()
+        self._last_scrape = self.now
+        for model, door in enumerate(self._doors):
+            self._doors[model] = self._knock(door)
+        self.queue.scraped()
+        self._next_scrape = self.now + int(self.setup.scrape)
+
+    # ---- what can be seen
+
+    @property
+    def batch_waiting(self) -> NDArray[np.int64]:
+        return np.array(self.queue.waiting(), np.int64)
+
+    @property
+    def endpoints(self) -> NDArray[Any]:
+        rows = super().endpoints
+        for name in ("seen", "kv", "busy"):
+            rows[name] = self.view.endpoints[name]
+        return rows
+
+
+def _address(instance: int) -> EngineAddress:
+    return EngineAddress(f"http://10.0.0.{instance}:8000", "")

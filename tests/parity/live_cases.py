@@ -1,0 +1,159 @@
+"""Small random fleets that the live plane and the simulator can both serve, drawn from a seed.
+
+A live plane needs a whole scenario, where `tests/sim/cases.py` draws the kernel's arrays; the traces and scripts are drawn alike.
+Kept out is what a gateway cannot see: preemptions (there is memory enough), cached prompts, engines of unequal speed in one
+endpoint, and answers of one engine within a millisecond (iterations take two and more). Jobs of the store come in at the first
+region.
+Read next: `front_door.py` for the live plane, `tests/sim/compare.py` for what is compared.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sageserve.base.config import Scenario
+from sageserve.base.records import Trace
+from sageserve.core.feed import DIRECT
+from sageserve.core.layout import Layout, names_of
+from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.state import HELD, SHED, request_rows
+from sageserve.sim.run import kernel_setup
+from tests.core.small import ENGINE, layout_of, scenario
+from tests.parity.front_door import LivePlane
+from tests.sim.cases import Case, Draw, Stop, drive, watch
+from tests.sim.compare import first_difference
+
+MS = 1000
+REQUESTS = 120
+BATCH = 2  # of the tiers
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCase:
+    """One world, and whether its batch work comes from clients that wait or from the store."""
+
+    scenario: Scenario
+    layout: Layout
+    case: Case
+    clients: bool
+
+
+def make_live_case(draw: Draw) -> LiveCase:
+    """Draw a scenario, a trace and a script."""
+    settings = _scenario(draw)
+    layout = layout_of(settings)
+    setup = kernel_setup(settings, layout)
+    # who waits is told to go in the end, admission or not; the simulator gives up what is over only with admission
+    clients = settings.admission.act and draw(0, 1) == 1
+    trace = _trace(draw, settings, jobs_at=None if clients else 0)
+    pools = [range(pool.begin, pool.end) for pool in layout.pools]
+    most = 3 if draw(0, 3) else 0  # at first nothing is open
+    opened = tuple(i for pool in pools for i in list(pool)[: draw(0, most)])
+    end = int(trace.arrival[-1]) + 200 * MS
+    steps, at = [], 0
+    for _ in range(draw(0, 9)):
+        at = min(end, at + draw(0, end // 5))
+        pool = list(pools[draw(0, len(pools) - 1)])
+        steps.append((at, tuple(sorted({pool[draw(0, len(pool) - 1)] for _ in range(draw(1, 3))}))))
+    case = Case(setup, trace, opened, tuple(steps), draw(0, 1) == 1)
+    return LiveCase(settings, layout, case, clients)
+
+
+def _scenario(draw: Draw) -> Scenario:
+    below = sorted((draw(0, 10) / 10, draw(0, 10) / 10))
+    patient = 10 ** draw(0, 2)  # batch work is over soon, is promoted soon, or waits until there is room
+    tiers: dict[str, Any] = {
+        "iw-f": {"ttft": f"{draw(40, 200)}ms", "priority": 0},
+        "iw-n": {"ttft": f"{draw(50, 2_000)}ms", "priority": draw(0, 1)},
+        "niw": {"deadline": f"{patient * draw(60, 300)}ms", "priority": 2},
+    }
+    admission: Any = {"wait": draw(1, 32) / 16, "queued": draw(1, 4)} if draw(0, 2) else "off"
+    return scenario(
+        gpus=800,
+        tiers=tiers,
+        models={name: {"context": 2_000, "engines": {"h100": _engine(draw)}} for name in ("big", "small")},
+        fleet={"start": 2, "minimum": 1, "maximum": 3},
+        signals={"scrape": f"{draw(20, 400)}ms", "half_life": f"{draw(50, 2_000)}ms", "kind": ("load", "kv", "busy")[draw(0, 2)]},
+        routing={"region": ("threshold", "nearest", "least")[draw(0, 2)], "threshold": draw(1, 10) / 10},
+        order={"kind": ("fcfs", "edf", "pf", "dpa")[draw(0, 3)]},
+        batch={
+            "feed": ("steps", "fill", "steps", "fill", "direct")[draw(0, 4)],
+            "two_below": below[0],
+            "one_below": below[1],
+            "promote_after": f"{patient * draw(5, 400)}ms",
+            "safety": draw(4, 16) / 4,
+        },
+        admission=admission,
+        strategy={"name": ("reactive", "siloed", "chiron", "reactive")[draw(0, 3)]},
+    )
+
+
+def _engine(draw: Draw) -> dict[str, object]:
+    odd = np.pi / 3  # coefficients with a full mantissa, so that nothing happens at once by design
+    return ENGINE | {
+        "base_ms": draw(2, 12) * odd,
+        "prefill_us_per_token": draw(2, 60) * odd,
+        "decode_us_per_sequence": draw(0, 200) * odd,
+        "kv_ns_per_token": draw(0, 40) * odd,
+        "attention_ns_per_token2": draw(0, 8) * odd,
+        "kv_tokens": 100_000,
+        "max_sequences": draw(1, 8),
+        "max_batched_tokens": draw(16, 600),
+        "chunked": draw(0, 1) == 1,
+    }
+
+
+def _trace(draw: Draw, settings: Scenario, jobs_at: int | None) -> Trace:
+    names = names_of(settings)
+    gap = 1 << draw(0, 7)  # mean milliseconds between arrivals when not together
+    together = draw(1, 4)
+    at, rows = 0, []
+    for _ in range(REQUESTS):
+        if draw(1, 4) >= together:
+            at += draw(0, 2 * gap * MS)
+        prompt = 2_100 if draw(0, 40) == 40 else draw(1, 400)
+        region, tier = draw(0, 1), draw(0, 2) if draw(0, 1) else BATCH
+        output = 1 if draw(0, 3) == 3 else draw(1, 24)  # one token: answers of one prefill end together
+        rows.append((at, prompt, output, draw(0, 1), jobs_at if tier == BATCH and jobs_at is not None else region, tier))
+    columns = np.array(rows)
+    return Trace(
+        arrival=columns[:, 0].astype(np.int64),
+        prompt=columns[:, 1].astype(np.int32),
+        output=columns[:, 2].astype(np.int32),
+        model=columns[:, 3].astype(np.uint8),
+        region=columns[:, 4].astype(np.uint8),
+        tier=columns[:, 5].astype(np.uint8),
+        names=names,
+        window=at + 1,
+    ).check()
+
+
+def play_live(one: LiveCase) -> tuple[list[Stop], LivePlane]:
+    """What the live plane shows at every stop, and the plane itself for its counts."""
+    plane = LivePlane(one.scenario, one.layout, one.case.setup, request_rows(one.case.trace, one.case.setup), clients=one.clients)
+    return drive(plane, one.case), plane
+
+
+def play_kernel(one: LiveCase) -> Iterator[Stop]:
+    """What the simulator shows at the same stops."""
+    return watch(Kernel(one.case.setup, request_rows(one.case.trace, one.case.setup)), one.case)
+
+
+def differs(one: LiveCase) -> str:
+    """How the live plane departs from the simulator; empty when it does not."""
+    return first_difference(
+        [_settled(one, stop) for stop in play_live(one)[0]], (_settled(one, stop) for stop in play_kernel(one))
+    )
+
+
+def _settled(one: LiveCase, stop: Stop) -> Stop:
+    """A stop at which what is over has been given up: the simulator does so when it next looks at the queue, live at once."""
+    if one.scenario.admission.act:
+        rows = stop.requests
+        over = (rows["state"] == HELD) & (rows["deadline"] <= stop.now)
+        rows["state"][over] = SHED
+        if one.layout.feed != DIRECT:  # else they wait at the door
+            stop.batch_waiting[:] -= np.bincount(rows["model"][over], minlength=len(stop.batch_waiting))
+    return stop

@@ -1,0 +1,91 @@
+"""Deliberate faults of the live plane, each of which makes a fleet do other things than its simulation said.
+
+Read next: `test_live_mutants.py`, which shows that the comparison with the simulator sees each of them;
+`tests/sim/mutants/catalogue.py` for those of the kernel and of the rules that both worlds share.
+"""
+
+from tests.sim.mutants.catalogue import Mutant
+
+QUEUE = "live/control/batch_queue.py"
+VIEW = "live/control/fleet_view.py"
+ROUTING = "live/gateway/routing_state.py"
+
+LIVE_MUTANTS = (
+    Mutant(
+        "the feed bands are swapped",
+        VIEW,
+        'self.endpoints["one_below"], self.endpoints["two_below"] = scenario.batch.one_below, scenario.batch.two_below',
+        'self.endpoints["two_below"], self.endpoints["one_below"] = scenario.batch.one_below, scenario.batch.two_below',
+    ),
+    Mutant(
+        "a promoted job is not routed",
+        QUEUE,
+        "                return\n            self._launch(model, ANYWHERE)",
+        "                return\n            self._launch(model, e)",
+    ),
+    Mutant("the limit of the wait is ignored", ROUTING, "is_admitted(one.wait, ", "is_admitted(0.0, "),
+    Mutant(
+        "any number of requests may be in flight",
+        ROUTING,
+        "self.admission.queued * load.sequences)",
+        "2**40)",
+    ),
+    Mutant(
+        "what was sent since the last table is not in the queue",
+        ROUTING,
+        '        column["backlog"] += one.prefill\n',
+        "",
+    ),
+    Mutant(
+        "a client that comes is not offered",
+        QUEUE,
+        "        self._offer(message.region, message.model, message.tier)\n",
+        "",
+    ),
+    Mutant("a job that comes is not offered", QUEUE, "            self._take_in(model)\n", ""),
+    Mutant(
+        "a job that comes is offered to the nearest endpoint",
+        QUEUE,
+        "e = pick_feed(self._kind, self._half_life, self._view.endpoints, walk, 0, len(walk))",
+        "e = first_open(self._view.endpoints, walk, 0, len(walk))",
+    ),
+    Mutant(
+        "a job that comes opens the door for all",
+        QUEUE,
+        "self._feed_some(e, 1) > 0",
+        "self._feed_some(e, NEVER) > 0",
+    ),
+    Mutant(
+        "a place that came free stays free until the next scrape",
+        QUEUE,
+        "self._view.freed > self._seen_freed",
+        "self._view.freed < self._seen_freed",
+    ),
+    Mutant("a scrape feeds nobody", QUEUE, "            self._feed_endpoint(e)\n", "            pass\n"),
+    Mutant("what was fed since the scrape is forgotten", QUEUE, "note_fed(row, prefill + decode, ", "note_fed(row, 0.0, 0 * "),
+    Mutant(
+        "a job's service is judged by any endpoint",
+        QUEUE,
+        "            e = first_open(self._view.endpoints, walk, 0, len(walk))\n            if e < 0:",
+        "            e = first_open(self._view.endpoints, np.arange(len(self._view.endpoints)), 0, len(self._view.endpoints))\n"
+        "            if e < 0:",
+    ),
+    Mutant(
+        "who waited too long is served all the same",
+        QUEUE,
+        "is_over(first.deadline, self._now())",
+        "is_over(first.deadline, 0)",
+    ),
+    Mutant(
+        "answers of a draining instance are places that came free",
+        ROUTING,
+        "if target.open and now",
+        "if now",
+    ),
+    Mutant(
+        "mean lengths are learnt with every table",
+        ROUTING,
+        "            self._learn_lengths()\n        self._take_seats",
+        "        self._learn_lengths()\n        self._take_seats",
+    ),
+)
