@@ -205,6 +205,27 @@ def test_before_the_first_plan_there_is_none(runs: Path) -> None:
     assert any("no plan had come back" in note for note in told.notes)
 
 
+def test_who_was_turned_away_in_the_hour_before_is_counted(tmp_path: Path) -> None:
+    small = ("--set", "fleet={start: 1, minimum: 1, maximum: 2}", "--load", "8")
+    printed("simulate", "quickstart", *SET, *small, "--strategy", "reactive", "--out", str(tmp_path / "run"))
+    run = read_run(tmp_path / "run")
+    at = 2 * HOUR
+    rows = run.requests(["arrival_us", "region", "model", "tier", "state"]).to_pylist()
+    hour = [row for row in rows if at - HOUR <= row["arrival_us"] < at and row["tier"] != "niw"]
+    mine = [row["state"] for row in hour if (row["region"], row["model"]) == ("eastus", "llama-2-70b")]
+    told = story(run, POOL, at)
+    assert (told.asked, told.shed) == (len(mine), mine.count("shed"))
+    assert 100 < told.shed < told.asked < len(hour)
+    sentence = f"{told.shed:,} of {told.asked:,} interactive requests of its region and model were turned away"
+    assert sentence in " ".join(printed("explain", str(tmp_path / "run"), POOL, "--at", "2h").split())
+
+
+def test_nothing_is_said_of_those_turned_away_where_nobody_was(runs: Path) -> None:
+    told = story(read_run(runs / "lt-ua"), POOL, 0)
+    assert (told.asked, told.shed) == (0, 0)
+    assert not any("turned away" in note for note in told.notes)
+
+
 def test_a_plan_file_is_explained_too(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     printed("plan", "quickstart", "--at", "2h", *SET, "-o", str(path))

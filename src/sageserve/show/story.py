@@ -1,7 +1,7 @@
 """What happened to one pool of a run until an instant: instances by state, the plan in force, decisions since, inputs with ages.
 
-Read from the journal alone; a plan is explained by solving again the problem that the journal holds. Strategies without plans
-are told by their thresholds. Runs nothing. Read next: `answer.py`, `data/results/journal.py`.
+Read from the journal, and from the requests who was turned away; a plan is explained by solving the problem that the journal has
+again. Strategies without plans are told by their thresholds. Runs nothing. Read next: `answer.py`, `data/results/journal.py`.
 """
 
 from collections import deque
@@ -9,15 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
+import numpy as np
+import pyarrow.compute as pc
 from msgspec import Struct
 
 from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.errors import ConfigError
-from sageserve.base.units import SECOND, Micros, show_duration
+from sageserve.base.units import HOUR, SECOND, Micros, show_duration
 from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Start
 from sageserve.core.events import InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
-from sageserve.core.layout import lay_out
+from sageserve.core.layout import Layout, lay_out
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.what_if import Question
 from sageserve.core.plan_once import PLANNERS
@@ -78,6 +80,8 @@ class Story(Struct, frozen=True):
         plan: the plan in force; None where the strategy makes none, or before the first.
         decisions: on this pool, since the plan came back, or the latest where there is none; oldest first.
         earlier: how many more there were before those.
+        asked: interactive requests of the pool's region and model that came in the hour before the instant.
+        shed: those of them that were turned away.
         notes: what the reader should know, in sentences.
     """
 
@@ -91,6 +95,8 @@ class Story(Struct, frozen=True):
     plan: PlanInForce | None
     decisions: tuple[Event, ...]
     earlier: int
+    asked: int
+    shed: int
     notes: tuple[str, ...]
 
 
@@ -134,15 +140,39 @@ def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
         if line.now > when:
             break
         _read(reading, line)
-    return _story(reading, scenario, when)
+    asked, shed = _turned_away(run, layout, reading.pool, when)
+    return _story(reading, scenario, when, asked, shed)
 
 
-def _story(reading: _Reading, scenario: Scenario, at: Micros) -> Story:
+def _turned_away(run: RunFolder, layout: Layout, pool: Pool, at: Micros) -> tuple[int, int]:
+    """Interactive requests of a pool's region and model in the hour before an instant: all, and those that were turned away."""
+    names = layout.names
+    interactive = [name for name, tier in run.scenario.tiers.items() if not tier.batch]
+    asked = shed = 0
+    for part in run.request_parts(["arrival_us", "region", "model", "tier", "state"]):
+        arrival = part.column("arrival_us").to_numpy()
+        if not len(arrival) or arrival[-1] < at - HOUR:
+            continue
+        if arrival[0] >= at:
+            break
+        first, last = np.searchsorted(arrival, (at - HOUR, at))
+        hour = part.slice(first, last - first)
+        mine = hour.filter(
+            (pc.field("region") == names.regions[pool.region])
+            & (pc.field("model") == names.models[pool.model])
+            & pc.field("tier").isin(interactive)
+        )
+        asked += mine.num_rows
+        shed += pc.sum(pc.equal(mine.column("state"), "shed")).as_py() or 0
+    return asked, shed
+
+
+def _story(reading: _Reading, scenario: Scenario, at: Micros, asked: int, shed: int) -> Story:
     name, states = reading.pool.name, list(reading.states.values())
     since, plan = -1, None
     if reading.plan is not None:
-        asked, since, question, found = reading.plan
-        plan = PlanInForce(asked, since, reading.data_until, answer(question, found, name))
+        fitted, since, question, found = reading.plan
+        plan = PlanInForce(fitted, since, reading.data_until, answer(question, found, name))
     told = [(now, decided) for now, decided in reading.decisions if now >= since]
     return Story(
         pool=name,
@@ -155,7 +185,9 @@ def _story(reading: _Reading, scenario: Scenario, at: Micros) -> Story:
         plan=plan,
         decisions=tuple(event_of(now, decided, scenario) for now, decided in told),
         earlier=reading.decided - len(told),
-        notes=_notes(reading, scenario),
+        asked=asked,
+        shed=shed,
+        notes=_notes(reading, scenario) + _shed_note(asked, shed),
     )
 
 
@@ -178,6 +210,13 @@ def _notes(reading: _Reading, scenario: Scenario) -> tuple[str, ...]:
             f" {rules.high:g} or falls below {rules.low:g}"
         )
     return tuple(notes)
+
+
+def _shed_note(asked: int, shed: int) -> tuple[str, ...]:
+    if not shed:
+        return ()
+    counted = f"{shed:,} of {asked:,} interactive requests of its region and model were turned away in the hour before"
+    return (f"{counted}: what waits nowhere asks for no instance",)
 
 
 def _read(reading: _Reading, line: JournalLine) -> None:
