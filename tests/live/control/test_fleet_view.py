@@ -342,3 +342,56 @@ def test_versions_only_grow(scene: Scene) -> None:
     versions = [message.version for _, message in scene.sent if isinstance(message, RoutingTable)]
     assert versions == sorted(set(versions))
     assert [(row.row, row.open) for row in scene.table(0).instances] == [(1, False), (2, True)]
+
+
+# --- at the instant ---
+
+
+def test_an_engine_is_blind_after_its_time_and_not_at_it(scene: Scene) -> None:
+    scene.view.open(0)
+    scene.view.saw(0, kv=0.5, in_flight=1)
+    scene.now = BLIND_AFTER
+    scene.hello()
+    assert scene.view.blind() == ()
+    scene.now += 1
+    assert scene.view.blind() == (0,)
+
+
+@pytest.mark.parametrize(("kind", "column"), [("kv", "kv"), ("busy", "busy")])
+def test_the_signal_is_the_one_that_is_asked_for(kind: str, column: str) -> None:
+    scene = Scene(signals={"kind": kind})
+    scene.hello()
+    scene.view.open(0)
+    scene.view.saw(0, kv=0.25, in_flight=1)
+    scene.report(endpoints=(EndpointCount(0, 0.0, 0.0, 0, 0),))
+    scene.report(endpoints=(EndpointCount(0, 9e6, 3e6, 4, 0),))
+    scene.now = 10 * SECOND
+    scene.view.refresh()
+    row = scene.view.endpoints[0]
+    assert row["kv"] != row["busy"]
+    assert row["seen"] == row[column] > 0
+
+
+def test_an_instance_is_told_by_where_it_is_and_what_its_model_is_called_there(scene: Scene) -> None:
+    scene.hello()
+    scene.view.open(1)
+    told = scene.table(0).instances[0]
+    assert (told.row, told.endpoint, told.url, told.served_model, told.open) == (1, 0, "http://127.0.0.1:9001", "m", True)
+
+
+def test_marks_of_the_feed_are_set_one_by_one(scene: Scene) -> None:
+    before = scene.view.endpoints[["one_below", "two_below"]].tolist()
+    scene.view.set_feed(1, one_below=0.25, two_below=0.125)
+    after = scene.view.endpoints[["one_below", "two_below"]].tolist()
+    assert after == [before[0], (0.25, 0.125), *before[2:]]
+
+
+def test_requests_at_another_instance_hold_nothing_up(scene: Scene) -> None:
+    scene.hello()
+    scene.view.open(0)
+    scene.view.open(1)
+    scene.report(version=scene.table(0).version, instances=(InstanceCount(1, 2, 100, 0),))
+    scene.view.close(0)
+    scene.view.close(1)
+    scene.report(version=scene.table(0).version, instances=(InstanceCount(1, 2, 100, 0),))
+    assert [event.instance for event in scene.drained] == [0]

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sageserve.live.control.fleet_view import FleetView, Missed, Opened
-from sageserve.live.wire import EndpointCount, InstanceCount, Report
+from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
 from tests.live.control.test_fleet_view import Scene
 
 ROWS = st.integers(0, 7)
@@ -75,6 +75,47 @@ def _compare(scene: Scene, latest: dict[int, Report]) -> None:
     for g in latest:
         elsewhere = sum(outstanding.values()) - outstanding[g]
         assert [one.elsewhere for one in view.table(g).instances] == [elsewhere[i] for i in sorted(view.opened)]
+
+
+# What a process counts: at which cell, and what is added to its seven columns.
+MORE = st.lists(st.integers(0, 9), min_size=7, max_size=7)
+GROWTH = st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abc"), MORE), max_size=25)
+
+
+def cell_count(at: int, row: list[int]) -> CellCount:
+    prompts, outputs, requests, work, finished, refused, on_time = row
+    return CellCount(at, prompts, outputs, requests, float(work), finished, refused, on_time)
+
+
+@given(GROWTH, st.lists(st.integers(0, 24), max_size=5))
+@example([(0, "a", [1, 2, 3, 4, 5, 6, 7]), (0, "a", [9] * 7), (0, "b", [1] * 7), (0, "b", [2] * 7), (1, "a", [3] * 7)], [3])
+def test_counts_of_processes_add_up_from_their_first_report_on(steps: list[tuple[int, str, list[int]]], anew: list[int]) -> None:
+    """Whoever reports how often and over which link; what was counted before its first report is not this fleet's."""
+    scene, numbers = Scene(), dict[str, int]()
+    counted: dict[str, dict[int, np.ndarray]] = {}
+    first: dict[str, dict[int, np.ndarray]] = {}
+    for step, (cell, process, more) in enumerate(steps):
+        mine = counted.setdefault(process, {})
+        mine[cell] = mine.get(cell, np.zeros(7, np.int64)) + more
+        if process not in numbers or step in anew:
+            if process in numbers:
+                scene.view.left(numbers[process])
+            numbers[process] = step
+            scene.hello(step, nonce=process)
+        cells = tuple(cell_count(at, row.tolist()) for at, row in mine.items())
+        ends = tuple(EndpointCount(at, float(row[0]), 0.0, int(row[1]), int(row[2])) for at, row in mine.items())
+        scene.report(numbers[process], cells=cells, endpoints=ends)
+        first.setdefault(process, {at: row.copy() for at, row in mine.items()})
+    whole = np.zeros((4, 7))
+    for process, mine in counted.items():
+        for at, row in mine.items():
+            whole[at] += row - first[process].get(at, 0)
+    totals = scene.view.totals
+    columns = (totals.prompt, totals.output, totals.requests, totals.work, totals.finished, totals.refused, totals.on_time)
+    for at in range(4):
+        assert [column[at] for column in columns] == whole[at].tolist()
+        ends_of = scene.view.endpoints[at]
+        assert [ends_of["offered"], ends_of["placed"], scene.view.freed[at]] == whole[at][:3].tolist()
 
 
 def test_the_mean_length_of_answers_is_that_of_the_gateways_that_are_there() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sageserve.base.config import KeySettings
@@ -200,6 +200,7 @@ def test_keys_are_found_by_what_they_are_and_not_by_how_they_begin() -> None:
         with pytest.raises(ApiError) as refused:
             keys.find(wrong, loopback=True)
         assert refused.value.status == 401
+        assert refused.value.message.startswith("You did not provide" if wrong is None else "Incorrect")
 
 
 def test_without_keys_this_machine_alone_may_ask() -> None:
@@ -230,6 +231,16 @@ def test_limits_of_a_key_reach_its_holder_and_are_shared() -> None:
     assert left(holder) == {"requests": 10, "tokens": 100}
     keys.share(2)
     assert sum(is_let_in(holder, 0) for _ in range(20)) == 5
+
+
+@given(st.integers(1, 10_000), st.integers(1, 64))
+@example(15, 11)  # 15 / 11 x 11 is below 15
+def test_a_full_bucket_says_its_whole_limit_however_it_is_shared(limit: int, gateways: int) -> None:
+    holder = Holder("h", requests=limit)
+    holder.share(gateways)
+    assert holder.requests is not None
+    holder.requests.fill(0)
+    assert left(holder) == {"requests": limit}
 
 
 # --- what the engine says it took ---

@@ -50,7 +50,9 @@ def test_a_bucket_never_gives_more_than_its_limit_allows(limit: int, shares: int
     assert taken <= most * (1 + now / MINUTE) + 50, "a minute's worth at once, and the rate"
 
 
-@pytest.mark.parametrize(("after", "text"), [(0, b"0ms"), (20_000, b"20ms"), (1_500_000, b"1.5s"), (360 * SECOND, b"6m0s")])
+@pytest.mark.parametrize(
+    ("after", "text"), [(0, b"0ms"), (20_000, b"20ms"), (1_500_000, b"1.5s"), (2 * SECOND, b"2s"), (360 * SECOND, b"6m0s")]
+)
 def test_reset_times_are_written_as_openai_writes_them(after: int, text: bytes) -> None:
     assert show_reset(after) == text
 
@@ -137,7 +139,7 @@ def test_a_look_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) 
     play(story())
 
 
-def test_counts_of_processes_add_up_without_those_that_cannot_be_read(tmp_path: Path) -> None:
+def test_counts_of_processes_add_up_without_those_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     meters = [Meter(["big"], ["iw-n"], ["east"]) for _ in range(3)]
     for number, meter in enumerate(meters):
         meter.answer_bytes = 10**number
@@ -147,6 +149,8 @@ def test_counts_of_processes_add_up_without_those_that_cannot_be_read(tmp_path: 
     (tmp_path / "worker-2.json").unlink()
     (tmp_path / "worker-2.json").mkdir()
     assert Snapshots(tmp_path, 0).total(meters[0])[BYTES] == 1
+    assert "truncated" in caplog.text
+    assert "worker-2.json" in caplog.text
     Snapshots(tmp_path / "gone", 0).leave(meters[0])  # the disk is full, or worse: the gateway goes on
 
 
