@@ -13,12 +13,13 @@ STAMP := $(VENV)/.sageserve-installed
 LOCK := requirements.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEWEST := $(VENV)-newest
+MUTANTS := $(VENV)-mutants
 PY ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
 
-.PHONY: help demo test test-anywhere test-newest check lint format docs bench install lock clean
+.PHONY: help demo test test-anywhere test-newest mutants check lint format docs bench install lock clean
 
 help: ## list these commands
 	@echo "SageServe: make <command>"
@@ -38,6 +39,12 @@ test-newest: ## the same with the newest of everything pyproject.toml allows, in
 		--upgrade --upgrade-strategy eager --editable '.[all,dev]'
 	@touch $(NEWEST)/$(notdir $(STAMP))
 	@$(MAKE) VENV=$(NEWEST) test
+
+mutants: $(STAMP) ## try whether tests see small faults: PART=core ENDING=7 ONLY='*spot*', see CONTRIBUTING.md; in an environment of its own
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(MUTANTS)
+	@$(BIN)/uv pip install --quiet --python $(MUTANTS) --require-hashes --requirement $(LOCK)
+	@$(BIN)/uv pip install --quiet --python $(MUTANTS) --editable '.[mutants]'
+	@$(MUTANTS)/bin/python -m tests.extended.mutants $(PART) $(if $(ENDING),--ending $(ENDING)) $(if $(ONLY),--only '$(ONLY)')
 
 check: lint test ## everything a change must pass: lint, format, types, layers, tests
 

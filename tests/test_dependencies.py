@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 MACHINES: Final = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 OURS: Final = "sageserve"
-OF_CONTRIBUTORS: Final = {"dev", "docs", "fuzz"}  # extras that bring nothing to a user
+OF_CONTRIBUTORS: Final = {"dev", "docs", "fuzz", "mutants"}  # extras that bring nothing to a user
 PIN: Final = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[\w.!+]+)(?: ; (?P<marker>[^\\]+))? \\$")
 
 
