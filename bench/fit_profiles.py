@@ -1,14 +1,15 @@
 """Fit the engine profiles of the paper's four models, so that anyone can repeat `data/builtin/profiles.yaml`.
 
 Reads the measurements published with splitwise-sim and SageServe from `$SAGESERVE_DATA/profiles` (or
-`../shared/data/profiles` beside the repository) and prints, per model, GPU and tensor parallelism, the five
-coefficients of the engine model
+`../shared/data/profiles` beside the repository), in which iterations prefill or decode and never do both, and prints, per
+model, GPU and tensor parallelism, the coefficients of
 
-    t = a + b·P + e·Σ p·(context + p/2) + c·n + d·K,    a prefill-only iteration takes at least `floor`,
+    t = a + b·P + e·Σ p·(context + p/2) + c·n + d·K,    an iteration that prefills takes at least `floor`,
 
-with one `a` for prefill and decode, because a mixed iteration pays it once. Beside them: the error in
-sample, with one condition left out, and of two separate fits with an `a` each, which is what the shared `a`
-costs.
+with one `a` for prefill and decode, because an iteration that does both pays it once. Beside them: the error in sample, with one
+condition left out, and of two separate fits with an `a` each, which is what the shared `a` costs. As a profile's curve this is
+flat until a prefill is longer than the floor, and the floor's rest is what prefill runs without CUDA graphs (`Fit.curve`): both
+kinds of iterations take exactly as long, and one that does both the longer of the two, and c·n.
 
 Llama-3.x was measured on A100 TP2 and TP4 only. Its TP8 and H100 values are scaled, coefficient by coefficient, by what
 Llama-2-70B shows for the same step; where decode did not show a cost of KV tokens, memory bandwidth sets its least value.
@@ -67,6 +68,14 @@ class Fit:
     c: float
     d: float
     floor: float
+
+    def curve(self) -> tuple[list[list[float]], float]:
+        """Knots of `iteration_ms`, and `eager_ms`."""
+        eager = max(0.0, self.floor - self.a)
+        bend = max(2, round(eager / self.b) + 1)
+        return [[1, round(self.a, 2)], [bend, round(self.a, 2)], [8192, round(self.a + self.b * 8192 - eager, 2)]], round(
+            eager, 2
+        )
 
     def time(self, point: Point) -> float:
         """Milliseconds the model gives a point."""
@@ -195,11 +204,15 @@ def main() -> None:
     points = read(Path(folder) / "profiles")
     for line in show(points):
         print(line)
+    print("\nas settings of a profile: iteration_ms, eager_ms")
+    for key, rows in sorted(points.items()):
+        print(f"{key[0]:13} {key[1]:10} {key[2]:2}", *fit(rows).curve())
     print("\nderived, not measured")
     for model, gpu, found in derive({key: fit(rows) for key, rows in points.items()}):
         print(
             f"{model:13} {gpu:10}  8 {found.a:6.2f} {found.b * 1e3:6.2f} {found.c * 1e3:6.1f}"
-            f" {found.d * 1e6:6.1f} {found.e * 1e6:6.2f} {found.floor:6.2f}"
+            f" {found.d * 1e6:6.1f} {found.e * 1e6:6.2f} {found.floor:6.2f}  ",
+            *found.curve(),
         )
 
 

@@ -25,6 +25,7 @@ RAMP: Micros = 3 * MINUTE  # empty engines fill up, rates are averaged over 30 s
 ENDPOINTS = 12
 SLOWER = np.array([1.0, 1.15, 1.3, 1.45])  # iteration times of the four models
 SHARES = (1 / SLOWER) / (1 / SLOWER).sum()  # of requests, so that all models are equally busy
+KNOTS = (1, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 4096)  # on one line, and as many as a derived profile has
 STANDARD = 240  # instances of the paper's fleet
 
 
@@ -56,9 +57,8 @@ def _engine(slower: float) -> dict[str, object]:
         "gpu": "h100",
         "tp": 8,
         "gpus": 8,
-        "base_ms": 12 * slower,
-        "prefill_us_per_token": 50 * slower,
-        "decode_us_per_sequence": 50 * slower,
+        "iteration_ms": [[tokens, (12 + 0.05 * tokens) * slower] for tokens in KNOTS],
+        "decode_us_per_sequence": 0.0,
         "kv_ns_per_token": 20 * slower,
         "attention_ns_per_token2": 0.0,
         "kv_tokens": 400_000,

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.profile import WIDTH, app
+from sageserve.core.engine.timing import curve_time, row_of
 from sageserve.data.profiles.library import profile_named
 from sageserve.data.profiles.speed import speed, ttft_ms
 
@@ -43,7 +44,7 @@ def test_show_says_coefficients_trust_and_meaning() -> None:
     text = printed("show", "llama-3.1-70b/h100-80gb/tp4", "--gpu-hour", "3")
     profile = profile_named("llama-3.1-70b/h100-80gb/tp4").profile
     for part in (
-        f"{profile.base_ms:.4g}",
+        f"{profile.iteration_ms[0][1]:.4g}",
         "486,880",
         "320 KiB",
         "roofline",
@@ -53,7 +54,7 @@ def test_show_says_coefficients_trust_and_meaning() -> None:
     ):
         assert part in text
     shown = json.loads(printed("show", "llama-3.1-70b/h100-80gb/tp4", "--json"))
-    assert shown["profile"]["base_ms"] == profile.base_ms
+    assert shown["profile"]["iteration_ms"] == [list(knot) for knot in profile.iteration_ms]
     assert [pace["batch"] for pace in shown["speed"]["paces"]] == [1, 16, 64, 256]
     assert shown["speed"]["usd_per_million"] is None
 
@@ -61,7 +62,7 @@ def test_show_says_coefficients_trust_and_meaning() -> None:
 def test_show_reads_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "profiles: {chat: {gpu: x, tp: 1, gpus: 1, base_ms: 10, prefill_us_per_token: 50, decode_us_per_sequence: 0,"
+        "profiles: {chat: {gpu: x, tp: 1, gpus: 1, iteration_ms: [[1, 10], [10, 10], [1000, 60]], decode_us_per_sequence: 0,"
         " kv_ns_per_token: 0, attention_ns_per_token2: 0, kv_tokens: 13000, source: a run of mine}}"
     )
     shown = json.loads(printed("show", str(path), "--json"))
@@ -82,7 +83,7 @@ def test_a_prompt_longer_than_the_token_budget_takes_several_iterations() -> Non
     profile = profile_named("llama-3.1-8b/h100-80gb/tp1").profile.model_copy(update={"attention_ns_per_token2": 0.0})
     budget = profile.max_batched_tokens
     assert ttft_ms(profile, 2 * budget) - ttft_ms(profile, budget) == pytest.approx(
-        profile.base_ms + budget * profile.prefill_us_per_token / 1e3
+        curve_time(row_of(profile), float(budget)) / 1e3 + profile.eager_ms
     )
 
 

@@ -11,7 +11,7 @@ from sageserve.base.errors import MeasurementError, SageServeError
 from sageserve.cli.calibrate import app as calibrate
 from sageserve.cli.validate import validate
 from sageserve.data.measured.write import write_measured
-from sageserve.data.profiles.library import named
+from sageserve.data.profiles.library import named, profile_named
 from tests.sim.calibration.made import TRUTH, made_run
 
 validation = typer.Typer()
@@ -81,9 +81,8 @@ def test_a_profile_from_counters(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.yaml"
     text = run(calibrate, "counters", folder / "timeseries.csv", "--out", out, "--name", "mine", "--kv-tokens", "400000")
     assert "s of counters" in text
-    base = named(f"{out}#mine", tmp_path).values["base_ms"]
-    assert isinstance(base, float)
-    assert base == pytest.approx(TRUTH.base_ms, rel=0.25)
+    base = profile_named(f"{out}#mine", tmp_path).profile.iteration_ms[0][1]
+    assert base == pytest.approx(TRUTH.iteration_ms[0][1], rel=0.25)
 
 
 def test_mistakes_of_calibrate(folder: Path, tmp_path: Path) -> None:

@@ -20,13 +20,12 @@ ENGINE: dict[str, object] = {
     "gpu": "h100",
     "tp": 8,
     "gpus": 8,
-    "base_ms": 10.0,
-    "prefill_us_per_token": 20.0,
+    "iteration_ms": [[1, 10.02], [10_001, 210.02]],
     "decode_us_per_sequence": 0.0,
     "kv_ns_per_token": 0.0,
     "attention_ns_per_token2": 0.0,
     "kv_tokens": 100_000,
-    "source": "made up: 10 ms and 20 us per prompt token",
+    "source": "made up: 10 ms and 20 us per token",
 }
 PRICE = {"on_demand": "80/h", "reserved": "40/h", "spot": "8/h"}
 TIERS: dict[str, object] = {

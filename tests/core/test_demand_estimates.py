@@ -93,9 +93,10 @@ def test_engine_time_per_token_is_that_of_the_mix_of_the_day() -> None:
     prospects.history.add(seen(2 * BIN, {(1, 0, 2): 600}, work=100.0))
     assert prospects.work_per_token()[0] == pytest.approx((3_000 * 4 + 9_000 * 8) / 12_000)
     assert prospects.work_per_token(batch=True)[0] == pytest.approx(100)
-    # nothing seen of the other model: 1000 tokens at 20 us and their share of an iteration, and 200 more at a share of 10 ms
-    together = 100_000 / 1_200
-    assert prospects.work_per_token()[1] == pytest.approx((1_000 * (20 + 10_000 / 8_192) + 200 * 10_000 / together) / 1_000)
+    # nothing seen of the other model: 1000 tokens beside what decodes, and the iterations until the next prompt
+    rate = 100_000 / 1_100 / 200
+    beside, between = (10_000 + 20 * tokens for tokens in (199 * rate + 1_200, 199 * rate))  # what is made, again
+    assert prospects.work_per_token()[1] == pytest.approx((beside + (1 / rate - 1) * between) / 1_000)
 
 
 @pytest.mark.parametrize("kept", [("niw",), ("iw-f", "iw-n")])
@@ -143,7 +144,7 @@ def test_what_arrives_now_is_that_of_the_newest_minutes() -> None:
 
 def kinds() -> Scenario:
     """One region, one model: H100s, and A100s that take twice the time."""
-    slow = ENGINE | {"gpu": "a100", "base_ms": 20.0, "prefill_us_per_token": 40.0}
+    slow = ENGINE | {"gpu": "a100", "iteration_ms": [[1, 20.04], [10_001, 420.04]]}
     tree: dict[str, object] = {
         "name": "kinds",
         "gpus": {"h100": {"memory": "80GiB"}, "a100": {"memory": "80GiB"}},
@@ -185,8 +186,8 @@ def test_loads_before_the_first_request_are_those_of_a_guess_at_this_length() ->
     tokens = np.zeros((4, *SHAPE))
     tokens[..., 0] = 500_000.0
     prospects = prospects_of(scenario(), Demand(-HOUR, BIN, tokens, tokens, tokens / 5_000))
-    together = 100_000 / 5_200
-    service = 5_000 * (20 + 10_000 / 8_192) + 200 * 10_000 / together
+    rate = 100_000 / 5_100 / 200
+    service = 10_000 + 20 * (199 * rate + 5_200) + (1 / rate - 1) * (10_000 + 20 * 199 * rate)
     loads = prospects.sustainable_loads(np.array([3.0, 0.0]))
     assert [load.service_us for load in loads] == pytest.approx([service] * 2, rel=1e-6)
     assert [load.slack_us for load in loads] == [1e6 - 10_000 - 20 * 5_000] * 2

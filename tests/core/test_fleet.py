@@ -130,7 +130,7 @@ def test_instances_of_a_region_are_on_different_gpus_and_stock_runs_out() -> Non
 
 
 def test_a_stock_smaller_than_a_vm_is_a_smaller_vm() -> None:
-    engine = {"gpu": "h100", "tp": 4, "gpus": 4, "base_ms": 1.0, "prefill_us_per_token": 1.0, "decode_us_per_sequence": 1.0}
+    engine = {"gpu": "h100", "tp": 4, "gpus": 4, "iteration_ms": [[1, 1.0], [1_001, 2.0]], "decode_us_per_sequence": 1.0}
     engine |= {"kv_ns_per_token": 0.0, "attention_ns_per_token2": 0.0, "kv_tokens": 10_000, "source": "made up"}
     settings = scenario(
         gpus=12, models={"m": {"context": 8_000, "engines": {"h100": engine}}}, fleet={"start": 2, "minimum": 1, "maximum": 4}

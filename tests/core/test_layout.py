@@ -109,7 +109,7 @@ def test_a_tier_that_stays_at_home_is_tried_at_home_only() -> None:
 
 
 def test_the_start_type_comes_first_and_a_slower_type_weighs_more() -> None:
-    slow = ENGINE | {"gpu": "a100", "base_ms": 20.0, "prefill_us_per_token": 40.0}
+    slow = ENGINE | {"gpu": "a100", "iteration_ms": [[1, 20.04], [10_001, 420.04]]}
     stock = {"gpus": 32, "price": PRICE}
     tree: dict[str, object] = {
         "name": "kinds",

@@ -21,7 +21,7 @@ from tests.core.small import ENGINE, row, scenario, trace
 
 LENGTH = 40 * MINUTE
 FLOODS = (5 * MINUTE, 25 * MINUTE)
-SLOW = ENGINE | {"prefill_us_per_token": 200.0}
+SLOW = ENGINE | {"iteration_ms": [[1, 10.2], [10_001, 2_010.2]]}  # 10 ms, and 200 us per token
 NAMES = sorted(STRATEGIES)
 
 

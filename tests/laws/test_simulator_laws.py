@@ -213,7 +213,7 @@ def backlog_is_unfinished_prefill(kernel: Kernel) -> None:
         if state in (WAITING, PREFILLING):
             p, x = profiles[i], float(rows["prompt"][row] + rows["made"][row])
             found = float(rows["cached"][row])
-            work = (x - found) * (p["prefill"] + p["base"] / p["max_batched"]) + p["attention"] * (x * x - found * found) / 2
+            work = (x - found) * p["whole"] + p["attention"] * (x * x - found * found) / 2
             backlog[kernel.engines["endpoint"][i]] += work
     assert np.allclose(kernel.endpoints["backlog"], backlog, rtol=1e-9, atol=1e-5)
 

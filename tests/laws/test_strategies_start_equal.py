@@ -22,7 +22,7 @@ from tests.laws.lives import begun
 
 NAMES = sorted(STRATEGIES)
 DELAYS = {Source.VM: 90 * SECOND, Source.GPUS: 60 * SECOND, Source.SPOT: 20 * SECOND}
-SLOW = ENGINE | {"prefill_us_per_token": 200.0}  # few requests make many busy instances
+SLOW = ENGINE | {"iteration_ms": [[1, 10.2], [10_001, 2_010.2]]}  # few requests make many busy instances
 END = 150 * MINUTE
 CUT = 95 * MINUTE
 

@@ -92,9 +92,11 @@ def _scenario(draw: Draw) -> Scenario:
 
 def _engine(draw: Draw) -> dict[str, object]:
     odd = np.pi / 3  # coefficients with a full mantissa, so that nothing happens at once by design
+    base, token = draw(2, 12) * odd, draw(2, 60) * odd  # milliseconds, microseconds
+    bend = base + 0.01 * token  # the first twenty tokens cost half as much
     return ENGINE | {
-        "base_ms": draw(2, 12) * odd,
-        "prefill_us_per_token": draw(2, 60) * odd,
+        "iteration_ms": [[1, base], [21, bend], [1_021, bend + token]],
+        "eager_ms": base / 32,
         "decode_us_per_sequence": draw(0, 200) * odd,
         "kv_ns_per_token": draw(0, 40) * odd,
         "attention_ns_per_token2": draw(0, 8) * odd,

@@ -62,7 +62,7 @@ LIVE_MUTANTS = (
         "self._view.freed < self._seen_freed",
     ),
     Mutant("a scrape feeds nobody", QUEUE, "            self._feed_endpoint(e)\n", "            pass\n"),
-    Mutant("what was fed since the scrape is forgotten", QUEUE, "note_fed(row, prefill + decode, ", "note_fed(row, 0.0, 0 * "),
+    Mutant("what was fed since the scrape is forgotten", QUEUE, "note_fed(row, work, ", "note_fed(row, 0.0, 0 * "),
     Mutant(
         "a job's service is judged by any endpoint",
         QUEUE,

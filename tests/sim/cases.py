@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sageserve.base.kernel import Rec
 from sageserve.base.records import UNSET, Names, Trace
 from sageserve.base.rng import stream
 from sageserve.core.feed import DIRECT, FILL, STEPS
@@ -22,6 +23,7 @@ from sageserve.sim.kernel.state import Setup, request_rows
 Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""
 
+LIMITS = ("max_sequences", "kv_tokens", "max_batched")
 ODD = 1.0471975511965976  # pi/3: coefficients with a full mantissa, so that no sum falls on half a microsecond by design
 GRAIN = 100  # microseconds; in coarse worlds everything takes a multiple of it, so that many things happen at once
 LONGEST = 4_000  # control steps until a case must have come to its end
@@ -187,16 +189,15 @@ def _profiles(draw: Draw, context: int, grain: int) -> NDArray[Any]:
     chunked = draw(0, 2)
     for row in rows:
         if grain > 1:
-            row["base"] = draw(1, 8) * grain
-            row["prefill"] = draw(0, 1) * grain
+            _curve(row, [(1, draw(1, 8) * grain), (2, draw(0, 1) * grain)])
             row["decode"] = draw(0, 1) * grain
+            row["eager"] = draw(0, 3) * grain
         else:
-            row["base"] = draw(80, 8_000) / 8 * odd
-            row["prefill"] = draw(0, 160) / 8 * odd
+            _curve(row, [(1, draw(80, 8_000) / 8 * odd), *((draw(1, 60), draw(0, 160) / 8 * odd) for _ in range(draw(1, 6)))])
             row["decode"] = draw(0, 400) / 8 * odd
             row["kv"] = draw(0, 64) / 64 * odd
             row["attention"] = draw(0, 32) / 128 * odd
-        row["floor"] = draw(0, 3) / 2 * row["base"]
+            row["eager"] = draw(0, 3) * draw(0, 4_000) / 8 * odd
         row["kv_tokens"] = context + (draw(0, 30) if draw(0, 2) < 2 else draw(200, 800))
         row["weight"] = draw(1_000, 2_000)
         row["max_sequences"] = draw(1, 12)
@@ -205,7 +206,27 @@ def _profiles(draw: Draw, context: int, grain: int) -> NDArray[Any]:
         row["entry"] = draw(0, 3) * draw(0, 500)
         row["chunked"] = chunked if chunked < 2 else draw(0, 1)
         row["gpus"] = 1
+        row["per_sequence"], row["per_kv"], row["per_token"] = (1 / row[of] for of in LIMITS)
+        row["whole"] = (np.interp(row["max_batched"], *_line(row)) + row["eager"]) / row["max_batched"]
     return rows
+
+
+def _curve(row: Rec, steps: list[tuple[int, float]]) -> None:
+    """A curve that begins at 1 token with the first time; each step says after how many tokens more which slope ended."""
+    tokens = np.cumsum([distance for distance, _ in steps]).astype(float)
+    slopes = [slope for _, slope in steps[1:]]
+    time = np.cumsum([steps[0][1], *(slope * distance for distance, slope in steps[1:])])
+    row["tokens"] = np.inf
+    row["tokens"][: len(steps)], row["time"][: len(steps)] = tokens, time
+    row["slope"][: len(steps)] = [*slopes, slopes[-1]]
+
+
+def _line(row: Rec) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Knots of a curve and one far out, for interpolation."""
+    used = int((row["tokens"] < np.inf).sum())
+    far = 1e6
+    end = row["time"][used - 1] + row["slope"][used - 1] * (far - row["tokens"][used - 1])
+    return np.append(row["tokens"][:used], far), np.append(row["time"][:used], end)
 
 
 def _tiers(draw: Draw) -> NDArray[Any]:

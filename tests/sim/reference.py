@@ -102,9 +102,7 @@ class Reference(ReferenceFleet):
         """Admission, from what is at the endpoint: prompts before the job, requests beyond those that can run together."""
         endpoint, opened = self._endpoints[e], self._opened(self._endpoints[e])
         profile = self._engines[self._emptiest(e)].profile
-        work = profile.prefill_work(job.prompt, job.cached) + profile.decode_work(
-            job.prompt, self._mean[endpoint.model][job.tier]
-        )
+        work = profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
         inside = sum(self._engines[i].inside for i in endpoint.instances)  # in draining instances, too
         places = sum(self._engines[i].profile.max_sequences for i in opened)
         prompts, turns = sum(endpoint.unfinished.values()), max(0, inside - places) * work
@@ -190,7 +188,7 @@ class Reference(ReferenceFleet):
                 return
             profile = self._engines[opened[0]].profile
             mean = self._mean[model][job.tier]
-            service = profile.prefill_work(job.prompt, job.cached) + profile.decode_work(job.prompt, mean)
+            service = profile.work(job.prompt, job.cached, mean)
             age, slack = self.now - job.arrival, job.deadline - self.now
             if not (age > self.setup.promote_after or slack < self.setup.safety * service):
                 return

@@ -6,6 +6,8 @@ signals, nothing compiled but the rounding rule of a block's end. Read next: `re
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
 
 from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK
@@ -16,14 +18,13 @@ NO_TIME = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The five coefficients a..e of an engine, in microseconds, and its limits in tokens and sequences."""
+    """The curve and the coefficients of an engine, in microseconds, and its limits in tokens and sequences."""
 
-    a: float
-    b: float
-    c: float
+    knots: tuple[tuple[float, float], ...]  # of F: tokens, microseconds
+    eager: float
+    s: float
     d: float
     e: float
-    floor: float
     kv_tokens: int
     weight: int
     max_sequences: int
@@ -36,12 +37,11 @@ class Profile:
     def of(cls, row: Rec) -> "Profile":
         """Read one PROFILE row."""
         return cls(
-            a=float(row["base"]),
-            b=float(row["prefill"]),
-            c=float(row["decode"]),
+            knots=tuple((float(at), float(us)) for at, us in zip(row["tokens"], row["time"], strict=True) if at < inf),
+            eager=float(row["eager"]),
+            s=float(row["decode"]),
             d=float(row["kv"]),
             e=float(row["attention"]),
-            floor=float(row["floor"]),
             kv_tokens=int(row["kv_tokens"]),
             weight=int(row["weight"]),
             max_sequences=int(row["max_sequences"]),
@@ -51,19 +51,49 @@ class Profile:
             entry=int(row["entry"]),
         )
 
-    def prefill_work(self, x: int, found: int) -> float:
-        """Microseconds for a context of x tokens of which `found` are in the prefix cache."""
-        return (x - found) * (self.b + self.a / self.max_batched) + self.e * (x * x - found * found) / 2
+    def curve(self, tokens: float) -> float:
+        """F: the straight line through the two knots around `tokens`, the first or the last two outside."""
+        pairs = list(pairwise(self.knots))
+        (a, at_a), (b, at_b) = next((pair for pair in pairs if tokens < pair[1][0]), pairs[-1])
+        return at_a + (at_b - at_a) * (tokens - a) / (b - a)
 
-    def decode_work(self, x: int, o: float) -> float:
-        n_sat = max(1.0, min(float(self.max_sequences), self.kv_tokens / (x + o)))
-        return o * (self.c + self.d * (x + o / 2) + self.a / n_sat)
+    def prefill_work(self, x: int, found: int) -> float:
+        """Microseconds for a context of x tokens of which `found` are in the prefix cache.
+
+        Here and in `work` products and sums are taken in the simulator's order: where two endpoints are equally busy, the last
+        bit of a double decides which of them gets a request.
+        """
+        u = x - found
+        whole = (self.curve(self.max_batched) + self.eager) / self.max_batched
+        return u * whole + 0.5 * self.e * u * (x + found)
+
+    def work(self, x: int, found: int, o: float) -> float:
+        """Microseconds for a context of x tokens and an answer of o tokens, among as many of its like as fit."""
+        u, steps, budget = float(x - found), max(o - 1, 0.0), float(self.max_batched)
+        alone = min(1.0, max(1.0 / self.max_sequences, (x + 0.5 * o) * (1.0 / self.kv_tokens)))  # one over how many fit
+        if alone > 1.0 / self.max_sequences:
+            u += o  # what is made at the expense of others is computed again
+        own = 0.5 * self.e * u * (x + found) + steps * (self.s + self.d * (x + 0.5 * o))
+        if not self.chunked:
+            joining = max(1.0, 1.0 / (alone * steps)) if steps else budget / u
+            batch = max(u, min(budget, joining * u))
+            decode = steps * alone * self.curve(1.0 / alone) if steps else 0.0
+            return own + decode + u / batch * (self.curve(batch) + self.eager)
+        every = max(max(o, 1.0) * alone, (u + steps) * (1.0 / self.max_batched))  # iterations from one that joins to the next
+        n = steps / every
+        if u > budget - n:  # a prompt takes several iterations, all of them full
+            full = u / (budget - n)
+            own += full * budget * ((self.curve(budget) + self.eager) / budget)
+            return own + max(every - full, 0.0) * self.curve(n)
+        if every > 1.0:
+            return own + self.curve(n + u) + self.eager + (every - 1.0) * self.curve(n)
+        return own + every * (self.curve(n + u / every) + self.eager)
 
     def iteration(self, pieces: list[tuple[int, int]], n: int, kv: int) -> float:
-        """Microseconds of an iteration without the floor; `pieces` holds (tokens, tokens of the prompt before)."""
+        """Microseconds of an iteration; `pieces` holds (tokens, tokens of the prompt before)."""
         tokens = sum(p for p, _ in pieces)
         attention = sum(p * (x + p / 2) for p, x in pieces)
-        return self.a + self.b * tokens + self.c * n + self.d * kv + self.e * attention
+        return self.curve(n + tokens) + self.s * n + self.d * kv + self.e * attention + (self.eager if pieces else 0.0)
 
 
 @dataclass(slots=True)
@@ -301,8 +331,6 @@ class Engine:
         self.step = profile.d * n
         completes = any(job.filled + job.piece == job.context for job in self.prefilling)
         self.short = preempted or completes or len(pieces) > 1
-        if n == 0 and self.first <= profile.floor:
-            self.first, self.short = profile.floor, True
         if len(pieces) == 1:
             self.step += profile.e * pieces[0][0] ** 2
         self._look_ahead()

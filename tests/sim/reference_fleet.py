@@ -168,7 +168,7 @@ class ReferenceFleet:
         fastest, mean = self._fastest[model], self._mean[model][job.tier]
         self.demand_requests[self._cell(job)] += 1
         self.demand_tokens[self._cell(job)] += job.prompt
-        work = fastest.prefill_work(job.prompt, job.cached) + fastest.decode_work(job.prompt, mean)
+        work = fastest.work(job.prompt, job.cached, mean)
         self.demand_work[self._cell(job)] += work
 
     # ---- placement
@@ -189,10 +189,9 @@ class ReferenceFleet:
         """Give the job to an instance of endpoint e; the work it offers, in microseconds of engine time."""
         endpoint, i = self._endpoints[e], self._emptiest(e)
         engine = self._engines[i]
-        prefill = engine.profile.prefill_work(job.prompt, job.cached)
-        work = prefill + engine.profile.decode_work(job.prompt, self._mean[endpoint.model][job.tier])
+        work = engine.profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
         endpoint.offered += work
-        endpoint.unfinished[job.row] = prefill
+        endpoint.unfinished[job.row] = engine.profile.prefill_work(job.prompt, job.cached)
         endpoint.placed += 1
         self.requests[job.row]["instance"] = i
         self._put(job, WAITING)

@@ -19,12 +19,11 @@ ENGINE = ProfileSettings(
     gpu="g",
     tp=1,
     gpus=1,
-    base_ms=7 * ODD,
-    prefill_us_per_token=30 * ODD,
+    iteration_ms=((1, 7 * ODD), (40, 7 * ODD), (200, 9 * ODD), (256, 12 * ODD)),
+    eager_ms=1.5 * ODD,
     decode_us_per_sequence=110 * ODD,
     kv_ns_per_token=80 * ODD,
     attention_ns_per_token2=3 * ODD,
-    prefill_floor_ms=9.0,
     first_token_ms=4.0,
     kv_tokens=200_000,
     max_sequences=16,
@@ -107,10 +106,10 @@ def test_a_log_that_was_too_short_is_made_again(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_request_alone_has_a_block_for_its_prompt_and_one_for_its_answer() -> None:
-    plain = ENGINE.model_copy(update={"base_ms": 7.0, "prefill_us_per_token": 31.0, "attention_ns_per_token2": 3.0})
-    profile = plain.model_copy(update={"prefill_floor_ms": 0.0})
+    curve = ((1, 7.0), (100, 10.0), (200, 15.0))
+    profile = ENGINE.model_copy(update={"iteration_ms": curve, "eager_ms": 0.1, "attention_ns_per_token2": 3.0})
     _, blocks = replay_blocks(profile, Arrivals(np.zeros(1, np.int64), np.array([100]), np.array([10])))
-    assert blocks.start.tolist() == [0, 7_000 + 3_100 + 15]
+    assert blocks.start.tolist() == [0, 10_000 + 100 + 15]
     assert blocks.iterations.tolist() == [1, 9]
     assert blocks.tokens.tolist() == [100, 0]
     assert blocks.attention.tolist() == [5_000.0, 0.0]

@@ -34,7 +34,7 @@ LEAST = {
     "given up": 50,
 }
 """How often each rule must have been tried over the cases of `COVERED` seeds."""
-COVERED = 300
+COVERED = 400
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -6,7 +6,7 @@ Read next: `test_summary.py` for the other numbers of a summary.
 import pytest
 
 from sageserve.base.units import HOUR, MINUTE
-from sageserve.core.perf import decode_work, prefill_work
+from sageserve.core.perf import prefill_work, request_work
 from sageserve.sim.results.summary import summarise, work_gpu_hours
 from sageserve.sim.run import simulate
 from tests.sim.test_summary import scenario, trace
@@ -18,7 +18,8 @@ def owed(*rows: tuple[int, str, str, int, int]) -> tuple[float, float, float]:
     run = simulate(settings, trace(settings, *rows, window=MINUTE))
     profile = run.layout.profiles[0]
     scale = 8 / HOUR
-    return work_gpu_hours(run), decode_work(profile, 100, 500.0) * scale, prefill_work(profile, 100, 0) * scale
+    prefill = prefill_work(profile, 100, 0)
+    return work_gpu_hours(run), (request_work(profile, 100, 0, 500.0) - prefill) * scale, prefill * scale
 
 
 def test_nothing_is_owed_for_what_was_done_or_refused() -> None:

@@ -68,10 +68,18 @@ def test_a_step_cut_by_the_end_of_the_window_is_as_long_as_it_is() -> None:
 
 
 def engine(settings: Scenario, trace_: Trace) -> float:
-    """GPU-hours: 8 GPUs for 20 us and a share of an iteration per prompt token, and a share of one per token made."""
-    together = np.minimum(256, 100_000 / (trace_.prompt + trace_.output))
-    times = trace_.prompt * (20 + 10_000 / 8_192) + trace_.output * 10_000 / together
-    return float(times.sum()) * settings.models["big"].engines["h100"].gpus / HOUR
+    """GPU-hours: 8 GPUs for the iterations between two of as many requests as memory holds, and for those that prefill beside.
+
+    Memory is what limits: what is made is computed once more.
+    """
+    together = 100_000 / (trace_.prompt + trace_.output / 2)
+    assert (together < 256).all()
+    todo, steps = trace_.prompt + trace_.output, trace_.output - 1
+    rate = np.minimum(together / trace_.output, 8_192 / (todo + steps))
+    decoding = rate * steps
+    share = np.minimum(1, rate * todo / np.minimum(todo, 8_192 - decoding))
+    between, beside = (10_000 + 20 * tokens for tokens in (decoding, decoding + rate * todo / share))
+    return float(((share * beside + (1 - share) * between) / rate).sum()) * settings.models["big"].engines["h100"].gpus / HOUR
 
 
 def test_a_trace_needs_its_engine_time_over_the_load_and_endpoints_their_floor() -> None:
@@ -99,8 +107,7 @@ def test_a_request_may_be_done_by_the_engine_that_spends_least_on_it() -> None:
         "gpu": "a100",
         "gpus": 2,
         "tp": 2,
-        "base_ms": 20.0,
-        "prefill_us_per_token": 40.0,
+        "iteration_ms": [[1, 20.04], [10_001, 420.04]],
     }  # half as fast on a quarter of it
     both = {"h100": ENGINE, "a100": small}
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sageserve.base.config.models import KNOTS
 from sageserve.base.records import UNSET, Names, Trace
 from sageserve.core.feed import STEPS
 from sageserve.core.order import EDF, FCFS, TIER
@@ -20,7 +21,7 @@ from sageserve.core.route import LEAST, NEAREST
 from sageserve.core.signals import KV
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import DONE, HELD, PLACE, PROMOTED, REFUSED, Setup, request_rows
-from tests.sim.cases import Simulator
+from tests.sim.cases import LIMITS, Simulator
 from tests.sim.reference import Reference
 
 Make = Callable[[Setup, NDArray[Any]], Simulator]
@@ -33,12 +34,16 @@ def make(request: pytest.FixtureRequest) -> Make:
     return kind
 
 
-def engine(**fields: float) -> NDArray[Any]:
-    """One PROFILE row."""
+def engine(base: float = 100, prefill: float = 1, decode: float = 10, **fields: float) -> NDArray[Any]:
+    """One PROFILE row: a curve that is one straight line, and what a sequence takes beyond a token."""
     row = np.zeros(1, PROFILE)
-    plain = {"base": 100, "prefill": 1, "decode": 10, "kv_tokens": 1_000, "weight": 1_000, "gpus": 1}
-    for name, value in (plain | {"max_sequences": 8, "max_batched": 500} | fields).items():
+    plain = {"kv_tokens": 1_000, "weight": 1_000, "gpus": 1, "max_sequences": 8, "max_batched": 500, "decode": decode - prefill}
+    for name, value in (plain | fields).items():
         row[name] = value
+    row["tokens"] = [1.0, 501.0, *[np.inf] * (KNOTS - 2)]
+    row["time"][:, :2], row["slope"][:, :2] = (base + prefill, base + 501 * prefill), (prefill, prefill)
+    row["per_sequence"], row["per_kv"], row["per_token"] = (1 / row[of] for of in LIMITS)
+    row["whole"] = base / row["max_batched"] + prefill
     return row
 
 
@@ -111,9 +116,20 @@ def test_one_token_is_first_and_last(make: Make) -> None:
     assert times(make, PLAIN, (1_000, 50, 1)) == [(1_150, 1_150)]
 
 
-def test_floor_holds_for_prefill_only(make: Make) -> None:
-    # prefill takes the floor, 500; decoding does not know it: 110 per token
-    assert times(make, replace(PLAIN, profiles=engine(floor=500)), (0, 50, 3)) == [(500, 720)]
+def test_an_iteration_that_prefills_runs_without_graphs(make: Make) -> None:
+    # prefill takes 400 more, 550; decoding does not know it: 110 per token
+    assert times(make, replace(PLAIN, profiles=engine(eager=400)), (0, 50, 3)) == [(550, 770)]
+
+
+def test_the_curve_bends_where_its_knots_are(make: Make) -> None:
+    # 100 up to 40 tokens, 5 us per token beyond: a prompt of 50 takes 150, decoding 100 + 9 per sequence
+    setup = replace(PLAIN, profiles=engine())
+    setup.profiles["tokens"][0, :3], setup.profiles["time"][0, :3], setup.profiles["slope"][0, :3] = (
+        (1, 40, 140),
+        (100, 100, 600),
+        (0, 5, 5),
+    )
+    assert times(make, setup, (0, 50, 3)) == [(150, 150 + 2 * 109)]
 
 
 def test_decoding_slows_down_as_memory_grows(make: Make) -> None:

@@ -154,6 +154,7 @@ def _writable(out: Path, *, replace: bool) -> None:
 
 def _finish(run: "MeasuredRun", found: "Calibrated", out: Path, name: str, *, replace: bool) -> None:
     from sageserve.data.profiles.write import write_profile
+    from sageserve.show.coefficients import coefficient_lines
     from sageserve.sim.calibration.anchor import known_model
 
     profile = found.profile
@@ -162,9 +163,8 @@ def _finish(run: "MeasuredRun", found: "Calibrated", out: Path, name: str, *, re
     write_profile(out, called, profile, replace=replace)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]{escape(called)}[/bold]")
-    console.print(f"  base {profile.base_ms:.4g} ms, prefill {profile.prefill_us_per_token:.4g} µs/token")
-    console.print(f"  decode {profile.decode_us_per_sequence:.4g} µs/sequence, KV {profile.kv_ns_per_token:.4g} ns/token")
-    console.print(f"  attention {profile.attention_ns_per_token2:.3g} ns/token², first token {profile.first_token_ms:.3g} ms")
+    for line in coefficient_lines(profile):
+        console.print(f"  {line}")
     console.print(f"  KV capacity {profile.kv_tokens:,} tokens")
     console.print(f"  fitted on {escape(profile.fitted)}")
     console.print(f"  held-out error: {escape(profile.error)}")

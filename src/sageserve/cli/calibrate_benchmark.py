@@ -217,11 +217,12 @@ def _draw_measured(found: "Benchmarked") -> None:
 
 
 def _draw_fit(name: str, fit: "BenchmarkFit", out: Path) -> None:
+    from sageserve.show.coefficients import coefficient_lines
+
     console, profile = Console(soft_wrap=True, highlight=False), fit.profile
     console.print(f"\n[bold]{escape(name)}[/bold]")
-    console.print(f"  base {profile.base_ms:.4g} ms, prefill {profile.prefill_us_per_token:.4g} µs/token")
-    console.print(f"  decode {profile.decode_us_per_sequence:.4g} µs/sequence, KV {profile.kv_ns_per_token:.4g} ns/token")
-    console.print(f"  attention {profile.attention_ns_per_token2:.3g} ns/token², first token {profile.first_token_ms:.3g} ms")
+    for line in coefficient_lines(profile):
+        console.print(f"  {line}")
     console.print(f"  KV capacity {profile.kv_tokens:,} tokens")
     console.print(f"  fitted on {escape(profile.fitted)}")
     console.print(f"  error: {escape(profile.error)}")

@@ -51,20 +51,20 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     Prints its URL when it listens. SIGTERM lets answers finish.
     """
     need("live")
+    from sageserve.core.engine.timing import row_of
     from sageserve.data.profiles.library import profile_named
     from sageserve.live.emulator.engine import Served
     from sageserve.live.emulator.faults import read_faults
     from sageserve.live.emulator.requests import ServedLimits
     from sageserve.live.emulator.run import Starting, run
     from sageserve.live.emulator.text import AnswerLengths
-    from sageserve.live.emulator.timing import Timing
 
     listed = profile_named(profile)
     found = listed.profile
     limits = ServedLimits(
         model or listed.model or "model", min(context or 131_072, found.kv_tokens), AnswerLengths(output_mean, seed), prefix_hits
     )
-    served = Served(limits, Timing.of(found), speed, f"e{port}", faults, region)
+    served = Served(limits, row_of(found), speed, f"e{port}", faults, region)
     starting = Starting(host, port, _duration(start_delay), fail_start)
     run(served, starting, read_faults(fault or []), typer.echo)
 

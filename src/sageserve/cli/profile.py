@@ -148,13 +148,17 @@ def _speed_plain(means: "Speed") -> object:
 
 
 def _coefficients(profile: "ProfileSettings") -> Table:
+    from sageserve.show.coefficients import curve_points
+
     rows = [
-        ("base", profile.base_ms, "ms", "every iteration"),
-        ("prefill", profile.prefill_us_per_token, "µs", "per prompt token"),
-        ("decode", profile.decode_us_per_sequence, "µs", "per decoding sequence"),
+        *(
+            (f"iteration of {tokens:,}", time, "ms", "tokens" if tokens > 1 else "token")
+            for tokens, time in curve_points(profile)
+        ),
+        ("eager", profile.eager_ms, "ms", "more, if the iteration prefills"),
+        ("decode", profile.decode_us_per_sequence, "µs", "per decoding sequence, beside its token"),
         ("kv", profile.kv_ns_per_token, "ns", "per KV token read by decoding sequences"),
         ("attention", profile.attention_ns_per_token2, "ns", "per prompt token and token of context before it"),
-        ("floor", profile.prefill_floor_ms, "ms", "an iteration that only prefills takes at least this"),
         ("first token", profile.first_token_ms, "ms", "once per request, around its first token"),
     ]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

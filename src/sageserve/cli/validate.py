@@ -151,6 +151,8 @@ def _errors(verdict: "RunVerdict") -> Table:
 
 
 def _say(console: Console, verdict: "RunVerdict") -> None:
+    from sageserve.show.coefficients import coefficient_lines
+
     low, one, curves = verdict.low_load, verdict.coefficients, verdict.curves
     if low.ttft_error_ms is not None and low.ttft_mape is not None and low.ttft_bias_ms is not None:
         console.print(
@@ -158,13 +160,9 @@ def _say(console: Console, verdict: "RunVerdict") -> None:
             f" (median; {low.ttft_mape:.1%} mean; bias {low.ttft_bias_ms:+.0f} ms)",
             soft_wrap=True,
         )
-    console.print(
-        f"fitted: base {one.base_ms:.4g} ms, prefill {one.prefill_us_per_token:.4g} µs/token,"
-        f" decode {one.decode_us_per_sequence:.4g} µs/sequence, KV {one.kv_ns_per_token:.4g} ns/token,"
-        f" attention {one.attention_ns_per_token2:.3g} ns/token²,"
-        f" first token {one.first_token_ms:.3g} ms; {verdict.evaluations} simulations, {verdict.preemptions} preemptions",
-        soft_wrap=True,
-    )
+    console.print(f"fitted with {verdict.evaluations} simulations, {verdict.preemptions} preemptions:")
+    for line in coefficient_lines(one):
+        console.print(f"  {line}", soft_wrap=True)
     if curves is not None:
         share = "" if curves.kv_share is None else f", KV share {curves.kv_share:.1%}"
         console.print(

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Names
+from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.feed import DIRECT, FEEDS
 from sageserve.core.fleet import Pool, Role, Stock
 from sageserve.core.ledger import Purchase
 from sageserve.core.order import TIER
-from sageserve.core.perf import WEIGHT_ONE, decode_work, prefill_work, profile_rows
+from sageserve.core.perf import profile_rows, request_work
 
 _TYPICAL_CONTEXT = 2000  # tokens: where profiles of one model are compared for their weights
 _TYPICAL_OUTPUT = 200.0
@@ -193,10 +194,7 @@ def _usable(scenario: Scenario, region: str, model: str) -> list[str]:
 
 def _weigh(profiles: NDArray[Any], models: list[int]) -> None:
     """Weight of each profile: its time for a typical request against the fastest profile of the same model."""
-    times = [
-        prefill_work(profile, _TYPICAL_CONTEXT, 0) + decode_work(profile, _TYPICAL_CONTEXT, _TYPICAL_OUTPUT)
-        for profile in profiles
-    ]
+    times = [request_work(profile, _TYPICAL_CONTEXT, 0, _TYPICAL_OUTPUT) for profile in profiles]
     for k, model in enumerate(models):
         fastest = min(time for time, other in zip(times, models, strict=True) if other == model)
         profiles[k]["weight"] = round(WEIGHT_ONE * times[k] / fastest) if fastest > 0 else WEIGHT_ONE

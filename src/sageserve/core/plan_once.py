@@ -16,12 +16,12 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import PlanError
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, SECOND, Micros, show_duration
+from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN
 from sageserve.core.layout import Layout, lay_out
-from sageserve.core.perf import WEIGHT_ONE
 from sageserve.core.plan.explain import AnyPlan, solve
 from sageserve.core.plan.what_if import Question
 from sageserve.core.strategies import strategy_kind

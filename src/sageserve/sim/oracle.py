@@ -19,7 +19,7 @@ from sageserve.base.kernel import kernel
 from sageserve.base.records import UNSET, Floats, Ints, Trace, cached_tokens
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.layout import Layout, lay_out, unified_roles
-from sageserve.core.perf import decode_work, iteration_time, prefill_work
+from sageserve.core.perf import first_time, request_work
 from sageserve.core.plan.milp import Program
 from sageserve.core.theta import needed, sustainable
 
@@ -138,7 +138,7 @@ def _add_work(
         cheapest = np.inf
         for p in range(len(profiles)):
             if usable[m, p]:
-                engine = prefill_work(profiles[p], prompt[q], cached[q]) + decode_work(profiles[p], prompt[q], answer)
+                engine = request_work(profiles[p], prompt[q], cached[q], answer)
                 cheapest = min(cheapest, engine * profiles[p]["gpus"])
         if cheapest == np.inf:
             continue  # no region can run the model
@@ -168,9 +168,9 @@ def _load(scenario: Scenario, trace: Trace, layout: Layout, *, model: int, need:
     found = []
     for row in sorted({pool.profile for pool in layout.pools if pool.model == model}):
         profile = layout.profiles[row]
-        idle = iteration_time(profile, float(prompt - cached), 0.5 * (prompt - cached) * float(prompt + cached), 0, 0)
+        idle = first_time(profile, prompt, cached)
         slack = max(min(targets) - idle - int(profile["entry"]), _LEAST_SLACK * min(targets))
-        service = prefill_work(profile, prompt, cached) + decode_work(profile, prompt, output)
+        service = request_work(profile, prompt, cached, output)
         share = needed(peak / int(profile["gpus"]), service_us=service, slack_us=slack, misses=_MISSES)
         kept = int(_floor(layout, model) / int(profile["gpus"]))
         together = max(share.instances, kept)

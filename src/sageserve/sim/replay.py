@@ -38,12 +38,14 @@ class Replayed:
         ttft: int64[n], microseconds from arrival to the first token.
         tpot: int64[n], microseconds per token after the first; UNSET for requests of one token.
         e2e: int64[n], microseconds from arrival to the last token.
+        finish: int64[n], microseconds, when the last token came.
         preemptions: requests that lost their place in the batch.
     """
 
     ttft: Ints
     tpot: Ints
     e2e: Ints
+    finish: Ints
     preemptions: int
 
 
@@ -117,7 +119,25 @@ def replay(profile: ProfileSettings, arrivals: Arrivals) -> Replayed:
     kernel = _kernel(profile, arrivals)
     while not kernel.finished():
         _go_on(kernel, kernel.now + _STEP)
-    return _result(kernel, arrivals)
+    return _result(kernel)
+
+
+def replay_closed(profile: ProfileSettings, prompt: Ints, output: Ints, clients: int) -> Replayed:
+    """Play requests through one engine, each client sending its next one as soon as it has the last token of the one before.
+
+    Args:
+        profile: of the engine.
+        prompt: int64[n], tokens, in the order they are sent.
+        output: int64[n], tokens.
+        clients: that send at once; the first requests arrive at time 0.
+
+    Raises:
+        MeasurementError: as for `replay`.
+    """
+    kernel = _kernel(profile, Arrivals(np.zeros(len(prompt), np.int64), prompt, output), clients=clients)
+    while not kernel.finished():
+        _go_on(kernel, kernel.now + _STEP)
+    return _result(kernel)
 
 
 def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = SECOND) -> tuple[Replayed, ReplayedSeries]:
@@ -141,7 +161,7 @@ def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = 
         seen.append((kernel.now, in_batch, queued, used / profile.kv_tokens))
     columns = np.array(seen, np.float64).reshape(-1, 4)
     series = ReplayedSeries(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
-    return _result(kernel, arrivals), series
+    return _result(kernel), series
 
 
 def replay_blocks(profile: ProfileSettings, arrivals: Arrivals) -> tuple[Replayed, ReplayedBlocks]:
@@ -156,11 +176,11 @@ def replay_blocks(profile: ProfileSettings, arrivals: Arrivals) -> tuple[Replaye
     """
     rows = _BLOCKS_PER_REQUEST * len(arrivals)
     while True:
-        kernel = _kernel(profile, arrivals, rows)
+        kernel = _kernel(profile, arrivals, block_rows=rows)
         while not kernel.finished():
             _go_on(kernel, kernel.now + _STEP)
         if kernel.block_count <= rows:
-            return _result(kernel, arrivals), _blocks(kernel)
+            return _result(kernel), _blocks(kernel)
         rows = kernel.block_count
 
 
@@ -173,9 +193,9 @@ def _go_on(kernel: Kernel, until: Micros) -> None:
         )
 
 
-def _kernel(profile: ProfileSettings, arrivals: Arrivals, block_rows: int = 0) -> Kernel:
+def _kernel(profile: ProfileSettings, arrivals: Arrivals, *, clients: int = 0, block_rows: int = 0) -> Kernel:
     _check(profile, arrivals)
-    setup = replace(_setup(profile), block_rows=block_rows)
+    setup = replace(_setup(profile), clients=clients, block_rows=block_rows)
     kernel = Kernel(setup, request_rows(_trace(arrivals), setup))
     kernel.open(0)
     return kernel
@@ -237,12 +257,12 @@ def _trace(arrivals: Arrivals) -> Trace:
     ).check()
 
 
-def _result(kernel: Kernel, arrivals: Arrivals) -> Replayed:
-    ttft = kernel.requests["first"] - arrivals.arrival
-    e2e = kernel.requests["finish"] - arrivals.arrival
-    steps = np.maximum(arrivals.output - 1, 1)
-    tpot = np.where(arrivals.output > 1, np.rint((e2e - ttft) / steps).astype(np.int64), UNSET)
-    return Replayed(ttft=ttft, tpot=tpot, e2e=e2e, preemptions=kernel.preemptions)
+def _result(kernel: Kernel) -> Replayed:
+    rows = kernel.requests
+    ttft, e2e = rows["first"] - rows["arrival"], rows["finish"] - rows["arrival"]
+    steps = np.maximum(rows["output"].astype(np.int64) - 1, 1)
+    tpot = np.where(rows["output"] > 1, np.rint((e2e - ttft) / steps).astype(np.int64), UNSET)
+    return Replayed(ttft=ttft, tpot=tpot, e2e=e2e, finish=rows["finish"].copy(), preemptions=kernel.preemptions)
 
 
 def _blocks(kernel: Kernel) -> ReplayedBlocks:

@@ -14,7 +14,7 @@ from sageserve.data.scenarios.load import load
 MINE = """
 profiles:
   chat: &chat
-    {gpu: h100-80gb, tp: 1, gpus: 1, base_ms: 7.5, prefill_us_per_token: 40, decode_us_per_sequence: 20, kv_ns_per_token: 40,
+    {gpu: h100-80gb, tp: 1, gpus: 1, iteration_ms: [[1, 7.5], [1001, 47.5]], decode_us_per_sequence: 20, kv_ns_per_token: 40,
      attention_ns_per_token2: 0.7, kv_tokens: 400000, source: "a run of mine"}
   other: *chat
 """
@@ -37,11 +37,11 @@ def test_every_entry_of_the_library_loads_and_says_how_far_to_trust_it() -> None
         assert one.name == f"{one.model}/{one.gpu}/tp{one.tp}"
         assert "%" in one.profile.error
         assert one.profile.source
-        assert 0.5 < one.profile.base_ms < 250
+        assert 0.5 < one.profile.iteration_ms[0][1] < 250
 
 
 def test_a_measured_profile_wins_over_the_derived_one() -> None:
-    assert profile_named("llama-2-70b/h100-80gb/tp8").profile.base_ms == 29.95
+    assert profile_named("llama-2-70b/h100-80gb/tp8").profile.iteration_ms[0] == (1, 29.95)
     assert profile_named("llama-2-70b/h100-80gb/tp4").origin == "derived"
 
 
@@ -66,13 +66,13 @@ def test_a_model_that_does_not_fit_is_refused_with_its_name_and_the_arithmetic()
 
 
 def test_a_file_gives_its_profiles_by_name(mine: Path) -> None:
-    assert profile_named(f"{mine}#chat").profile.base_ms == 7.5
+    assert profile_named(f"{mine}#chat").profile.iteration_ms[0] == (1, 7.5)
     with pytest.raises(ConfigError, match=r"holds 2 profiles"):
         profile_named(str(mine))
     with pytest.raises(ConfigError, match=r"has no profile 'chad'; did you mean 'chat'"):
         profile_named(f"{mine}#chad")
-    mine.write_text(MINE.replace("base_ms: 7.5", "base_ms: -1").replace("  other: *chat\n", ""))
-    with pytest.raises(ConfigError, match="base_ms: Input should be greater than or equal to 0"):
+    mine.write_text(MINE.replace("[1, 7.5]", "[2, 7.5]").replace("  other: *chat\n", ""))
+    with pytest.raises(ConfigError, match=r"iteration_ms: .*the first knot is at 2 tokens"):
         profile_named(str(mine))
     mine.write_text("models: {}")
     with pytest.raises(ConfigError, match="holds no profiles"):
@@ -87,14 +87,14 @@ def test_a_scenario_names_derived_profiles_and_those_of_a_file_beside_it(tmp_pat
         "  llama-2-70b: {engines: {h100-80gb: llama-2-70b/h100-80gb/tp4}}\n"
         "  llama-3.1-8b: {engines: {h100-80gb: ./engines/mine.yaml#chat}}\n"
     )
-    loaded = load(path, overrides=["models.llama-3.1-8b.engines.h100-80gb.base_ms=8"])
+    loaded = load(path, overrides=["models.llama-3.1-8b.engines.h100-80gb.eager_ms=8"])
     eight = loaded.scenario.models["llama-3.1-8b"].engines["h100-80gb"]
-    assert (eight.base_ms, eight.prefill_us_per_token) == (8.0, 40.0)
+    assert (eight.eager_ms, eight.iteration_ms) == (8.0, ((1, 7.5), (1001, 47.5)))
     assert loaded.scenario.models["llama-2-70b"].engines["h100-80gb"] == profile_named("llama-2-70b/h100-80gb/tp4").profile
     engine = ("models", "llama-3.1-8b", "engines", "h100-80gb")
     assert loaded.origin((*engine, "kv_tokens")) == f"{mine}:5"
-    assert loaded.origin((*engine, "base_ms")).startswith("--set")
-    assert loaded.origin(("models", "llama-2-70b", "engines", "h100-80gb", "base_ms")) == "derived by the roofline"
+    assert loaded.origin((*engine, "eager_ms")).startswith("--set")
+    assert loaded.origin(("models", "llama-2-70b", "engines", "h100-80gb", "iteration_ms")) == "derived by the roofline"
 
 
 def test_a_scenario_with_a_wrong_file_says_so_at_its_line(tmp_path: Path) -> None:

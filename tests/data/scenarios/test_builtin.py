@@ -8,6 +8,7 @@ from pydantic import BaseModel, JsonValue
 from sageserve.base import config
 from sageserve.base.config import ProfileSettings, Scenario
 from sageserve.base.units import DAY
+from sageserve.core.engine.timing import first_time, iteration_time, row_of
 from sageserve.data.documents import BUILTIN, read_file
 from sageserve.data.profiles.library import profile_entries
 from sageserve.data.scenarios.layers import builtin_names
@@ -57,12 +58,11 @@ def test_the_week_and_the_peak_are_ten_million_requests() -> None:
 
 
 def first_ms(profile: ProfileSettings, prompt: int) -> float:
-    work = profile.base_ms + profile.prefill_us_per_token * prompt / 1e3 + profile.attention_ns_per_token2 * prompt**2 / 2e6
-    return max(profile.prefill_floor_ms, work)
+    return first_time(row_of(profile), prompt, 0) / 1e3
 
 
 def step_ms(profile: ProfileSettings, sequences: int, kv: int) -> float:
-    return profile.base_ms + profile.decode_us_per_sequence * sequences / 1e3 + profile.kv_ns_per_token * kv / 1e6
+    return iteration_time(row_of(profile), 0, 0.0, sequences, kv) / 1e3
 
 
 @pytest.mark.parametrize("name", sorted(profile_entries()))

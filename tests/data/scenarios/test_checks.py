@@ -20,8 +20,8 @@ models:
   big: &model
     context: 4096
     engines:
-      h100: {gpu: h100, tp: 8, gpus: 8, base_ms: 30, prefill_us_per_token: 40, decode_us_per_sequence: 200,
-        kv_ns_per_token: 170, attention_ns_per_token2: 16, prefill_floor_ms: 54, kv_tokens: 1000000, weights: 138GB,
+      h100: {gpu: h100, tp: 8, gpus: 8, iteration_ms: [[1, 30], [600, 30], [8192, 330]], eager_ms: 24,
+        decode_us_per_sequence: 200, kv_ns_per_token: 170, attention_ns_per_token2: 16, kv_tokens: 1000000, weights: 138GB,
         kv_per_token: 320KiB, source: made up}
   small: *model
 tiers:
@@ -134,7 +134,7 @@ def test_a_target_just_above_the_fastest_answer_is_accepted(base: Path) -> None:
 
 def test_first_instances_use_the_wanted_gpu_where_it_is_in_stock(base: Path) -> None:
     engine = (
-        "{gpu: a100, tp: 8, gpus: 8, base_ms: 50, prefill_us_per_token: 90, decode_us_per_sequence: 180,"
+        "{gpu: a100, tp: 8, gpus: 8, iteration_ms: [[1, 50], [8192, 787]], decode_us_per_sequence: 180,"
         " kv_ns_per_token: 300, attention_ns_per_token2: 20, kv_tokens: 100000, source: x}"
     )
     stock = "{gpus: 64, price: {on_demand: 40/h}}"

@@ -25,8 +25,7 @@ models:
         gpu: h100
         tp: 8
         gpus: 8
-        base_ms: 30
-        prefill_us_per_token: 40
+        iteration_ms: [[1, 30], [8192, 360]]
         decode_us_per_sequence: 200
         kv_ns_per_token: 170
         attention_ns_per_token2: 16
@@ -111,7 +110,7 @@ def test_extended_files_are_laid_in_order_and_null_takes_away(small: Path, tmp_p
     assert list(loaded.scenario.tiers) == ["iw-f", "iw-n"]
     assert loaded.origin(("fleet", "start")) == f"{tmp_path / 'deep/middle.yaml'}:2"
     assert loaded.origin(("fleet", "maximum")) == f"{top}:3"
-    assert loaded.origin(("tiers", "iw-f", "ttft")) == f"{small}:21"
+    assert loaded.origin(("tiers", "iw-f", "ttft")) == f"{small}:20"
 
 
 def test_files_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_an_engine_may_name_a_library_profile_and_change_parts_of_it(small: Path
     )
     assert engine == plain.model_copy(update={"kv_tokens": 5000, "max_sequences": 64})
     at = ("models", "m-1.5", "engines", "h100-80gb")
-    assert loaded.origin((*at, "base_ms")).startswith("profiles.yaml:")
+    assert loaded.origin((*at, "iteration_ms")).startswith("profiles.yaml:")
     assert loaded.origin((*at, "kv_tokens")) == f"{changed}:2"
 
 

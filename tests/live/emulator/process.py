@@ -14,10 +14,9 @@ profiles:
     gpu: none
     tp: 1
     gpus: 1
-    base_ms: 20
+    iteration_ms: [[1, 20], [1001, 70]]
     first_token_ms: 4
-    prefill_us_per_token: 50
-    decode_us_per_sequence: 100
+    decode_us_per_sequence: 50
     kv_ns_per_token: 100
     attention_ns_per_token2: 1
     kv_tokens: 4000

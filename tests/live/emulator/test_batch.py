@@ -6,12 +6,25 @@ from hypothesis import strategies as st
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.perf import iteration_time, profile_rows
+from sageserve.core import perf
+from sageserve.core.engine.timing import iteration_time, row_of
+from sageserve.core.perf import profile_rows
 from sageserve.live.emulator.batch import RunningBatch, Sequence
-from sageserve.live.emulator.timing import Timing
 from sageserve.sim.replay import Arrivals, replay
 
 whole = st.integers(0, 40)
+
+
+@st.composite
+def curves(draw: st.DrawFn, *, exact: bool) -> tuple[tuple[int, float], ...]:
+    """Knots; between those of exact ones every token takes whole microseconds."""
+    knots = [(1, float(draw(st.integers(1, 20))))]
+    slopes = whole if exact else st.floats(0, 40)
+    for distance, slope in draw(st.lists(st.tuples(st.integers(1, 60), slopes), min_size=1, max_size=6)):
+        tokens, time = knots[-1]
+        later = time + slope * distance / 1e3
+        knots.append((tokens + distance, round(later, 3) if exact else later))
+    return tuple(knots)
 
 
 @st.composite
@@ -22,12 +35,11 @@ def profiles(draw: st.DrawFn, *, exact: bool) -> ProfileSettings:
         gpu="x",
         tp=1,
         gpus=1,
-        base_ms=draw(st.integers(1, 20)),
-        prefill_us_per_token=draw(number),
+        iteration_ms=draw(curves(exact=exact)),
+        eager_ms=draw(st.integers(0, 30)),
         decode_us_per_sequence=draw(number),
         kv_ns_per_token=draw(number) * (1000 if exact else 1),
         attention_ns_per_token2=draw(st.sampled_from([0, 2000] if exact else [0, 1.7, 30.0])),
-        prefill_floor_ms=draw(st.integers(0, 30)),
         kv_tokens=draw(st.integers(150, 1000)),
         max_sequences=draw(st.integers(1, 8)),
         max_batched_tokens=draw(st.integers(16, 200)),
@@ -79,7 +91,7 @@ def play(batch: RunningBatch, rows: list[Row], *, step: Micros = 0) -> None:
 def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: list[Row], step: Micros) -> None:
     rows = sorted(rows)
     recorder = Recorder()
-    batch = RunningBatch(Timing.of(profile), recorder)
+    batch = RunningBatch(row_of(profile), recorder)
     play(batch, rows, step=step)
     columns = [np.array(column, np.int64) for column in zip(*rows, strict=True)]
     expected = replay(profile, Arrivals(*columns))
@@ -100,8 +112,8 @@ def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: 
 def test_an_iteration_takes_what_the_engine_model_says(
     profile: ProfileSettings, tokens: int, attention: int, sequences: int, kv: int
 ) -> None:
-    ours = Timing.of(profile).iteration(tokens, attention / 2, sequences, kv)
-    theirs = iteration_time(profile_rows([profile])[0], float(tokens), attention / 2, sequences, kv)
+    ours = iteration_time(row_of(profile), tokens, attention / 2, sequences, kv)
+    theirs = perf.iteration_time(profile_rows([profile])[0], float(tokens), attention / 2, sequences, kv)
     assert ours == float(theirs)
 
 
@@ -110,7 +122,7 @@ def test_those_who_leave_free_their_memory_and_get_no_token_more(
     profile: ProfileSettings, rows: list[Row], leave: set[int], when: Micros
 ) -> None:
     recorder = Recorder()
-    batch = RunningBatch(Timing.of(profile), recorder)
+    batch = RunningBatch(row_of(profile), recorder)
     sequences = [Sequence(i, prompt=p, output=o, arrival=0) for i, (_, p, o, _) in enumerate(rows)]
     for one in sequences:
         batch.submit(one)
@@ -130,10 +142,10 @@ def test_those_who_leave_free_their_memory_and_get_no_token_more(
 def test_lower_priority_numbers_go_first_but_take_no_running_place() -> None:
     recorder = Recorder()
     profile = ProfileSettings(
-        gpu="x", tp=1, gpus=1, base_ms=10, prefill_us_per_token=0, decode_us_per_sequence=0, kv_ns_per_token=0,
+        gpu="x", tp=1, gpus=1, iteration_ms=((1, 10.0), (2, 10.0)), decode_us_per_sequence=0, kv_ns_per_token=0,
         attention_ns_per_token2=0, kv_tokens=1000, max_sequences=1, source="made up",
     )  # fmt: skip
-    batch = RunningBatch(Timing.of(profile), recorder)
+    batch = RunningBatch(row_of(profile), recorder)
     for number, priority in enumerate([5, 5, 1]):
         batch.submit(Sequence(number, prompt=10, output=3, arrival=number, priority=priority))
         batch.advance(number)
@@ -147,10 +159,10 @@ def test_a_slow_engine_takes_so_many_times_as_long() -> None:
     for slowness in (1.0, 3.0):
         recorder = Recorder()
         profile = ProfileSettings(
-            gpu="x", tp=1, gpus=1, base_ms=10, prefill_us_per_token=0, decode_us_per_sequence=0, kv_ns_per_token=0,
+            gpu="x", tp=1, gpus=1, iteration_ms=((1, 10.0), (2, 10.0)), decode_us_per_sequence=0, kv_ns_per_token=0,
             attention_ns_per_token2=0, kv_tokens=1000, source="made up",
         )  # fmt: skip
-        batch = RunningBatch(Timing.of(profile), recorder)
+        batch = RunningBatch(row_of(profile), recorder)
         batch.slowness = slowness
         play(batch, [(0, 10, 5, 0)])
         ends.append(recorder.end[0])

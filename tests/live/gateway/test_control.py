@@ -7,17 +7,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sageserve.core import route
 from sageserve.core.admit import LONGEST, SHORTEST, come_again, is_admitted, predicted_wait
 from sageserve.core.columns import ENDPOINT
 from sageserve.live.gateway.context import Options
-from sageserve.live.gateway.python_kernels import pick_endpoint, pick_instance, rows_of
+from sageserve.live.gateway.python_kernels import Row, pick_endpoint, pick_instance
 from sageserve.live.gateway.server import GatewayBinding
 from sageserve.live.link import LinkServer
 from sageserve.live.wire import (
@@ -251,6 +252,10 @@ def test_admission_and_when_to_come_again() -> None:
     assert come_again(3_000_000.0, 1_000_000.0) == 2_000_000
     assert come_again(1.0, 2.0) == SHORTEST
     assert come_again(1e12, 0.0) == LONGEST
+
+
+def rows_of(rows: NDArray[Any]) -> list[Row]:
+    return [dict(zip(rows.dtype.names or (), row.item(), strict=True)) for row in rows]
 
 
 def test_plain_decisions_are_those_of_the_simulator() -> None:

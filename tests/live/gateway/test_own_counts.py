@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.live.gateway.python_kernels import decode_work, predicted_wait, prefill_work
+from sageserve.core.engine.timing import prefill_work, request_work
+from sageserve.live.gateway.python_kernels import predicted_wait
 from sageserve.live.gateway.routing_state import Placement, RoutingState
 from sageserve.live.wire import EndpointRow, InstanceRow, RoutingTable
 from tests.core.small import layout_of, scenario
@@ -51,8 +52,7 @@ def test_what_is_remembered_of_the_last_request_never_answers_for_another(asked:
     for prompt, model, tier in asked:
         profile = state.profiles[model]
         mean = 100.0 + model * TIERS + tier
-        expected = prefill_work(profile, prompt) + decode_work(profile, prompt, mean)
-        assert state.work(profile, prompt, model, tier) == expected
+        assert state.work(profile, prompt, model, tier) == request_work(profile, prompt, 0, mean)
 
 
 def test_a_request_is_weighed_before_it_is_counted() -> None:
@@ -61,10 +61,10 @@ def test_a_request_is_weighed_before_it_is_counted() -> None:
     sent(state, [1_000, 2_000])
     one = state.weigh(target, 500, 0, 0)
     assert (one.prompt, one.model, one.tier, one.begun, one.target) == (500, 0, 0, False, target)
-    assert one.prefill == prefill_work(target.profile, 500)
-    assert one.work == one.prefill + decode_work(target.profile, 500, MEAN)
+    assert one.prefill == prefill_work(target.profile, 500, 0)
+    assert one.work == request_work(target.profile, 500, 0, MEAN)
     assert one.held == 500 + MEAN / 2, "half of what it will write is there on average"
-    before = sum(prefill_work(target.profile, prompt) for prompt in (1_000, 2_000))
+    before = sum(prefill_work(target.profile, prompt, 0) for prompt in (1_000, 2_000))
     assert one.wait == predicted_wait(before, 2, int(target.profile["max_sequences"]), one.work, 1)
     assert state.loads[NEAR].in_flight == 2
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sageserve.base.config import ProfileSettings
+from sageserve.core.engine.timing import row_of
 from sageserve.data.history.names import ALIASES, NEEDED, EngineKind, EngineSignal, aliases_of, front_table, table
 from sageserve.live.emulator.batch import RunningBatch, Sequence
 from sageserve.live.emulator.metrics import EngineMetrics
-from sageserve.live.emulator.timing import Timing
 from sageserve.live.telemetry.seen import Blind, BlindReason, EngineSeen, HistogramSeen, read_seen
 from tests.live.telemetry.pages import LLAMA_CPP, SGLANG, TGI, TGI_FRESH, VLLM, VLLM_TWO_RANKS
 
@@ -146,6 +147,21 @@ def test_the_reference_page_shows_the_table(repo_root: Path) -> None:
 # --- the emulated engine speaks vLLM's language ---
 
 
+SMALL = ProfileSettings(
+    gpu="x",
+    tp=1,
+    gpus=1,
+    iteration_ms=((1, 0.01), (2, 0.011)),
+    decode_us_per_sequence=0,
+    kv_ns_per_token=0,
+    attention_ns_per_token2=0,
+    kv_tokens=100,
+    max_sequences=4,
+    max_batched_tokens=4096,
+    source="made up",
+)
+
+
 class Silent:
     def made(self, now: int, decoded: list[Sequence], prompts: list[Sequence]) -> None:
         pass
@@ -158,7 +174,7 @@ lists = st.lists(st.tuples(st.integers(1, 500), st.integers(1, 50), st.floats(0,
 def test_what_the_emulated_engine_says_is_what_is_seen(
     finished: list[tuple[int, int, float]], running: int, waiting: int, kv_tokens: int
 ) -> None:
-    batch = RunningBatch(Timing(10, 1, 1, 0, 0, 0, kv_tokens, 4, 4096, chunked=True), Silent())
+    batch = RunningBatch(row_of(SMALL.model_copy(update={"kv_tokens": kv_tokens})), Silent())
     meters = EngineMetrics("model", batch, speed=1)
     for number in range(running):
         batch.submit(Sequence(number, prompt=1, output=100, arrival=0))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sageserve.base.errors import MeasurementError
+from sageserve.core.engine.timing import iteration_time, row_of
 from sageserve.data.measured.runs import MeasuredSeries
 from sageserve.sim.calibration.counters import SECONDS_LEAST, fit_counters, judge_counters
 from sageserve.sim.calibration.judge import judge
@@ -29,9 +30,10 @@ def series(running: float | None = None, prompt: float = 4_000.0, share: float =
 
 def test_coefficients_of_exact_counters_are_found() -> None:
     found = fit_counters(series(), TRUTH, capacity_known=False)
-    assert found.profile.base_ms == pytest.approx(10, rel=0.1)  # running is averaged over each second
-    assert found.profile.prefill_us_per_token == pytest.approx(40, rel=0.05)
-    assert found.profile.decode_us_per_sequence == pytest.approx(100, rel=0.1)
+    assert found.costs[:3] * 1e6 == pytest.approx([10_000, 40, 100], rel=0.1)  # running is averaged over each second
+    row = row_of(found.profile)
+    assert iteration_time(row, 0, 0.0, 50, 0) == pytest.approx(10_000 + 50 * 100, rel=0.1)
+    assert iteration_time(row, 2_000, 0.0, 0, 0) == pytest.approx(10_000 + 2_000 * 40, rel=0.1)
     assert judge_counters(series(), TRUTH, capacity_known=False).heldout == pytest.approx(0, abs=0.04)
 
 
@@ -81,7 +83,7 @@ def test_seconds_with_preemptions_are_left_out() -> None:
     lost = np.where(np.arange(SECONDS) % 5 == 4, 1.0, 0.0)
     wrong = np.where(lost > 0, 2_000.0, series().prompt_rate)
     found = fit_counters(replace(series(), prompt_rate=wrong, preemptions=lost), TRUTH, capacity_known=False)
-    assert found.profile.prefill_us_per_token == pytest.approx(40, rel=0.1)
+    assert found.costs[1] * 1e6 == pytest.approx(40, rel=0.1)
 
 
 def test_an_unknown_capacity_is_asked_for() -> None:

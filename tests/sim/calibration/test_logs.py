@@ -8,8 +8,9 @@ import pytest
 from sageserve.base.errors import MeasurementError
 from sageserve.base.rng import stream
 from sageserve.data.measured.runs import MeasuredRun, requests_of
+from sageserve.data.profiles.roofline import scaled
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of, known_gpu, known_model
-from sageserve.sim.calibration.coefficients import values_of, with_values
+from sageserve.sim.calibration.coefficients import NAMES, with_values
 from sageserve.sim.calibration.judge import judge
 from sageserve.sim.calibration.logs import REQUESTS_LEAST, arrivals_of, fit_logs
 from sageserve.sim.calibration.profile import from_logs
@@ -17,16 +18,18 @@ from sageserve.sim.calibration.validation import validate_run
 from sageserve.sim.replay import replay
 from tests.sim.calibration.made import TRUTH, made_run
 
+VALUES = np.array([2.0, 6.0, 30.0, 1.0, 60.0, 40.0, 1.0, 6.0])  # in the order of NAMES
+KNOWN = with_values(TRUTH, VALUES)
+
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_known_engine_is_found_again(seed: int) -> None:
     """From a start that is up to twice off in every coefficient, the times of requests not fitted come out."""
-    factors = stream(seed, "tests/start").uniform(0.5, 2.0, 6)
-    run = made_run(seed=seed)
+    factors = stream(seed, "tests/start").uniform(0.5, 2.0, len(NAMES))
+    run = made_run(KNOWN, seed=seed)
     assert run.requests is not None
-    start = with_values(TRUTH, values_of(TRUTH) * factors)
     early = run.requests.first_half()
-    found = fit_logs(run.requests, (start,), early)
+    found = fit_logs(run.requests, KNOWN, early, starts=(VALUES * factors,))
     errors = judge(run.requests, replay(found.profile, arrivals_of(run.requests)), ~early)
     assert errors.e2e_mape is not None
     assert errors.tpot_mape is not None
@@ -56,7 +59,7 @@ def test_a_slow_engine_is_judged_slow() -> None:
     run = made_run()
     assert run.requests is not None
     everything = np.ones(len(run.requests), bool)
-    played = replay(with_values(TRUTH, values_of(TRUTH) * 1.1), arrivals_of(run.requests))
+    played = replay(scaled(TRUTH, 1.1, ""), arrivals_of(run.requests))
     bias = judge(run.requests, played, everything).e2e_bias
     assert bias is not None
     assert 0.09 < bias < 0.3

@@ -1,31 +1,55 @@
 """Settings of what is served: models, how fast an engine runs each of them, and how long loading takes.
 
-Knows nothing of regions. Read next: `core/perf.py` for the formula of the coefficients,
+Knows nothing of regions. Read next: `core/engine/timing.py` for the formula,
 `data/builtin/profiles.yaml` for measured ones.
 """
 
-from typing import Literal
+from itertools import pairwise
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import HOUR, MINUTE, Duration, Share, Size
 
+KNOTS: Final = 16
+"""Knots that a curve may have at most."""
+
+
+def _rising(curve: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    tokens, times = [knot[0] for knot in curve], [knot[1] for knot in curve]
+    if tokens[0] != 1:
+        raise ValueError(f"the first knot is at {tokens[0]} tokens; it must be at 1")
+    if any(later <= one for one, later in pairwise(tokens)):
+        raise ValueError("tokens must rise from knot to knot")
+    if any(later < one for one, later in pairwise(times)):
+        raise ValueError("more tokens cannot take less time: milliseconds must not fall from knot to knot")
+    return curve
+
+
+Curve = Annotated[
+    tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0)]], ...],
+    Field(min_length=2, max_length=KNOTS),
+    AfterValidator(_rising),
+]
+
 
 class ProfileSettings(Settings):
-    """The five coefficients of the engine model and the engine's limits; `core/perf.py` has the formula."""
+    """The engine model's curve and coefficients, and the engine's limits; `core/engine/timing.py` has the formula."""
 
     gpu: Name = Field(description="GPU type it was measured on or derived for")
     tp: int = Field(ge=1, description="tensor parallelism")
     gpus: int = Field(ge=1, description="GPUs one instance holds")
-    base_ms: float = Field(ge=0, description="a: every iteration")
-    prefill_us_per_token: float = Field(ge=0, description="b: per prompt token of an iteration")
-    decode_us_per_sequence: float = Field(ge=0, description="c: per decoding sequence")
-    kv_ns_per_token: float = Field(ge=0, description="d: per KV token read by decoding sequences")
-    attention_ns_per_token2: float = Field(ge=0, description="e: per prompt token and token of context before it")
-    prefill_floor_ms: float = Field(
-        default=0.0, ge=0, description="least time of a prefill-only iteration; 0: the base already holds it"
+    iteration_ms: Curve = Field(
+        description="F: an iteration by the tokens it computes, one per decoding sequence and those of prompts: "
+        "[[1, 8.1], [256, 10.4], [8192, 240]] with straight lines between and beyond; 2 to 16 knots, the first at 1 token"
     )
+    eager_ms: float = Field(
+        default=0.0, ge=0, description="more, if the iteration prefills: it runs without CUDA graphs; 0: the curve holds it"
+    )
+    decode_us_per_sequence: float = Field(ge=0, description="s: per decoding sequence, beside its token")
+    kv_ns_per_token: float = Field(ge=0, description="kv: per KV token read by decoding sequences")
+    attention_ns_per_token2: float = Field(ge=0, description="att: per prompt token and token of context before it")
     first_token_ms: float = Field(
         default=0.0, ge=0, description="once per request, around its first token: API server, tokenizer; 0: not measured"
     )

@@ -15,10 +15,10 @@ from sageserve.base.config import ChironSettings, Scenario
 from sageserve.base.records import Demand
 from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.actions import Blocked, Decision, Reason, Source
+from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.events import DemandSeen, Observed
 from sageserve.core.fleet import Fleet, Pool, Role
 from sageserve.core.layout import Layout
-from sageserve.core.perf import WEIGHT_ONE
 from sageserve.core.spot import find_capacity
 from sageserve.core.strategies.backlog import Backlog
 from sageserve.core.strategies.steps import EndpointLook, look

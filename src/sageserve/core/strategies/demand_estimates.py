@@ -12,12 +12,13 @@ import numpy as np
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, SECOND, Micros
+from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
-from sageserve.core.perf import WEIGHT_ONE, decode_work, iteration_time, prefill_work
+from sageserve.core.perf import first_time, request_work
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
 from sageserve.core.theta import Load, needed
 
@@ -185,8 +186,8 @@ class DemandEstimates:
     def _load(self, m: int, busy: float, service_us: float) -> Load:
         profile = self._layout.profiles[self._reference[m]]
         tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
-        found = tokens * self._layout.prefix_hits[m]
-        idle = iteration_time(profile, tokens - found, 0.5 * (tokens - found) * (tokens + found), 0, 0)
+        found = int(tokens * self._layout.prefix_hits[m])
+        idle = first_time(profile, tokens, min(found, tokens - 1))
         slack = max(self._target - idle - int(profile["entry"]), _LEAST_SLACK * self._target)
         return needed(busy, service_us=service_us, slack_us=slack, misses=self._misses)
 
@@ -195,7 +196,7 @@ class DemandEstimates:
         profile = self._layout.profiles[self._reference[m]]
         prompt = int(max(float(self.history.prompt_mean()[m]), 1.0))
         found = min(int(prompt * self._layout.prefix_hits[m]), prompt - 1)
-        return float((prefill_work(profile, prompt, found) + decode_work(profile, prompt, _OUTPUT_GUESS)) / prompt)
+        return float(request_work(profile, prompt, found, _OUTPUT_GUESS) / prompt)
 
 
 def _reference(layout: Layout, model: int) -> int:

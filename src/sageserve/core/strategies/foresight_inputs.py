@@ -11,11 +11,11 @@ import numpy as np
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, NEVER, SECOND, Micros
+from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.fleet import Fleet, Pool, State
 from sageserve.core.forecast import QuantileForecast
 from sageserve.core.history import BIN
 from sageserve.core.layout import Layout
-from sageserve.core.perf import WEIGHT_ONE
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.plan.outlook import (
     BatchDemand,

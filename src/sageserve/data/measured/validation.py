@@ -48,10 +48,10 @@ class CurveErrors(msgspec.Struct, frozen=True):
 
 
 class Coefficients(msgspec.Struct, frozen=True):
-    """The engine model's coefficients; `core/perf.py` has the formula."""
+    """The engine model's curve and coefficients; `core/engine/timing.py` has the formula."""
 
-    base_ms: float
-    prefill_us_per_token: float
+    iteration_ms: tuple[tuple[int, float], ...]
+    eager_ms: float
     decode_us_per_sequence: float
     kv_ns_per_token: float
     attention_ns_per_token2: float

@@ -2,32 +2,34 @@
 
     roofline(shape("llama-3.1-70b"), gpu_named("h100-80gb"), 4)     # coefficients, KV capacity, error band
 
-How each coefficient comes about, per GPU of an instance:
+How an iteration of T tokens comes about, per GPU of an instance (`curve.py` joins the terms):
 
-    base       weights streamed / bandwidth reached + host + layers x launch + all-reduces x their latency
-    prefill    2 x active parameters / FLOP/s reached + bytes exchanged / link speed reached
-    decode     host work per sequence + bytes exchanged, and what a larger batch adds to the two terms below
-    kv         KV bytes of a token / bandwidth reached
-    attention  FLOPs per query token and token of context / FLOP/s reached
+    fixed       host + layers x launch + all-reduces x their latency
+    each        T x bytes exchanged / link speed reached
+    streamed    weights that T tokens need / bandwidth reached; the more tokens, the more experts
+    multiplied  2 x T x active parameters / FLOP/s reached
 
-A decode step streams the weights its batch needs or multiplies its tokens, whichever takes longer. Both grow with the batch: a
-larger one touches more experts, and past some 150 to 400 tokens arithmetic is slower than memory. The engine model is linear in
-the batch, so the step is fitted by a line over the batches the engine may have (`_step`); its largest deviation is in `fitted`.
+and the coefficients beside the curve:
+
+    eager       layers x launches that no CUDA graph holds, in iterations that prefill
+    decode      host work per sequence, and the output layer, which only the last token of a sequence needs
+    kv          KV bytes of a token / bandwidth reached
+    attention   FLOPs per query token and token of context / FLOP/s reached
 
 Efficiencies are fitted by `bench/fit_roofline.py`, which also prints what they miss by. Knows no files except the facts of
 `hardware.py`. Read next: docs/reference/profiles.md.
 """
 
 from dataclasses import dataclass
-from math import ceil, log2
+from math import log2
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import Infeasible
 from sageserve.base.units import Parsed, show_size
+from sageserve.data.profiles.curve import GRID, IterationCurve
 from sageserve.data.profiles.hardware import Gpu, ModelShape
 
 BLOCK: Final = 16  # tokens: vLLM's block size
@@ -39,9 +41,6 @@ MEASURED_GPUS: Final = ("NVIDIA H100 80GB SXM", "NVIDIA H200 141GB SXM", "NVIDIA
 """GPUs with a run in the fit; an H200 is an H100 with faster memory."""
 
 
-SMALLEST_BATCH: Final = 16
-"""Lines are fitted from a sixteenth of the largest batch."""
-
 _LATENCY: Final = {"nvlink": 1.0, "xgmi": 1.5, "pcie": 3.0}  # of an all-reduce, next to NVLink: assumed, not measured
 
 
@@ -52,26 +51,30 @@ class Efficiency:
     Args:
         bandwidth: share of memory bandwidth at which weights are streamed.
         kv_bandwidth: share at which the KV cache is read.
-        compute: share of dense FLOP/s of one more prompt token in an iteration.
+        compute: share of dense FLOP/s in large products.
         expert_compute: of that, what small products of experts reach.
         link: share of link speed.
         host_us: scheduler and sampler, every iteration.
         layer_us: launches and gaps of one layer, every iteration.
+        eager_us: of one layer more, in iterations that prefill.
         exchange_us: one all-reduce over NVLink between two GPUs; twice that between four, three times between eight.
         sequence_us: scheduler, sampler and detokenizer, every decoding sequence.
         first_token_ms: API server, tokenizer and the way between processes, once per request.
+        sharpness: how far the longer of streaming and multiplying hides the other; see `curve.py`.
     """
 
-    bandwidth: float = 0.913
+    bandwidth: float = 0.886
     kv_bandwidth: float = 0.95
-    compute: float = 0.461
+    compute: float = 0.465
     expert_compute: float = 0.50
     link: float = 0.60
-    host_us: float = 842.0
-    layer_us: float = 15.1
-    exchange_us: float = 9.71
-    sequence_us: float = 20.2
-    first_token_ms: float = 26.8
+    host_us: float = 833.0
+    layer_us: float = 13.9
+    eager_us: float = 25.8
+    exchange_us: float = 7.44
+    sequence_us: float = 15.1
+    first_token_ms: float = 25.2
+    sharpness: float = 4.78
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +87,12 @@ class BatchLimits:
 
 FITTED: Final = Efficiency()
 DEFAULTS: Final = BatchLimits()
-LEFT_OUT: Final = "leave-one-model-out on 7 runs of 4 models: mean 4.1 %, worst 9.9 %; on H100 3.1 % and 5.6 %"
+LEFT_OUT: Final = "leave-one-model-out on 7 runs of 4 models: mean 3.6 %, worst 11.9 %; on H100 2.2 % and 4.7 %"
 """What bench/fit_roofline.py prints for mean E2E of models that took no part in the fit."""
 
 BANDS: Final = (15, 30)
 """Percent of E2E: where runs of the kind were measured, and left-out models stayed within it; where none was (an RTX 4090 run
-that took no part is 23 % off). More where the line deviates more."""
+that took no part is 25 % off)."""
 
 
 def roofline(
@@ -109,23 +112,16 @@ def roofline(
         Infeasible: heads do not divide by `tp`, or weights leave no room for a KV cache; shows the arithmetic.
     """
     kv_tokens = capacity(shape, gpu, tp)
-    exchanged = _exchange_us(shape, gpu, tp, efficiency)
-    overhead = efficiency.host_us + shape.layers * efficiency.layer_us + _latency_us(shape, gpu, tp, efficiency)
-    beside = (overhead, efficiency.sequence_us + exchanged)
-    most = limits.max_sequences
-    fixed, per_sequence, deviation = _step(shape, gpu, tp, most, efficiency=efficiency, beside=beside)
-    reached = gpu.peak(shape.weights) * efficiency.compute
-    experts = shape.routed * shape.routed_share
-    work = 2e6 * ((shape.always + experts / efficiency.expert_compute) / tp) / reached
+    flops = gpu.peak("bf16") * efficiency.compute
     settings: dict[str, object] = {
         "gpu": name,
         "tp": tp,
         "gpus": tp,
-        "base_ms": _digits(fixed / 1e3),
-        "prefill_us_per_token": _digits(work + exchanged),
-        "decode_us_per_sequence": _digits(per_sequence),
+        "iteration_ms": curve(shape, gpu, tp, efficiency).knots(),
+        "eager_ms": _digits(shape.layers * efficiency.eager_us / 1e3),
+        "decode_us_per_sequence": _digits(efficiency.sequence_us + 2e6 * shape.output / tp / flops),
         "kv_ns_per_token": _digits(_kv_us(shape, gpu, tp, efficiency) * 1e3),
-        "attention_ns_per_token2": _digits(1e9 * shape.attention_flops / tp / (gpu.peak("bf16") * efficiency.compute)),
+        "attention_ns_per_token2": _digits(1e9 * shape.attention_flops / tp / flops),
         "first_token_ms": efficiency.first_token_ms,
         "kv_tokens": kv_tokens,
         "max_sequences": limits.max_sequences,
@@ -133,10 +129,24 @@ def roofline(
         "weights": Parsed(shape.weight_bytes),
         "kv_per_token": Parsed(shape.kv_bytes_on(tp) * tp),
         "source": "roofline: the model's config, the GPU's data sheet, efficiencies fitted by bench/fit_roofline.py",
-        "fitted": _range(shape, most, deviation),
-        "error": f"±{max(band(shape, gpu, tp), 5 * ceil(20 * deviation))} % E2E ({LEFT_OUT})",
+        "fitted": _range(shape),
+        "error": f"±{band(shape, gpu, tp)} % E2E ({LEFT_OUT})",
     }
     return ProfileSettings.model_validate(settings)
+
+
+def curve(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency = FITTED) -> IterationCurve:
+    """How long an iteration takes by its tokens."""
+    bandwidth = gpu.bandwidth * 1e6 * efficiency.bandwidth
+    active = shape.always + shape.routed * shape.routed_share / efficiency.expert_compute
+    touched = np.array([shape.touched(tokens) for tokens in GRID])
+    return IterationCurve(
+        fixed=efficiency.host_us + shape.layers * efficiency.layer_us + _latency_us(shape, gpu, tp, efficiency),
+        each=_exchange_us(shape, gpu, tp, efficiency),
+        streamed=(shape.always_bytes + shape.routed_bytes * touched) / tp / bandwidth,
+        multiplied=2e6 * active / tp / (gpu.peak(shape.weights) * efficiency.compute),
+        sharpness=efficiency.sharpness,
+    )
 
 
 def capacity(shape: ModelShape, gpu: Gpu, tp: int) -> int:
@@ -170,53 +180,28 @@ def band(shape: ModelShape, gpu: Gpu, tp: int) -> int:
 
 
 def scaled(profile: ProfileSettings, time: float, point: str) -> ProfileSettings:
-    """A profile whose five coefficients are `time` times as large, so that it meets one measured point.
+    """A profile whose iterations take `time` times as long, so that it meets one measured point.
+
+    The first token's overhead is the host's: it does not scale.
 
     Args:
         profile: to correct.
         time: measured over predicted time, > 0; find it with the simulator in the loop, because queueing is not linear.
         point: what was measured, for the profile's source.
     """
-    fields = (
-        "base_ms",
-        "prefill_us_per_token",
-        "decode_us_per_sequence",
-        "kv_ns_per_token",
-        "attention_ns_per_token2",
-        "prefill_floor_ms",
-    )  # the first token's overhead is the host's: it does not scale
-    times = {field: _digits(float(getattr(profile, field)) * time) for field in fields}
+    fields = ("eager_ms", "decode_us_per_sequence", "kv_ns_per_token", "attention_ns_per_token2")
+    times: dict[str, object] = {field: _digits(float(getattr(profile, field)) * time) for field in fields}
+    times["iteration_ms"] = tuple((tokens, float(f"{ms * time:.5g}")) for tokens, ms in profile.iteration_ms)
     source = f"{profile.source}; times {time:.3f} to meet {point}"
     return profile.model_copy(update={**times, "source": source, "error": SCALED_ERROR})
 
 
-SCALED_ERROR: Final = "±5 % E2E at another load (six H100 runs, each judged after the other run of its model: worst 3.4 %)"
+SCALED_ERROR: Final = (
+    "±7 % E2E at another load (six H100 runs, each judged after the other run of its model: mean 3.0 %, worst 6.1 %)"
+)
 
 
 # ---------------------------------------------------------------------------------------------------- terms
-
-
-def _step(
-    shape: ModelShape, gpu: Gpu, tp: int, most: int, *, efficiency: Efficiency, beside: tuple[float, float]
-) -> tuple[float, float, float]:
-    """A decode step without its KV cache as a line in the batch: microseconds, per sequence, largest deviation.
-
-    `beside` is what is a line already. Relative least squares over batches of a sixteenth of `most` to `most`, as many from
-    each doubling; the slope is not negative. Smaller batches of a mixture of experts read less than the line says: a fleet
-    that pays for its GPUs does not stay there.
-    """
-    batch = np.unique(np.geomspace(max(1, most // SMALLEST_BATCH), most, 64).round())
-    touched = np.array([shape.touched(n) for n in batch])
-    streamed = (shape.always_bytes + shape.routed_bytes * touched) / tp / (gpu.bandwidth * 1e6 * efficiency.bandwidth)
-    active = shape.always + shape.output + shape.routed * shape.routed_share / efficiency.expert_compute
-    multiplied = 2e6 * active / tp / (gpu.peak(shape.weights) * efficiency.compute) * batch
-    time: NDArray[np.float64] = np.maximum(streamed, multiplied) + beside[0] + beside[1] * batch
-    rows = np.stack([np.ones_like(batch), batch], axis=1) / time[:, None]
-    (fixed, slope), *_ = np.linalg.lstsq(rows, np.ones(len(batch)), rcond=None)
-    if slope < 0:
-        fixed, slope = float((1 / time).sum() / (1 / time**2).sum()), 0.0
-    deviation = float(np.abs((fixed + slope * batch) / time - 1).max())
-    return float(fixed), float(slope), deviation
 
 
 def _kv_us(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
@@ -250,9 +235,8 @@ def _tps_hint(shape: ModelShape) -> str:
     return "tensor parallelism may be " + ", ".join(str(tp) for tp in TENSOR_PARALLEL if shape.heads % tp == 0)
 
 
-def _range(shape: ModelShape, most: int, deviation: float) -> str:
-    least = max(1, most // SMALLEST_BATCH)
-    text = f"derived for batches of {least}-{most}; the line is within {deviation:.0%} of the step it stands for"
+def _range(shape: ModelShape) -> str:
+    text = "derived; an iteration's time is the arithmetic of its tokens"
     if shape.sliding:
         text += "; layers with a window counted at 4,096 tokens of context"
     return text

@@ -1,17 +1,16 @@
 """What a profile means to a user: first token, tokens per second, requests per second, dollars per million tokens.
 
-Arithmetic of the engine model at one example request; no queue is simulated. Read next: `core/perf.py` for the formula,
+Arithmetic of the engine model at one example request; no queue is simulated. Read next: `core/engine/timing.py` for the formula,
 `core/theta.py` for the load an instance sustains.
 """
 
-from math import ceil
 from typing import Final
 
 from msgspec import Struct
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.units import HOUR, SECOND
-from sageserve.core.perf import decode_work, prefill_work, profile_rows
+from sageserve.core.engine.timing import first_time, iteration_time, request_work, row_of
 from sageserve.core.theta import sustainable
 
 PROMPT: Final = 1000
@@ -54,9 +53,8 @@ def speed(profile: ProfileSettings, *, gpu_hour: float | None = None) -> Speed:
         profile: of the instance.
         gpu_hour: dollars per hour of one GPU, if known.
     """
-    row = profile_rows([profile])[0]
     first = ttft_ms(profile, PROMPT)
-    service = float(prefill_work(row, PROMPT)) + float(decode_work(row, PROMPT, float(OUTPUT)))
+    service = request_work(row_of(profile), PROMPT, 0, float(OUTPUT))
     load = sustainable(1, service_us=service, slack_us=TTFT_PROMISE_S * SECOND - first * 1e3, misses=MISSES).load
     rate = load * SECOND / service if first < TTFT_PROMISE_S * 1e3 else 0.0
     dollars = None
@@ -67,16 +65,12 @@ def speed(profile: ProfileSettings, *, gpu_hour: float | None = None) -> Speed:
 
 def ttft_ms(profile: ProfileSettings, prompt: int) -> float:
     """Milliseconds until an idle instance answers a prompt, in as many iterations as its token budget asks for."""
-    iterations = ceil(prompt / profile.max_batched_tokens)
-    work = profile.base_ms * iterations + profile.prefill_us_per_token * prompt / 1e3
-    work += profile.attention_ns_per_token2 * prompt * prompt / 2e6
-    return max(work, profile.prefill_floor_ms) + profile.first_token_ms
+    return first_time(row_of(profile), prompt, 0) / 1e3 + profile.first_token_ms
 
 
 def step_ms(profile: ProfileSettings, batch: int) -> float:
     """Milliseconds of one decode iteration of so many sequences, each half-way through its output."""
-    context = PROMPT + OUTPUT // 2
-    return profile.base_ms + batch * (profile.decode_us_per_sequence / 1e3 + profile.kv_ns_per_token * context / 1e6)
+    return iteration_time(row_of(profile), 0, 0.0, batch, batch * (PROMPT + OUTPUT // 2)) / 1e3
 
 
 def _paces(profile: ProfileSettings) -> list[Pace]:

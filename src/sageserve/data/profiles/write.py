@@ -18,7 +18,9 @@ _HEAD = "# An engine profile made by `sageserve calibrate`. docs/reference/engin
 def profile_yaml(name: str, profile: ProfileSettings) -> str:
     """The text of a profile file; the same bytes for the same profile. Settings at their default are left out."""
     values = profile.model_dump(mode="json", exclude_defaults=True)
-    return _HEAD + yaml.safe_dump({"profiles": {name: values}}, sort_keys=False, allow_unicode=True, width=120)
+    return _HEAD + yaml.safe_dump(
+        {"profiles": {name: values}}, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
+    )
 
 
 def write_profile(path: Path, name: str, profile: ProfileSettings, *, replace: bool = False) -> None:

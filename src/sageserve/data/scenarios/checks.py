@@ -10,6 +10,7 @@ from itertools import combinations
 
 from sageserve.base.config import ModelSettings, ProfileSettings, Scenario, TierSettings
 from sageserve.base.units import Micros, show_duration, show_size
+from sageserve.core.engine.timing import first_time, iteration_time, row_of
 from sageserve.data.scenarios.cluster_checks import cluster_names, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
@@ -184,9 +185,8 @@ def _stock(scenario: Scenario) -> Iterator[SettingProblem]:
 
 
 def first_token_us(engine: ProfileSettings) -> Micros:
-    """Microseconds until an idle instance answers a prompt of one token: the engine model at P = p = 1."""
-    work = engine.base_ms * 1e3 + engine.prefill_us_per_token + engine.attention_ns_per_token2 * 0.5e-3
-    return round(max(work, engine.prefill_floor_ms * 1e3))
+    """Microseconds until an idle instance answers a prompt of one token."""
+    return round(first_time(row_of(engine), 1, 0))
 
 
 def _allowed(scenario: Scenario, tier: TierSettings, model: str, origin: str) -> list[str]:
@@ -223,7 +223,7 @@ def _serves(scenario: Scenario, name: str, model: str, tier: TierSettings) -> It
 
 
 def _step_us(engine: ProfileSettings) -> Micros:
-    return round(engine.base_ms * 1e3 + engine.decode_us_per_sequence)
+    return round(iteration_time(row_of(engine), 0, 0.0, 1, 0))
 
 
 def _fastest(scenario: Scenario, tier: TierSettings, model: str, origin: str) -> tuple[Micros, str]:

@@ -12,7 +12,7 @@ from sageserve.base.records import Floats, Trace, cached_tokens
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
-from sageserve.core.perf import decode_work, prefill_work
+from sageserve.core.perf import request_work
 
 
 def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
@@ -65,6 +65,6 @@ def _work(trace: Trace, layout: Layout, count: int) -> Floats:
                 answer = float(trace.output[mine].mean())
                 lengths, back = np.unique(trace.prompt[mine].astype(np.int64) << 32 | cached[mine], return_inverse=True)
                 pairs = zip((lengths >> 32).tolist(), (lengths & 0xFFFFFFFF).tolist(), strict=True)
-                each = [prefill_work(profile, prompt, found) + decode_work(profile, prompt, answer) for prompt, found in pairs]
+                each = [request_work(profile, prompt, found, answer) for prompt, found in pairs]
                 work[mine] = np.array(each)[back]
     return work

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sageserve.base.config import Scenario
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
-from sageserve.core.perf import decode_work, prefill_work
+from sageserve.core.perf import request_work
 from sageserve.core.signals import SIGNALS
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.wire import ANYWHERE, Gone, Grant, Refusal, Wait
@@ -204,9 +204,8 @@ class BatchQueue:
             e = first_open(self._view.endpoints, walk, 0, len(walk))
             if e < 0:
                 return
-            prefill, decode = self._work(e, head)
             age, slack = self._now() - head.arrival, head.deadline - self._now()
-            if not is_urgent(age, slack, prefill + decode, self._rules.promote_after, self._rules.safety):
+            if not is_urgent(age, slack, self._work(e, head), self._rules.promote_after, self._rules.safety):
                 return
             self._launch(model, ANYWHERE)
 
@@ -220,9 +219,9 @@ class BatchQueue:
         model, given = int(row["model"]), 0
         left = min(share(self._feed, self._kind, row, self._half_life), limit)
         while left > 0 and (head := self._head(model)) is not None:
-            prefill, decode = self._work(e, head)
+            work = self._work(e, head)
             self._launch(model, e)
-            note_fed(row, prefill + decode, head.prompt_tokens + self._mean(model, head.tier))
+            note_fed(row, work, head.prompt_tokens + self._mean(model, head.tier))
             given += 1
             left = min(share_left(self._feed, self._kind, row, self._half_life, left - 1), limit - given)
         return given
@@ -232,11 +231,10 @@ class BatchQueue:
         walk: NDArray[Any] = self._view.layout.walk[region, model, tier]
         return np.array([e for e in walk.tolist() if e >= 0 and self._view.takes(e)], np.int32)
 
-    def _work(self, e: int, head: QueueHead) -> tuple[float, float]:
-        """Engine microseconds that the head is expected to need there: prefill, decode."""
-        profile = self._view.first_engine(e)
+    def _work(self, e: int, head: QueueHead) -> float:
+        """Engine microseconds that the head is expected to need there."""
         mean = self._mean(int(self._view.endpoints[e]["model"]), head.tier)
-        return prefill_work(profile, head.prompt_tokens), decode_work(profile, head.prompt_tokens, mean)
+        return float(request_work(self._view.first_engine(e), head.prompt_tokens, 0, mean))
 
     def _mean(self, model: int, tier: int) -> float:
         return float(self._view.output_mean[model * len(self._view.layout.names.tiers) + tier])

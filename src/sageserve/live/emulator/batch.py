@@ -1,17 +1,17 @@
 """Continuous batching, one iteration at a time: chunked prefill or prefill-first, limits, preemption by recompute.
 
 The rules are those of docs/reference/kernel.md, "Inside an instance", with one queue ordered by (priority, arrival). Iterations
-are rounded to whole microseconds one by one, where the simulator rounds a block of them once: less than a microsecond each.
-Time is passed in. Knows no text, no socket and no clock. Read next: `engine.py`, which gives it a clock.
+are rounded to whole microseconds one by one, where the simulator rounds a block of them once: less than a microsecond each. How
+long one takes and who is admitted are the functions of `core/engine`, which the simulator compiles. Time is passed in. Knows no
+text, no socket and no clock. Read next: `engine.py`, which gives it a clock.
 """
 
 from heapq import heappop, heappush
-from typing import Final, Protocol
+from typing import Protocol
 
 from sageserve.base.units import NEVER, Micros
-from sageserve.live.emulator.timing import Timing
-
-CACHE_BLOCK: Final = 16  # tokens: vLLM's block size; only whole blocks are found again
+from sageserve.core.engine.rules import fits_memory, found_again
+from sageserve.core.engine.timing import EngineRow, block_time, iteration_time
 
 
 class Sequence:
@@ -65,12 +65,12 @@ class RunningBatch:
     """Queue, running sequences and the iteration in progress.
 
     Args:
-        timing: of the engine.
+        row: of the engine.
         sink: told of tokens.
     """
 
-    def __init__(self, timing: Timing, sink: Sink) -> None:
-        self.timing = timing
+    def __init__(self, row: EngineRow, sink: Sink) -> None:
+        self.row = row
         self.slowness = 1.0  # iterations take so many times as long
         self.used = 0  # KV tokens: of decoding sequences, and reserved by admitted prompts
         self.preemptions = 0
@@ -163,7 +163,7 @@ class RunningBatch:
     # --- the next iteration ---
 
     def _compose(self, now: Micros) -> None:
-        if self.timing.chunked:
+        if self.row["chunked"]:
             if not self._preempt():
                 self._admit_chunks(now)
             self._decodes = bool(self._decoding)
@@ -182,11 +182,11 @@ class RunningBatch:
             attention += one.piece * (one.filled + one.piece / 2)
         count = len(self._decoding) if self._decodes else 0
         kv = self.used - sum(one.context + 1 for one in self._prefilling) if self._decodes else 0
-        return self.timing.whole(self.slowness * self.timing.iteration(tokens, attention, count, kv))
+        return block_time(self.slowness * iteration_time(self.row, tokens, attention, count, kv), 0.0, 1)
 
     def _preempt(self) -> bool:
         preempted = False
-        while self._decoding and self.used + len(self._decoding) > self.timing.kv_tokens and self.running > 1:
+        while self._decoding and self.used + len(self._decoding) > self.row["kv_tokens"] and self.running > 1:
             one = self._prefilling.pop() if self._prefilling else self._decoding.pop()
             self._lost, self._lost_given = one, self._given
             self._lost_tokens = one.filled if one.place == Sequence.PREFILLING else one.context
@@ -198,7 +198,7 @@ class RunningBatch:
         return preempted
 
     def _admit_chunks(self, now: Micros) -> None:
-        budget = self.timing.max_batched - len(self._decoding)
+        budget = self.row["max_batched"] - len(self._decoding)
         for one in self._prefilling:  # at most one: the partly prefilled prompt
             one.piece = min(one.context - one.filled, budget)
             budget -= one.piece
@@ -207,7 +207,7 @@ class RunningBatch:
             budget -= head.piece
 
     def _admit_whole(self, now: Micros) -> None:
-        budget = self.timing.max_batched
+        budget = self.row["max_batched"]
         while budget > 0 and (head := self._head()) is not None and self._fits(head):
             to_compute = head.context - self._found(head)
             if to_compute > budget and self._prefilling:
@@ -217,15 +217,13 @@ class RunningBatch:
 
     def _fits(self, one: Sequence) -> bool:
         running = self.running
-        room = running + 1 if running else 0
-        return running < self.timing.max_sequences and self.used + one.context + 1 + room <= self.timing.kv_tokens
+        return running < self.row["max_sequences"] and fits_memory(self.used, one.context, running, self.row["kv_tokens"])
 
     def _found(self, one: Sequence) -> int:
         """Tokens of its context that need not be computed."""
-        if self._lost is not one or not self.timing.caching:
+        if self._lost is not one or not self.row["caching"]:
             return one.cached
-        left = min(self._lost_tokens - (self._given - self._lost_given), one.context - 1)
-        return max(one.cached, left // CACHE_BLOCK * CACHE_BLOCK)
+        return found_again(one.cached, one.context, self._lost_tokens, self._given - self._lost_given)
 
     def _admit(self, one: Sequence, now: Micros, budget: int) -> None:
         heappop(self._queue)

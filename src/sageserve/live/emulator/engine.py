@@ -17,6 +17,7 @@ import msgspec
 from sageserve import __version__
 from sageserve.base.rng import stream
 from sageserve.base.units import NEVER, SECOND, Micros
+from sageserve.core.engine.timing import EngineRow
 from sageserve.live.emulator import answers
 from sageserve.live.emulator import requests as asks
 from sageserve.live.emulator.batch import RunningBatch, Sequence
@@ -26,7 +27,6 @@ from sageserve.live.emulator.metrics import EngineMetrics
 from sageserve.live.emulator.requests import GenerationRequest, Refused
 from sageserve.live.emulator.response_stream import ChoiceStream, RequestStream
 from sageserve.live.emulator.text import key_of
-from sageserve.live.emulator.timing import Timing
 
 _DIMENSIONS: Final = 384  # of an embedding, unless the request says
 _DIMENSIONS_MAX: Final = 4096
@@ -48,7 +48,7 @@ class Served:
 
     Args:
         limits: model, context, lengths of answers.
-        timing: of its iterations.
+        row: how long its iterations take, and its limits.
         speed: engine time per wall time.
         name: starts the ids of its answers.
         faults_allowed: whether /_fault may be asked.
@@ -56,7 +56,7 @@ class Served:
     """
 
     limits: asks.ServedLimits
-    timing: Timing
+    row: EngineRow
     speed: float = 1.0
     name: str = "engine"
     faults_allowed: bool = False
@@ -83,7 +83,7 @@ class Engine:
         self._die = die
         self._born = clock.monotonic()
         self._created = clock.unix()
-        self._batch = RunningBatch(served.timing, self)
+        self._batch = RunningBatch(served.row, self)
         self._batch.slowness = faults.slow
         self._metrics = EngineMetrics(served.limits.model, self._batch, served.speed)
         self._timer: asyncio.TimerHandle | None = None
@@ -216,10 +216,10 @@ class Engine:
         reply.on_gone = lambda: self._abort(request_stream)
         self._tellings.add(request_stream)
         self.idle.clear()
-        request_stream.begin(self._sequences, self.now() + self.served.timing.entry)
+        request_stream.begin(self._sequences, self.now() + self.served.row["entry"])
         self._sequences += len(ask.choices)
-        if self.served.timing.entry:
-            delay = self.served.timing.entry / (SECOND * self.served.speed)
+        if self.served.row["entry"]:
+            delay = self.served.row["entry"] / (SECOND * self.served.speed)
             asyncio.get_running_loop().call_later(delay, self._submit, request_stream)
         else:
             self._submit(request_stream)

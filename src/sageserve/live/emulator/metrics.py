@@ -94,7 +94,7 @@ class EngineMetrics:
         self._batch = batch
         self._labels = {"model_name": model, "engine": "0"}
         self._second = SECOND * speed  # engine microseconds per second of the wall
-        self._entry = batch.timing.entry  # before a request's arrival in the batch
+        self._entry = batch.row["entry"]  # before a request's arrival in the batch
         self.prompt_tokens = 0
         self.output_tokens = 0
         self.success = {"stop": 0, "length": 0, "abort": 0}
@@ -139,7 +139,7 @@ class EngineMetrics:
         batch = self._batch
         yield self._gauge("num_requests_running", "Requests in the batch.", batch.running)
         yield self._gauge("num_requests_waiting", "Requests in the queue.", batch.waiting)
-        yield self._gauge("kv_cache_usage_perc", "Share of the KV cache in use, 1 is all.", batch.used / batch.timing.kv_tokens)
+        yield self._gauge("kv_cache_usage_perc", "Share of the KV cache in use, 1 is all.", batch.used / batch.row["kv_tokens"])
         yield self._cache_config()
         yield self._counter("num_preemptions", "Preemptions.", [({}, batch.preemptions)])
         yield self._counter("prompt_tokens", "Prompt tokens processed.", [({}, self.prompt_tokens)])
@@ -167,7 +167,7 @@ class EngineMetrics:
 
     def _cache_config(self) -> Metric:
         """Capacity, as vLLM tells it: blocks and tokens per block, as labels, and no name of a model."""
-        tokens = self._batch.timing.kv_tokens
+        tokens = self._batch.row["kv_tokens"]
         block = _BLOCK if tokens % _BLOCK == 0 else 1
         labels = {"block_size": str(block), "num_gpu_blocks": str(tokens // block), "engine": "0"}
         family = GaugeMetricFamily("vllm:cache_config_info", "Information of the engine's cache.", labels=list(labels))

@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from sageserve.live.emulator.batch import CACHE_BLOCK
+from sageserve.base.records import CACHE_BLOCK
 from sageserve.live.emulator.text import TOKENS_PER_IMAGE, TOKENS_PER_MESSAGE, AnswerLengths, key_of, tokens_of
 
 _CHOICES_MAX: Final = 128  # OpenAI's limit of n

@@ -7,9 +7,9 @@ so that a prompt's length can be told before an engine has seen it. Knows no soc
 from typing import Final
 
 from sageserve.base.config import Scenario
+from sageserve.core.engine.timing import WEIGHT_ONE, EngineRow
 from sageserve.core.layout import Layout
-from sageserve.core.perf import WEIGHT_ONE
-from sageserve.live.gateway.python_kernels import Row, rows_of
+from sageserve.live.gateway.python_kernels import engines_of
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
 
@@ -45,7 +45,7 @@ class DemandCounters:
         self._context = [int(context) for context in layout.context]
         self._bytes = [BYTES_PER_TOKEN * 1000.0] * len(layout.names.models)
         self._tokens = [1000.0] * len(layout.names.models)
-        self._fastest = _fastest(scenario, rows_of(layout.profiles))
+        self._fastest = _fastest(scenario, engines_of(layout.profiles))
         self._promise = [tier.patience for tier in scenario.tiers.values()]
 
     def prompt_tokens(self, model: int, size: int) -> int:
@@ -110,7 +110,7 @@ class DemandCounters:
         ) * target.weight
 
 
-def _fastest(scenario: Scenario, profiles: list[Row]) -> list[Row]:
+def _fastest(scenario: Scenario, profiles: list[EngineRow]) -> list[EngineRow]:
     """The fastest profile of each model; profiles are numbered model by model."""
     fastest, at = [], 0
     for model in scenario.models.values():

@@ -14,19 +14,11 @@ from urllib.parse import urlsplit
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, Micros
+from sageserve.core.engine import timing
 from sageserve.core.layout import Layout
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
-from sageserve.live.gateway.python_kernels import (
-    Row,
-    decode_work,
-    is_admitted,
-    pick_endpoint,
-    pick_instance,
-    predicted_wait,
-    prefill_work,
-    rows_of,
-)
+from sageserve.live.gateway.python_kernels import Row, engines_of, is_admitted, pick_endpoint, pick_instance, predicted_wait
 from sageserve.live.wire import InstanceRow, RoutingTable
 
 _GUESS: Final = 200.0  # output tokens before any were seen, as in the simulator; the mean of the paper's week is 222
@@ -60,7 +52,7 @@ class Target:
         "weight",
     )
 
-    def __init__(self, one: InstanceRow, profile: Row, model: int) -> None:
+    def __init__(self, one: InstanceRow, profile: timing.EngineRow, model: int) -> None:
         parts = urlsplit(one.url)
         self.at = -1  # where it is among those of its endpoint that may be chosen
         self.row = one.row
@@ -149,7 +141,7 @@ class RoutingState:
         self.layout = layout
         self.tiers = len(layout.names.tiers)
         self.models = len(layout.names.models)
-        self.profiles = rows_of(layout.profiles)
+        self.profiles = engines_of(layout.profiles)
         self.walk: list[list[list[list[int]]]] = [
             [[[e for e in walk if e >= 0] for walk in tiers] for tiers in models] for models in layout.walk.tolist()
         ]
@@ -174,7 +166,7 @@ class RoutingState:
         self.own = False  # signals come from own counts: nobody scrapes
         self._scrape: tuple[str, Micros] = ("", -1)
         self._seen: Micros = 0  # own clock: when the signals were scraped
-        self._last: tuple[Row, int, float, float, float] = ({}, 0, 0.0, 0.0, 0.0)
+        self._last: tuple[timing.EngineRow | None, int, float, float, float] = (None, 0, 0.0, 0.0, 0.0)
         self._looked: Micros = 0  # own clock: when own counts were last turned into signals
 
     @property
@@ -299,13 +291,13 @@ class RoutingState:
         e = pick_endpoint(self.rules, self.columns, elsewhere, 0, len(elsewhere), now - self._seen)
         return None if e < 0 else self.choose_again(walk, e, tried, now)
 
-    def work(self, profile: Row, prompt: int, model: int, tier: int) -> float:
+    def work(self, profile: timing.EngineRow, prompt: int, model: int, tier: int) -> float:
         """Microseconds of engine time a request is expected to need; asked twice about the same, it computes once."""
         mean = self.output_mean[model * self.tiers + tier]
         last = self._last
         if last[0] is not profile or last[1] != prompt or last[2] != mean:
-            prefill = prefill_work(profile, prompt)
-            last = self._last = (profile, prompt, mean, prefill, prefill + decode_work(profile, prompt, mean))
+            work = timing.request_work(profile, prompt, 0, mean)
+            last = self._last = (profile, prompt, mean, timing.prefill_work(profile, prompt, 0), work)
         return last[4]
 
     def weigh(self, target: Target, prompt: int, model: int, tier: int) -> Placement:

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import SageServeError
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
 from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
-from sageserve.data.profiles.roofline import BatchLimits, roofline
+from sageserve.data.profiles.roofline import BatchLimits, curve, roofline
+from sageserve.sim.calibration.coefficients import Anchor
 from sageserve.sim.calibration.logs import arrivals_of
 from sageserve.sim.replay import replay_series
 
@@ -35,7 +35,7 @@ def known_gpu(name: str) -> str | None:
     return _same(name, gpu_names()) or _begins(name, gpu_names())
 
 
-def anchor_of(run: MeasuredRun) -> ProfileSettings | None:
+def anchor_of(run: MeasuredRun) -> Anchor | None:
     """The roofline of a run's model, GPU, parallelism and limits; None when one of them is not known, or they do not fit."""
     model, gpu = known_model(run.model), known_gpu(run.gpu)
     if model is None or gpu is None:
@@ -45,10 +45,11 @@ def anchor_of(run: MeasuredRun) -> ProfileSettings | None:
         found = roofline(shape(model), gpu_named(gpu), run.tp, name=gpu, limits=limits)
     except SageServeError:  # it ran, so the arithmetic of memory is wrong for it: better no anchor than a false one
         return None
-    return found if run.limits.kv_tokens is None else found.model_copy(update={"kv_tokens": run.limits.kv_tokens})
+    terms = curve(shape(model), gpu_named(gpu), run.tp)
+    return Anchor(found if run.limits.kv_tokens is None else found.model_copy(update={"kv_tokens": run.limits.kv_tokens}), terms)
 
 
-def capacity_of(run: MeasuredRun, anchor: ProfileSettings | None) -> tuple[int, str]:
+def capacity_of(run: MeasuredRun, anchor: Anchor | None) -> tuple[int, str]:
     """KV tokens of a run's engine, and what had to be assumed (empty: nothing).
 
     From the engine's own figure; else from requests played through the roofline and the shares that were seen; else from
@@ -60,7 +61,10 @@ def capacity_of(run: MeasuredRun, anchor: ProfileSettings | None) -> tuple[int, 
     if seen:
         return seen, f"KV capacity of {seen:,} tokens is inferred from shares of the KV cache in use: expect ±10 %"
     if anchor is not None:
-        return anchor.kv_tokens, f"KV capacity of {anchor.kv_tokens:,} tokens is arithmetic, not the engine's figure"
+        return (
+            anchor.profile.kv_tokens,
+            f"KV capacity of {anchor.profile.kv_tokens:,} tokens is arithmetic, not the engine's figure",
+        )
     most = _most(run.requests)
     return most, f"KV capacity is not known: {most:,} tokens are as much as this run can have used"
 
@@ -71,11 +75,11 @@ def _most(requests: MeasuredRequests | None) -> int:
     return int((requests.prompt + requests.output).sum()) // BLOCK * BLOCK + 2 * BLOCK
 
 
-def _from_requests(run: MeasuredRun, anchor: ProfileSettings | None) -> int:
+def _from_requests(run: MeasuredRun, anchor: Anchor | None) -> int:
     """Tokens in use, played with a cache that never fills, over the shares that were seen; 0 when nothing can be told."""
     if run.requests is None or run.series is None or anchor is None:
         return 0
-    roomy = anchor.model_copy(update={"kv_tokens": _most(run.requests)})
+    roomy = anchor.profile.model_copy(update={"kv_tokens": _most(run.requests)})
     _, simulated = replay_series(roomy, arrivals_of(run.requests))
     row = np.minimum(np.searchsorted(simulated.time, run.series.time), len(simulated.time) - 1)
     tokens, share = simulated.kv_share[row] * roomy.kv_tokens, run.series.kv_share

@@ -16,7 +16,7 @@ from sageserve.base.records import Floats, Ints
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
 from sageserve.data.measured.validation import LatencyErrors
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of
-from sageserve.sim.calibration.coefficients import blank, values_of, with_values
+from sageserve.sim.calibration.coefficients import blank
 from sageserve.sim.calibration.judge import company, judge
 from sageserve.sim.calibration.logs import arrivals_of, fit_logs
 from sageserve.sim.replay import replay
@@ -24,6 +24,7 @@ from sageserve.sim.replay import replay
 ERROR_MOST: Final = 0.2  # E2E error on the open loop above which a profile is worth less than the roofline
 _ALONE_LEAST: Final = 4
 _MICRO: Final = 1e3  # microseconds in a millisecond
+_EAGER_MS: Final = 1.0  # a prefill beside CUDA graphs: where the search begins
 _ENTRY_LEAST: Final = 5e3  # microseconds once per request: a search in logarithms does not come back from nothing
 
 
@@ -63,11 +64,11 @@ def fit_benchmark(closed: MeasuredRun, opened: MeasuredRun, progress: Callable[[
     anchor = anchor_of(closed)
     capacity, assumed = capacity_of(closed, anchor)
     start = blank(closed, capacity)
-    starts = [with_values(start, first_guess(seen, closed.limits.max_batched_tokens))]
+    starts = [first_guess(seen, closed.limits.max_batched_tokens)]
     if anchor is not None:
-        starts.append(with_values(start, values_of(anchor)))
+        starts.append(anchor.values)
     everything = np.ones(len(seen), np.bool_)
-    fit = fit_logs(seen, tuple(starts), everything, anchor=anchor, progress=progress)
+    fit = fit_logs(seen, start, everything, starts=tuple(starts), anchor=anchor, progress=progress)
     errors_seen = judge(seen, replay(fit.profile, arrivals_of(seen)), everything)
     errors = judge(kept_out, replay(fit.profile, arrivals_of(kept_out)), np.ones(len(kept_out), np.bool_))
     _refuse(errors)
@@ -106,10 +107,11 @@ def _refuse(errors: LatencyErrors) -> None:
 
 
 def first_guess(requests: MeasuredRequests, max_batched: int) -> Floats:
-    """float64[6] in the order of coefficients.NAMES, read off requests that were alone and off those that were not.
+    """float64[8] in the order of coefficients.NAMES, read off requests that were alone and off those that were not.
 
-    Alone, a token takes base + decode, and a prompt base per piece + prefill x tokens + what comes once per request.
+    Alone, a token takes an iteration, and a prompt one per piece, tokens x prefill, and what comes once per request.
     In company of n, a token takes decode x n more, and waits for pieces of prompts, which the search has to sort out.
+    How much of an iteration is streaming, nothing of this says: a quarter is taken for what is not.
     """
     together = company(requests)
     alone = (together == 0) & (requests.output > 1)
@@ -121,7 +123,9 @@ def first_guess(requests: MeasuredRequests, max_batched: int) -> Floats:
     crowd = float(max(together.max(), 1))
     slower = float(np.median(requests.tpot[together >= crowd / 2])) - step if crowd > 1 else 0.1 * step
     decode = max(slower / crowd / 2, 0.01 * step)
-    return np.array([0.9 * step / _MICRO, prefill, decode, 50.0, 0.5, max(once - step, _ENTRY_LEAST) / _MICRO])
+    base = 0.9 * step / _MICRO
+    entry = max(once - step, _ENTRY_LEAST) / _MICRO
+    return np.array([0.25 * base, 0.75 * base, prefill, _EAGER_MS, decode, 50.0, 0.5, entry])
 
 
 def _line(x: Ints, y: Ints) -> tuple[float, float]:

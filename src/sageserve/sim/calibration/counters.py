@@ -20,7 +20,6 @@ from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Bools, Floats
 from sageserve.base.units import SECOND
 from sageserve.data.measured.runs import MeasuredSeries
-from sageserve.sim.calibration.coefficients import with_values
 from sageserve.sim.calibration.search import nonnegative
 
 WINDOW: Final = 2  # rows per equation: running is seen at instants, and half of its noise goes with a second instant
@@ -37,6 +36,7 @@ class CountersFit:
 
     Args:
         profile: with the coefficients.
+        costs: float64[4], seconds per iteration, prompt token, generated token and KV token read; the last is 0 where unknown.
         seconds: rows that were fitted.
         range: what load they covered, for people.
         heldout: relative error of the time the later half of the seconds should have taken; None when all were fitted.
@@ -44,6 +44,7 @@ class CountersFit:
     """
 
     profile: ProfileSettings
+    costs: Floats
     seconds: int
     range: str
     heldout: float | None = None
@@ -94,9 +95,9 @@ def judge_counters(series: MeasuredSeries, blank: ProfileSettings, *, capacity_k
     _refuse(first, "the earlier half of ")
     found = _fit(first, blank)
     late = table.rows(~early)
-    predicted = _predict(found.profile, late)
+    predicted = _predict(found.costs, late)
     error = float(np.abs(predicted - late.duration).sum() / late.duration.sum())
-    return CountersFit(found.profile, found.seconds, found.range, error, found.notes)
+    return CountersFit(found.profile, found.costs, found.seconds, found.range, error, found.notes)
 
 
 def first_seconds(series: MeasuredSeries) -> MeasuredSeries:
@@ -155,17 +156,33 @@ def _fit(table: _Table, blank: ProfileSettings) -> CountersFit:
     apart = float(kept.kv.sum()) > 0 and abs(float(np.corrcoef(kept.kv, kept.output)[0, 1])) < ALIKE
     columns = [kept.iterations, kept.prompt, kept.output] + ([kept.kv] if apart else [])
     found = nonnegative(np.stack([_windows(column) for column in columns], axis=1), _windows(kept.duration))
-    values = np.zeros(6)
-    values[0], values[1], values[2] = found[0] * 1e3, found[1] * 1e6, found[2] * 1e6
-    values[3] = found[3] * 1e9 if apart else 0.0
+    base, prefill, decode = found[0] * 1e3, found[1] * 1e6, found[2] * 1e6
     notes = () if apart else ("the cost of KV tokens is inside decode_us_per_sequence, at the mean context of these seconds",)
-    if values[0] <= 0 or values[1] <= 0:
+    if base <= 0 or prefill <= 0:
         raise MeasurementError(
             "the counters give an iteration or a prompt token no cost at all: they do not fit the engine model",
             hint="use per-request logs (sageserve calibrate logs), or a longer recording with more varied load",
         )
     reach = f"{len(kept.duration)} s of counters, {kept.running.min():.0f}-{kept.running.max():.0f} running requests"
-    return CountersFit(with_values(blank, values), len(kept.duration), reach, None, notes)
+    profile = _lines(blank, base, prefill, decode, most=float(kept.running.max()))
+    costs = found if apart else np.append(found, 0.0)
+    profile = profile.model_copy(update={"kv_ns_per_token": float(f"{costs[3] * 1e9:.6g}")})
+    return CountersFit(profile, costs, len(kept.duration), reach, None, notes)
+
+
+def _lines(blank: ProfileSettings, base: float, prefill: float, decode: float, *, most: float) -> ProfileSettings:
+    """A profile whose iterations take `base` ms, `decode` us per sequence and `prefill` us per prompt token.
+
+    Seconds do not say how both go together in one iteration: up to `most` sequences the curve has the lesser slope, and ends at
+    what prompts take. What a sequence takes beyond a token of a prompt is its own.
+    """
+    slope, largest = min(prefill, decode), blank.max_batched_tokens
+    bend = min(max(round(most), 2), largest - 1)
+    knots = ((1, base + slope / 1e3), (bend, base + slope * bend / 1e3), (largest, base + prefill * largest / 1e3))
+    rounded = tuple((tokens, float(f"{ms:.6g}")) for tokens, ms in knots)
+    return blank.model_copy(
+        update={"iteration_ms": rounded, "decode_us_per_sequence": float(f"{max(decode - prefill, 0.0):.6g}")}
+    )
 
 
 def _windows(column: Floats) -> Floats:
@@ -173,10 +190,5 @@ def _windows(column: Floats) -> Floats:
     return np.convolve(column, np.ones(WINDOW), "valid")
 
 
-def _predict(profile: ProfileSettings, table: _Table) -> Floats:
-    return (
-        profile.base_ms * 1e-3 * table.iterations
-        + profile.prefill_us_per_token * 1e-6 * table.prompt
-        + profile.decode_us_per_sequence * 1e-6 * table.output
-        + profile.kv_ns_per_token * 1e-9 * table.kv
-    )
+def _predict(costs: Floats, table: _Table) -> Floats:
+    return np.stack([table.iterations, table.prompt, table.output, table.kv], axis=1) @ costs

@@ -19,12 +19,12 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Bools, Floats, Ints
 from sageserve.data.measured.runs import MeasuredRequests
-from sageserve.sim.calibration.coefficients import LEAST, values_of, with_values
+from sageserve.sim.calibration.coefficients import FLAT, LEAST, Anchor, with_values
 from sageserve.sim.calibration.search import smallest
 from sageserve.sim.replay import Arrivals, Replayed, replay
 
 EVALUATIONS: Final = 1500  # of about a millisecond: where engines preempt, the cost is rough and 300 end in a poor valley
-REQUESTS_LEAST: Final = 40  # in the fitted half, for six unknowns
+REQUESTS_LEAST: Final = 40  # in the fitted half, for eight unknowns
 TTFT_WEIGHT: Final = 0.5  # first tokens are noisy at low load: a scheduler's step is as long as they are
 ANCHOR_WEIGHT: Final = 0.02  # a coefficient twice or half the anchor's costs as much as 1 % of E2E
 ENTRY_MS: Final = 10.0  # where the search for first_token_ms begins: half an iteration of a small model
@@ -56,18 +56,20 @@ def arrivals_of(requests: MeasuredRequests) -> Arrivals:
 
 def fit_logs(
     requests: MeasuredRequests,
-    starts: tuple[ProfileSettings, ...],
+    blank: ProfileSettings,
     seen: Bools,
     *,
-    anchor: ProfileSettings | None = None,
+    starts: tuple[Floats, ...],
+    anchor: Anchor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LogsFit:
     """Fit the requests of which `seen` is true; all of them are played, because the later ones stand in each other's way.
 
     Args:
         requests: the run.
-        starts: profiles to begin from, one or more; the best of them is refined.
+        blank: a profile with the engine's limits.
         seen: bool[n], whose times the fit may look at.
+        starts: coefficients to begin from, float64[8] each, one or more; the best of them is refined.
         anchor: what is known without timing; None: nothing.
         progress: told how many simulations were played.
 
@@ -76,21 +78,22 @@ def fit_logs(
     """
     refuse(requests, seen)
     arrivals, asked = arrivals_of(requests), 0
-    centre = None if anchor is None else _logs(values_of(anchor))
+    centre = None if anchor is None else _logs(anchor.values)
+    growth = FLAT if anchor is None else anchor.growth
 
     def cost(point: Floats) -> float:
         nonlocal asked
         asked += 1
         if progress is not None:
             progress(asked)
-        played = replay(with_values(starts[0], np.exp(point)), arrivals)
+        played = replay(with_values(blank, np.exp(point), growth), arrivals)
         far = 0.0 if centre is None else ANCHOR_WEIGHT * float(((point - centre) ** 2).sum())
         return distance(requests, played, seen) + far
 
-    points = [_logs(values_of(start)) for start in starts]
+    points = [_logs(start) for start in starts]
     best = min(points, key=cost)
     found, least, _ = smallest(cost, best, evaluations=EVALUATIONS)
-    return LogsFit(with_values(starts[0], np.exp(found)), least, asked, covered(requests, seen))
+    return LogsFit(with_values(blank, np.exp(found), growth), least, asked, covered(requests, seen))
 
 
 def refuse(requests: MeasuredRequests, seen: Bools) -> None:
@@ -146,5 +149,5 @@ def _spread(values: Ints) -> float:
 def _logs(values: Floats) -> Floats:
     """Logarithms of coefficients; first_token_ms of 0 begins at ENTRY_MS, others at their least."""
     begun = values.copy()
-    begun[5] = begun[5] or ENTRY_MS
+    begun[-1] = begun[-1] or ENTRY_MS
     return np.log(np.maximum(begun, LEAST))

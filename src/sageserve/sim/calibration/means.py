@@ -81,7 +81,7 @@ def _means(run: MeasuredRun) -> MeasuredMeans:
 def _profile(run: MeasuredRun) -> ProfileSettings:
     found = anchor_of(run)
     assert found is not None, "why_not has refused it"
-    return found
+    return found.profile
 
 
 def _verdict(run: MeasuredRun, others: Sequence[MeasuredRun], seed: int) -> MeanVerdict:

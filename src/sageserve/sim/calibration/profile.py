@@ -104,7 +104,7 @@ def _refuse(error: float, what: str) -> None:
 def _described(run: MeasuredRun, profile: ProfileSettings, *, source: str, fitted: str, error: str) -> ProfileSettings:
     anchor = anchor_of(run)
     engine = f" ({run.engine})" if run.engine else ""
-    sizes = {} if anchor is None else {"weights": anchor.weights, "kv_per_token": anchor.kv_per_token}
+    sizes = {} if anchor is None else {"weights": anchor.profile.weights, "kv_per_token": anchor.profile.kv_per_token}
     return profile.model_copy(
         update={"gpu": known_gpu(run.gpu) or profile.gpu, "source": source + engine, "fitted": fitted, "error": error, **sizes}
     )

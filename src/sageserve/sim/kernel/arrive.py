@@ -12,9 +12,10 @@ from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.admit import is_admitted, predicted_wait
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
-from sageserve.core.perf import block_time, decode_work, prefill_work
+from sageserve.core.perf import block_time, prefill_work, request_work
 from sageserve.core.route import pick_endpoint, pick_instance
-from sageserve.sim.kernel.batching import fits, note_outstanding, request_work, set_place
+from sageserve.sim.kernel.admission import fits
+from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place
 from sageserve.sim.kernel.queues import (
     first_job,
     head_of,
@@ -84,13 +85,14 @@ def cut_block(w: Rec, i: int, q: int, now: int) -> None:
 
 
 @kernel
-def place(w: Rec, i: int, q: int, now: int, prefill: float, decode: float) -> None:
+def place(w: Rec, i: int, q: int, now: int, work: float) -> None:
     """Put request `q`, which is expected to need so much engine time (us), into a queue of instance `i`."""
     engine = view_engines(w["at_engines"], w["instances"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
-    endpoint["offered"] += prefill + decode
-    endpoint["backlog"] += prefill
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    endpoint["offered"] += work
+    endpoint["backlog"] += prefill_work(profile, r["prompt"], r["cached"])
     endpoint["placed"] += 1
     set_place(w, q, WAITING)
     r["instance"] = i
@@ -135,10 +137,10 @@ def send(w: Rec, q: int, now: int, judged: bool) -> bool:
     if e < 0:
         return False
     i = choose_instance(w, e)
-    prefill, decode = request_work(w, i, q)
-    if judged and not is_let_in(w, e, q, prefill + decode):
+    work = expected_work(w, i, q)
+    if judged and not is_let_in(w, e, q, work):
         return False
-    place(w, i, q, now, prefill, decode)
+    place(w, i, q, now, work)
     return True
 
 
@@ -213,9 +215,9 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
         r = view_requests(w["at_requests"], w["rows"])[q]
         mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
         i = choose_instance(w, e)
-        prefill, decode = request_work(w, i, q)
-        place(w, i, q, now, prefill, decode)
-        note_fed(endpoint, prefill + decode, r["prompt"] + mean)
+        work = expected_work(w, i, q)
+        place(w, i, q, now, work)
+        note_fed(endpoint, work, r["prompt"] + mean)
         limit -= 1
         left = min(share_left(w["feed"], w["signal"], endpoint, w["half_life"], left - 1), limit)
 
@@ -272,9 +274,8 @@ def promote(w: Rec, model: int, now: int) -> None:
         if i < 0:
             return
         r = requests[q]
-        prefill, decode = request_work(w, i, q)
         slack = r["deadline"] - now
-        if not is_urgent(now - r["arrival"], slack, prefill + decode, w["promote_after"], w["safety"]):
+        if not is_urgent(now - r["arrival"], slack, expected_work(w, i, q), w["promote_after"], w["safety"]):
             return
         pop_job(w, model)
         r["state"] |= PROMOTED
@@ -292,8 +293,7 @@ def arrive(w: Rec, q: int, now: int) -> None:
     view_i8(w["at_demand_requests"], cells)[cell] += 1
     profile = view_profiles(w["at_profiles"], w["profile_count"])[view_i4(w["at_reference"], w["models"])[r["model"]]]
     mean = view_f8(w["at_output_mean"], w["models"] * tiers)[r["model"] * tiers + r["tier"]]
-    work = prefill_work(profile, r["prompt"], r["cached"]) + decode_work(profile, r["prompt"], mean)
-    view_f8(w["at_demand_work"], cells)[cell] += work
+    view_f8(w["at_demand_work"], cells)[cell] += request_work(profile, r["prompt"], r["cached"], mean)
     if r["prompt"] + 1 > view_i8(w["at_context"], w["models"])[r["model"]]:
         set_place(w, q, REFUSED)
         w["refused"] += 1

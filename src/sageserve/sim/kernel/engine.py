@@ -12,7 +12,8 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.signals import busyness, signal, smoothed
 from sageserve.sim.kernel.arrive import arrive, empty_door, feed_endpoint, promote
-from sageserve.sim.kernel.batching import end_block, note_outstanding
+from sageserve.sim.kernel.batching import end_block
+from sageserve.sim.kernel.bookkeeping import note_outstanding
 from sageserve.sim.kernel.queues import next_instance
 from sageserve.sim.kernel.state import (
     IDLE,

@@ -1,7 +1,7 @@
 """The memory of a simulated world: one record of addresses (WORLD) and the arrays behind it.
 
 `Setup` says what to simulate in plain arrays, `World` allocates. Nothing here decides anything; the compiled functions in
-`queues.py`, `batching.py`, `arrive.py` and `engine.py` do. The rules they follow are in docs/reference/kernel.md.
+`queues.py`, `admission.py`, `batching.py`, `arrive.py` and `engine.py` do. The rules they follow are in docs/reference/kernel.md.
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,18 @@ BLOCK: Final = np.dtype(
 _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "endpoint_count", "profile_count")
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued")
-_PROGRESS: Final = ("next_row", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions", "refused", "shed")
+_PROGRESS: Final = (
+    "next_row",
+    "released",
+    "now",
+    "last_scrape",
+    "next_scrape",
+    "drained_count",
+    "events",
+    "preemptions",
+    "refused",
+    "shed",
+)
 _LOG: Final = ("block_rows", "block_count")
 _FLOATS: Final = ("threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
@@ -150,6 +161,8 @@ class Setup:
         admission: requests whose promise a wait would break are turned away; false: everybody waits (paper).
         admission_wait: the longest predicted wait, in units of the tier's patience.
         admission_queued: most requests in flight at an endpoint, in units of the sequences it can run together.
+        clients: closed loop: so many rows arrive by themselves, and each request that is done sends the next; 0: all arrive when
+            their rows say.
     """
 
     regions: int
@@ -179,6 +192,7 @@ class Setup:
     admission: bool = False
     admission_wait: float = 1.0
     admission_queued: int = 4
+    clients: int = 0
 
     @property
     def endpoints(self) -> int:
@@ -195,7 +209,9 @@ def request_rows(trace: Trace, setup: Setup) -> NDArray[Any]:
     for name in ("first", "finish", "next", "finish_step", "instance"):
         rows[name] = UNSET
     rows["output"] = np.minimum(trace.output, np.maximum(setup.context[trace.model] - trace.prompt, 1))
-    rows["deadline"] = trace.arrival + setup.tiers["patience"][trace.tier]
+    if setup.clients:
+        rows["arrival"][setup.clients :] = NEVER
+    rows["deadline"] = rows["arrival"] + setup.tiers["patience"][trace.tier]
     if trace.deadline is not None:
         rows["deadline"] = np.where(trace.deadline == UNSET, rows["deadline"], trace.deadline)
     return rows
@@ -250,6 +266,7 @@ class World:
         instances = setup.endpoints * setup.slots
         return {
             "rows": len(requests),
+            "released": min(setup.clients, len(requests)) or len(requests),
             "tiers": len(setup.tiers),
             "instances": instances,
             "endpoint_count": setup.endpoints,

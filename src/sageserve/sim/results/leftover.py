@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.kernel import kernel
 from sageserve.base.records import UNSET, Floats
-from sageserve.core.perf import decode_work, prefill_work
+from sageserve.core.perf import prefill_work, request_work
 from sageserve.sim.kernel.state import PLACE, REFUSED, SHED
 
 
@@ -39,9 +39,10 @@ def add_work_left(requests: NDArray[Any], profiles: NDArray[Any], fastest: NDArr
         if (row["finish"] != UNSET and row["finish"] <= end) or place in (REFUSED, SHED):
             continue
         profile = profiles[fastest[model]]
-        decode = decode_work(profile, row["prompt"], float(row["output"]))
+        work = request_work(profile, row["prompt"], row["cached"], float(row["output"]))
+        decode = max(0.0, work - prefill_work(profile, row["prompt"], row["cached"]))
         if row["first"] == UNSET or row["first"] > end:
-            owed[model] += prefill_work(profile, row["prompt"], row["cached"]) + decode
+            owed[model] += work
         elif row["finish"] != UNSET:
             owed[model] += decode * (row["finish"] - end) / max(row["finish"] - row["first"], 1)
         else:

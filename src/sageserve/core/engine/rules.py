@@ -1,0 +1,26 @@
+"""What an engine decides between two iterations: whom it admits, and what it finds of a context in its cache.
+
+Plain functions of numbers, as in `timing.py`. The rules around them, and who calls which, are docs/reference/kernel.md, "Inside
+an instance". Read next: `sim/kernel/admission.py` and `live/emulator/batch.py`, the callers.
+"""
+
+from sageserve.base.records import CACHE_BLOCK
+
+
+def fits_memory(used: int, context: int, running: int, capacity: int) -> bool:
+    """Whether a context may be admitted beside `running` others: each of them, and the new one, must get one token more."""
+    room = running + 1 if running > 0 else 0
+    return used + context + 1 + room <= capacity
+
+
+def found_again(cached: int, context: int, lost: int, given: int) -> int:
+    """Tokens that a preempted request need not compute: its cached prefix, or what others left of what it had.
+
+    Args:
+        cached: tokens of its prompt in the prefix cache.
+        context: its prompt and what it has made.
+        lost: KV tokens it had computed when it lost its place.
+        given: KV tokens that others were given since.
+    """
+    left = min(lost - given, context - 1)
+    return max(cached, left // CACHE_BLOCK * CACHE_BLOCK)

@@ -1,0 +1,156 @@
+"""Who gets into the batch of an engine, and who loses the place in it: memory, the token budget, preemption.
+
+The rules are stated in docs/reference/kernel.md, section "Inside an instance"; those on numbers alone are `core/engine/rules.py`.
+Read next: `batching.py`, which composes blocks of what is admitted here.
+"""
+
+from sageserve.base.kernel import Rec, kernel
+from sageserve.base.records import UNSET
+from sageserve.core.engine import rules
+from sageserve.core.perf import prefill_work
+from sageserve.sim.kernel.bookkeeping import note_outstanding, set_place, unlink
+from sageserve.sim.kernel.queues import head_of, pop_front, push_front
+from sageserve.sim.kernel.state import PREFILLING, WAITING, view_endpoints, view_engines, view_profiles, view_requests
+
+fits_memory = kernel(rules.fits_memory)
+found_again = kernel(rules.found_again)
+
+
+@kernel
+def fits(w: Rec, i: int, q: int, used: int, running: int) -> bool:
+    """Whether request `q` may be admitted beside `running` others when `used` KV tokens are taken."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
+    return bool(fits_memory(used, r["prompt"] + r["made"], running, capacity))
+
+
+@kernel
+def found_tokens(w: Rec, i: int, q: int) -> int:
+    """Tokens of the context of request `q` that need not be computed: its cached prefix, or what preemption left of it."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    cached = r["cached"]
+    if q != engine["lost"] or view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["caching"] == 0:
+        return int(cached)
+    return int(found_again(cached, r["prompt"] + r["made"], engine["lost_tokens"], engine["given"] - engine["lost_given"]))
+
+
+@kernel
+def preempt(w: Rec, i: int) -> None:
+    """Send the latest admitted request back to the front of its queue; what was not cached at first must be prefilled again."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    requests = view_requests(w["at_requests"], w["rows"])
+    q = engine["partial"]
+    if q >= 0:
+        engine["partial"] = UNSET
+        engine["used"] -= requests[q]["prompt"] + requests[q]["made"] + 1
+        engine["lost_tokens"] = engine["filled"]
+    else:
+        q = engine["latest"]
+        r = requests[q]
+        unlink(w, i, q)  # its link lies where `made` goes
+        r["made"] = r["output"] - (r["finish_step"] - engine["steps"])
+        r["finish_step"] = UNSET
+        context = r["prompt"] + r["made"]
+        engine["used"] -= context
+        engine["kv"] -= context
+        engine["running"] -= 1
+        engine["lost_tokens"] = context
+        engine["unfilled"] += context - r["cached"]
+        profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+        endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+        endpoint["backlog"] += prefill_work(profile, context, r["cached"])
+    engine["lost"] = q
+    engine["lost_given"] = engine["given"]
+    set_place(w, q, WAITING)
+    push_front(w, i, q)
+    engine["waiting"] += 1
+    view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]["preempted"] += 1
+    w["preemptions"] += 1
+
+
+@kernel
+def make_room(w: Rec, i: int) -> bool:
+    """Preempt until every decoding sequence can have one more token; returns whether anything was preempted."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
+    preempted = False
+    while engine["used"] + engine["running"] > capacity and engine["running"] + (engine["partial"] >= 0) > 1:
+        preempt(w, i)
+        preempted = True
+    if preempted:
+        note_outstanding(w, i)
+    return preempted
+
+
+@kernel
+def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float, int]:
+    """Fill an iteration with prompts while tokens, sequences and memory last.
+
+    Args:
+        w: the world.
+        i: the instance.
+        now: the present instant.
+        budget: prompt tokens the iteration has room for.
+        take: whether waiting requests may be admitted; a partly filled prompt goes on in any case.
+
+    Returns:
+        Prompt tokens, their attention sum, and the number of prompts that this iteration completes.
+    """
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    requests = view_requests(w["at_requests"], w["rows"])
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    chunked = profile["chunked"] != 0
+    tokens, attention, completed, last = 0, 0.0, 0, UNSET
+    q = engine["partial"]
+    if q >= 0:
+        context = requests[q]["prompt"] + requests[q]["made"]
+        rest = context - engine["filled"]
+        if rest > budget:
+            attention = budget * (engine["filled"] + 0.5 * budget)
+            engine["filled"] += budget
+            return budget, attention, 0
+        tokens = rest
+        attention = rest * (engine["filled"] + 0.5 * rest)
+        engine["partial"] = UNSET
+        engine["batch"] = q
+        requests[q]["next"] = UNSET
+        last = q
+        completed = 1
+    while take and tokens < budget and engine["running"] + completed < profile["max_sequences"] and engine["waiting"] > 0:
+        q = head_of(w, i, now)
+        if not fits(w, i, q, engine["used"], engine["running"] + completed):
+            break
+        context, found = requests[q]["prompt"] + requests[q]["made"], found_tokens(w, i, q)
+        rest, left = context - found, budget - tokens
+        if rest > left and not chunked and completed > 0:
+            break
+        pop_front(w, i, q)
+        engine["waiting"] -= 1
+        engine["used"] += context + 1
+        engine["given"] += rest + 1
+        set_place(w, q, PREFILLING)
+        if rest > left and chunked:
+            engine["partial"] = q
+            engine["filled"] = found + left
+            return budget, attention + left * (found + 0.5 * left), completed
+        requests[q]["next"] = UNSET
+        if last >= 0:
+            requests[last]["next"] = q
+        else:
+            engine["batch"] = q
+        last = q
+        completed += 1
+        tokens += rest
+        attention += rest * (found + 0.5 * rest)
+    return tokens, attention, completed
+
+
+@kernel
+def whole_budgets(w: Rec, i: int, budget: int) -> int:
+    """How many further whole budgets of the partly filled prompt come before its last piece."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[engine["partial"]]
+    rest = r["prompt"] + r["made"] - engine["filled"]
+    return int((rest - 1) // budget) if rest > 0 else 0

@@ -1,0 +1,96 @@
+"""What is counted of an instance and its requests: places, outstanding work, who is done, what a request is expected to need.
+
+Decides nothing. Read next: `admission.py` and `batching.py`, which call it.
+"""
+
+from sageserve.base.kernel import Rec, kernel
+from sageserve.base.records import UNSET
+from sageserve.core.perf import request_work
+from sageserve.core.route import CLOSED
+from sageserve.sim.kernel.queues import set_outstanding
+from sageserve.sim.kernel.state import (
+    DONE,
+    PROMOTED,
+    SHUT,
+    view_endpoints,
+    view_engines,
+    view_f8,
+    view_i8,
+    view_profiles,
+    view_requests,
+)
+
+
+@kernel
+def note_outstanding(w: Rec, i: int) -> None:
+    """Bring the outstanding tokens of instance `i` up to date; a draining or closed one stays CLOSED."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    if engine["phase"] == SHUT or engine["draining"] != 0:
+        set_outstanding(w, i, CLOSED)
+        return
+    guess = view_i8(w["at_guess"], w["models"])[engine["model"]]
+    weight = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["weight"]
+    set_outstanding(w, i, (engine["unfilled"] + guess * engine["in_flight"]) * weight)
+
+
+@kernel
+def set_place(w: Rec, q: int, place: int) -> None:
+    """Move request `q` to another state, keeping its flags."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    r["state"] = (r["state"] & PROMOTED) | place
+
+
+@kernel
+def release(w: Rec, now: int) -> None:
+    """Closed loop: who has the last token of a request sends the next one."""
+    following = view_requests(w["at_requests"], w["rows"])[w["released"]]
+    following["deadline"] += now - following["arrival"]
+    following["arrival"] = now
+    w["released"] += 1
+
+
+@kernel
+def finish(w: Rec, i: int, q: int, now: int) -> None:
+    """Request `q` has its last token: count it and learn from its length."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    r["finish"] = now + view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["entry"]
+    r["finish_step"] = UNSET
+    r["made"] = r["output"]
+    set_place(w, q, DONE)
+    if w["released"] < w["rows"]:
+        release(w, r["finish"])
+    engine["in_flight"] -= 1
+    endpoint["finished"] += 1
+    endpoint["made"] += r["output"]
+    tiers = w["tiers"]
+    cell = r["model"] * tiers + r["tier"]
+    mean = view_f8(w["at_output_mean"], w["models"] * tiers)
+    mean[cell] += (r["output"] - mean[cell]) / 256.0
+    cells = w["regions"] * w["models"] * tiers
+    view_i8(w["at_made_tokens"], cells)[r["region"] * w["models"] * tiers + cell] += r["output"]
+
+
+@kernel
+def unlink(w: Rec, i: int, q: int) -> None:
+    """Take a decoding request out of the list of admissions, which is ordered from latest to earliest."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    later = requests[q]["prev"]
+    earlier = requests[q]["next"]
+    if later >= 0:
+        requests[later]["next"] = earlier
+    else:
+        view_engines(w["at_engines"], w["instances"])[i]["latest"] = earlier
+    if earlier >= 0:
+        requests[earlier]["prev"] = later
+
+
+@kernel
+def expected_work(w: Rec, i: int, q: int) -> float:
+    """Engine microseconds that request `q` is expected to need at instance `i`."""
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
+    return request_work(profile, r["prompt"], r["cached"], mean)
