@@ -68,7 +68,11 @@ class FromCounters(msgspec.Struct, frozen=True):
 
 
 class RunVerdict(msgspec.Struct, frozen=True):
-    """One run: coefficients fitted on the first half of its requests, judged on both halves."""
+    """One run: coefficients fitted on the first half of its requests, judged on both halves.
+
+    `terms` are the numbers that the fit looked for (`sim/calibration/coefficients.py`), of which the curve is made; `spread` says
+    how far each may be off, as a share of itself; `untold` names those that the requests do not tell.
+    """
 
     fit: LatencyErrors
     heldout: LatencyErrors
@@ -76,6 +80,9 @@ class RunVerdict(msgspec.Struct, frozen=True):
     curves: CurveErrors | None
     counters: FromCounters | None
     coefficients: Coefficients
+    terms: dict[str, float]
+    spread: dict[str, float]
+    untold: tuple[str, ...]
     evaluations: int
     preemptions: int
     notes: tuple[str, ...] = ()

@@ -55,7 +55,7 @@ def from_logs(run: MeasuredRun, progress: Callable[[int], None] | None = None) -
         run,
         judged.fit.profile,
         source=f"sageserve calibrate logs: {run.name}",
-        fitted=judged.fit.range,
+        fitted=judged.fit.fitted,
         error=f"per request, {held.requests} held out: {errors}; bias of mean E2E {held.e2e_bias or 0.0:+.1%}",
     )
     return Calibrated(profile, judged.verdict.notes, held)

@@ -10,8 +10,8 @@ import numpy as np
 
 from sageserve.base.records import Floats
 
-STEPS: Final = (0.5, 0.2, 0.5, 0.2, 0.1)
-"""How far the corners of each simplex are apart: one that has collapsed is begun again around the best point."""
+SHRINKING: Final = (1.0, 0.3, 0.1)
+"""Sizes of the simplices that follow each other, as shares of the first."""
 
 
 def nonnegative(columns: Floats, target: Floats) -> Floats:
@@ -23,22 +23,22 @@ def nonnegative(columns: Floats, target: Floats) -> Floats:
     return np.asarray(found / size, np.float64)
 
 
-def smallest(cost: Callable[[Floats], float], start: Floats, *, evaluations: int) -> tuple[Floats, float, int]:
-    """The best point a Nelder-Mead simplex finds, its cost, and how often `cost` was asked.
+def smallest(cost: Callable[[Floats], float], start: Floats, size: Floats, *, evaluations: int) -> tuple[Floats, float]:
+    """The best point that Nelder-Mead simplices find near another, and its cost.
 
     Args:
         cost: of a point; need not be smooth.
         start: where to begin, float64[k].
+        size: float64[k], how far the corners of the first simplex are apart; a simplex that has collapsed is begun again.
         evaluations: of `cost`, at most, about.
     """
     from scipy.optimize import minimize  # noqa: PLC0415  # as in `nonnegative`
 
-    best, least, asked = start, cost(start), 1
-    for step in STEPS:
-        corners = np.vstack([best, best + step * np.eye(len(best))])
-        options = {"maxfev": evaluations // len(STEPS), "xatol": 1e-4, "fatol": 1e-7, "initial_simplex": corners}
+    best, least = start, cost(start)
+    for share in SHRINKING:
+        corners = np.vstack([best, best + share * np.diag(size)])
+        options = {"maxfev": evaluations // len(SHRINKING), "xatol": 1e-9, "fatol": 1e-9, "initial_simplex": corners}
         found = minimize(cost, best, method="Nelder-Mead", options=options)
-        asked += int(found.nfev)
         if float(found.fun) < least:
             best, least = np.asarray(found.x, np.float64), float(found.fun)
-    return best, least, asked
+    return best, least

@@ -7,22 +7,16 @@ Read next: `logs.py`, `counters.py`, `means.py`, docs/reference/engine-model.md 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
-from sageserve.base.records import Floats
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
 from sageserve.data.measured.validation import FromCounters, RunPicture, RunVerdict
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of
-from sageserve.sim.calibration.coefficients import blank, coefficients_of
+from sageserve.sim.calibration.coefficients import NAMES, STREAMED, PlainCosts, blank, coefficients_of
 from sageserve.sim.calibration.counters import CountersFit, first_seconds, fit_counters
 from sageserve.sim.calibration.judge import judge, judge_curves, judge_low_load, picture
-from sageserve.sim.calibration.logs import LogsFit, arrivals_of, fit_logs
+from sageserve.sim.calibration.logs import LogsFit, arrivals_of, fit_logs, notes_on
 from sageserve.sim.replay import replay, replay_series
-
-_GUESS = np.array([3.0, 8.0, 50.0, 1.0, 30.0, 50.0, 0.5, 0.0])  # of an 8B model on one GPU: only a place to begin
-_FIXED_SHARE = 0.25  # of an iteration of one token that is not streaming, where counters say only what both take
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +52,9 @@ def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None
         curves=judge_curves(drawn.curves) if drawn.curves else None,
         counters=_from_counters(run, requests),
         coefficients=coefficients_of(fit.profile),
+        terms=dict(zip(NAMES, fit.values.tolist(), strict=True)),
+        spread=fit.spread,
+        untold=fit.untold,
         evaluations=fit.evaluations,
         preemptions=played.preemptions,
         notes=notes,
@@ -76,25 +73,12 @@ def fit_run(run: MeasuredRun, progress: Callable[[int], None] | None = None) -> 
     anchor = anchor_of(run)
     capacity, assumed = capacity_of(run, anchor)
     start = blank(run, capacity)
-    starts = [anchor.values] if anchor is not None else []
+    starts = [] if anchor is None else [anchor.values]
     counted = _counted(run, start)
     if isinstance(counted, CountersFit):
-        starts.append(_from_costs(counted.costs))
-    starts = starts or [_GUESS]
-    fit = fit_logs(requests, start, requests.first_half(), starts=tuple(starts), anchor=anchor, progress=progress)
-    notes = [*run.notes, *([assumed] if assumed else [])]
-    if anchor is None:
-        notes.append(
-            "no roofline: the model or the GPU is not known, so coefficients this load cannot tell apart stay undetermined"
-        )
-    return fit, tuple(notes)
-
-
-def _from_costs(costs: Floats) -> Floats:
-    """float64[8]: coefficients to begin with, from seconds per iteration, prompt token, generated token and KV token."""
-    base = costs[0] * 1e3
-    known = [_FIXED_SHARE * base, (1 - _FIXED_SHARE) * base, costs[1] * 1e6, _GUESS[3], costs[2] * 1e6, costs[3] * 1e9]
-    return np.array([*known, *_GUESS[6:]])
+        starts.append(PlainCosts(*(1e6 * counted.costs).tolist()).values(STREAMED[0]))
+    fit = fit_logs(requests, start, requests.first_half(), starts=starts, anchor=anchor, progress=progress)
+    return fit, (*run.notes, *([assumed] if assumed else []), *notes_on(fit, anchored=anchor is not None))
 
 
 def _counted(run: MeasuredRun, start: ProfileSettings) -> CountersFit | MeasurementError:
