@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec
-from sageserve.base.records import UNSET, Names, Trace
+from sageserve.base.records import UNSET, Labels, Names, Trace
 from sageserve.base.rng import stream
+from sageserve.base.sessions import Turns, closed_loop
 from sageserve.core.feed import DIRECT, FILL, STEPS
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
@@ -66,6 +67,7 @@ class Case:
         opened: instances that are open from the start.
         script: instants, and the instances whose openness is flipped then.
         replace: whether a drained instance is replaced by another at the very instant.
+        turns: which requests wait for answers; None: nobody does.
     """
 
     setup: Setup
@@ -73,6 +75,7 @@ class Case:
     opened: tuple[int, ...]
     script: tuple[tuple[int, tuple[int, ...]], ...]
     replace: bool
+    turns: Turns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,31 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
     for _ in range(draw(0, 9)):
         at = _instant(draw, setup, trace, at, end)
         steps.append((at, _flips(draw, setup)))
-    return Case(_with_admission(draw, setup), trace, opened, tuple(steps), draw(0, 1) == 1)
+    replaces = draw(0, 1) == 1
+    setup = _with_admission(draw, setup)
+    trace = _with_conversations(draw, trace, grain)
+    return Case(_with_distances(draw, setup, grain), trace, opened, tuple(steps), replaces, closed_loop(trace))
+
+
+def _with_conversations(draw: Draw, trace: Trace, grain: int) -> Trace:
+    """In two of five worlds requests are turns: most wait for answers, some arrive by themselves, some stand alone."""
+    if draw(0, 4) < 3:
+        return trace
+    n, longest = len(trace), 20_000 >> draw(0, 12)
+    sessions = draw(1, max(1, n // 2))
+    session = np.array([draw(-1, sessions - 1) for _ in range(n)], np.int32)
+    delay = [UNSET if draw(0, 5) == 0 else draw(0, longest) // grain * grain for _ in range(n)]
+    names = tuple(f"talk-{number}" for number in range(sessions))
+    return replace(trace, labels={"session": Labels(session, names)}, delay=np.array(delay, np.int64)).check()
+
+
+def _with_distances(draw: Draw, setup: Setup, grain: int) -> Setup:
+    """In half of the worlds answers travel, and engines of one model in four keep no conversations."""
+    if draw(0, 1):
+        return setup
+    keeps = tuple(draw(0, 3) > 0 for _ in range(setup.models))
+    rtt = [draw(0, 3_000) // grain * grain for _ in range(setup.regions**2)]
+    return replace(setup, keeps=keeps, rtt=np.array(rtt, np.int64).reshape(setup.regions, setup.regions))
 
 
 def _with_admission(draw: Draw, setup: Setup) -> Setup:
@@ -361,4 +388,4 @@ def drive(sim: Simulator, case: Case) -> list[Stop]:
 
 def fresh_rows(case: Case) -> NDArray[Any]:
     """REQUEST rows nobody has written to."""
-    return request_rows(case.trace, case.setup)
+    return request_rows(case.trace, case.setup, case.turns)

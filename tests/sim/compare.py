@@ -13,7 +13,7 @@ from sageserve.sim.kernel.engine import Kernel
 from tests.sim.cases import Case, Stop, drive, fresh_rows, watch
 from tests.sim.reference import Reference
 
-TIMES = ("first", "finish", "instance", "state", "arrival", "output")
+TIMES = ("first", "finish", "instance", "state", "arrival", "deadline", "output", "cached")
 COUNTS = ("open", "finished", "preempted", "made", "placed")
 SIGNALS = ("seen", "kv", "busy")
 TINY = 1e-12  # sums of microseconds taken apart in another order leave this much at most
@@ -21,14 +21,14 @@ TINY = 1e-12  # sums of microseconds taken apart in another order leave this muc
 
 def play(case: Case) -> tuple[list[Stop], Reference]:
     """What the reference sees, and the reference itself for its counts."""
-    reference = Reference(case.setup, fresh_rows(case))
+    reference = Reference(case.setup, fresh_rows(case), case.turns)
     return drive(reference, case), reference
 
 
 def differs(case: Case) -> str:
     """How the kernel departs from the reference; empty when it does not."""
     expected, _ = play(case)
-    return first_difference(expected, watch(Kernel(case.setup, fresh_rows(case)), case))
+    return first_difference(expected, watch(Kernel(case.setup, fresh_rows(case), case.turns), case))
 
 
 def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:

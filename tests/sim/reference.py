@@ -31,7 +31,10 @@ class Reference(ReferenceFleet):
             if phase == SCRAPE_PHASE:
                 self._scrape()
             elif phase == ARRIVAL_PHASE:
-                self._next_row += 1
+                if index < self._alone:
+                    self._next_row += 1
+                else:
+                    self._coming.remove(index)
                 self._arrive(self._jobs[index])
             else:
                 self._advance(index)
@@ -42,8 +45,9 @@ class Reference(ReferenceFleet):
 
     def _next_event(self) -> tuple[int, int, int]:
         events = [(self._next_scrape, SCRAPE_PHASE, 0)]
-        if self._next_row < len(self._jobs):
+        if self._next_row < self._alone:
             events.append((self._jobs[self._next_row].arrival, ARRIVAL_PHASE, self._next_row))
+        events += [(self._jobs[row].arrival, ARRIVAL_PHASE, row) for row in self._coming]
         for i, engine in enumerate(self._engines):
             if engine.end < NO_TIME:
                 events.append((engine.end, BLOCK_PHASE if engine.last else ITERATION_PHASE, i))
@@ -57,6 +61,7 @@ class Reference(ReferenceFleet):
         if job.prompt + 1 > int(self.setup.context[model]):
             self._put(job, REFUSED)
             self.counts["refused"] += 1
+            self._break_off(job)
         elif self._tiers[job.tier].batch and self.setup.feed != DIRECT:
             self._put(job, HELD)
             self._hold(job)
@@ -82,6 +87,7 @@ class Reference(ReferenceFleet):
     def _shed(self, job: Job, why: str) -> None:
         self._put(job, SHED)
         self.counts[why] += 1
+        self._break_off(job)
 
     def _route(self, job: Job, *, judged: bool = False) -> bool:
         """Place the job on an endpoint of its walk; False when none has an open instance, or it is judged and not let in."""
@@ -101,6 +107,7 @@ class Reference(ReferenceFleet):
     def _admits(self, job: Job, e: int) -> bool:
         """Admission, from what is at the endpoint: prompts before the job, requests beyond those that can run together."""
         endpoint, opened = self._endpoints[e], self._opened(self._endpoints[e])
+        self._remember(job, self._emptiest(e))
         profile = self._engines[self._emptiest(e)].profile
         work = profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
         inside = sum(self._engines[i].inside for i in endpoint.instances)  # in draining instances, too

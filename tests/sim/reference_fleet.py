@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sageserve.base.records import CACHE_BLOCK, UNSET
+from sageserve.base.sessions import Turns
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.signals import BUSY, KV, LOAD
@@ -49,10 +51,11 @@ class ReferenceFleet:
 
     Args:
         setup: what to simulate.
-        requests: REQUEST rows, sorted by arrival; first, finish, instance and state are written.
+        requests: REQUEST rows, sorted by arrival; first, finish, instance, state and cached are written, arrivals of turns too.
+        turns: which of them wait for answers.
     """
 
-    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
+    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None) -> None:
         self.setup = setup
         self.requests = requests
         self.now = 0
@@ -80,6 +83,20 @@ class ReferenceFleet:
         ]
         self._region = [int(r["region"]) for r in requests]
         self._model = [int(r["model"]) for r in requests]
+        self._talk: dict[int, list[int]] = {}  # row: the turns of its conversation up to it
+        self._pause: dict[int, int] = {}
+        self._stated = [job.cached for job in self._jobs]
+        self._kept: list[dict[int, int]] = [{} for _ in self._engines]  # of each instance, row: tokens of prompt and answer
+        self._coming: list[int] = []  # turns that will arrive, their time known
+        self._never: set[int] = set()  # turns that will not
+        self._alone = len(self._jobs)
+        if turns is not None:
+            self._alone = turns.first
+            self._pause = dict(enumerate(turns.pause.tolist()))
+            for row in range(len(self._jobs)):
+                self._talk[row] = [row]
+                while (earlier := int(turns.before[self._talk[row][0]])) != UNSET:
+                    self._talk[row].insert(0, earlier)
         self._next_row = 0
         self._next_scrape = 0
         self._last_scrape = 0
@@ -97,6 +114,9 @@ class ReferenceFleet:
     def open(self, i: int) -> None:
         """Instance i may receive work from now on."""
         self.counts["reopened while draining"] += self._draining[i]
+        if not self._open[i] and not self._draining[i]:
+            self.counts["opened with a past"] += bool(self._kept[i])
+            self._kept[i] = {}
         self._open[i], self._draining[i] = True, False
 
     def drain(self, i: int) -> bool:
@@ -107,8 +127,9 @@ class ReferenceFleet:
         return empty
 
     def finished(self) -> bool:
-        """Whether every request is done, refused or shed."""
-        return all(int(state) & 63 in (DONE, REFUSED, SHED) for state in self.requests["state"])
+        """Whether every request is done, refused, shed or will never arrive."""
+        over = (DONE, REFUSED, SHED)
+        return all(int(state) & 63 in over or row in self._never for row, state in enumerate(self.requests["state"]))
 
     @property
     def batch_waiting(self) -> NDArray[np.int64]:
@@ -189,6 +210,7 @@ class ReferenceFleet:
         """Give the job to an instance of endpoint e; the work it offers, in microseconds of engine time."""
         endpoint, i = self._endpoints[e], self._emptiest(e)
         engine = self._engines[i]
+        self._remember(job, i)
         work = engine.profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
         endpoint.offered += work
         endpoint.unfinished[job.row] = engine.profile.prefill_work(job.prompt, job.cached)
@@ -212,6 +234,46 @@ class ReferenceFleet:
             self.counts["partly prefilled after a cached part"] += partly and job.filled == job.cached > 0
             self.counts["cached"] += job.filled == job.cached > 0
 
+    # ---- conversations
+
+    def _followers(self, job: Job) -> list[int]:
+        """Turns that wait for an answer of this job or of one that waits for it, in their order."""
+        found: list[int] = []
+        for row in range(self._alone, len(self._jobs)):
+            if self._talk[row][-2] in (job.row, *found):
+                found.append(row)
+        return found
+
+    def _answer(self, job: Job) -> None:
+        """A job is done: its instance keeps what was said, and whoever has the next turn thinks about it."""
+        i = int(self.requests[job.row]["instance"])
+        self._kept[i][job.row] = job.prompt + job.output - 1  # the last token is never read by the engine
+        served = i // self.setup.slots // self.setup.models // self.setup.roles
+        for row in self._followers(job)[:1]:
+            away = int(self.setup.rtt[self._region[job.row], served]) if self.setup.rtt.size else 0
+            later = self._jobs[row]
+            later.arrival = int(self.requests[job.row]["finish"]) + away + self._pause[row]
+            later.deadline += later.arrival
+            self.requests[row]["arrival"], self.requests[row]["deadline"] = later.arrival, later.deadline
+            self._coming.append(row)
+            self.counts["turns that followed"] += 1
+
+    def _break_off(self, job: Job) -> None:
+        """Nobody answers: what would have followed never arrives."""
+        never = self._followers(job)
+        self._never.update(never)
+        self.counts["turns that never came"] += len(never)
+
+    def _remember(self, job: Job, i: int) -> None:
+        """Instance i has of the conversation what it kept of its latest turn there."""
+        kept = [self._kept[i][row] for row in self._talk.get(job.row, [])[:-1] if row in self._kept[i]]
+        found = min(kept[-1], job.prompt - 1) // CACHE_BLOCK * CACHE_BLOCK if kept else 0
+        if self.setup.keeps and not self.setup.keeps[self._model[job.row]]:
+            found = 0
+        job.cached = max(self._stated[job.row], found)
+        self.counts["conversation in the cache"] += found > self._stated[job.row]
+        self.requests[job.row]["cached"] = job.cached
+
     # ---- an iteration ended
 
     def _settle(self, outcome: Outcome, engine: Engine, endpoint: Endpoint) -> None:
@@ -226,6 +288,7 @@ class ReferenceFleet:
             endpoint.finished += 1
             endpoint.made += job.output
             self.made_tokens[self._cell(job)] += job.output
+            self._answer(job)
             means = self._mean[endpoint.model]
             means[job.tier] += (job.output - means[job.tier]) / 256
         for job in outcome.preempted:

@@ -22,6 +22,8 @@ class Turns:
         before: int32[n], the turn before each, as a place in `order`; UNSET where there is none.
         after: int32[n], the turn that waits for each one's answer; UNSET where none does.
         pause: int64[n], microseconds from that answer to the turn itself; 0 for those that arrive by themselves.
+        session: int32[n], codes of the trace's sessions; UNSET for requests of none.
+        number: int32[n], which turn of its session each is, from 1; UNSET for requests of none.
     """
 
     order: Ints
@@ -29,23 +31,36 @@ class Turns:
     before: NDArray[np.int32]
     after: NDArray[np.int32]
     pause: Ints
+    session: NDArray[np.int32]
+    number: NDArray[np.int32]
+
+    def longest(self) -> tuple[int, int]:
+        """The most turns of a session, and the longest sum of the pauses of one in microseconds."""
+        some = self.session != UNSET
+        sums = np.bincount(self.session[some], weights=self.pause[some])
+        return int(self.number.max()), int(sums.max())
 
 
 def turns_before(trace: Trace) -> Ints:
-    """int64[n]: row of the turn before each request; UNSET for first turns, and for requests that stand alone.
+    """int64[n]: row of the turn before each request; UNSET for first turns, and for requests of no session.
 
     Turns of a session go by their number where the source has one, else by their time.
     """
     before = np.full(len(trace), UNSET, dtype=np.int64)
+    rows, later = _by_session(trace)
+    before[rows[1:][later[1:]]] = rows[:-1][later[1:]]
+    return before
+
+
+def _by_session(trace: Trace) -> tuple[Ints, Bools]:
+    """Rows of sessions, session by session in the order of their turns; and which of them are not the first of theirs."""
     if "session" not in trace.labels:
-        return before
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
     codes = trace.labels["session"].codes
     turn = trace.counts.get("turn", np.zeros(len(trace), dtype=np.int32))
-    order = np.lexsort((np.arange(len(trace)), turn, codes))
-    order = order[codes[order] != UNSET]
-    same = np.diff(codes[order]) == 0
-    before[order[1:][same]] = order[:-1][same]
-    return before
+    rows = np.lexsort((np.arange(len(trace)), turn, codes))
+    rows = rows[codes[rows] != UNSET]
+    return rows, np.diff(codes[rows], prepend=UNSET) == 0
 
 
 def follows(trace: Trace, before: Ints) -> Bools:
@@ -72,4 +87,14 @@ def closed_loop(trace: Trace) -> Turns | None:
     after = np.full(len(trace), UNSET, dtype=np.int32)
     after[linked[first:]] = np.arange(first, len(trace), dtype=np.int32)
     pause = np.where(waits, np.maximum(trace.delay, 0), 0)[order]
-    return Turns(order, first, linked, after, pause)
+    return Turns(order, first, linked, after, pause, trace.labels["session"].codes[order], _numbers(trace)[order])
+
+
+def _numbers(trace: Trace) -> NDArray[np.int32]:
+    """int32[n]: which turn of its session each request is, from 1."""
+    rows, later = _by_session(trace)
+    places = np.arange(len(rows))
+    starts = np.maximum.accumulate(np.where(later, 0, places))
+    numbers = np.full(len(trace), UNSET, dtype=np.int32)
+    numbers[rows] = places - starts + 1
+    return numbers

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import Infeasible, TraceError
-from sageserve.base.records import Demand, Trace
+from sageserve.base.records import Bools, Demand, Trace
+from sageserve.base.sessions import Turns, closed_loop
 from sageserve.base.units import DAY, Micros
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, Observed
@@ -27,12 +28,29 @@ from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.sim.kernel.engine import Kernel
-from sageserve.sim.kernel.state import Setup, request_rows
+from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
 from sageserve.sim.world import SimulatedWorld
 
 _OUTPUT_GUESS = 200.0  # tokens: the mean of the paper's week is 222; soon replaced by what is seen
 _PATIENCE = DAY  # beyond the longest deadline: work that is not done by then never will be
+
+
+@dataclass(slots=True)
+class Talk:
+    """The conversations of a closed loop, in the order of a run's requests; columns of n rows.
+
+    Args:
+        session: int32[n], rows of `names`; UNSET for requests of no session.
+        number: int32[n], which turn of its session each is, from 1; UNSET for requests of no session.
+        waited: bool[n], it waits for the answer before it.
+        names: of sessions.
+    """
+
+    session: NDArray[np.int32]
+    number: NDArray[np.int32]
+    waited: Bools
+    names: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -44,12 +62,13 @@ class Run:
         layout: the numbers behind its names.
         window: the length of time GPU-hours were counted over.
         notes: what the reader or generator of the trace said, and what went wrong on the way.
-        requests: REQUEST rows.
+        requests: REQUEST rows; at the end in order of arrival, those that never arrived last.
         fleet: as it was at the end; its ledger was closed at the end of the window.
         kernel: engines as they were at the end.
         timeline: minute by minute.
         journal: decisions, actions and life-cycle events.
         partial: it was interrupted.
+        talk: at the end, who waited for whom; None: every request arrived by itself.
     """
 
     scenario: Scenario
@@ -62,6 +81,7 @@ class Run:
     timeline: Timeline
     journal: list[Entry] = field(default_factory=list)
     partial: bool = False
+    talk: Talk | None = None
 
     @property
     def now(self) -> Micros:
@@ -95,6 +115,8 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         safety=scenario.batch.safety,
         output_guess=_OUTPUT_GUESS,
         prefix_hits=layout.prefix_hits,
+        keeps=tuple(scenario.models[model].keeps_conversations for model in layout.names.models),
+        rtt=layout.rtt,
         admission=scenario.admission.act,
         admission_wait=scenario.admission.wait,
         admission_queued=scenario.admission.queued,
@@ -122,7 +144,8 @@ class Simulation:
         if trace.names != layout.names:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
         setup = kernel_setup(scenario, layout)
-        kernel = Kernel(setup, request_rows(trace, setup))
+        turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
+        kernel = Kernel(setup, request_rows(trace, setup, turns), turns)
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["in_flight"])
         self.run = Run(
             scenario,
@@ -144,6 +167,11 @@ class Simulation:
         self._counted = [np.zeros_like(counter) for counter in self._counters()]
         patience = max(tier.patience for tier in scenario.tiers.values())
         self._last = max(trace.window + patience, int(kernel.requests["deadline"].max(initial=0))) + _PATIENCE
+        self._turns = turns
+        if turns is not None:
+            self._sessions = trace.labels["session"].names
+            most, thought = turns.longest()
+            self._last += thought + (most - 1) * int(setup.tiers["patience"][kernel.requests["tier"][turns.first :]].max())
         self._begin(kind.initial(scenario))
 
     def play(self, progress: Callable[[Micros], None] | None = None, interrupted: Callable[[], bool] | None = None) -> Run:
@@ -183,6 +211,24 @@ class Simulation:
         if self._failures:
             missing = f"{len(self._failures)} of {self._plans} plans could not be made, and the one before stood"
             run.notes = (*run.notes, f"{missing}; the first because {self._failures[0]}")
+        if self._turns is not None:
+            self._tell_turns(self._turns)
+
+    def _tell_turns(self, turns: Turns) -> None:
+        """Bring the requests into the order in which they arrived, and say what became of conversations."""
+        run, rows = self.run, self.run.requests
+        gone = (rows["state"] & PLACE) == FUTURE
+        order = np.lexsort((np.where(gone, 0, rows["arrival"]), gone))
+        run.requests = rows[order]
+        run.talk = Talk(turns.session[order], turns.number[order], order >= turns.first, self._sessions)
+        waiting = len(rows) - turns.first
+        said = f"{waiting:,} of {len(rows):,} requests are turns that wait for the answer before them (workload.loop: closed)"
+        late = int((run.talk.waited & ~gone[order] & (run.requests["arrival"] >= run.window)).sum())
+        if late:
+            said += f"; {late:,} arrived after the window, whose GPU-hours are counted"
+        if not run.partial and (never := int(gone.sum())):
+            said += f"; {never:,} never arrived, because a turn before them was not answered"
+        run.notes = (*run.notes, said)
 
     def _begin(self, initial: tuple[int, ...]) -> None:
         """Bring up the instances every strategy starts with."""

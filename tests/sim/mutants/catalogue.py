@@ -58,8 +58,8 @@ MUTANTS = (
     Mutant(
         "routing sees memory as it is, not as it was scraped",
         "sim/kernel/engine.py",
-        "            arrive(w, row, arrival)",
-        '            for e in range(w["endpoint_count"]):\n                observe(w, e, 0)\n            arrive(w, row, arrival)',
+        "            arrive(w, q, arrival)",
+        '            for e in range(w["endpoint_count"]):\n                observe(w, e, 0)\n            arrive(w, q, arrival)',
     ),
     Mutant(
         "the door is never emptied",
@@ -216,8 +216,8 @@ MUTANTS = (
     Mutant(
         "requests are served before they arrive",
         "sim/kernel/engine.py",
-        'arrival = requests[row]["arrival"] if row < rows else NEVER',
-        'arrival = requests[row]["arrival"] * 9 // 10 if row < rows else NEVER',
+        'alone = requests[row]["arrival"] if row < rows else NEVER',
+        'alone = requests[row]["arrival"] * 9 // 10 if row < rows else NEVER',
     ),
     Mutant(
         "a job is fed twice",

@@ -1,6 +1,6 @@
 """Deliberate faults are seen: each one of the catalogue, put into a copy of the kernel, departs from the reference.
 
-The copy runs as plain Python (no compilation) in its own process. Read next: `catalogue.py`.
+The copy runs as plain Python (no compilation) in its own process. Read next: `catalogue.py`, `turns.py`.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.mutants.catalogue import MUTANTS, Mutant
+from tests.sim.mutants.turns import TURN_MUTANTS
 
 SEEDS = range(120)  # cases tried until a fault counts as unseen; most are seen within ten
 SOUND = range(25)  # cases on which the unchanged copy must agree, so that a difference is the fault's
@@ -48,6 +49,6 @@ def test_the_kernel_agrees_without_compilation(tmp_path: Path) -> None:
     assert run_copy(tmp_path, SOUND) == ""
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+@pytest.mark.parametrize("mutant", [*MUTANTS, *TURN_MUTANTS], ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_fault_is_seen(mutant: Mutant, tmp_path: Path) -> None:
     assert run_copy(tmp_path, SEEDS, mutant), f"nothing tells the kernel from one where {mutant.name}"

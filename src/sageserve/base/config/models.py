@@ -93,6 +93,10 @@ class ModelSettings(Settings):
     engines: dict[Name, ProfileSettings] = Field(
         min_length=1, description="by GPU type; a scenario file may name a profile of the library instead"
     )
+    keeps_conversations: bool = Field(
+        default=True,
+        description="an instance finds what it served of a conversation in its prefix cache, until it closes; false: it has none",
+    )
     prefix_hits: Share = Field(
         default=0.0,
         description="of a prompt's tokens found in the prefix cache, where a trace does not say; 0: it depends on the traffic, "

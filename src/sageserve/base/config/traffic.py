@@ -90,7 +90,11 @@ class GeneratorSettings(Settings):
 
 
 class WorkloadSettings(Settings):
-    """Where requests come from when no trace is given."""
+    """Where requests come from when no trace is given, and whether their conversations wait for answers."""
 
     generate: GeneratorSettings = Field(default=GeneratorSettings(), description="a workload that needs no file")
     assign: AssignSettings = Field(default=AssignSettings(), description="shares for columns a trace does not have")
+    loop: Literal["closed", "open"] = Field(
+        default="closed",
+        description="closed: a turn with a pause comes that long after the answer before it; open: at the times of the trace",
+    )

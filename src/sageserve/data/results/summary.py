@@ -100,6 +100,16 @@ class AfterWindow(Struct, frozen=True):
     work_gpu_hours: float | None = None  # engine time still owed then; None in results written before it was counted
 
 
+class ConversationCounts(Struct, frozen=True):
+    """Turns that wait for the answer before them, in a closed loop."""
+
+    conversations: int  # that have such turns
+    followed: int  # turns that arrived after that answer
+    never_arrived: int  # turns without one: a turn before them was refused, shed or not finished
+    after_window: int  # of those that followed, the ones that arrived after the window
+    cached_share: float | None  # of their prompt tokens, where they were served
+
+
 class Summary(Struct, frozen=True):
     """summary.json."""
 
@@ -128,6 +138,7 @@ class Summary(Struct, frozen=True):
     notes: tuple[str, ...]
     cpu_s: float
     requests_per_cpu_s: float | None
+    conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
 
 
 def summary_json(summary: Summary) -> bytes:

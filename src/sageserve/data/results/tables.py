@@ -4,7 +4,7 @@ A missing time or place is null. Codes become names here. Knows no simulator. Re
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ class RequestNames:
     pools: tuple[str, ...]
     gpus: tuple[str, ...]  # of each pool
     states: tuple[str, ...]
+    sessions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class RequestFrame:
         e2e: int64[n], microseconds, network included.
         met: bool[n], the tier's promise was kept.
         cached: int32[n], tokens of the prompt that were found in the prefix cache.
+        session: int32[n], codes into sessions; None unless turns waited for answers.
+        turn: int32[n], which turn of its session it is, from 1; None as above.
     """
 
     arrival: Ints
@@ -63,11 +66,14 @@ class RequestFrame:
     e2e: Ints
     met: Bools
     cached: NDArray[np.int32]
+    session: NDArray[np.int32] | None = None
+    turn: NDArray[np.int32] | None = None
 
     @staticmethod
     def nothing() -> "RequestFrame":
         """No requests: gives an empty table its columns."""
-        return RequestFrame(*(np.zeros(0, _EMPTY.get(field.name, np.int64)) for field in fields(RequestFrame)))
+        there = (field.name for field in fields(RequestFrame) if field.default is MISSING)
+        return RequestFrame(*(np.zeros(0, _EMPTY.get(name, np.int64)) for name in there))
 
 
 _EMPTY: Final[Mapping[str, type[np.generic]]] = {
@@ -102,6 +108,9 @@ def request_table(frame: RequestFrame, names: RequestNames) -> pa.Table:
     gpus = tuple(dict.fromkeys(names.gpus))
     gpu_of = np.array([gpus.index(gpu) for gpu in names.gpus], np.int64)
     gpu = np.where(frame.pool == UNSET, UNSET, gpu_of[frame.pool]) if len(gpu_of) else frame.pool
+    talk: dict[str, pa.Array] = {}
+    if frame.session is not None and frame.turn is not None:
+        talk = {"session": _named(frame.session, names.sessions), "turn": _nullable(frame.turn)}
     return pa.table(
         {
             "arrival_us": pa.array(frame.arrival),
@@ -120,6 +129,7 @@ def request_table(frame: RequestFrame, names: RequestNames) -> pa.Table:
             "ttft_us": _nullable(frame.ttft),
             "e2e_us": _nullable(frame.e2e),
             "met": pa.array(frame.met),
+            **talk,
         }
     )
 

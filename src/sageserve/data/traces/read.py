@@ -269,10 +269,13 @@ def _named(rows: Rows, header: Header | None) -> dict[Field, NamedColumn]:
 
 
 def _carried(rows: Rows) -> dict[str, int]:
-    """How many requests carry what no engine of the model takes notice of."""
+    """How many requests carry what no engine of the model takes notice of; sessions whose turns wait for answers are played."""
+    played = ("session",) if "delay" in rows.numbers else ()
     found = {"images": rows.numbers.get("images"), "audio": rows.numbers.get("audio")}
     counted = {name: int((values > 0).sum()) for name, values in found.items() if values is not None}
-    named = {label: int((rows.named[label].codes != UNSET).sum()) for label in LABELS if label in rows.named}
+    named = {
+        label: int((rows.named[label].codes != UNSET).sum()) for label in LABELS if label in rows.named and label not in played
+    }
     return {**counted, **{f"{label}s": count for label, count in named.items()}}
 
 

@@ -43,6 +43,7 @@ from sageserve.sim.kernel.state import (
     view_requests,
     view_tiers,
 )
+from sageserve.sim.kernel.turns import break_off, remember
 
 
 @kernel
@@ -137,6 +138,7 @@ def send(w: Rec, q: int, now: int, judged: bool) -> bool:
     if e < 0:
         return False
     i = choose_instance(w, e)
+    remember(w, i, q)
     work = expected_work(w, i, q)
     if judged and not is_let_in(w, e, q, work):
         return False
@@ -149,6 +151,7 @@ def shed(w: Rec, q: int) -> None:
     """Turn request `q` away: it is not served."""
     set_place(w, q, SHED)
     w["shed"] += 1
+    break_off(w, q)
 
 
 @kernel
@@ -215,6 +218,7 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
         r = view_requests(w["at_requests"], w["rows"])[q]
         mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
         i = choose_instance(w, e)
+        remember(w, i, q)
         work = expected_work(w, i, q)
         place(w, i, q, now, work)
         note_fed(endpoint, work, r["prompt"] + mean)
@@ -297,6 +301,7 @@ def arrive(w: Rec, q: int, now: int) -> None:
     if r["prompt"] + 1 > view_i8(w["at_context"], w["models"])[r["model"]]:
         set_place(w, q, REFUSED)
         w["refused"] += 1
+        break_off(w, q)
     elif view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0 and w["feed"] != DIRECT:
         hold_job(w, q, now)
     elif not send(w, q, now, w["admission"] != 0):

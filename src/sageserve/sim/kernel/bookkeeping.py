@@ -19,6 +19,7 @@ from sageserve.sim.kernel.state import (
     view_profiles,
     view_requests,
 )
+from sageserve.sim.kernel.turns import answer
 
 
 @kernel
@@ -59,6 +60,7 @@ def finish(w: Rec, i: int, q: int, now: int) -> None:
     r["finish_step"] = UNSET
     r["made"] = r["output"]
     set_place(w, q, DONE)
+    answer(w, i, q)
     if w["released"] < w["rows"]:
         release(w, r["finish"])
     engine["in_flight"] -= 1

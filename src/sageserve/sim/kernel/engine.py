@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
+from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.signals import busyness, signal, smoothed
 from sageserve.sim.kernel.arrive import arrive, empty_door, feed_endpoint, promote
@@ -28,6 +29,7 @@ from sageserve.sim.kernel.state import (
     view_requests,
     view_world,
 )
+from sageserve.sim.kernel.turns import next_turn
 
 
 @kernel
@@ -100,12 +102,13 @@ def run(address: int, until: int) -> bool:
     times = view_i8(w["at_times"], 2 * w["leaves"])
     engines = view_engines(w["at_engines"], w["instances"])
     row = w["next_row"]
-    rows = w["rows"]
+    rows = w["alone"]
     tick = w["next_scrape"]
     events = 0
     w["drained_count"] = 0
     while True:
-        arrival = requests[row]["arrival"] if row < rows else NEVER
+        alone = requests[row]["arrival"] if row < rows else NEVER
+        arrival = min(alone, w["next_turn"])
         block = times[1]
         if tick <= arrival and tick <= block and tick <= until:
             scrape(w, tick)
@@ -113,8 +116,12 @@ def run(address: int, until: int) -> bool:
         elif arrival <= block:
             if arrival >= until:
                 break
-            arrive(w, row, arrival)
-            row += 1
+            q = row
+            if alone == arrival:
+                row += 1
+            else:
+                q = next_turn(w)
+            arrive(w, q, arrival)
         else:
             if block >= until:
                 break
@@ -154,6 +161,7 @@ def open_instance(address: int, i: int) -> None:
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     if engine["phase"] == SHUT:
         engine["phase"] = IDLE
+        view_i8(w["at_opened"], w["instances"])[i] = w["now"]
     engine["draining"] = 0
     endpoint["open"] += 1
     count_capacity(w, i, 1)
@@ -182,10 +190,11 @@ class Kernel:
     Args:
         setup: what to simulate.
         requests: REQUEST rows, sorted by arrival (`request_rows` makes them); written to.
+        turns: which of them wait for answers; the same that the rows were made with.
     """
 
-    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
-        self.world = World(setup, requests)
+    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None) -> None:
+        self.world = World(setup, requests, turns)
         self.requests = requests
         self.endpoints = self.world.endpoints
         self.engines = self.world.engines
@@ -242,11 +251,15 @@ class Kernel:
         self.endpoints["one_below"][endpoint] = one_below
         self.endpoints["two_below"][endpoint] = two_below
 
+    def arrived(self) -> int:
+        """Requests that have come to the front door."""
+        return int(self.world.record["next_row"]) + int(self.world.record["turns_arrived"])
+
     def finished(self) -> bool:
         """Whether every request that has arrived or will arrive is done, refused or shed."""
         return self.unfinished() == 0
 
     def unfinished(self) -> int:
-        """Requests that are not done, refused or shed, those that have not arrived yet included."""
-        gone = int(self.world.record["refused"]) + int(self.world.record["shed"])
+        """Requests that are not done, refused or shed, those that have not arrived yet but will included."""
+        gone = sum(int(self.world.record[name]) for name in ("refused", "shed", "never_arrived"))
         return len(self.requests) - int(self.endpoints["finished"].sum()) - gone

@@ -249,16 +249,52 @@ def drop_first_finish(w: Rec, i: int) -> None:
     engine["heap"] -= 1
 
 
-# --- batch jobs: a binary heap per model, by (deadline, row) ---------------------------------------------------------------
+# --- requests by time: binary heaps of rows, by (deadline or arrival, row) ------------------------------------------------
 
 
 @kernel
-def sooner(w: Rec, a: int, b: int) -> bool:
-    """Whether job `a` comes before job `b`."""
+def sooner(w: Rec, a: int, b: int, arrival: bool) -> bool:
+    """Whether request `a` comes before request `b`, by arrival or else by deadline."""
     requests = view_requests(w["at_requests"], w["rows"])
-    left = requests[a]["deadline"]
-    right = requests[b]["deadline"]
+    left = requests[a]["arrival"] if arrival else requests[a]["deadline"]
+    right = requests[b]["arrival"] if arrival else requests[b]["deadline"]
     return bool(left < right or (left == right and a < b))
+
+
+@kernel
+def push_row(w: Rec, heap: NDArray[Any], base: int, size: int, q: int, arrival: bool) -> None:
+    """Add request `q` to the heap of `size` rows that begins at `base`."""
+    k = size
+    while k > 0:
+        parent = (k - 1) >> 1
+        if sooner(w, heap[base + parent], q, arrival):
+            break
+        heap[base + k] = heap[base + parent]
+        k = parent
+    heap[base + k] = q
+
+
+@kernel
+def pop_row(w: Rec, heap: NDArray[Any], base: int, size: int, arrival: bool) -> int:
+    """Take the first row out of the heap of `size` rows that begins at `base`."""
+    size -= 1
+    first = heap[base]
+    last = heap[base + size]
+    k = 0
+    child = 1
+    while child < size:
+        if child + 1 < size and sooner(w, heap[base + child + 1], heap[base + child], arrival):
+            child += 1
+        if not sooner(w, heap[base + child], last, arrival):
+            break
+        heap[base + k] = heap[base + child]
+        k = child
+        child = 2 * k + 1
+    heap[base + k] = last
+    return int(first)
+
+
+# --- batch jobs: a heap per model, by deadline ----------------------------------------------------------------------------
 
 
 @kernel
@@ -266,16 +302,8 @@ def push_job(w: Rec, model: int, q: int) -> None:
     """Add job `q` to the batch queue of its model."""
     base = view_i8(w["at_batch_begin"], w["models"])[model]
     counts = view_i8(w["at_batch_count"], w["models"])
-    heap = view_i4(w["at_batch_heap"], w["rows"])
-    k = counts[model]
-    counts[model] = k + 1
-    while k > 0:
-        parent = (k - 1) >> 1
-        if sooner(w, heap[base + parent], q):
-            break
-        heap[base + k] = heap[base + parent]
-        k = parent
-    heap[base + k] = q
+    push_row(w, view_i4(w["at_batch_heap"], w["rows"]), base, counts[model], q, False)
+    counts[model] += 1
 
 
 @kernel
@@ -292,20 +320,6 @@ def pop_job(w: Rec, model: int) -> int:
     """Take the job that is due first out of the batch queue, which must not be empty."""
     base = view_i8(w["at_batch_begin"], w["models"])[model]
     counts = view_i8(w["at_batch_count"], w["models"])
-    heap = view_i4(w["at_batch_heap"], w["rows"])
-    size = counts[model] - 1
-    counts[model] = size
-    first = heap[base]
-    last = heap[base + size]
-    k = 0
-    child = 1
-    while child < size:
-        if child + 1 < size and sooner(w, heap[base + child + 1], heap[base + child]):
-            child += 1
-        if not sooner(w, heap[base + child], last):
-            break
-        heap[base + k] = heap[base + child]
-        k = child
-        child = 2 * k + 1
-    heap[base + k] = last
-    return int(first)
+    q = pop_row(w, view_i4(w["at_batch_heap"], w["rows"]), base, counts[model], False)
+    counts[model] -= 1
+    return q

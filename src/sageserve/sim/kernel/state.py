@@ -4,7 +4,7 @@
 `queues.py`, `admission.py`, `batching.py`, `arrive.py` and `engine.py` do. The rules they follow are in docs/reference/kernel.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sageserve.base.errors import Infeasible
 from sageserve.base.kernel import viewer
 from sageserve.base.records import REQUEST, UNSET, Trace, cached_tokens
+from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
@@ -104,14 +105,16 @@ _PROGRESS: Final = (
     "refused",
     "shed",
 )
+_LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived")
 _LOG: Final = ("block_rows", "block_count")
 _FLOATS: Final = ("threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
 _COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
-_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, "blocks")
+_TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_TURNS, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOG)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_LOG)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -158,6 +161,8 @@ class Setup:
         output_guess: tokens, the mean output length assumed before any was seen.
         prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say; empty: nothing.
         block_rows: blocks to log; 0: none. Those beyond are counted and not kept.
+        keeps: whether engines find what they served of a conversation in their prefix cache, by model; empty: all do.
+        rtt: int64[regions, regions], microseconds that an answer travels, which whoever has the next turn waits for; empty: none.
         admission: requests whose promise a wait would break are turned away; false: everybody waits (paper).
         admission_wait: the longest predicted wait, in units of the tier's patience.
         admission_queued: most requests in flight at an endpoint, in units of the sequences it can run together.
@@ -189,6 +194,8 @@ class Setup:
     output_guess: float
     prefix_hits: tuple[float, ...] = ()
     block_rows: int = 0
+    keeps: tuple[bool, ...] = ()
+    rtt: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     admission: bool = False
     admission_wait: float = 1.0
     admission_queued: int = 4
@@ -200,8 +207,14 @@ class Setup:
         return self.regions * self.models * self.roles
 
 
-def request_rows(trace: Trace, setup: Setup) -> NDArray[Any]:
-    """REQUEST rows of a trace; outputs are clipped to the model's context, deadlines and cached tokens are filled in."""
+def request_rows(trace: Trace, setup: Setup, turns: Turns | None = None) -> NDArray[Any]:
+    """REQUEST rows of a trace; outputs are clipped to the model's context, deadlines and cached tokens are filled in.
+
+    In a closed loop they are in the order of `turns`; those that wait for an answer have no arrival, and a deadline that counts
+    from it.
+    """
+    if turns is not None:
+        trace = replace(trace, blocks=None).take(turns.order)
     rows = np.zeros(len(trace), REQUEST)
     for name in ("arrival", "prompt", "output", "model", "region", "tier"):
         rows[name] = getattr(trace, name)
@@ -214,6 +227,10 @@ def request_rows(trace: Trace, setup: Setup) -> NDArray[Any]:
     rows["deadline"] = rows["arrival"] + setup.tiers["patience"][trace.tier]
     if trace.deadline is not None:
         rows["deadline"] = np.where(trace.deadline == UNSET, rows["deadline"], trace.deadline)
+    if turns is not None:
+        waiting = rows[turns.first :]
+        waiting["deadline"] -= waiting["arrival"]
+        waiting["arrival"] = UNSET
     return rows
 
 
@@ -234,12 +251,13 @@ class World:
     Args:
         setup: what to simulate.
         requests: REQUEST rows, sorted by arrival; written to by the simulation.
+        turns: which of them wait for answers, and come after all others; None: nobody does.
 
     Raises:
         Infeasible: an engine whose token budget does not exceed its largest batch.
     """
 
-    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
+    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None) -> None:
         if bool((setup.profiles["max_batched"] <= setup.profiles["max_sequences"]).any()):
             raise Infeasible(
                 "an engine's max_batched_tokens must exceed its max_sequences, or decoding leaves no room for prompts",
@@ -247,7 +265,7 @@ class World:
             )
         self.setup = setup
         self.requests = requests
-        arrays = self._allocate(setup, requests)
+        arrays = self._allocate(setup, requests) | _turn_arrays(setup, requests, turns)
         self.arrays = arrays
         self.engines = arrays["engines"]
         self.endpoints = arrays["endpoints"]
@@ -260,6 +278,9 @@ class World:
             self.record[name] = value
         for name in _ARRAYS:
             self.record["at_" + name] = arrays[name].ctypes.data
+        self.record["loop"] = int(turns is not None)
+        self.record["alone"] = len(requests) if turns is None else turns.first
+        self.record["next_turn"] = NEVER
 
     @staticmethod
     def _sizes(setup: Setup, requests: NDArray[Any]) -> dict[str, int]:
@@ -325,6 +346,22 @@ class World:
             "drained": np.full(instances, UNSET, np.int32),
             "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
         }
+
+
+def _turn_arrays(setup: Setup, requests: NDArray[Any], turns: Turns | None) -> dict[str, NDArray[Any]]:
+    """What conversations need; next to nothing where there are none."""
+    none = np.zeros(1, np.int32)
+    rtt = setup.rtt if setup.rtt.size else np.zeros((setup.regions, setup.regions), np.int64)
+    return {
+        "before": none if turns is None else np.ascontiguousarray(turns.before),
+        "after": none if turns is None else np.ascontiguousarray(turns.after),
+        "pause": np.zeros(1, np.int64) if turns is None else np.ascontiguousarray(turns.pause),
+        "stated": none if turns is None else requests["cached"].copy(),
+        "turn_heap": none if turns is None else np.zeros(max(1, turns.first), np.int32),
+        "opened": np.zeros(setup.endpoints * setup.slots, np.int64),
+        "keeps": np.array(setup.keeps or (True,) * setup.models, np.int32),
+        "rtt": np.ascontiguousarray(rtt, np.int64).ravel(),
+    }
 
 
 def _power_of_two(n: int) -> int:

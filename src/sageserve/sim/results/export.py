@@ -38,6 +38,7 @@ def record_of(run: Run, summary: Summary) -> RunRecord:
         names=layout.names,
         pools=tuple(pool.name for pool in layout.pools),
         gpus=tuple(layout.stocks[pool.stock].gpu for pool in layout.pools),
+        sessions=() if run.talk is None else run.talk.names,
         states=tuple(STATES[code] for code in range(last + 1)),
     )
     return RunRecord(summary, run.scenario, names, _requests(run), _timeline(run), _journal(run))
@@ -45,8 +46,10 @@ def record_of(run: Run, summary: Summary) -> RunRecord:
 
 def _requests(run: Run) -> Iterator[RequestFrame]:
     pool_of = np.array(run.fleet.pool_of, np.int64)
+    end = 0
     for block in blocks(run):
         rows = block.rows
+        first, end = end, end + len(rows)
         instance = rows["instance"]
         yield RequestFrame(
             arrival=rows["arrival"],
@@ -64,6 +67,8 @@ def _requests(run: Run) -> Iterator[RequestFrame]:
             e2e=block.e2e,
             met=block.met,
             cached=rows["cached"],
+            session=None if run.talk is None else run.talk.session[first:end],
+            turn=None if run.talk is None else run.talk.number[first:end],
         )
 
 

@@ -65,8 +65,8 @@ def instance_regions(layout: Layout) -> Ints:
 
 
 def arrived(run: Run) -> int:
-    """How many requests have arrived: all, unless the run was interrupted."""
-    return int(run.kernel.world.record["next_row"])
+    """How many requests have arrived: all, unless the run was interrupted or conversations were broken off."""
+    return run.kernel.arrived()
 
 
 def blocks(run: Run) -> Iterator[RequestBlock]:

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from msgspec import UNSET
 
 from sageserve import __version__
 from sageserve.base.config import TierSettings
-from sageserve.base.records import UNSET, Floats, Ints
+from sageserve.base.records import UNSET as NOWHERE
+from sageserve.base.records import Floats, Ints
 from sageserve.base.units import HOUR, SECOND
 from sageserve.core.fleet import Pool, State
 from sageserve.data.results.summary import (
     AfterWindow,
+    ConversationCounts,
     Cost,
     Hours,
     ModelSummary,
@@ -28,8 +31,8 @@ from sageserve.data.results.summary import (
 )
 from sageserve.sim.kernel.state import reference_profiles
 from sageserve.sim.results.leftover import add_work_left
-from sageserve.sim.results.meter import RequestBlock, blocks
-from sageserve.sim.run import Run, kernel_setup
+from sageserve.sim.results.meter import RequestBlock, arrived, blocks
+from sageserve.sim.run import Run, Talk, kernel_setup
 
 _DIGITS = 6  # microseconds, and millionths of an hour or a dollar
 
@@ -89,7 +92,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
     tiers = {name: _tier(tier, [row[k] for row in cells]) for k, (name, tier) in enumerate(scenario.tiers.items())}
     models = {name: _model(run, m, cells[m]) for m, name in enumerate(names.models)}
     every = [cell for row in cells for cell in row]
-    arrived, finished, refused, shed = (
+    came, finished, refused, shed = (
         sum(getattr(cell, name) for cell in every) for name in ("requests", "finished", "refused", "shed")
     )
     return Summary(
@@ -102,7 +105,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         partial=run.partial,
         window_s=_round(run.window / SECOND),
         played_s=_round(run.now / SECOND),
-        requests=RequestCounts(arrived, finished, arrived - finished - refused - shed, refused, shed),
+        requests=RequestCounts(came, finished, came - finished - refused - shed, refused, shed),
         tiers=tiers,
         models=models,
         gpu_hours=_hours(run, run.layout.pools, in_gpus=True),
@@ -117,7 +120,23 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         preemptions=run.kernel.preemptions,
         notes=run.notes,
         cpu_s=_round(cpu_s),
-        requests_per_cpu_s=_round(arrived / cpu_s) if cpu_s > 0 else None,
+        requests_per_cpu_s=_round(came / cpu_s) if cpu_s > 0 else None,
+        conversations=UNSET if run.talk is None else _conversations(run, run.talk),
+    )
+
+
+def _conversations(run: Run, talk: Talk) -> ConversationCounts:
+    """What became of turns that waited for answers."""
+    count = arrived(run)
+    rows, waited = run.requests[:count], talk.waited[:count]
+    served = rows[waited & (rows["instance"] != NOWHERE)]
+    prompt = int(served["prompt"].sum(dtype=np.int64))
+    return ConversationCounts(
+        conversations=len(np.unique(talk.session[talk.waited])),
+        followed=int(waited.sum()),
+        never_arrived=0 if run.partial else len(run.requests) - count,
+        after_window=int((waited & (rows["arrival"] >= run.window)).sum()),
+        cached_share=_round(int(served["cached"].sum(dtype=np.int64)) / prompt) if prompt else None,
     )
 
 
@@ -133,7 +152,7 @@ def _measure(run: Run) -> tuple[list[list[_Cell]], AfterWindow]:
                 cells[number // tiers][number % tiers].add(ordered, slice(first, end))
         finish = block.rows["finish"]
         late += int((finish > run.window).sum())
-        latest = max(latest, int(finish.max(initial=UNSET)))
+        latest = max(latest, int(finish.max(initial=NOWHERE)))
     return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None, _round(work_gpu_hours(run)))
 
 
@@ -145,7 +164,7 @@ def work_gpu_hours(run: Run) -> float:
     setup = kernel_setup(run.scenario, run.layout)
     fastest = reference_profiles(setup)
     owed = np.zeros(setup.models)
-    add_work_left(run.requests, setup.profiles, fastest, min(run.now, run.window), owed)
+    add_work_left(run.requests[: arrived(run)], setup.profiles, fastest, min(run.now, run.window), owed)
     return float((owed * setup.profiles["gpus"][fastest]).sum()) / HOUR
 
 

@@ -65,7 +65,7 @@ def follow_on(rows: Rows) -> tuple[Rows, list[str]]:
     if placed:
         notes.append(
             f"{placed:,} of {len(rows):,} requests have a pause after the answer before instead of a time: placed as early as "
-            "that can be, at the arrival before plus the pause"
+            "that can be, at the arrival before plus the pause; a simulation in a closed loop waits for that answer"
         )
     return replace(rows, time=time, numbers={**rows.numbers, "delay": delay}), notes
 
