@@ -4,7 +4,8 @@ Per model, all regions together, in steps of 15 minutes and fractions of GPUs: n
 each request is done by the engine that spends the fewest GPU-seconds on it, batch work lies where it costs least between its
 arrival and its deadline (or the end of the window: what arrives in the window is done in it). An instance is as busy as it may
 be within the tightest promise (`core/theta.py`), with the queue that all of a model's instances share at the peak; every
-endpoint keeps its minimum. Where there is doubt within a step, the answer is the lower one.
+endpoint keeps its minimum. Where there is doubt within a step, the answer is the lower one: turns that wait for answers are no
+work, for a fleet may be so slow that they come after the window.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sageserve.base.config import Scenario
 from sageserve.base.kernel import kernel
 from sageserve.base.records import UNSET, Floats, Ints, Trace, cached_tokens
+from sageserve.base.sessions import closed_loop
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.layout import Layout, lay_out, unified_roles
 from sageserve.core.perf import first_time, request_work
@@ -69,7 +71,8 @@ def oracle_bound(scenario: Scenario, trace: Trace) -> Bound:
     layout = lay_out(scenario, unified_roles(scenario), (scenario.fleet.minimum,))
     steps = int(-(-trace.window // STEP))
     lengths = np.minimum(STEP, trace.window - np.arange(steps) * STEP) / HOUR
-    work = _work(trace, layout, steps) / HOUR
+    turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
+    work = _work(trace if turns is None else trace.take(turns.order[: turns.first]), layout, steps) / HOUR
     hours, loads = {}, {}
     for m, model in enumerate(layout.names.models):
         need = Need(lengths, work[m, 0], work[m, 1], work[m, 2])
