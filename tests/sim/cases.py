@@ -122,15 +122,15 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
     for _ in range(draw(0, 9)):
         at = _instant(draw, setup, trace, at, end)
         steps.append((at, _flips(draw, setup)))
-    replaces = draw(0, 1) == 1
     setup = _with_admission(draw, setup)
+    replaces = draw(0, 1) == 1
     trace = _with_conversations(draw, trace, grain)
     return Case(_with_distances(draw, setup, grain), trace, opened, tuple(steps), replaces, closed_loop(trace))
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int) -> Trace:
-    """In two of five worlds requests are turns: most wait for answers, some arrive by themselves, some stand alone."""
-    if draw(0, 4) < 3:
+    """In one of five worlds requests are turns: most wait for answers, some arrive by themselves, some stand alone."""
+    if draw(0, 4) < 4:
         return trace
     n, longest = len(trace), 20_000 >> draw(0, 12)
     sessions = draw(1, max(1, n // 2))

@@ -24,9 +24,7 @@ from tests.core.small import ENGINE, row, scenario, trace
 
 BASE, PREFILL, DECODE, KV, ATTENTION, ENTRY, RTT = 7_000, 20, 300, 0.5, 0.002, 4_000, 3_000  # us, of one engine
 OUTPUT = 200  # what the kernel guesses, so that no guess is learned
-SPEED: dict[str, object] = {
-    "base_ms": BASE / 1e3,
-    "prefill_us_per_token": PREFILL,
+SPEED = {
     "decode_us_per_sequence": DECODE,
     "kv_ns_per_token": KV * 1e3,
     "attention_ns_per_token2": ATTENTION * 1e3,
@@ -40,7 +38,8 @@ def fleet(
     instances: int, *, faster: float = 1.0, loop: str = "closed", tiers: dict[str, object] = PATIENT, admission: str = "off"
 ) -> Scenario:
     """One model in one region on that many engines."""
-    speed = {name: float(str(value)) / faster for name, value in SPEED.items()}
+    speed: dict[str, object] = {name: value / faster for name, value in SPEED.items()}
+    speed["iteration_ms"] = [[tokens, (BASE + PREFILL * tokens) / 1e3 / faster] for tokens in (1, 10_001)]
     models = {"big": {"context": 16_000, "engines": {"h100": ENGINE | speed | FEATURES}}}
     stock = {"h100": {"gpus": 80, "price": {"on_demand": "80/h"}}}
     return scenario(
@@ -93,7 +92,7 @@ def service(prompt: int, found: int) -> tuple[int, int]:
     """Microseconds of the prompt, of which some is found in the cache, and of the other tokens of the answer."""
     rest, more = prompt - found, OUTPUT - 1
     first = rounded(BASE + PREFILL * rest + ATTENTION * rest * (found + rest / 2))
-    step = BASE + DECODE + KV * (prompt + 1)
+    step = BASE + PREFILL + DECODE + KV * (prompt + 1)
     return first, rounded(step * more + KV * more * (more - 1) / 2)
 
 
@@ -101,6 +100,7 @@ def worked_out(told: Trace, instances: int) -> tuple[dict[int, int], dict[int, i
     """Arrival, last token and cached tokens of every request: one event after the other, everything looked at every time."""
     session, turn = told.labels["session"].codes.tolist(), told.counts["turn"].tolist()
     row_of = {(session[q], turn[q]): q for q in range(len(told))}
+    pause = [] if told.delay is None else told.delay.tolist()
     coming = {q: int(told.arrival[q]) for q in range(len(told)) if turn[q] == 1}
     arrival: dict[int, int] = dict(coming)
     finish: dict[int, int] = {}
@@ -132,7 +132,7 @@ def worked_out(told: Trace, instances: int) -> tuple[dict[int, int], dict[int, i
             engines[i].inside, engines[i].end = None, 2**62
             later = row_of.get((session[done], turn[done] + 1))
             if later is not None:
-                coming[later] = arrival[later] = finish[done] + RTT + int(told.delay[later])  # type: ignore[index]
+                coming[later] = arrival[later] = finish[done] + RTT + pause[later]
         one = engines[i]
         if one.inside is None and one.queue:
             one.inside = one.queue.pop(0)

@@ -32,6 +32,10 @@ LEAST = {
     "beyond the cap": 500,
     "came again": 150,
     "given up": 50,
+    "turns that followed": 2_000,
+    "turns that never came": 500,
+    "conversation in the cache": 200,
+    "opened with a past": 50,
 }
 """How often each rule must have been tried over the cases of `COVERED` seeds."""
 COVERED = 400

@@ -75,11 +75,24 @@ TABLE
 * **Block hashes** become cached tokens at once, those that a cache without bounds would find; what is written as cached
   tokens wins. Hashes of any width, numbers or texts, are kept in our Parquet. The tokens per block are the file's, else
   the format's, else the power of two that fits the number of hashes.
-* **Sessions, turns and pauses** are kept for a closed loop. A turn that has a pause instead of a time is placed as early
-  as it can be: at the arrival before, plus the pause. Turns go by their numbers, else by their order in the file.
-  `trace inspect` counts conversations. A prompt is taken to hold the conversation so far; where a file counts only what
-  each turn adds (sessions in Mooncake's form often do: aiperf sends the history with them), say `--prompts added`.
+* **Sessions, turns and pauses** make [conversations](#conversations).
 * **Adapters, tenants, users, keys, images and audio** are kept and counted. Of API keys only a short hash is kept.
+
+## Conversations
+
+A session with several requests is a conversation. Its turns go by their numbers, else by their order in the file. A turn
+that has a pause (`delay`) instead of a time is placed as early as it can be: at the arrival before, plus the pause. That is
+what an open loop plays. A simulation closes the loop: a turn with a pause arrives when the answer before it has come back,
+plus the pause, and finds on the instance that served it what was said so far ([exactly](kernel.md#conversations)). Turns
+without a pause keep their times. `--set workload.loop=open` keeps all times.
+
+`trace inspect` counts conversations, their turns and pauses. A prompt is taken to hold the conversation so far; where a file
+counts only what each turn adds (sessions in Mooncake's form often do: aiperf sends the history with them), say
+`--prompts added`. `workload.generate.conversations` draws them without a file:
+
+    sageserve simulate quickstart --set 'workload.generate.conversations.turns=[[0.4, 1], [1, 12]]'
+
+draws 40 % single requests and up to 12 turns; `think` has the pauses, `added` the tokens that later turns add.
 
 ## Usage exports
 
