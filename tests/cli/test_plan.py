@@ -22,7 +22,7 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.what_if import Question, change
-from sageserve.core.plan_once import _fleet, layout_of, propose, start_counts
+from sageserve.core.plan_once import _fleet, planned_layout, propose, start_counts
 from sageserve.core.strategies import STRATEGIES, Strategy
 from sageserve.core.work import Fit, Solve, SolveAhead, perform
 from sageserve.data.results.plans import HourPlan, PlanFile, plan_json, read_plan, write_plan
@@ -60,7 +60,7 @@ class Case:
 
 def case(strategy: str, *more: str) -> Case:
     scenario = load_scenario("quickstart", overrides=[*TINY, f"strategy.name={strategy}", *more])
-    return Case(scenario, generate(scenario), layout_of(scenario))
+    return Case(scenario, generate(scenario), planned_layout(scenario))
 
 
 def asked_by(strategy: Strategy, one: Case, now: Micros) -> Question:

@@ -12,8 +12,8 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import UNSET, Trace
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.fleet import Fleet, State
-from sageserve.core.layout import Layout, lay_out, names_of
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.layout import Layout, names_of
+from sageserve.core.strategies import layout_of
 from sageserve.data.scenarios.load import check
 
 ENGINE: dict[str, object] = {
@@ -27,6 +27,7 @@ ENGINE: dict[str, object] = {
     "kv_tokens": 100_000,
     "source": "made up: 10 ms and 20 us per token",
 }
+__all__ = ["layout_of"]  # beside what is made here
 PRICE = {"on_demand": "80/h", "reserved": "40/h", "spot": "8/h"}
 TIERS: dict[str, object] = {
     "iw-f": {"ttft": "1s", "priority": 0},
@@ -50,12 +51,6 @@ def scenario(*, gpus: int = 80, **changes: object) -> Scenario:
         "admission": "off",  # everybody waits, so that what happens can be worked out by hand
     }
     return check(Scenario.model_validate(tree | changes))
-
-
-def layout_of(settings: Scenario) -> Layout:
-    """The numbers of a scenario under its own strategy."""
-    kind = strategy_kind(settings.strategy.name)
-    return lay_out(settings, kind.roles(settings), kind.minimum(settings))
 
 
 def fleet_of(layout: Layout) -> Fleet:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sageserve.base.config import Scenario
 from sageserve.data.scenarios.load import check, load_scenario
+from sageserve.sim.kernel.state import reference_profiles
 from sageserve.sim.run import kernel_setup
 from tests.core.small import ENGINE, PRICE, TIERS, layout_of, scenario
 
@@ -40,6 +41,21 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         "strategy": {"name": draw(st.sampled_from(("reactive", "siloed")))},
     }
     return check(Scenario.model_validate(tree))
+
+
+@given(scenarios(), st.data())
+def test_the_fastest_profile_of_a_model_is_one_that_it_can_have(settings: Scenario, data: st.DataObject) -> None:
+    """Demand is measured in its time by gateways, strategies and the simulator: all must mean the same one."""
+    layout = layout_of(settings)
+    layout.profiles["weight"] = [data.draw(st.integers(1_000, 1_003)) for _ in layout.profiles]
+    for model in range(len(layout.names.models)):
+        had = sorted({pool.profile for pool in layout.pools if pool.model == model})
+        least = min(layout.profiles["weight"][row] for row in had)
+        assert layout.fastest(model) == next(row for row in had if layout.profiles["weight"][row] == least)
+    assert reference_profiles(kernel_setup(settings, layout)).tolist() == [
+        layout.fastest(m) for m in range(len(layout.names.models))
+    ]
+    assert layout.fastest(len(layout.names.models)) == -1, "a model without a pool has none"
 
 
 @given(scenarios())

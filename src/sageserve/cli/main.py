@@ -49,7 +49,6 @@ from sageserve.cli.streams import guard
 PACKAGE = Path(__file__).resolve().parents[1]
 MISTAKE = 2
 FAULT = 1
-INTERRUPTED = 130
 
 _HELP = """Decide how a fleet of LLM engines is scaled, routed and scheduled.
 

@@ -81,7 +81,7 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     """Make the plan that the strategy would make at TIME from the demand until then."""
     from sageserve.cli.render_plan import draw_plan
     from sageserve.core.plan.what_if import parse
-    from sageserve.core.plan_once import PLANNERS, layout_of, propose, start_counts
+    from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_counts
     from sageserve.data.results.plans import plan_json, write_plan
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.traces.demand import heard
@@ -92,7 +92,7 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     if strategy is None and settings.strategy.name not in PLANNERS:
         settings = load_scenario(scenario, overrides=[*changes, f"strategy.name={DEFAULT}"])
     parse(what_if or "")  # a misspelt change is refused before anything is read
-    layout = layout_of(settings)
+    layout = planned_layout(settings)
     counts = start_counts(settings, layout) | _counts(layout, now or "")
     found = requests_for(settings, options, bar)
     for line in found.remarks():

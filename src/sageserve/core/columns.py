@@ -1,4 +1,4 @@
-"""Columns of the fleet that per-request decisions read: one row per endpoint, one number per instance.
+"""Columns of the fleet that per-request decisions read: one row per endpoint.
 
 The gateway and the simulator's kernel write what they count, the scrape writes what was seen; policies only read.
 Read next: `fleet.py` for life cycles and stock, `route.py` and `feed.py` for the readers.

@@ -17,10 +17,9 @@ from sageserve.core.feed import DIRECT, FEEDS
 from sageserve.core.fleet import Pool, Role, Stock
 from sageserve.core.ledger import Purchase
 from sageserve.core.order import TIER
-from sageserve.core.perf import profile_rows, request_work
+from sageserve.core.perf import OUTPUT_GUESS, profile_rows, request_work
 
 _TYPICAL_CONTEXT = 2000  # tokens: where profiles of one model are compared for their weights
-_TYPICAL_OUTPUT = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,11 @@ class Layout:
     def endpoint_pools(self, endpoint: int) -> list[Pool]:
         """The pools of an endpoint, in order of preference."""
         return [pool for pool in self.pools if pool.endpoint == endpoint]
+
+    def fastest(self, model: int) -> int:
+        """Row of the fastest profile among a model's pools, in whose time its demand is measured; -1 when it has no pool."""
+        rows = {pool.profile for pool in self.pools if pool.model == model}
+        return min(rows, key=lambda row: (int(self.profiles[row]["weight"]), row), default=-1)
 
     def endpoint_name(self, endpoint: int) -> str:
         """`region/model`, with `/role` where there is more than one role."""
@@ -138,7 +142,7 @@ def tier_rows(scenario: Scenario) -> NDArray[Any]:
     rows = np.zeros(len(scenario.tiers), TIER)
     for row, tier in zip(rows, scenario.tiers.values(), strict=True):
         row["urgent"], row["expired"], row["patience"] = tier.urgent, tier.expired, tier.patience
-        row["rank"], row["batch"], row["pinned"] = tier.priority, tier.batch, tier.regions == "origin"
+        row["rank"], row["batch"] = tier.priority, tier.batch
     return rows
 
 
@@ -194,7 +198,7 @@ def _usable(scenario: Scenario, region: str, model: str) -> list[str]:
 
 def _weigh(profiles: NDArray[Any], models: list[int]) -> None:
     """Weight of each profile: its time for a typical request against the fastest profile of the same model."""
-    times = [request_work(profile, _TYPICAL_CONTEXT, 0, _TYPICAL_OUTPUT) for profile in profiles]
+    times = [request_work(profile, _TYPICAL_CONTEXT, 0, OUTPUT_GUESS) for profile in profiles]
     for k, model in enumerate(models):
         fastest = min(time for time, other in zip(times, models, strict=True) if other == model)
         profiles[k]["weight"] = round(WEIGHT_ONE * times[k] / fastest) if fastest > 0 else WEIGHT_ONE

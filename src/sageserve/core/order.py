@@ -29,7 +29,6 @@ TIER: Final = np.dtype(
         ("patience", "i8"),  # microseconds from arrival to the promise
         ("rank", "i4"),  # 0 is served first; at most 99
         ("batch", "i4"),
-        ("pinned", "i4"),  # may not leave its region
     ],
     align=True,
 )

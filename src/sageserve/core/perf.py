@@ -4,7 +4,7 @@ Serves the simulator, routing, planning and strategies; the emulated engine runs
 fleet and no clock. Read next: `core/engine/timing.py` for the formula, docs/reference/kernel.md for how iterations are composed.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from sageserve.base.rebound import rebound
 from sageserve.base.records import Floats, Ints
 from sageserve.core.engine import timing
 from sageserve.core.engine.timing import row_of
+
+OUTPUT_GUESS: Final = 200.0
+"""Tokens of an answer before any were seen; the mean of the paper's week is 222."""
 
 PROFILE = np.dtype(
     [

@@ -21,10 +21,10 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN
-from sageserve.core.layout import Layout, lay_out
+from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan, solve
 from sageserve.core.plan.what_if import Question
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies import layout_of
 from sageserve.core.strategies.demand_estimates import DemandEstimates
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.core.theta import Load
@@ -93,7 +93,7 @@ class Proposal:
     unknown: tuple[str, ...]
 
 
-def layout_of(scenario: Scenario) -> Layout:
+def planned_layout(scenario: Scenario) -> Layout:
     """The layout of a scenario under its strategy.
 
     Raises:
@@ -102,8 +102,7 @@ def layout_of(scenario: Scenario) -> Layout:
     name = scenario.strategy.name
     if name not in PLANNERS:
         raise PlanError(f"the strategy {name} makes no plan", hint=f"choose one that does: {', '.join(PLANNERS)}")
-    kind = strategy_kind(name)
-    return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+    return layout_of(scenario)
 
 
 def start_counts(scenario: Scenario, layout: Layout) -> dict[str, int]:
@@ -127,7 +126,7 @@ def propose(
     Raises:
         PlanError: the strategy makes no plans, the instances do not fit, or there is no plan.
     """
-    layout = layout_of(scenario)
+    layout = planned_layout(scenario)
     fleet = _fleet(layout, counts, now)
     if scenario.strategy.name == "foresight":
         return _ahead(scenario, layout, fleet, heard=heard, now=now, earlier=earlier)

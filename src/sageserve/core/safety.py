@@ -3,7 +3,7 @@
     blind        an endpoint whose signals are too old loses no instance; empty is not zero
     headroom     none is drained if the others would then be fuller than a mark (seen x N / (N - 1))
     pace         a share of an endpoint's instances within an hour, one at least
-    shadow       nothing is done at all, decisions are only written down
+    shadow       decisions are only written down; what a run begins with is started all the same
 
 Growing is forbidden in shadow mode alone: too many instances cost money, too few break promises. Pure; reads no clock.
 Read next: `controller.py`, which asks before it acts.

@@ -178,12 +178,6 @@ class LinkServer:
         pipe = self._pipes.get(gateway)
         return pipe is not None and pipe.send(frame(message), replaceable=isinstance(message, RoutingTable))
 
-    def broadcast(self, message: ToGateway) -> None:
-        """Tell every gateway."""
-        data = frame(message)
-        for pipe in self._pipes.values():
-            pipe.send(data, replaceable=isinstance(message, RoutingTable))
-
     async def close(self) -> None:
         """Hang up on everyone and remove the socket."""
         if self._server is not None:

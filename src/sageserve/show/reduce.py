@@ -21,9 +21,9 @@ from sageserve.base.errors import ResultError
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.history import BIN
-from sageserve.core.layout import Layout, lay_out
+from sageserve.core.layout import Layout
 from sageserve.core.perf import engine_times
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies import layout_of
 from sageserve.data.results.run_folder import REQUESTS, RunFolder
 
 INTERACTIVE: Final = 0
@@ -116,12 +116,6 @@ class Digest:
 def edges_s() -> Floats:
     """float64[BINS], seconds: upper edges of the latency bins."""
     return 10.0 ** (SHORTEST + (np.arange(BINS) + 1) / PER_DECADE) / SECOND
-
-
-def layout_of(scenario: Scenario) -> Layout:
-    """The layout a run's strategy gave its scenario."""
-    kind = strategy_kind(scenario.strategy.name)
-    return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
 
 
 def digest_of(run: RunFolder, grid: TimeBuckets) -> Digest:

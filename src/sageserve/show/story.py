@@ -19,11 +19,11 @@ from sageserve.base.units import HOUR, SECOND, Micros, show_duration
 from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Start
 from sageserve.core.events import InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
-from sageserve.core.layout import Layout, lay_out
+from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.what_if import Question
 from sageserve.core.plan_once import PLANNERS
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.strategies.reactive import Reactive
 from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEvent, Solve, SolveAhead, Solved, SolvedAhead
 from sageserve.data.results.journal import Decided, JournalLine
@@ -132,8 +132,7 @@ def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
     when = min(end, round(run.summary.window_s * SECOND)) if at is None else at
     if when > end:
         raise ConfigError(f"the run ended at {show_duration(end)}", hint=f"choose a time up to then, not {show_duration(when)}")
-    kind = strategy_kind(scenario.strategy.name)
-    layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+    layout = layout_of(scenario)
     name = find_pool([one.name for one in layout.pools], pool)
     reading = _Reading(next(one for one in layout.pools if one.name == name))
     for line in run.journal():

@@ -21,18 +21,18 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
-from sageserve.core.layout import Layout, lay_out
+from sageserve.core.layout import Layout
 from sageserve.core.order import ORDERS
+from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
 from sageserve.sim.world import SimulatedWorld
 
-_OUTPUT_GUESS = 200.0  # tokens: the mean of the paper's week is 222; soon replaced by what is seen
 _PATIENCE = DAY  # beyond the longest deadline: work that is not done by then never will be
 
 
@@ -113,7 +113,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         one_below=scenario.batch.one_below,
         promote_after=scenario.batch.promote_after,
         safety=scenario.batch.safety,
-        output_guess=_OUTPUT_GUESS,
+        output_guess=OUTPUT_GUESS,
         prefix_hits=layout.prefix_hits,
         keeps=tuple(scenario.models[model].keeps_conversations for model in layout.names.models),
         rtt=layout.rtt,
@@ -139,8 +139,7 @@ class Simulation:
     """
 
     def __init__(self, scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> None:
-        kind = strategy_kind(scenario.strategy.name)
-        layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+        kind, layout = strategy_kind(scenario.strategy.name), layout_of(scenario)
         if trace.names != layout.names:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
         setup = kernel_setup(scenario, layout)

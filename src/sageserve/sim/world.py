@@ -107,7 +107,7 @@ class SimulatedWorld:
             case Source.GPUS:
                 return load.local
             case Source.VM:
-                return self._vm_start[self._fleet.pool_of[i]] + (load.local if load.source == "local" else load.remote)
+                return self._vm_start[self._fleet.pool_of[i]] + load.fresh
             case _:
                 assert_never(source)
 

@@ -37,6 +37,7 @@ from sageserve.live.wire import (
 )
 from tests.live.gateway.stage import HELLO, Engine, Stage, ask, play, staged
 from tests.live.gateway.test_faults import die
+from tests.live.test_link import tell_all
 
 M = TypeVar("M")
 FLEX = {**HELLO, "service_tier": "flex"}
@@ -62,7 +63,7 @@ class Control:
 
     def table(self, *rows: InstanceRow, endpoints: tuple[EndpointRow, ...] = (CALM,) * 4, gateways: int = 1) -> None:
         self.version += 1
-        self.server.broadcast(RoutingTable(self.version, "e", self.version, 0, endpoints, rows, (50.0,) * 6, gateways))
+        tell_all(self.server, RoutingTable(self.version, "e", self.version, 0, endpoints, rows, (50.0,) * 6, gateways))
 
 
 @contextlib.asynccontextmanager
@@ -151,7 +152,7 @@ def test_flex_waits_for_its_grant_and_says_when_it_is_done(tmp_path: Path) -> No
             wait = control.of(Wait)[0]
             assert (wait.region, wait.model, wait.tier) == (0, 0, 2)
             assert not engine.got
-            control.server.broadcast(Grant(wait.ticket, 0))
+            tell_all(control.server, Grant(wait.ticket, 0))
             got = await asked
             assert (got.status_code, got.headers["x-sageserve-tier"], got.json()["service_tier"]) == (200, "niw", "flex")
             await control.wait(lambda: control.of(Gone))
@@ -169,7 +170,7 @@ def test_flex_that_may_go_anywhere_is_routed(tmp_path: Path) -> None:
             await control.wait(lambda: stage.worker.context.routing.known)
             asked = asyncio.create_task(client.post("/v1/chat/completions", json=FLEX))
             await control.wait(lambda: control.of(Wait))
-            control.server.broadcast(Grant(control.of(Wait)[0].ticket, ANYWHERE))
+            tell_all(control.server, Grant(control.of(Wait)[0].ticket, ANYWHERE))
             got = await asked
             assert (got.status_code, got.headers["x-sageserve-region"]) == (200, "west")
 
@@ -195,7 +196,7 @@ def test_flex_that_waited_in_vain_is_told_to_come_again(tmp_path: Path) -> None:
         async with controlled(tmp_path) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
             asked = asyncio.create_task(client.post("/v1/chat/completions", json=FLEX))
             await control.wait(lambda: control.of(Wait))
-            control.server.broadcast(Refusal(control.of(Wait)[0].ticket, 7_500_000))
+            tell_all(control.server, Refusal(control.of(Wait)[0].ticket, 7_500_000))
             got = await asked
             assert (got.status_code, got.headers["retry-after"], got.headers["retry-after-ms"]) == (429, "8", "7500")
 
@@ -228,7 +229,7 @@ def test_a_gateway_outlives_control_and_hands_in_its_tickets_again(tmp_path: Pat
             again = Control(control.path)
             await again.server.open(again.path)
             await again.wait(lambda: again.of(Wait))
-            again.server.broadcast(Grant(again.of(Wait)[0].ticket, 0))
+            tell_all(again.server, Grant(again.of(Wait)[0].ticket, 0))
             assert (await asked).status_code == 200
             await again.server.close()
 

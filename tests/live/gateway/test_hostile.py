@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sageserve.core.strategies import layout_of
 from sageserve.live.gateway.client import PIPELINED, Client
 from sageserve.live.gateway.context import GatewayContext, Options
 from sageserve.live.gateway.framing import BadAnswer, ChunkedBody, read_head
 from sageserve.live.gateway.request import with_model
-from sageserve.live.gateway.server import layout_for, static_table
+from sageserve.live.gateway.server import static_table
 from sageserve.live.gateway.sse import SseTagger, tag_body, usage_of
 from tests.core.small import scenario
 from tests.live.gateway.stage import HELLO, Engine, ask, chunk, event, play, staged
@@ -85,7 +86,7 @@ class Wire(asyncio.Transport):
 
 
 SCENARIO = scenario()
-LAYOUT = layout_for(SCENARIO)
+LAYOUT = layout_of(SCENARIO)
 
 
 def converse(pieces: list[bytes]) -> bytes:

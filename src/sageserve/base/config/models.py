@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from sageserve.base.config.settings import Name, Settings
-from sageserve.base.units import HOUR, MINUTE, Duration, Share, Size
+from sageserve.base.units import HOUR, MINUTE, Duration, Micros, Share, Size
 
 KNOTS: Final = 16
 """Knots that a curve may have at most."""
@@ -84,6 +84,11 @@ class LoadSettings(Settings):
     source: Literal["local", "remote"] = Field(
         default="local", description="where a fresh VM finds the weights; local: images carry them (paper)"
     )
+
+    @property
+    def fresh(self) -> Micros:
+        """Microseconds that a fresh VM loads for, once it has started."""
+        return self.local if self.source == "local" else self.remote
 
 
 class ModelSettings(Settings):

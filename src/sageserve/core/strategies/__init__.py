@@ -8,7 +8,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Final
 
+from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
+from sageserve.core.layout import Layout, lay_out
 from sageserve.core.strategies.base import Strategy, StrategyKind
 from sageserve.core.strategies.chiron import Chiron
 from sageserve.core.strategies.fixed import PREFIX, fixed_kind
@@ -31,7 +33,7 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "foresight": Foresight,
 }
 
-__all__ = ["STRATEGIES", "Strategy", "StrategyKind", "strategy_kind"]
+__all__ = ["STRATEGIES", "Strategy", "StrategyKind", "layout_of", "strategy_kind"]
 
 
 def strategy_kind(name: str) -> StrategyKind:
@@ -48,3 +50,13 @@ def strategy_kind(name: str) -> StrategyKind:
             f"strategy.name: there is no strategy {name!r}{meant}", hint=f"choose one of {', '.join([*STRATEGIES, f'{PREFIX}N'])}"
         )
     return kind
+
+
+def layout_of(scenario: Scenario) -> Layout:
+    """The numbers behind a scenario's names, under its strategy.
+
+    Raises:
+        ConfigError: the strategy is not known.
+    """
+    kind = strategy_kind(scenario.strategy.name)
+    return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))

@@ -269,9 +269,8 @@ def _places(scenario: Scenario, layout: Layout) -> list[_Place]:
 def _lead(scenario: Scenario, layout: Layout, model: int) -> Micros:
     """The longest time a fresh instance of a model takes to serve."""
     load = scenario.models[layout.names.models[model]].load
-    weights = load.local if load.source == "local" else load.remote
     starts = [scenario.gpus[layout.stocks[pool.stock].gpu].start for pool in layout.pools if pool.model == model]
-    return max(starts, default=0) + weights
+    return max(starts, default=0) + load.fresh
 
 
 def _held(pools: list[Pool], fleet: Fleet) -> int:

@@ -18,11 +18,10 @@ from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
-from sageserve.core.perf import first_time, request_work
+from sageserve.core.perf import OUTPUT_GUESS, first_time, request_work
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
 from sageserve.core.theta import Load, needed
 
-_OUTPUT_GUESS: Final = 200.0  # tokens, before any were seen
 _LEAST_SLACK: Final = 0.25  # of the target: queueing always gets this much, or a target that cannot be met would forbid any load
 
 
@@ -42,7 +41,7 @@ class DemandEstimates:
         self._rules = scenario.strategy.planned
         self._misses = self._rules.misses if misses is None else misses
         self._layout = layout
-        self._reference = [_reference(layout, m) for m in range(len(names.models))]
+        self._reference = [layout.fastest(m) for m in range(len(names.models))]
         tiers = list(scenario.tiers.values())
         queued = scenario.batch.feed != "direct"  # batch work that no queue holds back arrives like any other
         self.interactive = [k for k, tier in enumerate(tiers) if not (tier.batch and queued)]
@@ -177,7 +176,7 @@ class DemandEstimates:
             stock=pool.stock,
             gpus=pool.gpus,
             price_per_hour=price,
-            start_cost=price * (load.local if load.source == "local" else load.remote) / HOUR,
+            start_cost=price * load.fresh / HOUR,
             theta=theta,
             now=fleet.serving(pool.number) + fleet.coming(pool.number),
             maximum=pool.end - pool.begin,
@@ -196,10 +195,4 @@ class DemandEstimates:
         profile = self._layout.profiles[self._reference[m]]
         prompt = int(max(float(self.history.prompt_mean()[m]), 1.0))
         found = min(int(prompt * self._layout.prefix_hits[m]), prompt - 1)
-        return float(request_work(profile, prompt, found, _OUTPUT_GUESS) / prompt)
-
-
-def _reference(layout: Layout, model: int) -> int:
-    """Row of the model's fastest profile among its pools."""
-    rows = {pool.profile for pool in layout.pools if pool.model == model}
-    return min(rows, key=lambda row: (int(layout.profiles[row]["weight"]), row))
+        return float(request_work(profile, prompt, found, OUTPUT_GUESS) / prompt)

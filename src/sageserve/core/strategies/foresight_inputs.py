@@ -145,7 +145,7 @@ class ForesightInputs:
         load = self._scenario.models[names.models[pool.model]].load
         price = stock.purchase.price_on_demand * pool.gpus
         vm = self._scenario.gpus[stock.gpu].start
-        lead = (vm + (load.local if load.source == "local" else load.remote)) / HOUR
+        lead = (vm + load.fresh) / HOUR
         starting = fleet.count(pool.number, State.STARTING)
         reclaiming = fleet.count(pool.number, State.RECLAIMING)
         coming = ((lead / 2, starting), (load.reclaim / HOUR, reclaiming))

@@ -55,10 +55,10 @@ def _work(trace: Trace, layout: Layout, count: int) -> Floats:
     work = np.zeros(count)
     cached = cached_tokens(trace, layout.prefix_hits)
     for model in range(len(trace.names.models)):
-        rows = {pool.profile for pool in layout.pools if pool.model == model}
-        if not rows:
+        fastest = layout.fastest(model)
+        if fastest < 0:
             continue
-        profile = layout.profiles[min(rows, key=lambda row: (int(layout.profiles[row]["weight"]), row))]
+        profile = layout.profiles[fastest]
         for tier in range(len(trace.names.tiers)):
             mine = np.flatnonzero((trace.model[:count] == model) & (trace.tier[:count] == tier))
             if len(mine):

@@ -121,7 +121,7 @@ def posts_of(scenario: Scenario, layout: Layout) -> dict[int, Post]:
         load = settings.load
         loading = {
             Source.INITIAL: 0,
-            Source.VM: scenario.gpus[stock.gpu].start + (load.local if load.source == "local" else load.remote),
+            Source.VM: scenario.gpus[stock.gpu].start + load.fresh,
             Source.GPUS: load.local,
             Source.SPOT: load.reclaim,
         }

@@ -18,13 +18,13 @@ from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.events import EndpointSeen, InstanceDrained, Observed
 from sageserve.core.layout import Layout
+from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.gateway_reports import GatewayReports
 from sageserve.live.control.loop import Counters
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
-OUTPUT_GUESS: Final = 200.0  # tokens, until answers were seen; the simulator's
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
 
 

@@ -25,9 +25,9 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
-from sageserve.core.layout import Layout, lay_out
+from sageserve.core.layout import Layout
 from sageserve.core.safety import Guard
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import routes
@@ -179,7 +179,7 @@ class Control:
     def __init__(self, scenario: Scenario, home: Home, parts: Parts) -> None:
         live = scenario.live or LiveSettings()
         kind = strategy_kind(scenario.strategy.name)
-        self.layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+        self.layout = layout_of(scenario)
         self.clock = parts.clock
         self._scenario = scenario
         self._home = home

@@ -7,7 +7,6 @@ so that a prompt's length can be told before an engine has seen it. Knows no soc
 from typing import Final
 
 from sageserve.base.config import Scenario
-from sageserve.core.engine.timing import WEIGHT_ONE, EngineRow
 from sageserve.core.layout import Layout
 from sageserve.live.gateway.python_kernels import engines_of
 from sageserve.live.gateway.routing_state import RoutingState
@@ -45,7 +44,9 @@ class DemandCounters:
         self._context = [int(context) for context in layout.context]
         self._bytes = [BYTES_PER_TOKEN * 1000.0] * len(layout.names.models)
         self._tokens = [1000.0] * len(layout.names.models)
-        self._fastest = _fastest(scenario, engines_of(layout.profiles))
+        engines = engines_of(layout.profiles)
+        fastest = (layout.fastest(model) for model in range(len(layout.names.models)))
+        self._fastest = [engines[max(row, 0)] for row in fastest]  # a model without a pool serves nothing, whatever it would take
         self._promise = [tier.patience for tier in scenario.tiers.values()]
 
     def prompt_tokens(self, model: int, size: int) -> int:
@@ -108,13 +109,3 @@ class DemandCounters:
         return (
             target.unfinished + self._routing.guess[self._routing.model_of(target.endpoint)] * target.in_flight
         ) * target.weight
-
-
-def _fastest(scenario: Scenario, profiles: list[EngineRow]) -> list[EngineRow]:
-    """The fastest profile of each model; profiles are numbered model by model."""
-    fastest, at = [], 0
-    for model in scenario.models.values():
-        mine = profiles[at : at + len(model.engines)]
-        at += len(mine)
-        fastest.append(next((one for one in mine if one["weight"] == WEIGHT_ONE), mine[0]))
-    return fastest

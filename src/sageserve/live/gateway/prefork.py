@@ -40,10 +40,7 @@ class _Flock:
         for number in range(workers):
             self._start(number)
         while self._numbers:
-            try:
-                pid, status = os.wait()
-            except InterruptedError:
-                continue
+            pid, status = os.wait()
             died = self._numbers.pop(pid, None)
             if died is not None and not self._stopping:
                 LOG.error("gateway process %d ended with status %d; another one is started", died, status)

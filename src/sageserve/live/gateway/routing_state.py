@@ -16,12 +16,12 @@ from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.engine import timing
 from sageserve.core.layout import Layout
+from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.live.gateway.python_kernels import Row, engines_of, is_admitted, pick_endpoint, pick_instance, predicted_wait
 from sageserve.live.wire import InstanceRow, RoutingTable
 
-_GUESS: Final = 200.0  # output tokens before any were seen, as in the simulator; the mean of the paper's week is 222
 _SLOW: Final = 256  # requests over which the mean output length moves
 _TOGETHER: Final = 1000  # us: answers of one engine that end within it ended with one iteration, which takes longer
 _LEAVE_OUT: Final = 2 * SECOND  # an instance in trouble, when there is no control to say that it is well again
@@ -158,8 +158,8 @@ class RoutingState:
         self.columns: list[Row] = [dict.fromkeys(columns, 0) for _ in range(layout.endpoints)]
         self.loads = [EndpointLoad() for _ in range(layout.endpoints)]
         self.targets: dict[int, Target] = {}
-        self.output_mean = [_GUESS] * (self.models * self.tiers)
-        self.guess = [int(_GUESS)] * self.models
+        self.output_mean = [OUTPUT_GUESS] * (self.models * self.tiers)
+        self.guess = [int(OUTPUT_GUESS)] * self.models
         self.gateways = 1
         self.version = -1
         self.note = ""

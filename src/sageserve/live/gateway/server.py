@@ -20,8 +20,8 @@ import uvloop
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros
-from sageserve.core.layout import Layout, lay_out
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.layout import Layout
+from sageserve.core.strategies import layout_of
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
@@ -54,16 +54,6 @@ class GatewayBinding:
     folder: Path | None = None
     traces: str = ""
     options: Options = field(default_factory=Options)
-
-
-def layout_for(scenario: Scenario) -> Layout:
-    """The numbers of a scenario, as every process of its deployment has them.
-
-    Raises:
-        ConfigError: the strategy is not known.
-    """
-    kind = strategy_kind(scenario.strategy.name)
-    return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
 
 
 def static_table(scenario: Scenario, layout: Layout) -> RoutingTable:
@@ -113,7 +103,7 @@ class GatewayProcess:
     """
 
     def __init__(self, scenario: Scenario, place: GatewayBinding) -> None:
-        layout = layout_for(scenario)
+        layout = layout_of(scenario)
         self._place = place
         snapshots = Snapshots(place.folder, place.options.worker)
         self.context = GatewayContext(scenario, layout, options=place.options, clock=clock, snapshots=snapshots)

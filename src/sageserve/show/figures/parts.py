@@ -16,7 +16,6 @@ from sageserve.base.records import Floats
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 Fields: TypeAlias = dict[str, Json]
 
-COLOURS: Final = 8  # of the palette, Okabe and Ito's
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 ALL: Final = "all models"
 _DIGITS: Final = 4  # significant ones of what is drawn; summary.json has the exact numbers
