@@ -8,8 +8,8 @@ models in the fit, with its own model left out, and with its own model left out 
 take no part follow.
 
 Few runs do not determine seven numbers. Each starts from what is known without them (`PRIOR`) and pays for leaving it (`SPREAD`,
-as a share), as in ridge regression; a run counts with an error of 3 % in E2E and 30 % in TTFT. `kv_bandwidth`,
-`expert_compute` and `link` stay as they are: no run here depends on them enough.
+as a share), as in ridge regression; a run counts with an error of 3 % in E2E and 30 % in TTFT. `kv_bandwidth` and `link` stay as
+they are: no run here depends on them enough. What experts and weights of few bits reach is `fit_points.py`'s.
 
 The H100 runs send the same prompts again and again with prefix caching on: all of a prompt but its last block is found in the
 cache. That part is not computed, but it is read: the engine is given the rest as prompt, and a cost per sequence for reading.

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from sageserve.base.errors import ConfigError
 from sageserve.cli.profile import WIDTH, app
 from sageserve.core.engine.timing import curve_time, row_of
+from sageserve.data.profiles.hardware import gpu_names
 from sageserve.data.profiles.library import profile_named
 from sageserve.data.profiles.speed import speed, ttft_ms
 
@@ -24,12 +25,19 @@ def printed(*arguments: str) -> str:
 
 
 def test_list_shows_where_each_model_fits() -> None:
-    rows = {line.split()[0]: line.split()[1:] for line in printed("list").splitlines() if line.strip()}
-    gpus = rows["model"]
-    seventy = dict(zip(gpus, rows["llama-2-70b"], strict=True))
-    assert seventy["h100-80gb"] == "2+*"
-    assert seventy["rtx-4090"] == "8"
-    assert dict(zip(gpus, rows["deepseek-v3"], strict=True))["h100-80gb"] == "–"
+    cells: dict[tuple[str, str], str] = {}
+    gpus: list[str] = []
+    for line in printed("list").splitlines():
+        name, *found = line.split() or [""]
+        if name == "model":
+            gpus = found
+        elif len(found) == len(gpus):
+            cells |= {(name, gpu): cell for gpu, cell in zip(gpus, found, strict=True)}
+    assert {gpu for _, gpu in cells} == set(gpu_names())
+    assert cells["llama-2-70b", "h100-80gb"] == "2+*"
+    assert cells["llama-2-70b", "rtx-4090"] == "8"
+    assert cells["deepseek-v3", "h100-80gb"] == "–"
+    assert cells["deepseek-v3", "b300"] == "4+"
 
 
 def test_list_of_a_model_names_every_profile_and_json_holds_them_whole() -> None:
@@ -48,7 +56,7 @@ def test_show_says_coefficients_trust_and_meaning() -> None:
         "486,880",
         "320 KiB",
         "roofline",
-        " % E2E (leave-one-model-out",
+        " % E2E (of 703 measured points",
         "requests/s",
         "per million tokens",
     ):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 NONE = "–"
+_COLUMNS = 6  # GPU types beside the longest name of a model
 _EXAMPLES = """[bold]Examples[/bold]
 
 sageserve profile list --model llama-3.1-70b
@@ -80,8 +81,8 @@ def list_profiles(
     if as_json:
         typer.echo(answer_json([_plain(one) for one in found]))
     elif model is None and gpu is None:
-        _print(_matrix(found))
-        _print("")
+        for gpus in _shelves(found):
+            _print(_matrix([one for one in found if one.gpu in gpus], gpus), "")
         _print("The fewest GPUs a model fits on, more where it says +; * has measured ones; – does not fit on 8.")
         _print("next: sageserve profile list --model llama-3.1-70b      every profile, with its speed")
     else:
@@ -93,8 +94,13 @@ def _plain(one: "ListedProfile") -> dict[str, object]:
     return {"name": one.name, "model": one.model, "origin": one.origin, "profile": settings}
 
 
-def _matrix(found: "list[ListedProfile]") -> Table:
+def _shelves(found: "list[ListedProfile]") -> list[list[str]]:
+    """GPU types, so many at a time that a table of them fits a narrow terminal."""
     gpus = list(dict.fromkeys(one.gpu for one in found))
+    return [gpus[at : at + _COLUMNS] for at in range(0, len(gpus), _COLUMNS)]
+
+
+def _matrix(found: "list[ListedProfile]", gpus: list[str]) -> Table:
     table = _table("model", *gpus)
     for model in dict.fromkeys(one.model for one in found):
         here = {gpu: [one for one in found if (one.model, one.gpu) == (model, gpu)] for gpu in gpus}

@@ -52,6 +52,20 @@ def test_low_precision_takes_the_memory_its_checkpoint_takes() -> None:
     assert shape("deepseek-v3").weight_bytes / 1e9 == pytest.approx(673, rel=0.02)
 
 
+def test_a_suffix_asks_for_a_model_in_another_format() -> None:
+    plain = shape("llama-3.1-70b")
+    for suffix, size in (("fp8", 1.0), ("int4", 4.5 / 8), ("nvfp4", 4.5 / 8)):
+        one = shape(f"llama-3.1-70b-{suffix}")
+        assert one.parameters == plain.parameters
+        assert one.always_bytes == plain.always * size + plain.output * 2, "the output layer stays in bf16"
+    mixture = shape("deepseek-v3-nvfp4")
+    assert mixture.always_weights == "bf16"
+    assert mixture.routed_bytes == mixture.routed * 4.5 / 8
+    for nonsense in ("llama-3.1-405b-fp8-fp8", "deepseek-v3-fp8", "llama-3.1-70b-bf16", "llama-3-fp8"):
+        with pytest.raises(ConfigError, match="no model shape is called"):
+            shape(nonsense)
+
+
 def test_a_larger_batch_touches_more_experts_and_never_more_than_there_are() -> None:
     one = shape("mixtral-8x7b")
     shares = [one.touched(n) for n in (1, 2, 8, 64, 512)]
@@ -71,7 +85,8 @@ def test_an_unknown_name_is_refused_with_what_was_meant() -> None:
 def test_gpus_say_where_their_rates_come_from(name: str) -> None:
     gpu = gpu_named(name)
     assert gpu.source
-    assert 150 < gpu.bf16 < 2000
-    assert 0.5 < gpu.bandwidth < 10
+    assert 100 < gpu.bf16 < 3000
+    assert 0.25 < gpu.bandwidth < 10
     assert gpu.peak("fp8") == 1e12 * (gpu.fp8 or gpu.bf16)
-    assert gpu.peak("mxfp4") == gpu.peak("bf16")
+    assert gpu.peak("mxfp4") == gpu.peak("nvfp4") == 1e12 * (gpu.fp4 or gpu.bf16)
+    assert gpu.peak("int4") == gpu.peak("bf16")

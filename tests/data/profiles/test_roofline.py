@@ -15,7 +15,8 @@ from sageserve.base.errors import Infeasible
 from sageserve.core.engine.timing import curve_time, row_of
 from sageserve.data.measured.files import read_measured
 from sageserve.data.profiles.curve import DEVIATION
-from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
+from sageserve.data.profiles.hardware import Gpu, ModelShape, gpu_named, gpu_names, model_names, shape
+from sageserve.data.profiles.library import profile_entries, profile_named
 from sageserve.data.profiles.roofline import (
     BANDS,
     BLOCK,
@@ -99,6 +100,33 @@ def test_what_fits_holds_whole_blocks_and_fits(model: str) -> None:
                 assert int(profile.error.removeprefix("±").split(" %")[0]) == band(shape(model), gpu_named(gpu), tp)
 
 
+def least_ms(one: ModelShape, gpu: Gpu, tp: int, tokens: int) -> float:
+    """An iteration takes as long as reading what it reads at full bandwidth, or its arithmetic at peak, whichever is longer."""
+    read = (one.always_bytes + one.routed_bytes * one.touched(tokens)) / tp / (gpu.bandwidth * 1e12)
+    routed = one.routed * one.routed_share / gpu.peak(one.weights)
+    return 1e3 * max(read, 2 * tokens * (one.always / gpu.peak(one.always_weights) + routed) / tp)
+
+
+@pytest.mark.parametrize("model", [*model_names(), "llama-3.1-8b-fp8", "qwen3-30b-a3b-int4", "deepseek-v3-nvfp4"])
+def test_no_profile_is_faster_than_memory_and_arithmetic_allow(model: str) -> None:
+    one = shape(model)
+    for gpu in gpu_names():
+        for tp in TENSOR_PARALLEL:
+            if profile := derived(model, gpu, tp):
+                row = row_of(profile)
+                for tokens in (1, 4, 32, 300, 2_000, 20_000):
+                    assert curve_time(row, float(tokens)) / 1e3 > least_ms(one, gpu_named(gpu), tp, tokens)
+
+
+@pytest.mark.parametrize("name", profile_entries())
+def test_no_measured_profile_is_either(name: str) -> None:
+    model, gpu, _ = name.split("/")
+    profile = profile_named(name).profile
+    row = row_of(profile)
+    for tokens in (1, 4, 32, 300, 2_000, 20_000):
+        assert curve_time(row, float(tokens)) / 1e3 > least_ms(shape(model), gpu_named(gpu), profile.tp, tokens), tokens
+
+
 def test_the_band_is_wider_where_nothing_of_the_kind_was_measured() -> None:
     near, far = BANDS
     assert band(shape("llama-3.1-70b"), gpu_named("h100-80gb"), 4) == near
@@ -123,16 +151,16 @@ def h100_cases(folder: Path) -> list[fit_roofline.Case]:
 
 
 @pytest.mark.slow
-def test_left_out_models_on_h100_are_within_ten_percent_and_within_seven_after_one_point(shared_data: Path) -> None:
+def test_left_out_models_on_h100_are_within_six_percent_and_within_the_printed_eight_after_one_point(shared_data: Path) -> None:
     cases = h100_cases(shared_data)
     judged = [case for case in cases if case.run.gpu == "H100-80GB"]
     assert len(judged) == 6
     for model in sorted({case.model for case in judged}):
         mine = [case for case in judged if case.model == model]
-        efficiency = fit_roofline.fit([case for case in cases if case.model != model], rounds=2)
-        assert abs(fit_roofline.errors(mine, efficiency)).max() < 0.10
+        efficiency = fit_roofline.fit([case for case in cases if case.model != model], rounds=3)
+        assert abs(fit_roofline.errors(mine, efficiency)).max() < 0.06
         for case, other in (mine, mine[::-1]):
-            assert abs(fit_roofline.corrected(case, other, efficiency)) < 0.07
+            assert abs(fit_roofline.corrected(case, other, efficiency)) < 0.08
 
 
 def test_the_shipped_efficiencies_meet_the_runs_they_were_fitted_to(shared_data: Path) -> None:

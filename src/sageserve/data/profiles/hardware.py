@@ -2,6 +2,7 @@
 
     shape("llama-2-70b").kv_bytes          # 327,680: 2 x 80 layers x 8 heads x 128 x 2 bytes
     shape("mixtral-8x7b").parameters       # 46.7e9
+    shape("qwen3-32b-nvfp4").weight_bytes  # any model may be asked for in another format, by a suffix
 
 The facts are in `facts/models.yaml` and `facts/gpus.yaml`, each with its source. Knows nothing of time: read `roofline.py`
 for what an engine makes of them.
@@ -26,8 +27,12 @@ WINDOW_AT: Final = 4096
 
 _HINT: Final = "`sageserve profile list` shows the models and GPUs that are known"
 
-Precision = Literal["bf16", "fp8", "mxfp4"]
-_BYTES: Final[dict[Precision, float]] = {"bf16": 2.0, "fp8": 1.0, "mxfp4": 4.25 / 8}  # 4 bits and 8 more per 32
+Precision = Literal["bf16", "fp8", "int4", "mxfp4", "nvfp4"]
+_SCALED: Final = 4.25 / 8  # bytes: 4 bits and 8 more per 32
+_BYTES: Final[dict[Precision, float]] = {"bf16": 2.0, "fp8": 1.0, "int4": 4.5 / 8, "mxfp4": _SCALED, "nvfp4": 4.5 / 8}
+_FOUR_BITS: Final[tuple[Precision, ...]] = ("int4", "mxfp4", "nvfp4")  # scales: 16 bits per 32, 8 per 32, 8 per 16
+FORMATS: Final[tuple[Precision, ...]] = ("fp8", "int4", "nvfp4")
+"""Formats that a model's name may end in, beside the one it is published in: `llama-3.1-70b-fp8`."""
 _ACTIVATION_BYTES: Final = 2  # embeddings, KV cache and what GPUs exchange: bf16
 
 
@@ -115,6 +120,11 @@ class ModelShape(Settings):
         return self.experts.active / self.experts.count if self.experts else 0.0
 
     @property
+    def expert_passes(self) -> int:
+        """Routed experts that one token passes through, all layers together."""
+        return (self.layers - self.dense_layers) * self.experts.active if self.experts else 0
+
+    @property
     def output(self) -> int:
         """Parameters of the output layer; the embedding has as many."""
         return self.vocabulary * self.hidden
@@ -132,10 +142,19 @@ class ModelShape(Settings):
     # ---- bytes
 
     @property
+    def always_weights(self) -> Precision:
+        """Of what every token passes through: checkpoints of mixtures in four bits keep it in bf16."""
+        return "bf16" if self.experts is not None and self.weights in _FOUR_BITS else self.weights
+
+    @property
+    def output_bytes(self) -> int:
+        """Of the output layer, which stays in bf16."""
+        return self.output * _ACTIVATION_BYTES
+
+    @property
     def always_bytes(self) -> float:
         """Read in every iteration: layers without routed experts, and the output layer."""
-        precision: Precision = "bf16" if self.weights == "mxfp4" else self.weights
-        return self.always * _BYTES[precision] + self.output * _ACTIVATION_BYTES
+        return self.always * _BYTES[self.always_weights] + self.output_bytes
 
     @property
     def routed_bytes(self) -> float:
@@ -190,14 +209,16 @@ class Gpu(Settings):
     memory: Size = Field(description="that the driver reports")
     bf16: float = Field(gt=0, description="TFLOP/s, dense")
     fp8: float | None = Field(default=None, description="TFLOP/s, dense; none: no fp8 units")
+    fp4: float | None = Field(default=None, description="TFLOP/s, dense; none: no fp4 units")
     bandwidth: float = Field(gt=0, description="TB/s of its memory")
     link: Literal["nvlink", "xgmi", "pcie"] = Field(description="to its neighbours")
     link_speed: float = Field(gt=0, description="GB/s one way, all links together")
     source: str = Field(description="the data sheet")
 
     def peak(self, weights: Precision) -> float:
-        """FLOP/s of matrix units for such weights: mxfp4 is multiplied as bf16, as fp8 is without fp8 units."""
-        return 1e12 * (self.fp8 if weights == "fp8" and self.fp8 else self.bf16)
+        """FLOP/s of matrix units for such weights: int4 is multiplied as bf16, and so are fp8 and fp4 without units for them."""
+        own = {"fp8": self.fp8, "mxfp4": self.fp4, "nvfp4": self.fp4}.get(weights)
+        return 1e12 * (own or self.bf16)
 
 
 @cache
@@ -229,13 +250,31 @@ def shape(model: str) -> ModelShape:
     entries = _facts("models")
     entry = entries.get(model)
     if not isinstance(entry, dict):
-        raise ConfigError(f"no model shape is called {model!r}{suggest(model, list(entries))}", hint=_HINT)
+        return _in_format(model)
     like = entry.get("like")
     if isinstance(like, str):
         base = entries[like]
         assert isinstance(base, dict)
         entry = {**base, **{key: value for key, value in entry.items() if key != "like"}}
     return ModelShape.model_validate_json(msgspec.json.encode(entry), strict=True)
+
+
+def _in_format(model: str) -> ModelShape:
+    """A model in the format that the end of its name says."""
+    plain, _, suffix = model.rpartition("-")
+    weights = next((one for one in FORMATS if one == suffix), None)
+    if weights is None or plain not in model_names() or plain.endswith(FORMATS) or shape(plain).weights == weights:
+        raise ConfigError(f"no model shape is called {model!r}{suggest(model, list(model_names()))}", hint=_HINT)
+    return shape(plain).model_copy(update={"weights": weights})
+
+
+def is_model(name: str) -> bool:
+    """Whether a model's shape is known, in the format that its name says."""
+    try:
+        shape(name)
+    except ConfigError:
+        return False
+    return True
 
 
 @cache

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN, read_file, suggest
-from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
+from sageserve.data.profiles.hardware import gpu_named, gpu_names, is_model, model_names, shape
 from sageserve.data.profiles.roofline import TENSOR_PARALLEL, roofline
 from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value
 
@@ -90,7 +90,7 @@ def named(name: str, folder: Path = Path()) -> NamedProfile:
     if name in profile_entries():
         return _of(profile_library(), name, "measured")
     match = _DERIVED.match(name)
-    if match and match["model"] in model_names() and match["gpu"] in gpu_names() and int(match["tp"]) in TENSOR_PARALLEL:
+    if match and is_model(match["model"]) and match["gpu"] in gpu_names() and int(match["tp"]) in TENSOR_PARALLEL:
         values = _plain(derive(match["model"], match["gpu"], int(match["tp"])))
         return NamedProfile(values, {(): SourcePlace("derived by the roofline")}, "derived")
     raise ConfigError(f"no engine profile is called {name!r}{_meant(name)}", hint=_HINT)
@@ -195,8 +195,8 @@ def _meant(name: str) -> str:
     if len(parts) != 3:
         return suggest(name, [*profile_entries(), *(f"{model}/h100-80gb/tp1" for model in model_names())])
     model, gpu, _ = parts
-    for part, known in ((model, model_names()), (gpu, gpu_names())):
-        if part not in known:
+    for part, known, found in ((model, model_names(), is_model(model)), (gpu, gpu_names(), gpu in gpu_names())):
+        if not found:
             longer = [one for one in known if one.startswith(part)]  # h100 is nearer to h100-80gb than to h200
             return f"; did you mean {longer[0]!r}?" if longer else suggest(part, known)
     return suggest(name, [f"{model}/{gpu}/tp{count}" for count in TENSOR_PARALLEL])
