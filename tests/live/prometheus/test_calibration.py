@@ -146,7 +146,7 @@ def test_answers_that_are_none_are_refused(server: Server, body: bytes, said: st
 
 
 def test_a_server_that_is_not_there_is_refused() -> None:
-    with pytest.raises(MeasurementError, match=r"http://127\.0\.0\.1:1: "):
+    with pytest.raises(MeasurementError, match=r"http://127\.0\.0\.1:1 cannot be asked: "):
         read_prometheus("http://127.0.0.1:1", WINDOW)
     with pytest.raises(MeasurementError, match="more than 10000 points"):
         read_prometheus("http://127.0.0.1:1", Window(END, 86_400, 1))

@@ -16,8 +16,13 @@ from sageserve.live.store.sql import SqlStore, open_store
 KINDS = ("memory", "sqlite", "postgres")
 
 
+def driver(url: str) -> str:
+    """The address as SQLAlchemy wants it; a PostgreSQL that was made in the locale C answers in bytes unless told."""
+    return f"{url.replace('postgresql:', 'postgresql+psycopg:')}&client_encoding=utf8" if url.startswith("postgresql:") else url
+
+
 def _emptied(url: str) -> str:
-    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    engine = create_engine(driver(url))
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))

@@ -21,11 +21,8 @@ from sageserve.live.store.database import sqlite_url
 from sageserve.live.store.models import File, StoreAway, StoreFull, StoreTooNew
 from sageserve.live.store.sql import FILE, SqlStore, open_store
 from sageserve.live.store.tables import METADATA
+from tests.live.store.conftest import driver
 from tests.live.store.test_store import batch, good, running
-
-
-def driver(url: str) -> str:
-    return url.replace("postgresql:", "postgresql+psycopg:")
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -51,6 +48,22 @@ def test_a_database_of_a_later_version_is_refused(request: pytest.FixtureRequest
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :v"), {"v": before})
     engine.dispose()
+
+
+def test_a_database_that_knows_bytes_only_keeps_words(postgres: str) -> None:
+    engine = create_engine(driver(postgres), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text("CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"))
+    engine.dispose()
+    address = postgres.replace("/postgres?", "/bytes?")
+    store = SqlStore(address)
+    store.begin_file(File("file-1", "Müller", "größe.jsonl", "batch", 1, None))
+    store.finish_file("file-1", 0)
+    store.close()
+    again = SqlStore(address)
+    found = again.file("Müller", "file-1")
+    again.close()
+    assert (found.owner, found.name) == ("Müller", "größe.jsonl")
 
 
 def test_sqlite_writes_every_commit_to_disk(tmp_path: Path) -> None:
@@ -114,6 +127,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from sageserve.live.store.sql import open_store
+from tests.live.store.conftest import driver
 from tests.live.store.test_store import good, running
 store = open_store(sys.argv[1], Path(sys.argv[2]))
 epoch = store.begin_epoch()

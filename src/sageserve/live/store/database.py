@@ -91,7 +91,8 @@ def _engine(url: str) -> Engine:
             return engine
         if parsed.drivername in {"postgresql", "postgres"}:
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, pool_size=1, max_overflow=1, pool_pre_ping=True, hide_parameters=True)
+        spoken = {"client_encoding": "utf8"}  # a database made in the locale C knows bytes only, and answers in them unless told
+        return create_engine(parsed, connect_args=spoken, pool_size=1, max_overflow=1, pool_pre_ping=True, hide_parameters=True)
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(f"live.store: {error}", hint="write sqlite, memory, or postgresql://user@host/name") from None
     except ModuleNotFoundError as error:
