@@ -41,6 +41,7 @@ ONCE: Final = np.array([0.0] * 7 + [1e3])
 """Microseconds per unit that every request takes once, around its first token, beside what iterations take."""
 
 SHARPNESS: Final = 3.0
+NONE: Final = 1.5  # times LEAST: a coefficient that is less was at the end of the search, and is written as 0
 STRAIGHT: Final = 1e-6  # of a time: a knot that is so close to the line between its neighbours says nothing
 STREAMED: Final = (0.75, 0.05)  # of an iteration, where only the whole is known: both are tried
 HIDDEN: Final = 0.02
@@ -152,6 +153,7 @@ class Form:
         if digits is not None:
             kept = _bends(tokens, times)
             tokens, times = tokens[kept], times[kept]
+            values = np.where(values > NONE * LEAST, values, 0.0)
         numbers = {name: _rounded(value, digits) for name, value in zip(NAMES[3:], values[3:], strict=True)}
         curve = tuple((int(one), _rounded(ms, digits)) for one, ms in zip(tokens, times, strict=True))
         return self.limits.model_copy(update={**numbers, "iteration_ms": curve})
