@@ -158,6 +158,24 @@ def test_mistakes_are_named(table: Path, tmp_path: Path) -> None:
     assert "no number" in mistake(words).message
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("minute,a,a\n0,1,2\n5,1,2\n", "has 2 columns called 'a', at positions 2 and 3"),
+        ("minute,a\n0,1\n5,-3\n", "row 2: a is -3 (1 of 2 rows)"),
+        ("minute,a\n0,inf\n5,1\n", "row 1: a is inf"),
+        ("minute,a\n0,1\n", "has fewer than two rows"),
+        ("minute,a\n0,1\n5,1\n5,2\n", "row 3: its time is missing or not later"),
+        ("minute,a\n0,1\n,1\n5,2\n", "row 2: its time is missing"),
+        ("minute,a,b\n0,1,\n5,1,\n10,1,\n", "b has no value at all"),
+    ],
+)
+def test_a_series_that_makes_no_sense_is_told_by_its_row(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "series.csv"
+    path.write_text(text)
+    assert said in mistake(path).message
+
+
 def test_the_chart_shows_height_and_the_upper_quantile() -> None:
     series = Series(np.tile([1.0, 4.0], 72), 10 * MINUTE)
     coming = forecaster("last-value").fit(series).predict(6, (0.1, 0.9))

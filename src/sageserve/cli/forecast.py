@@ -150,6 +150,8 @@ def _judge(chosen: "dict[str, Series]", names: Sequence[str], *, length: "Micros
 
 
 def _whole_bins(name: str, fine: "Series", series: "Series") -> "Series":
+    import numpy as np
+
     from sageserve.base.errors import PlanError
     from sageserve.base.units import show_duration
 
@@ -158,6 +160,8 @@ def _whole_bins(name: str, fine: "Series", series: "Series") -> "Series":
         raise PlanError(
             f"{name} is {long} long: no bin of {one} is whole", hint="choose shorter ones with --bin, or a longer trace"
         )
+    if not np.isfinite(series.values).any():
+        raise PlanError(f"{name} has no value at all: every bin is missing", hint="leave it out with --only, or fill it")
     return series
 
 

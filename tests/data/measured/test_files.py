@@ -74,6 +74,8 @@ def test_requests_alone_are_enough(tmp_path: Path) -> None:
         (HEAD + "0,10,3,80,60\n", "e2e_ms is less than ttft_ms"),
         (HEAD + "0,0,3,20,60\n", "input_tokens must be at least 1"),
         (HEAD + "0,10,3,inf,60\n", "is not a number"),
+        ("e2e_ms," + HEAD + "9,0,10,3,20,60\n", "has 2 columns called 'e2e_ms', at positions 1 and 6"),
+        (HEAD, "requests.csv: there is a header and no row"),
     ],
 )
 def test_wrong_requests_are_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -97,7 +97,9 @@ def read_measured(folder: Path) -> tuple[MeasuredRun, ...]:
     found = {name: {} if table is None else table.by_experiment(only) for name, table in files.items()}
     names = list(dict.fromkeys(name for tables in found.values() for name in tables))
     if not names:
-        raise MeasurementError(f"the folder {folder} holds no measured run", hint=_hint())
+        empty = [str(table.path) for table in files.values() if table is not None]
+        what = f"{', '.join(empty)}: there is a header and no row" if empty else f"the folder {folder} holds no measured run"
+        raise MeasurementError(what, hint=_hint())
     return tuple(_run(name, *(found[file].get(name) for file in (EXPERIMENTS, REQUESTS, SERIES))) for name in names)
 
 
@@ -145,7 +147,19 @@ def _read_table(path: Path) -> _Table | None:
         rows: list[Row] = list(reader)
     except csv.Error as error:
         raise MeasurementError(f"{path}: line {reader.line_num}: {error}", hint="it must be a CSV file") from None
-    return _Table(path, tuple(reader.fieldnames or ()), rows)
+    return _Table(path, _once(path, tuple(reader.fieldnames or ())), rows)
+
+
+def _once(path: Path, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns, each of which has a name of its own: nobody can say which of two counts."""
+    for name in columns:
+        places = [str(place) for place, other in enumerate(columns, start=1) if other == name]
+        if name and len(places) > 1:
+            raise MeasurementError(
+                f"{path} has {len(places)} columns called {name!r}, at positions {' and '.join(places)}",
+                hint="rename or remove all but the one that counts",
+            )
+    return columns
 
 
 def _number(text: str | None, default: float | None, where: str) -> float:

@@ -4,7 +4,7 @@ A CSV of series has a time column first (`t_s`, `minute`, `hour`, counted from t
 missing rows and empty cells are missing bins, not zeros. Must not forecast. Read next: `core/forecast/series.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -43,12 +43,23 @@ def read_series(path: Path) -> dict[str, Series] | None:
             header = csv.open_csv(stream).schema.names
         if header[0] not in TIME_COLUMNS or len(header) < 2:
             return None
+        _refuse_twins(path, header)
         with pa.input_stream(str(path), compression="detect") as stream:
             table = csv.read_csv(stream)
     except (OSError, pa.ArrowInvalid) as error:
         raise TraceError(f"{path} cannot be read as CSV: {error}", hint="check that the file is complete") from error
     columns = {name: _numbers(path, name, table.column(name)) for name in header}
     return _binned(path, columns, TIME_COLUMNS[header[0]])
+
+
+def _refuse_twins(path: Path, header: Sequence[str]) -> None:
+    for name in header:
+        places = [str(place) for place, other in enumerate(header, start=1) if other == name]
+        if len(places) > 1:
+            raise TraceError(
+                f"{path} has {len(places)} columns called {name!r}, at positions {' and '.join(places)}",
+                hint="a series needs a name of its own: rename or remove all but one",
+            )
 
 
 def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Floats:
@@ -61,12 +72,31 @@ def _numbers(path: Path, name: str, column: pa.ChunkedArray) -> Floats:
     return numbers
 
 
+def _demand(path: Path, name: str, column: Floats) -> Floats:
+    bad = np.flatnonzero(np.isinf(column) | (column < 0))
+    if len(bad):
+        raise TraceError(
+            f"{path}: row {bad[0] + 1}: {name} is {column[bad[0]]:g} ({len(bad)} of {len(column)} rows)",
+            hint="demand is finite and not negative; leave a cell empty where nothing was observed",
+        )
+    return column
+
+
 def _binned(path: Path, columns: Mapping[str, Floats], unit: Micros) -> dict[str, Series]:
     """Rows placed at their bin; bins without a row are missing."""
     (_, times), *values = columns.items()
+    if len(times) < 2:
+        raise TraceError(
+            f"{path} has fewer than two rows; the length of a bin is the time between two", hint="give two rows at least"
+        )
     steps = np.diff(times)
-    if len(times) < 2 or not np.isfinite(times).all() or (steps <= 0).any():
-        raise TraceError(f"{path}: the time column must rise and have two rows at least", hint="sort the rows by time")
+    wrong = ~((steps > 0) & np.isfinite(steps))
+    if wrong.any():
+        row = int(np.argmax(wrong)) + 2
+        raise TraceError(
+            f"{path}: row {row}: its time is missing or not later than that of the row before",
+            hint="sort the rows by time, one row per bin",
+        )
     step = float(steps.min())
     places = (times - times[0]) / step
     if np.abs(places - np.round(places)).max() > 1e-6:
@@ -75,7 +105,7 @@ def _binned(path: Path, columns: Mapping[str, Floats], unit: Micros) -> dict[str
     made = {}
     for name, column in values:
         filled = np.full(int(index[-1]) + 1, np.nan)
-        filled[index] = column
+        filled[index] = _demand(path, name, column)
         made[name] = Series(filled, round(step * unit), round(float(times[0]) * unit))
     return made
 
