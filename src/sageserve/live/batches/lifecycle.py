@@ -1,12 +1,14 @@
 """Takes batches from state to state: read, expire, finish, write, close. Every step may be interrupted and is then done again.
 
-What is to be done follows from the state in the store alone. Must not send jobs. Read next: `input_file.py`, `output_files.py`.
+What is to be done follows from the state in the store alone; what became of batches is handed on. Must not send jobs.
+Read next: `input_file.py`, `output_files.py`; `runner.py`, which hears of changes.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
 from sageserve.base.config import LiveSettings
 from sageserve.live.batches.input_file import InputReader, read_batch
@@ -20,35 +22,35 @@ _PAUSE_S: Final = 0.1  # between two looks, however much there is to see
 _LOG: Final = logging.getLogger(__name__)
 
 
-class JobRunner(Protocol):
-    """Who runs the jobs."""
+@dataclass(frozen=True, slots=True)
+class BatchChange:
+    """A batch came or went.
 
-    def stop_jobs(self, batch: int) -> None:
-        """No job of a batch runs any more."""
-        ...
+    Args:
+        batch: its number.
+        stopped: it ends before its jobs did: none of them runs any more.
+    """
 
-    async def refresh(self) -> None:
-        """Batches came or went."""
-        ...
+    batch: int
+    stopped: bool = False
 
 
 class BatchLifecycle:
-    """Looks after all batches.
+    """Looks after all batches; `changes` has what whoever runs their jobs must hear of.
 
     Args:
         store: where they are.
         models: that are served.
         live: limits.
         time: when they expire.
-        hands: who runs their jobs.
     """
 
-    def __init__(self, store: StoreThread, models: Sequence[str], live: LiveSettings, time: SteadyWall, hands: JobRunner) -> None:
+    def __init__(self, store: StoreThread, models: Sequence[str], live: LiveSettings, time: SteadyWall) -> None:
         self._store = store
         self._models = models
         self._live = live
         self._time = time
-        self._hands = hands
+        self.changes: asyncio.Queue[BatchChange] = asyncio.Queue()
         self._news = asyncio.Event()
         self._well = True
 
@@ -117,12 +119,12 @@ class BatchLifecycle:
             await self._store.call(keep.reject, batch.number, reader.errors, self._time.now())
             return
         await self._store.call(keep.accept, batch.number, reader.model, self._time.now())
-        await self._hands.refresh()
+        self.changes.put_nowait(BatchChange(batch.number))
 
     async def _write(self, batch: Batch) -> None:
         keep = self._store.store
         if batch.state is not BatchState.FINALIZING:
-            self._hands.stop_jobs(batch.number)
+            self.changes.put_nowait(BatchChange(batch.number, stopped=True))
         files = await write_files(self._store, batch, self._time.now())
         await self._store.call(keep.close_batch, batch.number, files, self._time.now())
-        await self._hands.refresh()
+        self.changes.put_nowait(BatchChange(batch.number))

@@ -7,9 +7,9 @@ Must not decide how much spare capacity there is. Read next: `live/control/batch
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import SageServeError
@@ -25,9 +25,11 @@ from sageserve.live.store.models import Committed, Job, Key, Lease, Result, Stor
 from sageserve.live.wire import ANYWHERE
 
 _REGION: Final = 0  # where jobs come in: a batch names no region, and the first is where control and its gateway stand
+_AGAIN_S: Final = 1.0  # a database that restarts
 _BYTES_PER_TOKEN: Final = 4  # of a prompt in JSON, roughly; the gateway counts better, the batch queue needs an idea
 
 _LOG: Final = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class BatchRunner:
         self._origin = {"x-sageserve-tier": names.tiers[self._tier], "x-sageserve-region": names.regions[_REGION]}
         self._door = door
         self._time = time
-        self._lifecycle = BatchLifecycle(store, names.models, live, time, self)
+        self._lifecycle = BatchLifecycle(store, names.models, live, time)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._reads: set[asyncio.Task[None]] = set()
         self._lines: Connections | None = None
@@ -118,7 +120,8 @@ class BatchRunner:
         """
         self.writer.epoch = await self._begin()
         lines = self._lines = Connections(self._door.url, self._settings.answer_within / SECOND)
-        tasks = [asyncio.create_task(part) for part in (self.writer.run(), self._lifecycle.run(), self._superseded.wait())]
+        parts = (self.writer.run(), self._lifecycle.run(), self._follow(), self._superseded.wait())
+        tasks = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -131,15 +134,27 @@ class BatchRunner:
 
     async def _begin(self) -> int:
         """Own the queue; a database that is away now may be back in a moment."""
+        epoch = await self._insist(lambda: self.store.call(self.store.store.begin_epoch))
+        await self._insist(self._refresh)
+        return epoch
+
+    async def _follow(self) -> None:
+        """Hear what became of batches, until cancelled."""
+        while True:
+            change = await self._lifecycle.changes.get()
+            if change.stopped:
+                self._stop_jobs(change.batch)
+            else:
+                await self._insist(self._refresh)
+
+    async def _insist(self, do: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask the store until it answers."""
         while True:
             try:
-                epoch = await self.store.call(self.store.store.begin_epoch)
-                await self.refresh()
+                return await do()
             except StoreError as error:
                 _LOG.error("the batch queue cannot be read yet: %s", error.message)
-                await asyncio.sleep(1.0)
-            else:
-                return epoch
+                await asyncio.sleep(_AGAIN_S)
 
     async def _stop(self, tasks: "Sequence[asyncio.Task[Any]]") -> None:
         every = [*tasks, *self._tasks.values(), *self._reads]
@@ -198,16 +213,16 @@ class BatchRunner:
         if done.superseded:
             self._superseded.set()
 
-    # --- what the life cycle of batches asks ---
+    # --- what becomes of batches ---
 
-    def stop_jobs(self, batch: int) -> None:
+    def _stop_jobs(self, batch: int) -> None:
         """No job of a batch runs any more."""
         for buffer in self._buffers.values():
             for key in buffer.let_go(batch):
                 if (task := self._tasks.get(key)) is not None:
                     task.cancel()
 
-    async def refresh(self) -> None:
+    async def _refresh(self) -> None:
         """Batches came or went: count anew, and read anew what is due first.
 
         Raises:
@@ -234,6 +249,6 @@ class BatchRunner:
             buffer.fill(await self.store.call(self.store.store.queued, model, self._settings.ahead + self._settings.in_hand))
         except StoreError as error:
             _LOG.error("the batch queue cannot be read: %s", error.message)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_AGAIN_S)
         finally:
             buffer.reading = False
