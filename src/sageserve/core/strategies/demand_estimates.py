@@ -186,7 +186,7 @@ class DemandEstimates:
         profile = self._layout.profiles[self._reference[m]]
         tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
         found = int(tokens * self._layout.prefix_hits[m])
-        idle = first_time(profile, tokens, min(found, tokens - 1))
+        idle = float(first_time(profile, tokens, min(found, tokens - 1)))
         slack = max(self._target - idle - int(profile["entry"]), _LEAST_SLACK * self._target)
         return needed(busy, service_us=service_us, slack_us=slack, misses=self._misses)
 
