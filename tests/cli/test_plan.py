@@ -17,7 +17,7 @@ from sageserve.base.records import Trace
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.cli.main import app
 from sageserve.cli.render_plan import WIDTH
-from sageserve.core.events import EndpointSeen, Observed
+from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.plan import hourly as paper
@@ -92,6 +92,30 @@ def test_the_plan_is_the_strategys_own(name: str, minutes: int) -> None:
     assert found.question == wanted
     assert found.data_until == now
     assert found.expires == now + (15 * MINUTE if name == "foresight" else HOUR)
+
+
+@pytest.mark.parametrize("name", ["lt-i", "foresight"])
+def test_a_plan_says_which_quantiles_are_far_above_all_that_was_seen(name: str) -> None:
+    kind = "foresight" if name == "foresight" else "planned"
+    scenario = load_scenario(
+        "quickstart",
+        overrides=[*TINY, f"strategy.name={name}", f"strategy.{kind}.quantile=0.9", f"strategy.{kind}.forecaster=last-value"],
+    )
+    layout = planned_layout(scenario)
+    cells = len(layout.names.regions) * len(layout.names.models) * len(layout.names.tiers)
+    grown = [1.05**minute for minute in range(600)]  # an hour ahead it is nineteen times as much
+
+    def told(tokens: list[float]) -> tuple[tuple[str, str], ...]:
+        known = [
+            DemandSeen(i * MINUTE, MINUTE, (round(one),) * cells, (0,) * cells, (1,) * cells, (1e-8 * one,) * cells)
+            for i, one in enumerate(tokens)
+        ]
+        return propose(scenario, 10 * HOUR, known, earlier=None, counts=start_counts(scenario, layout)).incredible
+
+    assert told([1000.0] * 600) == ()
+    found = told(grown)
+    assert found
+    assert all("times the largest value seen" in note for _, note in found)
 
 
 SETTINGS = {

@@ -193,6 +193,7 @@ def _file(scenario: "Scenario", proposal: "Proposal", *, when: "Micros", source:
         notes.append(f"demand is known in whole bins, until {show_duration(proposal.data_until)}")
     if proposal.unknown:
         notes.append(f"nothing to forecast from, the last hour's mean stands in: {', '.join(proposal.unknown)}")
+    notes += [f"{name}: {note}" for name, note in proposal.incredible]
     return PlanFile(
         made_at=when,
         expires_at=proposal.expires,

@@ -19,7 +19,7 @@ from sageserve.base.units import HOUR, SECOND, Micros, show_duration
 from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
-from sageserve.core.forecast import QuantileForecast, Series
+from sageserve.core.forecast import QuantileForecast, Series, incredible
 from sageserve.core.history import BIN
 from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan, solve
@@ -82,6 +82,7 @@ class Proposal:
         data_until: the instant the newest whole bin of demand ends.
         expires: the instant the strategy would plan again.
         unknown: `region/model` for which the last hour's mean stands for a forecast.
+        incredible: `region/model` and a sentence, where a quantile lies far above all that was ever seen.
     """
 
     question: Question
@@ -91,6 +92,7 @@ class Proposal:
     data_until: Micros
     expires: Micros
     unknown: tuple[str, ...]
+    incredible: tuple[tuple[str, str], ...]
 
 
 def planned_layout(scenario: Scenario) -> Layout:
@@ -138,7 +140,8 @@ def _hourly(
 ) -> Proposal:
     rules, prospects = scenario.strategy.planned, DemandEstimates(scenario, layout, earlier)
     _hear(prospects, heard, now)
-    forecasts = _forecasts(prospects.series(), rules.forecaster, prospects.bins, (rules.quantile,))
+    series = tuple(prospects.series())
+    forecasts = _forecasts(series, rules.forecaster, prospects.bins, (rules.quantile,))
     prospects.take(forecasts, late=now - prospects.history.end)
     problem = prospects.problem(fleet)
     seen, batch_seen = _last_hour(prospects)
@@ -156,6 +159,7 @@ def _hourly(
         data_until=prospects.history.end,
         expires=(now // rules.every + 1) * rules.every,
         unknown=_unknown(layout, forecasts),
+        incredible=_incredible(layout, series, forecasts),
     )
 
 
@@ -190,6 +194,7 @@ def _ahead(
         data_until=prospects.history.end,
         expires=(now // rules.every + 1) * rules.every,
         unknown=_unknown(layout, forecasts),
+        incredible=_incredible(layout, series, forecasts),
     )
 
 
@@ -254,3 +259,12 @@ def _thetas(layout: Layout, prospects: DemandEstimates, loads: Sequence[Load]) -
 def _unknown(layout: Layout, forecasts: Sequence[QuantileForecast | None]) -> tuple[str, ...]:
     """Streams of which nothing was known, so that their last hour's mean stands for the forecast."""
     return tuple(name for forecast, (_, _, name) in zip(forecasts, _endpoints(layout), strict=True) if forecast is None)
+
+
+def _incredible(
+    layout: Layout, series: Sequence[Series], forecasts: Sequence[QuantileForecast | None]
+) -> tuple[tuple[str, str], ...]:
+    """Streams whose forecast has a quantile far above all that was seen, with the sentence."""
+    found = zip((name for _, _, name in _endpoints(layout)), series, forecasts, strict=True)
+    notes = ((name, incredible(seen, coming)) for name, seen, coming in found if coming is not None)
+    return tuple((name, note) for name, note in notes if note is not None)
