@@ -101,6 +101,33 @@ def test_the_table_fits_and_says_what_to_try(tmp_path: Path) -> None:
     assert any(row[:2] == ["iw-f", "95%"] and ("✓" in row or "✗" in row) for row in rows)
 
 
+def test_turns_follow_their_answers_in_every_view(tmp_path: Path) -> None:
+    file, out = tmp_path / "talks.jsonl", tmp_path / "run"
+    lines = [
+        {"session_id": f"s{talk}", "input_length": 300 + 400 * turn, "output_length": 100}
+        | ({"delay": 1500 * turn} if turn else {"timestamp": 700 * talk})
+        for turn in range(4)
+        for talk in range(30)
+    ]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    play = ("simulate", "quickstart", "--trace", str(file), "--set", "workload.assign.region={eastus: 1}")
+    text = printed(*play, "--out", str(out))
+    counts = json.loads((out / SUMMARY).read_text())["conversations"]
+    assert (counts["conversations"], counts["followed"], counts["never_arrived"]) == (30, 90, 0)
+    assert counts["cached_share"] > 0.1
+    assert "90 of 120 requests are turns that wait for the answer before them" in " ".join(text.split())
+    rows = {(row["session"], row["turn"]): row for row in pq.read_table(out / REQUESTS).to_pylist()}
+    for talk in range(30):
+        for turn in range(1, 4):
+            before, later = rows[f"s{talk}", turn], rows[f"s{talk}", turn + 1]
+            assert later["arrival_us"] == before["arrival_us"] + before["e2e_us"] + 1_500_000 * turn
+    report = (out / REPORT).read_text()
+    assert "wait for the answer before them" in report
+    apart = json.loads(printed(*play, "--set", "workload.loop=open", "--json"))
+    assert "conversations" not in apart
+    assert apart["requests"]["arrived"] == 120
+
+
 def test_who_was_turned_away_is_in_every_view(tmp_path: Path) -> None:
     out, full = str(tmp_path / "run"), ("--load", "20", "--set", "fleet={start: 2, maximum: 3}")
     text = printed(*SMALL, *full, "--out", out)

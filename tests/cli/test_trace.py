@@ -43,6 +43,20 @@ class TestInspect:
         assert "1 of 721 rows are no requests" in text
         assert "prompt length is below 1 (lines 722)" in text
 
+    def test_conversations_are_shown_where_there_are_any(self, trace: Path, tmp_path: Path) -> None:
+        assert "of several turns" not in run("inspect", trace)
+        file = tmp_path / "talks.jsonl"
+        turn = {"session_id": "a", "input_length": 30, "output_length": 50}
+        file.write_text("".join(json.dumps(turn | more) + "\n" for more in ({"timestamp": 0}, {"delay": 2500}, {"delay": 2500})))
+        text = run("inspect", file)
+        assert "1 conversation of several turns: mean 3, p50 3, p90 3, longest 3" in text
+        assert "2 turns wait for the answer before them in a closed loop, then pause: p50 2.5 s" in text
+        assert "2 later turns have a prompt that is shorter than the conversation before them" in text
+        assert max(len(line) for line in text.splitlines()[1:]) <= 100
+        seen = json.loads(run("inspect", file, "--json", "--prompts", "added"))
+        assert seen["conversations"]["shorter"] == 0
+        assert seen["models"]["-"]["prompt_tokens"]["longest"] == 30 * 3 + 50 * 2
+
     def test_json_has_the_same_numbers(self, trace: Path) -> None:
         seen = json.loads(run("inspect", trace, "--json"))
         assert seen["requests"] == 720

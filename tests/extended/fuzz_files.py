@@ -23,9 +23,11 @@ with atheris.instrument_imports(include=["sageserve.data", "sageserve.base"]):
     import pyarrow.parquet as pq
 
     from sageserve.base.errors import SageServeError
+    from sageserve.base.sessions import closed_loop
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.traces.changes.window import check_filled, cut
     from sageserve.data.traces.columns.catalog import EVERY
+    from sageserve.data.traces.inspect import overview
     from sageserve.data.traces.options import TraceOptions
     from sageserve.data.traces.read import read_as_is
 
@@ -59,11 +61,14 @@ def read_file(data: bytes) -> None:
         chars_per_token=4.0 if choice & 64 else None,
         begin="first" if choice & 128 else None,
         drop_outliers=bool(choice & 4),
+        prompts="added" if choice % 7 == 6 else "whole",
     )
     with scratch("trace", content) as path, contextlib.suppress(SageServeError):
         trace, report = read_as_is(path, options)
         assert report.rows == report.kept + report.bad_count
-        check_filled(cut(trace, options.begin, None)[0], options).check()
+        filled = check_filled(cut(trace, options.begin, None)[0], options).check()
+        closed_loop(filled)
+        overview(filled, "trace")
 
 
 def read_scenario(data: bytes) -> None:

@@ -261,7 +261,7 @@ def _conversation_lines(seen: "ConversationSummary") -> list[str]:
     """How long conversations are, and how their turns follow each other."""
     turns = seen.turns
     long = f"mean {turns.mean:,.3g}, p50 {turns.p50:,}, p90 {turns.p90:,}, longest {turns.longest:,}"
-    lines = [f"{seen.conversations:,} conversations of several turns: {long}"]
+    lines = [f"{seen.conversations:,} conversation{'' if seen.conversations == 1 else 's'} of several turns: {long}"]
     if seen.pause_s is None:
         lines.append("their turns arrive at the times of the trace: it has no pauses, so nothing waits for an answer")
     else:
