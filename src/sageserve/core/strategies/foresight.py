@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from sageserve.base.config import ForesightSettings, Scenario
 from sageserve.base.records import Demand
-from sageserve.base.units import NEVER, Micros
+from sageserve.base.units import Micros
 from sageserve.core.actions import Decision, Feed, Reason
 from sageserve.core.events import DemandSeen, Observed
 from sageserve.core.fleet import Fleet
@@ -20,7 +20,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.strategies.base import Unified
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
-from sageserve.core.strategies.steps import EndpointLook, look
+from sageserve.core.strategies.steps import CoolDown, EndpointLook, look, to_target
 from sageserve.core.work import AnyEvent, Fit, Fitted, SolveAhead, SolvedAhead
 
 
@@ -42,7 +42,7 @@ class Foresight(Unified):
         forecaster(self._rules.forecaster)  # complain about its name now, not when the first plan is due
         self._horizon = ForesightInputs(scenario, layout, earlier)
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
-        self._acted = [-NEVER] * layout.endpoints
+        self._cooldown = CoolDown(self._pools, self._rules.cooldown)
         self._next_fit: Micros = 0
         self._next_plan: Micros = 0
         self._asked = 0
@@ -80,30 +80,14 @@ class Foresight(Unified):
     def _apply(self, plan: HorizonPlan, fleet: Fleet) -> Iterator[Decision | Feed]:
         for endpoint, pools in enumerate(self._pools):
             for pool in pools:
-                serving, coming = fleet.serving(pool.number), fleet.coming(pool.number)
-                change = plan.target[pool.number] - serving - coming
-                if change:
-                    yield Decision(
-                        pool.number,
-                        change,
-                        Reason.PLANNED,
-                        seen=0.0,
-                        age=0,
-                        serving=serving,
-                        coming=coming,
-                        target=plan.target[pool.number],
-                    )
+                if (decision := to_target(pool, plan.target[pool.number], fleet)) is not None:
+                    yield decision
             if pools:
                 level = self._horizon.feed_level(plan, pools[0].model)
                 yield Feed(endpoint, level, level)
 
     def _guard(self, now: Micros, event: Observed, fleet: Fleet) -> Iterator[Decision]:
-        for endpoint, pools in enumerate(self._pools):
-            if pools and now - self._acted[endpoint] >= self._rules.cooldown:
-                decision = self._step(look(now, event, pools, fleet))
-                if decision is not None:
-                    self._acted[endpoint] = now
-                    yield decision
+        yield from self._cooldown.act(now, lambda pools: self._step(look(now, event, pools, fleet)))
 
     def _step(self, here: EndpointLook) -> Decision | None:
         if here.missing:

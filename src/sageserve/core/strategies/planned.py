@@ -12,7 +12,7 @@ from typing import Final
 
 from sageserve.base.config import PlannedSettings, Scenario
 from sageserve.base.records import Demand
-from sageserve.base.units import MINUTE, NEVER, Micros
+from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Decision, Reason
 from sageserve.core.events import DemandSeen, Observed
 from sageserve.core.fleet import Fleet, Pool
@@ -21,7 +21,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.plan.hourly import Plan
 from sageserve.core.strategies.base import Unified
 from sageserve.core.strategies.demand_estimates import DemandEstimates
-from sageserve.core.strategies.steps import EndpointLook, growing, look
+from sageserve.core.strategies.steps import CoolDown, EndpointLook, growing, look, to_target
 from sageserve.core.work import AnyEvent, Fit, Fitted, Solve, Solved
 
 _RECENT: Final[Micros] = 5 * MINUTE  # what arrives now is the mean of this span
@@ -46,7 +46,7 @@ class LtU(Unified):
         self.prospects = DemandEstimates(scenario, layout, earlier)
         self.plan: Plan | None = None
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
-        self._acted = [-NEVER] * layout.endpoints
+        self._cooldown = CoolDown(self._pools, self.rules.cooldown)
         self._next: Micros = 0
         self._late: Micros = 0
         self._asked = 0
@@ -85,12 +85,7 @@ class LtU(Unified):
         return False
 
     def _correct(self, now: Micros, event: Observed, fleet: Fleet) -> Iterator[Decision]:
-        for endpoint, pools in enumerate(self._pools):
-            if pools and now - self._acted[endpoint] >= self.rules.cooldown:
-                decision = self._step(now, look(now, event, pools, fleet), fleet)
-                if decision is not None:
-                    self._acted[endpoint] = now
-                    yield decision
+        yield from self._cooldown.act(now, lambda pools: self._step(now, look(now, event, pools, fleet), fleet))
 
     def _step(self, now: Micros, here: EndpointLook, fleet: Fleet) -> Decision | None:
         if here.missing:
@@ -151,19 +146,8 @@ class LtI(LtU):
             return
         for pools in self._pools:
             for pool in pools:
-                serving, coming = fleet.serving(pool.number), fleet.coming(pool.number)
-                target = self.plan.target[pool.number]
-                if target != serving + coming:
-                    yield Decision(
-                        pool.number,
-                        target - serving - coming,
-                        Reason.PLANNED,
-                        seen=0.0,
-                        age=0,
-                        serving=serving,
-                        coming=coming,
-                        target=target,
-                    )
+                if (decision := to_target(pool, self.plan.target[pool.number], fleet)) is not None:
+                    yield decision
 
     def _step(self, now: Micros, here: EndpointLook, fleet: Fleet) -> Decision | None:
         if here.missing:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.records import Demand
-from sageserve.base.units import NEVER, Micros
+from sageserve.base.units import Micros
 from sageserve.core.actions import Decision, Reason
 from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.strategies.base import Unified
-from sageserve.core.strategies.steps import EndpointLook, look
+from sageserve.core.strategies.steps import CoolDown, EndpointLook, look
 from sageserve.core.work import AnyEvent
 
 
@@ -29,8 +29,7 @@ class Reactive(Unified):
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None = None) -> None:  # see above
         self._rules = self.rules(scenario)
-        self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
-        self._acted = [-NEVER] * layout.endpoints
+        self._cooldown = CoolDown([layout.endpoint_pools(e) for e in range(layout.endpoints)], self._rules.cooldown)
 
     @staticmethod
     def rules(scenario: Scenario) -> ReactiveSettings:
@@ -41,12 +40,7 @@ class Reactive(Unified):
         """On every look at the fleet, one step per endpoint at most."""
         if not isinstance(event, Observed):
             return
-        for endpoint, pools in enumerate(self._pools):
-            if pools and now - self._acted[endpoint] >= self._rules.cooldown:
-                decision = self._step(look(now, event, pools, fleet), fleet)
-                if decision is not None:
-                    self._acted[endpoint] = now
-                    yield decision
+        yield from self._cooldown.act(now, lambda pools: self._step(look(now, event, pools, fleet), fleet))
 
     def _step(self, here: EndpointLook, fleet: Fleet) -> Decision | None:
         if here.missing:

@@ -4,9 +4,10 @@ Instances that are coming count as capacity. Scale-out uses the first pool of th
 that serves.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sageserve.base.units import Micros
+from sageserve.base.units import NEVER, Micros
 from sageserve.core.actions import Blocked, Decision, Reason
 from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet, Pool
@@ -74,3 +75,35 @@ def growing(pools: list[Pool], fleet: Fleet) -> Pool:
     if len(pools) == 1:
         return pools[0]
     return next((pool for pool in pools if not isinstance(find_capacity(fleet, pool.number), Blocked)), pools[0])
+
+
+def to_target(pool: Pool, target: int, fleet: Fleet) -> Decision | None:
+    """What a new plan changes at once: the pool to its target; None when it is there."""
+    serving, coming = fleet.serving(pool.number), fleet.coming(pool.number)
+    change = target - serving - coming
+    if not change:
+        return None
+    return Decision(pool.number, change, Reason.PLANNED, seen=0.0, age=0, serving=serving, coming=coming, target=target)
+
+
+class CoolDown:
+    """Endpoints that act one at a time: one that has acted pauses.
+
+    Args:
+        pools: of every endpoint, in order; an endpoint may have none.
+        pause: microseconds until it may act again.
+    """
+
+    def __init__(self, pools: list[list[Pool]], pause: Micros) -> None:
+        self._pools = pools
+        self._pause = pause
+        self._acted = [-NEVER] * len(pools)
+
+    def act(self, now: Micros, step: Callable[[list[Pool]], Decision | None]) -> Iterator[Decision]:
+        """The steps of those that may act; where none is taken no pause begins."""
+        for endpoint, pools in enumerate(self._pools):
+            if pools and now - self._acted[endpoint] >= self._pause:
+                decision = step(pools)
+                if decision is not None:
+                    self._acted[endpoint] = now
+                    yield decision
