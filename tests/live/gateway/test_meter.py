@@ -51,6 +51,12 @@ def test_tokens_are_told_by_model_summed_over_its_tiers() -> None:
     }
 
 
+def test_tokens_of_a_model_that_has_one_tier_are_told_too() -> None:
+    meter = Meter(["big"], ["fast"], ["east"])
+    meter.lines[0][0].prompt = 3
+    assert read(meter)[line(m.TOKENS, **dict(zip(m.NAMED[m.TOKENS], ("big", "input"), strict=True)))] == 3
+
+
 def test_counters_have_the_labels_of_their_name() -> None:
     meter = Meter(["big"], ["fast"], ["east"])
     for _ in range(3):

@@ -55,6 +55,16 @@ def test_what_is_remembered_of_the_last_request_never_answers_for_another(asked:
         assert state.work(profile, prompt, model, tier) == request_work(profile, prompt, 0, mean)
 
 
+def test_two_engines_of_one_model_take_their_own_time_for_the_same_request() -> None:
+    state = state_of(row(FIRST))
+    state.output_mean = [MEAN] * (MODELS * TIERS)
+    slow = state.profiles[0].copy()
+    slow["decode"] += 1_000.0
+    one, other = (state.work(profile, 700, 0, 0) for profile in (state.profiles[0], slow))
+    assert one == state.work(state.profiles[0], 700, 0, 0)
+    assert other > one, "what was computed for one engine is no other's"
+
+
 def test_a_request_is_weighed_before_it_is_counted() -> None:
     state = state_of(row(FIRST))
     target = state.targets[FIRST]
@@ -180,7 +190,11 @@ def test_an_endpoint_without_instances_has_signals_of_nothing() -> None:
 
 
 def test_a_state_is_known_from_its_first_table() -> None:
-    assert not RoutingState(SETTINGS, LAYOUT).known
+    state = RoutingState(SETTINGS, LAYOUT)
+    assert not state.known
+    assert all(set(column.values()) == {0} for column in state.columns), "nothing is known of any endpoint"
+    assert {"backlog", "busy", "kv", "kv_tokens", "offered", "open", "rate"} <= set(state.columns[0])
+    assert all(load.offered == load.seen_offered == 0 for load in state.loads)
     assert state_of().known
 
 
