@@ -262,6 +262,9 @@ class TestBadFiles:
         [
             (b"", "is empty"),
             (b"\n \n", "nothing but blanks"),
+            (b"\xef\xbb\xbf", "nothing but blanks"),
+            (b"\xfe\xff\xff", "nothing but blanks"),
+            (b"\xff\xfe\n\0", "nothing but blanks"),
             (AZURE.encode(), "no requests"),
             (b"a,b,c\n1,2,3\n", "nothing says how long prompts are and how long answers are\nits columns are a, b, c"),
             (bytes(range(256)) * 40, "not text"),

@@ -16,6 +16,7 @@ from sageserve.data.traces.readers.batches import WHAT_IS_READ, Progress, TraceF
 from sageserve.data.traces.readers.csv_file import open_csv
 from sageserve.data.traces.readers.json_file import open_json
 
+_MARK: Final = b"\xef\xbb\xbf"  # what UTF-8 text may begin with, and nobody sees
 _PEEK: Final = 1 << 16  # bytes looked at to tell kinds apart; a header is shorter than that
 _WIDE: Final = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _FOREIGN: Final = {
@@ -73,10 +74,11 @@ def _open_text(path: Path, magic: bytes, explicit: Mapping[str, str], progress: 
         code = _WIDE[head[:2]]
         head = head[: len(head) // 2 * 2].decode(code, errors="replace").encode()
         stream = pa.transcoding_input_stream(stream, code, "utf-8")
-    if not head.strip():
+    text = head.removeprefix(_MARK)
+    if not text.strip():
         raise TraceError(f"{path} holds nothing but blanks", hint=WHAT_IS_READ)
     if b"\0" in head or packed(head) or is_arrow(head):
         raise TraceError(f"{path} is not text inside", hint=WHAT_IS_READ)
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"["}:
+    if text.lstrip()[:1] in {b"{", b"["}:
         return open_json(path, stream, explicit)
     return open_csv(path, valid_text(stream), head, explicit)
