@@ -5,6 +5,7 @@ tried on a bad sample before it is trusted. Read next: docs/why/decisions/0006-n
 """
 
 import ast
+import builtins
 import re
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ LAYERS: Final = ("base", "core", "data", "sim", "live", "show", "cli")
 FILE = re.compile(r"(?<![\w./:~$@-])(?P<path>(?:[\w.-]+/)*[\w-]+\.(?:py|md))(?![\w/*])")
 INSIDE = re.compile(r"`(?P<path>(?:" + "|".join(TOPS + LAYERS) + r")/[\w./-]*)`")
 CLASS = re.compile(r"`(?P<name>[A-Z][a-z]\w*)(?:\.[\w.]+)?`")
+RAISED = re.compile(r" *(?P<names>[A-Z][\w.]*(?:, [A-Z][\w.]*)*): ")
 LINK = re.compile(r"\]\([^)]*\)")  # what a link leads to is checked as a link, with its anchor
 
 
@@ -60,6 +62,19 @@ def known_names(texts: Iterable[str]) -> set[str]:
             case _:
                 pass
     return found
+
+
+def lost_errors(name: str, text: str, known: Container[str]) -> Iterator[str]:
+    """Errors that docstrings say are raised and that nobody defines: a name that has changed since."""
+    raises, before = False, 0
+    for number, line in mentions(name, text):
+        raises = line.strip() == "Raises:" or (
+            raises and line.strip() != "" and number == before + 1
+        )  # and in the same docstring
+        before = number
+        for error in match["names"].split(", ") if raises and (match := RAISED.match(line)) else ():
+            if error.rpartition(".")[2] not in known and not hasattr(builtins, error):
+                yield f"{name}:{number}: no error is called {error}"
 
 
 def lost_classes(name: str, text: str, known: Container[str]) -> Iterator[str]:
@@ -109,6 +124,19 @@ def test_a_crowded_room_is_seen(tmp_path: Path) -> None:
     for name in ("__init__", *(f"file_{k}" for k in range(FILES_PER_ROOM + 1))):
         (room / f"{name}.py").touch()
     assert rooms(tmp_path) == {"data/traces": FILES_PER_ROOM + 1}
+
+
+@pytest.mark.parametrize("said", ["Nowhere: it is", "ValueError, Nowhere: it is", "Known: it is.\n        Nowhere: it is"])
+def test_an_error_that_nobody_defines_is_seen(said: str) -> None:
+    text = f'def f():\n    """Do.\n\n    Raises:\n        {said}.\n\n    Afterwards: nothing.\n    """\n'
+    assert [line.rpartition(" ")[2] for line in lost_errors("a.py", text, {"Known"})] == ["Nowhere"]
+
+
+def test_errors_that_docstrings_name_are_there() -> None:
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sources(ROOT)}
+    known = known_names(texts.values())
+    lost = [line for name, text in texts.items() for line in lost_errors(name, text, known)]
+    assert not lost, "say what is raised by its name today:\n" + "\n".join(lost)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def page_of(request: Request, *, most: int, usual: int) -> Wanted:
     """Which part of a list is asked for.
 
     Raises:
-        Problem: no such part.
+        ApiError: no such part.
     """
     query = request.query_params
     text, order = query.get("limit", str(usual)), query.get("order", "desc")

@@ -127,7 +127,7 @@ def read_expiry(anchor: object, seconds: object, *, param: str = "expires_after"
     """Seconds that a file is kept.
 
     Raises:
-        Problem: not what OpenAI allows.
+        ApiError: not what OpenAI allows.
     """
     if anchor != "created_at":
         raise bad_request("The anchor must be 'created_at'.", param=f"{param}[anchor]")

@@ -79,7 +79,7 @@ class Exchange:
         """Read the request and send it on its way.
 
         Raises:
-            Problem: it is refused.
+            ApiError: it is refused.
         """
         context = self._context
         call = self._call = read_call(context, self._one, loopback=loopback)

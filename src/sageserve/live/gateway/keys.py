@@ -104,7 +104,7 @@ class Holder:
         """Whether it may use a tier.
 
         Raises:
-            Problem: it may not.
+            ApiError: it may not.
         """
         if self.tiers is not None and tier not in self.tiers:
             raise forbidden(f"This key may not use the service class {names[tier]}.")
@@ -113,7 +113,7 @@ class Holder:
         """Count one request of so many tokens.
 
         Raises:
-            Problem: a limit is reached; nothing was counted.
+            ApiError: a limit is reached; nothing was counted.
         """
         requests, budget = self.requests, self.tokens
         if requests is not None and (wait := requests.wait(1.0, now)):
@@ -179,7 +179,7 @@ class KeyRing:
         """Who sends this Authorization header.
 
         Raises:
-            Problem: nobody we know.
+            ApiError: nobody we know.
         """
         if authorization is not None and authorization[:7].lower() == b"bearer " and self._holders:
             digest = hash_of(authorization[7:].strip())

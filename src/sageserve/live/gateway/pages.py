@@ -51,7 +51,7 @@ def show_page(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> L
     """The answer to a request that no engine sees.
 
     Raises:
-        Problem: no such page, or not for this method or this client.
+        ApiError: no such page, or not for this method or this client.
     """
     path, method = one.path, one.method
     methods = allowed(path)

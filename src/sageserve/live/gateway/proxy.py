@@ -53,7 +53,7 @@ class Passage:
         """Check who asks, and connect.
 
         Raises:
-            Problem: not for them.
+            ApiError: not for them.
         """
         one, context = self._one, self._context
         name = _who(context, one, loopback=loopback)
@@ -223,7 +223,7 @@ def _who(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> str:
     else's that points its own name here does not.
 
     Raises:
-        Problem: nobody who may.
+        ApiError: nobody who may.
     """
     authorization = one.noted.get(b"authorization")
     if one.path.startswith(b"/v1/") or authorization is not None:

@@ -245,7 +245,7 @@ def read_call(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> A
     """What a complete request asks for, with rights and limits checked and demand counted.
 
     Raises:
-        Problem: it cannot be served.
+        ApiError: it cannot be served.
     """
     noted = one.noted
     holder = context.keys.find(noted.get(b"authorization"), loopback=loopback)
@@ -321,7 +321,7 @@ def check_size(one: HttpRequest, limit: int) -> None:
     """Refuse a body that is, or says it will be, too large.
 
     Raises:
-        Problem: it is.
+        ApiError: it is.
     """
     if one.length > limit or one.size > limit:
         raise too_large(limit)

@@ -49,7 +49,7 @@ class ServiceTiers:
         """The tier that a service_tier means.
 
         Raises:
-            Problem: no such name.
+            ApiError: no such name.
         """
         code = self.by_name.get(name)
         if code is None:

@@ -22,7 +22,7 @@ def run(supervisor: int, argv: list[str]) -> None:
     """Become the program, leashed to the supervisor."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != supervisor:  # it died before the leash was on
+    if os.getppid() != supervisor:  # it died before that was asked for
         sys.exit(1)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 # no shell is wanted
