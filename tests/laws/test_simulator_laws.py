@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET
+from sageserve.base.sessions import Turns
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import (
     DONE,
@@ -38,8 +39,8 @@ EVERY = 5  # stops between two looks into every queue
 class Watched(Kernel):
     """A kernel beside which is written down which instances may receive work."""
 
-    def __init__(self, setup: Setup, requests: NDArray[Any]) -> None:
-        super().__init__(setup, requests)
+    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None) -> None:
+        super().__init__(setup, requests, turns)
         self.opened: set[int] = set()
 
     def open(self, i: int) -> None:
@@ -59,7 +60,7 @@ def large_case(seed: int) -> Case:
 
 def play(seed: int) -> Iterator[tuple[Watched, Stop]]:
     case = large_case(seed)
-    kernel = Watched(case.setup, fresh_rows(case))
+    kernel = Watched(case.setup, fresh_rows(case), case.turns)
     assert len(kernel.requests) == REQUESTS
     for stop in watch(kernel, case):
         yield kernel, stop
@@ -113,7 +114,8 @@ def test_every_request_is_in_exactly_one_place(seed: int) -> None:
             assert kernel.requests["instance"][row] == instance
         inside = np.bincount([i for _, _, i in found if i >= 0], minlength=len(kernel.engines))
         assert (kernel.engines["in_flight"] == inside).all()
-        assert (kernel.requests["arrival"][state == FUTURE] >= kernel.now).all()
+        arrival = kernel.requests["arrival"][state == FUTURE]
+        assert (arrival[arrival != UNSET] >= kernel.now).all()  # turns that wait for an answer have none yet
         assert (kernel.requests["arrival"][state != FUTURE] <= kernel.now).all()
 
 
@@ -222,6 +224,12 @@ def backlog_is_unfinished_prefill(kernel: Kernel) -> None:
 def test_every_request_ends_and_demand_is_what_arrived(seed: int) -> None:
     kernel = [kernel for kernel, _ in play(seed)][-1]
     rows, setup = kernel.requests, kernel.world.setup
+    came = (rows["state"] & PLACE) != FUTURE
+    assert kernel.arrived() == int(came.sum()) == len(rows) - int(kernel.world.record["never_arrived"])
+    before = kernel.world.arrays["before"]
+    for row in np.flatnonzero(~came).tolist():
+        assert rows["state"][before[row]] & PLACE in (REFUSED, SHED, FUTURE), "only who gets no answer asks nothing more"
+    rows = rows[came]
     place = rows["state"] & PLACE
     assert np.isin(place, (DONE, REFUSED, SHED) if setup.admission else (DONE, REFUSED)).all()
     refused = rows["prompt"] + 1 > setup.context[rows["model"]]

@@ -119,7 +119,8 @@ def test_nothing_cached_is_the_same_as_not_saying(seed: int) -> None:
     said = replace(
         case, setup=replace(case.setup, prefix_hits=(0.5,) * case.setup.models), trace=replace(case.trace, cached=zeros)
     )
-    one, other = ([stop.requests for stop in watch(Kernel(each.setup, fresh_rows(each)), each)] for each in (plain, said))
+    kernels = ((Kernel(each.setup, fresh_rows(each), each.turns), each) for each in (plain, said))
+    one, other = ([stop.requests for stop in watch(kernel, each)] for kernel, each in kernels)
     assert len(one) == len(other)
     assert all((a == b).all() for a, b in zip(one, other, strict=True))
 
