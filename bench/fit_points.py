@@ -9,18 +9,18 @@ towards PRIOR. Each half of the configurations is judged by a fit to the other; 
 Read next: `points.py`, which plays a point and judges every engine; `data/profiles/roofline.py`, where the result stands.
 """
 
-import csv
 import sys
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from bench.points import Judged, Row, fold_of, judge, left_out, model_of, relative, said_folder
+from bench.points import Judged, fold_of, judge, left_out, relative, said_folder
 from sageserve.base.records import Floats
 from sageserve.base.rng import stream
-from sageserve.data.profiles.hardware import shape
+from sageserve.data.measured.points import MeasuredPoint, read_points
 from sageserve.data.profiles.roofline import FITTED, Efficiency
+from sageserve.sim.points import shape_of
 
 NAMES: Final = (
     "bandwidth_fp8",
@@ -43,14 +43,14 @@ def made(at: Floats) -> Efficiency:
     return replace(FITTED, **{name: float(value) for name, value in zip(NAMES, np.exp(at), strict=True)})
 
 
-def misses(rows: list[Row], efficiency: Efficiency) -> Floats:
+def misses(rows: list[MeasuredPoint], efficiency: Efficiency) -> Floats:
     """float64[2 n]: logarithmic errors of E2E and TPOT; 0 where a point cannot be played."""
     found = [judge(row, efficiency) for row in rows]
     off = np.array([one.off[[0, 2]] if isinstance(one, Judged) else (0.0, 0.0) for one in found])
     return np.asarray(np.nan_to_num(off).ravel())
 
 
-def fit(rows: list[Row]) -> Efficiency:
+def fit(rows: list[MeasuredPoint]) -> Efficiency:
     """The efficiencies that meet the points, between what they say and what was thought before."""
     prior, at = np.log(PRIOR), np.log(PRIOR)
     for _ in range(ROUNDS):
@@ -64,21 +64,21 @@ def fit(rows: list[Row]) -> Efficiency:
     return made(at)
 
 
-def sampled(rows: list[Row]) -> list[Row]:
+def sampled(rows: list[MeasuredPoint]) -> list[MeasuredPoint]:
     """As many as a fit takes, dense models and mixtures alike, the same in every run."""
-    random, chosen = stream(1, "bench/fit_points"), list[Row]()
+    random, chosen = stream(1, "bench/fit_points"), list[MeasuredPoint]()
     for mixture in (False, True):
-        alike = [row for row in rows if (shape(model_of(row)).experts is not None) == mixture]
+        alike = [row for row in rows if (shape_of(row).experts is not None) == mixture]
         chosen += [alike[k] for k in sorted(random.permutation(len(alike))[: SAMPLE // 2].tolist())]
     return chosen
 
 
-def said(name: str, rows: list[Row], efficiency: Efficiency) -> str:
+def said(name: str, rows: list[MeasuredPoint], efficiency: Efficiency) -> str:
     """How far off points are."""
     found = [one for one in (judge(row, efficiency) for row in rows) if isinstance(one, Judged)]
     lines = []
     for kind, mixture in (("dense", False), ("mixture", True)):
-        off = relative(np.array([one.off[0] for one in found if one.mixture == mixture]))
+        off = relative(np.array([one.off[0] for one in found if (shape_of(one.point).experts is not None) == mixture]))
         text = (
             f"E2E mean {np.abs(off).mean():6.1%}, median {np.median(off):+6.1%}, within 15 % {(np.abs(off) <= 0.15).mean():.0%}"
         )
@@ -88,11 +88,11 @@ def said(name: str, rows: list[Row], efficiency: Efficiency) -> str:
 
 def main() -> None:
     """Read, fit, judge, print."""
-    with (said_folder(__doc__ or "", sys.argv[1:]) / "measured_points" / "points.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["engine"].split()[0] == "vllm" and not left_out(row)]
-    halves: list[list[Row]] = [[], []]
+    table = said_folder(__doc__ or "", sys.argv[1:]) / "measured_points" / "points.csv"
+    rows = [row for row in read_points(table) if row.engine.split()[:1] == ["vllm"] and not left_out(row)]
+    halves: list[list[MeasuredPoint]] = [[], []]
     for row in rows:
-        halves[fold_of("|".join(row[name] for name in ("model", "gpu", "tp", "engine", "dtype", "isl", "osl"))) % 2].append(row)
+        halves[fold_of(f"{row.model}|{row.gpu}|{row.tp}|{row.engine}|{row.dtype}|{row.prompt}|{row.output}") % 2].append(row)
     print(said("as shipped", rows, FITTED), flush=True)
     for k, half in enumerate(halves):
         print(said(f"half {k}, fitted on the other", half, fit(sampled(halves[1 - k]))), flush=True)

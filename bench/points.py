@@ -12,9 +12,7 @@ Knows nothing of versions: an engine is its name. Read next: `data/profiles/roof
 """
 
 import argparse
-import csv
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -25,107 +23,54 @@ from typing import Final
 
 import numpy as np
 
-from sageserve.base.errors import SageServeError
 from sageserve.base.records import Floats
-from sageserve.base.rng import stream
-from sageserve.data.profiles.hardware import FORMATS, gpu_named, is_model, shape
-from sageserve.data.profiles.roofline import FITTED, BatchLimits, Efficiency, band, roofline
-from sageserve.sim.calibration.anchor import known_model
-from sageserve.sim.replay import replay_closed
+from sageserve.data.measured.points import MeasuredPoint, read_points
+from sageserve.data.profiles.roofline import FITTED, Efficiency
+from sageserve.sim.points import NEAR, group_of, predict, why_not
 
 FOLDS: Final = 5
-ROUNDS: Final = 5  # requests per client: the first is a burst in measurements as well
-MOST: Final = 4_000  # requests per point
 HELD: Final = 0.9  # of the points a band is made to hold
-NEAR: Final = 0.15
 HOLDS: Final = ("configuration", "model", "gpu")
-LATENT: Final = ("e2e", "ttft", "tpot")
-GPUS: Final = {
-    "h100_sxm": "h100-80gb",
-    "h200_sxm": "h200",
-    "b200_sxm": "b200",
-    "b300_sxm": "b300",
-    "a100_40gb": "a100-40gb",
-    "a800_80gb": "a800-80gb",
-    "rtx_4090": "rtx-4090",
-    "rtx_5090": "rtx-5090",
-    "rtx_pro_6000": "rtx-pro-6000",
-}
-DTYPES: Final = {"bf16": "bf16", "fp16": "bf16", "fp8": "fp8", "fp4": "nvfp4", "mxfp4": "mxfp4", "int4": "int4"}
-_FORMAT: Final = re.compile(r"(-fp8-dynamic|-fp8|-nvfp4)$", re.IGNORECASE)
 BUCKETS: Final = ((1, 4), (5, 8), (9, 16), (17, 32), (33, 64), (65, 10**9))
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A point: logarithms of predicted over measured means, in the order of LATENT, and what it belongs to."""
+    """A point, its band as a share, and logarithms of predicted over measured means: E2E, TTFT, TPOT."""
 
-    row: Row
-    model: str
-    engine: str
-    mixture: bool
-    clients: int
+    point: MeasuredPoint
     band: float
     off: Floats
 
     @property
     def configuration(self) -> str:
         """All that is fixed while concurrency varies."""
-        return "|".join(self.row[name] for name in ("model", "gpu", "tp", "dp", "ep", "engine", "dtype", "isl", "osl"))
+        one = self.point
+        return f"{one.model}|{one.gpu}|{one.tp}|{one.dp}|{one.ep}|{one.engine}|{one.dtype}|{one.prompt}|{one.output}"
 
     @property
-    def group(self) -> tuple[str, str]:
+    def group(self) -> str:
         """Those who share a factor and a band."""
-        return self.engine, "mixture" if self.mixture else "dense"
+        return group_of(self.point)
 
 
-def left_out(row: Row) -> str:
-    """Why a row is not judged, from its columns alone; empty: it is."""
-    if row["mode"] != "agg":
-        return "prefill and decode in different pools"
-    if row["dp"] not in {"", "1"} or row["note"].startswith(("attention DP", "tp_size", "moe_tp")):
-        return "data parallel, or its parallelism is not clear"
-    if not (row["concurrency"].isdigit() and row["e2e_ms"] and row["ttft_ms"] and row["tpot_ms"]):
-        return "no fixed concurrency, or a latency is missing"
-    if row["gpu"] not in GPUS and row["gpu"] not in {"gb200", "gb300", "mi300x"}:
-        return "GPU without a name here"
-    return "" if model_of(row) else "model or format without a name here"
+def left_out(point: MeasuredPoint) -> str:
+    """Why a point is not judged, from its columns alone; empty: it is."""
+    if reason := why_not(point):
+        return "GPU, model or format without a name here" if reason.startswith("no ") else reason
+    if None in {point.e2e_ms, point.ttft_ms, point.tpot_ms}:
+        return "a latency is missing"
+    return "" if point.clients else "no fixed concurrency"
 
 
-def model_of(row: Row) -> str:
-    """Our name of the model in its format; empty when there is none."""
-    plain = known_model(_FORMAT.sub("", row["model"]).replace("Meta-Llama", "Llama"))
-    wanted = DTYPES.get(row["dtype"])
-    if plain is None or wanted is None:
-        return ""
-    if plain.startswith("gpt-oss"):  # published in mxfp4 alone; other words are about its KV cache or arithmetic
-        return plain
-    if shape(plain).weights == wanted:
-        return plain
-    name = f"{plain}-{wanted}"
-    return name if wanted in FORMATS and is_model(name) else ""
-
-
-def judge(row: Row, efficiency: Efficiency = FITTED) -> Judged | str:
+def judge(point: MeasuredPoint, efficiency: Efficiency = FITTED) -> Judged | str:
     """A point played, or why it cannot be."""
-    model, gpu, clients = model_of(row), GPUS.get(row["gpu"], row["gpu"]), int(row["concurrency"])
-    one, rates, tp = shape(model), gpu_named(gpu), int(row["tp"])
-    sequences = max(256, clients)
-    n = clients if "one round" in row["note"] or "at once" in row["note"] else min(max(ROUNDS * clients, 16), MOST)
-    random = stream(1, f"bench/points/{row['id']}")
-    low = 0.8 if "uniform 0.8" in row["note"] else 1.0
-    prompt, output = (random.integers(int(low * int(row[name])), int(row[name]) + 1, n) for name in ("isl", "osl"))
-    try:
-        limits = BatchLimits(sequences, max(8192, sequences + 1))
-        profile = roofline(one, rates, tp, name=gpu, limits=limits, efficiency=efficiency)
-        played = replay_closed(profile, prompt, output, clients)
-    except SageServeError as error:
-        return f"does not fit: {error.message[:40]}"
-    means = (played.e2e.mean(), played.ttft.mean(), played.tpot[output > 1].mean() if (output > 1).any() else np.nan)
-    off = np.log([mean / 1e3 / float(row[f"{name}_ms"]) for mean, name in zip(means, LATENT, strict=True)])
-    return Judged(row, model, row["engine"].split()[0], one.experts is not None, clients, band(one, rates, tp) / 100, off)
+    found = predict(point, efficiency)
+    if found.reason is not None or found.e2e_ms is None or found.high_ms is None:
+        return "does not fit"
+    pairs = ((found.e2e_ms, point.e2e_ms), (found.ttft_ms, point.ttft_ms), (found.tpot_ms, point.tpot_ms))
+    off = np.log(np.array(pairs, np.float64))
+    return Judged(point, round(1 - found.e2e_ms / found.high_ms, 3), off[:, 0] - off[:, 1])
 
 
 def fold_of(text: str) -> int:
@@ -160,7 +105,7 @@ def anchored(points: list[Judged]) -> Floats:
         by.setdefault(point.configuration, []).append(point)
     left: list[float] = []
     for group in by.values():
-        ordered = sorted(group, key=lambda point: point.clients)
+        ordered = sorted(group, key=lambda one: one.point.clients)
         middle = ordered[len(ordered) // 2]
         left += [float(point.off[0] - middle.off[0]) for point in ordered if point is not middle]
     return np.array(left)
@@ -189,28 +134,28 @@ def line(name: str, points: list[Judged], held: Callable[[Judged], str]) -> str:
 
 def report(points: list[Judged], hold: str) -> None:
     """Print the tables."""
-    ways: tuple[Callable[[Judged], str], ...] = (lambda p: p.configuration, lambda p: p.model, lambda p: p.row["gpu"])
+    ways: tuple[Callable[[Judged], str], ...] = (lambda p: p.configuration, lambda p: p.point.model, lambda p: p.point.gpu)
     held = ways[HOLDS.index(hold)]
     print(f"\n{'':27}{'as the profiles ship':>31}{'':8}   {'one factor, ' + hold + ' held out':>32}")
     ours = f"{'E2E':>8}{'median':>8}{'±15%':>7}{'TTFT':>8}{'in band':>8}"
     print(f"{'':22}{'n':>5}{ours}   {'E2E':>8}{'±15%':>7}{'90% band':>9}{'holds':>8}")
     groups = sorted({point.group for point in points})
-    for engine, kind in groups:
-        print(line(f"{engine}, {kind}", [point for point in points if point.group == (engine, kind)], held))
+    for group in groups:
+        print(line(group, [point for point in points if point.group == group], held))
     print("\nthe band a profile prints, and the points of vLLM that keep to it")
     for width in sorted({point.band for point in points}):
-        off = np.array([point.off[0] for point in points if point.engine == "vllm" and point.band == width])
+        off = np.array([point.off[0] for point in points if point.group.startswith("vllm,") and point.band == width])
         print(f"±{width:.0%}{len(off):6} points   {(np.abs(relative(off)) <= width).mean():.0%}")
     print("\nmedian E2E by concurrency, as the profiles ship")
     print(f"{'':22}" + "".join(f"{f'{low}-{high}' if high < 10**9 else f'{low}-':>9}" for low, high in BUCKETS))
-    for engine, kind in groups:
-        of = [point for point in points if point.group == (engine, kind)]
-        print(f"{f'{engine}, {kind}':22}" + "".join(_median(p for p in of if a <= p.clients <= b) for a, b in BUCKETS))
+    for group in groups:
+        of = [point for point in points if point.group == group]
+        print(f"{group:22}" + "".join(_median(p for p in of if a <= p.point.clients <= b) for a, b in BUCKETS))
     print("\nE2E at other concurrencies once a configuration's profile meets its middle point")
-    for engine, kind in groups:
-        left = np.abs(relative(anchored([point for point in points if point.group == (engine, kind)])))
+    for group in groups:
+        left = np.abs(relative(anchored([point for point in points if point.group == group])))
         if len(left):
-            print(f"{f'{engine}, {kind}':22}{len(left):5} points   median {np.median(left):.1%}, mean {left.mean():.1%}")
+            print(f"{group:22}{len(left):5} points   median {np.median(left):.1%}, mean {left.mean():.1%}")
 
 
 def _median(points: Iterable[Judged]) -> str:
@@ -242,8 +187,7 @@ def _asked(about: str, arguments: list[str]) -> _Asked:
 def main() -> None:
     """Read, play, print."""
     told = _asked(__doc__ or "", sys.argv[1:])
-    with (told.data / "measured_points" / "points.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_points(told.data / "measured_points" / "points.csv")
     why = Counter[str]()
     points: list[Judged] = []
     for row in rows:

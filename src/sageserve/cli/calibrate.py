@@ -153,9 +153,9 @@ def _writable(out: Path, *, replace: bool) -> None:
 
 
 def _finish(run: "MeasuredRun", found: "Calibrated", out: Path, name: str, *, replace: bool) -> None:
+    from sageserve.data.profiles.naming import known_model
     from sageserve.data.profiles.write import write_profile
     from sageserve.show.coefficients import coefficient_lines
-    from sageserve.sim.calibration.anchor import known_model
 
     profile = found.profile
     model = known_model(run.model) or run.model.rsplit("/", 1)[-1].lower() or "model"

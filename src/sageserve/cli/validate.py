@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.status import Status
 
+    from sageserve.data.measured.points import PointVerdict
     from sageserve.data.measured.runs import MeasuredRun
     from sageserve.data.measured.validation import RunPicture, RunVerdict, Validation
 
@@ -31,6 +32,8 @@ EXAMPLES = """[bold]Examples[/bold]
   sageserve validate --data runs/engine --plots runs/pictures [dim]— curves and requests as pictures[/dim]
 
   sageserve validate --data runs/engine --json [dim]— fractions, for machines[/dim]
+
+  sageserve validate --points points.csv [dim]— means at a concurrency each, by derived profiles[/dim]
 """
 
 
@@ -38,13 +41,24 @@ def validate(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder of measured runs")] = None,
     only: Annotated[str, typer.Option("--run", metavar="TEXT", help="only runs whose name holds this text")] = "",
     plots: Annotated[Path | None, typer.Option("--plots", metavar="DIR", help="write pictures to DIR/validation.html")] = None,
+    points: Annotated[
+        Path | None, typer.Option("--points", metavar="FILE", help="a table of means at a concurrency each, instead of runs")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
-    """Replay measured runs through the simulator: the first half of a run fits, the second half judges."""
+    """Replay measured runs through the simulator: the first half of a run fits, the second half judges.
+
+    With --points, predict every point of a table from profiles by name; nothing is fitted.
+    """
     from sageserve.base.errors import MeasurementError
     from sageserve.data.measured.files import read_measured
     from sageserve.data.measured.validation import validation_json
 
+    if points is not None:
+        if data is not None or only or plots is not None:
+            raise MeasurementError("--points goes with --json alone", hint="judge runs in a command of their own")
+        _judge_points(points, as_json=as_json)
+        return
     if data is None:
         raise MeasurementError(
             "validate needs measured runs",
@@ -62,6 +76,42 @@ def validate(
         _print(found, pictures)
     if not found.runs and not found.means:
         raise MeasurementError(f"no run of {data} can be judged", hint="the reasons stand above")
+
+
+def _judge_points(path: Path, *, as_json: bool) -> None:
+    from sageserve.base.errors import MeasurementError
+    from sageserve.data.measured.points import read_points, verdict_json
+    from sageserve.sim.points import judge
+
+    table = read_points(path)
+    with Console(stderr=True).status("predicting") as status:
+        verdict = judge(table, lambda done: status.update(f"{done:,} of {len(table):,} points"))
+    if as_json:
+        sys.stdout.buffer.write(verdict_json(verdict))
+    else:
+        _print_points(verdict)
+    if all(point.reason is not None for point in verdict.points):
+        raise MeasurementError(f"no point of {path} can be predicted", hint="the reasons stand above")
+
+
+def _print_points(verdict: "PointVerdict") -> None:
+    from collections import Counter
+
+    from sageserve.show.validation import percent
+
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    table = _table("E2E in the mean", "points", "off by", "median", "within 15 %", "in the band")
+    for name, group in verdict.groups.items():
+        shares = (percent(group.within_15), percent(group.covered))
+        table.add_row(escape(name), f"{group.n:,}", percent(group.e2e_mape), percent(group.median, signed=True), *shares)
+    if verdict.groups:
+        console.print(table)
+    predicted = sum(point.reason is None for point in verdict.points)
+    console.print(f"{predicted:,} of {len(verdict.points):,} points predicted; --json prints each of them")
+    reasons = Counter(point.reason.split(":")[0] for point in verdict.points if point.reason is not None)
+    for reason, count in reasons.most_common(12):
+        console.print(f"[dim]{count:7,}  {escape(reason)}[/dim]", soft_wrap=True)
 
 
 def _judge(runs: "Sequence[MeasuredRun]") -> "tuple[Validation, dict[str, RunPicture]]":

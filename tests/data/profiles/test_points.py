@@ -1,6 +1,6 @@
 """The bench that judges derived profiles on measured points: what it leaves out, and that nothing judges itself.
 
-Read next: `bench/points.py`.
+Read next: `bench/points.py`, `tests/sim/test_points.py`.
 """
 
 from dataclasses import replace
@@ -8,26 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.points import Judged, anchored, cross_validated, fold_of, judge, left_out, model_of
-
-ROW = {
-    "id": "one",
-    "gpu": "h100_sxm",
-    "mode": "agg",
-    "tp": "1",
-    "dp": "1",
-    "ep": "1",
-    "engine": "vllm 0.19.0",
-    "model": "meta-llama/Llama-3.1-8B-Instruct",
-    "dtype": "bf16",
-    "isl": "1000",
-    "osl": "100",
-    "concurrency": "8",
-    "ttft_ms": "60",
-    "tpot_ms": "8",
-    "e2e_ms": "850",
-    "note": "",
-}
+from bench.points import Judged, anchored, cross_validated, fold_of, judge, left_out
+from tests.sim.test_points import POINT
 
 
 @pytest.mark.parametrize(
@@ -35,56 +17,29 @@ ROW = {
     [
         ({}, ""),
         ({"mode": "disagg"}, "different pools"),
-        ({"dp": "8"}, "data parallel"),
-        ({"note": "attention DP; lengths nominal"}, "data parallel"),
-        ({"concurrency": "max"}, "no fixed concurrency"),
-        ({"ttft_ms": ""}, "a latency is missing"),
-        ({"gpu": "ascend_910"}, "GPU without a name"),
-        ({"model": "zhipuai/GLM-5"}, "model or format without a name"),
-        ({"dtype": "fp8 or fp4"}, "model or format without a name"),
+        ({"dp": 8}, "data parallel"),
+        ({"clients": 0}, "neither a fixed concurrency nor a rate"),
+        ({"clients": 0, "rate": 2.0}, "no fixed concurrency"),
+        ({"ttft_ms": None}, "a latency is missing"),
+        ({"gpu": "ascend_910"}, "without a name"),
+        ({"dtype": "fp8 or fp4"}, "without a name"),
     ],
 )
-def test_rows_are_left_out_by_their_columns(changed: dict[str, str], why: str) -> None:
-    found = left_out(ROW | changed)
+def test_rows_are_left_out_by_their_columns(changed: dict[str, object], why: str) -> None:
+    found = left_out(replace(POINT, **changed))  # type: ignore[arg-type] # fields by name
     assert why in found
     assert bool(found) == bool(why)
 
 
-@pytest.mark.parametrize(
-    ("model", "dtype", "name"),
-    [
-        ("nvidia/Llama-3.1-8B-Instruct-FP8", "fp8", "llama-3.1-8b-fp8"),
-        ("meta-llama/Meta-Llama-3-70B-Instruct", "fp16", "llama-3-70b"),
-        ("openai/gpt-oss-120b", "fp4", "gpt-oss-120b"),
-        ("deepseek-ai/DeepSeek-R1", "fp8", "deepseek-r1"),
-        ("nvidia/DeepSeek-R1-NVFP4", "fp4", "deepseek-r1-nvfp4"),
-        ("moonshotai/Kimi-K2.5", "int4", "kimi-k2.5"),
-        ("meta-llama/Llama-3.1-405B-FP8", "fp8", "llama-3.1-405b-fp8"),
-        ("Qwen/Qwen3.5-397B-A17B", "bf16", ""),
-    ],
-)
-def test_names_of_hubs_are_names_of_profiles(model: str, dtype: str, name: str) -> None:
-    assert model_of(ROW | {"model": model, "dtype": dtype}) == name
-
-
-def test_a_point_is_played_with_its_concurrency() -> None:
-    few, many = (judge(ROW | {"concurrency": clients}) for clients in ("1", "64"))
-    assert isinstance(few, Judged)
-    assert isinstance(many, Judged)
-    assert (few.engine, few.mixture, few.clients) == ("vllm", False, 1)
-    assert few.configuration == many.configuration
-    assert (few.off < many.off).all(), "company makes all three latencies longer"
-    assert judge(ROW | {"model": "meta-llama/Llama-3.1-70B-Instruct"}) == "does not fit: 1 GPUs x (80GiB x 0.9 - 2GiB for activat"
-
-
 def points(count: int) -> list[Judged]:
-    """Several concurrencies of each configuration, each a tenth slower than predicted but for one."""
-    one = judge(ROW)
+    """Several concurrencies of each configuration, each a tenth slower than predicted."""
+    one = judge(POINT)
     assert isinstance(one, Judged)
+    assert one.band == 0.15
     off = np.log([1 / 1.1] * 3)
     return [
-        replace(one, row=ROW | {"isl": str(isl), "concurrency": str(clients)}, clients=clients, off=off)
-        for isl in range(count)
+        replace(one, point=replace(POINT, prompt=1 + size, clients=clients), off=off)
+        for size in range(count)
         for clients in (1, 4, 16)
     ]
 

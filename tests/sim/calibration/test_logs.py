@@ -8,8 +8,9 @@ import pytest
 from sageserve.base.errors import MeasurementError
 from sageserve.base.rng import stream
 from sageserve.data.measured.runs import MeasuredRun, requests_of
+from sageserve.data.profiles.naming import known_gpu, known_model
 from sageserve.data.profiles.roofline import scaled
-from sageserve.sim.calibration.anchor import anchor_of, capacity_of, known_gpu, known_model
+from sageserve.sim.calibration.anchor import anchor_of, capacity_of
 from sageserve.sim.calibration.coefficients import FLAT, NAMES, Form
 from sageserve.sim.calibration.judge import judge
 from sageserve.sim.calibration.logs import REQUESTS_LEAST, arrivals_of, fit_logs

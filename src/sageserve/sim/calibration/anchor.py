@@ -1,18 +1,17 @@
 """What is known of a measured engine without timing it: the roofline of its model and GPU, and its KV capacity.
 
 Measured runs name models as hubs do (`meta-llama/Llama-3.1-8B-Instruct`) and GPUs as people do (`RTX4090`, `H100`).
-Read next: `data/profiles/roofline.py`, `data/profiles/hardware.py`.
+Read next: `data/profiles/roofline.py`, `data/profiles/naming.py`.
 """
 
-import re
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from sageserve.base.errors import SageServeError
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
-from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
+from sageserve.data.profiles.hardware import gpu_named, shape
+from sageserve.data.profiles.naming import known_gpu, known_model
 from sageserve.data.profiles.roofline import BatchLimits, curve, roofline
 from sageserve.sim.calibration.coefficients import Anchor
 from sageserve.sim.calibration.logs import arrivals_of
@@ -20,19 +19,6 @@ from sageserve.sim.replay import replay_series
 
 SHARES: Final = (0.05, 0.95)  # of the KV cache, between which a share says how many tokens a cache holds
 BLOCK: Final = 16  # tokens
-_ORGANISATION: Final = re.compile(r"^.*/")
-_VARIANT: Final = re.compile(r"(-instruct|-chat|-hf|-base|-it|-v\d+(\.\d+)*|-\d{4})+$")
-
-
-def known_model(name: str) -> str | None:
-    """Our name of a model, from a hub's; None when its shape is not known."""
-    plain = _VARIANT.sub("", _ORGANISATION.sub("", name.lower()))
-    return _same(plain, model_names()) or _same(_ORGANISATION.sub("", name.lower()), model_names())
-
-
-def known_gpu(name: str) -> str | None:
-    """Our name of a GPU type, from what people write; None when its rates are not known."""
-    return _same(name, gpu_names()) or _begins(name, gpu_names())
 
 
 def anchor_of(run: MeasuredRun) -> Anchor | None:
@@ -104,16 +90,3 @@ def _from_counters(run: MeasuredRun) -> int:
         return 0
     last = int(np.flatnonzero(good)[-1])
     return int(made[last] / series.kv_share[last]) // BLOCK * BLOCK
-
-
-def _same(name: str, known: Sequence[str]) -> str | None:
-    return next((each for each in known if _plain(each) == _plain(name)), None)
-
-
-def _begins(name: str, known: Sequence[str]) -> str | None:
-    plain = _plain(name)
-    return next((each for each in known if plain and _plain(each).startswith(plain)), None)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -16,8 +16,9 @@ from sageserve.base.rng import stream
 from sageserve.base.units import SECOND
 from sageserve.data.measured.runs import MeasuredMeans, MeasuredRun
 from sageserve.data.measured.validation import MeanVerdict
+from sageserve.data.profiles.naming import known_gpu, known_model
 from sageserve.data.profiles.roofline import scaled
-from sageserve.sim.calibration.anchor import anchor_of, known_gpu, known_model
+from sageserve.sim.calibration.anchor import anchor_of
 from sageserve.sim.replay import Arrivals, Replayed, replay
 
 MEASURED: Final = "A"

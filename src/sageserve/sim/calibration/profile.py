@@ -12,7 +12,8 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.data.measured.runs import MeasuredRun
 from sageserve.data.measured.validation import LatencyErrors
-from sageserve.sim.calibration.anchor import anchor_of, capacity_of, known_gpu
+from sageserve.data.profiles.naming import known_gpu
+from sageserve.sim.calibration.anchor import anchor_of, capacity_of
 from sageserve.sim.calibration.coefficients import blank
 from sageserve.sim.calibration.counters import judge_counters
 from sageserve.sim.calibration.validation import validate_run

@@ -1,0 +1,139 @@
+"""What derived profiles make of measured points: each is played through the simulator's own kernel at its concurrency or rate.
+
+    predict(point)         # E2E, TTFT, TPOT in the mean and the band of E2E, or the reason why there is no prediction
+    judge(points)          # all of them, and how far off they are by engine, dense models and mixtures of experts apart
+
+Nothing here is fitted, and what was measured is not looked at before it is judged. Read next: `data/measured/points.py` for the
+form of a table, `data/profiles/roofline.py`; `bench/points.py`, which cross-validates.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.config import ProfileSettings
+from sageserve.base.errors import SageServeError
+from sageserve.base.rng import stream
+from sageserve.base.units import SECOND
+from sageserve.data.measured.points import MeasuredPoint, PointGroup, PointVerdict, PredictedPoint
+from sageserve.data.profiles.hardware import ModelShape, gpu_named, shape
+from sageserve.data.profiles.naming import known_gpu, model_in
+from sageserve.data.profiles.roofline import DEFAULTS, FITTED, BatchLimits, Efficiency, band, roofline
+from sageserve.sim.replay import Arrivals, Replayed, replay, replay_closed
+
+ROUNDS: Final = 5  # requests of each client: the first are a burst, as they are in measurements
+LEAST: Final = 16  # requests
+MOST: Final = 4_000
+NEAR: Final = 0.15
+_MICRO: Final = 1e3  # microseconds in a millisecond
+_UNCLEAR: Final = ("attention DP", "tp_size", "moe_tp")  # notes of the points that are shared with this project
+
+
+def why_not(point: MeasuredPoint) -> str:
+    """Why a point has no prediction, from its columns alone; empty when it may have one."""
+    if point.mode != "agg":
+        return "prefill and decode in different pools are not modelled"
+    if point.dp > 1 or point.note.startswith(_UNCLEAR):
+        return "data parallel engines are not modelled, or its parallelism is not clear"
+    if not (point.tp and point.prompt and point.output):
+        return "its parallelism or its lengths are not known"
+    if not (point.clients or point.rate):
+        return "it has neither a fixed concurrency nor a rate"
+    if known_gpu(point.gpu) is None:
+        return f"no rates are known of the GPU {point.gpu}"
+    if model_in(point.model, point.dtype) is None:
+        return f"no shape is known of {point.model} in {point.dtype}"
+    return ""
+
+
+def shape_of(point: MeasuredPoint) -> ModelShape:
+    """The shape of the model of a point for which `why_not` has no objection."""
+    name = model_in(point.model, point.dtype)
+    assert name is not None
+    return shape(name)
+
+
+def group_of(point: MeasuredPoint) -> str:
+    """Engine without its version, and dense or mixture."""
+    engine = point.engine.split()[0] if point.engine else "unknown"
+    return f"{engine}, {'dense' if shape_of(point).experts is None else 'mixture'}"
+
+
+def predict(point: MeasuredPoint, efficiency: Efficiency = FITTED) -> PredictedPoint:
+    """What a point is predicted to measure.
+
+    Args:
+        point: of any table.
+        efficiency: what engines reach of peak rates.
+    """
+    if reason := why_not(point):
+        return PredictedPoint(point.id, reason=reason)
+    one, name = shape_of(point), known_gpu(point.gpu)
+    assert name is not None
+    sequences = max(DEFAULTS.max_sequences, point.clients)
+    limits = BatchLimits(sequences, max(DEFAULTS.max_batched_tokens, sequences + 1))
+    try:
+        profile = roofline(one, gpu_named(name), point.tp, name=name, limits=limits, efficiency=efficiency)
+        played = _played(point, profile)
+    except SageServeError as error:
+        return PredictedPoint(point.id, reason=error.message)
+    e2e = float(played.e2e.mean()) / _MICRO
+    width = band(one, gpu_named(name), point.tp) / 100
+    return PredictedPoint(
+        point.id,
+        e2e_ms=_digits(e2e),
+        ttft_ms=_digits(float(played.ttft.mean()) / _MICRO),
+        tpot_ms=_digits(float(played.tpot[played.tpot >= 0].mean()) / _MICRO) if (played.tpot >= 0).any() else None,
+        low_ms=_digits(e2e / (1 + width)),
+        high_ms=_digits(e2e / (1 - width)),
+    )
+
+
+def judge(points: Sequence[MeasuredPoint], progress: Callable[[int], None] | None = None) -> PointVerdict:
+    """Predict points, and say how far off they are.
+
+    Args:
+        points: of a table.
+        progress: told how many are done.
+    """
+    found: list[PredictedPoint] = []
+    groups: dict[str, list[tuple[MeasuredPoint, PredictedPoint]]] = {}
+    for number, point in enumerate(points, start=1):
+        found.append(predict(point))
+        if found[-1].reason is None and point.e2e_ms is not None:
+            groups.setdefault(group_of(point), []).append((point, found[-1]))
+        if progress is not None:
+            progress(number)
+    return PointVerdict(found, {name: _group(groups[name]) for name in sorted(groups)})
+
+
+def _played(point: MeasuredPoint, profile: ProfileSettings) -> Replayed:
+    random = stream(1, f"points/{point.id}")
+    once = "one round" in point.note or "at once" in point.note
+    n = point.clients if once else min(max(ROUNDS * point.clients, LEAST), MOST)
+    if point.rate:
+        n = MOST // 4
+    low = 0.8 if "uniform 0.8" in point.note else 1.0
+    prompt, output = (random.integers(max(1, int(low * most)), most + 1, n) for most in (point.prompt, point.output))
+    if point.clients:
+        return replay_closed(profile, prompt, output, point.clients)
+    arrival = np.cumsum(random.exponential(SECOND / point.rate, n)).astype(np.int64)
+    return replay(profile, Arrivals(arrival, prompt, output))
+
+
+def _group(pairs: list[tuple[MeasuredPoint, PredictedPoint]]) -> PointGroup:
+    rows = [(point.e2e_ms, found.e2e_ms, found.low_ms, found.high_ms) for point, found in pairs]
+    measured, predicted, low, high = np.array(rows, np.float64).T
+    off = predicted / measured - 1
+    return PointGroup(
+        n=len(pairs),
+        e2e_mape=_digits(float(np.abs(off).mean())),
+        within_15=_digits(float((np.abs(off) <= NEAR).mean())),
+        median=_digits(float(np.median(off))),
+        covered=_digits(float(((low <= measured) & (measured <= high)).mean())),
+    )
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.6g}")
