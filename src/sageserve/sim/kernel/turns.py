@@ -1,7 +1,7 @@
 """The closed loop of conversations: a turn arrives a pause after the answer before it, and may find what was said in a cache.
 
 Turns that wait for an answer have no arrival yet (UNSET), and their deadline counts from it. When the answer is with whoever
-asked, they wait for their time in a heap. Who is refused or shed gets no answer: what would have followed is never arrived.
+asked, they wait for their time in a heap. Who is refused or shed gets no answer: what would have followed has "never arrived".
 The rules are stated in docs/reference/kernel.md, "Conversations". Read next: `engine.py`, which lets turns arrive.
 """
 
