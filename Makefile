@@ -18,6 +18,7 @@ PY ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
+ANYWHERE := $(addprefix tests/,cli data docs installed live show)
 
 .PHONY: help demo test test-anywhere test-newest mutants check lint format docs bench install lock clean
 
@@ -32,6 +33,12 @@ demo: $(STAMP) ## set up, then simulate the built-in workload on a small fleet
 test: $(STAMP) ## set up, compile the kernels once, then run the whole test suite
 	@$(BIN)/python -m sageserve.cli.main warm-up
 	@$(PYTEST) --durations=5
+
+test-anywhere: $(STAMP) ## what prints or reads files: on a long path, a narrow terminal, other locale and zone, in two random orders
+	@$(BIN)/python -m sageserve.cli.main warm-up
+	@base=$$(mktemp -d) && trap 'rm -rf "$$base"' EXIT && long=$$base/$$(printf "%0$$((119 - $${#base}))d" 0) && mkdir "$$long" && \
+	for seed in 1 2; do echo "order $$seed" && \
+		TMPDIR=$$long COLUMNS=60 LC_ALL=C TZ=Asia/Kathmandu $(PYTEST) -p randomly --randomly-seed=$$seed $(ANYWHERE) || exit; done
 
 test-newest: ## the same with the newest of everything pyproject.toml allows, in an environment of its own
 	$(call make_venv,$(NEWEST))
