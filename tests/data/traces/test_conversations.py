@@ -148,3 +148,22 @@ class TestOverview:
 
     def test_sessions_of_one_request_are_none(self) -> None:
         assert overview(made([(0, 1, -1), (1, 1, 3)]), "t").conversations is None
+
+
+@pytest.mark.parametrize(
+    ("times", "name", "said", "pause"),
+    [
+        ((0.0, 1.5), "delay", 2.5, 2.5),  # times with fractions are seconds, and so are pauses beside them
+        ((0, 1500), "delay", 2.5, 0.0025),  # as this format says: milliseconds
+        ((0.0, 1.5), "delay_ms", 2.5, 0.0025),  # as the name says
+    ],
+)
+def test_pauses_are_in_the_unit_of_times(tmp_path: Path, times: tuple[float, ...], name: str, said: float, pause: float) -> None:
+    lengths = {"session_id": "a", "input_length": 100, "output_length": 10}
+    lines: list[dict[str, object]] = [{**lengths, "timestamp": time} for time in times]
+    lines[1][name] = said
+    found = read(lines, tmp_path / "t.jsonl")
+    assert found.delay is not None
+    assert found.delay[1] == round(pause * SECOND)
+    assert found.arrival[-1] == 1_500_000
+    assert any("pauses are read as seconds" in note for note in found.notes) == (pause == said)

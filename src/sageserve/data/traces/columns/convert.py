@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET, Bools, Ints
 from sageserve.base.units import SECOND
-from sageserve.data.traces.columns.fields import NAMED, Field
+from sageserve.data.traces.columns.fields import NAMED, Clock, Field, clock_of
 from sageserve.data.traces.columns.formats import OWN
 from sageserve.data.traces.columns.hashes import HashReader, RaggedHashes
 from sageserve.data.traces.columns.layout import FileColumns
@@ -193,7 +193,7 @@ class Converter:
             numbers["rate"] = np.where(fits, np.round(values * SECOND), UNSET).astype(np.int64)
         for part in ("deadline", "delay"):
             if part in columns:
-                unit = _MICROS[self._layout.clocks[part]]
+                unit = _MICROS[self._clock_of(part)]
                 values, missing, wrong = numbers_of(columns[part])
                 with np.errstate(invalid="ignore", over="ignore"):
                     least = values > 0 if part == "deadline" else values >= 0
@@ -209,6 +209,17 @@ class Converter:
             if "end" in columns:
                 ends = self._ends.read(columns["end"])
                 numbers["end"] = np.where(ends.missing | ends.wrong | ends.beyond, UNSET, ends.micros)
+
+    def _clock_of(self, part: Field) -> Clock:
+        """The unit of a field that is a length of time; where times turned out to be seconds, pauses of this format are too."""
+        clock = self._layout.clocks[part]
+        own = part in self._layout.named or clock_of(self._layout.columns[part].text().rpartition(".")[2])[1] != "auto"
+        if part != "delay" or own or not self.times.in_seconds:
+            return clock
+        said = "pauses are read as seconds, as times are; --column delay_ms=NAME reads them as milliseconds"
+        if said not in self.times.notes:
+            self.times.notes.append(said)
+        return "s"
 
     def _codes(self, part: Field, column: pa.Array, why: NDArray[np.int8]) -> Codes:
         known = self.names[part]

@@ -78,6 +78,7 @@ class TimeReader:
     dated: bool = False
     of_day: bool = False
     assumed: bool = False
+    in_seconds: bool = False  # though the format counts milliseconds
     notes: list[str] = field(default_factory=list)
     _unit: Clock | None = None
     _days_first: bool | None = None
@@ -162,6 +163,7 @@ class TimeReader:
             "times have fractions and are read as seconds, though this format counts whole milliseconds; "
             "--column arrival_ms=NAME reads them as milliseconds"
         )
+        self.in_seconds = True
         return True
 
     def _spelled(self, column: pa.Array) -> ReadTimes:
