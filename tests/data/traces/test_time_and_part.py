@@ -223,3 +223,10 @@ def test_three_counts_say_what_does_not_fit_the_context(tmp_path: Path) -> None:
 def test_a_report_names_the_file_that_is_at_fault(write: Write) -> None:
     with pytest.raises(TraceError, match=r"trace\.csv.*no time"):
         read_as_is(write("x", header="model,prompt_tokens,output_tokens"))
+
+
+@pytest.mark.parametrize(("option", "value"), [("all_at", "0"), ("rate", 2.0)])
+def test_a_time_for_requests_that_have_one_is_said_to_change_nothing(write: Write, option: str, value: object) -> None:
+    found = play(write(0, 5, 7), **{option: value})
+    assert seconds(found) == [0, 5, 7]
+    assert any(f"--{option.replace('_', '-')} changes nothing" in note for note in found.trace.notes)

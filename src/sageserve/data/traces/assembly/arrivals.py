@@ -31,7 +31,8 @@ def with_times(rows: Rows, options: TraceOptions, seed: int) -> tuple[Rows, list
     """
     firsts = _without(rows)
     if not len(firsts):
-        return rows.without("rate"), []
+        given = [name for name, value in (("--all-at", options.all_at), ("--rate", options.rate)) if value is not None]
+        return rows.without("rate"), [f"every request has a time: {name} changes nothing" for name in given]
     times, said = _given(len(firsts), rows, options, seed)
     time = np.full(len(rows), NO_TIME, dtype=np.int64) if rows.time is None else rows.time.copy()
     time[firsts] = times
