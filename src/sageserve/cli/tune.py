@@ -154,7 +154,11 @@ def _draw(scenario: str, strategy: str, trials: "Sequence[Trial]", chosen: "Tria
     ]
     for table in tables(columns, console.width):
         console.print(table)
-    short = "keeps every promise" if not chosen.shortfall else f"comes nearest to the promises: {chosen.shortfall:.1%} short"
+    short = (
+        "keeps every promise"
+        if not chosen.shortfall
+        else f"comes nearest to the promises: {100 * chosen.shortfall:.1f} points short"
+    )
     console.print(f"\n{chosen.candidate.name} {short}.", soft_wrap=True)
     sets = " ".join(f"--set '{change}'" for change in chosen.candidate.changes)
     again = f"{to} --strategies {strategy}" if to else f"{scenario} --strategies {strategy} {sets}"
