@@ -3,6 +3,7 @@
 Samples are a few lines each, written here. Read next: `tests/data/traces/test_shared_traces.py` for the published files.
 """
 
+import contextlib
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from sageserve.base.errors import TraceError
 from sageserve.base.records import UNSET, Trace
@@ -324,3 +326,20 @@ class TestOrderAndGaps:
         said = next(note for note in trace.notes if "refused at the door" in note)
         for words in ("of 3 requests 1 are refused", "10,000,000", "1 are kept with their answer cut", "1 fit"):
             assert words in said
+
+
+FAR = [2**62, None, -(2**62)]
+"""Instants that Arrow holds and Python has no date for."""
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("s", "UTC"), pa.timestamp("ns"), pa.duration("s")], ids=str)
+@pytest.mark.parametrize("name", ["extra", "model", "timestamp", "hash_ids", "error", "session_id", "input_length"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_instants_beyond_all_dates_are_values_like_any_other(tmp_path: Path, kind: pa.DataType, name: str, nested: bool) -> None:
+    columns = {"timestamp": [0, 1, 2], "input_length": [5] * 3, "output_length": [2] * 3}
+    far = pa.array(FAR, pa.int64()).cast(kind, safe=False)
+    found = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), far) if nested else far
+    path = tmp_path / "far.arrow"
+    feather.write_feather(pa.table({**{key: pa.array(value) for key, value in columns.items()}, name: found}), path)
+    with contextlib.suppress(TraceError):  # what cannot be played is refused in words, and never with another exception
+        read_as_is(path, TraceOptions())

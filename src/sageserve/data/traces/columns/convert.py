@@ -20,7 +20,7 @@ from sageserve.data.traces.columns.fields import NAMED, Clock, Field, clock_of
 from sageserve.data.traces.columns.formats import OWN
 from sageserve.data.traces.columns.hashes import HashReader, RaggedHashes
 from sageserve.data.traces.columns.layout import FileColumns
-from sageserve.data.traces.columns.numbers import Numbers, numbers_of
+from sageserve.data.traces.columns.numbers import Numbers, numbers_of, values_of
 from sageserve.data.traces.columns.times import TIME_MAX, ReadTimes, TimeReader
 
 Codes: TypeAlias = NDArray[np.int32]
@@ -224,10 +224,12 @@ class Converter:
     def _codes(self, part: Field, column: pa.Array, why: NDArray[np.int8]) -> Codes:
         known = self.names[part]
         rename = self._layout.format.renames.get(part)
+        if pa.types.is_nested(column.type):  # a list of names is a name of its own
+            column = pa.array([None if value is None else str(value) for value in values_of(column)], pa.string())
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
         codes = []
-        for value in column.dictionary.to_pylist():
+        for value in values_of(column.dictionary):
             text = _name_text(value)
             text = rename(text) if rename is not None else text
             if part == "key" and text and self._layout.format is not OWN:  # ours holds such hashes already
@@ -303,5 +305,5 @@ def _counts(column: pa.Array) -> Ints:
 
 def _failures(column: pa.Array) -> Bools:
     """Rows whose error or status says that they failed; 2xx and 3xx are fine."""
-    texts = [_name_text(value).lower() for value in column.to_pylist()]
+    texts = [_name_text(value).lower() for value in values_of(column)]
     return np.array([text not in _NO_FAILURE and not (text.isdecimal() and int(text[:9]) < 400) for text in texts], np.bool_)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sageserve.base.records import Bools, Ints
+from sageserve.data.traces.columns.numbers import values_of
 
 Hashes: TypeAlias = NDArray[np.uint64]
 
@@ -52,7 +53,7 @@ class HashReader:
                 whole = whole.cast(pa.int64())
             found: Hashes = whole.to_numpy(zero_copy_only=False).view(np.uint64)
             return found
-        texts = [str(value) for value in values.to_pylist()]
+        texts = [str(value) for value in values_of(values)]
         return np.array([self._texts.setdefault(text, len(self._texts)) for text in texts], dtype=np.uint64)
 
 

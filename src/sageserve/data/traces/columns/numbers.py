@@ -28,6 +28,22 @@ def is_number_text(column: pa.Array) -> Bools:
     return found
 
 
+def values_of(column: pa.Array) -> list[object]:
+    """The values of a column; of an instant that Python has no date for, the number that Arrow keeps."""
+    try:
+        found: list[object] = column.to_pylist()
+    except (OverflowError, ValueError):  # years before 1 and after 9999, and nanoseconds without pandas
+        return [_value_of(one) for one in column]
+    return found
+
+
+def _value_of(one: pa.Scalar) -> object:
+    try:
+        return one.as_py()
+    except (OverflowError, ValueError):
+        return getattr(one, "value", str(one.type))
+
+
 def numbers_of(column: pa.Array) -> tuple[Numbers, Bools, Bools]:
     """Numbers of a column (int64 when all are whole and fit, else float64), the missing, and the unreadable."""
     missing: Bools = column.is_null().to_numpy(zero_copy_only=False)

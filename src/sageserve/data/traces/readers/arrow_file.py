@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from sageserve.data.traces.columns.fields import NAMED
 from sageserve.data.traces.columns.formats import OWN
 from sageserve.data.traces.columns.layout import ColumnNames, FileColumns, Place
+from sageserve.data.traces.columns.numbers import values_of
 from sageserve.data.traces.readers.batches import LineNumbers, Progress, RowBatch, TraceFile, layout_of_file, unreadable
 from sageserve.data.traces.readers.cells import dig
 
@@ -124,7 +125,7 @@ def _examples(table: _Table, places: Mapping[str, tuple[str, ...]]) -> dict[str,
     found = {}
     for name, steps in places.items():
         if steps[0] in unique:
-            value = next((value for value in _reach(batch, steps).to_pylist() if value is not None), None)
+            value = next((value for value in values_of(_reach(batch, steps)) if value is not None), None)
             found[name] = "" if value is None else str(value)
     return found
 
