@@ -15,7 +15,7 @@ from sageserve.base.records import Trace
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Donate, Drain, Reclaim, Release, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, EndpointSeen, InstanceReady, Observed
+from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceReady, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import lay_out
 from sageserve.core.strategies import STRATEGIES
@@ -84,6 +84,10 @@ class VirtualFleet:
         for event in self.world.due(now):
             self.loop.hear(event)
 
+    def engines(self) -> EnginesSeen:
+        rows = self.kernel.endpoints
+        return EnginesSeen(self.kernel.scraped, tuple(rows["running"].tolist()), tuple(rows["waiting"].tolist()))
+
     def look(self) -> Observed:
         rows = self.kernel.endpoints
         columns = zip(rows["seen"].tolist(), rows["kv"].tolist(), rows["busy"].tolist(), strict=True)
@@ -137,7 +141,7 @@ def quick(strategy: str) -> Scenario:
     )
 
 
-@pytest.mark.parametrize("strategy", ["reactive", "siloed", "chiron", "lt-i", "lt-ua", "foresight"])
+@pytest.mark.parametrize("strategy", ["reactive", "siloed", "hpa", "keda", "chiron", "lt-i", "lt-ua", "foresight"])
 def test_simulator_and_live_loop_write_equal_journals(strategy: str) -> None:
     scenario = quick(strategy)
     trace = generate(scenario)

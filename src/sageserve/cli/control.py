@@ -95,14 +95,14 @@ def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "H
     return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed)
 
 
-async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int] | Missed":
+async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int, int] | Missed":
     from sageserve.live.control.fleet_view import Missed
     from sageserve.live.telemetry.scrape import scrape
     from sageserve.live.telemetry.seen import BlindReason, EngineSeen
 
     seen = await scrape(client, place.url + place.metrics, place.served_model)
     if isinstance(seen, EngineSeen):
-        return seen.kv_use, round(seen.in_flight)
+        return seen.kv_use, round(seen.in_flight), round(seen.waiting)
     if seen.why is BlindReason.UNREACHABLE or (seen.why is BlindReason.TIMEOUT and not await _answers(client, place.url)):
         return Missed.SILENT
     return Missed.BLIND

@@ -13,6 +13,7 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import (
     DemandSeen,
     EndpointSeen,
+    EnginesSeen,
     Observed,
 )
 from sageserve.core.fleet import Fleet, State
@@ -76,6 +77,9 @@ class Stage:
         self.told.append(words)
 
     # --- the view ---
+
+    def engines(self) -> EnginesSeen:
+        return EnginesSeen(0, (0,) * self.layout.endpoints, (0,) * self.layout.endpoints)
 
     def look(self) -> Observed:
         return Observed(0, (EndpointSeen(0.5, 0.5, 0.5),) * self.layout.endpoints, (0, 0))

@@ -14,6 +14,7 @@ from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Start
 from sageserve.core.events import (
     DemandSeen,
+    EnginesSeen,
     InstanceReady,
     Observed,
 )
@@ -65,7 +66,7 @@ def test_at_one_instant_news_come_first_then_the_minute_then_the_look() -> None:
     stage.bring(0, State.STARTING)
     stage.loop.hear(InstanceReady(0))
     stage.loop.step(MINUTE)
-    assert [type(event) for event in stage.wants.heard] == [InstanceReady, DemandSeen, Observed]
+    assert [type(event) for event in stage.wants.heard] == [InstanceReady, DemandSeen, EnginesSeen, Observed]
 
 
 @given(st.lists(st.integers(1, 3 * CHECK), min_size=1, max_size=30))

@@ -16,7 +16,7 @@ import numpy as np
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
-from sageserve.core.events import EndpointSeen, InstanceDrained, Observed
+from sageserve.core.events import EndpointSeen, EnginesSeen, InstanceDrained, Observed
 from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
@@ -47,6 +47,7 @@ class Opened:
     seen_at: Micros = -NEVER  # of the last scrape that succeeded
     kv: float = 0.0  # share of its memory, or of its places, in use
     in_flight: int = 0  # requests that run or wait there, by its own account
+    waiting: int = 0  # of these, in its queues
     trouble: Micros = -NEVER  # when a gateway last could not reach it
     answers: bool = True  # something answered there when it was last asked
 
@@ -127,6 +128,10 @@ class FleetView:
         new = {self._endpoint(i) for i, here in self.opened.items() if here.open and here.seen_at < 0}
         unsure = tuple(sorted({*self.blind(), *learning, *new}))
         return Observed(self.scraped, tuple(EndpointSeen(*row) for row in columns), self._told.waiting(), unsure)
+
+    def engines(self) -> EnginesSeen:
+        """What engines said of their queues when they were last scraped."""
+        return EnginesSeen(self.scraped, tuple(self.endpoints["running"].tolist()), tuple(self.endpoints["waiting"].tolist()))
 
     def counters(self) -> Counters:
         """What has arrived and finished so far."""
@@ -227,7 +232,7 @@ class FleetView:
 
     # --- what scrapes say ---
 
-    def saw(self, instance: int, *, kv: float | None, in_flight: int) -> None:
+    def saw(self, instance: int, *, kv: float | None, in_flight: int, waiting: int = 0) -> None:
         """A scrape of an instance succeeded.
 
         Args:
@@ -235,12 +240,13 @@ class FleetView:
             kv: share of its memory in use; None: the engine does not say, and the share of its places that are taken stands
                 in for it, because unknown is not empty.
             in_flight: requests that run or wait there.
+            waiting: those of them that wait.
         """
         if instance in self.opened:
             here = self.opened[instance]
             self._set_answers(here, answers=True)
             share = min(1.0, in_flight / int(self._profile(instance)["max_sequences"])) if kv is None else kv
-            here.seen_at, here.kv, here.in_flight = self._now(), share, in_flight
+            here.seen_at, here.kv, here.in_flight, here.waiting = self._now(), share, in_flight, waiting
 
     def missed(self, instance: int, how: Missed) -> None:
         """A scrape of an instance did not succeed: no signals, and if nothing answers there, no requests either."""
@@ -280,9 +286,12 @@ class FleetView:
         now = self._now()
         elapsed, half_life = now - self.scraped, float(self._scenario.signals.half_life)
         used = np.zeros(self.layout.endpoints)
+        self.endpoints["running"] = self.endpoints["waiting"] = 0
         for i, here in self.opened.items():
             if here.open:
                 used[self._endpoint(i)] += here.kv * self._profile(i)["kv_tokens"]
+                self.endpoints["running"][self._endpoint(i)] += here.in_flight - here.waiting
+                self.endpoints["waiting"][self._endpoint(i)] += here.waiting
         for e, row in enumerate(self.endpoints):
             row["rate"] = smoothed(float(row["rate"]), float(row["offered"]), elapsed, half_life)
             row["offered"] = row["fed_work"] = row["fed_tokens"] = row["kv"] = row["busy"] = 0.0

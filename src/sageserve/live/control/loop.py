@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, InstanceDrained, InstanceLost, InstanceReady, Observed, SpotTaken, StartFailed
+from sageserve.core.events import (
+    DemandSeen,
+    EnginesSeen,
+    InstanceDrained,
+    InstanceLost,
+    InstanceReady,
+    Observed,
+    SpotTaken,
+    StartFailed,
+)
 from sageserve.core.fleet import State
 from sageserve.core.invariants import check_fleet
 from sageserve.core.work import AnyAction, AnyEvent, Entry, Fit, Solve, SolveAhead, Work, entry
@@ -47,6 +56,10 @@ class ControllerView(Protocol):
 
     def look(self) -> Observed:
         """The fleet as it was last scraped."""
+        ...
+
+    def engines(self) -> EnginesSeen:
+        """What engines said of their queues at the last scrape."""
         ...
 
     def counters(self) -> Counters:
@@ -176,6 +189,7 @@ class Loop:
             self._sample(now)
         if now >= self._next_look:
             self._next_look = now + self._check
+            self._tell(now, self._view.engines())
             self._tell(now, self._view.look())
 
     async def run(self, clock: Clock) -> None:

@@ -85,7 +85,8 @@ class Parts:
 
     Args:
         actuator: made with the function that hears its events.
-        scrape: looks at one engine: share of memory in use (None: it does not say) and requests in flight; or why it was missed.
+        scrape: looks at one engine: share of memory in use (None: it does not say), requests in flight, and those of them
+            that wait; or why it was missed.
         jobs: the durable queue.
         queue_routes: of files and batches.
         background: what else runs as long as the process, such as the runner of jobs.
@@ -95,7 +96,7 @@ class Parts:
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
-    scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int] | Missed]]
+    scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int, int] | Missed]]
     jobs: JobQueue
     queue_routes: list[BaseRoute]
     background: tuple[Callable[[], Coroutine[None, None, None]], ...]
@@ -273,7 +274,7 @@ class Control:
                 if isinstance(found, Missed):
                     self.view.missed(i, found)
                 else:
-                    self.view.saw(i, kv=found[0], in_flight=found[1])
+                    self.view.saw(i, kv=found[0], in_flight=found[1], waiting=found[2])
             self.view.refresh()
             self.queue.scraped()
             await asyncio.sleep(self._scenario.signals.scrape / SECOND)
