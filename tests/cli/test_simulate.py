@@ -3,6 +3,7 @@
 Read next: `tests/sim/test_summary.py` for the numbers themselves.
 """
 
+import io
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 
 from sageserve.base.errors import LawBroken, ResultError
 from sageserve.cli.main import app, run, show_error
+from sageserve.cli.progress import Interruption
 from sageserve.cli.render import WIDTH, seconds, share
 from sageserve.data.results.run_folder import JOURNAL, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
 
@@ -259,6 +261,25 @@ def shown_until(terminal: int, text: str) -> str:
         except OSError:  # the other end is closed: the process is gone
             pytest.fail(f"{text!r} was not shown, but … {seen[-600:]!r}")
     return seen
+
+
+class Busy(io.StringIO):
+    """A stream that is being written to, which must not be entered twice."""
+
+    def write(self, _: str) -> int:
+        raise RuntimeError("reentrant call")
+
+
+def test_an_interruption_is_heard_while_stderr_is_being_written(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Busy())
+    with Interruption().heard() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert capfd.readouterr().err.count("a partial result follows") == 1
 
 
 @pytest.mark.slow
