@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 
 import pytest
+from typer import Exit
 from typer.testing import CliRunner, Result
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli.compare import finish
 from sageserve.cli.main import app
 from sageserve.cli.render import WIDTH
+from sageserve.cli.tune import NOTHING
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sweep.tuning import CANDIDATES
 
@@ -87,3 +90,11 @@ def test_mistakes_are_told_before_anything_is_played(arguments: tuple[str, ...],
     assert said in f"{error.value.message}"
     assert [path.name for path in tmp_path.iterdir()] == ["there.yaml"]
     assert there.read_text("utf-8") == "mine\n"
+
+
+def test_an_interruption_chooses_nothing_and_names_no_option_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Exit) as left:
+        finish([None], None, without=NOTHING)
+    assert left.value.exit_code == 130
+    said = capsys.readouterr().err
+    assert said == "interrupted: 0 of 1 are finished; nothing is chosen\n"

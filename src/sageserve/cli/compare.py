@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sageserve.sim.sweep.run import CellRunner
 
 ORACLE = "oracle"
+UNKEPT = ", with --out DIR they would have been kept"
 MOST_SEEDS = 1000  # of one range: more is a slip of the hand
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -36,6 +37,9 @@ sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --j
 """
 
 Where = Literal["local", "ray"]
+Seeds = Annotated[str | None, typer.Option(metavar="1..5|1,2", help="play each so often", show_default="the scenario's")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")]
+Workers = Annotated[int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")]
 
 
 @takes_trace()
@@ -45,15 +49,9 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     strategies: Annotated[
         str | None, typer.Option(metavar="A,B,C", help="strategies; oracle is the bound", show_default="all of them")
     ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="1..5|1,2", help="play each so often", show_default="the scenario's")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")
-    ] = None,
+    seeds: Seeds = None,
+    overrides: Overrides = None,
+    workers: Workers = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="keep results; what is there is not played again")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="also in a folder that holds other files")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="with --out: only summaries, no report.html")] = False,
@@ -123,14 +121,20 @@ def run_cells(
     return outcomes
 
 
-def finish(outcomes: "Sequence[Outcome | None]", out: Path | None) -> None:
-    """Leave with the exit code that says what happened: 130 interrupted, 2 a mistake, 1 a fault."""
+def finish(outcomes: "Sequence[Outcome | None]", out: Path | None, *, without: str = UNKEPT) -> None:
+    """Leave with the exit code that says what happened: 130 interrupted, 2 a mistake, 1 a fault.
+
+    Args:
+        outcomes: of the cells; None where they were not played to the end.
+        out: where results are kept.
+        without: what is said of the interrupted where they are not.
+    """
     from sageserve.sim.sweep.cell import Failed
 
     if None in outcomes:
         done = sum(outcome is not None for outcome in outcomes)
-        kept = f"kept in {out}; the same command goes on from there" if out else "with --out DIR they would have been kept"
-        typer.echo(f"interrupted: {done} of {len(outcomes)} are finished, {kept}", err=True)
+        kept = f", kept in {out}; the same command goes on from there" if out else without
+        typer.echo(f"interrupted: {done} of {len(outcomes)} are finished{kept}", err=True)
         raise typer.Exit(130)
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     if failed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sageserve.cli.compare import Where, finish, run_cells, runner
+from sageserve.cli.compare import Where, Workers, finish, run_cells, runner
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def reproduce(  # noqa: PLR0913, PLR0917 # one argument per option
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting, for all cases; may be repeated")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")
-    ] = None,
+    workers: Workers = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="keep results; what is there is not played again")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="also in a folder that holds other files")] = False,
     place: Annotated[Where, typer.Option("--on", help="this machine, or a Ray cluster")] = "local",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sageserve.cli.compare import finish, parse_seeds, run_cells, runner
+from sageserve.cli.compare import Overrides, Seeds, Workers, finish, parse_seeds, run_cells, runner
 from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sageserve.sim.sweep.cell import Cell, Outcome
     from sageserve.sim.sweep.tuning import Candidate, Trial
 
+NOTHING = "; nothing is chosen"
 EXAMPLES = """[bold]Examples[/bold]
 
 sageserve tune quickstart
@@ -34,15 +35,9 @@ def tune(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
     options: TraceOptions,
     strategy: Annotated[str, typer.Option(metavar="NAME", help="reactive, reactive-tuned, hpa or keda")] = "reactive-tuned",
-    seeds: Annotated[
-        str | None, typer.Option(metavar="1..5|1,2", help="play each so often", show_default="the scenario's")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")
-    ] = None,
+    seeds: Seeds = None,
+    overrides: Overrides = None,
+    workers: Workers = None,
     to: Annotated[
         Path | None, typer.Option("--to", "-o", metavar="FILE", help="write a scenario that extends this one by the choice")
     ] = None,
@@ -55,18 +50,18 @@ def tune(  # noqa: PLR0913, PLR0917 # one argument per option
     give that of last week. Taken is the cheapest that keeps every promise, else the cheapest of those that come nearest.
     """
     from sageserve.data.results.sweep_folder import source_of
-    from sageserve.data.scenarios.extension import write_extension
+    from sageserve.data.scenarios.extension import check_place, write_extension
     from sageserve.sim.sweep.tuning import choose
 
     tried = _candidates(strategy)
     if to is not None:
-        _check_file(to, replace=replace)
+        check_place(to, replace=replace)
     source = source_of(options)
     cells = [cell for candidate in tried for cell in _cells(scenario, strategy, candidate, seeds, overrides or (), source)]
     outcomes = run_cells(cells, runner("local", workers), f"tune {strategy}", out=None, replace=False)
     trials = _trials(tried, outcomes)
     if len(trials) < len(tried):
-        finish(outcomes, None)
+        finish(outcomes, None, without=NOTHING)
     chosen = choose(trials)
     if to is not None:
         settings = [*(overrides or ()), f"strategy.name={strategy}", *chosen.candidate.changes]
@@ -85,15 +80,6 @@ def _candidates(strategy: str) -> "Sequence[Candidate]":
     if strategy not in CANDIDATES:
         raise ConfigError(f"--strategy {strategy}: there is nothing to tune", hint=f"choose one of {', '.join(CANDIDATES)}")
     return CANDIDATES[strategy]
-
-
-def _check_file(path: Path, *, replace: bool) -> None:
-    from sageserve.base.errors import ConfigError
-
-    if path.exists() and not replace:
-        raise ConfigError(f"{path} is there already", hint="give another name, or --replace")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is no folder", hint="make it first, or give another path")
 
 
 def _cells(

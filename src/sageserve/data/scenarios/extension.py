@@ -25,8 +25,7 @@ def write_extension(path: Path, reference: str, settings: Sequence[str], about: 
     Raises:
         ConfigError: the scenario or a setting cannot be read, the file is there already, or it cannot be written.
     """
-    if path.exists() and not replace:
-        raise ConfigError(f"{path} is there already", hint="give another name, or --replace")
+    check_place(path, replace=replace)
     text = write_yaml({"extends": [_from(path, reference)], "about": about, **_merged(reference, settings)})
     part = path.with_name(f".{path.name}.part-{os.getpid()}")
     try:
@@ -36,6 +35,14 @@ def write_extension(path: Path, reference: str, settings: Sequence[str], about: 
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_place(path: Path, *, replace: bool) -> None:
+    """Raise ConfigError where a file cannot be written: before the work whose result it is."""
+    if path.exists() and not replace:
+        raise ConfigError(f"{path} is there already", hint="give another name, or --replace")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path.parent} is no folder", hint="make it first, or give another path")
 
 
 def _from(path: Path, reference: str) -> str:
