@@ -149,22 +149,6 @@ def test_signals_follow_what_was_offered_and_how_full_engines_are(scene: Scene) 
     assert scene.table(0).endpoints[0].open == 2
 
 
-def test_queues_are_told_as_engines_of_an_endpoint_count_them(scene: Scene) -> None:
-    elsewhere = scene.layout.slots
-    for i in (0, 1, 2, elsewhere):
-        scene.view.open(i)
-    scene.view.saw(0, kv=0.5, in_flight=5, waiting=2)
-    scene.view.saw(1, kv=0.5, in_flight=4, waiting=4)
-    scene.view.saw(2, kv=0.5, in_flight=9, waiting=9)
-    scene.view.saw(elsewhere, kv=0.5, in_flight=1)
-    scene.view.close(2)  # it drains: no replica any more
-    scene.now = SECOND
-    scene.view.refresh()
-    scene.view.refresh()  # nothing is added up from scrape to scrape
-    found = scene.view.engines()
-    assert (found.scraped, found.running[:2], found.waiting[:2]) == (SECOND, (3, 1), (6, 0))
-
-
 def test_silence_of_an_engine_is_blindness_and_idleness_is_not(scene: Scene) -> None:
     scene.hello()
     for i in (0, scene.layout.slots):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sageserve.base.units import SECOND
 from sageserve.live.control.fleet_view import FleetView, Missed, Opened
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
 from tests.live.control.test_fleet_view import Scene
@@ -196,3 +197,20 @@ def test_a_report_does_not_look_at_instances_that_serve() -> None:
     READ.clear()
     scene.report(instances=(InstanceCount(0, 1, 100, 0),))
     assert READ["rows"] == 0
+
+
+def test_queues_are_told_as_engines_of_an_endpoint_count_them() -> None:
+    scene = Scene()
+    elsewhere = scene.layout.slots
+    for i in (0, 1, 2, elsewhere):
+        scene.view.open(i)
+    scene.view.saw(0, kv=0.5, in_flight=5, waiting=2)
+    scene.view.saw(1, kv=0.5, in_flight=4, waiting=4)
+    scene.view.saw(2, kv=0.5, in_flight=9, waiting=9)
+    scene.view.saw(elsewhere, kv=0.5, in_flight=1)
+    scene.view.close(2)  # it drains: no replica any more
+    scene.now = SECOND
+    scene.view.refresh()
+    scene.view.refresh()  # nothing is added up from scrape to scrape
+    found = scene.view.engines()
+    assert (found.scraped, found.running[:2], found.waiting[:2]) == (SECOND, (3, 1), (6, 0))
