@@ -2,6 +2,7 @@
 
     "fails": [500, 429]     the first answers have these statuses           "wait": 0.2     seconds before the answer
     "cut": true             the connection is closed without an answer
+    "poison": "gzip"        an answer of an engine that is not what it should be: see POISON
 
 Counts how often each job was run. Read next: `plane.py`.
 """
@@ -15,6 +16,20 @@ from contextlib import contextmanager
 from typing import Any
 
 Job = dict[str, Any]
+_DEEP = b'{"a":' * 3000 + b"1" + b"}" * 3000
+_COUNTS = b'{"answer": 1, "usage": {"prompt_tokens": 1%b, "completion_tokens": -5}}' % (b"0" * 30)
+POISON: dict[str, tuple[int, str, bytes]] = {
+    "unauthorised": (401, "", b'{"error": {"message": "the engine wants a key"}}'),
+    "forbidden": (403, "", b"not you"),
+    "gzip": (200, "content-encoding: gzip\r\n", b"\x1f\x8b\x08 not packed at all"),
+    "deep": (200, "", _DEEP),
+    "deep lines": (200, "", _DEEP + b"\n"),
+    "counts": (200, "", _COUNTS),
+    "bytes": (200, "", b'{"answer": "\xff\xfe"}'),
+    "half": (200, "", b'{"usage": 5, "answer": [1,'),
+    "nul": (200, "", b'{"answer": "\\u0000"}'),
+}
+"""Status, further header lines and body."""
 
 
 class FakeGateway:
@@ -75,6 +90,10 @@ class FakeGateway:
             return False
         if job.get("cut"):
             return False
+        if "poison" in job:
+            writer.write(_poisoned(head["x-request-id"], *POISON[job["poison"]]))
+            await writer.drain()
+            return True
         fails = job.get("fails", [])
         status = fails[self.runs[number] - 1] if self.runs[number] <= len(fails) else 200
         writer.write(_answer(status, head["x-request-id"], number))
@@ -91,6 +110,11 @@ class FakeGateway:
             self.inside -= 1
         self.cancelled += not left
         return False
+
+
+def _poisoned(request_id: str, status: int, more: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status} X\r\nx-request-id: {request_id}\r\nx-sageserve-region: east\r\n{more}"
+    return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _answer(status: int, request_id: str, number: int) -> bytes:

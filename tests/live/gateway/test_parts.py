@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 import yaml
 from hypothesis import given
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.cli.gateway import key_app
+from sageserve.live.gateway.api_error import engine_body
 from sageserve.live.gateway.keys import Bucket, hash_of, show_reset
 from sageserve.live.gateway.meter import BYTES, Meter, Snapshots
 from sageserve.live.gateway.spans import Tracer
@@ -55,6 +57,13 @@ def test_a_bucket_never_gives_more_than_its_limit_allows(limit: int, shares: int
 )
 def test_reset_times_are_written_as_openai_writes_them(after: int, text: bytes) -> None:
     assert show_reset(after) == text
+
+
+@pytest.mark.parametrize("depth", [300, 900, 3000])
+@pytest.mark.parametrize("shape", [b'{"error": {"x": %b}}', b'{"detail": %b}', b'{"message": "m", "param": %b}', b"%b"])
+def test_an_error_of_an_engine_is_told_however_deeply_it_is_nested(depth: int, shape: bytes) -> None:
+    told = orjson.loads(engine_body(500, shape % (b"[" * depth + b"]" * depth)))
+    assert told["error"]["type"] == "server_error"
 
 
 def test_a_new_key_is_shown_once_and_its_hash_fits_the_scenario() -> None:

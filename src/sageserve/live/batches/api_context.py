@@ -4,24 +4,27 @@ The gateway has checked the key and says whose it is; what one key made no other
 Read next: `uploads.py`, `routes.py`.
 """
 
+import logging
 import secrets  # noqa: TID251 # ids are public: they must not be guessed, and not repeat after a restart
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from sageserve.base.config import LiveSettings
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
 from sageserve.live.gateway.api_error import INVALID, SERVER, ApiError, bad_request, too_large
-from sageserve.live.store.models import BadMove, ListRange, StoreError, StoreFull, Unknown
+from sageserve.live.store.models import BadData, BadMove, ListRange, StoreError, StoreFull, Unknown
 
 OWNER: Final = "x-sageserve-key"
 """Header in which the gateway says whose key it was; it drops what clients send under this name."""
 ANYONE: Final = "anyone"
 
+_LOG: Final = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
@@ -90,7 +93,14 @@ def guarded(handler: Handler) -> Handler:
             return await handler(request)
         except (ApiError, StoreError) as error:
             problem = error if isinstance(error, ApiError) else _problem(error)
-            return Response(problem.body(), problem.status, media_type="application/json", headers=_retry(problem))
+        except HTTPException:
+            raise
+        except Exception:  # noqa: BLE001 # a fault of one request, said in the shape that clients read
+            _LOG.exception("%s %s", request.method, request.url.path)
+            problem = ApiError(
+                500, "This request met a fault of SageServe; it is in the log.", kind=SERVER, code="internal_error"
+            )
+        return Response(problem.body(), problem.status, media_type="application/json", headers=_retry(problem))
 
     return handle
 
@@ -99,6 +109,8 @@ def _problem(error: StoreError) -> ApiError:
     match error:
         case Unknown():
             return bad_request(error.message, status=404, param="id", code="not_found")
+        case BadData():
+            return bad_request(error.message, code="invalid_value")
         case BadMove():
             return bad_request(error.message, status=409, code="conflict")
         case StoreFull():

@@ -1,7 +1,8 @@
 """From an uploaded file to jobs: every line is looked at once, and nothing is run unless all of them are good.
 
 A line is `{"custom_id": ..., "method": "POST", "url": the batch's endpoint, "body": {...}}`. Works piece by piece, so that a
-file of any size needs the memory of a piece. Must not run jobs. Read next: `runner.py`, the caller.
+file of any size needs the memory of a piece. Whatever is wrong with a line is said of that line. Must not run jobs.
+Read next: `runner.py`, the caller.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from msgspec import Struct
 
 from sageserve.base.config import LiveSettings
 from sageserve.live.batches.store_thread import StoreThread
-from sageserve.live.store.models import Batch, LineError, NewJob
+from sageserve.live.store.models import BadData, Batch, LineError, NewJob
 
 _FRAME: Final = 64 << 10  # bytes of a line around its body
 ERRORS_MAX: Final = 100  # told of a file; one with more is wrong from end to end
@@ -106,12 +107,16 @@ class InputReader:
     def _job(self, text: bytes) -> NewJob | None:
         try:
             line = _line(text)
+            text.decode()  # what is skipped over is not looked at, and one byte that is no UTF-8 makes the whole file unreadable
             body = _body(line.body)
         except msgspec.ValidationError as error:
             self._complain("invalid_request", f"This line is not a request: {error}.")
             return None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._complain("invalid_json_line", f"This line is not parseable as valid JSON: {error}.")
+            return None
+        except RecursionError:
+            self._complain("invalid_json_line", "This line is nested too deeply to be read as JSON.")
             return None
         wrong = next(self._wrong(line, body), None)
         if wrong is not None:
@@ -125,6 +130,8 @@ class InputReader:
         """Code, message and field of what is wrong; nobody asks for more than the first."""
         if not line.custom_id:
             yield "invalid_custom_id", "The custom_id is empty.", "custom_id"
+        if "\0" in line.custom_id:
+            yield "invalid_custom_id", "The custom_id holds the character U+0000, which cannot be kept.", "custom_id"
         if line.custom_id in self._ids:
             yield "duplicate_custom_id", f"The custom_id {line.custom_id[:100]!r} was used by an earlier line.", "custom_id"
         if line.method != "POST":
@@ -166,7 +173,23 @@ async def read_batch(store: StoreThread, batch: Batch, reader: InputReader) -> N
 
 async def _hold(store: StoreThread, batch: Batch, reader: InputReader, jobs: list[NewJob]) -> None:
     for begin in range(0, len(jobs) if not reader.errors else 0, _TOGETHER):
-        await store.call(store.store.hold, batch.number, reader.model, jobs[begin : begin + _TOGETHER])
+        await _keep(store, batch, reader, jobs[begin : begin + _TOGETHER])
+
+
+async def _keep(store: StoreThread, batch: Batch, reader: InputReader, jobs: list[NewJob]) -> None:
+    """Keep some lines; of those that the store cannot keep, the first is found by halving and told of."""
+    while jobs:
+        try:
+            return await store.call(store.store.hold, batch.number, reader.model, jobs)
+        except BadData as error:
+            if len(jobs) == 1:
+                reader.errors.append(LineError("invalid_request", f"This line cannot be kept: {error.message}.", jobs[0].line))
+                return None
+            first, jobs = jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]
+            await _keep(store, batch, reader, first)
+            if reader.errors:
+                return None
+    return None
 
 
 _TOGETHER: Final = 500  # jobs a transaction, so that results of other batches are not kept waiting

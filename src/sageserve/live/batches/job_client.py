@@ -1,19 +1,21 @@
 """One job through the gateway: ask, and say what the answer means.
 
 2xx is success. 429, 503 and a gateway that is away mean "not now": the job waits and has lost nothing. 408 and other 5xx and
-broken connections are failed attempts. 401 and 403 concern this process's own key, never the job. Anything else is the job's own
-fault and final. Must not know the store's state. Read next: `runner.py`.
+broken connections are failed attempts. 401 and 403 of the gateway concern this process's own key, never the job; those of an
+engine are the job's. Anything else is the job's own fault and final, an answer that cannot be read or kept included.
+Must not know the store's state. Read next: `runner.py`.
 """
 
 import logging
 import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import httpx
 import msgspec
 from msgspec import Struct
 
+from sageserve.base.errors import SageServeError
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.store.models import Job, Result, Usage
 
@@ -21,7 +23,9 @@ AWAY: Final = SECOND  # until a gateway that cannot be reached is tried again
 _FIRST: Final = SECOND // 2
 _MOST: Final = 60 * SECOND
 _CONNECT_S: Final = 5.0
+ANSWER_MAX: Final = 64 << 20  # bytes of an answer that are kept, as they are once unpacked
 _OURS: Final = frozenset([401, 403])
+_FROM_ENGINE: Final = "x-sageserve-region"  # the gateway says it of what it passed on, never of what it refused itself
 _NOT_NOW: Final = frozenset([429, 503])
 
 _LOG: Final = logging.getLogger(__name__)
@@ -44,18 +48,22 @@ class Retry:
     last: Result
 
 
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] | None
+"""An engine that counts beyond is not believed, and no database could add it up."""
+
+
 class _Details(Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: _Tokens = None
+    reasoning_tokens: _Tokens = None
 
 
 class _Usage(Struct):
     """Names of chat and completions, and of responses."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: _Tokens = None
+    completion_tokens: _Tokens = None
+    input_tokens: _Tokens = None
+    output_tokens: _Tokens = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
     input_tokens_details: _Details | None = None
@@ -86,11 +94,18 @@ class Connections:
         self._free: list[httpx.AsyncClient] = []
         self._all: list[httpx.AsyncClient] = []
 
-    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        """Send on a free connection."""
+    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[httpx.Response, bytes | None]:
+        """Send on a free connection; the answer and its body, None when that is longer than ANSWER_MAX."""
         client = self._free.pop() if self._free else self._another()
         try:
-            return await client.post(path, content=body, headers=headers)
+            async with client.stream("POST", path, content=body, headers=headers) as answer:
+                parts, size = list[bytes](), 0
+                async for part in answer.aiter_bytes():
+                    parts.append(part)
+                    size += len(part)
+                    if size > ANSWER_MAX:
+                        return answer, None
+                return answer, b"".join(parts)
         finally:
             self._free.append(client)
 
@@ -111,21 +126,27 @@ class Connections:
 async def ask(lines: Connections, job: Job, body: bytes, headers: dict[str, str]) -> Result | Retry:
     """Send a job to the gateway and wait for the answer."""
     try:
-        answer = await lines.post(job.url, body, headers)
+        answer, content = await lines.post(job.url, body, headers)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         return Retry(AWAY, failed=False, away=True, last=_silent(job, error))
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:  # a body that is not packed as its header says is one, too
         return Retry(_pause(job.attempts), failed=True, away=False, last=_silent(job, error))
-    return _verdict(job, answer)
+    return _verdict(job, answer, content)
 
 
-def _verdict(job: Job, answer: httpx.Response) -> Result | Retry:
+def _verdict(job: Job, answer: httpx.Response, content: bytes | None) -> Result | Retry:
     status = answer.status_code
-    text, usage = _read(answer.content)
-    good = 200 <= status < 300
     request_id = answer.headers.get("x-request-id", "")
-    result = Result(job.key, good, status, request_id, text, "", usage if good else Usage())
-    if status in _OURS:
+    try:
+        if content is None:
+            raise _Unreadable(f"the answer is longer than {ANSWER_MAX} bytes")
+        text, usage = _read(content)
+    except _Unreadable as error:
+        result = Result(job.key, False, status, request_id, error=error.message)
+    else:
+        good = 200 <= status < 300
+        result = Result(job.key, good, status, request_id, text, "", usage if good else Usage())
+    if status in _OURS and _FROM_ENGINE not in answer.headers:
         _LOG.error("the gateway refuses the key of this process (%d): batches wait", status)
         return Retry(_MOST, failed=False, away=True, last=result)
     if status in _NOT_NOW:
@@ -148,15 +169,28 @@ def _told(answer: httpx.Response) -> Micros:
     return 0
 
 
+class _Unreadable(SageServeError):
+    """An answer that cannot stand in an output file."""
+
+
 def _read(content: bytes) -> tuple[bytes, Usage]:
-    """The answer as JSON on one line, and the tokens it took. Text that is no JSON becomes a string."""
+    """The answer as JSON on one line, and the tokens it took. Text that is no JSON becomes a string.
+
+    Raises:
+        _Unreadable: it is nested too deeply.
+    """
     try:
-        found = _answer(content)
-    except msgspec.ValidationError:
-        found = _Answer()  # JSON, but nothing that says what it took
+        content.decode()  # what is skipped over is not looked at, and the file it goes into must be readable as a whole
+        try:
+            found = _answer(content)
+        except msgspec.ValidationError:
+            found = _Answer()  # JSON, but nothing that says what it took
+            msgspec.json.decode(content, type=msgspec.Raw)
+        text = msgspec.json.format(content, indent=-1) if b"\n" in content or b"\r" in content else content
+    except RecursionError:
+        raise _Unreadable("the answer is nested too deeply to be kept as JSON") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.encode(content.decode("utf-8", "replace")), Usage()
-    text = msgspec.json.format(content, indent=-1) if b"\n" in content or b"\r" in content else content
     return text, _usage(found.usage or _Usage())
 
 

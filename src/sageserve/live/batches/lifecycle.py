@@ -1,6 +1,7 @@
 """Takes batches from state to state: read, expire, finish, write, close. Every step may be interrupted and is then done again.
 
-What is to be done follows from the state in the store alone; what became of batches is handed on. Must not send jobs.
+What is to be done follows from the state in the store alone; what became of batches is handed on. A fault of one batch is that
+batch's. Must not send jobs.
 Read next: `input_file.py`, `output_files.py`; `runner.py`, which hears of changes.
 """
 
@@ -11,14 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from sageserve.base.config import LiveSettings
+from sageserve.base.units import SECOND, Micros
 from sageserve.live.batches.input_file import InputReader, read_batch
 from sageserve.live.batches.output_files import write_files
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
-from sageserve.live.store.models import BadMove, Batch, BatchState, LineError, StoreError, Unknown
+from sageserve.live.store.models import LATER, BadData, BadMove, Batch, BatchState, LineError, StoreError, Unknown
 
 _EVERY_S: Final = 1.0  # how late a batch may expire
 _PAUSE_S: Final = 0.1  # between two looks, however much there is to see
 
+_SICK: Final = SECOND
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -53,6 +56,7 @@ class BatchLifecycle:
         self.changes: asyncio.Queue[BatchChange] = asyncio.Queue()
         self._news = asyncio.Event()
         self._well = True
+        self._sick: dict[int, Micros] = {}  # batches with a fault of their own, and when they are tried again
 
     def notify(self) -> None:
         """There is something to look at."""
@@ -84,11 +88,37 @@ class BatchLifecycle:
         keep = self._store.store
         await self._store.call(keep.expire_files, self._time.now())
         for batch in await self._store.call(keep.unfinished):
+            if self._sick.get(batch.number, 0) > self._time.now():
+                continue
             try:
                 await self._tend(batch)
+                self._sick.pop(batch.number, None)
             except (BadMove, Unknown) as error:
                 _LOG.info("batch %s changed meanwhile: %s", batch.id, error.message)
                 self._news.set()
+            except LATER:
+                raise
+            except Exception as fault:  # noqa: BLE001 # whatever is wrong with one batch is no other one's concern
+                if batch.number not in self._sick:
+                    _LOG.exception("batch %s could not be taken on from %s", batch.id, batch.state)
+                await self._set_aside(batch, fault)
+
+    async def _set_aside(self, batch: Batch, fault: Exception) -> None:
+        """A batch with a fault of its own: one that was being read fails, with the reason; another one is tried again later.
+
+        So is one that the store refuses without saying that it is for what it holds.
+        """
+        self._sick[batch.number] = self._time.now() + _SICK
+        refused = isinstance(fault, StoreError) and not isinstance(fault, BadData)
+        if batch.state is BatchState.VALIDATING and not refused:
+            said = f"The input file could not be read: {type(fault).__name__}."
+            errors = [LineError("internal_error", said)]
+            try:
+                await self._store.call(self._store.store.reject, batch.number, errors, self._time.now())
+            except LATER:
+                raise
+            except Exception:  # noqa: BLE001 # then it waits, and nobody with it
+                _LOG.exception("batch %s could not be failed either", batch.id)
 
     async def _tend(self, batch: Batch) -> None:
         keep, now = self._store.store, self._time.now()

@@ -1,7 +1,7 @@
 """Results on their way into the store: many in one transaction, and none forgotten before it is there.
 
 Waits at most 50 ms for company, 256 results are company enough. When the store cannot write, everything is kept and tried
-again. Must not know jobs' bodies. Read next: `runner.py`.
+again; a result that it cannot keep fails its own line and no other one. Must not know jobs' bodies. Read next: `runner.py`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Final
 
 from sageserve.live.batches.store_thread import StoreThread
-from sageserve.live.store.models import Committed, Lease, Result, StoreError
+from sageserve.live.store.models import BadData, Committed, Key, Lease, Result, StoreError
 
 GROUP: Final = 256
 WAIT_S: Final = 0.050
@@ -75,7 +75,7 @@ class ResultWriter:
         self._some.clear()
         self._many.clear()
         try:
-            done = await self._store.call(self._store.store.commit, self.epoch, leases, results)
+            done = await self._commit(leases, results)
         except StoreError:
             self._some.set()
             raise
@@ -85,3 +85,32 @@ class ResultWriter:
         self.trouble = ""
         self.late += done.late
         self._told(results, done)
+
+    async def _commit(self, leases: list[Lease], results: list[Result]) -> Committed:
+        """Record a group, in halves where the store takes it not as a whole.
+
+        Raises:
+            StoreError: not even that the last one cannot be kept was recorded.
+        """
+        commit = self._store.store.commit
+        try:
+            return await self._store.call(commit, self.epoch, leases, results)
+        except BadData as error:
+            if not results:
+                raise
+            if len(results) == 1 and not leases:
+                _LOG.error("the result of %s cannot be recorded: %s", _named(results[0].key), error.message)
+                return await self._store.call(commit, self.epoch, [], [_unkept(results[0], error)])
+        first, second = results[: len(results) // 2], results[len(results) // 2 :]
+        parts = [await self._commit(leases, first), await self._commit([], second)]
+        recorded = tuple(key for part in parts for key in part.recorded)
+        return Committed(recorded, sum(part.late for part in parts), any(part.superseded for part in parts))
+
+
+def _named(key: Key) -> str:
+    return f"line {key[1]} of batch number {key[0]}"
+
+
+def _unkept(result: Result, error: StoreError) -> Result:
+    """What is recorded in the place of a result that cannot be."""
+    return Result(result.key, False, error=f"the answer could not be recorded: {error.message}".replace("\0", ""))

@@ -134,7 +134,7 @@ class _BatchRoutes:
 def _read(body: bytes) -> _Asked:
     try:
         asked = _asked(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"The body is not what creates a batch: {error}.") from None
     if asked.endpoint not in ENDPOINTS:
         raise bad_request(f"The endpoint must be one of {', '.join(ENDPOINTS)}.", param="endpoint", code="invalid_value")

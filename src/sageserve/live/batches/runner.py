@@ -179,7 +179,7 @@ class BatchRunner:
             buffer.recorded(job.key, counted=False)
             return
         self.writer.lease(Lease(job.key, job.attempts))
-        said = await ask(self._lines, job, body, self._headers(job, endpoint))
+        said = await self._ask(self._lines, job, body, endpoint)
         match said:
             case Result():
                 self.writer.record(said)
@@ -190,12 +190,20 @@ class BatchRunner:
                     self._away_until = self._time.now() + said.after
                 self._rest(replace(job, attempts=job.attempts + said.failed), 0 if said.away else said.after)
 
+    async def _ask(self, lines: Connections, job: Job, body: bytes, endpoint: int) -> Result | Retry:
+        """Ask, whatever comes back: a fault in taking it in fails this line."""
+        try:
+            return await ask(lines, job, body, self._headers(job, endpoint))
+        except Exception as fault:  # noqa: BLE001 # whatever it was, the line must not stay in hand for ever
+            _LOG.exception("line %d of batch number %d", job.key[1], job.key[0])
+            return Result(job.key, False, error=f"the answer could not be read: {type(fault).__name__}")
+
     def _rest(self, job: Job, after: int) -> None:
         asyncio.get_running_loop().call_later(after / SECOND, self._buffers[job.model].put_back, job)
 
     def _headers(self, job: Job, endpoint: int) -> dict[str, str]:
         batch, line = job.key
-        headers = {"content-type": "application/json", **self._origin}
+        headers = {"content-type": "application/json", "accept-encoding": "identity", **self._origin}
         headers["x-request-id"] = f"job-{batch}-{line}-{job.attempts + 1}"
         if self._door.key:
             headers["authorization"] = f"Bearer {self._door.key}"

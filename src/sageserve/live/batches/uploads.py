@@ -68,7 +68,7 @@ class _FileRoutes:
         if (upload.size or 0) > self._api.live.limits.file:
             raise too_large(self._api.live.limits.file)
         now = self._api.time.now()
-        name = (upload.filename or "upload.jsonl")[:_NAME_MAX]
+        name = (upload.filename or "upload.jsonl").replace("\0", "")[:_NAME_MAX]
         file = File(fresh_id("file-"), owner, name, "batch", now, now + self._lasts({k: str(v) for k, v in form.items()}))
         return await self._fill(file, upload)
 

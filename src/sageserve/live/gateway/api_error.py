@@ -5,7 +5,7 @@ into this one. Knows no request and no socket. Read next: docs/reference/gateway
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -148,9 +148,12 @@ def broken(message: str, *, status: int = 502, code: str = "upstream_error") -> 
 def engine_body(status: int, body: bytes) -> bytes:
     """An engine's error in OpenAI's shape; one that already has it is left as it is, byte by byte."""
     try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        said = None
+        return _shaped(status, body, orjson.loads(body))
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):  # no JSON, or nested too deeply
+        return _shaped(status, body, None)
+
+
+def _shaped(status: int, body: bytes, said: Any) -> bytes:  # noqa: ANN401 # JSON of an engine
     kind = INVALID if status < 500 else SERVER
     match said:
         case {"error": {"message": str(), "type": _, "param": _, "code": _}}:

@@ -16,11 +16,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from sageserve.base.errors import ConfigError
-from sageserve.live.store.models import StoreAway, StoreError, StoreFull, StoreTooNew
+from sageserve.live.store.models import BadData, StoreAway, StoreError, StoreFull, StoreTooNew
 
 _BUSY_MS: Final = 10_000  # SQLite waits so long for another process's transaction, such as a backup
 _SETTINGS: Final = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}")
@@ -52,6 +52,7 @@ class Database:
         Raises:
             StoreFull: no room.
             StoreAway: the database cannot be used at the moment.
+            BadData: it cannot keep what it was given.
             StoreError: it refuses for another reason.
         """
         try:
@@ -59,6 +60,8 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise _told(error) from error
+        except (OverflowError, UnicodeError) as error:  # from the driver itself, which could not say it in the database's words
+            raise BadData(f"the batch store cannot keep this: {error}") from error
 
     def close(self) -> None:
         """Let go of it."""
@@ -113,6 +116,8 @@ def _begin(connection: Connection) -> None:
 def _told(error: DBAPIError) -> StoreError:
     cause = error.orig
     said = str(cause).strip().split("\n")[0]
+    if isinstance(error, DataError | IntegrityError):  # PostgreSQL's driver gives it no code, as if nobody had answered
+        return BadData(f"the batch store cannot keep this: {said}")
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         full, away = code in _NO_ROOM, code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN}

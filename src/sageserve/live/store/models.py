@@ -31,6 +31,10 @@ class StoreTooNew(StoreError):
     """A later version of SageServe made this database."""
 
 
+class BadData(StoreError):
+    """The database takes everything but this: the fault is in what it was given, and giving it again would change nothing."""
+
+
 class Unknown(StoreError):
     """There is no such file or batch."""
 
@@ -120,6 +124,9 @@ BATCH_MOVES: Final[Mapping[tuple[BatchState, BatchSignal], BatchState]] = {
 
 OPEN_BATCHES: Final = tuple({before: None for before, _ in BATCH_MOVES})
 """States in which a batch still has somewhere to go."""
+
+LATER: Final = (StoreFull, StoreAway)
+"""Errors of the store itself: the same call works once there is room, or once the database is back."""
 
 _S = TypeVar("_S")
 _G = TypeVar("_G")

@@ -3,6 +3,7 @@
 Must not run jobs. Read next: `sql_queue.py`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -37,6 +38,7 @@ from sageserve.live.store.models import (
 from sageserve.live.store.sql_files import changed, paged, show_file
 from sageserve.live.store.tables import BATCHES, JOBS, RESULTS
 
+_LOG: Final = logging.getLogger(__name__)
 _B: Final = BATCHES.c
 _J: Final = JOBS.c
 _R: Final = RESULTS.c
@@ -71,7 +73,7 @@ class SqlBatches(StorePart):
         """Batches that still have somewhere to go."""
         with self._database.transaction() as connection:
             rows = connection.execute(select(BATCHES).where(_B.state.in_(OPEN_BATCHES)).order_by(_B.number))
-            return [_batch(row) for row in rows]
+            return [batch for row in rows if (batch := _readable(row)) is not None]
 
     def begin_reading(self, number: int) -> None:
         """Forget what an interrupted reading left."""
@@ -237,6 +239,15 @@ def _values(batch: Batch) -> dict[str, object]:
         "error_file": batch.error_file,
         "stamps": _json(batch.stamps).decode(),
     }
+
+
+def _readable(row: Row[*tuple[object, ...]]) -> Batch | None:
+    """A batch; None where its row cannot be read, which must not keep the other batches from going on."""
+    try:
+        return _batch(row)
+    except ValueError as error:  # of msgspec, too
+        _LOG.error("batch number %s is left out, because what was kept of it cannot be read: %s", row[0], error)
+        return None
 
 
 def _batch(row: Row[*tuple[object, ...]]) -> Batch:
