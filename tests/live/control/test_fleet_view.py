@@ -322,10 +322,16 @@ def test_gateways_hear_of_each_other_s_load_but_not_of_their_own(scene: Scene) -
 def test_an_instance_that_a_gateway_cannot_reach_is_left_out_for_a_while(scene: Scene) -> None:
     scene.hello()
     scene.view.open(0)
+    scene.view.open(1)
     scene.now = SECOND
     scene.view.heard(0, Trouble(0, "connection refused"))
     scene.view.refresh()
-    assert not scene.table(0).instances[0].open
+    assert [one.open for one in scene.table(0).instances] == [False, True]
+    assert scene.view.unwell() == ()
+    scene.view.heard(0, Trouble(1, "connection refused"))
+    scene.view.refresh()
+    assert [one.open for one in scene.table(0).instances] == [True, True], "the last ones of a model are left open"
+    assert scene.view.unwell() == (scene.view.layout.names.models[0],)
     scene.now = 2 * SECOND
     scene.view.saw(0, kv=0.1, in_flight=0)
     scene.view.refresh()

@@ -232,13 +232,24 @@ def test_an_instance_keeps_its_counts_over_tables_unless_it_is_another() -> None
 
 
 def test_trouble_is_over_at_its_instant() -> None:
-    state = state_of(row(FIRST))
-    target = state.targets[FIRST]
+    state = state_of(row(FIRST), row(FIRST + 1))
+    target, other = state.targets[FIRST], state.targets[FIRST + 1]
     assert target.trouble == 0
     state.leave_out(target, SECOND)
     assert (target.failures, target.trouble) == (1, 3 * SECOND)
-    assert state.choose_at(NEAR) is None
+    assert state.loads[NEAR].targets == [other]
     state.heal(3 * SECOND - 1)
-    assert state.choose_at(NEAR) is None
+    assert state.loads[NEAR].targets == [other]
     state.heal(3 * SECOND)
-    assert state.choose_at(NEAR) is target
+    assert state.loads[NEAR].targets == [target, other]
+
+
+def test_the_last_instances_of_a_model_are_used_whatever_became_of_them() -> None:
+    state = state_of(row(FIRST), row(FIRST + 1), row(FIRST + 2, opened=False))
+    first, second = state.targets[FIRST], state.targets[FIRST + 1]
+    state.leave_out(first, 0)
+    assert (state.loads[NEAR].targets, state.unwell) == ([second], frozenset())
+    state.leave_out(second, 1)
+    assert (state.loads[NEAR].targets, state.unwell) == ([first, second], frozenset([0])), "one that is closed is no other one"
+    state.heal(2 * SECOND)
+    assert (state.loads[NEAR].targets, state.unwell) == ([first], frozenset())

@@ -313,7 +313,7 @@ class FleetView:
 
     def table(self, gateway: int) -> RoutingTable:
         """The present state for one gateway."""
-        now, out = self._now(), self.cut_off()
+        now, out = self._now(), self.cut_off() | self.left_out()
         names = ("seen", "kv", "busy", "rate", "backlog", "kv_tokens", "open")
         columns = zip(*(self.endpoints[name].tolist() for name in names), strict=True)
         own, everywhere = self.gateways[gateway], self._reports.outstanding
@@ -323,7 +323,7 @@ class FleetView:
                 self._endpoint(i),
                 here.place.url,
                 here.place.served_model,
-                here.open and i not in out and not self._is_suspect(here, now),
+                here.open and i not in out,
                 int(everywhere[i]) - own.outstanding(i),
                 int(self.layout.slot_profile[i]),
             )
@@ -339,6 +339,20 @@ class FleetView:
             output_mean=tuple(self.output_mean.tolist()),
             gateways=max(len(self.gateways), 1),
         )
+
+    def left_out(self) -> frozenset[int]:
+        """Instances in trouble, where another one of the model is well; where none is they are all left open."""
+        now, out = self._now(), self.cut_off()
+        suspect = {i for i, here in self.opened.items() if here.open and i not in out and self._is_suspect(here, now)}
+        well = {self._model(i) for i, here in self.opened.items() if here.open and i not in out and i not in suspect}
+        return frozenset(i for i in suspect if self._model(i) in well)
+
+    def unwell(self) -> tuple[str, ...]:
+        """Models all of whose instances are in trouble or silent, and used all the same."""
+        now = self._now()
+        ill = {i for i, here in self.opened.items() if here.open and (not here.answers or self._is_suspect(here, now))}
+        well = {self._model(i) for i, here in self.opened.items() if here.open and i not in ill}
+        return tuple(sorted({self.layout.names.models[self._model(i)] for i in ill if self._model(i) not in well}))
 
     def _is_suspect(self, here: Opened, now: Micros) -> bool:
         """A gateway could not reach it after it was last seen, and that is not long ago."""

@@ -236,7 +236,10 @@ class Control:
         lost, out = self._journal.lost, sorted(self.view.cut_off())
         full = (f"{lost} journal lines could not be written: is the disk full?",) if lost else ()
         silent = tuple(f"Nothing answers at instance {i}: its requests go elsewhere." for i in out)
-        return full + silent
+        last = tuple(
+            f"Every instance of {name} is in trouble: requests are sent there all the same." for name in self.view.unwell()
+        )
+        return full + silent + last
 
     async def _adopt(self) -> None:
         for one in await self._actuator.connect():

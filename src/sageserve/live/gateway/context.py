@@ -18,7 +18,7 @@ from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.flex_queue import FlexQueue
 from sageserve.live.gateway.keys import KeyRing
-from sageserve.live.gateway.meter import Meter, Snapshots
+from sageserve.live.gateway.meter import BREAKS, Meter, Snapshots
 from sageserve.live.gateway.routing_state import RoutingState, Target
 from sageserve.live.gateway.sse import Names, names_of
 from sageserve.live.gateway.tiers import ServiceTiers
@@ -151,11 +151,21 @@ class GatewayContext:
         return found
 
     def trouble(self, target: Target, reason: str) -> None:
-        """An instance failed before its first byte: leave it out, and tell control; not of one whose row is another's by now."""
-        if self.routing.targets.get(target.row) is target:
+        """An instance cannot be reached, or broke off what another one answered: leave it out, and tell control.
+
+        Not of one whose row is another's by now.
+        """
+        if self.routing.targets.get(target.row) is not target:
+            return
+        self.meter.count(BREAKS, ("instance",))
+        before = self.routing.unwell
+        self.routing.leave_out(target, self.clock())
+        self.tell(Trouble(target.row, reason))
+        if target.model not in self.routing.unwell:
             LOG.warning("instance %d at %s left out: %s", target.row, target.url, reason)
-            self.routing.leave_out(target, self.clock())
-            self.tell(Trouble(target.row, reason))
+        elif target.model not in before:
+            name = self.names.models[target.model]
+            LOG.warning("every instance of %s is in trouble (%s): requests are sent there all the same", name, reason)
 
     def tidy(self, now: Micros) -> None:
         """Close idle connections, and forget addresses that no instance has any more."""

@@ -1,8 +1,8 @@
 """One request's way: choose, send, try elsewhere while nothing was passed on, and let go of everything at the end.
 
 Until the first byte for the client an engine's failure is answered by another instance, then by another region; after it by an
-error event and an aborted body, never by a clean end. A client that leaves closes the engine's connection at once.
-Knows no socket of its own. Read next: `routing_state.py` for the choice, `relay.py` for the answer.
+error event and an aborted body, never by a clean end; `attempts.py` says who is charged with it. A client that leaves closes the
+engine's connection at once. Knows no socket of its own. Read next: `routing_state.py` for the choice, `relay.py` for the answer.
 """
 
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.admit import come_again
 from sageserve.live.gateway.api_error import ApiError, broken, no_capacity, overloaded
+from sageserve.live.gateway.attempts import Attempts
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.framing import ResponseHead
@@ -23,8 +24,6 @@ from sageserve.live.wire import ANYWHERE, Wait
 
 FIRST_BYTE: Final = 10 * MINUTE  # as long as OpenAI's clients wait; an engine may take minutes over a long unstreamed answer
 PING: Final = 10 * SECOND  # of silence in a stream: proxies on the way may cut connections that were idle for 15 s
-_BROKEN_MAX: Final = 2  # sends that broke without an answer: the request itself may be what kills engines
-_TRIES: Final = 4
 _ELSEWHERE: Final = frozenset([429, 500, 502, 503, 504])  # answers of engines that another one may not give
 
 
@@ -38,7 +37,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_broke",
+        "_attempts",
         "_call",
         "_client",
         "_connection",
@@ -55,7 +54,6 @@ class Exchange:
         "_sent",
         "_status",
         "_ticket",
-        "_tried",
     )
 
     def __init__(self, context: GatewayContext, client: Downstream, one: HttpRequest) -> None:
@@ -71,8 +69,7 @@ class Exchange:
         self._quiet: Micros = one.arrived  # since when nothing came from the engine
         self._pinged: Micros = one.arrived
         self._ticket = 0
-        self._tried: set[int] = _NONE
-        self._broke = 0
+        self._attempts: Attempts | None = None  # those in vain
         self._renewed = False
 
     def begin(self, *, loopback: bool) -> None:
@@ -169,7 +166,9 @@ class Exchange:
             if connection is not None:
                 connection.let_go()
         elif connection is None:
-            self._lose(reason)
+            self._context.trouble(self._placed.target, reason)
+            if not self._again("unreachable"):
+                self._fail(no_capacity(f"No instance can be reached: {reason}."))
         else:
             self._write(connection, self._placed.target)
 
@@ -197,6 +196,8 @@ class Exchange:
         if head.status in _ELSEWHERE and self._try_elsewhere(head.status):
             return
         self._status = head.status
+        if self._attempts is not None:
+            self._attempts.answered(head.status)
         if head.status == 200 and head.events and not head.encoded:
             whole = not call.path.endswith(b"/responses")  # whose events are not answers, but steps of one
             events = SseTagger(
@@ -238,28 +239,35 @@ class Exchange:
             self._renewed = True
             self._context.pool(self._placed.target).open(self._connected)
             return
-        self._broke += 1
         self._lose(reason)
 
     def _lose(self, reason: str) -> None:
-        """The target failed without an answer, or in the middle of one."""
+        """The target broke off without an answer, or in the middle of one."""
         placed, relay = self._placed, self._relay
         assert placed is not None
         if relay is not None and relay.streams and self._record.first:
             self._break(reason)
             return
-        self._context.trouble(placed.target, reason)
+        attempts = self._failed()
         if relay is not None and not relay.streams:
+            attempts.undecided()
             self._fail(broken(f"The engine broke off its answer: {reason}."))
-        elif self._broke >= _BROKEN_MAX or not self._again("broken"):
+        elif attempts.break_off(placed.target, self._one.id):
+            told = f"{attempts.broke} instances broke off when they were sent this request, which is charged with it: {reason}."
+            self._fail(broken(told, code="request_breaks_engines"))
+        elif not self._again("broken"):
+            attempts.undecided()
             self._fail(broken(f"No instance could serve the request: {reason}."))
+
+    def _failed(self) -> Attempts:
+        if self._attempts is None:
+            self._attempts = Attempts(self._context)
+        return self._attempts
 
     def _try_elsewhere(self, status: int) -> bool:
         """Send the request to another instance because of what this one answered."""
         if status == 500:
-            self._broke += 1
-            if self._broke >= _BROKEN_MAX:
-                return False
+            self._failed().broke += 1
         connection, self._connection = self._connection, None
         if not self._again(str(status)):
             self._connection = connection
@@ -272,10 +280,9 @@ class Exchange:
         """Send it to another instance; False when there is none, or it was tried often enough."""
         placed, context = self._placed, self._context
         assert placed is not None
-        self._tried = self._tried | {placed.target.row}
         walk = [self._call.endpoint] if self._call.endpoint >= 0 else self._walk()
-        target = context.routing.choose_again(walk, placed.target.endpoint, self._tried, context.clock())
-        if target is None or len(self._tried) >= _TRIES:
+        target = self._failed().next(placed.target, walk, context.clock())
+        if target is None:
             return False
         context.routing.end(placed, None, context.clock())
         self._relay = None
@@ -381,6 +388,3 @@ class Exchange:
             if not self._reply.opened:
                 self._reply.open(None)
             self._reply.ping()
-
-
-_NONE: Final[set[int]] = set()

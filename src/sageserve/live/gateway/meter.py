@@ -27,6 +27,7 @@ DURATION: Final = "gen_ai_server_request_duration_seconds"
 PER_TOKEN: Final = "gen_ai_server_time_per_output_token_seconds"  # noqa: S105 # a metric's name, not a secret
 TOKENS: Final = "gen_ai_client_token_usage_total"
 RETRIES: Final = "sageserve_gateway_retries_total"
+BREAKS: Final = "sageserve_gateway_breaks_total"
 ABORTED: Final = "sageserve_gateway_client_disconnects_total"
 BROKEN: Final = "sageserve_gateway_streams_broken_total"
 BYTES: Final = "sageserve_gateway_answer_bytes_total"
@@ -40,6 +41,10 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
     PER_TOKEN: ("histogram", "between the first and the last event of a stream, per token after the first"),
     TOKENS: ("counter", "tokens of prompts and answers, as engines reported them"),
     RETRIES: ("counter", "requests sent to another instance before their first byte, by reason"),
+    BREAKS: (
+        "counter",
+        "instances not reached or broken off before a first byte, by who is charged: instance, request or nobody",
+    ),
     ABORTED: ("counter", "requests whose client left before the end"),
     BROKEN: ("counter", "streams that an engine broke off after their first event"),
     BYTES: ("counter", "bytes of answers"),
@@ -56,6 +61,7 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     PER_TOKEN: ("gen_ai_request_model", "tier"),
     TOKENS: ("gen_ai_request_model", "gen_ai_token_type"),
     RETRIES: ("reason",),
+    BREAKS: ("charged",),
 }
 
 

@@ -1,10 +1,10 @@
 """The routing state: where each instance is, what was sent there, and where the next request goes.
 
 Holds the last RoutingTable, this gateway's own counts, and nothing else; reads no clock and opens no connection. An instance in
-trouble is left out for a while, which is all the circuit breaker there is. Every number follows docs/reference/kernel.md
-(Arrival, Signals), so that a live request is placed, or turned away, as the simulator would. Decisions are those of
-`core/route.py` and `core/admit.py`. Read next: `python_kernels.py` for how they are called, `demand_counters.py` for what is
-reported.
+trouble is left out for a while, which is all the circuit breaker there is; where every one of a model is, none is left out. Every
+number follows docs/reference/kernel.md (Arrival, Signals), so that a live request is placed, or turned away, as the simulator
+would. Decisions are those of `core/route.py` and `core/admit.py`. Read next: `python_kernels.py` for how they are called,
+`demand_counters.py` for what is reported.
 """
 
 from collections.abc import Iterable
@@ -163,6 +163,7 @@ class RoutingState:
         self.gateways = 1
         self.version = -1
         self.note = ""
+        self.unwell: frozenset[int] = frozenset()  # models all of whose instances are in trouble, and used all the same
         self.own = False  # signals come from own counts: nobody scrapes
         self._scrape: tuple[str, Micros] = ("", -1)
         self._seen: Micros = 0  # own clock: when the signals were scraped
@@ -208,11 +209,14 @@ class RoutingState:
 
     def refresh(self, now: Micros) -> None:
         """Say anew who may be chosen, and how much each has."""
+        there = {target.model for target in self.targets.values() if target.open}
+        self.unwell = frozenset(there - {one.model for one in self.targets.values() if one.open and one.trouble <= now})
         for load, column in zip(self.loads, self.columns, strict=True):
             for target in load.all:
                 target.at = -1
             load.targets = sorted(
-                (target for target in load.all if target.open and target.trouble <= now), key=lambda target: target.row
+                (one for one in load.all if one.open and (one.trouble <= now or one.model in self.unwell)),
+                key=lambda one: one.row,
             )
             column["open"] = len(load.targets)
             load.sequences = sum(int(target.profile["max_sequences"]) for target in load.targets)
@@ -378,7 +382,10 @@ class RoutingState:
         return (target.unfinished + self.guess[target.model] * target.in_flight) * target.weight + target.there
 
     def leave_out(self, target: Target, now: Micros) -> None:
-        """A target refused or broke a connection: do not choose it until the next table, or for a moment when none will come."""
+        """A target is in trouble: do not choose it until the next table, or for a moment when none will come.
+
+        The last ones of a model are chosen all the same: they may be well by now, and without them there is nothing.
+        """
         target.failures += 1
         target.trouble = now + _LEAVE_OUT
         self.refresh(now)
