@@ -12,8 +12,8 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import UNSET, Trace
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.fleet import Fleet, State
-from sageserve.core.layout import Layout, names_of
-from sageserve.core.strategies import layout_of
+from sageserve.core.layout import Layout, lay_out, names_of
+from sageserve.core.strategies import StrategyKind, layout_of
 from sageserve.data.scenarios.load import check
 
 ENGINE: dict[str, object] = {
@@ -56,6 +56,16 @@ def scenario(*, gpus: int = 80, **changes: object) -> Scenario:
 def fleet_of(layout: Layout) -> Fleet:
     """A fleet in which nothing has started."""
     return Fleet(layout.pools, layout.stocks, layout.instances, np.zeros(layout.instances, np.int32))
+
+
+def starts_by_role(kind: StrategyKind, settings: Scenario) -> tuple[int, ...]:
+    """Instances that an endpoint starts with, by role; the same at every endpoint that has pools."""
+    layout = lay_out(settings, kind.roles(settings), kind.minimum(settings))
+    counts = dict.fromkeys(((pool.region, pool.model, pool.role) for pool in layout.pools), 0)
+    for pool, count in zip(layout.pools, kind.initial(settings, layout), strict=True):
+        counts[pool.region, pool.model, pool.role] += count
+    (same,) = {tuple(counts[g, m, o] for o in range(len(layout.roles))) for g, m, _ in counts}
+    return same
 
 
 def row(at: Micros, *, model: str = "big", region: str = "east", tier: str = "iw-f", prompt: int = 500, output: int = 10) -> Row:

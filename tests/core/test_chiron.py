@@ -24,7 +24,7 @@ from sageserve.core.strategies.chiron import Chiron
 from sageserve.core.strategies.reactive import Reactive
 from sageserve.sim.kernel.state import PROMOTED
 from sageserve.sim.run import Run, simulate
-from tests.core.small import ENGINE, TIERS, Row, fleet_of, layout_of, row, scenario, trace
+from tests.core.small import ENGINE, TIERS, Row, fleet_of, layout_of, row, scenario, starts_by_role, trace
 
 OWN, BATCH, MIXED = 0, 1, 2  # endpoints of east/big, by role
 LEAD = 20 * MINUTE  # of the small scenario: 10 min for a VM, 10 min for the weights
@@ -45,8 +45,8 @@ class Stage:
         self.layout: Layout = layout_of(settings)
         self.fleet: Fleet = fleet_of(self.layout)
         self.controller = Controller(self.fleet, Chiron(settings, self.layout), SpotSettings())
-        for pool in self.layout.pools:
-            for action in self.controller.begin(0, pool.number, Chiron.initial(settings)[pool.role]):
+        for pool, count in zip(self.layout.pools, Chiron.initial(settings, self.layout), strict=True):
+            for action in self.controller.begin(0, pool.number, count):
                 assert isinstance(action, Start)
                 self.controller.handle(0, InstanceReady(action.instance))
 
@@ -101,7 +101,7 @@ def test_each_tier_finds_its_own_role_first_then_the_mixed_one() -> None:
 def test_a_role_without_tiers_is_left_out(tiers: tuple[str, ...], roles: list[str]) -> None:
     settings = chiron(tiers={name: TIERS[name] for name in tiers})
     assert [role.name for role in Chiron.roles(settings)] == roles
-    assert sum(Chiron.initial(settings)) == 4
+    assert sum(starts_by_role(Chiron, settings)) == 4
     assert sum(Chiron.minimum(settings)) == 2
     run = simulate(settings, trace(settings, [row(0, tier=tiers[-1]), row(HOUR, tier=tiers[0])]), debug=True)
     assert run.kernel.finished()
@@ -116,9 +116,9 @@ def test_the_start_is_that_of_every_strategy_and_the_floor_too(start: int, least
         strategy={"name": "chiron", "chiron": {"theta": theta}},
     )
     names = [role.name for role in Chiron.roles(settings)]
-    initial = dict(zip(names, Chiron.initial(settings), strict=True))
+    initial = dict(zip(names, starts_by_role(Chiron, settings), strict=True))
     minimum = dict(zip(names, Chiron.minimum(settings), strict=True))
-    assert sum(initial.values()) == sum(Reactive.initial(settings)) == start
+    assert sum(initial.values()) == sum(starts_by_role(Reactive, settings)) == start
     assert sum(minimum.values()) == sum(Reactive.minimum(settings)) == max(least, 1)
     assert initial["batch"] == minimum["batch"] == 0
     assert minimum["mixed"] >= 1, "without it a lone batch job could be served by no one"

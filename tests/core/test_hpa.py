@@ -14,7 +14,7 @@ from sageserve.core.events import EndpointSeen, EnginesSeen, Observed
 from sageserve.core.strategies import STRATEGIES, strategy_kind
 from sageserve.core.work import AnyAction
 from tests.core.driven import Driven
-from tests.core.small import scenario
+from tests.core.small import scenario, starts_by_role
 
 
 def strategy(name: str) -> Scenario:
@@ -117,7 +117,7 @@ def test_keda_scales_on_what_waits() -> None:
 
 def test_a_fixed_count_is_restored_and_nothing_else() -> None:
     fixed = strategy("fixed:3")
-    assert strategy_kind("fixed:3").initial(fixed) == (3,)
+    assert starts_by_role(strategy_kind("fixed:3"), fixed) == (3,)
     kind = strategy_kind("fixed:3")
     driven = Driven(fixed, serving=2)
     sync(driven, 0, running=1000, waiting=1000)

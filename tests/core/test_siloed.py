@@ -14,13 +14,13 @@ from sageserve.core.events import EndpointSeen, InstanceReady, Observed
 from sageserve.core.strategies.reactive import Reactive
 from sageserve.core.strategies.siloed import Siloed
 from sageserve.data.scenarios.load import load_scenario
-from tests.core.small import TIERS, fleet_of, layout_of, scenario
+from tests.core.small import TIERS, fleet_of, layout_of, scenario, starts_by_role
 
 
 def test_sixteen_and_four_of_twenty() -> None:
     week = load_scenario("o365-week")
-    assert Siloed.initial(week) == (16, 4)
-    assert Reactive.initial(week) == (20,)
+    assert starts_by_role(Siloed, week) == (16, 4)
+    assert starts_by_role(Reactive, week) == (20,)
 
 
 @given(start=st.integers(2, 200), share=st.floats(0, 1), floor=st.integers(1, 3))
@@ -30,7 +30,7 @@ def test_silos_share_out_the_same_start(start: int, share: float, floor: int) ->
         fleet={"start": start, "minimum": 1, "maximum": 200},
         strategy={"name": "siloed", "siloed": {"batch_share": share, "batch_minimum": min(floor, start)}},
     )
-    assert sum(Siloed.initial(settings)) == sum(Reactive.initial(settings)) == start
+    assert sum(starts_by_role(Siloed, settings)) == start
 
 
 @pytest.mark.parametrize(("names", "silos"), [(("iw-f", "iw-n", "niw"), 2), (("iw-f",), 1), (("niw",), 1)])
@@ -38,7 +38,7 @@ def test_every_tier_has_exactly_one_silo(names: tuple[str, ...], silos: int) -> 
     settings = scenario(tiers={name: TIERS[name] for name in names}, strategy={"name": "siloed"})
     roles = Siloed.roles(settings)
     assert sorted(tier for role in roles for tier in role.tiers) == list(range(len(names)))
-    assert len(roles) == len(Siloed.minimum(settings)) == len(Siloed.initial(settings)) == silos
+    assert len(roles) == len(Siloed.minimum(settings)) == len(starts_by_role(Siloed, settings)) == silos
     assert not any(role.queued for role in roles)
 
 
@@ -48,7 +48,7 @@ def test_silos_keep_at_least_one_instance_each() -> None:
         strategy={"name": "siloed", "siloed": {"batch_minimum": 0, "batch_share": 0}},
     )
     assert Siloed.minimum(settings) == (1, 1)
-    assert Siloed.initial(settings) == (1, 1)
+    assert starts_by_role(Siloed, settings) == (1, 1)
 
 
 def test_each_silo_is_scaled_by_what_is_seen_of_it_and_by_its_own_marks() -> None:

@@ -20,6 +20,7 @@ from sageserve.core.fleet import State
 from sageserve.core.plan.horizon import PlanReason
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.strategies.fixed import PREFIX
+from sageserve.core.strategies.recorded import NAME as RECORDED
 from sageserve.live.store.models import BatchState, JobState
 from sageserve.live.supervisor.messages import Life
 from sageserve.live.telemetry.seen import BlindReason
@@ -51,7 +52,7 @@ def builtin_tiers() -> set[str]:
 
 NAMES: Final[dict[str, set[str]]] = {
     "Tiers": builtin_tiers(),
-    "Strategies": {*STRATEGIES, f"{PREFIX}N", ORACLE},
+    "Strategies": {*STRATEGIES, RECORDED, f"{PREFIX}N", ORACLE},
     "Signals": set(choices(SignalSettings, "kind")),
     "Routing": set(choices(RoutingSettings, "region")),
     "Orders": set(choices(OrderSettings, "kind")),

@@ -18,7 +18,7 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceReady, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import lay_out
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import strategy_kind
 from sageserve.core.work import Entry, Work
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.workload.generate import generate
@@ -34,7 +34,7 @@ class VirtualFleet:
     """Engines, clouds and solvers in virtual time: clock, fleet view, actuator and worker of one loop."""
 
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
-        kind = STRATEGIES[scenario.strategy.name]
+        kind = strategy_kind(scenario.strategy.name)
         layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
         setup = kernel_setup(scenario, layout)
         self.kernel = Kernel(setup, request_rows(trace, setup))
@@ -51,7 +51,7 @@ class VirtualFleet:
             memory=self,
             check=scenario.strategy.check,
         )
-        self.loop.begin(kind.initial(scenario))
+        self.loop.begin(kind.initial(scenario, layout))
         self.loop.step(0)
         self._hear_due(0)
         self.loop.step(0)
@@ -137,11 +137,12 @@ def quick(strategy: str) -> Scenario:
             "workload.generate.bursts=[]",
             "fleet.start=2",
             "fleet.minimum=1",
+            "strategy.recorded.counts={eastus/llama-2-70b/h100-80gb: [[0, 2], [1h, 5], [2h, 1]]}",
         ],
     )
 
 
-@pytest.mark.parametrize("strategy", ["reactive", "siloed", "hpa", "keda", "chiron", "lt-i", "lt-ua", "foresight"])
+@pytest.mark.parametrize("strategy", ["recorded", "reactive", "siloed", "hpa", "keda", "chiron", "lt-i", "lt-ua", "foresight"])
 def test_simulator_and_live_loop_write_equal_journals(strategy: str) -> None:
     scenario = quick(strategy)
     trace = generate(scenario)

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     QUEUE_EMPTY = "queue-empty"
     METRIC_HIGH = "metric-high"
     METRIC_LOW = "metric-low"
+    RECORDED = "recorded"
 
 
 class Blocked(StrEnum):

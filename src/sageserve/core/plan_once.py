@@ -24,7 +24,7 @@ from sageserve.core.history import BIN
 from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan, solve
 from sageserve.core.plan.what_if import Question
-from sageserve.core.strategies import layout_of
+from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.strategies.demand_estimates import DemandEstimates
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.core.theta import Load
@@ -108,9 +108,9 @@ def planned_layout(scenario: Scenario) -> Layout:
 
 
 def start_counts(scenario: Scenario, layout: Layout) -> dict[str, int]:
-    """Instances by pool name at the start of a run: all of an endpoint's in its preferred pool."""
-    first = {pools[0].number for e in range(layout.endpoints) if (pools := layout.endpoint_pools(e))}
-    return {pool.name: scenario.fleet.start if pool.number in first else 0 for pool in layout.pools}
+    """Instances by pool name at the start of a run."""
+    initial = strategy_kind(scenario.strategy.name).initial(scenario, layout)
+    return {pool.name: count for pool, count in zip(layout.pools, initial, strict=True)}
 
 
 def propose(

@@ -308,8 +308,9 @@ def _words(decided: Decided, scenario: Scenario) -> str:
             return f"{seen} was below{low}"
         case Reason.BELOW_MINIMUM:
             return f"only {one.serving} served and {one.coming} were coming, fewer than the minimum"
-        case Reason.PLANNED:
-            return f"the plan says {one.target}; {one.serving} served and {one.coming} were coming"
+        case Reason.PLANNED | Reason.RECORDED:
+            who = "the plan" if one.reason is Reason.PLANNED else "the fleet's history"
+            return f"{who} says {one.target}; {one.serving} served and {one.coming} were coming"
         case Reason.AHEAD_OF_PLAN:
             return f"{seen} was above what the plan keeps room for"
         case Reason.BEHIND_PLAN:

@@ -171,7 +171,7 @@ class Simulation:
             self._sessions = trace.labels["session"].names
             most, thought = turns.longest()
             self._last += thought + (most - 1) * int(setup.tiers["patience"][kernel.requests["tier"][turns.first :]].max())
-        self._begin(kind.initial(scenario))
+        self._begin(kind.initial(scenario, layout))
 
     def play(self, progress: Callable[[Micros], None] | None = None, interrupted: Callable[[], bool] | None = None) -> Run:
         """Run to the end; `progress` is told how far it is, `interrupted` is asked whether to stop (both every minute)."""
@@ -231,18 +231,15 @@ class Simulation:
 
     def _begin(self, initial: tuple[int, ...]) -> None:
         """Bring up the instances every strategy starts with."""
-        started: set[int] = set()
-        for pool in self.run.layout.pools:
-            if pool.endpoint not in started:
-                started.add(pool.endpoint)
-                actions = self._controller.begin(0, pool.number, initial[pool.role])
-                if len(actions) < initial[pool.role]:
-                    raise Infeasible(
-                        f"only {len(actions)} of the first {initial[pool.role]} instances of {pool.name} fit into the stock",
-                        hint="an instance holds GPUs of one VM: lower fleet.start, or raise the stock of the region",
-                    )
-                for action in actions:
-                    self._world.perform(0, action)
+        for pool, count in zip(self.run.layout.pools, initial, strict=True):
+            actions = self._controller.begin(0, pool.number, count)
+            if len(actions) < count:
+                raise Infeasible(
+                    f"only {len(actions)} of the first {count} instances of {pool.name} fit into the stock",
+                    hint="an instance holds GPUs of one VM: lower fleet.start, or raise the stock of the region",
+                )
+            for action in actions:
+                self._world.perform(0, action)
         for event in self._world.due(0):
             self._tell(0, event)
 

@@ -12,6 +12,7 @@ from sageserve.base.config.autoscalers import (
     HpaScalingSettings,
     HpaSettings,
     KedaSettings,
+    RecordedSettings,
 )
 from sageserve.base.config.clusters import (
     BasicSettings,
@@ -98,6 +99,7 @@ __all__ = [
     "ProfileSettings",
     "PrometheusSettings",
     "ReactiveSettings",
+    "RecordedSettings",
     "RegionSettings",
     "RoutingSettings",
     "SafetySettings",

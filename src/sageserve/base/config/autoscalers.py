@@ -1,14 +1,15 @@
-"""Settings of the autoscalers that people run today: Kubernetes' HPA, KEDA in front of it, and tuned thresholds.
+"""Settings of what people run today: Kubernetes' HPA, KEDA in front of it, tuned thresholds, and the counts that they came to.
 
 Defaults are those of the projects' own documentation (Kubernetes 1.36, KEDA 2.20). Knows no code that applies them.
 Read next: `core/strategies/hpa.py`.
 """
 
-from typing import Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from sageserve.base.config.settings import Settings
+from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import MINUTE, SECOND, Duration, Share
 
 ScaledSignal = Literal["kv", "requests", "waiting", "busy"]
@@ -86,3 +87,20 @@ class KedaSettings(HpaSettings):
     activation: float = Field(default=0.0, ge=0, description="activationThreshold: none is left when above (KEDA)")
     polling: Duration = Field(default=30 * SECOND, gt=0, description="pollingInterval, between none and one (KEDA)")
     cooldown: Duration = Field(default=5 * MINUTE, description="cooldownPeriod before none is left (KEDA)")
+
+
+class RecordedSettings(Settings):
+    """Counts of a fleet's past, to be played as they were."""
+
+    counts: dict[Name, tuple[tuple[Duration, Annotated[int, Field(ge=0)]], ...]] = Field(
+        default={},
+        description="by region/model/gpu: (from when, instances that serve), the first from 0 on; read from a history",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for pool, steps in self.counts.items():
+            times = [at for at, _ in steps]
+            if not times or times[0] != 0 or any(one >= other for one, other in pairwise(times)):
+                raise ValueError(f"the counts of {pool} must begin at 0 and rise in time")
+        return self

@@ -5,11 +5,11 @@ arXiv 2502.14617. Knows no code that applies them: `core/` does.
 Read next: `core/strategies/` for what the strategies do with their settings.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sageserve.base.config.autoscalers import HpaSettings, KedaSettings
+from sageserve.base.config.autoscalers import HpaSettings, KedaSettings, RecordedSettings
 from sageserve.base.config.settings import Name, Settings, StrategyName
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 
@@ -50,6 +50,9 @@ class FleetSettings(Settings):
     minimum: int = Field(default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper)")
     maximum: int = Field(default=40, ge=1, le=10_000, description="instances per pool: twice the start leaves room")
     gpu: Name | None = Field(default=None, description="GPU type of the first instances; none: a model's first engine")
+    starts: dict[Name, Annotated[int, Field(ge=0)]] = Field(
+        default={}, description="instances at t = 0 by region/model/gpu; of an endpoint that is named in it, these and no others"
+    )
 
 
 class SignalSettings(Settings):
@@ -223,6 +226,7 @@ class StrategySettings(Settings):
     tuned: TunedSettings = Field(default=TunedSettings(), description="threshold scaling with tuned marks")
     hpa: HpaSettings = Field(default=HpaSettings(), description="Kubernetes' HorizontalPodAutoscaler")
     keda: KedaSettings = Field(default=KedaSettings(), description="KEDA with an HPA")
+    recorded: RecordedSettings = Field(default=RecordedSettings(), description="counts of a fleet's past")
     planned: PlannedSettings = Field(default=PlannedSettings(), description="hourly plans, corrected by thresholds")
     foresight: ForesightSettings = Field(default=ForesightSettings(), description="plans over a horizon")
     siloed: SiloedSettings = Field(default=SiloedSettings(), description="separate interactive and batch pools")

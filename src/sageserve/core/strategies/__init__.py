@@ -18,6 +18,8 @@ from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.hpa import Hpa, Keda
 from sageserve.core.strategies.planned import LtI, LtU, LtUA
 from sageserve.core.strategies.reactive import Reactive, ReactiveTuned
+from sageserve.core.strategies.recorded import NAME as RECORDED
+from sageserve.core.strategies.recorded import Recorded
 from sageserve.core.strategies.siloed import Siloed
 
 STRATEGIES: Final[Mapping[str, StrategyKind]] = {
@@ -37,12 +39,12 @@ __all__ = ["STRATEGIES", "Strategy", "StrategyKind", "layout_of", "strategy_kind
 
 
 def strategy_kind(name: str) -> StrategyKind:
-    """The strategy of a name, or of `fixed:N`.
+    """The strategy of a name, of `fixed:N`, or of `recorded`, which needs counts and so is not among those to choose from.
 
     Raises:
         ConfigError: there is none.
     """
-    kind = STRATEGIES.get(name) or fixed_kind(name)
+    kind: StrategyKind | None = Recorded if name == RECORDED else STRATEGIES.get(name) or fixed_kind(name)
     if kind is None:
         close = difflib.get_close_matches(name, STRATEGIES, 1)
         meant = f"; did you mean {close[0]}?" if close else ""

@@ -4,14 +4,14 @@ A strategy never changes the fleet, reads no clock and keeps only what it needs 
 implementing `Strategy` and giving its name as `module:Class`. Read next: `reactive.py`, the simplest one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand
 from sageserve.base.units import Micros
 from sageserve.core.actions import Decision, Feed
-from sageserve.core.fleet import Fleet, Role
+from sageserve.core.fleet import Fleet, Pool, Role
 from sageserve.core.layout import Layout, unified_roles
 from sageserve.core.work import AnyEvent, Work
 
@@ -38,8 +38,8 @@ class StrategyKind(Protocol):
         """Instances every endpoint keeps, by role."""
         ...
 
-    def initial(self, scenario: Scenario) -> tuple[int, ...]:
-        """Instances every endpoint starts with, by role."""
+    def initial(self, scenario: Scenario, layout: Layout) -> tuple[int, ...]:
+        """Instances every pool starts with, by its number."""
         ...
 
     def __call__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> Strategy:
@@ -61,6 +61,33 @@ class Unified:
         return (max(scenario.fleet.minimum, 1),)
 
     @staticmethod
-    def initial(scenario: Scenario) -> tuple[int, ...]:
+    def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start."""
-        return (scenario.fleet.start,)
+        return first_instances(scenario, layout, lambda start: (start,))
+
+
+def first_instances(scenario: Scenario, layout: Layout, split: Callable[[int], tuple[int, ...]]) -> tuple[int, ...]:
+    """Instances by pool at the start: `fleet.start` in the first pool of an endpoint, or what `fleet.starts` says of it.
+
+    Args:
+        scenario: for its fleet.
+        layout: its pools.
+        split: divides a number of instances among the roles, in their order.
+    """
+    starts = scenario.fleet.starts
+    named = {(pool.region, pool.model) for pool in layout.pools if _plain(pool, layout) in starts}
+    begun: set[int] = set()
+    found = []
+    for pool in layout.pools:
+        if (pool.region, pool.model) in named:
+            count: int | None = starts.get(_plain(pool, layout))
+        else:
+            count = None if pool.endpoint in begun else scenario.fleet.start
+        begun.add(pool.endpoint)
+        found.append(0 if count is None else split(count)[pool.role])
+    return tuple(found)
+
+
+def _plain(pool: Pool, layout: Layout) -> str:
+    """`region/model/gpu`, without a role."""
+    return pool.name if len(layout.roles) == 1 else pool.name.rsplit("/", 1)[0]

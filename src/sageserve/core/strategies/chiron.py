@@ -21,6 +21,7 @@ from sageserve.core.fleet import Fleet, Pool, Role
 from sageserve.core.layout import Layout
 from sageserve.core.spot import find_capacity
 from sageserve.core.strategies.backlog import Backlog
+from sageserve.core.strategies.base import first_instances
 from sageserve.core.strategies.steps import EndpointLook, look
 from sageserve.core.work import AnyEvent
 
@@ -110,13 +111,16 @@ class Chiron:
         return _by_role(scenario, least // 2, least - least // 2)
 
     @staticmethod
-    def initial(scenario: Scenario) -> tuple[int, ...]:
+    def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start: the share `theta` interactive, the rest mixed, as back-pressure at `theta` would divide it."""
-        start = scenario.fleet.start
         least = max(scenario.fleet.minimum, 1)
-        own = max(round(start * scenario.strategy.chiron.theta), least // 2)
-        own = max(min(own, start - (least - least // 2)), 0)
-        return _by_role(scenario, own, start - own)
+
+        def split(start: int) -> tuple[int, ...]:
+            own = max(round(start * scenario.strategy.chiron.theta), least // 2)
+            own = max(min(own, start - (least - least // 2)), 0)
+            return _by_role(scenario, own, start - own)
+
+        return first_instances(scenario, layout, split)
 
     def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision]:
         """Keep account of the queues; on every look at the fleet, correct what was not corrected a moment ago."""

@@ -58,9 +58,10 @@ class FixedCount:
         """The fleet's minimum: what others could go down to."""
         return (max(scenario.fleet.minimum, 1),)
 
-    def initial(self, scenario: Scenario) -> tuple[int, ...]:
-        """All of them."""
-        return (self.count,)
+    def initial(self, scenario: Scenario, layout: Layout) -> tuple[int, ...]:
+        """All of them, in the first pool of each endpoint."""
+        first = {pools[0].number for e in range(layout.endpoints) if (pools := layout.endpoint_pools(e))}
+        return tuple(self.count if pool.number in first else 0 for pool in layout.pools)
 
     def __call__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> Fixed:
         """Make the strategy."""

@@ -5,6 +5,8 @@
 
 from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.core.fleet import Role
+from sageserve.core.layout import Layout
+from sageserve.core.strategies.base import first_instances
 from sageserve.core.strategies.reactive import Reactive
 
 
@@ -27,13 +29,16 @@ class Siloed(Reactive):
         return tuple(max(floor, 1) for floor in floors[: len(Siloed.roles(scenario))])
 
     @staticmethod
-    def initial(scenario: Scenario) -> tuple[int, ...]:
+    def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start, divided by `siloed.batch_share`."""
-        start = scenario.fleet.start
-        if len(Siloed.roles(scenario)) == 1:
-            return (start,)
-        batch = max(Siloed.minimum(scenario)[1], round(start * scenario.strategy.siloed.batch_share))
-        return (max(start - batch, 0), batch)
+
+        def split(start: int) -> tuple[int, ...]:
+            if len(layout.roles) == 1:
+                return (start,)
+            batch = max(Siloed.minimum(scenario)[1], round(start * scenario.strategy.siloed.batch_share))
+            return (max(start - batch, 0), batch)
+
+        return first_instances(scenario, layout, split)
 
     @staticmethod
     def rules(scenario: Scenario) -> ReactiveSettings:

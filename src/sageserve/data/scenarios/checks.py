@@ -11,14 +11,14 @@ from itertools import combinations
 from sageserve.base.config import ModelSettings, ProfileSettings, Scenario, TierSettings
 from sageserve.base.units import Micros, show_duration, show_size
 from sageserve.core.engine.timing import first_time, iteration_time, row_of
-from sageserve.data.scenarios.cluster_checks import cluster_names, target_arithmetic
+from sageserve.data.scenarios.cluster_checks import cluster_names, pool_names, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
 
 
 def problems(scenario: Scenario) -> list[SettingProblem]:
     """Everything that keeps a scenario from working, undefined names first; empty when it can work."""
-    names = [*_unknown_names(scenario), *_round_trips(scenario), *cluster_names(scenario)]
+    names = [*_unknown_names(scenario), *_round_trips(scenario), *pool_names(scenario), *cluster_names(scenario)]
     if names:  # the arithmetic needs every name
         return names
     checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach, target_arithmetic)

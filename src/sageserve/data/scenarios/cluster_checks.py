@@ -30,6 +30,13 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
     yield from unknown(("live", "safety", "budget", "gpus"), "stock", live.safety.budget.gpus, stocks(scenario))
 
 
+def pool_names(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Pools that counts are given of, and that cannot be."""
+    known = pools(scenario)
+    yield from unknown(("fleet", "starts"), "pool", scenario.fleet.starts, known)
+    yield from unknown(("strategy", "recorded", "counts"), "pool", scenario.strategy.recorded.counts, known)
+
+
 def stocks(scenario: Scenario) -> list[str]:
     """Every `region/gpu` that a scenario has."""
     return [f"{region}/{gpu}" for region, settings in scenario.regions.items() for gpu in settings.gpus]

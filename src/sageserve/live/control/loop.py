@@ -165,15 +165,15 @@ class Loop:
         self.heard.set()
 
     def begin(self, initial: tuple[int, ...]) -> None:
-        """Bring up the instances a strategy starts with, by role: those that are missing, where some were adopted."""
-        begun: set[int] = set()
+        """Bring up the instances a strategy starts with, by pool: those that are missing, where an endpoint adopted some."""
+        held: dict[int, int] = {}
         for pool in self.fleet.pools:
-            if pool.endpoint in begun:
-                continue
-            begun.add(pool.endpoint)
-            here = [p.number for p in self.fleet.pools if p.endpoint == pool.endpoint]
-            held = sum(self.fleet.serving(n) + self.fleet.coming(n) for n in here)
-            self._perform(0, self._controller.begin(0, pool.number, max(0, initial[pool.role] - held)))
+            here = self.fleet.serving(pool.number) + self.fleet.coming(pool.number)
+            held[pool.endpoint] = held.get(pool.endpoint, 0) + here
+        for pool, count in zip(self.fleet.pools, initial, strict=True):
+            missing = max(0, count - held[pool.endpoint])
+            held[pool.endpoint] = max(0, held[pool.endpoint] - count)
+            self._perform(0, self._controller.begin(0, pool.number, missing))
 
     @property
     def next(self) -> Micros:

@@ -185,7 +185,7 @@ class Control:
         self._scenario = scenario
         self._home = home
         self._parts = parts
-        self._initial = kind.initial(scenario)
+        self._initial = kind.initial(scenario, self.layout)
         self._link = LinkServer(self._from_gateway, self._gateway_left)
         self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names)
         self._journal = JournalFile(home.state / "journal", self.layout, parts.wall)
