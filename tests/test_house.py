@@ -25,13 +25,14 @@ FILE = re.compile(r"(?<![\w./:~$@-])(?P<path>(?:[\w.-]+/)*[\w-]+\.(?:py|md))(?![
 INSIDE = re.compile(r"`(?P<path>(?:" + "|".join(TOPS + LAYERS) + r")/[\w./-]*)`")
 CLASS = re.compile(r"`(?P<name>[A-Z][a-z]\w*)(?:\.[\w.]+)?`")
 RAISED = re.compile(r" *(?P<names>[A-Z][\w.]*(?:, [A-Z][\w.]*)*): ")
+WRITTEN = re.compile(r'^```\w+ title="[^"]+"$')  # a file that the reader of a page writes
 LINK = re.compile(r"\]\([^)]*\)")  # what a link leads to is checked as a link, with its anchor
 
 
 def mentions(name: str, text: str) -> Iterator[tuple[int, str]]:
     """Lines of a file where prose may name paths: docstrings of code, all of a document but the targets of its links."""
     if not name.endswith(".py"):
-        yield from enumerate((LINK.sub("]", line) for line in text.splitlines()), start=1)
+        yield from enumerate((LINK.sub("]", WRITTEN.sub("```", line)) for line in text.splitlines()), start=1)
         return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (

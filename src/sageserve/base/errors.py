@@ -3,6 +3,7 @@
     SageServeError            what is wrong and where; `hint` says what to do next
     ├── ConfigError           a scenario or a command-line setting is wrong
     │   └── Infeasible        every value is legal, but together they cannot work
+    ├── PluginError           a strategy or forecaster of the user's raised an exception, or gave what cannot be used
     ├── TraceError            a request trace cannot be read or does not fit the scenario
     │   └── UnknownName       a model, tier or region the scenario does not define
     ├── ResultError           a result folder is missing, partial or unreadable
@@ -37,6 +38,10 @@ class ConfigError(SageServeError):
 
 class Infeasible(ConfigError):
     """Each setting is legal, but together they cannot work; the message shows the arithmetic."""
+
+
+class PluginError(SageServeError):
+    """A strategy or forecaster of the user's raised an exception, or gave what cannot be used; the message has file and line."""
 
 
 class TraceError(SageServeError):

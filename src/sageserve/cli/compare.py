@@ -47,7 +47,10 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
     options: TraceOptions,
     strategies: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="strategies; oracle is the bound", show_default="all of them")
+        str | None,
+        typer.Option(
+            metavar="A,B,C", help="strategies, module:Class for your own; oracle is the bound", show_default="all of them"
+        ),
     ] = None,
     seeds: Seeds = None,
     overrides: Overrides = None,

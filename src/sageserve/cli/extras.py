@@ -51,13 +51,16 @@ def need_for(scenario: "Scenario") -> None:
     """Refuse a scenario that asks for more than is installed, before a process is started for it.
 
     Raises:
-        ConfigError: the store's driver is not installed.
+        ConfigError: the store's driver is not installed, or there is no such strategy.
         PlanError: the forecaster's library is not.
+        PluginError: a strategy or forecaster of the user's cannot be imported.
     """
     from sageserve.core.forecast import forecaster
+    from sageserve.core.strategies import layout_of
 
     if scenario.live is not None and scenario.live.store.startswith("postgres"):
         need("postgres")
+    layout_of(scenario)
     strategy = scenario.strategy
     if strategy.name == "foresight":
         forecaster(strategy.foresight.forecaster)

@@ -33,7 +33,10 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
     options: TraceOptions,
     strategy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="the rule that scales, such as siloed", show_default="the scenario's")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="the rule that scales, such as siloed; or module:Class, your own", show_default="the scenario's"
+        ),
     ] = None,
     order: Annotated[
         Literal["fcfs", "edf", "pf", "dpa"] | None,

@@ -54,7 +54,8 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         float | None, typer.Option(min=0.001, max=1000, help="of emulated engines", show_default="live.speed")
     ] = None,
     strategy: Annotated[
-        str | None, typer.Option(metavar="NAME", help="the rule that scales", show_default="the scenario's")
+        str | None,
+        typer.Option(metavar="NAME", help="the rule that scales; or module:Class, your own", show_default="the scenario's"),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.start=2; may be repeated")

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     METRIC_HIGH = "metric-high"
     METRIC_LOW = "metric-low"
     RECORDED = "recorded"
+    OWN_RULE = "own-rule"  # of a strategy of the user's
 
 
 class Blocked(StrEnum):

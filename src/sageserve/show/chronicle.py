@@ -27,9 +27,10 @@ REASONS: Final = {
     Reason.BEHIND_PLAN: "less demand than planned for",
     Reason.QUEUE_LATE: "batch queue would be late",
     Reason.QUEUE_EMPTY: "batch queue empty",
-    Reason.METRIC_HIGH: "a metric asks for more",
+    Reason.METRIC_HIGH: "its metrics ask for more",
     Reason.METRIC_LOW: "its metrics ask for fewer",
     Reason.RECORDED: "as recorded",
+    Reason.OWN_RULE: "the strategy's own rule",
 }
 """A few words for each reason of the closed list."""
 

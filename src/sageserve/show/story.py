@@ -318,8 +318,10 @@ def _words(decided: Decided, scenario: Scenario) -> str:
         case Reason.QUEUE_LATE | Reason.QUEUE_EMPTY:
             late = one.reason is Reason.QUEUE_LATE
             return "the batch queue would have missed its deadline" if late else "the batch queue was empty"
-        case Reason.METRIC_HIGH | Reason.METRIC_LOW:
-            much = "more" if one.reason is Reason.METRIC_HIGH else "fewer"
-            return f"its metrics asked for {much}, {one.target}; {one.serving} served and {one.coming} were coming"
+        case Reason.METRIC_HIGH | Reason.METRIC_LOW | Reason.OWN_RULE:
+            much = "fewer" if one.reason is Reason.METRIC_LOW or one.change < 0 else "more"
+            who = f"the rule of {scenario.strategy.name}" if one.reason is Reason.OWN_RULE else "its metrics"
+            target = f", {one.target}" if one.target >= 0 else f" at {seen}"
+            return f"{who} asked for {much}{target}; {one.serving} served and {one.coming} were coming"
         case _:
             assert_never(one.reason)

@@ -28,6 +28,7 @@ from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
+from sageserve.data.own_code import own_code
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
@@ -69,6 +70,7 @@ class Run:
         journal: decisions, actions and life-cycle events.
         partial: it was interrupted.
         talk: at the end, who waited for whom; None: every request arrived by itself.
+        own_code: hash of the source of each strategy and forecaster of the user's.
     """
 
     scenario: Scenario
@@ -82,6 +84,7 @@ class Run:
     journal: list[Entry] = field(default_factory=list)
     partial: bool = False
     talk: Talk | None = None
+    own_code: dict[str, str] = field(default_factory=dict)
 
     @property
     def now(self) -> Micros:
@@ -134,6 +137,7 @@ class Simulation:
 
     Raises:
         ConfigError: no strategy of that name.
+        PluginError: a strategy or forecaster of the user's cannot be made.
         Infeasible: the first instances do not fit into the VMs of a region.
         TraceError: the trace was coded for other names than the scenario's.
     """
@@ -155,6 +159,7 @@ class Simulation:
             fleet,
             kernel,
             Timeline(layout, trace.window // SAMPLE + 2),
+            own_code=own_code(scenario),  # now: their files may be edited while this is played
         )
         self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot)
         self._world = SimulatedWorld(scenario, layout, fleet, kernel)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sageserve.base.config.autoscalers import HpaSettings, KedaSettings, RecordedSettings
-from sageserve.base.config.settings import Name, Settings, StrategyName
+from sageserve.base.config.settings import Name, RuleName, Settings
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 
 
@@ -158,7 +158,7 @@ class PlannedSettings(ReactiveSettings):
     )
     every: Duration = Field(default=HOUR, gt=0, description="a plan an hour (paper)")
     ahead: Duration = Field(default=20 * MINUTE, description="the plan reads the peak from here to the next plan (paper)")
-    forecaster: Name = Field(default="blend", description="the best of those measured; arima is the paper's")
+    forecaster: RuleName = Field(default="blend", description="the best of those measured; arima is the paper's")
     quantile: Share = Field(default=0.8, description="of the forecast; its middle (paper) is too low every other hour")
     epsilon: Share = Field(default=0.8, description="of its own demand a region must hold; the router sends the rest elsewhere")
     batch_buffer: float = Field(default=0.10, ge=0, le=10, description="of the past hour's batch tokens, planned for (paper)")
@@ -180,7 +180,7 @@ class ForesightSettings(Settings):
     horizon: Duration = Field(
         default=12 * HOUR, description="covers the age of promotion, 10 h: no batch deadline lies beyond it"
     )
-    forecaster: Name = Field(default="blend", description="the best of those measured")
+    forecaster: RuleName = Field(default="blend", description="the best of those measured")
     quantile: Share = Field(default=0.95, description="of demand that capacity is kept for: the percentile that promises name")
     headroom: float = Field(default=1.5, ge=1, description="times the middle, at most; the guard meets the rest")
     misses: Share = Field(default=0.01, description="share queueing may make late, as in the planned strategies")
@@ -220,7 +220,7 @@ class TunedSettings(ReactiveSettings):
 class StrategySettings(Settings):
     """The rule that decides how many instances each pool has."""
 
-    name: StrategyName = Field(default="reactive", description="the paper's baseline")
+    name: RuleName = Field(default="reactive", description="the paper's baseline")
     check: Duration = Field(default=15 * SECOND, gt=0, description="how often the rule looks: once per cooldown")
     reactive: ReactiveSettings = Field(default=ReactiveSettings(), description="threshold scaling")
     tuned: TunedSettings = Field(default=TunedSettings(), description="threshold scaling with tuned marks")

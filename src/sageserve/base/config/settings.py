@@ -19,7 +19,7 @@ Name = Annotated[
 ]
 
 
-StrategyName = Annotated[
+RuleName = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9_]+)?$",

@@ -1,4 +1,4 @@
-"""Every forecaster by the word people choose it by. Read next: `blend.py`, the default."""
+"""Every forecaster by the word people choose it by. Read next: `blend.py`, the default; `own.py` for the user's own."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +9,9 @@ from sageserve.core.forecast.blend import Blend
 from sageserve.core.forecast.ensemble import Ensemble
 from sageserve.core.forecast.library import FromLibrary, Method, require_library
 from sageserve.core.forecast.naive import LastValue, SeasonalNaive
+from sageserve.core.forecast.own import own_forecaster
 from sageserve.core.forecast.series import Forecaster
+from sageserve.core.plugins import FORECASTER, registered
 
 DEFAULT: Final = "blend"
 
@@ -27,13 +29,18 @@ SLOW: Final = frozenset(each.name for each in _ALL if isinstance(each, FromLibra
 
 
 def forecaster(name: str) -> Forecaster:
-    """The forecaster of that name.
+    """The forecaster of that name, or of `module:Name`.
 
     Raises:
         PlanError: there is none, or the library it stands on is not installed.
+        ConfigError: `module:Name` is not there, or is no forecaster.
+        PluginError: it cannot be imported.
     """
-    if name not in FORECASTERS:
-        raise PlanError(f"no forecaster is called {name!r}", hint=f"there are: {', '.join(FORECASTERS)}")
     if name in SLOW:
         require_library(name)
-    return FORECASTERS[name]
+    if name in FORECASTERS:
+        return FORECASTERS[name]
+    if (own := own_forecaster(name)) is not None:
+        return own
+    known = (*FORECASTERS, *registered(FORECASTER))
+    raise PlanError(f"no forecaster is called {name!r}", hint=f"there are: {', '.join(known)}, and module:Name for your own")

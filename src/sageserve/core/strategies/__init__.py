@@ -11,11 +11,13 @@ from typing import Final
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.core.layout import Layout, lay_out
+from sageserve.core.plugins import STRATEGY, registered
 from sageserve.core.strategies.base import Strategy, StrategyKind
 from sageserve.core.strategies.chiron import Chiron
 from sageserve.core.strategies.fixed import PREFIX, fixed_kind
 from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.hpa import Hpa, Keda
+from sageserve.core.strategies.own import own_kind
 from sageserve.core.strategies.planned import LtI, LtU, LtUA
 from sageserve.core.strategies.reactive import Reactive, ReactiveTuned
 from sageserve.core.strategies.recorded import NAME as RECORDED
@@ -39,17 +41,22 @@ __all__ = ["STRATEGIES", "Strategy", "StrategyKind", "layout_of", "strategy_kind
 
 
 def strategy_kind(name: str) -> StrategyKind:
-    """The strategy of a name, of `fixed:N`, or of `recorded`, which needs counts and so is not among those to choose from.
+    """The strategy of a name, of `fixed:N`, of `module:Class`, or of `recorded`, which needs counts and so is not to be chosen.
 
     Raises:
         ConfigError: there is none.
+        PluginError: the module of the user's own cannot be imported.
     """
     kind: StrategyKind | None = Recorded if name == RECORDED else STRATEGIES.get(name) or fixed_kind(name)
+    if kind is None and not name.startswith(PREFIX):
+        kind = own_kind(name)
     if kind is None:
-        close = difflib.get_close_matches(name, STRATEGIES, 1)
+        known = [*STRATEGIES, *registered(STRATEGY)]
+        close = difflib.get_close_matches(name, known, 1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(
-            f"strategy.name: there is no strategy {name!r}{meant}", hint=f"choose one of {', '.join([*STRATEGIES, f'{PREFIX}N'])}"
+            f"strategy.name: there is no strategy {name!r}{meant}",
+            hint=f"choose one of {', '.join([*known, f'{PREFIX}N'])}, or module:Class for your own",
         )
     return kind
 

@@ -1,7 +1,7 @@
 """What a strategy is, the rule of an autoscaler: it hears every event, looks at the fleet, and says which pools change and why.
 
-A strategy never changes the fleet, reads no clock and keeps only what it needs to remember. Write your own by
-implementing `Strategy` and giving its name as `module:Class`. Read next: `reactive.py`, the simplest one.
+A strategy never changes the fleet, reads no clock and keeps only what it needs to remember. Users write their own, named as
+`module:Class` (docs/how-to/own-strategies.md, `own.py`). Read next: `reactive.py`, the simplest one.
 """
 
 from collections.abc import Callable, Iterable

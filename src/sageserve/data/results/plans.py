@@ -23,6 +23,7 @@ from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.outlook import Outlook
 from sageserve.core.plan.what_if import Question
 from sageserve.core.plan_once import Expected, Theta
+from sageserve.data.own_code import own_code
 from sageserve.data.scenarios.load import resolved_yaml
 
 VERSION: Final = 1
@@ -70,7 +71,7 @@ class PlanFile(Struct, frozen=True, kw_only=True):
         expires_at: when the strategy would plan again; later than that nobody should act on it.
         data_until: the instant the newest whole bin of demand ends.
         scenario: its name.
-        scenario_hash: SHA-256 of the resolved scenario.
+        scenario_hash: SHA-256 of the resolved scenario, and of the user's own code that it names.
         strategy: whose plan it is.
         demand: where the demand came from, in words.
         solved: the problem and its answer.
@@ -111,8 +112,9 @@ def solved_as(question: Question, plan: AnyPlan) -> HourPlan | AheadPlan:
 
 
 def scenario_hash(scenario: Scenario) -> str:
-    """SHA-256 of the resolved scenario, every default written out."""
-    return hashlib.sha256(resolved_yaml(scenario).encode()).hexdigest()
+    """SHA-256 of the resolved scenario, every default written out, and of the user's own code that it names."""
+    own = "".join(f"\0{name}={found}" for name, found in own_code(scenario).items())
+    return hashlib.sha256((resolved_yaml(scenario) + own).encode()).hexdigest()
 
 
 def plan_json(file: PlanFile) -> bytes:

@@ -139,6 +139,9 @@ class Summary(Struct, frozen=True):
     cpu_s: float
     requests_per_cpu_s: float | None
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
+    own_code: dict[str, str] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )  # SHA-256 of the user's strategy and forecasters, where there are any
 
 
 def summary_json(summary: Summary) -> bytes:

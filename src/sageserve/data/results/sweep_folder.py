@@ -6,8 +6,8 @@
     <cell>-<key>/bound.json            instead of it: the least that any strategy could do
     report.html                        all of it to look at
 
-The key is a hash of the resolved scenario, of where its requests come from, and of the code that plays it: a result is only
-taken up when all of them are the same. Each file is put in place at once. Knows no simulator.
+The key is a hash of the resolved scenario, of where its requests come from, and of the code that plays it, strategies of users
+included: a result is only taken up when all of them are the same. Each file is put in place at once. Knows no simulator.
 Read next: `run_folder.py` for the folder of one run, `sim/sweep/run.py`.
 """
 
@@ -22,6 +22,7 @@ from typing import Final
 from sageserve import __version__
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError, TraceError
+from sageserve.data.own_code import own_code
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.data.traces.options import TraceOptions
 
@@ -81,7 +82,8 @@ def code_digest() -> str:
 def key_of(scenario: Scenario, source: SweepSource, code: str) -> str:
     """The name of a result: equal keys give equal results."""
     digest = hashlib.sha256()
-    for part in (code, resolved_yaml(scenario), repr(replace(source.options, files=())), source.content):
+    own = "".join(f"{name}={found}" for name, found in own_code(scenario).items())
+    for part in (code, resolved_yaml(scenario), repr(replace(source.options, files=())), source.content, own):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:_DIGITS]
 

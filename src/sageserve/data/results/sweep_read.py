@@ -3,9 +3,9 @@
     side = read_sweep(Path("sweeps/peak"))
     side.comparison.runs["reactive"][1].gpu_hours.total
 
-A sweep's folder may hold cells of older commands. Cells with the settings of the newest one are taken, and the others are
-counted. Reads; computes nothing. Read next: `sweep_folder.py` for the folder, `comparison.py`, `run_folder.py` for a run with
-everything.
+A sweep's folder may hold cells of older commands. Cells with the settings of the newest one are taken, of a user's own strategies
+those of the newest code, and the others are counted. Reads; computes nothing. Read next: `sweep_folder.py` for the folder,
+`comparison.py`, `run_folder.py` for a run with everything.
 """
 
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ class Sweep:
         path: its folder.
         runs: by strategy and seed; strategies in the order of `STRATEGIES`, seeds rising.
         bounds: by seed.
-        left: how many cells with other settings lie there too.
+        left: how many cells with other settings or older code of the user's lie there too.
     """
 
     path: Path
@@ -128,7 +128,12 @@ def read_sweep(folder: Path) -> Sweep:
     if not kept:
         raise ResultError(f"{folder} holds no finished run", hint="give the compare command again: it goes on from what is there")
     like = _shared(kept[-1].scenario), kept[-1].summary.window_s
-    mine = [run for run in kept if (_shared(run.scenario), run.summary.window_s) == like]
+    code = {run.summary.strategy: run.summary.own_code for run in kept}  # the newest that was played of each strategy
+    mine = [
+        run
+        for run in kept
+        if (_shared(run.scenario), run.summary.window_s) == like and run.summary.own_code == code[run.summary.strategy]
+    ]
     bounds = dict(_bounds(cells, like[0]))
     return Sweep(folder, _by_seed(mine), dict(sorted(bounds.items())), len(kept) - len(mine))
 
@@ -138,11 +143,12 @@ def siblings(run: KeptRun) -> dict[int, KeptRun]:
     found = {run.summary.seed: run}
     parent = run.path.resolve().parent
     if is_sweep(parent):
-        like = same_but_seed(run.scenario), run.summary.window_s
+        like = same_but_seed(run.scenario), run.summary.window_s, run.summary.own_code
         for place in sorted(parent.iterdir(), key=lambda one: (_written(one), one.name)):
             if is_run(place) and place != run.path.resolve():
                 other = read_kept(place)
-                if (same_but_seed(other.scenario), other.summary.window_s) == like and other.summary.seed != run.summary.seed:
+                same = same_but_seed(other.scenario), other.summary.window_s, other.summary.own_code
+                if same == like and other.summary.seed != run.summary.seed:
                     found[other.summary.seed] = other
     return dict(sorted(found.items()))
 

@@ -28,6 +28,7 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.safety import Guard
 from sageserve.core.strategies import layout_of, strategy_kind
+from sageserve.core.strategies.own import OwnStrategy
 from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import routes
@@ -41,6 +42,7 @@ from sageserve.live.wire import Gone, Grant, Refusal, ToControl, Wait
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
+_STUMBLES: Final = 5  # different errors of an own strategy that are told
 SOCKET: Final = "control.sock"
 
 
@@ -190,6 +192,7 @@ class Control:
         self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names)
         self._journal = JournalFile(home.state / "journal", self.layout, parts.wall)
         self._decided: Counter[tuple[str, str]] = Counter()
+        self._stumbled: Counter[str] = Counter()
         self._actuator = parts.actuator(self._hear, self.layout)
         told = Callbacks(self._link.send, self._actuator.place, self._hear, self._waiting)
         self.view = FleetView(scenario, self.layout, home.epoch, self.clock.now, told)
@@ -197,7 +200,10 @@ class Control:
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.view.in_flight)
         self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
         guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
-        controller = Controller(self.fleet, kind(scenario, self.layout, self._demand.load(parts.wall())), scenario.spot, guard)
+        strategy = kind(scenario, self.layout, self._demand.load(parts.wall()))
+        if isinstance(strategy, OwnStrategy):
+            strategy.outlive(self._stumbles)
+        controller = Controller(self.fleet, strategy, scenario.spot, guard)
         self._worker = ThreadWorker(self._hear)
         self.loop = Loop(
             controller=controller,
@@ -239,7 +245,16 @@ class Control:
         last = tuple(
             f"Every instance of {name} is in trouble: requests are sent there all the same." for name in self.view.unwell()
         )
-        return full + silent + last
+        stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
+        return full + silent + last + stumbled
+
+    def _stumbles(self, said: str) -> None:
+        """An own strategy raised an exception, or gave what cannot be used."""
+        if said not in self._stumbled:
+            if len(self._stumbled) >= _STUMBLES:
+                del self._stumbled[next(iter(self._stumbled))]  # the oldest: a message with a number in it is new each time
+            _LOG.error("%s; its answer is left out, and the fleet stays as it is", said)
+        self._stumbled[said] += 1
 
     async def _adopt(self) -> None:
         for one in await self._actuator.connect():

@@ -122,6 +122,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         cpu_s=_round(cpu_s),
         requests_per_cpu_s=_round(came / cpu_s) if cpu_s > 0 else None,
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
+        own_code=run.own_code or UNSET,
     )
 
 

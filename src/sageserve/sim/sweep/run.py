@@ -13,6 +13,7 @@ from typing import Final, Protocol, assert_never
 
 import msgspec
 
+from sageserve.data.own_code import own_code
 from sageserve.data.results.run_folder import SCENARIO, SUMMARY, is_whole
 from sageserve.data.results.summary import parse_summary, summary_json
 from sageserve.data.results.sweep_folder import Kept, code_digest
@@ -72,6 +73,7 @@ def sweep(
     watch = watch or Watch()
     code = code_digest()
     keys = [cell.key(code) for cell in cells]
+    own = {key: own_code(cell.scenario) for cell, key in zip(cells, keys, strict=True)}
     found: dict[str, Outcome] = {}
     for cell, key in zip(cells, keys, strict=True):
         outcome = _kept(kept, cell, key)
@@ -87,8 +89,8 @@ def sweep(
     order = sorted(wanted, key=lambda key: wanted[key].traffic())
     for number, outcome in runner.run([_placed(kept, wanted[key], key) for key in order], watch.interrupted):
         key = order[number]
-        found[key] = outcome
-        _keep(kept, wanted[key], key, outcome)
+        found[key] = _of_code(own[key], wanted[key], outcome)
+        _keep(kept, wanted[key], key, found[key])
         watch.progress(len(found), total)
     return [found.get(key) for key in keys]
 
@@ -107,6 +109,13 @@ def _kept(kept: Kept | None, cell: Cell, key: str) -> Outcome | None:
         return Finished(parse_summary(text)) if cell.what == "run" else Bounded(msgspec.json.decode(text, type=Bound))
     except msgspec.DecodeError:
         return None  # damaged: it is made again
+
+
+def _of_code(own: dict[str, str], cell: Cell, outcome: Outcome) -> Outcome:
+    """The outcome, unless a worker found another version of the user's own code than the one in the key."""
+    if isinstance(outcome, Finished) and (outcome.summary.own_code or {}) != own:
+        return Failed(f"the code of {cell.scenario.strategy.name} was edited meanwhile", "give the command again", mistake=True)
+    return outcome
 
 
 def _keep(kept: Kept | None, cell: Cell, key: str, outcome: Outcome) -> None:
