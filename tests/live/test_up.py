@@ -168,6 +168,15 @@ def test_the_page_and_the_metrics_are_there(fleet: Fleet) -> None:
     assert "sageserve_decisions_total" in text or "# TYPE sageserve_decisions" in text
 
 
+def test_its_folder_is_its_users_alone_and_control_answers_nobody_else(fleet: Fleet) -> None:
+    opened = [path for path in fleet.state.rglob("*") if not path.is_socket() and path.stat().st_mode & 0o077]
+    assert opened == []
+    found = json.loads((fleet.state / "fleet.json").read_text("utf-8"))
+    for path in ("/v1/files", "/admin/status", "/ui"):
+        got = httpx.get(found["control_url"] + path, headers={"x-sageserve-key": "anyone"}, trust_env=False)
+        assert (got.status_code, got.json()["error"]["code"]) == (403, "not_ours")
+
+
 def test_a_command_that_cannot_be_filled_in_starts_nothing(tmp_path: Path) -> None:
     setting = "live.engines." + f'"{MODEL}"' + ".command=[serve, '--port={prt}']"
     done = command("up", "--state", str(tmp_path), "--set", setting)

@@ -44,7 +44,9 @@ def control(
     log_as_json(live.log_level)
     parts = urlsplit(http)
     epoch = f"{os.getpid():x}-{time.time_ns():x}"
-    home = Home(state, parts.hostname or "127.0.0.1", parts.port or 80, gateway, epoch)
+    secret = os.environ.pop(INTERNAL_KEY, "")
+    os.umask(0o077)  # what is kept here is the user's alone
+    home = Home(state, parts.hostname or "127.0.0.1", parts.port or 80, gateway, epoch, secret)
     asyncio.run(_control(scenario, live, home))
 
 
@@ -67,7 +69,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
     clock = WallClock()
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(_wall, clock.now)
-    runner = BatchRunner(store, scenario, names_of(scenario), Door(home.url, os.environ.pop(INTERNAL_KEY, "")), wall)
+    runner = BatchRunner(store, scenario, names_of(scenario), Door(home.url, home.secret), wall)
     async with httpx.AsyncClient(timeout=live.scrape_timeout / SECOND, trust_env=False) as client:
         parts = Parts(
             actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),

@@ -142,18 +142,28 @@ def log_as_json(level: str) -> None:
 @key_app.command("new")
 def new_key(
     name: Annotated[str, typer.Argument(help="whose it is, as it appears in logs and metrics")],
+    role: Annotated[
+        str,
+        typer.Option(metavar="ROLE", help="tenant: asks; operator: asks and sees the pages; read-only: only sees them"),
+    ] = "tenant",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of YAML")] = False,
 ) -> None:
     """Make an API key; it is shown once, and the scenario keeps only its hash."""
     need("live")
     import secrets  # a credential must not follow from a seed
 
+    from sageserve.base.config import RESERVED_NAMES, ROLES
     from sageserve.live.gateway.keys import hash_of
 
+    if role not in ROLES:
+        raise ConfigError(f"there is no role {role!r}", hint=f"choose one of {', '.join(ROLES)}")
+    if name in RESERVED_NAMES:
+        raise ConfigError(f"{name!r} is a name of SageServe's own", hint="choose another one for the key")
     key = f"sk-sageserve-{secrets.token_urlsafe(32)}"
     digest = hash_of(key.encode())
     if as_json:
-        typer.echo(answer_json({"name": name, "key": key, "sha256": digest}))
+        typer.echo(answer_json({"name": name, "role": role, "key": key, "sha256": digest}))
         return
     typer.echo(f"# the key, shown this once: {key}")
-    typer.echo(f"live:\n  keys:\n    - {{name: {name}, sha256: {digest}}}")
+    more = "" if role == "tenant" else f", role: {role}"
+    typer.echo(f"live:\n  keys:\n    - {{name: {name}, sha256: {digest}{more}}}")

@@ -31,6 +31,7 @@ class Running(Struct, frozen=True):
     url: str  # of the gateway
     control_url: str
     scenario: str
+    secret: str  # of its processes; the file is its user's alone
 
 
 def state_folder(given: Path | None) -> Path:
@@ -77,7 +78,8 @@ def ask_status(found: Running) -> "Status":
     from sageserve.live.control.status import Status
 
     try:
-        answer = httpx.get(f"{found.control_url}/admin/status", timeout=5.0, trust_env=False)
+        ours = {"x-sageserve-secret": found.secret}
+        answer = httpx.get(f"{found.control_url}/admin/status", headers=ours, timeout=5.0, trust_env=False)
         answer.raise_for_status()
         return msgspec.json.decode(answer.content, type=Status)
     except (httpx.HTTPError, msgspec.DecodeError) as error:

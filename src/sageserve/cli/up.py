@@ -66,6 +66,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     need("live")
     from sageserve.data.scenarios.load import load_scenario, resolved_yaml
     from sageserve.live.actuators.commands import check_commands
+    from sageserve.live.private import make_private, write_private
 
     given = {"strategy.name": strategy, "live.port": port, "live.speed": speed}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -78,14 +79,14 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         fixed = settings.live is not None and settings.live.actuator == "fixed"
         _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}], any if fixed else all)
         return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     from sageserve.live.supervisor.service import keep, only_one
 
     with only_one(folder):  # nothing of a fleet that runs there is overwritten
         pass
     services, found = _services(folder, settings)
-    _write(folder / "scenario.yaml", resolved_yaml(settings).encode())
-    _write(folder / FLEET, msgspec.json.encode(found))
+    write_private(folder / "scenario.yaml", resolved_yaml(settings).encode())
+    write_private(folder / FLEET, msgspec.json.encode(found))
     typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
     try:
         keep(folder, _environment(), services)
@@ -112,14 +113,15 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     control_url = f"http://127.0.0.1:{_free_port('127.0.0.1')}"
     url = f"http://{live.host if live.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104 # compared, not bound
     me = (sys.executable, "-m", "sageserve.cli.main")
-    secret = {INTERNAL_KEY: secrets.token_urlsafe(32)}  # a credential must not follow from a seed
+    key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
+    secret = {INTERNAL_KEY: key}
     control = Begin(
         0, "control", (*me, "control", str(folder), "--http", control_url, "--gateway", url), secret, restart=Restart()
     )
     path = str(folder / "scenario.yaml")
     asked = ("--control", str(folder / "control.sock"), "--upstream-admin", control_url, "--port", str(port))
     gateway = Begin(0, "gateway", (*me, "gateway", path, *asked), secret, restart=Restart())
-    return [control, gateway], Running(os.getpid(), url, control_url, settings.name)
+    return [control, gateway], Running(os.getpid(), url, control_url, settings.name, key)
 
 
 def _environment() -> dict[str, str]:
@@ -129,9 +131,11 @@ def _environment() -> dict[str, str]:
 
 def _detach(folder: Path, arguments: list[str], enough: Callable[[Iterable[bool]], bool]) -> None:
     """Start the same command in a session of its own, and wait until `enough` of its endpoints serve."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    from sageserve.live.private import make_private, open_private
+
+    make_private(folder)
     log = folder / "up.log"
-    with log.open("wb") as out:
+    with os.fdopen(open_private(log), "wb") as out:
         child = subprocess.Popen(  # noqa: S603 # this program again, with the arguments it was given
             [sys.executable, "-m", "sageserve.cli.main", *arguments],
             stdin=subprocess.DEVNULL,
@@ -214,10 +218,3 @@ def _check_port(host: str, port: int) -> None:
             raise ConfigError(
                 f"the gateway cannot listen on {host}:{port}: {error.strerror}", hint="another --port, or 0 for any free one"
             ) from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_suffix(".part")
-    part.touch(mode=0o600)
-    part.write_bytes(content)
-    part.replace(path)

@@ -126,7 +126,7 @@ def test_what_was_opened_is_closed_whatever_fails(tmp_path: Path) -> None:
         def actuator(hear: Hear, layout: Layout) -> Hopeless:
             return Hopeless()
 
-        home = Home(tmp_path, "127.0.0.1", 0, "http://gateway", "epoch")
+        home = Home(tmp_path, "127.0.0.1", 0, "http://gateway", "epoch", "secret")
         parts = Parts(actuator, silent, NoJobs(), [], (), WallClock(), lambda: 1_800_000_000_000_000, lambda _: ())
         await Control(scenario(), home, parts).run(asyncio.Event())
 

@@ -234,10 +234,8 @@ def play(coroutine: Coroutine[None, None, T]) -> T:
 def ask(body: object, *, path: str = "/v1/chat/completions", headers: str = "", version: str = "1.1") -> bytes:
     """A request as bytes."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = (
-        f"POST {path} HTTP/{version}\r\nhost: x\r\ncontent-type: application/json\r\n{headers}content-length: {len(data)}\r\n\r\n"
-    )
-    return lines.encode() + data
+    kind = "host: localhost\r\ncontent-type: application/json\r\n"
+    return f"POST {path} HTTP/{version}\r\n{kind}{headers}content-length: {len(data)}\r\n\r\n".encode() + data
 
 
 HELLO = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}

@@ -333,7 +333,7 @@ def test_draining_finishes_streams_and_takes_nothing_new() -> None:
 
     async def story() -> None:
         async with staged(Engine(script=slow)) as stage:
-            idle = asyncio.create_task(stage.speak(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"))
+            idle = asyncio.create_task(stage.speak(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"))
             busy = asyncio.create_task(stage.speak(ask(STREAM)))
             await asyncio.sleep(0.15)
             reader, writer = await asyncio.open_connection("127.0.0.1", stage.worker.port)
@@ -344,7 +344,7 @@ def test_draining_finishes_streams_and_takes_nothing_new() -> None:
             assert (await idle).startswith(b"HTTP/1.1 200")
             with pytest.raises(OSError, match=r"."):
                 await asyncio.open_connection("127.0.0.1", stage.worker.port)
-            writer.write(b"host: x\r\n\r\n")
+            writer.write(b"host: localhost\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 503")
             assert (await busy).endswith(DONE + b"\r\n0\r\n\r\n")
             await draining

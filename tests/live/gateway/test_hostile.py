@@ -21,7 +21,7 @@ from sageserve.live.gateway.sse import SseTagger, tag_body, usage_of
 from tests.core.small import scenario
 from tests.live.gateway.stage import HELLO, Engine, ask, chunk, event, play, staged
 
-POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
 AMBIGUOUS = {
     "both lengths": POST + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "both lengths, other order": POST + b"transfer-encoding: chunked\r\ncontent-length: 5\r\n\r\n0\r\n\r\n",
@@ -41,7 +41,7 @@ AMBIGUOUS = {
     "a bare line feed": POST + b"x-a: b\nx-b: c\r\ncontent-length: 2\r\n\r\n{}",
     "a bad chunk size": POST + b"transfer-encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
     "no HTTP at all": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello",
-    "a target that is no path": b"GET models HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a target that is no path": b"GET models HTTP/1.1\r\nhost: localhost\r\n\r\n",
     "an expectation": POST + b"expect: wonders\r\ncontent-length: 2\r\n\r\n{}",
 }
 
@@ -103,16 +103,16 @@ def converse(pieces: list[bytes]) -> bytes:
 
 REQUESTS = b"".join(
     [
-        b"GET /v1/models/big HTTP/1.1\r\nhost: x\r\nX-Long: " + b"y" * 300 + b"\r\n\r\n",
+        b"GET /v1/models/big HTTP/1.1\r\nhost: localhost\r\nX-Long: " + b"y" * 300 + b"\r\n\r\n",
         ask(HELLO),
         POST + b'transfer-encoding: chunked\r\n\r\n5\r\n{"mod\r\nA;a=b\r\nel":"none"\r\n1\r\n}\r\n0\r\nx-t: 1\r\n\r\n',
-        b"\r\nHEAD /health HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"\r\nHEAD /health HTTP/1.1\r\nhost: localhost\r\n\r\n",
         ask(
             {"model": "small", "messages": []},
             headers="upgrade: h2c\r\nconnection: upgrade, http2-settings\r\nhttp2-settings: x\r\n",
         ),
-        b"GET http://x/health HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"OPTIONS /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET http://x/health HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"OPTIONS /nothing HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
     ]
 )
 WHOLE = converse([REQUESTS])
@@ -149,7 +149,7 @@ def test_pipelining_has_a_bound() -> None:
         async with staged(Engine(script=hang)) as stage:
             context = stage.worker.context
             reader, writer = await asyncio.open_connection("127.0.0.1", stage.worker.port)
-            writer.write(ask(HELLO) + b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n" * (PIPELINED + 2))
+            writer.write(ask(HELLO) + b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n" * (PIPELINED + 2))
             await asyncio.sleep(0.1)
             assert len(context.exchanges) == 1
             next(iter(context.exchanges)).stop()
@@ -200,7 +200,7 @@ def test_a_header_that_trickles_in_is_cut_off_in_time() -> None:
 
 
 def test_headers_have_a_limit() -> None:
-    big = b"GET /health HTTP/1.1\r\nhost: x\r\n" + b"x-a: " + b"y" * 70_000 + b"\r\n\r\n"
+    big = b"GET /health HTTP/1.1\r\nhost: localhost\r\n" + b"x-a: " + b"y" * 70_000 + b"\r\n\r\n"
     for pieces in ([big], [big[k : k + 1000] for k in range(0, len(big), 1000)]):
         assert converse(pieces).startswith(b"HTTP/1.1 431 ")
 

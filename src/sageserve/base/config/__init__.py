@@ -24,6 +24,8 @@ from sageserve.base.config.clusters import (
 )
 from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSettings, StockSettings
 from sageserve.base.config.live import (
+    RESERVED_NAMES,
+    ROLES,
     EngineCommand,
     FixedInstance,
     JobSettings,
@@ -63,6 +65,8 @@ from sageserve.base.config.traffic import (
 )
 
 __all__ = [
+    "RESERVED_NAMES",
+    "ROLES",
     "AdmissionSettings",
     "AssignSettings",
     "BasicSettings",

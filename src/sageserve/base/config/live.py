@@ -4,9 +4,9 @@ Everything has a default, so that `sageserve up` needs no file. Paths are plain 
 Knows no process and no socket. Read next: `live/control/process.py` and `live/gateway/`, which obey them.
 """
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sageserve.base.config.clusters import BudgetSettings, ClusterSettings, PrioritySettings, TargetSettings
 from sageserve.base.config.settings import Name, Settings
@@ -38,6 +38,12 @@ class FixedInstance(Settings):
     served_model: str = Field(default="", description="name the engine knows the model by; empty: the scenario's name")
 
 
+KeyRole = Literal["tenant", "operator", "read-only"]
+ROLES: Final[tuple[KeyRole, ...]] = get_args(KeyRole)
+RESERVED_NAMES: Final = frozenset(["internal", "anyone", "local"])
+"""Of keys: the deployment's own processes, whoever asks without keys, and this machine's browser."""
+
+
 class KeySettings(Settings):
     """One API key; only its hash is kept."""
 
@@ -47,12 +53,23 @@ class KeySettings(Settings):
     tier: Name | None = Field(default=None, description="its service class when a request names none")
     requests_per_minute: int | None = Field(default=None, ge=1, description="none: no limit")
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and answer; none: no limit")
+    role: KeyRole = Field(
+        default="tenant", description="tenant: asks; operator: asks and sees the fleet's pages; read-only: sees them and no more"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name in RESERVED_NAMES:
+            raise ValueError(f"{name!r} is a name of SageServe's own; choose another for a key")
+        return name
 
 
 class LimitSettings(Settings):
     """What a client may send."""
 
     body: Size = Field(default=64 << 20, gt=0, description="a request body; images in prompts are large")
+    bodies: Size = Field(default=512 << 20, gt=0, description="bodies of all requests that a gateway process holds together")
     file: Size = Field(default=200_000_000, gt=0, description="an uploaded batch file, as OpenAI's 200 MB")
     lines: int = Field(default=50_000, ge=1, description="jobs of one batch, as OpenAI's")
     headers: Size = Field(default=64 << 10, gt=0, description="all header lines of a request together")

@@ -2,8 +2,8 @@
 
     GET /admin/status     `status.Status`         GET /admin/metrics    Prometheus text         GET /ui    the page
 
-Read-only: nothing here changes the fleet. Who may ask is the gateway's business, which is the only one that reaches this server.
-Read next: `status.py`, `process.py`.
+Read-only: nothing here changes the fleet. Who may ask is the gateway's business (`gateway/rights.py`), which is the only one
+that reaches this server (`door.py`). Read next: `status.py`, `process.py`.
 """
 
 from collections.abc import Callable, Iterator

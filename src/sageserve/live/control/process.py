@@ -33,6 +33,7 @@ from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
+from sageserve.live.control.door import FleetOnly
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
@@ -56,6 +57,7 @@ class Home:
         port: likewise.
         url: of the gateway.
         epoch: differs from that of every other control process of this fleet.
+        secret: that other processes of the fleet know.
     """
 
     state: Path
@@ -63,6 +65,7 @@ class Home:
     port: int
     url: str
     epoch: str
+    secret: str
 
 
 class ManagedActuator(Actuator, Protocol):
@@ -267,8 +270,9 @@ class Control:
             self.loop.begin(self._initial)
 
     async def _all(self, stop: asyncio.Event) -> None:
+        pages = Starlette(routes=[*routes(self.status, lambda: dict(self._decided)), *self._parts.queue_routes])
         config = uvicorn.Config(
-            Starlette(routes=[*routes(self.status, lambda: dict(self._decided)), *self._parts.queue_routes]),
+            FleetOnly(pages, self._home.secret),
             host=self._home.host,
             port=self._home.port,
             log_level="warning",

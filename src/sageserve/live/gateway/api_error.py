@@ -36,6 +36,9 @@ STATUS: Final[Mapping[int, str]] = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
+_CHALLENGE: Final = (
+    b'www-authenticate: Bearer\r\nwww-authenticate: Basic realm="sageserve pages: any name, a key as password"\r\n'
+)
 _TEXT_MAX: Final = 2000  # characters of an engine's plain text that are passed on
 INVALID: Final = "invalid_request_error"
 SERVER: Final = "server_error"
@@ -76,6 +79,8 @@ class ApiError(SageServeError):
 
     def fields(self) -> bytes:
         """Header lines that belong to it."""
+        if self.status == 401:
+            return _CHALLENGE
         return b"" if self.retry_after is None else retry_fields(self.retry_after)
 
 
@@ -87,6 +92,14 @@ def error_body(message: str, kind: str, param: str | None, code: str | int | Non
 def retry_fields(after: Micros) -> bytes:
     """Both forms of Retry-After: whole seconds for everyone, milliseconds for OpenAI's clients, which prefer them."""
     return b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (max(1, -(-after // SECOND)), -(-after // 1000))
+
+
+def last_answer(problem: ApiError, request_id: bytes) -> bytes:
+    """The whole of an answer after which the connection is closed."""
+    body = problem.body()
+    line = b"HTTP/1.1 %d %b\r\n" % (problem.status, STATUS[problem.status].encode())
+    length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+    return b"%b%bx-request-id: %b\r\n%bconnection: close\r\n\r\n%b" % (line, length, request_id, problem.fields(), body)
 
 
 def bad_request(message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> ApiError:

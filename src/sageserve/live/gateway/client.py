@@ -12,12 +12,13 @@ from typing import Final, cast
 import httptools
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.gateway.api_error import STATUS, ApiError, bad_request, header_too_large, no_capacity, too_large, too_slow
+from sageserve.live.gateway.api_error import STATUS, ApiError, bad_request, header_too_large, last_answer, too_large, too_slow
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.exchange import Exchange
 from sageserve.live.gateway.pages import ASKED, LocalAnswer, is_proxied, show_page
 from sageserve.live.gateway.proxy import Passage
 from sageserve.live.gateway.request import BadFraming, HttpRequest, check_size, origin_form, read_fields
+from sageserve.live.gateway.rights import identify
 
 PIPELINED: Final = 32  # complete requests that may wait behind one
 LINGER: Final = 2 * SECOND  # a client that is still sending must be able to read why it was refused
@@ -126,6 +127,9 @@ class Client(asyncio.Protocol):
         busy, self._busy = self._busy, None
         if busy is not None:
             busy.gone()
+        for one in (self._current, self._one, *self._line):
+            if one is not None:
+                one.release(self._context)
         self._line.clear()
 
     def pause_writing(self) -> None:
@@ -182,7 +186,7 @@ class Client(asyncio.Protocol):
         parser = self._parser
         one.method = parser.get_method()
         if parser.should_upgrade():
-            self._decline(one)
+            self._offered = one.without_offer(self._raw, parser.get_http_version())
             return
         one.keep = parser.should_keep_alive()
         version = parser.get_http_version()
@@ -193,6 +197,7 @@ class Client(asyncio.Protocol):
         one.path = one.url.partition(b"?")[0]
         one.id = one.noted.get(b"x-request-id") or context.request_id()
         one.proxied = is_proxied(one.path)
+        identify(context, one, loopback=self.loopback)
         check_size(one, self._limit(one))
         expect = one.noted.get(b"expect")
         if expect is not None:
@@ -202,14 +207,6 @@ class Client(asyncio.Protocol):
                 self.write(_CONTINUE)
         if one.proxied and self._busy is None and not self._line:
             self._serve(one)
-
-    def _decline(self, one: HttpRequest) -> None:
-        """Keep the head of a request that offers another protocol, without the offer."""
-        if one.method == b"CONNECT":
-            raise bad_request("CONNECT is not served here.", status=405, code="method_not_allowed")
-        lines = [name + b": " + value for name, value in self._raw if name.lower() != b"upgrade"]
-        version = self._parser.get_http_version().encode()
-        self._offered = b"%b %b HTTP/%b\r\n%b\r\n\r\n" % (one.method, one.url, version, b"\r\n".join(lines))
 
     def _limit(self, one: HttpRequest) -> int:
         """Bytes of its body: an upload has a frame beside the file, and what waits for its turn waits in memory."""
@@ -226,8 +223,8 @@ class Client(asyncio.Protocol):
             self._too_large(one)
         elif one is self._current and isinstance(self._busy, Passage):
             self._busy.body(data)
-        else:
-            one.pieces.append(data)
+        elif one.problem is None:
+            self._doom = one.hold(self._context, data)
 
     def _too_large(self, one: HttpRequest) -> None:
         """The connection ends: the rest of the body is not wanted, and what was begun with its beginning neither."""
@@ -265,15 +262,15 @@ class Client(asyncio.Protocol):
         one.arrived = self._since = context.clock()
         try:
             if one.proxied:
-                if context.admin is None:
-                    raise no_capacity("Files, batches and pages are served by the control process, which is not configured here.")
                 passage = self._busy = Passage(context, self, one)
-                passage.begin(loopback=self.loopback)
+                passage.begin()
+            elif one.problem is not None:
+                raise one.problem
             elif one.method == b"POST" and one.path in ASKED:
                 exchange = self._busy = Exchange(context, self, one)
-                exchange.begin(loopback=self.loopback)
+                exchange.begin()
             else:
-                self._show(show_page(context, one, loopback=self.loopback))
+                self._show(show_page(context, one))
         except ApiError as problem:
             self._busy = None
             if not one.complete:
@@ -305,6 +302,8 @@ class Client(asyncio.Protocol):
     def finished(self) -> None:
         """The current answer is complete: the next, or the end of the connection."""
         one, self._current = self._current, None
+        if one is not None:
+            one.release(self._context)
         self._busy = None
         self._since = 0
         if one is None or not one.keep or self._context.draining or not one.complete:
@@ -338,11 +337,7 @@ class Client(asyncio.Protocol):
             return
         one = self._one or self._current
         request_id = (one.id if one is not None else b"") or self._context.request_id()
-        line = b"%d %b" % (problem.status, STATUS[problem.status].encode())
-        body = problem.body()
-        length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-        fields = b"%bx-request-id: %b\r\n%b%b" % (length, request_id, problem.fields(), _CLOSE)
-        self.write(b"HTTP/1.1 %b\r\n%b\r\n%b" % (line, fields, body))
+        self.write(last_answer(problem, request_id))
         self._end(linger=True)
 
     def _end(self, *, linger: bool) -> None:

@@ -103,6 +103,7 @@ class GatewayContext:
         self.waiting = FlexQueue(self._tell)
         self.tracer: Tracer | None = None
         self.draining = False
+        self.body_bytes = 0  # of all requests in memory
         self.loud = False  # a line in the log for every request
         self.models = {name: k for k, name in enumerate(layout.names.models)}
         self.regions = {name.encode(): k for k, name in enumerate(layout.names.regions)}

@@ -72,14 +72,14 @@ class Exchange:
         self._attempts: Attempts | None = None  # those in vain
         self._renewed = False
 
-    def begin(self, *, loopback: bool) -> None:
+    def begin(self) -> None:
         """Read the request and send it on its way.
 
         Raises:
             ApiError: it is refused.
         """
         context = self._context
-        call = self._call = read_call(context, self._one, loopback=loopback)
+        call = self._call = read_call(context, self._one)
         record = self._record = RequestRecord(context, call, self._one)
         self._reply = ClientReply(self._client, record)
         context.exchanges[self] = None

@@ -4,6 +4,7 @@ Written by hand because it runs once per streamed token: a chunk that arrives wh
 same result however the bytes are cut. Knows no JSON and no events. Read next: `sse.py`, which reads the body.
 """
 
+import re
 from typing import Final
 
 from sageserve.base.errors import SageServeError
@@ -50,6 +51,19 @@ class ResponseHead:
         self.retry_after = False
 
 
+_BARE: Final = re.compile(rb"(?<!\r)\n")
+
+
+def check_lines(data: bytes) -> None:
+    """Refuse a head that is not complete and never will be, because its lines end in a bare line feed.
+
+    Raises:
+        BadAnswer: they do.
+    """
+    if _BARE.search(data):
+        raise BadAnswer("an engine ended a header line with a bare line feed")
+
+
 def read_head(data: bytes) -> ResponseHead:
     """Read a head, given without the empty line that ends it.
 
@@ -57,7 +71,7 @@ def read_head(data: bytes) -> ResponseHead:
         BadAnswer: no status line of HTTP/1.x, or framing that contradicts itself.
     """
     line, _, rest = data.partition(b"\r\n")
-    if line[:7] != b"HTTP/1." or not line[9:12].isdigit():
+    if line[:7] != b"HTTP/1." or not line[9:12].isdigit() or b"\n" in line:
         raise BadAnswer(f"an engine answered {line[:80]!r}, which is no status line of HTTP/1.1")
     head = ResponseHead()
     head.line = line
@@ -98,7 +112,7 @@ def _read_line(head: ResponseHead, field: bytes) -> bytes:
     """What to pass on of a header line; lines that only pass are remembered, because engines repeat them in every answer."""
     name, colon, value = field.partition(b":")
     name = name.lower()
-    if not colon or not name or name[-1:] in b" \t":
+    if not colon or not name or name[-1:] in b" \t" or b"\n" in field:
         raise BadAnswer(f"an engine sent the header line {field[:80]!r}")
     if name in _NOTED:
         _note(head, name, value.strip())

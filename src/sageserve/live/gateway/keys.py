@@ -4,9 +4,12 @@ Keys are kept as hashes and compared in constant time; a key itself is never sto
 hold a minute's worth; with several gateways each holds its share. Knows no request and no clock. Read next: `request.py`.
 """
 
+import base64
+import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import Final
 
 from sageserve.base.config import KeySettings
@@ -15,6 +18,15 @@ from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.live.gateway.api_error import forbidden, no_key, rate_limited
 
 INTERNAL: Final = "internal"
+_BASIC: Final = b"basic "
+
+
+class KeyRight(StrEnum):
+    """What a key is for; `rights.py` says what each may."""
+
+    TENANT = "tenant"
+    OPERATOR = "operator"
+    READ_ONLY = "read-only"
 
 
 class Bucket:
@@ -79,9 +91,10 @@ class Holder:
         tier: code of the one meant when a request names none; None: as everyone's.
         requests: limit per minute, or None.
         tokens: limit per minute, or None.
+        role: what it is for.
     """
 
-    __slots__ = ("internal", "limited", "name", "requests", "tier", "tiers", "tokens")
+    __slots__ = ("internal", "limited", "name", "requests", "role", "tier", "tiers", "tokens")
 
     def __init__(
         self,
@@ -91,8 +104,10 @@ class Holder:
         tier: int | None = None,
         requests: int | None = None,
         tokens: int | None = None,
+        role: KeyRight = KeyRight.TENANT,
     ) -> None:
         self.name = name
+        self.role = role
         self.tiers = tiers
         self.tier = tier
         self.requests = Bucket(requests) if requests else None
@@ -166,29 +181,36 @@ class KeyRing:
                 tier=tiers.index(key.tier) if key.tier else None,
                 requests=key.requests_per_minute,
                 tokens=key.tokens_per_minute,
+                role=KeyRight(key.role),
             )
         self.open = not self._holders
-        self._anyone = Holder("anyone")
+        self.anyone = Holder("anyone")
         if internal:
-            self._holders[hash_of(internal.encode())] = Holder(INTERNAL)
+            self._holders[hash_of(internal.encode())] = Holder(INTERNAL, role=KeyRight.OPERATOR)
         self._near: dict[str, list[tuple[str, Holder]]] = {}
         for digest, holder in self._holders.items():
             self._near.setdefault(digest[:8], []).append((digest, holder))
 
-    def find(self, authorization: bytes | None, *, loopback: bool) -> Holder:
+    def find(self, authorization: bytes | None, *, loopback: bool, password: bool = False) -> Holder:
         """Who sends this Authorization header.
+
+        Args:
+            authorization: the header.
+            loopback: the connection comes from this machine.
+            password: a key may also come as the password of a browser's form, whatever the name beside it.
 
         Raises:
             ApiError: nobody we know.
         """
-        if authorization is not None and authorization[:7].lower() == b"bearer " and self._holders:
-            digest = hash_of(authorization[7:].strip())
+        key = _key_of(authorization, password=password) if authorization is not None and self._holders else None
+        if key is not None:
+            digest = hash_of(key)
             # Found by the first eight digits, so that how long it takes says nothing about the rest.
             for known, holder in self._near.get(digest[:8], ()):
                 if hmac.compare_digest(digest, known):
                     return holder
         if self.open and loopback:
-            return self._anyone
+            return self.anyone
         if authorization is None:
             raise no_key("You did not provide an API key: send it as `Authorization: Bearer KEY`.")
         raise no_key("Incorrect API key provided.")
@@ -197,6 +219,17 @@ class KeyRing:
         """Divide all limits among so many gateways."""
         for holder in self._holders.values():
             holder.share(gateways)
+
+
+def _key_of(authorization: bytes, *, password: bool) -> bytes | None:
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip()
+    if password and authorization[:6].lower() == _BASIC:
+        try:
+            return base64.b64decode(authorization[6:].strip(), validate=True).partition(b":")[2]
+        except binascii.Error:
+            return None
+    return None
 
 
 def hash_of(key: bytes) -> str:

@@ -15,11 +15,14 @@ from sageserve.live.gateway.request import HttpRequest
 
 ASKED: Final = (b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", b"/v1/responses")
 """Routes that engines answer."""
-PROXIED: Final = (b"/v1/files", b"/v1/batches", b"/ui", b"/admin")
+_PAGES: Final = (b"/ui", b"/admin")
+PROXIED: Final = (b"/v1/files", b"/v1/batches", *_PAGES)
 """What begins like this is control's."""
 _UNDER: Final = tuple(prefix + b"/" for prefix in PROXIED)
+_PAGES_UNDER: Final = tuple(prefix + b"/" for prefix in _PAGES)
 MODELS: Final = b"/v1/models"
-_OPEN: Final = (b"/health", b"/health/ready", b"/metrics")
+OPEN: Final = frozenset([b"/health", b"/health/ready", b"/metrics"])
+"""What everyone may see who reaches the port: no key, no prompt and no address is in it."""
 _JSON: Final = b"application/json"
 _METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,20 +41,25 @@ def is_proxied(path: bytes) -> bool:
     return path.startswith(_UNDER) or path in PROXIED
 
 
+def is_page(path: bytes) -> bool:
+    """Whether a path is of the fleet itself, which is nobody's who only asks."""
+    return path.startswith(_PAGES_UNDER) or path in _PAGES
+
+
 def allowed(path: bytes) -> bytes:
     """Methods of a path, for the Allow header; empty: there is no such path."""
     if path in ASKED:
         return b"POST, OPTIONS"
-    if path in _OPEN or path == MODELS or path.startswith(MODELS + b"/"):
+    if path in OPEN or path == MODELS or path.startswith(MODELS + b"/"):
         return b"GET, HEAD, OPTIONS"
     return b""
 
 
-def show_page(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> LocalAnswer:
+def show_page(context: GatewayContext, one: HttpRequest) -> LocalAnswer:
     """The answer to a request that no engine sees.
 
     Raises:
-        ApiError: no such page, or not for this method or this client.
+        ApiError: no such page, or not for this method.
     """
     path, method = one.path, one.method
     methods = allowed(path)
@@ -70,7 +78,6 @@ def show_page(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> L
         case b"/metrics":
             return LocalAnswer(200, _METRICS, _metrics(context))
         case _:
-            context.keys.find(one.noted.get(b"authorization"), loopback=loopback)
             return _models(context, path)
 
 

@@ -1,13 +1,13 @@
 """Requests that are control's: passed on as they come, both ways, with back-pressure, however large.
 
-Checks who asks, because control itself listens on the loopback address only and trusts the gateway. Reads no body and retries
-nothing. Read next: `client.py`, the caller.
+Who asks was checked before; control hears the name of the key, and believes it because the gateway knows the fleet's secret.
+Reads no body and retries nothing. Read next: `client.py`, the caller.
 """
 
 from typing import Final
 
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.live.gateway.api_error import ApiError, broken, forbidden, no_capacity
+from sageserve.live.gateway.api_error import ApiError, broken, no_capacity
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.framing import ResponseHead
@@ -16,7 +16,6 @@ from sageserve.live.gateway.upstream import EngineConnection
 
 PATIENCE: Final = 5 * MINUTE  # a large batch file is checked line by line before it is answered for
 _AHEAD: Final = 1 << 20  # bytes of a body that are kept while control does not take them
-_LOCAL: Final = (b"localhost", b"127.0.0.1", b"[::1]", b"::1")
 
 
 class Passage:
@@ -49,21 +48,27 @@ class Passage:
         self._since: Micros = one.arrived
         self.full = False  # control does not take the body as fast as it comes
 
-    def begin(self, *, loopback: bool) -> None:
-        """Check who asks, and connect.
+    def begin(self) -> None:
+        """Connect, and say on whose behalf, which control believes because of the secret beside it.
 
         Raises:
-            ApiError: not for them.
+            ApiError: there is no control process.
         """
         one, context = self._one, self._context
-        name = _who(context, one, loopback=loopback)
-        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\nx-sageserve-key: %b\r\nconnection: close\r\n" % (
+        if context.admin is None:
+            raise no_capacity("Files, batches and pages are served by the control process, which is not configured here.")
+        assert one.holder is not None, "who asks was told from the header"
+        ours = b"x-sageserve-key: %b\r\nx-sageserve-secret: %b\r\n" % (
+            one.holder.name.encode(),
+            context.options.internal.encode(),
+        )
+        head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\n%bconnection: close\r\n" % (
             one.method,
             one.url,
             one.noted.get(b"host", b"localhost"),
             one.fields,
             one.id,
-            name.encode(),
+            ours,
         )
         if one.chunked:
             head += b"transfer-encoding: chunked\r\n"
@@ -76,7 +81,6 @@ class Passage:
         if self._complete and one.chunked:
             self._ahead.append(b"0\r\n\r\n")
         context.exchanges[self] = None
-        assert context.admin is not None
         context.pool_at(*context.admin).open(self._connected)
 
     def _framed(self, data: bytes) -> bytes:
@@ -214,24 +218,3 @@ class Passage:
         elif self._head is None and now - self._since > PATIENCE:
             problem = broken(f"The control process did not answer within {PATIENCE // SECOND} s.", status=504, code="timeout")
             self._fail(problem)
-
-
-def _who(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> str:
-    """Name of the one who asks for something of control's.
-
-    Pages are open to this machine's own browser, which has no key, when it says it speaks to this machine: a page of someone
-    else's that points its own name here does not.
-
-    Raises:
-        ApiError: nobody who may.
-    """
-    authorization = one.noted.get(b"authorization")
-    if one.path.startswith(b"/v1/") or authorization is not None:
-        return context.keys.find(authorization, loopback=loopback).name
-    host = one.noted.get(b"host", b"").rpartition(b":")
-    local = one.noted.get(b"host", b"") in _LOCAL or host[0] in _LOCAL
-    if loopback and local and (context.keys.open or one.method in {b"GET", b"HEAD"}):
-        return "local"
-    if context.keys.open:
-        raise forbidden("Pages are open to this machine only, under the name localhost or 127.0.0.1.")
-    return context.keys.find(None, loopback=False).name

@@ -5,13 +5,14 @@ engine and no socket. Read next: `client.py`, which collects the bytes; `exchang
 """
 
 import re
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from sageserve.base.errors import SageServeError
-from sageserve.base.units import Micros
-from sageserve.live.gateway.api_error import bad_request, forbidden, too_large, unknown_model
+from sageserve.base.units import SECOND, Micros
+from sageserve.live.gateway.api_error import ApiError, bad_request, forbidden, overloaded, too_large, unknown_model
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.keys import Holder
 
@@ -33,6 +34,7 @@ _DROPPED: Final = frozenset(
         b"x-request-id",
         b"x-sageserve-endpoint",
         b"x-sageserve-key",
+        b"x-sageserve-secret",
     ]
 )
 _NOTED: Final = frozenset(
@@ -44,6 +46,7 @@ _NOTED: Final = frozenset(
         b"content-encoding",
         b"expect",
         b"authorization",
+        b"origin",
         b"x-request-id",
         b"traceparent",
         b"x-sageserve-endpoint",
@@ -53,7 +56,7 @@ _NOTED: Final = frozenset(
 )
 _SINGLE: Final = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect")
 _MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+_ESCAPED: Final = re.compile(rb"\\u006", re.IGNORECASE)  # a letter from a to o in disguise: perhaps of "model"
 
 
 _PASSED: Final[dict[bytes, bytes]] = {}
@@ -81,6 +84,8 @@ class HttpRequest:
         "chunked",
         "complete",
         "fields",
+        "held",
+        "holder",
         "id",
         "keep",
         "length",
@@ -89,6 +94,7 @@ class HttpRequest:
         "noted",
         "path",
         "pieces",
+        "problem",
         "proxied",
         "size",
         "url",
@@ -109,12 +115,45 @@ class HttpRequest:
         self.complete = False
         self.modern = True  # HTTP/1.1
         self.proxied = False  # control's, not an engine's
+        self.holder: Holder | None = None  # who asks; None: it is not known yet, or nobody who may
+        self.problem: ApiError | None = None  # why it is refused once it is complete: nothing of its body is kept
+        self.held = 0  # bytes of its body that count in the process's budget
         self.arrived: Micros = 0
 
     def body(self) -> bytes:
-        """What came of the body."""
-        pieces = self.pieces
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        """What came of the body; held once, however many pieces it came in."""
+        if len(self.pieces) != 1:
+            self.pieces = [b"".join(self.pieces)]
+        return self.pieces[0]
+
+    def hold(self, context: GatewayContext, data: bytes) -> ApiError | None:
+        """Keep a part of the body; why not, when the process holds too much."""
+        self.pieces.append(data)
+        self.held += len(data)
+        context.body_bytes += len(data)
+        if context.body_bytes <= context.limits.bodies:
+            return None
+        return overloaded("As many bytes of requests as may be are being held.", SECOND)
+
+    def release(self, context: GatewayContext) -> None:
+        """The body is not held any more."""
+        context.body_bytes -= self.held
+        self.held = 0
+
+    def without_key(self) -> None:
+        """Pass no Authorization on: it is ours alone."""
+        self.fields = b"".join(_without_named(self.fields.splitlines(keepends=True), b"authorization"))
+
+    def without_offer(self, raw: list[tuple[bytes, bytes]], version: str) -> bytes:
+        """The head of a request that offers another protocol, without the offer.
+
+        Raises:
+            ApiError: it asks for a tunnel.
+        """
+        if self.method == b"CONNECT":
+            raise bad_request("CONNECT is not served here.", status=405, code="method_not_allowed")
+        lines = [name + b": " + value for name, value in raw if name.lower() != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n\r\n" % (self.method, self.url, version.encode(), b"\r\n".join(lines))
 
 
 def read_fields(one: HttpRequest, raw: list[tuple[bytes, bytes]], version: str, *, keep_key: bool) -> None:
@@ -201,6 +240,7 @@ class RoutingFields(msgspec.Struct):
 
 
 _decode: Final = msgspec.json.Decoder(RoutingFields).decode
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ApiCall:
@@ -241,14 +281,14 @@ class ApiCall:
         self.asked: str | None = None
 
 
-def read_call(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> ApiCall:
-    """What a complete request asks for, with rights and limits checked and demand counted.
+def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
+    """What a complete request of a known holder asks for, with limits checked and demand counted.
 
     Raises:
         ApiError: it cannot be served.
     """
-    noted = one.noted
-    holder = context.keys.find(noted.get(b"authorization"), loopback=loopback)
+    noted, holder = one.noted, one.holder
+    assert holder is not None, "who asks was told from the header"
     if b"content-encoding" in noted and noted[b"content-encoding"].lower() != b"identity":
         raise bad_request("Compressed bodies are not accepted.", status=415)
     call = ApiCall(holder, one.path, one.body())
@@ -328,31 +368,16 @@ def check_size(one: HttpRequest, limit: int) -> None:
 
 
 def with_model(body: bytes, name: str) -> bytes:
-    """The body with another model name and no other byte changed.
+    """The body, which has a model, with another name for it and no other byte changed.
 
-    Only the member of the outermost object counts, and of several the last one, as JSON readers have it.
+    Where the bytes alone do not tell which member is meant (it stands in an inner object as well, or its name is written with
+    escapes) the outermost object is put together anew from its members, each as it was; of several of one name the last one
+    counts, as JSON readers have it. Both ways take time in proportion to the body.
     """
-    spans = [found.span(1) for found in _MODEL.finditer(body)]
-    if len(spans) != 1:
-        outer = _outer_starts(body)
-        spans = [found.span(1) for found in _MODEL.finditer(body) if found.start() in outer]
-    if not spans:
-        return body
-    start, end = spans[-1]
-    return body[:start] + msgspec.json.encode(name) + body[end:]
-
-
-def _outer_starts(body: bytes) -> set[int]:
-    """Where strings stand that are not inside any inner object or array."""
-    depth, starts = 0, set()
-    for token in _TOKEN.finditer(body):
-        match token[0]:
-            case b"{" | b"[":
-                depth += 1
-            case b"}" | b"]":
-                depth -= 1
-            case _ if depth == 1:
-                starts.add(token.start())
-            case _:
-                pass
-    return starts
+    found = list(islice(_MODEL.finditer(body), 2))
+    if len(found) == 1 and not _ESCAPED.search(body):
+        start, end = found[0].span(1)
+        return body[:start] + msgspec.json.encode(name) + body[end:]
+    members = _members(body)
+    members["model"] = msgspec.Raw(msgspec.json.encode(name))
+    return msgspec.json.encode(members)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Protocol, cast
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.gateway.framing import HEAD_MAX, BadAnswer, Body, OpenBody, ResponseHead, body_of, read_head
+from sageserve.live.gateway.framing import HEAD_MAX, BadAnswer, Body, OpenBody, ResponseHead, body_of, check_lines, read_head
 from sageserve.live.gateway.sse import Overlong
 
 CONNECT_S: Final = 2.0  # an engine that does not accept within it is not there: round trips between regions are below 0.3 s
@@ -114,6 +114,7 @@ class EngineConnection(asyncio.Protocol):
             if end < 0:
                 if len(data) > HEAD_MAX:
                     raise BadAnswer(f"an engine sent a head of more than {HEAD_MAX} bytes")
+                check_lines(data)
                 self._rest = data
                 return None
             head = read_head(data[:end])

@@ -4,6 +4,7 @@ SQLite: write-ahead log, every commit on disk before it returns (synchronous=FUL
 once. PostgreSQL: its own defaults, which do the same. Must not know the tables. Read next: `migrations/`, `sql.py`.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sageserve.base.errors import ConfigError
 from sageserve.live.store.models import BadData, StoreAway, StoreError, StoreFull, StoreTooNew
 
+_LOG: Final = logging.getLogger(__name__)
 _BUSY_MS: Final = 10_000  # SQLite waits so long for another process's transaction, such as a backup
-_SETTINGS: Final = ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}")
+_SETTINGS: Final = ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", f"busy_timeout={_BUSY_MS}")
 _NO_ROOM: Final = frozenset([sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR])  # a failed write is an I/O error where quotas end
 _PG_NO_ROOM: Final = "53100"
 
@@ -62,6 +64,18 @@ class Database:
             raise _told(error) from error
         except (OverflowError, UnicodeError) as error:  # from the driver itself, which could not say it in the database's words
             raise BadData(f"the batch store cannot keep this: {error}") from error
+
+    def forget(self) -> None:
+        """What was deleted is to be gone: SQLite keeps it in its log until that is emptied. A reader at work puts it off."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        connection = self._engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            _LOG.info("the log of the batch store is emptied later: %s", error)
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Let go of it."""

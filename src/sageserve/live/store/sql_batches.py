@@ -161,6 +161,7 @@ class SqlBatches(StorePart):
             connection.execute(update(BATCHES).where(_B.number == number).values(output_file=output, error_file=error))
             connection.execute(delete(JOBS).where(_J.batch == number))
             connection.execute(delete(RESULTS).where(_R.batch == number))
+        self._database.forget()
 
     def _end(self, number: int, signal: BatchSignal, end: JobSignal, now: Micros) -> None:
         with self._database.transaction() as connection:

@@ -74,6 +74,7 @@ class SqlFiles(StorePart):
             if not changed(gone):
                 raise _unknown(file)
             connection.execute(delete(PIECES).where(_P.file == file))
+        self._database.forget()
 
     def expire_files(self, now: Micros) -> int:
         """Remove those whose time is over."""
@@ -82,6 +83,8 @@ class SqlFiles(StorePart):
             ids = list(connection.scalars(late.limit(20)))  # a few at a time: others wait for this transaction
             connection.execute(delete(PIECES).where(_P.file.in_(ids)))
             connection.execute(delete(FILES).where(_F.id.in_(ids)))
+        if ids:
+            self._database.forget()
         return len(ids)
 
 

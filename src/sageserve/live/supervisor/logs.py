@@ -34,7 +34,7 @@ class Logs:
 
     def open(self, name: str) -> int:
         """A file descriptor that appends to the log of a child; the caller closes it."""
-        return os.open(self.path(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return os.open(self.path(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def turn_over(self, names: list[str]) -> None:
         """Empty the files that are too large, keeping a copy of each."""
