@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from sageserve import __version__
 from sageserve.base.errors import LawBroken, SageServeError
+from sageserve.base.version import __version__
 from sageserve.cli import (
     batch,
     calibrate,

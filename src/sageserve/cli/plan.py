@@ -15,11 +15,10 @@ from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
-    from sageserve.base.config import Scenario
     from sageserve.base.units import Micros
     from sageserve.core.layout import Layout
     from sageserve.core.plan_once import Proposal
-    from sageserve.data.results.plans import PlanFile, WhatIf
+    from sageserve.data.results.plans import WhatIf
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -86,6 +85,7 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.traces.demand import heard
     from sageserve.data.workload.requests import requests_for
+    from sageserve.show.plan_file import plan_file
 
     changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy else [])]
     settings = load_scenario(scenario, overrides=changes)
@@ -100,7 +100,7 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     source = ", ".join(path.name for path in options.files) or f"the scenario, seed {settings.seed}"
     when = _instant(at, found.trace.window)
     proposal = propose(settings, when, heard(found.trace, layout, when), earlier=found.earlier, counts=counts)
-    file = _file(settings, proposal, when=when, source=source, what_if=_other(proposal, what_if))
+    file = plan_file(settings, proposal, when=when, source=source, what_if=_other(proposal, what_if))
     if out is not None:
         write_plan(out, file)
     if as_json:
@@ -181,31 +181,3 @@ def _other(proposal: "Proposal", changes: str | None) -> "WhatIf | None":
     question = change(proposal.question, parse(changes))
     plan = solve(question)
     return WhatIf(changes, solved_as(question, plan), pool_lines(question, plan))
-
-
-def _file(scenario: "Scenario", proposal: "Proposal", *, when: "Micros", source: str, what_if: "WhatIf | None") -> "PlanFile":
-    from sageserve.base.units import show_duration
-    from sageserve.data.results.plans import PlanFile, scenario_hash, solved_as
-    from sageserve.show.why import pool_lines
-
-    notes = ["batch queues are taken as empty: only a run knows what waits"]
-    if proposal.data_until < when:
-        notes.append(f"demand is known in whole bins, until {show_duration(proposal.data_until)}")
-    if proposal.unknown:
-        notes.append(f"nothing to forecast from, the last hour's mean stands in: {', '.join(proposal.unknown)}")
-    notes += [f"{name}: {note}" for name, note in proposal.incredible]
-    return PlanFile(
-        made_at=when,
-        expires_at=proposal.expires,
-        data_until=proposal.data_until,
-        scenario=scenario.name,
-        scenario_hash=scenario_hash(scenario),
-        strategy=scenario.strategy.name,
-        demand=source,
-        solved=solved_as(proposal.question, proposal.plan),
-        pools=pool_lines(proposal.question, proposal.plan),
-        expected=proposal.expected,
-        thetas=proposal.thetas,
-        notes=tuple(notes),
-        what_if=what_if,
-    )

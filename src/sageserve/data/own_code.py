@@ -7,6 +7,7 @@ names. Read next: `results/sweep_folder.py`, whose keys hold it; `core/plugins.p
 
 import ast
 import hashlib
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +35,10 @@ def own_code(scenario: Scenario) -> dict[str, str]:
     """
     rules, found = scenario.strategy, {}
     if rules.name not in STRATEGIES and fixed_kind(rules.name) is None and (kind := own_kind(rules.name)) is not None:
-        found[rules.name] = source_digest(_module_of(kind.target))
+        found[rules.name] = source_digest(kind.target)
     for name in (rules.planned.forecaster, rules.foresight.forecaster):
         if name not in FORECASTERS and (own := own_forecaster(name)) is not None:
-            found[name] = source_digest(_module_of(own.target))
+            found[name] = source_digest(own.target)
     return found
 
 
@@ -45,8 +46,9 @@ def _module_of(target: object) -> str:
     return str(getattr(target, "__module__", None) or type(target).__module__)
 
 
-def source_digest(module: str) -> str:
-    """SHA-256 of a module and of all it imports of the user's own, in order of their names."""
+def source_digest(target: object) -> str:
+    """SHA-256 of the module of a class, and of all it imports of the user's own; of its own lines where no file holds it."""
+    module = _module_of(target)
     family, seen, waiting = module.partition(".")[0], dict[str, str](), [module]
     while waiting:
         name = waiting.pop()
@@ -55,10 +57,18 @@ def source_digest(module: str) -> str:
             continue
         seen[name], imported = _read(name, found)
         waiting += [*imported, *_parents(name)]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256() if seen else hashlib.sha256(_lines(target))
     for name in sorted(seen):
         digest.update(f"{name}\0{seen[name]}\0".encode())
     return digest.hexdigest()
+
+
+def _lines(target: object) -> bytes:
+    """Of a class that was typed into a notebook."""
+    try:
+        return inspect.getsource(target if isinstance(target, type) else type(target)).encode()
+    except (OSError, TypeError):
+        return b""
 
 
 def _is_theirs(module: ModuleType, family: str) -> bool:

@@ -22,7 +22,7 @@ Name = Annotated[
 RuleName = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(:[A-Za-z0-9_]+)?$",
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(:[A-Za-z0-9_.]+)?$",
         max_length=100,
         description="letters, digits, '.', '_' and '-', at most 100; `fixed:8` and `module:Class` have a colon",
     ),

@@ -19,9 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from sageserve import __version__
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError, TraceError
+from sageserve.base.version import __version__
 from sageserve.data.own_code import own_code
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.data.traces.options import TraceOptions

@@ -96,11 +96,21 @@ def write_trace(path: Path, trace: Trace, progress: Callable[[int, int], None] |
         part.unlink(missing_ok=True)
 
 
-def _write(path: Path, trace: Trace, progress: Callable[[int, int], None] | None) -> None:
+def trace_table(trace: Trace) -> pa.Table:
+    """A trace as one table, as its file would hold it."""
+    return pa.table(_columns(trace, slice(0, len(trace))), schema=_marked(trace))
+
+
+def _marked(trace: Trace) -> pa.Schema:
+    """The columns of a trace, and what it says about itself."""
     names = trace.names
     block = None if trace.blocks is None else trace.blocks.size
     metadata = _Metadata(VERSION, trace.window, names.models, names.regions, names.tiers, trace.notes, trace.start, block)
-    schema = _schema(trace).with_metadata({MARK: msgspec.json.encode(metadata)})
+    return _schema(trace).with_metadata({MARK: msgspec.json.encode(metadata)})
+
+
+def _write(path: Path, trace: Trace, progress: Callable[[int, int], None] | None) -> None:
+    schema = _marked(trace)
     with pq.ParquetWriter(path, schema, compression="zstd", version="2.6") as writer:
         for first in range(0, max(len(trace), 1), _ROWS):
             rows = slice(first, first + _ROWS)

@@ -14,9 +14,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from sageserve import __version__
 from sageserve.base.rng import stream
 from sageserve.base.units import NEVER, SECOND, Micros
+from sageserve.base.version import __version__
 from sageserve.core.engine.timing import EngineRow
 from sageserve.live.emulator import answers
 from sageserve.live.emulator import requests as asks

@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 from msgspec import UNSET
 
-from sageserve import __version__
 from sageserve.base.config import TierSettings
 from sageserve.base.records import UNSET as NOWHERE
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import HOUR, SECOND
+from sageserve.base.version import __version__
 from sageserve.core.fleet import Pool, State
 from sageserve.data.results.summary import (
     AfterWindow,

@@ -1,0 +1,80 @@
+"""The tutorial from Python: every block is run in order, as the cells of a notebook, and prints what the page shows.
+
+Read next: docs/tutorial/python.md, `pages.py`.
+"""
+
+import contextlib
+import io
+import subprocess
+import sys
+import types
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import sageserve
+from sageserve.base.errors import ConfigError, PluginError, TraceError
+from sageserve.plugins import Unified
+from tests.docs.pages import agree, blocks
+
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "python.md"
+SMALL: Final = {"workload.generate.length": "45m", "workload.generate.requests": 2000}
+
+
+def test_every_block_prints_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", cells)
+    found = list(blocks(PAGE.read_text("utf-8")))
+    assert sum(block.kind == "python" for block in found) > 5
+    for block, after in pairwise(found):
+        if block.kind == "python":
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(compile(block.text, f"cell {block.line}", "exec"), vars(cells))  # noqa: S102 # the page's own code
+            assert agree(after.text, printed.getvalue().rstrip("\n")), f"line {block.line} prints\n{printed.getvalue()}"
+
+
+def test_importing_it_costs_nothing() -> None:
+    said = "import sys, sageserve; print(sorted({'numpy', 'pyarrow', 'pydantic', 'numba', 'typer'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, encoding="utf-8", check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_all_that_is_promised_is_there() -> None:
+    assert all(getattr(sageserve, name) is not None for name in sageserve.__all__)
+    assert set(sageserve.__all__) < set(dir(sageserve))
+    with pytest.raises(AttributeError, match="no attribute 'size'"):
+        _ = sageserve.size  # there is no command that sizes either
+
+
+def test_a_table_is_played_as_the_scenario_itself() -> None:
+    day = sageserve.load("quickstart", SMALL)
+    own, given = sageserve.simulate(day), sageserve.simulate(day, trace=sageserve.generate(day))
+    assert own.summary.gpu_hours == given.summary.gpu_hours
+    assert own.requests().num_rows == own.summary.requests.arrived
+    assert own.decisions().num_rows == sum(len(entry.decisions) for entry in own.run.journal)
+
+
+def test_mistakes_are_errors_of_ours(tmp_path: Path) -> None:
+    class Inner(Unified):
+        def __init__(self, scenario: object, layout: object, earlier: object) -> None: ...
+
+    day = sageserve.load("quickstart", SMALL)
+    with pytest.raises(ConfigError, match="unknown key"):
+        sageserve.load("quickstart", {"fleet.strt": 4})
+    with pytest.raises(ConfigError, match="loaded already"):
+        sageserve.load(day, {"fleet.start": 4})
+    with pytest.raises(ConfigError, match="in a function"):
+        sageserve.simulate(day, strategy=Inner)
+    with pytest.raises(ConfigError, match="strategy='no such'"):
+        sageserve.simulate(day, strategy="no such")
+    with pytest.raises(ConfigError, match="seed=-1"):
+        sageserve.simulate(day, seed=-1)
+    with pytest.raises(TraceError):
+        sageserve.simulate(day, trace=tmp_path / "nothing.csv")
+    with pytest.raises(ConfigError, match="soon"):
+        sageserve.plan(day, "soon")
+    assert issubclass(PluginError, sageserve.SageServeError)
