@@ -19,7 +19,9 @@ from sageserve.base.sessions import Turns, closed_loop
 from sageserve.core.feed import DIRECT, FILL, STEPS
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
+from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
+from tests.sim.case_hashes import with_hashes
 
 Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""
@@ -77,6 +79,11 @@ class Case:
     replace: bool
     turns: Turns | None = None
 
+    @property
+    def prefixes(self) -> Prefixes | None:
+        """Hashes of the prompts, in the order in which simulators hold them."""
+        return prefixes_of(self.trace, self.turns)
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:
@@ -125,7 +132,9 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
     setup = _with_admission(draw, setup)
     replaces = draw(0, 1) == 1
     trace = _with_conversations(draw, trace, grain)
-    return Case(_with_distances(draw, setup, grain), trace, opened, tuple(steps), replaces, closed_loop(trace))
+    setup = _with_distances(draw, setup, grain)
+    trace = with_hashes(draw, trace)
+    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace))
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int) -> Trace:
@@ -144,9 +153,9 @@ def _with_distances(draw: Draw, setup: Setup, grain: int) -> Setup:
     """In half of the worlds answers travel, and engines of one model in four keep no conversations."""
     if draw(0, 1):
         return setup
-    keeps = tuple(draw(0, 3) > 0 for _ in range(setup.models))
+    caches = tuple(draw(0, 3) > 0 for _ in range(setup.models))
     rtt = [draw(0, 3_000) // grain * grain for _ in range(setup.regions**2)]
-    return replace(setup, keeps=keeps, rtt=np.array(rtt, np.int64).reshape(setup.regions, setup.regions))
+    return replace(setup, caches=caches, rtt=np.array(rtt, np.int64).reshape(setup.regions, setup.regions))
 
 
 def _with_admission(draw: Draw, setup: Setup) -> Setup:

@@ -21,14 +21,14 @@ TINY = 1e-12  # sums of microseconds taken apart in another order leave this muc
 
 def play(case: Case) -> tuple[list[Stop], Reference]:
     """What the reference sees, and the reference itself for its counts."""
-    reference = Reference(case.setup, fresh_rows(case), case.turns)
+    reference = Reference(case.setup, fresh_rows(case), case.turns, case.prefixes)
     return drive(reference, case), reference
 
 
 def differs(case: Case) -> str:
     """How the kernel departs from the reference; empty when it does not."""
     expected, _ = play(case)
-    return first_difference(expected, watch(Kernel(case.setup, fresh_rows(case), case.turns), case))
+    return first_difference(expected, watch(Kernel(case.setup, fresh_rows(case), case.turns, case.prefixes), case))
 
 
 def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:

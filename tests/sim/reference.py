@@ -128,7 +128,7 @@ class Reference(ReferenceFleet):
             return
         self.counts["blocks ended by a cut"] += was_cut and not outcome.finished
         self._settle(outcome, engine, endpoint)
-        self._note_admitted(engine)
+        self._note_admitted(engine, endpoint)
         if outcome.finished and self._open[i]:
             self._feed(i // self.setup.slots)
 

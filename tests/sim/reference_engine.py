@@ -12,6 +12,7 @@ from math import inf
 from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK
 from sageserve.core.perf import block_time
+from tests.sim.reference_cache import Path, ReferenceCache
 
 NO_TIME = 2**62
 
@@ -111,6 +112,9 @@ class Job:
     made: int = 0
     filled: int = 0  # tokens of the context found or prefilled so far
     piece: int = 0  # tokens prefilled by the iteration in progress
+    path: Path | None = None  # hashes of the whole blocks of its prompt; None: what it finds is stated
+    answer: Path = ()  # those and, as far as the next turn has them, of its answer
+    blocks_found: int = 0  # when it was admitted
 
     @property
     def context(self) -> int:
@@ -164,6 +168,7 @@ class Engine:
         self.lost_tokens = 0  # KV tokens it had computed
         self.lost_given = 0  # `given` at that time
         self.recovered = 0  # how often the preempted found some of it again
+        self.cache: ReferenceCache | None = None  # None: nobody's blocks are hashed
 
     # ---- what can be seen from outside
 
@@ -180,7 +185,31 @@ class Engine:
     @property
     def used(self) -> int:
         decoding = sum(job.prompt + job.made for job in self.decoding)
-        return decoding + sum(job.context + 1 for job in self.prefilling)
+        alone = decoding + sum(job.context + 1 for job in self.prefilling)
+        if self.cache is None:
+            return alone
+        twice = sum(len(job.path) for job in self.decoding + self.prefilling if job.path is not None)
+        return alone - twice * self.cache.size + self.cache.used
+
+    def cached(self, job: Job) -> int:
+        """Tokens of its context that are in the cache, or stated to be."""
+        if self.cache is None or job.path is None:
+            return job.cached
+        return min(self.cache.there(job.path) * self.cache.size, (job.context - 1) // CACHE_BLOCK * CACHE_BLOCK)
+
+    def needs(self, job: Job) -> int:
+        """Tokens of memory that it needs beyond those that others use."""
+        shared = 0 if self.cache is None or job.path is None else self.cache.held(job.path) * self.cache.size
+        return job.context + 1 - shared
+
+    def _leave(self, job: Job, answer: Path, computed: int) -> None:
+        if self.cache is not None and job.path is not None:
+            self.cache.let_go(job.row, job.path, answer, max(job.blocks_found, computed // self.cache.size))
+
+    def _shrink(self) -> None:
+        """What is cached has the memory that is left."""
+        if self.cache is not None:
+            self.cache.shrink(self.profile.kv_tokens - (self.used - self.cache.used))
 
     def head(self, now: int) -> Job | None:
         heads = [queue[0] for queue in self.queues if queue]
@@ -198,7 +227,7 @@ class Engine:
             return False
         n = len(self.decoding)
         used_at_end = self.used + n
-        if n < self.profile.max_sequences and used_at_end + job.context + 1 + n + 1 <= self.profile.kv_tokens:
+        if n < self.profile.max_sequences and used_at_end + self.needs(job) + n + 1 <= self.profile.kv_tokens:
             self.cut = True
             was_last, self.last = self.last, True
             return not was_last
@@ -221,6 +250,7 @@ class Engine:
         if not self.last:
             self._look_ahead()
             return None
+        self._shrink()
         outcome = Outcome()
         outcome.finished = sorted((job for job in self.decoding if job.made == job.output), key=lambda job: job.row)
         self.decoding = [job for job in self.decoding if job.made < job.output]
@@ -229,6 +259,8 @@ class Engine:
         for job in outcome.prompts:
             job.made += 1
             (self.decoding if job.made < job.output else outcome.finished).append(job)
+        for job in outcome.finished:
+            self._leave(job, job.answer, job.context + 10**9)
         self.busy = False
         outcome.preempted = self.compose(now)
         return outcome
@@ -273,6 +305,7 @@ class Engine:
             self.lost_tokens = self.prefilling[-1].filled if self.prefilling else self.decoding[-1].context
             job = self.prefilling.pop() if self.prefilling else self.decoding.pop()
             self.lost, self.lost_given = job, self.given
+            self._leave(job, job.path or (), self.lost_tokens)
             job.filled = job.piece = 0
             self.queues[job.queue].insert(0, job)
             out.append(job)
@@ -281,24 +314,31 @@ class Engine:
     def _fits(self, job: Job) -> bool:
         running = len(self.decoding) + len(self.prefilling)
         room = running + 1 if running else 0
-        return running < self.profile.max_sequences and self.used + job.context + 1 + room <= self.profile.kv_tokens
+        return running < self.profile.max_sequences and self.used + self.needs(job) + room <= self.profile.kv_tokens
 
     def _found(self, job: Job) -> int:
         """Tokens of its context that need not be computed."""
         if self.lost is not job or not self.profile.caching:
-            return job.cached
+            return self.cached(job)
         left = min(self.lost_tokens - (self.given - self.lost_given), job.context - 1)
-        return max(job.cached, left // CACHE_BLOCK * CACHE_BLOCK)
+        return max(self.cached(job), left // CACHE_BLOCK * CACHE_BLOCK)
 
     def _admit(self, job: Job, budget: int) -> None:
         assert self.queues[job.queue].pop(0) is job
+        in_cache = self.cached(job)
         job.filled = self._found(job)
         job.piece = min(job.context - job.filled, budget)
         self.given += job.context - job.filled + 1
-        self.recovered += job.filled > job.cached
+        self.recovered += job.filled > in_cache
         if self.lost is job:
             self.lost = None
+        if job.made == 0:
+            job.cached = in_cache
         self.prefilling.append(job)
+        if self.cache is not None and job.path is not None:
+            job.blocks_found = self.cache.there(job.path)
+            self.cache.hold(job.row, job.path)
+        self._shrink()
 
     def _admit_chunks(self, now: int) -> None:
         budget = self.profile.max_batched - len(self.decoding)

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK, UNSET
 from sageserve.base.sessions import Turns
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.signals import BUSY, KV, LOAD
+from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
+from tests.sim.reference_cache import Path, ReferenceCache
 from tests.sim.reference_engine import Engine, Job, Outcome, Profile
 
 
@@ -46,6 +49,13 @@ class Endpoint:
         self.unfinished: dict[int, float] = {}  # row: prefill work of a prompt that is not finished
 
 
+def _job(row: int, r: Rec) -> Job:
+    """A REQUEST row as an engine sees it."""
+    arrival, deadline, prompt, output = (int(r[name]) for name in ("arrival", "deadline", "prompt", "output"))
+    tier, cached = int(r["tier"]), int(r["cached"])
+    return Job(row, arrival, deadline, prompt, output, tier, queue=tier, cached=cached)
+
+
 class ReferenceFleet:
     """What there is, before anything is decided.
 
@@ -53,9 +63,12 @@ class ReferenceFleet:
         setup: what to simulate.
         requests: REQUEST rows, sorted by arrival; first, finish, instance, state and cached are written, arrivals of turns too.
         turns: which of them wait for answers.
+        prefixes: hashes of their prompts.
     """
 
-    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None) -> None:
+    def __init__(
+        self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None, prefixes: Prefixes | None = None
+    ) -> None:
         self.setup = setup
         self.requests = requests
         self.now = 0
@@ -73,16 +86,12 @@ class ReferenceFleet:
         ]
         self._open = [False] * len(self._engines)
         self._draining = [False] * len(self._engines)
-        self._jobs = [
-            Job(
-                row=row,
-                **{name: int(r[name]) for name in ("arrival", "deadline", "prompt", "output", "tier", "cached")},
-                queue=int(r["tier"]),
-            )
-            for row, r in enumerate(requests)
-        ]
+        self._jobs = [_job(row, r) for row, r in enumerate(requests)]
         self._region = [int(r["region"]) for r in requests]
         self._model = [int(r["model"]) for r in requests]
+        self._size = 0  # tokens of a hashed block
+        if prefixes is not None:
+            self._hash(prefixes)
         self._talk: dict[int, list[int]] = {}  # row: the turns of its conversation up to it
         self._pause: dict[int, int] = {}
         self._stated = [job.cached for job in self._jobs]
@@ -117,6 +126,8 @@ class ReferenceFleet:
         if not self._open[i] and not self._draining[i]:
             self.counts["opened with a past"] += bool(self._kept[i])
             self._kept[i] = {}
+            if self._size:
+                self._engines[i].cache = ReferenceCache(self._size, self.counts)
         self._open[i], self._draining[i] = True, False
 
     def drain(self, i: int) -> bool:
@@ -145,6 +156,30 @@ class ReferenceFleet:
                 row[name] = getattr(one, name)
             row["open"] = len(self._opened(one))
         return rows
+
+    def _hash(self, prefixes: Prefixes) -> None:
+        """Say what prompts and answers begin with."""
+        self._size = prefixes.blocks.size
+        ends = prefixes.blocks.ends.tolist()
+        paths: list[Path] = []
+        for job, begin, end in zip(self._jobs, [0, *ends[:-1]], ends, strict=True):
+            paths.append(tuple(prefixes.blocks.hashes[begin : min(end, begin + job.prompt // self._size)].tolist()))
+            if begin == end:
+                continue
+            caches = not self.setup.caches or self.setup.caches[self._model[job.row]]
+            job.path = paths[-1] if caches else None
+            if not caches:
+                job.cached = self._stated_as(job, 0)
+        for job, later in zip(self._jobs, prefixes.after.tolist(), strict=True):
+            job.answer = job.path or ()
+            if job.path is not None and later != UNSET:
+                whole = (job.prompt + job.output - 1) // self._size
+                if paths[later][: len(job.path)] == job.path and whole > len(job.path):
+                    job.answer = paths[later][:whole]
+
+    def _stated_as(self, job: Job, tokens: int) -> int:
+        self.requests[job.row]["cached"] = tokens
+        return tokens
 
     # ---- what a request is
 
@@ -224,11 +259,16 @@ class ReferenceFleet:
         promoted = PROMOTED if job.queue == len(self._tiers) else 0
         self.requests[job.row]["state"] = state | promoted
 
-    def _note_admitted(self, engine: Engine) -> None:
+    def _note_admitted(self, engine: Engine, endpoint: Endpoint) -> None:
         self.counts["found again after preemption"] += engine.recovered
         engine.recovered = 0
         for job in engine.prefilling:
             self._put(job, PREFILLING)
+            if job.path is not None and job.made == 0:
+                self.counts["more in the cache than expected"] += job.cached > self.requests[job.row]["cached"]
+                self.counts["less in the cache than expected"] += job.cached < self.requests[job.row]["cached"]
+                endpoint.unfinished[job.row] = engine.profile.prefill_work(job.prompt, job.cached)
+                self.requests[job.row]["cached"] = job.cached
             partly = engine.done == 0 and job.filled + job.piece < job.context
             self.counts["partly prefilled"] += partly
             self.counts["partly prefilled after a cached part"] += partly and job.filled == job.cached > 0
@@ -265,10 +305,14 @@ class ReferenceFleet:
         self.counts["turns that never came"] += len(never)
 
     def _remember(self, job: Job, i: int) -> None:
-        """Instance i has of the conversation what it kept of its latest turn there."""
+        """Instance i has the blocks it has, or of the conversation what it kept of its latest turn there."""
+        if job.path is not None:
+            job.cached = self._stated_as(job, self._engines[i].cached(job))
+            self.counts["blocks in the cache"] += job.cached > 0
+            return
         kept = [self._kept[i][row] for row in self._talk.get(job.row, [])[:-1] if row in self._kept[i]]
         found = min(kept[-1], job.prompt - 1) // CACHE_BLOCK * CACHE_BLOCK if kept else 0
-        if self.setup.keeps and not self.setup.keeps[self._model[job.row]]:
+        if self.setup.caches and not self.setup.caches[self._model[job.row]]:
             found = 0
         job.cached = max(self._stated[job.row], found)
         self.counts["conversation in the cache"] += found > self._stated[job.row]

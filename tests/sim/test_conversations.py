@@ -199,7 +199,7 @@ def test_an_open_loop_keeps_the_times_of_the_trace_and_speaks_of_no_conversation
 
 def test_engines_without_a_prefix_cache_find_nothing_of_a_conversation() -> None:
     settings = fleet(1)
-    without = settings.models["big"].model_copy(update={"keeps_conversations": False})
+    without = settings.models["big"].model_copy(update={"prefix_cache": False})
     run = played(settings.model_copy(update={"models": {"big": without}}), talks(settings, 20))
     assert counted(run)[1].cached_share == 0.0
 

@@ -26,7 +26,7 @@ LEAST = {
     "fed": 1_000,
     "cached": 3_000,
     "partly prefilled after a cached part": 300,
-    "preempted with a cached prompt": 300,
+    "preempted with a cached prompt": 250,
     "found again after preemption": 100,
     "shed": 1_000,
     "beyond the cap": 500,
@@ -34,8 +34,15 @@ LEAST = {
     "given up": 50,
     "turns that followed": 2_000,
     "turns that never came": 500,
-    "conversation in the cache": 200,
+    "conversation in the cache": 150,
     "opened with a past": 50,
+    "blocks in the cache": 400,
+    "blocks shared while used": 1_000,
+    "blocks evicted": 5_000,
+    "blocks of answers": 150,
+    "blocks never finished": 25,
+    "more in the cache than expected": 150,
+    "less in the cache than expected": 40,
 }
 """How often each rule must have been tried over the cases of `COVERED` seeds."""
 COVERED = 400

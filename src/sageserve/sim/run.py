@@ -30,6 +30,7 @@ from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.data.own_code import own_code
 from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.prefixes.tree import prefixes_of
 from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
 from sageserve.sim.world import SimulatedWorld
@@ -118,7 +119,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         safety=scenario.batch.safety,
         output_guess=OUTPUT_GUESS,
         prefix_hits=layout.prefix_hits,
-        keeps=tuple(scenario.models[model].keeps_conversations for model in layout.names.models),
+        caches=tuple(scenario.models[model].prefix_cache for model in layout.names.models),
         rtt=layout.rtt,
         admission=scenario.admission.act,
         admission_wait=scenario.admission.wait,
@@ -148,7 +149,7 @@ class Simulation:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
         setup = kernel_setup(scenario, layout)
         turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
-        kernel = Kernel(setup, request_rows(trace, setup, turns), turns)
+        kernel = Kernel(setup, request_rows(trace, setup, turns), turns, prefixes_of(trace, turns))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["in_flight"])
         self.run = Run(
             scenario,

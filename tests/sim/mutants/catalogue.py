@@ -174,8 +174,8 @@ MUTANTS = (
     Mutant(
         "the clock runs backwards for one-token outputs",
         "sim/kernel/batching.py",
-        '            engine["used"] -= context + 1\n            finish(w, i, q, now)',
-        '            engine["used"] -= context + 1\n            finish(w, i, q, engine["start"])',
+        "- covered(w, q)\n            finish_prefix(w, i, q)\n            finish(w, i, q, now)",
+        '- covered(w, q)\n            finish_prefix(w, i, q)\n            finish(w, i, q, engine["start"])',
     ),
     Mutant(
         "decoding leaves the token budget whole",

@@ -98,9 +98,10 @@ class ModelSettings(Settings):
     engines: dict[Name, ProfileSettings] = Field(
         min_length=1, description="by GPU type; a scenario file may name a profile of the library instead"
     )
-    keeps_conversations: bool = Field(
+    prefix_cache: bool = Field(
         default=True,
-        description="an instance finds what it served of a conversation in its prefix cache, until it closes; false: it has none",
+        description="an instance finds in its prefix cache what it served of a conversation, or of prompts whose blocks are "
+        "hashed, until it closes or needs the memory; false: it has none",
     )
     prefix_hits: Share = Field(
         default=0.0,

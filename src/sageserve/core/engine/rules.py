@@ -24,3 +24,14 @@ def found_again(cached: int, context: int, lost: int, given: int) -> int:
     """
     left = min(lost - given, context - 1)
     return max(cached, left // CACHE_BLOCK * CACHE_BLOCK)
+
+
+def found_in_blocks(blocks: int, size: int, context: int) -> int:
+    """Tokens of a context that need not be computed when its first blocks are in the cache: a last piece always is.
+
+    Args:
+        blocks: whole blocks of the trace's size that are there.
+        size: tokens of one.
+        context: the prompt and what the request has made.
+    """
+    return min(blocks * size, (context - 1) // CACHE_BLOCK * CACHE_BLOCK)

@@ -9,6 +9,7 @@ from sageserve.base.records import UNSET
 from sageserve.core.engine import rules
 from sageserve.core.perf import prefill_work
 from sageserve.sim.kernel.bookkeeping import note_outstanding, set_place, unlink
+from sageserve.sim.kernel.prefix_cache import ALL, covered, found_of, hold, is_hashed, let_go, look_up, make_way
 from sageserve.sim.kernel.queues import head_of, pop_front, push_front
 from sageserve.sim.kernel.state import PREFILLING, WAITING, view_endpoints, view_engines, view_profiles, view_requests
 
@@ -17,20 +18,29 @@ found_again = kernel(rules.found_again)
 
 
 @kernel
-def fits(w: Rec, i: int, q: int, used: int, running: int) -> bool:
-    """Whether request `q` may be admitted beside `running` others when `used` KV tokens are taken."""
+def fits(w: Rec, i: int, q: int, used: int, running: int, held: int) -> bool:
+    """Whether request `q`, of which others hold `held` tokens, fits beside `running` others when `used` KV tokens are taken."""
     engine = view_engines(w["at_engines"], w["instances"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
-    return bool(fits_memory(used, r["prompt"] + r["made"], running, capacity))
+    return bool(fits_memory(used, r["prompt"] + r["made"] - held, running, capacity))
 
 
 @kernel
-def found_tokens(w: Rec, i: int, q: int) -> int:
+def shared(w: Rec, i: int, q: int) -> tuple[int, int]:
+    """Blocks of request `q` that instance `i` has, and tokens of them that others hold; nothing when it is not hashed."""
+    if not is_hashed(w, q):
+        return 0, 0
+    found, held = look_up(w, i, q)
+    return found, held * w["block_tokens"]
+
+
+@kernel
+def found_tokens(w: Rec, i: int, q: int, blocks: int) -> int:
     """Tokens of the context of request `q` that need not be computed: its cached prefix, or what preemption left of it."""
     engine = view_engines(w["at_engines"], w["instances"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
-    cached = r["cached"]
+    cached = found_of(w, q, blocks) if is_hashed(w, q) else r["cached"]
     if q != engine["lost"] or view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["caching"] == 0:
         return int(cached)
     return int(found_again(cached, r["prompt"] + r["made"], engine["lost_tokens"], engine["given"] - engine["lost_given"]))
@@ -44,8 +54,9 @@ def preempt(w: Rec, i: int) -> None:
     q = engine["partial"]
     if q >= 0:
         engine["partial"] = UNSET
-        engine["used"] -= requests[q]["prompt"] + requests[q]["made"] + 1
+        engine["used"] -= requests[q]["prompt"] + requests[q]["made"] + 1 - covered(w, q)
         engine["lost_tokens"] = engine["filled"]
+        let_go(w, i, q, engine["filled"])
     else:
         q = engine["latest"]
         r = requests[q]
@@ -53,8 +64,9 @@ def preempt(w: Rec, i: int) -> None:
         r["made"] = r["output"] - (r["finish_step"] - engine["steps"])
         r["finish_step"] = UNSET
         context = r["prompt"] + r["made"]
-        engine["used"] -= context
+        engine["used"] -= context - covered(w, q)
         engine["kv"] -= context
+        let_go(w, i, q, ALL)
         engine["running"] -= 1
         engine["lost_tokens"] = context
         engine["unfilled"] += context - r["cached"]
@@ -82,6 +94,32 @@ def make_room(w: Rec, i: int) -> bool:
     if preempted:
         note_outstanding(w, i)
     return preempted
+
+
+@kernel
+def take_blocks(w: Rec, i: int, q: int, blocks: int) -> None:
+    """The context of request `q`, which found so many blocks, is reserved: what it shares counts once, idle blocks make way.
+
+    What was expected of it when it was placed is put right, unless it is computed anew after a preemption.
+    """
+    if w["caches"] == 0:
+        return
+    if not is_hashed(w, q):
+        make_way(w, i)
+        return
+    engine = view_engines(w["at_engines"], w["instances"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    engine["used"] -= covered(w, q)
+    hold(w, i, q, blocks)
+    make_way(w, i)
+    found = found_of(w, q, blocks)
+    if r["made"] == 0 and found != r["cached"]:
+        profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+        endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+        endpoint["backlog"] += prefill_work(profile, r["prompt"], found) - prefill_work(profile, r["prompt"], r["cached"])
+        engine["unfilled"] += r["cached"] - found
+        r["cached"] = found
+        note_outstanding(w, i)
 
 
 @kernel
@@ -113,16 +151,15 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
             return budget, attention, 0
         tokens = rest
         attention = rest * (engine["filled"] + 0.5 * rest)
-        engine["partial"] = UNSET
-        engine["batch"] = q
+        engine["partial"], engine["batch"] = UNSET, q
         requests[q]["next"] = UNSET
-        last = q
-        completed = 1
+        last, completed = q, 1
     while take and tokens < budget and engine["running"] + completed < profile["max_sequences"] and engine["waiting"] > 0:
         q = head_of(w, i, now)
-        if not fits(w, i, q, engine["used"], engine["running"] + completed):
+        blocks, held = shared(w, i, q)
+        if not fits(w, i, q, engine["used"], engine["running"] + completed, held):
             break
-        context, found = requests[q]["prompt"] + requests[q]["made"], found_tokens(w, i, q)
+        context, found = requests[q]["prompt"] + requests[q]["made"], found_tokens(w, i, q, blocks)
         rest, left = context - found, budget - tokens
         if rest > left and not chunked and completed > 0:
             break
@@ -130,6 +167,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         engine["waiting"] -= 1
         engine["used"] += context + 1
         engine["given"] += rest + 1
+        take_blocks(w, i, q, blocks)
         set_place(w, q, PREFILLING)
         if rest > left and chunked:
             engine["partial"] = q

@@ -14,7 +14,7 @@ from sageserve.core.admit import is_admitted, predicted_wait
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import block_time, prefill_work, request_work
 from sageserve.core.route import pick_endpoint, pick_instance
-from sageserve.sim.kernel.admission import fits
+from sageserve.sim.kernel.admission import fits, shared
 from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place
 from sageserve.sim.kernel.queues import (
     first_job,
@@ -77,7 +77,7 @@ def cut_block(w: Rec, i: int, q: int, now: int) -> None:
         n += 1
     while n > 1 and start + block_time(first, step, n - 1) >= now:
         n -= 1
-    if not fits(w, i, q, engine["used"] + n * engine["running"], engine["running"]):
+    if not fits(w, i, q, engine["used"] + n * engine["running"], engine["running"], shared(w, i, q)[1]):
         return
     engine["cut"] = 1
     if n < length:

@@ -12,6 +12,7 @@ from sageserve.core.perf import block_time, iteration_time, prefill_work
 from sageserve.sim.kernel.admission import admit, make_room, whole_budgets
 from sageserve.sim.kernel.block_log import log_block
 from sageserve.sim.kernel.bookkeeping import finish, note_outstanding, set_place, unlink
+from sageserve.sim.kernel.prefix_cache import covered, finish_prefix, make_way
 from sageserve.sim.kernel.queues import add_finish, drop_first_finish, first_finish, set_time
 from sageserve.sim.kernel.state import (
     DECODE,
@@ -56,6 +57,8 @@ def end_decode(w: Rec, i: int, now: int) -> int:
     engine["kv"] += grown
     engine["used"] += grown
     engine["given"] += grown
+    if w["caches"] != 0:
+        make_way(w, i)
     finished = 0
     while True:
         entry = first_finish(w, i)
@@ -65,9 +68,10 @@ def end_decode(w: Rec, i: int, now: int) -> int:
         q = entry & 0xFFFFFFFF
         held = requests[q]["prompt"] + requests[q]["output"]
         engine["kv"] -= held
-        engine["used"] -= held
+        engine["used"] -= held - covered(w, q)
         engine["running"] -= 1
         unlink(w, i, q)
+        finish_prefix(w, i, q)
         finish(w, i, q, now)
         finished += 1
 
@@ -91,7 +95,8 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
         if r["first"] == UNSET:
             r["first"] = now + profile["entry"]
         if r["made"] + 1 == r["output"]:
-            engine["used"] -= context + 1
+            engine["used"] -= context + 1 - covered(w, q)
+            finish_prefix(w, i, q)
             finish(w, i, q, now)
             finished += 1
         else:

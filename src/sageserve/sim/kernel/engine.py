@@ -15,6 +15,8 @@ from sageserve.core.signals import busyness, signal, smoothed
 from sageserve.sim.kernel.arrive import arrive, empty_door, feed_endpoint, promote
 from sageserve.sim.kernel.batching import end_block
 from sageserve.sim.kernel.bookkeeping import note_outstanding
+from sageserve.sim.kernel.prefix_cache import forget
+from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.queues import next_instance
 from sageserve.sim.kernel.state import (
     IDLE,
@@ -161,6 +163,7 @@ def open_instance(address: int, i: int) -> None:
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     if engine["phase"] == SHUT:
         engine["phase"] = IDLE
+        forget(w, i)
         view_i8(w["at_opened"], w["instances"])[i] = w["now"]
     engine["draining"] = 0
     endpoint["open"] += 1
@@ -191,10 +194,13 @@ class Kernel:
         setup: what to simulate.
         requests: REQUEST rows, sorted by arrival (`request_rows` makes them); written to.
         turns: which of them wait for answers; the same that the rows were made with.
+        prefixes: hashes of their prompts' blocks (`prefixes_of` the trace and the turns).
     """
 
-    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None) -> None:
-        self.world = World(setup, requests, turns)
+    def __init__(
+        self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None, prefixes: Prefixes | None = None
+    ) -> None:
+        self.world = World(setup, requests, turns, prefixes)
         self.requests = requests
         self.endpoints = self.world.endpoints
         self.engines = self.world.engines

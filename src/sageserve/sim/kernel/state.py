@@ -20,6 +20,8 @@ from sageserve.core.feed import DIRECT
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.core.route import CLOSED
+from sageserve.sim.kernel.prefixes.memory import CACHE, NODE, PrefixMemory
+from sageserve.sim.kernel.prefixes.tree import PREFIX, SEGMENT, Prefixes
 
 # where a request is (column `state` of REQUEST); PROMOTED is a flag on top
 FUTURE: Final = 0
@@ -107,14 +109,16 @@ _PROGRESS: Final = (
 )
 _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived")
 _LOG: Final = ("block_rows", "block_count")
+_CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
 _FLOATS: Final = ("threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
 _COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
-_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_TURNS, "blocks")
+_PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches")
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_TURNS, *_PREFIX, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_LOG)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_LOG, *_CACHE)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -127,6 +131,10 @@ view_endpoints = viewer(ENDPOINT)
 view_profiles = viewer(PROFILE)
 view_tiers = viewer(TIER)
 view_blocks = viewer(BLOCK)
+view_prefixes = viewer(PREFIX)
+view_segments = viewer(SEGMENT)
+view_nodes = viewer(NODE)
+view_caches = viewer(CACHE)
 view_i8 = viewer(np.dtype("i8"))
 view_i4 = viewer(np.dtype("i4"))
 view_f8 = viewer(np.dtype("f8"))
@@ -161,7 +169,7 @@ class Setup:
         output_guess: tokens, the mean output length assumed before any was seen.
         prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say; empty: nothing.
         block_rows: blocks to log; 0: none. Those beyond are counted and not kept.
-        keeps: whether engines find what they served of a conversation in their prefix cache, by model; empty: all do.
+        caches: whether engines have a prefix cache, by model; empty: all do. Without one nothing that they served is found again.
         rtt: int64[regions, regions], microseconds that an answer travels, which whoever has the next turn waits for; empty: none.
         admission: requests whose promise a wait would break are turned away; false: everybody waits (paper).
         admission_wait: the longest predicted wait, in units of the tier's patience.
@@ -194,7 +202,7 @@ class Setup:
     output_guess: float
     prefix_hits: tuple[float, ...] = ()
     block_rows: int = 0
-    keeps: tuple[bool, ...] = ()
+    caches: tuple[bool, ...] = ()
     rtt: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
     admission: bool = False
     admission_wait: float = 1.0
@@ -252,12 +260,15 @@ class World:
         setup: what to simulate.
         requests: REQUEST rows, sorted by arrival; written to by the simulation.
         turns: which of them wait for answers, and come after all others; None: nobody does.
+        prefixes: hashes of their prompts' blocks; None: what they find in a cache is as stated.
 
     Raises:
         Infeasible: an engine whose token budget does not exceed its largest batch.
     """
 
-    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None) -> None:
+    def __init__(
+        self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None, prefixes: Prefixes | None = None
+    ) -> None:
         if bool((setup.profiles["max_batched"] <= setup.profiles["max_sequences"]).any()):
             raise Infeasible(
                 "an engine's max_batched_tokens must exceed its max_sequences, or decoding leaves no room for prompts",
@@ -265,7 +276,8 @@ class World:
             )
         self.setup = setup
         self.requests = requests
-        arrays = self._allocate(setup, requests) | _turn_arrays(setup, requests, turns)
+        memory = PrefixMemory(setup.profiles["kv_tokens"][setup.slot_profile], requests, prefixes, self._without_cache(setup))
+        arrays = self._allocate(setup, requests) | _turn_arrays(setup, requests, turns) | memory.arrays
         self.arrays = arrays
         self.engines = arrays["engines"]
         self.endpoints = arrays["endpoints"]
@@ -274,13 +286,18 @@ class World:
         self.address = self._record.ctypes.data
         for name in ("regions", "models", "roles", "slots", *_POLICIES, *_FLOATS):
             self.record[name] = getattr(setup, name)
-        for name, value in self._sizes(setup, requests).items():
+        for name, value in (self._sizes(setup, requests) | memory.sizes).items():
             self.record[name] = value
         for name in _ARRAYS:
             self.record["at_" + name] = arrays[name].ctypes.data
         self.record["loop"] = int(turns is not None)
         self.record["alone"] = len(requests) if turns is None else turns.first
         self.record["next_turn"] = NEVER
+
+    @staticmethod
+    def _without_cache(setup: Setup) -> NDArray[np.bool_]:
+        """bool[models]: its engines have no prefix cache."""
+        return ~np.array(setup.caches or (True,) * setup.models, np.bool_)
 
     @staticmethod
     def _sizes(setup: Setup, requests: NDArray[Any]) -> dict[str, int]:
@@ -359,7 +376,7 @@ def _turn_arrays(setup: Setup, requests: NDArray[Any], turns: Turns | None) -> d
         "stated": none if turns is None else requests["cached"].copy(),
         "turn_heap": none if turns is None else np.zeros(max(1, turns.first), np.int32),
         "opened": np.zeros(setup.endpoints * setup.slots, np.int64),
-        "keeps": np.array(setup.keeps or (True,) * setup.models, np.int32),
+        "keeps": np.array(setup.caches or (True,) * setup.models, np.int32),
         "rtt": np.ascontiguousarray(rtt, np.int64).ravel(),
     }
 

@@ -8,6 +8,7 @@ The rules are stated in docs/reference/kernel.md, "Conversations". Read next: `e
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import CACHE_BLOCK
 from sageserve.base.units import NEVER
+from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up
 from sageserve.sim.kernel.queues import pop_row, push_row
 from sageserve.sim.kernel.state import (
     DONE,
@@ -67,7 +68,10 @@ def break_off(w: Rec, q: int) -> None:
 
 @kernel
 def remember(w: Rec, i: int, q: int) -> None:
-    """Say how much of the prompt of request `q` instance `i` would find: what is stated, or what it has of the conversation."""
+    """Say what instance `i` would find of the prompt of request `q`: its blocks, or what is stated, or the conversation."""
+    if is_hashed(w, q):
+        view_requests(w["at_requests"], w["rows"])[q]["cached"] = found_of(w, q, look_up(w, i, q)[0])
+        return
     if w["loop"] == 0:
         return
     stated = view_i4(w["at_stated"], w["rows"])[q]

@@ -1,7 +1,7 @@
 """What a prefix cache without bounds would find of prompts whose blocks are hashed.
 
 A block is found when an earlier request had its hash; a prompt's found blocks count from its beginning up to the first that
-is not. What a bounded cache of each instance finds is the engine model's. Read next: `rows.py`.
+is not. The simulator plays a bounded cache for each instance (`sim/kernel/prefix_cache.py`). Read next: `rows.py`.
 """
 
 from collections.abc import Sequence
