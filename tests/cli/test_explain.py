@@ -35,7 +35,7 @@ from sageserve.show.why import WHY
 from tests.core.driven import Driven
 from tests.core.small import scenario
 
-SMALL = ("workload.generate.requests=20000", "workload.generate.length=3h", "fleet.minimum=1")
+SMALL = ("workload.generate.requests=60000", "workload.generate.length=3h", "fleet.minimum=1")
 SET = tuple(word for one in SMALL for word in ("--set", one))
 POOL = "eastus/llama-2-70b/h100-80gb"
 

@@ -119,13 +119,13 @@ def test_a_plan_says_which_quantiles_are_far_above_all_that_was_seen(name: str) 
 
 
 SETTINGS = {
-    "lt-i": ("every=30m", "ahead=0s", "forecaster=last-value", "quantile=0.5", "epsilon=0.5", "batch_buffer=3", "misses=0.3"),
+    "lt-i": ("every=30m", "ahead=0s", "forecaster=last-value", "quantile=0.5", "epsilon=0.5", "batch_buffer=3", "worth=0.01"),
     "foresight": (
         "every=30m", "refit=2h", "horizon=6h", "forecaster=last-value", "quantile=0.8", "headroom=1.05",
-        "misses=0.3", "margin=1.5", "ready=2h", "travel=0.1",
+        "worth=0.01", "margin=1.5", "ready=2h", "travel=0.1",
     ),
 }  # fmt: skip
-UNPLANNED = {"low", "high", "cooldown", "patrol", "above", "below", "latency", "guard"}
+UNPLANNED = {"low", "high", "cooldown", "patrol", "above", "below", "latency", "guard", "relax", "calm"}
 """What decides between plans, and not what is planned."""
 
 
@@ -208,13 +208,13 @@ def test_the_table_says_what_changes_and_why(tmp_path: Path) -> None:
     text = printed("plan", "quickstart", "--at", "2h", *SET, "--now", "eastus/llama-2-70b=5", "-o", str(path))
     file = read_plan(path)
     line = next(one for one in file.pools if one.pool == POOL)
-    assert (line.now, line.target) == (5, 2)
-    assert line.cost_change_per_hour == pytest.approx(-3 * 98.32)
+    assert (line.now, line.target) == (5, 1)
+    assert line.cost_change_per_hour == pytest.approx(-4 * 98.32)
     row = next(one for one in text.splitlines() if one.startswith(POOL))
-    assert row.split()[1:4] == ["5", "2", "-3"]
-    assert line.why.startswith("demand of all regions: one less holds")
-    assert "demand of all regions" in row
-    assert "-294.96" in row
+    assert row.split()[1:4] == ["5", "1", "-4"]
+    assert line.why.startswith("demand of the region: one less holds")
+    assert "demand of the region" in row
+    assert "-393.28" in row
     wanted = ("lt-ua", "expires at 3h", file.solved.plan.input_hash[:12], "optimal", "what binds", "nothing was changed")
     for word in (*wanted, "one instance sustains", "batch llama-3.1-8b"):
         assert word in text

@@ -13,8 +13,8 @@ from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.forecast import QuantileForecast
 from sageserve.core.history import BIN
 from sageserve.core.plan.hourly import solve
+from sageserve.core.response import MIX_WIDTH, held, late, mix_of, note_request
 from sageserve.core.strategies.demand_estimates import DemandEstimates
-from sageserve.core.theta import needed
 from sageserve.data.scenarios.load import check
 from tests.core.small import ENGINE, PRICE, TIERS, fleet_of, layout_of, scenario
 
@@ -164,14 +164,24 @@ def test_the_program_has_theta_demand_prices_and_stock_of_each_pool() -> None:
     prospects, fleet = DemandEstimates(settings, layout, None), fleet_of(layout)
     for i in range(2):
         fleet.start(i, 0, fleet.room(0))
-    prospects.history.add(DemandSeen(0, BIN, (90_000, 0, 9_000), (0, 0, 0), (90, 0, 9), (9e6, 0.0, 9e5)))
+    counted = np.zeros(MIX_WIDTH)
+    for _ in range(90):
+        note_request(counted, 20_000.0, 100_000.0, 60_000.0)
+    mixes = (tuple(counted.tolist()),)
+    prospects.history.add(DemandSeen(0, BIN, (90_000, 0, 9_000), (0, 0, 0), (90, 0, 9), (9e6, 0.0, 9e5), mixes))
     prospects.take((forecast(0, 40_000),))
     problem = prospects.problem(fleet)
     # 100 us per token: 40,000 tokens/s, and a tenth of the hour's batch tokens, are four busy instances
     busy = (40_000 + 0.1 * 10) * 100 / 1e6
-    idle = 10_000 + 20 * 1_000
-    load = needed(busy, service_us=100_000, slack_us=1e6 - idle, misses=0.01)
-    assert prospects.loads == [load]
+    mix = mix_of(counted, 10_020.0)  # an iteration of one token
+    assert mix is not None
+    enough = held(mix, settings.strategy.planned.worth / 80.0 * HOUR, 8)
+    count = int(np.searchsorted(enough, busy))
+    (load,) = prospects.loads
+    assert (load.instances, load.mix) == (count, mix)
+    assert load.load == pytest.approx(enough[count] / count)
+    assert load.late == pytest.approx(late(count, load.load, mix))
+    assert 0.5 < load.load < 0.9
     assert [pool.theta for pool in problem.pools] == pytest.approx([load.load * 1e4, load.load * 1e4 / 2])
     assert problem.demand == (((40_000.0,),),)
     assert problem.buffer == pytest.approx((1.0,))
@@ -189,7 +199,7 @@ def test_loads_before_the_first_request_are_those_of_a_guess_at_this_length() ->
     rate = 100_000 / 5_100 / 200
     service = 10_000 + 20 * (199 * rate + 5_200) + (1 / rate - 1) * (10_000 + 20 * 199 * rate)
     loads = prospects.sustainable_loads(np.array([3.0, 0.0]))
-    assert [load.service_us for load in loads] == pytest.approx([service] * 2, rel=1e-6)
-    assert [load.slack_us for load in loads] == [1e6 - 10_000 - 20 * 5_000] * 2
+    assert [load.mix.each_us for load in loads] == pytest.approx([service] * 2, rel=1e-6)
+    assert [load.mix.slack_us for load in loads] == [1e6 - 10_000 - 20 * 5_000] * 2
     assert loads[0].instances > 3
     assert loads[1].instances == 1

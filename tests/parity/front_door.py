@@ -135,6 +135,7 @@ class LivePlane(Reference):
         totals = self.view.totals
         self.demand_requests[:], self.demand_tokens[:] = totals.requests, totals.prompt
         self.demand_work[:], self.made_tokens[:] = totals.work, totals.output
+        self._mixes = totals.mixes
 
     # ---- what the controller does
 
@@ -151,6 +152,11 @@ class LivePlane(Reference):
         empty = super().drain(i)
         self.view.close(i)
         return empty
+
+    @property
+    def mixes(self) -> NDArray[np.float64]:
+        """As the gateway counted them."""
+        return self._mixes
 
     # ---- a request's way
 

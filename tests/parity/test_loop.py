@@ -102,6 +102,7 @@ class VirtualFleet:
             kernel.made_tokens.copy(),
             kernel.demand_requests.copy(),
             kernel.demand_work.copy(),
+            kernel.mixes.copy(),
         )
 
     def open(self, instance: int) -> None:

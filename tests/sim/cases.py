@@ -54,6 +54,8 @@ class Simulator(Protocol):
     @property
     def demand_work(self) -> NDArray[np.float64]: ...
     @property
+    def mixes(self) -> NDArray[np.float64]: ...
+    @property
     def made_tokens(self) -> NDArray[np.int64]: ...
     @property
     def endpoints(self) -> NDArray[Any]: ...
@@ -95,6 +97,7 @@ class Stop:
     requests: NDArray[Any]
     batch_waiting: NDArray[np.int64]
     demand: NDArray[np.float64]  # requests, prompt tokens, work and finished output tokens by (region, model, tier)
+    mixes: NDArray[np.float64]
 
 
 def look(sim: Simulator) -> Stop:
@@ -106,6 +109,7 @@ def look(sim: Simulator) -> Stop:
         requests=sim.requests.copy(),
         batch_waiting=sim.batch_waiting.copy(),
         demand=np.stack([sim.demand_requests, sim.demand_tokens, sim.demand_work, sim.made_tokens]),
+        mixes=sim.mixes.copy(),
     )
 
 

@@ -42,6 +42,7 @@ def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:
             *(_column(name, one.endpoints, two.endpoints, exact=True) for name in COUNTS),
             *(_column(name, one.endpoints, two.endpoints, exact=False) for name in SIGNALS),
             "" if np.allclose(one.demand, two.demand, rtol=1e-9) else f"demand {one.demand} is {two.demand}",
+            "" if np.allclose(one.mixes, two.mixes, rtol=1e-9) else f"mixes {one.mixes} are {two.mixes}",
             "" if (one.batch_waiting == two.batch_waiting).all() else f"batch queues {one.batch_waiting} are {two.batch_waiting}",
         ]
         if any(words):

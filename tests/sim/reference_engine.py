@@ -96,6 +96,15 @@ class Profile:
         attention = sum(p * (x + p / 2) for p, x in pieces)
         return self.curve(n + tokens) + self.s * n + self.d * kv + self.e * attention + (self.eager if pieces else 0.0)
 
+    def alone(self, x: int, found: int) -> float:
+        """Microseconds from the arrival of a context of x tokens at an idle engine to its first token."""
+        total = float(self.entry)
+        while found < x:
+            piece = min(x - found, self.max_batched) if self.chunked else x - found
+            total += self.iteration([(piece, found)], 0, 0)
+            found += piece
+        return total
+
 
 @dataclass(slots=True)
 class Job:

@@ -17,7 +17,9 @@ from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK, UNSET
 from sageserve.base.sessions import Turns
 from sageserve.core.columns import ENDPOINT
+from sageserve.core.feed import DIRECT
 from sageserve.core.order import EDF, FCFS, PF
+from sageserve.core.response import SLACK_BINS
 from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
@@ -115,6 +117,7 @@ class ReferenceFleet:
         cells = setup.regions * setup.models * tiers
         self.demand_requests, self.demand_tokens, self.made_tokens = (np.zeros(cells, np.int64) for _ in range(3))
         self.demand_work = np.zeros(cells)
+        self._asked: list[list[tuple[float, float, float]]] = [[] for _ in range(setup.models)]
         self._fastest = [self._fastest_profile(model, profiles) for model in range(setup.models)]
         self._guess = [int(setup.output_guess + 0.5)] * setup.models
 
@@ -141,6 +144,17 @@ class ReferenceFleet:
         """Whether every request is done, refused, shed or will never arrive."""
         over = (DONE, REFUSED, SHED)
         return all(int(state) & 63 in over or row in self._never for row, state in enumerate(self.requests["state"]))
+
+    @property
+    def mixes(self) -> NDArray[np.float64]:
+        """Requests, prefill, its squares, decoding, and requests by slack; by model."""
+        found = []
+        for asked in self._asked:
+            prefill, decode, slack = np.array(asked).reshape(-1, 3).T
+            edges = [0.0, *2.0 ** (10 + np.arange(1, SLACK_BINS) / 3), np.inf]
+            could = np.histogram(slack[slack > 0], edges)[0]
+            found.append([len(asked), prefill.sum(), (prefill**2).sum(), decode.sum(), *could])
+        return np.array(found)
 
     @property
     def batch_waiting(self) -> NDArray[np.int64]:
@@ -226,6 +240,13 @@ class ReferenceFleet:
         self.demand_tokens[self._cell(job)] += job.prompt
         work = fastest.work(job.prompt, job.cached, mean)
         self.demand_work[self._cell(job)] += work
+        tier = self._tiers[job.tier]
+        if not tier.batch or self.setup.feed == DIRECT:
+            origin = self._region[job.row]
+            near = int(self.setup.rtt[origin, origin]) if self.setup.rtt.size else 0
+            prefill = fastest.prefill_work(job.prompt, job.cached)
+            slack = tier.patience - near - fastest.alone(job.prompt, job.cached)
+            self._asked[model].append((prefill, work - prefill, slack))
 
     # ---- placement
 

@@ -18,7 +18,7 @@ from sageserve.sim.run import simulate
 from tests.core.small import ENGINE, PRICE, TIERS, Row, row, scenario, trace
 
 PATIENT = TIERS | {"iw-f": {"ttft": "1h"}, "iw-n": {"ttft": "1h"}}  # so patient that an instance may always be busy
-FULL = 0.999
+FULL = 1.0
 
 
 def need(

@@ -44,6 +44,7 @@ class DemandSeen(Struct, frozen=True, tag="demand"):
     output_tokens: tuple[int, ...]  # of requests that finished in this bin
     requests: tuple[int, ...]
     work: tuple[float, ...]  # microseconds of the model's fastest engine that what arrived is expected to need
+    mixes: tuple[tuple[float, ...], ...] = ()  # of interactive requests by model, columns as in `core/response.py`
 
 
 class InstanceReady(Struct, frozen=True, tag="ready"):

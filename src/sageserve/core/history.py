@@ -12,9 +12,12 @@ from sageserve.base.errors import PlanError
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.events import DemandSeen
+from sageserve.core.response import MIX_WIDTH, RequestMix, mix_of
 
 BIN: Final[Micros] = 15 * MINUTE
 """Length of a bin: four per hour, so that the 20th to the 60th minute of a forecast holds three."""
+
+_MIX_FADE: Final[Micros] = 2 * HOUR  # half-life of the mix: what is asked for at noon is not what is asked for at night
 
 
 class DemandHistory:
@@ -38,6 +41,7 @@ class DemandHistory:
         self._work = np.zeros(shape)  # engine time and tokens seen so far, older hours fading
         self._work_tokens = np.zeros(shape)
         self._work_requests = np.zeros(shape)
+        self._mixes = np.zeros((shape[1], MIX_WIDTH))  # likewise, faster
         self._earlier_mean = np.full(shape[1], 1000.0)  # prompt tokens per request: a guess until something is seen
         if earlier is not None:
             bins = len(earlier.prompt_tokens)
@@ -66,6 +70,8 @@ class DemandHistory:
         self._work = self._work * fade + np.array(seen.work).reshape(self.shape)
         self._work_tokens = self._work_tokens * fade + tokens
         self._work_requests = self._work_requests * fade + np.array(seen.requests, float).reshape(self.shape)
+        if seen.mixes:
+            self._mixes = self._mixes * 0.5 ** (seen.length / _MIX_FADE) + np.array(seen.mixes)
         self._open_until = seen.start + seen.length
         if self._open_until % BIN == 0:
             self._tokens = np.concatenate((self._tokens, self._recent_tokens[None]))
@@ -115,6 +121,10 @@ class DemandHistory:
         """float64[models]: mean engine time of a request (us), of what was seen; `prior` where nothing was."""
         work, requests = self._work.sum(axis=(0, 2)), self._work_requests.sum(axis=(0, 2))
         return np.where(requests > 0, work / np.maximum(requests, 1.0), prior)
+
+    def mix(self, model: int, step_us: float) -> RequestMix | None:
+        """What waits depend on, of a model's interactive requests of late; None where none were seen."""
+        return mix_of(self._mixes[model], step_us)
 
     def prompt_mean(self) -> Floats:
         """float64[models]: mean prompt tokens of a request: of what was seen, else of what is known from before."""

@@ -24,10 +24,10 @@ from sageserve.core.history import BIN
 from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan, solve
 from sageserve.core.plan.what_if import Question
+from sageserve.core.response import Load
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.strategies.demand_estimates import DemandEstimates
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
-from sageserve.core.theta import Load
 from sageserve.core.work import Fit, Fitted, perform
 
 Planner: TypeAlias = Literal["lt-i", "lt-u", "lt-ua", "foresight"]

@@ -16,7 +16,7 @@ from msgspec import Struct
 from sageserve.base.units import Micros
 
 FRAME_MAX: Final = 64 << 20  # bytes of one message; a table of ten thousand instances is about 2 MB
-VERSION: Final = 3
+VERSION: Final = 4
 """Of this protocol; a Hello with another one is refused."""
 ANYWHERE: Final = -1
 """Endpoint of work that is routed like an interactive request."""
@@ -114,6 +114,13 @@ class CellCount(Struct, frozen=True, array_like=True):
     on_time: int
 
 
+class MixCount(Struct, frozen=True, array_like=True):
+    """Cumulative since the gateway began: what waits depend on, of a model's interactive requests."""
+
+    model: int
+    counted: tuple[float, ...]  # columns as in `core/response.py`
+
+
 class Report(Struct, frozen=True, tag="report"):
     """What a gateway counted; only rows that are not zero."""
 
@@ -121,6 +128,7 @@ class Report(Struct, frozen=True, tag="report"):
     endpoints: tuple[EndpointCount, ...]
     instances: tuple[InstanceCount, ...]
     cells: tuple[CellCount, ...]
+    mixes: tuple[MixCount, ...]
     output_mean: tuple[float, ...]  # tokens, by model x tier, as this gateway saw them
     streams: int  # open now
 

@@ -146,8 +146,9 @@ def theta_text(theta: Theta) -> str:
     shared = "one instance alone" if load.instances == 1 else f"{load.instances} instances share a queue"
     return (
         f"{amount(theta.tokens_per_s)} tokens/s = load {load.load:.3f} x 1 s / {theta.engine_us_per_token:.1f} us per token;"
-        f" the load because {shared}, a request takes {load.service_us / SECOND:.2f} s, may wait {load.slack_us / SECOND:.2f} s,"
-        f" and {load.misses:.1%} may wait longer"
+        f" the load because {shared}, a request takes {load.mix.each_us / SECOND:.2f} s, half of those that can be in time may"
+        f" wait {load.mix.slack_us / SECOND:.2f} s, {load.late:.1%} of them are late, and one instance more costs more than they"
+        " are worth"
     )
 
 

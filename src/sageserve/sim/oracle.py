@@ -3,9 +3,9 @@
 Per model, all regions together, in steps of 15 minutes and fractions of GPUs: no start takes time, nothing is stopped in vain,
 each request is done by the engine that spends the fewest GPU-seconds on it, batch work lies where it costs least between its
 arrival and its deadline (or the end of the window: what arrives in the window is done in it). An instance is as busy as it may
-be within the tightest promise (`core/theta.py`), with the queue that all of a model's instances share at the peak; every
-endpoint keeps its minimum. Where there is doubt within a step, the answer is the lower one: turns that wait for answers are no
-work, for a fleet may be so slow that they come after the window.
+be with no more late than promises allow (`core/response.py`), with the queue that all of a model's instances share at the peak;
+every endpoint keeps its minimum. Where there is doubt within a step, the answer is the lower one: turns that wait for answers
+are no work, for a fleet may be so slow that they come after the window.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,13 @@ from sageserve.base.kernel import kernel
 from sageserve.base.records import UNSET, Floats, Ints, Trace, cached_tokens
 from sageserve.base.sessions import closed_loop
 from sageserve.base.units import HOUR, MINUTE, Micros
+from sageserve.core.engine.timing import EngineRow
 from sageserve.core.layout import Layout, lay_out, unified_roles
-from sageserve.core.perf import first_time, request_work
+from sageserve.core.perf import curve_time, first_time, prefill_work, request_work
 from sageserve.core.plan.milp import Program
-from sageserve.core.theta import needed, sustainable
+from sageserve.core.response import MIX_WIDTH, fewest, mix_of, note_request, sustainable
 
 STEP: Final[Micros] = 15 * MINUTE
-_MISSES: Final = 0.01  # share that queueing may make late: that of the strategies that plan
-_LEAST_SLACK: Final = 0.25  # of the target, as there
 
 
 class Bound(Struct, frozen=True):
@@ -159,23 +158,38 @@ def _floor(layout: Layout, model: int) -> float:
 
 def _load(scenario: Scenario, trace: Trace, layout: Layout, *, model: int, need: Need) -> float:
     """The load an instance may have when all instances that the model has at its peak share one queue; of its best engine."""
-    context = int(layout.context[model])
-    mine = (trace.model == model) & (trace.prompt < context)  # longer prompts are refused
-    targets = [tier.patience for tier in scenario.tiers.values() if not tier.batch]
-    if not targets or not bool(mine.any()):
+    interactive = [not tier.batch for tier in scenario.tiers.values()]
+    mine = (
+        (trace.model == model) & (trace.prompt < layout.context[model]) & np.array(interactive)[trace.tier]
+    )  # others are refused
+    if not bool(mine.any()):
         return 1.0
-    prompt = int(trace.prompt[mine].mean())
-    cached = int(cached_tokens(trace, layout.prefix_hits)[mine].mean())
-    output = float(np.minimum(trace.output[mine], context - trace.prompt[mine]).mean())
+    answer = np.minimum(trace.output[mine], layout.context[model] - trace.prompt[mine])
+    requests = (
+        trace.prompt[mine],
+        cached_tokens(trace, layout.prefix_hits)[mine],
+        answer,
+        layout.tiers["patience"][trace.tier[mine]],
+    )
+    misses = 1.0 - min(tier.percentile for tier in scenario.tiers.values() if not tier.batch)
     peak = float(((need.interactive + need.arrived) / need.hours).max())
     found = []
     for row in sorted({pool.profile for pool in layout.pools if pool.model == model}):
         profile = layout.profiles[row]
-        idle = first_time(profile, prompt, cached)
-        slack = max(min(targets) - idle - int(profile["entry"]), _LEAST_SLACK * min(targets))
-        service = request_work(profile, prompt, cached, output)
-        share = needed(peak / int(profile["gpus"]), service_us=service, slack_us=slack, misses=_MISSES)
-        kept = int(_floor(layout, model) / int(profile["gpus"]))
-        together = max(share.instances, kept)
-        found.append(sustainable(together, service_us=service, slack_us=slack, misses=_MISSES).load)
+        counted = np.zeros(MIX_WIDTH)
+        _count_mix(requests, profile, counted)
+        mix = mix_of(counted, float(curve_time(profile, 1.0)))
+        if mix is not None:
+            kept = int(_floor(layout, model) / int(profile["gpus"]))
+            together = max(fewest(peak / int(profile["gpus"]), mix, misses), kept)
+            found.append(sustainable(together, mix, misses))
     return max(found, default=1.0)
+
+
+@kernel
+def _count_mix(requests: tuple[NDArray[Any], NDArray[Any], NDArray[Any], Ints], profile: EngineRow, counted: Floats) -> None:
+    prompt, cached, output, patience = requests
+    for q in range(len(prompt)):
+        work = request_work(profile, prompt[q], cached[q], float(output[q]))
+        idle = first_time(profile, prompt[q], cached[q]) + profile["entry"]
+        note_request(counted, prefill_work(profile, prompt[q], cached[q]), work, patience[q] - idle)

@@ -273,7 +273,7 @@ class Simulation:
 
     def _counters(self) -> tuple[NDArray[Any], ...]:
         kernel = self.run.kernel
-        return kernel.demand_tokens, kernel.made_tokens, kernel.demand_requests, kernel.demand_work
+        return kernel.demand_tokens, kernel.made_tokens, kernel.demand_requests, kernel.demand_work, kernel.mixes
 
     def _sample(self, now: Micros) -> None:
         self._next_sample = now + SAMPLE
@@ -281,10 +281,11 @@ class Simulation:
         if now <= self.run.window:
             self.run.timeline.sample(now, self.run.fleet, kernel)
         counters = self._counters()
-        arrived = [tuple((new - old).tolist()) for new, old in zip(counters, self._counted, strict=True)]
+        tokens, made, requests, work, mixes = [(new - old).tolist() for new, old in zip(counters, self._counted, strict=True)]
         self._counted = [counter.copy() for counter in counters]
         if now > 0:
-            self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *arrived))
+            cells = tuple(tokens), tuple(made), tuple(requests), tuple(work)
+            self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *cells, tuple(map(tuple, mixes))))
 
 
 def simulate(scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> Run:

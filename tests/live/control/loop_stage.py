@@ -17,6 +17,7 @@ from sageserve.core.events import (
     Observed,
 )
 from sageserve.core.fleet import Fleet, State
+from sageserve.core.response import MIX_WIDTH
 from sageserve.core.work import (
     AnyAction,
     AnyEvent,
@@ -86,7 +87,7 @@ class Stage:
 
     def counters(self) -> Counters:
         prompt, output, requests = (one.copy() for one in self.counted)
-        return prompt, output, requests, prompt.astype(np.float64)
+        return prompt, output, requests, prompt.astype(np.float64), np.full((1, MIX_WIDTH), float(prompt[0]))
 
     def open(self, instance: int) -> None:
         self._take(f"open {instance}")

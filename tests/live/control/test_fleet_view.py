@@ -50,7 +50,7 @@ class Scene:
     ) -> None:
         means = (200.0,) * (len(self.layout.names.models) * len(self.layout.names.tiers))
         known = self.view._version if version is None else version
-        self.view.heard(gateway, Report(known, endpoints, instances, cells, means, 0))
+        self.view.heard(gateway, Report(known, endpoints, instances, cells, (), means, 0))
 
     def hello(self, gateway: int = 0, nonce: str = "one") -> None:
         self.view.heard(gateway, Hello(VERSION, gateway, nonce))
@@ -69,7 +69,7 @@ def test_demand_is_what_reports_add_to_each_other(scene: Scene) -> None:
     scene.hello()
     scene.report(cells=(cell(0, prompt=1000, requests=10),))  # counted before this process listened
     scene.report(cells=(cell(0, prompt=1500, output=70, requests=15, work=2.5), cell(3, prompt=40, requests=1)))
-    prompt, output, requests, work = scene.view.counters()
+    prompt, output, requests, work, _ = scene.view.counters()
     assert (prompt[0], output[0], requests[0], work[0]) == (500, 70, 5, 2.5)
     assert (prompt[3], requests[3]) == (40, 1)
     assert prompt.sum() == 540
@@ -94,7 +94,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_another(scene: Scene) -> Non
     scene.hello(1, nonce="second")
     scene.report(1, cells=(cell(0, prompt=50, requests=1),))
     scene.report(1, cells=(cell(0, prompt=150, requests=2),))
-    prompt, _, requests, _ = scene.view.counters()
+    prompt, _, requests, *_ = scene.view.counters()
     assert (prompt[0], requests[0]) == (10_100, 101)
 
 

@@ -42,7 +42,7 @@ def test_what_is_kept_is_what_the_latest_reports_add_up_to(
             instances = tuple(InstanceCount(row, sent, 100 * work, 0) for row, sent, work in counts)
             endpoints = tuple(EndpointCount(e, 0.0, 7.0 * work, 0, 0) for e, work in backlogs)
             scene.report(gateway, instances=instances, endpoints=endpoints)
-            latest[gateway] = Report(0, endpoints, instances, (), (), 0)
+            latest[gateway] = Report(0, endpoints, instances, (), (), (), 0)
         elif what == "left" and at in latest:
             view.left(at)
             del latest[at]
@@ -58,7 +58,7 @@ def test_what_is_kept_is_what_the_latest_reports_add_up_to(
 
 def _without(report: Report, rows: set[int]) -> Report:
     """What is left of it when instances are forgotten: nothing of theirs until the next report."""
-    return Report(0, report.endpoints, tuple(one for one in report.instances if one.row not in rows), (), (), 0)
+    return Report(0, report.endpoints, tuple(one for one in report.instances if one.row not in rows), (), (), (), 0)
 
 
 def _compare(scene: Scene, latest: dict[int, Report]) -> None:
@@ -124,10 +124,10 @@ def test_the_mean_length_of_answers_is_that_of_the_gateways_that_are_there() -> 
     cells = len(scene.view.output_mean)
     for g, mean in ((0, 100.0), (1, 300.0)):
         scene.hello(g, nonce=str(g))
-        scene.view.heard(g, Report(0, (), (), (), (mean,) * cells, 0))
+        scene.view.heard(g, Report(0, (), (), (), (), (mean,) * cells, 0))
     assert scene.view.output_mean.tolist() == [200.0] * cells
     scene.view.left(0)
-    scene.view.heard(1, Report(0, (), (), (), (320.0,) * cells, 0))
+    scene.view.heard(1, Report(0, (), (), (), (), (320.0,) * cells, 0))
     assert scene.view.output_mean.tolist() == [320.0] * cells
 
 

@@ -35,6 +35,7 @@ def test_demand_of_minutes_that_were_slept_through_is_told_in_equal_parts_and_no
     assert sum(told) == 1000
     assert set(told) == {142, 143}
     assert sum(seen.work[0] for seen in stage.minutes) == pytest.approx(1000.0)
+    assert sum(seen.mixes[0][0] for seen in stage.minutes) == pytest.approx(1000.0)
     stage.loop.step(8 * MINUTE)
     assert stage.minutes[-1].prompt_tokens[0] == 0, "and nothing is told twice"
 
@@ -115,7 +116,7 @@ def test_it_begins_with_what_is_missing_beside_what_was_adopted(initial: int, he
     stage = Stage()
     for i in range(held):
         stage.bring(i, State.SERVING if i else State.STARTING)
-    stage.loop.begin((initial,))
+    stage.loop.begin((initial,) * len(stage.layout.pools))
     mine = [order for order in stage.orders if isinstance(order, Start) and order.instance < stage.layout.slots]
     assert len(mine) == started
     assert len(stage.orders) == started + 3 * min(initial, 4), "and at the other three endpoints all"

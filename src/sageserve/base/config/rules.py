@@ -162,10 +162,7 @@ class PlannedSettings(ReactiveSettings):
     quantile: Share = Field(default=0.8, description="of the forecast; its middle (paper) is too low every other hour")
     epsilon: Share = Field(default=0.8, description="of its own demand a region must hold; the router sends the rest elsewhere")
     batch_buffer: float = Field(default=0.10, ge=0, le=10, description="of the past hour's batch tokens, planned for (paper)")
-    misses: Share = Field(
-        default=0.01,
-        description="share queueing may make late: a fifth of the 5 % allowed; long prompts take the rest",
-    )
+    worth: float = Field(default=0.3, ge=0, description="dollars that keeping one request in time is worth, as in foresight")
     patrol: Duration = Field(default=20 * MINUTE, description="end of the hour in which lt-ua compares (paper)")
     above: float = Field(default=5.0, gt=1, description="times the forecast: keep scaling out past the plan (paper)")
     below: Share = Field(default=0.5, description="of the forecast: keep scaling in past the plan (paper)")
@@ -183,10 +180,14 @@ class ForesightSettings(Settings):
     forecaster: RuleName = Field(default="blend", description="the best of those measured")
     quantile: Share = Field(default=0.95, description="of demand that capacity is kept for: the percentile that promises name")
     headroom: float = Field(default=1.5, ge=1, description="times the middle, at most; the guard meets the rest")
-    misses: Share = Field(default=0.01, description="share queueing may make late, as in the planned strategies")
+    worth: float = Field(
+        default=0.3, ge=0, description="dollars that keeping one request in time is worth; 0.3: a tenth of a cent per token"
+    )
+    relax: Share = Field(default=0.08, description="below the load at which one fewer would do, one is stopped between plans")
+    calm: Duration = Field(default=MINUTE, description="between stops of one endpoint, where donated instances come back at once")
     margin: float = Field(default=1.03, ge=1, le=3, description="on engine time: profiles are 2-5 % off (their own errors)")
     ready: Duration = Field(default=30 * MINUTE, description="before promotion, when planned batch work is to be done")
-    guard: Share = Field(default=0.05, description="above the sustainable load: one instance more, whatever the plan says")
+    guard: Share = Field(default=0.10, description="above the sustainable load: one instance more, whatever the plan says")
     cooldown: Duration = Field(default=15 * SECOND, description="of the guard: 15 s (paper)")
     travel: float = Field(default=0.001, ge=0, description="dollars per ms of round trip and busy instance-hour: nearest first")
 

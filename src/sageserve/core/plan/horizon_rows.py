@@ -204,8 +204,9 @@ def _capacity(program: Program, columns: Columns, outlook: Outlook) -> None:
             work = columns.worked.get((number, step), [])
             there = [(pool.serving[step], -1.0), (pool.reclaim[step], lost(outlook, number, step))]
             expected = [(one.column, one.use * one.share) for one in taken]
-            _at_most(program, [*((one.column, one.use) for one in taken), *there])
-            if work:
+            spare = [(pool.spot[step], -1.0)] if outlook.reserve else []
+            _at_most(program, [*((one.column, one.use) for one in taken), *there, *spare])
+            if work or spare:
                 _at_most(program, [*expected, *work, *there])
             if step == 0 and pool.guard >= 0 and taken:
                 _at_most(program, [*expected, *there, (pool.guard, 1.0)])

@@ -139,6 +139,7 @@ class Outlook(Struct, frozen=True):
         margin: every use is multiplied by this: 1.1 holds when instances do a tenth less than believed.
         whole_steps: steps whose numbers are whole; later ones may be fractions, they will be planned again.
         guard: stop an instance only if expected demand would survive the loss of one more.
+        reserve: headroom may be held in donated instances, which are back within a minute; expected demand may not.
     """
 
     steps: tuple[float, ...]
@@ -150,6 +151,7 @@ class Outlook(Struct, frozen=True):
     margin: float = 1.0
     whole_steps: int = 1
     guard: bool = True
+    reserve: bool = False
 
 
 def coarsening(hours: float, *, first: float = 0.25, fine: int = 8) -> tuple[float, ...]:

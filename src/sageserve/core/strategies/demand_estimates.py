@@ -1,8 +1,8 @@
-"""From what arrived to what a plan needs: series to forecast, demand in tokens/s, and theta, the tokens/s of one instance.
+"""From what arrived to what a plan needs: series to forecast, demand in tokens/s, and the instances that demand is worth.
 
-theta = sustainable load x tokens per engine time: the load from `core/theta.py` for the tightest first-token target, the
-tokens per engine time from the mix that was seen. Shared by every strategy that plans.
-Knows no thresholds. Read next: `planned.py`.
+How many requests are late at how many instances is the response curve (`core/response.py`) of the mix that was seen; one
+instance more is had while the requests it keeps in time are worth more than it costs. Shared by every strategy that plans.
+Knows no thresholds. Read next: `planned.py`, `core/response.py`.
 """
 
 from typing import Final
@@ -18,11 +18,13 @@ from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
-from sageserve.core.perf import OUTPUT_GUESS, first_time, request_work
+from sageserve.core.perf import OUTPUT_GUESS, curve_time, first_time, prefill_work, request_work
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
-from sageserve.core.theta import Load, needed
+from sageserve.core.response import Load, RequestMix, held, instances_for, late
 
-_LEAST_SLACK: Final = 0.25  # of the target: queueing always gets this much, or a target that cannot be met would forbid any load
+_VARIATION_GUESS: Final = 0.5  # of prompts, before any were seen: between that of O365's 70B (0.2) and its 8B (1.3)
+_LEAST_SLACK: Final = 0.25  # of the target: a guess of the mix leaves queueing this much
+_POOLED: Final = ("least", "quickest")  # routers that send to where there is room, however near the rest is
 
 
 class DemandEstimates:
@@ -32,14 +34,14 @@ class DemandEstimates:
         scenario: for tiers and `strategy.planned`.
         layout: numbers of regions, models, tiers and pools.
         earlier: what arrived before the first instant, None when nothing is known.
-        misses: share of requests that queueing may make late; that of `strategy.planned` when left out.
+        worth: dollars that a request in time is worth; those of `strategy.planned` when left out.
     """
 
-    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None, misses: float | None = None) -> None:
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None, worth: float | None = None) -> None:
         names = layout.names
         self.history = DemandHistory((len(names.regions), len(names.models), len(names.tiers)), earlier)
         self._rules = scenario.strategy.planned
-        self._misses = self._rules.misses if misses is None else misses
+        self._worth = self._rules.worth if worth is None else worth
         self._layout = layout
         self._reference = [layout.fastest(m) for m in range(len(names.models))]
         tiers = list(scenario.tiers.values())
@@ -53,6 +55,14 @@ class DemandEstimates:
         self.forecast = np.zeros(self.history.shape[:2])
         self._scenario = scenario
         self.loads: list[Load] = []
+        ends = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
+        self._most = [
+            max((sum(pool.end - pool.begin for pool in pools) for pools in ends if pools and pools[0].model == m), default=1)
+            for m in range(len(names.models))
+        ]
+        self._group = len(names.regions) if scenario.routing.region in _POOLED else 1
+        self._mixes = [self._guess(m) for m in range(len(names.models))]
+        self._held = [held(mix, self._worth_us(m), self._most[m], group=self._group) for m, mix in enumerate(self._mixes)]
 
     @property
     def known(self) -> bool:
@@ -131,14 +141,24 @@ class DemandEstimates:
         return np.where(total > 0, (each * mix).sum(axis=1) / np.maximum(total, 1e-9), each.mean(axis=1))
 
     def sustainable_loads(self, demand: Floats) -> list[Load]:
-        """The load one instance of each model sustains, when `demand` (float64[models], busy instances) shares a queue.
+        """The load of the instances that are enough for `demand` (float64[models], busy instances of one region), by model.
 
-        Kept as `loads` for whoever explains a plan.
+        Takes in the mix of late. Kept as `loads` for whoever explains a plan.
         """
-        each = np.array([self._prior(m) for m in range(len(demand))]) * self.history.prompt_mean()
-        service = self.history.work_per_request(each)
-        self.loads = [self._load(m, float(demand[m]), float(service[m])) for m in range(len(demand))]
+        for m in range(len(demand)):
+            step = float(curve_time(self._layout.profiles[self._reference[m]], 1.0))
+            self._mixes[m] = self.history.mix(m, step) or self._guess(m)
+            self._held[m] = held(self._mixes[m], self._worth_us(m), self._most[m], group=self._group)
+        self.loads = [self._load(m, float(busy)) for m, busy in enumerate(demand)]
         return self.loads
+
+    def instances(self, model: int, busy: Floats) -> Floats:
+        """Instances that are enough for so many busy ones, by the mix of the latest `sustainable_loads`; fractions between."""
+        return instances_for(busy, self._held[model])
+
+    def busy_most(self, model: int, serving: int) -> float:
+        """Busy instances up to which so many serving ones are enough."""
+        return float(self._held[model][min(max(serving, 0), self._most[model])])
 
     def problem(self, fleet: Fleet) -> HourlyProblem:
         """The integer program of the paper for what is forecast now."""
@@ -182,13 +202,32 @@ class DemandEstimates:
             maximum=pool.end - pool.begin,
         )
 
-    def _load(self, m: int, busy: float, service_us: float) -> Load:
+    def _load(self, m: int, busy: float) -> Load:
+        count = max(int(np.ceil(self.instances(m, np.array([busy]))[0] - 1e-9)), 1)
+        load = self.busy_most(m, count) / min(count, self._most[m])
+        return Load(count * self._group, load, self._mixes[m], late(count * self._group, load, self._mixes[m]))
+
+    def _worth_us(self, m: int) -> float:
+        """Microseconds of an instance that a request in time is worth; of the dearest the model has."""
+        stocks = self._layout.stocks
+        prices = [stocks[pool.stock].purchase.price_on_demand * pool.gpus for pool in self._layout.pools if pool.model == m]
+        return self._worth / price * HOUR if (price := max(prices, default=0.0)) > 0 else float("inf")
+
+    def _guess(self, m: int) -> RequestMix:
+        """The mix of a model of which nothing has been seen."""
         profile = self._layout.profiles[self._reference[m]]
-        tokens = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m])))
-        found = int(tokens * self._layout.prefix_hits[m])
-        idle = float(first_time(profile, tokens, min(found, tokens - 1)))
-        slack = max(self._target - idle - int(profile["entry"]), _LEAST_SLACK * self._target)
-        return needed(busy, service_us=service_us, slack_us=slack, misses=self._misses)
+        prompt = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m]) - 1))
+        found = min(int(prompt * self._layout.prefix_hits[m]), prompt - 1)
+        idle = first_time(profile, prompt, found) + int(profile["entry"])
+        prefill = float(prefill_work(profile, prompt, found))
+        return RequestMix(
+            prefill_us=prefill,
+            variation=_VARIATION_GUESS,
+            decode_us=float(request_work(profile, prompt, found, OUTPUT_GUESS)) - prefill,
+            step_us=float(curve_time(profile, 1.0)),
+            slacks=(max(self._target - idle, _LEAST_SLACK * self._target),),
+            weights=(1.0,),
+        )
 
     def _prior(self, m: int) -> float:
         """Engine time per prompt token for a guess of the mix: all that is known before the first requests."""

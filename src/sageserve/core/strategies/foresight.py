@@ -43,6 +43,8 @@ class Foresight(Unified):
         self._horizon = ForesightInputs(scenario, layout, earlier)
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._cooldown = CoolDown(self._pools, self._rules.cooldown)
+        self._alone = scenario.strategy.reactive
+        self._comes_back = scenario.spot.donate  # what is stopped is back within a minute
         self._next_fit: Micros = 0
         self._next_plan: Micros = 0
         self._asked = 0
@@ -87,11 +89,19 @@ class Foresight(Unified):
                 yield Feed(endpoint, level, level)
 
     def _guard(self, now: Micros, event: Observed, fleet: Fleet) -> Iterator[Decision]:
-        yield from self._cooldown.act(now, lambda pools: self._step(look(now, event, pools, fleet)))
+        yield from self._cooldown.act(now, lambda pools: self._step(now, look(now, event, pools, fleet), fleet))
 
-    def _step(self, here: EndpointLook) -> Decision | None:
+    def _step(self, now: Micros, here: EndpointLook, fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
-        if here.serving and here.expected > self._horizon.full(here.pools[0].model):
+        model = here.pools[0].model
+        if here.serving and here.expected > self._horizon.full(model, here.held):
             return here.more(1, Reason.AHEAD_OF_PLAN if self._horizon.drawn else Reason.UTILISATION_HIGH)
+        if here.coming or here.serving <= here.pools[0].minimum:
+            return None
+        if not self._horizon.drawn:  # nothing is known yet: the reactive marks, both ways
+            return here.fewer(1, Reason.UTILISATION_LOW, fleet) if here.seen < self._alone.low else None
+        calm = self._cooldown.calm(now, here.pools[0].endpoint) >= self._rules.calm
+        if self._comes_back and calm and here.seen < self._horizon.few(model, here.serving):
+            return here.fewer(1, Reason.BEHIND_PLAN, fleet)
         return None

@@ -1,7 +1,8 @@
 """The outlook foresight plans for: demand in busy instances, batch work in lots with deadlines, pools with lead times.
 
-A unit of demand is what keeps one instance of the model's fastest profile busy; a pool uses weight / sustainable load
-instances per unit. Pure arithmetic on what was seen and forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
+A unit of demand is one instance of the model's fastest profile, as many as the response curve says it is worth; a unit of batch
+work keeps one busy, and uses as much more as the curve rises. A pool uses its weight per
+unit. Pure arithmetic on what was seen and forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
 """
 
 from typing import Final
@@ -48,7 +49,7 @@ class ForesightInputs:
     """
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
-        self.demand = DemandEstimates(scenario, layout, earlier, scenario.strategy.foresight.misses)
+        self.demand = DemandEstimates(scenario, layout, earlier, scenario.strategy.foresight.worth)
         self._rules = scenario.strategy.foresight
         self._scenario = scenario
         self._layout = layout
@@ -68,9 +69,18 @@ class ForesightInputs:
         """Keep forecasts of the series that `demand.series` gave; none at all when fitting failed."""
         self._forecasts = forecasts
 
-    def full(self, model: int) -> float:
+    def full(self, model: int, serving: int) -> float:
         """Utilisation above which an endpoint needs one more, whatever the plan says; the reactive mark before there is one."""
-        return self._loads[model] + self._rules.guard if self.drawn else self._scenario.strategy.reactive.high
+        if not self.drawn:
+            return self._scenario.strategy.reactive.high
+        return self.demand.busy_most(model, serving) / serving + self._rules.guard if serving > 0 else 1.0
+
+    def few(self, model: int, serving: int) -> float:
+        """Utilisation below which one instance fewer would do, with something to spare."""
+        fewer = serving - 1
+        if fewer <= 0:
+            return 0.0
+        return (self.demand.busy_most(model, fewer) / fewer - self._rules.relax) * fewer / serving
 
     def feed_level(self, plan: HorizonPlan, model: int) -> float:
         """Utilisation up to which endpoints of a model are fed: that of expected demand plus the batch work planned now."""
@@ -93,6 +103,10 @@ class ForesightInputs:
         waiting = np.array([sum(lot.work for lot in mine if lot.arrives == 0.0) for mine in lots]) / self.steps[-1]
         busy = (self._expected.max(axis=1) + waiting) / len(self._layout.names.regions)
         self._loads = [load.load for load in self.demand.sustainable_loads(busy)]
+        models = range(len(busy))
+        rates = np.stack([self.demand.instances(m, np.maximum(kept, expected)[:, m]) for m in models], axis=1)
+        means = np.stack([self.demand.instances(m, expected[:, m]) for m in models], axis=1)
+        slopes = [float(np.diff(self.demand.instances(m, np.array([busy[m], busy[m] + 1.0])))[0]) for m in models]
         self.drawn = True
         names = self._layout.names
         price = max(self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus for pool in self._layout.pools)
@@ -103,15 +117,15 @@ class ForesightInputs:
             streams=tuple(
                 Stream(
                     f"{region}/{model}",
-                    self._ways(m, g),
-                    tuple(np.maximum(kept[g, m], expected[g, m]).tolist()),
-                    tuple(expected[g, m].tolist()),
+                    self._ways(m, g, 1.0),
+                    tuple(rates[g, m].tolist()),
+                    tuple(means[g, m].tolist()),
                 )
                 for g, region in enumerate(names.regions)
                 for m, model in enumerate(names.models)
             ),
             batches=tuple(
-                BatchDemand(f"batch {model}", self._ways(m, -1), tuple(lots[m]), carry_cost=price / max(self._loads[m], 0.1))
+                BatchDemand(f"batch {model}", self._ways(m, -1, slopes[m]), tuple(lots[m]), carry_cost=price * slopes[m])
                 for m, model in enumerate(names.models)
             ),
             endpoints=tuple(
@@ -120,18 +134,20 @@ class ForesightInputs:
                 if (pools := self._layout.endpoint_pools(e))
             ),
             margin=self._rules.margin,
+            guard=not self._scenario.spot.donate,  # a donated instance is back within a minute
+            reserve=self._scenario.spot.donate,
         )
 
     def _weight(self, pool: Pool) -> float:
         return int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE
 
-    def _ways(self, model: int, origin: int) -> tuple[Way, ...]:
+    def _ways(self, model: int, origin: int, use: float) -> tuple[Way, ...]:
         """Pools that may serve a model: from an origin those within reach, dearer by the way; batch work (-1) goes anywhere."""
         found = []
         for pool in self._layout.pools:
             if pool.model == model and self._reaches(origin, pool.region):
                 way = 0.0 if origin < 0 else float(self._layout.rtt[origin, pool.region]) / 1000 * self._rules.travel
-                found.append(Way(pool.number, self._weight(pool) / max(self._loads[model], 0.1), way))
+                found.append(Way(pool.number, self._weight(pool) * use, way))
         return tuple(found)
 
     def _reaches(self, origin: int, region: int) -> bool:

@@ -99,6 +99,10 @@ class CoolDown:
         self._pause = pause
         self._acted = [-NEVER] * len(pools)
 
+    def calm(self, now: Micros, endpoint: int) -> Micros:
+        """How long ago it acted."""
+        return now - self._acted[endpoint]
+
     def act(self, now: Micros, step: Callable[[list[Pool]], Decision | None]) -> Iterator[Decision]:
         """The steps of those that may act; where none is taken no pause begins."""
         for endpoint, pools in enumerate(self._pools):

@@ -1,7 +1,7 @@
 """What a profile means to a user: first token, tokens per second, requests per second, dollars per million tokens.
 
 Arithmetic of the engine model at one example request; no queue is simulated. Read next: `core/engine/timing.py` for the formula,
-`core/theta.py` for the load an instance sustains.
+`core/response.py` for the load an instance sustains.
 """
 
 from typing import Final
@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.units import HOUR, SECOND
-from sageserve.core.engine.timing import first_time, iteration_time, request_work, row_of
-from sageserve.core.theta import sustainable
+from sageserve.core.engine.timing import curve_time, first_time, iteration_time, prefill_work, request_work, row_of
+from sageserve.core.response import RequestMix, sustainable
 
 PROMPT: Final = 1000
 OUTPUT: Final = 300
@@ -54,8 +54,11 @@ def speed(profile: ProfileSettings, *, gpu_hour: float | None = None) -> Speed:
         gpu_hour: dollars per hour of one GPU, if known.
     """
     first = ttft_ms(profile, PROMPT)
-    service = request_work(row_of(profile), PROMPT, 0, float(OUTPUT))
-    load = sustainable(1, service_us=service, slack_us=TTFT_PROMISE_S * SECOND - first * 1e3, misses=MISSES).load
+    row = row_of(profile)
+    service, prefill = request_work(row, PROMPT, 0, float(OUTPUT)), prefill_work(row, PROMPT, 0)
+    slack = TTFT_PROMISE_S * SECOND - first * 1e3
+    mix = RequestMix(prefill, 0.0, service - prefill, curve_time(row, 1.0), (slack,), (1.0,))
+    load = sustainable(1, mix, MISSES)
     rate = load * SECOND / service if first < TTFT_PROMISE_S * 1e3 else 0.0
     dollars = None
     if gpu_hour is not None and rate > 0:

@@ -5,14 +5,20 @@ finishes. Must not look past the instant. Read next: `core/history.py`, which th
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sageserve.base.records import Floats, Trace, cached_tokens
-from sageserve.base.units import MINUTE, Micros
+from sageserve.base.kernel import kernel
+from sageserve.base.records import Floats, Ints, Trace, cached_tokens
+from sageserve.base.units import MINUTE, NEVER, Micros
+from sageserve.core.engine.timing import EngineRow
 from sageserve.core.events import DemandSeen
+from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
-from sageserve.core.perf import request_work
+from sageserve.core.perf import first_time, prefill_work, request_work
+from sageserve.core.response import MIX_WIDTH, note_request
 
 
 def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
@@ -38,7 +44,8 @@ def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
     prompts = sums(trace.prompt[:count].astype(np.float64)).round().astype(np.int64)
     outputs = sums(trace.output[:count].astype(np.float64)).round().astype(np.int64)
     requests = sums(None).astype(np.int64)
-    work = sums(_work(trace, layout, count))
+    each, mixes = _work(trace, layout, count, minutes)
+    work = sums(each)
     for minute in range(minutes):
         yield DemandSeen(
             minute * MINUTE,
@@ -47,13 +54,20 @@ def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
             tuple(outputs[minute].tolist()),
             tuple(requests[minute].tolist()),
             tuple(work[minute].tolist()),
+            tuple(map(tuple, mixes[minute].tolist())),
         )
 
 
-def _work(trace: Trace, layout: Layout, count: int) -> Floats:
-    """float64[count]: engine microseconds of each request on its model's fastest engine, with the mean answer of its tier."""
-    work = np.zeros(count)
+def _work(trace: Trace, layout: Layout, count: int, minutes: int) -> tuple[Floats, Floats]:
+    """Engine microseconds of each request, and what waits depend on.
+
+    Returns:
+        float64[count], on the model's fastest engine, with the mean answer of its tier.
+        float64[minutes, models, MIX_WIDTH], of interactive requests.
+    """
+    work, mixes = np.zeros(count), np.zeros((minutes, len(trace.names.models), MIX_WIDTH))
     cached = cached_tokens(trace, layout.prefix_hits)
+    nearby = np.diagonal(layout.rtt)[trace.region[:count]]
     for model in range(len(trace.names.models)):
         fastest = layout.fastest(model)
         if fastest < 0:
@@ -62,9 +76,23 @@ def _work(trace: Trace, layout: Layout, count: int) -> Floats:
         for tier in range(len(trace.names.tiers)):
             mine = np.flatnonzero((trace.model[:count] == model) & (trace.tier[:count] == tier))
             if len(mine):
-                answer = float(trace.output[mine].mean())
-                lengths, back = np.unique(trace.prompt[mine].astype(np.int64) << 32 | cached[mine], return_inverse=True)
-                pairs = zip((lengths >> 32).tolist(), (lengths & 0xFFFFFFFF).tolist(), strict=True)
-                each = [request_work(profile, prompt, found, answer) for prompt, found in pairs]
-                work[mine] = np.array(each)[back]
+                requests = trace.arrival[mine], trace.prompt[mine], cached[mine], nearby[mine]
+                queued = layout.feed != DIRECT and bool(layout.tiers["batch"][tier])
+                patience = NEVER if queued else int(layout.tiers["patience"][tier])
+                work[mine] = _add(requests, profile, float(trace.output[mine].mean()), patience, mixes[:, model])
+    return work, mixes
+
+
+@kernel
+def _add(
+    requests: tuple[Ints, NDArray[Any], NDArray[Any], Ints], profile: EngineRow, answer: float, patience: int, mixes: Floats
+) -> Floats:
+    """Engine microseconds of requests, counted in the mix of their minute unless patience is NEVER."""
+    arrival, prompt, cached, nearby = requests
+    work = np.zeros(len(prompt))
+    for q in range(len(prompt)):
+        work[q] = request_work(profile, prompt[q], cached[q], answer)
+        if patience != NEVER:
+            idle = first_time(profile, prompt[q], cached[q]) + profile["entry"] + nearby[q]
+            note_request(mixes[arrival[q] // MINUTE], prefill_work(profile, prompt[q], cached[q]), work[q], patience - idle)
     return work

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
+from sageserve.core.response import MIX_WIDTH
 from sageserve.live.wire import EndpointCount, Hello, InstanceCount, Report
 
 _REMEMBERED: Final = 64  # processes that left and may come back, such as gateways that control loses sight of
@@ -50,6 +51,7 @@ class Totals:
     finished: Ints
     refused: Ints
     on_time: Ints
+    mixes: Floats  # by model and column of `core/response.py`
 
 
 class GatewayReports:
@@ -64,9 +66,10 @@ class GatewayReports:
     def __init__(self, layout: Layout, endpoints: NDArray[Any], output_guess: float) -> None:
         names = layout.names
         cells = len(names.regions) * len(names.models) * len(names.tiers)
-        whole = [np.zeros(cells, np.int64) for _ in range(6)]
+        prompt, output, requests, finished, refused, on_time = (np.zeros(cells, np.int64) for _ in range(6))
         self.gateways: dict[int, Gateway] = {}
-        self.totals = Totals(whole[0], whole[1], whole[2], np.zeros(cells), *whole[3:])
+        mixes = np.zeros((len(names.models), MIX_WIDTH))
+        self.totals = Totals(prompt, output, requests, np.zeros(cells), finished, refused, on_time, mixes)
         self.in_flight = np.zeros(layout.instances, np.int64)
         self.outstanding = np.zeros(layout.instances, np.int64)  # tokens times weight
         self.freed = np.zeros(layout.endpoints, np.int64)  # see EndpointCount
@@ -131,6 +134,10 @@ class GatewayReports:
             totals.finished[at] += new.finished - (was.finished if was else 0)
             totals.refused[at] += new.refused - (was.refused if was else 0)
             totals.on_time[at] += new.on_time - (was.on_time if was else 0)
+        mixes = {mix.model: mix for mix in before.mixes}
+        for mix in after.mixes:
+            first = mixes.get(mix.model)
+            totals.mixes[mix.model] += np.array(mix.counted) - (np.array(first.counted) if first else 0.0)
         offered = {row.endpoint: row for row in before.endpoints}
         for row in after.endpoints:
             past = offered.get(row.endpoint)

@@ -11,9 +11,7 @@ import time
 from collections import deque
 from typing import Final, Protocol, TypeAlias, assert_never
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Start
 from sageserve.core.controller import Controller
@@ -35,8 +33,9 @@ from sageserve.live.actuators.base import Actuator, ending
 SAMPLE: Final[Micros] = MINUTE
 """How often demand is told, and the fleet's laws are checked."""
 
-Counters: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
-"""Cumulative, by region x model x tier: prompt tokens, output tokens of what finished, requests, engine microseconds."""
+Counters: TypeAlias = tuple[Ints, Ints, Ints, Floats, Floats]
+"""Cumulative, by region x model x tier: prompt tokens, output tokens of what finished, requests, engine
+microseconds; and by model and column of `core/response.py` what waits depend on."""
 
 
 class Clock(Protocol):
@@ -262,8 +261,9 @@ class Loop:
         for k in range(minutes):
             parts = [part * (k + 1) // minutes - part * k // minutes for part in arrived[:3]]
             share = tuple((arrived[3] / minutes).tolist())
+            mixes = tuple(map(tuple, (arrived[4] / minutes).tolist()))
             prompts, outputs, requests = (tuple(int(value) for value in part) for part in parts)
-            seen = DemandSeen(self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share)
+            seen = DemandSeen(self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share, mixes)
             self._tell(now, seen)
             self._memory.add(seen)
             self._next_sample += SAMPLE

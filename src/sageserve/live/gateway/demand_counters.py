@@ -6,11 +6,16 @@ so that a prompt's length can be told before an engine has seen it. Knows no soc
 
 from typing import Final
 
+import numpy as np
+
 from sageserve.base.config import Scenario
+from sageserve.core.engine import timing
+from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
-from sageserve.live.gateway.python_kernels import engines_of
+from sageserve.core.response import MIX_WIDTH
+from sageserve.live.gateway.python_kernels import engines_of, note_request
 from sageserve.live.gateway.routing_state import RoutingState
-from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
+from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, MixCount, Report
 
 BYTES_PER_TOKEN: Final = 4.0  # English text, and OpenAI's own rule of thumb
 _FADE: Final = 1 - 1 / 256  # how much of what was learnt a request leaves standing
@@ -48,6 +53,9 @@ class DemandCounters:
         fastest = (layout.fastest(model) for model in range(len(layout.names.models)))
         self._fastest = [engines[max(row, 0)] for row in fastest]  # a model without a pool serves nothing, whatever it would take
         self._promise = [tier.patience for tier in scenario.tiers.values()]
+        self._waits = [not tier.batch or layout.feed == DIRECT for tier in scenario.tiers.values()]
+        self._nearby = np.diagonal(layout.rtt).tolist()
+        self._mixes = [[0.0] * MIX_WIDTH for _ in layout.names.models]
 
     def prompt_tokens(self, model: int, size: int) -> int:
         """Tokens of the prompt in a body of so many bytes, as far as one can tell; at most the model's context."""
@@ -71,7 +79,12 @@ class DemandCounters:
         cell = self._cell(number)
         cell.requests += 1
         cell.prompt += prompt
-        cell.work += routing.work(self._fastest[model], prompt, model, tier)
+        profile = self._fastest[model]
+        work = routing.work(profile, prompt, model, tier)
+        cell.work += work
+        if self._waits[tier]:
+            idle = timing.first_time(profile, prompt, 0) + profile["entry"] + self._nearby[region]
+            note_request(self._mixes[model], timing.prefill_work(profile, prompt, 0), work, self._promise[tier] - idle)
         return number
 
     def refused(self, cell: int) -> None:
@@ -102,7 +115,8 @@ class DemandCounters:
             CellCount(number, one.prompt, one.output, one.requests, one.work, one.finished, one.refused, one.on_time)
             for number, one in sorted(self._cells.items())
         )
-        return Report(routing.version, endpoints, instances, cells, tuple(routing.output_mean), streams)
+        mixes = tuple(MixCount(model, tuple(counted)) for model, counted in enumerate(self._mixes) if counted[0])
+        return Report(routing.version, endpoints, instances, cells, mixes, tuple(routing.output_mean), streams)
 
     def _outstanding(self, row: int) -> int:
         target = self._routing.targets[row]

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, cast
 from numpy.typing import NDArray
 
 from sageserve.base.rebound import rebound
-from sageserve.core import admit, route, signals
+from sageserve.core import admit, response, route, signals
 from sageserve.core.engine import timing
 
 Row: TypeAlias = dict[str, float]
@@ -31,6 +31,10 @@ expected: Final = cast("Callable[[Mapping[str, float], Row, int], float]", rebou
 pick_endpoint: Final = cast(
     "Callable[[Mapping[str, float], Sequence[Row], Sequence[int], int, int, int], int]",
     rebound(route.pick_endpoint, expected=expected),
+)
+note_request: Final = cast(
+    "Callable[[list[float], float, float, float], None]",
+    rebound(response.note_request, slack_bin=rebound(response.slack_bin)),
 )
 pick_instance: Final = cast("Callable[[Sequence[int], int, int], int]", rebound(route.pick_instance))
 predicted_wait: Final = cast("Callable[[float, int, int, float, int], float]", rebound(admit.predicted_wait))

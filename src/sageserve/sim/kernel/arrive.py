@@ -12,7 +12,8 @@ from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.admit import is_admitted, predicted_wait
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
-from sageserve.core.perf import block_time, prefill_work, request_work
+from sageserve.core.perf import block_time, first_time, prefill_work, request_work
+from sageserve.core.response import MIX_WIDTH, note_request
 from sageserve.core.route import pick_endpoint, pick_instance
 from sageserve.sim.kernel.admission import fits, shared
 from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place
@@ -287,17 +288,35 @@ def promote(w: Rec, model: int, now: int) -> None:
 
 
 @kernel
+def count(w: Rec, q: int) -> None:
+    """Count what request `q` brings: tokens and engine time by cell, and what waits depend on by model."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    model = r["model"]
+    tiers = w["tiers"]
+    cells = w["regions"] * w["models"] * tiers
+    cell = (r["region"] * w["models"] + model) * tiers + r["tier"]
+    view_i8(w["at_demand_tokens"], cells)[cell] += r["prompt"]
+    view_i8(w["at_demand_requests"], cells)[cell] += 1
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[view_i4(w["at_reference"], w["models"])[model]]
+    work = request_work(
+        profile, r["prompt"], r["cached"], view_f8(w["at_output_mean"], w["models"] * tiers)[model * tiers + r["tier"]]
+    )
+    view_f8(w["at_demand_work"], cells)[cell] += work
+    tier = view_tiers(w["at_tier_rows"], tiers)[r["tier"]]
+    if tier["batch"] == 0 or w["feed"] == DIRECT:
+        near = view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * (w["regions"] + 1)]
+        idle = first_time(profile, r["prompt"], r["cached"]) + profile["entry"] + near
+        mixes = view_f8(w["at_mixes"], w["models"] * MIX_WIDTH)
+        counted = mixes[model * MIX_WIDTH : (model + 1) * MIX_WIDTH]
+        note_request(counted, prefill_work(profile, r["prompt"], r["cached"]), work, tier["patience"] - idle)
+
+
+@kernel
 def arrive(w: Rec, q: int, now: int) -> None:
     """Request `q` reaches the front door."""
     r = view_requests(w["at_requests"], w["rows"])[q]
     tiers = w["tiers"]
-    cells = w["regions"] * w["models"] * tiers
-    cell = (r["region"] * w["models"] + r["model"]) * tiers + r["tier"]
-    view_i8(w["at_demand_tokens"], cells)[cell] += r["prompt"]
-    view_i8(w["at_demand_requests"], cells)[cell] += 1
-    profile = view_profiles(w["at_profiles"], w["profile_count"])[view_i4(w["at_reference"], w["models"])[r["model"]]]
-    mean = view_f8(w["at_output_mean"], w["models"] * tiers)[r["model"] * tiers + r["tier"]]
-    view_f8(w["at_demand_work"], cells)[cell] += request_work(profile, r["prompt"], r["cached"], mean)
+    count(w, q)
     if r["prompt"] + 1 > view_i8(w["at_context"], w["models"])[r["model"]]:
         set_place(w, q, REFUSED)
         w["refused"] += 1

@@ -206,6 +206,7 @@ class Kernel:
         self.engines = self.world.engines
         self.demand_tokens = self.world.arrays["demand_tokens"]  # by (region, model, tier), prompt tokens that arrived
         self.demand_work = self.world.arrays["demand_work"]  # microseconds of the model's fastest engine they need
+        self.mixes = self.world.arrays["mixes"].reshape(setup.models, -1)  # what waits depend on; see `core/response.py`
         self.demand_requests = self.world.arrays["demand_requests"]
         self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests
         self.batch_waiting = self.world.arrays["batch_count"]  # by model

@@ -19,6 +19,7 @@ from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
+from sageserve.core.response import MIX_WIDTH
 from sageserve.core.route import CLOSED
 from sageserve.sim.kernel.prefixes.memory import CACHE, NODE, PrefixMemory
 from sageserve.sim.kernel.prefixes.tree import PREFIX, SEGMENT, Prefixes
@@ -113,7 +114,16 @@ _CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_c
 _FLOATS: Final = ("threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
-_COUNTERS: Final = ("guess", "output_mean", "demand_tokens", "demand_requests", "demand_work", "made_tokens", "reference")
+_COUNTERS: Final = (
+    "mixes",
+    "guess",
+    "output_mean",
+    "demand_tokens",
+    "demand_requests",
+    "demand_work",
+    "made_tokens",
+    "reference",
+)
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches")
 _ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_TURNS, *_PREFIX, "blocks")
@@ -360,6 +370,7 @@ class World:
             "demand_work": np.zeros(cells),
             "reference": reference_profiles(setup),
             "made_tokens": np.zeros(cells, np.int64),
+            "mixes": np.zeros(setup.models * MIX_WIDTH),
             "drained": np.full(instances, UNSET, np.int32),
             "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
         }

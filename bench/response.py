@@ -1,0 +1,161 @@
+"""Hold the response curve against the simulator: late requests at so many instances, so busy, of several mixes.
+
+    python -m bench.response            one line per mix and count of instances, then how many points are off, and by how much
+    python -m bench.response --points   every point
+
+A mix is a model of o365-peak with the lengths of its workload and one promise. Its requests arrive at one endpoint of n instances
+at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and would not
+at an idle engine. The curve is given the mix that the kernel counted, as a strategy is.
+
+A point is off when the curve is more than 1.5 points of late requests and more than a fifth of them away. Knows no strategy.
+Read next: `src/sageserve/core/response.py`, docs/reference/planning.md.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.figures import show
+from bench.world import opened, play
+from sageserve.base.config import Scenario
+from sageserve.base.records import Names, Trace
+from sageserve.base.rng import stream
+from sageserve.base.units import SECOND, Micros
+from sageserve.core.layout import Layout, lay_out, unified_roles
+from sageserve.core.perf import curve_time, first_time
+from sageserve.core.response import late, mix_of
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.workload.generate import generate
+from sageserve.sim.kernel.state import request_rows
+from sageserve.sim.run import kernel_setup
+
+COUNTS: Final = (1, 2, 4, 8, 16, 32)
+LOADS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+MODELS: Final = ("bloom-176b", "llama-2-70b", "llama-3.1-8b", "llama-3.2-3b")
+PROMISES: Final = ("1s", "3s")
+REQUESTS: Final = 3_000  # per instance
+LEAST: Final = 30_000
+OFF_POINTS, OFF_SHARE = 0.015, 0.20
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Prompts and answers of one model's requests, tokens."""
+
+    model: str
+    prompt: NDArray[np.int32]
+    output: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Shares of late requests, of those that could be in time: as simulated, and as the curve says."""
+
+    mix: str
+    instances: int
+    load: float
+    simulated: float
+    foretold: float
+
+    @property
+    def off(self) -> bool:
+        """Further away than is allowed."""
+        return abs(self.foretold - self.simulated) > max(OFF_POINTS, OFF_SHARE * self.simulated)
+
+
+def lengths() -> Iterator[Lengths]:
+    """Those of the built-in workload."""
+    trace = generate(load_scenario("o365-peak", overrides=["workload.generate.requests=200000"]))
+    for model in MODELS:
+        mine = trace.model == trace.names.models.index(model)
+        if mine.any():
+            yield Lengths(model, trace.prompt[mine], trace.output[mine])
+
+
+def fleet(model: str, instances: int, promise: str) -> tuple[Scenario, Layout]:
+    """One endpoint of so many instances of the engine that o365-peak gives the model, and one tier."""
+    tree = load_scenario("o365-peak").model_dump(mode="json", exclude_unset=True)
+    gpu = next(iter(tree["models"][model]["engines"]))
+    tree |= {
+        "regions": {"here": {"gpus": {gpu: {"gpus": 8 * instances, "price": {"on_demand": "98.32/h"}}}}},
+        "models": {model: tree["models"][model]},
+        "tiers": {"chat": {"ttft": promise}},
+        "fleet": {"start": instances, "minimum": instances, "maximum": instances},
+        "gpus": {gpu: tree["gpus"][gpu]},
+        "admission": {"act": False},  # who is turned away is not late
+    }
+    for name in ("workload", "strategy", "spot"):
+        tree.pop(name, None)
+    scenario = Scenario.model_validate(tree)
+    return scenario, lay_out(scenario, unified_roles(scenario), (instances,))
+
+
+def played(those: Lengths, instances: int, load: float, promise: str) -> Point:
+    """Simulate one point."""
+    scenario, layout = fleet(those.model, instances, promise)
+    count = max(LEAST, REQUESTS * instances)
+    draw = stream(1, f"response/{those.model}/{instances}/{load}")
+    chosen = draw.integers(0, len(those.prompt), count)
+    gaps = draw.exponential(1.0, count)
+    setup = kernel_setup(scenario, layout)
+    spread = np.cumsum(gaps)
+    apart = _trace(those, chosen, (spread * SECOND).astype(np.int64))  # only to count the work
+    counter = opened(setup, request_rows(apart, setup))
+    counter.run_until(int(apart.arrival[-1]) + 1)
+    each = float(counter.mixes[0][1] + counter.mixes[0][3]) / float(counter.mixes[0][0])
+    trace = _trace(those, chosen, (spread * each / (load * instances)).astype(np.int64))
+    kernel = opened(setup, request_rows(trace, setup))
+    play(kernel)
+    profile = layout.profiles[layout.fastest(0)]
+    patience = next(iter(scenario.tiers.values())).patience
+    mix = mix_of(kernel.mixes[0], float(curve_time(profile, 1.0)))
+    assert mix is not None
+    return Point(those.model, instances, load, _late(kernel.requests, profile, patience), late(instances, load, mix))
+
+
+def _trace(those: Lengths, chosen: NDArray[np.int64], arrival: NDArray[np.int64]) -> Trace:
+    none = np.zeros(len(chosen), np.uint8)
+    return Trace(
+        arrival=arrival,
+        prompt=those.prompt[chosen],
+        output=those.output[chosen],
+        model=none,
+        region=none,
+        tier=none,
+        names=Names((those.model,), ("here",), ("chat",)),
+        window=int(arrival[-1]) + SECOND,
+    )
+
+
+def _late(rows: NDArray[np.void], profile: np.void, patience: Micros) -> float:
+    prompts, which = np.unique(rows["prompt"], return_inverse=True)
+    idle = np.array([first_time(profile, int(prompt), 0) for prompt in prompts])[which] + int(profile["entry"])
+    could = idle <= patience
+    return float((rows["first"] - rows["arrival"] > patience)[could].mean()) if could.any() else 0.0
+
+
+def main() -> None:
+    """Print the points, and how many are off."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--points", action="store_true", help="print every point")
+    asked = parser.parse_args()
+    found: list[Point] = []
+    for those in lengths():
+        for promise in PROMISES:
+            for instances in COUNTS:
+                line = [played(those, instances, load, promise) for load in LOADS]
+                found += line
+                texts = (f"{p.load:.1f}: {p.simulated:.2%}|{p.foretold:.2%}{'*' if p.off else ''}" for p in line)
+                print(f"{those.model} {promise} n={instances}", *(texts if asked.points else ()), flush=True)
+    off = [point for point in found if point.off]
+    show("response_points", len(found), "points")
+    show("response_off", len(off), "points off")
+    show("response_off_below_0.8", sum(point.load < 0.8 for point in off), "points off")
+
+
+if __name__ == "__main__":
+    main()

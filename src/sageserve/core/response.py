@@ -1,0 +1,254 @@
+"""The response curve: how many requests are late for queueing alone, and the sustainable load of instances worth having.
+
+A prompt waits for prompts, not for whole answers: engines compute prompts beside decoding and finish an iteration at a time. What
+decoding takes of the engine makes prompts slower, but only in part, because an iteration reads the weights once for both. With
+that pace the wait for a first token is that of an M/G/c queue of prompts (Erlang C, the exponential tail and the factor
+(1 + cv²)/2 of Allen and Cunneen), after the iterations that a prompt finds in progress and shares. Late is counted over requests
+that an idle engine would serve in time; no number of instances saves the others. `python -m bench.response` holds the curve
+against the simulator. Pure arithmetic. Read next: `core/strategies/demand_estimates.py`, docs/reference/planning.md.
+"""
+
+from math import ceil, exp, log2
+from typing import Final
+
+import numpy as np
+from msgspec import Struct
+
+from sageserve.base.kernel import kernel
+from sageserve.base.records import Floats
+
+SLACK_BINS: Final = 64
+MIX_WIDTH: Final = 4 + SLACK_BINS
+"""Columns of a counted mix: requests, prefill (us), its squares, decoding (us), then requests by how long they may wait."""
+
+_FIRST: Final = 10.0  # log2 of the first bin's slack in microseconds: a millisecond
+_PER_DOUBLING: Final = 3.0  # bins: a slack is known to 12 %
+_SHARED: Final = 0.5  # of decoding's time that prompts feel; 210 points of five mixes, 1 to 32 instances: best of quarters
+_STEPS: Final = 2.0  # iterations of decoding before and around a prompt at full load; the same points, best of halves
+_HALVINGS: Final = 24  # of an interval of loads: below a millionth
+_SERVERS_MOST: Final = 4096  # instances that share a queue: beyond, more of them change the load by less than a thousandth
+
+
+class RequestMix(Struct, frozen=True):
+    """What an engine is asked for, as far as the wait for a first token depends on it.
+
+    Args:
+        prefill_us: mean engine time of a prompt.
+        variation: squared coefficient of variation of it.
+        decode_us: mean engine time of an answer.
+        step_us: time of an iteration that decodes.
+        slacks: microseconds that requests may wait, of those that an idle engine would serve in time, ascending.
+        weights: share of each, adding up to one; none at all: no request could be in time.
+        eligible: share of requests that an idle engine would serve in time.
+    """
+
+    prefill_us: float
+    variation: float
+    decode_us: float
+    step_us: float
+    slacks: tuple[float, ...]
+    weights: tuple[float, ...]
+    eligible: float = 1.0
+
+    @property
+    def each_us(self) -> float:
+        """Mean engine time of a request."""
+        return self.prefill_us + self.decode_us
+
+    @property
+    def slack_us(self) -> float:
+        """Microseconds that half of the requests which could be in time may wait; 0 when none could."""
+        shares = np.cumsum(self.weights)
+        return self.slacks[int(np.searchsorted(shares, shares[-1] / 2))] if len(shares) else 0.0
+
+
+class Load(Struct, frozen=True):
+    """The load of the fewest instances that are enough for some engine time, and why.
+
+    Args:
+        instances: that share the queue, of all regions that the router pools.
+        load: share of its time an instance may be busy.
+        mix: of requests.
+        late: share of those that could be in time and are late for queueing, at this load.
+    """
+
+    instances: int
+    load: float
+    mix: RequestMix
+    late: float
+
+
+@kernel
+def slack_bin(slack_us: float) -> int:
+    """The bin of a slack, 0 to SLACK_BINS - 1."""
+    if slack_us < 1.0:
+        return 0
+    return min(max(int(_PER_DOUBLING * (log2(slack_us) - _FIRST)), 0), SLACK_BINS - 1)
+
+
+BIN_SLACKS: Final[tuple[float, ...]] = tuple((2.0 ** (_FIRST + (np.arange(SLACK_BINS) + 0.5) / _PER_DOUBLING)).tolist())
+"""The slack that stands for each bin, its geometric middle, microseconds."""
+
+
+@kernel
+def note_request(counted: Floats, prefill_us: float, work_us: float, slack_us: float) -> None:
+    """Count a request.
+
+    Args:
+        counted: float64[MIX_WIDTH], added to.
+        prefill_us: engine time of its prompt.
+        work_us: engine time of all of it, as far as one can expect.
+        slack_us: its patience less the time to a first token at an idle engine; not above 0: it cannot be in time.
+    """
+    counted[0] += 1.0
+    counted[1] += prefill_us
+    counted[2] += prefill_us * prefill_us
+    counted[3] += work_us - prefill_us
+    if slack_us > 0.0:
+        counted[4 + slack_bin(slack_us)] += 1.0
+
+
+def mix_of(counted: Floats, step_us: float) -> RequestMix | None:
+    """The mix of what was counted, float64[MIX_WIDTH]; None when nothing was."""
+    requests = float(counted[0])
+    if requests <= 0 or counted[1] <= 0:
+        return None
+    prefill = float(counted[1]) / requests
+    could = counted[4:]
+    there = np.flatnonzero(could > 0)
+    total = float(could.sum())
+    return RequestMix(
+        prefill_us=prefill,
+        variation=max(float(counted[2]) / requests / prefill**2 - 1.0, 0.0),
+        decode_us=float(counted[3]) / requests,
+        step_us=step_us,
+        slacks=tuple(BIN_SLACKS[k] for k in there.tolist()),
+        weights=tuple((could[there] / total).tolist()) if total > 0 else (),
+        eligible=total / requests,
+    )
+
+
+@kernel
+def must_wait(servers: int, load: float) -> float:
+    """Chance that a request finds all `servers` busy when each is busy a share `load` of its time (Erlang C)."""
+    offered = servers * load
+    blocked = 1.0
+    for n in range(1, servers + 1):  # Erlang B by its recursion
+        blocked = offered * blocked / (n + offered * blocked)
+    return blocked / (1.0 - load * (1.0 - blocked))
+
+
+@kernel
+def _late(servers: int, load: float, mix: Floats, slacks: Floats) -> float:
+    """`late`, of mix = prefill_us, variation, decode_us, step_us, and slacks = float64[2, n], slacks and weights."""
+    if load <= 0.0:
+        return 0.0
+    if load >= 1.0:
+        return 1.0
+    share = mix[0] / (mix[0] + mix[2])
+    left = 1.0 - _SHARED * (1.0 - share) * load
+    busy = share * load / left
+    pace = 2.0 * servers * (1.0 - busy) / ((1.0 + mix[1]) * mix[0] / left)
+    wait = must_wait(servers, busy)
+    delay = _STEPS * load * mix[3]
+    found = 0.0
+    for k in range(slacks.shape[1]):
+        spare = slacks[0, k] - delay
+        found += slacks[1, k] * (1.0 if spare < 0.0 else wait * exp(-pace * spare))
+    return found
+
+
+@kernel
+def _held(mix: Floats, slacks: Floats, worth: float, group: int, full: float, into: Floats) -> None:
+    """`held`; `into` is float64[most + 1]."""
+    each = mix[0] + mix[2]
+    for servers in range(1, len(into)):
+        together = servers * group
+        low = min(into[servers - 1] / servers, full)  # one more holds no less
+        high = full
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            saved = _late(together, middle, mix, slacks) - _late(together + 1, middle * together / (together + 1), mix, slacks)
+            if saved * together * middle / each * worth <= 1.0:
+                low = middle
+            else:
+                high = middle
+        into[servers] = servers * low
+
+
+def _arrays(mix: RequestMix) -> tuple[Floats, Floats]:
+    return (
+        np.array([mix.prefill_us, mix.variation, mix.decode_us, mix.step_us]),
+        np.array([mix.slacks, mix.weights], float).reshape(2, -1),
+    )
+
+
+def late(servers: int, load: float, mix: RequestMix) -> float:
+    """Share of requests that miss a promise for queueing alone, of those that an idle engine would serve in time.
+
+    With p the prompts' share of engine time, decoding leaves left = 1 - (1 - p) load / 2 of an engine; prompts keep it busy
+    r = p load / left with a service time of S = prefill / left, and wait for d = 2 load step to join. Then
+
+        late = sum_k w_k (1 if slack_k < d else C(n, r) exp(-2 n (1 - r) (slack_k - d) / ((1 + cv²) S)))
+
+    Args:
+        servers: instances that share the queue.
+        load: share of all engine time that is asked for.
+        mix: of requests.
+    """
+    return float(_late(servers, load, *_arrays(mix)))
+
+
+def held(mix: RequestMix, worth: float, most: int, *, group: int = 1, full: float = 0.9) -> Floats:
+    """Busy instances up to which 0, 1, 2, ... `most` instances are enough, because one more would not be worth its price.
+
+    One more saves late(n) - late(n + 1) of the requests that could be in time. It is had while that, times what a request in
+    time is worth, is more than an instance costs in the same time (a newsvendor's choice).
+
+    Args:
+        mix: of requests.
+        worth: of a request that is in time, in microseconds of an instance's price.
+        most: instances.
+        group: endpoints of as many instances each that share their queue, because the router pools them.
+        full: load above which no engine is planned: the curve knows prompts, and beyond it memory is what they wait for.
+
+    Returns:
+        float64[most + 1], rising.
+    """
+    into = np.zeros(most + 1)
+    numbers, slacks = _arrays(mix)
+    _held(numbers, slacks, worth * mix.eligible, group, full, into)
+    return into
+
+
+def sustainable(servers: int, mix: RequestMix, misses: float) -> float:
+    """The largest load of so many instances at which no more than a share `misses` is late."""
+    numbers, slacks = _arrays(mix)
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if _late(servers, middle, numbers, slacks) <= misses:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def fewest(busy: float, mix: RequestMix, misses: float) -> int:
+    """The fewest instances, 1 to 4,096, that have so much engine time and make no more than a share `misses` late."""
+    low = high = min(max(1, ceil(busy)), _SERVERS_MOST)  # a load is never above one
+    while sustainable(high, mix, misses) * high < busy and high < _SERVERS_MOST:
+        low, high = high + 1, min(2 * high, _SERVERS_MOST)
+    while low < high:
+        middle = (low + high) // 2
+        if sustainable(middle, mix, misses) * middle >= busy:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+def instances_for(busy: Floats, held: Floats) -> Floats:
+    """Instances that are enough for so many busy ones, fractions between whole numbers; beyond the last, at its load."""
+    beyond = held[-1] / (len(held) - 1)
+    return np.where(busy <= held[-1], np.interp(busy, held, np.arange(len(held))), busy / max(beyond, 1e-9))
