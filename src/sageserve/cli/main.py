@@ -29,6 +29,7 @@ from sageserve.cli import (
     explain,
     forecast,
     gateway,
+    init,
     kernels,
     plan,
     profile,
@@ -68,7 +69,9 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
 
   sageserve trace inspect FILE [dim]— what is in a trace[/dim]
 
-  sageserve simulate quickstart --trace FILE --map '*=llama-2-70b'
+  sageserve init fleet.yaml --trace FILE [dim]— a scenario of your own, to be made yours[/dim]
+
+  sageserve simulate fleet.yaml --trace FILE
 
   sageserve scenario show quickstart [dim]— every setting, and where it comes from[/dim]
 
@@ -95,6 +98,7 @@ app.command(name="diff", cls=diff.Sided, rich_help_panel="Look and prepare", epi
 app.command(name="doctor", rich_help_panel="Look and prepare", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(name="report", rich_help_panel="Look and prepare", epilog=report.EXAMPLES)(report.report)
 app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
+app.command(name="init", rich_help_panel="Look and prepare", epilog=init.EXAMPLES)(init.init)
 app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
 app.add_typer(profile.app, name="profile", rich_help_panel="Look and prepare")
 calibrate.app.command(name="benchmark", epilog=calibrate_benchmark.EXAMPLES)(calibrate_benchmark.benchmark)

@@ -4,7 +4,9 @@ Knows how a scenario is drawn on a terminal; must not decide what is right. stdo
 `main.py` to print. Read next: `data/scenarios/load.py`.
 """
 
+import shlex
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,7 +117,8 @@ def schema() -> None:
 
 @app.command()
 def check(name: Reference, overrides: Overrides = None) -> None:
-    """Say whether a scenario can work; an error names everything that is wrong."""
+    """Say whether a scenario can work, and what in it is still a guess; an error names everything that is wrong."""
+    from sageserve.data.scenarios.draft import left_to_decide
     from sageserve.data.scenarios.load import load
 
     found = load(name, overrides=overrides or ()).scenario
@@ -124,3 +127,22 @@ def check(name: Reference, overrides: Overrides = None) -> None:
         f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
         f" {endpoints * found.fleet.start} instances to start with, tiers {', '.join(found.tiers)}"
     )
+    path = Path(name)
+    guesses = list(left_to_decide(path.read_text("utf-8"))) if path.is_file() else []
+    if guesses:
+        typer.echo(f"\nleft to decide ({len(guesses)}):")
+        for line, said in guesses:
+            typer.echo(f"  {name}:{line}: {said}")
+        typer.echo(f"\nnext: sageserve scenario set {shlex.quote(name)} KEY=VALUE, which keeps the comments; or edit the file")
+
+
+@app.command("set")
+def set_value(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a scenario file of yours")],
+    settings: Annotated[list[str], typer.Argument(metavar="KEY.PATH=VALUE...", help="YAML values, as with --set")],
+) -> None:
+    """Change values in a scenario file; comments and everything else stay, and what was a guess is none any more."""
+    from sageserve.data.scenarios.edit import set_values
+
+    set_values(file, settings)
+    typer.echo(f"{file}: set {', '.join(one.partition('=')[0] for one in settings)}")

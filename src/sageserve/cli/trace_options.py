@@ -9,13 +9,14 @@ Read next: `data/traces/options.py` for what they mean, `data/traces/requests.py
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from sageserve.data.traces.options import DROPPED_MAX, Expansion, Prompts, TraceOptions
+from sageserve.data.traces.options import DEFAULTS, DROPPED_MAX, Expansion, Prompts, TraceOptions
 
 _PANEL: Final = "Requests"
 
@@ -160,6 +161,24 @@ def takes_trace(*, files: bool = True, max_dropped: float = DROPPED_MAX) -> Call
         return run
 
     return decorate
+
+
+def as_typed(options: TraceOptions) -> list[str]:
+    """The options as a user would type them, for a command that goes on from this one."""
+    words: list[str] = []
+    for name, (annotation, _) in _BLOCK.items():
+        value = getattr(options, name)
+        if value == DEFAULTS[name]:
+            continue
+        option = annotation.__metadata__[0]
+        flag = next(one for one in (option.default, *option.param_decls) if str(one).startswith("--"))
+        given = [] if value is True else value if isinstance(value, tuple) else [value]
+        words += (
+            [flag]
+            if value is True
+            else [word for one in given for word in (flag, shlex.quote(f"{one:g}" if isinstance(one, float) else str(one)))]
+        )
+    return words
 
 
 def is_file(source: str) -> bool:

@@ -4,7 +4,8 @@ Knows no setting. Read next: `layers.py`, which reads such a file.
 """
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sageserve.base.errors import ConfigError
@@ -27,14 +28,32 @@ def write_extension(path: Path, reference: str, settings: Sequence[str], about: 
     """
     check_place(path, replace=replace)
     text = write_yaml({"extends": [_from(path, reference)], "about": about, **_merged(reference, settings)})
-    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str, *, check: Callable[[Path], object] | None = None) -> None:
+    """Put a scenario file in place, whole or not at all.
+
+    Args:
+        path: of the file.
+        text: its content.
+        check: given the file before it is in place; what it raises keeps it from getting there.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    folder = path.parent / f".{path.name}.part-{os.getpid()}"
+    part = folder / path.name
     try:
+        folder.mkdir(mode=0o755)
         part.write_text(text, "utf-8")
+        if check is not None:
+            check(part)
         part.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_place(path: Path, *, replace: bool) -> None:

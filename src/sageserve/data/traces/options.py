@@ -67,7 +67,7 @@ class TraceOptions:
         Raises:
             TraceError: there are such options and no file.
         """
-        given = [option for name, option in _OF_FILES.items() if getattr(self, name) != _DEFAULTS[name]]
+        given = [option for name, option in _OF_FILES.items() if getattr(self, name) != DEFAULTS[name]]
         if given and not self.files:
             raise TraceError(f"{given[0]} speaks of a trace file, and no --trace was given", hint="add --trace FILE")
 
@@ -85,4 +85,4 @@ _OF_FILES: Final = {
     "keep_gaps": "--keep-gaps",
     "end_to_end": "--end-to-end",
 }
-_DEFAULTS: Final = {each.name: each.default for each in fields(TraceOptions)}
+DEFAULTS: Final = {each.name: each.default for each in fields(TraceOptions)}

@@ -1,0 +1,138 @@
+"""One value of a scenario file set in its text: every other character stays, comments and order too.
+
+    set_values(Path("fleet.yaml"), ["fleet.start=4"])
+
+A value that is there is replaced where it stands, and is no guess any more; a new key goes to the end of the mapping around it.
+The file is checked before it is put in place.
+Read next: `load.py`, `draft.py`, `extension.py` for a file that extends another.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import yaml
+
+from sageserve.base.errors import ConfigError
+from sageserve.data.documents import read_file
+from sageserve.data.scenarios.layers import Stack
+from sageserve.data.scenarios.load import load
+from sageserve.data.yaml_positions import Value
+
+_MARK: Final = re.compile(r"[ \t]*#[ \t]*(?:guess|unsure):[^\n]*")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/%-]*")
+
+
+def set_values(path: Path, settings: Sequence[str]) -> None:
+    """Set values of a scenario file; it is replaced only when the result is a scenario that can work.
+
+    Args:
+        path: of the file.
+        settings: `key.path=value`.
+
+    Raises:
+        ConfigError: the file or a setting cannot be read, or the result is wrong.
+    """
+    document = read_file(path)
+    if document.complaints:
+        raise ConfigError(str(document.complaints[0]), hint="mend the file first")
+    text = path.read_text("utf-8")
+    for setting in settings:
+        stack = Stack()
+        stack.add_file(path)  # for keys that hold dots, of this file and of those it extends
+        keys, value = _leaf(stack.layer_of(setting).values)
+        text = _set(text, keys, value)
+    part = path.with_name(f".{path.stem}.part-{os.getpid()}.yaml")
+    try:
+        part.write_text(text, "utf-8")
+        load(part, overrides=[f"name={path.stem}"] if "name" not in document.values else [])
+        part.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}", hint="check its permissions") from None
+    except ConfigError as error:
+        raise type(error)(
+            f"nothing was changed; {error.message.replace(part.name, path.name).replace(part.stem, path.stem)}", hint=error.hint
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _leaf(values: dict[str, Value]) -> tuple[list[str], Value]:
+    """The keys of a setting and its value; a value that is a mapping is written whole."""
+    keys: list[str] = []
+    node: Value = values
+    while isinstance(node, dict) and len(node) == 1 and not (keys and not node):
+        ((key, node),) = node.items()
+        keys.append(key)
+    return keys, node
+
+
+def _set(text: str, keys: Sequence[str], value: Value) -> str:
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    node: yaml.Node | None = root
+    for depth, key in enumerate(keys):
+        if not isinstance(node, yaml.MappingNode):
+            break
+        found = next((inner for name, inner in node.value if str(name.value) == key), None)
+        if found is None:
+            return _add(text, node, keys[depth:], value)
+        node = found
+    if node is None:
+        return f"{text}{_block(keys, value, 0)}"
+    return _replace(text, node, _flow(value))
+
+
+def _replace(text: str, node: yaml.Node, written: str) -> str:
+    begin, end = node.start_mark.index, node.end_mark.index
+    old = text[begin:end]
+    if not isinstance(node, yaml.ScalarNode) and "\n" in old:  # a block ends where the next key begins
+        lines = old.splitlines(keepends=True)
+        while not lines[-1].strip() or lines[-1].lstrip().startswith("#"):  # those are about what comes next
+            lines.pop()
+        end = begin + len("".join(lines).rstrip())
+    if begin == end and text[begin - 1] == ":":
+        written = f" {written}"
+    rest = text[end:]
+    line, newline, below = rest.partition("\n")
+    return text[:begin] + written + _MARK.sub("", line) + newline + below
+
+
+def _add(text: str, node: yaml.MappingNode, keys: Sequence[str], value: Value) -> str:
+    if node.flow_style:
+        end = node.end_mark.index - 1
+        before = text[:end].rstrip()
+        comma = "" if before.endswith(("{", ",")) else ", "
+        inner: Value = value
+        for key in reversed(keys[1:]):
+            inner = {key: inner}
+        return f"{before}{comma}{_key(keys[0])}: {_flow(inner)}{text[end:]}"
+    last_key, last = node.value[-1]
+    end = text.find("\n", len(text[: max(last.end_mark.index, last_key.end_mark.index)].rstrip()))
+    end = len(text) if end < 0 else end
+    block = _block(keys, value, node.start_mark.column)
+    return f"{text[:end]}\n{block.rstrip()}{text[end:] or chr(10)}"
+
+
+def _block(keys: Sequence[str], value: Value, indent: int) -> str:
+    lines = [f"{' ' * (indent + 2 * depth)}{_key(key)}:" for depth, key in enumerate(keys)]
+    return "\n".join(lines) + f" {_flow(value)}\n"
+
+
+def _flow(value: Value) -> str:
+    """A value as YAML on one line."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_key(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+        case list():
+            return f"[{', '.join(_flow(inner) for inner in value)}]"
+        case str() if _PLAIN.fullmatch(value) and isinstance(yaml.safe_load(value), str):
+            return value
+        case _:
+            return msgspec.json.encode(value).decode()
+
+
+def _key(name: str) -> str:
+    return _flow(name)
