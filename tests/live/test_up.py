@@ -36,7 +36,20 @@ class Fleet:
 
     def __init__(self, state: Path) -> None:
         self.state = state
-        done = command("up", "--detach", "--state", str(state), "--port", "0", "--speed", "4", "--set", "fleet.maximum=2")
+        done = command(
+            "up",
+            "--detach",
+            "--state",
+            str(state),
+            "--port",
+            "0",
+            "--speed",
+            "4",
+            "--set",
+            "fleet.maximum=2",
+            "--set",
+            "live.safety.hung_after=3s",
+        )
         assert done.returncode == 0, done.stderr
         self.connect()
 
@@ -153,6 +166,21 @@ def test_a_dead_engine_is_replaced_and_the_loss_is_written_down(fleet: Fleet) ->
     until(lambda: serving() >= 4)
     journal = "".join(path.read_text("utf-8") for path in (fleet.state / "journal").iterdir())
     assert '"type":"lost"' in journal
+
+
+def test_an_engine_that_hangs_is_told_of_passed_by_and_replaced(fleet: Fleet) -> None:
+    name, pid = next((name, pid) for name, pid in fleet.processes().items() if name.startswith("engine"))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert all(fleet.ask(f"past a stopped engine {k}") for k in range(6))
+        until(lambda: fleet.status().ended == 1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    until(lambda: pid not in fleet.processes().values())
+    lost = [line for line in (fleet.state / "journal").rglob("*.jsonl") if "has answered nobody for" in line.read_text("utf-8")]
+    assert lost, f"why {name} is gone is in the journal"
+    until(lambda: all(any(pool.serving for pool in endpoint.pools) for endpoint in fleet.status().endpoints))
 
 
 def test_requests_are_answered_while_control_is_away(fleet: Fleet) -> None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from sageserve.live.control.state_files import Stamped
 
 
+_TOKEN_WITHIN_S = 5.0
+
+
 def control(
     state: Annotated[Path, typer.Argument(metavar="STATE", help="folder of the fleet")],
     http: Annotated[str, typer.Option(help="where it serves files, batches and pages, such as http://127.0.0.1:8200")],
@@ -74,6 +77,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
         parts = Parts(
             actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),
             scrape=lambda place: _scrape(client, place),
+            probe=lambda place: _makes_a_token(client, place),
             jobs=runner,
             queue_routes=routes(ApiContext(store, wall, live, runner.notify)),
             background=(runner.run,),
@@ -97,17 +101,31 @@ def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "H
     return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed)
 
 
-async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int, int] | Missed":
+async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int, int, float | None] | Missed":
+    from sageserve.data.history.names import EngineSignal
     from sageserve.live.control.fleet_view import Missed
     from sageserve.live.telemetry.scrape import scrape
     from sageserve.live.telemetry.seen import BlindReason, EngineSeen
 
     seen = await scrape(client, place.url + place.metrics, place.served_model)
     if isinstance(seen, EngineSeen):
-        return seen.kv_use, round(seen.in_flight), round(seen.waiting)
+        made = [seen.counters[name] for name in (EngineSignal.PROMPT_TOKENS, EngineSignal.OUTPUT_TOKENS) if name in seen.counters]
+        return seen.kv_use, round(seen.in_flight), round(seen.waiting), sum(made) if made else None
     if seen.why is BlindReason.UNREACHABLE or (seen.why is BlindReason.TIMEOUT and not await _answers(client, place.url)):
         return Missed.SILENT
     return Missed.BLIND
+
+
+async def _makes_a_token(client: "httpx.AsyncClient", place: "EngineAddress") -> bool:
+    """Whether an engine that is asked for one token answers at all: that it may not, or not here, is an answer, too."""
+    import httpx
+
+    ask = {"model": place.served_model, "prompt": "a", "max_tokens": 1}
+    try:
+        await client.post(f"{place.url}/v1/completions", json=ask, timeout=_TOKEN_WITHIN_S)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 async def _answers(client: "httpx.AsyncClient", url: str) -> bool:

@@ -44,6 +44,7 @@ class InstanceRow(Struct, frozen=True, array_like=True):
     open: bool  # may receive requests
     elsewhere: int  # outstanding tokens (times weight) that the other gateways sent there
     profile: int  # row of the layout's profiles
+    well: bool = True  # False: nothing comes from it; requests there that have no first byte go elsewhere
 
 
 class RoutingTable(Struct, frozen=True, tag="table"):
@@ -134,10 +135,11 @@ class Report(Struct, frozen=True, tag="report"):
 
 
 class Trouble(Struct, frozen=True, tag="trouble"):
-    """An instance refused or broke a connection; the gateway leaves it out until the next table."""
+    """An instance refused or broke a connection, or is mute; the gateway leaves it out until the next table."""
 
     row: int
     what: str
+    mute: bool = False  # it takes requests, and nothing comes from it: whether it is well is not seen from its metrics
 
 
 class Wait(Struct, frozen=True, tag="wait"):

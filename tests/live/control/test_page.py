@@ -7,6 +7,7 @@ Read next: `src/sageserve/live/control/page/index.html`.
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -108,6 +109,8 @@ class Served:
         self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="warning", lifespan="off"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
+        while not self.server.started:  # a browser that comes sooner is refused
+            time.sleep(0.01)
 
     def stop(self) -> None:
         self.server.should_exit = True

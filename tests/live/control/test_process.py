@@ -104,6 +104,9 @@ class Hopeless:
     def place(self, instance: int) -> EngineAddress:
         raise AssertionError
 
+    def end(self, instance: int, why: str) -> bool:
+        raise AssertionError
+
 
 class NoJobs:
     """An empty queue."""
@@ -122,12 +125,15 @@ def test_what_was_opened_is_closed_whatever_fails(tmp_path: Path) -> None:
     async def silent(_: EngineAddress) -> Missed:
         return Missed.SILENT
 
+    async def mute(_: EngineAddress) -> bool:
+        return False
+
     async def run() -> None:
         def actuator(hear: Hear, layout: Layout) -> Hopeless:
             return Hopeless()
 
         home = Home(tmp_path, "127.0.0.1", 0, "http://gateway", "epoch", "secret")
-        parts = Parts(actuator, silent, NoJobs(), [], (), WallClock(), lambda: 1_800_000_000_000_000, lambda _: ())
+        parts = Parts(actuator, silent, mute, NoJobs(), [], (), WallClock(), lambda: 1_800_000_000_000_000, lambda _: ())
         await Control(scenario(), home, parts).run(asyncio.Event())
 
     with pytest.raises(OSError, match="let go") as raised:

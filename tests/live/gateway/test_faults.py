@@ -15,7 +15,6 @@ from sageserve.live.gateway import exchange
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.server import GatewayBinding
 from sageserve.live.gateway.upstream import EngineConnection
-from sageserve.live.wire import ToControl, Trouble
 from tests.live.gateway.stage import (
     DONE,
     HELLO,
@@ -105,57 +104,6 @@ def test_a_request_that_kills_engines_kills_two_at_most() -> None:
             got = await client.post("/v1/chat/completions", json=HELLO)
             assert (got.status_code, got.json()["error"]["code"]) == (502, "request_breaks_engines")
             assert sum(len(engine.got) for engine in engines) == 2
-
-    play(story())
-
-
-@pytest.mark.parametrize("engines", [1, 2, 4])
-def test_what_breaks_every_engine_takes_none_of_them_from_the_others(engines: int) -> None:
-    async def touchy(got: Got, writer: asyncio.StreamWriter) -> None:
-        await (die if b"poison" in got.body else answer)(got, writer)
-
-    async def story() -> None:
-        poison = {"model": MODEL, "messages": [{"role": "user", "content": "poison"}]}
-        async with staged(*(Engine(script=touchy) for _ in range(engines))) as stage:
-            async with httpx.AsyncClient(base_url=stage.url) as client:
-                asks = [client.post("/v1/chat/completions", json=poison if k % 5 == 0 else HELLO) for k in range(100)]
-                codes = [(await ask).status_code for ask in asks]
-            assert codes == [502 if k % 5 == 0 else 200 for k in range(100)]
-            charged = {labels: count for (name, labels), count in stage.worker.context.meter.counters.items() if name == m.BREAKS}
-            assert charged == {("request" if engines > 1 else "nobody",): 20}
-
-    play(story())
-
-
-def test_an_engine_that_breaks_what_another_one_answers_is_left_out_and_control_is_told() -> None:
-    async def story() -> None:
-        told: list[ToControl] = []
-
-        def hear(message: ToControl) -> bool:
-            told.append(message)
-            return True
-
-        async with staged(Engine(script=die), Engine()) as stage, httpx.AsyncClient(base_url=stage.url) as client:
-            stage.worker.context.tell = hear
-            assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
-            assert [one.row for one in told if isinstance(one, Trouble)] == [0]
-            assert [target.row for target in stage.worker.context.routing.loads[0].targets] == [1]
-
-    play(story())
-
-
-def test_engines_that_are_all_gone_are_tried_all_the_same_and_found_when_they_are_back() -> None:
-    async def story() -> None:
-        engines = [Engine(), Engine()]
-        async with staged(*engines) as stage, httpx.AsyncClient(base_url=stage.url) as client:
-            for engine in engines:
-                await engine.kill()
-            for _ in range(2):
-                gone = await client.post("/v1/chat/completions", json=HELLO)
-                assert (gone.status_code, gone.json()["error"]["code"]) == (503, "no_capacity")
-                assert int(gone.headers["retry-after"]) > 0
-            await engines[1].start()
-            assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
 
     play(story())
 

@@ -94,6 +94,9 @@ class SafetySettings(Settings):
 
     act: bool = Field(default=True, description="false: decide and write down, change nothing (shadow)")
     blind_after: Duration = Field(default=30 * SECOND, gt=0, description="older signals are no signals: nothing is scaled in")
+    hung_after: Duration = Field(
+        default=60 * SECOND, gt=0, description="an instance of ours that makes no token for so long while it has work is replaced"
+    )
     change_per_hour: float = Field(
         default=0.5, gt=0, description="share of an endpoint's instances that may be drained within an hour, one at least"
     )

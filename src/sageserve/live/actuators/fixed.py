@@ -46,6 +46,10 @@ class FixedActuator:
         """Where an instance answers."""
         return self._places[instance]
 
+    def end(self, instance: int, why: str) -> bool:
+        """Not ours to do."""
+        return False
+
     def perform(self, now: Micros, action: Order) -> None:
         """Refuse: nothing here can be started or stopped."""
         raise LawBroken(f"{action} was asked of engines that someone else runs")

@@ -63,6 +63,7 @@ class _Engine:
     post: Post
     note: _Note
     phase: _Phase = _Phase.STARTING
+    why: str = ""  # it was ended by us while it served
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -145,6 +146,14 @@ class LocalActuator:
                     self._leave(engine)
             case _:
                 assert_never(action)
+
+    def end(self, instance: int, why: str) -> bool:
+        """Kill one that hangs: it takes no other signal, and its loss is heard like any other."""
+        engine = self._engines.get(instance)
+        if hangs := engine is not None and engine.phase is _Phase.SERVING:
+            engine.why = why
+            self._do(self._told.end(engine.name, 0))
+        return hangs
 
     # --- starting ---
 
@@ -284,8 +293,8 @@ class LocalActuator:
         if engine is None or process.life is not Life.ENDED or engine.gone.is_set():
             return
         self._drop(engine)
-        self._do(self._forget(process.name))
-        row, why = engine.note.row, _why(process)
+        self._do(self._told.forget(process.name))
+        row, why = engine.note.row, engine.why or _why(process)
         heard: Heard
         match engine.phase:
             case _Phase.STARTING:
@@ -305,9 +314,6 @@ class LocalActuator:
         self._all.pop(engine.name, None)
         if engine.phase is not _Phase.STOPPING and self._engines.get(engine.note.row) is engine:
             del self._engines[engine.note.row]
-
-    async def _forget(self, name: str) -> None:
-        await self._told.forget(name)
 
     # --- coming back ---
 

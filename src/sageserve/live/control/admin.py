@@ -55,6 +55,7 @@ class FleetCollector(Collector):
             waiting.add_metric([model], jobs)
         yield from (instances, seen, blind, waiting)
         yield GaugeMetricFamily("sageserve_gpus_held", "GPUs that instances hold", value=state.gpus_held)
+        yield CounterMetricFamily("sageserve_instances_hung", "instances that hung and were ended", value=state.ended)
         yield GaugeMetricFamily("sageserve_gateways", "gateway processes connected", value=state.gateway.processes)
         decisions = CounterMetricFamily("sageserve_decisions", "decisions by reason and obstacle", labels=["reason", "blocked"])
         for (reason, blocked), count in sorted(self._decided().items()):

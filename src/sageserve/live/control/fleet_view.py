@@ -50,6 +50,14 @@ class Opened:
     waiting: int = 0  # of these, in its queues
     trouble: Micros = -NEVER  # when a gateway last could not reach it
     answers: bool = True  # something answered there when it was last asked
+    made: float | None = None  # tokens it has worked through, by its own count
+    mute: bool = False  # a gateway says that it takes requests and nothing comes back; `liveness.py` finds out
+    well: bool = True  # as far as `liveness.py` knows
+
+    @property
+    def gives(self) -> bool:
+        """Whether work sent there comes back, as far as is known."""
+        return self.answers and self.well
 
 
 class Send(Protocol):
@@ -198,6 +206,7 @@ class FleetView:
             self._tell_drained()
         elif isinstance(message, Trouble) and message.row in self.opened:
             self.opened[message.row].trouble = now
+            self.opened[message.row].mute |= message.mute
 
     def left(self, gateway: int) -> None:
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
@@ -232,7 +241,7 @@ class FleetView:
 
     # --- what scrapes say ---
 
-    def saw(self, instance: int, *, kv: float | None, in_flight: int, waiting: int = 0) -> None:
+    def saw(self, instance: int, *, kv: float | None, in_flight: int, waiting: int = 0, made: float | None = None) -> None:
         """A scrape of an instance succeeded.
 
         Args:
@@ -241,12 +250,14 @@ class FleetView:
                 in for it, because unknown is not empty.
             in_flight: requests that run or wait there.
             waiting: those of them that wait.
+            made: tokens it has worked through since it began; None: it does not say.
         """
         if instance in self.opened:
             here = self.opened[instance]
             self._set_answers(here, answers=True)
             share = min(1.0, in_flight / int(self._profile(instance)["max_sequences"])) if kv is None else kv
             here.seen_at, here.kv, here.in_flight, here.waiting = self._now(), share, in_flight, waiting
+            here.made = made
 
     def missed(self, instance: int, how: Missed) -> None:
         """A scrape of an instance did not succeed: no signals, and if nothing answers there, no requests either."""
@@ -257,8 +268,15 @@ class FleetView:
         if here.answers != answers:
             here.answers, self._reach = answers, None
 
+    def set_well(self, instance: int, *, well: bool) -> None:
+        """Whether it makes tokens; told to gateways at once when that changed."""
+        here = self.opened.get(instance)
+        if here is not None and (here.well != well or (well and here.mute)):
+            here.well, here.mute, self._reach = well, here.mute and not well, None
+            self.publish()
+
     def cut_off(self) -> frozenset[int]:
-        """Instances that nothing reaches, where another one of the model answers: requests go there.
+        """Instances that nothing reaches or comes from, where another one of the model answers: requests go there.
 
         If none of a model answers they are all left open: then it is this process that is cut off, or trying costs nothing.
         """
@@ -271,8 +289,8 @@ class FleetView:
     def _reachable(self) -> tuple[frozenset[int], frozenset[int]]:
         """Instances cut off, and endpoints that take work; found anew when something changed, for it is asked very often."""
         if self._reach is None:
-            answering = {self._model(i) for i, here in self.opened.items() if here.open and here.answers}
-            out = frozenset(i for i, here in self.opened.items() if not here.answers and self._model(i) in answering)
+            answering = {self._model(i) for i, here in self.opened.items() if here.open and here.gives}
+            out = frozenset(i for i, here in self.opened.items() if not here.gives and self._model(i) in answering)
             self._reach = out, frozenset(self._endpoint(i) for i, here in self.opened.items() if here.open and i not in out)
         return self._reach
 
@@ -326,6 +344,7 @@ class FleetView:
                 here.open and i not in out,
                 int(everywhere[i]) - own.outstanding(i),
                 int(self.layout.slot_profile[i]),
+                here.gives,
             )
             for i, here in sorted(self.opened.items())
         )
@@ -350,13 +369,13 @@ class FleetView:
     def unwell(self) -> tuple[str, ...]:
         """Models all of whose instances are in trouble or silent, and used all the same."""
         now = self._now()
-        ill = {i for i, here in self.opened.items() if here.open and (not here.answers or self._is_suspect(here, now))}
+        ill = {i for i, here in self.opened.items() if here.open and (not here.gives or self._is_suspect(here, now))}
         well = {self._model(i) for i, here in self.opened.items() if here.open and i not in ill}
         return tuple(sorted({self.layout.names.models[self._model(i)] for i in ill if self._model(i) not in well}))
 
     def _is_suspect(self, here: Opened, now: Micros) -> bool:
         """A gateway could not reach it after it was last seen, and that is not long ago."""
-        return here.trouble >= here.seen_at and now - here.trouble < self._scenario.signals.scrape
+        return here.mute or (here.trouble >= here.seen_at and now - here.trouble < self._scenario.signals.scrape)
 
     def _count_open(self, instance: int, change: int) -> None:
         self._reach = None

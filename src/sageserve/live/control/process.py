@@ -35,6 +35,7 @@ from sageserve.live.control.admin import routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
 from sageserve.live.control.door import FleetOnly
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
+from sageserve.live.control.liveness import Liveness
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
 from sageserve.live.control.status import Sources, Status, status
@@ -75,6 +76,10 @@ class ManagedActuator(Actuator, Protocol):
         """Get ready, and say which instances there are already; those without GPUs are given some."""
         ...
 
+    def end(self, instance: int, why: str) -> bool:
+        """Have an instance that hangs killed, which is heard of as its loss; False where that cannot be done."""
+        ...
+
     async def watch(self) -> None:
         """Return, or raise, when instances cannot be started or stopped any more."""
         ...
@@ -91,7 +96,8 @@ class Parts:
     Args:
         actuator: made with the function that hears its events.
         scrape: looks at one engine: share of memory in use (None: it does not say), requests in flight, and those of them
-            that wait; or why it was missed.
+            that wait, tokens it worked through (None: it does not say); or why it was missed.
+        probe: asks one engine for one token; whether it answered.
         jobs: the durable queue.
         queue_routes: of files and batches.
         background: what else runs as long as the process, such as the runner of jobs.
@@ -101,7 +107,8 @@ class Parts:
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
-    scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int, int] | Missed]]
+    scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int, int, float | None] | Missed]]
+    probe: Callable[[EngineAddress], Coroutine[None, None, bool]]
     jobs: JobQueue
     queue_routes: list[BaseRoute]
     background: tuple[Callable[[], Coroutine[None, None, None]], ...]
@@ -202,6 +209,7 @@ class Control:
         self.queue = BatchQueue(scenario, self.view, parts.jobs, self._decide, self.clock.now)
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.view.in_flight)
         self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
+        self.liveness = Liveness(self.view, parts.probe, self._end, live.safety.hung_after, self.clock.now)
         guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
         strategy = kind(scenario, self.layout, self._demand.load(parts.wall()))
         if isinstance(strategy, OwnStrategy):
@@ -239,17 +247,16 @@ class Control:
             self._parts.words,
             self._home.url,
         )
-        return status(sources, self._notes())
+        return status(sources, self._notes(), self.liveness.ended)
 
     def _notes(self) -> tuple[str, ...]:
-        lost, out = self._journal.lost, sorted(self.view.cut_off())
+        lost = self._journal.lost
         full = (f"{lost} journal lines could not be written: is the disk full?",) if lost else ()
-        silent = tuple(f"Nothing answers at instance {i}: its requests go elsewhere." for i in out)
         last = tuple(
             f"Every instance of {name} is in trouble: requests are sent there all the same." for name in self.view.unwell()
         )
         stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
-        return full + silent + last + stumbled
+        return full + self.liveness.notes() + last + stumbled
 
     def _stumbles(self, said: str) -> None:
         """An own strategy raised an exception, or gave what cannot be used."""
@@ -278,8 +285,10 @@ class Control:
             log_level="warning",
             lifespan="off",
         )
+        scrape = self._scenario.signals.scrape
         server, clock, actuator = _Server(config), self.clock, self._actuator
         parts = [lambda: self.loop.run(clock), self._look_around, self._feed, server.serve, actuator.watch]
+        parts.append(lambda: self.liveness.run(scrape))
         await run_until(stop, [*parts, *self._parts.background])
 
     async def _feed(self) -> None:
@@ -296,10 +305,14 @@ class Control:
                 if isinstance(found, Missed):
                     self.view.missed(i, found)
                 else:
-                    self.view.saw(i, kv=found[0], in_flight=found[1], waiting=found[2])
+                    self.view.saw(i, kv=found[0], in_flight=found[1], waiting=found[2], made=found[3])
             self.view.refresh()
             self.queue.scraped()
             await asyncio.sleep(self._scenario.signals.scrape / SECOND)
+
+    def _end(self, instance: int, why: str) -> bool:
+        act = self._scenario.live is None or self._scenario.live.safety.act
+        return act and self._actuator.end(instance, why)
 
     def _hear(self, event: AnyEvent) -> None:
         self.loop.hear(event)

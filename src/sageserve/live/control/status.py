@@ -100,6 +100,7 @@ class Status(Struct, frozen=True):
         tiers: promises.
         decisions: latest first.
         notes: what the reader should know, in sentences.
+        ended: instances that hung and were ended since this control process began.
     """
 
     fleet: str
@@ -114,6 +115,7 @@ class Status(Struct, frozen=True):
     tiers: tuple[TierStatus, ...]
     decisions: tuple[DecisionStatus, ...]
     notes: tuple[str, ...] = ()
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Sources:
     url: str
 
 
-def status(sources: Sources, notes: tuple[str, ...] = ()) -> Status:
+def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0) -> Status:
     """The present state."""
     scenario, fleet, now = sources.scenario, sources.fleet, sources.now()
     live = scenario.live
@@ -158,6 +160,7 @@ def status(sources: Sources, notes: tuple[str, ...] = ()) -> Status:
         tiers=_tiers(sources),
         decisions=_decisions(sources),
         notes=notes,
+        ended=ended,
     )
 
 

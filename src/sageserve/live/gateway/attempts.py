@@ -9,13 +9,49 @@ Sends nothing. Read next: `exchange.py`, the owner; `context.py`, which leaves i
 from collections.abc import Sequence
 from typing import Final
 
-from sageserve.base.units import Micros
+from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.meter import BREAKS
-from sageserve.live.gateway.routing_state import Target
+from sageserve.live.gateway.routing_state import Placement, Target
 
 _BROKEN_MAX: Final = 2  # sends that broke without an answer: the request itself may be what kills engines
 _TRIES: Final = 4
+_LEAST: Final = SECOND
+_TIMES: Final = 4.0
+_PROMISED_MOST: Final = 5 * SECOND
+_NEVER_HEARD: Final = 5 * SECOND
+_PACE_OVER: Final = 16  # first tokens over which the pace moves
+_PACE_MOST: Final = 16.0
+_TOLD: Final = 1000.0  # us of expected time below which a ratio says nothing
+
+
+def note_pace(placed: Placement, took: Micros) -> None:
+    """Learn how fast first tokens come from an instance: its profile may be of another engine, or of another day."""
+    target, expected = placed.target, placed.wait + placed.prefill
+    target.heard = target.heard or 1
+    if expected >= _TOLD:
+        target.pace += (min(_PACE_MOST, max(1.0, took / expected)) - target.pace) / _PACE_OVER
+
+
+def is_stuck(placed: Placement, sent: Micros, now: Micros, ttft: Micros | None, *, streamed: bool) -> bool:
+    """Whether a request without a first byte waits in vain, as far as control or this gateway can tell.
+
+    The first byte of a whole answer may be long in coming: of those control sees whether tokens are made.
+    """
+    target = placed.target
+    return not target.well or (streamed and now - max(target.heard, sent) > _mute_after(placed, ttft))
+
+
+def _mute_after(placed: Placement, ttft: Micros | None) -> Micros:
+    """How long nothing at all may come from an instance that a streamed request waits at.
+
+    Several times what its first token should take at the instance's own pace; half the tier's promise where that is longer, for
+    a promise that allows for it need not be hurried; and longer once from an instance nothing ever came from, which may compile.
+    """
+    target = placed.target
+    at_pace = _LEAST + _TIMES * target.pace * (placed.wait + placed.prefill)
+    longest = max(at_pace, min(_PROMISED_MOST, (ttft or 0) / 2))
+    return int(longest if target.heard else max(longest, _NEVER_HEARD))
 
 
 class Attempts:

@@ -11,15 +11,17 @@ from urllib.parse import urlsplit
 
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import ConfigError
-from sageserve.base.units import Micros
+from sageserve.base.units import SECOND, Micros
+from sageserve.core.admit import come_again
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
+from sageserve.live.gateway.api_error import ApiError, overloaded
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.flex_queue import FlexQueue
 from sageserve.live.gateway.keys import KeyRing
 from sageserve.live.gateway.meter import BREAKS, Meter, Snapshots
-from sageserve.live.gateway.routing_state import RoutingState, Target
+from sageserve.live.gateway.routing_state import Placement, RoutingState, Target
 from sageserve.live.gateway.sse import Names, names_of
 from sageserve.live.gateway.tiers import ServiceTiers
 from sageserve.live.gateway.upstream import ConnectionPool
@@ -151,8 +153,8 @@ class GatewayContext:
             found = self._pools[host, port] = ConnectionPool(host, port, self.clock)
         return found
 
-    def trouble(self, target: Target, reason: str) -> None:
-        """An instance cannot be reached, or broke off what another one answered: leave it out, and tell control.
+    def trouble(self, target: Target, reason: str, *, mute: bool = False) -> None:
+        """An instance cannot be reached, broke off what another one answered, or is mute: leave it out, and tell control.
 
         Not of one whose row is another's by now.
         """
@@ -160,13 +162,22 @@ class GatewayContext:
             return
         self.meter.count(BREAKS, ("instance",))
         before = self.routing.unwell
-        self.routing.leave_out(target, self.clock())
-        self.tell(Trouble(target.row, reason))
+        self.routing.leave_out(target, self.clock(), mute=mute)
+        self.tell(Trouble(target.row, reason, mute))
         if target.model not in self.routing.unwell:
             LOG.warning("instance %d at %s left out: %s", target.row, target.url, reason)
         elif target.model not in before:
             name = self.names.models[target.model]
             LOG.warning("every instance of %s is in trouble (%s): requests are sent there all the same", name, reason)
+
+    def overload(self, placed: Placement) -> ApiError:
+        """Why a request that was weighed is not let in, and when it would be."""
+        tier, limit = self.names.tiers[placed.tier], self.routing.limits[placed.tier]
+        if placed.wait > limit:
+            message = f"The queue is {placed.wait / SECOND:.1f} s long, {tier} allows {limit / SECOND:g} s."
+        else:
+            message = "As many requests as may be are in flight."
+        return overloaded(message, come_again(placed.wait, limit))
 
     def tidy(self, now: Micros) -> None:
         """Close idle connections, and forget addresses that no instance has any more."""

@@ -8,9 +8,8 @@ engine's connection at once. Knows no socket of its own. Read next: `routing_sta
 from typing import Final
 
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.core.admit import come_again
 from sageserve.live.gateway.api_error import ApiError, broken, no_capacity, overloaded
-from sageserve.live.gateway.attempts import Attempts
+from sageserve.live.gateway.attempts import Attempts, is_stuck, note_pace
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.framing import ResponseHead
@@ -136,17 +135,8 @@ class Exchange:
         has_waited = context.held[call.tier] and call.holder.internal  # a job was let in when it was queued
         if not (forced or has_waited or routing.admits(placed)):
             context.demand.refused(call.cell)
-            raise self._overload(placed)
+            raise context.overload(placed)
         self._send(placed, self._one.arrived)
-
-    def _overload(self, placed: Placement) -> ApiError:
-        """Why a request is not let in, and when it would be."""
-        tier, limit = self._context.names.tiers[self._call.tier], self._context.routing.limits[self._call.tier]
-        if placed.wait > limit:
-            message = f"The queue is {placed.wait / SECOND:.1f} s long, {tier} allows {limit / SECOND:g} s."
-        else:
-            message = "As many requests as may be are in flight."
-        return overloaded(message, come_again(placed.wait, limit))
 
     def _send(self, placed: Placement, now: Micros) -> None:
         context = self._context
@@ -173,8 +163,7 @@ class Exchange:
             self._write(connection, self._placed.target)
 
     def _write(self, connection: EngineConnection, target: Target) -> None:
-        one, call = self._one, self._call
-        body = call.body
+        one, call, body = self._one, self._call, self._call.body
         if target.served and target.served != self._context.names.models[call.model]:
             body = with_model(body, target.served)
         fields = self._record.traced(one.fields)
@@ -222,6 +211,7 @@ class Exchange:
             record.first = self._context.clock()
             if self._placed is not None and not done:
                 self._context.routing.begin(self._placed)
+                note_pace(self._placed, record.first - self._sent)
         outcome = relay.took(data, done)
         if outcome is None:
             return
@@ -268,8 +258,12 @@ class Exchange:
         """Send the request to another instance because of what this one answered."""
         if status == 500:
             self._failed().broke += 1
+        return self._leave(str(status))
+
+    def _leave(self, reason: str) -> bool:
+        """Go to another instance and hang up on this one; False when there is none, and it stays."""
         connection, self._connection = self._connection, None
-        if not self._again(str(status)):
+        if not self._again(reason):
             self._connection = connection
             return False
         if connection is not None:
@@ -314,9 +308,8 @@ class Exchange:
         connection, self._connection = self._connection, None
         if not ended and connection is not None:
             connection.leave()
-        streamed = isinstance(self._relay, EventRelay)
         self._free(outcome.output if self._status < 400 else None)
-        self._record.finished(self._status, outcome.prompt, outcome.output, streamed=streamed)
+        self._record.finished(self._status, outcome.prompt, outcome.output, streamed=isinstance(self._relay, EventRelay))
         self._client.finished()
 
     def _close(self, status: int) -> None:
@@ -366,6 +359,8 @@ class Exchange:
             self._quiet = now
             if connection is not None:
                 connection.fresh = False
+                if placed is not None and self._relay is not None:
+                    placed.target.heard = now
         started = self._record.first or (self._relay is not None and not self._relay.streams)
         quiet = now - self._quiet
         if started and quiet > self._context.limits.stream_idle:
@@ -373,6 +368,8 @@ class Exchange:
                 self._break("the engine went silent")
             else:
                 self._fail(broken("The engine went silent in its answer.", status=504, code="timeout"))
+        elif placed is not None and not started and self._move(placed, now):
+            return
         elif placed is not None and not started and now - self._sent > FIRST_BYTE:
             self._fail(broken("The engine did not answer in time.", status=504, code="timeout"))
         elif self._call.stream and quiet >= PING and now - self._pinged >= PING and not self._client.paused:
@@ -381,6 +378,19 @@ class Exchange:
             placed is not None and not placed.begun and not self._call.stream and now - self._sent > placed.wait + placed.prefill
         ):
             self._context.routing.begin(placed)  # unstreamed: the first token is not seen, and its prompt must not count for ever
+
+    def _move(self, placed: Placement, now: Micros) -> bool:
+        """Send the request elsewhere if waiting here is in vain, as if it had just come; False when it stays."""
+        target, tier = placed.target, self._call.tier
+        if not is_stuck(
+            placed, self._sent, now, self._context.ttft[tier] if self._call.stream else None, streamed=self._call.stream
+        ):
+            return False
+        if not self._leave("mute" if target.well else "unwell"):
+            return False
+        if target.well and target.trouble == 0:
+            self._context.trouble(target, "nothing came from it in the time that several first tokens take", mute=True)
+        return True
 
     def _ping(self, now: Micros) -> None:
         self._pinged = now

@@ -24,6 +24,7 @@ from sageserve.live.wire import InstanceRow, RoutingTable
 
 _SLOW: Final = 256  # requests over which the mean output length moves
 _TOGETHER: Final = 1000  # us: answers of one engine that end within it ended with one iteration, which takes longer
+_LEAVE_OUT_MUTE: Final = 30 * SECOND  # each time it is tried costs a request its first seconds
 _LEAVE_OUT: Final = 2 * SECOND  # an instance in trouble, when there is no control to say that it is well again
 
 
@@ -36,10 +37,12 @@ class Target:
         "endpoint",
         "failures",
         "freed_at",
+        "heard",
         "host",
         "in_flight",
         "model",
         "open",
+        "pace",
         "port",
         "prefix",
         "profile",
@@ -50,6 +53,7 @@ class Target:
         "unfinished",
         "url",
         "weight",
+        "well",
     )
 
     def __init__(self, one: InstanceRow, profile: timing.EngineRow, model: int) -> None:
@@ -70,12 +74,15 @@ class Target:
         self.failures = 0
         self.freed_at: Micros = -_TOGETHER - 1  # when an answer last ended here while it was open
         self.trouble: Micros = 0  # left out until then
+        self.heard: Micros = 0  # when something last came from it, as far as was looked; 0: nothing did yet
+        self.pace = 1.0  # first tokens as they come, in multiples of what the profile says
         self.update(one)
 
     def update(self, one: InstanceRow) -> None:
         """Take over what control says of it."""
         self.served = one.served_model
         self.open = one.open
+        self.well = one.well
         self.there = one.elsewhere  # outstanding tokens times weight that other gateways sent
 
 
@@ -381,11 +388,11 @@ class RoutingState:
         """Outstanding tokens times weight: what least-work routing compares."""
         return (target.unfinished + self.guess[target.model] * target.in_flight) * target.weight + target.there
 
-    def leave_out(self, target: Target, now: Micros) -> None:
+    def leave_out(self, target: Target, now: Micros, *, mute: bool = False) -> None:
         """A target is in trouble: do not choose it until the next table, or for a moment when none will come.
 
         The last ones of a model are chosen all the same: they may be well by now, and without them there is nothing.
         """
         target.failures += 1
-        target.trouble = now + _LEAVE_OUT
+        target.trouble = now + (_LEAVE_OUT_MUTE if mute else _LEAVE_OUT)
         self.refresh(now)

@@ -1,0 +1,130 @@
+"""Which instances are left out and which never are: those that break off, those that cannot be reached, those that are mute.
+
+Read next: `src/sageserve/live/gateway/attempts.py`.
+"""
+
+import asyncio
+
+import httpx
+import pytest
+
+from sageserve.live.gateway import meter as m
+from sageserve.live.wire import ToControl, Trouble
+from tests.live.gateway.stage import HELLO, MODEL, Engine, Got, answer, play, staged
+from tests.live.gateway.test_faults import STREAM, die
+
+
+@pytest.mark.parametrize("engines", [1, 2, 4])
+def test_what_breaks_every_engine_takes_none_of_them_from_the_others(engines: int) -> None:
+    async def touchy(got: Got, writer: asyncio.StreamWriter) -> None:
+        await (die if b"poison" in got.body else answer)(got, writer)
+
+    async def story() -> None:
+        poison = {"model": MODEL, "messages": [{"role": "user", "content": "poison"}]}
+        async with staged(*(Engine(script=touchy) for _ in range(engines))) as stage:
+            async with httpx.AsyncClient(base_url=stage.url) as client:
+                asks = [client.post("/v1/chat/completions", json=poison if k % 5 == 0 else HELLO) for k in range(100)]
+                codes = [(await ask).status_code for ask in asks]
+            assert codes == [502 if k % 5 == 0 else 200 for k in range(100)]
+            charged = {labels: count for (name, labels), count in stage.worker.context.meter.counters.items() if name == m.BREAKS}
+            assert charged == {("request" if engines > 1 else "nobody",): 20}
+
+    play(story())
+
+
+def test_an_engine_that_breaks_what_another_one_answers_is_left_out_and_control_is_told() -> None:
+    async def story() -> None:
+        told: list[ToControl] = []
+
+        def hear(message: ToControl) -> bool:
+            told.append(message)
+            return True
+
+        async with staged(Engine(script=die), Engine()) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            stage.worker.context.tell = hear
+            assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
+            assert [one.row for one in told if isinstance(one, Trouble)] == [0]
+            assert [target.row for target in stage.worker.context.routing.loads[0].targets] == [1]
+
+    play(story())
+
+
+def test_engines_that_are_all_gone_are_tried_all_the_same_and_found_when_they_are_back() -> None:
+    async def story() -> None:
+        engines = [Engine(), Engine()]
+        async with staged(*engines) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            for engine in engines:
+                await engine.kill()
+            for _ in range(2):
+                gone = await client.post("/v1/chat/completions", json=HELLO)
+                assert (gone.status_code, gone.json()["error"]["code"]) == (503, "no_capacity")
+                assert int(gone.headers["retry-after"]) > 0
+            await engines[1].start()
+            assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
+
+    play(story())
+
+
+async def mute(_got: Got, _writer: asyncio.StreamWriter) -> None:
+    """Take the request, and answer nothing."""
+    await asyncio.sleep(60)
+
+
+def test_a_mute_engine_beside_an_idle_one_costs_a_request_a_moment_and_no_other_one_anything() -> None:
+    async def story() -> None:
+        told: list[ToControl] = []
+
+        def hear(message: ToControl) -> bool:
+            told.append(message)
+            return True
+
+        dumb, well = Engine(script=mute), Engine()
+        headers = {"x-sageserve-tier": "iw-f"}
+        async with staged(dumb, well) as stage, httpx.AsyncClient(base_url=stage.url, timeout=20) as client:
+            context = stage.worker.context
+            context.tell = hear
+            context.routing.targets[0].heard = 1  # it was well once
+            first = [client.post("/v1/chat/completions", json=STREAM, headers=headers) for _ in range(4)]
+            assert [got.status_code for got in await asyncio.gather(*first)] == [200] * 4
+            assert [(one.row, one.mute) for one in told if isinstance(one, Trouble)] == [(0, True)], "told once"
+            assert context.meter.counters[m.RETRIES, ("mute",)] >= 1
+            before, begun = len(dumb.got), asyncio.get_running_loop().time()
+            for _ in range(50):
+                assert (await client.post("/v1/chat/completions", json=STREAM, headers=headers)).status_code == 200
+            assert asyncio.get_running_loop().time() - begun < 5
+            assert len(dumb.got) == before
+            assert not context.exchanges
+            assert sum(load.in_flight for load in context.routing.loads) == 0
+
+    play(story())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_requests_without_a_first_byte_leave_an_instance_that_control_calls_unwell(stream: bool) -> None:
+    async def story() -> None:
+        async with staged(Engine(script=mute), Engine(script=mute)) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            routing = stage.worker.context.routing
+            asked = asyncio.ensure_future(client.post("/v1/chat/completions", json={**HELLO, "stream": stream}))
+            while not any(engine.got for engine in stage.engines):  # noqa: ASYNC110 # engines know of no one who waits
+                await asyncio.sleep(0.01)
+            there = 0 if stage.engines[0].got else 1
+            stage.engines[1 - there].script = answer
+            routing.targets[there].well = False
+            assert (await asked).status_code == 200
+            assert stage.worker.context.meter.counters[m.RETRIES, ("unwell",)] == 1
+
+    play(story())
+
+
+def test_a_mute_engine_that_is_the_only_one_is_waited_for() -> None:
+    async def late(got: Got, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(2.5)
+        await answer(got, writer)
+
+    async def story() -> None:
+        async with staged(Engine(script=late)) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            stage.worker.context.routing.targets[0].heard = 1
+            got = await client.post("/v1/chat/completions", json=STREAM, headers={"x-sageserve-tier": "iw-f"})
+            assert (got.status_code, len(stage.engines[0].got)) == (200, 1)
+
+    play(story())
