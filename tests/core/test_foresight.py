@@ -1,8 +1,7 @@
 """foresight: the outlook it draws from what was seen, and what it does with the plan that comes back.
 
 10,000 tokens/s of 100 us each keep one instance busy; where requests in time are worth nothing, an instance is as busy as it may
-be, 0.9 of its time. Read next: `driven.py` for the strategy's
-surroundings; `src/sageserve/core/strategies/foresight.py` and `core/strategies/foresight_inputs.py`.
+be, 0.9 of its time. Read next: `driven.py`; `src/sageserve/core/strategies/foresight.py`, `core/strategies/foresight_inputs.py`.
 """
 
 from itertools import pairwise
@@ -32,8 +31,8 @@ LEVELS = (0.5, 0.9)
 
 
 def settings_of(**rules: object) -> Scenario:
-    fleet = {"start": 2, "minimum": 1, "maximum": 8}
-    return scenario(gpus=160, fleet=fleet, strategy={"name": "foresight", "foresight": {"quantile": 0.9, "headroom": 10} | rules})
+    own = {"name": "foresight", "foresight": {"quantile": 0.9, "headroom": 10} | rules}
+    return scenario(gpus=160, fleet={"start": 2, "minimum": 1, "maximum": 8}, strategy=own)
 
 
 def begin(*, rate: float = 1_000.0, serving: int = 2, **rules: object) -> Driven:
@@ -373,8 +372,7 @@ def test_history_from_before_the_first_instant_is_planned_from_at_once() -> None
     tokens = np.zeros((96, 2, 2, 3))
     tokens[:, 0, 0, 0] = 900 * 200_000.0
     driven = Driven(settings_of(), earlier=Demand(-24 * HOUR, BIN, tokens, tokens, tokens / 500))
-    fit = asked(driven.look(0))
-    program = asked(driven.answer(0, fit))
+    program = asked(driven.answer(0, asked(driven.look(0))))
     assert isinstance(program, SolveAhead)
     done = perform(program)
     assert isinstance(done, SolvedAhead)
@@ -383,8 +381,7 @@ def test_history_from_before_the_first_instant_is_planned_from_at_once() -> None
 
 
 @pytest.mark.parametrize(
-    ("rtt", "pinned", "reached"),
-    [("70ms", False, True), ("500ms", False, True), ("501ms", False, False), ("70ms", True, False)],
+    ("rtt", "pinned", "reached"), [("70ms", False, True), ("500ms", False, True), ("501ms", False, False), ("70ms", True, False)]
 )
 def test_traffic_is_planned_only_for_regions_that_its_promise_reaches(rtt: str, pinned: bool, reached: bool) -> None:
     base = settings_of()

@@ -1,8 +1,7 @@
 """Small worlds for comparing simulators: a fleet, a trace and a script of what a controller does, from one seed.
 
-A case is drawn number by number from `Draw`, so that the same code makes seeded cases and hypothesis examples that
-shrink. `drive` plays a case on anything with the kernel's control surface. Decides nothing about right or wrong.
-Read next: `reference.py`, `test_kernel_against_reference.py`.
+A case is drawn number by number from `Draw`, so that the same code makes seeded cases and hypothesis examples that shrink.
+`drive` plays a case on anything with the kernel's control surface. Read next: `reference.py`, `test_kernel_against_reference.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -128,13 +127,11 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
     most = draw(0, 4)  # of four instances, so many are open from the start
     opened = tuple(i for i in range(instances) if draw(1, 4) <= most)
     end = int(trace.arrival[-1]) + 20_000
-    steps = []
-    at = 0
+    at, steps = 0, []
     for _ in range(draw(0, 9)):
         at = _instant(draw, setup, trace, at, end)
         steps.append((at, _flips(draw, setup)))
-    setup = _with_admission(draw, setup)
-    replaces = draw(0, 1) == 1
+    setup, replaces = _with_admission(draw, setup), draw(0, 1) == 1
     trace = _with_conversations(draw, trace, grain)
     setup = _with_distances(draw, setup, grain)
     trace = with_hashes(draw, trace)
@@ -383,10 +380,9 @@ def watch(sim: Simulator, case: Case) -> Iterator[Stop]:
         yield from player.run(max(at, int(sim.now)))
         for i in flips:
             player.flip(i)
-    slots = case.setup.slots
-    for e in range(case.setup.endpoints):
-        if not player.opened & set(range(e * slots, (e + 1) * slots)):
-            player.flip(e * slots)
+    for first in range(0, case.setup.endpoints * case.setup.slots, case.setup.slots):
+        if not player.opened & set(range(first, first + case.setup.slots)):
+            player.flip(first)
     for _ in range(LONGEST):
         if sim.finished():
             return

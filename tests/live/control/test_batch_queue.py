@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sageserve.base.units import HOUR, SECOND
 from sageserve.live.control.batch_queue import BatchQueue, QueueHead
 from sageserve.live.wire import ANYWHERE, EndpointCount, Gone, Grant, Refusal, Wait
-from tests.live.control.test_fleet_view import Scene
+from tests.live.control.fleet_view_stage import Scene
 
 NIW = 2
 WEST = 2  # the first endpoint of the second region: there are two models

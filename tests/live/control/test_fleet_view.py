@@ -1,6 +1,6 @@
 """The fleet view: what gateways count becomes demand, signals and tables; what is not heard of is blind, never idle.
 
-Read next: `src/sageserve/live/control/fleet_view.py`.
+Read next: `fleet_view_stage.py`, `src/sageserve/live/control/fleet_view.py`.
 """
 
 import itertools
@@ -9,55 +9,9 @@ import pytest
 
 from sageserve.base.units import SECOND
 from sageserve.core.events import InstanceDrained
-from sageserve.core.layout import Layout
-from sageserve.live.actuators.base import EngineAddress
-from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
-from sageserve.live.wire import VERSION, CellCount, EndpointCount, Hello, InstanceCount, Report, RoutingTable, ToGateway, Trouble
-from tests.core.small import layout_of, scenario
-
-BLIND_AFTER = 30 * SECOND
-
-
-class Scene:
-    """A fleet view whose clock is set by hand, and everything it said."""
-
-    def __init__(self, **changes: object) -> None:
-        self.settings = scenario(gpus=80, live={"safety": {"blind_after": "30s"}}, **changes)
-        self.layout: Layout = layout_of(self.settings)
-        self.now = 0
-        self.sent: list[tuple[int, ToGateway]] = []
-        self.drained: list[InstanceDrained] = []
-        told = Callbacks(
-            self.send, lambda i: EngineAddress(f"http://127.0.0.1:{9000 + i}", "m"), self.drained.append, lambda: (0, 0)
-        )
-        self.view = FleetView(self.settings, self.layout, "epoch", lambda: self.now, told)
-
-    def send(self, gateway: int, message: ToGateway) -> bool:
-        self.sent.append((gateway, message))
-        return True
-
-    def table(self, gateway: int) -> RoutingTable:
-        return next(m for g, m in reversed(self.sent) if g == gateway and isinstance(m, RoutingTable))
-
-    def report(
-        self,
-        gateway: int = 0,
-        *,
-        version: int | None = None,
-        cells: tuple[CellCount, ...] = (),
-        endpoints: tuple[EndpointCount, ...] = (),
-        instances: tuple[InstanceCount, ...] = (),
-    ) -> None:
-        means = (200.0,) * (len(self.layout.names.models) * len(self.layout.names.tiers))
-        known = self.view._version if version is None else version
-        self.view.heard(gateway, Report(known, endpoints, instances, cells, (), means, 0))
-
-    def hello(self, gateway: int = 0, nonce: str = "one") -> None:
-        self.view.heard(gateway, Hello(VERSION, gateway, nonce))
-
-
-def cell(number: int, *, prompt: int = 0, output: int = 0, requests: int = 0, work: float = 0.0) -> CellCount:
-    return CellCount(number, prompt, output, requests, work, requests, 0, requests)
+from sageserve.live.control.fleet_view import Missed
+from sageserve.live.wire import EndpointCount, InstanceCount, RoutingTable, Trouble
+from tests.live.control.fleet_view_stage import BLIND_AFTER, Scene, cell
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sageserve.base.units import SECOND
 from sageserve.live.control.fleet_view import FleetView, Missed, Opened
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
-from tests.live.control.test_fleet_view import Scene
+from tests.live.control.fleet_view_stage import Scene
 
 ROWS = st.integers(0, 7)
 COUNTS = st.lists(st.tuples(ROWS, st.integers(0, 5), st.integers(0, 9)), max_size=4, unique_by=lambda one: one[0])

@@ -1,6 +1,7 @@
 """Deliberate faults are seen: each one of the catalogue, put into a copy of the kernel, departs from the reference.
 
-The copy runs as plain Python (no compilation) in its own process. Read next: `catalogue.py`, `turns.py`.
+The copy runs as plain Python (no compilation) in its own process; what is not changed in it is imported as it was read before,
+for most of a trial is its imports. Read next: `catalogue.py`, `turns.py`.
 """
 
 import os
@@ -21,16 +22,15 @@ SOUND = range(25)  # cases on which the unchanged copy must agree, so that a dif
 def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None, *, comparison: str = "kernel") -> str:
     """What the trial prints about a copy of the package, changed by `mutant`."""
     source = Path(__file__).resolve().parents[3]
-    shutil.copytree(source / "src" / "sageserve", folder / "sageserve", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(source / "src" / "sageserve", folder / "sageserve", ignore=shutil.ignore_patterns("*.nb?"))
     if mutant:
         path = folder / "sageserve" / mutant.module
         text = path.read_text("utf-8")
         assert text.count(mutant.old) == 1, f"{mutant.module} no longer holds this text once: {mutant.old!r}"
         path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
-    environment = os.environ | {  # noqa: TID251  # the child differs from this process in these three
+    environment = os.environ | {  # noqa: TID251  # the child differs from this process in these two
         "NUMBA_DISABLE_JIT": "1",
         "PYTHONPATH": f"{folder}{os.pathsep}{source}",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
         [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), comparison, *map(str, seeds)],
