@@ -13,7 +13,7 @@ from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.fleet_view import Missed
 from sageserve.live.control.liveness import Liveness
 from sageserve.live.wire import Trouble
-from tests.live.control.test_fleet_view import Scene
+from tests.live.control.fleet_view_stage import Scene
 
 AFTER = 60 * SECOND
 
