@@ -172,3 +172,20 @@ def test_the_command_is_light_until_it_runs() -> None:
     code = "import sys, sageserve.cli.main; print([m for m in ('numba', 'numpy', 'ray', 'pyarrow') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path) -> None:
+    few = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m", "--workers", "1")
+    asked = ("compare", "quickstart", "--strategies", "reactive,oracle,fixed:3", "--frontier", "--out", str(tmp_path / "f"), *few)
+    shown = CliRunner().invoke(app, list(asked), catch_exceptions=False)
+    assert shown.exit_code == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert sum(line.startswith("reactive  high ") for line in lines) == 6
+    assert sum(line.startswith("fixed:3  ") for line in lines) == 3
+    assert max(map(len, (line for line in lines if not line.startswith("For ")))) <= WIDTH
+    assert any(line.startswith("For ") and " kept, GPU-hours with owed work: " in line for line in lines)
+    again = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)  # from what is kept
+    found = json.loads(again.stdout)["frontier"]
+    assert [len(found[name]) for name in ("reactive", "fixed:3")] == [6, 3]
+    assert set(found["reactive"][0]) == {"knob", "gpu_hours_with_owed", "kept", "spread", "by_seed"}
+    assert set(found["reactive"][0]["kept"]) == {"iw-f", "iw-n", "niw"}

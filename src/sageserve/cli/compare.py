@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sageserve.sim.oracle import Bound
     from sageserve.sim.sweep.cell import Cell, Outcome
     from sageserve.sim.sweep.run import CellRunner
+    from sageserve.sim.sweep.tuning import Candidate
 
 ORACLE = "oracle"
 UNKEPT = ", with --out DIR they would have been kept"
@@ -32,6 +33,8 @@ EXAMPLES = """[bold]Examples[/bold]
 sageserve compare quickstart --strategies siloed,reactive,lt-ua,oracle
 
 sageserve compare o365-peak --strategies reactive,lt-ua --seeds 1..5 --out sweeps/peak
+
+sageserve compare quickstart --strategies reactive,foresight --frontier
 
 sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --json
 """
@@ -59,6 +62,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     replace: Annotated[bool, typer.Option("--replace", help="also in a folder that holds other files")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="with --out: only summaries, no report.html")] = False,
     place: Annotated[Where, typer.Option("--on", help="this machine, or a Ray cluster")] = "local",
+    frontier: Annotated[bool, typer.Option("--frontier", help="turn one knob of each strategy; costs at equal promises")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print summaries instead of tables")] = False,
 ) -> None:
     """Compare strategies on the same requests: GPU-hours, cost, waste, and which promises were kept."""
@@ -67,6 +71,13 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
 
     names = _strategies(strategies)
     source = source_of(options)
+    if frontier:
+        points = _points(scenario, [name for name in names if name != ORACLE], tuple(overrides or ()))
+        settings = [cell for point in points for cell in _played(scenario, point, seeds, tuple(overrides or ()), source)]
+        outcomes = run_cells(settings, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
+        _show_frontier(scenario, points, settings, outcomes, as_json=as_json)
+        finish(outcomes, out)
+        return
     cells = _cells(scenario, names, seeds, tuple(overrides or ()), source)
     if out is not None and not no_report and place == "local":  # elsewhere the folder is another machine's
         cells = with_first_seeds_whole(cells)
@@ -194,6 +205,63 @@ def _cells(
             settings = load_scenario(scenario, overrides=[*overrides, *rule, f"seed={seed}"])
             cells.append(Cell(f"{name}-seed{seed}", settings, source, "bound" if name == ORACLE else "run"))
     return cells
+
+
+def _points(scenario: str, names: Sequence[str], overrides: Sequence[str]) -> "list[tuple[str, Candidate]]":
+    """Every strategy with every setting of its knob."""
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.sim.sweep.frontier import knob_of
+
+    found = []
+    for name in names:
+        settings = load_scenario(scenario, overrides=[*overrides, f"strategy.name={name}"])
+        found += [(name, candidate) for candidate in knob_of(settings)]
+    return found
+
+
+def _played(
+    scenario: str, point: "tuple[str, Candidate]", seeds: str | None, overrides: Sequence[str], source: "SweepSource"
+) -> "list[Cell]":
+    """A point of the frontier with every seed."""
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.sim.sweep.cell import Cell
+
+    name, candidate = point
+    changes = [*overrides, f"strategy.name={name}", *candidate.changes]
+    found = []
+    for seed in [None] if seeds is None else parse_seeds(seeds):
+        settings = load_scenario(scenario, overrides=[*changes, *([] if seed is None else [f"seed={seed}"])])
+        found.append(Cell(f"{name}-{candidate.name.replace(' ', '-')}-seed{settings.seed}", settings, source))
+    return found
+
+
+def _show_frontier(
+    scenario: str,
+    points: "Sequence[tuple[str, Candidate]]",
+    cells: "Sequence[Cell]",
+    outcomes: "Sequence[Outcome | None]",
+    *,
+    as_json: bool,
+) -> None:
+    from sageserve.cli.render_frontier import draw_frontier, frontier_json
+    from sageserve.sim.sweep.cell import Finished
+    from sageserve.sim.sweep.frontier import FrontierPoint, matched, point_of
+
+    each = len(cells) // max(len(points), 1)
+    found: dict[str, list[FrontierPoint]] = {}
+    for number, (name, candidate) in enumerate(points):
+        mine = range(number * each, (number + 1) * each)
+        runs = {cells[k].scenario.seed: one.summary for k in mine if isinstance(one := outcomes[k], Finished)}
+        if len(runs) == each:
+            found.setdefault(name, []).append(point_of(candidate, runs))
+    tiers = sorted((tier for tier in cells[0].scenario.tiers.items() if not tier[1].batch), key=lambda tier: tier[1].patience)
+    late = [tier for tier in cells[0].scenario.tiers.items() if tier[1].batch]
+    match = matched(found, {name: tier.percentile for name, tier in (*tiers, *late)})
+    left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
+    if as_json:
+        typer.echo(frontier_json(found, match, left).decode(), nl=False)
+    elif found:
+        draw_frontier(found, match, scenario)
 
 
 def with_first_seeds_whole(cells: "Sequence[Cell]") -> "list[Cell]":

@@ -1,0 +1,70 @@
+"""The frontier of strategies as a table that fits the terminal, with its verdict, and as JSON.
+
+Draws what it is given; points and matches come from `sim/sweep/frontier.py`. Read next: docs/reference/strategies.md.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from sageserve.cli.render import WIDTH, hours, share
+from sageserve.cli.render_compare import Column, change, kept, tables
+from sageserve.sim.sweep.frontier import FrontierPoint, Match, beaten_by
+
+
+def frontier_json(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match | None, left: Sequence[str]) -> bytes:
+    """`{"frontier": {strategy: [point]}, "matched": …}`; docs/reference/summary.md says what more there can be."""
+    value: dict[str, object] = {"frontier": frontier, "matched": match}
+    if left:
+        value["unfinished"] = list(left)
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def draw_frontier(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match | None, scenario: str) -> None:
+    """Print points, cheapest first within a strategy, and what as much kept costs."""
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    seeds = max(len(point.by_seed) for points in frontier.values() for point in points)
+    means = f", means of {seeds} seeds" if seeds > 1 else ""
+    console.print(f"[bold]{escape(scenario)}[/bold]: one knob of each strategy{means}", soft_wrap=True)
+    rows = [(name, one) for name, points in frontier.items() for one in sorted(points, key=lambda one: one.gpu_hours_with_owed)]
+    tiers = list(dict.fromkeys(tier for _, point in rows for tier in point.kept))
+    beaten = [beaten_by(name, point, frontier) for name, point in rows]
+    columns = [
+        Column("strategy", [f"{name}  {point.knob}" for name, point in rows]),
+        Column("GPU-hours\nwith owed", [_hours(point) for _, point in rows]),
+        *(
+            Column(f"{tier}\nkept", [kept(point.kept[tier]) if tier in point.kept else "–" for _, point in rows])
+            for tier in tiers
+        ),
+        Column("beaten by", [one or "" for one in beaten]),
+    ]
+    console.print()
+    for table in tables(columns, console.width):
+        console.print(table)
+    console.print()
+    for line in _verdict(match):
+        console.print(escape(line), soft_wrap=True)
+    console.print("[dim]beaten by: that strategy is more than 1% cheaper and keeps as much in every tier, with every seed.[/dim]")
+
+
+def _hours(point: FrontierPoint) -> str:
+    deviation = (point.spread or {}).get("gpu_hours_with_owed")
+    text = hours(point.gpu_hours_with_owed)
+    return text if deviation is None else f"{text}\n±{hours(deviation)}"
+
+
+def _verdict(match: Match | None) -> list[str]:
+    if match is None:
+        return ["No two strategies keep the same: their costs are not to be compared."]
+    found = {name: cost for name, cost in match.gpu_hours.items() if cost is not None}
+    never = [name for name, cost in match.gpu_hours.items() if cost is None]
+    least = min(found, key=lambda name: found[name])
+    texts = [
+        f"{name} {hours(cost)}" + ("" if name == least else f" ({change(cost / found[least] - 1)})")
+        for name, cost in sorted(found.items(), key=lambda one: one[1])
+    ]
+    rest = f"; never: {', '.join(never)}" if never else ""
+    return [f"For {share(match.kept)} of {match.tier} kept, GPU-hours with owed work: {', '.join(texts)}{rest}."]
