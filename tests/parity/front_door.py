@@ -6,6 +6,7 @@ the wire's encoding, and takes no time. Only what the outside does is played her
 Read next: `test_front_door.py`, which sets it beside the simulator's kernel; `tests/sim/reference.py` for the engines' world.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,9 @@ class Store:
 
     def launch(self, model: int, endpoint: int) -> None:
         self.plane.go(self.jobs[model].pop(0), endpoint)
+
+    def tell(self, ended: Callable[[int], None]) -> None:
+        """Here the gateways' reports tell it, at once."""
 
 
 class LivePlane(Reference):

@@ -3,6 +3,8 @@
 Read next: `src/sageserve/live/control/batch_queue.py`; `tests/parity/test_front_door.py`, where the simulator does the same.
 """
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +37,9 @@ class Listed:
 
     def launch(self, model: int, endpoint: int) -> None:
         self.launched.append((model, self.jobs[model].pop(0).deadline, endpoint))
+
+    def tell(self, ended: Callable[[int], None]) -> None:
+        self.ended = ended
 
 
 class Fed:
@@ -137,6 +142,50 @@ def test_a_place_that_came_free_is_given_jobs() -> None:
     fed.queue.run()
     fed.queue.run()
     assert len(fed.jobs.launched) == 5
+
+
+def test_a_job_that_is_over_makes_room_for_the_next_before_gateways_report_it_and_once() -> None:
+    fed = Fed()
+    fed.scene.report()
+    fed.use(0.9)
+    for hours in range(20, 40):
+        fed.jobs.add(hours * HOUR)
+    fed.queue.run()
+    fed.use(0.0)
+    for _ in range(3):
+        fed.jobs.ended(0)  # of one iteration
+    assert fed.queue.news.is_set()
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 2
+    fed.scene.now += 2000
+    fed.jobs.ended(0)
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 4
+    fed.free(3)
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 6, "two of the three that are reported were asked for"
+    fed.jobs.ended(ANYWHERE)
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 6
+
+
+def test_a_client_that_was_let_go_and_is_done_makes_room_for_the_next() -> None:
+    fed = Fed()
+    fed.scene.report()
+    fed.use(0.9)
+    for ticket in range(1, 7):
+        fed.wait(ticket, 600 * SECOND)
+    fed.use(0.0)
+    fed.queue.scraped()
+    fed.queue.run()
+    assert [decision.ticket for _, decision in fed.decided] == [1, 2]
+    fed.queue.hear(0, Gone(1))
+    fed.queue.run()
+    assert [decision.ticket for _, decision in fed.decided] == [1, 2, 3, 4]
+    fed.scene.now += 2000
+    fed.queue.hear(0, Gone(1))
+    fed.queue.run()
+    assert len(fed.decided) == 4, "it was done already"
 
 
 def test_jobs_wait_while_nothing_is_open() -> None:

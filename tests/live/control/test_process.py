@@ -120,6 +120,9 @@ class NoJobs:
     def launch(self, model: int, endpoint: int) -> None:
         raise AssertionError
 
+    def tell(self, ended: Callable[[int], None]) -> None:
+        pass
+
 
 def test_what_was_opened_is_closed_whatever_fails(tmp_path: Path) -> None:
     async def silent(_: EngineAddress) -> Missed:

@@ -74,6 +74,7 @@ class BatchRunner:
         self._lines: Connections | None = None
         self._away_until = 0
         self._superseded = asyncio.Event()
+        self._ended: Callable[[int], None] = lambda _: None
 
     # --- what the batch queue asks ---
 
@@ -101,6 +102,10 @@ class BatchRunner:
         task = asyncio.get_running_loop().create_task(self._run(job, endpoint))
         self._tasks[job.key] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.key, None) if self._tasks.get(job.key) is task else None)
+
+    def tell(self, ended: Callable[[int], None]) -> None:
+        """Call this from now on with the endpoint of each job that is over there."""
+        self._ended = ended
 
     def _is_held_up(self, buffer: JobBuffer) -> bool:
         away = self._time.now() < self._away_until
@@ -183,6 +188,7 @@ class BatchRunner:
         match said:
             case Result():
                 self.writer.record(said)
+                self._ended(endpoint)
             case Retry(failed=True) if job.attempts + 1 >= self._settings.attempts:
                 self.writer.record(said.last)
             case Retry():

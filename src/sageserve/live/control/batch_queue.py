@@ -5,6 +5,7 @@ waits ("flex"). Decides nothing itself: `core/feed.py` does, which the simulator
 a place came free, after each scrape. Must not run jobs. Read next: `core/feed.py`, `batches/`, `fleet_view.py`.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -20,6 +21,8 @@ from sageserve.core.perf import request_work
 from sageserve.core.signals import SIGNALS
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.wire import ANYWHERE, Gone, Grant, Refusal, Wait
+
+_TOGETHER = 1000  # us, as gateways have it: work of one endpoint that is over within it ended with one iteration
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class JobQueue(Protocol):
 
     def launch(self, model: int, endpoint: int) -> None:
         """Take the head and begin to run it at an endpoint, or ANYWHERE."""
+        ...
+
+    def tell(self, ended: Callable[[int], None]) -> None:
+        """Call this from now on with the endpoint of each job that is over there."""
         ...
 
 
@@ -100,6 +107,12 @@ class BatchQueue:
         self._made = 0
         self._offered = [0] * self._models  # of the jobs that wait, how many were offered to an endpoint when they came
         self._seen_freed = view.freed.copy()
+        self.news = asyncio.Event()  # set when `run` has something to do before its next turn
+        self._free = np.zeros(view.layout.endpoints, np.int64)  # places that came free since, as `ended` was told
+        self._ahead = np.zeros(view.layout.endpoints, np.int64)  # those of them that were asked for before they were reported
+        self._ended_at = np.full(view.layout.endpoints, -NEVER, np.int64)
+        self._granted: dict[tuple[int, int], int] = {}  # endpoint of clients that were let go
+        jobs.tell(self.ended)
 
     def waiting(self) -> tuple[int, ...]:
         """Work that waits, by model."""
@@ -112,6 +125,7 @@ class BatchQueue:
         """A client of a batch tier waits, or does not any more."""
         if isinstance(message, Gone):
             self._alive.discard((gateway, message.ticket))
+            self.ended(self._granted.pop((gateway, message.ticket), ANYWHERE))
             return
         now = self._now()
         self._made += 1
@@ -122,24 +136,46 @@ class BatchQueue:
     def left(self, gateway: int) -> None:
         """A gateway is gone, and the clients that waited there."""
         self._alive = {(at, ticket) for at, ticket in self._alive if at != gateway}
+        self._granted = {key: e for key, e in self._granted.items() if key[0] != gateway}
+
+    def ended(self, endpoint: int) -> None:
+        """Work that was fed to an endpoint is over: a place came free, which gateways would report a moment later.
+
+        What ends within a millisecond ended with one iteration, and is asked for once, as gateways count it.
+        """
+        now = self._now()
+        if endpoint != ANYWHERE and now - int(self._ended_at[endpoint]) > _TOGETHER:
+            self._ended_at[endpoint] = now
+            self._free[endpoint] += 1
+            self.news.set()
 
     def run(self) -> None:
         """What is due between two scrapes: refuse who waited too long, offer jobs that came, feed where a place came free."""
         for model in range(self._models):
             self._expire(model)
             self._take_in(model)
-        for e in np.flatnonzero(self._view.freed > self._seen_freed).tolist():
-            for _ in range(int(self._view.freed[e] - self._seen_freed[e])):
+        for e in np.flatnonzero((self._view.freed > self._seen_freed) | (self._free > 0)).tolist():
+            for _ in range(self._places(e)):
                 if not self._feed_endpoint(e):
                     break  # the next one would find what this one found
         self._seen_freed = self._view.freed.copy()
 
     def scraped(self) -> None:
         """There are new signals: promote what is urgent, feed every endpoint."""
+        self._ahead[:] = 0
         for model in range(self._models):
             self._promote(model)
         for e in range(self._view.layout.endpoints):
             self._feed_endpoint(e)
+
+    def _places(self, e: int) -> int:
+        """Places that came free at an endpoint: as gateways report them, less those that were asked for before."""
+        reported = int(self._view.freed[e] - self._seen_freed[e])
+        known = min(reported, int(self._ahead[e]))
+        places = max(reported - known, int(self._free[e]))
+        self._ahead[e] += places - reported
+        self._free[e] = 0
+        return places
 
     # --- the queue ---
 
@@ -162,6 +198,7 @@ class BatchQueue:
             self._jobs.launch(model, e)
             self._offered[model] = max(0, self._offered[model] - 1)
         else:
+            self._granted[client.gateway, client.wait.ticket] = e
             self._pop(model, client, Grant(client.wait.ticket, e))
 
     def _pop(self, model: int, client: _Waiting, decision: Grant | Refusal) -> None:

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -293,7 +293,9 @@ class Control:
 
     async def _feed(self) -> None:
         while True:
-            await asyncio.sleep(_FEED_EVERY_S)
+            with suppress(TimeoutError):  # nobody told of a place: gateways report as often
+                await asyncio.wait_for(self.queue.news.wait(), _FEED_EVERY_S)
+            self.queue.news.clear()
             self.queue.run()
 
     async def _look_around(self) -> None:
