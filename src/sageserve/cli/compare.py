@@ -82,7 +82,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     if out is not None and not no_report and place == "local":  # elsewhere the folder is another machine's
         cells = with_first_seeds_whole(cells)
     outcomes = run_cells(cells, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
-    comparison, bounds = _gather(cells, outcomes)
+    comparison, bounds = gather(cells, outcomes)
     left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
     if as_json:
         typer.echo(comparison_json(comparison, bounds, left).decode(), nl=False)
@@ -276,7 +276,8 @@ def with_first_seeds_whole(cells: "Sequence[Cell]") -> "list[Cell]":
     return found
 
 
-def _gather(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> "tuple[Comparison, dict[int, Bound]]":
+def gather(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> "tuple[Comparison, dict[int, Bound]]":
+    """Summaries by strategy and seed, and bounds by seed."""
     from sageserve.data.results.comparison import Comparison
     from sageserve.data.results.summary import Summary
     from sageserve.sim.sweep.cell import Bounded, Finished

@@ -18,6 +18,7 @@ from rich.markup import escape
 from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.base.version import __version__
 from sageserve.cli import (
+    backtest,
     batch,
     calibrate,
     calibrate_benchmark,
@@ -93,6 +94,7 @@ app = typer.Typer(
 app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
 app.command(name="tune", rich_help_panel="Do", epilog=tune.EXAMPLES)(tune.tune)
+app.command(name="backtest", rich_help_panel="Do", epilog=backtest.EXAMPLES)(backtest.backtest)
 app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)
 app.command(name="diff", cls=diff.Sided, rich_help_panel="Look and prepare", epilog=diff.EXAMPLES)(diff.diff)
 app.command(name="doctor", rich_help_panel="Look and prepare", epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -6,11 +6,14 @@ Read next: docs/how-to/read-a-report.md.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sageserve.cli.progress import bar
+
+if TYPE_CHECKING:
+    from sageserve.show.page import Preface
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -34,11 +37,11 @@ def report(
     typer.echo(write(folders, folders[0] / REPORT if out is None else out))
 
 
-def write(folders: Sequence[Path], out: Path) -> Path:
+def write(folders: Sequence[Path], out: Path, preface: "Preface | None" = None) -> Path:
     """Write the report, and say on stderr how large it became."""
     from sageserve.show.report import write_report
 
     with bar("report") as tell:
-        size = write_report(folders, out, tell)
+        size = write_report(folders, out, tell, preface)
     typer.echo(f"report: {out} ({size / 1e6:.1f} MB)", err=True)
     return out

@@ -9,11 +9,11 @@ from typing import TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed
+from sageserve.data.results.comparison import Comparison, Spread, base_of, held, needed, owed
 from sageserve.data.results.summary import Summary, TierSummary
 from sageserve.show.format import NONE, change, count, dollars, gpu_hours, percent, seconds
 from sageserve.show.reading import RunReading
-from sageserve.show.verdict import BASE, Verdict, verdict
+from sageserve.show.verdict import Verdict, verdict
 
 Value: TypeAlias = Callable[[Summary], float | None]
 
@@ -58,6 +58,23 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True)
+class Preface:
+    """What a report says before and beside its verdict, where results are not all there is to say.
+
+    Args:
+        kind: of report, above the title.
+        warnings: what must be read before any figure: heading and text.
+        sheets: more tables.
+        notes: more of them.
+    """
+
+    kind: str
+    warnings: tuple[tuple[str, str], ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FirstScreen:
     """What stands above the figures.
 
@@ -70,6 +87,7 @@ class FirstScreen:
         verdict: in sentences.
         helps: what would help, in sentences.
         partial: how far an interrupted run was played; empty when it was not.
+        warnings: heading and text, above everything.
         sheets: tables.
         notes: what else to know.
         version: of sageserve.
@@ -83,18 +101,22 @@ class FirstScreen:
     verdict: Verdict
     helps: tuple[str, ...]
     partial: str
+    warnings: tuple[tuple[str, str], ...]
     sheets: tuple[Sheet, ...]
     notes: tuple[str, ...]
     version: str
 
 
-def page_of(comparison: Comparison, readings: Mapping[str, RunReading], notes: Sequence[str]) -> FirstScreen:
+def page_of(
+    comparison: Comparison, readings: Mapping[str, RunReading], notes: Sequence[str], preface: Preface | None = None
+) -> FirstScreen:
     """The first screen.
 
     Args:
         comparison: one strategy or more.
         readings: the runs that were kept whole, by the same names.
         notes: of the reader of the folders.
+        preface: what else to say.
     """
     some = _first(comparison, next(iter(comparison.runs)))
     found = verdict(comparison)
@@ -103,15 +125,16 @@ def page_of(comparison: Comparison, readings: Mapping[str, RunReading], notes: S
     partial = [run for runs in comparison.runs.values() for run in runs.values() if run.partial]
     return FirstScreen(
         title=f"{some.scenario} under {some.strategy}" if one else f"{some.scenario}: {len(comparison.runs)} strategies compared",
-        kind="Simulation report" if one else "Comparison report",
+        kind=preface.kind if preface is not None else "Simulation report" if one else "Comparison report",
         asked=_asked(comparison, some, next((run.scenario for run in readings.values()), None)),
         heading=_heading(comparison, found.strategy),
         facts=tuple(_facts(comparison, some, next((run.scenario for run in readings.values()), None))),
         verdict=found,
         helps=(*_hopeless(readings, found.strategy), found.recommendation),
         partial=show_duration(round(partial[0].played_s) * SECOND) if partial else "",
-        sheets=sheets,
-        notes=(*notes, *_seeds_differ(comparison)),
+        warnings=() if preface is None else preface.warnings,
+        sheets=(sheets[0], *(() if preface is None else preface.sheets), *sheets[1:]),
+        notes=(*notes, *(() if preface is None else preface.notes), *_seeds_differ(comparison)),
         version=some.version,
     )
 
@@ -127,8 +150,9 @@ def _asked(comparison: Comparison, some: Summary, scenario: Scenario | None) -> 
 def _heading(comparison: Comparison, name: str) -> str:
     if len(comparison.runs) == 1:
         return "What it takes"
-    relative = comparison.against(name, BASE, needed)
-    return "What it costs" if name != BASE and relative is not None and relative.mean > 0 else "What it saves"
+    base = base_of(comparison.runs)
+    relative = comparison.against(name, base, needed)
+    return "What it costs" if name != base and relative is not None and relative.mean > 0 else "What it saves"
 
 
 def _first(comparison: Comparison, name: str) -> Summary:
@@ -163,15 +187,16 @@ def _fleet(scenario: Scenario) -> str:
 def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
     tiers = list(_first(comparison, next(iter(comparison.runs))).tiers)
     several = len(comparison.runs) > 1
-    against = several and BASE in comparison.runs
-    columns = ["GPU-hours", "owed", *(["against reactive"] if against else []), *(["× oracle"] if comparison.bounds else [])]
+    base = base_of(comparison.runs)
+    against = several and base in comparison.runs
+    columns = ["GPU-hours", "owed", *([f"against {base}"] if against else []), *(["× oracle"] if comparison.bounds else [])]
     shed = _any_shed(comparison)
     columns += ["cost", "waste", *(["shed"] if shed else []), *(f"{tier} kept" for tier in tiers)]
     rows = []
     for name in comparison.runs:
         cells = [_hours(comparison, name, "gpu_hours.total", held), _hours(comparison, name, "after_window.work_gpu_hours", owed)]
         if against:
-            cells.append(_against(comparison, name))
+            cells.append(_against(comparison, name, base))
         if comparison.bounds:
             cells.append(_over(comparison, name))
         cells += [_cost(comparison, name), _waste(comparison, name), *([_shed(comparison, name)] if shed else [])]
@@ -181,7 +206,7 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
     notes = [
         "GPU-hours are what was held and is paid for in the window. Owed is work that had arrived and was not done"
         " when the window"
-        " ended; add it before calling a strategy cheaper" + ("; the column against reactive does." if against else "."),
+        " ended; add it before calling a strategy cheaper" + (f"; the column against {base} does." if against else "."),
     ]
     if comparison.bounds:
         least = sum(comparison.bounds.values()) / len(comparison.bounds)
@@ -206,10 +231,10 @@ def _hours(comparison: Comparison, name: str, key: str, value: Value) -> TableCe
     return TableCell(text, key, None if found is None else found.mean, small=small)
 
 
-def _against(comparison: Comparison, name: str) -> TableCell:
-    if name == BASE:
+def _against(comparison: Comparison, name: str, base: str) -> TableCell:
+    if name == base:
         return TableCell("baseline")
-    text, small = _spread(comparison.against(name, BASE, needed), change)
+    text, small = _spread(comparison.against(name, base, needed), change)
     return TableCell(text, small=small)
 
 

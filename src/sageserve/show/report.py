@@ -25,7 +25,7 @@ from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_read import is_sweep, read_sweep
 from sageserve.show.figures import batch, capacity, forecasts, promises, reasons, usage
 from sageserve.show.figures.parts import Figure, Json, View
-from sageserve.show.page import FirstScreen, page_of
+from sageserve.show.page import FirstScreen, Preface, page_of
 from sageserve.show.reading import RunReading, read
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -60,13 +60,14 @@ class Material:
         return Comparison({name: self.runs[name] for name in names}, self.bounds)
 
 
-def write_report(folders: Sequence[Path], out: Path, progress: Tell | None = None) -> int:
+def write_report(folders: Sequence[Path], out: Path, progress: Tell | None = None, preface: Preface | None = None) -> int:
     """Write the report of runs, of sweeps, or of both; the file appears under its name only when it is complete.
 
     Args:
         folders: of `simulate --out` and of `compare --out`.
         out: the file; an older one is replaced.
         progress: told how many runs of how many are read.
+        preface: what it says beside the results.
 
     Returns:
         Its size in bytes.
@@ -74,7 +75,7 @@ def write_report(folders: Sequence[Path], out: Path, progress: Tell | None = Non
     Raises:
         ResultError: a folder cannot be read, or the file not be written.
     """
-    text = report_html(gather(folders), progress).encode()
+    text = report_html(gather(folders), progress, preface).encode()
     part = out.with_name(f".{out.name}.part-{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ def gather(folders: Sequence[Path]) -> Material:
     return found
 
 
-def report_html(material: Material, progress: Tell | None = None) -> str:
+def report_html(material: Material, progress: Tell | None = None, preface: Preface | None = None) -> str:
     """The page."""
     total = len(material.whole)
     buckets = _POINTS if total <= 2 else max(_FEWEST, min(_POINTS, _FEWER // total))
@@ -118,7 +119,7 @@ def report_html(material: Material, progress: Tell | None = None) -> str:
             readings[name] = read(material.whole[name], buckets)
             if progress is not None:
                 progress(len(readings), total)
-    page = page_of(material.comparison, readings, material.notes)
+    page = page_of(material.comparison, readings, material.notes, preface)
     return _fill(page, figures_of(readings) if readings else [], readings)
 
 

@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.results.comparison import Comparison, held, needed, owed
+from sageserve.core.strategies.recorded import NAME as RECORDED
+from sageserve.data.results.comparison import Comparison, base_of, held, needed, owed
 from sageserve.data.results.significance import Interval, paired, proportions
 from sageserve.data.results.summary import Summary, TierSummary
 from sageserve.show.format import change, count, dollars, gpu_hours, listed, percent, points
@@ -62,12 +63,16 @@ def verdict(comparison: Comparison) -> Verdict:
     name = _cheapest(comparison, fit) if fit else _least_short(comparison)
     return Verdict(
         strategy=name,
-        headline=f"Use {name}: {_needs(comparison, name)}, and {_promises(comparison, name)}.",
+        headline=f"{_advice(name)}: {_needs(comparison, name)}, and {_promises(comparison, name)}.",
         saves=_saves(comparison, name),
         risks=tuple(_risks(comparison, name)),
         recommendation=_next_step(comparison, name),
         others={one: _why_not(comparison, one, name, found) for one, found in losses.items() if one != name},
     )
+
+
+def _advice(name: str) -> str:
+    return "Keep what you have" if name == RECORDED else f"Use {name}"
 
 
 def verdict_of(summary: Summary) -> Verdict:
@@ -128,8 +133,9 @@ def _beyond_chance(comparison: Comparison, name: str, best: str, tier: str) -> b
 def _cheapest(comparison: Comparison, names: list[str]) -> str:
     """Fewest GPU-hours with the owed ones; reactive when it is as good."""
     least = min(names, key=lambda name: _needed(comparison, name))
-    if BASE in names and _needed(comparison, BASE) <= _needed(comparison, least) * (1 + _TIE):
-        return BASE
+    base = base_of(comparison.runs)
+    if base in names and _needed(comparison, base) <= _needed(comparison, least) * (1 + _TIE):
+        return base
     return least
 
 
@@ -178,7 +184,8 @@ def _reached(comparison: Comparison, name: str, tier: str) -> str:
 
 
 def _saves(comparison: Comparison, name: str) -> str:
-    other = BASE if name != BASE and BASE in comparison.runs else _dearest(comparison, name)
+    base = base_of(comparison.runs)
+    other = base if name != base and base in comparison.runs else _dearest(comparison, name)
     words = f"Against {other}: {_against(comparison, name, other)}."
     bound = comparison.over_bound(name)
     if bound is not None:

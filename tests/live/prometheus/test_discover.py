@@ -9,9 +9,8 @@ from sageserve.base.config.clusters import prometheus_at
 from sageserve.base.errors import MeasurementError
 from sageserve.base.units import SECOND
 from sageserve.data.history.names import EngineKind, FrontKind
-from sageserve.data.history.raw import RawSeries
+from sageserve.data.history.raw import RawSeries, label_matches
 from sageserve.live.prometheus.discover import Discovery, FoundScaler, discover, workload_of
-from sageserve.live.prometheus.queries import label_matches
 from sageserve.live.prometheus.server import PrometheusServer
 from tests.data.history.made import BEGIN, STEP, engine, matrix, series
 from tests.live.prometheus.stub import Asked, stub

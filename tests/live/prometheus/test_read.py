@@ -8,9 +8,9 @@ import pytest
 from sageserve.base.config.clusters import prometheus_at
 from sageserve.base.errors import MeasurementError
 from sageserve.base.units import SECOND
-from sageserve.data.history.raw import RawSeries
+from sageserve.data.history.raw import RawSeries, label_matches
 from sageserve.live.prometheus import read
-from sageserve.live.prometheus.queries import growth, histogram_names, label_matches, matchers, plain_names, selector
+from sageserve.live.prometheus.queries import growth, histogram_names, matchers, plain_names, selector
 from sageserve.live.prometheus.read import HistorySpan, PoolQuery, ServerHistory, read_history
 from sageserve.live.prometheus.server import PrometheusServer
 from tests.data.history.made import BEGIN, STEP, engine, matrix, series

@@ -5,6 +5,7 @@ pod and a port; of what engines say, only the labels in PARTS tell parts of one 
 is a copy, and of copies one is read. Knows no metric. Read next: `collect.py`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -92,6 +93,16 @@ def without_copies(found: Iterable[RawSeries]) -> tuple[list[RawSeries], list[Co
         if len(same) > 1:
             copies.append(Copies(name, instance, _differing(same), len(same)))
     return kept, copies
+
+
+def label_matches(value: str, wanted: str) -> bool:
+    """Whether a label's value is what settings ask for; regular expressions match whole values, as in PromQL."""
+    if not wanted.startswith("=~"):
+        return value == wanted
+    try:
+        return re.fullmatch(wanted[2:], value) is not None
+    except re.error:
+        return False
 
 
 def _joined(same: list[RawSeries]) -> RawSeries:

@@ -49,7 +49,7 @@ def recount(trace: Trace, streams: Sequence[DemandStream]) -> tuple[DemandStream
 
 
 def _recounted(trace: Trace, one: DemandStream) -> DemandStream:
-    rows = _rows(trace, one)
+    rows = rows_of(trace, one)
     arrival = trace.arrival[rows]
     counted = np.bincount(arrival // one.grid.interval, minlength=one.grid.count)[: one.grid.count].astype(np.float64)
     return replace(
@@ -63,7 +63,8 @@ def _recounted(trace: Trace, one: DemandStream) -> DemandStream:
     )
 
 
-def _rows(trace: Trace, one: DemandStream) -> Bools:
+def rows_of(trace: Trace, one: DemandStream) -> Bools:
+    """bool[n]: which requests are a stream's."""
     rows: Bools = (trace.region == trace.names.regions.index(one.region)) & (trace.model == trace.names.models.index(one.model))
     return rows if one.tier == UNKNOWN else rows & (trace.tier == trace.names.tiers.index(one.tier))
 

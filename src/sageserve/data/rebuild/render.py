@@ -28,6 +28,24 @@ TTFT: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class PodLife:
+    """From when to when an instance could be scraped.
+
+    Args:
+        instance: its number.
+        model: its code.
+        begin, end: microseconds from the start of the window.
+        labels: of its own.
+    """
+
+    instance: int
+    model: int
+    begin: Micros
+    end: Micros
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class PlayedRequests:
     """When requests came and went, and where.
 
@@ -38,6 +56,7 @@ class PlayedRequests:
         model: uint8[n], codes into `models`.
         models: names.
         labels: more labels of all its instances.
+        lives: of instances; none: all that served anything were there all the time.
     """
 
     arrival: Ints
@@ -49,6 +68,7 @@ class PlayedRequests:
     model: NDArray[np.uint8]
     models: tuple[str, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
+    lives: tuple[PodLife, ...] = ()
 
 
 def render(played: PlayedRequests, begin: Micros, end: Micros, interval: Micros) -> Iterator[RawSeries]:
@@ -60,12 +80,27 @@ def render(played: PlayedRequests, begin: Micros, end: Micros, interval: Micros)
         end: length of the window.
         interval: microseconds between two scrapes.
     """
-    for number in np.unique(played.instance[played.instance >= 0]).tolist():
-        rows = np.flatnonzero(played.instance == number)
-        labels = {"model_name": played.models[int(played.model[rows[0]])], "pod": f"engine-{number}", "namespace": "serving"}
-        labels |= played.labels
-        times = np.arange(number * 7919 * 1000 % interval, end, interval)
-        yield from _instance(played, rows, labels | {"instance": f"10.0.{number >> 8}.{number & 255}:8000"}, (times, begin))
+    for pod, life in enumerate(played.lives or _always(played, end)):
+        mine = played.instance == life.instance
+        if played.lives:  # an instance is another pod each time it is started
+            mine &= (played.first >= life.begin) & (played.first <= life.end)
+        place = pod if played.lives else life.instance
+        labels = {"model_name": played.models[life.model], "pod": f"engine-{place}", "namespace": "serving"}
+        labels |= {**played.labels, **life.labels}
+        first = life.instance * 7919 * 1000 % interval
+        if life.begin <= 0:
+            first -= interval  # it was there before, as engines are when a history is cut out of a longer one
+        times = np.arange(first, end, interval)
+        times = times[((times >= life.begin) | (life.begin <= 0)) & (times <= life.end)]
+        rows = np.flatnonzero(mine)
+        yield from _instance(played, rows, labels | {"instance": f"10.0.{place >> 8}.{place & 255}:8000"}, (times, begin))
+
+
+def _always(played: PlayedRequests, end: Micros) -> list[PodLife]:
+    """Every instance that served anything, there all the time."""
+    numbers, first = np.unique(played.instance, return_index=True)
+    models = played.model[first].tolist()
+    return [PodLife(n, model, 0, end) for n, model in zip(numbers.tolist(), models, strict=True) if n >= 0]
 
 
 def render_front(played: PlayedRequests, priority: Ints, when: tuple[Micros, Micros, Micros]) -> Iterator[RawSeries]:

@@ -57,6 +57,11 @@ class Comparison:
         return spread(None if not bound else need / bound for need, bound in needs)
 
 
+def base_of(names: Iterable[str]) -> str:
+    """What strategies are held against: what the fleet did, where that was played, else the plainest rule."""
+    return "recorded" if "recorded" in names else "reactive"
+
+
 def held(summary: Summary) -> float:
     """GPU-hours held in the window."""
     return summary.gpu_hours.total

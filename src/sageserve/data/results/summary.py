@@ -138,6 +138,7 @@ class Summary(Struct, frozen=True):
     notes: tuple[str, ...]
     cpu_s: float
     requests_per_cpu_s: float | None
+    stocks: dict[str, float] = {}  # GPU-hours held by region/gpu; empty in results written before they were counted
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
     own_code: dict[str, str] | msgspec.UnsetType = (
         msgspec.UNSET

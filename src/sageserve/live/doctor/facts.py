@@ -12,7 +12,7 @@ from typing import Final
 from sageserve.base.config import Scenario
 from sageserve.base.config.clusters import ClusterSettings, TargetSettings
 from sageserve.base.units import SECOND, Micros
-from sageserve.data.history.raw import RawSeries
+from sageserve.data.history.raw import RawSeries, label_matches
 from sageserve.live.kubernetes.kinds import KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, selects
 from sageserve.live.kubernetes.reader import ClusterReader, NotRead, Right
@@ -150,7 +150,7 @@ class ClusterFacts:
 
 
 def _labelled(one: RawSeries, target: DoctorTarget) -> bool:
-    return all(queries.label_matches(one.labels.get(label, ""), value) for label, value in target.label_set().items())
+    return all(label_matches(one.labels.get(label, ""), value) for label, value in target.label_set().items())
 
 
 def needed_rights(target: DoctorTarget) -> list[Right]:

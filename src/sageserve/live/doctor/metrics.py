@@ -10,7 +10,7 @@ from sageserve.data.documents import suggest
 from sageserve.data.history.collect import spacing
 from sageserve.data.history.histograms import bound_of
 from sageserve.data.history.names import FRONTS, FrontSignal
-from sageserve.data.history.raw import without_copies
+from sageserve.data.history.raw import label_matches, without_copies
 from sageserve.data.history.records import SEEN_LEAST
 from sageserve.data.rebuild.render import TOKENS
 from sageserve.live.doctor.checks import CheckFinding
@@ -192,7 +192,7 @@ def histogram_shape(facts: ClusterFacts) -> Iterator[CheckFinding]:
     for one in found:
         buckets.setdefault(one.labels.get("model_name", ""), {})[bound_of(one.labels.get("le", ""))] = one.value
     for model, held in buckets.items():
-        target = next((t for t in facts.targets if queries.label_matches(model, t.label_set().get("model_name", ""))), None)
+        target = next((t for t in facts.targets if label_matches(model, t.label_set().get("model_name", ""))), None)
         if target is None:
             continue
         finite = sorted(bound for bound in held if np.isfinite(bound))

@@ -87,13 +87,3 @@ def growth(names: Iterable[str], end: str, labels: str, window_s: int, by: tuple
     kept = ",".join(by)
     parts = [f"sum by ({kept}) (max by ({once}) (increase({name}{end}{{{labels}}}[{window_s}s])))" for name in names]
     return " or ".join(parts)
-
-
-def label_matches(value: str, wanted: str) -> bool:
-    """Whether a label's value is what settings ask for; regular expressions match whole values, as in PromQL."""
-    if not wanted.startswith("=~"):
-        return value == wanted
-    try:
-        return re.fullmatch(wanted[2:], value) is not None
-    except re.error:
-        return False

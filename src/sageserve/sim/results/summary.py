@@ -121,6 +121,9 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         notes=run.notes,
         cpu_s=_round(cpu_s),
         requests_per_cpu_s=_round(came / cpu_s) if cpu_s > 0 else None,
+        stocks={
+            stock.name: _hours(run, _of_stock(run, number), in_gpus=True).total for number, stock in enumerate(run.layout.stocks)
+        },
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
         own_code=run.own_code or UNSET,
     )
@@ -238,6 +241,10 @@ def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool) -> Hours:
         waste=_round(waste / HOUR),
         floor=_round(sum(smallest.values()) * min(run.now, run.window) / HOUR),
     )
+
+
+def _of_stock(run: Run, stock: int) -> tuple[Pool, ...]:
+    return tuple(pool for pool in run.layout.pools if pool.stock == stock)
 
 
 def _cost(run: Run) -> Cost:
