@@ -53,8 +53,9 @@ def histories_of(
             hint="live.targets.NAME.series says which labels a pool's series have",
         )
     step = interval or spacing(engines)
-    begin = min(int(one.time[0]) for one in engines) if span[0] is None else span[0]
-    end = max(int(one.time[-1]) for one in engines) if span[1] is None else span[1]
+    # engines are scraped at instants of their own: an interval within the ends is needed for all of them to be in it
+    begin = min(int(one.time[0]) for one in engines) + step if span[0] is None else span[0]
+    end = max(int(one.time[-1]) for one in engines) - step if span[1] is None else span[1]
     begin -= begin % step
     grid = Grid(begin, step, max(1, -(-(end - begin) // step)))
     found = []
