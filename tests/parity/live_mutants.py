@@ -75,17 +75,20 @@ LIVE_MUTANTS = (
         QUEUE,
         "is_over(first.deadline, self._now())",
         "is_over(first.deadline, 0)",
+        first=43,
     ),
     Mutant(
         "answers of a draining instance are places that came free",
         ROUTING,
         "if target.open and now",
         "if now",
+        first=39,
     ),
     Mutant(
         "mean lengths are learnt with every table",
         ROUTING,
         "            self._learn_lengths()\n        self._take_seats",
         "        self._learn_lengths()\n        self._take_seats",
+        first=112,
     ),
 )

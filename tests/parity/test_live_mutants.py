@@ -11,7 +11,7 @@ from tests.parity.live_mutants import LIVE_MUTANTS
 from tests.sim.mutants.catalogue import Mutant
 from tests.sim.mutants.test_mutants import run_copy
 
-SEEDS = range(160)  # cases tried until a fault counts as unseen; most are seen within ten, the rarest in the 113th
+SEEDS = range(160)  # cases tried until a fault counts as unseen; most are seen within ten
 SOUND = range(10)
 
 

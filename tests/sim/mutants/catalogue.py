@@ -16,12 +16,14 @@ class Mutant:
         module: source file below the package.
         old: text that occurs once in it.
         new: what replaces it.
+        first: the case tried first, where few cases tell.
     """
 
     name: str
     module: str
     old: str
     new: str
+    first: int = 0
 
 
 MUTANTS = (
@@ -78,6 +80,7 @@ MUTANTS = (
         "sim/kernel/engine.py",
         "    if changed:\n",
         '    if changed and w["rows"] < 0:\n',
+        first=54,
     ),
     Mutant(
         "the earliest admitted is preempted",
@@ -132,8 +135,8 @@ MUTANTS = (
     Mutant(
         "cached tokens are demand for engine time",
         "sim/kernel/arrive.py",
-        '+= request_work(profile, r["prompt"], r["cached"], mean)',
-        '+= request_work(profile, r["prompt"], 0, mean)',
+        'profile, r["prompt"], r["cached"], view_f8(',
+        'profile, r["prompt"], 0, view_f8(',
     ),
     Mutant(
         "a preempted request goes to the end of its queue",
@@ -249,6 +252,7 @@ MUTANTS = (
         "sim/kernel/queues.py",
         '["finish_step"] == entry >> 32:\n            return int(entry)',
         '["finish_step"] > -9:\n            return int(entry)',
+        first=2,
     ),
     Mutant(
         "of instances with equal work the last is taken in large endpoints",
@@ -286,6 +290,7 @@ MUTANTS = (
         "core/order.py",
         'rank = 0 if promoted else int(tier["rank"])',
         'rank = int(tier["rank"])',
+        first=24,
     ),
     Mutant(
         "whoever is late is served first, however little",
@@ -328,6 +333,7 @@ MUTANTS = (
         "core/admit.py",
         "return wait <= limit and in_flight < most",
         "return in_flight < most",
+        first=34,
     ),
     Mutant(
         "any number of requests may be in flight",
@@ -340,6 +346,7 @@ MUTANTS = (
         "core/admit.py",
         "max(0.0, backlog, (in_flight - sequences) * work)",
         "max(0.0, backlog)",
+        first=58,
     ),
     Mutant(
         "sequences of a draining instance still count as places",
@@ -359,7 +366,13 @@ MUTANTS = (
         """if w["admission"] == 0 or view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0:""",
         """if w["admission"] == 0:""",
     ),
-    Mutant("what is over is run all the same", "core/feed.py", "return deadline <= now", "return deadline < 0"),
+    Mutant(
+        "what is over is run all the same",
+        "core/feed.py",
+        "return deadline <= now",
+        "return deadline < 0",
+        first=34,
+    ),
     Mutant(
         "a job that comes is offered to the busiest endpoint",
         "core/feed.py",

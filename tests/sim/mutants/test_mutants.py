@@ -28,12 +28,13 @@ def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None, *, compar
         text = path.read_text("utf-8")
         assert text.count(mutant.old) == 1, f"{mutant.module} no longer holds this text once: {mutant.old!r}"
         path.write_text(text.replace(mutant.old, mutant.new), "utf-8")
+    first = mutant.first if mutant else 0
     environment = os.environ | {  # noqa: TID251  # the child differs from this process in these two
         "NUMBA_DISABLE_JIT": "1",
         "PYTHONPATH": f"{folder}{os.pathsep}{source}",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), comparison, *map(str, seeds)],
+        [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), comparison, *(str(first + seed) for seed in seeds)],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -30,6 +30,7 @@ TURN_MUTANTS = (
         TURNS,
         'served = i // w["slots"] // (w["models"] * w["roles"])',
         'served = requests[q]["region"]',
+        first=44,
     ),
     Mutant(
         "a turn has as long as is left of nothing",
@@ -54,6 +55,7 @@ TURN_MUTANTS = (
         "sim/kernel/arrive.py",
         '    w["shed"] += 1\n    break_off(w, q)\n',
         '    w["shed"] += 1\n',
+        first=17,
     ),
     Mutant(
         "of a broken conversation only the next turn is struck out",
@@ -72,6 +74,7 @@ TURN_MUTANTS = (
         TURNS,
         "                return 0  # the engine was started anew since\n",
         "                pass\n",
+        first=98,
     ),
     Mutant(
         "the first turn at an instance is all it knows",
