@@ -79,7 +79,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
             scrape=lambda place: _scrape(client, place),
             probe=lambda place: _makes_a_token(client, place),
             jobs=runner,
-            queue_routes=routes(ApiContext(store, wall, live, runner.notify)),
+            queue_routes=routes(ApiContext(store, wall, live, runner.notify, runner.tier)),
             background=(runner.run,),
             clock=clock,
             wall=_wall,

@@ -51,7 +51,7 @@ class Plane:
         self.threaded = StoreThread(store)
         self.runner = BatchRunner(self.threaded, settings, names, Door(gateway, "internal-key"), self.time)
         self.fed = True
-        counter = ApiContext(self.threaded, self.time, settings.live or LiveSettings(), self.runner.notify)
+        counter = ApiContext(self.threaded, self.time, settings.live or LiveSettings(), self.runner.notify, self.runner.tier)
         self.app = Starlette(routes=routes(counter))
 
     def _tick(self) -> Micros:

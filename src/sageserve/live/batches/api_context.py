@@ -4,6 +4,7 @@ The gateway has checked the key and says whose it is; what one key made no other
 Read next: `uploads.py`, `routes.py`.
 """
 
+import hashlib
 import logging
 import secrets  # noqa: TID251 # ids are public: they must not be guessed, and not repeat after a restart
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -24,6 +25,7 @@ OWNER: Final = "x-sageserve-key"
 """Header in which the gateway says whose key it was; it drops what clients send under this name."""
 ANYONE: Final = "anyone"
 
+_ID: Final = 12  # bytes of an id
 _LOG: Final = logging.getLogger(__name__)
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -37,12 +39,14 @@ class ApiContext:
         time: wall time.
         live: limits.
         notify: told of new and changed batches.
+        tier: name of the one that jobs of batches run in.
     """
 
     store: StoreThread
     time: SteadyWall
     live: LiveSettings
     notify: Callable[[], None]
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,12 @@ def page_of(request: Request, *, most: int, usual: int) -> Wanted:
 
 def fresh_id(prefix: str) -> str:
     """An id that nobody can guess."""
-    return prefix + secrets.token_hex(12)
+    return prefix + secrets.token_hex(_ID)
+
+
+def repeated_id(prefix: str, owner: str, key: str) -> str:
+    """The id of what an owner orders under an Idempotency-Key: the same each time, and nobody else's."""
+    return prefix + hashlib.sha256(f"{owner}\0{key}".encode()).hexdigest()[: 2 * _ID]
 
 
 def conflict(message: str) -> ApiError:

@@ -13,12 +13,22 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import HOUR, SECOND
-from sageserve.live.batches.api_context import ApiContext, BoundedRequest, answer, conflict, fresh_id, guarded, owner_of, page_of
+from sageserve.live.batches.api_context import (
+    ApiContext,
+    BoundedRequest,
+    answer,
+    conflict,
+    fresh_id,
+    guarded,
+    owner_of,
+    page_of,
+    repeated_id,
+)
 from sageserve.live.batches.api_models import ListPage, batch_shape
 from sageserve.live.batches.uploads import file_routes, read_expiry
-from sageserve.live.gateway.api_error import bad_request
+from sageserve.live.gateway.api_error import bad_request, forbidden
 from sageserve.live.gateway.pages import ASKED
-from sageserve.live.store.models import BadMove, Batch, BatchState, Unknown
+from sageserve.live.store.models import BadData, BadMove, Batch, BatchState, Unknown
 
 ENDPOINTS: Final = tuple(path.decode() for path in ASKED)
 """What jobs may ask."""
@@ -27,6 +37,7 @@ _HOURS_MOST: Final = 24
 _BODY_MAX: Final = 64 << 10
 _PAIRS_MAX: Final = 16
 _KEY_MAX: Final = 64
+_IDEMPOTENCY_MAX: Final = 255
 _VALUE_MAX: Final = 512
 _LIST_MOST: Final = 100
 _LIST_USUAL: Final = 20
@@ -75,6 +86,13 @@ class _BatchRoutes:
         asked = _read(await BoundedRequest(request, _BODY_MAX).body())
         window = _window(asked.completion_window)
         owner = owner_of(request)
+        self._check_tier(owner)
+        key = request.headers.get("idempotency-key", "")
+        if len(key) > _IDEMPOTENCY_MAX:
+            raise bad_request(f"An Idempotency-Key has at most {_IDEMPOTENCY_MAX} characters.", code="invalid_value")
+        name = repeated_id("batch_", owner, key) if key else fresh_id("batch_")
+        if key and (made := await self._made_before(owner, name, asked)) is not None:
+            return answer(batch_shape(made))
         await self._check_file(owner, asked.input_file_id)
         expiry = asked.output_expires_after
         keep = self._api.live.jobs.keep // SECOND
@@ -82,7 +100,7 @@ class _BatchRoutes:
             keep = read_expiry(expiry.anchor, expiry.seconds, param="output_expires_after")
         now = self._api.time.now()
         batch = Batch(
-            id=fresh_id("batch_"),
+            id=name,
             owner=owner,
             endpoint=asked.endpoint,
             input_file=asked.input_file_id,
@@ -92,9 +110,36 @@ class _BatchRoutes:
             created_at=now,
             expires_at=now + window,
         )
-        made = await self._store.call(self._keep.add_batch, batch)
+        try:
+            batch = await self._store.call(self._keep.add_batch, batch)
+        except BadData:  # the same order came twice at once, and the other one was first
+            first = await self._made_before(owner, name, asked) if key else None
+            if first is None:
+                raise
+            batch = first
         self._api.notify()
-        return answer(batch_shape(made))
+        return answer(batch_shape(batch))
+
+    def _check_tier(self, owner: str) -> None:
+        """A key that may not ask for the tier of batches makes none."""
+        allowed = next((key.tiers for key in self._api.live.keys if key.name == owner), ())
+        if allowed and self._api.tier not in allowed:
+            raise forbidden(f"This key may not use the service class {self._api.tier}, in which batches run.")
+
+    async def _made_before(self, owner: str, name: str, asked: _Asked) -> Batch | None:
+        """The batch that an Idempotency-Key stands for already.
+
+        Raises:
+            ApiError: it was made of another order.
+        """
+        try:
+            found = await self._store.call(self._keep.batch, owner, name)
+        except Unknown:
+            return None
+        same = (found.endpoint, found.input_file, found.window) == (asked.endpoint, asked.input_file_id, asked.completion_window)
+        if not same:
+            raise conflict("This Idempotency-Key was used for another batch.")
+        return found
 
     async def _check_file(self, owner: str, file: str) -> None:
         try:

@@ -65,7 +65,8 @@ class BatchRunner:
         self._models = names.models
         self._buffers = {model: JobBuffer() for model in names.models}
         self._tier = next((code for code, tier in enumerate(tiers) if tier.batch), 0)
-        self._origin = {"x-sageserve-tier": names.tiers[self._tier], "x-sageserve-region": names.regions[_REGION]}
+        self.tier = names.tiers[self._tier]
+        self._origin = {"x-sageserve-tier": self.tier, "x-sageserve-region": names.regions[_REGION]}
         self._door = door
         self._time = time
         self._lifecycle = BatchLifecycle(store, names.models, live, time)

@@ -280,6 +280,8 @@ class Client(asyncio.Protocol):
 
     def refuse(self, problem: ApiError, own: bytes) -> None:
         """Answer the current request with an error; the connection is kept."""
+        if self._current is not None:
+            self._current.count_refusal(self._context, problem.status)
         self._show(LocalAnswer(problem.status, _JSON, problem.body(), problem.fields()), own)
 
     def _show(self, page: LocalAnswer, own: bytes = b"") -> None:
@@ -337,6 +339,7 @@ class Client(asyncio.Protocol):
             return
         one = self._one or self._current
         request_id = (one.id if one is not None else b"") or self._context.request_id()
+        (one or HttpRequest()).count_refusal(self._context, problem.status)
         self.write(last_answer(problem, request_id))
         self._end(linger=True)
 

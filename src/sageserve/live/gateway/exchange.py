@@ -318,7 +318,7 @@ class Exchange:
         if connection is not None:
             connection.let_go()
         self._free(None)
-        self._record.failed(status)
+        self._record.failed(status, 0 if self._relay is None else self._relay.made)
 
     def _free(self, output: int | None) -> None:
         self._over = True

@@ -28,6 +28,7 @@ PER_TOKEN: Final = "gen_ai_server_time_per_output_token_seconds"  # noqa: S105 #
 TOKENS: Final = "gen_ai_client_token_usage_total"
 RETRIES: Final = "sageserve_gateway_retries_total"
 BREAKS: Final = "sageserve_gateway_breaks_total"
+REFUSALS: Final = "sageserve_gateway_refusals_total"
 ABORTED: Final = "sageserve_gateway_client_disconnects_total"
 BROKEN: Final = "sageserve_gateway_streams_broken_total"
 BYTES: Final = "sageserve_gateway_answer_bytes_total"
@@ -44,6 +45,10 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
     BREAKS: (
         "counter",
         "instances not reached or broken off before a first byte, by who is charged: instance, request or nobody",
+    ),
+    REFUSALS: (
+        "counter",
+        "requests answered with an error of the gateway's own, by name of the key, tier and status",
     ),
     ABORTED: ("counter", "requests whose client left before the end"),
     BROKEN: ("counter", "streams that an engine broke off after their first event"),
@@ -62,6 +67,7 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     TOKENS: ("gen_ai_request_model", "gen_ai_token_type"),
     RETRIES: ("reason",),
     BREAKS: ("charged",),
+    REFUSALS: ("key", "tier", "code"),
 }
 
 

@@ -22,7 +22,7 @@ _UNDER: Final = tuple(prefix + b"/" for prefix in PROXIED)
 _PAGES_UNDER: Final = tuple(prefix + b"/" for prefix in _PAGES)
 MODELS: Final = b"/v1/models"
 OPEN: Final = frozenset([b"/health", b"/health/ready", b"/metrics"])
-"""What everyone may see who reaches the port: no key, no prompt and no address is in it."""
+"""What everyone may see who reaches the port: names of keys are in it, and no key, no prompt and no address."""
 _JSON: Final = b"application/json"
 _METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 

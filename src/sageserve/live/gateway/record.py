@@ -82,11 +82,18 @@ class RequestRecord:
         """It was turned away before it was sent."""
         self._end(status, self._context.clock(), None, 0)
 
-    def failed(self, status: int) -> None:
-        """It ended with an error of ours."""
+    def failed(self, status: int, made: int) -> None:
+        """It ended with an error of ours, or its client left; what was made until then is charged."""
+        context, call = self._context, self._call
         if status == LEFT:
-            self._context.meter.count(m.ABORTED)
-        self._end(status, self._context.clock(), None, 0)
+            context.meter.count(m.ABORTED)
+        if made:
+            line = context.meter.lines[call.model][call.tier]
+            line.prompt += call.prompt
+            line.output += made
+            if call.expected:
+                call.holder.settle(call.expected, call.prompt + made, context.clock())
+        self._end(status, context.clock(), None, made)
 
     def finished(self, status: int, prompt: int | None, output: int, *, streamed: bool) -> None:
         """It was answered; tokens as the engine said."""

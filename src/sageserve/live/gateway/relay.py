@@ -103,6 +103,11 @@ class EventRelay:
         self._head = head
         self._events = events
 
+    @property
+    def made(self) -> int:
+        """Tokens that were passed on so far."""
+        return self._events.made
+
     def took(self, data: bytes, done: bool) -> AnswerDone | Cut | None:
         """Pass on the events that are whole."""
         events, reply = self._events, self._reply
@@ -122,6 +127,7 @@ class EventRelay:
 class WholeRelay:
     """One JSON body, or an error; held back until it is whole, unless it is too long for that."""
 
+    made: Final = 0  # tokens that were passed on, as far as anyone can tell
     __slots__ = ("_head", "_names", "_parts", "_reply", "_size", "_tag", "streams")
 
     def __init__(self, reply: ClientReply, head: ResponseHead, tag: bytes, names: Names | None) -> None:
@@ -172,6 +178,7 @@ class WholeRelay:
 class RawRelay:
     """Bytes passed on as they come."""
 
+    made: Final = 0  # as above
     streams: Final = True
     __slots__ = ("_head", "_reply")
 

@@ -15,6 +15,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway.api_error import ApiError, bad_request, forbidden, overloaded, too_large, unknown_model
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.keys import Holder
+from sageserve.live.gateway.meter import REFUSALS
 
 _DROPPED: Final = frozenset(
     [
@@ -97,6 +98,7 @@ class HttpRequest:
         "problem",
         "proxied",
         "size",
+        "tier",
         "url",
     )
 
@@ -117,6 +119,7 @@ class HttpRequest:
         self.proxied = False  # control's, not an engine's
         self.holder: Holder | None = None  # who asks; None: it is not known yet, or nobody who may
         self.problem: ApiError | None = None  # why it is refused once it is complete: nothing of its body is kept
+        self.tier = ""  # name of the one it is for, once that is known
         self.held = 0  # bytes of its body that count in the process's budget
         self.arrived: Micros = 0
 
@@ -125,6 +128,11 @@ class HttpRequest:
         if len(self.pieces) != 1:
             self.pieces = [b"".join(self.pieces)]
         return self.pieces[0]
+
+    def count_refusal(self, context: GatewayContext, status: int) -> None:
+        """It is answered with an error of ours."""
+        name = "nobody" if self.holder is None else self.holder.name
+        context.meter.count(REFUSALS, (name, self.tier, str(status)))
 
     def hold(self, context: GatewayContext, data: bytes) -> ApiError | None:
         """Keep a part of the body; why not, when the process holds too much."""
@@ -140,9 +148,9 @@ class HttpRequest:
         context.body_bytes -= self.held
         self.held = 0
 
-    def without_key(self) -> None:
-        """Pass no Authorization on: it is ours alone."""
-        self.fields = b"".join(_without_named(self.fields.splitlines(keepends=True), b"authorization"))
+    def without(self, name: bytes) -> None:
+        """Do not pass a header line on."""
+        self.fields = b"".join(_without_named(self.fields.splitlines(keepends=True), name))
 
     def without_offer(self, raw: list[tuple[bytes, bytes]], version: str) -> bytes:
         """The head of a request that offers another protocol, without the offer.
@@ -300,12 +308,14 @@ def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
     call.stream = bool(ask.stream)
     call.asked = ask.service_tier
     call.tier = _tier(context, holder, ask.service_tier, noted.get(b"x-sageserve-tier"))
+    one.tier = context.names.tiers[call.tier]
     call.region = _region(context, noted.get(b"x-sageserve-region"))
     if b"x-sageserve-endpoint" in noted:
         call.endpoint = _endpoint(context, holder, noted[b"x-sageserve-endpoint"])
     call.prompt = context.demand.prompt_tokens(model, len(call.body))
     call.cell = context.demand.arrived(call.region, model, call.tier, call.prompt)
     if holder.limited:
+        one.without(b"accept-encoding")  # what is packed cannot be counted
         call.expected = call.prompt
         holder.charge(call.prompt, one.arrived)
     return call

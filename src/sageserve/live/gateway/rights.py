@@ -37,7 +37,7 @@ def identify(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> No
         one.problem, one.proxied = problem, False
         return
     if holder.internal and context.keys.open:
-        one.without_key()
+        one.without(b"authorization")  # it is ours alone
 
 
 def find_holder(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> Holder:

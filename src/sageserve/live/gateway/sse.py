@@ -6,6 +6,7 @@ one, and replaces what an engine states. Knows no socket. Read next: `exchange.p
 """
 
 import re
+from collections import deque
 from typing import Final, TypeAlias
 
 import orjson
@@ -19,13 +20,14 @@ _OPENS: Final = re.compile(rb'\A\s*\{(?=\s*")')
 _BLANK: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DATA: Final = re.compile(rb'(?:\A|[\r\n])data: ?\{(?=\s*")')
 _DONE: Final = re.compile(rb"(?:\A|[\r\n])data: ?\[DONE\]\s*\Z")
+_USAGE_KEY: Final = b'"usage"'
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
 _PROMPT: Final = re.compile(rb'"(?:prompt_tokens|input_tokens)"\s*:\s*([0-9]{1,15})')
 _ANSWER: Final = re.compile(rb'"(?:completion_tokens|output_tokens)"\s*:\s*([0-9]{1,15})')
 _USUAL: Final = re.compile(
     rb'"usage"\s*:\s*\{\s*"prompt_tokens"\s*:\s*([0-9]{1,15})[^0-9{}][^{}]*?"completion_tokens"\s*:\s*([0-9]{1,15})'
 )
-_TAIL: Final = 4096  # bytes at the end of an answer among which its usage is looked for
+_TAIL: Final = 4096  # bytes at the end of an answer in which its usage stands with most engines
 _COMPLETED: Final = re.compile(rb"(?:\A|\n)event: ?response\.(?:completed|failed|incomplete)\r?\n")
 
 
@@ -48,7 +50,7 @@ class SseTagger:
     `count` is how many events passed, `done` that the last one did, after which nothing may follow.
     """
 
-    __slots__ = ("_before", "_front", "_insert", "_last", "_names", "_rest", "_swap", "_tag", "count", "done")
+    __slots__ = ("_front", "_insert", "_names", "_rest", "_swap", "_tag", "_told", "count", "done")
 
     def __init__(self, tag: bytes, *, insert: bool = True, names: Names | None = None) -> None:
         self._tag = tag
@@ -57,8 +59,7 @@ class SseTagger:
         self._insert = insert
         self._names = names
         self._rest = b""
-        self._before = b""
-        self._last = b""
+        self._told = b""  # the last event that says what the answer took
         self.count = 0
         self.done = False
 
@@ -78,7 +79,8 @@ class SseTagger:
             or b"\r" in data
         ):
             return self._feed(data)
-        self._before, self._last = self._last, data
+        if _USAGE_KEY in data and _USAGE.search(data):
+            self._told = data
         if data.find(b"\n\n") == len(data) - 2:
             self.count += 1
             return self._front + data[7:]
@@ -104,7 +106,8 @@ class SseTagger:
 
     def _event(self, event: bytes) -> bytes:
         self.count += 1
-        self._before, self._last = self._last, event
+        if _USAGE_KEY in event and _USAGE.search(event):
+            self._told = event
         if _DONE.search(event) or (not self._insert and _COMPLETED.search(event)):
             self.done = True
         if self._names is not None:
@@ -123,9 +126,14 @@ class SseTagger:
         return self._event(rest.rstrip() + b"\n\n") if rest.strip() and not self.done else b""
 
     def usage(self) -> tuple[int | None, int]:
-        """Tokens of the prompt (None: not said) and of the answer, from the last events; else one token per event is assumed."""
-        prompt, answer = usage_of(self._before + self._last)
+        """Tokens of the prompt (None: not said) and of the answer, as an event said last; else one token per event is assumed."""
+        prompt, answer = usage_of(self._told)
         return prompt, answer if answer is not None else max(0, self.count - 2)
+
+    @property
+    def made(self) -> int:
+        """Tokens of an answer that was broken off: one per event that came, but for the one that only has the role."""
+        return max(self.usage()[1], self.count - 1)
 
 
 def names_of(served: str, model: str) -> Names:
@@ -141,11 +149,13 @@ def rename(text: bytes, names: Names) -> bytes:
 
 def usage_of(text: bytes) -> tuple[int | None, int | None]:
     """Tokens of prompt and answer that the last `usage` in a text states."""
-    at = text.rfind(b'"usage"', -_TAIL)
+    at = text.rfind(_USAGE_KEY, -_TAIL)
     usual = _USUAL.match(text, at) if at >= 0 else None
     if usual is not None:
         return int(usual[1]), int(usual[2])
     found = _USAGE.match(text, at) if at >= 0 else None
+    if found is None:
+        found = next(iter(deque(_USAGE.finditer(text), maxlen=1)), None)  # the last one, wherever it stands
     if found is None:
         return None, None
     prompt, answer = _PROMPT.search(text, found.end()), _ANSWER.search(text, found.end())

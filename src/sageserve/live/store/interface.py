@@ -92,7 +92,11 @@ class Batches(Protocol):
     """Batches. Those that change one raise BadMove, and change nothing, where its state does not allow it."""
 
     def add_batch(self, batch: Batch) -> Batch:
-        """A new batch, whose lines are not read yet; comes back with its number."""
+        """A new batch, whose lines are not read yet; comes back with its number.
+
+        Raises:
+            BadData: there is one with its id.
+        """
         ...
 
     def batch(self, owner: str, batch: str) -> Batch:

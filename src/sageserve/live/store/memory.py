@@ -15,6 +15,7 @@ from sageserve.live.store.models import (
     JOB_MOVES,
     OPEN_BATCHES,
     OPEN_JOBS,
+    BadData,
     BadMove,
     Batch,
     BatchSignal,
@@ -138,6 +139,8 @@ class MemoryStore(Store):
 
     def add_batch(self, batch: Batch) -> Batch:
         """A new batch."""
+        if any(other.id == batch.id for other in self._batches.values()):
+            raise BadData(f"there is a batch {batch.id} already")
         self._made += 1
         made = replace(batch, number=self._made)
         self._batches[self._made] = made

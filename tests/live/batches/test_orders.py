@@ -1,0 +1,54 @@
+"""Orders of batches that come twice, and from keys that may not give them.
+
+Read next: `src/sageserve/live/batches/routes.py`.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sageserve.base.config import LiveSettings
+from sageserve.live.store.sql import open_store
+from tests.live.batches.gateway import FakeGateway
+from tests.live.batches.plane import Plane, Served, served
+from tests.live.batches.test_api import CHAT, client_of, line, upload
+
+KEYS = [{"name": "few", "sha256": "a" * 64, "tiers": ["iw-f"]}, {"name": "all", "sha256": "b" * 64}]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "memory"])
+def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Served]:
+    with FakeGateway().running() as gateway:
+        store = open_store(request.param, tmp_path_factory.mktemp("state"))
+        with served(Plane(store, gateway.url, LiveSettings.model_validate({"keys": KEYS}))) as one:
+            yield one
+
+
+def order(service: Served, file: str, key: str, owner: str = "all", window: str = "24h") -> httpx.Response:
+    body = {"input_file_id": file, "endpoint": CHAT, "completion_window": window}
+    return httpx.post(f"{service.url}/v1/batches", json=body, headers={"idempotency-key": key, "x-sageserve-key": owner})
+
+
+def test_an_order_under_one_idempotency_key_makes_one_batch(service: Served) -> None:
+    client = client_of(service, "all")
+    file = upload(client, line())
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: order(service, file, "once"), range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert order(service, file, "twice").json()["id"] != answers[0].json()["id"]
+    assert order(service, file, "once", window="2h").status_code == 409, "another order"
+    theirs = upload(client_of(service, "anyone"), line())
+    assert order(service, theirs, "once", owner="anyone").json()["id"] != answers[0].json()["id"], "another owner's"
+    assert order(service, file, "x" * 256).status_code == 400
+    assert len([one for one in client.batches.list() if one.input_file_id == file]) == 2
+
+
+def test_a_key_without_the_tier_of_batches_makes_none(service: Served, tmp_path: Path) -> None:
+    file = upload(client_of(service, "few"), line())
+    refused = order(service, file, "once", owner="few")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
+    assert client_of(service, "few").batches.list().data == []
