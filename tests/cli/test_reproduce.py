@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app
-from sageserve.cli.render import WIDTH
 from sageserve.cli.reproduce import verdict
 from sageserve.data.results.studies import QUICK, SCENARIO, Finding, studies
 from sageserve.data.scenarios.load import load_scenario

@@ -11,9 +11,9 @@ from typer import Exit
 from typer.testing import CliRunner, Result
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli.columns import WIDTH
 from sageserve.cli.compare import finish
 from sageserve.cli.main import app
-from sageserve.cli.render import WIDTH
 from sageserve.cli.tune import NOTHING
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sweep.tuning import CANDIDATES

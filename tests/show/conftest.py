@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app
-from sageserve.cli.render import WIDTH
 from sageserve.data.results.sweep_folder import Kept
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sweep.cell import Bounded, Cell, Finished

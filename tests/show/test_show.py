@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from sageserve.base.errors import ResultError
 from sageserve.base.units import SECOND
+from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app
-from sageserve.cli.render import WIDTH
 from sageserve.core.actions import Blocked
 from sageserve.data.results.run_folder import read_run
 from sageserve.show.account import Account, account

@@ -289,7 +289,7 @@ def _draw_list(batches: "list[BatchShape]") -> None:
     if not batches:
         typer.echo("no batches yet: sageserve batch submit FILE", err=True)
         return
-    from sageserve.cli.render import WIDTH
+    from sageserve.cli.columns import WIDTH
 
     console = Console(highlight=False)
     console.width = console.width if console.is_terminal else WIDTH

@@ -5,7 +5,8 @@ Read next: `render_compare.py` for the tables, `sim/sweep/run.py`, docs/referenc
 """
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,11 +15,12 @@ import typer
 
 from sageserve.cli import kernels
 from sageserve.cli.progress import Interruption, bar, compile_once
-from sageserve.cli.trace_options import takes_trace
+from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
     from sageserve.data.results.comparison import Comparison
+    from sageserve.data.results.summary import Summary
     from sageserve.data.results.sweep_folder import SweepSource
     from sageserve.sim.oracle import Bound
     from sageserve.sim.sweep.cell import Cell, Outcome
@@ -55,6 +57,12 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
             metavar="A,B,C", help="strategies, module:Class for your own; oracle is the bound", show_default="all of them"
         ),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|fixed:N|RUN", help="what others are set against; a folder of a run, too", show_default="reactive"
+        ),
+    ] = None,
     seeds: Seeds = None,
     overrides: Overrides = None,
     workers: Workers = None,
@@ -69,7 +77,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render_compare import comparison_json, draw
     from sageserve.data.results.sweep_folder import source_of
 
-    names = _strategies(strategies)
+    names, base, given = _against(_strategies(strategies), baseline)
     source = source_of(options)
     if frontier:
         points = _points(scenario, [name for name in names if name != ORACLE], tuple(overrides or ()))
@@ -82,18 +90,78 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     if out is not None and not no_report and place == "local":  # elsewhere the folder is another machine's
         cells = with_first_seeds_whole(cells)
     outcomes = run_cells(cells, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
-    comparison, bounds = gather(cells, outcomes)
+    comparison, bounds = gather(cells, outcomes, base)
+    comparison = _joined(comparison, base, given)
     left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
     if as_json:
         typer.echo(comparison_json(comparison, bounds, left).decode(), nl=False)
     elif comparison.runs:
-        draw(comparison, bounds, scenario)
+        more = {"--strategies": strategies, "--baseline": baseline, "--seeds": "1..5"}
+        draw(comparison, bounds, scenario, following=_following(scenario, overrides or (), more, options, comparison))
     if out is not None and not no_report and comparison.runs:
         from sageserve.cli.report import write
         from sageserve.data.results.run_folder import REPORT
 
         write([out], out / REPORT)
     finish(outcomes, out)
+
+
+def _against(names: list[str], baseline: str | None) -> "tuple[list[str], str, Mapping[int, Summary]]":
+    """The strategies to play, what they are set against, and its summaries where it was played before.
+
+    Raises:
+        ConfigError: the baseline is no strategy.
+        ResultError: it is a folder without a run in it.
+    """
+    from sageserve.data.results.sweep_read import read_kept, siblings
+
+    if baseline is None:
+        return names, "", {}
+    if Path(baseline).is_dir():
+        kept = siblings(read_kept(Path(baseline)))
+        return names, baseline, {seed: run.summary for seed, run in kept.items()}
+    return list(dict.fromkeys([*_strategies(baseline, "--baseline"), *names])), baseline, {}
+
+
+def _joined(comparison: "Comparison", base: str, given: "Mapping[int, Summary]") -> "Comparison":
+    """The comparison, with the runs of a baseline that was played before.
+
+    Raises:
+        ResultError: they were played with other requests.
+    """
+    from sageserve.base.errors import ResultError
+    from sageserve.base.units import SECOND, show_duration
+
+    for seed, run in given.items():
+        for runs in comparison.runs.values():
+            now = runs.get(seed, run)
+            if (now.window_s, now.requests.arrived) != (run.window_s, run.requests.arrived):
+                long = show_duration(round(run.window_s * SECOND))
+                raise ResultError(
+                    f"{base} was played with {run.requests.arrived:,} requests over {long}, not with those of this comparison",
+                    hint="give the options and settings it was played with, or name a strategy as --baseline",
+                )
+    return replace(comparison, runs={base: given, **comparison.runs}) if given and comparison.runs else comparison
+
+
+def _following(
+    scenario: str, overrides: Sequence[str], more: "Mapping[str, str | None]", options: TraceOptions, comparison: "Comparison"
+) -> str:
+    """A command to go on with: the same over seeds, or a run of the strategy to use."""
+    from sageserve.show.verdict import verdict
+
+    settings = [word for each in overrides for word in ("--set", each)]
+    if max((len(runs) for runs in comparison.runs.values()), default=0) > 1:
+        words = ["sageserve", "simulate", scenario, *settings, "--strategy", verdict(comparison).strategy]
+    else:
+        words = [
+            "sageserve",
+            "compare",
+            scenario,
+            *settings,
+            *(word for flag, one in more.items() if one for word in (flag, one)),
+        ]
+    return " ".join([shlex.join(words), *as_typed(options)])
 
 
 def runner(place: Where, workers: int | None) -> "CellRunner":
@@ -155,7 +223,7 @@ def finish(outcomes: "Sequence[Outcome | None]", out: Path | None, *, without: s
         raise typer.Exit(2 if all(outcome.mistake for outcome in failed) else 1)
 
 
-def _strategies(text: str | None) -> list[str]:
+def _strategies(text: str | None, option: str = "--strategies") -> list[str]:
     from sageserve.base.errors import ConfigError
     from sageserve.core.strategies import STRATEGIES, strategy_kind
 
@@ -163,12 +231,12 @@ def _strategies(text: str | None) -> list[str]:
         return [*STRATEGIES, ORACLE]
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not names:
-        raise ConfigError("--strategies names none", hint=f"choose from {', '.join([*STRATEGIES, ORACLE])}")
+        raise ConfigError(f"{option} names none", hint=f"choose from {', '.join([*STRATEGIES, ORACLE])}")
     for name in names:
         try:
             _ = name == ORACLE or strategy_kind(name)
         except ConfigError as error:
-            raise ConfigError(error.message.replace("strategy.name", "--strategies"), hint=f"{error.hint}, {ORACLE}") from None
+            raise ConfigError(error.message.replace("strategy.name", option), hint=f"{error.hint}, {ORACLE}") from None
     return names
 
 
@@ -276,8 +344,10 @@ def with_first_seeds_whole(cells: "Sequence[Cell]") -> "list[Cell]":
     return found
 
 
-def gather(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> "tuple[Comparison, dict[int, Bound]]":
-    """Summaries by strategy and seed, and bounds by seed."""
+def gather(
+    cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]", base: str = ""
+) -> "tuple[Comparison, dict[int, Bound]]":
+    """Summaries by strategy and seed, set against `base`, and bounds by seed."""
     from sageserve.data.results.comparison import Comparison
     from sageserve.data.results.summary import Summary
     from sageserve.sim.sweep.cell import Bounded, Finished
@@ -289,4 +359,4 @@ def gather(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> "tu
             runs.setdefault(cell.scenario.strategy.name, {})[cell.scenario.seed] = outcome.summary
         elif isinstance(outcome, Bounded):
             bounds[cell.scenario.seed] = outcome.bound
-    return Comparison(runs, {seed: bound.gpu_hours for seed, bound in bounds.items()}), bounds
+    return Comparison(runs, {seed: bound.gpu_hours for seed, bound in bounds.items()}, base), bounds

@@ -84,7 +84,7 @@ def list_profiles(
         for gpus in _shelves(found):
             _print(_matrix([one for one in found if one.gpu in gpus], gpus), "")
         _print("The fewest GPUs a model fits on, more where it says +; * has measured ones; – does not fit on 8.")
-        _print("next: sageserve profile list --model llama-3.1-70b      every profile, with its speed")
+        _print("next: sageserve profile list --model llama-3.1-70b")
     else:
         _print(_rows(found))
 

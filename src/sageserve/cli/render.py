@@ -1,45 +1,53 @@
-"""A summary as a table that fits 100 columns, and what to try next.
+"""A summary as tables that fit the terminal, and what to try next.
 
 Draws what it is given and computes only sums of it. Read next: `data/results/summary.py` for the numbers,
 docs/reference/summary.md for what they mean.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.results.summary import Hours, Quantiles, Summary, TierSummary
+from sageserve.cli.columns import Column, tables, terminal
+from sageserve.data.results.summary import Quantiles, Summary, TierSummary
 
-WIDTH = 100
 NONE = "–"
-_RIVALS = {"siloed": "reactive", "reactive": "lt-ua"}  # what a strategy is best compared with; the others with reactive
+_STATES: Final[Mapping[str, str]] = {
+    **{state: state for state in ("serving", "starting", "reclaiming", "draining", "total", "waste")},
+    "spot": "donated",
+    "floor": "floor",
+}
+_TOLD: Final = 0.001  # of utilisation: less beyond it than a digit shows is not told
+RIVALS: Final = {"siloed": "reactive", "reactive": "lt-ua"}  # what a strategy is best compared with; the others with reactive
 
 
-def draw(summary: Summary, scenario: str, out: Path | None) -> None:
+def draw(summary: Summary, following: Sequence[str], out: Path | None) -> None:
     """Print a summary on stdout.
 
     Args:
         summary: what to print.
-        scenario: as the user named it, for the suggestions.
+        following: commands to go on with.
         out: where the files were written, if they were.
     """
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     console.print(header(summary))
     for note in summary.notes:
         console.print(f"  {escape(note)}", style="dim")
     console.print()
-    console.print(tiers_table(summary))
-    console.print()
-    console.print(hours_table(summary))
-    console.print()
+    for table in (*tiers_tables(summary, console.width), *hours_tables(summary, console.width)):
+        console.print(table)
+        console.print()
     console.print(totals(summary))
     console.print()
-    for line in _next_steps(summary, scenario, out):
-        console.print(line, soft_wrap=True)
+    for number, command in enumerate(following):
+        console.print(f"{'      ' if number else 'next: '}{escape(command)}", soft_wrap=True)
+    if out is not None:
+        made = "summary.json, requests.parquet, timeline.parquet, journal.jsonl.zst"
+        console.print(f"      files are in {escape(str(out))}: {made}", soft_wrap=True)
 
 
 def seconds(value: float | None) -> str:
@@ -85,34 +93,23 @@ def header(summary: Summary) -> str:
     return text
 
 
-def _plain(*titles: str, left: int, gap: int = 2) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number < left else "right", no_wrap=number >= left, overflow="fold")
-    return table
-
-
-def tiers_table(summary: Summary) -> Table:
+def tiers_tables(summary: Summary, width: int) -> Iterator[Table]:
     """Promises, whether they were kept, and latencies, by tier; who was turned away only where somebody was."""
-    shed = bool(summary.requests.shed)
-    table = _plain(
-        *("tier", "promise", "requests", "finished", *(["shed"] if shed else []), "kept"),
-        *("TTFT p50", "p95", "p99", "E2E p50", "p95", "p99"),
-        left=2,
-        gap=1 if shed else 2,
-    )
-    for name, tier in summary.tiers.items():
-        table.add_row(
-            escape(name),
-            _promise(tier),
-            f"{tier.requests:,}",
-            f"{tier.finished:,}",
-            *([f"{tier.shed:,}"] if shed else []),
-            _kept(tier),
-            *_row(tier.ttft_s),
-            *_row(tier.e2e_s),
-        )
-    return table
+    found = summary.tiers.values()
+    shed = [Column("shed", [f"{tier.shed:,}" for tier in found])] if summary.requests.shed else []
+    columns = [
+        Column("tier", list(summary.tiers), words=True),
+        Column("promise", [_promise(tier) for tier in found], words=True),
+        Column("requests", [f"{tier.requests:,}" for tier in found]),
+        Column("finished", [f"{tier.finished:,}" for tier in found]),
+        *shed,
+        Column("kept", [_kept(tier) for tier in found]),
+    ]
+    for word, times in (("TTFT", [tier.ttft_s for tier in found]), ("E2E", [tier.e2e_s for tier in found])):
+        cells = [_row(values) for values in times]
+        columns.append(Column(f"{word} p50", [row[0] for row in cells]))
+        columns += [Column(f"{word} {part}", [row[k] for row in cells], beside=part) for k, part in ((1, "p95"), (2, "p99"))]
+    return tables(columns, width)
 
 
 def _promise(tier: TierSummary) -> str:
@@ -123,28 +120,23 @@ def _promise(tier: TierSummary) -> str:
 def _kept(tier: TierSummary) -> str:
     if tier.kept is None:
         return NONE
-    return f"{share(tier.attainment)} " + ("[green]✓[/green]" if tier.kept else "[red]✗[/red]")
+    return f"{share(tier.attainment)} {'✓' if tier.kept else '✗'}"
 
 
 def _row(values: Quantiles) -> list[str]:
     return [seconds(values.p50), seconds(values.p95), seconds(values.p99)]
 
 
-def hours_table(summary: Summary) -> Table:
+def hours_tables(summary: Summary, width: int) -> Iterator[Table]:
     """GPU-hours by state and model."""
-    table = _plain("GPU-hours", "serving", "starting", "reclaiming", "draining", "total", "waste", "donated", "floor", left=1)
-    for name, model in summary.models.items():
-        table.add_row(escape(name), *_hours(model.gpu_hours))
-    if len(summary.models) > 1:
-        table.add_row("[bold]all models[/bold]", *_hours(summary.gpu_hours))
-    return table
-
-
-def _hours(held: Hours) -> list[str]:
-    return [
-        *(hours(held.serving), hours(held.starting), hours(held.reclaiming), hours(held.draining)),
-        *(f"[bold]{hours(held.total)}[/bold]", hours(held.waste), hours(held.spot), hours(held.floor)),
-    ]
+    rows = {name: model.gpu_hours for name, model in summary.models.items()}
+    if len(rows) > 1:
+        rows["all models"] = summary.gpu_hours
+    columns = [Column("GPU-hours", list(rows), words=True)]
+    for field, title in _STATES.items():
+        cells = [hours(getattr(held, field)) for held in rows.values()]
+        columns.append(Column(title, cells, style="bold" if field == "total" else ""))
+    return tables(columns, width)
 
 
 def totals(summary: Summary) -> str:
@@ -157,13 +149,15 @@ def totals(summary: Summary) -> str:
         paid += f"; donated GPUs earn ${cost.spot_income:,.0f}"
     total = summary.gpu_hours.total
     wasted = share(summary.gpu_hours.waste / total) if total else NONE
+    parts = f"{summary.signal}; KV {share(used.kv, 1)}, busy {share(used.busy, 1)}"
+    pressed = f"; {share(used.pressure, 1)} more was asked for than there was" if (used.pressure or 0) >= _TOLD else ""
     scaling = f"scaling       {summary.starts:,} starts, {summary.reclaims:,} reclaims"
     if summary.start_failures:
         scaling += f", {summary.start_failures:,} failed"
     lines = [
         paid,
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",
-        f"utilisation   {share(used.mean, 1)} on average ({summary.signal}; KV {share(used.kv, 1)}, busy {share(used.busy, 1)})",
+        f"utilisation   {share(used.mean, 1)} on average ({parts}){pressed}",
         f"{scaling}, {summary.preemptions:,} preemptions",
     ]
     if summary.after_window.finished:
@@ -172,20 +166,3 @@ def totals(summary: Summary) -> str:
     if summary.requests_per_cpu_s:
         lines.append(f"speed         {summary.cpu_s:.2f} CPU s, {summary.requests_per_cpu_s:,.0f} requests per CPU second")
     return "\n".join(lines)
-
-
-def _next_steps(summary: Summary, scenario: str, out: Path | None) -> list[str]:
-    command = f"sageserve simulate {escape(scenario)}"
-    other = _RIVALS.get(summary.strategy, "reactive")
-    missed = [tier for tier in summary.tiers.values() if tier.kept is False]
-    lines = [f"next: {command} --strategy {other}"]
-    if missed and summary.order != "dpa":
-        lines.append(f"      {command} --order dpa          another order of waiting requests")
-    lines.append(f"      {command} --load 1.5           half as many requests again")
-    if out is None:
-        lines.append(f"      {command} --out runs/first     keep every request, minute and decision")
-    else:
-        lines.append(
-            f"      files are in {escape(str(out))}: summary.json, requests.parquet, timeline.parquet, journal.jsonl.zst"
-        )
-    return lines[:3] if out is None else [*lines[:2], lines[-1]]

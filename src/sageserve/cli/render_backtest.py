@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.cli.render import NONE, WIDTH, hours
-from sageserve.cli.render_compare import Column, change, kept, tables
+from sageserve.cli.columns import WIDTH, Column, tables
+from sageserve.cli.render import NONE, hours
+from sageserve.cli.render_compare import change, kept
 from sageserve.data.results.comparison import held, owed
 from sageserve.show.page import Preface, Sheet, TableCell, TableRow, Value
 from sageserve.sim.backtest.answer import AnswerCheck

@@ -4,36 +4,20 @@ Draws what it is given; means and ratios come from `data/results/comparison.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.cli.render import NONE, WIDTH, hours, seconds, share
+from sageserve.cli.columns import Column, tables, terminal
+from sageserve.cli.render import NONE, hours, seconds, share
 from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
 from sageserve.data.results.summary import Summary, TierSummary
+from sageserve.show.verdict import verdict
 from sageserve.sim.oracle import Bound
 
-BASE = "reactive"
-_GAP = 2  # blanks between two columns
 _Json: TypeAlias = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Lines of a title, and a cell of as many lines for each row."""
-
-    title: str
-    cells: Sequence[str]
-
-    @property
-    def width(self) -> int:
-        """Of the widest line."""
-        return max(len(line) for text in (self.title, *self.cells) for line in text.split("\n"))
 
 
 def comparison_json(comparison: Comparison, bounds: Mapping[int, Bound], left: Sequence[str]) -> bytes:
@@ -55,10 +39,16 @@ def _seeds(found: Mapping[int, Summary] | Mapping[int, Bound]) -> _Json:
     return first
 
 
-def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str) -> None:
-    """Print a comparison on stdout."""
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str, *, following: str = "") -> None:
+    """Print a comparison on stdout.
+
+    Args:
+        comparison: what was played.
+        bounds: the oracle's, by seed.
+        scenario: as the user named it.
+        following: a command to go on with, after the verdict; empty: neither is printed.
+    """
+    console = terminal()
     some = next(iter(next(iter(comparison.runs.values())).values()))
     seeds = sorted({seed for runs in comparison.runs.values() for seed in runs})
     played = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds; mean and ± standard deviation"
@@ -66,6 +56,9 @@ def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str) -> 
     asked = f"{some.requests.arrived:,} requests over {span}, {some.order}, signal {some.signal}"
     console.print(f"[bold]{escape(scenario)}[/bold]: {asked}, {played}", soft_wrap=True)  # may be a path: never broken
     names = list(comparison.runs)
+    if following and len(names) > 1:
+        found = verdict(comparison)
+        console.print(f"\n[bold]{escape(found.headline)}[/bold]\n{escape(found.saves)}")
     for columns in (_strategies(comparison, names), _models(comparison, names, bounds)):
         console.print()
         for table in tables(columns, console.width):
@@ -73,27 +66,8 @@ def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str) -> 
     console.print()
     for line in _notes(comparison, bounds):
         console.print(f"[dim]{line}[/dim]")
-
-
-def tables(columns: Sequence[Column], width: int) -> Iterator[Table]:
-    """As few tables as fit the width; the first column begins each of them."""
-    gap = _GAP if sum(each.width + _GAP for each in columns) <= width else 1
-    head, part = columns[0], list[Column]()
-    for column in columns[1:]:
-        if part and sum(each.width + gap for each in (head, *part, column)) > width:
-            yield _table(head, part, gap)
-            part = []
-        part.append(column)
-    yield _table(head, part, gap)
-
-
-def _table(head: Column, columns: Sequence[Column], gap: int) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
-    for number, column in enumerate((head, *columns)):
-        table.add_column(escape(column.title), justify="right" if number else "left", no_wrap=True, vertical="top")
-    for row in zip(head.cells, *(column.cells for column in columns), strict=True):
-        table.add_row(*(escape(cell) for cell in row))
-    return table
+    if following:
+        console.print(f"\nnext: {escape(following)}", soft_wrap=True)
 
 
 def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
@@ -101,14 +75,14 @@ def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
         return Column(title, [_cell(found(name), show) for name in names])
 
     columns = [
-        Column("strategy", names),
+        Column("strategy", names, words=True),
         column("GPU\nhours", hours, lambda name: comparison.of(name, held)),
         column("owed", hours, lambda name: comparison.of(name, owed)),
     ]
-    if BASE in names and len(names) > 1:
+    if comparison.base in names and len(names) > 1:
         columns += [
-            column(f"vs\n{BASE}", change, lambda name: comparison.against(name, BASE, held)),
-            column("with\nowed", change, lambda name: comparison.against(name, BASE, needed)),
+            column(f"vs\n{comparison.base}", change, lambda name: comparison.against(name, comparison.base, held)),
+            column("with\nowed", change, lambda name: comparison.against(name, comparison.base, needed)),
         ]
     if comparison.bounds:
         columns.append(column("×\noracle", "{:.2f}".format, comparison.over_bound))
@@ -182,11 +156,15 @@ def kept(value: float) -> str:
 
 
 def _notes(comparison: Comparison, bounds: Mapping[int, Bound]) -> Iterator[str]:
-    yield "owed: GPU-hours of work that had arrived and was not done when the window ended. Add them before"
-    yield "calling a strategy cheaper: what is pushed past the end is not in its GPU-hours."
+    yield (
+        "owed: GPU-hours of work that had arrived and was not done when the window ended. Add them before calling a strategy"
+        " cheaper: what is pushed past the end is not in its GPU-hours."
+    )
     if bounds:
-        yield "× oracle: (GPU-hours + owed) over the least that can keep the promises with perfect knowledge of"
-        yield "demand; below 1 a promise is missed."
+        yield (
+            "× oracle: (GPU-hours + owed) over the least that can keep the promises with perfect knowledge of demand; below 1 a"
+            " promise is missed."
+        )
     yield "floor: the least that minimum instances hold over the window; no strategy can go below it."
     windows = {(run.window_s, run.requests.arrived) for runs in comparison.runs.values() for run in runs.values()}
     if len(windows) > 1:

@@ -9,8 +9,9 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from sageserve.cli.render import WIDTH, hours, share
-from sageserve.cli.render_compare import Column, change, kept, tables
+from sageserve.cli.columns import WIDTH, Column, tables
+from sageserve.cli.render import hours, share
+from sageserve.cli.render_compare import change, kept
 from sageserve.sim.sweep.frontier import FrontierPoint, Match, beaten_by
 
 

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sageserve.base.units import MINUTE, SECOND, show_duration
-from sageserve.cli.render import WIDTH, header, hours_table, tiers_table, totals
+from sageserve.cli.columns import WIDTH
+from sageserve.cli.render import header, hours_tables, tiers_tables, totals
 from sageserve.data.results.sweep_read import Sweep
 from sageserve.show.account import Account
 from sageserve.show.choices import Choices
@@ -35,6 +36,11 @@ class TerminalPage:
         wide = self._console.width if self._console.is_terminal else WIDTH
         self._console.width = min(wide, WIDTH)
         self._ascii = not self._console.encoding.lower().startswith("utf")
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self._console.width
 
     def print(self, what: RenderableType = "", *, style: str | None = None, whole: bool = False) -> None:
         """Print markup or a table; `whole`: on one line however long, because a path or a command in it is there to be copied."""
@@ -62,9 +68,11 @@ def draw(page: TerminalPage, found: Account) -> None:
     page.print()
     draw_verdict(page, found.verdict)
     page.title("promises")
-    page.print(tiers_table(found.summary))
+    for table in tiers_tables(found.summary, page.width):
+        page.print(table)
     page.title("GPU-hours and cost")
-    page.print(hours_table(found.summary))
+    for table in hours_tables(found.summary, page.width):
+        page.print(table)
     page.print()
     page.print(totals(found.summary))
     if found.lines is not None:

@@ -113,7 +113,7 @@ def _draw(name: str, study: "Study", cases: "Mapping[str, Summary]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from sageserve.cli.render import WIDTH
+    from sageserve.cli.columns import WIDTH
 
     console = Console(soft_wrap=False, highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH

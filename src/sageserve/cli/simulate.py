@@ -4,14 +4,17 @@ Knows options; computes nothing. stdout is the result, everything else is on std
 Read next: `render.py` for the table, `sim/run.py` for the simulation, `data/results/run_folder.py` for `--out`.
 """
 
+import dataclasses
+import shlex
 import time
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sageserve.cli.progress import Interruption, bar, compile_once
-from sageserve.cli.trace_options import takes_trace
+from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
@@ -78,7 +81,13 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     del run  # a long run's requests need not be in memory twice
     if out is not None and not no_report:
         _report(out)
-    _tell(summary, scenario, out, as_json=as_json)
+    if as_json:
+        _print_json(summary)
+    else:
+        words = [word for each in overrides or () for word in ("--set", each)]
+        flags = {"--strategy": strategy, "--order": order, "--seed": seed}
+        typed = {flag: str(value) for flag, value in flags.items() if value is not None}
+        _draw(summary, [scenario, *words], typed, options, out)
     if summary.partial:
         raise typer.Exit(130)
 
@@ -108,11 +117,38 @@ def _report(out: Path) -> None:
     write([out], out / REPORT)
 
 
-def _tell(summary: "Summary", scenario: str, out: Path | None, *, as_json: bool) -> None:
-    from sageserve.cli.render import draw
+def _print_json(summary: "Summary") -> None:
     from sageserve.data.results.summary import summary_json
 
-    if as_json:
-        typer.echo(summary_json(summary).decode(), nl=False)
+    typer.echo(summary_json(summary).decode(), nl=False)
+
+
+def _draw(summary: "Summary", words: list[str], typed: dict[str, str], options: TraceOptions, out: Path | None) -> None:
+    """Print the table, and commands that play the same with one thing changed.
+
+    Args:
+        summary: of the run.
+        words: the scenario and its settings as they were typed.
+        typed: other options, by flag.
+        options: of the trace.
+        out: where files were written.
+    """
+    from sageserve.cli.render import RIVALS, draw
+
+    def command(changes: dict[str, str], requests: TraceOptions = options) -> str:
+        flags = [word for flag, value in (typed | changes).items() for word in (flag, value)]
+        return " ".join([shlex.join(["sageserve", "simulate", *words, *flags]), *as_typed(requests)])
+
+    following = [command({"--strategy": RIVALS.get(summary.strategy, "reactive")})]
+    if summary.order != "dpa" and any(tier.kept is False for tier in summary.tiers.values()):
+        following.append(command({"--order": "dpa"}))
     else:
-        draw(summary, scenario, out)
+        following.append(command({}, dataclasses.replace(options, load=options.load * 1.5)))
+    if out is None:
+        following.append(command({"--out": str(_free_place(Path("runs")))}))
+    draw(summary, following, out)
+
+
+def _free_place(folder: Path) -> Path:
+    """A folder in this one that is not there yet: `first`, else a number."""
+    return next(place for name in chain(("first",), map(str, count(2))) if not (place := folder / name).exists())

@@ -125,8 +125,8 @@ def _draw(scenario: str, strategy: str, trials: "Sequence[Trial]", chosen: "Tria
     from rich.console import Console
     from rich.markup import escape
 
-    from sageserve.cli.render import WIDTH, hours, share
-    from sageserve.cli.render_compare import Column, tables
+    from sageserve.cli.columns import WIDTH, Column, tables
+    from sageserve.cli.render import hours, share
 
     console = Console(soft_wrap=False, highlight=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH

@@ -31,7 +31,7 @@ class EndpointLine(Struct, frozen=True):
         model: its name.
         demand: requests per second that arrived in this region.
         serving: instances, mean.
-        utilisation: of the signal policies see, mean over serving instances; None where none served.
+        utilisation: of the signal policies see, at most 1, mean over serving instances; None where none served.
     """
 
     region: str
@@ -160,7 +160,7 @@ def _words(table: pa.Table, column: str) -> _Words:
 def _endpoints(timeline: pa.Table, code: Ints, counts: _Counts) -> tuple[EndpointLine, ...]:
     regions, models = _words(timeline, "region"), _words(timeline, "model")
     serving = timeline.column("serving").to_numpy().astype(np.float64)
-    used = timeline.column("seen").to_numpy() * serving
+    used = np.minimum(timeline.column("seen").to_numpy(), 1) * serving
     found = []
     samples = np.bincount(_bins(np.unique(timeline.column("time_us").to_numpy()), counts), minlength=counts.bins + 1)[:-1]
     for (region, model), rows in _pairs(regions, models):

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.results.comparison import Comparison, Spread, base_of, held, needed, owed
+from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed
 from sageserve.data.results.summary import Summary, TierSummary
 from sageserve.show.format import NONE, change, count, dollars, gpu_hours, percent, seconds
 from sageserve.show.reading import RunReading
@@ -150,7 +150,7 @@ def _asked(comparison: Comparison, some: Summary, scenario: Scenario | None) -> 
 def _heading(comparison: Comparison, name: str) -> str:
     if len(comparison.runs) == 1:
         return "What it takes"
-    base = base_of(comparison.runs)
+    base = comparison.base
     relative = comparison.against(name, base, needed)
     return "What it costs" if name != base and relative is not None and relative.mean > 0 else "What it saves"
 
@@ -187,7 +187,7 @@ def _fleet(scenario: Scenario) -> str:
 def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
     tiers = list(_first(comparison, next(iter(comparison.runs))).tiers)
     several = len(comparison.runs) > 1
-    base = base_of(comparison.runs)
+    base = comparison.base
     against = several and base in comparison.runs
     columns = ["GPU-hours", "owed", *([f"against {base}"] if against else []), *(["× oracle"] if comparison.bounds else [])]
     shed = _any_shed(comparison)

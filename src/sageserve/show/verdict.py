@@ -16,12 +16,11 @@ from msgspec import Struct
 
 from sageserve.base.units import SECOND, show_duration
 from sageserve.core.strategies.recorded import NAME as RECORDED
-from sageserve.data.results.comparison import Comparison, base_of, held, needed, owed
+from sageserve.data.results.comparison import Comparison, held, needed, owed
 from sageserve.data.results.significance import Interval, paired, proportions
 from sageserve.data.results.summary import Summary, TierSummary
 from sageserve.show.format import change, count, dollars, gpu_hours, listed, percent, points
 
-BASE: Final = "reactive"
 TOLERANCE: Final = 0.005  # of attainment: half a point is less than what differs between two days of the same service
 _TIE: Final = 0.005  # of GPU-hours: half a percent is within what rounding to whole instances does
 _NEAR: Final = 0.01  # a promise kept with less to spare is told as a risk
@@ -131,9 +130,9 @@ def _beyond_chance(comparison: Comparison, name: str, best: str, tier: str) -> b
 
 
 def _cheapest(comparison: Comparison, names: list[str]) -> str:
-    """Fewest GPU-hours with the owed ones; reactive when it is as good."""
+    """Fewest GPU-hours with the owed ones; the baseline when it is as good."""
     least = min(names, key=lambda name: _needed(comparison, name))
-    base = base_of(comparison.runs)
+    base = comparison.base
     if base in names and _needed(comparison, base) <= _needed(comparison, least) * (1 + _TIE):
         return base
     return least
@@ -184,7 +183,7 @@ def _reached(comparison: Comparison, name: str, tier: str) -> str:
 
 
 def _saves(comparison: Comparison, name: str) -> str:
-    base = base_of(comparison.runs)
+    base = comparison.base
     other = base if name != base and base in comparison.runs else _dearest(comparison, name)
     words = f"Against {other}: {_against(comparison, name, other)}."
     bound = comparison.over_bound(name)
@@ -300,7 +299,7 @@ def _alone(comparison: Comparison, name: str) -> Verdict:
     runs = comparison.runs[name]
     waste = statistics.fmean(run.gpu_hours.waste / run.gpu_hours.total if run.gpu_hours.total else 0.0 for run in runs.values())
     floor = _mean(comparison, name, lambda run: run.gpu_hours.floor) or 0.0
-    rival = "lt-ua" if name == BASE else BASE
+    rival = "lt-ua" if name == comparison.base else comparison.base
     return Verdict(
         strategy=name,
         headline=f"{name} takes {_needs(comparison, name)}, and {_promises(comparison, name)}.",

@@ -36,10 +36,17 @@ class Comparison:
     Args:
         runs: by strategy, in the order to be shown, and by seed.
         bounds: the oracle's GPU-hours by seed; empty when it was not asked.
+        baseline: what others are set against, where the user said so.
     """
 
     runs: Mapping[str, Mapping[int, Summary]]
     bounds: Mapping[int, float]
+    baseline: str = ""
+
+    @property
+    def base(self) -> str:
+        """What strategies are set against: as was asked, or the usual; it need not be among them."""
+        return self.baseline or base_of(self.runs)
 
     def of(self, name: str, value: Callable[[Summary], float | None]) -> Spread | None:
         """A number of a strategy's summaries over its seeds."""

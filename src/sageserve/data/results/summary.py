@@ -85,11 +85,12 @@ class Cost(Struct, frozen=True):
 
 
 class Utilisation(Struct, frozen=True):
-    """Means over serving instances and time."""
+    """Means over serving instances and time; what is asked for beyond 1 counts as 1, and is a figure of its own."""
 
     mean: float | None  # of the signal that policies see
     kv: float | None
     busy: float | None
+    pressure: float | None = None  # asked for beyond all there is, in units of it; None too in results written before it was told
 
 
 class AfterWindow(Struct, frozen=True):

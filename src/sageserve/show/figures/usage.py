@@ -87,7 +87,7 @@ def heat(readings: Mapping[str, RunReading]) -> Figure:
 
 def _heat(name: str, one: RunReading) -> View:
     minutes, grid = one.minutes, one.digest.grid
-    seen = np.where(minutes.columns["serving"] > 0, minutes.columns["seen"], np.nan)
+    seen = np.where(minutes.columns["serving"] > 0, np.minimum(minutes.columns["seen"], 1), np.nan)
     group = max(1, grid.count // 360)  # more columns than pixels say nothing
     wide = means(minutes.times, np.nan_to_num(seen, nan=0.0), grid)
     there = means(minutes.times, np.isfinite(seen).astype(np.float64), grid)

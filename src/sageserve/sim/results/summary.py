@@ -259,9 +259,14 @@ def _utilisation(run: Run) -> Utilisation:
     serving = run.timeline.column("serving")
     held = int(serving.sum())
     if held == 0:
-        return Utilisation(None, None, None)
-    mean, kv, busy = (_round(float((run.timeline.column(name) * serving).sum()) / held) for name in ("seen", "kv", "busy"))
-    return Utilisation(mean, kv, busy)
+        return Utilisation(None, None, None, None)
+
+    def mean(values: Floats) -> float:
+        return _round(float((values * serving).sum()) / held)
+
+    seen, kv, busy = (run.timeline.column(name) for name in ("seen", "kv", "busy"))
+    pressure = mean(np.maximum(seen - 1, 0))
+    return Utilisation(mean(np.minimum(seen, 1)), mean(np.minimum(kv, 1)), mean(np.minimum(busy, 1)), pressure)
 
 
 def _round(value: float) -> float:
