@@ -135,3 +135,13 @@ def test_an_unknown_name_is_explained(name: str, hint: str) -> None:
     assert hint in raised.value.message
     assert "fixed:N" in (raised.value.hint or "")
     assert set(STRATEGIES) >= {"hpa", "keda", "reactive-tuned"}
+
+
+def test_its_own_bounds_hold_within_those_of_the_fleet() -> None:
+    found = hpa(HpaMetricSettings())
+    rules = found.strategy.hpa.model_copy(update={"minimum": 2, "maximum": 3})
+    driven = Driven(found.model_copy(update={"strategy": found.strategy.model_copy(update={"hpa": rules})}), serving=3)
+    sync(driven, 0, running=100)
+    assert not driven.decisions, "three are the most"
+    driven.settle(15 * SECOND, sync(driven, 15 * SECOND))
+    assert driven.fleet.serving(0) == 2

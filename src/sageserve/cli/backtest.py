@@ -32,6 +32,8 @@ sageserve backtest fleet.yaml --prometheus http://localhost:9090 --last 7d
 
 sageserve backtest fleet.yaml history.om.gz --policies recorded,reactive,foresight
 
+sageserve backtest fleet.yaml --autoscaler hpa.yaml --last 7d
+
 sageserve backtest fleet.yaml --until 2026-11-20 --last 24h --json | jq .error.savings
 """
 
@@ -68,6 +70,9 @@ Last = Annotated[str, typer.Option("--last", metavar="TIME", help="how much of i
 Until = Annotated[str, typer.Option("--until", metavar="DATE", help="where it ends", show_default="now")]
 Interval = Annotated[str, typer.Option("--interval", metavar="TIME", help="between samples", show_default="as it shows")]
 Policies = Annotated[str, typer.Option("--policies", metavar="A,B,C", help="strategies; recorded is what was, oracle the bound")]
+Autoscaler = Annotated[
+    Path | None, typer.Option("--autoscaler", metavar="FILE", help="manifest of your own HPA or ScaledObject, played beside them")
+]
 Again = Annotated[str, typer.Option("--seeds", metavar="1..5|1,2", help="requests are made so often: counters leave much open")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="requests, results, report; what is there is not played again")]
 Over = Annotated[bool, typer.Option("--replace", help="also in a folder that holds other files")]
@@ -83,6 +88,7 @@ def backtest(  # noqa: PLR0913, PLR0917 # one argument per option
     until: Until = "",
     interval: Interval = "",
     policies: Policies = "recorded,reactive,lt-ua,foresight,oracle",
+    autoscaler: Autoscaler = None,
     seeds: Again = "1..5",
     overrides: Overrides = None,
     workers: Workers = None,
@@ -98,7 +104,8 @@ def backtest(  # noqa: PLR0913, PLR0917 # one argument per option
 
     names = _names(policies)
     Kept(out, replace=put_over)  # refuses before anything is read
-    plan = _Plan(scenario, tuple(overrides or ()), names, tuple(parse_seeds(seeds)), workers)
+    names, rules = _with_own(names, autoscaler)
+    plan = _Plan(scenario, (*(overrides or ()), *rules), names, tuple(parse_seeds(seeds)), workers)
     history = read_placed(plan.load(()), HistoryOptions(tuple(files or ()), prometheus, until, last, interval))
     tell_notes(history.notes)
     plan = _where_it_stood(plan, history)
@@ -129,6 +136,18 @@ def _names(policies: str) -> tuple[str, ...]:
         raise ConfigError("--policies names none to play", hint="for example recorded,reactive,foresight,oracle")
     check_policies(names)
     return names
+
+
+def _with_own(names: tuple[str, ...], manifest: Path | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Policies with the user's own autoscaler behind what was, and its rules as settings."""
+    from sageserve.data.manifests.read import read_manifest
+
+    if manifest is None:
+        return names, ()
+    found = read_manifest(manifest)
+    typer.echo(f"{found.strategy} is {', '.join(found.names)} of {manifest}", err=True)
+    rest = tuple(name for name in names if name != found.strategy)
+    return (*rest[:1], found.strategy, *rest[1:]), found.changes
 
 
 def _where_it_stood(plan: _Plan, history: PlacedHistory) -> _Plan:

@@ -70,6 +70,8 @@ class HpaSettings(Settings):
     metrics: tuple[HpaMetricSettings, ...] = Field(
         default=(HpaMetricSettings(),), min_length=1, description="the largest answer counts (Kubernetes)"
     )
+    minimum: int | None = Field(default=None, ge=0, description="minReplicas; none: the fleet's minimum, which holds in any case")
+    maximum: int | None = Field(default=None, ge=1, description="maxReplicas; none: what the fleet may have")
     sync: Duration = Field(default=15 * SECOND, gt=0, description="--horizontal-pod-autoscaler-sync-period (Kubernetes)")
     tolerance: Share = Field(default=0.1, description="--horizontal-pod-autoscaler-tolerance (Kubernetes)")
     scale_up: HpaScalingSettings = Field(default=HpaScalingSettings(), description="behavior.scaleUp (Kubernetes)")

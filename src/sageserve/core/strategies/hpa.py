@@ -83,7 +83,9 @@ class Hpa(Unified):
         wanted = largest(here.held, answers)
         if wanted is None:
             return
-        bounds = (target.pools[0].minimum, self._most * len(target.pools))
+        most = self._most * len(target.pools)
+        least = max(target.pools[0].minimum, min(self._rules.minimum or 0, most))
+        bounds = (least, most if self._rules.maximum is None else max(least, min(self._rules.maximum, most)))
         change = target.behaviour.limit(now, here.held, wanted, bounds) - here.held
         target.behaviour.note(now, change)
         if change > 0:
