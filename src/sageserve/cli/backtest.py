@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sageserve.cli.backtest_history import HistoryOptions, PlacedHistory, read_placed, tell_notes
 from sageserve.cli.compare import Overrides, Workers, finish, gather, parse_seeds, run_cells, runner, with_first_seeds_whole
 from sageserve.cli.progress import bar, compile_once
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.base.records import Trace
+    from sageserve.cli.backtest_history import PlacedHistory
     from sageserve.data.rebuild.requests import Rebuilt
     from sageserve.sim.backtest.answer import AnswerChecks, BacktestAnswer
     from sageserve.sim.backtest.own_error import PolicyError
@@ -98,6 +98,7 @@ def backtest(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: AsJson = False,
 ) -> None:
     """Play policies on a fleet's past: what each would have cost, which promises it would have kept, and how sure that is."""
+    from sageserve.cli.backtest_history import HistoryOptions, read_placed, tell_notes
     from sageserve.cli.report import write
     from sageserve.data.results.run_folder import REPORT
     from sageserve.data.results.sweep_folder import MARK, Kept
@@ -150,7 +151,7 @@ def _with_own(names: tuple[str, ...], manifest: Path | None) -> tuple[tuple[str,
     return (*rest[:1], found.strategy, *rest[1:]), found.changes
 
 
-def _where_it_stood(plan: _Plan, history: PlacedHistory) -> _Plan:
+def _where_it_stood(plan: _Plan, history: "PlacedHistory") -> _Plan:
     """With the counts that the history shows, and every policy beginning where it did."""
     from sageserve.data.rebuild.fleet import counts_of, settings_of
 
@@ -183,7 +184,7 @@ def _answer(
     return BacktestAnswer(checks, errors, comparison, bounds, base, tuple(dict.fromkeys(notes)))
 
 
-def _made(plan: _Plan, history: PlacedHistory) -> "dict[int, Rebuilt]":
+def _made(plan: _Plan, history: "PlacedHistory") -> "dict[int, Rebuilt]":
     """Requests by seed."""
     from sageserve.data.rebuild.requests import rebuild
 
@@ -196,7 +197,7 @@ def _made(plan: _Plan, history: PlacedHistory) -> "dict[int, Rebuilt]":
     return found
 
 
-def _checks(plan: _Plan, history: PlacedHistory, made: "Rebuilt", url: str) -> "AnswerChecks":
+def _checks(plan: _Plan, history: "PlacedHistory", made: "Rebuilt", url: str) -> "AnswerChecks":
     """What must be known before any figure is looked at."""
     from sageserve.core.strategies import layout_of
     from sageserve.core.strategies.recorded import lead_of
@@ -220,7 +221,7 @@ def _checks(plan: _Plan, history: PlacedHistory, made: "Rebuilt", url: str) -> "
     )
 
 
-def _errors(plan: _Plan, history: PlacedHistory, made: "Trace") -> "dict[str, PolicyError]":
+def _errors(plan: _Plan, history: "PlacedHistory", made: "Trace") -> "dict[str, PolicyError]":
     """What making requests of counters does to each policy's figures."""
     from sageserve.core.strategies.recorded import NAME
     from sageserve.data.rebuild.demand import UNKNOWN
