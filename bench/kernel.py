@@ -2,6 +2,7 @@
 
     python -m bench.kernel 240        kernel_240: median of three
     python -m bench.kernel growth     cost per request of ten million over that of a hundred thousand, at one rate
+    python -m bench.kernel hashed     the same fleet and rate, conversations whose prompts are hashed; by instance router
     python -m bench.kernel reference  speed over the naive simulator of the tests, on one small case
 
 Read next: `world.py` for the fleet, `tests/sim/reference.py` for the naive simulator.
@@ -9,16 +10,20 @@ Read next: `world.py` for the fleet, `tests/sim/reference.py` for the naive simu
 
 import sys
 import time
+from dataclasses import replace
 from statistics import median
 
 from bench.figures import show
-from bench.world import busy_rate, mean_busy, opened, play, setup, trace
+from bench.world import busy_rate, mean_busy, opened, play, setup, talk, trace
+from sageserve.core.route import INSTANCES
+from sageserve.sim.kernel.prefixes.tree import prefixes_of
 from sageserve.sim.kernel.state import request_rows
 
 REPEAT = 3
 LENGTH = 300.0  # s at least: the first three minutes are easier than the rest
 SMALL, LARGE = 100_000, 10_000_000
 GROWTH_FLEET = 240
+HASHED = 500_000
 TINY_FLEET, TINY_TRACE = 12, 1_500
 
 
@@ -43,6 +48,23 @@ def speed(instances: int) -> None:
     requests = max(1_000_000, round(LENGTH * per_second))
     show(f"kernel_{instances}", 1 / cost(instances, requests, per_second, REPEAT), "requests per CPU second")
     show(f"kernel_{instances}_busy", mean_busy(setup(instances), trace(requests, per_second)), "share")
+
+
+def hashed() -> None:
+    """kernel_hashed_least, kernel_hashed_affinity: with the share of prompt tokens found, and the seconds that the tree takes."""
+    per_second = busy_rate(GROWTH_FLEET)
+    work, world = talk(HASHED, per_second), setup(GROWTH_FLEET)
+    for number, name in enumerate(INSTANCES):
+        here = replace(world, instance=number)
+        times, trees = [], []
+        for _ in range(REPEAT):
+            rows, began = request_rows(work, here), time.process_time()
+            kernel = opened(here, rows, prefixes_of(work))
+            trees.append(time.process_time() - began)
+            times.append(play(kernel))
+        show(f"kernel_hashed_{name}", HASHED / median(times), "requests per CPU second")
+        show(f"kernel_hashed_{name}_found", rows["cached"].sum() / rows["prompt"].sum(), "share of prompt tokens")
+        show(f"kernel_hashed_{name}_tree", median(trees), "CPU s")
 
 
 def growth() -> None:
@@ -75,6 +97,8 @@ def reference() -> None:
 if __name__ == "__main__":
     warm()
     match sys.argv[1]:
+        case "hashed":
+            hashed()
         case "growth":
             growth()
         case "reference":

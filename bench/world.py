@@ -5,17 +5,19 @@ tokens). `busy_rate` finds the rate at which the fleet's own `busy` signal is 60
 """
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
-from sageserve.base.records import Names, Trace
+from sageserve.base.records import Labels, Names, PromptBlocks, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import DAY, MINUTE, SECOND, Micros
 from sageserve.core.layout import lay_out, unified_roles
 from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.state import Setup, request_rows
 from sageserve.sim.run import kernel_setup
 
@@ -26,6 +28,8 @@ ENDPOINTS = 12
 SLOWER = np.array([1.0, 1.15, 1.3, 1.45])  # iteration times of the four models
 SHARES = (1 / SLOWER) / (1 / SLOWER).sum()  # of requests, so that all models are equally busy
 KNOTS = (1, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 4096)  # on one line, and as many as a derived profile has
+TURNS = 5  # of a conversation, in the mean
+SHARED, BLOCK = 512, 16  # tokens
 STANDARD = 240  # instances of the paper's fleet
 
 
@@ -84,9 +88,43 @@ def trace(requests: int, per_second: float) -> Trace:
     )
 
 
-def opened(world: Setup, rows: NDArray[Any]) -> Kernel:
+def talk(requests: int, per_second: float) -> Trace:
+    """The same arrivals as turns of conversations: one of eight beginnings of 512 tokens, then 350 tokens more per turn.
+
+    Turns of a conversation come about 20 s apart, whatever the answers take; blocks of 16 tokens are hashed.
+    """
+    plain, draw = trace(requests, per_second), stream(2, f"bench/{requests}")
+    together = max(1, round(20 * per_second))  # conversations at a time
+    session = np.where(draw.random(requests) < 1 / TURNS, np.arange(requests), -1)  # a conversation begins in a place of these
+    place = draw.permutation(np.arange(requests) % together)
+    order = np.lexsort((np.arange(requests), place))
+    begins = (session[order] >= 0) | (np.diff(place[order], prepend=-1) != 0)
+    number = np.cumsum(begins) - 1
+    first = np.flatnonzero(begins)[number]
+    turn = np.arange(requests) - first
+    code, depth = np.empty(requests, np.int64), np.empty(requests, np.int64)
+    code[order], depth[order] = number, turn
+    prompt = np.minimum(SHARED + 200 + depth * (200 + 150), 16_000)
+    model, region = code % 4, code // 4 % 3
+    counts = prompt // BLOCK
+    ends = np.cumsum(counts)
+    at = np.arange(int(ends[-1])) - np.repeat(ends - counts, counts)
+    owner = np.repeat(code, counts)
+    hashes = np.where(at < SHARED // BLOCK, (owner % 8) * 64 + at, 512 + owner * 1024 + at).astype(np.uint64)
+    return replace(
+        plain,
+        prompt=prompt.astype(np.int32),
+        output=np.full(requests, 150, np.int32),
+        model=model.astype(np.uint8),
+        region=region.astype(np.uint8),
+        labels={"session": Labels(code.astype(np.int32), tuple(map(str, range(int(code.max()) + 1))))},
+        blocks=PromptBlocks(ends, hashes, BLOCK),
+    ).check()
+
+
+def opened(world: Setup, rows: NDArray[Any], prefixes: Prefixes | None = None) -> Kernel:
     """A kernel with every instance open."""
-    kernel = Kernel(world, rows)
+    kernel = Kernel(world, rows, None, prefixes)
     for i in range(world.endpoints * world.slots):
         kernel.open(i)
     return kernel

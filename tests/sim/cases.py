@@ -20,7 +20,7 @@ from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
-from tests.sim.case_hashes import with_hashes
+from tests.sim.case_hashes import with_affinity, with_hashes
 
 Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""
@@ -133,7 +133,7 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
         steps.append((at, _flips(draw, setup)))
     setup, replaces = _with_admission(draw, setup), draw(0, 1) == 1
     trace = _with_conversations(draw, trace, grain)
-    setup = _with_distances(draw, setup, grain)
+    setup = with_affinity(draw, _with_distances(draw, setup, grain))
     trace = with_hashes(draw, trace)
     return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace))
 

@@ -107,8 +107,9 @@ class Reference(ReferenceFleet):
     def _admits(self, job: Job, e: int) -> bool:
         """Admission, from what is at the endpoint: prompts before the job, requests beyond those that can run together."""
         endpoint, opened = self._endpoints[e], self._opened(self._endpoints[e])
-        self._remember(job, self._emptiest(e))
-        profile = self._engines[self._emptiest(e)].profile
+        i = self._emptiest(e, job)
+        self._remember(job, i)
+        profile = self._engines[i].profile
         work = profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
         inside = sum(self._engines[i].inside for i in endpoint.instances)  # in draining instances, too
         places = sum(self._engines[i].profile.max_sequences for i in opened)

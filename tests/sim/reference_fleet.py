@@ -20,6 +20,7 @@ from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
 from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.response import SLACK_BINS
+from sageserve.core.route import AFFINITY
 from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
@@ -92,6 +93,7 @@ class ReferenceFleet:
         self._region = [int(r["region"]) for r in requests]
         self._model = [int(r["model"]) for r in requests]
         self._size = 0  # tokens of a hashed block
+        self._caches = prefixes is not None or turns is not None
         if prefixes is not None:
             self._hash(prefixes)
         self._talk: dict[int, list[int]] = {}  # row: the turns of its conversation up to it
@@ -253,9 +255,17 @@ class ReferenceFleet:
     def _opened(self, endpoint: Endpoint) -> list[int]:
         return [i for i in endpoint.instances if self._open[i]]
 
-    def _emptiest(self, e: int) -> int:
-        """The instance that work for endpoint e goes to."""
-        return min(self._opened(self._endpoints[e]), key=lambda one: (self._outstanding(one), one))
+    def _emptiest(self, e: int, job: Job) -> int:
+        """The instance that a job for endpoint e goes to."""
+        return min(self._opened(self._endpoints[e]), key=lambda one: (self._outstanding(one) + self._left(job, one), one))
+
+    def _left(self, job: Job, i: int) -> int:
+        """What is left of the job's prompt where caches count."""
+        if self.setup.instance != AFFINITY:
+            return 0
+        found = self._would_find(job, i)
+        self.counts["chosen by what caches have"] += found > 0
+        return (job.prompt - int(self.setup.overlap * found)) * self._engines[i].profile.weight if self._caches else 0
 
     def _outstanding(self, i: int) -> int:
         engine = self._engines[i]
@@ -264,7 +274,7 @@ class ReferenceFleet:
 
     def _place(self, job: Job, e: int) -> float:
         """Give the job to an instance of endpoint e; the work it offers, in microseconds of engine time."""
-        endpoint, i = self._endpoints[e], self._emptiest(e)
+        endpoint, i = self._endpoints[e], self._emptiest(e, job)
         engine = self._engines[i]
         self._remember(job, i)
         work = engine.profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
@@ -327,17 +337,18 @@ class ReferenceFleet:
 
     def _remember(self, job: Job, i: int) -> None:
         """Instance i has the blocks it has, or of the conversation what it kept of its latest turn there."""
+        job.cached = self._stated_as(job, self._would_find(job, i))
+        self.counts["blocks in the cache"] += job.path is not None and job.cached > 0
+
+    def _would_find(self, job: Job, i: int) -> int:
         if job.path is not None:
-            job.cached = self._stated_as(job, self._engines[i].cached(job))
-            self.counts["blocks in the cache"] += job.cached > 0
-            return
+            return self._engines[i].cached(job)
         kept = [self._kept[i][row] for row in self._talk.get(job.row, [])[:-1] if row in self._kept[i]]
         found = min(kept[-1], job.prompt - 1) // CACHE_BLOCK * CACHE_BLOCK if kept else 0
         if self.setup.caches and not self.setup.caches[self._model[job.row]]:
             found = 0
-        job.cached = max(self._stated[job.row], found)
         self.counts["conversation in the cache"] += found > self._stated[job.row]
-        self.requests[job.row]["cached"] = job.cached
+        return max(self._stated[job.row], found)
 
     # ---- an iteration ended
 

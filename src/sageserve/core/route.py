@@ -16,6 +16,9 @@ THRESHOLD: Final = 0
 NEAREST: Final = 1
 LEAST: Final = 2
 ROUTES: Final = ("threshold", "nearest", "least")
+LEAST_WORK: Final = 0
+AFFINITY: Final = 1
+INSTANCES: Final = ("least", "affinity")
 
 
 @kernel
@@ -81,6 +84,33 @@ def pick_instance(outstanding: NDArray[Any], begin: int, end: int) -> int:
         if outstanding[row] < least:
             best = row
             least = outstanding[row]
+    return best
+
+
+@kernel
+def pick_affine(
+    overlap: float, prompt: int, outstanding: NDArray[Any], begin: int, found: NDArray[Any], weights: NDArray[Any]
+) -> int:
+    """Row from `begin` on that has the least work with a prompt whose beginning some have in their caches; lowest row of equals.
+
+    The work that is outstanding and what is left to compute of the prompt are weighed in one unit, so that a full queue outweighs
+    a found beginning, and a found beginning a short queue.
+
+    Args:
+        overlap: what a token that is found counts for; 1: as much as one that waits, 0: nothing.
+        prompt: tokens of the prompt.
+        outstanding: int64, weighted outstanding tokens; CLOSED for instances that may not receive work.
+        begin: first row of the endpoint in `outstanding`.
+        found: int64[n], tokens of the prompt that each has.
+        weights: int64[n], weight of a token at each.
+    """
+    best = begin
+    least = 0
+    for k in range(len(found)):
+        cost = outstanding[begin + k] + (prompt - int(overlap * found[k])) * weights[k]
+        if k == 0 or cost < least:
+            best = begin + k
+            least = cost
     return best
 
 

@@ -24,7 +24,7 @@ from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
 from sageserve.core.order import ORDERS
 from sageserve.core.perf import OUTPUT_GUESS
-from sageserve.core.route import ROUTES
+from sageserve.core.route import INSTANCES, ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
@@ -109,6 +109,8 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         order=ORDERS.index(scenario.order.kind),
         route=ROUTES.index(scenario.routing.region),
         threshold=scenario.routing.threshold,
+        instance=INSTANCES.index(scenario.routing.instance),
+        overlap=scenario.routing.overlap,
         signal=SIGNALS.index(scenario.signals.kind),
         scrape=scenario.signals.scrape,
         half_life=float(scenario.signals.half_life),

@@ -20,8 +20,8 @@ from tests.sim.compare import differs
 from tests.sim.mutants.catalogue import Mutant
 from tests.sim.mutants.prefixes import PREFIX_MUTANTS
 
-SEEDS = range(140)  # of small worlds, of which two in five have hashes
-LARGER = 236  # a world in which prompts lose their places half-filled
+SEEDS = range(100)  # of small worlds, of which two in five have hashes
+LARGER = (8, 18, 307)  # instances chosen by what they have, equal hashes after other blocks, prompts that lose their places
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def first_difference(cases: list[tuple[int, Case]]) -> str:
 def main() -> None:
     """Print what became of every fault."""
     cases = [(seed, case) for seed in SEEDS if (case := make_case(seeded(seed), 40)).trace.blocks is not None]
-    cases.insert(0, (LARGER, make_case(seeded(LARGER))))
+    cases[:0] = [(seed, make_case(seeded(seed))) for seed in LARGER]
     found = {"": first_difference(cases[:10])}
     for mutant in PREFIX_MUTANTS:
         with changed(mutant):

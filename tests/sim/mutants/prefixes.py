@@ -10,6 +10,22 @@ TREE = "sim/kernel/prefixes/tree.py"
 ADMISSION = "sim/kernel/admission.py"
 PREFIX_MUTANTS = (
     Mutant(
+        "affinity looks at load alone", "core/route.py", "(prompt - int(overlap * found[k])) * weights[k]", "prompt * weights[k]"
+    ),
+    Mutant(
+        "affinity looks at caches alone",
+        "core/route.py",
+        "outstanding[begin + k] + (prompt - int",
+        "(0 if outstanding[begin + k] < 2**61 else 2**62) + (prompt - int",
+    ),
+    Mutant("tokens of slow engines cost no more", "core/route.py", "* found[k])) * weights[k]", "* found[k])) * 1000"),
+    Mutant(
+        "closed instances have something, too",
+        "sim/kernel/arrive.py",
+        "if tree[begin + k] != CLOSED else 0",
+        "if tree[begin + k] != CLOSED else 2**52",
+    ),
+    Mutant(
         "the most recently used goes first",
         CACHE,
         '        n = cache["first"]\n        going',

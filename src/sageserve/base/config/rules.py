@@ -72,6 +72,13 @@ class RoutingSettings(Settings):
         default="threshold", description="nearest region below the threshold, else the least utilised (paper)"
     )
     threshold: Share = Field(default=0.70, description="the first region below this utilisation takes it (paper)")
+    instance: Literal["least", "affinity"] = Field(
+        default="least",
+        description="least outstanding work (paper); affinity: less what an instance has of the prompt in its prefix cache",
+    )
+    overlap: float = Field(
+        default=1.0, ge=0, le=100, description="affinity: what a token in the cache counts for; 1: as much as one that waits"
+    )
 
 
 class AdmissionSettings(Settings):

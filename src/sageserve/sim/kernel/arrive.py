@@ -14,9 +14,10 @@ from sageserve.core.admit import is_admitted, predicted_wait
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import block_time, first_time, prefill_work, request_work
 from sageserve.core.response import MIX_WIDTH, note_request
-from sageserve.core.route import pick_endpoint, pick_instance
+from sageserve.core.route import AFFINITY, CLOSED, pick_affine, pick_endpoint, pick_instance
 from sageserve.sim.kernel.admission import fits, shared
 from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place
+from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up_all
 from sageserve.sim.kernel.queues import (
     first_job,
     head_of,
@@ -44,12 +45,37 @@ from sageserve.sim.kernel.state import (
     view_requests,
     view_tiers,
 )
-from sageserve.sim.kernel.turns import break_off, remember
+from sageserve.sim.kernel.turns import break_off, remember, would_find
 
 
 @kernel
-def choose_instance(w: Rec, e: int) -> int:
-    """The open instance of endpoint `e` with the least outstanding work."""
+def choose_affine(w: Rec, e: int, q: int) -> int:
+    """The open instance of endpoint `e` with the least outstanding work after request `q`, less what it has of it."""
+    slots = w["slots"]
+    twigs = w["twigs"]
+    begin = e * 2 * twigs + twigs
+    tree = view_i8(w["at_outstanding"], w["endpoint_count"] * 2 * twigs)
+    found = view_i8(w["at_found"], slots)
+    weights = view_i8(w["at_weights"], w["instances"])[e * slots : (e + 1) * slots]
+    hashed = is_hashed(w, q)
+    for k in range(slots):
+        found[k] = -1 if tree[begin + k] != CLOSED else 0
+    if hashed:
+        look_up_all(w, e, q, found)
+    for k in range(slots):
+        if hashed:
+            found[k] = found_of(w, q, max(found[k], 0))
+        elif found[k] < 0:
+            found[k] = would_find(w, e * slots + k, q)
+    prompt = view_requests(w["at_requests"], w["rows"])[q]["prompt"]
+    return int(e * slots + pick_affine(w["overlap"], prompt, tree, begin, found, weights) - begin)
+
+
+@kernel
+def choose_instance(w: Rec, e: int, q: int) -> int:
+    """The open instance of endpoint `e` with the least outstanding work, or (affinity) with the least after request `q`."""
+    if w["instance"] == AFFINITY and (w["caches"] != 0 or w["loop"] != 0):
+        return choose_affine(w, e, q)
     if w["linear"] == 0:
         return least_outstanding(w, e)
     twigs = w["twigs"]
@@ -138,7 +164,7 @@ def send(w: Rec, q: int, now: int, judged: bool) -> bool:
     e = find_endpoint(w, q, now)
     if e < 0:
         return False
-    i = choose_instance(w, e)
+    i = choose_instance(w, e, q)
     remember(w, i, q)
     work = expected_work(w, i, q)
     if judged and not is_let_in(w, e, q, work):
@@ -218,7 +244,7 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
         q = pop_job(w, model)
         r = view_requests(w["at_requests"], w["rows"])[q]
         mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
-        i = choose_instance(w, e)
+        i = choose_instance(w, e, q)
         remember(w, i, q)
         work = expected_work(w, i, q)
         place(w, i, q, now, work)

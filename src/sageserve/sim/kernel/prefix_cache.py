@@ -6,7 +6,9 @@ segment of the tree (`prefixes/tree.py`) at an instance, of which the first `res
 docs/reference/kernel.md, "Block hashes". Read next: `admission.py`, `batching.py` and `turns.py`, the callers.
 """
 
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
 from sageserve.core.engine import rules
@@ -44,6 +46,15 @@ def bucket_of(w: Rec, i: int, s: int) -> int:
 @kernel
 def find_node(w: Rec, i: int, s: int) -> int:
     """The node of segment `s` at instance `i`; NOBODY when nothing of it is there."""
+    segment = view_segments(w["at_segments"], w["segment_count"])[s]
+    if segment["first_at"] == i:
+        return int(segment["first"])
+    return search_node(w, i, s) if segment["others"] > 0 else NOBODY
+
+
+@kernel
+def search_node(w: Rec, i: int, s: int) -> int:
+    """The same, of segments that several instances have."""
     nodes = view_nodes(w["at_nodes"], w["node_rows"])
     n = view_i4(w["at_buckets"], w["bucket_count"])[bucket_of(w, i, s)] - 1
     while n >= 0 and (nodes[n]["segment"] != s or nodes[n]["instance"] != i):
@@ -69,6 +80,35 @@ def look_up(w: Rec, i: int, q: int) -> tuple[int, int]:
     while n >= 0 and nodes[n]["users"] == 0:
         n = nodes[n]["parent"]
     return int(found), int(segments[nodes[n]["segment"]]["end"]) if n >= 0 else 0
+
+
+@kernel
+def look_up_all(w: Rec, e: int, q: int, found: NDArray[Any]) -> None:
+    """Blocks from the beginning of a hashed prompt that each instance of endpoint `e` has, as `look_up` finds them one by one.
+
+    Args:
+        w: the world.
+        e: the endpoint.
+        q: the request.
+        found: int64[slots], filled in; where it is not -1 nothing is looked for.
+    """
+    nodes = view_nodes(w["at_nodes"], w["node_rows"])
+    segments = view_segments(w["at_segments"], w["segment_count"])
+    slots = w["slots"]
+    s = view_prefixes(w["at_prefixes"], w["rows"])[q]["leaf"]
+    while s >= 0:
+        segment = segments[s]
+        before = segment["end"] - segment["blocks"]
+        k = segment["first_at"] - e * slots
+        if 0 <= k < slots and found[k] < 0:
+            found[k] = before + nodes[segment["first"]]["resident"]
+        if segment["others"] > 0:
+            for k in range(slots):
+                if found[k] < 0:
+                    n = search_node(w, e * slots + k, s)
+                    if n >= 0:
+                        found[k] = before + nodes[n]["resident"]
+        s = segment["parent"]
 
 
 @kernel
@@ -137,22 +177,43 @@ def add_node(w: Rec, i: int, s: int) -> int:
     else:
         n = w["node_count"]
         w["node_count"] = n + 1
-    buckets = view_i4(w["at_buckets"], w["bucket_count"])
-    bucket = bucket_of(w, i, s)
+    segment = view_segments(w["at_segments"], w["segment_count"])[s]
     node = nodes[n]
     node["segment"] = s
     node["instance"] = i
     node["parent"] = NOBODY
     node["users"] = 0
-    node["resident"] = view_segments(w["at_segments"], w["segment_count"])[s]["blocks"]
-    node["chain"] = buckets[bucket] - 1
-    buckets[bucket] = n + 1
+    node["resident"] = segment["blocks"]
+    if segment["first"] < 0:
+        segment["first"] = n
+        segment["first_at"] = i
+    else:
+        segment["others"] += 1
+        buckets = view_i4(w["at_buckets"], w["bucket_count"])
+        bucket = bucket_of(w, i, s)
+        node["chain"] = buckets[bucket] - 1
+        buckets[bucket] = n + 1
     return int(n)
 
 
 @kernel
 def drop_node(w: Rec, n: int) -> None:
     """Nothing of node `n`, which is not idle any more, is there now."""
+    nodes = view_nodes(w["at_nodes"], w["node_rows"])
+    segment = view_segments(w["at_segments"], w["segment_count"])[nodes[n]["segment"]]
+    if segment["first"] == n:
+        segment["first"] = NOBODY
+        segment["first_at"] = NOBODY
+    else:
+        segment["others"] -= 1
+        unchain(w, n)
+    nodes[n]["chain"] = w["node_free"]
+    w["node_free"] = n
+
+
+@kernel
+def unchain(w: Rec, n: int) -> None:
+    """Take node `n` out of its bucket."""
     nodes = view_nodes(w["at_nodes"], w["node_rows"])
     buckets = view_i4(w["at_buckets"], w["bucket_count"])
     bucket = bucket_of(w, nodes[n]["instance"], nodes[n]["segment"])
@@ -164,8 +225,6 @@ def drop_node(w: Rec, n: int) -> None:
         while nodes[before]["chain"] != n:
             before = nodes[before]["chain"]
         nodes[before]["chain"] = following
-    nodes[n]["chain"] = w["node_free"]
-    w["node_free"] = n
 
 
 @kernel

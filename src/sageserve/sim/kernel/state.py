@@ -20,7 +20,7 @@ from sageserve.core.feed import DIRECT
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.core.response import MIX_WIDTH
-from sageserve.core.route import CLOSED
+from sageserve.core.route import CLOSED, LEAST_WORK
 from sageserve.sim.kernel.prefixes.memory import CACHE, NODE, PrefixMemory
 from sageserve.sim.kernel.prefixes.tree import PREFIX, SEGMENT, Prefixes
 
@@ -95,7 +95,7 @@ BLOCK: Final = np.dtype(
 
 _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "endpoint_count", "profile_count")
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
-_POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued")
+_POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
 _PROGRESS: Final = (
     "next_row",
     "released",
@@ -111,7 +111,7 @@ _PROGRESS: Final = (
 _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived")
 _LOG: Final = ("block_rows", "block_count")
 _CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
-_FLOATS: Final = ("threshold", "half_life", "safety", "admission_wait")
+_FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
 _COUNTERS: Final = (
@@ -125,7 +125,7 @@ _COUNTERS: Final = (
     "reference",
 )
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
-_PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches")
+_PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
 _ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_TURNS, *_PREFIX, "blocks")
 WORLD: Final = np.dtype(
     [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_LOG, *_CACHE)]
@@ -184,6 +184,8 @@ class Setup:
         admission: requests whose promise a wait would break are turned away; false: everybody waits (paper).
         admission_wait: the longest predicted wait, in units of the tier's patience.
         admission_queued: most requests in flight at an endpoint, in units of the sequences it can run together.
+        instance: LEAST_WORK or AFFINITY.
+        overlap: with AFFINITY: what a token that is found in a cache counts for, in outstanding tokens.
         clients: closed loop: so many rows arrive by themselves, and each request that is done sends the next; 0: all arrive when
             their rows say.
     """
@@ -217,6 +219,8 @@ class Setup:
     admission: bool = False
     admission_wait: float = 1.0
     admission_queued: int = 4
+    instance: int = LEAST_WORK
+    overlap: float = 1.0
     clients: int = 0
 
     @property
@@ -286,7 +290,7 @@ class World:
             )
         self.setup = setup
         self.requests = requests
-        memory = PrefixMemory(setup.profiles["kv_tokens"][setup.slot_profile], requests, prefixes, self._without_cache(setup))
+        memory = PrefixMemory(setup.profiles["kv_tokens"][setup.slot_profile], requests, prefixes, setup.caches)
         arrays = self._allocate(setup, requests) | _turn_arrays(setup, requests, turns) | memory.arrays
         self.arrays = arrays
         self.engines = arrays["engines"]
@@ -303,11 +307,6 @@ class World:
         self.record["loop"] = int(turns is not None)
         self.record["alone"] = len(requests) if turns is None else turns.first
         self.record["next_turn"] = NEVER
-
-    @staticmethod
-    def _without_cache(setup: Setup) -> NDArray[np.bool_]:
-        """bool[models]: its engines have no prefix cache."""
-        return ~np.array(setup.caches or (True,) * setup.models, np.bool_)
 
     @staticmethod
     def _sizes(setup: Setup, requests: NDArray[Any]) -> dict[str, int]:
@@ -373,6 +372,8 @@ class World:
             "mixes": np.zeros(setup.models * MIX_WIDTH),
             "drained": np.full(instances, UNSET, np.int32),
             "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
+            "found": np.zeros(setup.slots, np.int64),
+            "weights": setup.profiles["weight"][setup.slot_profile].astype(np.int64),
         }
 
 

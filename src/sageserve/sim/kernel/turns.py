@@ -67,15 +67,21 @@ def break_off(w: Rec, q: int) -> None:
 
 
 @kernel
-def remember(w: Rec, i: int, q: int) -> None:
-    """Say what instance `i` would find of the prompt of request `q`: its blocks, or what is stated, or the conversation."""
+def would_find(w: Rec, i: int, q: int) -> int:
+    """What instance `i` has now of the prompt of request `q`: its blocks, or what is stated, or the conversation."""
     if is_hashed(w, q):
-        view_requests(w["at_requests"], w["rows"])[q]["cached"] = found_of(w, q, look_up(w, i, q)[0])
-        return
+        return found_of(w, q, look_up(w, i, q)[0])
     if w["loop"] == 0:
-        return
+        return int(view_requests(w["at_requests"], w["rows"])[q]["cached"])
     stated = view_i4(w["at_stated"], w["rows"])[q]
-    view_requests(w["at_requests"], w["rows"])[q]["cached"] = max(stated, conversation_kept(w, i, q))
+    return int(max(stated, conversation_kept(w, i, q)))
+
+
+@kernel
+def remember(w: Rec, i: int, q: int) -> None:
+    """Say how much of its prompt request `q` is expected to find at instance `i`."""
+    if w["loop"] != 0 or w["caches"] != 0:
+        view_requests(w["at_requests"], w["rows"])[q]["cached"] = would_find(w, i, q)
 
 
 @kernel

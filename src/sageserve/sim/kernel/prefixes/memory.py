@@ -43,7 +43,7 @@ class PrefixMemory:
         kv_tokens: int[instances], tokens each can hold; those of slots that are never used may say anything.
         requests: REQUEST rows; requests that find nothing because of hashes say so afterwards (`cached` is 0).
         prefixes: their hashes; None: there are none.
-        without: bool[models], engines that have no prefix cache.
+        caches: whether engines of a model have a prefix cache; empty: all do.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PrefixMemory:
         kv_tokens: NDArray[Any],
         requests: NDArray[Any],
         prefixes: Prefixes | None,
-        without: NDArray[np.bool_],
+        caches: tuple[bool, ...],
     ) -> None:
         self.sizes = {"caches": 0, "block_tokens": 1, "node_free": -1}
         self.arrays: dict[str, NDArray[Any]] = {
@@ -64,21 +64,22 @@ class PrefixMemory:
         if prefixes is None:
             return
         tree = grow(prefixes, requests["prompt"], requests["output"])
-        nothing = without[requests["model"]] & (tree.rows["leaf"] != UNHASHED)
+        without = np.zeros(len(requests), np.bool_) if not caches else ~np.array(caches)[requests["model"]]
+        nothing = without & (tree.rows["leaf"] != UNHASHED)
         requests["cached"][nothing] = 0
         tree.rows["leaf"][nothing] = UNHASHED
         size = prefixes.blocks.size
         # what is there never exceeds the memory but while one request is admitted, whose own segments come on top
         each = np.minimum(kv_tokens.astype(np.int64) // size, len(tree.segments)) + tree.deepest
         nodes = int(each.sum()) + 1
-        caches = np.zeros(len(kv_tokens), CACHE)
-        caches["first"] = caches["last"] = -1
+        every = np.zeros(len(kv_tokens), CACHE)
+        every["first"] = every["last"] = -1
         self.arrays = {
             "prefixes": tree.rows,
             "segments": tree.segments if len(tree.segments) else np.zeros(1, SEGMENT),
             "nodes": np.zeros(nodes, NODE),
             "buckets": np.zeros(1 << max(4, min(nodes, 8 * len(tree.segments)).bit_length()), np.int32),
-            "caches": caches,
+            "caches": every,
         }
         self.sizes |= {
             "caches": 1,

@@ -32,7 +32,9 @@ SEGMENT: Final = np.dtype(
         ("parent", "i4"),  # segment before it; NO_BLOCK: it begins prompts
         ("blocks", "i4"),
         ("end", "i4"),  # blocks from the beginning of a prompt to its end
-        ("spare", "i4"),
+        ("first", "i4"),  # a node of it, found without a search: most segments are at one instance; -1: none
+        ("first_at", "i4"),  # its instance; -1
+        ("others", "i4"),  # how many more instances have it, to be searched for
     ],
     align=True,
 )
@@ -106,6 +108,7 @@ def grow(prefixes: Prefixes, prompt: NDArray[np.int32], output: NDArray[np.int32
     for name, node in (("leaf", ends), ("final", finals)):
         rows[name] = np.where(node >= 0, of[node] if known else NO_BLOCK, NO_BLOCK)
         rows[name][counts == 0] = UNHASHED
+    segments["first"] = segments["first_at"] = -1
     depth = np.zeros(used, np.int32)
     deepest = measure(segments[:used], depth)
     return PrefixTree(rows, segments[:used].copy(), deepest)
