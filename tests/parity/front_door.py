@@ -202,12 +202,12 @@ class LivePlane(Reference):
         self._send(job, self.routing.weigh(target, job.prompt, self._model[job.row], job.tier))
 
     def _send(self, job: Job, placed: Placement) -> None:
-        assert self._emptiest(placed.target.endpoint) == placed.target.row
+        assert self._emptiest(placed.target.endpoint, job) == placed.target.row
         self._place(job, placed.target.endpoint)
         self.routing.place(placed)
         self._placed[job.row] = placed
 
-    def _emptiest(self, e: int) -> int:
+    def _emptiest(self, e: int, job: Job) -> int:
         target = self.routing.choose_at(e)
         assert target is not None
         return target.row

@@ -8,8 +8,26 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sageserve.base.records import UNSET
+from sageserve.sim.kernel.prefixes.tree import Prefixes
+
 Path = tuple[int, ...]
 """Hashes of whole blocks from the beginning of a prompt."""
+
+
+def paths_of(prefixes: Prefixes, lengths: list[tuple[int, int]]) -> list[tuple[Path | None, Path]]:
+    """Of each request, by prompt and output: its path (None: it is not hashed), and that with its answer."""
+    size, ends = prefixes.blocks.size, prefixes.blocks.ends.tolist()
+    whole: list[Path] = []
+    for (prompt, _), begin, end in zip(lengths, [0, *ends[:-1]], ends, strict=True):
+        whole.append(tuple(prefixes.blocks.hashes[begin : min(end, begin + prompt // size)].tolist()))
+    found: list[tuple[Path | None, Path]] = []
+    for row, later in enumerate(prefixes.after.tolist()):
+        path, kept = whole[row], (sum(lengths[row]) - 1) // size
+        goes_on = later != UNSET and whole[later][: len(path)] == path and kept > len(path)
+        hashed = ends[row] > (ends[row - 1] if row else 0)
+        found.append((path if hashed else None, whole[later][:kept] if goes_on else path))
+    return found
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from sageserve.core.route import AFFINITY
 from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
-from tests.sim.reference_cache import Path, ReferenceCache
+from tests.sim.reference_cache import ReferenceCache, paths_of
 from tests.sim.reference_engine import Engine, Job, Outcome, Profile
 
 
@@ -174,24 +174,14 @@ class ReferenceFleet:
         return rows
 
     def _hash(self, prefixes: Prefixes) -> None:
-        """Say what prompts and answers begin with."""
+        """Say what prompts and answers begin with; engines without a cache are given nothing."""
         self._size = prefixes.blocks.size
-        ends = prefixes.blocks.ends.tolist()
-        paths: list[Path] = []
-        for job, begin, end in zip(self._jobs, [0, *ends[:-1]], ends, strict=True):
-            paths.append(tuple(prefixes.blocks.hashes[begin : min(end, begin + job.prompt // self._size)].tolist()))
-            if begin == end:
-                continue
-            caches = not self.setup.caches or self.setup.caches[self._model[job.row]]
-            job.path = paths[-1] if caches else None
-            if not caches:
+        lengths = [(job.prompt, job.output) for job in self._jobs]
+        for job, (path, answer) in zip(self._jobs, paths_of(prefixes, lengths), strict=True):
+            if path is not None and self.setup.caches and not self.setup.caches[self._model[job.row]]:
                 job.cached = self._stated_as(job, 0)
-        for job, later in zip(self._jobs, prefixes.after.tolist(), strict=True):
-            job.answer = job.path or ()
-            if job.path is not None and later != UNSET:
-                whole = (job.prompt + job.output - 1) // self._size
-                if paths[later][: len(job.path)] == job.path and whole > len(job.path):
-                    job.answer = paths[later][:whole]
+            else:
+                job.path, job.answer = path, answer
 
     def _stated_as(self, job: Job, tokens: int) -> int:
         self.requests[job.row]["cached"] = tokens

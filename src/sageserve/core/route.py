@@ -1,4 +1,4 @@
-"""Where a request goes: first the endpoint, along its walk from the nearest region on, then the instance.
+"""Where a request goes: first the endpoint, along its walk from the nearest region on, then the instance (by work, or affinity).
 
 Small compiled functions over the fleet's columns; the gateway calls them, the simulator compiles them into its loop.
 They see what was last scraped and what the gateway itself counts, never the true output length. Read next: `feed.py`.
@@ -91,7 +91,7 @@ def pick_instance(outstanding: NDArray[Any], begin: int, end: int) -> int:
 def pick_affine(
     overlap: float, prompt: int, outstanding: NDArray[Any], begin: int, found: NDArray[Any], weights: NDArray[Any]
 ) -> int:
-    """Row from `begin` on that has the least work with a prompt whose beginning some have in their caches; lowest row of equals.
+    """Affinity: the row with the least work after a prompt whose beginning some have in their caches; lowest row of equals.
 
     The work that is outstanding and what is left to compute of the prompt are weighed in one unit, so that a full queue outweighs
     a found beginning, and a found beginning a short queue.

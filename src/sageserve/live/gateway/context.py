@@ -95,6 +95,7 @@ class GatewayContext:
         self.options = options
         self.clock = clock
         self.routing = RoutingState(scenario, layout)
+        self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal)
         self.tiers = ServiceTiers(scenario)
         self.meter = Meter(layout.names.models, layout.names.tiers, layout.names.regions)

@@ -104,8 +104,8 @@ class Exchange:
     def granted(self, endpoint: int) -> None:
         """There is room for it at this endpoint; or it is urgent, and goes ANYWHERE."""
         routing = self._context.routing
-        there = routing.choose_at(endpoint) if endpoint != ANYWHERE else None
-        target = there or routing.choose(self._walk(), self._context.clock())
+        there = routing.choose_at(endpoint, self._call.beginning) if endpoint != ANYWHERE else None
+        target = there or routing.choose(self._walk(), self._context.clock(), self._call.beginning)
         if target is None:
             self._fail(no_capacity("The instance that was to serve this request is gone."))
         else:
@@ -120,14 +120,14 @@ class Exchange:
         return self._context.routing.walk[call.region][call.model][call.tier]
 
     def _weigh(self, target: Target) -> Placement:
-        call = self._call
-        return self._context.routing.weigh(target, call.prompt, call.model, call.tier)
+        call, found = self._call, self._call.beginning.found(target.prompts)
+        return self._context.routing.weigh(target, call.prompt, call.model, call.tier, found)
 
     def _route(self) -> None:
         context, call = self._context, self._call
-        routing = context.routing
+        routing, asked = context.routing, call.beginning
         forced = call.endpoint >= 0
-        target = routing.choose_at(call.endpoint) if forced else routing.choose(self._walk(), self._one.arrived)
+        target = routing.choose_at(call.endpoint, asked) if forced else routing.choose(self._walk(), self._one.arrived, asked)
         if target is None:
             context.demand.refused(call.cell)
             raise no_capacity(routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")
@@ -140,7 +140,7 @@ class Exchange:
 
     def _send(self, placed: Placement, now: Micros) -> None:
         context = self._context
-        context.routing.place(placed)
+        context.routing.place(placed, self._call.beginning)
         self._placed = placed
         self._sent = self._quiet = now
         self._record.sent(placed, self._sent)

@@ -37,5 +37,8 @@ note_request: Final = cast(
     rebound(response.note_request, slack_bin=rebound(response.slack_bin)),
 )
 pick_instance: Final = cast("Callable[[Sequence[int], int, int], int]", rebound(route.pick_instance))
+pick_affine: Final = cast(
+    "Callable[[float, int, Sequence[int], int, Sequence[int], Sequence[int]], int]", rebound(route.pick_affine)
+)
 predicted_wait: Final = cast("Callable[[float, int, int, float, int], float]", rebound(admit.predicted_wait))
 is_admitted: Final = cast("Callable[[float, float, int, int], bool]", rebound(admit.is_admitted))

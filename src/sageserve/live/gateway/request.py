@@ -16,6 +16,7 @@ from sageserve.live.gateway.api_error import ApiError, bad_request, forbidden, o
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.keys import Holder
 from sageserve.live.gateway.meter import REFUSALS
+from sageserve.live.gateway.prompt_memory import ANY_BEGINNING, Beginning
 
 _DROPPED: Final = frozenset(
     [
@@ -260,6 +261,7 @@ class ApiCall:
 
     __slots__ = (
         "asked",
+        "beginning",
         "body",
         "cell",
         "endpoint",
@@ -287,6 +289,7 @@ class ApiCall:
         self.expected = 0
         self.cell = 0
         self.asked: str | None = None
+        self.beginning = ANY_BEGINNING
 
 
 def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
@@ -313,6 +316,8 @@ def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
     if b"x-sageserve-endpoint" in noted:
         call.endpoint = _endpoint(context, holder, noted[b"x-sageserve-endpoint"])
     call.prompt = context.demand.prompt_tokens(model, len(call.body))
+    if context.overlap is not None:
+        call.beginning = Beginning(call.body, call.prompt, context.overlap)
     call.cell = context.demand.arrived(call.region, model, call.tier, call.prompt)
     if holder.limited:
         one.without(b"accept-encoding")  # what is packed cannot be counted

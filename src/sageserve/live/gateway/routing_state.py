@@ -19,6 +19,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
+from sageserve.live.gateway.prompt_memory import ANY_BEGINNING, Beginning, PromptMemory, pick
 from sageserve.live.gateway.python_kernels import Row, engines_of, is_admitted, pick_endpoint, pick_instance, predicted_wait
 from sageserve.live.wire import InstanceRow, RoutingTable
 
@@ -46,6 +47,7 @@ class Target:
         "port",
         "prefix",
         "profile",
+        "prompts",
         "row",
         "served",
         "there",
@@ -69,6 +71,7 @@ class Target:
         self.profile = profile
         self.model = model
         self.weight = int(profile["weight"])
+        self.prompts = PromptMemory(int(profile["kv_tokens"]))
         self.in_flight = 0
         self.unfinished = 0  # prompt tokens sent whose first token has not come
         self.failures = 0
@@ -174,7 +177,7 @@ class RoutingState:
         self.own = False  # signals come from own counts: nobody scrapes
         self._scrape: tuple[str, Micros] = ("", -1)
         self._seen: Micros = 0  # own clock: when the signals were scraped
-        self._last: tuple[timing.EngineRow | None, int, float, float, float] = (None, 0, 0.0, 0.0, 0.0)
+        self._last: tuple[timing.EngineRow | None, tuple[int, int], float, float, float] = (None, (0, 0), 0.0, 0.0, 0.0)
         self._looked: Micros = 0  # own clock: when own counts were last turned into signals
 
     @property
@@ -277,18 +280,15 @@ class RoutingState:
         """The region an endpoint is in."""
         return endpoint // (len(self.layout.roles) * self.models)
 
-    def choose(self, walk: list[int], now: Micros) -> Target | None:
-        """The target for a request: endpoint by the router's rule, instance by outstanding tokens; None when all are closed."""
+    def choose(self, walk: list[int], now: Micros, asked: Beginning = ANY_BEGINNING) -> Target | None:
+        """The target for a request: endpoint by the router's rule, instance by work and prompt; None when all are closed."""
         e = pick_endpoint(self.rules, self.columns, walk, 0, len(walk), now - self._seen)
-        if e < 0:
-            return None
-        load = self.loads[e]
-        return load.targets[pick_instance(load.outstanding, 0, len(load.outstanding))]
+        return self.choose_at(e, asked) if e >= 0 else None
 
-    def choose_at(self, endpoint: int) -> Target | None:
+    def choose_at(self, endpoint: int, asked: Beginning = ANY_BEGINNING) -> Target | None:
         """The target for a request at a given endpoint."""
         load = self.loads[endpoint]
-        return load.targets[pick_instance(load.outstanding, 0, len(load.outstanding))] if load.targets else None
+        return load.targets[pick(asked, load.outstanding, load.targets)] if load.targets else None
 
     def choose_again(self, walk: list[int], first: int, tried: AbstractSet[int], now: Micros) -> Target | None:
         """Another target, after some were tried in vain: in the same endpoint first, then as the router would without them."""
@@ -302,20 +302,20 @@ class RoutingState:
         e = pick_endpoint(self.rules, self.columns, elsewhere, 0, len(elsewhere), now - self._seen)
         return None if e < 0 else self.choose_again(walk, e, tried, now)
 
-    def work(self, profile: timing.EngineRow, prompt: int, model: int, tier: int) -> float:
+    def work(self, profile: timing.EngineRow, prompt: int, model: int, tier: int, found: int = 0) -> float:
         """Microseconds of engine time a request is expected to need; asked twice about the same, it computes once."""
         mean = self.output_mean[model * self.tiers + tier]
         last = self._last
-        if last[0] is not profile or last[1] != prompt or last[2] != mean:
-            work = timing.request_work(profile, prompt, 0, mean)
-            last = self._last = (profile, prompt, mean, timing.prefill_work(profile, prompt, 0), work)
+        if last[0] is not profile or last[1] != (prompt, found) or last[2] != mean:
+            work = timing.request_work(profile, prompt, found, mean)
+            last = self._last = (profile, (prompt, found), mean, timing.prefill_work(profile, prompt, found), work)
         return last[4]
 
-    def weigh(self, target: Target, prompt: int, model: int, tier: int) -> Placement:
-        """What a request would be at a target; nothing is counted."""
-        one = Placement(target, prompt, model, tier)
+    def weigh(self, target: Target, prompt: int, model: int, tier: int, found: int = 0) -> Placement:
+        """What a request, of which the target has `found` tokens, would be there; nothing is counted."""
+        one = Placement(target, prompt - found, model, tier)
         mean = self.output_mean[model * self.tiers + tier]
-        one.work = self.work(target.profile, prompt, model, tier)
+        one.work = self.work(target.profile, prompt, model, tier, found)
         one.prefill = self._last[3]
         one.held = prompt + 0.5 * mean
         load = self.loads[target.endpoint]
@@ -331,7 +331,7 @@ class RoutingState:
         in_flight = load.in_flight * self.gateways
         return is_admitted(one.wait, self.limits[one.tier], in_flight, self.admission.queued * load.sequences)
 
-    def place(self, one: Placement) -> None:
+    def place(self, one: Placement, asked: Beginning = ANY_BEGINNING) -> None:
         """Count a request as sent to its target."""
         target, prompt = one.target, one.prompt
         load, column = self.loads[target.endpoint], self.columns[target.endpoint]
@@ -344,6 +344,7 @@ class RoutingState:
         column["backlog"] += one.prefill
         target.in_flight += 1
         target.unfinished += prompt
+        target.prompts.note(asked.keys)
         self._note(load, target)
 
     def begin(self, one: Placement) -> None:
