@@ -188,7 +188,7 @@ class ForesightSettings(Settings):
     quantile: Share = Field(default=0.95, description="of demand that capacity is kept for: the percentile that promises name")
     headroom: float = Field(default=1.5, ge=1, description="times the middle, at most; the guard meets the rest")
     worth: float = Field(
-        default=0.3, ge=0, description="dollars that keeping one request in time is worth; 0.3: a tenth of a cent per token"
+        default=0.6, ge=0, description="dollars that keeping one request in time is worth; at 0.3 thresholds were cheaper"
     )
     relax: Share = Field(default=0.08, description="below the load at which one fewer would do, one is stopped between plans")
     calm: Duration = Field(default=MINUTE, description="between stops of one endpoint, where donated instances come back at once")
