@@ -65,8 +65,8 @@ def settings_of(steps: Mapping[str, Steps], scenario: Scenario) -> list[str]:
     most = max(count for found in steps.values() for _, count in found)
     maximum = max(scenario.fleet.maximum, ROOM * most)
     return [
-        f"strategy.recorded.counts={json.dumps(counts)}",
-        f"fleet.starts={json.dumps(starts)}",
+        f"strategy.recorded.counts={json.dumps(counts, allow_nan=False)}",
+        f"fleet.starts={json.dumps(starts, allow_nan=False)}",
         f"fleet.maximum={maximum}",
         "spot.donate=false",
     ]
