@@ -7,7 +7,6 @@ Fields that decide how many instances there are become settings; what cannot be 
 set of rules for all endpoints, so a file's autoscalers must agree. Read next: `metrics.py`; `base/config/autoscalers.py`.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -142,7 +141,7 @@ def read_manifest(path: Path) -> ReadAutoscaler:
             hint="give one file of rules, and play the other in a backtest of its own",
         )
     strategy, settings = first
-    return ReadAutoscaler(strategy, names, (f"strategy.{strategy}={json.dumps(settings)}",))
+    return ReadAutoscaler(strategy, names, (f"strategy.{strategy}={msgspec.json.encode(settings).decode()}",))
 
 
 def _objects(path: Path) -> Iterator[_Object]:
