@@ -51,7 +51,12 @@ class Liveness:
 
     def notes(self) -> tuple[str, ...]:
         """Who is unwell, in sentences."""
-        return tuple(f"Instance {i} {self._why(i)}: its requests go elsewhere where they can." for i in sorted(self._since))
+        opened, then = self._view.opened, "its requests go elsewhere where they can."
+        silent = {i for i in self._since if i in opened and not opened[i].answers}
+        return tuple(
+            f"Nothing answers at instance {i}: {then}" if i in silent else f"Instance {i} {self._why(i)}: {then}"
+            for i in sorted(self._since)
+        )
 
     async def run(self, every: Micros) -> None:
         """Look until cancelled."""
