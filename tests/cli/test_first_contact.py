@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError, ResultError
 from sageserve.cli.columns import Column, tables
+from sageserve.cli.compare import finish
 from sageserve.cli.main import app
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.workload.generate import generate
@@ -154,3 +156,30 @@ def test_utilisation_is_at_most_all_and_what_is_beyond_is_pressure() -> None:
 def test_it_is_a_module_too() -> None:
     done = subprocess.run([sys.executable, "-m", "sageserve", "--version"], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.startswith("sageserve ")
+
+
+def test_a_shell_completes_scenarios_strategies_and_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    for line, wanted in (
+        ("sageserve simulate qui", "quickstart"),
+        ("sageserve simulate mi", "mine.yaml"),
+        ("sageserve compare quickstart --strategies reactive,fore", "reactive,foresight"),
+        ("sageserve profile show llama-3.1-8b/h100-80gb/tp1", "llama-3.1-8b/h100-80gb/tp1"),
+        ("sageserve profile show llama-3.1-8b/h200", "llama-3.1-8b/h200/"),
+    ):
+        asked = {"_SAGESERVE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+        done = CliRunner().invoke(app, [], env=asked, prog_name="sageserve")
+        assert wanted in done.stdout.split(), done.output
+
+
+@pytest.mark.parametrize(("there", "said"), [(True, "kept in"), (False, "nothing is kept in")])
+def test_an_interrupted_sweep_names_a_folder_only_if_there_is_one(
+    tmp_path: Path, there: bool, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "out"
+    if there:
+        place.mkdir()
+    with pytest.raises(typer.Exit):
+        finish([None], place)
+    assert said in capsys.readouterr().err

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sageserve.cli import kernels
+from sageserve.cli import complete, kernels
 from sageserve.cli.progress import Interruption, bar, compile_once
 from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -49,12 +49,15 @@ Workers = Annotated[int | None, typer.Option(min=1, help="processes at once", sh
 
 @takes_trace()
 def compare(  # noqa: PLR0913, PLR0917 # one argument per option
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    scenario: Annotated[str, complete.SCENARIO],
     options: TraceOptions,
     strategies: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B,C", help="strategies, module:Class for your own; oracle is the bound", show_default="all of them"
+            autocompletion=complete.strategies,
+            metavar="A,B,C",
+            help="strategies, module:Class for your own; oracle is the bound",
+            show_default="all of them",
         ),
     ] = None,
     baseline: Annotated[
@@ -215,7 +218,11 @@ def finish(outcomes: "Sequence[Outcome | None]", out: Path | None, *, without: s
 
     if None in outcomes:
         done = sum(outcome is not None for outcome in outcomes)
-        kept = f", kept in {out}; the same command goes on from there" if out else without
+        kept = without
+        if out is not None:  # a folder is made with the first result
+            kept = (
+                f", kept in {out}; the same command goes on from there" if out.is_dir() else f", so nothing is kept in {out} yet"
+            )
         typer.echo(f"interrupted: {done} of {len(outcomes)} are finished{kept}", err=True)
         raise typer.Exit(130)
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]

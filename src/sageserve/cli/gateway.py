@@ -15,6 +15,7 @@ import msgspec
 import typer
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli import complete
 from sageserve.cli.extras import need
 from sageserve.cli.streams import answer_json
 
@@ -36,7 +37,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 key_app = typer.Typer(help="API keys of the gateway.", no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")]
+Reference = Annotated[str, complete.SCENARIO]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the file; YAML value; may be repeated"),

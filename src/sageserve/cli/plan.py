@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sageserve.cli import complete
 from sageserve.cli.progress import bar
 from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -58,7 +59,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print plan.json instead of
 @app.command(epilog=EXAMPLES)
 @takes_trace()
 def make(  # noqa: PLR0913, PLR0917 # one argument per option
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    scenario: Annotated[str, complete.SCENARIO],
     at: Annotated[str, typer.Option("--at", metavar="TIME", help="from the start, such as 10h or 6h30m")],
     options: TraceOptions,
     strategy: Annotated[

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sageserve.cli import complete
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="model/gpu/tpN, or file.yaml#name")]
+Name = Annotated[str, complete.PROFILE]
 GpuHour = Annotated[
     float | None, typer.Option("--gpu-hour", metavar="USD", min=0, help="price of one GPU, for dollars per token")
 ]
@@ -221,7 +222,7 @@ def _meaning(means: "Speed") -> "list[Table | str]":
 
 @app.command(epilog=_EXAMPLES)
 def compare(
-    names: Annotated[list[str], typer.Argument(metavar="NAME_OR_FILE...", help="two to four profiles")],
+    names: Annotated[list[str], complete.PROFILES],
     gpu_hour: GpuHour = None,
     as_json: AsJson = False,
 ) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sageserve.cli import complete
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WIDTH = 100
 
 app = typer.Typer(help="Look at scenarios: what they say, and where each value comes from.", no_args_is_help=True)
 
-Reference = Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="a built-in name or a YAML file")]
+Reference = Annotated[str, complete.NAME_OR_FILE]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the file; YAML value; may be repeated"),

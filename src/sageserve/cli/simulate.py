@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sageserve.cli import complete
 from sageserve.cli.progress import Interruption, bar, compile_once
 from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -33,12 +34,15 @@ sageserve simulate quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --
 
 @takes_trace()
 def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    scenario: Annotated[str, complete.SCENARIO],
     options: TraceOptions,
     strategy: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="the rule that scales, such as siloed; or module:Class, your own", show_default="the scenario's"
+            autocompletion=complete.strategies,
+            metavar="NAME",
+            help="the rule that scales, such as siloed; or module:Class, your own",
+            show_default="the scenario's",
         ),
     ] = None,
     order: Annotated[

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sageserve.cli import complete
 from sageserve.cli.streams import answer_json
 from sageserve.cli.trace_options import is_file, takes_trace
 from sageserve.data.traces.options import DROPPED_MAX, TraceOptions
@@ -107,7 +108,7 @@ def formats(
 
 @app.command()
 def generate(  # noqa: PLR0913, PLR0917 # one argument per option
-    name: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    name: Annotated[str, complete.SCENARIO],
     out: Annotated[Path, typer.Argument(metavar="OUT.parquet", help="where to write; replaced when complete")],
     requests: Annotated[int | None, typer.Option(min=1, help="exact number of requests")] = None,
     length: Annotated[str | None, typer.Option(metavar="TIME", help="of the window, such as 24h or 7d")] = None,

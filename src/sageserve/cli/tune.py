@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sageserve.cli import complete
 from sageserve.cli.compare import Overrides, Seeds, Workers, finish, parse_seeds, run_cells, runner
 from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -32,7 +33,7 @@ sageserve tune quickstart --trace last-week.csv.gz --map '*=llama-2-70b'
 
 @takes_trace()
 def tune(  # noqa: PLR0913, PLR0917 # one argument per option
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")],
+    scenario: Annotated[str, complete.SCENARIO],
     options: TraceOptions,
     strategy: Annotated[str, typer.Option(metavar="NAME", help="reactive, reactive-tuned, hpa or keda")] = "reactive-tuned",
     seeds: Seeds = None,

@@ -19,6 +19,7 @@ import msgspec
 import typer
 
 from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli import complete
 from sageserve.cli.extras import need, need_for
 from sageserve.cli.gateway import INTERNAL_KEY
 from sageserve.cli.running import FLEET, Running, State, ask_status, lives, running, state_folder
@@ -47,7 +48,7 @@ _FOLDER_AT_MOST: Final = 103 - len("/supervisor.sock.new")  # 103 bytes is a soc
 
 
 def up(  # noqa: PLR0913, PLR0917 # one argument per option
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a built-in name or a YAML file")] = "local",
+    scenario: Annotated[str, complete.SCENARIO] = "local",
     state: State = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="of the gateway", show_default="live.port")] = None,
     speed: Annotated[
@@ -55,7 +56,12 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     ] = None,
     strategy: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="the rule that scales; or module:Class, your own", show_default="the scenario's"),
+        typer.Option(
+            autocompletion=complete.strategies,
+            metavar="NAME",
+            help="the rule that scales; or module:Class, your own",
+            show_default="the scenario's",
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.start=2; may be repeated")
