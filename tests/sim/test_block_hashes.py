@@ -13,15 +13,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET as UNSET_FIELD
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import UNSET, PromptBlocks
+from sageserve.base.units import SECOND
+from sageserve.data.results.summary import PrefixCounts
 from sageserve.data.traces.options import TraceOptions
 from sageserve.data.traces.requests import requests_of
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import NO_BLOCK, UNHASHED, Prefixes, grow
 from sageserve.sim.kernel.state import Setup
+from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
+from tests.core import small
 from tests.core.small import ENGINE, scenario
 from tests.sim.cases import Simulator
 from tests.sim.reference import Reference
@@ -196,3 +201,12 @@ def test_wide_hashes_are_told_apart(tmp_path: Path) -> None:
     settings = one_instance()
     trace = requests_of(TraceOptions(files=(lines(tmp_path, "wide.jsonl", records),)), settings).trace
     assert simulate(settings, trace).requests["cached"].tolist() == [0, 0, 0, 0, 0, 1_008]
+
+
+def test_the_summary_says_what_was_found() -> None:
+    settings = one_instance()
+    rows_ = [small.row(SECOND * k, prompt=1_024, output=2) for k in range(3)]
+    blocks = PromptBlocks(np.array([2, 4, 6]), np.array([1, 2, 1, 3, 1, 2], np.uint64), 512)
+    told = summarise(simulate(settings, replace(small.trace(settings, rows_), blocks=blocks)), 1.0).prefix_cache
+    assert told == PrefixCounts(3 * 1_024, 512 + 1_008, round((512 + 1_008) / 3_072, 6))
+    assert summarise(simulate(settings, small.trace(settings, rows_)), 1.0).prefix_cache is UNSET_FIELD

@@ -92,12 +92,19 @@ def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
     ]
     if any(run.requests.shed for runs in comparison.runs.values() for run in runs.values()):
         columns.append(column("shed", "{:,.0f}".format, lambda name: comparison.of(name, lambda run: run.requests.shed)))
+    if any(run.prefix_cache is not msgspec.UNSET for runs in comparison.runs.values() for run in runs.values()):
+        columns.append(column("in\ncache", kept, lambda name: comparison.of(name, _found)))
     for tier, run in next(iter(next(iter(comparison.runs.values())).values())).tiers.items():
         word = "on time" if run.promise == "deadline" else "kept"
         columns.append(column(f"{tier}\n{word}", kept, _in_tier(comparison, tier, lambda one: one.attainment)))
         if run.promise == "ttft":
             columns.append(column("TTFT\np95", seconds, _in_tier(comparison, tier, lambda one: one.ttft_s.p95)))
     return columns
+
+
+def _found(run: Summary) -> float:
+    """Share of prompt tokens that served requests found in prefix caches."""
+    return 0.0 if run.prefix_cache is msgspec.UNSET else run.prefix_cache.share
 
 
 def _in_tier(comparison: Comparison, tier: str, value: Callable[[TierSummary], float | None]) -> Callable[[str], Spread | None]:

@@ -111,6 +111,14 @@ class ConversationCounts(Struct, frozen=True):
     cached_share: float | None  # of their prompt tokens, where they were served
 
 
+class PrefixCounts(Struct, frozen=True):
+    """What served requests found in prefix caches."""
+
+    prompt_tokens: int  # of requests that were served
+    found_tokens: int  # of these, what needed no computing
+    share: float
+
+
 class Summary(Struct, frozen=True):
     """summary.json."""
 
@@ -141,6 +149,7 @@ class Summary(Struct, frozen=True):
     requests_per_cpu_s: float | None
     stocks: dict[str, float] = {}  # GPU-hours held by region/gpu; empty in results written before they were counted
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
+    prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything
     own_code: dict[str, str] | msgspec.UnsetType = (
         msgspec.UNSET
     )  # SHA-256 of the user's strategy and forecasters, where there are any

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from sageserve.base.config import TierSettings
 from sageserve.base.records import UNSET as NOWHERE
@@ -23,6 +23,7 @@ from sageserve.data.results.summary import (
     Hours,
     ModelSummary,
     ModelTier,
+    PrefixCounts,
     Quantiles,
     RequestCounts,
     Summary,
@@ -125,8 +126,17 @@ def summarise(run: Run, cpu_s: float) -> Summary:
             stock.name: _hours(run, _of_stock(run, number), in_gpus=True).total for number, stock in enumerate(run.layout.stocks)
         },
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
+        prefix_cache=_prefix_cache(run),
         own_code=run.own_code or UNSET,
     )
+
+
+def _prefix_cache(run: Run) -> PrefixCounts | UnsetType:
+    """What requests that were placed found."""
+    rows = run.requests[: arrived(run)]
+    served = rows[rows["instance"] != NOWHERE]
+    prompt, found = (int(served[name].sum(dtype=np.int64)) for name in ("prompt", "cached"))
+    return PrefixCounts(prompt, found, _round(found / prompt)) if found else UNSET
 
 
 def _conversations(run: Run, talk: Talk) -> ConversationCounts:
