@@ -16,23 +16,16 @@ from pathlib import Path
 
 from bench import figures  # isort: skip # before any kernel is imported
 
-import numpy as np
-
 from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.base.units import DAY, SECOND
-from sageserve.data.history.collect import PoolCollector
-from sageserve.data.history.fronts import FrontCollector
-from sageserve.data.history.raw import RawSeries
-from sageserve.data.history.records import Grid
-from sageserve.data.rebuild.demand import DemandStream, PlacedFront, PlacedPool, demand_of
 from sageserve.data.rebuild.recount import compare
-from sageserve.data.rebuild.render import PlayedRequests, render, render_front
 from sageserve.data.rebuild.requests import rebuild
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.options import TraceOptions
 from sageserve.data.traces.read import read_trace
 from sageserve.data.workload.generate import generate
+from sageserve.sim.backtest.exported import Recording, exported
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, Simulation
 
@@ -65,52 +58,6 @@ def play(scenario: Scenario, trace: Trace, strategy: str) -> tuple[Run, float, f
     return run, summary.gpu_hours.total, fast.attainment or 0.0
 
 
-def recorded(run: Run, scenario: Scenario, case: Case, begin: int) -> tuple[DemandStream, ...]:
-    """What the engines of a run would have shown, as demand."""
-    grid = Grid(begin, case.interval * SECOND, -(-run.window // (case.interval * SECOND)))
-    layout, rows = run.layout, run.requests
-    pool_of = np.append(np.array(run.fleet.pool_of, np.int64), -1)[rows["instance"]]
-    region_of = np.array([scenario_region(pool.name) for pool in layout.pools] + [""])
-    served = np.where(pool_of >= 0, region_of[pool_of], "")
-    names = tuple(scenario.models), tuple(scenario.regions), tuple(scenario.tiers)
-    pools, fronts = [], []
-    for code, region in enumerate(names[1]):
-        here = rows[served == region]
-        door = rows[(rows["region"] == code) & (rows["instance"] >= 0)]
-        when = begin, run.window + 600 * SECOND, case.interval * SECOND
-        collectors = {model: PoolCollector(f"{region}/{model}", grid) for model in names[0]}
-        by_model: dict[str, list[RawSeries]] = {model: [] for model in names[0]}
-        for one in render(played(here, names[0]), *when):
-            by_model[one.labels["model_name"]].append(one)
-        for model, collector in collectors.items():
-            collector.add(by_model[model])
-            pools.append(PlacedPool(region, model, collector.finish()))
-        if case.tiers:
-            front = FrontCollector(grid)
-            front.add(render_front(played(door, names[0]), door["tier"].astype(np.int64), when))
-            fronts += [PlacedFront(region, one.model, names[2][int(one.tier)], one) for one in front.finish()]
-    return demand_of(pools, fronts)
-
-
-def scenario_region(pool: str) -> str:
-    """The region in a pool's name."""
-    return pool.split("/", 1)[0]
-
-
-def played(rows: np.ndarray, models: tuple[str, ...]) -> PlayedRequests:
-    """Requests of a run."""
-    return PlayedRequests(
-        arrival=rows["arrival"].copy(),
-        first=rows["first"].copy(),
-        finish=rows["finish"].copy(),
-        prompt=rows["prompt"].copy(),
-        output=rows["output"].copy(),
-        instance=rows["instance"].copy(),
-        model=rows["model"].copy(),
-        models=models,
-    )
-
-
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
@@ -124,7 +71,7 @@ def main() -> None:
     begin = MONDAY + scenario.workload.generate.begins
     true = {name: play(scenario, truth, name) for name in STRATEGIES}
     for case in CASES:
-        streams = recorded(true["reactive"][0], scenario, case, begin)
+        streams = exported(true["reactive"][0], Recording(begin, case.interval * SECOND, case.tiers))
         for seed in map(int, given.seeds.split(",")):
             made = rebuild(streams, scenario, seed)
             line: dict[str, object] = {"case": case.name, "seed": seed, "requests": len(made.trace), "of": len(truth)}
