@@ -134,7 +134,7 @@ def check(name: Reference, overrides: Overrides = None) -> None:
         typer.echo(f"\nleft to decide ({len(guesses)}):")
         for line, said in guesses:
             typer.echo(f"  {name}:{line}: {said}")
-        typer.echo(f"\nnext: sageserve scenario set {shlex.quote(name)} KEY=VALUE, which keeps the comments; or edit the file")
+        typer.echo(f"\nset one: sageserve scenario set {shlex.quote(name)} KEY=VALUE, which keeps the comments; or edit the file")
 
 
 @app.command("set")
