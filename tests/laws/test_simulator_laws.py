@@ -5,6 +5,7 @@ Read next: docs/reference/kernel.md, `tests/sim/test_kernel_against_reference.py
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,10 @@ class Watched(Kernel):
 def large_case(seed: int) -> Case:
     """A case with exactly as many requests as the draw allows."""
     draw = seeded(seed)
-    return make_case(lambda low, high: high if high == REQUESTS else draw(low, high), REQUESTS)
+    case = make_case(lambda low, high: high if high == REQUESTS else draw(low, high), REQUESTS)
+    engines = case.setup.profiles.copy()
+    engines["ranks"], engines["per_rank"], engines["lockstep"] = 1, 1.0, 0  # a row of ENGINE is an instance here
+    return replace(case, setup=replace(case.setup, profiles=engines))
 
 
 def play(seed: int) -> Iterator[tuple[Watched, Stop]]:

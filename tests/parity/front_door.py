@@ -37,8 +37,9 @@ from sageserve.live.wire import (
 )
 from sageserve.sim.kernel.state import Setup
 from tests.sim.reference import Reference
-from tests.sim.reference_engine import NO_TIME, Engine, Job, Outcome
+from tests.sim.reference_engine import NO_TIME, Job, Outcome
 from tests.sim.reference_fleet import Endpoint
+from tests.sim.reference_ranks import Instance
 
 GATEWAY = 0
 
@@ -214,7 +215,7 @@ class LivePlane(Reference):
 
     # ---- what engines say
 
-    def _settle(self, outcome: Outcome, engine: Engine, endpoint: Endpoint) -> None:
+    def _settle(self, outcome: Outcome, engine: Instance, endpoint: Endpoint) -> None:
         super()._settle(outcome, engine, endpoint)
         assert not outcome.preempted, "a gateway does not see this: give the case more memory"
         for job in outcome.prompts:

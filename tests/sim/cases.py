@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sageserve.base.kernel import Rec
 from sageserve.base.records import UNSET, Labels, Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.sessions import Turns, closed_loop
@@ -20,6 +19,7 @@ from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
+from tests.sim.case_engines import NOTHING, curve, line, with_ranks
 from tests.sim.case_hashes import with_affinity, with_hashes
 
 Draw = Callable[[int, int], int]
@@ -133,7 +133,7 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
         steps.append((at, _flips(draw, setup)))
     setup, replaces = _with_admission(draw, setup), draw(0, 1) == 1
     trace = _with_conversations(draw, trace, grain)
-    setup = with_affinity(draw, _with_distances(draw, setup, grain))
+    setup = with_affinity(draw, with_ranks(draw, _with_distances(draw, setup, grain)))
     trace = with_hashes(draw, trace)
     return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace))
 
@@ -226,11 +226,11 @@ def _profiles(draw: Draw, context: int, grain: int) -> NDArray[Any]:
     chunked = draw(0, 2)
     for row in rows:
         if grain > 1:
-            _curve(row, [(1, draw(1, 8) * grain), (2, draw(0, 1) * grain)])
+            curve(row, [(1, draw(1, 8) * grain), (2, draw(0, 1) * grain)])
             row["decode"] = draw(0, 1) * grain
             row["eager"] = draw(0, 3) * grain
         else:
-            _curve(row, [(1, draw(80, 8_000) / 8 * odd), *((draw(1, 60), draw(0, 160) / 8 * odd) for _ in range(draw(1, 6)))])
+            curve(row, [(1, draw(80, 8_000) / 8 * odd), *((draw(1, 60), draw(0, 160) / 8 * odd) for _ in range(draw(1, 6)))])
             row["decode"] = draw(0, 400) / 8 * odd
             row["kv"] = draw(0, 64) / 64 * odd
             row["attention"] = draw(0, 32) / 128 * odd
@@ -242,28 +242,11 @@ def _profiles(draw: Draw, context: int, grain: int) -> NDArray[Any]:
         row["caching"] = draw(0, 1)
         row["entry"] = draw(0, 3) * draw(0, 500)
         row["chunked"] = chunked if chunked < 2 else draw(0, 1)
-        row["gpus"] = 1
+        row["gpus"] = row["ranks"] = row["per_rank"] = 1
+        row["shared_tokens"] = NOTHING
         row["per_sequence"], row["per_kv"], row["per_token"] = (1 / row[of] for of in LIMITS)
-        row["whole"] = (np.interp(row["max_batched"], *_line(row)) + row["eager"]) / row["max_batched"]
+        row["whole"] = (np.interp(row["max_batched"], *line(row)) + row["eager"]) / row["max_batched"]
     return rows
-
-
-def _curve(row: Rec, steps: list[tuple[int, float]]) -> None:
-    """A curve that begins at 1 token with the first time; each step says after how many tokens more which slope ended."""
-    tokens = np.cumsum([distance for distance, _ in steps]).astype(float)
-    slopes = [slope for _, slope in steps[1:]]
-    time = np.cumsum([steps[0][1], *(slope * distance for distance, slope in steps[1:])])
-    row["tokens"] = np.inf
-    row["tokens"][: len(steps)], row["time"][: len(steps)] = tokens, time
-    row["slope"][: len(steps)] = [*slopes, slopes[-1]]
-
-
-def _line(row: Rec) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Knots of a curve and one far out, for interpolation."""
-    used = int((row["tokens"] < np.inf).sum())
-    far = 1e6
-    end = row["time"][used - 1] + row["slope"][used - 1] * (far - row["tokens"][used - 1])
-    return np.append(row["tokens"][:used], far), np.append(row["time"][:used], end)
 
 
 def _tiers(draw: Draw) -> NDArray[Any]:

@@ -37,7 +37,8 @@ class Reference(ReferenceFleet):
                     self._coming.remove(index)
                 self._arrive(self._jobs[index])
             else:
-                self._advance(index)
+                index, rank = self._rank_at(index)
+                self._advance(index, rank)
                 if self._draining[index] and self._engines[index].inside == 0:
                     self._draining[index] = False
                     self.drained = [index]
@@ -48,10 +49,20 @@ class Reference(ReferenceFleet):
         if self._next_row < self._alone:
             events.append((self._jobs[self._next_row].arrival, ARRIVAL_PHASE, self._next_row))
         events += [(self._jobs[row].arrival, ARRIVAL_PHASE, row) for row in self._coming]
+        before = len(self._engines)
         for i, engine in enumerate(self._engines):
-            if engine.end < NO_TIME:
-                events.append((engine.end, BLOCK_PHASE if engine.last else ITERATION_PHASE, i))
+            for k, (end, last) in enumerate(engine.ends()):
+                if end < NO_TIME:
+                    events.append((end, BLOCK_PHASE if last else ITERATION_PHASE, i if k == 0 else before + k - 1))
+            before += len(engine.ranks) - 1
         return min(events)
+
+    def _rank_at(self, row: int) -> tuple[int, int]:
+        """Instance and rank of a place in the order of events: first ranks by instance, then the others of each."""
+        if row < len(self._engines):
+            return row, 0
+        others = [(i, k) for i, engine in enumerate(self._engines) for k in range(1, len(engine.ranks))]
+        return others[row - len(self._engines)]
 
     # ---- arrivals and placement
 
@@ -112,7 +123,7 @@ class Reference(ReferenceFleet):
         profile = self._engines[i].profile
         work = profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
         inside = sum(self._engines[i].inside for i in endpoint.instances)  # in draining instances, too
-        places = sum(self._engines[i].profile.max_sequences for i in opened)
+        places = sum(self._engines[i].places for i in opened)
         prompts, turns = sum(endpoint.unfinished.values()), max(0, inside - places) * work
         wait = max(prompts, turns) / len(opened)
         self.counts["beyond the cap"] += inside >= self.setup.admission_queued * places
@@ -121,12 +132,14 @@ class Reference(ReferenceFleet):
 
     # ---- an iteration ends
 
-    def _advance(self, i: int) -> None:
+    def _advance(self, i: int, k: int) -> None:
         engine, endpoint = self._engines[i], self._endpoints[i // self.setup.slots]
-        was_cut = engine.cut
-        outcome = engine.end_iteration(self.now)
+        was_cut = engine.was_cut(k)
+        outcome = engine.end_iteration(k, self.now)
         if outcome is None:
             return
+        self.counts["ranks kept in step"] += engine.together and sum(rank.busy for rank in engine.ranks) > 1
+        self.counts["the slowest rank was overtaken"] += engine.overtaken
         self.counts["blocks ended by a cut"] += was_cut and not outcome.finished
         self._settle(outcome, engine, endpoint)
         self._note_admitted(engine, endpoint)

@@ -6,104 +6,13 @@ signals, nothing compiled but the rounding rule of a block's end. Read next: `re
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
-from math import inf
 
-from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK
 from sageserve.core.perf import block_time
 from tests.sim.reference_cache import Path, ReferenceCache
+from tests.sim.reference_profile import Profile
 
 NO_TIME = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The curve and the coefficients of an engine, in microseconds, and its limits in tokens and sequences."""
-
-    knots: tuple[tuple[float, float], ...]  # of F: tokens, microseconds
-    eager: float
-    s: float
-    d: float
-    e: float
-    kv_tokens: int
-    weight: int
-    max_sequences: int
-    max_batched: int
-    chunked: bool
-    caching: bool
-    entry: int
-
-    @classmethod
-    def of(cls, row: Rec) -> "Profile":
-        """Read one PROFILE row."""
-        return cls(
-            knots=tuple((float(at), float(us)) for at, us in zip(row["tokens"], row["time"], strict=True) if at < inf),
-            eager=float(row["eager"]),
-            s=float(row["decode"]),
-            d=float(row["kv"]),
-            e=float(row["attention"]),
-            kv_tokens=int(row["kv_tokens"]),
-            weight=int(row["weight"]),
-            max_sequences=int(row["max_sequences"]),
-            max_batched=int(row["max_batched"]),
-            chunked=bool(row["chunked"]),
-            caching=bool(row["caching"]),
-            entry=int(row["entry"]),
-        )
-
-    def curve(self, tokens: float) -> float:
-        """F: the straight line through the two knots around `tokens`, the first or the last two outside."""
-        pairs = list(pairwise(self.knots))
-        (a, at_a), (b, at_b) = next((pair for pair in pairs if tokens < pair[1][0]), pairs[-1])
-        return at_a + (at_b - at_a) * (tokens - a) / (b - a)
-
-    def prefill_work(self, x: int, found: int) -> float:
-        """Microseconds for a context of x tokens of which `found` are in the prefix cache.
-
-        Here and in `work` products and sums are taken in the simulator's order: where two endpoints are equally busy, the last
-        bit of a double decides which of them gets a request.
-        """
-        u = x - found
-        whole = (self.curve(self.max_batched) + self.eager) / self.max_batched
-        return u * whole + 0.5 * self.e * u * (x + found)
-
-    def work(self, x: int, found: int, o: float) -> float:
-        """Microseconds for a context of x tokens and an answer of o tokens, among as many of its like as fit."""
-        u, steps, budget = float(x - found), max(o - 1, 0.0), float(self.max_batched)
-        alone = min(1.0, max(1.0 / self.max_sequences, (x + 0.5 * o) * (1.0 / self.kv_tokens)))  # one over how many fit
-        if alone > 1.0 / self.max_sequences:
-            u += o  # what is made at the expense of others is computed again
-        own = 0.5 * self.e * u * (x + found) + steps * (self.s + self.d * (x + 0.5 * o))
-        if not self.chunked:
-            joining = max(1.0, 1.0 / (alone * steps)) if steps else budget / u
-            batch = max(u, min(budget, joining * u))
-            decode = steps * alone * self.curve(1.0 / alone) if steps else 0.0
-            return own + decode + u / batch * (self.curve(batch) + self.eager)
-        every = max(max(o, 1.0) * alone, (u + steps) * (1.0 / self.max_batched))  # iterations from one that joins to the next
-        n = steps / every
-        if u > budget - n:  # a prompt takes several iterations, all of them full
-            full = u / (budget - n)
-            own += full * budget * ((self.curve(budget) + self.eager) / budget)
-            return own + max(every - full, 0.0) * self.curve(n)
-        if every > 1.0:
-            return own + self.curve(n + u) + self.eager + (every - 1.0) * self.curve(n)
-        return own + every * (self.curve(n + u / every) + self.eager)
-
-    def iteration(self, pieces: list[tuple[int, int]], n: int, kv: int) -> float:
-        """Microseconds of an iteration; `pieces` holds (tokens, tokens of the prompt before)."""
-        tokens = sum(p for p, _ in pieces)
-        attention = sum(p * (x + p / 2) for p, x in pieces)
-        return self.curve(n + tokens) + self.s * n + self.d * kv + self.e * attention + (self.eager if pieces else 0.0)
-
-    def alone(self, x: int, found: int) -> float:
-        """Microseconds from the arrival of a context of x tokens at an idle engine to its first token."""
-        total = float(self.entry)
-        while found < x:
-            piece = min(x - found, self.max_batched) if self.chunked else x - found
-            total += self.iteration([(piece, found)], 0, 0)
-            found += piece
-        return total
 
 
 @dataclass(slots=True)
@@ -165,6 +74,7 @@ class Engine:
         self.start = 0
         self.first = 0.0
         self.step = 0.0
+        self.computes = 0  # tokens in each iteration of this block
         self.done = 0  # iterations of this block that have ended
         self.short = False  # the block is one iteration long
         self.cut = False
@@ -232,15 +142,19 @@ class Engine:
         if not self.busy:
             self.end, self.last = now, True
             return False
-        if self.prefilling or self.cut or not self.decodes or self.head(now) is not job:
+        if self.cut or not self.decodes or not self.could_join(job, now):
+            return False
+        self.cut = True
+        was_last, self.last = self.last, True
+        return not was_last
+
+    def could_join(self, job: Job, now: int) -> bool:
+        """Whether a job that waits here would be admitted at the end of an iteration in which nothing is prefilled."""
+        if self.prefilling or self.head(now) is not job:
             return False
         n = len(self.decoding)
-        used_at_end = self.used + n
-        if n < self.profile.max_sequences and used_at_end + self.needs(job) + n + 1 <= self.profile.kv_tokens:
-            self.cut = True
-            was_last, self.last = self.last, True
-            return not was_last
-        return False
+        room = n + 1 if n else 0
+        return n < self.profile.max_sequences and self.used + n + self.needs(job) + room <= self.profile.kv_tokens
 
     # ---- iterations
 
@@ -249,6 +163,16 @@ class Engine:
         if not self.busy:
             assert not self.compose(now)
             return Outcome()
+        self.count_tokens()
+        if not self.last:
+            self.look_ahead()
+            return None
+        outcome = self.end_block()
+        outcome.preempted = self.compose(now)
+        return outcome
+
+    def count_tokens(self) -> None:
+        """Every sequence and every prompt has what the iteration in progress computed."""
         if self.decodes:
             for job in self.decoding:
                 job.made += 1
@@ -256,9 +180,9 @@ class Engine:
         for job in self.prefilling:
             job.filled += job.piece
         self.done += 1
-        if not self.last:
-            self._look_ahead()
-            return None
+
+    def end_block(self) -> Outcome:
+        """Those who have all their tokens leave, and those whose prompt is filled decode from now on."""
         self._shrink()
         outcome = Outcome()
         outcome.finished = sorted((job for job in self.decoding if job.made == job.output), key=lambda job: job.row)
@@ -271,10 +195,9 @@ class Engine:
         for job in outcome.finished:
             self._leave(job, job.answer, job.context + 10**9)
         self.busy = False
-        outcome.preempted = self.compose(now)
         return outcome
 
-    def _look_ahead(self) -> None:
+    def look_ahead(self) -> None:
         """Find when the iteration in progress ends, and whether the block ends with it."""
         profile, n = self.profile, len(self.decoding)
         self.end = self.start + block_time(self.first, self.step, self.done + 1)
@@ -382,4 +305,5 @@ class Engine:
         self.short = preempted or completes or len(pieces) > 1
         if len(pieces) == 1:
             self.step += profile.e * pieces[0][0] ** 2
-        self._look_ahead()
+        self.computes = n + sum(p for p, _ in pieces)
+        self.look_ahead()

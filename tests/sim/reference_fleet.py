@@ -25,7 +25,9 @@ from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
 from tests.sim.reference_cache import ReferenceCache, paths_of
-from tests.sim.reference_engine import Engine, Job, Outcome, Profile
+from tests.sim.reference_engine import Job, Outcome
+from tests.sim.reference_profile import Profile
+from tests.sim.reference_ranks import Instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class ReferenceFleet:
         ]
         tiers = len(self._tiers)
         profiles = [Profile.of(row) for row in setup.profiles]
-        self._engines = [Engine(profiles[p], tiers + 1, self._key) for p in setup.slot_profile]
+        self._engines = [Instance(profiles[p], tiers + 1, self._key) for p in setup.slot_profile]
         self._endpoints = [
             Endpoint(e // setup.roles % setup.models, e * setup.slots, setup.slots, bool(setup.feeds[e]))
             for e in range(setup.endpoints)
@@ -132,7 +134,8 @@ class ReferenceFleet:
             self.counts["opened with a past"] += bool(self._kept[i])
             self._kept[i] = {}
             if self._size:
-                self._engines[i].cache = ReferenceCache(self._size, self.counts)
+                for rank in self._engines[i].ranks:
+                    rank.cache = ReferenceCache(self._size, self.counts)
         self._open[i], self._draining[i] = True, False
 
     def drain(self, i: int) -> bool:
@@ -280,17 +283,18 @@ class ReferenceFleet:
         promoted = PROMOTED if job.queue == len(self._tiers) else 0
         self.requests[job.row]["state"] = state | promoted
 
-    def _note_admitted(self, engine: Engine, endpoint: Endpoint) -> None:
-        self.counts["found again after preemption"] += engine.recovered
-        engine.recovered = 0
-        for job in engine.prefilling:
+    def _note_admitted(self, engine: Instance, endpoint: Endpoint) -> None:
+        self.counts["found again after preemption"] += sum(rank.recovered for rank in engine.ranks)
+        for rank in engine.ranks:
+            rank.recovered = 0
+        for rank, job in ((one, job) for one in engine.ranks for job in one.prefilling):
             self._put(job, PREFILLING)
             if job.path is not None and job.made == 0:
                 self.counts["more in the cache than expected"] += job.cached > self.requests[job.row]["cached"]
                 self.counts["less in the cache than expected"] += job.cached < self.requests[job.row]["cached"]
                 endpoint.unfinished[job.row] = engine.profile.prefill_work(job.prompt, job.cached)
                 self.requests[job.row]["cached"] = job.cached
-            partly = engine.done == 0 and job.filled + job.piece < job.context
+            partly = rank.done == 0 and job.filled + job.piece < job.context
             self.counts["partly prefilled"] += partly
             self.counts["partly prefilled after a cached part"] += partly and job.filled == job.cached > 0
             self.counts["cached"] += job.filled == job.cached > 0
@@ -342,7 +346,7 @@ class ReferenceFleet:
 
     # ---- an iteration ended
 
-    def _settle(self, outcome: Outcome, engine: Engine, endpoint: Endpoint) -> None:
+    def _settle(self, outcome: Outcome, engine: Instance, endpoint: Endpoint) -> None:
         for job in outcome.prompts:
             del endpoint.unfinished[job.row]
             self._put(job, RUNNING)
@@ -380,7 +384,7 @@ class ReferenceFleet:
         endpoint.seen = self._signal(endpoint.kv, endpoint.busy)
 
     def _capacity(self, endpoint: Endpoint) -> int:
-        return sum(self._engines[i].profile.kv_tokens for i in self._opened(endpoint))
+        return sum(self._engines[i].kv_tokens for i in self._opened(endpoint))
 
     def _signal(self, kv: float, busy: float) -> float:
         return {LOAD: max(kv, busy), KV: kv, BUSY: busy}[self.setup.signal]

@@ -1,6 +1,6 @@
 """The log of blocks accounts for every microsecond and every token of an engine's work, and changes nothing.
 
-Read next: `sim/kernel/block_log.py`; docs/reference/kernel.md for what a block is.
+Read next: `sim/kernel/bookkeeping.py`; docs/reference/kernel.md for what a block is.
 """
 
 import numpy as np

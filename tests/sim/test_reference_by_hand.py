@@ -21,6 +21,7 @@ from sageserve.core.route import LEAST, NEAREST
 from sageserve.core.signals import KV
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import DONE, HELD, PLACE, PROMOTED, REFUSED, Setup, request_rows
+from tests.sim.case_engines import NOTHING
 from tests.sim.cases import LIMITS, Simulator
 from tests.sim.reference import Reference
 
@@ -37,9 +38,11 @@ def make(request: pytest.FixtureRequest) -> Make:
 def engine(base: float = 100, prefill: float = 1, decode: float = 10, **fields: float) -> NDArray[Any]:
     """One PROFILE row: a curve that is one straight line, and what a sequence takes beyond a token."""
     row = np.zeros(1, PROFILE)
-    plain = {"kv_tokens": 1_000, "weight": 1_000, "gpus": 1, "max_sequences": 8, "max_batched": 500, "decode": decode - prefill}
+    plain = {"kv_tokens": 1_000, "weight": 1_000, "gpus": 1, "ranks": 1, "per_rank": 1, "decode": decode - prefill}
+    plain |= {"max_sequences": 8, "max_batched": 500}
     for name, value in (plain | fields).items():
         row[name] = value
+    row["shared_tokens"] = NOTHING
     row["tokens"] = [1.0, 501.0, *[np.inf] * (KNOTS - 2)]
     row["time"][:, :2], row["slope"][:, :2] = (base + prefill, base + 501 * prefill), (prefill, prefill)
     row["per_sequence"], row["per_kv"], row["per_token"] = (1 / row[of] for of in LIMITS)

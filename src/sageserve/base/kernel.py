@@ -28,6 +28,12 @@ def kernel(function: F) -> F:
     return compiled
 
 
+def inlined(function: F) -> F:
+    """As `kernel`, for what a loop runs through: it becomes part of whoever calls it, where a call would cost a few percent."""
+    compiled: F = njit(**_OPTIONS, inline="always")(function)
+    return compiled
+
+
 def viewer(dtype: np.dtype[Any]) -> Callable[[int, int], NDArray[Any]]:
     """A function `view(address, length)` that gives the array of `dtype` stored at an address.
 

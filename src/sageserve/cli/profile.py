@@ -176,6 +176,7 @@ def _coefficients(profile: "ProfileSettings") -> Table:
     for label, value, unit, what in rows:
         table.add_row(label, f"{value:.4g}" if value else NONE, unit if value else "", what)
     limits = f"at most {profile.max_sequences} sequences and {profile.max_batched_tokens:,} tokens in an iteration"
+    limits += f", each of {profile.dp} ranks" if profile.dp > 1 else ""
     table.add_row("limits", "", "", f"{limits}; {'chunked prefill' if profile.chunked else 'prefill first'}")
     table.add_row("KV cache", f"{profile.kv_tokens:,}", "", f"tokens{_memory(profile)}")
     return table

@@ -25,6 +25,9 @@ PROFILE = np.dtype(
         ("tokens", "f8", (KNOTS,)),  # the columns are those of `timing.EngineRow`
         ("time", "f8", (KNOTS,)),
         ("slope", "f8", (KNOTS,)),
+        ("shared_tokens", "f8", (KNOTS,)),
+        ("shared_time", "f8", (KNOTS,)),
+        ("shared_slope", "f8", (KNOTS,)),
         ("eager", "f8"),
         ("decode", "f8"),
         ("kv", "f8"),
@@ -33,6 +36,7 @@ PROFILE = np.dtype(
         ("per_sequence", "f8"),
         ("per_kv", "f8"),
         ("per_token", "f8"),
+        ("per_rank", "f8"),
         ("entry", "i8"),
         ("kv_tokens", "i8"),
         ("weight", "i8"),
@@ -40,6 +44,8 @@ PROFILE = np.dtype(
         ("max_batched", "i4"),
         ("chunked", "i4"),
         ("caching", "i4"),
+        ("ranks", "i4"),
+        ("lockstep", "i4"),
         ("gpus", "i4"),
     ],
     align=True,
@@ -56,11 +62,15 @@ def profile_rows(profiles: list[ProfileSettings]) -> NDArray[Any]:
 
 
 block_time = kernel(timing.block_time)
-curve_time = kernel(timing.curve_time)
+on_line = kernel(timing.on_line)
+curve_time = kernel(rebound(timing.curve_time, on_line=on_line))
 iteration_time = kernel(rebound(timing.iteration_time, curve_time=curve_time))
-first_time = kernel(rebound(timing.first_time, curve_time=curve_time))
+shared_time = kernel(rebound(timing.shared_time, on_line=on_line))
+lone_time = kernel(rebound(timing.lone_time, curve_time=curve_time, shared_time=shared_time))
+first_time = kernel(rebound(timing.first_time, lone_time=lone_time))
 prefill_work = kernel(timing.prefill_work)
-request_work = kernel(rebound(timing.request_work, curve_time=curve_time))
+rank_work = kernel(rebound(timing.rank_work, curve_time=curve_time))
+request_work = kernel(rebound(timing.request_work, rank_work=rank_work))
 
 
 @kernel

@@ -156,9 +156,9 @@ def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = 
     while not kernel.finished():
         _go_on(kernel, kernel.now + every)
         place = kernel.requests["state"]
-        used = int(kernel.engines["used"][0])
+        used = int(kernel.engines["used"].sum())
         in_batch, queued = int((place > WAITING).sum()) - int((place > RUNNING).sum()), int((place == WAITING).sum())
-        seen.append((kernel.now, in_batch, queued, used / profile.kv_tokens))
+        seen.append((kernel.now, in_batch, queued, used / (profile.dp * profile.kv_tokens)))
     columns = np.array(seen, np.float64).reshape(-1, 4)
     series = ReplayedSeries(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
     return _result(kernel), series

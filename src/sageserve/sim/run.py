@@ -152,7 +152,7 @@ class Simulation:
         setup = kernel_setup(scenario, layout)
         turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
         kernel = Kernel(setup, request_rows(trace, setup, turns), turns, prefixes_of(trace, turns))
-        fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["in_flight"])
+        fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["in_flight"][: layout.instances])
         self.run = Run(
             scenario,
             layout,

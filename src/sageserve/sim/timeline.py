@@ -53,7 +53,7 @@ class Timeline:
         for name in (*SEEN, *TOTALS):
             self._columns[name][at] = kernel.endpoints[name]
         for name, counted in INSIDE.items():
-            self._columns[name][at] = kernel.engines[counted].reshape(self._layout.endpoints, -1).sum(axis=1)
+            self._columns[name][at] = kernel.counted(counted).reshape(self._layout.endpoints, -1).sum(axis=1)
         for name in COUNTS:
             column = self._columns[name]
             state = State[name.upper()]

@@ -9,7 +9,8 @@ from sageserve.base.units import NEVER, Micros
 from sageserve.core import perf
 from sageserve.core.engine.timing import iteration_time, row_of
 from sageserve.core.perf import profile_rows
-from sageserve.live.emulator.batch import RunningBatch, Sequence
+from sageserve.live.emulator.batch import Sequence
+from sageserve.live.emulator.ranks import EngineRanks
 from sageserve.sim.replay import Arrivals, replay
 
 whole = st.integers(0, 40)
@@ -44,6 +45,8 @@ def profiles(draw: st.DrawFn, *, exact: bool) -> ProfileSettings:
         max_sequences=draw(st.integers(1, 8)),
         max_batched_tokens=draw(st.integers(16, 200)),
         chunked=draw(st.booleans()),
+        dp=draw(st.sampled_from([1, 1, 2, 3])),
+        lockstep=draw(st.booleans()),
         prefix_caching=draw(st.booleans()),
         source="made up",
     )
@@ -78,7 +81,7 @@ class Recorder:
                 self.end[one.number] = now
 
 
-def play(batch: RunningBatch, rows: list[Row], *, step: Micros = 0) -> None:
+def play(batch: EngineRanks, rows: list[Row], *, step: Micros = 0) -> None:
     """Let all requests arrive and finish; with `step`, the clock is looked at only so often."""
     for number, (arrival, prompt, output, cached) in enumerate(rows):
         batch.advance(arrival - 1)
@@ -91,7 +94,7 @@ def play(batch: RunningBatch, rows: list[Row], *, step: Micros = 0) -> None:
 def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: list[Row], step: Micros) -> None:
     rows = sorted(rows)
     recorder = Recorder()
-    batch = RunningBatch(row_of(profile), recorder)
+    batch = EngineRanks(row_of(profile), recorder)
     play(batch, rows, step=step)
     columns = [np.array(column, np.int64) for column in zip(*rows, strict=True)]
     expected = replay(profile, Arrivals(*columns))
@@ -122,7 +125,7 @@ def test_those_who_leave_free_their_memory_and_get_no_token_more(
     profile: ProfileSettings, rows: list[Row], leave: set[int], when: Micros
 ) -> None:
     recorder = Recorder()
-    batch = RunningBatch(row_of(profile), recorder)
+    batch = EngineRanks(row_of(profile), recorder)
     sequences = [Sequence(i, prompt=p, output=o, arrival=0) for i, (_, p, o, _) in enumerate(rows)]
     for one in sequences:
         batch.submit(one)
@@ -145,7 +148,7 @@ def test_lower_priority_numbers_go_first_but_take_no_running_place() -> None:
         gpu="x", tp=1, gpus=1, iteration_ms=((1, 10.0), (2, 10.0)), decode_us_per_sequence=0, kv_ns_per_token=0,
         attention_ns_per_token2=0, kv_tokens=1000, max_sequences=1, source="made up",
     )  # fmt: skip
-    batch = RunningBatch(row_of(profile), recorder)
+    batch = EngineRanks(row_of(profile), recorder)
     for number, priority in enumerate([5, 5, 1]):
         batch.submit(Sequence(number, prompt=10, output=3, arrival=number, priority=priority))
         batch.advance(number)
@@ -162,7 +165,7 @@ def test_a_slow_engine_takes_so_many_times_as_long() -> None:
             gpu="x", tp=1, gpus=1, iteration_ms=((1, 10.0), (2, 10.0)), decode_us_per_sequence=0, kv_ns_per_token=0,
             attention_ns_per_token2=0, kv_tokens=1000, source="made up",
         )  # fmt: skip
-        batch = RunningBatch(row_of(profile), recorder)
+        batch = EngineRanks(row_of(profile), recorder)
         batch.slowness = slowness
         play(batch, [(0, 10, 5, 0)])
         ends.append(recorder.end[0])

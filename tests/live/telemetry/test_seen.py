@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sageserve.base.config import ProfileSettings
 from sageserve.core.engine.timing import row_of
 from sageserve.data.history.names import ALIASES, NEEDED, EngineKind, EngineSignal, aliases_of, front_table, table
-from sageserve.live.emulator.batch import RunningBatch, Sequence
+from sageserve.live.emulator.batch import Sequence
 from sageserve.live.emulator.metrics import EngineMetrics
+from sageserve.live.emulator.ranks import EngineRanks
 from sageserve.live.telemetry.seen import Blind, BlindReason, EngineSeen, HistogramSeen, read_seen
 from tests.live.telemetry.pages import LLAMA_CPP, SGLANG, TGI, TGI_FRESH, VLLM, VLLM_TWO_RANKS
 
@@ -174,7 +175,7 @@ lists = st.lists(st.tuples(st.integers(1, 500), st.integers(1, 50), st.floats(0,
 def test_what_the_emulated_engine_says_is_what_is_seen(
     finished: list[tuple[int, int, float]], running: int, waiting: int, kv_tokens: int
 ) -> None:
-    batch = RunningBatch(row_of(SMALL.model_copy(update={"kv_tokens": kv_tokens})), Silent())
+    batch = EngineRanks(row_of(SMALL.model_copy(update={"kv_tokens": kv_tokens})), Silent())
     meters = EngineMetrics("model", batch, speed=1)
     for number in range(running):
         batch.submit(Sequence(number, prompt=1, output=100, arrival=0))

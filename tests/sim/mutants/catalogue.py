@@ -93,8 +93,8 @@ MUTANTS = (
     Mutant(
         "a preempted request finds nothing in the cache any more",
         "sim/kernel/admission.py",
-        '        engine["unfilled"] += context - r["cached"]\n',
-        '        r["cached"] = 0\n        engine["unfilled"] += context\n',
+        '["unfilled"] += context - r["cached"]\n',
+        '["unfilled"] += context\n        r["cached"] = 0\n',
     ),
     Mutant(
         "cached tokens are computed all the same",
@@ -189,8 +189,8 @@ MUTANTS = (
     Mutant(
         "a later piece of a prompt costs no more than the first",
         "sim/kernel/batching.py",
-        'step += profile["attention"] * budget * float(budget)',
-        "step += 0.0",
+        "more = budget * float(budget)",
+        "more = 0.0",
     ),
     Mutant(
         "work is not weighed by the speed of the instance",
@@ -200,7 +200,7 @@ MUTANTS = (
     ),
     Mutant(
         "a block is cut one iteration late",
-        "sim/kernel/arrive.py",
+        "sim/kernel/ranks.py",
         "block_time(first, step, n - 1) >= now:",
         "block_time(first, step, n - 1) > now:",
     ),

@@ -1,7 +1,8 @@
 """Deliberate faults are seen: each one of the catalogue, put into a copy of the kernel, departs from the reference.
 
 The copy runs as plain Python (no compilation) in its own process; what is not changed in it is imported as it was read before,
-for most of a trial is its imports. Read next: `catalogue.py`, `turns.py`.
+for most of a trial is its imports. Read next: `catalogue.py`, `ranks.py`,
+`turns.py`.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.mutants.catalogue import MUTANTS, Mutant
+from tests.sim.mutants.ranks import RANK_MUTANTS
 from tests.sim.mutants.turns import TURN_MUTANTS
 
 SEEDS = range(120)  # cases tried until a fault counts as unseen; most are seen within ten
@@ -50,6 +52,6 @@ def test_the_kernel_agrees_without_compilation(tmp_path: Path) -> None:
     assert run_copy(tmp_path, SOUND) == ""
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *TURN_MUTANTS], ids=lambda mutant: mutant.name.replace(" ", "-"))
+@pytest.mark.parametrize("mutant", [*MUTANTS, *RANK_MUTANTS, *TURN_MUTANTS], ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_fault_is_seen(mutant: Mutant, tmp_path: Path) -> None:
     assert run_copy(tmp_path, SEEDS, mutant), f"nothing tells the kernel from one where {mutant.name}"

@@ -38,11 +38,29 @@ class ProfileSettings(Settings):
     """The engine model's curve and coefficients, and the engine's limits; `core/engine/timing.py` has the formula."""
 
     gpu: Name = Field(description="GPU type it was measured on or derived for")
-    tp: int = Field(ge=1, description="tensor parallelism")
-    gpus: int = Field(ge=1, description="GPUs one instance holds")
+    tp: int = Field(ge=1, description="tensor parallelism of each rank")
+    dp: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="data parallelism: ranks of an instance, each with a batch and a KV cache of its own; limits are of one",
+    )
+    ep: int = Field(
+        default=1, ge=1, description="expert parallelism: GPUs that share out the experts; 1: experts are split as tp is"
+    )
+    lockstep: bool | None = Field(
+        default=None,
+        description="ranks wait for the slowest of them in every iteration, as those of a mixture of experts do; none: if ep > 1",
+    )
+    gpus: int = Field(ge=1, description="GPUs one instance holds, of all its ranks")
     iteration_ms: Curve = Field(
         description="F: an iteration by the tokens it computes, one per decoding sequence and those of prompts: "
         "[[1, 8.1], [256, 10.4], [8192, 240]] with straight lines between and beyond; 2 to 16 knots, the first at 1 token"
+    )
+    shared_ms: Curve | None = Field(
+        default=None,
+        description="with lockstep, the part of iteration_ms that goes by the mean tokens of all ranks, not the rank's own: "
+        "experts; none: nothing of it",
     )
     eager_ms: float = Field(
         default=0.0, ge=0, description="more, if the iteration prefills: it runs without CUDA graphs; 0: the curve holds it"
@@ -53,12 +71,12 @@ class ProfileSettings(Settings):
     first_token_ms: float = Field(
         default=0.0, ge=0, description="once per request, around its first token: API server, tokenizer; 0: not measured"
     )
-    kv_tokens: int = Field(ge=1, description="KV capacity of an instance: num_gpu_blocks x block_size of the engine")
-    max_sequences: int = Field(default=256, ge=1, le=4096, description="vLLM's max_num_seqs, its server default")
+    kv_tokens: int = Field(ge=1, description="KV capacity of a rank: num_gpu_blocks x block_size of the engine")
+    max_sequences: int = Field(default=256, ge=1, le=4096, description="of a rank: vLLM's max_num_seqs, its server default")
     max_batched_tokens: int = Field(
         default=8192,
         ge=16,
-        description="vLLM's max_num_batched_tokens, its server default on GPUs of 70 GiB and more",
+        description="of a rank: vLLM's max_num_batched_tokens, its server default on GPUs of 70 GiB and more",
     )
     chunked: bool = Field(default=True, description="chunked prefill, vLLM's default since 0.8; false is prefill-first")
     prefix_caching: bool = Field(
@@ -73,6 +91,11 @@ class ProfileSettings(Settings):
     source: str = Field(description="where the coefficients come from")
     fitted: str = Field(default="", description="the range they were fitted on; empty: not stated")
     error: str = Field(default="", description="how wrong they are, and measured how; empty: not stated")
+
+    @property
+    def in_step(self) -> bool:
+        """Whether its ranks wait for each other."""
+        return self.dp > 1 and (self.ep > 1 if self.lockstep is None else self.lockstep)
 
 
 class LoadSettings(Settings):

@@ -1,10 +1,15 @@
-"""What an engine decides between two iterations: whom it admits, and what it finds of a context in its cache.
+"""What an engine decides between two iterations: whom it admits, what it finds of a context in its cache, which rank is slowest.
 
 Plain functions of numbers, as in `timing.py`. The rules around them, and who calls which, are docs/reference/kernel.md, "Inside
 an instance". Read next: `sim/kernel/admission.py` and `live/emulator/batch.py`, the callers.
 """
 
+from typing import Final
+
 from sageserve.base.records import CACHE_BLOCK
+
+APART: Final = 2.0**-10
+"""Microseconds by which a rank must be slower than another to count as slower: more than sums in another order can differ by."""
 
 
 def fits_memory(used: int, context: int, running: int, capacity: int) -> bool:
@@ -35,3 +40,31 @@ def found_in_blocks(blocks: int, size: int, context: int) -> int:
         context: the prompt and what the request has made.
     """
     return min(blocks * size, (context - 1) // CACHE_BLOCK * CACHE_BLOCK)
+
+
+def rank_load(waiting: int, inside: int) -> int:
+    """What a request avoids when it is given to a rank: 4 x waiting + running, as vLLM's front end counts.
+
+    Args:
+        waiting: requests that wait at the rank.
+        inside: those that wait or run there.
+    """
+    return 4 * waiting + (inside - waiting)
+
+
+def is_slower(first: float, step: float, other_first: float, other_step: float) -> bool:
+    """Whether a rank is slower than another: by its first iteration, else by how much longer each further one takes."""
+    return first > other_first + APART or (first >= other_first - APART and step > other_step)
+
+
+def before_overtaking(gap: float, rise: float, iterations: int) -> int:
+    """Iterations until another rank is the slowest, at most so many.
+
+    Args:
+        gap: microseconds by which the other's first iteration is shorter.
+        rise: microseconds that each further one takes more than the slowest's.
+        iterations: at least 1.
+    """
+    if rise <= 0.0 or gap + APART >= rise * (iterations - 1):
+        return iterations
+    return int((gap + APART) / rise) + 1

@@ -9,6 +9,10 @@ F is a curve of straight lines between knots: weights are streamed until arithme
 more of them the more tokens ask for it. T stays the same while nobody joins or leaves, so a run of decode iterations is linear in
 its number and has a closed form (`block_time`).
 
+An engine with data parallelism has ranks, each with a batch and a cache of its own. Those of a mixture of experts keep in step:
+an iteration takes as long as that of the slowest rank, and the part of F that is shared goes by the mean of T over all of them.
+Work that an instance is given is spread over its ranks.
+
 A row holds the numbers of one engine in microseconds, by the names of `EngineRow`; it may be a dictionary or a row of `PROFILE`.
 The functions call each other by name and nothing else, so that they can be compiled one by one. Read next:
 docs/reference/kernel.md.
@@ -30,6 +34,9 @@ class EngineRow(TypedDict):
     tokens: list[float]  # knots of F: tokens of an iteration, ascending from 1; unused ones are infinite
     time: list[float]  # us at the knot
     slope: list[float]  # us per token after it
+    shared_tokens: list[float]  # knots of the part of F that goes by the mean tokens of all ranks, where they keep in step
+    shared_time: list[float]
+    shared_slope: list[float]
     eager: float  # us more, if the iteration prefills
     decode: float  # us per decoding sequence
     kv: float  # us per KV token read by decoding
@@ -38,6 +45,7 @@ class EngineRow(TypedDict):
     per_sequence: float  # one over max_sequences, and so on: divisions that are not made again and again
     per_kv: float
     per_token: float
+    per_rank: float
     entry: int  # us once per request, around its first token
     kv_tokens: int
     weight: int  # relative cost of a token when instances of several profiles share an endpoint
@@ -45,18 +53,22 @@ class EngineRow(TypedDict):
     max_batched: int
     chunked: int
     caching: int  # what a preempted request computed is found again until others need the memory
+    ranks: int
+    lockstep: int  # ranks begin and end iterations together
     gpus: int
 
 
 def row_of(profile: ProfileSettings) -> EngineRow:
     """The row of a profile."""
-    knots = [(float(tokens), ms * 1e3) for tokens, ms in profile.iteration_ms]
-    slopes = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in pairwise(knots)]
-    unused = KNOTS - len(knots)
+    tokens, time, slope = _lines(profile.iteration_ms)
+    shared = _lines(profile.shared_ms if profile.in_step and profile.shared_ms else ((1, 0.0), (2, 0.0)))
     row = EngineRow(
-        tokens=[tokens for tokens, _ in knots] + [float("inf")] * unused,
-        time=[time for _, time in knots] + [0.0] * unused,
-        slope=[*slopes, slopes[-1], *([0.0] * unused)],
+        tokens=tokens,
+        time=time,
+        slope=slope,
+        shared_tokens=shared[0],
+        shared_time=shared[1],
+        shared_slope=shared[2],
         eager=profile.eager_ms * 1e3,
         decode=profile.decode_us_per_sequence,
         kv=profile.kv_ns_per_token * 1e-3,
@@ -65,6 +77,7 @@ def row_of(profile: ProfileSettings) -> EngineRow:
         per_sequence=1.0 / profile.max_sequences,
         per_kv=1.0 / profile.kv_tokens,
         per_token=1.0 / profile.max_batched_tokens,
+        per_rank=1.0 / profile.dp,
         entry=round(profile.first_token_ms * 1e3),
         kv_tokens=profile.kv_tokens,
         weight=WEIGHT_ONE,
@@ -72,19 +85,47 @@ def row_of(profile: ProfileSettings) -> EngineRow:
         max_batched=profile.max_batched_tokens,
         chunked=int(profile.chunked),
         caching=int(profile.prefix_caching),
+        ranks=profile.dp,
+        lockstep=int(profile.in_step),
         gpus=profile.gpus,
     )
     row["whole"] = (curve_time(row, float(row["max_batched"])) + row["eager"]) / row["max_batched"]
     return row
 
 
-def curve_time(profile: EngineRow, tokens: float) -> float:
-    """F: microseconds of an iteration of so many tokens, without what depends on sequences and contexts."""
-    knots = profile["tokens"]
+def _lines(curve: tuple[tuple[int, float], ...]) -> tuple[list[float], list[float], list[float]]:
+    """Tokens, microseconds and slopes of a curve, KNOTS of each."""
+    knots = [(float(tokens), ms * 1e3) for tokens, ms in curve]
+    slopes = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in pairwise(knots)]
+    unused = KNOTS - len(knots)
+    tokens = [tokens for tokens, _ in knots] + [float("inf")] * unused
+    return tokens, [time for _, time in knots] + [0.0] * unused, [*slopes, slopes[-1], *([0.0] * unused)]
+
+
+def on_line(knots: list[float], time: list[float], slope: list[float], tokens: float) -> float:
+    """What a curve is at so many tokens."""
     k = 0
     while k < KNOTS - 1 and knots[k + 1] <= tokens:
         k += 1
-    return profile["time"][k] + profile["slope"][k] * (tokens - knots[k])
+    return time[k] + slope[k] * (tokens - knots[k])
+
+
+def curve_time(profile: EngineRow, tokens: float) -> float:
+    """F: microseconds of an iteration of so many tokens, without what depends on sequences and contexts."""
+    return on_line(profile["tokens"], profile["time"], profile["slope"], tokens)
+
+
+def shared_time(profile: EngineRow, tokens: float) -> float:
+    """Microseconds of F that go by the mean tokens of all ranks, if that mean is `tokens`; where ranks keep in step."""
+    return on_line(profile["shared_tokens"], profile["shared_time"], profile["shared_slope"], tokens)
+
+
+def lone_time(profile: EngineRow, tokens: float) -> float:
+    """F while all other ranks are idle: where they keep in step, each of them computes a token for nothing."""
+    time = curve_time(profile, tokens)
+    if profile["lockstep"] != 0:
+        time += shared_time(profile, (tokens + profile["ranks"] - 1.0) * profile["per_rank"]) - shared_time(profile, tokens)
+    return time
 
 
 def iteration_time(profile: EngineRow, prefill: float, attention: float, sequences: int, kv: int) -> float:
@@ -109,20 +150,31 @@ def first_time(profile: EngineRow, context: int, cached: int) -> float:
     if profile["chunked"] != 0:
         pieces = float((context - cached - 1) // profile["max_batched"] + 1)
     last = todo - (pieces - 1.0) * profile["max_batched"]
-    time = curve_time(profile, last) + pieces * profile["eager"] + 0.5 * profile["attention"] * todo * (context + cached)
+    time = lone_time(profile, last) + pieces * profile["eager"] + 0.5 * profile["attention"] * todo * (context + cached)
     if pieces > 1.0:
-        time += (pieces - 1.0) * curve_time(profile, float(profile["max_batched"]))
+        time += (pieces - 1.0) * lone_time(profile, float(profile["max_batched"]))
     return time
 
 
 def prefill_work(profile: EngineRow, context: int, cached: int) -> float:
-    """Microseconds of engine time for prefilling `context` tokens, of which the first `cached` are there, in full iterations."""
+    """Microseconds of engine time for prefilling `context` tokens, of which the first `cached` are there, in full iterations.
+
+    All ranks prefill at once.
+    """
     todo = float(context - cached)
-    return todo * profile["whole"] + 0.5 * profile["attention"] * todo * (context + cached)
+    return (todo * profile["whole"] + 0.5 * profile["attention"] * todo * (context + cached)) * profile["per_rank"]
 
 
 def request_work(profile: EngineRow, context: int, cached: int, output: float) -> float:
     """Microseconds of engine time for a request among its like, on an engine as full as its limits and memory allow.
+
+    That is the time of its rank, `rank_work`, while the other ranks do as much.
+    """
+    return rank_work(profile, context, cached, output) * profile["per_rank"]
+
+
+def rank_work(profile: EngineRow, context: int, cached: int, output: float) -> float:
+    """Microseconds that a rank spends on a request among its like, if all ranks are as full as its limits and memory allow.
 
     One comes and one goes every `gap` iterations, so that sequences, memory or tokens are used up; each is in the batch for
     `output` iterations, holds half of its output on average, and is prefilled beside those that decode (or, prefill first,

@@ -21,7 +21,7 @@ MISSES: Final = 0.05
 
 
 class Pace(Struct, frozen=True):
-    """Decoding at one batch size: milliseconds per token of a request, and tokens per second of the instance."""
+    """Decoding at one batch size of each rank: milliseconds per token of a request, and tokens per second of the instance."""
 
     batch: int
     tpot_ms: float
@@ -79,4 +79,4 @@ def step_ms(profile: ProfileSettings, batch: int) -> float:
 def _paces(profile: ProfileSettings) -> list[Pace]:
     most = max(1, min(profile.max_sequences, profile.kv_tokens // (PROMPT + OUTPUT)))
     batches = sorted({*(batch for batch in BATCHES if batch < most), most})
-    return [Pace(batch, (took := step_ms(profile, batch)), batch * 1e3 / took) for batch in batches]
+    return [Pace(batch, (took := step_ms(profile, batch)), profile.dp * batch * 1e3 / took) for batch in batches]

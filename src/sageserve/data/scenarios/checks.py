@@ -133,15 +133,19 @@ def _engine(model: ModelSettings, engine: ProfileSettings, scenario: Scenario, g
     per_vm, memory = scenario.gpus[gpu].per_vm, scenario.gpus[gpu].memory
     if engine.kv_tokens < model.context:
         yield f"kv_tokens {engine.kv_tokens} < context {model.context}: one full-length request does not fit the KV cache"
-    if engine.tp > engine.gpus:
-        yield f"tp {engine.tp} > {engine.gpus} GPUs of an instance"
+    if engine.tp * engine.dp > engine.gpus:
+        ranks = f"{engine.dp} ranks of " if engine.dp > 1 else ""
+        yield f"{ranks}tp {engine.tp} > {engine.gpus} GPUs of an instance"
+    if engine.ep > engine.gpus:
+        yield f"ep {engine.ep} > {engine.gpus} GPUs of an instance"
     if engine.gpus > per_vm:
         yield f"an instance needs {engine.gpus} GPUs, a VM of {gpu} has {per_vm}"
     if engine.weights is not None:
-        kv = engine.kv_tokens * (engine.kv_per_token or 0)
+        tokens = engine.dp * engine.kv_tokens
+        kv = tokens * (engine.kv_per_token or 0)
         if (need := engine.weights + kv) > (have := engine.gpus * memory):
             yield (
-                f"{show_size(engine.weights)} of weights + {engine.kv_tokens} KV tokens x {engine.kv_per_token or 0} B"
+                f"{show_size(engine.weights)} of weights + {tokens} KV tokens x {engine.kv_per_token or 0} B"
                 f" = {_gib(need)} > {engine.gpus} GPUs x {show_size(memory)} = {_gib(have)}"
             )
 

@@ -255,7 +255,7 @@ class FleetView:
         if instance in self.opened:
             here = self.opened[instance]
             self._set_answers(here, answers=True)
-            share = min(1.0, in_flight / int(self._profile(instance)["max_sequences"])) if kv is None else kv
+            share = min(1.0, in_flight / self._places(instance)) if kv is None else kv
             here.seen_at, here.kv, here.in_flight, here.waiting = self._now(), share, in_flight, waiting
             here.made = made
 
@@ -307,7 +307,7 @@ class FleetView:
         self.endpoints["running"] = self.endpoints["waiting"] = 0
         for i, here in self.opened.items():
             if here.open:
-                used[self._endpoint(i)] += here.kv * self._profile(i)["kv_tokens"]
+                used[self._endpoint(i)] += here.kv * self._kv_tokens(i)
                 self.endpoints["running"][self._endpoint(i)] += here.in_flight - here.waiting
                 self.endpoints["waiting"][self._endpoint(i)] += here.waiting
         for e, row in enumerate(self.endpoints):
@@ -381,7 +381,13 @@ class FleetView:
         self._reach = None
         row = self.endpoints[self._endpoint(instance)]
         row["open"] += change
-        row["kv_tokens"] += change * int(self._profile(instance)["kv_tokens"])
+        row["kv_tokens"] += change * self._kv_tokens(instance)
+
+    def _kv_tokens(self, instance: int) -> int:
+        return int(self._profile(instance)["ranks"] * self._profile(instance)["kv_tokens"])
+
+    def _places(self, instance: int) -> int:
+        return int(self._profile(instance)["ranks"] * self._profile(instance)["max_sequences"])
 
     def _endpoint(self, instance: int) -> int:
         return instance // self.layout.slots

@@ -2,8 +2,9 @@
 
 The rules are those of docs/reference/kernel.md, "Inside an instance", with one queue ordered by (priority, arrival). Iterations
 are rounded to whole microseconds one by one, where the simulator rounds a block of them once: less than a microsecond each. How
-long one takes and who is admitted are the functions of `core/engine`, which the simulator compiles. Time is passed in. Knows no
-text, no socket and no clock. Read next: `engine.py`, which gives it a clock.
+long one takes and who is admitted are the functions of `core/engine`, which the simulator compiles. Time is passed in. A batch
+is that of one rank. Knows no text, no socket and no clock. Read next: `ranks.py`, which puts ranks together; `engine.py`, which
+gives them a clock.
 """
 
 from heapq import heappop, heappush
@@ -28,7 +29,7 @@ class Sequence:
 
     __slots__ = (
         "admitted", "arrival", "cached", "filled", "first", "last", "made", "number", "output", "piece", "place", "priority",
-        "prompt",
+        "prompt", "rank",
     )  # fmt: skip
 
     WAITING, PREFILLING, DECODING, OUT = range(4)
@@ -44,6 +45,7 @@ class Sequence:
         self.filled = 0  # tokens of the context prefilled so far
         self.piece = 0  # tokens prefilled by the iteration in progress
         self.place = Sequence.OUT
+        self.rank = 0  # that it was given to
         self.admitted: Micros = -1  # for the first time
         self.first: Micros = -1  # when its first token came
         self.last: Micros = -1  # when its latest token came
@@ -82,7 +84,7 @@ class RunningBatch:
         self._queue: list[tuple[int, Micros, int, Sequence]] = []  # a heap; those that left are skipped
         self._decoding: list[Sequence] = []  # in the order they were admitted
         self._prefilling: list[Sequence] = []
-        self._busy = False
+        self.busy = False  # an iteration is in progress
         self._decodes = False  # decoding sequences take part in the iteration in progress
         self._given = 0  # KV tokens ever given to sequences
         self._lost: Sequence | None = None  # the latest preempted one: what it computed may still be there
@@ -97,7 +99,7 @@ class RunningBatch:
     def submit(self, sequence: Sequence) -> None:
         """Put a sequence into the queue; an idle engine wakes at its arrival."""
         self._enqueue(sequence)
-        if not self._busy:
+        if not self.busy:
             self.due = min(self.due, sequence.arrival)
 
     def abort(self, sequence: Sequence) -> None:
@@ -119,11 +121,16 @@ class RunningBatch:
         """Let everything happen that is due until `now`, included."""
         while self.due <= now:
             end = self.due
-            if self._busy:
-                self._finish(end)
-            self._compose(end)
+            self.end_iteration(end)
+            self.begin_iteration(end)
+            self.due = end + block_time(self.slowness * self.iteration()[1], 0.0, 1) if self.busy else NEVER
 
     # --- the end of an iteration ---
+
+    def end_iteration(self, now: Micros) -> None:
+        """The iteration in progress, if there is one, is over."""
+        if self.busy:
+            self._finish(now)
 
     def _finish(self, now: Micros) -> None:
         decoded: list[Sequence] = []
@@ -162,7 +169,8 @@ class RunningBatch:
 
     # --- the next iteration ---
 
-    def _compose(self, now: Micros) -> None:
+    def begin_iteration(self, now: Micros) -> None:
+        """Choose what the next iteration computes; there is none if nothing is to be done."""
         if self.row["chunked"]:
             if not self._preempt():
                 self._admit_chunks(now)
@@ -172,17 +180,17 @@ class RunningBatch:
             if not self._prefilling:
                 self._preempt()
             self._decodes = bool(self._decoding) and not self._prefilling
-        self._busy = bool(self._decoding or self._prefilling)
-        self.due = now + self._length() if self._busy else NEVER
+        self.busy = bool(self._decoding or self._prefilling)
 
-    def _length(self) -> Micros:
+    def iteration(self) -> tuple[int, float]:
+        """Tokens that the iteration in progress computes, and microseconds that it takes this rank."""
         tokens, attention = 0, 0.0
         for one in self._prefilling:
             tokens += one.piece
             attention += one.piece * (one.filled + one.piece / 2)
         count = len(self._decoding) if self._decodes else 0
         kv = self.used - sum(one.context + 1 for one in self._prefilling) if self._decodes else 0
-        return block_time(self.slowness * iteration_time(self.row, tokens, attention, count, kv), 0.0, 1)
+        return tokens + count, iteration_time(self.row, tokens, attention, count, kv)
 
     def _preempt(self) -> bool:
         preempted = False

@@ -20,10 +20,11 @@ from sageserve.base.version import __version__
 from sageserve.core.engine.timing import EngineRow
 from sageserve.live.emulator import answers
 from sageserve.live.emulator import requests as asks
-from sageserve.live.emulator.batch import RunningBatch, Sequence
+from sageserve.live.emulator.batch import Sequence
 from sageserve.live.emulator.connection import EngineReply, Request
 from sageserve.live.emulator.faults import EngineFaults, with_changes
 from sageserve.live.emulator.metrics import EngineMetrics
+from sageserve.live.emulator.ranks import EngineRanks
 from sageserve.live.emulator.requests import GenerationRequest, Refused
 from sageserve.live.emulator.response_stream import ChoiceStream, RequestStream
 from sageserve.live.emulator.text import key_of
@@ -83,7 +84,7 @@ class Engine:
         self._die = die
         self._born = clock.monotonic()
         self._created = clock.unix()
-        self._batch = RunningBatch(served.row, self)
+        self._batch = EngineRanks(served.row, self)
         self._batch.slowness = faults.slow
         self._metrics = EngineMetrics(served.limits.model, self._batch, served.speed)
         self._timer: asyncio.TimerHandle | None = None

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.emulator.batch import RunningBatch, Sequence
+from sageserve.live.emulator.batch import Sequence
+from sageserve.live.emulator.ranks import EngineRanks
 
 # Bounds of vLLM's buckets, in seconds and in tokens.
 _TTFT: Final = (
@@ -90,7 +91,7 @@ class EngineMetrics:
         speed: engine time per wall time.
     """
 
-    def __init__(self, model: str, batch: RunningBatch, speed: float) -> None:
+    def __init__(self, model: str, batch: EngineRanks, speed: float) -> None:
         self._batch = batch
         self._labels = {"model_name": model, "engine": "0"}
         self._second = SECOND * speed  # engine microseconds per second of the wall
@@ -139,7 +140,7 @@ class EngineMetrics:
         batch = self._batch
         yield self._gauge("num_requests_running", "Requests in the batch.", batch.running)
         yield self._gauge("num_requests_waiting", "Requests in the queue.", batch.waiting)
-        yield self._gauge("kv_cache_usage_perc", "Share of the KV cache in use, 1 is all.", batch.used / batch.row["kv_tokens"])
+        yield self._gauge("kv_cache_usage_perc", "Share of the KV cache in use, 1 is all.", self._kv_use())
         yield self._cache_config()
         yield self._counter("num_preemptions", "Preemptions.", [({}, batch.preemptions)])
         yield self._counter("prompt_tokens", "Prompt tokens processed.", [({}, self.prompt_tokens)])
@@ -152,6 +153,9 @@ class EngineMetrics:
             family = HistogramMetricFamily(f"vllm:{name}", _HISTOGRAMS[name][1], labels=list(self._labels))
             family.add_metric(list(self._labels.values()), histogram.buckets(), sum_value=histogram.total)
             yield family
+
+    def _kv_use(self) -> float:
+        return self._batch.used / (self._batch.row["ranks"] * self._batch.row["kv_tokens"])
 
     def _gauge(self, name: str, about: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"vllm:{name}", about, labels=list(self._labels))

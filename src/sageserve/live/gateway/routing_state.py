@@ -229,7 +229,7 @@ class RoutingState:
                 key=lambda one: one.row,
             )
             column["open"] = len(load.targets)
-            load.sequences = sum(int(target.profile["max_sequences"]) for target in load.targets)
+            load.sequences = sum(int(target.profile["ranks"] * target.profile["max_sequences"]) for target in load.targets)
             for at, target in enumerate(load.targets):
                 target.at = at
             load.outstanding = [self._outstanding(target) for target in load.targets]
@@ -251,7 +251,7 @@ class RoutingState:
                 news = (load.offered - load.seen_offered) * self.gateways / passed
                 load.rate += (1.0 - 2.0 ** (-passed / self.half_life)) * (news - load.rate)
             load.seen_offered = load.offered
-            tokens = sum(target.profile["kv_tokens"] for target in load.targets)
+            tokens = sum(target.profile["ranks"] * target.profile["kv_tokens"] for target in load.targets)
             column["rate"], column["offered"], column["backlog"] = load.rate, 0.0, load.backlog * self.gateways
             column["kv_tokens"] = tokens
             column["kv"] = load.held * self.gateways / tokens if tokens else 0.0

@@ -20,7 +20,7 @@ found_again = kernel(rules.found_again)
 @kernel
 def fits(w: Rec, i: int, q: int, used: int, running: int, held: int) -> bool:
     """Whether request `q`, of which others hold `held` tokens, fits beside `running` others when `used` KV tokens are taken."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
     return bool(fits_memory(used, r["prompt"] + r["made"] - held, running, capacity))
@@ -38,7 +38,7 @@ def shared(w: Rec, i: int, q: int) -> tuple[int, int]:
 @kernel
 def found_tokens(w: Rec, i: int, q: int, blocks: int) -> int:
     """Tokens of the context of request `q` that need not be computed: its cached prefix, or what preemption left of it."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     cached = found_of(w, q, blocks) if is_hashed(w, q) else r["cached"]
     if q != engine["lost"] or view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["caching"] == 0:
@@ -49,7 +49,8 @@ def found_tokens(w: Rec, i: int, q: int, blocks: int) -> int:
 @kernel
 def preempt(w: Rec, i: int) -> None:
     """Send the latest admitted request back to the front of its queue; what was not cached at first must be prefilled again."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engines = view_engines(w["at_engines"], w["units"])
+    engine = engines[i]
     requests = view_requests(w["at_requests"], w["rows"])
     q = engine["partial"]
     if q >= 0:
@@ -69,7 +70,7 @@ def preempt(w: Rec, i: int) -> None:
         let_go(w, i, q, ALL)
         engine["running"] -= 1
         engine["lost_tokens"] = context
-        engine["unfilled"] += context - r["cached"]
+        engines[engine["head"]]["unfilled"] += context - r["cached"]
         profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
         endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
         endpoint["backlog"] += prefill_work(profile, context, r["cached"])
@@ -85,7 +86,7 @@ def preempt(w: Rec, i: int) -> None:
 @kernel
 def make_room(w: Rec, i: int) -> bool:
     """Preempt until every decoding sequence can have one more token; returns whether anything was preempted."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
     preempted = False
     while engine["used"] + engine["running"] > capacity and engine["running"] + (engine["partial"] >= 0) > 1:
@@ -107,7 +108,7 @@ def take_blocks(w: Rec, i: int, q: int, blocks: int) -> None:
     if not is_hashed(w, q):
         make_way(w, i)
         return
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     engine["used"] -= covered(w, q)
     hold(w, i, q, blocks)
@@ -117,7 +118,7 @@ def take_blocks(w: Rec, i: int, q: int, blocks: int) -> None:
         profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
         endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
         endpoint["backlog"] += prefill_work(profile, r["prompt"], found) - prefill_work(profile, r["prompt"], r["cached"])
-        engine["unfilled"] += r["cached"] - found
+        view_engines(w["at_engines"], w["units"])[engine["head"]]["unfilled"] += r["cached"] - found
         r["cached"] = found
         note_outstanding(w, i)
 
@@ -136,7 +137,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
     Returns:
         Prompt tokens, their attention sum, and the number of prompts that this iteration completes.
     """
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     requests = view_requests(w["at_requests"], w["rows"])
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     chunked = profile["chunked"] != 0
@@ -188,7 +189,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
 @kernel
 def whole_budgets(w: Rec, i: int, budget: int) -> int:
     """How many further whole budgets of the partly filled prompt come before its last piece."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[engine["partial"]]
     rest = r["prompt"] + r["made"] - engine["filled"]
     return int((rest - 1) // budget) if rest > 0 else 0

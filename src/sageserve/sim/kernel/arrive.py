@@ -5,8 +5,6 @@ batch queue call the same functions (tests/parity shows that the same follows). 
 docs/reference/kernel.md. Read next: `engine.py`, which drives this and the engines.
 """
 
-from math import sqrt
-
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
@@ -17,8 +15,9 @@ from sageserve.core.response import MIX_WIDTH, note_request
 from sageserve.core.route import AFFINITY, CLOSED, pick_affine, pick_endpoint, pick_instance
 from sageserve.sim.kernel.admission import fits, shared
 from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place
-from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up_all
+from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up, look_up_all
 from sageserve.sim.kernel.queues import (
+    choose_rank,
     first_job,
     head_of,
     least_outstanding,
@@ -27,6 +26,7 @@ from sageserve.sim.kernel.queues import (
     push_job,
     set_time,
 )
+from sageserve.sim.kernel.ranks import cut_together, passed_iterations
 from sageserve.sim.kernel.state import (
     DECODE,
     HELD,
@@ -58,8 +58,12 @@ def choose_affine(w: Rec, e: int, q: int) -> int:
     found = view_i8(w["at_found"], slots)
     weights = view_i8(w["at_weights"], w["instances"])[e * slots : (e + 1) * slots]
     hashed = is_hashed(w, q)
+    engines = view_engines(w["at_engines"], w["units"])
     for k in range(slots):
         found[k] = -1 if tree[begin + k] != CLOSED else 0
+        i = e * slots + k
+        if hashed and found[k] < 0 and engines[i]["ranks"] > 1:
+            found[k] = look_up(w, choose_rank(w, i), q)[0]
     if hashed:
         look_up_all(w, e, q, found)
     for k in range(slots):
@@ -86,36 +90,27 @@ def choose_instance(w: Rec, e: int, q: int) -> int:
 
 @kernel
 def cut_block(w: Rec, i: int, q: int, now: int) -> None:
-    """End the decode block of instance `i` at the end of the iteration in progress, if request `q` could then join."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    """End the decode block of a rank on its own at the end of the iteration in progress, if request `q` could then join."""
+    engine = view_engines(w["at_engines"], w["units"])[i]
     if engine["running"] >= view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["max_sequences"]:
         return
     if head_of(w, i, now) != q:
         return
-    start = engine["start"]
-    first = engine["first"]
-    step = engine["step"]
     length = engine["length"]
-    passed = float(now - start)
-    slope = first - 0.5 * step
-    n = int(2.0 * passed / (slope + sqrt(max(slope * slope + 2.0 * step * passed, 0.0)))) + 1
-    n = max(1, min(n, length))
-    while n < length and start + block_time(first, step, n) < now:
-        n += 1
-    while n > 1 and start + block_time(first, step, n - 1) >= now:
-        n -= 1
+    n = passed_iterations(w, i, length, now)
     if not fits(w, i, q, engine["used"] + n * engine["running"], engine["running"], shared(w, i, q)[1]):
         return
     engine["cut"] = 1
     if n < length:
         engine["length"] = n
-        set_time(w, i, start + block_time(first, step, n))
+        set_time(w, i, engine["start"] + block_time(engine["first"], engine["step"], n))
 
 
 @kernel
 def place(w: Rec, i: int, q: int, now: int, work: float) -> None:
     """Put request `q`, which is expected to need so much engine time (us), into a queue of instance `i`."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engines = view_engines(w["at_engines"], w["units"])
+    engine = engines[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
@@ -124,16 +119,31 @@ def place(w: Rec, i: int, q: int, now: int, work: float) -> None:
     endpoint["placed"] += 1
     set_place(w, q, WAITING)
     r["instance"] = i
-    push_back(w, i, q)
-    engine["waiting"] += 1
+    u = choose_rank(w, i) if engine["ranks"] > 1 else i
+    push_back(w, u, q)
+    engines[u]["waiting"] += 1
+    if u != i:
+        engines[u]["in_flight"] += 1
     engine["in_flight"] += 1
     engine["unfilled"] += r["prompt"] - r["cached"]
     note_outstanding(w, i)
-    if engine["phase"] == IDLE:
+    wake(w, u, q, now)
+
+
+@kernel
+def wake(w: Rec, u: int, q: int, now: int) -> None:
+    """Rank `u` has been given request `q`: it begins now if it is idle, or its block is cut."""
+    engines = view_engines(w["at_engines"], w["units"])
+    together = engines[u]["lockstep"] != 0
+    i = engines[u]["head"] if together else u
+    if engines[i]["phase"] == IDLE:
         if view_i8(w["at_times"], 2 * w["leaves"])[w["leaves"] + i] > now:
             set_time(w, i, now)
-    elif engine["phase"] == DECODE and engine["cut"] == 0:
-        cut_block(w, i, q, now)
+    elif engines[i]["cut"] == 0:
+        if together:
+            cut_together(w, i, u, q, now)
+        elif engines[u]["phase"] == DECODE:
+            cut_block(w, u, q, now)
 
 
 @kernel
@@ -286,7 +296,7 @@ def first_opened(w: Rec, q: int) -> int:
     e = first_open(view_endpoints(w["at_endpoints"], w["endpoint_count"]), walk, begin, begin + width)
     if e < 0:
         return UNSET
-    engines = view_engines(w["at_engines"], w["instances"])
+    engines = view_engines(w["at_engines"], w["units"])
     i = e * w["slots"]
     while engines[i]["phase"] == SHUT or engines[i]["draining"] != 0:
         i += 1

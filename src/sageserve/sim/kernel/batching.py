@@ -5,13 +5,12 @@ steps, so every event is O(log batch). The rules are stated in docs/reference/ke
 Must not know regions, routing or batch feeding; `arrive.py` and `engine.py` call it. Read next: `admission.py`.
 """
 
-from sageserve.base.kernel import Rec, kernel
+from sageserve.base.kernel import Rec, inlined, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.perf import block_time, iteration_time, prefill_work
 from sageserve.sim.kernel.admission import admit, make_room, whole_budgets
-from sageserve.sim.kernel.block_log import log_block
-from sageserve.sim.kernel.bookkeeping import finish, note_outstanding, set_place, unlink
+from sageserve.sim.kernel.bookkeeping import finish, log_block, note_outstanding, set_place, unlink
 from sageserve.sim.kernel.prefix_cache import covered, finish_prefix, make_way
 from sageserve.sim.kernel.queues import add_finish, drop_first_finish, first_finish, set_time
 from sageserve.sim.kernel.state import (
@@ -31,7 +30,7 @@ from sageserve.sim.kernel.state import (
 @kernel
 def begin_decoding(w: Rec, i: int, q: int) -> None:
     """A prompt is filled and has more than one token to make: it decodes from the next iteration on."""
-    engines = view_engines(w["at_engines"], w["instances"])
+    engines = view_engines(w["at_engines"], w["units"])
     requests = view_requests(w["at_requests"], w["rows"])
     engine = engines[i]
     r = requests[q]
@@ -50,7 +49,7 @@ def begin_decoding(w: Rec, i: int, q: int) -> None:
 @kernel
 def end_decode(w: Rec, i: int, now: int) -> int:
     """Account for the decode steps of the block that ends now; returns how many requests finished."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     requests = view_requests(w["at_requests"], w["rows"])
     grown = engine["length"] * engine["running"]
     engine["steps"] += engine["length"]
@@ -79,7 +78,8 @@ def end_decode(w: Rec, i: int, now: int) -> int:
 @kernel
 def end_prefill(w: Rec, i: int, now: int) -> int:
     """Every prompt of the prefill batch yields a token now; returns how many requests finished with it."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engines = view_engines(w["at_engines"], w["units"])
+    engine = engines[i]
     requests = view_requests(w["at_requests"], w["rows"])
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
@@ -90,7 +90,7 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
         r = requests[q]
         following = r["next"]
         context = r["prompt"] + r["made"]
-        engine["unfilled"] -= context - r["cached"]
+        engines[engine["head"]]["unfilled"] -= context - r["cached"]
         endpoint["backlog"] -= prefill_work(profile, context, r["cached"])
         if r["first"] == UNSET:
             r["first"] = now + profile["entry"]
@@ -105,10 +105,15 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
     return finished
 
 
-@kernel
-def compose(w: Rec, i: int, now: int) -> None:
-    """Choose the next block of instance `i` and say when it ends."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+@inlined
+def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
+    """Choose what the next block of rank `i` computes.
+
+    Returns:
+        Prompt tokens and their attention sum in the first iteration, sequences that decode, iterations (0: there is nothing to
+        do), and the attention sum that each iteration has more than the one before.
+    """
+    engine = view_engines(w["at_engines"], w["units"])[i]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     chunked = profile["chunked"] != 0
     alone = False  # nothing may join, and the block is one iteration long
@@ -124,10 +129,8 @@ def compose(w: Rec, i: int, now: int) -> None:
         alone = make_room(w, i)
     decoding = engine["running"] if chunked or tokens == 0 else 0
     if decoding == 0 and tokens == 0:
-        fall_idle(w, i)
-        return
-    first = iteration_time(profile, tokens, attention, decoding, engine["kv"] if decoding > 0 else 0)
-    step = profile["kv"] * decoding
+        return 0, 0.0, 0, 0, 0.0
+    more = 0.0
     length = NEVER
     if decoding > 0:
         length = min((first_finish(w, i) >> 32) - engine["steps"], (profile["kv_tokens"] - engine["used"]) // decoding)
@@ -135,9 +138,23 @@ def compose(w: Rec, i: int, now: int) -> None:
         length = 1
     elif engine["partial"] >= 0:
         length = min(length, 1 + whole_budgets(w, i, budget))
-        step += profile["attention"] * budget * float(budget)
-        engine["filled"] += (length - 1) * budget
-    length = max(length, 1)
+        more = budget * float(budget)
+    return tokens, attention, decoding, max(length, 1), more
+
+
+@kernel
+def compose(w: Rec, i: int, now: int) -> None:
+    """Choose the next block of rank `i`, which keeps no step with others, and say when it ends."""
+    tokens, attention, decoding, length, more = plan_block(w, i, now)
+    if length == 0:
+        fall_idle(w, i)
+        return
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    first = iteration_time(profile, tokens, attention, decoding, engine["kv"] if decoding > 0 else 0)
+    step = profile["kv"] * decoding + profile["attention"] * more
+    if length > 1 and tokens > 0:
+        engine["filled"] += (length - 1) * tokens
     engine["phase"] = PREFILL if tokens > 0 else DECODE
     engine["cut"] = 0
     engine["start"] = now
@@ -151,22 +168,24 @@ def compose(w: Rec, i: int, now: int) -> None:
 
 @kernel
 def fall_idle(w: Rec, i: int) -> None:
-    """Nothing to do: wait for work, or close if the instance is draining."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    """Rank `i` has nothing to do: it waits for work; the instance closes if it is draining and no rank has any."""
+    engines = view_engines(w["at_engines"], w["units"])
+    engine = engines[i]
     engine["length"] = 0
     engine["phase"] = IDLE
     set_time(w, i, NEVER)
-    if engine["draining"] != 0:
-        engine["phase"] = SHUT
-        engine["draining"] = 0
-        view_i4(w["at_drained"], w["instances"])[w["drained_count"]] = i
+    head = engine["head"]
+    if engines[head]["draining"] != 0 and engines[head]["in_flight"] == 0:
+        engines[head]["phase"] = SHUT
+        engines[head]["draining"] = 0
+        view_i4(w["at_drained"], w["instances"])[w["drained_count"]] = head
         w["drained_count"] += 1
 
 
 @kernel
 def end_block(w: Rec, i: int, now: int) -> int:
-    """Everything that happens when instance `i` ends its block at `now`; returns how many requests finished."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    """Everything that happens when rank `i`, which keeps no step with others, ends its block; returns how many finished."""
+    engine = view_engines(w["at_engines"], w["units"])[i]
     finished = 0
     phase = engine["phase"]
     if engine["length"] > 0:

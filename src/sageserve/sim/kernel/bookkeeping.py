@@ -1,6 +1,9 @@
 """What is counted of an instance and its requests: places, outstanding work, who is done, what a request is expected to need.
 
-Decides nothing. Read next: `admission.py` and `batching.py`, which call it.
+The log of blocks (`Setup.block_rows` > 0) tells what blocks were made of. Times follow from the engine model's coefficients: it
+tells what other coefficients would have made of the same blocks.
+
+Decides nothing. Read next: `admission.py` and `batching.py`, which call it; `sim/replay.py`, which reads the log.
 """
 
 from sageserve.base.kernel import Rec, kernel
@@ -12,6 +15,7 @@ from sageserve.sim.kernel.state import (
     DONE,
     PROMOTED,
     SHUT,
+    view_blocks,
     view_endpoints,
     view_engines,
     view_f8,
@@ -24,8 +28,9 @@ from sageserve.sim.kernel.turns import answer
 
 @kernel
 def note_outstanding(w: Rec, i: int) -> None:
-    """Bring the outstanding tokens of instance `i` up to date; a draining or closed one stays CLOSED."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    """Bring the outstanding tokens of the instance of rank `i` up to date; a draining or closed one stays CLOSED."""
+    i = view_engines(w["at_engines"], w["units"])[i]["head"]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     if engine["phase"] == SHUT or engine["draining"] != 0:
         set_outstanding(w, i, CLOSED)
         return
@@ -52,18 +57,21 @@ def release(w: Rec, now: int) -> None:
 
 @kernel
 def finish(w: Rec, i: int, q: int, now: int) -> None:
-    """Request `q` has its last token: count it and learn from its length."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    """Request `q` has its last token, from rank `i`: count it and learn from its length."""
+    engines = view_engines(w["at_engines"], w["units"])
+    engine = engines[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     r = view_requests(w["at_requests"], w["rows"])[q]
     r["finish"] = now + view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["entry"]
     r["finish_step"] = UNSET
     r["made"] = r["output"]
     set_place(w, q, DONE)
-    answer(w, i, q)
+    answer(w, engine["head"], q)
     if w["released"] < w["rows"]:
         release(w, r["finish"])
     engine["in_flight"] -= 1
+    if engine["head"] != i:
+        engines[engine["head"]]["in_flight"] -= 1
     endpoint["finished"] += 1
     endpoint["made"] += r["output"]
     tiers = w["tiers"]
@@ -83,7 +91,7 @@ def unlink(w: Rec, i: int, q: int) -> None:
     if later >= 0:
         requests[later]["next"] = earlier
     else:
-        view_engines(w["at_engines"], w["instances"])[i]["latest"] = earlier
+        view_engines(w["at_engines"], w["units"])[i]["latest"] = earlier
     if earlier >= 0:
         requests[earlier]["prev"] = later
 
@@ -91,8 +99,27 @@ def unlink(w: Rec, i: int, q: int) -> None:
 @kernel
 def expected_work(w: Rec, i: int, q: int) -> float:
     """Engine microseconds that request `q` is expected to need at instance `i`."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
     return request_work(profile, r["prompt"], r["cached"], mean)
+
+
+@kernel
+def log_block(w: Rec, i: int, tokens: int, attention: float, length: int) -> None:
+    """Write down what the block that instance `i` begins is made of; only count it where the log is full."""
+    row = w["block_count"]
+    w["block_count"] = row + 1
+    if row >= w["block_rows"]:
+        return
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    block = view_blocks(w["at_blocks"], w["block_rows"])[row]
+    block["start"] = engine["start"]
+    block["steps"] = engine["steps"]
+    block["tokens"] = tokens
+    block["attention"] = attention
+    block["kv"] = engine["kv"]
+    block["running"] = engine["running"] if engine["length"] > 0 else 0
+    block["length"] = length
+    block["instance"] = i

@@ -6,6 +6,7 @@ Order at one instant: the scrape, what Python does, arrivals, instances by index
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
@@ -17,9 +18,11 @@ from sageserve.sim.kernel.batching import end_block
 from sageserve.sim.kernel.bookkeeping import note_outstanding
 from sageserve.sim.kernel.prefix_cache import forget
 from sageserve.sim.kernel.prefixes.tree import Prefixes
-from sageserve.sim.kernel.queues import next_instance
+from sageserve.sim.kernel.queues import next_instance, row_of_rank
+from sageserve.sim.kernel.ranks import end_together
 from sageserve.sim.kernel.state import (
     IDLE,
+    OF_INSTANCES,
     SHUT,
     Setup,
     World,
@@ -38,7 +41,7 @@ from sageserve.sim.kernel.turns import next_turn
 def observe(w: Rec, e: int, elapsed: int) -> None:
     """Refresh what policies see of endpoint `e`; `elapsed` microseconds have passed since the last time."""
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
-    engines = view_engines(w["at_engines"], w["instances"])
+    engines = view_engines(w["at_engines"], w["units"])
     used = 0
     running = 0
     waiting = 0
@@ -47,6 +50,11 @@ def observe(w: Rec, e: int, elapsed: int) -> None:
             used += engines[i]["used"]
             running += engines[i]["running"]
             waiting += engines[i]["waiting"]
+            others = engines[i]["others"]
+            for u in range(others, others + engines[i]["ranks"] - 1):
+                used += engines[u]["used"]
+                running += engines[u]["running"]
+                waiting += engines[u]["waiting"]
     endpoint["rate"] = smoothed(endpoint["rate"], endpoint["offered"], elapsed, w["half_life"])
     endpoint["offered"] = 0.0
     endpoint["fed_work"] = 0.0
@@ -102,7 +110,7 @@ def run(address: int, until: int) -> bool:
     w = view_world(address, 1)[0]
     requests = view_requests(w["at_requests"], w["rows"])
     times = view_i8(w["at_times"], 2 * w["leaves"])
-    engines = view_engines(w["at_engines"], w["instances"])
+    engines = view_engines(w["at_engines"], w["units"])
     row = w["next_row"]
     rows = w["alone"]
     tick = w["next_scrape"]
@@ -128,8 +136,8 @@ def run(address: int, until: int) -> bool:
             if block >= until:
                 break
             i = next_instance(w)
-            draining = engines[i]["draining"]
-            finished = end_block(w, i, block)
+            draining = engines[engines[i]["head"]]["draining"]
+            finished = end_together(w, i, block) if engines[i]["lockstep"] != 0 else end_block(w, i, block)
             if draining != 0:
                 if w["drained_count"] > 0:
                     w["next_row"] = row
@@ -148,22 +156,23 @@ def run(address: int, until: int) -> bool:
 @kernel
 def count_capacity(w: Rec, i: int, sign: int) -> None:
     """Count what instance `i` can hold and run as capacity of its endpoint; -1: count it no more."""
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
-    endpoint["kv_tokens"] += sign * profile["kv_tokens"]
-    endpoint["sequences"] += sign * profile["max_sequences"]
+    endpoint["kv_tokens"] += sign * profile["ranks"] * profile["kv_tokens"]
+    endpoint["sequences"] += sign * profile["ranks"] * profile["max_sequences"]
 
 
 @kernel
 def open_instance(address: int, i: int) -> None:
     """Instance `i`, which must be closed or draining, may receive work from now on."""
     w = view_world(address, 1)[0]
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     if engine["phase"] == SHUT:
         engine["phase"] = IDLE
-        forget(w, i)
+        for k in range(engine["ranks"]):
+            forget(w, row_of_rank(w, i, k))
         view_i8(w["at_opened"], w["instances"])[i] = w["now"]
     engine["draining"] = 0
     endpoint["open"] += 1
@@ -175,7 +184,7 @@ def open_instance(address: int, i: int) -> None:
 def drain_instance(address: int, i: int) -> bool:
     """Instance `i`, which must be open, receives nothing more; True when it was empty and is closed at once."""
     w = view_world(address, 1)[0]
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     endpoint["open"] -= 1
     count_capacity(w, i, -1)
@@ -203,13 +212,20 @@ class Kernel:
         self.world = World(setup, requests, turns, prefixes)
         self.requests = requests
         self.endpoints = self.world.endpoints
-        self.engines = self.world.engines
+        self.engines = self.world.engines  # instances, then further ranks
         self.demand_tokens = self.world.arrays["demand_tokens"]  # by (region, model, tier), prompt tokens that arrived
         self.demand_work = self.world.arrays["demand_work"]  # microseconds of the model's fastest engine they need
         self.mixes = self.world.arrays["mixes"].reshape(setup.models, -1)  # what waits depend on; see `core/response.py`
         self.demand_requests = self.world.arrays["demand_requests"]
         self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests
         self.batch_waiting = self.world.arrays["batch_count"]  # by model
+
+    def counted(self, name: str) -> NDArray[np.int64]:
+        """int64[instances]: a number of every engine (a column of ENGINE), of all ranks of an instance together."""
+        rows, instances = self.engines, self.world.setup.endpoints * self.world.setup.slots
+        if name in OF_INSTANCES:
+            return rows[name][:instances].astype(np.int64)
+        return np.bincount(rows["head"], rows[name], instances).astype(np.int64)
 
     @property
     def now(self) -> Micros:

@@ -1,4 +1,6 @@
-"""The prefix cache of an instance: which blocks it holds, who uses them, and which go when memory is needed.
+"""The prefix cache of an engine: which blocks it holds, who uses them, and which go when memory is needed.
+
+Each rank of an instance has one of its own; where this module says instance, it is the rank (most instances have one).
 
 Blocks of running requests are held, once for all who share them. Blocks that nobody uses stay in the memory that is left, and go
 in the order in which they were let go, the last of a prompt first; so a block never goes before those that follow it. A node is a
@@ -134,7 +136,7 @@ def covered(w: Rec, q: int) -> int:
 def push_idle(w: Rec, i: int, n: int) -> None:
     """Nobody uses node `n` of instance `i` any more: of all that are idle it goes last."""
     nodes = view_nodes(w["at_nodes"], w["node_rows"])
-    cache = view_caches(w["at_caches"], w["instances"])[i]
+    cache = view_caches(w["at_caches"], w["units"])[i]
     cache["idle"] += nodes[n]["resident"] * w["block_tokens"]
     last = cache["last"]
     nodes[n]["sooner"] = last
@@ -150,7 +152,7 @@ def push_idle(w: Rec, i: int, n: int) -> None:
 def pull_idle(w: Rec, i: int, n: int) -> None:
     """Take node `n` of instance `i` out of those that are idle."""
     nodes = view_nodes(w["at_nodes"], w["node_rows"])
-    cache = view_caches(w["at_caches"], w["instances"])[i]
+    cache = view_caches(w["at_caches"], w["units"])[i]
     cache["idle"] -= nodes[n]["resident"] * w["block_tokens"]
     sooner = nodes[n]["sooner"]
     later = nodes[n]["later"]
@@ -230,8 +232,8 @@ def unchain(w: Rec, n: int) -> None:
 @kernel
 def make_way(w: Rec, i: int) -> None:
     """Let idle blocks of instance `i` go until what is used has room: those let go first, the last of a prompt first."""
-    cache = view_caches(w["at_caches"], w["instances"])[i]
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    cache = view_caches(w["at_caches"], w["units"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     nodes = view_nodes(w["at_nodes"], w["node_rows"])
     size = w["block_tokens"]
     over = engine["used"] + cache["idle"] - view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
@@ -252,7 +254,7 @@ def forget(w: Rec, i: int) -> None:
     """Instance `i`, which runs nothing, begins anew with an empty cache."""
     if w["caches"] == 0:
         return
-    cache = view_caches(w["at_caches"], w["instances"])[i]
+    cache = view_caches(w["at_caches"], w["units"])[i]
     while cache["first"] >= 0:
         n = cache["first"]
         pull_idle(w, i, n)
@@ -270,7 +272,7 @@ def use_node(w: Rec, i: int, n: int) -> bool:
     if node["users"] > 1:
         return False
     blocks = view_segments(w["at_segments"], w["segment_count"])[node["segment"]]["blocks"]
-    view_engines(w["at_engines"], w["instances"])[i]["used"] += blocks * w["block_tokens"]
+    view_engines(w["at_engines"], w["units"])[i]["used"] += blocks * w["block_tokens"]
     node["resident"] = blocks
     return True
 
@@ -341,7 +343,7 @@ def let_go(w: Rec, i: int, q: int, computed: int) -> None:
     nodes = view_nodes(w["at_nodes"], w["node_rows"])
     segments = view_segments(w["at_segments"], w["segment_count"])
     prefix = view_prefixes(w["at_prefixes"], w["rows"])[q]
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     whole = max(prefix["found"], computed // w["block_tokens"])
     n = prefix["node"]
     while n >= 0:

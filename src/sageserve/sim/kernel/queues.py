@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
+from sageserve.base.units import NEVER
+from sageserve.core.engine import rules
 from sageserve.core.order import order_key
 from sageserve.sim.kernel.state import PROMOTED, view_engines, view_i4, view_i8, view_requests, view_tiers
+
+rank_load = kernel(rules.rank_load)
 
 # --- next event per instance: a winner tree of times -------------------------------------------------------------------
 
@@ -85,6 +89,30 @@ def least_outstanding(w: Rec, e: int) -> int:
     return int(e * w["slots"] + node - twigs)
 
 
+# --- ranks of an instance ------------------------------------------------------------------------------------------------
+
+
+@kernel
+def row_of_rank(w: Rec, i: int, k: int) -> int:
+    """The row of rank `k` of instance `i`."""
+    return int(i if k == 0 else view_engines(w["at_engines"], w["units"])[i]["others"] + k - 1)
+
+
+@kernel
+def choose_rank(w: Rec, i: int) -> int:
+    """The rank of instance `i` that takes the next request, lowest of equals."""
+    engines = view_engines(w["at_engines"], w["units"])
+    best, least = i, NEVER
+    own = engines[i]["in_flight"]  # of the instance, until those of the other ranks are taken off
+    for k in range(1, engines[i]["ranks"]):
+        u = row_of_rank(w, i, k)
+        own -= engines[u]["in_flight"]
+        load = rank_load(engines[u]["waiting"], engines[u]["in_flight"])
+        if load < least:
+            best, least = u, load
+    return int(i if rank_load(engines[i]["waiting"], own) <= least else best)
+
+
 # --- waiting requests: one FIFO per tier and one for promoted jobs ---------------------------------------------------------
 
 
@@ -100,7 +128,7 @@ def queue_of(w: Rec, i: int, q: int) -> int:
 def push_back(w: Rec, i: int, q: int) -> None:
     """Append request `q` to its queue at instance `i`."""
     requests = view_requests(w["at_requests"], w["rows"])
-    size = w["instances"] * (w["tiers"] + 1)
+    size = w["units"] * (w["tiers"] + 1)
     heads = view_i4(w["at_heads"], size)
     tails = view_i4(w["at_tails"], size)
     k = queue_of(w, i, q)
@@ -117,7 +145,7 @@ def push_back(w: Rec, i: int, q: int) -> None:
 def push_front(w: Rec, i: int, q: int) -> None:
     """Put a preempted request `q` before all others of its queue at instance `i`."""
     requests = view_requests(w["at_requests"], w["rows"])
-    size = w["instances"] * (w["tiers"] + 1)
+    size = w["units"] * (w["tiers"] + 1)
     heads = view_i4(w["at_heads"], size)
     k = queue_of(w, i, q)
     requests[q]["next"] = heads[k]
@@ -130,7 +158,7 @@ def push_front(w: Rec, i: int, q: int) -> None:
 def pop_front(w: Rec, i: int, q: int) -> None:
     """Take request `q`, the first of its queue at instance `i`, out of it."""
     requests = view_requests(w["at_requests"], w["rows"])
-    size = w["instances"] * (w["tiers"] + 1)
+    size = w["units"] * (w["tiers"] + 1)
     k = queue_of(w, i, q)
     following = requests[q]["next"]
     view_i4(w["at_heads"], size)[k] = following
@@ -142,7 +170,7 @@ def pop_front(w: Rec, i: int, q: int) -> None:
 def head_of(w: Rec, i: int, now: int) -> int:
     """The request instance `i` should admit next; -1 when none waits."""
     lanes = w["tiers"] + 1
-    heads = view_i4(w["at_heads"], w["instances"] * lanes)
+    heads = view_i4(w["at_heads"], w["units"] * lanes)
     requests = view_requests(w["at_requests"], w["rows"])
     tiers = view_tiers(w["at_tier_rows"], w["tiers"])
     order = w["order"]
@@ -202,8 +230,8 @@ def add_finish(w: Rec, i: int, q: int, step: int) -> None:
     requests = view_requests(w["at_requests"], w["rows"])
     width = 2 * w["batch_size"]
     base = i * width
-    heap = view_i8(w["at_finish"], w["instances"] * width)
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    heap = view_i8(w["at_finish"], w["units"] * width)
+    engine = view_engines(w["at_engines"], w["units"])[i]
     size = engine["heap"]
     if size == width:
         kept = 0
@@ -229,8 +257,8 @@ def first_finish(w: Rec, i: int) -> int:
     requests = view_requests(w["at_requests"], w["rows"])
     width = 2 * w["batch_size"]
     base = i * width
-    heap = view_i8(w["at_finish"], w["instances"] * width)
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    heap = view_i8(w["at_finish"], w["units"] * width)
+    engine = view_engines(w["at_engines"], w["units"])[i]
     while engine["heap"] > 0:
         entry = heap[base]
         if requests[entry & 0xFFFFFFFF]["finish_step"] == entry >> 32:
@@ -244,8 +272,8 @@ def first_finish(w: Rec, i: int) -> int:
 def drop_first_finish(w: Rec, i: int) -> None:
     """Drop the entry that `first_finish` gave."""
     width = 2 * w["batch_size"]
-    engine = view_engines(w["at_engines"], w["instances"])[i]
-    pop_finish(view_i8(w["at_finish"], w["instances"] * width), i * width, engine["heap"])
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    pop_finish(view_i8(w["at_finish"], w["units"] * width), i * width, engine["heap"])
     engine["heap"] -= 1
 
 

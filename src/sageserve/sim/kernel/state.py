@@ -45,7 +45,7 @@ PREFILL: Final = 3
 LINEAR_SLOTS: Final = 32  # up to here a linear scan beats a tree of outstanding tokens
 
 ENGINE: Final = np.dtype(
-    [
+    [  # a row per rank: first ranks by instance, then the other ranks of each; an instance is the row of its first rank
         ("start", "i8"),  # when the current block began
         ("first", "f8"),  # us of its first iteration
         ("step", "f8"),  # us each further iteration takes more
@@ -54,28 +54,36 @@ ENGINE: Final = np.dtype(
         ("used", "i8"),  # kv + tokens reserved for prompts
         ("given", "i8"),  # KV tokens ever given to requests here
         ("lost_given", "i8"),  # `given` when the latest preempted request lost its place
-        ("unfilled", "i8"),  # tokens to compute for prompts placed here that are not done
+        ("unfilled", "i8"),  # of the instance: tokens to compute for prompts placed there that are not done
         ("running", "i4"),  # decoding sequences
         ("heap", "i4"),  # entries in the finish heap, stale ones included
         ("length", "i4"),  # decode steps in the current block
-        ("phase", "i4"),
-        ("cut", "i4"),  # the block was cut
-        ("draining", "i4"),
+        ("phase", "i1"),
+        ("cut", "i1"),  # the block was cut
+        ("draining", "i1"),
+        ("lockstep", "i1"),  # its ranks begin and end iterations together, and the instance's row says when
         ("batch", "i4"),  # first request of the prefill batch
         ("partial", "i4"),  # partly prefilled prompt
         ("filled", "i4"),  # tokens of it that are prefilled or were cached
         ("latest", "i4"),  # latest admitted decoding request
         ("waiting", "i4"),
-        ("in_flight", "i4"),  # requests placed here and not finished
+        ("in_flight", "i4"),  # of the instance, in its row: requests placed there and not finished; of the rank in the other rows
         ("endpoint", "i4"),
         ("model", "i4"),
         ("profile", "i4"),
         ("lost", "i4"),  # latest preempted request
         ("lost_tokens", "i4"),  # KV tokens it had computed
-        ("spare", "i4"),
+        ("head", "i4"),  # the row of the instance, which is that of its first rank
+        ("others", "i4"),  # the row of its second rank; the rest follow
+        ("ranks", "i4"),
+        ("iterations", "i4"),  # of the current block, if ranks keep in step
+        ("tokens", "i4"),  # of prompts in each of them
     ],
     align=True,
 )
+
+OF_INSTANCES: Final = ("unfilled", "in_flight")
+"""Columns of ENGINE whose first rows count for all ranks of an instance."""
 
 BLOCK: Final = np.dtype(
     [
@@ -93,42 +101,24 @@ BLOCK: Final = np.dtype(
 )
 """A row of the block log: what a block is made of, so that its time can be told for other coefficients."""
 
-_SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "endpoint_count", "profile_count")
+_SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "units", "endpoint_count", "profile_count")
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
-_PROGRESS: Final = (
-    "next_row",
-    "released",
-    "now",
-    "last_scrape",
-    "next_scrape",
-    "drained_count",
-    "events",
-    "preemptions",
-    "refused",
-    "shed",
-)
+_PROGRESS: Final = ("next_row", "released", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions")
+_TURNED_AWAY: Final = ("refused", "shed")
 _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived")
 _LOG: Final = ("block_rows", "block_count")
 _CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
 _FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
-_COUNTERS: Final = (
-    "mixes",
-    "guess",
-    "output_mean",
-    "demand_tokens",
-    "demand_requests",
-    "demand_work",
-    "made_tokens",
-    "reference",
-)
+_COUNTERS: Final = ("mixes", "guess", "output_mean", "made_tokens", "reference")
+_DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
-_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_TURNS, *_PREFIX, "blocks")
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_LOG, *_CACHE)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_TURNED_AWAY, *_LOOP, *_LOG, *_CACHE)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -290,17 +280,16 @@ class World:
             )
         self.setup = setup
         self.requests = requests
-        memory = PrefixMemory(setup.profiles["kv_tokens"][setup.slot_profile], requests, prefixes, setup.caches)
+        kv_tokens = setup.profiles["kv_tokens"][_engines(setup)["profile"]]
+        memory = PrefixMemory(kv_tokens, requests, prefixes, setup.caches)
         arrays = self._allocate(setup, requests) | _turn_arrays(setup, requests, turns) | memory.arrays
-        self.arrays = arrays
-        self.engines = arrays["engines"]
-        self.endpoints = arrays["endpoints"]
+        self.arrays, self.engines, self.endpoints = arrays, arrays["engines"], arrays["endpoints"]
         self._record = np.zeros(1, WORLD)
         self.record = self._record[0]
         self.address = self._record.ctypes.data
         for name in ("regions", "models", "roles", "slots", *_POLICIES, *_FLOATS):
             self.record[name] = getattr(setup, name)
-        for name, value in (self._sizes(setup, requests) | memory.sizes).items():
+        for name, value in (self._sizes(setup, requests, len(kv_tokens)) | memory.sizes).items():
             self.record[name] = value
         for name in _ARRAYS:
             self.record["at_" + name] = arrays[name].ctypes.data
@@ -309,18 +298,19 @@ class World:
         self.record["next_turn"] = NEVER
 
     @staticmethod
-    def _sizes(setup: Setup, requests: NDArray[Any]) -> dict[str, int]:
+    def _sizes(setup: Setup, requests: NDArray[Any], units: int) -> dict[str, int]:
         instances = setup.endpoints * setup.slots
         return {
             "rows": len(requests),
             "released": min(setup.clients, len(requests)) or len(requests),
             "tiers": len(setup.tiers),
             "instances": instances,
+            "units": units,
             "endpoint_count": setup.endpoints,
             "profile_count": len(setup.profiles),
             "block_rows": setup.block_rows,
             "walk_length": setup.walk.shape[-1],
-            "leaves": _power_of_two(instances),
+            "leaves": _power_of_two(units),
             "twigs": _power_of_two(setup.slots),
             "linear": int(setup.slots <= LINEAR_SLOTS),
             "batch_size": int(setup.profiles["max_sequences"].max()),
@@ -330,14 +320,9 @@ class World:
 
     @staticmethod
     def _allocate(setup: Setup, requests: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        instances, endpoints, tiers = setup.endpoints * setup.slots, setup.endpoints, len(setup.tiers)
+        endpoints, tiers = setup.endpoints, len(setup.tiers)
         cells = setup.regions * setup.models * tiers
-        engines = np.zeros(instances, ENGINE)
-        engines["endpoint"] = np.arange(instances) // setup.slots
-        engines["model"] = engines["endpoint"] // setup.roles % setup.models
-        engines["profile"] = setup.slot_profile
-        for name in ("batch", "partial", "latest", "lost"):
-            engines[name] = UNSET
+        engines = _engines(setup)
         rows = np.zeros(endpoints, ENDPOINT)
         rows["model"] = np.arange(endpoints) // setup.roles % setup.models
         rows["feeds"] = setup.feeds
@@ -350,10 +335,10 @@ class World:
             "endpoints": rows,
             "profiles": np.ascontiguousarray(setup.profiles),
             "tier_rows": np.ascontiguousarray(setup.tiers),
-            "heads": np.full(instances * (tiers + 1), UNSET, np.int32),
-            "tails": np.full(instances * (tiers + 1), UNSET, np.int32),
-            "finish": np.zeros(instances * 2 * int(setup.profiles["max_sequences"].max()), np.int64),
-            "times": np.full(2 * _power_of_two(instances), NEVER, np.int64),
+            "heads": np.full(len(engines) * (tiers + 1), UNSET, np.int32),
+            "tails": np.full(len(engines) * (tiers + 1), UNSET, np.int32),
+            "finish": np.zeros(len(engines) * 2 * int(setup.profiles["max_sequences"].max()), np.int64),
+            "times": np.full(2 * _power_of_two(len(engines)), NEVER, np.int64),
             "outstanding": np.full(endpoints * 2 * _power_of_two(setup.slots), CLOSED, np.int64),
             "walk": np.ascontiguousarray(setup.walk, np.int32).ravel(),
             "context": np.ascontiguousarray(setup.context, np.int64),
@@ -370,11 +355,28 @@ class World:
             "reference": reference_profiles(setup),
             "made_tokens": np.zeros(cells, np.int64),
             "mixes": np.zeros(setup.models * MIX_WIDTH),
-            "drained": np.full(instances, UNSET, np.int32),
+            "drained": np.full(endpoints * setup.slots, UNSET, np.int32),
             "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
             "found": np.zeros(setup.slots, np.int64),
             "weights": setup.profiles["weight"][setup.slot_profile].astype(np.int64),
         }
+
+
+def _engines(setup: Setup) -> NDArray[Any]:
+    """ENGINE rows, nothing in them; a slot that is never used has one rank."""
+    ranks = np.where(setup.slot_profile >= 0, setup.profiles["ranks"][setup.slot_profile], 1).astype(np.int64)
+    n = len(ranks)
+    rows = np.zeros(int(ranks.sum()), ENGINE)
+    rows["head"] = np.concatenate((np.arange(n), np.repeat(np.arange(n), ranks - 1)))
+    rows["endpoint"] = rows["head"] // setup.slots
+    rows["model"] = rows["endpoint"] // setup.roles % setup.models
+    rows["profile"] = setup.slot_profile[rows["head"]]
+    rows["ranks"], rows["others"] = ranks[rows["head"]], (n + np.cumsum(ranks - 1) - (ranks - 1))[rows["head"]]
+    rows["lockstep"] = (setup.profiles["lockstep"][rows["profile"]] != 0) & (rows["ranks"] > 1)
+    rows["phase"][n:] = IDLE  # whether an instance is shut, its own row says
+    for name in ("batch", "partial", "latest", "lost"):
+        rows[name] = UNSET
+    return rows
 
 
 def _turn_arrays(setup: Setup, requests: NDArray[Any], turns: Turns | None) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import CACHE_BLOCK
 from sageserve.base.units import NEVER
 from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up
-from sageserve.sim.kernel.queues import pop_row, push_row
+from sageserve.sim.kernel.queues import choose_rank, pop_row, push_row
 from sageserve.sim.kernel.state import (
     DONE,
     PLACE,
@@ -70,7 +70,7 @@ def break_off(w: Rec, q: int) -> None:
 def would_find(w: Rec, i: int, q: int) -> int:
     """What instance `i` has now of the prompt of request `q`: its blocks, or what is stated, or the conversation."""
     if is_hashed(w, q):
-        return found_of(w, q, look_up(w, i, q)[0])
+        return found_of(w, q, look_up(w, choose_rank(w, i), q)[0])
     if w["loop"] == 0:
         return int(view_requests(w["at_requests"], w["rows"])[q]["cached"])
     stated = view_i4(w["at_stated"], w["rows"])[q]
@@ -89,7 +89,7 @@ def conversation_kept(w: Rec, i: int, q: int) -> int:
     """Tokens of the prompt of request `q` that instance `i` keeps of the latest turn before it that it has served."""
     requests = view_requests(w["at_requests"], w["rows"])
     before = view_i4(w["at_before"], w["rows"])
-    engine = view_engines(w["at_engines"], w["instances"])[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     if view_i4(w["at_keeps"], w["models"])[engine["model"]] == 0:
         return 0

@@ -1,0 +1,60 @@
+"""Curves and data parallel ranks for the engines of a small world.
+
+Knows profiles only. Read next: `cases.py`, which makes the rest of a world; `test_ranks.py` for examples worked out by hand.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.config.models import KNOTS
+from sageserve.base.kernel import Rec
+from sageserve.sim.kernel.state import Setup
+
+NOTHING = [1.0, 2.0, *[np.inf] * (KNOTS - 2)]
+"""Knots of a curve that is zero."""
+
+
+def with_ranks(draw: Callable[[int, int], int], setup: Setup) -> Setup:
+    """In two of five worlds engines have ranks, most of them in step; some share a part of what an iteration takes.
+
+    Args:
+        draw: as in `cases.py`.
+        setup: whose engines have one rank each.
+    """
+    if draw(0, 4) < 3:
+        return setup
+    rows = setup.profiles.copy()
+    for row in rows:
+        row["ranks"] = (1, 2, 2, 3, 4, 8, 16)[draw(0, 6)]
+        row["per_rank"] = 1 / row["ranks"]
+        row["lockstep"] = row["ranks"] > 1 and draw(0, 3) > 0
+        row["kv"] *= 1 << 2 * draw(0, 3)  # contexts of different length are what makes one rank overtake another
+        if row["lockstep"]:
+            share = draw(0, 8) / 8
+            row["shared_tokens"], row["shared_time"], row["shared_slope"] = (
+                row["tokens"],
+                share * row["time"],
+                share * row["slope"],
+            )
+    return replace(setup, profiles=rows)
+
+
+def curve(row: Rec, steps: list[tuple[int, float]]) -> None:
+    """A curve that begins at 1 token with the first time; each step says after how many tokens more which slope ended."""
+    tokens = np.cumsum([distance for distance, _ in steps]).astype(float)
+    slopes = [slope for _, slope in steps[1:]]
+    time = np.cumsum([steps[0][1], *(slope * distance for distance, slope in steps[1:])])
+    row["tokens"] = np.inf
+    row["tokens"][: len(steps)], row["time"][: len(steps)] = tokens, time
+    row["slope"][: len(steps)] = [*slopes, slopes[-1]]
+
+
+def line(row: Rec) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Knots of a curve and one far out, for interpolation."""
+    used = int((row["tokens"] < np.inf).sum())
+    far = 1e6
+    end = row["time"][used - 1] + row["slope"][used - 1] * (far - row["tokens"][used - 1])
+    return np.append(row["tokens"][:used], far), np.append(row["time"][:used], end)

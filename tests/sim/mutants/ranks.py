@@ -1,0 +1,47 @@
+"""Deliberate faults in what data parallel ranks do.
+
+Read next: `test_mutants.py`; docs/reference/kernel.md, "Data parallel ranks", for what they should do.
+"""
+
+from typing import Final
+
+from tests.sim.mutants.catalogue import Mutant
+
+RANK_MUTANTS: Final = (
+    Mutant(
+        "a rank's waiting requests count no more than its running ones",
+        "core/engine/rules.py",
+        "return 4 * waiting + (inside - waiting)",
+        "return inside",
+    ),
+    Mutant(
+        "ranks in step take as long as the first of them",
+        "sim/kernel/ranks.py",
+        "if slowest < 0 or is_slower(",
+        "if slowest < 0 and is_slower(",
+    ),
+    Mutant(
+        "the slowest rank stays the slowest",
+        "core/engine/rules.py",
+        "return int((gap + APART) / rise) + 1",
+        "return iterations",
+    ),
+    Mutant(
+        "what ranks share goes by the tokens of one",
+        "sim/kernel/ranks.py",
+        'computed * profile["per_rank"])',
+        "float(computed))",
+    ),
+    Mutant(
+        "a long prompt of another rank runs on through a cut",
+        "sim/kernel/ranks.py",
+        'other["filled"] -= (length - n) * other["tokens"]',
+        'other["filled"] -= 0',
+    ),
+    Mutant(
+        "an instance closes when one of its ranks is empty",
+        "sim/kernel/batching.py",
+        """ and engines[head]["in_flight"] == 0:""",
+        ":",
+    ),
+)

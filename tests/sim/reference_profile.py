@@ -1,0 +1,120 @@
+"""The engine model of the naive world: how long an iteration takes, and what a request costs.
+
+Derived from docs/reference/kernel.md ("Signals", "Inside an instance"), not from `core/engine/timing.py`. Knows no queue. Read
+next: `reference_engine.py`.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+
+from sageserve.base.kernel import Rec
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The curve and the coefficients of an engine, in microseconds, and its limits in tokens and sequences."""
+
+    knots: tuple[tuple[float, float], ...]  # of F: tokens, microseconds
+    eager: float
+    s: float
+    d: float
+    e: float
+    kv_tokens: int
+    weight: int
+    max_sequences: int
+    max_batched: int
+    chunked: bool
+    caching: bool
+    entry: int
+    ranks: int
+    lockstep: bool
+    shared: tuple[tuple[float, float], ...]  # knots of what goes by the mean tokens of all ranks
+
+    @classmethod
+    def of(cls, row: Rec) -> "Profile":
+        """Read one PROFILE row."""
+        lines = [
+            tuple((float(at), float(us)) for at, us in zip(row[tokens], row[time], strict=True) if at < inf)
+            for tokens, time in (("tokens", "time"), ("shared_tokens", "shared_time"))
+        ]
+        return cls(
+            knots=lines[0],
+            eager=float(row["eager"]),
+            s=float(row["decode"]),
+            d=float(row["kv"]),
+            e=float(row["attention"]),
+            kv_tokens=int(row["kv_tokens"]),
+            weight=int(row["weight"]),
+            max_sequences=int(row["max_sequences"]),
+            max_batched=int(row["max_batched"]),
+            chunked=bool(row["chunked"]),
+            caching=bool(row["caching"]),
+            entry=int(row["entry"]),
+            ranks=int(row["ranks"]),
+            lockstep=bool(row["lockstep"]),
+            shared=lines[1],
+        )
+
+    def curve(self, tokens: float) -> float:
+        """F."""
+        return straight(self.knots, tokens)
+
+    def prefill_work(self, x: int, found: int) -> float:
+        """Microseconds for a context of x tokens of which `found` are in the prefix cache.
+
+        Here and in `work` products and sums are taken in the simulator's order: where two endpoints are equally busy, the last
+        bit of a double decides which of them gets a request.
+        """
+        u = x - found
+        whole = (self.curve(self.max_batched) + self.eager) / self.max_batched
+        return (u * whole + 0.5 * self.e * u * (x + found)) * (1.0 / self.ranks)
+
+    def work(self, x: int, found: int, o: float) -> float:
+        """Microseconds for a context of x tokens and an answer of o tokens, among as many of its like as fit."""
+        return self._work_of_rank(x, found, o) * (1.0 / self.ranks)
+
+    def _work_of_rank(self, x: int, found: int, o: float) -> float:
+        u, steps, budget = float(x - found), max(o - 1, 0.0), float(self.max_batched)
+        alone = min(1.0, max(1.0 / self.max_sequences, (x + 0.5 * o) * (1.0 / self.kv_tokens)))  # one over how many fit
+        if alone > 1.0 / self.max_sequences:
+            u += o  # what is made at the expense of others is computed again
+        own = 0.5 * self.e * u * (x + found) + steps * (self.s + self.d * (x + 0.5 * o))
+        if not self.chunked:
+            joining = max(1.0, 1.0 / (alone * steps)) if steps else budget / u
+            batch = max(u, min(budget, joining * u))
+            decode = steps * alone * self.curve(1.0 / alone) if steps else 0.0
+            return own + decode + u / batch * (self.curve(batch) + self.eager)
+        every = max(max(o, 1.0) * alone, (u + steps) * (1.0 / self.max_batched))  # iterations from one that joins to the next
+        n = steps / every
+        if u > budget - n:  # a prompt takes several iterations, all of them full
+            full = u / (budget - n)
+            own += full * budget * ((self.curve(budget) + self.eager) / budget)
+            return own + max(every - full, 0.0) * self.curve(n)
+        if every > 1.0:
+            return own + self.curve(n + u) + self.eager + (every - 1.0) * self.curve(n)
+        return own + every * (self.curve(n + u / every) + self.eager)
+
+    def iteration(self, pieces: list[tuple[int, int]], n: int, kv: int) -> float:
+        """Microseconds of an iteration; `pieces` holds (tokens, tokens of the prompt before)."""
+        tokens = sum(p for p, _ in pieces)
+        attention = sum(p * (x + p / 2) for p, x in pieces)
+        return self.curve(n + tokens) + self.s * n + self.d * kv + self.e * attention + (self.eager if pieces else 0.0)
+
+    def alone(self, x: int, found: int) -> float:
+        """Microseconds from the arrival of a context of x tokens at an idle engine to its first token."""
+        total = float(self.entry)
+        while found < x:
+            piece = min(x - found, self.max_batched) if self.chunked else x - found
+            total += self.iteration([(piece, found)], 0, 0)
+            if self.lockstep:  # the other ranks compute a token each, for nothing
+                total += straight(self.shared, (piece + self.ranks - 1) * (1.0 / self.ranks)) - straight(self.shared, piece)
+            found += piece
+        return total
+
+
+def straight(knots: tuple[tuple[float, float], ...], tokens: float) -> float:
+    """The straight line through the two knots around `tokens`, the first or the last two outside."""
+    pairs = list(pairwise(knots))
+    (a, at_a), (b, at_b) = next((pair for pair in pairs if tokens < pair[1][0]), pairs[-1])
+    return at_a + (at_b - at_a) * (tokens - a) / (b - a)
