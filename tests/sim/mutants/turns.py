@@ -115,7 +115,7 @@ TURN_MUTANTS = (
     Mutant(
         "jobs that are fed know nothing of their conversation",
         "sim/kernel/arrive.py",
-        "        i = choose_instance(w, e)\n        remember(w, i, q)\n",
-        "        i = choose_instance(w, e)\n",
+        "        i = choose_instance(w, e, q)\n        remember(w, i, q)\n",
+        "        i = choose_instance(w, e, q)\n",
     ),
 )
