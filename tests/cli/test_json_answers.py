@@ -39,6 +39,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 """In the order in which one writes what the next reads."""
 
 ELSEWHERE = {
+    "backtest": "plays some thirty runs; written by msgspec, read in tests/sim/backtest",
     "doctor": "needs a Prometheus; its lines are written by msgspec",
     "reproduce": "plays studies for minutes; written as compare's",
     "status": "needs a running fleet",

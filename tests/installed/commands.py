@@ -59,6 +59,7 @@ TRIES: Final = {
     "validate": Try(("--data", "{stage}/measured")),
     "explain": Try(("{stage}/run", POOL)),
     "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/iw-f")),
+    "backtest": Try(("quickstart", "{stage}/trace.csv", "--out", "{stage}/backtest"), code=2),
     "status": Try(("--state", "{state}"), needs="live"),
     "doctor": Try(("local", "--set", CLUSTER), needs="live", code=1, lines=True),
     "scenario show": Try(("quickstart",)),

@@ -90,6 +90,8 @@ def test_every_command_is_tried() -> None:
         "warm-up",
         "scenario schema",
         "scenario check",
+        "scenario set",
+        "init",
         "calibrate logs",
         "trace convert",
         "trace generate",

@@ -26,7 +26,7 @@ LEAST = {
     "fed": 1_000,
     "cached": 3_000,
     "partly prefilled after a cached part": 300,
-    "preempted with a cached prompt": 250,
+    "preempted with a cached prompt": 100,
     "found again after preemption": 100,
     "shed": 1_000,
     "beyond the cap": 500,
@@ -40,9 +40,9 @@ LEAST = {
     "blocks shared while used": 1_000,
     "blocks evicted": 5_000,
     "blocks of answers": 150,
-    "blocks never finished": 25,
+    "blocks never finished": 10,
     "more in the cache than expected": 150,
-    "less in the cache than expected": 40,
+    "less in the cache than expected": 25,
 }
 """How often each rule must have been tried over the cases of `COVERED` seeds."""
 COVERED = 400

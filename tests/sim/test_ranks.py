@@ -29,12 +29,12 @@ def ranks(count: int, *, together: bool, **fields: float) -> Setup:
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_requests_go_to_the_rank_that_has_fewest(make: Make, together: bool) -> None:  # noqa: F811
+def test_requests_go_to_the_rank_that_has_fewest(make: Make, together: bool) -> None:  # noqa: F811 # the fixture of the same name
     # both are prefilled at once, each on a rank of its own: 1,000 + 150; on one rank the second would wait for the first
     assert times(make, ranks(2, together=together), (1_000, 50, 1), (1_000, 50, 1)) == [(1_150, 1_150)] * 2
 
 
-def test_who_waits_counts_four_times(make: Make) -> None:  # noqa: F811
+def test_who_waits_counts_four_times(make: Make) -> None:  # noqa: F811 # the fixture of the same name
     # one sequence a rank: the third waits at rank 0 (1 running, 1 waiting: 5), so the fourth goes to rank 1 (1), not back (5)
     setup = ranks(2, together=False, max_sequences=1)
     found = times(make, setup, (0, 50, 9), (0, 50, 2), (0, 50, 1), (0, 50, 1))
@@ -42,29 +42,29 @@ def test_who_waits_counts_four_times(make: Make) -> None:  # noqa: F811
     assert found == [(150, 1_030), (150, 260), (1_180, 1_180), (410, 410)]
 
 
-def test_ranks_without_step_do_not_wait_for_each_other(make: Make) -> None:  # noqa: F811
+def test_ranks_without_step_do_not_wait_for_each_other(make: Make) -> None:  # noqa: F811 # the fixture of the same name
     # rank 0 prefills 400, rank 1 prefills 10 and decodes meanwhile
     assert times(make, ranks(2, together=False), (0, 400, 2), (0, 10, 3)) == [(500, 610), (110, 330)]
 
 
-def test_a_step_is_the_slowest_ranks(make: Make) -> None:  # noqa: F811
+def test_a_step_is_the_slowest_ranks(make: Make) -> None:  # noqa: F811 # the fixture of the same name
     # both prefill until 500, then decode together, 110 each
     assert times(make, ranks(2, together=True), (0, 400, 2), (0, 10, 3)) == [(500, 610), (500, 720)]
 
 
-def test_a_request_at_an_idle_rank_waits_for_the_iteration_in_progress(make: Make) -> None:  # noqa: F811
+def test_a_request_at_an_idle_rank_waits_for_the_iteration_in_progress(make: Make) -> None:  # noqa: F811 # the fixture of the same name
     # rank 0 decodes from 150 on, 110 a token; what comes at 200 begins at 260: until 260 + 140, and rank 0 decodes beside it
     found = times(make, ranks(2, together=True), (0, 50, 4), (200, 40, 1))
     assert found == [(150, 150 + 110 + 140 + 110), (400, 400)]
 
 
-def test_a_long_prompt_of_another_rank_is_cut_too(make: Make) -> None:  # noqa: F811
+def test_a_long_prompt_of_another_rank_is_cut_too(make: Make) -> None:  # noqa: F811 # the fixture of the same name
     # 32 a piece: rank 0 takes 132 for each whole budget; rank 1 gets its request at 140 and begins at 264, in step
     found = times(make, ranks(2, together=True, **CHUNKED), (0, 160, 1), (140, 10, 1))
     assert found == [(660, 660), (396, 396)]
 
 
-def test_what_is_shared_goes_by_the_mean_tokens_of_all_ranks(make: Make) -> None:  # noqa: F811
+def test_what_is_shared_goes_by_the_mean_tokens_of_all_ranks(make: Make) -> None:  # noqa: F811 # the fixture of the same name
     # half of what a token takes is shared: 401 tokens over two ranks are 200.5 for each. 100 + 200 + 100.25; alone 500
     setup = ranks(2, together=True)
     setup.profiles["shared_tokens"][0, :2], setup.profiles["shared_time"][0, 1] = (1, 501), 250
@@ -73,7 +73,7 @@ def test_what_is_shared_goes_by_the_mean_tokens_of_all_ranks(make: Make) -> None
     assert times(make, setup, (0, 400, 1)) == [(400, 400)]  # 500 - 199.5 + 99.75 = 400.25
 
 
-def test_a_block_ends_when_another_rank_becomes_the_slowest(make: Make) -> None:  # noqa: F811
+def test_a_block_ends_when_another_rank_becomes_the_slowest(make: Make) -> None:  # noqa: F811 # the fixture of the same name
     # KV costs 1 a token. Rank 0: one sequence of 200; rank 1: two of 90 each (the third request goes there: 1 < 4 waiting + ...)
     setup = ranks(2, together=True, kv=1, decode=1, kv_tokens=5_000, max_batched=900)
     found = times(make, setup, (0, 200, 40), (0, 90, 40), (0, 1, 1), (0, 90, 40))

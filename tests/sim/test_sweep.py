@@ -72,7 +72,7 @@ def test_results_are_the_same_with_one_worker_two_and_none() -> None:
 
 
 def test_forecasters_are_given_what_came_before() -> None:
-    busy = ("workload.generate.requests=20000", "workload.generate.begins=1d", "workload.generate.length=90m")
+    busy = ("workload.generate.requests=60000", "workload.generate.begins=1d", "workload.generate.length=90m")
     with_past = cell("lt-i", 1, *busy, "workload.generate.history=2d")
     (outcome,) = sweep([with_past], Here())
     run = simulate(with_past.scenario, generate(with_past.scenario), earlier=history(with_past.scenario))

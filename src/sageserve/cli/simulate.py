@@ -89,8 +89,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
         _print_json(summary)
     else:
         words = [word for each in overrides or () for word in ("--set", each)]
-        flags = {"--strategy": strategy, "--order": order, "--seed": seed}
-        typed = {flag: str(value) for flag, value in flags.items() if value is not None}
+        typed = {f"--{key.partition('.')[0]}": str(value) for key, value in given.items() if value is not None}
         _draw(summary, [scenario, *words], typed, options, out)
     if summary.partial:
         raise typer.Exit(130)

@@ -9,13 +9,17 @@ against the simulator. Pure arithmetic. Read next: `core/strategies/demand_estim
 """
 
 from math import ceil, exp, log2
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from sageserve.base.kernel import kernel
-from sageserve.base.records import Floats
+from sageserve.base.records import Floats, Ints
+from sageserve.base.units import MINUTE, NEVER
+from sageserve.core.engine.timing import EngineRow
+from sageserve.core.perf import first_time, prefill_work, request_work
 
 SLACK_BINS: Final = 64
 MIX_WIDTH: Final = 4 + SLACK_BINS
@@ -106,6 +110,32 @@ def note_request(counted: Floats, prefill_us: float, work_us: float, slack_us: f
     counted[3] += work_us - prefill_us
     if slack_us > 0.0:
         counted[4 + slack_bin(slack_us)] += 1.0
+
+
+@kernel
+def note_requests(
+    requests: tuple[Ints, NDArray[Any], NDArray[Any], Ints], profile: EngineRow, answer: float, patience: int, mixes: Floats
+) -> Floats:
+    """Count many requests of one model and tier, each in the mix of its minute.
+
+    Args:
+        requests: arrivals (us), prompts and cached tokens, round trips to their region (us).
+        profile: of the engine that would serve them.
+        answer: tokens of an answer, as far as one can expect.
+        patience: us; NEVER: they are not counted.
+        mixes: float64[minutes, MIX_WIDTH], added to.
+
+    Returns:
+        float64[requests], engine microseconds of each.
+    """
+    arrival, prompt, cached, nearby = requests
+    work = np.zeros(len(prompt))
+    for q in range(len(prompt)):
+        work[q] = request_work(profile, prompt[q], cached[q], answer)
+        if patience != NEVER:
+            idle = first_time(profile, prompt[q], cached[q]) + profile["entry"] + nearby[q]
+            note_request(mixes[arrival[q] // MINUTE], prefill_work(profile, prompt[q], cached[q]), work[q], patience - idle)
+    return work
 
 
 def mix_of(counted: Floats, step_us: float) -> RequestMix | None:

@@ -55,7 +55,12 @@ PREFIX_MUTANTS = (
         "whole = ALL",
     ),
     Mutant("answers are not kept", CACHE, "        keep_answer(w, i, q)\n", ""),
-    Mutant("an instance that was closed remembers", "sim/kernel/engine.py", "        forget(w, i)\n", ""),
+    Mutant(
+        "an instance that was closed remembers",
+        "sim/kernel/engine.py",
+        "            forget(w, row_of_rank(w, i, k))\n",
+        "            pass\n",
+    ),
     Mutant(
         "an instance has what others have",
         CACHE,

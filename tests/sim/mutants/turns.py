@@ -74,7 +74,7 @@ TURN_MUTANTS = (
         TURNS,
         "                return 0  # the engine was started anew since\n",
         "                pass\n",
-        first=98,
+        first=221,
     ),
     Mutant(
         "the first turn at an instance is all it knows",

@@ -5,20 +5,15 @@ finishes. Must not look past the instant. Read next: `core/history.py`, which th
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sageserve.base.kernel import kernel
-from sageserve.base.records import Floats, Ints, Trace, cached_tokens
+from sageserve.base.records import Floats, Trace, cached_tokens
 from sageserve.base.units import MINUTE, NEVER, Micros
-from sageserve.core.engine.timing import EngineRow
 from sageserve.core.events import DemandSeen
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
-from sageserve.core.perf import first_time, prefill_work, request_work
-from sageserve.core.response import MIX_WIDTH, note_request
+from sageserve.core.response import MIX_WIDTH, note_requests
 
 
 def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
@@ -79,20 +74,5 @@ def _work(trace: Trace, layout: Layout, count: int, minutes: int) -> tuple[Float
                 requests = trace.arrival[mine], trace.prompt[mine], cached[mine], nearby[mine]
                 queued = layout.feed != DIRECT and bool(layout.tiers["batch"][tier])
                 patience = NEVER if queued else int(layout.tiers["patience"][tier])
-                work[mine] = _add(requests, profile, float(trace.output[mine].mean()), patience, mixes[:, model])
+                work[mine] = note_requests(requests, profile, float(trace.output[mine].mean()), patience, mixes[:, model])
     return work, mixes
-
-
-@kernel
-def _add(
-    requests: tuple[Ints, NDArray[Any], NDArray[Any], Ints], profile: EngineRow, answer: float, patience: int, mixes: Floats
-) -> Floats:
-    """Engine microseconds of requests, counted in the mix of their minute unless patience is NEVER."""
-    arrival, prompt, cached, nearby = requests
-    work = np.zeros(len(prompt))
-    for q in range(len(prompt)):
-        work[q] = request_work(profile, prompt[q], cached[q], answer)
-        if patience != NEVER:
-            idle = first_time(profile, prompt[q], cached[q]) + profile["entry"] + nearby[q]
-            note_request(mixes[arrival[q] // MINUTE], prefill_work(profile, prompt[q], cached[q]), work[q], patience - idle)
-    return work

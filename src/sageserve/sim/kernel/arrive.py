@@ -343,7 +343,8 @@ def count(w: Rec, q: int) -> None:
         near = view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * (w["regions"] + 1)]
         idle = first_time(profile, r["prompt"], r["cached"]) + profile["entry"] + near
         mixes = view_f8(w["at_mixes"], w["models"] * MIX_WIDTH)
-        counted = mixes[model * MIX_WIDTH : (model + 1) * MIX_WIDTH]
+        begin = int(model) * MIX_WIDTH  # in eight bits it would not fit where nothing is compiled
+        counted = mixes[begin : begin + MIX_WIDTH]
         note_request(counted, prefill_work(profile, r["prompt"], r["cached"]), work, tier["patience"] - idle)
 
 

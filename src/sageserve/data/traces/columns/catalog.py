@@ -72,8 +72,10 @@ TABLE
 
 * **Cached tokens** are part of the prompt, and the engine model uses them. Where cache reads and writes are counted
   beside `input_tokens`, as Anthropic does, they are added to the prompt, and the reads are its cached tokens.
-* **Block hashes** become cached tokens at once, those that a cache without bounds would find; what is written as cached
-  tokens wins. Hashes of any width, numbers or texts, are kept in our Parquet. The tokens per block are the file's, else
+* **Block hashes** are kept: in a simulation each instance has a bounded cache of blocks, and what a request finds depends on
+  where it goes ([rules](kernel.md#block-hashes)). Where no instance is chosen (demand, `trace inspect`) they count as the cached
+  tokens that a cache without bounds would find; what is written as cached tokens wins there. Requests without hashes find what
+  is written. Hashes of any width, numbers or texts, are kept in our Parquet. The tokens per block are the file's, else
   the format's, else the power of two that fits the number of hashes.
 * **Sessions, turns and pauses** make [conversations](#conversations).
 * **Adapters, tenants, users, keys, images and audio** are kept and counted. Of API keys only a short hash is kept.
