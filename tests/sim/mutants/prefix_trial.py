@@ -7,7 +7,6 @@ whoever imported it plays the fault.
 
 import ast
 import importlib
-import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -15,24 +14,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FunctionType
 
+import sageserve
 from tests.sim.cases import Case, make_case, seeded
 from tests.sim.compare import differs
 from tests.sim.mutants.catalogue import Mutant
 from tests.sim.mutants.prefixes import PREFIX_MUTANTS
 
+PACKAGE = Path(str(sageserve.__file__)).parent
 SEEDS = range(100)  # of small worlds, of which two in five have hashes
 LARGER = (9, 361, 800)  # instances chosen by what they have, equal hashes after other blocks, prompts that lose their places
+
+
+def function_of(mutant: Mutant) -> str | None:
+    """The name of the function that the fault is in; None: it is in none, or in a method."""
+    text = (PACKAGE / mutant.module).read_text("utf-8")
+    assert text.count(mutant.old) == 1, f"{mutant.module} no longer holds this text once: {mutant.old!r}"
+    line = text[: text.index(mutant.old)].count("\n") + 1
+    functions = [one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef)]
+    return next((one.name for one in functions if one.lineno <= line <= (one.end_lineno or 0)), None)
 
 
 @contextmanager
 def changed(mutant: Mutant) -> Iterator[None]:
     """The package with this fault in it."""
     module = importlib.import_module("sageserve." + mutant.module.removesuffix(".py").replace("/", "."))
-    text = Path(inspect.getfile(module)).read_text("utf-8")
-    assert text.count(mutant.old) == 1, f"{mutant.module} no longer holds this text once: {mutant.old!r}"
-    line = text[: text.index(mutant.old)].count("\n") + 1
-    functions = [one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef)]
-    name = next(one.name for one in functions if one.lineno <= line <= (one.end_lineno or 0))
+    text, name = (PACKAGE / mutant.module).read_text("utf-8"), function_of(mutant)
+    assert name is not None, f"{mutant.name} is in no function of {mutant.module}"
     code = compile(text.replace(mutant.old, mutant.new), mutant.module, "exec")
     function = getattr(module, name)
     assert isinstance(function, FunctionType)

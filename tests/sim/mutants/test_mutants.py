@@ -1,10 +1,10 @@
 """Deliberate faults are seen: each one of the catalogue, put into a copy of the kernel, departs from the reference.
 
-The copy runs as plain Python (no compilation) in its own process; what is not changed in it is imported as it was read before,
-for most of a trial is its imports. Read next: `catalogue.py`, `ranks.py`,
-`turns.py`.
+Nothing is compiled. Faults of functions are tried by the dozen in one process; others each in a copy of the package, in which
+what is not changed is imported as it was read before. Read next: `catalogue.py`, `ranks.py`, `turns.py`, `batch.py`.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.mutants.catalogue import MUTANTS, Mutant
-from tests.sim.mutants.ranks import RANK_MUTANTS
-from tests.sim.mutants.turns import TURN_MUTANTS
+from tests.sim.mutants.batch import ALL, IN_FUNCTIONS, SEEDS
+from tests.sim.mutants.catalogue import Mutant
 
-SEEDS = range(120)  # cases tried until a fault counts as unseen; most are seen within ten
+PARTS = 4
 SOUND = range(25)  # cases on which the unchanged copy must agree, so that a difference is the fault's
 
 
@@ -52,6 +51,21 @@ def test_the_kernel_agrees_without_compilation(tmp_path: Path) -> None:
     assert run_copy(tmp_path, SOUND) == ""
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *RANK_MUTANTS, *TURN_MUTANTS], ids=lambda mutant: mutant.name.replace(" ", "-"))
+@pytest.mark.parametrize("part", range(PARTS))
+def test_faults_of_functions_are_seen(part: int) -> None:
+    root = Path(__file__).resolve().parents[3]
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}  # noqa: TID251  # the child differs from this process in this
+    command = [sys.executable, "-m", "tests.sim.mutants.batch", str(part), str(PARTS)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, str] = json.loads(done.stdout)
+    assert len(told) == len(IN_FUNCTIONS[part::PARTS]) > 0
+    unseen = [name for name, difference in told.items() if not difference]
+    assert not unseen, f"nothing tells the kernel from one where {', '.join(unseen)}"
+
+
+@pytest.mark.parametrize(
+    "mutant", [one for one in ALL if one not in IN_FUNCTIONS], ids=lambda mutant: mutant.name.replace(" ", "-")
+)
 def test_fault_is_seen(mutant: Mutant, tmp_path: Path) -> None:
     assert run_copy(tmp_path, SEEDS, mutant), f"nothing tells the kernel from one where {mutant.name}"

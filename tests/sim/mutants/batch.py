@@ -1,0 +1,33 @@
+"""Try the deliberate faults of the kernel's functions in one process, which imports once, without compilation.
+
+Started by `test_mutants.py` with JIT off: `python -m tests.sim.mutants.batch PART OF` tries every OF-th fault from PART on and
+prints fault to the first difference that it makes. Read next: `catalogue.py`, `prefix_trial.py` for how a fault is put in.
+"""
+
+import json
+import sys
+from typing import Final
+
+from tests.sim.mutants.catalogue import MUTANTS
+from tests.sim.mutants.prefix_trial import changed, function_of
+from tests.sim.mutants.ranks import RANK_MUTANTS
+from tests.sim.mutants.trial import COMPARISONS, trial
+from tests.sim.mutants.turns import TURN_MUTANTS
+
+ALL: Final = (*MUTANTS, *RANK_MUTANTS, *TURN_MUTANTS)
+COPIED: Final = "core/engine/"  # its functions are copied into `core/perf.py` as it is imported: other code comes too late
+IN_FUNCTIONS: Final = tuple(one for one in ALL if function_of(one) and not one.module.startswith(COPIED))
+SEEDS: Final = range(120)  # cases tried until a fault counts as unseen; most are seen within ten
+
+
+def main(part: int, of: int) -> None:
+    """Print what became of the faults of one part."""
+    found = {}
+    for mutant in IN_FUNCTIONS[part::of]:
+        with changed(mutant):
+            found[mutant.name] = trial(COMPARISONS["kernel"], (mutant.first + seed for seed in SEEDS))
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
