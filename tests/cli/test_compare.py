@@ -188,3 +188,9 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
     assert [len(found[name]) for name in ("reactive", "fixed:3")] == [6, 3]
     assert set(found["reactive"][0]) == {"knob", "gpu_hours_with_owed", "kept", "spread", "by_seed"}
     assert set(found["reactive"][0]["kept"]) == {"iw-f", "iw-n", "niw"}
+
+
+@pytest.mark.parametrize(("more", "said"), [(("--strategies", "oracle"), "has no knob"), (("--baseline", "lt-ua"), "has none")])
+def test_a_frontier_is_of_strategies_and_against_nobody(more: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        CliRunner().invoke(app, ["compare", "quickstart", "--frontier", *more], catch_exceptions=False)

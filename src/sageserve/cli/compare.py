@@ -83,7 +83,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     names, base, given = _against(_strategies(strategies), baseline)
     source = source_of(options)
     if frontier:
-        points = _points(scenario, [name for name in names if name != ORACLE], tuple(overrides or ()))
+        points = _points(scenario, names, baseline, tuple(overrides or ()))
         settings = [cell for point in points for cell in _played(scenario, point, seeds, tuple(overrides or ()), source)]
         outcomes = run_cells(settings, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
         _show_frontier(scenario, points, settings, outcomes, as_json=as_json)
@@ -147,6 +147,11 @@ def _joined(comparison: "Comparison", base: str, given: "Mapping[int, Summary]")
     return replace(comparison, runs={base: given, **comparison.runs}) if given and comparison.runs else comparison
 
 
+def _named(comparison: "Comparison", winner: str) -> str:
+    """The strategy that was played under this name; of a folder, that of its run."""
+    return next(iter(comparison.runs[winner].values())).strategy
+
+
 def _following(
     scenario: str, overrides: Sequence[str], more: "Mapping[str, str | None]", options: TraceOptions, comparison: "Comparison"
 ) -> str:
@@ -155,7 +160,7 @@ def _following(
 
     settings = [word for each in overrides for word in ("--set", each)]
     if max((len(runs) for runs in comparison.runs.values()), default=0) > 1:
-        words = ["sageserve", "simulate", scenario, *settings, "--strategy", verdict(comparison).strategy]
+        words = ["sageserve", "simulate", scenario, *settings, "--strategy", _named(comparison, verdict(comparison).strategy)]
     else:
         words = [
             "sageserve",
@@ -282,15 +287,28 @@ def _cells(
     return cells
 
 
-def _points(scenario: str, names: Sequence[str], overrides: Sequence[str]) -> "list[tuple[str, Candidate]]":
-    """Every strategy with every setting of its knob."""
+def _points(scenario: str, names: Sequence[str], baseline: str | None, overrides: Sequence[str]) -> "list[tuple[str, Candidate]]":
+    """Every strategy with every setting of its knob.
+
+    Raises:
+        ConfigError: no strategy is left beside the bound, or one is to be the baseline: at equal promises nobody is.
+    """
+    from sageserve.base.errors import ConfigError
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.sim.sweep.frontier import knob_of
 
+    if baseline is not None:
+        raise ConfigError(
+            f"--baseline {baseline}: a frontier has none, costs are told at equal promises", hint="leave --baseline out"
+        )
     found = []
     for name in names:
+        if name == ORACLE:  # a bound is no competitor
+            continue
         settings = load_scenario(scenario, overrides=[*overrides, f"strategy.name={name}"])
         found += [(name, candidate) for candidate in knob_of(settings)]
+    if not found:
+        raise ConfigError("--frontier: the oracle is a bound and has no knob", hint="name a strategy with --strategies")
     return found
 
 

@@ -169,7 +169,7 @@ class PlannedSettings(ReactiveSettings):
     quantile: Share = Field(default=0.8, description="of the forecast; its middle (paper) is too low every other hour")
     epsilon: Share = Field(default=0.8, description="of its own demand a region must hold; the router sends the rest elsewhere")
     batch_buffer: float = Field(default=0.10, ge=0, le=10, description="of the past hour's batch tokens, planned for (paper)")
-    worth: float = Field(default=0.3, ge=0, description="dollars that keeping one request in time is worth; marks correct the plan")
+    worth: float = Field(default=0.3, ge=0, description="dollars that one request more in time is worth; marks correct the plan")
     patrol: Duration = Field(default=20 * MINUTE, description="end of the hour in which lt-ua compares (paper)")
     above: float = Field(default=5.0, gt=1, description="times the forecast: keep scaling out past the plan (paper)")
     below: Share = Field(default=0.5, description="of the forecast: keep scaling in past the plan (paper)")
@@ -188,7 +188,9 @@ class ForesightSettings(Settings):
     quantile: Share = Field(default=0.95, description="of demand that capacity is kept for: the percentile that promises name")
     headroom: float = Field(default=1.5, ge=1, description="times the middle, at most; the guard meets the rest")
     worth: float = Field(
-        default=0.6, ge=0, description="dollars that keeping one request in time is worth; on quickstart, thresholds do better than 0.3"
+        default=0.6,
+        ge=0,
+        description="dollars that one request more in time is worth; at 0.3 quickstart is dearer than with thresholds",
     )
     relax: Share = Field(default=0.08, description="below the load at which one fewer would do, one is stopped between plans")
     calm: Duration = Field(default=MINUTE, description="between stops of one endpoint, where donated instances come back at once")

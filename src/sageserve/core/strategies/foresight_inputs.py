@@ -1,8 +1,8 @@
 """The outlook foresight plans for: demand in busy instances, batch work in lots with deadlines, pools with lead times.
 
 A unit of demand is one instance of the model's fastest profile, of as many as the response curve says are enough; a unit of batch
-work keeps one busy, and uses as much more as the curve rises. A pool uses its weight per unit. Pure arithmetic on what was seen and
-forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
+work keeps one busy, and uses as much more as the curve rises. A pool uses its weight per unit. Pure arithmetic on what was seen
+and forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
 """
 
 from typing import Final
