@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 
 from sageserve.base.config import KeySettings
 from sageserve.cli.gateway import key_app
+from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.keys import hash_of
 from sageserve.live.gateway.request import with_model
-from tests.live.gateway.stage import HELLO, Engine, Got, Stage, answer, ask, play, staged, whole
+from tests.live.gateway.stage import HELLO, Engine, Got, Stage, answer, ask, chunk, play, staged, whole
 
 CHAT = "/v1/chat/completions"
 SECRET = "the-fleets-own"  # noqa: S105 # of a test
@@ -166,6 +167,31 @@ def test_bodies_have_a_budget_together_and_give_it_back() -> None:
                 await asyncio.sleep(0.01)
             assert b" 200 " in await stage.speak(ask(HELLO), until=b"usage")
             assert context.body_bytes == 0
+
+    play(story())
+
+
+@pytest.mark.parametrize("kind", ["over the budget", "over the limit", "another behind it"])
+def test_a_refused_body_that_came_in_one_piece_is_the_keys_and_gives_its_bytes_back(kind: str) -> None:
+    async def story() -> None:
+        async with staged(Engine(), keys=KEYS, limits={"bodies": "100kB", "body": "80kB"}) as stage:
+            context = stage.worker.context
+            before = context.body_bytes = 0 if kind == "over the limit" else 100_000  # as if others were being read
+            auth = "authorization: Bearer tenant\r\nx-request-id: mine\r\n"
+            sent = ask(HELLO, headers=auth)
+            if kind == "over the limit":
+                head = sent.partition(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n"
+                sent = head + chunk(b"x" * 50_000) + chunk(b"x" * 30_001) + b"0\r\n\r\n"
+            if kind == "another behind it":
+                sent += sent
+            said = await stage.speak(sent)
+            status = b"413" if kind == "over the limit" else b"429"
+            assert said.startswith(b"HTTP/1.1 " + status)
+            assert b"x-request-id: mine\r\n" in said
+            assert [labels for name, labels in context.meter.counters if name == m.REFUSALS] == [("tena", "", status.decode())]
+            while context.clients:  # noqa: ASYNC110 # connections end in many places
+                await asyncio.sleep(0.01)
+            assert context.body_bytes == before
 
     play(story())
 

@@ -149,6 +149,8 @@ class Client(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._doom is not None:
+            return
         self._one = HttpRequest()
         self._raw = []
         self._in_head = True
@@ -157,7 +159,7 @@ class Client(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """A part of the target."""
-        if self._one is not None:
+        if self._one is not None and self._in_head:
             self._one.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -236,21 +238,21 @@ class Client(asyncio.Protocol):
                 self._end(linger=False)
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
-        one, self._one = self._one, None
-        if one is None or self._doom is not None or self._offered:
+        """The request is complete. A doomed one stays: its refusal is to bear its name, and what it holds is to be given back."""
+        if (one := self._one) is None or self._doom is not None:
             return
-        one.complete = True
-        if one is self._current:
+        self._one, one.complete = None, not self._offered
+        if self._offered:  # it comes again, without the offer
+            one.release(self._context)
+        elif one is self._current:
             if isinstance(self._busy, Passage):
                 self._busy.complete()
-            return
-        if self._busy is None and not self._line:
+        elif self._busy is None and not self._line:
             self._serve(one)
-            return
-        self._line.append(one)
-        if len(self._line) > PIPELINED or sum(other.size for other in self._line) > self._context.limits.body:
-            self._doom = bad_request("Too much was pipelined: wait for answers.", code="pipelining")
+        else:
+            self._line.append(one)
+            if len(self._line) > PIPELINED or sum(other.size for other in self._line) > self._context.limits.body:
+                self._doom = bad_request("Too much was pipelined: wait for answers.", code="pipelining")
 
     # ------------------------------------------------------------------------------------------ answering
 
@@ -367,7 +369,7 @@ class Client(asyncio.Protocol):
         elif self._in_head and self._busy is None:
             if passed > limits.header_wait:
                 self._die(too_slow(f"the header did not come within {limits.header_wait / SECOND:g} s"))
-        elif self._one is not None and not self._one.complete:
+        elif self._one is not None and not self._one.complete and self._doom is None:
             if self._fresh:
                 self._fresh = False
                 self._since = now

@@ -137,12 +137,12 @@ class HttpRequest:
 
     def hold(self, context: GatewayContext, data: bytes) -> ApiError | None:
         """Keep a part of the body; why not, when the process holds too much."""
+        if context.body_bytes + len(data) > context.limits.bodies:
+            return overloaded("As many bytes of requests as may be are being held.", SECOND)
         self.pieces.append(data)
         self.held += len(data)
         context.body_bytes += len(data)
-        if context.body_bytes <= context.limits.bodies:
-            return None
-        return overloaded("As many bytes of requests as may be are being held.", SECOND)
+        return None
 
     def release(self, context: GatewayContext) -> None:
         """The body is not held any more."""
