@@ -10,8 +10,10 @@ import pytest
 
 from sageserve.live.gateway import meter as m
 from sageserve.live.wire import ToControl, Trouble
-from tests.live.gateway.stage import HELLO, MODEL, Engine, Got, answer, play, staged
+from tests.live.gateway.stage import HELLO, MODEL, STREAM_HEAD, Engine, Got, answer, chunk, event, play, staged
 from tests.live.gateway.test_faults import STREAM, die
+
+JSON = b"content-type: application/json\r\n\r\n{"
 
 
 @pytest.mark.parametrize("engines", [1, 2, 4])
@@ -95,6 +97,27 @@ def test_a_mute_engine_beside_an_idle_one_costs_a_request_a_moment_and_no_other_
             assert len(dumb.got) == before
             assert not context.exchanges
             assert sum(load.in_flight for load in context.routing.loads) == 0
+
+    play(story())
+
+
+def test_what_breaks_engines_after_the_head_of_their_answer_takes_none_of_them_either() -> None:
+    async def after_the_head(got: Got, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD if got.json.get("stream") else b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n" + JSON)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+
+    async def story() -> None:
+        for asked in (STREAM, HELLO):
+            async with staged(Engine(script=die), Engine(script=after_the_head)) as stage:
+                routing, counters = stage.worker.context.routing, stage.worker.context.meter.counters
+                async with httpx.AsyncClient(base_url=stage.url) as client:
+                    got = await client.post("/v1/chat/completions", json=asked)
+                assert [len(engine.got) for engine in stage.engines] == [1, 1]
+                assert (got.status_code, got.json()["error"]["code"]) == (502, "request_breaks_engines")
+                assert [target.row for target in routing.loads[0].targets] == [0, 1]
+                assert {labels: count for (name, labels), count in counters.items() if name == m.BREAKS} == {("request",): 1}
 
     play(story())
 

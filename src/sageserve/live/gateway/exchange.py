@@ -185,8 +185,6 @@ class Exchange:
         if head.status in _ELSEWHERE and self._try_elsewhere(head.status):
             return
         self._status = head.status
-        if self._attempts is not None:
-            self._attempts.answered(head.status)
         if head.status == 200 and head.events and not head.encoded:
             whole = not call.path.endswith(b"/responses")  # whose events are not answers, but steps of one
             events = SseTagger(
@@ -209,6 +207,8 @@ class Exchange:
         record = self._record
         if record.first == 0 and (done or relay.streams):
             record.first = self._context.clock()
+            if self._attempts is not None and (data or not relay.streams):
+                self._attempts.answered(self._status)
             if self._placed is not None and not done:
                 self._context.routing.begin(self._placed)
                 note_pace(self._placed, record.first - self._sent)
@@ -238,16 +238,15 @@ class Exchange:
         if relay is not None and relay.streams and self._record.first:
             self._break(reason)
             return
-        attempts = self._failed()
-        if relay is not None and not relay.streams:
-            attempts.undecided()
-            self._fail(broken(f"The engine broke off its answer: {reason}."))
-        elif attempts.break_off(placed.target, self._one.id):
+        attempts, whole = self._failed(), relay is not None and not relay.streams
+        if attempts.break_off(placed.target, self._one.id):
             told = f"{attempts.broke} instances broke off when they were sent this request, which is charged with it: {reason}."
             self._fail(broken(told, code="request_breaks_engines"))
-        elif not self._again("broken"):
+        elif whole or not self._again("broken"):
             attempts.undecided()
-            self._fail(broken(f"No instance could serve the request: {reason}."))
+            self._fail(
+                broken(f"{'The engine broke off its answer' if whole else 'No instance could serve the request'}: {reason}.")
+            )
 
     def _failed(self) -> Attempts:
         if self._attempts is None:
