@@ -122,6 +122,25 @@ def test_what_breaks_engines_after_the_head_of_their_answer_takes_none_of_them_e
     play(story())
 
 
+def test_an_engine_is_not_heard_because_a_client_does_not_read() -> None:
+    async def one_event(_got: Got, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD + chunk(event({"role": "assistant", "content": "one"})))
+        await asyncio.sleep(60)
+
+    async def story() -> None:
+        async with staged(Engine(script=one_event)) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            context = stage.worker.context
+            async with client.stream("POST", "/v1/chat/completions", json=STREAM) as got:
+                await anext(got.aiter_bytes())
+                (exchange,), (reader,) = context.exchanges, context.clients
+                exchange.check(context.clock())
+                reader.paused, context.routing.targets[0].heard = True, 7
+                exchange.check(context.clock())
+                assert context.routing.targets[0].heard == 7
+
+    play(story())
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_requests_without_a_first_byte_leave_an_instance_that_control_calls_unwell(stream: bool) -> None:
     async def story() -> None:

@@ -354,12 +354,12 @@ class Exchange:
     def check(self, now: Micros) -> None:
         """A sign of life for a silent stream; an end for a hung engine; a guess when an unseen first token came."""
         connection, placed = self._connection, self._placed
-        if (connection is not None and connection.fresh) or self._client.paused:
+        if connection is not None and connection.fresh:
+            self._quiet, connection.fresh = now, False
+            if placed is not None and self._relay is not None:
+                placed.target.heard = now
+        elif self._client.paused:
             self._quiet = now
-            if connection is not None:
-                connection.fresh = False
-                if placed is not None and self._relay is not None:
-                    placed.target.heard = now
         started = self._record.first or (self._relay is not None and not self._relay.streams)
         quiet = now - self._quiet
         if started and quiet > self._context.limits.stream_idle:
