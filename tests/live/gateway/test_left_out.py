@@ -4,11 +4,14 @@ Read next: `src/sageserve/live/gateway/attempts.py`.
 """
 
 import asyncio
+import socket
 
 import httpx
 import pytest
 
+from sageserve.base.units import SECOND
 from sageserve.live.gateway import meter as m
+from sageserve.live.gateway.attempts import is_stuck
 from sageserve.live.wire import ToControl, Trouble
 from tests.live.gateway.stage import HELLO, MODEL, STREAM_HEAD, Engine, Got, answer, chunk, event, play, staged
 from tests.live.gateway.test_faults import STREAM, die
@@ -118,6 +121,52 @@ def test_what_breaks_engines_after_the_head_of_their_answer_takes_none_of_them_e
                 assert (got.status_code, got.json()["error"]["code"]) == (502, "request_breaks_engines")
                 assert [target.row for target in routing.loads[0].targets] == [0, 1]
                 assert {labels: count for (name, labels), count in counters.items() if name == m.BREAKS} == {("request",): 1}
+
+    play(story())
+
+
+def test_a_request_whose_connection_is_pending_is_not_sent_twice() -> None:
+    async def slow(got: Got, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1.2)
+        await answer(got, writer)
+
+    async def story() -> None:
+        deaf, full = Engine(), socket.socket()  # what connects to a full queue of a listener waits, as if packets were dropped
+        well = Engine(script=slow), Engine(script=slow)
+        async with staged(deaf, *well) as stage, httpx.AsyncClient(base_url=stage.url, timeout=20) as client:
+            context = stage.worker.context
+            target = context.routing.targets[0]
+            target.heard = 1  # it was well once: a second of silence is too long
+            with full:
+                full.bind(("127.0.0.1", 0))
+                full.listen(0)
+                filling = [socket.socket() for _ in range(3)]
+                target.port = full.getsockname()[1]
+                for one in filling:
+                    one.setblocking(False)
+                    one.connect_ex(("127.0.0.1", target.port))
+                got = await client.post("/v1/chat/completions", json=STREAM, headers={"x-sageserve-tier": "iw-f"})
+                for one in filling:
+                    one.close()
+            assert got.status_code == 200
+            assert [len(engine.got) for engine in stage.engines] == [0, 1, 0]
+            assert [target.row for target in context.routing.loads[0].targets] == [1, 2], "only the deaf one is left out"
+
+    play(story())
+
+
+def test_patience_is_that_of_the_whole_prompt_whatever_is_believed_to_be_cached() -> None:
+    async def story() -> None:
+        async with staged(Engine()) as stage:
+            routing = stage.worker.context.routing
+            target = routing.targets[0]
+            target.heard = 1
+            cold, warm = routing.weigh(target, 4_000, target.model, 0), routing.weigh(target, 4_000, target.model, 0, 3_900)
+            assert (warm.wait, warm.prefill < cold.prefill / 4) == (cold.wait, True)
+            enough = int(SECOND + 4 * (cold.wait + cold.prefill))
+            for placed in (cold, warm):
+                assert not is_stuck(placed, 4_000, 1, enough, None, streamed=True)
+                assert is_stuck(placed, 4_000, 1, enough + 9, None, streamed=True)
 
     play(story())
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sageserve.base.units import SECOND, Micros
+from sageserve.core.engine.timing import prefill_work
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.meter import BREAKS
 from sageserve.live.gateway.routing_state import Placement, Target
@@ -33,23 +34,24 @@ def note_pace(placed: Placement, took: Micros) -> None:
         target.pace += (min(_PACE_MOST, max(1.0, took / expected)) - target.pace) / _PACE_OVER
 
 
-def is_stuck(placed: Placement, sent: Micros, now: Micros, ttft: Micros | None, *, streamed: bool) -> bool:
+def is_stuck(placed: Placement, prompt: int, sent: Micros, now: Micros, ttft: Micros | None, *, streamed: bool) -> bool:
     """Whether a request without a first byte waits in vain, as far as control or this gateway can tell.
 
     The first byte of a whole answer may be long in coming: of those control sees whether tokens are made.
     """
     target = placed.target
-    return not target.well or (streamed and now - max(target.heard, sent) > _mute_after(placed, ttft))
+    return not target.well or (streamed and now - max(target.heard, sent) > _mute_after(placed, prompt, ttft))
 
 
-def _mute_after(placed: Placement, ttft: Micros | None) -> Micros:
+def _mute_after(placed: Placement, prompt: int, ttft: Micros | None) -> Micros:
     """How long nothing at all may come from an instance that a streamed request waits at.
 
     Several times what its first token should take at the instance's own pace; half the tier's promise where that is longer, for
     a promise that allows for it need not be hurried; and longer once from an instance nothing ever came from, which may compile.
+    All of the prompt (tokens) is counted: what is believed to be cached there may be gone.
     """
     target = placed.target
-    at_pace = _LEAST + _TIMES * target.pace * (placed.wait + placed.prefill)
+    at_pace = _LEAST + _TIMES * target.pace * (placed.wait + prefill_work(target.profile, prompt, 0))
     longest = max(at_pace, min(_PROMISED_MOST, (ttft or 0) / 2))
     return int(longest if target.heard else max(longest, _NEVER_HEARD))
 

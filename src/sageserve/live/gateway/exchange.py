@@ -379,11 +379,13 @@ class Exchange:
             self._context.routing.begin(placed)  # unstreamed: the first token is not seen, and its prompt must not count for ever
 
     def _move(self, placed: Placement, now: Micros) -> bool:
-        """Send the request elsewhere if waiting here is in vain, as if it had just come; False when it stays."""
-        target, tier = placed.target, self._call.tier
-        if not is_stuck(
-            placed, self._sent, now, self._context.ttft[tier] if self._call.stream else None, streamed=self._call.stream
-        ):
+        """Send the request elsewhere if waiting here is in vain, as if it had just come; False when it stays.
+
+        Connecting has its own limit, and who is left then would still be called back, about another instance.
+        """
+        target, stream = placed.target, self._call.stream
+        ttft = self._context.ttft[self._call.tier] if stream else None
+        if self._connection is None or not is_stuck(placed, self._call.prompt, self._sent, now, ttft, streamed=stream):
             return False
         if not self._leave("mute" if target.well else "unwell"):
             return False
