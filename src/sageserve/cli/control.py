@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sageserve.core.layout import Layout
     from sageserve.live.actuators.base import EngineAddress, Hear
     from sageserve.live.control.fleet_view import Missed
+    from sageserve.live.control.liveness import Probed
     from sageserve.live.control.process import Home, ManagedActuator
     from sageserve.live.control.state_files import Stamped
 
@@ -116,16 +117,20 @@ async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple
     return Missed.BLIND
 
 
-async def _makes_a_token(client: "httpx.AsyncClient", place: "EngineAddress") -> bool:
-    """Whether an engine that is asked for one token answers at all: that it may not, or not here, is an answer, too."""
+async def _makes_a_token(client: "httpx.AsyncClient", place: "EngineAddress") -> "Probed":
+    """Ask an engine for one token: that it may not, or not here, says nothing of whether it could."""
     import httpx
+
+    from sageserve.live.control.liveness import Probed
 
     ask = {"model": place.served_model, "prompt": "a", "max_tokens": 1}
     try:
-        await client.post(f"{place.url}/v1/completions", json=ask, timeout=_TOKEN_WITHIN_S)
+        got = await client.post(f"{place.url}/v1/completions", json=ask, timeout=_TOKEN_WITHIN_S)
     except httpx.HTTPError:
-        return False
-    return True
+        return Probed.NOTHING
+    if got.is_success:
+        return Probed.MADE
+    return Probed.NOTHING if got.is_server_error else Probed.REFUSED
 
 
 async def _answers(client: "httpx.AsyncClient", url: str) -> bool:

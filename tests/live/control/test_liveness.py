@@ -6,12 +6,14 @@ Read next: `src/sageserve/live/control/liveness.py`.
 import asyncio
 from dataclasses import dataclass, field
 
+import httpx
 import pytest
 
 from sageserve.base.units import SECOND
+from sageserve.cli.control import _makes_a_token
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.fleet_view import Missed
-from sageserve.live.control.liveness import Liveness
+from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.wire import Trouble
 from tests.live.control.fleet_view_stage import Scene
 
@@ -27,6 +29,7 @@ class Ward:
     ended: list[tuple[int, str]] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     ours: bool = True
+    says: Probed = Probed.NOTHING  # those that are dumb
 
     def __post_init__(self) -> None:
         self.scene.hello()
@@ -34,10 +37,10 @@ class Ward:
             self.scene.view.open(i)
         self.liveness = Liveness(self.scene.view, self.probe, self.end, AFTER, lambda: self.scene.now)
 
-    async def probe(self, place: EngineAddress) -> bool:
+    async def probe(self, place: EngineAddress) -> Probed:
         i = int(place.url.rpartition(":")[2]) - 9000
         self.asked.append(i)
-        return i not in self.dumb
+        return self.says if i in self.dumb else Probed.MADE
 
     def end(self, instance: int, why: str) -> bool:
         self.ended.append((instance, why))
@@ -121,3 +124,64 @@ def test_of_several_that_hang_one_is_ended_at_a_time_and_what_is_not_ours_is_tol
         assert len({i for i, _ in ward.ended}) == (1 if ours else 2)
         assert len(ward.liveness.notes()) == (1 if ours else 2)
         assert ward.liveness.ended == ours
+
+
+def test_an_engine_that_makes_tokens_is_none_that_hangs_though_one_more_takes_it_long() -> None:
+    ward = Ward(dumb={0})
+    for step in range(1, 20):
+        ward.scene.view.heard(0, Trouble(0, "nothing comes", mute=True))
+        ward.pass_time(10, made=(float(step), float(step)), busy=200)
+        if step == 1:
+            assert ward.well[0] == (False, False), "nothing is known of its counts yet"
+        else:
+            assert ward.well[0] == (True, True)
+    assert (ward.asked, ward.ended, ward.liveness.notes()) == ([0], [], ())
+
+
+def test_an_engine_that_hangs_is_not_well_because_its_requests_were_taken_elsewhere() -> None:
+    ward = Ward(dumb={0})
+    for step in range(20):
+        ward.pass_time(10, made=(5.0, float(step)))
+        if ward.liveness.notes():
+            break
+    for step in range(6):
+        ward.pass_time(10, made=(5.0, 100.0 + step), busy=0)
+        assert ward.well[0] == (False, False)
+    assert ward.ended == []
+    ward.pass_time(1, made=(5.0, 200.0), busy=0)
+    assert [i for i, _ in ward.ended] == [0]
+
+
+def test_an_engine_that_refuses_to_be_asked_is_never_ended_and_tried_again() -> None:
+    ward = Ward(dumb={0}, says=Probed.REFUSED)
+    ward.scene.view.heard(0, Trouble(0, "nothing comes", mute=True))
+    for _ in range(7):
+        ward.pass_time(10, busy=0)
+        assert ward.well[0] == (False, False)
+    ward.pass_time(1, busy=0)
+    assert (ward.well[0], ward.ended, ward.liveness.notes()) == ((True, True), [], ())
+
+
+@pytest.mark.parametrize(
+    ("status", "found"),
+    [
+        (200, Probed.MADE),
+        (401, Probed.REFUSED),
+        (404, Probed.REFUSED),
+        (429, Probed.REFUSED),
+        (500, Probed.NOTHING),
+        (503, Probed.NOTHING),
+        (None, Probed.NOTHING),
+    ],
+)
+def test_what_an_engine_answers_to_the_question_for_a_token_says_how_it_is(status: int | None, found: Probed) -> None:
+    def engine(request: httpx.Request) -> httpx.Response:
+        if status is None:
+            raise httpx.ReadTimeout("nothing came", request=request)
+        return httpx.Response(status, json={})
+
+    async def ask() -> Probed:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(engine)) as client:
+            return await _makes_a_token(client, EngineAddress("http://engine:1", "", "big"))
+
+    assert asyncio.run(ask()) is found

@@ -15,6 +15,7 @@ from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Order
 from sageserve.live.control.batch_queue import QueueHead
 from sageserve.live.control.fleet_view import Missed
+from sageserve.live.control.liveness import Probed
 from sageserve.live.control.loop import WallClock
 from sageserve.live.control.process import SOCKET, Control, Home, Parts, run_until
 from tests.core.small import scenario
@@ -128,8 +129,8 @@ def test_what_was_opened_is_closed_whatever_fails(tmp_path: Path) -> None:
     async def silent(_: EngineAddress) -> Missed:
         return Missed.SILENT
 
-    async def mute(_: EngineAddress) -> bool:
-        return False
+    async def mute(_: EngineAddress) -> Probed:
+        return Probed.NOTHING
 
     async def run() -> None:
         def actuator(hear: Hear, layout: Layout) -> Hopeless:

@@ -35,7 +35,7 @@ from sageserve.live.control.admin import routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
 from sageserve.live.control.door import FleetOnly
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
-from sageserve.live.control.liveness import Liveness
+from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
 from sageserve.live.control.status import Sources, Status, status
@@ -97,7 +97,7 @@ class Parts:
         actuator: made with the function that hears its events.
         scrape: looks at one engine: share of memory in use (None: it does not say), requests in flight, and those of them
             that wait, tokens it worked through (None: it does not say); or why it was missed.
-        probe: asks one engine for one token; whether it answered.
+        probe: asks one engine for one token.
         jobs: the durable queue.
         queue_routes: of files and batches.
         background: what else runs as long as the process, such as the runner of jobs.
@@ -108,7 +108,7 @@ class Parts:
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
     scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int, int, float | None] | Missed]]
-    probe: Callable[[EngineAddress], Coroutine[None, None, bool]]
+    probe: Callable[[EngineAddress], Coroutine[None, None, Probed]]
     jobs: JobQueue
     queue_routes: list[BaseRoute]
     background: tuple[Callable[[], Coroutine[None, None, None]], ...]
