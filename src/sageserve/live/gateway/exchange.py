@@ -14,10 +14,9 @@ from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.framing import ResponseHead
 from sageserve.live.gateway.record import LEFT, RequestRecord
-from sageserve.live.gateway.relay import WHOLE_MAX, AnswerDone, ClientReply, EventRelay, RawRelay, Relay, WholeRelay
+from sageserve.live.gateway.relay import AnswerDone, ClientReply, EventRelay, RawRelay, Relay, WholeRelay, fit_relay
 from sageserve.live.gateway.request import HttpRequest, read_call, with_model
 from sageserve.live.gateway.routing_state import Placement, Target
-from sageserve.live.gateway.sse import SseTagger
 from sageserve.live.gateway.upstream import EngineConnection
 from sageserve.live.wire import ANYWHERE, Wait
 
@@ -185,19 +184,12 @@ class Exchange:
         if head.status in _ELSEWHERE and self._try_elsewhere(head.status):
             return
         self._status = head.status
-        if head.status == 200 and head.events and not head.encoded:
-            whole = not call.path.endswith(b"/responses")  # whose events are not answers, but steps of one
-            events = SseTagger(
-                context.tiers.tag(call.tier, call.asked), insert=whole, names=context.renamed(placed.target, call.model)
-            )
-            self._relay = EventRelay(self._reply, head, events)
-        elif not head.encoded and head.length <= WHOLE_MAX and (head.json or head.status >= 400):
-            tag, names = context.tiers.tag(call.tier, call.asked), context.renamed(placed.target, call.model)
-            self._relay = WholeRelay(self._reply, head, tag, names)
-        elif self._reply.opened:
+        tag, names = context.tiers.tag(call.tier, call.asked), context.renamed(placed.target, call.model)
+        relay = fit_relay(self._reply, head, call.path, tag, names)
+        if relay is None:
             self._fail(broken("The engine answered a stream with something else."))
         else:
-            self._relay = RawRelay(self._reply, head)
+            self._relay = relay
 
     def took(self, data: bytes, done: bool) -> None:
         """A part of the answer came."""

@@ -1,7 +1,7 @@
 """Passing an engine's answer on: as events, as one JSON body, or as bytes nobody here can read.
 
 Each relay takes parts of the body and says when the answer is complete (Done) or can never be (Cut). What the client sees is
-written by `ClientReply`. Chooses nothing and counts nothing but bytes. Read next: `exchange.py`, which decides what follows.
+written by `ClientReply`. Chooses no instance and counts nothing but bytes. Read next: `exchange.py`, which decides what follows.
 """
 
 from typing import Final, NamedTuple
@@ -195,3 +195,21 @@ class RawRelay:
 
 
 Relay = EventRelay | WholeRelay | RawRelay
+
+
+def fit_relay(reply: ClientReply, head: ResponseHead, path: bytes, tag: bytes, names: Names | None) -> Relay | None:
+    """The relay that an answer needs; None when the client was told of a stream, and this is none.
+
+    Args:
+        reply: to the client.
+        head: of the engine's answer.
+        path: that was asked.
+        tag: the tier that was used, as answers state it.
+        names: how to bring back the client's name of the model; None when it is the engine's.
+    """
+    if head.status == 200 and head.events and not head.encoded:
+        whole = not path.endswith(b"/responses")  # whose events are not answers, but steps of one
+        return EventRelay(reply, head, SseTagger(tag, insert=whole, names=names))
+    if not head.encoded and head.length <= WHOLE_MAX and (head.json or head.status >= 400):
+        return WholeRelay(reply, head, tag, names)
+    return None if reply.opened else RawRelay(reply, head)
