@@ -63,10 +63,18 @@ def test_links_are_refused_before_anything_is_written(tmp_path: Path, where: str
         folder.symlink_to(target)
     else:
         link.symlink_to(target / "precious")
+    beside = link.parent / "a program"
+    if where != ".":
+        beside.touch(0o755)
     with pytest.raises(ConfigError, match="is a link"):
         make_private(folder)
     assert (target / "precious").read_text() == "mine"
     assert mode(target) != 0o700
+    assert where == "." or mode(beside) == 0o755, "nothing is changed in a folder that is refused"
+    if where != ".":
+        link.unlink()
+        make_private(folder)
+        assert mode(beside) == 0o700, "its owner may run it still"
 
 
 def test_no_write_follows_a_link_that_came_later(tmp_path: Path) -> None:

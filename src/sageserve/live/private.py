@@ -24,13 +24,22 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except FileExistsError:
         raise ConfigError(f"{folder} is not a folder", hint="name another one with --state") from None
-    _check(folder)
+    _inside(folder)  # nothing is changed in a folder that is refused
     folder.chmod(0o700)  # from here on nobody else can put anything there
+    for path, kind in _inside(folder):
+        if not stat.S_ISSOCK(kind):
+            with suppress(FileNotFoundError):
+                path.chmod(0o700 if stat.S_ISDIR(kind) else stat.S_IMODE(kind) & 0o700)
+
+
+def _inside(folder: Path) -> list[tuple[Path, int]]:
+    """What is in a folder, with its mode; all of it is checked, and the folder, too."""
+    _check(folder)
+    found = []
     for path in sorted(folder.rglob("*")):
         with suppress(FileNotFoundError):  # of a fleet that runs there, whose files come and go
-            kind = _check(path).st_mode
-            if not stat.S_ISSOCK(kind):
-                path.chmod(0o700 if stat.S_ISDIR(kind) else 0o600)
+            found.append((path, _check(path).st_mode))
+    return found
 
 
 def _check(path: Path) -> os.stat_result:
