@@ -98,6 +98,27 @@ def test_a_database_held_by_someone_else_is_said_to_be_away(tmp_path: Path, monk
     store.close()
 
 
+def test_what_was_deleted_is_gone_once_no_reader_is_at_work(tmp_path: Path) -> None:
+    store = open_store("sqlite", tmp_path)
+    assert isinstance(store, SqlStore)
+    store.begin_file(File("file-1", "me", "n", "batch", 1, None))
+    store.append("file-1", 0, b"a secret of somebody")
+    store.finish_file("file-1", 20)
+    reader = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM files").fetchall()
+    store.delete_file("me", "file-1")
+    log = tmp_path / f"{FILE}-wal"
+    assert b"a secret of somebody" in log.read_bytes(), "the reader needs it"
+    with store._database.transaction() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000
+    reader.close()
+    assert store.expire_files(0) == 0
+    assert log.stat().st_size == 0
+    assert b"a secret of somebody" not in (tmp_path / FILE).read_bytes()
+    store.close()
+
+
 @contextmanager
 def no_file_grows_beyond(size: int) -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

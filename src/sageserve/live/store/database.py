@@ -44,6 +44,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self._remembers = False  # the log may hold what was deleted
         with self.transaction() as connection:
             _upgrade(connection)
 
@@ -71,11 +72,21 @@ class Database:
             return
         connection = self._engine.raw_connection()
         try:
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA busy_timeout=0")  # the store has one thread: nobody is to wait for somebody else's reader
+            self._remembers = bool(cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
         except sqlite3.OperationalError as error:
+            self._remembers = True
             _LOG.info("the log of the batch store is emptied later: %s", error)
+            connection.invalidate()  # its settings are another's
         finally:
             connection.close()
+
+    def forget_rest(self) -> None:
+        """Try again what a reader put off."""
+        if self._remembers:
+            self.forget()
 
     def close(self) -> None:
         """Let go of it."""

@@ -85,6 +85,8 @@ class SqlFiles(StorePart):
             connection.execute(delete(FILES).where(_F.id.in_(ids)))
         if ids:
             self._database.forget()
+        else:
+            self._database.forget_rest()
         return len(ids)
 
 
