@@ -5,7 +5,6 @@ Read next: `src/sageserve/live/batches/routes.py`.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -16,7 +15,12 @@ from tests.live.batches.gateway import FakeGateway
 from tests.live.batches.plane import Plane, Served, served
 from tests.live.batches.test_api import CHAT, client_of, line, upload
 
-KEYS = [{"name": "few", "sha256": "a" * 64, "tiers": ["iw-f"]}, {"name": "all", "sha256": "b" * 64}]
+KEYS = [
+    {"name": "few", "sha256": "a" * 64, "tiers": ["iw-f"]},
+    {"name": "all", "sha256": "b" * 64},
+    {"name": "half", "sha256": "c" * 64, "tiers": ["batch"]},
+    {"name": "half", "sha256": "d" * 64, "tiers": ["iw-f"]},
+]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "memory"])
@@ -47,8 +51,9 @@ def test_an_order_under_one_idempotency_key_makes_one_batch(service: Served) -> 
     assert len([one for one in client.batches.list() if one.input_file_id == file]) == 2
 
 
-def test_a_key_without_the_tier_of_batches_makes_none(service: Served, tmp_path: Path) -> None:
-    file = upload(client_of(service, "few"), line())
-    refused = order(service, file, "once", owner="few")
+@pytest.mark.parametrize("name", ["few", "half"])
+def test_a_name_of_which_any_key_lacks_the_tier_of_batches_makes_none(service: Served, name: str) -> None:
+    file = upload(client_of(service, name), line())
+    refused = order(service, file, "once", owner=name)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
-    assert client_of(service, "few").batches.list().data == []
+    assert client_of(service, name).batches.list().data == []

@@ -121,9 +121,9 @@ class _BatchRoutes:
         return answer(batch_shape(batch))
 
     def _check_tier(self, owner: str) -> None:
-        """A key that may not ask for the tier of batches makes none."""
-        allowed = next((key.tiers for key in self._api.live.keys if key.name == owner), ())
-        if allowed and self._api.tier not in allowed:
+        """A key that may not ask for the tier of batches makes none; of several keys of one name, which see the same, all may."""
+        allowed = [key.tiers for key in self._api.live.keys if key.name == owner and key.tiers]
+        if not all(self._api.tier in tiers for tiers in allowed):
             raise forbidden(f"This key may not use the service class {self._api.tier}, in which batches run.")
 
     async def _made_before(self, owner: str, name: str, asked: _Asked) -> Batch | None:
