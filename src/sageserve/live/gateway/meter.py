@@ -44,7 +44,7 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
     RETRIES: ("counter", "requests sent to another instance before their first byte, by reason"),
     BREAKS: (
         "counter",
-        "instances not reached or broken off before a first byte, by who is charged: instance, request or nobody",
+        "instances not reached, broken off before a first byte, or mute, by who is charged: instance, request or nobody",
     ),
     REFUSALS: (
         "counter",
