@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sageserve.base.records import Trace
     from sageserve.cli.backtest_history import PlacedHistory
     from sageserve.data.rebuild.requests import Rebuilt
-    from sageserve.sim.backtest.answer import AnswerChecks, BacktestAnswer
+    from sageserve.sim.backtest.answer import AnswerChecks
     from sageserve.sim.backtest.own_error import PolicyError
     from sageserve.sim.sweep.cell import Cell, Outcome
 
@@ -100,8 +100,10 @@ def backtest(  # noqa: PLR0913, PLR0917 # one argument per option
     """Play policies on a fleet's past: what each would have cost, which promises it would have kept, and how sure that is."""
     from sageserve.cli.backtest_history import HistoryOptions, read_placed, tell_notes
     from sageserve.cli.report import write
+    from sageserve.core.strategies.recorded import NAME
     from sageserve.data.results.run_folder import REPORT
     from sageserve.data.results.sweep_folder import MARK, Kept
+    from sageserve.sim.backtest.answer import BacktestAnswer
 
     names = _names(policies)
     Kept(out, replace=put_over)  # refuses before anything is read
@@ -115,8 +117,11 @@ def backtest(  # noqa: PLR0913, PLR0917 # one argument per option
     (out / REQUESTS).mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
     cells, outcomes = _play(plan, made, out)
-    errors = {} if no_error or None in outcomes else _errors(plan, history, made[plan.seeds[0]].trace)
-    answer = _answer(cells, outcomes, checks, errors, (*history.notes, *made[plan.seeds[0]].notes))
+    comparison, bounds = gather(cells, outcomes)
+    base = NAME if NAME in comparison.runs else next(iter(comparison.runs), "")
+    errors = {} if no_error or None in outcomes or not base else _errors(plan, history, made[plan.seeds[0]].trace, base)
+    notes = tuple(dict.fromkeys((*history.notes, *made[plan.seeds[0]].notes)))
+    answer = BacktestAnswer(checks, errors, comparison, bounds, base, notes)
     if answer.comparison.runs:
         from sageserve.cli.render_backtest import draw, preface
 
@@ -169,21 +174,6 @@ def _play(plan: _Plan, made: "dict[int, Rebuilt]", out: Path) -> "tuple[list[Cel
     return cells, run_cells(cells, runner("local", plan.workers), f"backtest {plan.scenario}", out=out, replace=True)
 
 
-def _answer(
-    cells: "Sequence[Cell]",
-    outcomes: "Sequence[Outcome | None]",
-    checks: "AnswerChecks",
-    errors: "dict[str, PolicyError]",
-    notes: Sequence[str],
-) -> "BacktestAnswer":
-    from sageserve.core.strategies.recorded import NAME
-    from sageserve.sim.backtest.answer import BacktestAnswer
-
-    comparison, bounds = gather(cells, outcomes)
-    base = NAME if NAME in comparison.runs else next(iter(comparison.runs), "")
-    return BacktestAnswer(checks, errors, comparison, bounds, base, tuple(dict.fromkeys(notes)))
-
-
 def _made(plan: _Plan, history: "PlacedHistory") -> "dict[int, Rebuilt]":
     """Requests by seed."""
     from sageserve.data.rebuild.requests import rebuild
@@ -221,8 +211,8 @@ def _checks(plan: _Plan, history: "PlacedHistory", made: "Rebuilt", url: str) ->
     )
 
 
-def _errors(plan: _Plan, history: "PlacedHistory", made: "Trace") -> "dict[str, PolicyError]":
-    """What making requests of counters does to each policy's figures."""
+def _errors(plan: _Plan, history: "PlacedHistory", made: "Trace", base: str) -> "dict[str, PolicyError]":
+    """What making requests of counters does to each policy's figures, and to its difference from the base."""
     from sageserve.core.strategies.recorded import NAME
     from sageserve.data.rebuild.demand import UNKNOWN
     from sageserve.sim.backtest.exported import Recording
@@ -238,4 +228,4 @@ def _errors(plan: _Plan, history: "PlacedHistory", made: "Trace") -> "dict[str, 
         outcomes = run_cells(cells, runner("local", plan.workers), "measure the error", out=None, replace=False)
     runs = error_runs(cells, outcomes)
     known = set.intersection(*(set(one) for one in runs.values())) if runs else set()
-    return {name: policy_error(runs, name, NAME) for name in plan.names if name in known}
+    return {name: policy_error(runs, name, base) for name in plan.names if name in known}

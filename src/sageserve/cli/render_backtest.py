@@ -6,11 +6,10 @@ AnswerChecks come first, then the error, then policies. Draws what it is given. 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.cli.columns import WIDTH, Column, tables
+from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import NONE, hours
 from sageserve.cli.render_compare import change, kept
 from sageserve.data.results.comparison import held, owed
@@ -32,8 +31,7 @@ HOURS_MOST = 12  # that are listed
 
 def draw(answer: "BacktestAnswer", scenario: str) -> None:
     """Print it on stdout."""
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     some = _some(answer)
     span = show_duration(round(some.window_s * SECOND))
     seeds = sorted({seed for runs in answer.comparison.runs.values() for seed in runs})
@@ -46,7 +44,7 @@ def draw(answer: "BacktestAnswer", scenario: str) -> None:
     for table in tables(_columns(answer), console.width):
         console.print(table)
     console.print()
-    for line in (answer.error_sentence(), _noise_words(answer)):
+    for line in (answer.error_sentence(), *noise_words(answer)):
         console.print(escape(line), style="dim", soft_wrap=True)
 
 
@@ -101,19 +99,27 @@ def _gpus(stock: str) -> Value:
 
 
 def saving_text(saving: "Saving | None") -> str:
-    """A difference with what it may be off by: `-12.3% ±1.4`, or the word noise."""
+    """A difference with what it may be off by, where that is known: `-12.3% ±1.4`, or the word noise."""
     if saving is None:
         return NONE
     if saving.noise:
         return f"{change(saving.gpu_hours)} {NOISE}"
+    if saving.error is None:
+        return change(saving.gpu_hours)
     return f"{change(saving.gpu_hours)} ±{100 * saving.error:.1f}"
 
 
-def _noise_words(answer: "BacktestAnswer") -> str:
-    noise = [name for name, saving in answer.savings().items() if saving.noise]
-    if not noise:
-        return "± is the error of the reconstruction, in points. No difference is within it."
-    return f"± is the error of the reconstruction, in points. Within it or the spread of the seeds, so noise: {', '.join(noise)}."
+def noise_words(answer: "BacktestAnswer") -> Iterator[str]:
+    """A line, or none where nothing is known of any error."""
+    savings = answer.savings().values()
+    known = any(saving.error is not None for saving in savings)
+    words = ["± is the error of the reconstruction, in points."] if known else []
+    if noise := [name for name, saving in answer.savings().items() if saving.noise]:
+        words.append(f"Within {'it or ' if known else ''}twice the spread of the seeds, so noise: {', '.join(noise)}.")
+    elif known and all(saving.noise is False for saving in savings):
+        words.append("No difference is within it.")
+    if words:
+        yield " ".join(words)
 
 
 def preface(answer: "BacktestAnswer", history: "PlacedHistory") -> Preface:
@@ -127,7 +133,7 @@ def preface(answer: "BacktestAnswer", history: "PlacedHistory") -> Preface:
     notes = (
         f"The history: a sample every {show_duration(grid.interval)}, arrivals counted by {' and '.join(source)}.",
         answer.error_sentence(),
-        _noise_words(answer),
+        *noise_words(answer),
         *answer.notes,
     )
     return Preface("Backtest report", tuple(warnings), (_check_sheet(answer), _error_sheet(answer), _gpu_sheet(answer)), notes)

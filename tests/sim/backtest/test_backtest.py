@@ -4,6 +4,7 @@ Read next: `past.py` for the past, docs/how-to/backtest.md for what is done.
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 from sageserve.base.errors import MeasurementError
 from sageserve.base.units import HOUR, MINUTE
 from sageserve.cli.main import app
+from sageserve.cli.render_backtest import noise_words, saving_text
 from sageserve.data.history.files import read_files
 from sageserve.data.rebuild.demand import demand_of
 from sageserve.data.rebuild.filed import histories_of
@@ -22,12 +24,14 @@ from sageserve.data.rebuild.places import place_pools, watched_pools
 from sageserve.data.rebuild.requests import rebuild
 from sageserve.data.results.comparison import Comparison
 from sageserve.sim.backtest.answer import AnswerCheck, AnswerChecks, BacktestAnswer, lengths_check
-from sageserve.sim.backtest.own_error import correlated, pairs_of, reshaped
+from sageserve.sim.backtest.own_error import PolicyError, correlated, pairs_of, policy_error, reshaped
 from sageserve.sim.backtest.replayed import ProfileCheck, check_replay
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
+from tests.show.made import summary_of
 from tests.sim.backtest.past import LENGTH, POOL, RECORDING, Past, past
 
+POINTS = "± is the error of the reconstruction, in points."
 SLOWER = "models.m.engines.h100.iteration_ms=[[1, 20.04], [10001, 420.04]]"
 
 
@@ -71,10 +75,56 @@ def test_a_profile_that_is_wrong_is_said_before_any_saving(known: Past, tmp_path
     out = tmp_path / "out"
     more = ("--policies", "recorded,fixed:4", "--seeds", "1", "--no-error", "--set", SLOWER)
     shown = re.sub(r"\s+", " ", backtest(known, out, *more).stdout)
+    assert "±" not in shown, "an error that was not measured is not stated"
+    assert "was not measured" in shown
     assert shown.index("does not fit this fleet") < shown.index("vs recorded")
     assert "sageserve calibrate counters" in shown
     page = (out / "report.html").read_text("utf-8")
     assert page.index("Read this first.") < page.index('class="headline"')
+
+
+@pytest.mark.extended
+@pytest.mark.skipif("SAGESERVE_LONG" not in os.environ, reason="eighteen plays: set SAGESERVE_LONG=1")  # noqa: TID251 # by hand
+def test_without_what_was_recorded_the_error_is_that_of_the_difference_to_the_first(known: Past, tmp_path: Path) -> None:
+    more = ("--policies", "fixed:2,fixed:4", "--seeds", "1", "--last", "1h", "--json")
+    error = json.loads(backtest(known, tmp_path / "out", *more).stdout)["error"]
+    assert error["against"] == "fixed:2"
+    assert error["policies"]["fixed:2"]["saving"] == 0.0, "against itself"
+    assert error["policies"]["fixed:4"]["saving"] > 0.0
+    assert error["savings"]["fixed:4"]["error"] == error["policies"]["fixed:4"]["saving"]
+
+
+def test_the_error_of_a_saving_is_measured_against_its_base_or_not_known() -> None:
+    true, made = (
+        {name: summary_of(name, 1, hours, {"fast": 1.0}) for name, hours in (("a", 10.0), ("b", base))} for base in (20.0, 25.0)
+    )
+    runs = {"independent": {name: (true[name], made[name]) for name in true}}
+    assert policy_error(runs, "a", "b").saving == pytest.approx(abs(10 / 25 - 10 / 20))
+    assert policy_error(runs, "a", "recorded").saving is None
+
+
+@pytest.mark.parametrize(
+    ("error", "hours", "noise", "shown", "said"),
+    [
+        (None, (9.0, 9.0), None, "-10.0%", []),
+        (None, (9.0, 12.0), True, "+5.0% noise", ["Within twice the spread of the seeds, so noise: b."]),
+        (0.02, (9.0, 9.0), False, "-10.0% ±2.0", [f"{POINTS} No difference is within it."]),
+    ],
+)
+def test_an_error_that_is_not_known_is_not_stated(
+    error: float | None, hours: tuple[float, ...], noise: bool | None, shown: str, said: list[str]
+) -> None:
+    runs = {
+        "a": {seed: summary_of("a", seed, 10.0, {"fast": 1.0}) for seed in (1, 2)},
+        "b": {seed: summary_of("b", seed, each, {"fast": 1.0}) for seed, each in enumerate(hours, start=1)},
+    }
+    ok = AnswerCheck("ok", "")
+    checks = AnswerChecks(ok, ok, ok, ProfileCheck("ok", {}, {}, ()))
+    errors = {} if error is None else {"b": PolicyError(0.0, 0.0, {}, error)}
+    answer = BacktestAnswer(checks, errors, Comparison(runs, {}), {}, "a")
+    saving = answer.savings()["b"]
+    assert (saving.error, saving.noise, saving_text(saving)) == (error, noise, shown)
+    assert list(noise_words(answer)) == said
 
 
 def test_means_over_an_hour_are_refused(known: Past, tmp_path: Path) -> None:

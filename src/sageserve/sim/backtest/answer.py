@@ -51,19 +51,19 @@ class AnswerChecks(Struct, frozen=True):
 
 
 class Saving(Struct, frozen=True):
-    """A policy against `recorded`, in GPU-hours with what is owed.
+    """A policy against the base, in GPU-hours with what is owed.
 
     Args:
         gpu_hours: relative: -0.1 is a tenth less; mean over the seeds.
         spread: standard deviation over the seeds; None for a single one.
-        error: of the reconstruction.
-        noise: the difference is smaller than both may be off by.
+        error: of the reconstruction; None: it was not measured.
+        noise: the difference is within the error or the spread; None: it is not within the spread, and the error is not known.
     """
 
     gpu_hours: float
     spread: float | None
-    error: float
-    noise: bool
+    error: float | None
+    noise: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ class BacktestAnswer:
             if not each:
                 continue
             spread = statistics.stdev(each) if len(each) > 1 else None
-            error = self.errors[name].saving if name in self.errors else 0.0
+            error = self.errors[name].saving if name in self.errors else None
             mean = statistics.fmean(each)
-            found[name] = Saving(mean, spread, error, abs(mean) <= max(error, SIGMAS * (spread or 0.0)))
+            found[name] = Saving(mean, spread, error, _is_noise(mean, spread, error))
         return found
 
     def error_sentence(self) -> str:
@@ -151,6 +151,12 @@ class BacktestAnswer:
         if left:
             value["unfinished"] = list(left)
         return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def _is_noise(mean: float, spread: float | None, error: float | None) -> bool | None:
+    if abs(mean) <= max(error or 0.0, SIGMAS * (spread or 0.0)):
+        return True
+    return None if error is None else False
 
 
 def profile_check(found: ProfileCheck, calibrate: str) -> AnswerCheck:

@@ -51,13 +51,13 @@ class PolicyError:
     Args:
         gpu_hours, cost: relative, of GPU-hours with what is owed and of dollars.
         promise_points: of attainment by tier, in points.
-        saving: of the relative difference to `recorded` in GPU-hours, with what is owed.
+        saving: of the relative difference to the base in GPU-hours, with what is owed; None: the base's error was not measured.
     """
 
     gpu_hours: float
     cost: float
     promise_points: dict[str, float]
-    saving: float
+    saving: float | None
 
 
 def pairs_of(
@@ -148,20 +148,21 @@ def policy_error(runs: dict[str, dict[str, tuple[Summary, Summary]]], policy: st
         policy: whose.
         base: what savings are counted from.
     """
-    hours, cost, saving = [], [], []
+    hours, cost, saving = list[float](), list[float](), list[float]()
     points: dict[str, float] = {}
     for by_policy in runs.values():
         true, made = by_policy[policy]
         hours.append(_relative(needed(true), needed(made)))
         cost.append(_relative(true.cost_usd.total, made.cost_usd.total))
-        true_base, made_base = by_policy.get(base, (true, made))
-        saving.append(_relative(needed(made_base), needed(made)) - _relative(needed(true_base), needed(true)))
+        if base in by_policy:
+            true_base, made_base = by_policy[base]
+            saving.append(_relative(needed(made_base), needed(made)) - _relative(needed(true_base), needed(true)))
         for tier, one in true.tiers.items():
             other = made.tiers[tier].attainment
             if one.attainment is not None and other is not None:
                 found = 100 * (other - one.attainment)
                 points[tier] = max(points.get(tier, 0.0), found, key=abs)
-    return PolicyError(max(hours, key=abs), max(cost, key=abs), points, max(map(abs, saving)))
+    return PolicyError(max(hours, key=abs), max(cost, key=abs), points, max(map(abs, saving), default=None))
 
 
 def _relative(base: float, value: float) -> float:
