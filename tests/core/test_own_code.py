@@ -169,6 +169,12 @@ def test_installed_packages_register_strategies_and_forecasters(
     assert "flat" in told.value.hint
 
 
+@pytest.mark.parametrize("find", [strategy_kind, forecaster])
+def test_what_is_not_written_in_python_is_refused(find: Callable[[str], object]) -> None:
+    with pytest.raises(ConfigError, match="builtins:dict"):
+        find("builtins:dict")
+
+
 FORECAST = """
 from sageserve.plugins import *
 import numpy as np
@@ -186,6 +192,14 @@ class Mine:
     ("answer", "said"),
     [
         ("QuantileForecast(h.end, h.bin, np.ones(bins), quantiles, np.ones((bins, len(quantiles))), False)", ""),
+        ("QuantileForecast(h.end, h.bin, [1] * bins, list(quantiles), [[1, 1]] * bins, False)", ""),
+        (
+            "QuantileForecast(h.end, h.bin, [None] * bins, quantiles, np.ones((bins, 2)), False)",
+            "a forecast that is negative or no",
+        ),
+        ("QuantileForecast(h.end, h.bin, np.ones(bins), None, np.ones((bins, 2)), False)", "no array of numbers"),
+        ("QuantileForecast(h.end, h.bin, np.ones(bins), quantiles, [[1], [1, 2], [1]], False)", "no array of numbers"),
+        ("QuantileForecast(h.end, h.bin, ['x'] * bins, quantiles, np.ones((bins, 2)), False)", "no array of numbers"),
         ("7", "gave int"),
         ("QuantileForecast(0, h.bin, np.ones(bins), quantiles, np.ones((bins, len(quantiles))), False)", "the history ends at"),
         ("QuantileForecast(h.end, h.bin, np.ones(bins), (0.1,), np.ones((bins, 1)), False)", "gave the quantiles"),
@@ -200,7 +214,9 @@ def test_what_a_forecaster_says_is_looked_at(write: Write, answer: str, said: st
     history = Series(np.ones(30), HOUR)
     fitted = forecaster(f"{module}:Mine").fit(history)
     if not said:
-        assert fitted.predict(3, (0.5, 0.9)).at(0.9).tolist() == [1.0, 1.0, 1.0]
+        found = fitted.predict(3, (0.5, 0.9))
+        assert found.at(0.9).tolist() == [1.0, 1.0, 1.0]
+        assert found.peak(0, 3 * HOUR) == 1.0
         return
     with pytest.raises(PluginError, match=rf"{module}\.py:\d+: .*{said}"):
         fitted.predict(3, (0.5, 0.9))

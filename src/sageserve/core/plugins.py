@@ -104,11 +104,17 @@ def check_call(what: str, function: Callable[..., object], *names: str) -> None:
         ConfigError: it cannot.
     """
     try:
-        inspect.signature(function).bind(*names)
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of what is not written in Python, such as dict
+        raise ConfigError(
+            f"{where(function)}: nobody can see how {what} is called", hint="name a class or a function that is written in Python"
+        ) from None
+    try:
+        signature.bind(*names)
     except TypeError:
         mine = getattr(function, "__func__", function)
         place = where(mine.__init__ if inspect.isclass(mine) and "__init__" in vars(mine) else mine)
-        takes = ", ".join(inspect.signature(function).parameters) or "nothing"
+        takes = ", ".join(signature.parameters) or "nothing"
         raise ConfigError(
             f"{place}: {what} takes {takes}, and is called with {', '.join(names)}", hint=f"write def ...({', '.join(names)})"
         ) from None

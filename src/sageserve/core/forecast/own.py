@@ -4,6 +4,7 @@ Read next: `series.py` for the protocol, `core/plugins.py`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,23 +76,38 @@ class _OwnFitted:
             found = self._target.predict(bins, tuple(quantiles))
         except Exception as error:  # whatever the user's own code raises
             raise blamed(f"the forecaster {self._name}", error) from error
-        if wrong := _wrong(found, self._history, bins, tuple(sorted(quantiles))):
+        taken = _as_arrays(found)
+        wrong = taken if isinstance(taken, str) else _wrong(taken, self._history, bins, tuple(sorted(quantiles)))
+        if isinstance(taken, str) or wrong:
             raise PluginError(
                 f"{where(self._target.predict)}: the forecaster {self._name} {wrong}",
                 hint="sageserve.plugins.QuantileForecast says what a forecast holds",
             )
-        return found
+        return taken
 
 
-def _wrong(found: object, history: Series, bins: int, levels: tuple[float, ...]) -> str:
-    """What is wrong with a forecast; empty: nothing."""
+def _as_arrays(found: object) -> QuantileForecast | str:
+    """A forecast whose numbers are arrays of float64, whatever they were given as; a sentence where they are none."""
     if not isinstance(found, QuantileForecast):
         return f"gave {type(found).__name__}, not a QuantileForecast"
+    try:
+        return replace(
+            found,
+            point=np.asarray(found.point, np.float64),
+            levels=tuple(float(level) for level in found.levels),
+            values=np.asarray(found.values, np.float64),
+        )
+    except (TypeError, ValueError) as error:
+        return f"gave a forecast that is no array of numbers ({error})"
+
+
+def _wrong(found: QuantileForecast, history: Series, bins: int, levels: tuple[float, ...]) -> str:
+    """What is wrong with a forecast; empty: nothing."""
     if (found.start, found.bin) != (history.end, history.bin):
         begins = f"forecast from {found.start} us in bins of {found.bin} us"
         return f"{begins}; the history ends at {history.end} us, in bins of {history.bin} us"
-    point, values = np.asarray(found.point), np.asarray(found.values)
-    if tuple(found.levels) != levels:
+    point, values = found.point, found.values
+    if found.levels != levels:
         return f"gave the quantiles {found.levels}, asked for {levels}"
     if point.shape != (bins,) or values.shape != (bins, len(levels)):
         return f"gave shapes {point.shape} and {values.shape}, asked for {(bins,)} and {(bins, len(levels))}"
