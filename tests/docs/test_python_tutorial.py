@@ -12,10 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 
 import sageserve
-from sageserve.base.errors import ConfigError, PluginError, TraceError
+from sageserve.base.errors import ConfigError, PluginError, ResultError, TraceError
 from sageserve.plugins import Unified
 from tests.docs.pages import agree, blocks
 
@@ -58,6 +59,10 @@ def test_a_table_is_played_as_the_scenario_itself() -> None:
     assert own.decisions().num_rows == sum(len(entry.decisions) for entry in own.run.journal)
 
 
+def test_numbers_of_numpy_are_settings() -> None:
+    assert sageserve.load("quickstart", {"fleet.start": np.int64(4)}).fleet.start == 4
+
+
 def test_mistakes_are_errors_of_ours(tmp_path: Path) -> None:
     class Inner(Unified):
         def __init__(self, scenario: object, layout: object, earlier: object) -> None: ...
@@ -77,4 +82,15 @@ def test_mistakes_are_errors_of_ours(tmp_path: Path) -> None:
         sageserve.simulate(day, trace=tmp_path / "nothing.csv")
     with pytest.raises(ConfigError, match="soon"):
         sageserve.plan(day, "soon")
+    with pytest.raises(ConfigError, match="is after the end of the demand"):
+        sageserve.plan(day, "99h")
+    for length, ahead in (("0s", "1h"), ("5m", "0s")):
+        with pytest.raises(ConfigError, match="'0s' has no length"):
+            sageserve.forecast(day, bin=length, horizon=ahead)
+    with pytest.raises(ConfigError, match="there is no strategy 'reactiv'"):
+        sageserve.compare(day, "reactiv")
+    with pytest.raises(ConfigError, match=r"fleet\.start: .* is no setting: object cannot be written"):
+        sageserve.load("quickstart", {"fleet.start": object()})
+    with pytest.raises(ResultError, match="no folder"):
+        sageserve.report([])
     assert issubclass(PluginError, sageserve.SageServeError)

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from sageserve.api.results import ComparisonResult, SimulationResult
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.base.errors import ConfigError, ResultError, SageServeError
 from sageserve.base.units import Micros, duration_us
 from sageserve.core.forecast import forecaster as forecaster_of
-from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_counts
+from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_counts, within_demand
 from sageserve.data.results.plans import PlanFile
 from sageserve.data.results.run_folder import REPORT
 from sageserve.data.results.summary import Summary
@@ -71,7 +72,7 @@ def load(scenario: ScenarioLike, settings: Mapping[str, object] | None = None) -
 
     Args:
         scenario: a built-in name or a YAML file.
-        settings: values that win over the file's, by key: `{"fleet.start": 4, "strategy.check": "30s"}`.
+        settings: values that win over the file's, by key: `{"fleet.start": 4, "strategy.check": "30s"}`; NumPy's scalars too.
 
     Raises:
         ConfigError: it is not there, a key or a value is wrong, or it cannot work (`Infeasible`).
@@ -80,9 +81,7 @@ def load(scenario: ScenarioLike, settings: Mapping[str, object] | None = None) -
         if settings:
             raise ConfigError("this scenario is loaded already", hint="give its name or file, and the settings with it")
         return check(scenario)
-    return load_scenario(
-        scenario, overrides=[f"{key}={msgspec.json.encode(value).decode()}" for key, value in (settings or {}).items()]
-    )
+    return load_scenario(scenario, overrides=[f"{key}={_written(key, value)}" for key, value in (settings or {}).items()])
 
 
 def generate(scenario: ScenarioLike, *, seed: int | None = None) -> pa.Table:
@@ -116,7 +115,7 @@ def simulate(
 
 def compare(
     scenario: ScenarioLike,
-    strategies: Sequence[str | type] = ("reactive", "foresight"),
+    strategies: str | type | Sequence[str | type] = ("reactive", "foresight"),
     *,
     trace: TraceLike = None,
     seeds: Sequence[int] = (),
@@ -126,7 +125,7 @@ def compare(
 
     Args:
         scenario: what to simulate.
-        strategies: names, `module:Class`, or classes of your own.
+        strategies: names, `module:Class`, or classes of your own; one may stand alone.
         trace: the requests.
         seeds: each strategy is played with each; the scenario's own when there are none.
         oracle: ask for the least that any strategy could do, too.
@@ -135,12 +134,13 @@ def compare(
         SageServeError: as `simulate`.
     """
     own = load(scenario)
+    each = (strategies,) if isinstance(strategies, str | type) else strategies
     summaries: dict[str, dict[int, Summary]] = {}
     bounds: dict[int, Bound] = {}
     for seed in seeds or [own.seed]:
         seeded = _with(own, seed=seed)
         requests = _requests(seeded, trace)
-        for strategy in strategies:
+        for strategy in each:
             one = _with(seeded, strategy=strategy)
             summaries.setdefault(one.strategy.name, {})[seed] = _play(one, requests).summary
         if oracle:
@@ -158,6 +158,7 @@ def plan(scenario: ScenarioLike, at: str, *, strategy: str | None = None, trace:
         trace: the demand.
 
     Raises:
+        ConfigError: the instant is no duration, or after the end of the demand.
         PlanError: the strategy makes no plans, or there is none.
     """
     settings = load(scenario)
@@ -165,6 +166,7 @@ def plan(scenario: ScenarioLike, at: str, *, strategy: str | None = None, trace:
         settings = _with(settings, strategy=strategy or _PLANS)
     layout, when = planned_layout(settings), _duration(at)
     found = _requests(settings, trace)
+    when = within_demand(when, found.trace.window)
     counts = start_counts(settings, layout)
     proposal = propose(settings, when, heard(found.trace, layout, when), earlier=found.earlier, counts=counts)
     return plan_file(
@@ -192,14 +194,16 @@ def forecast(
         quantiles: each in (0, 1).
 
     Raises:
+        ConfigError: a time is no duration, or has no length.
         PlanError: no such forecaster, or nothing to forecast from.
     """
+    length, ahead = _duration(bin), _duration(horizon)
     settings, method, levels = load(scenario), forecaster_of(forecaster), tuple(sorted(quantiles))
     made = _requests(settings, trace)
     rows: list[dict[str, object]] = []
     for name, fine in series_of_trace(made.trace, counted=Counted("prompt"), past=made.earlier).items():
-        series = rebinned(fine, _duration(bin))
-        coming = method.fit(series).predict(max(1, -(-_duration(horizon) // series.bin)), levels)
+        series = rebinned(fine, length)
+        coming = method.fit(series).predict(max(1, -(-ahead // series.bin)), levels)
         for k, point in enumerate(coming.point.tolist()):
             row: dict[str, object] = {"series": name, "start_us": coming.start + k * coming.bin, "point": point}
             rows.append(row | {f"q{level:g}": float(coming.values[k, j]) for j, level in enumerate(levels)})
@@ -214,9 +218,11 @@ def report(folders: str | Path | Sequence[str | Path], out: str | Path | None = 
         out: the file; report.html in the first folder when None.
 
     Raises:
-        ResultError: a folder is no result, or the page cannot be written.
+        ResultError: there is no folder, one is no result, or the page cannot be written.
     """
     given = [Path(folders)] if isinstance(folders, str | Path) else [Path(one) for one in folders]
+    if not given:
+        raise ResultError("there is no folder to report about", hint="give those of runs that were saved")
     page = given[0] / REPORT if out is None else Path(out)
     write_report(given, page)
     return page
@@ -250,6 +256,22 @@ def _with(scenario: Scenario, *, strategy: str | type | None = None, seed: int |
         ) from None
 
 
+def _written(key: str, value: object) -> str:
+    """A value as `--set` takes it."""
+    try:
+        return msgspec.json.encode(value, enc_hook=_scalar).decode()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {value!r} is no setting: {error}", hint="give text, a number, a list or a mapping") from None
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written")
+
+
 def _name(strategy: type) -> str:
     """`module:Class` of a class."""
     if "<locals>" in strategy.__qualname__:
@@ -278,7 +300,11 @@ def _as_file(table: pa.Table) -> Iterator[Path]:
 
 
 def _duration(text: str) -> Micros:
+    hint = 'write it as in "90s", "15m" or "10h"'
     try:
-        return duration_us(text)
+        found = duration_us(text)
     except ValueError as error:
-        raise ConfigError(str(error), hint='write it as in "90s", "15m" or "10h"') from None
+        raise ConfigError(str(error), hint=hint) from None
+    if found <= 0:
+        raise ConfigError(f"{text!r} has no length", hint=hint)
+    return found

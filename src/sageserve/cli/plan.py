@@ -81,7 +81,7 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     """Make the plan that the strategy would make at TIME from the demand until then."""
     from sageserve.cli.render_plan import draw_plan
     from sageserve.core.plan.what_if import parse
-    from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_counts
+    from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_counts, within_demand
     from sageserve.data.results.plans import plan_json, write_plan
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.traces.demand import heard
@@ -92,14 +92,15 @@ def make(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=changes)
     if strategy is None and settings.strategy.name not in PLANNERS:
         settings = load_scenario(scenario, overrides=[*changes, f"strategy.name={DEFAULT}"])
-    parse(what_if or "")  # a misspelt change is refused before anything is read
+    parse(what_if or "")  # a misspelt change is refused before anything is read, and so is a time
+    when = time_of("--at", at)
     layout = planned_layout(settings)
     counts = start_counts(settings, layout) | _counts(layout, now or "")
     found = requests_for(settings, options, bar)
     for line in found.remarks():
         typer.echo(line, err=True)
     source = ", ".join(path.name for path in options.files) or f"the scenario, seed {settings.seed}"
-    when = _instant(at, found.trace.window)
+    when = within_demand(when, found.trace.window)
     proposal = propose(settings, when, heard(found.trace, layout, when), earlier=found.earlier, counts=counts)
     file = plan_file(settings, proposal, when=when, source=source, what_if=_other(proposal, what_if))
     if out is not None:
@@ -140,18 +141,6 @@ def time_of(option: str, text: str) -> "Micros":
         return duration_us(text)
     except ValueError as error:
         raise ConfigError(f"{option}: {error}", hint=f"for example {option} 10h") from None
-
-
-def _instant(text: str, window: "Micros") -> "Micros":
-    from sageserve.base.errors import ConfigError
-    from sageserve.base.units import show_duration
-
-    when = time_of("--at", text)
-    if when > window:
-        raise ConfigError(
-            f"--at {text} is after the end of the demand", hint=f"it ends at {show_duration(window)}; choose a time up to then"
-        )
-    return when
 
 
 def _counts(layout: "Layout", text: str) -> dict[str, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import PlanError
+from sageserve.base.errors import ConfigError, PlanError
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, SECOND, Micros, show_duration
 from sageserve.core.engine.timing import WEIGHT_ONE
@@ -105,6 +105,24 @@ def planned_layout(scenario: Scenario) -> Layout:
     if name not in PLANNERS:
         raise PlanError(f"the strategy {name} makes no plan", hint=f"choose one that does: {', '.join(PLANNERS)}")
     return layout_of(scenario)
+
+
+def within_demand(now: Micros, window: Micros) -> Micros:
+    """The instant itself.
+
+    Args:
+        now: microseconds from the start.
+        window: of the demand.
+
+    Raises:
+        ConfigError: the demand ends before it, so nobody can have heard it.
+    """
+    if now > window:
+        raise ConfigError(
+            f"{show_duration(now)} is after the end of the demand",
+            hint=f"it ends at {show_duration(window)}; choose a time up to then",
+        )
+    return now
 
 
 def start_counts(scenario: Scenario, layout: Layout) -> dict[str, int]:
