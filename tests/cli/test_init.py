@@ -62,6 +62,10 @@ def test_what_is_there_is_not_lost_and_mistakes_are_said(tmp_path: Path, monkeyp
         ("sageserve init a.yaml --gpu h101", ConfigError, "no GPU is called 'h101'"),
         ("sageserve init a.yaml --trace no.csv", TraceError, "no.csv"),
         ("sageserve init a.yaml --trace t.csv --model x", ConfigError, "those of the trace"),
+        ("sageserve init a.yaml --trace no.csv --model x", ConfigError, "those of the trace"),
+        ("sageserve init a.yaml --trace t.csv --region x", ConfigError, "the regions are those of the trace"),
+        ("sageserve init a.yaml --region us --region us", ConfigError, "--region us is given twice"),
+        ("sageserve init a.yaml --model m --model m", ConfigError, "--model m is given twice"),
         ("sageserve init a.yaml --map a=b", TraceError, "no --trace was given"),
     ):
         with pytest.raises(error, match=re.escape(said)):

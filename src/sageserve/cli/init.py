@@ -41,7 +41,10 @@ def init(
         typer.Option("--model", metavar="NAME", help="a model of the fleet; may be repeated", show_default="the trace's"),
     ] = None,
     regions: Annotated[
-        list[str] | None, typer.Option("--region", metavar="NAME", help="a region; may be repeated", show_default="the trace's")
+        list[str] | None,
+        typer.Option(
+            "--region", metavar="NAME", help="a region; may be repeated; of a trace that names none", show_default="the trace's"
+        ),
     ] = None,
     gpu: Annotated[str, typer.Option("--gpu", metavar="NAME", help="what instances run on")] = "h100-80gb",
     over: Annotated[bool, typer.Option("--replace", help="over a file that is there")] = False,
@@ -56,9 +59,11 @@ def init(
         raise ConfigError(f"{file} is no name of a scenario file", hint=f"name it {file.with_suffix('.yaml')}")
     check_place(file, replace=over)
     options.refuse_without_files()
-    draft, maps = _from_trace(file, options, gpu, regions) if options.files else (_from_names(file, models, regions, gpu), [])
     if options.files and models:
         raise ConfigError("the models are those of the trace", hint="leave --model out, or rename them with --map OLD=NEW")
+    _refuse_twice("--model", models)
+    _refuse_twice("--region", regions)
+    draft, maps = _from_trace(file, options, gpu, regions) if options.files else (_from_names(file, models, regions, gpu), [])
     text = draft_text(draft)
     write_text(file, text, check=load_scenario)
     for model in draft.models:
@@ -70,6 +75,22 @@ def init(
     typer.echo(f"next: sageserve simulate {shlex.quote(str(file))}" + (f" {given}" if given else ""))
 
 
+def _refuse_twice(option: str, given: list[str] | None) -> None:
+    from sageserve.base.errors import ConfigError
+    from sageserve.data.scenarios.draft import scenario_name
+
+    seen: dict[str, str] = {}
+    for name in given or ():
+        key = scenario_name(name)
+        if key in seen:
+            other = seen[key]
+            same = (
+                f"{option} {name} is given twice" if other == name else f"{option} {name} and {other} are one name in a scenario"
+            )
+            raise ConfigError(same, hint="name each once")
+        seen[key] = name
+
+
 def _from_names(file: Path, models: list[str] | None, regions: list[str] | None, gpu: str) -> "Draft":
     from sageserve.data.scenarios.draft import Draft, ModelTraffic, draft_model, scenario_name
 
@@ -79,6 +100,7 @@ def _from_names(file: Path, models: list[str] | None, regions: list[str] | None,
 
 def _from_trace(file: Path, options: TraceOptions, gpu: str, regions: list[str] | None) -> "tuple[Draft, list[str]]":
     """The draft, and the `--map` options that bring names a scenario cannot hold to those it has instead."""
+    from sageserve.base.errors import ConfigError
     from sageserve.data.scenarios.draft import Draft, draft_model, scenario_name, traffic_of
     from sageserve.data.traces.naming import UNNAMED
     from sageserve.data.traces.requests import requests_of
@@ -87,6 +109,8 @@ def _from_trace(file: Path, options: TraceOptions, gpu: str, regions: list[str] 
     for line in found.remarks():
         typer.echo(line, err=True)
     trace, names = found.trace, found.trace.names
+    if regions and names.regions != (UNNAMED,):
+        raise ConfigError("the regions are those of the trace", hint="leave --region out, or rename them with --map OLD=NEW")
     places = [scenario_name(name) for name in (names.regions if names.regions != (UNNAMED,) else regions or (_REGION,))]
     matched = []
     for name, seen in traffic_of(trace).items():
