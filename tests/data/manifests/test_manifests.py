@@ -50,6 +50,7 @@ spec:
       metadata: {serverAddress: "http://p", query: QUERY, threshold: "8", activationThreshold: "1"}
       metricType: TYPE
 """
+PAUSED = "metadata: {name: chat, annotations: {autoscaling.keda.sh/paused-replicas: '0'}}"
 SUM = 'sum(vllm:num_requests_running{model_name="m"}) + sum(vllm:num_requests_waiting{model_name="m"})'
 
 
@@ -136,6 +137,14 @@ def test_queries_that_no_simulation_shows_are_refused_with_the_reason(query: str
         (keda(kind="Value"), "a total does not fall"),
         (keda("avg(vllm:num_requests_waiting)"), "divided by the instances once more"),
         (keda().replace("type: prometheus", "type: cron"), "a trigger of type cron"),
+        (keda().replace("metadata: {name: chat}", PAUSED), "the annotation autoscaling.keda.sh/paused-replicas"),
+        (keda() + "  idleReplicaCount: 0\n", "idleReplicaCount cannot be played"),
+        (keda() + "  fallback: {failureThreshold: 3, replicas: 6}\n", "fallback cannot be played"),
+        (
+            keda() + "  advanced: {scalingModifiers: {formula: a + b, target: '2'}}\n",
+            "advanced.scalingModifiers cannot be played",
+        ),
+        (HPA.replace("type: Percent", "type: percentage"), "a policy of type percentage"),
         ("kind: Deployment\n", "holds no HorizontalPodAutoscaler"),
         ("a: [", "is no YAML"),
         (HPA.replace("minReplicas: 3", "minReplicas: [3]"), "HorizontalPodAutoscaler: "),

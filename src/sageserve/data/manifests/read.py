@@ -93,6 +93,7 @@ class _OfHpa(Struct):
 
 class _Advanced(Struct):
     horizontalPodAutoscalerConfig: _OfHpa | None = None  # noqa: N815 # as above
+    scalingModifiers: _Json = {}  # noqa: N815 # as above
 
 
 class _Spec(Struct):
@@ -106,12 +107,18 @@ class _Spec(Struct):
     cooldownPeriod: int | None = None  # noqa: N815 # as above
     triggers: list[_Trigger] = []
     advanced: _Advanced | None = None
+    idleReplicaCount: int | None = None  # noqa: N815 # as above
+    fallback: _Json = {}
+
+
+class _Metadata(_Name):
+    annotations: dict[str, str] = {}
 
 
 class _Object(Struct):
     kind: str = ""
     apiVersion: str = ""  # noqa: N815 # as above
-    metadata: _Name = msgspec.field(default_factory=_Name)
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
@@ -192,6 +199,7 @@ def _hpa(one: _Object, path: Path) -> _Json:
 
 def _keda(one: _Object, path: Path) -> _Json:
     who = f"{path}: ScaledObject {one.metadata.name}"
+    _refuse_rest(one, who)
     metrics: list[_Json] = []
     activation = 0.0
     for trigger in one.spec.triggers:
@@ -221,6 +229,21 @@ def _keda(one: _Object, path: Path) -> _Json:
     return found | _behaviour(config.behavior if config is not None else None, who)
 
 
+def _refuse_rest(one: _Object, who: str) -> None:
+    """Fields of a ScaledObject that say how many instances there are, and have no setting."""
+    paused = next((name for name in one.metadata.annotations if name.startswith("autoscaling.keda.sh/paused")), None)
+    if paused is not None:
+        raise _refused(who, f"the annotation {paused}", "who is paused does not scale, or not in one direction")
+    if one.spec.idleReplicaCount is not None:
+        raise _refused(
+            who, "idleReplicaCount", "instances fall to minReplicaCount when nothing is to do, and not to another count"
+        )
+    if one.spec.fallback:
+        raise _refused(who, "fallback", "metrics never fail in a simulation")
+    if one.spec.advanced is not None and one.spec.advanced.scalingModifiers:
+        raise _refused(who, "advanced.scalingModifiers", "formulas over several triggers are not simulated")
+
+
 def _bounds(low: int | None, high: int | None) -> _Json:
     return {key: value for key, value in (("minimum", low), ("maximum", high)) if value is not None}
 
@@ -240,10 +263,15 @@ def _rules(rules: _Rules, who: str) -> _Json:
         found["tolerance"] = _quantity(rules.tolerance, who)
     if rules.policies:
         found["policies"] = [
-            {"pods" if policy.type == "Pods" else "percent": policy.value, "period": f"{policy.periodSeconds}s"}
-            for policy in rules.policies
+            {_policy_kind(policy, who): policy.value, "period": f"{policy.periodSeconds}s"} for policy in rules.policies
         ]
     return found
+
+
+def _policy_kind(policy: _Policy, who: str) -> str:
+    if policy.type not in ("Pods", "Percent"):
+        raise _refused(who, f"a policy of type {policy.type or '?'}", "Pods and Percent are Kubernetes' own")
+    return policy.type.lower()
 
 
 def _colons(name: str) -> str:
