@@ -53,6 +53,8 @@ def test_schema_is_a_json_schema() -> None:
 
 def test_check_says_what_a_good_scenario_is() -> None:
     assert "4 models x 3 regions = 12 endpoints, 240 instances" in printed("check", "o365-week")
+    more = printed("check", "o365-week", "--set", "fleet.starts={eastus/llama-2-70b/h100-80gb: 21}")
+    assert "12 endpoints, 241 instances" in more, "a pool that starts elsewhere counts as it does in a run"
 
 
 @pytest.mark.parametrize("command", ["show", "check"])

@@ -119,6 +119,8 @@ def schema() -> None:
 @app.command()
 def check(name: Reference, overrides: Overrides = None) -> None:
     """Say whether a scenario can work, and what in it is still a guess; an error names everything that is wrong."""
+    from sageserve.core.plan_once import start_counts
+    from sageserve.core.strategies import layout_of
     from sageserve.data.scenarios.draft import left_to_decide
     from sageserve.data.scenarios.load import load
 
@@ -126,7 +128,7 @@ def check(name: Reference, overrides: Overrides = None) -> None:
     endpoints = sum(found.start_gpu(model, region) is not None for model in found.models for region in found.regions)
     typer.echo(
         f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
-        f" {endpoints * found.fleet.start} instances to start with, tiers {', '.join(found.tiers)}"
+        f" {sum(start_counts(found, layout_of(found)).values())} instances to start with, tiers {', '.join(found.tiers)}"
     )
     path = Path(name)
     guesses = list(left_to_decide(path.read_text("utf-8"))) if path.is_file() else []
