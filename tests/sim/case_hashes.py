@@ -19,9 +19,9 @@ def with_affinity(draw: Callable[[int, int], int], setup: Setup) -> Setup:
     return replace(setup, instance=AFFINITY, overlap=draw(0, 8) / 4) if draw(0, 2) == 2 else setup
 
 
-def with_hashes(draw: Callable[[int, int], int], trace: Trace) -> Trace:
-    """In two of five worlds prompts are hashed: each begins as an earlier one, or as the turn before it."""
-    if draw(0, 4) < 3:
+def with_hashes(draw: Callable[[int, int], int], trace: Trace, *, often: bool) -> Trace:
+    """In two of five worlds (often: four) prompts are hashed: each begins as an earlier one, or as the turn before it."""
+    if draw(0, 4) < (1 if often else 3):
         return trace
     size, few = 1 << draw(0, 4), draw(0, 8)  # of eight prompts, so many are not hashed; most begin like an earlier one
     alike, before = draw(0, 4), turns_before(trace)

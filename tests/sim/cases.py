@@ -118,8 +118,8 @@ def seeded(seed: int) -> Draw:
     return lambda low, high: int(generator.integers(low, high + 1))
 
 
-def make_case(draw: Draw, most_requests: int = 150) -> Case:
-    """Draw a world, its trace and its script."""
+def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) -> Case:
+    """Draw a world, its trace and its script; a crowded one is all talk, on engines that hold little more than a context."""
     grain = GRAIN if draw(0, 2) == 2 else 1
     setup = _setup(draw, grain)
     trace = _trace(draw, setup, draw(1, most_requests), grain)
@@ -132,15 +132,18 @@ def make_case(draw: Draw, most_requests: int = 150) -> Case:
         at = _instant(draw, setup, trace, at, end)
         steps.append((at, _flips(draw, setup)))
     setup, replaces = _with_admission(draw, setup), draw(0, 1) == 1
-    trace = _with_conversations(draw, trace, grain)
+    trace = _with_conversations(draw, trace, grain, always=crowded)
+    if crowded:
+        setup.profiles["kv_tokens"] = setup.context.max() + draw(0, 12)
+        setup.profiles["per_kv"] = 1 / setup.profiles["kv_tokens"]
     setup = with_affinity(draw, with_ranks(draw, _with_distances(draw, setup, grain)))
-    trace = with_hashes(draw, trace)
+    trace = with_hashes(draw, trace, often=crowded)
     return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace))
 
 
-def _with_conversations(draw: Draw, trace: Trace, grain: int) -> Trace:
+def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:
     """In one of five worlds requests are turns: most wait for answers, some arrive by themselves, some stand alone."""
-    if draw(0, 4) < 4:
+    if not always and draw(0, 4) < 4:
         return trace
     n, longest = len(trace), 20_000 >> draw(0, 12)
     sessions = draw(1, max(1, n // 2))

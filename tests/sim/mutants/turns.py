@@ -66,14 +66,14 @@ TURN_MUTANTS = (
     Mutant(
         "an instance knows what was said at another",
         TURNS,
-        'if r["instance"] == i and r["state"]',
-        'if r["state"]',
+        'done = r["instance"] == i and r["state"]',
+        'done = r["state"]',
     ),
     Mutant(
         "an engine that was started anew knows what was said before",
         TURNS,
-        "                return 0  # the engine was started anew since\n",
-        "                pass\n",
+        'if done and r["finish"] - profile["entry"] > view_i8(w["at_opened"], w["instances"])[i]:',
+        "if done:",
         first=221,
     ),
     Mutant(

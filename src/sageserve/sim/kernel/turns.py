@@ -96,9 +96,8 @@ def conversation_kept(w: Rec, i: int, q: int) -> int:
     earlier = before[q]
     while earlier >= 0:
         r = requests[earlier]
-        if r["instance"] == i and r["state"] & PLACE == DONE:
-            if r["finish"] - profile["entry"] <= view_i8(w["at_opened"], w["instances"])[i]:
-                return 0  # the engine was started anew since
+        done = r["instance"] == i and r["state"] & PLACE == DONE
+        if done and r["finish"] - profile["entry"] > view_i8(w["at_opened"], w["instances"])[i]:  # not started anew since
             kept = min(r["prompt"] + r["output"] - 1, requests[q]["prompt"] - 1)
             return int(kept // CACHE_BLOCK * CACHE_BLOCK)
         earlier = before[earlier]
