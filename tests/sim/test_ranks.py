@@ -86,14 +86,19 @@ def test_a_block_ends_when_another_rank_becomes_the_slowest(make: Make) -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_capacity_and_load_are_those_of_all_ranks(together: bool) -> None:
-    setup = ranks(4, together=together)
-    kernel, reference = Kernel(setup, rows(setup, (0, 400, 90))), Reference(setup, rows(setup, (0, 400, 90)))
+    # prompts of 400, 30 and 20 on three of four ranks; each holds its prompt and the token it makes: 453 of 4 x 1,000
+    setup = replace(ranks(4, together=together), scrape=50)
+    asked = rows(setup, (0, 400, 90), (0, 30, 90), (0, 20, 90))
+    kernel, reference = Kernel(setup, asked.copy()), Reference(setup, asked.copy())
     for sim in (kernel, reference):
         sim.open(0)
-        sim.run_until(1_000_000)  # a scrape; the request is done
+        sim.run_until(101)  # after a scrape, while all three are prefilled
+        assert sim.endpoints["kv"][0] == pytest.approx(453 / 4_000)
     assert kernel.endpoints["kv_tokens"][0] == 4_000
     assert kernel.endpoints["sequences"][0] == 32
-    assert kernel.counted("used").tolist() == [0]
+    assert kernel.counted("used").tolist() == [453]
+    kernel.drain(0)
+    assert (kernel.endpoints["kv_tokens"][0], kernel.endpoints["sequences"][0]) == (0, 0)
 
 
 def settings(**changes: object) -> ProfileSettings:

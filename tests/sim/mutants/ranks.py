@@ -44,4 +44,16 @@ RANK_MUTANTS: Final = (
         """ and engines[head]["in_flight"] == 0:""",
         ":",
     ),
+    Mutant(
+        "only one rank's capacity is counted",
+        "sim/kernel/engine.py",
+        'sign * profile["ranks"] * profile["kv_tokens"]',
+        'sign * profile["kv_tokens"]',
+    ),
+    Mutant(
+        "only the first rank's memory is looked at",
+        "sim/kernel/engine.py",
+        'used += engines[u]["used"]',
+        "used += 0",
+    ),
 )
