@@ -2,6 +2,7 @@
 
     python -m bench.response            one line per mix and count of instances, then how many points are off, and by how much
     python -m bench.response --points   every point
+    python -m bench.response --fit      how many points are off with other constants of the curve
 
 A mix is a model of o365-peak with the lengths of its workload and one promise. Its requests arrive at one endpoint of n instances
 at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and would not
@@ -13,7 +14,7 @@ Read next: `src/sageserve/core/response.py`, docs/reference/planning.md.
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from bench.figures import show
 from bench.world import opened, play
 from sageserve.base.config import Scenario
+from sageserve.base.rebound import rebound
 from sageserve.base.records import Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout, lay_out, unified_roles
 from sageserve.core.perf import curve_time, first_time
-from sageserve.core.response import late, mix_of
+from sageserve.core.response import RequestMix, arrays_of, late, late_share, mix_of, must_wait
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.workload.generate import generate
 from sageserve.sim.kernel.state import request_rows
@@ -39,6 +41,9 @@ MODELS: Final = ("bloom-176b", "llama-2-70b", "llama-3.1-8b", "llama-3.2-3b")
 PROMISES: Final = ("1s", "3s")
 REQUESTS: Final = 3_000  # per instance
 LEAST: Final = 30_000
+SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+STEPS: Final = (1.0, 1.5, 2.0, 2.5, 3.0)
+BUSY: Final = 0.8  # from here on the wait depends on how long the run is
 OFF_POINTS, OFF_SHARE = 0.015, 0.20
 
 
@@ -53,11 +58,17 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Shares of late requests, of those that could be in time: as simulated, and as the curve says."""
+    """Late requests, of those that could be in time: as simulated, and as the curve says of the mix.
 
-    mix: str
+    Args:
+        instances, load: how many, and how busy.
+        mix: of the requests, as counted.
+        simulated, foretold: shares of late ones.
+    """
+
     instances: int
     load: float
+    mix: RequestMix
     simulated: float
     foretold: float
 
@@ -114,7 +125,7 @@ def played(those: Lengths, instances: int, load: float, promise: str) -> Point:
     patience = next(iter(scenario.tiers.values())).patience
     mix = mix_of(kernel.mixes[0], float(curve_time(profile, 1.0)))
     assert mix is not None
-    return Point(those.model, instances, load, _late(kernel.requests, profile, patience), late(instances, load, mix))
+    return Point(instances, load, mix, _late(kernel.requests, profile, patience), late(instances, load, mix))
 
 
 def _trace(those: Lengths, chosen: NDArray[np.int64], arrival: NDArray[np.int64]) -> Trace:
@@ -138,10 +149,24 @@ def _late(rows: NDArray[np.void], profile: np.void, patience: Micros) -> float:
     return float((rows["first"] - rows["arrival"] > patience)[could].mean()) if could.any() else 0.0
 
 
+def fit(points: list[Point]) -> None:
+    """Print how many points are off with other constants of the curve."""
+    for shared in SHARES:
+        for steps in STEPS:
+            curve = rebound(late_share, must_wait=rebound(must_wait), SHARED=shared, STEPS=steps)
+            tried = (
+                replace(point, foretold=float(curve(point.instances, point.load, *arrays_of(point.mix)))) for point in points
+            )
+            off = [point for point in tried if point.off]
+            below = sum(point.load < BUSY for point in off)
+            print(f"{shared:.2f} of decoding felt, {steps:.1f} iterations to join: {len(off)} off, {below} of them below {BUSY}")
+
+
 def main() -> None:
     """Print the points, and how many are off."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--points", action="store_true", help="print every point")
+    parser.add_argument("--fit", action="store_true", help="count the points that are off with other constants")
     asked = parser.parse_args()
     found: list[Point] = []
     for those in lengths():
@@ -154,7 +179,9 @@ def main() -> None:
     off = [point for point in found if point.off]
     show("response_points", len(found), "points")
     show("response_off", len(off), "points off")
-    show("response_off_below_0.8", sum(point.load < 0.8 for point in off), "points off")
+    show(f"response_off_below_{BUSY}", sum(point.load < BUSY for point in off), "points off")
+    if asked.fit:
+        fit(found)
 
 
 if __name__ == "__main__":

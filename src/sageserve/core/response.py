@@ -27,8 +27,8 @@ MIX_WIDTH: Final = 4 + SLACK_BINS
 
 _FIRST: Final = 10.0  # log2 of the first bin's slack in microseconds: a millisecond
 _PER_DOUBLING: Final = 3.0  # bins: a slack is known to 12 %
-_SHARED: Final = 0.5  # of decoding's time that prompts feel; 210 points of five mixes, 1 to 32 instances: best of quarters
-_STEPS: Final = 2.0  # iterations of decoding before and around a prompt at full load; the same points, best of halves
+SHARED: Final = 0.5  # of decoding's time that prompts feel; `python -m bench.response --fit` tries others
+STEPS: Final = 2.0  # iterations of decoding before and around a prompt at full load; likewise
 _HALVINGS: Final = 24  # of an interval of loads: below a millionth
 _SERVERS_MOST: Final = 4096  # instances that share a queue: beyond, more of them change the load by less than a thousandth
 
@@ -169,18 +169,18 @@ def must_wait(servers: int, load: float) -> float:
 
 
 @kernel
-def _late(servers: int, load: float, mix: Floats, slacks: Floats) -> float:
+def late_share(servers: int, load: float, mix: Floats, slacks: Floats) -> float:
     """`late`, of mix = prefill_us, variation, decode_us, step_us, and slacks = float64[2, n], slacks and weights."""
     if load <= 0.0:
         return 0.0
     if load >= 1.0:
         return 1.0
     share = mix[0] / (mix[0] + mix[2])
-    left = 1.0 - _SHARED * (1.0 - share) * load
+    left = 1.0 - SHARED * (1.0 - share) * load
     busy = share * load / left
     pace = 2.0 * servers * (1.0 - busy) / ((1.0 + mix[1]) * mix[0] / left)
     wait = must_wait(servers, busy)
-    delay = _STEPS * load * mix[3]
+    delay = STEPS * load * mix[3]
     found = 0.0
     for k in range(slacks.shape[1]):
         spare = slacks[0, k] - delay
@@ -198,7 +198,9 @@ def _held(mix: Floats, slacks: Floats, worth: float, group: int, full: float, in
         high = full
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            saved = _late(together, middle, mix, slacks) - _late(together + 1, middle * together / (together + 1), mix, slacks)
+            saved = late_share(together, middle, mix, slacks) - late_share(
+                together + 1, middle * together / (together + 1), mix, slacks
+            )
             if saved * together * middle / each * worth <= 1.0:
                 low = middle
             else:
@@ -206,7 +208,8 @@ def _held(mix: Floats, slacks: Floats, worth: float, group: int, full: float, in
         into[servers] = servers * low
 
 
-def _arrays(mix: RequestMix) -> tuple[Floats, Floats]:
+def arrays_of(mix: RequestMix) -> tuple[Floats, Floats]:
+    """A mix as `late_share` takes it."""
     return (
         np.array([mix.prefill_us, mix.variation, mix.decode_us, mix.step_us]),
         np.array([mix.slacks, mix.weights], float).reshape(2, -1),
@@ -226,7 +229,7 @@ def late(servers: int, load: float, mix: RequestMix) -> float:
         load: share of all engine time that is asked for.
         mix: of requests.
     """
-    return float(_late(servers, load, *_arrays(mix)))
+    return float(late_share(servers, load, *arrays_of(mix)))
 
 
 def held(mix: RequestMix, worth: float, most: int, *, group: int = 1, full: float = 0.9) -> Floats:
@@ -246,18 +249,18 @@ def held(mix: RequestMix, worth: float, most: int, *, group: int = 1, full: floa
         float64[most + 1], rising.
     """
     into = np.zeros(most + 1)
-    numbers, slacks = _arrays(mix)
+    numbers, slacks = arrays_of(mix)
     _held(numbers, slacks, worth * mix.eligible, group, full, into)
     return into
 
 
 def sustainable(servers: int, mix: RequestMix, misses: float) -> float:
     """The largest load of so many instances at which no more than a share `misses` is late."""
-    numbers, slacks = _arrays(mix)
+    numbers, slacks = arrays_of(mix)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _late(servers, middle, numbers, slacks) <= misses:
+        if late_share(servers, middle, numbers, slacks) <= misses:
             low = middle
         else:
             high = middle
