@@ -21,7 +21,8 @@ from sageserve.live.control.batch_queue import BatchQueue, QueueHead
 from sageserve.live.control.fleet_view import Callbacks, FleetView
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.flex_queue import FlexQueue
-from sageserve.live.gateway.routing_state import Placement, RoutingState, Target
+from sageserve.live.gateway.routing_state import RoutingState
+from sageserve.live.gateway.targets import Placement, Target
 from sageserve.live.wire import (
     ANYWHERE,
     VERSION,

@@ -6,7 +6,8 @@ That it decides as the simulator does is in `tests/parity/test_front_door.py`. R
 import pytest
 
 from sageserve.base.units import SECOND
-from sageserve.live.gateway.routing_state import Placement, RoutingState
+from sageserve.live.gateway.routing_state import RoutingState
+from sageserve.live.gateway.targets import Placement
 from sageserve.live.wire import EndpointRow, InstanceRow, RoutingTable
 from tests.core.small import ENGINE, layout_of, scenario
 

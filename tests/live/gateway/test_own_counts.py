@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.engine.timing import prefill_work, request_work
 from sageserve.live.gateway.python_kernels import predicted_wait
-from sageserve.live.gateway.routing_state import Placement, RoutingState
+from sageserve.live.gateway.routing_state import RoutingState
+from sageserve.live.gateway.targets import Placement
 from sageserve.live.wire import EndpointRow, InstanceRow, RoutingTable
 from tests.core.small import layout_of, scenario
 

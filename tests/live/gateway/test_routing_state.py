@@ -12,7 +12,8 @@ from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.fleet_view import Callbacks, FleetView
 from sageserve.live.gateway.demand_counters import DemandCounters
-from sageserve.live.gateway.routing_state import Placement, RoutingState
+from sageserve.live.gateway.routing_state import RoutingState
+from sageserve.live.gateway.targets import Placement
 from sageserve.live.wire import VERSION, EndpointRow, Hello, InstanceRow, RoutingTable, ToGateway
 from tests.core.small import layout_of, scenario
 

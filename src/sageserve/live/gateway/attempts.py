@@ -13,7 +13,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.core.engine.timing import prefill_work
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.meter import BREAKS
-from sageserve.live.gateway.routing_state import Placement, Target
+from sageserve.live.gateway.targets import Placement, Target
 
 _BROKEN_MAX: Final = 2  # sends that broke without an answer: the request itself may be what kills engines
 _TRIES: Final = 4

@@ -21,8 +21,9 @@ from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.flex_queue import FlexQueue
 from sageserve.live.gateway.keys import KeyRing
 from sageserve.live.gateway.meter import BREAKS, Meter, Snapshots
-from sageserve.live.gateway.routing_state import Placement, RoutingState, Target
+from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.sse import Names, names_of
+from sageserve.live.gateway.targets import Placement, Target
 from sageserve.live.gateway.tiers import ServiceTiers
 from sageserve.live.gateway.upstream import ConnectionPool
 from sageserve.live.wire import ToControl, Trouble

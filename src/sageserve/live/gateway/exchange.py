@@ -16,7 +16,7 @@ from sageserve.live.gateway.framing import ResponseHead
 from sageserve.live.gateway.record import LEFT, RequestRecord
 from sageserve.live.gateway.relay import AnswerDone, ClientReply, EventRelay, RawRelay, Relay, WholeRelay, fit_relay
 from sageserve.live.gateway.request import HttpRequest, read_call, with_model
-from sageserve.live.gateway.routing_state import Placement, Target
+from sageserve.live.gateway.targets import Placement, Target
 from sageserve.live.gateway.upstream import EngineConnection
 from sageserve.live.wire import ANYWHERE, Wait
 

@@ -11,7 +11,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.request import ApiCall, HttpRequest
-from sageserve.live.gateway.routing_state import Placement
+from sageserve.live.gateway.targets import Placement
 
 if TYPE_CHECKING:  # loaded only when traces are asked for
     from opentelemetry.trace import Span

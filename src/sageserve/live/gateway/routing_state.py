@@ -3,14 +3,13 @@
 Holds the last RoutingTable, this gateway's own counts, and nothing else; reads no clock and opens no connection. An instance in
 trouble is left out for a while, which is all the circuit breaker there is; where every one of a model is, none is left out. Every
 number follows docs/reference/kernel.md (Arrival, Signals), so that a live request is placed, or turned away, as the simulator
-would. Decisions are those of `core/route.py` and `core/admit.py`. Read next: `python_kernels.py` for how they are called,
-`demand_counters.py` for what is reported.
+would. Decisions are those of `core/route.py` and `core/admit.py`. Read next: `targets.py` for what there is,
+`python_kernels.py` for how decisions are called, `demand_counters.py` for what is reported.
 """
 
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import Final
-from urllib.parse import urlsplit
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, Micros
@@ -19,124 +18,14 @@ from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import ROUTES
 from sageserve.core.signals import SIGNALS
-from sageserve.live.gateway.prompt_memory import ANY_BEGINNING, Beginning, PromptMemory, pick
+from sageserve.live.gateway.prompt_memory import ANY_BEGINNING, Beginning, pick
 from sageserve.live.gateway.python_kernels import Row, engines_of, is_admitted, pick_endpoint, pick_instance, predicted_wait
+from sageserve.live.gateway.targets import TOGETHER, EndpointLoad, Placement, Target
 from sageserve.live.wire import InstanceRow, RoutingTable
 
 _SLOW: Final = 256  # requests over which the mean output length moves
-_TOGETHER: Final = 1000  # us: answers of one engine that end within it ended with one iteration, which takes longer
 _LEAVE_OUT_MUTE: Final = 30 * SECOND  # each time it is tried costs a request its first seconds
 _LEAVE_OUT: Final = 2 * SECOND  # an instance in trouble, when there is no control to say that it is well again
-
-
-class Target:
-    """An instance that requests may be sent to, and what this gateway has there."""
-
-    __slots__ = (
-        "at",
-        "authority",
-        "endpoint",
-        "failures",
-        "freed_at",
-        "heard",
-        "host",
-        "in_flight",
-        "model",
-        "open",
-        "pace",
-        "port",
-        "prefix",
-        "profile",
-        "prompts",
-        "row",
-        "served",
-        "there",
-        "trouble",
-        "unfinished",
-        "url",
-        "weight",
-        "well",
-    )
-
-    def __init__(self, one: InstanceRow, profile: timing.EngineRow, model: int) -> None:
-        parts = urlsplit(one.url)
-        self.at = -1  # where it is among those of its endpoint that may be chosen
-        self.row = one.row
-        self.endpoint = one.endpoint
-        self.url = one.url
-        self.host = parts.hostname or "127.0.0.1"
-        self.port = parts.port or 80
-        self.prefix = parts.path.rstrip("/").encode()
-        self.authority = parts.netloc.rpartition("@")[2].encode()
-        self.profile = profile
-        self.model = model
-        self.weight = int(profile["weight"])
-        self.prompts = PromptMemory(int(profile["kv_tokens"]))
-        self.in_flight = 0
-        self.unfinished = 0  # prompt tokens sent whose first token has not come
-        self.failures = 0
-        self.freed_at: Micros = -_TOGETHER - 1  # when an answer last ended here while it was open
-        self.trouble: Micros = 0  # left out until then
-        self.heard: Micros = 0  # when something last came from it, as far as was looked; 0: nothing did yet
-        self.pace = 1.0  # first tokens as they come, in multiples of what the profile says
-        self.update(one)
-
-    def update(self, one: InstanceRow) -> None:
-        """Take over what control says of it."""
-        self.served = one.served_model
-        self.open = one.open
-        self.well = one.well
-        self.there = one.elsewhere  # outstanding tokens times weight that other gateways sent
-
-
-class EndpointLoad:
-    """What this gateway counts at an endpoint, and the targets that may be chosen there."""
-
-    __slots__ = (
-        "all",
-        "backlog",
-        "freed",
-        "held",
-        "in_flight",
-        "offered",
-        "outstanding",
-        "placed",
-        "rate",
-        "seen_offered",
-        "sequences",
-        "targets",
-    )
-
-    def __init__(self) -> None:
-        self.all: list[Target] = []
-        self.sequences = 0  # that the open targets can run together
-        self.targets: list[Target] = []  # of all, those that are open and out of trouble
-        self.outstanding: list[int] = []  # outstanding, target by target
-        self.offered = 0.0  # microseconds of engine time, cumulative
-        self.seen_offered = 0.0  # of that, at the last own look
-        self.rate = 0.0
-        self.backlog = 0.0  # microseconds of prefill not finished
-        self.placed = 0
-        self.freed = 0  # iterations of open targets that finished something, as far as can be told from here
-        self.in_flight = 0
-        self.held = 0.0  # tokens of requests in flight: prompt and half an answer
-
-
-class Placement:
-    """One request at one target."""
-
-    __slots__ = ("begun", "held", "model", "prefill", "prompt", "target", "tier", "wait", "work")
-
-    def __init__(self, target: Target, prompt: int, model: int, tier: int) -> None:
-        self.target = target
-        self.prompt = prompt
-        self.model = model
-        self.tier = tier
-        self.begun = False
-        self.prefill = 0.0
-        self.work = 0.0
-        self.held = 0.0
-        self.wait = 0.0  # predicted, microseconds until its prefill begins
 
 
 class RoutingState:
@@ -375,7 +264,7 @@ class RoutingState:
         target.in_flight -= 1
         self._note(load, target)
         if output is not None:
-            if target.open and now - target.freed_at > _TOGETHER:
+            if target.open and now - target.freed_at > TOGETHER:
                 load.freed += 1
                 target.freed_at = now
             at = one.model * self.tiers + one.tier
