@@ -87,7 +87,7 @@ class Store:
     def launch(self, model: int, endpoint: int) -> None:
         self.plane.go(self.jobs[model].pop(0), endpoint)
 
-    def tell(self, ended: Callable[[int], None]) -> None:
+    def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
         """Here the gateways' reports tell it, at once."""
 
 

@@ -18,7 +18,7 @@ from tests.live.batches.test_api import CHAT, client_of, line, upload
 KEYS = [
     {"name": "few", "sha256": "a" * 64, "tiers": ["iw-f"]},
     {"name": "all", "sha256": "b" * 64},
-    {"name": "half", "sha256": "c" * 64, "tiers": ["batch"]},
+    {"name": "half", "sha256": "c" * 64, "tiers": ["niw"]},
     {"name": "half", "sha256": "d" * 64, "tiers": ["iw-f"]},
 ]
 

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 
 from sageserve.base.config import LiveSettings
-from sageserve.live.batches import job_client
+from sageserve.live.batches import gateway_lines, job_client
 from sageserve.live.store.models import BadData, Batch, Committed, File, Lease, NewJob, Result
 from sageserve.live.store.sql import SqlStore, open_store
 from tests.live.batches.gateway import POISON, FakeGateway
@@ -82,7 +82,8 @@ def test_whatever_an_engine_answers_to_one_line_is_that_lines_own(service: Serve
 
 
 def test_an_answer_without_end_is_not_kept(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_client, "ANSWER_MAX", 20)
+    for module in (gateway_lines, job_client):
+        monkeypatch.setattr(module, "ANSWER_MAX", 20)
     client = client_of(service)
     over = finished(client, submit(client, line()))
     assert "longer than 20 bytes" in lines_of(client, over.error_file_id)[0]["error"]["message"]

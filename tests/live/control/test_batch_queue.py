@@ -38,8 +38,8 @@ class Listed:
     def launch(self, model: int, endpoint: int) -> None:
         self.launched.append((model, self.jobs[model].pop(0).deadline, endpoint))
 
-    def tell(self, ended: Callable[[int], None]) -> None:
-        self.ended = ended
+    def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
+        self.ended, self.told = ended, loaded
 
 
 class Fed:
@@ -142,6 +142,27 @@ def test_a_place_that_came_free_is_given_jobs() -> None:
     fed.queue.run()
     fed.queue.run()
     assert len(fed.jobs.launched) == 5
+
+
+def test_a_place_that_came_free_while_no_job_was_loaded_is_used_once_one_is() -> None:
+    fed = Fed()
+    fed.scene.report()
+    fed.use(0.9)
+    for hours in range(20, 28):
+        fed.jobs.add(hours * HOUR)
+    fed.queue.run()
+    fed.use(0.0)
+    fed.jobs.loaded = False
+    fed.free(3)
+    fed.queue.run()
+    assert fed.jobs.launched == []
+    fed.queue.news.clear()
+    fed.jobs.loaded = True
+    fed.jobs.told()
+    assert fed.queue.news.is_set(), "nobody waits for the next turn"
+    fed.queue.run()
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 6, "thrice two, once"
 
 
 def test_a_job_that_is_over_makes_room_for_the_next_before_gateways_report_it_and_once() -> None:

@@ -121,7 +121,7 @@ class NoJobs:
     def launch(self, model: int, endpoint: int) -> None:
         raise AssertionError
 
-    def tell(self, ended: Callable[[int], None]) -> None:
+    def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
         pass
 
 

@@ -7,23 +7,20 @@ Must not know the store's state. Read next: `runner.py`.
 """
 
 import logging
-import ssl
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-import httpx
 import msgspec
 from msgspec import Struct
 
 from sageserve.base.errors import SageServeError
 from sageserve.base.units import SECOND, Micros
+from sageserve.live.batches.gateway_lines import ANSWER_MAX, AnswerBroken, GatewayAnswer, GatewayAway, GatewayLines
 from sageserve.live.store.models import Job, Result, Usage
 
 AWAY: Final = SECOND  # until a gateway that cannot be reached is tried again
 _FIRST: Final = SECOND // 2
 _MOST: Final = 60 * SECOND
-_CONNECT_S: Final = 5.0
-ANSWER_MAX: Final = 64 << 20  # bytes of an answer that are kept, as they are once unpacked
 _OURS: Final = frozenset([401, 403])
 _FROM_ENGINE: Final = "x-sageserve-region"  # the gateway says it of what it passed on, never of what it refused itself
 _NOT_NOW: Final = frozenset([429, 503])
@@ -77,76 +74,37 @@ class _Answer(Struct):
 _answer: Final = msgspec.json.Decoder(_Answer).decode
 
 
-class Connections:
-    """Connections to the gateway, each a client of its own.
-
-    One client's pool looks at all its connections for every request: with 512 of them that took 16 ms of CPU per job.
+async def ask(lines: GatewayLines, job: Job, body: bytes, request_id: str, fields: str) -> Result | Retry:
+    """Send a job to the gateway and wait for the answer.
 
     Args:
-        url: base of the gateway.
-        answer_s: seconds to wait for an answer.
+        lines: to send it on.
+        job: what it is of.
+        body: the request.
+        request_id: the gateway's answer has it, too.
+        fields: all other header lines, each with its end.
     """
-
-    def __init__(self, url: str, answer_s: float) -> None:
-        self._url = url
-        self._timeout = httpx.Timeout(answer_s, connect=_CONNECT_S)
-        self._context = ssl.create_default_context()  # made once: it takes longer than a job
-        self._free: list[httpx.AsyncClient] = []
-        self._all: list[httpx.AsyncClient] = []
-
-    async def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[httpx.Response, bytes | None]:
-        """Send on a free connection; the answer and its body, None when that is longer than ANSWER_MAX."""
-        client = self._free.pop() if self._free else self._another()
-        try:
-            async with client.stream("POST", path, content=body, headers=headers) as answer:
-                parts, size = list[bytes](), 0
-                async for part in answer.aiter_bytes():
-                    parts.append(part)
-                    size += len(part)
-                    if size > ANSWER_MAX:
-                        return answer, None
-                return answer, b"".join(parts)
-        finally:
-            self._free.append(client)
-
-    def _another(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        client = httpx.AsyncClient(
-            base_url=self._url, timeout=self._timeout, limits=limits, verify=self._context, trust_env=False
-        )
-        self._all.append(client)
-        return client
-
-    async def close(self) -> None:
-        """Close them all."""
-        for client in self._all:
-            await client.aclose()
-
-
-async def ask(lines: Connections, job: Job, body: bytes, headers: dict[str, str]) -> Result | Retry:
-    """Send a job to the gateway and wait for the answer."""
     try:
-        answer, content = await lines.post(job.url, body, headers)
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        answer = await lines.post(job.url, body, f"{fields}x-request-id: {request_id}\r\n")
+    except GatewayAway as error:
         return Retry(AWAY, failed=False, away=True, last=_silent(job, error))
-    except httpx.RequestError as error:  # a body that is not packed as its header says is one, too
+    except AnswerBroken as error:
         return Retry(_pause(job.attempts), failed=True, away=False, last=_silent(job, error))
-    return _verdict(job, answer, content)
+    return _verdict(job, request_id, answer)
 
 
-def _verdict(job: Job, answer: httpx.Response, content: bytes | None) -> Result | Retry:
-    status = answer.status_code
-    request_id = answer.headers.get("x-request-id", "")
+def _verdict(job: Job, request_id: str, answer: GatewayAnswer) -> Result | Retry:
+    status = answer.status
     try:
-        if content is None:
+        if answer.body is None:
             raise _Unreadable(f"the answer is longer than {ANSWER_MAX} bytes")
-        text, usage = _read(content)
+        text, usage = _read(answer.body)
     except _Unreadable as error:
         result = Result(job.key, False, status, request_id, error=error.message)
     else:
         good = 200 <= status < 300
         result = Result(job.key, good, status, request_id, text, "", usage if good else Usage())
-    if status in _OURS and _FROM_ENGINE not in answer.headers:
+    if status in _OURS and _FROM_ENGINE not in answer.fields:
         _LOG.error("the gateway refuses the key of this process (%d): batches wait", status)
         return Retry(_MOST, failed=False, away=True, last=result)
     if status in _NOT_NOW:
@@ -160,10 +118,10 @@ def _pause(attempts: int) -> Micros:
     return min(_MOST, _FIRST << min(attempts, 10))
 
 
-def _told(answer: httpx.Response) -> Micros:
+def _told(answer: GatewayAnswer) -> Micros:
     """What Retry-After says, within reason; 0: nothing."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", SECOND)):
-        said = answer.headers.get(name, "")
+        said = answer.fields.get(name, "")
         if said.isascii() and said.isdigit() and len(said) < 10:
             return min(_MOST, max(1, int(said) * unit))
     return 0
@@ -205,6 +163,6 @@ def _usage(said: _Usage) -> Usage:
     )
 
 
-def _silent(job: Job, error: Exception) -> Result:
+def _silent(job: Job, error: SageServeError) -> Result:
     """There was no answer."""
-    return Result(job.key, False, error=f"no answer: {str(error) or type(error).__name__}")
+    return Result(job.key, False, error=f"no answer: {error.message}")

@@ -15,8 +15,9 @@ from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import SageServeError
 from sageserve.base.records import Names
 from sageserve.base.units import SECOND
+from sageserve.live.batches.gateway_lines import GatewayLines
 from sageserve.live.batches.job_buffer import JobBuffer
-from sageserve.live.batches.job_client import Connections, Retry, ask
+from sageserve.live.batches.job_client import Retry, ask
 from sageserve.live.batches.lifecycle import BatchLifecycle
 from sageserve.live.batches.result_writer import ResultWriter
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
@@ -66,16 +67,19 @@ class BatchRunner:
         self._buffers = {model: JobBuffer() for model in names.models}
         self._tier = next((code for code, tier in enumerate(tiers) if tier.batch), 0)
         self.tier = names.tiers[self._tier]
-        self._origin = {"x-sageserve-tier": self.tier, "x-sageserve-region": names.regions[_REGION]}
+        key = f"authorization: Bearer {door.key}\r\n" if door.key else ""
+        origin = f"x-sageserve-tier: {self.tier}\r\nx-sageserve-region: {names.regions[_REGION]}\r\n"
+        self._fields = f"content-type: application/json\r\naccept-encoding: identity\r\n{origin}{key}"
         self._door = door
         self._time = time
         self._lifecycle = BatchLifecycle(store, names.models, live, time)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._reads: set[asyncio.Task[None]] = set()
-        self._lines: Connections | None = None
+        self._lines: GatewayLines | None = None
         self._away_until = 0
         self._superseded = asyncio.Event()
         self._ended: Callable[[int], None] = lambda _: None
+        self._loaded: Callable[[], None] = lambda: None
 
     # --- what the batch queue asks ---
 
@@ -104,9 +108,9 @@ class BatchRunner:
         self._tasks[job.key] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.key, None) if self._tasks.get(job.key) is task else None)
 
-    def tell(self, ended: Callable[[int], None]) -> None:
-        """Call this from now on with the endpoint of each job that is over there."""
-        self._ended = ended
+    def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
+        """Call the first from now on with the endpoint of each job that is over there, the second when jobs may begin again."""
+        self._ended, self._loaded = ended, loaded
 
     def _is_held_up(self, buffer: JobBuffer) -> bool:
         away = self._time.now() < self._away_until
@@ -125,7 +129,7 @@ class BatchRunner:
             SageServeError: another control process has taken the queue over.
         """
         self.writer.epoch = await self._begin()
-        lines = self._lines = Connections(self._door.url, self._settings.answer_within / SECOND)
+        lines = self._lines = GatewayLines(self._door.url, self._settings.answer_within / SECOND, self._time.now)
         parts = (self.writer.run(), self._lifecycle.run(), self._follow(), self._superseded.wait())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
@@ -135,7 +139,7 @@ class BatchRunner:
         finally:
             self._lines = None
             await self._stop(tasks)
-            await lines.close()
+            lines.close()
         raise SageServeError("another control process has taken the batch queue over", hint="one fleet, one control process")
 
     async def _begin(self) -> int:
@@ -197,10 +201,11 @@ class BatchRunner:
                     self._away_until = self._time.now() + said.after
                 self._rest(replace(job, attempts=job.attempts + said.failed), 0 if said.away else said.after)
 
-    async def _ask(self, lines: Connections, job: Job, body: bytes, endpoint: int) -> Result | Retry:
+    async def _ask(self, lines: GatewayLines, job: Job, body: bytes, endpoint: int) -> Result | Retry:
         """Ask, whatever comes back: a fault in taking it in fails this line."""
+        batch, line = job.key
         try:
-            return await ask(lines, job, body, self._headers(job, endpoint))
+            return await ask(lines, job, body, f"job-{batch}-{line}-{job.attempts + 1}", self._headers(endpoint))
         except Exception as fault:  # noqa: BLE001 # whatever it was, the line must not stay in hand for ever
             _LOG.exception("line %d of batch number %d", job.key[1], job.key[0])
             return Result(job.key, False, error=f"the answer could not be read: {type(fault).__name__}")
@@ -208,15 +213,8 @@ class BatchRunner:
     def _rest(self, job: Job, after: int) -> None:
         asyncio.get_running_loop().call_later(after / SECOND, self._buffers[job.model].put_back, job)
 
-    def _headers(self, job: Job, endpoint: int) -> dict[str, str]:
-        batch, line = job.key
-        headers = {"content-type": "application/json", "accept-encoding": "identity", **self._origin}
-        headers["x-request-id"] = f"job-{batch}-{line}-{job.attempts + 1}"
-        if self._door.key:
-            headers["authorization"] = f"Bearer {self._door.key}"
-        if endpoint != ANYWHERE:
-            headers["x-sageserve-endpoint"] = str(endpoint)
-        return headers
+    def _headers(self, endpoint: int) -> str:
+        return self._fields if endpoint == ANYWHERE else f"{self._fields}x-sageserve-endpoint: {endpoint}\r\n"
 
     def _recorded(self, results: list[Result], done: Committed) -> None:
         taken = set(done.recorded)
@@ -225,6 +223,7 @@ class BatchRunner:
                 buffer.recorded(result.key, counted=result.key in taken)
         if taken:
             self._lifecycle.notify()
+            self._loaded()
         if done.superseded:
             self._superseded.set()
 
@@ -262,6 +261,7 @@ class BatchRunner:
         try:
             # Nothing that was taken before this call is forgotten by it: one thread answers in the order of the calls.
             buffer.fill(await self.store.call(self.store.store.queued, model, self._settings.ahead + self._settings.in_hand))
+            self._loaded()
         except StoreError as error:
             _LOG.error("the batch queue cannot be read: %s", error.message)
             await asyncio.sleep(_AGAIN_S)

@@ -59,8 +59,8 @@ class JobQueue(Protocol):
         """Take the head and begin to run it at an endpoint, or ANYWHERE."""
         ...
 
-    def tell(self, ended: Callable[[int], None]) -> None:
-        """Call this from now on with the endpoint of each job that is over there."""
+    def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
+        """Call the first from now on with the endpoint of each job that is over there, the second when jobs may begin again."""
         ...
 
 
@@ -112,7 +112,10 @@ class BatchQueue:
         self._ahead = np.zeros(view.layout.endpoints, np.int64)  # those of them that were asked for before they were reported
         self._ended_at = np.full(view.layout.endpoints, -NEVER, np.int64)
         self._granted: dict[tuple[int, int], int] = {}  # endpoint of clients that were let go
-        jobs.tell(self.ended)
+        self._owed = np.zeros(
+            view.layout.endpoints, np.int64
+        )  # places that nothing could be taken for: jobs wait, none is loaded
+        jobs.tell(self.ended, self.news.set)
 
     def waiting(self) -> tuple[int, ...]:
         """Work that waits, by model."""
@@ -154,11 +157,18 @@ class BatchQueue:
         for model in range(self._models):
             self._expire(model)
             self._take_in(model)
-        for e in np.flatnonzero((self._view.freed > self._seen_freed) | (self._free > 0)).tolist():
-            for _ in range(self._places(e)):
-                if not self._feed_endpoint(e):
-                    break  # the next one would find what this one found
+        for e in np.flatnonzero((self._view.freed > self._seen_freed) | (self._free > 0) | (self._owed > 0)).tolist():
+            self._feed_places(e, self._places(e) + int(self._owed[e]))
         self._seen_freed = self._view.freed.copy()
+
+    def _feed_places(self, e: int, places: int) -> None:
+        """Feed an endpoint once for each place; those that no job is loaded for are kept until one is."""
+        model, self._owed[e] = int(self._view.endpoints[e]["model"]), 0
+        for left in range(places, 0, -1):
+            if not self._feed_endpoint(e):  # the next place would find what this one found
+                if self._head(model) is None and self._jobs.waiting(model) > 0:
+                    self._owed[e] = left
+                return
 
     def scraped(self) -> None:
         """There are new signals: promote what is urgent, feed every endpoint."""
