@@ -85,6 +85,7 @@ def test_a_list_over_several_lines_is_replaced_whole(file: Path) -> None:
         ("fleet.strt=3", ConfigError, "nothing was changed; scenario mine: .*mine.yaml:.*did you mean 'start'"),
         ("fleet.start=900", Infeasible, "nothing was changed"),
         ("fleet.start", ConfigError, "not a setting"),
+        ("fleet.start.x=3", ConfigError, "nothing was changed; fleet.start is one value, which holds no 'x'"),
     ],
 )
 def test_a_file_that_would_be_wrong_is_not_written(file: Path, setting: str, error: type[ConfigError], said: str) -> None:
@@ -105,3 +106,45 @@ def test_a_file_that_extends_another_gets_its_own_keys(tmp_path: Path) -> None:
         "models": {"llama-3.1-8b": {"load": {"local": "1m"}}},
     }
     assert path.read_text("utf-8").startswith("extends: quickstart # the small one\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "after"),
+    [
+        ("live:\nseed: 3\n", "live.gateway.port=81", "live: {gateway: {port: 81}}\nseed: 3\n"),
+        (
+            "fleet: {start: 3, # why\n  minimum: 2 # this\n}\n",
+            "fleet.maximum=9",
+            "fleet: {start: 3, # why\n  minimum: 2, maximum: 9 # this\n}\n",
+        ),
+        ("fleet: {start: 3,}\n", "fleet.maximum=9", "fleet: {start: 3, maximum: 9,}\n"),
+        ("fleet: { }\n", "fleet.maximum=9", "fleet: { maximum: 9}\n"),
+        ("{seed: 3}", "fleet.maximum=9", "{seed: 3, fleet: {maximum: 9}}"),
+        ("about: >\n  two\n  lines\n\nseed: 3\n", "about=one", "about: one\n\nseed: 3\n"),
+        ("fleet:\r\n  start: 3 # guess: x\r\nseed: 3\r\n", "fleet.start=4", "fleet:\r\n  start: 4\r\nseed: 3\r\n"),
+        ("fleet:\r\n  start: 3\r\nseed: 3", "fleet.maximum=9", "fleet:\r\n  start: 3\r\n  maximum: 9\r\nseed: 3"),
+        ("seed: 3\r\n# last", "fleet.maximum=9", "seed: 3\r\nfleet:\r\n  maximum: 9\r\n# last"),
+        ("\ufeffseed: 3\n", "seed=4", "\ufeffseed: 4\n"),
+    ],
+)
+def test_any_way_of_writing_yaml_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, setting: str, after: str
+) -> None:
+    monkeypatch.setattr("sageserve.data.scenarios.edit.load", lambda *_, **__: None)  # these are parts of scenarios
+    path = tmp_path / "part.yaml"
+    path.write_bytes(text.encode())
+    set_values(path, [setting])
+    assert path.read_bytes().decode() == after
+
+
+def test_a_link_leads_where_it_did_and_the_mode_stays(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    real, link = tmp_path / "kept" / "real.yaml", tmp_path / "link.yaml"
+    real.write_text("extends: quickstart\n", "utf-8")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    set_values(link, ["fleet.start=4"])
+    assert link.is_symlink()
+    assert "start: 4" in real.read_text("utf-8")
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in real.parent.iterdir()] == [real.name]

@@ -3,7 +3,7 @@
     set_values(Path("fleet.yaml"), ["fleet.start=4"])
 
 A value that is there is replaced where it stands, and is no guess any more; a new key goes to the end of the mapping around it.
-The file is checked before it is put in place.
+The file is checked before it is put in place; its line ends and its mode stay, and a link still leads to it.
 Read next: `load.py`, `draft.py`, `extension.py` for a file that extends another.
 """
 
@@ -18,11 +18,13 @@ import yaml
 
 from sageserve.base.errors import ConfigError
 from sageserve.data.documents import read_file
+from sageserve.data.scenarios.extension import write_text
 from sageserve.data.scenarios.layers import Stack
 from sageserve.data.scenarios.load import load
 from sageserve.data.yaml_positions import Value
 
-_MARK: Final = re.compile(r"[ \t]*#[ \t]*(?:guess|unsure):[^\n]*")
+_MARK: Final = re.compile(r"[ \t]*#[ \t]*(?:guess|unsure):[^\r\n]*")
+_NULL: Final = "tag:yaml.org,2002:null"
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/%-]*")
 
 
@@ -39,7 +41,7 @@ def set_values(path: Path, settings: Sequence[str]) -> None:
     document = read_file(path)
     if document.complaints:
         raise ConfigError(str(document.complaints[0]), hint="mend the file first")
-    text = path.read_text("utf-8")
+    text = path.read_bytes().decode("utf-8")  # as it is: a text file opened as one would lose its line ends
     for setting in settings:
         stack = Stack()
         stack.add_file(path)  # for keys that hold dots, of this file and of those it extends
@@ -47,9 +49,8 @@ def set_values(path: Path, settings: Sequence[str]) -> None:
         text = _set(text, keys, value)
     part = path.with_name(f".{path.stem}.part-{os.getpid()}.yaml")
     try:
-        part.write_text(text, "utf-8")
+        part.write_text(text, "utf-8", newline="")
         load(part, overrides=[f"name={path.stem}"] if "name" not in document.values else [])
-        part.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}", hint="check its permissions") from None
     except ConfigError as error:
@@ -58,6 +59,7 @@ def set_values(path: Path, settings: Sequence[str]) -> None:
         ) from None
     finally:
         part.unlink(missing_ok=True)
+    write_text(path, text)
 
 
 def _leaf(values: dict[str, Value]) -> tuple[list[str], Value]:
@@ -72,23 +74,32 @@ def _leaf(values: dict[str, Value]) -> tuple[list[str], Value]:
 
 def _set(text: str, keys: Sequence[str], value: Value) -> str:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
-    node: yaml.Node | None = root
+    if root is None:
+        start = "" if not text or text.endswith("\n") else "\n"
+        return text + _lines(text, start + _block(keys, value, 0))
+    node: yaml.Node = root
     for depth, key in enumerate(keys):
         if not isinstance(node, yaml.MappingNode):
-            break
+            if node.tag != _NULL:
+                name = ".".join(keys[:depth])
+                raise ConfigError(
+                    f"nothing was changed; {name} is one value, which holds no {key!r}",
+                    hint=f"set {name}=VALUE, or check the key",
+                )
+            return _replace(text, node, _flow(_nested(keys[depth:], value)))
         found = next((inner for name, inner in node.value if str(name.value) == key), None)
         if found is None:
             return _add(text, node, keys[depth:], value)
         node = found
-    if node is None:
-        return f"{text}{_block(keys, value, 0)}"
     return _replace(text, node, _flow(value))
 
 
 def _replace(text: str, node: yaml.Node, written: str) -> str:
     begin, end = node.start_mark.index, node.end_mark.index
     old = text[begin:end]
-    if not isinstance(node, yaml.ScalarNode) and "\n" in old:  # a block ends where the next key begins
+    if isinstance(node, yaml.ScalarNode):  # a text of several lines ends where the next key begins
+        end = begin + len(old.rstrip())
+    elif "\n" in old:  # and so does a block
         lines = old.splitlines(keepends=True)
         while not lines[-1].strip() or lines[-1].lstrip().startswith("#"):  # those are about what comes next
             lines.pop()
@@ -102,18 +113,29 @@ def _replace(text: str, node: yaml.Node, written: str) -> str:
 
 def _add(text: str, node: yaml.MappingNode, keys: Sequence[str], value: Value) -> str:
     if node.flow_style:
-        end = node.end_mark.index - 1
-        before = text[:end].rstrip()
-        comma = "" if before.endswith(("{", ",")) else ", "
-        inner: Value = value
-        for key in reversed(keys[1:]):
-            inner = {key: inner}
-        return f"{before}{comma}{_key(keys[0])}: {_flow(inner)}{text[end:]}"
+        inner = f"{_key(keys[0])}: {_flow(_nested(keys[1:], value))}"
+        if not node.value:
+            end = node.end_mark.index - 1
+            return f"{text[:end]}{inner}{text[end:]}"
+        last_key, last = node.value[-1]
+        end = max(last.end_mark.index, last_key.end_mark.index)  # a comma and a comment after it stay where they are
+        return f"{text[:end]}, {inner}{text[end:]}"
     last_key, last = node.value[-1]
     end = text.find("\n", len(text[: max(last.end_mark.index, last_key.end_mark.index)].rstrip()))
-    end = len(text) if end < 0 else end
-    block = _block(keys, value, node.start_mark.column)
-    return f"{text[:end]}\n{block.rstrip()}{text[end:] or chr(10)}"
+    end = len(text) if end < 0 else end - (text[end - 1] == "\r")
+    block = _lines(text, f"\n{_block(keys, value, node.start_mark.column).rstrip()}")
+    return f"{text[:end]}{block}{text[end:] or _lines(text, chr(10))}"
+
+
+def _lines(text: str, more: str) -> str:
+    """Lines with the ends that the text has."""
+    return more.replace("\n", "\r\n") if "\r\n" in text else more
+
+
+def _nested(keys: Sequence[str], value: Value) -> Value:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
 
 
 def _block(keys: Sequence[str], value: Value, indent: int) -> str:

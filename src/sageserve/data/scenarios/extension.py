@@ -32,7 +32,7 @@ def write_extension(path: Path, reference: str, settings: Sequence[str], about: 
 
 
 def write_text(path: Path, text: str, *, check: Callable[[Path], object] | None = None) -> None:
-    """Put a scenario file in place, whole or not at all.
+    """Put a scenario file in place, whole or not at all; a file that is there keeps its mode, and a link leads where it did.
 
     Args:
         path: of the file.
@@ -42,14 +42,17 @@ def write_text(path: Path, text: str, *, check: Callable[[Path], object] | None 
     Raises:
         ConfigError: it cannot be written.
     """
-    folder = path.parent / f".{path.name}.part-{os.getpid()}"
+    place = path.resolve()
+    folder = place.parent / f".{path.name}.part-{os.getpid()}"
     part = folder / path.name
     try:
         folder.mkdir(mode=0o755)
-        part.write_text(text, "utf-8")
+        part.write_text(text, "utf-8", newline="")
         if check is not None:
             check(part)
-        part.replace(path)
+        if place.exists():
+            shutil.copymode(place, part)
+        part.replace(place)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
     finally:
