@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from sageserve.base.errors import PlanError, SageServeError, TraceError
 from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, MINUTE
+from sageserve.cli.columns import WIDTH
 from sageserve.cli.forecast import app, chart
 from sageserve.core.forecast import Series, forecaster
 from sageserve.data.traces.series import read_series
@@ -179,7 +180,7 @@ def test_a_series_that_makes_no_sense_is_told_by_its_row(tmp_path: Path, text: s
 def test_the_chart_shows_height_and_the_upper_quantile() -> None:
     series = Series(np.tile([1.0, 4.0], 72), 10 * MINUTE)
     coming = forecaster("last-value").fit(series).predict(6, (0.1, 0.9))
-    lines = [line.plain for line in chart(series, coming)]
+    lines = [line.plain for line in chart(series, coming, WIDTH)]
     assert len(lines) == 6
     assert {len(line) for line in lines} == {len(lines[0])}
     assert float(lines[0].split()[0]) == pytest.approx(max(4.0, coming.values.max()), rel=0.01)

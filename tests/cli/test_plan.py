@@ -15,8 +15,8 @@ from sageserve.base.config import ForesightSettings, PlannedSettings, Scenario
 from sageserve.base.errors import ConfigError, PlanError, SageServeError, TraceError
 from sageserve.base.records import Trace
 from sageserve.base.units import HOUR, MINUTE, Micros
+from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app
-from sageserve.cli.render_plan import WIDTH
 from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout

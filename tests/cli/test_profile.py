@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
-from sageserve.cli.profile import WIDTH, app
+from sageserve.cli.columns import WIDTH
+from sageserve.cli.profile import app
 from sageserve.core.engine.timing import curve_time, row_of
 from sageserve.data.profiles.hardware import gpu_names
 from sageserve.data.profiles.library import profile_named

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
-from sageserve.cli.scenario import WIDTH, app
+from sageserve.cli.columns import WIDTH
+from sageserve.cli.scenario import app
 
 
 def printed(*arguments: str) -> str:

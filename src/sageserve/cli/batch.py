@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Final, Never
 import msgspec
 import typer
 from msgspec import Struct
-from rich.console import Console
-from rich.table import Table
 
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli.running import State, running_url
@@ -275,9 +273,11 @@ def _download(client: "httpx.Client", file: str, out: Path | None) -> None:
 
 
 def _draw_list(batches: "list[BatchShape]") -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("batch", no_wrap=True)
-    table.add_column("model", overflow="fold")
+    from sageserve.cli.columns import StackedTable, terminal
+
+    table = StackedTable()
+    table.add_column("batch", no_wrap=True)  # to be copied
+    table.add_column("model")
     table.add_column("status", no_wrap=True)
     for name in ("requests", "done", "failed", "time left"):
         table.add_column(name, justify="right")
@@ -289,11 +289,7 @@ def _draw_list(batches: "list[BatchShape]") -> None:
     if not batches:
         typer.echo("no batches yet: sageserve batch submit FILE", err=True)
         return
-    from sageserve.cli.columns import WIDTH
-
-    console = Console(highlight=False)
-    console.width = console.width if console.is_terminal else WIDTH
-    console.print(table)
+    terminal().print(table)
 
 
 def _left(batch: "BatchShape") -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.extras import need
 from sageserve.cli.progress import compile_once
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sageserve.live.benchmark.plan import BenchmarkOptions
     from sageserve.live.benchmark.run import Benchmarked, Tell
     from sageserve.sim.calibration.benchmark import BenchmarkFit
-
-WIDTH = 100
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -197,10 +195,9 @@ def _progress() -> "Iterator[Tell]":
 def _draw_measured(found: "Benchmarked") -> None:
     import numpy as np
 
-    table = Table(title="measured", title_justify="left", box=None, pad_edge=False)
-    table.add_column("load", no_wrap=True)
-    for head in ("requests", "req/s", "tok/s", "TTFT p50", "p95 ms", "TPOT ms", "ITL p99"):
-        table.add_column(head, justify="right")
+    table = StackedTable(
+        "load", "requests", "req/s", "tok/s", "TTFT p50 ms", "TTFT p95 ms", "TPOT ms", "ITL p99 ms", title="measured"
+    )
     for stretch in [*found.stretches, *([found.opened] if found.opened else [])]:
         ttft, tpot, gaps = stretch.ttft / 1000, stretch.tpot, stretch.gaps
         table.add_row(
@@ -213,7 +210,7 @@ def _draw_measured(found: "Benchmarked") -> None:
             f"{np.mean(tpot) / 1000:.1f}" if tpot else "",
             f"{np.quantile(gaps, 0.99) / 1000:.0f}" if len(gaps) else "",
         )
-    Console(width=WIDTH).print(table)
+    terminal().print(table)
 
 
 def _draw_fit(name: str, fit: "BenchmarkFit", out: Path) -> None:

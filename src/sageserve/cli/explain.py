@@ -38,8 +38,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say why a pool has its number, why not one less or one more, and what would change it: solved again, not guessed."""
+    from sageserve.cli.columns import terminal
     from sageserve.cli.plan import time_of
-    from sageserve.cli.render_plan import console
     from sageserve.data.results.plans import read_plan
     from sageserve.data.results.run_folder import read_run
     from sageserve.show.answer import answer, find_pool
@@ -54,13 +54,13 @@ def explain(
         if as_json:
             typer.echo(answer_json(found))
         else:
-            _draw_file(console(), file, found)
+            _draw_file(terminal(), file, found)
         return
     told = story(read_run(source), pool, None if at is None else time_of("--at", at))
     if as_json:
         typer.echo(answer_json(told))
     else:
-        _draw_story(console(), told)
+        _draw_story(terminal(), told)
 
 
 def _refuse_time(at: str | None, file: "PlanFile") -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.streams import answer_json
 from sageserve.cli.trace_options import is_file, takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sageserve.base.units import Micros
     from sageserve.core.forecast import QuantileForecast, Score, Series
 
-WIDTH = 100
 ROWS = 6  # height of a chart
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BASELINES = ("last-value", "seasonal-naive")
@@ -73,8 +72,7 @@ def forecast(  # noqa: PLR0913, PLR0917 # one argument per option
     if as_json:
         typer.echo(_json(judged, trace))
         return
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     _print(console, judged, names, charts=charts)
 
 
@@ -214,7 +212,7 @@ def _print(console: Console, judged: Sequence[JudgedSeries], names: Sequence[str
         console.print(
             f"\n{each.name}: the last day, and {ahead} as {names[0]} expects it (░ up to the 90 % quantile)", markup=False
         )
-        for line in chart(each.series, each.coming):
+        for line in chart(each.series, each.coming, console.width):
             console.print(line)
 
 
@@ -231,36 +229,33 @@ def _tell(console: Console, judged: Sequence[JudgedSeries]) -> None:
         console.print(f"note: {note}{whose}", markup=False)
 
 
-def _table(judged: Sequence[JudgedSeries], names: Sequence[str], span: str, *, covers: bool) -> Table:
-    table = Table(title=f"WAPE, {span}" + ("; coverage of the 80 % interval" if covers else ""), title_justify="left")
-    table.add_column("series", overflow="fold")
+def _table(judged: Sequence[JudgedSeries], names: Sequence[str], span: str, *, covers: bool) -> StackedTable:
+    table = StackedTable("series", title=f"WAPE, {span}" + ("; then coverage of the 80 % interval" if covers else ""))
     for name in names:
         table.add_column(name, justify="right")
-        if covers:
-            table.add_column("cov", justify="right")
     for each in judged:
         scores = [each.scores[name][span] for name in names]
         best = min((score.wape for score in scores if score.wape is not None), default=None)
         cells = []
         for score in scores:
-            shown = "–" if score.wape is None else f"{score.wape:.1%}"
-            cells.append(Text(shown, style="bold" if score.wape == best else ""))
+            shown = Text("–" if score.wape is None else f"{score.wape:.1%}", style="bold" if score.wape == best else "")
             if covers:
-                cells.append(Text("–" if score.coverage is None else f"{score.coverage:.0%}"))
+                shown.append(f"  {'–' if score.coverage is None else f'{score.coverage:.0%}':>4}", style="not bold")
+            cells.append(shown)
         table.add_row(Text(each.name), *cells)
     return table
 
 
-def chart(series: "Series", coming: "QuantileForecast") -> list[Text]:
+def chart(series: "Series", coming: "QuantileForecast", columns: int) -> list[Text]:
     """Lines of a bar chart: a day of history, a rule, and the forecast with its upper quantile; the top is labelled."""
     import numpy as np
 
     from sageserve.base.units import DAY
 
     known = np.nan_to_num(series.values[-max(1, DAY // series.bin) :])
-    width = WIDTH - 12 - min(len(coming.point), WIDTH // 3) - 1
+    width = columns - 12 - min(len(coming.point), columns // 3) - 1
     past = _narrow(known, width)
-    point, high = (_narrow(values, WIDTH // 3) for values in (coming.point, coming.values[:, -1]))
+    point, high = (_narrow(values, columns // 3) for values in (coming.point, coming.values[:, -1]))
     top = max([*past, *high, 1e-300])
     lines = []
     for row in reversed(range(ROWS)):

@@ -7,11 +7,10 @@ Knows how profiles are drawn on a terminal; must not decide what they are worth.
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from sageserve.cli import complete
+from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from sageserve.data.profiles.library import ListedProfile
     from sageserve.data.profiles.speed import Speed
 
-WIDTH = 100
 NONE = "–"
 _COLUMNS = 6  # GPU types beside the longest name of a model
 _EXAMPLES = """[bold]Examples[/bold]
@@ -47,18 +45,10 @@ GpuHour = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
-def _print(*things: "Table | str") -> None:
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+def _print(*things: "StackedTable | str") -> None:
+    console = terminal()
     for thing in things:
         console.print(thing)
-
-
-def _table(*titles: str, left: int = 1) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number < left else "right", overflow="fold")
-    return table
 
 
 def number(value: float) -> str:
@@ -101,8 +91,8 @@ def _shelves(found: "list[ListedProfile]") -> list[list[str]]:
     return [gpus[at : at + _COLUMNS] for at in range(0, len(gpus), _COLUMNS)]
 
 
-def _matrix(found: "list[ListedProfile]", gpus: list[str]) -> Table:
-    table = _table("model", *gpus)
+def _matrix(found: "list[ListedProfile]", gpus: list[str]) -> StackedTable:
+    table = StackedTable("model", *gpus)
     for model in dict.fromkeys(one.model for one in found):
         here = {gpu: [one for one in found if (one.model, one.gpu) == (model, gpu)] for gpu in gpus}
         table.add_row(escape(model), *(_cell(ones) for ones in here.values()))
@@ -116,10 +106,10 @@ def _cell(ones: "list[ListedProfile]") -> str:
     return f"{ones[0].tp}{'+' if len(ones) > 1 else ''}{measured}"
 
 
-def _rows(found: "list[ListedProfile]") -> Table:
+def _rows(found: "list[ListedProfile]") -> StackedTable:
     from sageserve.data.profiles.speed import PROMPT, step_ms, ttft_ms
 
-    table = _table("profile", "TTFT 1k", "TPOT at 1", "TPOT at 64", "KV tokens", "origin", "error")
+    table = StackedTable("profile", "TTFT 1k", "TPOT at 1", "TPOT at 64", "KV tokens", "origin", "error")
     for one in found:
         times = (ttft_ms(one.profile, PROMPT), step_ms(one.profile, 1), step_ms(one.profile, 64))
         cells = [f"{number(time)} ms" for time in times]
@@ -154,7 +144,7 @@ def _speed_plain(means: "Speed") -> object:
     return to_builtins(means)
 
 
-def _coefficients(profile: "ProfileSettings") -> Table:
+def _coefficients(profile: "ProfileSettings") -> StackedTable:
     from sageserve.show.coefficients import curve_points
 
     rows = [
@@ -168,11 +158,10 @@ def _coefficients(profile: "ProfileSettings") -> Table:
         ("attention", profile.attention_ns_per_token2, "ns", "per prompt token and token of context before it"),
         ("first token", profile.first_token_ms, "ms", "once per request, around its first token"),
     ]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("coefficient")
+    table = StackedTable("coefficient")
     table.add_column("", justify="right")
-    table.add_column("")
-    table.add_column("what it is", overflow="fold")
+    table.add_column("", no_wrap=True)
+    table.add_column("what it is")
     for label, value, unit, what in rows:
         table.add_row(label, f"{value:.4g}" if value else NONE, unit if value else "", what)
     limits = f"at most {profile.max_sequences} sequences and {profile.max_batched_tokens:,} tokens in an iteration"
@@ -190,24 +179,22 @@ def _memory(profile: "ProfileSettings") -> str:
     )
 
 
-def _trust(profile: "ProfileSettings") -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column()
-    table.add_column(overflow="fold")
+def _trust(profile: "ProfileSettings") -> StackedTable:
+    table = StackedTable("", "", left=2)
     for label, text in (("source", profile.source), ("fitted on", profile.fitted), ("error", profile.error)):
         table.add_row(label, escape(text or "not stated"))
     return table
 
 
-def _meaning(means: "Speed") -> "list[Table | str]":
+def _meaning(means: "Speed") -> "list[StackedTable | str]":
     from sageserve.data.profiles.speed import MISSES, OUTPUT, PROMPT, TTFT_PROMISE_S
 
-    table = _table("batch", "TPOT", "tokens/s", left=0)
+    table = StackedTable("batch", "TPOT", "tokens/s", left=0)
     for pace in means.paces:
         table.add_row(str(pace.batch), f"{number(pace.tpot_ms)} ms", number(pace.tokens_per_s))
     late = f"{MISSES:.0%} of first tokens later than {TTFT_PROMISE_S:g} s"
     rate = f"{number(means.requests_per_s)} requests/s with {late}" if means.requests_per_s else f"never without {late}"
-    lines: list[Table | str] = [
+    lines: list[StackedTable | str] = [
         f"requests of {PROMPT:,} prompt and {OUTPUT} output tokens",
         table,
         f"first token  {number(means.ttft_ms)} ms on an idle instance",
@@ -243,8 +230,8 @@ def compare(
         _print(_side_by_side(found, means))
 
 
-def _side_by_side(found: "list[ListedProfile]", means: "list[Speed]") -> Table:
-    table = _table("", *(escape(one.name.replace("/", " ")) for one in found))
+def _side_by_side(found: "list[ListedProfile]", means: "list[Speed]") -> StackedTable:
+    table = StackedTable("", *(escape(one.name.replace("/", " ")) for one in found))
     for label, values in _metrics(found, means):
         first = values[0]
         cells = [number(first) if first is not None else NONE]

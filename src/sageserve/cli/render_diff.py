@@ -25,7 +25,6 @@ _MEANING: Final[Mapping[Word, str]] = {
     Word.SAMPLING: "sampling: no difference in attainment beyond what so many requests differ by, each taken on its own",
     Word.UNKNOWN: "unknown: one seed only (or a number one side lacks): cannot tell noise from change",
 }
-_LONGEST: Final = 38  # columns of a setting's value
 _FEW: Final = 10  # GPU-hours below which a second digit says something; and times, from which a change is told as a factor
 _SHOW: Final[Mapping[str, Callable[[float], str]]] = {
     "GPU h": lambda value: gpu_hours(value) if abs(value) >= _FEW else f"{value:.2f}",
@@ -49,9 +48,9 @@ def draw(page: TerminalPage, found: Difference) -> None:
         "settings", "" if found.settings else "no difference" + (" but the seed" if found.seeds[0] != found.seeds[1] else "")
     )
     if found.settings:
-        table = page.table("setting", "before", "", "after", left=4)
+        table = page.table("setting", "before", "after", left=3)
         for setting in found.settings:
-            table.add_row(escape(setting.key), _cut(setting.before), "→", _cut(setting.after))
+            table.add_row(escape(setting.key), escape(setting.before), escape(setting.after))
         page.print(table)
     _draw_numbers(page, found.numbers)
 
@@ -67,7 +66,8 @@ def _draw_numbers(page: TerminalPage, numbers: Sequence[Number]) -> None:
     told = [number for number in numbers if number.word is not Word.EQUAL]
     page.title("results", "means over seeds, with the 95% interval of the change")
     if told:
-        table = page.table("number", "before", "after", "change", "", "interval", "", left=1)
+        table = page.table("number", "before", "after", "change", "relative", "interval", left=1)
+        table.add_column("", no_wrap=True)
         for number in told:
             table.add_row(
                 escape(number.key),
@@ -113,7 +113,3 @@ def _signed(number: Number, value: float) -> str:
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
-
-
-def _cut(value: str) -> str:
-    return escape(value if len(value) <= _LONGEST else f"{value[: _LONGEST - 1]}…")

@@ -6,10 +6,9 @@ Draws what it is given; points and matches come from `sim/sweep/frontier.py`. Re
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
 
-from sageserve.cli.columns import WIDTH, Column, tables
+from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import hours, share
 from sageserve.cli.render_compare import change, kept
 from sageserve.sim.sweep.frontier import FrontierPoint, Match, beaten_by
@@ -25,8 +24,7 @@ def frontier_json(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match 
 
 def draw_frontier(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match | None, scenario: str) -> None:
     """Print points, cheapest first within a strategy, and what as much kept costs."""
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     seeds = max(len(point.by_seed) for points in frontier.values() for point in points)
     means = f", means of {seeds} seeds" if seeds > 1 else ""
     console.print(f"[bold]{escape(scenario)}[/bold]: one knob of each strategy{means}", soft_wrap=True)

@@ -4,36 +4,22 @@ Draws what it is given, in 100 columns. Read next: `data/results/plans.py` for t
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from sageserve.base.units import show_duration
+from sageserve.cli.columns import StackedTable, terminal
 from sageserve.data.results.plans import AheadPlan, HourPlan, PlanFile, PoolLine, WhatIf
 from sageserve.show.why import amount, binding, dollars, theta_texts
 
-WIDTH = 100
-
-
-def console() -> Console:
-    """Standard output, 100 columns at most."""
-    made = Console(soft_wrap=False, highlight=False)
-    made.width = min(made.width, WIDTH) if made.is_terminal else WIDTH
-    return made
-
-
-def table(*titles: str, left: int) -> Table:
-    """A table without lines whose first `left` columns are text."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for number, title in enumerate(titles):
-        made.add_column(title, justify="left" if number < left else "right", no_wrap=number > 0, overflow="fold")
-    return made
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def draw_plan(file: PlanFile) -> None:
     """Print a plan."""
-    out = console()
+    out = terminal()
     plan = file.solved.plan
     out.print(
         f"[bold]Plan[/bold] of {escape(file.strategy)} for [bold]{escape(file.scenario)}[/bold] at"
@@ -58,9 +44,9 @@ def draw_plan(file: PlanFile) -> None:
 
 def draw_what_if(file: PlanFile, other: WhatIf) -> None:
     """Print a plan beside the one under other circumstances."""
-    out = console()
+    out = terminal()
     out.print(f"\n[bold]what if[/bold] {escape(other.changes)}")
-    made = table("pool", "now", "plan", "what if", "", "Δ$/h", left=1)
+    made = StackedTable("pool", "now", "plan", "what if", "change", "Δ$/h")
     for line, there in zip(file.pools, other.pools, strict=True):
         by = there.target - line.target
         cost = there.cost_change_per_hour - line.cost_change_per_hour
@@ -74,17 +60,17 @@ def draw_what_if(file: PlanFile, other: WhatIf) -> None:
         out.print(f"  {escape(line.pool)}: {line.target} because {escape(line.why)}", style="dim")
 
 
-def _pools(lines: tuple[PoolLine, ...]) -> Table:
-    made = table("pool", "now", "plan", "", "why", "Δ$/h", left=1)
-    made.columns[4].justify, made.columns[4].no_wrap = "left", False
+def _pools(lines: tuple[PoolLine, ...]) -> StackedTable:
+    made = StackedTable("pool", "now", "plan", "change", "Δ$/h")
+    made.add_column("why")
     for line in lines:
         made.add_row(
             escape(line.pool),
             str(line.now),
             f"[bold]{line.target}[/bold]",
             _by(line.target - line.now),
-            escape(line.why),
             dollars(line.cost_change_per_hour),
+            escape(line.why),
         )
     return made
 
@@ -106,23 +92,18 @@ def _cost(lines: tuple[PoolLine, ...], solved: HourPlan | AheadPlan) -> str:
     return text
 
 
-def _expected(file: PlanFile) -> Table:
+def _expected(file: PlanFile) -> StackedTable:
     ahead = isinstance(file.solved, AheadPlan)
-    made = table(
-        "prompt tokens/s",
-        *(("expected", "kept now", "kept at most") if ahead else ("planned",)),
-        "last hour",
-        "against it",
-        left=1,
-    )
+    planned = ("expected", "kept now", "kept at most") if ahead else ("planned",)
+    made = StackedTable("prompt tokens/s", *planned, "last hour", "against it")
     for one in file.expected:
         against = f"{one.expected / one.seen:.2f}x" if one.seen else "–"
-        planned = (amount(one.expected), amount(one.now), amount(one.peak)) if ahead else (amount(one.now),)
-        made.add_row(escape(one.name), *planned, amount(one.seen), against)
+        numbers = (amount(one.expected), amount(one.now), amount(one.peak)) if ahead else (amount(one.now),)
+        made.add_row(escape(one.name), *numbers, amount(one.seen), against)
     return made
 
 
-def _section(out: Console, title: str, lines: Sequence[str]) -> None:
+def _section(out: "Console", title: str, lines: Sequence[str]) -> None:
     out.print(f"[dim]{title}[/dim]")
     for line in lines:
         out.print(f"  {escape(line)}", soft_wrap=True)

@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.table import Table
 
 from sageserve.base.units import MINUTE, SECOND, show_duration
-from sageserve.cli.columns import WIDTH
+from sageserve.cli.columns import WIDTH, StackedTable
 from sageserve.cli.render import header, hours_tables, tiers_tables, totals
 from sageserve.data.results.sweep_read import Sweep
 from sageserve.show.account import Account
 from sageserve.show.choices import Choices
 from sageserve.show.format import NONE, count, percent, seconds
-from sageserve.show.lines import EndpointLine, RegionFlow, RunLines
+from sageserve.show.lines import BINS, EndpointLine, RegionFlow, RunLines
 from sageserve.show.spark import PLAIN, bars
 from sageserve.show.verdict import Verdict
 
-_LABEL = 27  # columns of a name beside bars
+_LABEL = 27  # columns of a name beside bars; a longer one takes several lines
+_WIDE = _LABEL + BINS + 18  # columns of all bars with a name and two numbers; in less room two bins are one bar
 _MOST = 12  # endpoints that are drawn; --json has all of them
 _FLOWS = 8
 
@@ -54,12 +54,9 @@ class TerminalPage:
         self.print()
         self.print(f"[bold]{escape(text)}[/bold]" + (f"  [dim]{escape(aside)}[/dim]" if aside else ""))
 
-    def table(self, *titles: str, left: int) -> Table:
+    def table(self, *titles: str, left: int) -> StackedTable:
         """A table without lines whose first `left` columns are text."""
-        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(titles))
-        for number, title in enumerate(titles):
-            made.add_column(title, justify="left" if number < left else "right", no_wrap=number >= left, overflow="fold")
-        return made
+        return StackedTable(*titles, left=left)
 
 
 def draw(page: TerminalPage, found: Account) -> None:
@@ -107,7 +104,7 @@ def draw_left(page: TerminalPage, sweep: Sweep) -> None:
 
 
 def _draw_lines(page: TerminalPage, lines: RunLines, signal: str) -> None:
-    width = f"one bar per {_span(lines.bin_s)}"
+    width = f"one bar per {_span(lines.bin_s * _joined(page))}"
     ends = sorted(lines.endpoints, key=lambda one: -sum(one.serving))
     shown = [one for one in lines.endpoints if one in ends[:_MOST]]
     rows: list[tuple[str, str, Callable[[EndpointLine], Sequence[float | None]], float | None, Callable[[float], str]]] = [
@@ -150,16 +147,32 @@ def _bars(
 ) -> None:
     """Rows of bars on one scale, the window below them, mean and highest beside them."""
     top, show, mean = scale
-    table = page.table("", "", mean, "most", left=2)
-    bins = len(rows[0][1])
+    table = page.table("", left=1)
+    table.show_header = True
+    table.add_column("", no_wrap=True)
+    for title in (mean, "most"):
+        table.add_column(title, justify="right")
+    many = _joined(page)
     for name, values in rows:
         known = [value for value in values if value is not None]
         middle = show(sum(known) / len(known)) if known and mean else ""
-        table.add_row(escape(_short(name).ljust(_LABEL)), bars(values, top), middle, show(max(known)) if known else NONE)
-    end = _span(lines.bin_s * bins)
+        drawn = bars(_merged(values, many, highest=not mean), top)
+        table.add_row(escape(name.ljust(_LABEL)), drawn, middle, show(max(known)) if known else NONE)
+    bins, end = -(-len(rows[0][1]) // many), _span(lines.bin_s * len(rows[0][1]))
     if bins > len(end) + 2:
         table.add_row("", f"[dim]0h{end:>{bins - 2}}[/dim]", "", "")
     page.print(table)
+
+
+def _joined(page: TerminalPage) -> int:
+    """Bins that are one bar."""
+    return 1 if page.width >= _WIDE else 2
+
+
+def _merged(values: Sequence[float | None], many: int, *, highest: bool) -> list[float | None]:
+    """The mean, or the highest, of so many neighbours each; of those there are."""
+    parts = [[value for value in values[low : low + many] if value is not None] for low in range(0, len(values), many)]
+    return [(max(part) if highest else sum(part) / len(part)) if part else None for part in parts]
 
 
 def _draw_choices(page: TerminalPage, found: Choices) -> None:
@@ -177,11 +190,11 @@ def _draw_choices(page: TerminalPage, found: Choices) -> None:
         what = f"{count(each.decisions, 'decision')}, {count(each.missing, 'instance')} short"
         page.print(f"[yellow]blocked[/yellow] {what}: {escape(each.words)}")
     page.print("largest", style="dim")
-    table = page.table("", "", "", "", left=4)
+    table = page.table("when", "change", left=0)
+    for title in ("pool", "why"):
+        table.add_column(title)
     for told in found.largest:
-        table.add_row(
-            f"{show_duration(told.at // SECOND * SECOND):>9}", f"{told.wanted:+d}", escape(told.pool), escape(told.words)
-        )
+        table.add_row(show_duration(told.at // SECOND * SECOND), f"{told.wanted:+d}", escape(told.pool), escape(told.words))
     page.print(table)
 
 
@@ -200,14 +213,6 @@ def _draw_flows(page: TerminalPage, flows: Sequence[RegionFlow]) -> None:
         page.print(table)
     if len(moved) > len(largest):
         page.print(f"and {count(len(moved) - len(largest), 'smaller flow')}: --json has them", style="dim")
-
-
-def _short(name: str) -> str:
-    """A name that fits beside bars; cut in the middle, where names differ least."""
-    if len(name) <= _LABEL:
-        return name
-    half = (_LABEL - 1) // 2
-    return f"{name[: _LABEL - 1 - half]}…{name[-half:]}"
 
 
 def _span(length_s: float) -> str:

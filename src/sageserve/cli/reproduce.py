@@ -109,21 +109,15 @@ def _json(chosen: "Mapping[str, Study]", found: "Mapping[str, Mapping[str, Summa
 
 
 def _draw(name: str, study: "Study", cases: "Mapping[str, Summary]") -> None:
-    from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    from sageserve.cli.columns import WIDTH
+    from sageserve.cli.columns import StackedTable, terminal
 
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     console.print(f"[bold]{escape(name)}[/bold]: {escape(study.question)}")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("", overflow="fold")
-    for title in ("published", "ours", "with owed"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = StackedTable("", "published", "ours", "with owed")
     table.add_column("", no_wrap=True)
-    table.add_column("source", overflow="fold")
+    table.add_column("source")
     for one in study.findings:
         table.add_row(*(escape(cell) for cell in _row(one, cases)))
     console.print(table)

@@ -10,18 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from sageserve.cli import complete
+from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
     from sageserve.data.scenarios.load import Loaded
     from sageserve.data.yaml_positions import Keys, Value
-
-WIDTH = 100
 
 app = typer.Typer(help="Look at scenarios: what they say, and where each value comes from.", no_args_is_help=True)
 
@@ -31,12 +28,6 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the file; YAML value; may be repeated"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-
-
-def _print(table: Table) -> None:
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    console.print(table)
 
 
 def _flat(keys: "Keys") -> str:
@@ -59,12 +50,10 @@ def _text(value: "Value") -> str:
             return str(value)
 
 
-def tree(loaded: "Loaded") -> Table:
+def tree(loaded: "Loaded") -> StackedTable:
     """The resolved tree: one line per value, indented under its mappings, with its origin beside it."""
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("setting", overflow="fold", ratio=34)
-    table.add_column("value", overflow="fold", ratio=28)
-    table.add_column("from", overflow="fold", style="dim", ratio=38)
+    table = StackedTable("setting", "value", left=2)
+    table.add_column("from", style="dim")
     root: tuple[Keys, Value] = ((), None)
     leaves = [root, *loaded.leaves()]
     for (before, _), (keys, value) in pairwise(leaves):
@@ -73,7 +62,6 @@ def tree(loaded: "Loaded") -> Table:
             table.add_row("  " * depth + f"[bold]{escape(str(keys[depth]))}[/bold]", "", "")
         name = "  " * (len(keys) - 1) + escape(str(keys[-1]))
         table.add_row(name, escape(_text(value)), escape(loaded.origin(keys)))
-    table.expand = True
     return table
 
 
@@ -87,7 +75,7 @@ def show(name: Reference, overrides: Overrides = None, as_json: AsJson = False) 
         origins = {_flat(keys): loaded.origin(keys) for keys, _ in loaded.leaves()}
         typer.echo(answer_json({"scenario": dump(loaded.scenario, defaults=True), "from": origins}))
     else:
-        _print(tree(loaded))
+        terminal().print(tree(loaded))
 
 
 @app.command("list")
@@ -100,12 +88,10 @@ def list_scenarios(as_json: AsJson = False) -> None:
         rows = [{"name": name, "about": about, "complete": whole} for name, about, whole in entries]
         typer.echo(answer_json(rows))
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("what it is", overflow="fold")
+    table = StackedTable("name", "what it is", left=2)
     for name, about, whole in sorted(entries, key=lambda entry: not entry[2]):
         table.add_row(name, escape(about if whole else f"(a part: extend it, or give it a trace) {about}"))
-    _print(table)
+    terminal().print(table)
 
 
 @app.command()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
 from sageserve.base.errors import SageServeError
+from sageserve.cli.columns import StackedTable
 from sageserve.cli.extras import need
 from sageserve.cli.running import State, ask_status, running
 
@@ -50,7 +50,7 @@ def draw_status(status: "Status") -> None:
 
 
 def picture(status: "Status") -> Group:
-    """A status as tables that fit 100 columns."""
+    """A status as tables that fit the terminal."""
     return Group(_head(status), "", _endpoints(status), "", _tiers(status), "", _decisions(status), *_notes(status))
 
 
@@ -63,11 +63,10 @@ def _head(status: "Status") -> Text:
     )
 
 
-def _endpoints(status: "Status") -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name, justify in (("region/model", "left"), ("utilised", "left"), ("memory", "right"), ("in_flight", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type] # a literal of rich's, read from a tuple
-    for name in ("serve", "come", "drain", "batch"):
+def _endpoints(status: "Status") -> StackedTable:
+    table = StackedTable("region/model")
+    table.add_column("utilised", no_wrap=True)
+    for name in ("memory", "in_flight", "serve", "come", "drain", "batch"):
         table.add_column(name, justify="right")
     for endpoint in status.endpoints:
         pools = {pool.pool for pool in endpoint.pools}
@@ -92,23 +91,18 @@ def _bar(endpoint: "EndpointStatus") -> Text:
     return Text.assemble(("█" * full, style), ("░" * (_BLOCKS - full), "dim"), f" {endpoint.utilisation:4.0%}")
 
 
-def _tiers(status: "Status") -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("tier")
-    for name in ("requests", "answered", "turned away", "on time"):
-        table.add_column(name, justify="right")
+def _tiers(status: "Status") -> StackedTable:
+    table = StackedTable("tier", "requests", "answered", "turned away", "on time")
     for tier in status.tiers:
         share = f"{tier.on_time / tier.finished:.1%}" if tier.finished else "-"
         table.add_row(tier.tier, f"{tier.requests:,}", f"{tier.finished:,}", f"{tier.refused:,}", share)
     return table
 
 
-def _decisions(status: "Status") -> Table:
-    table = Table(box=None, pad_edge=False, title="decisions, latest first", title_justify="left", title_style="bold")
-    table.add_column("when")
-    table.add_column("pool")
+def _decisions(status: "Status") -> StackedTable:
+    table = StackedTable("when", "pool", left=2, keys=2, title="decisions, latest first")
     table.add_column("change", justify="right")
-    table.add_column("why", overflow="fold")
+    table.add_column("why")
     for one in status.decisions[:_DECISIONS]:
         change = f"{one.done:+d}" if one.done == one.change else f"{one.done:+d} of {one.change:+d}"
         table.add_row(time.strftime("%H:%M:%S", time.localtime(one.wall_s)), one.pool, change, one.words)

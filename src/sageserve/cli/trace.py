@@ -9,16 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from sageserve.cli import complete
+from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.streams import answer_json
 from sageserve.cli.trace_options import is_file, takes_trace
 from sageserve.data.traces.options import DROPPED_MAX, TraceOptions
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from sageserve.data.traces.readers.batches import Progress
     from sageserve.data.traces.requests import Requests
 
-WIDTH = 100
 BARS = " ▁▂▃▄▅▆▇█"
 
 app = typer.Typer(help="Look into, convert and generate request traces.", no_args_is_help=True)
@@ -213,30 +211,30 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(BARS[0] if value <= 0 else BARS[max(1, round(value / top * 8))] for value in values)
 
 
-def _narrow(values: Sequence[float], width: int) -> list[float]:
-    """The values averaged down to at most `width`."""
-    if len(values) <= width:
-        return list(values)
-    edges = [round(i * len(values) / width) for i in range(width + 1)]
-    return [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
+def _joined(values: Sequence[float], width: int) -> tuple[list[float], int]:
+    """At most `width` means of so many neighbours each."""
+    many = max(1, -(-len(values) // width))
+    parts = [values[low : low + many] for low in range(0, len(values), many)]
+    return [sum(part) / len(part) for part in parts], many
 
 
 def _draw(seen: "Overview") -> None:
     from sageserve.base.units import SECOND, show_duration
     from sageserve.data.traces.report import UNUSED
 
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     show = partial(console.print, markup=False)
-    window, width = (show_duration(round(span * SECOND)) for span in (seen.window_s, seen.bin_s))
+    rate, many = _joined(seen.rate, console.width)
+    window, width = (show_duration(round(span * SECOND)) for span in (seen.window_s, seen.bin_s * many))
+    finest = show_duration(round(seen.bin_s * SECOND))
     show(f"{seen.source}: {seen.requests:,} requests over {window} ({seen.format})", soft_wrap=True)  # a path may be long
     mean = seen.requests / seen.window_s
-    show(f"requests per second: mean {mean:,.3g}, highest {max(seen.rate):,.3g} over {width}; one bar per {width}")
-    show(sparkline(seen.rate))
+    show(f"requests per second: mean {mean:,.3g}, highest {max(seen.rate):,.3g} over {finest}; one bar per {width}")
+    show(sparkline(rate))
     show("")
     console.print(_length_table(seen.models))
     show("")
-    console.print(_share_table(seen))
+    console.print(_share_table(seen, console.width))
     if seen.deadlines:
         show(f"\n{seen.deadlines:,} requests carry their own deadline")
     if seen.cached_share is not None:
@@ -281,8 +279,7 @@ def _draw_formats() -> None:
     from sageserve.data.traces.columns.catalog import EVERY
     from sageserve.data.traces.columns.formats import NOT_READ
 
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     for each in EVERY:
         console.print(f"[bold]{each.name}[/bold]: {escape(each.about)}", soft_wrap=True)
         console.print(f"  [dim]{escape(each.example)}[/dim]", soft_wrap=True)
@@ -296,10 +293,9 @@ def _label(name: str) -> str:
     return "(not in the file)" if name == UNNAMED else escape(name)
 
 
-def _length_table(models: "dict[str, TracePart]") -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("model", overflow="fold")
-    table.add_column("tokens")
+def _length_table(models: "dict[str, TracePart]") -> StackedTable:
+    table = StackedTable("model", keys=2)
+    table.add_column("tokens", no_wrap=True)
     for name in ("requests", "mean", "p10", "p50", "p90", "p99", "longest"):
         table.add_column(name, justify="right")
     for name, part in models.items():
@@ -316,13 +312,14 @@ def _length_table(models: "dict[str, TracePart]") -> Table:
     return table
 
 
-def _share_table(seen: "Overview") -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("", style="dim")
-    table.add_column("name", overflow="fold")
+def _share_table(seen: "Overview", width: int) -> StackedTable:
+    table = StackedTable(keys=2)
+    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("name")
     table.add_column("requests", justify="right")
     table.add_column("share", justify="right")
     table.add_column("rate over time", no_wrap=True)
+    bars = min(42, width - 20)  # beside a kind and the shortest part of a name
     for kind, parts in (("model", seen.models), ("tier", seen.tiers), ("region", seen.regions)):
         for index, (name, part) in enumerate(parts.items()):
             table.add_row(
@@ -330,6 +327,6 @@ def _share_table(seen: "Overview") -> Table:
                 _label(name),
                 f"{part.requests:,}",
                 f"{part.share:.1%}",
-                sparkline(_narrow(part.rate, 42)),
+                sparkline(_joined(part.rate, bars)[0]),
             )
     return table

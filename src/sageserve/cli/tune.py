@@ -123,14 +123,12 @@ def _json(strategy: str, trials: "Sequence[Trial]", chosen: "Trial") -> bytes:
 
 
 def _draw(scenario: str, strategy: str, trials: "Sequence[Trial]", chosen: "Trial", to: Path | None) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    from sageserve.cli.columns import WIDTH, Column, tables
+    from sageserve.cli.columns import Column, tables, terminal
     from sageserve.cli.render import hours, share
 
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     console.print(f"[bold]{escape(scenario)}[/bold]: {len(trials)} settings of {strategy}, cheapest first", soft_wrap=True)
     rows = sorted(trials, key=lambda one: one.gpu_hours)
     columns = [

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from sageserve.cli.columns import StackedTable, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sageserve.data.measured.runs import MeasuredRun
     from sageserve.data.measured.validation import RunPicture, RunVerdict, Validation
 
-WIDTH = 100
 SPARK = 60
 PAGE = "validation.html"
 EXAMPLES = """[bold]Examples[/bold]
@@ -99,9 +99,8 @@ def _print_points(verdict: "PointVerdict") -> None:
 
     from sageserve.show.validation import percent
 
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
-    table = _table("E2E in the mean", "points", "off by", "median", "within 15 %", "in the band")
+    console = terminal()
+    table = StackedTable("E2E in the mean", "points", "off by", "median", "within 15 %", "in the band")
     for name, group in verdict.groups.items():
         shares = (percent(group.within_15), percent(group.covered))
         table.add_row(escape(name), f"{group.n:,}", percent(group.e2e_mape), percent(group.median, signed=True), *shares)
@@ -165,8 +164,7 @@ def _write_page(path: Path, found: "Validation", pictures: "dict[str, RunPicture
 
 
 def _print(found: "Validation", pictures: "dict[str, RunPicture]") -> None:
-    console = Console(soft_wrap=False, highlight=False)
-    console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
+    console = terminal()
     for name, verdict in found.runs.items():
         console.print(f"[bold]{escape(name)}[/bold]")
         console.print(_errors(verdict))
@@ -181,17 +179,10 @@ def _print(found: "Validation", pictures: "dict[str, RunPicture]") -> None:
         console.print(f"[dim]not judged: {escape(name)}: {escape(why)}[/dim]", soft_wrap=True)
 
 
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="left" if number == 0 else "right", overflow="fold")
-    return table
-
-
-def _errors(verdict: "RunVerdict") -> Table:
+def _errors(verdict: "RunVerdict") -> StackedTable:
     from sageserve.show.validation import error_cells
 
-    table = _table("MAPE and bias of means", "requests", "E2E", "TPOT", "TTFT", "E2E bias", "TPOT bias", "TTFT bias")
+    table = StackedTable("MAPE and bias of means", "requests", "E2E", "TPOT", "TTFT", "E2E bias", "TPOT bias", "TTFT bias")
     rows = {"first half (fitted)": verdict.fit, "second half (held out)": verdict.heldout}
     if verdict.counters is not None and verdict.counters.heldout is not None:
         rows["held out, from counters alone"] = verdict.counters.heldout
@@ -238,10 +229,10 @@ def _draw(console: Console, picture: "RunPicture") -> None:
             console.print(f"{curve.name:>8} {label:>9} {sparkline(values.tolist(), most, SPARK)} {most:.4g}")
 
 
-def _means(found: "Validation") -> Table:
+def _means(found: "Validation") -> StackedTable:
     from sageserve.show.validation import percent
 
-    table = _table("run", "E2E", "TPOT", "TTFT", "E2E after one point")
+    table = StackedTable("run", "E2E", "TPOT", "TTFT", "E2E after one point")
     for name, verdict in found.means.items():
         errors = (verdict.e2e_error, verdict.tpot_error, verdict.ttft_error)
         points = ", ".join(percent(value, signed=True) for value in verdict.one_point.values())
