@@ -32,7 +32,7 @@ from sageserve.base.units import SECOND
 from sageserve.data.measured.files import read_measured
 from sageserve.data.measured.runs import MeasuredRun
 from sageserve.data.profiles.hardware import gpu_named, shape
-from sageserve.data.profiles.roofline import BLOCK, FITTED, BatchLimits, Efficiency, roofline, scaled
+from sageserve.data.profiles.roofline import BLOCK, FITTED, BatchLimits, Efficiency, Parallelism, roofline, scaled
 from sageserve.sim.replay import Arrivals, replay
 
 PRIOR = Efficiency(
@@ -88,7 +88,9 @@ class Case:
         """What the roofline gives for its model, GPU and limits."""
         limits = BatchLimits(self.run.limits.max_sequences, self.run.limits.max_batched_tokens)
         gpu = GPUS[self.run.gpu]
-        return roofline(shape(self.model), gpu_named(gpu), self.run.tp, name=gpu, limits=limits, efficiency=efficiency)
+        return roofline(
+            shape(self.model), gpu_named(gpu), Parallelism(self.run.tp), name=gpu, limits=limits, efficiency=efficiency
+        )
 
     def played(self, profile: ProfileSettings) -> tuple[float, float]:
         """Mean E2E and TTFT in ms that an engine of that profile shows."""

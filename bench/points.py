@@ -25,10 +25,13 @@ import numpy as np
 
 from sageserve.base.records import Floats
 from sageserve.data.measured.points import MeasuredPoint, read_points
+from sageserve.data.profiles.hardware import gpu_named
+from sageserve.data.profiles.naming import known_gpu
 from sageserve.data.profiles.roofline import FITTED, Efficiency
-from sageserve.sim.points import NEAR, group_of, predict, why_not
+from sageserve.sim.points import NEAR, group_of, predict, shape_of, ways_of, why_not
 
 FOLDS: Final = 5
+SHORTEST: Final = 0.8  # of a nominal prompt: lengths may be uniform from there
 HELD: Final = 0.9  # of the points a band is made to hold
 HOLDS: Final = ("configuration", "model", "gpu")
 BUCKETS: Final = ((1, 4), (5, 8), (9, 16), (17, 32), (33, 64), (65, 10**9))
@@ -60,7 +63,21 @@ def left_out(point: MeasuredPoint) -> str:
         return "GPU, model or format without a name here" if reason.startswith("no ") else reason
     if None in {point.e2e_ms, point.ttft_ms, point.tpot_ms}:
         return "a latency is missing"
-    return "" if point.clients else "no fixed concurrency"
+    if not point.clients:
+        return "no fixed concurrency"
+    return "its GPUs at their peak rates would take longer" if is_too_fast(point) else ""
+
+
+def is_too_fast(point: MeasuredPoint) -> bool:
+    """Whether prompts alone ask for more arithmetic than the GPUs of a point can do in its E2E: several replicas, or a cache."""
+    one, name, ways = shape_of(point), known_gpu(point.gpu), ways_of(point)
+    assert name is not None
+    assert ways is not None
+    assert point.e2e_ms is not None
+    gpu = gpu_named(name)
+    always, routed = one.always / gpu.peak(one.always_weights), one.routed * one.routed_share / gpu.peak(one.weights)
+    asked = point.clients * SHORTEST * point.prompt * 2 * (always + routed)
+    return asked / ways.gpus > point.e2e_ms / 1e3
 
 
 def judge(point: MeasuredPoint, efficiency: Efficiency = FITTED) -> Judged | str:

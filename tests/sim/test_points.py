@@ -11,16 +11,19 @@ import pytest
 from sageserve.base.errors import MeasurementError
 from sageserve.data.measured.points import MeasuredPoint, read_points
 from sageserve.data.profiles.naming import known_gpu, model_in
-from sageserve.sim.points import group_of, judge, predict
+from sageserve.data.profiles.roofline import Parallelism
+from sageserve.sim.points import group_of, judge, predict, shape_of, ways_of
 
 POINT = MeasuredPoint(
     id="one",
     gpu="h100_sxm",
     model="meta-llama/Llama-3.1-8B-Instruct",
     dtype="bf16",
+    kv_dtype="",
     engine="vllm 0.19.0",
     mode="agg",
     tp=1,
+    gpus=0,
     dp=1,
     ep=1,
     prompt=1000,
@@ -89,8 +92,9 @@ def test_a_rate_is_an_open_loop() -> None:
     ("changed", "reason"),
     [
         ({"mode": "disagg"}, "different pools"),
-        ({"dp": 2}, "data parallel"),
-        ({"note": "attention DP; lengths nominal"}, "data parallel"),
+        ({"tp": 1, "dp": 8, "ep": 4}, "parallelism is not clear"),
+        ({"tp": 4, "dp": 3, "gpus": 4}, "parallelism is not clear"),
+        ({"note": "tp_size is the product tp*ep"}, "parallelism is not clear"),
         ({"tp": 0}, "not known"),
         ({"clients": 0}, "neither a fixed concurrency nor a rate"),
         ({"gpu": "v100"}, "GPU v100"),
@@ -105,6 +109,39 @@ def test_what_is_not_predicted_has_a_reason(changed: dict[str, object], reason: 
     assert found.reason is not None
     assert reason in found.reason
     assert found.e2e_ms is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "ways"),
+    [
+        ({"tp": 4, "dp": 1, "gpus": 4}, Parallelism(4)),
+        ({"tp": 4, "dp": 2}, Parallelism(4, 2)),
+        ({"tp": 4, "dp": 2, "gpus": 8, "ep": 8}, Parallelism(4, 2, 8)),
+        (
+            {"tp": 4, "dp": 4, "gpus": 4, "ep": 16},
+            Parallelism(1, 4, 4),
+        ),  # tp counts the GPUs of all ranks, and so ep their square
+        ({"tp": 1, "dp": 8, "gpus": 8, "ep": 8}, Parallelism(1, 8, 8)),
+    ],
+)
+def test_gpus_say_what_tp_counts(columns: dict[str, int], ways: Parallelism) -> None:
+    assert ways_of(replace(POINT, **columns)) == ways  # type: ignore[arg-type] # fields by name
+
+
+def test_ranks_share_what_arrives() -> None:
+    one, eight = predict(POINT), predict(replace(POINT, clients=64, dp=8))
+    assert (eight.e2e_ms, eight.ttft_ms) == (one.e2e_ms, one.ttft_ms), "a dense model's ranks are engines side by side"
+    assert (eight.low_ms or 0) < (one.low_ms or 0), "and no run of the kind was measured one by one"
+
+
+def test_fewer_bits_of_cache_are_read_faster_and_recipes_of_new_gpus_have_them() -> None:
+    point = {"gpu": "b200", "tp": 4, "model": "MiniMaxAI/MiniMax-M2.5", "dtype": "fp8", "prompt": 8_000, "clients": 64}
+    found = {kind: predict(replace(POINT, **point, kv_dtype=kind)).e2e_ms for kind in ("", "fp8", "bf16")}  # type: ignore[arg-type] # fields by name
+    assert found[""] == found["fp8"]
+    assert found["fp8"] is not None
+    assert found["bf16"] is not None
+    assert found["fp8"] < found["bf16"]
+    assert shape_of(replace(POINT, gpu="h200", model="MiniMaxAI/MiniMax-M2.5", dtype="fp8")).cache == "bf16"
 
 
 def test_groups_are_engines_dense_or_not_and_their_figures_are_plain_arithmetic() -> None:
@@ -146,6 +183,10 @@ def test_a_table_is_read_with_what_it_has(tmp_path: Path) -> None:
     [
         ("id,gpu\n", "has no column tp, model, dtype, isl, osl, concurrency"),
         (f"{HEADER}a,H100,one,m,bf16,1000,100,8,900\n", "row 1: tp: 'one' is not a number above 0"),
+        (
+            "id,gpu,tp,model,dtype,isl,osl,concurrency,kv_dtype\na,H100,1,m,bf16,1,1,8,e4m3\n",
+            "row 1: kv_dtype: 'e4m3' is not a format",
+        ),
         (f"{HEADER}a,H100,1,m,bf16,1000,100,8,-900\n", "row 1: e2e_ms: '-900' is not a number above 0"),
     ],
 )

@@ -134,7 +134,8 @@ def show(name: Name, gpu_hour: GpuHour = None, as_json: AsJson = False) -> None:
         return
     profile = one.profile
     gpus = f"{profile.gpus} x {profile.gpu}" if profile.gpus > 1 else profile.gpu
-    _print(f"[bold]{escape(one.name)}[/bold]: {one.origin}, {escape(gpus)}, tensor parallelism {profile.tp}", "")
+    ranks = f", {profile.dp} data parallel ranks" if profile.dp > 1 else ""
+    _print(f"[bold]{escape(one.name)}[/bold]: {one.origin}, {escape(gpus)}, tensor parallelism {profile.tp}{ranks}", "")
     _print(_coefficients(profile), "", _trust(profile), "", *_meaning(means))
 
 

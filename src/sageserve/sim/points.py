@@ -19,7 +19,7 @@ from sageserve.base.units import SECOND
 from sageserve.data.measured.points import MeasuredPoint, PointGroup, PointVerdict, PredictedPoint
 from sageserve.data.profiles.hardware import ModelShape, gpu_named, shape
 from sageserve.data.profiles.naming import known_gpu, model_in
-from sageserve.data.profiles.roofline import DEFAULTS, FITTED, BatchLimits, Efficiency, band, roofline
+from sageserve.data.profiles.roofline import DEFAULTS, FITTED, BatchLimits, Efficiency, Parallelism, band, roofline
 from sageserve.sim.replay import Arrivals, Replayed, replay, replay_closed
 
 ROUNDS: Final = 5  # requests of each client: the first are a burst, as they are in measurements
@@ -27,17 +27,17 @@ LEAST: Final = 16  # requests
 MOST: Final = 4_000
 NEAR: Final = 0.15
 _MICRO: Final = 1e3  # microseconds in a millisecond
-_UNCLEAR: Final = ("attention DP", "tp_size", "moe_tp")  # notes of the points that are shared with this project
+_UNCLEAR: Final = ("tp_size", "moe_tp")  # notes of the points that are shared with this project
 
 
 def why_not(point: MeasuredPoint) -> str:
     """Why a point has no prediction, from its columns alone; empty when it may have one."""
     if point.mode != "agg":
         return "prefill and decode in different pools are not modelled"
-    if point.dp > 1 or point.note.startswith(_UNCLEAR):
-        return "data parallel engines are not modelled, or its parallelism is not clear"
     if not (point.tp and point.prompt and point.output):
         return "its parallelism or its lengths are not known"
+    if point.note.startswith(_UNCLEAR) or ways_of(point) is None:
+        return "its parallelism is not clear"
     if not (point.clients or point.rate):
         return "it has neither a fixed concurrency nor a rate"
     if known_gpu(point.gpu) is None:
@@ -47,11 +47,32 @@ def why_not(point: MeasuredPoint) -> str:
     return ""
 
 
+def ways_of(point: MeasuredPoint) -> Parallelism | None:
+    """How an engine is spread over its GPUs; None when its columns do not say it.
+
+    Some write the GPUs of all ranks as `tp`, others those of each: `gpus` decides. Where each GPU is a rank, all of them share
+    out the experts; with an `ep` of fewer, `gpus` is a product of the two.
+    """
+    gpus = point.gpus or point.tp * point.dp
+    if point.dp == 1:
+        return Parallelism(point.tp)
+    if gpus % point.dp or (gpus == point.dp and 1 < point.ep < gpus):
+        return None
+    return Parallelism(gpus // point.dp, point.dp, min(point.ep, gpus))
+
+
 def shape_of(point: MeasuredPoint) -> ModelShape:
-    """The shape of the model of a point for which `why_not` has no objection."""
-    name = model_in(point.model, point.dtype)
+    """The shape of the model of a point for which `why_not` has no objection.
+
+    Where its KV cache's format is not said, a mixture in eight bits on GPUs with units for four has one of eight bits, as recipes
+    for these GPUs do; else it is as the checkpoint.
+    """
+    name, gpu = model_in(point.model, point.dtype), known_gpu(point.gpu)
     assert name is not None
-    return shape(name)
+    assert gpu is not None
+    found = shape(name)
+    usual = "fp8" if found.experts is not None and found.weights == "fp8" and gpu_named(gpu).fp4 else found.cache
+    return found.model_copy(update={"cache": point.kv_dtype or usual})
 
 
 def group_of(point: MeasuredPoint) -> str:
@@ -69,17 +90,18 @@ def predict(point: MeasuredPoint, efficiency: Efficiency = FITTED) -> PredictedP
     """
     if reason := why_not(point):
         return PredictedPoint(point.id, reason=reason)
-    one, name = shape_of(point), known_gpu(point.gpu)
+    one, name, ways = shape_of(point), known_gpu(point.gpu), ways_of(point)
     assert name is not None
+    assert ways is not None
     sequences = max(DEFAULTS.max_sequences, point.clients)
     limits = BatchLimits(sequences, max(DEFAULTS.max_batched_tokens, sequences + 1))
     try:
-        profile = roofline(one, gpu_named(name), point.tp, name=name, limits=limits, efficiency=efficiency)
+        profile = roofline(one, gpu_named(name), ways, name=name, limits=limits, efficiency=efficiency)
         played = _played(point, profile)
     except SageServeError as error:
         return PredictedPoint(point.id, reason=error.message)
     e2e = float(played.e2e.mean()) / _MICRO
-    width = band(one, gpu_named(name), point.tp) / 100
+    width = band(one, gpu_named(name), ways) / 100
     return PredictedPoint(
         point.id,
         e2e_ms=_digits(e2e),

@@ -30,7 +30,7 @@ def run_of(rows: list[tuple[int, int, int, int, int]], name: str = "one") -> Mea
         preemptions=np.array([0.0, 1.0]),
     )
     limits = EngineLimits(64, 1024, 16_000, 16, chunked=False, prefix_caching=True)
-    return MeasuredRun(name, limits, "m", "g", 2, "vLLM 1", "s", requests=requests, series=series, means=means_of(requests))
+    return MeasuredRun(name, limits, "m", "g", 2, 3, "vLLM 1", "s", requests=requests, series=series, means=means_of(requests))
 
 
 row = st.tuples(*[st.integers(1, 10**6)] * 5)
@@ -44,7 +44,7 @@ def test_what_is_written_is_read_again(
     write_measured(folder, [written, run_of(rows, "two")])
     read = choose(read_measured(folder), "one")
     assert read.limits == written.limits
-    assert (read.model, read.gpu, read.tp, read.engine, read.source) == ("m", "g", 2, "vLLM 1", "s")
+    assert (read.model, read.gpu, read.tp, read.dp, read.engine, read.source) == ("m", "g", 2, 3, "vLLM 1", "s")
     assert read.requests is not None
     assert written.requests is not None
     for name in ("arrival", "prompt", "output", "ttft", "tpot", "e2e"):
@@ -53,6 +53,11 @@ def test_what_is_written_is_read_again(
     assert written.series is not None
     for name in ("time", "prompt_rate", "output_rate", "running", "waiting", "kv_share", "preemptions"):
         assert np.array_equal(getattr(read.series, name), getattr(written.series, name), equal_nan=True), name
+
+
+def test_ranks_are_read(tmp_path: Path) -> None:
+    (tmp_path / "experiments.csv").write_text("experiment,model,gpu,tp,dp,in_mean,out_mean\na,m,g,2,4,10,10\nb,m,g,2,,10,10\n")
+    assert [run.dp for run in read_measured(tmp_path)] == [4, 1]
 
 
 def test_requests_alone_are_enough(tmp_path: Path) -> None:

@@ -45,12 +45,26 @@ def test_a_measured_profile_wins_over_the_derived_one() -> None:
     assert profile_named("llama-2-70b/h100-80gb/tp4").origin == "derived"
 
 
+def test_a_name_says_how_an_engine_is_spread() -> None:
+    profile = profile_named("kimi-k2.5-nvfp4/b200/tp1dp4ep4").profile
+    assert (profile.tp, profile.dp, profile.ep, profile.gpus, profile.lockstep) == (1, 4, 4, 4, True)
+    assert profile.shared_ms is not None
+    side = profile_named("llama-3.1-8b/h100-80gb/tp2dp3").profile
+    assert (side.gpus, side.lockstep, side.shared_ms) == (6, None, None), "dense ranks have nothing to wait for"
+    assert side.iteration_ms == profile_named("llama-3.1-8b/h100-80gb/tp2").profile.iteration_ms
+    with pytest.raises(Infeasible, match="tp4ep4: a dense model has no experts"):
+        named("llama-3.1-70b/h100-80gb/tp4ep4")
+    with pytest.raises(Infeasible, match="8 GPUs cannot be 3 groups of experts"):
+        named("qwen3-30b-a3b/h100-80gb/tp1dp8ep3")
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("llama-3.1-70/h100-80gb/tp4", "did you mean 'llama-3.1-70b'"),
         ("llama-3.1-70b/h100/tp4", "did you mean 'h100-80gb'"),
         ("llama-3.1-70b/h100-80gb/tp9", "did you mean 'llama-3.1-70b/h100-80gb/tp8'"),
+        ("llama-3.1-70b/h100-80gb/tp4dp0", "did you mean 'llama-3.1-70b/h100-80gb/tp4'"),
         ("llama-2-70b/h100-80gb", "did you mean 'llama-2-70b/h100-80gb/tp"),
     ],
 )

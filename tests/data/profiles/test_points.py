@@ -17,7 +17,8 @@ from tests.sim.test_points import POINT
     [
         ({}, ""),
         ({"mode": "disagg"}, "different pools"),
-        ({"dp": 8}, "data parallel"),
+        ({"dp": 8, "ep": 4}, "parallelism is not clear"),
+        ({"clients": 1_000, "prompt": 60_000, "e2e_ms": 200.0}, "peak rates would take longer"),
         ({"clients": 0}, "neither a fixed concurrency nor a rate"),
         ({"clients": 0, "rate": 2.0}, "no fixed concurrency"),
         ({"ttft_ms": None}, "a latency is missing"),

@@ -24,6 +24,7 @@ from sageserve.data.profiles.roofline import (
     KV_LEAST,
     TENSOR_PARALLEL,
     BatchLimits,
+    Parallelism,
     band,
     capacity,
     roofline,
@@ -36,7 +37,7 @@ NVLINK = [name for name in gpu_names() if gpu_named(name).link == "nvlink"]
 
 def derived(model: str, gpu: str, tp: int, limits: BatchLimits | None = None) -> ProfileSettings | None:
     try:
-        return roofline(shape(model), gpu_named(gpu), tp, name=gpu, limits=limits or BatchLimits())
+        return roofline(shape(model), gpu_named(gpu), Parallelism(tp), name=gpu, limits=limits or BatchLimits())
     except Infeasible:
         return None
 
@@ -62,7 +63,7 @@ def test_a_faster_gpu_is_no_slower(model: str, fast: str, slow: str) -> None:
 
 def test_a_profile_is_the_arithmetic_of_its_docstring() -> None:
     one, gpu = shape("llama-3.1-70b"), gpu_named("h100-80gb")
-    profile = roofline(one, gpu, 4, name="h100-80gb", limits=BatchLimits(64, 2048))
+    profile = roofline(one, gpu, Parallelism(4), name="h100-80gb", limits=BatchLimits(64, 2048))
     streamed = (one.always + one.output) * 2 / 4 / (3.35e12 * FITTED.bandwidth) * 1e6
     overhead = FITTED.host_us + 80 * FITTED.layer_us + 2 * 80 * 2 * FITTED.exchange_us
     exchanged = 2 * 3 / 4 * 4 * 80 * 8192 / (450e9 * FITTED.link) * 1e6
@@ -82,9 +83,9 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
     with pytest.raises(
         Infeasible, match=r"2 GPUs x \(80GiB x 0.9 - 2GiB for activations\) = 140.0 GiB, less 756.0 GiB of weights"
     ):
-        capacity(shape("llama-3.1-405b"), gpu_named("h100-80gb"), 2)
+        capacity(shape("llama-3.1-405b"), gpu_named("h100-80gb"), Parallelism(2))
     with pytest.raises(Infeasible, match="28 attention heads cannot be split over 8 GPUs"):
-        capacity(shape("qwen2.5-7b"), gpu_named("h100-80gb"), 8)
+        capacity(shape("qwen2.5-7b"), gpu_named("h100-80gb"), Parallelism(8))
 
 
 @pytest.mark.parametrize("model", model_names())
@@ -97,7 +98,7 @@ def test_what_fits_holds_whole_blocks_and_fits(model: str) -> None:
                 assert profile.weights is not None
                 assert profile.kv_per_token is not None
                 assert profile.weights + profile.kv_tokens * profile.kv_per_token < 0.9 * tp * gpu_named(gpu).memory
-                assert int(profile.error.removeprefix("±").split(" %")[0]) == band(shape(model), gpu_named(gpu), tp)
+                assert int(profile.error.removeprefix("±").split(" %")[0]) == band(shape(model), gpu_named(gpu), Parallelism(tp))
 
 
 def least_ms(one: ModelShape, gpu: Gpu, tp: int, tokens: int) -> float:
@@ -118,6 +119,41 @@ def test_no_profile_is_faster_than_memory_and_arithmetic_allow(model: str) -> No
                     assert curve_time(row, float(tokens)) / 1e3 > least_ms(one, gpu_named(gpu), tp, tokens)
 
 
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b", "deepseek-v3-nvfp4", "minimax-m2.5-kvfp8"])
+@pytest.mark.parametrize("ways", [Parallelism(1, 8), Parallelism(1, 8, 8), Parallelism(2, 4, 8), Parallelism(2, 2)])
+def test_ranks_hold_and_read_what_is_theirs(model: str, ways: Parallelism) -> None:
+    one, gpu = shape(model), gpu_named("b200")
+    if one.experts is None and ways.ep > 1:
+        return
+    profile = roofline(one, gpu, ways, name="b200")
+    row = row_of(profile)
+    assert profile.weights is not None
+    assert profile.kv_per_token is not None
+    assert profile.weights == pytest.approx(ways.dp * (one.weight_bytes - one.routed_bytes) + one.routed_bytes, rel=1e-6)
+    held = profile.weights + ways.dp * profile.kv_per_token * profile.kv_tokens
+    assert held < 0.9 * ways.gpus * gpu.memory, "all ranks together"
+    for tokens in (1, 4, 32, 300, 2_000):
+        read = (
+            (one.always_bytes * ways.dp + one.routed_bytes * one.touched(tokens * ways.dp)) / ways.gpus / (gpu.bandwidth * 1e12)
+        )
+        assert curve_time(row, float(tokens)) / 1e3 > 1e3 * read, "all ranks have so many, so each GPU reads its part"
+
+
+def test_experts_that_ranks_share_out_go_by_all_tokens() -> None:
+    one, gpu = shape("qwen3-30b-a3b"), gpu_named("h100-80gb")
+    profile = roofline(one, gpu, Parallelism(1, 4, 4), name="h100-80gb")
+    assert profile.shared_ms is not None
+    first, last = profile.shared_ms[0][1], profile.shared_ms[-1][1]
+    exchanged = 2 * 48 * FITTED.exchange_us / 1e3  # one step each way, every layer has experts
+    touched = one.routed_bytes * one.touched(4) / 4 / (gpu.bandwidth * 1e9 * FITTED.bandwidth)
+    assert first == pytest.approx(exchanged + touched, rel=0.02)
+    assert last > first
+    iteration = dict(profile.iteration_ms)
+    assert all(iteration.get(tokens, 1e9) > ms for tokens, ms in profile.shared_ms), "the part is less than the whole"
+    alone = roofline(one, gpu, Parallelism(), name="h100-80gb")
+    assert profile.kv_tokens > alone.kv_tokens, "a quarter of the experts leaves more room"
+
+
 @pytest.mark.parametrize("name", profile_entries())
 def test_no_measured_profile_is_either(name: str) -> None:
     model, gpu, _ = name.split("/")
@@ -129,15 +165,15 @@ def test_no_measured_profile_is_either(name: str) -> None:
 
 def test_the_band_is_wider_where_nothing_of_the_kind_was_measured() -> None:
     near, far = BANDS
-    assert band(shape("llama-3.1-70b"), gpu_named("h100-80gb"), 4) == near
-    assert band(shape("llama-3.1-70b"), gpu_named("rtx-pro-6000"), 4) == far, "over PCIe"
-    assert band(shape("llama-3.1-70b"), gpu_named("mi300x"), 1) == far
-    assert band(shape("deepseek-v3"), gpu_named("h200"), 8) == far
-    assert band(shape("llama-3.1-405b-fp8"), gpu_named("h100-80gb"), 8) == far
+    assert band(shape("llama-3.1-70b"), gpu_named("h100-80gb"), Parallelism(4)) == near
+    assert band(shape("llama-3.1-70b"), gpu_named("rtx-pro-6000"), Parallelism(4)) == far, "over PCIe"
+    assert band(shape("llama-3.1-70b"), gpu_named("mi300x"), Parallelism()) == far
+    assert band(shape("deepseek-v3"), gpu_named("h200"), Parallelism(8)) == far
+    assert band(shape("llama-3.1-405b-fp8"), gpu_named("h100-80gb"), Parallelism(8)) == far
 
 
 def test_scaling_to_a_point_scales_times_and_nothing_else() -> None:
-    profile = roofline(shape("llama-3.1-8b"), gpu_named("h100-80gb"), 1, name="h100-80gb")
+    profile = roofline(shape("llama-3.1-8b"), gpu_named("h100-80gb"), Parallelism(), name="h100-80gb")
     slower = scaled(profile, 1.5, "a run of mine")
     assert step_ms(slower, 64) == pytest.approx(1.5 * step_ms(profile, 64), rel=1e-3)
     assert (slower.kv_tokens, slower.first_token_ms) == (profile.kv_tokens, profile.first_token_ms)
@@ -174,6 +210,6 @@ def test_capacity_is_what_engines_report(shared_data: Path) -> None:
     for run in read_measured(shared_data / "validation"):
         if run.limits.kv_tokens and run.gpu == "H100":
             model, gpu = shape(fit_roofline.SHAPES[run.model]), gpu_named("h100-80gb")
-            assert capacity(model, gpu, run.tp) == pytest.approx(run.limits.kv_tokens, rel=0.02), run.name
+            assert capacity(model, gpu, Parallelism(run.tp)) == pytest.approx(run.limits.kv_tokens, rel=0.02), run.name
             seen += 1
     assert seen >= 6

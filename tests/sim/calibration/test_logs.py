@@ -72,6 +72,11 @@ def test_too_few_requests_are_refused() -> None:
         validate_run(run)
 
 
+def test_an_engine_of_several_ranks_is_refused() -> None:
+    with pytest.raises(MeasurementError, match="ran on 8 data parallel ranks"):
+        validate_run(replace(made_run(), dp=8))
+
+
 def test_requests_that_are_all_alike_are_refused() -> None:
     n = 100
     ones = np.ones(n, np.int64)

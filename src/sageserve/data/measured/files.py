@@ -3,7 +3,7 @@
     requests.csv      experiment, request_id, arrival_s, input_tokens, output_tokens, ttft_ms, e2e_ms; cached_tokens (or any
                       other name that a trace may have for them)
     timeseries.csv    experiment, t_s, prompt_tok_s, gen_tok_s, running, waiting; kv_cache_pct, preemptions
-    experiments.csv   experiment, model, gpu, tp, engine, the engine's limits, means; see `_limits` and `_means`
+    experiments.csv   experiment, model, gpu, tp, dp, engine, the engine's limits, means; see `_limits` and `_means`
 
 A file may be missing, and so may every column after the semicolons, every column of experiments.csv, and `experiment`
 where there is one run. Knows no simulator. Read next: `runs.py`; `write.py` for writing such a folder.
@@ -235,6 +235,7 @@ def _described(name: str, table: _Table) -> MeasuredRun:
         model=row.get("model", ""),
         gpu=row.get("gpu", ""),
         tp=int(_number(row.get("tp"), 1.0, f"{where}: tp")),
+        dp=int(_number(row.get("dp"), 1.0, f"{where}: dp")),
         engine=row.get("engine", ""),
         source=row.get("source", ""),
         quality=row.get("quality", ""),

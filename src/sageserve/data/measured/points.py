@@ -1,6 +1,6 @@
 """Measured points: what a client saw in the mean at a concurrency, one row each, of any engine; and what is predicted for them.
 
-    id, gpu, tp, model, dtype, isl, osl, concurrency; mode, dp, ep, engine, ttft_ms, tpot_ms, e2e_ms, note
+    id, gpu, tp, model, dtype, isl, osl, concurrency; mode, gpus, dp, ep, kv_dtype, engine, ttft_ms, tpot_ms, e2e_ms, note
 
 Columns after the semicolon may be missing, and every cell may be empty. A concurrency is a number of requests that are always
 in flight, or `poisson 2/s`; what it says else is a point that nobody predicts. Knows no simulator. Read next: `sim/points.py`,
@@ -18,6 +18,7 @@ import msgspec
 from sageserve.base.errors import MeasurementError
 
 NEEDED: Final = ("id", "gpu", "tp", "model", "dtype", "isl", "osl", "concurrency")
+_KV: Final = ("", "bf16", "fp8")
 _RATE: Final = re.compile(r"^poisson ([\d.]+)/s$")
 BYTES_MAX: Final = 64 << 20  # some hundred thousand points
 _HINT: Final = "docs/how-to/validate-and-calibrate.md lists the columns of a table of points"
@@ -30,10 +31,12 @@ class MeasuredPoint:
     Args:
         id: of the point.
         gpu, model, dtype: as whoever measured writes them.
+        kv_dtype: format of the KV cache, bf16 or fp8; empty: not said.
         engine: with its version; empty: not said.
         mode: agg, or disagg where prefill and decode run in different pools.
-        tp: tensor parallelism; here and below 0 is not known.
-        dp: data parallelism.
+        tp: tensor parallelism, as it is written; here and below 0 is not known.
+        gpus: of the engine.
+        dp: data parallelism: ranks with requests of their own.
         ep: expert parallelism.
         prompt: tokens of each prompt.
         output: tokens of each answer.
@@ -47,9 +50,11 @@ class MeasuredPoint:
     gpu: str
     model: str
     dtype: str
+    kv_dtype: str
     engine: str
     mode: str
     tp: int
+    gpus: int
     dp: int
     ep: int
     prompt: int
@@ -150,9 +155,11 @@ def _point(row: dict[str, str], where: str) -> MeasuredPoint:
         gpu=cell("gpu"),
         model=cell("model"),
         dtype=cell("dtype"),
+        kv_dtype=_format(cell("kv_dtype"), f"{where}: kv_dtype"),
         engine=cell("engine"),
         mode=cell("mode") or "agg",
         tp=whole("tp"),
+        gpus=whole("gpus"),
         dp=whole("dp", 1),
         ep=whole("ep", 1),
         prompt=whole("isl"),
@@ -164,6 +171,13 @@ def _point(row: dict[str, str], where: str) -> MeasuredPoint:
         tpot_ms=latency("tpot_ms"),
         note=cell("note"),
     )
+
+
+def _format(text: str, where: str) -> str:
+    found = text.lower()
+    if found not in _KV:
+        raise MeasurementError(f"{where}: {text[:40]!r} is not a format of a KV cache", hint=f"write one of {', '.join(_KV[1:])}")
+    return found
 
 
 def _number(text: str, where: str) -> float:

@@ -153,6 +153,7 @@ class MeasuredRun:
         model: as the engine named it; empty when not recorded.
         gpu: GPU type, as recorded.
         tp: tensor parallelism.
+        dp: data parallel ranks.
         engine: name and version of the engine.
         source: where the measurement comes from.
         quality: what is known about its trustworthiness.
@@ -168,6 +169,7 @@ class MeasuredRun:
     model: str = ""
     gpu: str = ""
     tp: int = 1
+    dp: int = 1
     engine: str = ""
     source: str = ""
     quality: str = ""

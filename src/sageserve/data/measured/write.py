@@ -111,6 +111,7 @@ def _experiment_row(run: MeasuredRun) -> Mapping[str, str | int | float]:
         "model": run.model,
         "gpu": run.gpu,
         "tp": run.tp,
+        "dp": run.dp,
         "max_num_seqs": limits.max_sequences,
         "max_num_batched_tokens": limits.max_batched_tokens,
         "chunked_prefill": str(limits.chunked).lower(),

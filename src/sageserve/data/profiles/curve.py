@@ -46,15 +46,20 @@ class IterationCurve:
         both: Floats = (self.streamed**q + (self.multiplied * GRID) ** q) ** (1 / q)
         return self.fixed + self.each * GRID + both
 
-    def knots(self) -> tuple[tuple[int, float], ...]:
-        """Tokens and milliseconds, as few as lines need to stay within DEVIATION of F, at most KNOTS."""
-        times = np.maximum.accumulate(self.times())
-        chosen = [0, len(GRID) - 1]
-        while len(chosen) < KNOTS:
-            lines = np.interp(GRID, GRID[chosen], times[chosen])
-            away = np.abs(lines / times - 1)
-            worst = int(away.argmax())
-            if away[worst] <= DEVIATION:
-                break
-            chosen = sorted({*chosen, worst})
-        return tuple((int(GRID[k]), float(f"{times[k] / 1e3:.5g}")) for k in chosen)
+
+def knots(times: Floats) -> tuple[tuple[int, float], ...]:
+    """Tokens and milliseconds, as few as lines need to stay within DEVIATION of a curve, at most KNOTS.
+
+    Args:
+        times: float64[GRID], microseconds, > 0.
+    """
+    times = np.maximum.accumulate(times)
+    chosen = [0, len(GRID) - 1]
+    while len(chosen) < KNOTS:
+        lines = np.interp(GRID, GRID[chosen], times[chosen])
+        away = np.abs(lines / times - 1)
+        worst = int(away.argmax())
+        if away[worst] <= DEVIATION:
+            break
+        chosen = sorted({*chosen, worst})
+    return tuple((int(GRID[k]), float(f"{times[k] / 1e3:.5g}")) for k in chosen)

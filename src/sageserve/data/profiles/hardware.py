@@ -33,7 +33,9 @@ _BYTES: Final[dict[Precision, float]] = {"bf16": 2.0, "fp8": 1.0, "int4": 4.5 / 
 _FOUR_BITS: Final[tuple[Precision, ...]] = ("int4", "mxfp4", "nvfp4")  # scales: 16 bits per 32, 8 per 32, 8 per 16
 FORMATS: Final[tuple[Precision, ...]] = ("fp8", "int4", "nvfp4")
 """Formats that a model's name may end in, beside the one it is published in: `llama-3.1-70b-fp8`."""
-_ACTIVATION_BYTES: Final = 2  # embeddings, KV cache and what GPUs exchange: bf16
+KV_FP8: Final = "-kvfp8"
+"""What a model's name ends in when its KV cache takes eight bits a number: `llama-3.1-70b-fp8-kvfp8`."""
+_ACTIVATION_BYTES: Final = 2  # embeddings and what GPUs exchange: bf16
 
 
 class Experts(Settings):
@@ -74,6 +76,9 @@ class ModelShape(Settings):
     experts: Experts | None = Field(default=None, description="none: a dense model")
     latent: Latent | None = Field(default=None, description="none: ordinary attention")
     weights: Precision = Field(default="bf16", description="of linear layers; bf16 is how most are published")
+    cache: Literal["bf16", "fp8"] = Field(
+        default="bf16", description="of the KV cache; checkpoints in nvfp4 come with scales for fp8"
+    )
     published: float = Field(gt=0, description="billions of parameters, as the model card says")
     active: float | None = Field(default=None, description="billions of them a token uses; none: all")
     source: str = Field(description="where the numbers are from")
@@ -178,15 +183,15 @@ class ModelShape(Settings):
 
     @property
     def kv_bytes(self) -> int:
-        """KV cache of one token of context, all layers, stored once: 2 x layers x KV heads x head size x 2 bytes."""
+        """KV cache of one token of context, all layers, stored once: 2 x layers x KV heads x head size x bytes of a number."""
         return self.kv_bytes_on(1)
 
     def kv_bytes_on(self, tp: int) -> int:
         """KV cache of one token on one of `tp` GPUs; a head is never split, a latent vector is on every GPU."""
         if self.latent is not None:
-            return self.layers * (self.latent.kv + self.latent.rope) * _ACTIVATION_BYTES
+            return round(self.layers * (self.latent.kv + self.latent.rope) * _BYTES[self.cache])
         heads = -(-self.kv_heads // tp)
-        return round(2 * self._full_layers * heads * self.head * _ACTIVATION_BYTES)
+        return round(2 * self._full_layers * heads * self.head * _BYTES[self.cache])
 
     # ---- arithmetic
 
@@ -260,12 +265,20 @@ def shape(model: str) -> ModelShape:
 
 
 def _in_format(model: str) -> ModelShape:
-    """A model in the format that the end of its name says."""
+    """A model in the formats that the end of its name says."""
+    if model.endswith(KV_FP8) and (plain := model.removesuffix(KV_FP8)) in _formatted() and shape(plain).cache == "bf16":
+        return shape(plain).model_copy(update={"cache": "fp8"})
     plain, _, suffix = model.rpartition("-")
     weights = next((one for one in FORMATS if one == suffix), None)
     if weights is None or plain not in model_names() or plain.endswith(FORMATS) or shape(plain).weights == weights:
         raise ConfigError(f"no model shape is called {model!r}{suggest(model, list(model_names()))}", hint=_HINT)
-    return shape(plain).model_copy(update={"weights": weights})
+    return shape(plain).model_copy(update={"weights": weights, "cache": "fp8" if weights == "nvfp4" else "bf16"})
+
+
+@cache
+def _formatted() -> frozenset[str]:
+    """Models, each in every format of its weights."""
+    return frozenset((*model_names(), *(f"{name}-{one}" for name in model_names() for one in FORMATS)))
 
 
 def is_model(name: str) -> bool:

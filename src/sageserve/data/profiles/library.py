@@ -2,6 +2,7 @@
 
     named("llama-2-70b/h100-80gb/tp8")      # measured: builtin/profiles.yaml
     named("qwen3-32b/h200/tp2")             # derived: roofline.py
+    named("kimi-k2.5-nvfp4/b200/tp1dp4ep4") # derived, with data parallel ranks that share out the experts
     named("./mine.yaml#chat", Path("runs")) # from runs/mine.yaml, which has `profiles: {chat: {...}}`
 
 A measured profile wins over a derived one of the same name. Knows names and files; must not know how a coefficient comes about.
@@ -22,12 +23,14 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN, read_file, suggest
 from sageserve.data.profiles.hardware import gpu_named, gpu_names, is_model, model_names, shape
-from sageserve.data.profiles.roofline import TENSOR_PARALLEL, roofline
+from sageserve.data.profiles.roofline import TENSOR_PARALLEL, Parallelism, roofline
 from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value
 
 PROFILES: Final = "profiles"
 _FILE: Final = re.compile(r"^(?P<path>[^#]+\.ya?ml)(?:#(?P<name>.+))?$")
-_DERIVED: Final = re.compile(r"^(?P<model>[^/]+)/(?P<gpu>[^/]+)/tp(?P<tp>[0-9]{1,2})$")
+_DERIVED: Final = re.compile(
+    r"^(?P<model>[^/]+)/(?P<gpu>[^/]+)/tp(?P<tp>[1-9][0-9]?)(?:dp(?P<dp>[1-9][0-9]?))?(?:ep(?P<ep>[1-9][0-9]{0,2}))?$"
+)
 _HINT: Final = "`sageserve profile list` shows all; ./mine.yaml#name is one of a file of your own"
 
 Origin = Literal["measured", "derived", "file"]
@@ -91,7 +94,8 @@ def named(name: str, folder: Path = Path()) -> NamedProfile:
         return _of(profile_library(), name, "measured")
     match = _DERIVED.match(name)
     if match and is_model(match["model"]) and match["gpu"] in gpu_names() and int(match["tp"]) in TENSOR_PARALLEL:
-        values = _plain(derive(match["model"], match["gpu"], int(match["tp"])))
+        ways = Parallelism(int(match["tp"]), int(match["dp"] or 1), int(match["ep"] or 1))
+        values = _plain(derive(match["model"], match["gpu"], ways))
         return NamedProfile(values, {(): SourcePlace("derived by the roofline")}, "derived")
     raise ConfigError(f"no engine profile is called {name!r}{_meant(name)}", hint=_HINT)
 
@@ -114,7 +118,7 @@ def profile_named(name: str, folder: Path = Path()) -> ListedProfile:
 
 
 @cache
-def derive(model: str, gpu: str, tp: int) -> ProfileSettings:
+def derive(model: str, gpu: str, ways: Parallelism) -> ProfileSettings:
     """The profile by arithmetic.
 
     Raises:
@@ -123,9 +127,9 @@ def derive(model: str, gpu: str, tp: int) -> ProfileSettings:
     """
     shaped, rates = shape(model), gpu_named(gpu)
     try:
-        return roofline(shaped, rates, tp, name=gpu)
+        return roofline(shaped, rates, ways, name=gpu)
     except Infeasible as error:
-        raise Infeasible(f"{model}/{gpu}/tp{tp}: {error.message}", hint=error.hint) from None
+        raise Infeasible(f"{model}/{gpu}/{ways}: {error.message}", hint=error.hint) from None
 
 
 def library(model: str | None = None, gpu: str | None = None) -> Iterator[ListedProfile]:

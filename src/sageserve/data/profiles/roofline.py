@@ -1,6 +1,6 @@
 """Engine profiles by arithmetic: a model's shape, a GPU's peak rates and a few measured efficiencies.
 
-    roofline(shape("llama-3.1-70b"), gpu_named("h100-80gb"), 4)     # coefficients, KV capacity, error band
+    roofline(shape("llama-3.1-70b"), gpu_named("h100-80gb"), Parallelism(4))    # coefficients, KV capacity, error band
 
 How an iteration of T tokens comes about, per GPU of an instance (`curve.py` joins the terms):
 
@@ -8,6 +8,16 @@ How an iteration of T tokens comes about, per GPU of an instance (`curve.py` joi
     each        T x bytes exchanged / link speed reached
     streamed    weights that T tokens need / bandwidth reached; the more tokens, the more experts
     multiplied  2 x T x active parameters / FLOP/s reached
+
+With data parallelism (`dp`) each rank streams and multiplies what every token passes through for its own tokens. The experts of a
+mixture are spread over the GPUs of all ranks and take the tokens of all, so their part goes by the mean tokens T of the ranks
+(`shared_ms`); the GPU with the most popular experts makes the others wait (`imbalance`):
+
+    streamed    experts that T x dp tokens need / GPUs / bandwidth reached x imbalance
+    multiplied  2 x T x dp x active parameters of experts / GPUs / FLOP/s reached x imbalance
+    exchanged   2 x layers with experts x (one step + T / tp x copies x hidden x 2 bytes / link speed reached x imbalance)
+
+where a token is sent once to every GPU group that holds one of its experts: copies = min(experts of a token, ep) x (1 - 1/ep).
 
 and the coefficients beside the curve:
 
@@ -28,8 +38,9 @@ import numpy as np
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import Infeasible
+from sageserve.base.records import Floats
 from sageserve.base.units import Parsed, show_size
-from sageserve.data.profiles.curve import GRID, IterationCurve
+from sageserve.data.profiles.curve import GRID, IterationCurve, knots
 from sageserve.data.profiles.hardware import Gpu, ModelShape, Precision
 
 BLOCK: Final = 16  # tokens: vLLM's block size
@@ -60,6 +71,7 @@ class Efficiency:
         layer_us: launches and gaps of one layer, every iteration.
         expert_us: of one layer with experts more, for each that a token passes through: sorting tokens by expert, and back.
         eager_us: of one layer more, in iterations that prefill.
+        imbalance: of the GPU whose experts are asked for most, next to the mean; where ranks share out experts.
         exchange_us: one all-reduce over NVLink between two GPUs; twice that between four, three times between eight.
         sequence_us: scheduler, sampler and detokenizer, every decoding sequence.
         first_token_ms: API server, tokenizer and the way between processes, once per request.
@@ -79,6 +91,7 @@ class Efficiency:
     layer_us: float = 13.9
     expert_us: float = 5.15
     eager_us: float = 25.8
+    imbalance: float = 1.0  # 49 points of two models on 2 and 4 ranks of vLLM show none; their prompts are random
     exchange_us: float = 7.44
     sequence_us: float = 15.1
     first_token_ms: float = 25.2
@@ -96,6 +109,31 @@ class Efficiency:
 
 
 @dataclass(frozen=True, slots=True)
+class Parallelism:
+    """Over how many GPUs an instance is spread, and how.
+
+    Args:
+        tp: GPUs of a rank, over which its weights are split.
+        dp: ranks; each has all weights but those of routed experts, which all ranks share out.
+        ep: groups of GPUs that hold different experts; 1 with dp > 1 is the same as all GPUs, as far as this model goes.
+    """
+
+    tp: int = 1
+    dp: int = 1
+    ep: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of an instance."""
+        return self.tp * self.dp
+
+    def __str__(self) -> str:
+        """As names of profiles end: `tp8`, `tp1dp8ep8`."""
+        more = (f"{name}{count}" for name, count in (("dp", self.dp), ("ep", self.ep)) if count > 1)
+        return f"tp{self.tp}{''.join(more)}"
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLimits:
     """The engine's own settings: vLLM's max_num_seqs and max_num_batched_tokens, its defaults on large GPUs."""
 
@@ -105,37 +143,48 @@ class BatchLimits:
 
 FITTED: Final = Efficiency()
 DEFAULTS: Final = BatchLimits()
-LEFT_OUT: Final = "of 703 measured points of vLLM 93 % are within ±30 %, 84 % of dense models and 67 % of mixtures within ±15 %"
+LEFT_OUT: Final = "of 752 measured points of vLLM 96 % are within ±30 %, 82 % of dense models and 74 % of mixtures within ±15 %"
 """What bench/points.py prints for mean E2E in closed loops; models, GPUs and versions of all sorts."""
 
 BANDS: Final = (15, 30)
-"""Percent of E2E: where runs of the kind were measured one by one, and elsewhere; 88 % of 60 and 93 % of 643 points of vLLM that
+"""Percent of E2E: where runs of the kind were measured one by one, and elsewhere; 88 % of 60 and 96 % of 692 points of vLLM that
 others measured keep to them."""
 
 
 def roofline(
-    shape: ModelShape, gpu: Gpu, tp: int, *, name: str = "", limits: BatchLimits = DEFAULTS, efficiency: Efficiency = FITTED
+    shape: ModelShape,
+    gpu: Gpu,
+    ways: Parallelism,
+    *,
+    name: str = "",
+    limits: BatchLimits = DEFAULTS,
+    efficiency: Efficiency = FITTED,
 ) -> ProfileSettings:
-    """The profile of an instance of `tp` GPUs that nobody has measured.
+    """The profile of an instance that nobody has measured.
 
     Args:
         shape: of the model.
         gpu: its rates.
-        tp: tensor parallelism; an instance holds as many GPUs.
+        ways: how it is spread over its GPUs.
         name: of the GPU type, as scenarios name it.
-        limits: of the engine.
+        limits: of the engine, for each rank.
         efficiency: what it reaches of peak rates.
 
     Raises:
-        Infeasible: heads do not divide by `tp`, or weights leave no room for a KV cache; shows the arithmetic.
+        Infeasible: heads or experts do not divide, or weights leave no room for a KV cache; shows the arithmetic.
     """
-    kv_tokens = capacity(shape, gpu, tp)
+    kv_tokens, tp = capacity(shape, gpu, ways), ways.tp
     flops = gpu.peak("bf16") * efficiency.compute
+    own, shared = curve(shape, gpu, ways, efficiency).times(), _shared(shape, gpu, ways, efficiency)
     settings: dict[str, object] = {
         "gpu": name,
         "tp": tp,
-        "gpus": tp,
-        "iteration_ms": curve(shape, gpu, tp, efficiency).knots(),
+        "dp": ways.dp,
+        "ep": ways.ep,
+        "lockstep": None if shared is None else True,
+        "gpus": ways.gpus,
+        "iteration_ms": knots(own if shared is None else own + shared),
+        "shared_ms": None if shared is None else knots(shared),
         "eager_ms": _digits(shape.layers * efficiency.eager_us / 1e3),
         "decode_us_per_sequence": _digits(efficiency.sequence_us + 2e6 * shape.output / tp / flops),
         "kv_ns_per_token": _digits(_kv_us(shape, gpu, tp, efficiency) * 1e3),
@@ -144,24 +193,21 @@ def roofline(
         "kv_tokens": kv_tokens,
         "max_sequences": limits.max_sequences,
         "max_batched_tokens": limits.max_batched_tokens,
-        "weights": Parsed(shape.weight_bytes),
+        "weights": Parsed(ways.dp * shape.weight_bytes - (ways.dp - 1) * round(shape.routed_bytes)),
         "kv_per_token": Parsed(shape.kv_bytes_on(tp) * tp),
         "source": "roofline: the model's config, the GPU's data sheet, efficiencies fitted to measured runs of vLLM",
         "fitted": _range(shape),
-        "error": f"±{band(shape, gpu, tp)} % E2E ({LEFT_OUT})",
+        "error": f"±{band(shape, gpu, ways)} % E2E ({LEFT_OUT})",
     }
     return ProfileSettings.model_validate(settings)
 
 
-def curve(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency = FITTED) -> IterationCurve:
-    """How long an iteration takes by its tokens."""
+def curve(shape: ModelShape, gpu: Gpu, ways: Parallelism, efficiency: Efficiency = FITTED) -> IterationCurve:
+    """How long an iteration takes by its tokens; with ranks that share out experts, without these."""
+    tp, alone = ways.tp, ways.dp == 1 or shape.experts is None
     always = shape.always / efficiency.multiplying(shape.always_weights, gpu)
-    routed = shape.routed * shape.routed_share / efficiency.multiplying(shape.weights, gpu)
-    if shape.experts is not None:
-        routed *= 1.0 + efficiency.expert_width / shape.experts.intermediate
-    touched = np.array([shape.touched(tokens) for tokens in GRID])
     layers = (shape.always_bytes - shape.output_bytes) / efficiency.streaming(shape.always_weights)
-    experts = shape.routed_bytes * touched / efficiency.streaming(shape.weights)
+    experts, routed = _experts(shape, gpu, 1, efficiency) if alone else (np.zeros(len(GRID)), 0.0)
     launches = shape.layers * efficiency.layer_us + shape.expert_passes * efficiency.expert_us
     return IterationCurve(
         fixed=efficiency.host_us + launches + _latency_us(shape, gpu, tp, efficiency),
@@ -172,15 +218,52 @@ def curve(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency = FITTED)
     )
 
 
-def capacity(shape: ModelShape, gpu: Gpu, tp: int) -> int:
-    """Tokens of KV cache an instance holds, whole blocks.
+def _experts(shape: ModelShape, gpu: Gpu, dp: int, efficiency: Efficiency) -> tuple[Floats, float]:
+    """Bytes of routed experts that dp x GRID tokens read, over the share of bandwidth reached; seconds of FLOP/s a token."""
+    routed = shape.routed * shape.routed_share / efficiency.multiplying(shape.weights, gpu)
+    if shape.experts is not None:
+        routed *= 1.0 + efficiency.expert_width / shape.experts.intermediate
+    touched = np.array([shape.touched(tokens * dp) for tokens in GRID])
+    return shape.routed_bytes * touched / efficiency.streaming(shape.weights), routed
+
+
+def _shared(shape: ModelShape, gpu: Gpu, ways: Parallelism, efficiency: Efficiency) -> Floats | None:
+    """float64[GRID]: microseconds of experts that ranks share out, by the mean tokens of a rank; None: they share nothing."""
+    if ways.dp == 1 or shape.experts is None:
+        return None
+    groups = ways.ep if ways.ep > 1 else ways.gpus
+    layers = shape.layers - shape.experts.dense_layers
+    copies = min(shape.experts.active, groups) * (1 - 1 / groups)
+    sent = copies * shape.hidden * 2 / ways.tp / (gpu.link_speed * 1e3 * efficiency.link)
+    experts, routed = _experts(shape, gpu, ways.dp, efficiency)
+    return IterationCurve(
+        fixed=2 * layers * efficiency.exchange_us * _LATENCY[gpu.link],  # everyone to everyone at once: one step, not log2
+        each=2 * layers * sent * efficiency.imbalance,
+        streamed=experts * efficiency.imbalance / ways.gpus / (gpu.bandwidth * 1e6),
+        multiplied=2e6 * routed * ways.dp * efficiency.imbalance / ways.gpus,
+        sharpness=efficiency.sharpness,
+    ).times()
+
+
+def _check(shape: ModelShape, ways: Parallelism) -> None:
+    """Raise Infeasible for what cannot be split so."""
+    if shape.heads % ways.tp:
+        raise Infeasible(f"{shape.heads} attention heads cannot be split over {ways.tp} GPUs", hint=_tps_hint(shape))
+    if ways.ep > 1 and shape.experts is None:
+        raise Infeasible("a dense model has no experts to spread", hint="leave ep out")
+    if ways.gpus % ways.ep:
+        raise Infeasible(f"{ways.gpus} GPUs cannot be {ways.ep} groups of experts", hint="ep must divide tp x dp")
+
+
+def capacity(shape: ModelShape, gpu: Gpu, ways: Parallelism) -> int:
+    """Tokens of KV cache a rank holds, whole blocks.
 
     Raises:
-        Infeasible: heads do not divide by `tp`, or the weights leave no room.
+        Infeasible: heads or experts do not divide, or the weights leave no room.
     """
-    if shape.heads % tp:
-        raise Infeasible(f"{shape.heads} attention heads cannot be split over {tp} GPUs", hint=_tps_hint(shape))
-    each, weights = gpu.memory * USABLE - ACTIVATIONS, shape.weight_bytes
+    _check(shape, ways)
+    tp, weights = ways.tp, shape.weight_bytes - round(shape.routed_bytes * (1 - 1 / ways.dp))
+    each = gpu.memory * USABLE - ACTIVATIONS
     per_token = shape.kv_bytes_on(tp) * tp
     room = tp * each - weights
     tokens = int(room // per_token) // BLOCK * BLOCK
@@ -193,13 +276,14 @@ def capacity(shape: ModelShape, gpu: Gpu, tp: int) -> int:
     return tokens
 
 
-def band(shape: ModelShape, gpu: Gpu, tp: int) -> int:
+def band(shape: ModelShape, gpu: Gpu, ways: Parallelism) -> int:
     """Percent by which mean E2E may be wrong: one of BANDS.
 
-    Weights below bf16, latent attention, other GPUs and tensor parallelism over PCIe have no measured run in the fit.
+    Weights below bf16, latent attention, data parallel ranks, other GPUs and tensor parallelism over PCIe have no measured run
+    in the fit.
     """
     known = gpu.name in MEASURED_GPUS and shape.weights == "bf16" and shape.latent is None
-    return BANDS[0] if known and (gpu.link == "nvlink" or tp == 1) else BANDS[1]
+    return BANDS[0] if known and (gpu.link == "nvlink" or ways.tp == 1) and ways.dp == 1 else BANDS[1]
 
 
 def scaled(profile: ProfileSettings, time: float, point: str) -> ProfileSettings:
@@ -214,7 +298,9 @@ def scaled(profile: ProfileSettings, time: float, point: str) -> ProfileSettings
     """
     fields = ("eager_ms", "decode_us_per_sequence", "kv_ns_per_token", "attention_ns_per_token2")
     times: dict[str, object] = {field: _digits(float(getattr(profile, field)) * time) for field in fields}
-    times["iteration_ms"] = tuple((tokens, float(f"{ms * time:.5g}")) for tokens, ms in profile.iteration_ms)
+    for field in ("iteration_ms", "shared_ms"):
+        knots = getattr(profile, field)
+        times[field] = knots and tuple((tokens, float(f"{ms * time:.5g}")) for tokens, ms in knots)
     source = f"{profile.source}; times {time:.3f} to meet {point}"
     return profile.model_copy(update={**times, "source": source, "error": SCALED_ERROR})
 

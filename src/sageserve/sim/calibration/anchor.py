@@ -12,7 +12,7 @@ from sageserve.base.errors import SageServeError
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
 from sageserve.data.profiles.hardware import gpu_named, shape
 from sageserve.data.profiles.naming import known_gpu, known_model
-from sageserve.data.profiles.roofline import BatchLimits, curve, roofline
+from sageserve.data.profiles.roofline import BatchLimits, Parallelism, curve, roofline
 from sageserve.sim.calibration.coefficients import Anchor
 from sageserve.sim.calibration.logs import arrivals_of
 from sageserve.sim.replay import replay_series
@@ -28,10 +28,10 @@ def anchor_of(run: MeasuredRun) -> Anchor | None:
         return None
     limits = BatchLimits(run.limits.max_sequences, max(run.limits.max_batched_tokens, run.limits.max_sequences + 1))
     try:
-        found = roofline(shape(model), gpu_named(gpu), run.tp, name=gpu, limits=limits)
+        found = roofline(shape(model), gpu_named(gpu), Parallelism(run.tp, run.dp), name=gpu, limits=limits)
     except SageServeError:  # it ran, so the arithmetic of memory is wrong for it: better no anchor than a false one
         return None
-    terms = curve(shape(model), gpu_named(gpu), run.tp)
+    terms = curve(shape(model), gpu_named(gpu), Parallelism(run.tp, run.dp))
     return Anchor(found if run.limits.kv_tokens is None else found.model_copy(update={"kv_tokens": run.limits.kv_tokens}), terms)
 
 

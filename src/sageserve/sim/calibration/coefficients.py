@@ -13,6 +13,7 @@ import numpy as np
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.config.models import KNOTS
+from sageserve.base.errors import MeasurementError
 from sageserve.base.records import Floats
 from sageserve.data.measured.runs import MeasuredRun
 from sageserve.data.measured.validation import Coefficients
@@ -106,7 +107,16 @@ def shown(values: Floats) -> Floats:
 
 
 def blank(run: MeasuredRun, kv_tokens: int) -> ProfileSettings:
-    """A profile with a run's limits and no times yet."""
+    """A profile with a run's limits and no times yet.
+
+    Raises:
+        MeasurementError: it ran on data parallel ranks: neither logs nor counters say which rank did what.
+    """
+    if run.dp > 1:
+        raise MeasurementError(
+            f"{run.name} ran on {run.dp} data parallel ranks, and it is not known which rank served what",
+            hint="calibrate an engine of one rank, or name a derived profile, as model/gpu/tp1dp8, and hold it against means",
+        )
     return ProfileSettings(
         gpu=run.gpu.lower() or "unknown",
         tp=run.tp,
