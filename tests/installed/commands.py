@@ -61,6 +61,7 @@ TRIES: Final = {
     "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/iw-f")),
     "backtest": Try(("quickstart", "{stage}/trace.csv", "--out", "{stage}/backtest"), code=2),
     "status": Try(("--state", "{state}"), needs="live"),
+    "reload": Try(("--state", "{state}", "--dry-run"), needs="live"),
     "doctor": Try(("local", "--set", CLUSTER), needs="live", code=1, lines=True),
     "scenario show": Try(("quickstart",)),
     "scenario list": Try(()),

@@ -3,13 +3,16 @@
 Real processes, real sockets, the official client. Read next: `src/sageserve/cli/up.py`, docs/how-to/serve.md.
 """
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -114,6 +117,36 @@ def test_it_answers_and_counts(fleet: Fleet) -> None:
 
 def test_a_waiting_client_of_a_batch_tier_is_let_in(fleet: Fleet) -> None:
     assert fleet.ask("no hurry", "flex")
+
+
+def test_new_settings_are_taken_on_and_nobody_is_refused_meanwhile(fleet: Fleet) -> None:
+    """Clients that connect anew for every request, and clients that keep their connection: all are answered all the time."""
+    asked = {"model": MODEL, "max_tokens": 4, "messages": [{"role": "user", "content": "meanwhile"}]}
+    over = threading.Event()
+
+    def ask(kept: httpx.Client | None) -> int:
+        answers = 0
+        while not over.is_set():
+            post = kept.post if kept else functools.partial(httpx.post, trust_env=False)
+            assert post(f"{fleet.url}/v1/chat/completions", json=asked, timeout=30).status_code == 200
+            answers += 1
+            time.sleep(0.05)
+        return answers
+
+    with ThreadPoolExecutor(2) as threads, httpx.Client(trust_env=False) as kept:
+        asking = [threads.submit(ask, None), threads.submit(ask, kept)]
+        try:
+            done = command("reload", "--state", str(fleet.state), "--set", "live.limits.body=2MB", "--json")
+        finally:
+            over.set()
+        assert all(answers.result() > 5 for answers in asking)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["applied"]
+    assert httpx.post(f"{fleet.url}/v1/completions", content=b"x" * (3 << 20), trust_env=False).status_code == 413
+    refused = command("reload", "--state", str(fleet.state), "--set", "live.speed=5", "--set", "live.limits.body=3MB")
+    assert refused.returncode == 2
+    assert "live.speed" in refused.stderr
+    assert command("reload", "--state", str(fleet.state)).stdout == "nothing has changed\n"
 
 
 def test_a_second_fleet_in_the_same_place_is_refused(fleet: Fleet) -> None:

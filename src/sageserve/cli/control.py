@@ -66,6 +66,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
     from sageserve.live.control.loop import WallClock
     from sageserve.live.control.process import Control, Parts
     from sageserve.live.store.sql import open_store
+    from sageserve.live.supervisor.ready import READY, say_ready
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,6 +86,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
             clock=clock,
             wall=_wall,
             words=lambda stamped: _words(scenario, stamped),
+            ready=say_ready(os.environ.pop(READY, "")),
         )
         try:
             await Control(scenario, home, parts).run(stop)

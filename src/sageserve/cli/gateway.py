@@ -57,7 +57,10 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     region: Annotated[str | None, typer.Option(help="where requests come from that name no region; default: the first")] = None,
     upstream_admin: Annotated[str, typer.Option(help="URL of control's HTTP server: files, batches, pages")] = "",
     traces: Annotated[str, typer.Option(help="OTLP address for spans, such as http://127.0.0.1:4318/v1/traces")] = "",
-    drain: Annotated[float, typer.Option(min=0, help="seconds that requests under way are given after SIGTERM")] = 30.0,
+    drain: Annotated[
+        float, typer.Option(min=0, help="seconds that requests under way are given after SIGTERM; a second one ends them")
+    ] = 30.0,
+    sockets: Annotated[str, typer.Option(hidden=True, help="descriptors that listen already, with commas between")] = "",
 ) -> None:
     """Serve OpenAI's API in front of all engines of a scenario."""
     need("live")
@@ -65,6 +68,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.gateway.context import Options
     from sageserve.live.gateway.server import GatewayBinding
+    from sageserve.live.supervisor.ready import READY, say_ready
 
     found = load_scenario(scenario, overrides=overrides or ())
     live = _live(found)
@@ -84,6 +88,8 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         control=control,
         drain_s=drain,
         traces=traces,
+        sockets=tuple(map(int, sockets.split(","))) if sockets else (),
+        ready=say_ready(os.environ.pop(READY, "")),
         options=options,
     )
     _serve(found, place, workers or live.workers)
@@ -108,7 +114,7 @@ def _serve(found: "Scenario", place: "GatewayBinding", workers: int) -> None:
 
     if workers == 1:
         one(0, None)
-    elif place.port == 0:
+    elif place.port == 0 and not place.sockets:
         raise ConfigError("several workers need a port of their own choice", hint="give --port, or --workers 1")
     else:
         run_many(one, workers)

@@ -34,6 +34,7 @@ from sageserve.cli import (
     kernels,
     plan,
     profile,
+    reload,
     report,
     reproduce,
     scenario,
@@ -113,6 +114,7 @@ app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")
 app.command(name="up", rich_help_panel="Serve", epilog=up.EXAMPLES)(up.up)
 app.command(name="status", rich_help_panel="Serve")(up.status)
 app.command(name="top", rich_help_panel="Serve")(top.top)
+app.command(name="reload", rich_help_panel="Serve", epilog=reload.EXAMPLES)(reload.reload)
 app.command(name="down", rich_help_panel="Serve")(up.down)
 app.add_typer(batch.app, name="batch", rich_help_panel="Serve")
 app.command(name="gateway", rich_help_panel="Serve", epilog=gateway.EXAMPLES)(gateway.gateway)

@@ -32,6 +32,9 @@ class Running(Struct, frozen=True):
     control_url: str
     scenario: str
     secret: str  # of its processes; the file is its user's alone
+    source: str = ""  # the scenario as it was named: `reload` reads it again
+    overrides: tuple[str, ...] = ()  # laid over it
+    applied: str = ""  # mark of the settings that the processes have
 
 
 def state_folder(given: Path | None) -> Path:

@@ -4,6 +4,7 @@ Wires the processes together (supervisor, control, gateways) and reads the envir
 started by the control process through the supervisor. Read next: `live/supervisor/`, `live/control/process.py`, `live/gateway/`.
 """
 
+import asyncio
 import os
 import secrets
 import signal
@@ -17,15 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
+from msgspec import structs
 
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli import complete
 from sageserve.cli.extras import need, need_for
 from sageserve.cli.gateway import INTERNAL_KEY
+from sageserve.cli.reload import mark_of, write_fleet
 from sageserve.cli.running import FLEET, Running, State, ask_status, lives, running, state_folder
 
 if TYPE_CHECKING:
-    from sageserve.base.config import Scenario
+    from sageserve.base.config import LiveSettings, Scenario
     from sageserve.live.supervisor.messages import Begin
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -44,6 +47,9 @@ EXAMPLES = """[bold]Examples[/bold]
 
 _READY_WITHIN_S: Final = 300.0  # a first start also imports and compiles
 _DOWN_WITHIN_S: Final = 90.0
+_DRAIN_S: Final = 3600.0  # a gateway's own patience; who ends it has less, and asks a second time
+_ME: Final = (sys.executable, "-m", "sageserve.cli.main")
+_BACKLOG: Final = 4096  # connections the kernel holds until they are taken in
 _FOLDER_AT_MOST: Final = 103 - len("/supervisor.sock.new")  # 103 bytes is a socket's path on macOS, the shortest; Linux has 107
 
 
@@ -91,11 +97,14 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     with only_one(folder):  # nothing of a fleet that runs there is overwritten
         pass
     services, found = _services(folder, settings)
-    write_private(folder / "scenario.yaml", resolved_yaml(settings).encode())
-    write_private(folder / FLEET, msgspec.json.encode(found))
+    content = resolved_yaml(settings).encode()
+    write_private(folder / "scenario.yaml", content)
+    source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
+    laid = (*(overrides or ()), *changes)
+    write_fleet(folder, structs.replace(found, source=source, overrides=laid, applied=mark_of(content)))
     typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
     try:
-        keep(folder, _environment(), services)
+        keep(folder, _environment(), services, on_hang_up=None if _has_terminal() else _reloading(folder))
     finally:
         (folder / FLEET).unlink(missing_ok=True)
 
@@ -114,19 +123,20 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     from sageserve.live.supervisor.messages import Begin, Restart
 
     live = settings.live or LiveSettings()
-    port = live.port or _free_port(live.host)
-    _check_port(live.host, port)
+    sockets = _public_sockets(live)
+    port = int(sockets[0].getsockname()[1])
+    descriptors = tuple(one.detach() for one in sockets)
     control_url = f"http://127.0.0.1:{_free_port('127.0.0.1')}"
     url = f"http://{live.host if live.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104 # compared, not bound
-    me = (sys.executable, "-m", "sageserve.cli.main")
     key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
     secret = {INTERNAL_KEY: key}
-    control = Begin(
-        0, "control", (*me, "control", str(folder), "--http", control_url, "--gateway", url), secret, restart=Restart()
-    )
+    to_control = (*_ME, "control", str(folder), "--http", control_url, "--gateway", url)
+    control = Begin(0, "control", to_control, secret, restart=Restart(), signs=1)
     path = str(folder / "scenario.yaml")
     asked = ("--control", str(folder / "control.sock"), "--upstream-admin", control_url, "--port", str(port))
-    gateway = Begin(0, "gateway", (*me, "gateway", path, *asked), secret, restart=Restart())
+    given = ("--sockets", ",".join(map(str, descriptors)), "--drain", f"{_DRAIN_S:g}")
+    argv = (*_ME, "gateway", path, *asked, *given)
+    gateway = Begin(0, "gateway", argv, secret, restart=Restart(), descriptors=descriptors, signs=live.workers)
     return [control, gateway], Running(os.getpid(), url, control_url, settings.name, key)
 
 
@@ -143,7 +153,7 @@ def _detach(folder: Path, arguments: list[str], enough: Callable[[Iterable[bool]
     log = folder / "up.log"
     with os.fdopen(open_private(log), "wb") as out:
         child = subprocess.Popen(  # noqa: S603 # this program again, with the arguments it was given
-            [sys.executable, "-m", "sageserve.cli.main", *arguments],
+            [*_ME, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -196,9 +206,17 @@ def status(
 def down(
     state: State = None,
     now: Annotated[bool, typer.Option("--now", help="do not wait for answers under way")] = False,
+    drain: Annotated[bool, typer.Option("--drain", help="wait for all of them; otherwise half a minute")] = False,
+    within: Annotated[str, typer.Option(metavar="DURATION", help="with --drain: at most so long")] = "1h",
 ) -> None:
-    """Stop the running fleet and every process of it."""
+    """Stop the running fleet and every process of it: first the gateway, which finishes what it has, then what is behind it."""
+    if drain and now:
+        raise ConfigError("--drain and --now exclude each other", hint="give one of them")
+    patience = _duration(within)
     found, folder = running(state), state_folder(state)
+    if drain:
+        typer.echo("finishing what is under way; nothing new is taken in", err=True)
+        asyncio.run(_end_gateway(folder, patience))
     os.kill(found.pid, signal.SIGTERM)
     end = time.monotonic() + _DOWN_WITHIN_S  # the command line waits for a process
     while lives(folder):
@@ -209,18 +227,71 @@ def down(
     typer.echo("stopped", err=True)
 
 
+async def _end_gateway(folder: Path, patience: int) -> None:
+    from sageserve.live.supervisor.client import SupervisorClient
+    from sageserve.live.supervisor.service import SOCKET
+
+    supervisor = await SupervisorClient(folder / SOCKET, lambda _: None).connect()
+    try:
+        await supervisor.end("gateway", patience)
+    finally:
+        await supervisor.close()
+
+
+def _duration(text: str) -> int:
+    from sageserve.base.units import duration_us
+
+    try:
+        return duration_us(text)
+    except ValueError as error:
+        raise ConfigError(f"--within: {error}") from None
+
+
 def _free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as probe:
+def _public_sockets(live: "LiveSettings") -> "list[socket.socket]":
+    """The gateway's port, open as long as the fleet runs, once for each of its processes, which come and go.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
+    from sageserve.live.gateway.server import listen
+
+    port, found = live.port, []
+    try:
+        if port:  # the sockets below share it with each other, and would with another fleet of this user
+            _probe(live.host, port)
+        for _ in range(live.workers):
+            found.append(listen(live.host, port))
+            found[-1].listen(_BACKLOG)
+            port = int(found[0].getsockname()[1])
+    except OSError as error:
+        raise ConfigError(
+            f"the gateway cannot listen on {live.host}:{port}: {error.strerror}", hint="another --port, or 0 for any free one"
+        ) from None
+    return found
+
+
+def _probe(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"the gateway cannot listen on {host}:{port}: {error.strerror}", hint="another --port, or 0 for any free one"
-            ) from None
+        probe.bind((host, port))
+
+
+def _has_terminal() -> bool:
+    """Whether a hang-up may come from a terminal that was closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _reloading(folder: Path) -> "Begin":
+    from sageserve.live.supervisor.messages import Begin
+
+    return Begin(0, "reload", (*_ME, "reload", "--state", str(folder)))

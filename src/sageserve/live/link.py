@@ -142,11 +142,13 @@ class LinkServer:
     Args:
         heard: called with the number of a gateway and its message; the first message of each is its Hello.
         left: called when a gateway that had said Hello is gone.
+        layout: mark of the layout; a gateway with another one, as after a change of settings, is not listened to. Empty: any.
     """
 
-    def __init__(self, heard: Callable[[int, ToControl], None], left: Callable[[int], None]) -> None:
+    def __init__(self, heard: Callable[[int, ToControl], None], left: Callable[[int], None], layout: str = "") -> None:
         self._heard = heard
         self._left = left
+        self._layout = layout
         self._known: dict[_Pipe, int] = {}
         self._pipes: dict[int, _Pipe] = {}
         self._strangers: set[_Pipe] = set()
@@ -200,6 +202,8 @@ class LinkServer:
         if number is None:
             if not isinstance(message, Hello) or message.protocol != VERSION:
                 raise LinkBroken(f"a gateway began with {message}, expected a Hello of protocol {VERSION}")
+            if self._layout not in {"", message.layout}:
+                raise LinkBroken(f"gateway {message.worker} works with other settings, and is not listened to")
             number = self._next
             self._next += 1
             self._strangers.discard(pipe)

@@ -8,15 +8,17 @@ regions and tiers mean the same. When the control process is gone, a gateway goe
 what else may serve it (a file, xDS) needs no more than this. Must not know sockets. Read next: `link.py`, which does.
 """
 
+import zlib
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from sageserve.base.units import Micros
+from sageserve.core.layout import Layout
 
 FRAME_MAX: Final = 64 << 20  # bytes of one message; a table of ten thousand instances is about 2 MB
-VERSION: Final = 4
+VERSION: Final = 5
 """Of this protocol; a Hello with another one is refused."""
 ANYWHERE: Final = -1
 """Endpoint of work that is routed like an interactive request."""
@@ -81,6 +83,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     protocol: int
     worker: int
     nonce: str  # of this process, like that of no other: its counts go on with the last ones under the same name
+    layout: str = ""  # `layout_mark` of what it works with: numbers of another one mean something else
 
 
 class InstanceCount(Struct, frozen=True, array_like=True):
@@ -161,6 +164,13 @@ class Gone(Struct, frozen=True, tag="gone"):
 
 ToGateway: TypeAlias = RoutingTable | Grant | Refusal
 ToControl: TypeAlias = Hello | Report | Trouble | Wait | Gone
+
+
+def layout_mark(layout: Layout) -> str:
+    """Equal for two layouts in which the numbers of these messages mean the same."""
+    pools = [(pool.name, pool.begin, pool.end, pool.profile) for pool in layout.pools]
+    return f"{zlib.crc32(repr((layout.names, len(layout.roles), layout.slots, pools)).encode()):08x}"
+
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_to_gateway: Final = msgspec.msgpack.Decoder(ToGateway).decode

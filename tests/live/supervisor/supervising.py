@@ -22,7 +22,8 @@ from pathlib import Path
 from sageserve.live.supervisor.service import keep
 from sageserve.live.supervisor.messages import Begin
 services = msgspec.json.decode(sys.argv[2], type=list[Begin])
-keep(Path(sys.argv[1]), {"PATH": "/usr/bin:/bin"}, services, grace=2_000_000)
+hang_up = msgspec.json.decode(sys.argv[3], type=Begin | None)
+keep(Path(sys.argv[1]), {"PATH": "/usr/bin:/bin"}, services, grace=2_000_000, on_hang_up=hang_up)
 """
 SLEEPER = (sys.executable, "-c", "import time; time.sleep(600)")
 STUBBORN = (
@@ -47,10 +48,12 @@ def order(name: str, argv: tuple[str, ...] = SLEEPER, *, note: str = "", restart
 
 
 @contextmanager
-def supervisor(folder: Path, *services: Begin) -> Iterator["subprocess.Popen[bytes]"]:
-    """A supervisor process that has begun to listen."""
-    argv = [sys.executable, "-c", _CODE, str(folder), msgspec.json.encode(services).decode()]
-    with subprocess.Popen(argv) as process:
+def supervisor(
+    folder: Path, *services: Begin, passed: tuple[int, ...] = (), on_hang_up: Begin | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A supervisor process that has begun to listen; `passed`: sockets that it has."""
+    orders = (msgspec.json.encode(services).decode(), msgspec.json.encode(on_hang_up).decode())
+    with subprocess.Popen([sys.executable, "-c", _CODE, str(folder), *orders], pass_fds=passed) as process:
         try:
             until(lambda: (folder / SOCKET).exists() or process.poll() is not None)
             assert process.returncode is None

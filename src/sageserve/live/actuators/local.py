@@ -10,15 +10,13 @@ import asyncio
 import json
 import logging
 import socket
-from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
 
 import httpx
 import msgspec
-from msgspec import Struct
+from msgspec import structs
 
 from sageserve.base.errors import LawBroken
 from sageserve.base.units import MINUTE, SECOND, Micros
@@ -27,6 +25,7 @@ from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartF
 from sageserve.core.work import AnyEvent
 from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Heard, Order, Post, ending
 from sageserve.live.actuators.commands import Given, fill, served_model
+from sageserve.live.actuators.engine_process import STOP_WITHIN, EngineNote, EnginePhase, EngineProcess
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
 from sageserve.live.supervisor.service import SOCKET
@@ -35,40 +34,10 @@ _ASK_S: Final = 2.0  # what an engine has to answer a question after its health
 _SOON_S: Final = 0.05  # until the next question; doubled each time
 _SELDOM_S: Final = 1.0
 _START_WITHIN: Final = 10 * MINUTE  # of the emulated engine, beside its loading
-_STOP_WITHIN: Final = 30 * SECOND
 _BURIED_WITHIN: Final = 10 * SECOND  # after its patience an engine is killed; the system needs a moment to free what it held
 _FIRST_PORT: Final = 20_000
 _PORTS: Final = 12_000
 _LOG: Final = logging.getLogger(__name__)
-
-
-class _Phase(Enum):
-    STARTING = "starting"
-    SERVING = "serving"
-    DONATED = "donated"
-    STOPPING = "stopping"
-
-
-class _Note(Struct, frozen=True):
-    """What the supervisor keeps for whoever comes back."""
-
-    row: int
-    run: int
-    url: str
-    gpus: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class _Engine:
-    post: Post
-    note: _Note
-    phase: _Phase = _Phase.STARTING
-    why: str = ""  # it was ended by us while it served
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def name(self) -> str:
-        return f"engine-{self.note.row}-{self.note.run}"
 
 
 class LocalActuator:
@@ -85,12 +54,15 @@ class LocalActuator:
     def __init__(self, hear: Hear, posts: dict[int, Post], folder: Path, *, host: str = "127.0.0.1", speed: float = 1.0) -> None:
         self._hear = hear
         self._posts = posts
+        self._first: dict[str, int] = {}  # row of each pool
+        for row, post in sorted(posts.items()):
+            self._first.setdefault(post.pool, row)
         self._state = folder
         self._folder = folder / "profiles"
         self._host = host
         self._speed = speed
-        self._engines: dict[int, _Engine] = {}  # the latest of each row
-        self._all: dict[str, _Engine] = {}  # by name, those that are leaving included
+        self._engines: dict[int, EngineProcess] = {}  # the latest of each row
+        self._all: dict[str, EngineProcess] = {}  # by name, those that are leaving included
         self._places: dict[int, EngineAddress] = {}
         self._runs = 0
         self._port = _FIRST_PORT
@@ -150,26 +122,28 @@ class LocalActuator:
     def end(self, instance: int, why: str) -> bool:
         """Kill one that hangs: it takes no other signal, and its loss is heard like any other."""
         engine = self._engines.get(instance)
-        if hangs := engine is not None and engine.phase is _Phase.SERVING:
+        if hangs := engine is not None and engine.phase is EnginePhase.SERVING:
             engine.why = why
             self._do(self._told.end(engine.name, 0))
         return hangs
 
     # --- starting ---
 
-    def _new(self, row: int, gpus: tuple[int, ...]) -> _Engine:
+    def _new(self, row: int, gpus: tuple[int, ...]) -> EngineProcess:
         if (other := self._engines.get(row)) is not None:  # of a start that was given up unheard: a row has one engine
             self._leave(other)
         self._runs += 1
-        return self._known(_Engine(self._posts[row], _Note(row, self._runs, f"http://{self._host}:{self._free_port()}", gpus)))
+        post, url = self._posts[row], f"http://{self._host}:{self._free_port()}"
+        note = EngineNote(row, self._runs, url, gpus, post.pool, row - self._first[post.pool])
+        return self._known(EngineProcess(post, note, f"engine-{row}-{note.run}"))
 
-    def _known(self, engine: _Engine) -> _Engine:
+    def _known(self, engine: EngineProcess) -> EngineProcess:
         command, row = engine.post.command, engine.note.row
         self._engines[row] = engine
         self._places[row] = EngineAddress(engine.note.url, served_model(engine.post), command.metrics if command else "/metrics")
         return engine
 
-    async def _bring_up(self, engine: _Engine, action: Start | Reclaim, *, begun: bool = False) -> None:
+    async def _bring_up(self, engine: EngineProcess, action: Start | Reclaim, *, begun: bool = False) -> None:
         """From order to event, whatever happens; `begun`: an earlier control process started it."""
         with ending(action, partial(self._came_to_nothing, engine)):
             if isinstance(action, Reclaim):
@@ -181,18 +155,18 @@ class LocalActuator:
             else:
                 await self._until_ready(engine, await self._start(engine, action.source))
 
-    def _came_to_nothing(self, engine: _Engine, event: AnyEvent) -> None:
-        if engine.phase is _Phase.STARTING and not engine.gone.is_set():  # else it was released, or its end was told
+    def _came_to_nothing(self, engine: EngineProcess, event: AnyEvent) -> None:
+        if engine.phase is EnginePhase.STARTING and not engine.gone.is_set():  # else it was released, or its end was told
             assert isinstance(event, StartFailed)
             self._leave(engine)
             self._hear(event)
 
-    async def _start(self, engine: _Engine, source: Source) -> Micros:
+    async def _start(self, engine: EngineProcess, source: Source) -> Micros:
         """Have its process begun; how long it takes to load."""
         post, note = engine.post, engine.note
         await self._wait_for_gpus(engine)
         delay = round(post.loading[source] / self._speed)
-        if engine.phase is _Phase.STARTING:  # it was not released meanwhile
+        if engine.phase is EnginePhase.STARTING:  # it was not released meanwhile
             port = int(note.url.rpartition(":")[2])
             command = fill(post, Given(self._host, port, note.gpus, self._profile_file(post), delay, self._speed))
             self._all[engine.name] = engine
@@ -200,7 +174,7 @@ class LocalActuator:
             await self._told.begin(Begin(0, engine.name, command.argv, command.environment, text))
         return delay
 
-    async def _wait_for_gpus(self, engine: _Engine) -> None:
+    async def _wait_for_gpus(self, engine: EngineProcess) -> None:
         """An engine that is leaving holds the memory of its GPUs until it has gone.
 
         Raises:
@@ -208,12 +182,12 @@ class LocalActuator:
         """
         for other in list(self._all.values()):
             shared = set(other.note.gpus) & set(engine.note.gpus)
-            if other.phase is _Phase.STOPPING and other.post.stock == engine.post.stock and shared:
-                await _within(other.gone, (_patience(other) + _BURIED_WITHIN) / SECOND)
+            if other.phase is EnginePhase.STOPPING and other.post.stock == engine.post.stock and shared:
+                await _within(other.gone, (other.patience + _BURIED_WITHIN) / SECOND)
                 if not other.gone.is_set():
                     raise SupervisorError(f"GPUs {sorted(shared)} are still held by {other.name}, which does not end")
 
-    async def _until_ready(self, engine: _Engine, delay: Micros) -> None:
+    async def _until_ready(self, engine: EngineProcess, delay: Micros) -> None:
         """Ask after its health until it answers or dies.
 
         Raises:
@@ -223,7 +197,7 @@ class LocalActuator:
         within = command.start_within if command else _START_WITHIN + delay
         deadline = asyncio.get_running_loop().time() + within / SECOND
         pause = _SOON_S
-        while engine.phase is _Phase.STARTING and not engine.gone.is_set():
+        while engine.phase is EnginePhase.STARTING and not engine.gone.is_set():
             if await self._answers(engine):
                 self._serve(engine)
                 return
@@ -233,9 +207,9 @@ class LocalActuator:
             await _within(engine.gone, min(pause, left))
             pause = min(2 * pause, _SELDOM_S)
 
-    def _serve(self, engine: _Engine) -> None:
-        if engine.phase is _Phase.STARTING and not engine.gone.is_set():  # neither died nor was released meanwhile
-            engine.phase = _Phase.SERVING
+    def _serve(self, engine: EngineProcess) -> None:
+        if engine.phase is EnginePhase.STARTING and not engine.gone.is_set():  # neither died nor was released meanwhile
+            engine.phase = EnginePhase.SERVING
             self._hear(InstanceReady(engine.note.row))
 
     def _donate(self, row: int) -> None:
@@ -243,17 +217,17 @@ class LocalActuator:
         if engine is None:
             self._hear(SpotTaken(row))  # it died just now: the news crossed on their way
         else:
-            engine.phase = _Phase.DONATED
+            engine.phase = EnginePhase.DONATED
 
     def _reclaim(self, row: int, action: Reclaim) -> None:
         engine = self._engines.get(row)
         if engine is None:
             self._hear(StartFailed(row, "it ended before it was reclaimed"))
         else:
-            engine.phase = _Phase.STARTING
+            engine.phase = EnginePhase.STARTING
             self._do(self._bring_up(engine, action))
 
-    async def _answers(self, engine: _Engine) -> bool:
+    async def _answers(self, engine: EngineProcess) -> bool:
         assert self._http is not None
         path = engine.post.command.ready if engine.post.command else "/health"
         try:
@@ -263,20 +237,20 @@ class LocalActuator:
 
     # --- ending ---
 
-    def _leave(self, engine: _Engine) -> None:
+    def _leave(self, engine: EngineProcess) -> None:
         """From now on nothing is told of it, and its process is stopped, if it has one."""
-        engine.phase = _Phase.STOPPING
+        engine.phase = EnginePhase.STOPPING
         if self._engines.get(engine.note.row) is engine:
             del self._engines[engine.note.row]
         if engine.name in self._all:
             self._do(self._stop(engine))
 
-    async def _stop(self, engine: _Engine) -> None:
+    async def _stop(self, engine: EngineProcess) -> None:
         """End its process; if the supervisor refuses, again and again: its GPUs are held until it has gone."""
         pause = _SOON_S
         while not engine.gone.is_set():
             try:
-                await self._told.end(engine.name, _patience(engine))
+                await self._told.end(engine.name, engine.patience)
             except SupervisorError as error:
                 if self._told.lost.is_set():
                     raise  # nobody can be asked any more
@@ -297,22 +271,22 @@ class LocalActuator:
         row, why = engine.note.row, engine.why or _why(process)
         heard: Heard
         match engine.phase:
-            case _Phase.STARTING:
+            case EnginePhase.STARTING:
                 heard = StartFailed(row, f"{why}; see logs/{process.name}.log")
-            case _Phase.SERVING:
+            case EnginePhase.SERVING:
                 heard = InstanceLost(row, f"{why}; see logs/{process.name}.log")
-            case _Phase.DONATED:
+            case EnginePhase.DONATED:
                 heard = SpotTaken(row)
-            case _Phase.STOPPING:
+            case EnginePhase.STOPPING:
                 return
             case _:
                 assert_never(engine.phase)
         self._hear(heard)
 
-    def _drop(self, engine: _Engine) -> None:
+    def _drop(self, engine: EngineProcess) -> None:
         engine.gone.set()
         self._all.pop(engine.name, None)
-        if engine.phase is not _Phase.STOPPING and self._engines.get(engine.note.row) is engine:
+        if engine.phase is not EnginePhase.STOPPING and self._engines.get(engine.note.row) is engine:
             del self._engines[engine.note.row]
 
     # --- coming back ---
@@ -325,20 +299,21 @@ class LocalActuator:
             if process.life is Life.ENDED:
                 self._do(self._told.forget(process.name))
                 continue
-            note = msgspec.json.decode(process.note, type=_Note)
+            note = msgspec.json.decode(process.note, type=EngineNote)
             self._runs = max(self._runs, note.run)
-            if note.row not in self._posts or process.life is Life.STOPPING:
-                self._do(self._told.end(process.name, _STOP_WITHIN))
+            row = self._first.get(note.pool, -1) + note.place
+            if process.life is Life.STOPPING or row not in self._posts or self._posts[row].pool != note.pool:
+                self._do(self._told.end(process.name, STOP_WITHIN))
                 continue
-            engine = self._known(_Engine(self._posts[note.row], note))
+            engine = self._known(EngineProcess(self._posts[row], structs.replace(note, row=row), process.name))
             self._all[engine.name] = engine
             found.append(engine)
         return tuple(await asyncio.gather(*map(self._take_over, found)))  # all at once: one that hangs takes 2 s to say nothing
 
-    async def _take_over(self, engine: _Engine) -> Adopted:
+    async def _take_over(self, engine: EngineProcess) -> Adopted:
         serves = await self._answers(engine)
         if serves:
-            engine.phase = _Phase.SERVING
+            engine.phase = EnginePhase.SERVING
         else:
             self._do(self._bring_up(engine, Start(engine.note.row, Source.GPUS, engine.note.gpus), begun=True))
         return Adopted(engine.note.row, engine.note.gpus, serves, self.place(engine.note.row))
@@ -381,11 +356,6 @@ class LocalActuator:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("an engine could not be started or stopped: %s", error)
-
-
-def _patience(engine: _Engine) -> Micros:
-    """How long it has to end by itself."""
-    return engine.post.command.stop_within if engine.post.command else _STOP_WITHIN
 
 
 def _why(process: Process) -> str:

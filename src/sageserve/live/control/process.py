@@ -40,7 +40,7 @@ from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
 from sageserve.live.control.status import Sources, Status, status
 from sageserve.live.link import LinkServer
-from sageserve.live.wire import Gone, Grant, Refusal, ToControl, Wait
+from sageserve.live.wire import Gone, Grant, Refusal, ToControl, Wait, layout_mark
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
@@ -104,6 +104,7 @@ class Parts:
         clock: the loop's.
         wall: the wall clock, microseconds since 1970.
         words: a journal line's decisions in sentences.
+        ready: called once gateways can be told what is open.
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
@@ -115,6 +116,7 @@ class Parts:
     clock: WallClock
     wall: Callable[[], Micros]
     words: Callable[[Stamped], tuple[str, ...]]
+    ready: Callable[[], None] = lambda: None
 
 
 async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
@@ -198,7 +200,7 @@ class Control:
         self._home = home
         self._parts = parts
         self._initial = kind.initial(scenario, self.layout)
-        self._link = LinkServer(self._from_gateway, self._gateway_left)
+        self._link = LinkServer(self._from_gateway, self._gateway_left, layout_mark(self.layout))
         self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names)
         self._journal = JournalFile(home.state / "journal", self.layout, parts.wall)
         self._decided: Counter[tuple[str, str]] = Counter()
@@ -233,6 +235,7 @@ class Control:
             held.callback(self._worker.close)
             await self._link.open(self._home.state / SOCKET)
             await self._adopt()
+            self._parts.ready()
             await self._all(stop)
 
     def status(self) -> Status:

@@ -91,6 +91,7 @@ class GatewayContext:
         live = scenario.live or LiveSettings()
         self.scenario = scenario
         self.live = live
+        self.layout = layout
         self.names = layout.names
         self.limits = live.limits
         self.options = options

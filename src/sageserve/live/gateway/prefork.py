@@ -21,6 +21,8 @@ _PAUSE_S: Final = 1.0  # before one that died is started again: one that cannot 
 def run_many(one: Callable[[int, Path | None], None], workers: int) -> None:
     """Run `one(number, folder)` in so many processes until SIGTERM or SIGINT, then wait for them to finish.
 
+    A second signal is passed on like the first.
+
     The folder is theirs to leave counts in, and gone afterwards.
     """
     with tempfile.TemporaryDirectory(prefix="sageserve-gateway-") as folder:

@@ -11,6 +11,8 @@ import resource
 import signal
 import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -26,10 +28,22 @@ from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
 from sageserve.live.link import LinkClient
-from sageserve.live.wire import VERSION, EndpointRow, Grant, Hello, InstanceRow, Refusal, RoutingTable, ToGateway
+from sageserve.live.wire import (
+    VERSION,
+    EndpointRow,
+    Grant,
+    Hello,
+    InstanceRow,
+    Refusal,
+    RoutingTable,
+    ToGateway,
+    layout_mark,
+)
 
 LOOK_S: Final = 0.25  # between two looks: reports to control, deadlines of connections
 _TIDY: Final = 4  # looks between two of the less urgent kind
+_TABLE_WITHIN_S: Final = 5.0  # what a gateway waits for to be told of instances before it answers that there are none
+_LINGER_S: Final = 1.0  # kept connections are open so long after SIGTERM: a request on its way is answered, and told to close
 _BACKLOG: Final = 4096  # connections the kernel holds until they are accepted
 
 
@@ -44,6 +58,9 @@ class GatewayBinding:
         drain_s: seconds that requests under way are given after SIGTERM.
         folder: where processes behind one port leave their counts; None: there is one process.
         traces: OTLP address that spans are sent to; empty: none.
+        sockets: descriptors of sockets that listen already and outlive this process, one for each that shares the port; none: it
+            opens one of its own.
+        ready: called once requests are taken in, and instances are known.
         options: the rest.
     """
 
@@ -53,6 +70,8 @@ class GatewayBinding:
     drain_s: float = 30.0
     folder: Path | None = None
     traces: str = ""
+    sockets: tuple[int, ...] = ()
+    ready: Callable[[], None] = lambda: None
     options: Options = field(default_factory=Options)
 
 
@@ -113,6 +132,9 @@ class GatewayProcess:
         self._own_look: Micros = scenario.signals.scrape
         self._next_look: Micros = 0
         self._stopping = asyncio.Event()
+        self._enough = asyncio.Event()  # nothing is waited for any more
+        self._told = asyncio.Event()  # control said what is open
+        self._was_ready = False
         self.port = place.port
         if place.control is None:
             self.context.routing.replace(static_table(scenario, layout), clock())
@@ -125,14 +147,11 @@ class GatewayProcess:
         """
         place, context = self._place, self.context
         loop = asyncio.get_running_loop()
-        try:
-            listening = _listen(place.host, place.port)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {place.host}:{place.port}: {error}", hint="choose another --port") from error
+        listening = self._socket()
         self.port = int(listening.getsockname()[1])
         if place.control is not None:
             context.controlled = True
-            hello = Hello(VERSION, place.options.worker, place.options.nonce)
+            hello = Hello(VERSION, place.options.worker, place.options.nonce, layout_mark(context.layout))
             self._link = LinkClient(place.control, hello, self._hear, self._control_changed)
             context.tell = self._link.send
             self._link.start()
@@ -143,11 +162,34 @@ class GatewayProcess:
             from sageserve.live.gateway.spans import tracer_to
 
             context.tracer = tracer_to(place.traces)
+        if (
+            place.sockets and not context.routing.known
+        ):  # whoever connects meanwhile waits in the socket, or is taken in by another
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), _TABLE_WITHIN_S)
         self._server = await loop.create_server(lambda: Client(context), sock=listening, backlog=_BACKLOG)
         self._timer = loop.call_later(LOOK_S, self._look)
+        self._say_ready()
+
+    def _socket(self) -> socket.socket:
+        place = self._place
+        if place.sockets:
+            return socket.socket(fileno=place.sockets[place.options.worker % len(place.sockets)])
+        try:
+            return listen(place.host, place.port)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {place.host}:{place.port}: {error}", hint="choose another --port") from error
+
+    def _say_ready(self) -> None:
+        """Once it listens and knows instances; told of them later, it is ready later."""
+        if self._server is not None and self.context.routing.known and not self._was_ready:
+            self._was_ready = True
+            self._place.ready()
 
     def stop(self) -> None:
-        """Begin to drain."""
+        """Begin to drain; asked again, end what is left at once."""
+        if self._stopping.is_set():
+            self._enough.set()
         self._stopping.set()
 
     async def serve(self) -> None:
@@ -165,11 +207,13 @@ class GatewayProcess:
         LOG.info("draining: %d requests under way", len(context.exchanges))
         if self._server is not None:
             self._server.close()
-        for client in list(context.clients):
-            client.retire()
-        until = clock() + int(self._place.drain_s * SECOND)
-        while context.exchanges and clock() < until:  # noqa: ASYNC110 # requests end in many places, none of which knows of this
-            await asyncio.sleep(LOOK_S / 5)
+        begun = clock()
+        until, linger = begun + int(self._place.drain_s * SECOND), begun + int(_LINGER_S * SECOND)
+        while (context.exchanges or (context.clients and clock() < linger)) and clock() < until and not self._enough.is_set():
+            await asyncio.sleep(LOOK_S / 5)  # requests end in many places, none of which knows of this
+            if clock() >= linger:
+                for client in list(context.clients):
+                    client.retire()
         for exchange in list(context.exchanges):
             exchange.stop()
         for client in list(context.clients):
@@ -200,6 +244,8 @@ class GatewayProcess:
                 self.context.routing.replace(message, clock())
                 if self.context.routing.gateways != before:
                     self.context.keys.share(self.context.routing.gateways)
+                self._told.set()
+                self._say_ready()
             case Grant() | Refusal():
                 self.context.waiting.take(message)
 
@@ -246,7 +292,7 @@ def clock() -> Micros:
     return time.monotonic_ns() // 1000  # noqa: TID251 # the gateway's one clock
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that other processes may share the port of."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

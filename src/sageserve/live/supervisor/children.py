@@ -18,13 +18,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
+from sageserve.live.supervisor.ready import ReadySigns
 
 _LEASH: Final = (sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")))
 _LOG: Final = logging.getLogger(__name__)
 _WARDEN_AGAIN_S: Final = 1.0
+_SECOND_ASKING: Final = 2 * SECOND  # before the end of its patience a child is asked once more, and ends what it was finishing
 _NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -41,6 +45,9 @@ class _Child:
         self.pause: Micros = 0  # before the next start
         self.over = asyncio.Event()  # set when it has ended for good
         self.stop = asyncio.Event()  # set when it was told to end
+        self.ready = asyncio.Event()  # set when its latest run said so
+        self.ended = asyncio.Event()  # set when its latest run ended
+        self.log = order.name
 
     def seen(self) -> Process:
         return Process(self.order.name, self.life, self.pid, self.code, self.runs, self.order.note)
@@ -60,6 +67,7 @@ class Children:
         self._environment = dict(environment)
         self._tell = tell
         self._children: dict[str, _Child] = {}
+        self._closed: set[int] = set()  # sockets that were given to services
         self._lives: set[asyncio.Task[None]] = set()
         self._warden: Handle | None = None
         self._guard: asyncio.Task[None] | None = None
@@ -72,8 +80,8 @@ class Children:
         """Names of those that have not ended for good."""
         return [name for name, child in self._children.items() if child.life is not Life.ENDED]
 
-    async def begin(self, order: Begin) -> None:
-        """Start a process.
+    async def begin(self, order: Begin, *, log: str = "") -> None:
+        """Start a process; `log`: into the log of that name.
 
         Raises:
             SupervisorError: a bad name, one that lives, or a program that is not there.
@@ -89,6 +97,7 @@ class Children:
         if self._guard is None:
             self._guard = asyncio.create_task(self._keep_warden())
         child = _Child(order)
+        child.log = log or order.name
         self._children.pop(order.name, None)
         self._children[order.name] = child
         try:
@@ -115,11 +124,68 @@ class Children:
             child.life = Life.STOPPING
             self._tell(child.seen())
             _signal(child.pid, signal.SIGTERM)
-        try:
-            await asyncio.wait_for(child.over.wait(), grace / SECOND)
-        except TimeoutError:
+        last = min(_SECOND_ASKING, grace // 2)
+        if await _told_within(child.over, grace - last):
+            return
+        if child.handle is not None:
+            _signal(child.pid, signal.SIGTERM)  # what it has not finished by now it breaks off in its own way
+        if not await _told_within(child.over, last):
             self._kill(child)
             await child.over.wait()
+
+    async def replace(self, name: str, *, within: Micros, grace: Micros) -> None:
+        """Run a service anew; returns when the new process is ready.
+
+        Raises:
+            SupervisorError: there is no such service, or the new process does not get ready.
+        """
+        old = self._known(name)
+        if old.order.restart is None or old.life is Life.ENDED or old.stop.is_set():
+            raise SupervisorError(f"{name} is no service that runs", hint="`sageserve status` says what runs")
+        if not old.order.descriptors:
+            await self.end(name, grace)
+            await self.begin(old.order)
+            await self._get_ready(self._children[name], within)
+            return
+        await self.begin(structs.replace(old.order, name=f"{name}.next"), log=name)
+        new = self._children[f"{name}.next"]
+        try:
+            await self._get_ready(new, within)
+        except SupervisorError:
+            await self.end(f"{name}.next", 0)
+            self.forget(f"{name}.next")
+            raise
+        self._rename(old, f"{name}.before-{old.pid}")
+        self._rename(new, name)
+        leaving = asyncio.create_task(self._take_leave(old, grace))
+        self._lives.add(leaving)
+        leaving.add_done_callback(self._lives.discard)
+
+    async def _get_ready(self, child: _Child, within: Micros) -> None:
+        """Wait until it is ready.
+
+        Raises:
+            SupervisorError: it ended before it was, or takes too long.
+        """
+        waits = [asyncio.create_task(event.wait()) for event in (child.ready, child.ended, child.over)]
+        try:
+            await asyncio.wait(waits, timeout=within / SECOND, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if child.order.signs and not child.ready.is_set():
+            how = "ended" if child.ended.is_set() or child.over.is_set() else f"was not ready within {within / SECOND:g} s"
+            raise SupervisorError(f"the new process of {child.log} {how}: {self._logs.last_words(child.log)}")
+
+    def _rename(self, child: _Child, name: str) -> None:
+        del self._children[child.order.name]
+        child.order = structs.replace(child.order, name=name)
+        self._children[name] = child
+
+    async def _take_leave(self, child: _Child, grace: Micros) -> None:
+        """End a process that another one has taken the place of, and forget it."""
+        await self.end(child.order.name, grace)
+        self._children.pop(child.order.name, None)
 
     def forget(self, name: str) -> None:
         """Drop a process that has ended.
@@ -132,7 +198,9 @@ class Children:
         del self._children[name]
 
     async def end_all(self, grace: Micros) -> None:
-        """Stop everything at once, and return when nothing is left."""
+        """Stop everything, those in front first and what is behind them at once, and return when nothing is left."""
+        front = [name for name in self.alive() if self._children[name].order.descriptors]
+        await asyncio.gather(*(self.end(name, grace) for name in front), return_exceptions=True)
         await asyncio.gather(*(self.end(name, grace) for name in self.alive()), return_exceptions=True)
         await asyncio.gather(*self._lives, return_exceptions=True)  # a fault in one life keeps nobody from burying the others
         if self._guard is not None:
@@ -140,6 +208,14 @@ class Children:
         if self._warden is not None and self._warden.stdin is not None:
             self._warden.stdin.close()
             await self._warden.wait()
+
+    def close_sockets(self, name: str | None = None) -> None:
+        """Let go of the sockets of a service (None: of all) that is to end: else whoever connects would wait to be taken in."""
+        for child in [self._children[known] for known in self.alive() if name in {None, known}]:
+            for descriptor in child.order.descriptors:
+                if descriptor not in self._closed:
+                    self._closed.add(descriptor)
+                    os.close(descriptor)
 
     def kill_all(self) -> None:
         """Give nobody any more time."""
@@ -150,22 +226,27 @@ class Children:
 
     def turn_logs_over(self) -> None:
         """Keep the logs within their size."""
-        self._logs.turn_over(self.alive())
+        self._logs.turn_over(sorted({self._children[name].log for name in self.alive()}))
 
     # --- a life ---
 
     async def _spawn(self, child: _Child) -> None:
         order = child.order
-        log = self._logs.open(order.name)
+        child.ready.clear()
+        child.ended.clear()
+        log = self._logs.open(child.log)
+        signs = ReadySigns(order.signs, child.ready.set)
         try:
             child.handle = await asyncio.create_subprocess_exec(
                 *_LEASH, "run", str(os.getpid()), *order.argv,
                 stdin=DEVNULL, stdout=log, stderr=log,
-                env=self._environment | order.environment,
+                env=self._environment | order.environment | signs.environment,
                 start_new_session=True,
+                pass_fds=(*order.descriptors, *signs.passed),
             )  # fmt: skip
         finally:
             os.close(log)
+            signs.begun()
         child.pid, child.code, child.life = child.handle.pid, None, Life.RUNNING
         child.runs += 1
         self._warn(f"+{child.pid}")
@@ -205,6 +286,7 @@ class Children:
         began = asyncio.get_running_loop().time()
         child.code = await child.handle.wait()
         child.handle = None
+        child.ended.set()
         _kill_group(child.pid)  # what it started and did not stop
         self._warn(f"-{child.pid}")
         restart = child.order.restart
@@ -244,9 +326,10 @@ class Children:
         return child
 
 
-async def _told_within(told: asyncio.Event, pause: Micros) -> None:
+async def _told_within(told: asyncio.Event, pause: Micros) -> bool:
     with suppress(TimeoutError):
         await asyncio.wait_for(told.wait(), pause / SECOND)
+    return told.is_set()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

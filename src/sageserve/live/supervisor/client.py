@@ -22,6 +22,7 @@ from sageserve.live.supervisor.messages import (
     Listing,
     ListProcesses,
     Process,
+    Replace,
     SupervisorError,
     ToSupervisor,
     decode_from_supervisor,
@@ -77,6 +78,14 @@ class SupervisorClient:
             SupervisorError: as `Children.begin`, or the supervisor is gone.
         """
         await self._ask(order)
+
+    async def replace(self, name: str, *, within: Micros, grace: Micros) -> None:
+        """Run a service anew; returns when the new process is ready.
+
+        Raises:
+            SupervisorError: there is none of that name, it does not get ready, or the supervisor is gone.
+        """
+        await self._ask(Replace(0, name, within, grace))
 
     async def end(self, name: str, grace: Micros) -> None:
         """Stop a process; returns when it is gone.

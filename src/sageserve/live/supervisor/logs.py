@@ -12,6 +12,7 @@ from typing import Final
 
 _LOG: Final = logging.getLogger(__name__)
 LIMIT: Final = 16 << 20  # bytes of one file; there are two per child
+_WORDS: Final = 300  # characters of a line that an error message shows
 _TAIL: Final = 2000  # bytes of a log that an error message may show
 
 
@@ -55,6 +56,11 @@ class Logs:
         except OSError as error:
             _LOG.error("%s is emptied without a copy: %s", path, error)
             copy.unlink(missing_ok=True)
+
+    def last_words(self, name: str) -> str:
+        """The last line a child wrote, and where the others are."""
+        lines = self.tail(name).splitlines()
+        return f"{lines[-1][:_WORDS] if lines else 'it said nothing'} ({self.path(name)})"
 
     def tail(self, name: str) -> str:
         """The last lines a child wrote."""

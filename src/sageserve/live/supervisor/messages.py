@@ -1,6 +1,6 @@
 """What is asked of the supervisor and what it tells: msgpack with four bytes of length in front, over a Unix socket.
 
-    client -> supervisor    Begin, End, Forget, Look       each with a ticket that the answer repeats
+    client -> supervisor    Begin, Replace, End, Forget, Look    each with a ticket that the answer repeats
     supervisor -> client    Done (or why not), Listing     and Changed, to everyone connected, whenever a process changed
 
 Knows no socket. Read next: `children.py` for what the words do, `service.py` and `client.py` for both ends.
@@ -65,6 +65,9 @@ class Begin(Struct, frozen=True, tag="begin"):
         environment: variables beside the supervisor's basic ones.
         note: anything, for whoever adopts the process later.
         restart: for services; none: it stays dead when it dies.
+        descriptors: of the supervisor's open sockets that it is given under the same numbers. Who has some stands in front of the
+            others, and is ended before them.
+        signs: bytes that it writes to the descriptor in SAGESERVE_READY once it is ready; 0: it says nothing of that.
     """
 
     ticket: int
@@ -73,6 +76,27 @@ class Begin(Struct, frozen=True, tag="begin"):
     environment: dict[str, str] = {}
     note: str = ""
     restart: Restart | None = None
+    descriptors: tuple[int, ...] = ()
+    signs: int = 0
+
+
+class Replace(Struct, frozen=True, tag="replace"):
+    """Run a service anew, as it was begun; answered when the new process is ready.
+
+    With sockets of the supervisor's the new one begins first and the old one is told to end when it is ready: nobody is refused
+    meanwhile. One that does not get ready is ended, and the old one goes on. Without sockets the old one ends first.
+
+    Args:
+        ticket: repeated in the answer.
+        name: of the service.
+        within: how long the new one may take to be ready.
+        grace: what the old one has to end.
+    """
+
+    ticket: int
+    name: str
+    within: Micros
+    grace: Micros
 
 
 class End(Struct, frozen=True, tag="end"):
@@ -117,7 +141,7 @@ class Changed(Struct, frozen=True, tag="changed"):
     process: Process
 
 
-ToSupervisor: TypeAlias = Begin | End | Forget | ListProcesses
+ToSupervisor: TypeAlias = Begin | Replace | End | Forget | ListProcesses
 FromSupervisor: TypeAlias = Acknowledged | Listing | Changed
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -1,7 +1,7 @@
 """Ties a child's life to the supervisor's; run as a script, without the package, so that it costs little.
 
     python -I -S parent_death.py run SUPERVISOR PROGRAM ARGUMENT...
-        asks Linux to kill this process when the supervisor dies, then becomes the program
+        asks Linux to kill this process when the supervisor dies, then becomes the program, to which a hang-up is nothing
     python -I -S parent_death.py watch
         reads `+group` and `-group` lines until the supervisor dies (end of input), then kills every process group that is left
 
@@ -22,6 +22,7 @@ def run(supervisor: int, argv: list[str]) -> None:
     """Become the program, leashed to the supervisor."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it means `reload` to the supervisor, and would end anyone else
     if os.getppid() != supervisor:  # it died before that was asked for
         sys.exit(1)
     try:

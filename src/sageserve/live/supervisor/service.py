@@ -2,7 +2,8 @@
 
     <folder>/supervisor.sock    orders    <folder>/supervisor.lock    held while it lives    <folder>/logs/    of the children
 
-The first SIGTERM or SIGINT stops all children with patience, the second at once. Reads no environment and no scenario: the
+The first SIGTERM or SIGINT stops all children with patience, the second at once. SIGHUP runs the command it was given for
+that, or does nothing: it comes from a closed terminal as well as from an operator. Reads no environment and no scenario: the
 command line passes what it needs. Read next: `children.py`, `client.py`.
 """
 
@@ -31,6 +32,7 @@ from sageserve.live.supervisor.messages import (
     Listing,
     ListProcesses,
     Process,
+    Replace,
     SupervisorError,
     ToSupervisor,
     decode_to_supervisor,
@@ -75,6 +77,19 @@ class Supervisor:
         for client in list(self._clients):
             client.close()
 
+    def run_once(self, order: Begin | None) -> None:
+        """Start a process that ends by itself, unless it is at work; None: nothing."""
+        if order is not None:
+            task = asyncio.create_task(self._run_once(order))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run_once(self, order: Begin) -> None:
+        try:
+            await self.children.begin(order)
+        except (SupervisorError, OSError) as error:
+            _LOG.error("%s was not started: %s", order.name, error)
+
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)
         try:
@@ -102,7 +117,10 @@ class Supervisor:
         match order:
             case Begin():
                 await self.children.begin(order)
+            case Replace():
+                await self.children.replace(order.name, within=order.within, grace=order.grace)
             case End():
+                self.children.close_sockets(order.name)
                 await self.children.end(order.name, order.grace)
             case Forget():
                 self.children.forget(order.name)
@@ -145,28 +163,39 @@ def only_one(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def keep(folder: Path, environment: Mapping[str, str], services: Sequence[Begin], *, grace: Micros = 30 * SECOND) -> None:
+def keep(
+    folder: Path,
+    environment: Mapping[str, str],
+    services: Sequence[Begin],
+    *,
+    grace: Micros = 30 * SECOND,
+    on_hang_up: Begin | None = None,
+) -> None:
     """Run a supervisor until a signal, with these services from the start; returns when all children are gone.
 
     Args:
         folder: of state; is made, private.
         environment: variables every child gets.
-        services: started in this order.
+        services: started in this order; the sockets they are given are closed here when the end begins.
         grace: what children have to end.
+        on_hang_up: what SIGHUP runs, unless it runs already; none: SIGHUP does nothing.
 
     Raises:
         SupervisorError: another supervisor runs there, or a service has no program.
     """
     with only_one(folder):
-        asyncio.run(_keep(folder, environment, services, grace))
+        asyncio.run(_keep(folder, environment, services, grace, on_hang_up))
 
 
-async def _keep(folder: Path, environment: Mapping[str, str], services: Sequence[Begin], grace: Micros) -> None:
+async def _keep(
+    folder: Path, environment: Mapping[str, str], services: Sequence[Begin], grace: Micros, on_hang_up: Begin | None
+) -> None:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     supervisor = Supervisor(folder, environment)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.run_once, on_hang_up)
     server = await supervisor.listen()
     turning = asyncio.create_task(_turn_logs_over(supervisor.children))
     try:
@@ -176,6 +205,7 @@ async def _keep(folder: Path, environment: Mapping[str, str], services: Sequence
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.children.kill_all)
+        supervisor.children.close_sockets()
         await supervisor.children.end_all(grace)
         turning.cancel()
         server.close()
