@@ -8,6 +8,7 @@ import ast
 import builtins
 import re
 from collections.abc import Container, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +30,15 @@ WRITTEN = re.compile(r'^```\w+ title="[^"]+"$')  # a file that the reader of a p
 LINK = re.compile(r"\]\([^)]*\)")  # what a link leads to is checked as a link, with its anchor
 
 
-def mentions(name: str, text: str) -> Iterator[tuple[int, str]]:
+@cache
+def mentions(name: str, text: str) -> tuple[tuple[int, str], ...]:
     """Lines of a file where prose may name paths: docstrings of code, all of a document but the targets of its links."""
     if not name.endswith(".py"):
-        yield from enumerate((LINK.sub("]", WRITTEN.sub("```", line)) for line in text.splitlines()), start=1)
-        return
+        return tuple(enumerate((LINK.sub("]", WRITTEN.sub("```", line)) for line in text.splitlines()), start=1))
+    return tuple(docstring_lines(text))
+
+
+def docstring_lines(text: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
             said := ast.get_docstring(node)
@@ -55,14 +60,20 @@ def lost_paths(name: str, text: str) -> Iterator[str]:
 
 def known_names(texts: Iterable[str]) -> set[str]:
     """Every name that code defines, imports or uses."""
+    return set().union(*map(names_in, texts))
+
+
+@cache
+def names_in(text: str) -> frozenset[str]:
+    """Every name that one file defines, imports or uses."""
     found: set[str] = set()
-    for node in (node for text in texts for node in ast.walk(ast.parse(text))):
+    for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.ClassDef(name=name) | ast.alias(name=name):
                 found.update(name.split("."))
             case _:
                 pass
-    return found
+    return frozenset(found)
 
 
 def lost_errors(name: str, text: str, known: Container[str]) -> Iterator[str]:
