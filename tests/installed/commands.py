@@ -74,6 +74,8 @@ TRIES: Final = {
     "trace formats": Try(()),
     "trace inspect": Try(("{stage}/trace.csv",)),
     "batch status": Try(("--state", "{state}"), needs="live"),
+    "batch backup": Try(("{stage}/queue.copy", "--state", "{state}", "--replace"), needs="live"),
+    "batch restore": Try(("{stage}/trace.csv", "--state", "{stage}/nowhere"), needs="live", code=2),
     "key new": Try(("someone",), needs="live"),
 }
 

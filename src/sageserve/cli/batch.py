@@ -17,6 +17,7 @@ import typer
 from msgspec import Struct
 
 from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli import batch_backup
 from sageserve.cli.running import State, running_url
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ _SHOWN: Final = 20
 app = typer.Typer(
     help="Requests that may wait: hand in, watch, fetch.", no_args_is_help=True, epilog=EXAMPLES, rich_markup_mode="rich"
 )
+
+app.command()(batch_backup.backup)
+app.command()(batch_backup.restore)
 
 Url = Annotated[str | None, typer.Option(metavar="URL", help="of the gateway", show_default="of the fleet that runs here")]
 KeyVariable = Annotated[str, typer.Option("--key-env", metavar="NAME", help="environment variable that holds the API key")]

@@ -153,6 +153,9 @@ def new_key(
         str,
         typer.Option(metavar="ROLE", help="tenant: asks; operator: asks and sees the pages; read-only: only sees them"),
     ] = "tenant",
+    expires: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="days from now, such as 90d, or a date: 2027-03-31", show_default="never")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of YAML")] = False,
 ) -> None:
     """Make an API key; it is shown once, and the scenario keeps only its hash."""
@@ -168,9 +171,30 @@ def new_key(
         raise ConfigError(f"{name!r} is a name of SageServe's own", hint="choose another one for the key")
     key = f"sk-sageserve-{secrets.token_urlsafe(32)}"
     digest = hash_of(key.encode())
+    until = _end(expires) if expires else None
     if as_json:
-        typer.echo(answer_json({"name": name, "role": role, "key": key, "sha256": digest}))
+        typer.echo(answer_json({"name": name, "role": role, "key": key, "sha256": digest, "expires": until}))
         return
     typer.echo(f"# the key, shown this once: {key}")
     more = "" if role == "tenant" else f", role: {role}"
+    more += f', expires: "{until}"' if until else ""
     typer.echo(f"live:\n  keys:\n    - {{name: {name}, sha256: {digest}{more}}}")
+
+
+def _end(said: str) -> str:
+    """A date as settings have it, from one or from days that are to pass."""
+    from sageserve.base.config import KeySettings
+    from sageserve.base.units import SECOND, duration_us
+    from sageserve.live.gateway.keys import end_of
+
+    if not said[:4].isdigit() or "-" not in said:
+        try:
+            end = datetime.fromtimestamp(datetime.now(UTC).timestamp() + duration_us(said) // SECOND, UTC)
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"--expires: {error}", hint="write 90d, or 2027-03-31") from None
+        return end.strftime("%Y-%m-%dT%H:%MZ")
+    try:
+        end_of(KeySettings(name="new", sha256="0" * 64, expires=said))
+    except ValueError:
+        raise ConfigError(f"--expires: {said!r} is no date", hint="write 90d, 2027-03-31 or 2027-03-31T18:00Z") from None
+    return said

@@ -26,6 +26,7 @@ from sageserve.cli.extras import need, need_for
 from sageserve.cli.gateway import INTERNAL_KEY
 from sageserve.cli.reload import mark_of, write_fleet
 from sageserve.cli.running import FLEET, Running, State, ask_status, lives, running, state_folder
+from sageserve.cli.unit import unit
 
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
@@ -41,6 +42,8 @@ EXAMPLES = """[bold]Examples[/bold]
   sageserve status [dim]— instances, utilisation, promises[/dim]
 
   sageserve down
+
+  sageserve up fleet.yaml --unit > ~/.config/systemd/user/sageserve.service
 
   sageserve up fleet.yaml --set live.safety.act=false [dim]— watch what it would do, change nothing[/dim]
 """
@@ -73,6 +76,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.start=2; may be repeated")
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="come back once it serves; `sageserve down` stops it")] = False,
+    as_unit: Annotated[bool, typer.Option("--unit", help="start nothing: print a systemd unit that does this")] = False,
 ) -> None:
     """Start a whole fleet on this machine: engines, gateway, controller. Ctrl-C stops it."""
     need("live")
@@ -87,6 +91,12 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     need_for(settings)
     folder = state_folder(state)
     _check_length(folder)
+    source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
+    if as_unit:
+        words = [word for one in (*(overrides or ()), *changes) for word in ("--set", one)]
+        path = os.environ.get("PATH", os.defpath)
+        typer.echo(unit(settings.name, ["up", source, *words], folder, root=os.geteuid() == 0, path=path), nl=False)
+        return
     if detach:
         fixed = settings.live is not None and settings.live.actuator == "fixed"
         _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}], any if fixed else all)
@@ -99,7 +109,6 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     services, found = _services(folder, settings)
     content = resolved_yaml(settings).encode()
     write_private(folder / "scenario.yaml", content)
-    source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
     laid = (*(overrides or ()), *changes)
     write_fleet(folder, structs.replace(found, source=source, overrides=laid, applied=mark_of(content)))
     typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
@@ -177,9 +186,14 @@ def _serves(folder: Path, pid: int, enough: Callable[[Iterable[bool]], bool]) ->
         found = running(folder)
         state = ask_status(found) if found.pid == pid else None
     except SageServeError:
-        return False
+        return False  # not yet
     if state is None or not 0 < state.gateway.processes == state.gateway.knowing:
         return False
+    if state.failing:
+        raise SageServeError(
+            f"the fleet runs, and engines do not start: {state.failing[0]}",
+            hint="mend the engine's command, then `sageserve down` and `up`; `sageserve status` says what serves",
+        )
     return enough(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sageserve.base.config import EngineCommand
 from sageserve.base.units import SECOND
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceReady, StartFailed
 from sageserve.live.actuators import local
+from sageserve.live.actuators.start_failures import StartFailures
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.messages import Life, SupervisorError
 from sageserve.live.supervisor.service import SOCKET
@@ -91,6 +93,33 @@ def test_a_start_that_breaks_anywhere_is_heard_once_and_leaves_nothing(
         assert (await rig.hears(2))[-1] == InstanceReady(0)
 
     play_local(state, stub(), play)
+
+
+def test_why_an_engine_does_not_start_is_heard_with_its_last_words_and_the_next_one_waits(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+
+    def pause(failures: StartFailures, pool: str) -> int:
+        pauses.append(pool in failures._failed)
+        return 0
+
+    monkeypatch.setattr(StartFailures, "pause", pause)
+    command = EngineCommand(command=("/bin/sh", "-c", "echo no such model {port} >&2; exit 3"))
+
+    async def play(rig: LocalRig) -> None:
+        for count in range(1, 7):
+            rig.perform(Start(0, Source.VM, GPUS))
+            failed = (await rig.hears(count))[-1]
+            assert isinstance(failed, StartFailed)
+            assert "exited with code 3: no such model" in failed.why
+            assert str(state / "logs" / f"engine-0-{count}.log") in failed.why
+        assert pauses[-1] == 1, "the pool is known to fail when the next start begins"
+        (said,) = rig.actuator.failing()
+        assert "6 starts failed in a row" in said
+        assert len(list((state / "logs").glob("engine-0-*.log"))) <= 5
+
+    play_local(state, command, play)
 
 
 def test_a_reclaim_that_breaks_is_heard_once(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,9 @@ class Hopeless:
     async def watch(self) -> None:
         await asyncio.Event().wait()
 
+    def failing(self) -> tuple[str, ...]:
+        return ()
+
     async def close(self) -> None:
         raise OSError("it cannot be let go of")
 

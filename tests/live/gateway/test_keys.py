@@ -4,6 +4,7 @@ Read next: `src/sageserve/live/gateway/keys.py`; `test_refusals.py` for how a cl
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -201,6 +202,28 @@ def test_keys_are_found_by_what_they_are_and_not_by_how_they_begin() -> None:
             keys.find(wrong, loopback=True)
         assert refused.value.status == 401
         assert refused.value.message.startswith("You did not provide" if wrong is None else "Incorrect")
+
+
+def test_a_key_ends_at_its_date_and_two_of_one_name_overlap_on_one_budget() -> None:
+    now = [0]
+    old = KeySettings(name="a", sha256=hash_of(b"old"), expires="2027-03-31", requests_per_minute=2, tokens_per_minute=100)
+    new = KeySettings(name="a", sha256=hash_of(b"new"), requests_per_minute=2, tokens_per_minute=200)
+    keys = KeyRing([old, new], TIERS, wall=lambda: now[0])
+    end = int(datetime(2027, 3, 31, tzinfo=UTC).timestamp()) * SECOND
+    now[0] = end - 1
+    first, second = (keys.find(b"Bearer " + word, loopback=False) for word in (b"old", b"new"))
+    first.charge(1, 0)
+    second.charge(1, 0)
+    with pytest.raises(ApiError, match="requests"):
+        second.charge(1, 0)
+    assert first.tokens is not second.tokens, "limits that differ are two"
+    now[0] = end
+    with pytest.raises(ApiError) as refused:
+        keys.find(b"Bearer old", loopback=True)
+    assert (refused.value.status, refused.value.code) == (401, "api_key_expired")
+    assert keys.find(b"Bearer new", loopback=False) is second
+    with pytest.raises(ConfigError, match="2027-02-31"):
+        KeyRing([KeySettings(name="a", sha256="0" * 64, expires="2027-02-31")], TIERS)
 
 
 def test_without_keys_this_machine_alone_may_ask() -> None:

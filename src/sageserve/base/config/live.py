@@ -51,6 +51,11 @@ class KeySettings(Settings):
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the key; `sageserve key new` makes both")
     tiers: tuple[Name, ...] = Field(default=(), description="service classes it may ask for; none: all")
     tier: Name | None = Field(default=None, description="its service class when a request names none")
+    expires: str | None = Field(
+        default=None,
+        pattern=r"^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?$",
+        description="when it ends, UTC: 2027-03-31 (its beginning) or 2027-03-31T18:00Z; none: never",
+    )
     requests_per_minute: int | None = Field(default=None, ge=1, description="none: no limit")
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and answer; none: no limit")
     role: KeyRole = Field(

@@ -46,6 +46,10 @@ class FixedActuator:
         """Where an instance answers."""
         return self._places[instance]
 
+    def failing(self) -> tuple[str, ...]:
+        """Nothing is started here."""
+        return ()
+
     def end(self, instance: int, why: str) -> bool:
         """Not ours to do."""
         return False

@@ -26,7 +26,9 @@ from sageserve.core.work import AnyEvent
 from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Heard, Order, Post, ending
 from sageserve.live.actuators.commands import Given, fill, served_model
 from sageserve.live.actuators.engine_process import STOP_WITHIN, EngineNote, EnginePhase, EngineProcess
+from sageserve.live.actuators.start_failures import StartFailures
 from sageserve.live.supervisor.client import SupervisorClient
+from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
 from sageserve.live.supervisor.service import SOCKET
 
@@ -35,6 +37,7 @@ _SOON_S: Final = 0.05  # until the next question; doubled each time
 _SELDOM_S: Final = 1.0
 _START_WITHIN: Final = 10 * MINUTE  # of the emulated engine, beside its loading
 _BURIED_WITHIN: Final = 10 * SECOND  # after its patience an engine is killed; the system needs a moment to free what it held
+_LOGS_KEPT: Final = 4  # of the runs of one row
 _FIRST_PORT: Final = 20_000
 _PORTS: Final = 12_000
 _LOG: Final = logging.getLogger(__name__)
@@ -64,6 +67,8 @@ class LocalActuator:
         self._engines: dict[int, EngineProcess] = {}  # the latest of each row
         self._all: dict[str, EngineProcess] = {}  # by name, those that are leaving included
         self._places: dict[int, EngineAddress] = {}
+        self._failures = StartFailures()
+        self._logs = Logs(folder / "logs")
         self._runs = 0
         self._port = _FIRST_PORT
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,6 +124,10 @@ class LocalActuator:
             case _:
                 assert_never(action)
 
+    def failing(self) -> tuple[str, ...]:
+        """A sentence for each pool whose starts fail."""
+        return self._failures.told()
+
     def end(self, instance: int, why: str) -> bool:
         """Kill one that hangs: it takes no other signal, and its loss is heard like any other."""
         engine = self._engines.get(instance)
@@ -159,12 +168,14 @@ class LocalActuator:
         if engine.phase is EnginePhase.STARTING and not engine.gone.is_set():  # else it was released, or its end was told
             assert isinstance(event, StartFailed)
             self._leave(engine)
+            self._failures.failed(engine.post.pool, event.why)
             self._hear(event)
 
     async def _start(self, engine: EngineProcess, source: Source) -> Micros:
         """Have its process begun; how long it takes to load."""
         post, note = engine.post, engine.note
         await self._wait_for_gpus(engine)
+        await self._rest(engine)
         delay = round(post.loading[source] / self._speed)
         if engine.phase is EnginePhase.STARTING:  # it was not released meanwhile
             port = int(note.url.rpartition(":")[2])
@@ -173,6 +184,13 @@ class LocalActuator:
             text = msgspec.json.encode(note).decode()
             await self._told.begin(Begin(0, engine.name, command.argv, command.environment, text))
         return delay
+
+    async def _rest(self, engine: EngineProcess) -> None:
+        """After a start that failed the next one of its pool waits; of its row, old logs go."""
+        rests = asyncio.get_running_loop().time() + self._failures.pause(engine.post.pool) / SECOND
+        while engine.phase is EnginePhase.STARTING and (left := rests - asyncio.get_running_loop().time()) > 0:
+            await _within(engine.gone, min(left, _SELDOM_S))
+        self._logs.drop_but(f"engine-{engine.note.row}-", _LOGS_KEPT)
 
     async def _wait_for_gpus(self, engine: EngineProcess) -> None:
         """An engine that is leaving holds the memory of its GPUs until it has gone.
@@ -210,6 +228,7 @@ class LocalActuator:
     def _serve(self, engine: EngineProcess) -> None:
         if engine.phase is EnginePhase.STARTING and not engine.gone.is_set():  # neither died nor was released meanwhile
             engine.phase = EnginePhase.SERVING
+            self._failures.served(engine.post.pool)
             self._hear(InstanceReady(engine.note.row))
 
     def _donate(self, row: int) -> None:
@@ -268,13 +287,15 @@ class LocalActuator:
             return
         self._drop(engine)
         self._do(self._told.forget(process.name))
-        row, why = engine.note.row, engine.why or _why(process)
+        row, words = engine.note.row, self._logs.last_words(process.name)
+        why = f"{engine.why or _why(process)}: {words}"
         heard: Heard
         match engine.phase:
             case EnginePhase.STARTING:
-                heard = StartFailed(row, f"{why}; see logs/{process.name}.log")
+                heard = StartFailed(row, why)
+                self._failures.failed(engine.post.pool, why)
             case EnginePhase.SERVING:
-                heard = InstanceLost(row, f"{why}; see logs/{process.name}.log")
+                heard = InstanceLost(row, why)
             case EnginePhase.DONATED:
                 heard = SpotTaken(row)
             case EnginePhase.STOPPING:

@@ -80,6 +80,10 @@ class ManagedActuator(Actuator, Protocol):
         """Have an instance that hangs killed, which is heard of as its loss; False where that cannot be done."""
         ...
 
+    def failing(self) -> tuple[str, ...]:
+        """A sentence for each pool whose starts fail: why, how often, when the next one is."""
+        ...
+
     async def watch(self) -> None:
         """Return, or raise, when instances cannot be started or stopped any more."""
         ...
@@ -250,7 +254,7 @@ class Control:
             self._parts.words,
             self._home.url,
         )
-        return status(sources, self._notes(), self.liveness.ended)
+        return status(sources, self._notes(), self.liveness.ended, self._actuator.failing())
 
     def _notes(self) -> tuple[str, ...]:
         lost = self._journal.lost

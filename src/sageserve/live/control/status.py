@@ -101,6 +101,7 @@ class Status(Struct, frozen=True):
         decisions: latest first.
         notes: what the reader should know, in sentences.
         ended: instances that hung and were ended since this control process began.
+        failing: a sentence for each pool whose starts fail; they are notes, too.
     """
 
     fleet: str
@@ -116,6 +117,7 @@ class Status(Struct, frozen=True):
     decisions: tuple[DecisionStatus, ...]
     notes: tuple[str, ...] = ()
     ended: int = 0
+    failing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ class Sources:
     url: str
 
 
-def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0) -> Status:
+def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0, failing: tuple[str, ...] = ()) -> Status:
     """The present state."""
     scenario, fleet, now = sources.scenario, sources.fleet, sources.now()
     live = scenario.live
@@ -159,8 +161,9 @@ def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0) -> Sta
         instances=tuple(_instances(sources)),
         tiers=_tiers(sources),
         decisions=_decisions(sources),
-        notes=notes,
+        notes=(*failing, *notes),
         ended=ended,
+        failing=failing,
     )
 
 

@@ -112,6 +112,11 @@ def no_key(message: str) -> ApiError:
     return ApiError(401, message, kind=INVALID, code="invalid_api_key")
 
 
+def expired_key(message: str) -> ApiError:
+    """Who asks was known until a while ago."""
+    return ApiError(401, message, kind=INVALID, code="api_key_expired")
+
+
 def forbidden(message: str) -> ApiError:
     """Who asks is known, and may not."""
     return ApiError(403, message, kind="permission_error", code="permission_denied")

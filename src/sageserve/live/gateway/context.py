@@ -73,6 +73,7 @@ class GatewayContext:
         layout: the numbers behind its names.
         options: of this process.
         clock: microseconds that never go back.
+        wall: microseconds since 1970, for keys that expire.
         snapshots: of the processes that share the port.
 
     Raises:
@@ -86,6 +87,7 @@ class GatewayContext:
         *,
         options: Options,
         clock: Callable[[], Micros],
+        wall: Callable[[], Micros] = lambda: 0,
         snapshots: Snapshots | None = None,
     ) -> None:
         live = scenario.live or LiveSettings()
@@ -98,7 +100,7 @@ class GatewayContext:
         self.clock = clock
         self.routing = RoutingState(scenario, layout)
         self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
-        self.keys = KeyRing(live.keys, layout.names.tiers, options.internal)
+        self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
         self.tiers = ServiceTiers(scenario)
         self.meter = Meter(layout.names.models, layout.names.tiers, layout.names.regions)
         self.snapshots = snapshots or Snapshots(None, options.worker)

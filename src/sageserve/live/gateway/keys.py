@@ -8,14 +8,15 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
 from sageserve.base.config import KeySettings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import MINUTE, SECOND, Micros
-from sageserve.live.gateway.api_error import forbidden, no_key, rate_limited
+from sageserve.live.gateway.api_error import expired_key, forbidden, no_key, rate_limited
 
 INTERNAL: Final = "internal"
 _BASIC: Final = b"basic "
@@ -94,7 +95,7 @@ class Holder:
         role: what it is for.
     """
 
-    __slots__ = ("internal", "limited", "name", "requests", "role", "tier", "tiers", "tokens")
+    __slots__ = ("expires", "internal", "limited", "name", "requests", "role", "tier", "tiers", "tokens")
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Holder:
         role: KeyRight = KeyRight.TENANT,
     ) -> None:
         self.name = name
+        self.expires: Micros | None = None  # since 1970; from then on it is no key any more
         self.role = role
         self.tiers = tiers
         self.tier = tier
@@ -146,6 +148,13 @@ class Holder:
             self.tokens.fill(now)
             self.tokens.take(used - expected)
 
+    def share_limits(self, other: "Holder") -> None:
+        """Let another key of the same name, which one of them is to be replaced by, use up the same limits."""
+        if self.requests is not None and other.requests is not None and self.requests.limit == other.requests.limit:
+            other.requests = self.requests
+        if self.tokens is not None and other.tokens is not None and self.tokens.limit == other.tokens.limit:
+            other.tokens = self.tokens
+
     def share(self, gateways: int) -> None:
         """Divide limits among so many gateways."""
         for bucket in (self.requests, self.tokens):
@@ -165,17 +174,22 @@ class KeyRing:
         keys: of the scenario; none: whoever comes from the loopback address may ask.
         tiers: names of the tiers in order of their codes.
         internal: the key of this deployment's own processes; empty: there is none.
+        wall: microseconds since 1970, for keys that expire.
 
     Raises:
-        ConfigError: a key names a tier that is not there.
+        ConfigError: a key names a tier that is not there, or a day that no calendar has.
     """
 
-    def __init__(self, keys: Iterable[KeySettings], tiers: Sequence[str], internal: str = "") -> None:
+    def __init__(
+        self, keys: Iterable[KeySettings], tiers: Sequence[str], internal: str = "", wall: Callable[[], Micros] = lambda: 0
+    ) -> None:
+        self._wall = wall
+        owners: dict[str, Holder] = {}
         self._holders: dict[str, Holder] = {}
         for key in keys:
             if unknown := sorted({*key.tiers, *([key.tier] if key.tier else [])} - set(tiers)):
                 raise ConfigError(f"live.keys: {key.name} names the tier {unknown[0]!r}", hint=f"tiers are {', '.join(tiers)}")
-            self._holders[key.sha256] = Holder(
+            holder = self._holders[key.sha256] = Holder(
                 key.name,
                 tiers=frozenset(tiers.index(name) for name in key.tiers) if key.tiers else None,
                 tier=tiers.index(key.tier) if key.tier else None,
@@ -183,6 +197,8 @@ class KeyRing:
                 tokens=key.tokens_per_minute,
                 role=KeyRight(key.role),
             )
+            holder.expires = end_of(key)
+            owners.setdefault(key.name, holder).share_limits(holder)
         self.open = not self._holders
         self.anyone = Holder("anyone")
         if internal:
@@ -208,6 +224,8 @@ class KeyRing:
             # Found by the first eight digits, so that how long it takes says nothing about the rest.
             for known, holder in self._near.get(digest[:8], ()):
                 if hmac.compare_digest(digest, known):
+                    if holder.expires is not None and self._wall() >= holder.expires:
+                        raise expired_key("This API key has expired: ask whoever runs this fleet for a new one.")
                     return holder
         if self.open and loopback:
             return self.anyone
@@ -230,6 +248,21 @@ def _key_of(authorization: bytes, *, password: bool) -> bytes | None:
         except binascii.Error:
             return None
     return None
+
+
+def end_of(key: KeySettings) -> Micros | None:
+    """When a key expires, microseconds since 1970.
+
+    Raises:
+        ConfigError: no calendar has that day.
+    """
+    if key.expires is None:
+        return None
+    try:
+        end = datetime.fromisoformat(key.expires)
+    except ValueError as error:
+        raise ConfigError(f"live.keys: {key.name} expires at {key.expires!r}: {error}", hint="write it as 2027-03-31") from None
+    return int(end.replace(tzinfo=UTC).timestamp()) * SECOND
 
 
 def hash_of(key: bytes) -> str:

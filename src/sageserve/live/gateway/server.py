@@ -125,7 +125,7 @@ class GatewayProcess:
         layout = layout_of(scenario)
         self._place = place
         snapshots = Snapshots(place.folder, place.options.worker)
-        self.context = GatewayContext(scenario, layout, options=place.options, clock=clock, snapshots=snapshots)
+        self.context = GatewayContext(scenario, layout, options=place.options, clock=clock, wall=wall, snapshots=snapshots)
         self._server: asyncio.Server | None = None
         self._link: LinkClient | None = None
         self._looks = 0
@@ -290,6 +290,11 @@ class GatewayProcess:
 def clock() -> Micros:
     """Microseconds since some instant; never goes back."""
     return time.monotonic_ns() // 1000  # noqa: TID251 # the gateway's one clock
+
+
+def wall() -> Micros:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000  # noqa: TID251 # keys expire at a date
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -57,6 +57,13 @@ class Logs:
             _LOG.error("%s is emptied without a copy: %s", path, error)
             copy.unlink(missing_ok=True)
 
+    def drop_but(self, beginning: str, kept: int) -> None:
+        """Delete the logs whose names begin so, but for the newest ones."""
+        found = [path for path in self._folder.glob(f"{beginning}*.log") if path.is_file()]
+        for path in sorted(found, key=lambda one: one.stat().st_mtime)[:-kept]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".log.1").unlink(missing_ok=True)
+
     def last_words(self, name: str) -> str:
         """The last line a child wrote, and where the others are."""
         lines = self.tail(name).splitlines()

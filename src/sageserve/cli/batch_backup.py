@@ -1,0 +1,81 @@
+"""`sageserve batch backup` and `restore`: the queue of a state folder as one file, and back.
+
+Must not read a table. Read next: `live/store/backup.py`, docs/how-to/operate.md.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli.extras import need
+from sageserve.cli.running import State, lives, state_folder
+from sageserve.cli.streams import answer_json
+
+if TYPE_CHECKING:
+    from sageserve.live.store.backup import Copied
+
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a sentence")]
+Replace = Annotated[bool, typer.Option("--replace", help="give up what is there")]
+
+
+def backup(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="of the copy, which holds prompts and answers: keep it safe")],
+    state: State = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy all files, batches, lines and answers of a fleet into one file; the fleet may run meanwhile."""
+    need("live")
+    from sageserve.live.store.backup import back_up
+
+    folder = state_folder(state)
+    _check_store(folder)
+    if out.exists() and not replace:
+        raise ConfigError(f"{out} is there already", hint="another name, or --replace")
+    _tell(f"wrote {out}", back_up(folder, out), as_json=as_json)
+
+
+def restore(
+    copy: Annotated[Path, typer.Argument(metavar="FILE", help="as `batch backup` made it")],
+    state: State = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a copy in the place of a fleet's queue, while the fleet is down; unfinished batches go on at the next `up`."""
+    need("live")
+    from sageserve.live.private import make_private
+    from sageserve.live.store.backup import restore as put_back
+
+    folder = state_folder(state)
+    _check_store(folder)
+    if not copy.is_file():
+        raise ConfigError(f"there is no file {copy}", hint="`sageserve batch backup FILE` makes one")
+    if lives(folder):
+        raise ConfigError(f"a fleet runs in {folder}", hint="stop it first: sageserve down --drain")
+    make_private(folder)
+    _tell(f"restored into {folder}", put_back(copy, folder, replace=replace), as_json=as_json)
+
+
+def _check_store(folder: Path) -> None:
+    """Refuse a fleet whose queue is elsewhere.
+
+    Raises:
+        ConfigError: it is in PostgreSQL, or in memory.
+    """
+    from sageserve.data.scenarios.load import load_scenario
+
+    if not (folder / "scenario.yaml").is_file():
+        return  # nothing ran there yet
+    live = load_scenario(folder / "scenario.yaml").live
+    if live is not None and live.store != "sqlite":
+        kind = live.store.partition(":")[0]
+        raise ConfigError(f"the queue of this fleet is in {kind}", hint="pg_dump and pg_restore copy one in PostgreSQL")
+
+
+def _tell(done: str, found: "Copied", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(answer_json(found))
+    else:
+        typer.echo(f"{done}: {found.batches:,} batches, {found.jobs:,} lines, {found.files:,} files, {found.bytes / 1e6:,.1f} MB")

@@ -1,0 +1,33 @@
+"""The systemd unit that `up --unit` prints: systemd itself takes it, and its words come out as they went in."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sageserve.cli.main import app
+from sageserve.cli.unit import unit
+
+
+def test_up_prints_a_unit_and_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "my fleets").mkdir()
+    file = tmp_path / "my fleets" / "one.yaml"
+    file.write_text("extends: local\n", "utf-8")
+    state = tmp_path / "state"
+    done = CliRunner().invoke(app, ["up", str(file), "--unit", "--state", str(state), "--port", "0", "--set", "fleet.start=2"])
+    assert done.exit_code == 0, done.output
+    start = next(line for line in done.output.splitlines() if line.startswith("ExecStart="))
+    assert f'up "{file}" --set fleet.start=2 --set live.port=0 --state {state}' in start
+    assert f"ExecReload={start.split(' -m ')[0].removeprefix('ExecStart=')} -m sageserve.cli.main reload" in done.output
+    assert not state.exists()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    path = tmp_path / "sageserve.service"
+    words = ["up", "/a b/100%.yaml", "--set", 'x="$y"']
+    path.write_text(unit("f", words, Path("/var/lib/sage serve"), root=True, path="/usr/bin:/bin"), "utf-8")
+    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)  # noqa: S607 # of the system
+    assert [line for line in done.stderr.splitlines() if str(path) in line or path.name in line] == []
