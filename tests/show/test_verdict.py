@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sageserve.data.results.comparison import Comparison, needed
+from sageserve.data.results.summary import ModelSummary, ModelTier, Summary
 from sageserve.show.verdict import TOLERANCE, Verdict, verdict, verdict_of
 from tests.show.made import TIERS, summary_of
 
@@ -47,6 +48,27 @@ def test_the_cheapest_that_keeps_its_promises_wins(seeds: int) -> None:
     assert set(found.others) == {"siloed", "reactive", "chiron"}
     assert "iw-f is 19.0" in found.others["chiron"]
     assert "+100.0%" in found.others["siloed"]
+
+
+def of_models(summary: Summary, **reached: float) -> Summary:
+    """The summary with attainment of iw-f by model."""
+    return replace(
+        summary,
+        models={
+            name: ModelSummary(1, 1, 1, 1, summary.gpu_hours, summary.gpu_hours, {"iw-f": ModelTier(1, share, 0.1)})
+            for name, share in reached.items()
+        },
+    )
+
+
+def test_the_model_that_fails_a_promise_is_named_even_where_the_others_make_up_for_it() -> None:
+    kept = summary_of("reactive", 1, 200.0, {**KEPT, "iw-f": 0.97})
+    assert verdict_of(of_models(kept, good=0.99, bad=0.91)).risks == (
+        "iw-f: kept over all models, but not by bad (91.00%), promised 95%.",
+    )
+    late = summary_of("reactive", 1, 200.0, {**KEPT, "iw-f": 0.90})
+    assert "it fails with bad (81.00%)." in verdict_of(of_models(late, good=0.99, bad=0.81)).risks[0]
+    assert "fails" not in verdict_of(of_models(late, bad=0.89, worse=0.81)).risks[0], "all of them do"
 
 
 def test_work_owed_at_the_end_counts() -> None:

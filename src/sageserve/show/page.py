@@ -134,7 +134,7 @@ def page_of(
         partial=show_duration(round(partial[0].played_s) * SECOND) if partial else "",
         warnings=() if preface is None else preface.warnings,
         sheets=(sheets[0], *(() if preface is None else preface.sheets), *sheets[1:]),
-        notes=(*notes, *(() if preface is None else preface.notes), *_seeds_differ(comparison)),
+        notes=tuple(dict.fromkeys((*notes, *(() if preface is None else preface.notes), *_seeds_differ(comparison)))),
         version=some.version,
     )
 

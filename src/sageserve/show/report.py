@@ -9,7 +9,7 @@ left out. Read next: `page.py` for the first screen, `reading.py` and `figures/`
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -145,11 +145,14 @@ def _fill(page: FirstScreen, figures: Sequence[Figure], readings: Mapping[str, R
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    drawn = [figure for figure in figures if figure.views]
+    without = tuple(f"Without a figure here: {one.title} {one.nothing}" for one in figures if not one.views)
     window_s = max((run.summary.window_s for run in readings.values()), default=0.0)
     names = next(iter(readings.values())).digest.layout.names if readings else None
     return environment.get_template("report.html.j2").render(
         page=page,
-        figures=figures,
+        figures=told_once(page, drawn),
+        without=without,
         strategies=list(readings),
         models=[] if names is None else list(names.models),
         minutes=window_s / 60,
@@ -159,6 +162,17 @@ def _fill(page: FirstScreen, figures: Sequence[Figure], readings: Mapping[str, R
         script=Markup((_TEMPLATES / "report.js").read_text("utf-8")),  # noqa: S704 # our own file
         plotly=Markup(get_plotlyjs()),  # noqa: S704 # the library's own file
     )
+
+
+def told_once(page: FirstScreen, figures: Sequence[Figure]) -> list[Figure]:
+    """The figures without notes that were read further up."""
+    told = {*page.notes, *(note for sheet in page.sheets for note in sheet.notes)}
+    found = []
+    for figure in figures:
+        fresh = [note for note in dict.fromkeys(figure.notes) if note not in told]
+        told.update(fresh)
+        found.append(replace(figure, notes=tuple(fresh)))
+    return found
 
 
 def _view(view: View) -> Markup:

@@ -217,7 +217,13 @@ def _against(comparison: Comparison, name: str, other: str) -> str:
 def _risks(comparison: Comparison, name: str) -> Iterator[str]:
     runs = list(comparison.runs[name].values())
     told = False
-    for risk in (*_missed(comparison, name), *_near(comparison, name), *_left_over(comparison, name), *_thin(comparison, name)):
+    for risk in (
+        *_missed(comparison, name),
+        *_near(comparison, name),
+        *_hidden(comparison, name),
+        *_left_over(comparison, name),
+        *_thin(comparison, name),
+    ):
         told = True
         yield risk
     if not told:
@@ -234,6 +240,9 @@ def _missed(comparison: Comparison, name: str) -> Iterator[str]:
             none = "; no strategy keeps it" if best[1] < wanted else ""
             here = "that is the best here" if best[0] == name else f"the best here, {best[0]}, has {percent(best[1])}"
             words += f"; {here}{none}"
+        failing = _failing(comparison, name, tier)
+        if 0 < len(failing) < len(_some(comparison, name).models):
+            words += f"; it fails with {_models(failing)}"
         yield f"{words}."
 
 
@@ -251,6 +260,34 @@ def _near(comparison: Comparison, name: str) -> Iterator[str]:
             continue
         where = " in the worst seed" if len(found) > 1 else ""
         yield f"{tier}: kept with little to spare, {percent(lowest)}{where}, promised {percent(one.percentile, 0)}."
+
+
+def _hidden(comparison: Comparison, name: str) -> Iterator[str]:
+    """Promises that are kept over all models and missed by one."""
+    missed = dict(_gaps(comparison, name))
+    for tier, one in _some(comparison, name).tiers.items():
+        failing = _failing(comparison, name, tier)
+        if tier not in missed and failing:
+            yield f"{tier}: kept over all models, but not by {_models(failing)}, promised {percent(one.percentile, 0)}."
+
+
+def _failing(comparison: Comparison, name: str, tier: str) -> dict[str, float]:
+    """Attainment of the models, mean over the seeds, that is below what was promised; the lowest first."""
+    wanted = _some(comparison, name).tiers[tier].percentile
+    found = {}
+    for model in _some(comparison, name).models:
+        mean = _mean(comparison, name, _of_model(model, tier))
+        if mean is not None and mean < wanted:
+            found[model] = mean
+    return dict(sorted(found.items(), key=lambda each: each[1]))
+
+
+def _of_model(model: str, tier: str) -> Value:
+    return lambda run: run.models[model].tiers[tier].attainment if tier in run.models[model].tiers else None
+
+
+def _models(found: dict[str, float]) -> str:
+    return listed([f"{model} ({percent(reached)})" for model, reached in found.items()])
 
 
 def _left_over(comparison: Comparison, name: str) -> Iterator[str]:

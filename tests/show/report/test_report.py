@@ -19,12 +19,16 @@ from typer.testing import CliRunner
 from sageserve.base.errors import ResultError
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.cli.main import app
+from sageserve.data.results.comparison import Comparison
 from sageserve.data.results.run_folder import REPORT, SCENARIO, SUMMARY, TIMELINE, check_folder, read_run
 from sageserve.show.figures import forecasts, usage
+from sageserve.show.figures.parts import Figure, View
 from sageserve.show.minutes import line
+from sageserve.show.page import page_of
 from sageserve.show.reading import RunReading, read
 from sageserve.show.reduce import BATCH, INTERACTIVE, TimeBuckets, edges_s
-from sageserve.show.report import figures_of, gather, write_report
+from sageserve.show.report import figures_of, gather, told_once, write_report
+from tests.show.made import summary_of
 
 POINTS = 1_500
 
@@ -78,6 +82,20 @@ def test_the_first_screen_says_which_what_it_saves_and_what_it_risks(compared: P
     assert re.search(r'class="headline">Use \S+: [\d,.]+ GPU-hours', text)
     for word in ("What it risks", "What would help", "against reactive", "× oracle", "promised"):
         assert word in text
+
+
+def test_a_note_is_read_once_and_no_card_is_empty(compared: Path, alone: Path) -> None:
+    for page in (compared, alone):
+        text = page.read_text("utf-8").split('id="settings"')[0]
+        notes = re.findall(r'<p class="note">(.*?)</p>', text, re.DOTALL)
+        assert len(notes) == len(set(notes)) >= 1
+        assert "nothing to show" not in page.read_text("utf-8")
+        for section in text.split('<section class="figure"')[1:]:
+            assert 'class="plot"' in section
+            assert 'class="view"' in section
+    one = Figure("a", "A?", "", [View({}, "all", [])], notes=("said", "said", "new"))
+    first = page_of(Comparison({"reactive": {1: summary_of("reactive", 1, 9.0, {"iw-f": 0.99})}}, {}), {}, ["said"])
+    assert [figure.notes for figure in told_once(first, [one, one])] == [("new",), ()]
 
 
 def test_equal_folders_give_equal_bytes_and_nothing_is_left_behind(runs: dict[str, Path], tmp_path: Path) -> None:

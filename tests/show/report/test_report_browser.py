@@ -149,12 +149,50 @@ def test_what_is_chosen_is_shown_in_every_figure(wide: Watched, compared: Path) 
     shown = "() => document.querySelector('#capacity .shown').textContent"
     until(wide.page, f"() => ({shown})() === 'llama-3.1-8b · reactive'")
     assert "under reactive" in str(wide.page.locator("#capacity .plot").get_attribute("aria-label"))
-    wide.page.locator("#forecast").scroll_into_view_if_needed()
-    until(wide.page, "() => !document.querySelector('#forecast .absent').hidden")
-    assert "nothing" in wide.page.locator("#forecast .absent").inner_text()
+    assert wide.page.locator("#forecast").is_hidden(), "reactive forecasts nothing, and no card says so"
+    assert wide.page.locator('.contents a[href="#forecast"]').is_hidden()
+    wide.draw("heat")
+    assert "all models, whichever is chosen" in wide.page.locator("#heat .shown").inner_text()
     wide.page.locator("#latencies").scroll_into_view_if_needed()
     wide.page.locator("#latencies .local select").select_option("niw")
-    until(wide.page, "() => document.querySelector('#latencies .shown').textContent === 'niw'")
+    until(wide.page, "() => document.querySelector('#latencies .shown').textContent.startsWith('niw')")
+
+
+PRINTED = """() => addEventListener("beforeprint", () => { window.printed =
+  [...document.querySelectorAll("section.figure")].map(one =>
+  [one.id, one.hidden || one.querySelector(".main-svg") !== null, one.querySelector(".main-svg")?.getAttribute("width")]) })"""
+
+
+def test_paper_has_every_figure_and_none_is_cut(browser: Browser, compared: Path) -> None:
+    one = watched(browser, WIDE, "dark").open(compared)
+    one.page.evaluate(PRINTED)
+    for paper, width in (("A4", 703), ("Letter", 725)):  # pixels between margins of 12 mm
+        pages = one.page.pdf(format=paper)
+        printed = one.page.evaluate("window.printed")
+        assert len(printed) >= 10
+        assert [name for name, drawn, _ in printed if not drawn] == []
+        assert {float(svg) for _, _, svg in printed if svg} == {660.0}
+        assert pages.count(b"/Type /Page") > 5
+        assert one.page.evaluate("document.documentElement.dataset.theme") == "dark", "afterwards it is as it was"
+        one.page.emulate_media(media="print")
+        one.page.set_viewport_size({"width": width, "height": 1000})
+        one.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert one.page.evaluate("document.documentElement.scrollWidth") <= width
+        one.page.evaluate("dispatchEvent(new Event('afterprint'))")
+        one.page.emulate_media(media="screen")
+        one.page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+    assert one.said == []
+    one.page.context.close()
+
+
+def test_a_phone_comes_to_the_figures_within_eight_screens(browser: Browser, compared: Path) -> None:
+    one = watched(browser, PHONE, "light").open(compared)
+    assert one.page.locator("details.more").first.evaluate("one => one.open") is False
+    top = one.page.evaluate("document.querySelector('section.figure:not([hidden])').getBoundingClientRect().top + scrollY")
+    assert top <= 8 * PHONE[1]
+    one.page.locator("details.more > summary").first.click()
+    assert one.page.locator("details.more .sheet").first.is_visible()
+    one.page.context.close()
 
 
 def test_the_theme_button_changes_page_and_figures(wide: Watched, alone: Path) -> None:

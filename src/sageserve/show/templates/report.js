@@ -6,6 +6,7 @@
   const MINUTE = 60000;
   const ALL = "all models";
   const ROWS_SHOWN = 500;
+  const PRINTED = 660; // pixels of a figure on paper: A4 between margins of 12 mm has 703, Letter more
   const THEMES = {
     light: {
       ink: "#1a1d24", muted: "#555d6b", grid: "#e3e6eb", bg: "#ffffff",
@@ -22,7 +23,7 @@
   const settingsText = document.getElementById("settings");
   const settings = settingsText ? JSON.parse(settingsText.textContent) : { minutes: 0 };
   const whole = [EPOCH, EPOCH + settings.minutes * MINUTE];
-  const state = { keys: {}, range: [...whole] };
+  const state = { keys: {}, range: [...whole], printing: false };
   const figures = [];
 
   // ---------------------------------------------------------------------------------------------- colours and times
@@ -73,7 +74,7 @@
     return trace;
   }
 
-  const isNarrow = () => window.innerWidth < 700;
+  const isNarrow = () => !state.printing && window.innerWidth < 700;
 
   function layoutOf(figure, view) {
     const { ink, muted, grid, bg } = theme();
@@ -104,6 +105,7 @@
       if (key[0] === "y") layout[key].fixedrange = true;
       if (layout[key].title) layout[key].title = { standoff: 6, font: { color: muted, size: 11 }, ...layout[key].title };
     }
+    if (state.printing) Object.assign(layout, { autosize: false, width: PRINTED });
     if (figure.timed) layout.xaxis = { ...layout.xaxis, ...timeAxis() };
     else layout.xaxis = { ...layout.xaxis, fixedrange: true };
     return layout;
@@ -141,34 +143,45 @@
 
   function library() { // the script is long: it is read when the first figure is needed, after the first screen is there
     arrives ||= new Promise((resolve) => {
-      requestAnimationFrame(() => setTimeout(() => {
-        const script = document.createElement("script");
-        script.textContent = document.getElementById("plotly").textContent;
-        document.head.append(script);
-        resolve();
-      }));
+      requestAnimationFrame(() => setTimeout(() => resolve(libraryNow())));
     });
     return arrives;
   }
 
+  function libraryNow() {
+    if (window.Plotly) return;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  }
+
   async function draw(figure) {
-    const chosen = pick(figure);
     figure.drawn = true;
-    figure.absent.hidden = Boolean(chosen);
-    figure.plot.hidden = figure.data.hidden = !chosen;
-    if (!chosen) {
-      figure.absent.textContent = `${state.keys.strategy || "This strategy"} has nothing to show here.`;
-      figure.shown.textContent = "";
-      return;
-    }
+    if (!begun(figure)) return;
+    await library();
+    await finished(figure);
+  }
+
+  function begun(figure) { // what does not need the library; whether there is anything to draw
+    const chosen = pick(figure);
+    figure.section.hidden = figure.entry.hidden = !chosen;
+    if (!chosen) return false;
+    const moved = chosen.keys.model !== undefined || !state.keys.model || state.keys.model === ALL;
+    const names = Object.values(chosen.keys);
+    figure.shown.textContent = (moved ? names : [...names, "all models, whichever is chosen"]).join(" · ");
+    figure.section.classList.toggle("unmoved", !moved);
+    return true;
+  }
+
+  async function finished(figure) { // synchronous but for what the library does after it has drawn
+    const chosen = pick(figure);
+    if (!chosen) return;
     const view = load(chosen);
-        figure.shown.textContent = Object.values(chosen.keys).join(" · ");
     figure.plot.setAttribute("aria-label", view.alt);
     const layout = layoutOf(figure, view);
     const traces = view.data.map((raw) => traceOf(raw, layout.hovermode === "closest"));
     figure.plot.style.minHeight = `${layout.height}px`;
     showKey(figure, view);
-    await library();
     await Plotly.react(figure.plot, traces, layout, { displayModeBar: false, responsive: true, doubleClick: "reset" });
     if (!figure.bound) bind(figure);
     tabulate(figure, view, chosen.keys);
@@ -329,8 +342,8 @@
       const views = [...section.querySelectorAll("script.view")].map((one) => ({ element: one, keys: JSON.parse(one.dataset.keys) }));
       const figure = {
         name: section.id, section, plot, views, own: {}, timed: section.dataset.timed === "yes", data: section.querySelector(".data"),
-        tables: section.querySelector(".tables"), shown: section.querySelector(".shown"), absent: section.querySelector(".absent"),
-        key: section.querySelector(".key"),
+        tables: section.querySelector(".tables"), shown: section.querySelector(".shown"), key: section.querySelector(".key"),
+        entry: document.querySelector(`.contents a[href="#${section.id}"]`).parentElement,
       };
       plot.style.minHeight = `${JSON.parse(views[0].element.textContent).layout.height || 320}px`;
       figures.push(figure);
@@ -344,7 +357,10 @@
       }
     }, { rootMargin: "400px" });
     for (const figure of figures) observer.observe(figure.section);
-    window.addEventListener("beforeprint", () => figures.forEach((figure) => figure.drawn || draw(figure)));
+    figures.forEach(begun); // what the chosen strategy has nothing to say about is not there from the start
+    for (const more of document.querySelectorAll("details.more")) more.open = !isNarrow();
+    window.addEventListener("beforeprint", toPaper);
+    window.addEventListener("afterprint", toScreen);
   }
 
   function local(figure, place) {
@@ -359,7 +375,30 @@
     place.append(label);
   }
 
-  const redraw = () => figures.forEach((figure) => figure.drawn && draw(figure));
+  let before; // printing: the theme, and what was open
+
+  function toPaper() { // nobody waits for a promise here, so everything is drawn at once
+    const more = [...document.querySelectorAll("details.more")];
+    before = { theme: root.dataset.theme, open: more.map((one) => one.open) };
+    for (const one of more) one.open = true;
+    root.dataset.theme = "light";
+    state.printing = true;
+    if (figures.length) libraryNow();
+    for (const figure of figures) {
+      figure.drawn = true;
+      if (begun(figure)) finished(figure);
+    }
+  }
+
+  function toScreen() {
+    if (!before) return;
+    state.printing = false;
+    document.querySelectorAll("details.more").forEach((one, i) => { one.open = before.open[i]; });
+    setTheme(before.theme);
+    before = undefined;
+  }
+
+  const redraw = () => figures.forEach((figure) => (figure.drawn ? draw(figure) : begun(figure)));
 
   function setTheme(name) {
     root.dataset.theme = name;
