@@ -75,16 +75,13 @@ class Store:
     def waiting(self, model: int) -> int:
         return len(self.jobs[model])
 
-    def head(self, model: int) -> QueueHead | None:
+    def heads(self, model: int) -> list[QueueHead]:
         queue = self.jobs[model]
         while queue and self.plane._is_over(queue[0]):
             del queue[0]
-        if not queue:
-            return None
-        job = queue[0]
-        return QueueHead(job.deadline, job.arrival, self.plane._region[job.row], job.tier, job.prompt)
+        return [QueueHead(job.deadline, job.arrival, self.plane._region[job.row], job.tier, job.prompt) for job in queue[:1]]
 
-    def launch(self, model: int, endpoint: int) -> None:
+    def launch(self, model: int, endpoint: int, owner: str) -> None:
         self.plane.go(self.jobs[model].pop(0), endpoint)
 
     def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:

@@ -154,6 +154,7 @@ class Wait(Struct, frozen=True, tag="wait"):
     tier: int
     prompt_tokens: int
     patience: Micros  # how long the client waits at most
+    owner: str = ""  # name of the client's key
 
 
 class Gone(Struct, frozen=True, tag="gone"):

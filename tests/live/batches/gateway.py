@@ -1,6 +1,7 @@
 """A gateway that answers jobs by itself: `{"model", "n": 7}` is answered with 49, and failures are asked for in the job.
 
     "fails": [500, 429]     the first answers have these statuses           "wait": 0.2     seconds before the answer
+    "limit": 5              the owner's key has used up a limit as long as fewer than so many jobs of others were run
     "cut": true             the connection is closed without an answer
     "poison": "gzip"        an answer of an engine that is not what it should be: see POISON
 
@@ -94,11 +95,18 @@ class FakeGateway:
             writer.write(_poisoned(head["x-request-id"], *POISON[job["poison"]]))
             await writer.drain()
             return True
+        if self.inside_limit(job, head["x-sageserve-key"]):
+            writer.write(_answer(429, head["x-request-id"], number, "rate_limit_exceeded"))
+            await writer.drain()
+            return True
         fails = job.get("fails", [])
         status = fails[self.runs[number] - 1] if self.runs[number] <= len(fails) else 200
         writer.write(_answer(status, head["x-request-id"], number))
         await writer.drain()
         return True
+
+    def inside_limit(self, job: Job, owner: str) -> bool:
+        return "limit" in job and sum(head["x-sageserve-key"] != owner for head in self.heads) < int(job["limit"])
 
     async def _wait(self, reader: asyncio.StreamReader, seconds: float) -> bool:
         self.inside += 1
@@ -117,12 +125,12 @@ def _poisoned(request_id: str, status: int, more: str, body: bytes) -> bytes:
     return f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def _answer(status: int, request_id: str, number: int) -> bytes:
+def _answer(status: int, request_id: str, number: int, code: str | None = None) -> bytes:
     if status == 200:
         usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
         said = json.dumps({"object": "chat.completion", "answer": number * number, "usage": usage}, indent=1)
     else:
-        said = json.dumps({"error": {"message": "no", "type": "x", "param": None, "code": None}})
+        said = json.dumps({"error": {"message": "no", "type": "x", "param": None, "code": code}})
     body = said.encode()
     again = "retry-after-ms: 20\r\n" if status in {429, 500, 503} else ""
     head = f"HTTP/1.1 {status} X\r\nx-request-id: {request_id}\r\n{again}content-type: application/json\r\n"

@@ -61,8 +61,8 @@ class Plane:
         """Room for everything, at endpoint 1."""
         while True:
             for model in range(len(self.models)) if self.fed else ():
-                while self.runner.head(model) is not None:
-                    self.runner.launch(model, 1)
+                while heads := self.runner.heads(model):
+                    self.runner.launch(model, 1, heads[0].owner)
             await asyncio.sleep(FEED_S)
 
     async def serve(self, port: int, ready: Callable[[int], None], stop: asyncio.Event) -> None:

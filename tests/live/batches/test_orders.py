@@ -5,6 +5,7 @@ Read next: `src/sageserve/live/batches/routes.py`.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from sageserve.base.config import LiveSettings
 from sageserve.live.store.sql import open_store
 from tests.live.batches.gateway import FakeGateway
 from tests.live.batches.plane import Plane, Served, served
-from tests.live.batches.test_api import CHAT, client_of, line, upload
+from tests.live.batches.test_api import CHAT, client_of, finished, line, submit, until, upload
 
 KEYS = [
     {"name": "few", "sha256": "a" * 64, "tiers": ["iw-f"]},
@@ -57,3 +58,14 @@ def test_a_name_of_which_any_key_lacks_the_tier_of_batches_makes_none(service: S
     refused = order(service, file, "once", owner=name)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
     assert client_of(service, name).batches.list().data == []
+
+
+def test_a_limit_of_one_key_holds_its_own_jobs_back_and_no_others(tmp_path: Path) -> None:
+    live = LiveSettings.model_validate({"jobs": {"attempts": 2, "in_hand": 4}})
+    with FakeGateway().running() as gateway, served(Plane(open_store("memory", tmp_path), gateway.url, live)) as service:
+        few, all_ = client_of(service, "few"), client_of(service, "all")
+        held = submit(few, *(line(limit=30) for _ in range(20)))
+        until(lambda: len(gateway.heads) > 0)
+        assert finished(all_, submit(all_, *(line() for _ in range(30)))).status == "completed"
+        assert finished(few, held).request_counts.completed == 20  # type: ignore[union-attr] # it has some
+        assert sum(head["x-sageserve-key"] == "few" for head in gateway.heads) < 20 + 100, "they do not ask again and again"

@@ -78,7 +78,7 @@ def test_jobs_wait_to_be_run_whenever_the_store_was_away(
         batch = hand_in(store, plane)
         task = asyncio.create_task(plane.runner.run())
         try:
-            await until(lambda: plane.runner.waiting(0) == JOBS and plane.runner.head(0) is not None)
+            await until(lambda: plane.runner.waiting(0) == JOBS and bool(plane.runner.heads(0)))
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

@@ -22,7 +22,7 @@ class Scene:
     """A fleet view whose clock is set by hand, and everything it said."""
 
     def __init__(self, **changes: object) -> None:
-        self.settings = scenario(gpus=80, live={"safety": {"blind_after": "30s"}}, **changes)
+        self.settings = scenario(gpus=80, **{"live": {"safety": {"blind_after": "30s"}}, **changes})
         self.layout: Layout = layout_of(self.settings)
         self.now = 0
         self.sent: list[tuple[int, ToGateway]] = []

@@ -25,18 +25,23 @@ class Listed:
         self.launched: list[tuple[int, int, int]] = []  # model, deadline, endpoint
         self.loaded = True
 
-    def add(self, deadline: int, *, model: int = 0, arrival: int = 0, region: int = 0) -> None:
-        self.jobs[model].append(QueueHead(deadline, arrival, region, NIW, 500))
+    def add(self, deadline: int, *, model: int = 0, arrival: int = 0, region: int = 0, owner: str = "") -> None:
+        self.jobs[model].append(QueueHead(deadline, arrival, region, NIW, 500, owner))
         self.jobs[model].sort(key=lambda job: job.deadline)
 
     def waiting(self, model: int) -> int:
         return len(self.jobs[model])
 
-    def head(self, model: int) -> QueueHead | None:
-        return self.jobs[model][0] if self.jobs[model] and self.loaded else None
+    def heads(self, model: int) -> list[QueueHead]:
+        firsts: dict[str, QueueHead] = {}
+        for job in self.jobs[model] if self.loaded else ():
+            firsts.setdefault(job.owner, job)
+        return list(firsts.values())
 
-    def launch(self, model: int, endpoint: int) -> None:
-        self.launched.append((model, self.jobs[model].pop(0).deadline, endpoint))
+    def launch(self, model: int, endpoint: int, owner: str) -> None:
+        job = next(job for job in self.jobs[model] if job.owner == owner)
+        self.jobs[model].remove(job)
+        self.launched.append((model, job.deadline, endpoint))
 
     def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
         self.ended, self.told = ended, loaded
@@ -142,6 +147,48 @@ def test_a_place_that_came_free_is_given_jobs() -> None:
     fed.queue.run()
     fed.queue.run()
     assert len(fed.jobs.launched) == 5
+
+
+def test_owners_take_turns_by_weight_and_each_ones_own_work_goes_by_deadline() -> None:
+    weights = {"big": 3.0, "small": 1.0}
+    keys = [{"name": name, "sha256": f"{k}" * 64, "weight": weight} for k, (name, weight) in enumerate(weights.items())]
+    fed = Fed(live={"keys": keys})
+    fed.use(0.9)
+    for k in range(40):
+        fed.jobs.add((20 + k) * HOUR, owner="small")
+    for k in range(40):
+        fed.jobs.add((100 + k) * HOUR, owner="big")
+    fed.queue.run()
+    fed.use(0.0)
+    for _ in range(10):
+        fed.scene.view.endpoints["fed_work"] = 0.0
+        fed.queue.scraped()
+    small = [deadline for _, deadline, _ in fed.jobs.launched if deadline < 100 * HOUR]
+    assert len(fed.jobs.launched) == 20
+    assert len(small) == 5, "a quarter, though all of it is due first"
+    assert small == sorted(small)
+
+
+def test_a_client_of_another_key_does_not_wait_behind_a_long_batch() -> None:
+    fed = Fed()
+    fed.use(0.9)
+    for k in range(40):
+        fed.jobs.add((20 + k) * HOUR, owner="long")
+    fed.queue.run()
+    fed.queue.hear(0, Wait(1, 0, 0, NIW, 400, 300 * HOUR, "short"))
+    fed.use(0.0)
+    fed.queue.scraped()
+    assert fed.decided == [(0, Grant(1, 0))]
+
+
+def test_urgent_work_goes_whoevers_turn_it_is() -> None:
+    fed = Fed()
+    fed.use(0.9)
+    fed.jobs.add(20 * HOUR, owner="first")
+    fed.jobs.add(21 * HOUR, arrival=-11 * HOUR, owner="old")
+    fed.queue.run()
+    fed.queue.scraped()
+    assert fed.jobs.launched == [(0, 21 * HOUR, ANYWHERE)], "it came eleven hours ago"
 
 
 def test_a_place_that_came_free_while_no_job_was_loaded_is_used_once_one_is() -> None:

@@ -118,10 +118,10 @@ class NoJobs:
     def waiting(self, model: int) -> int:
         return 0
 
-    def head(self, model: int) -> QueueHead | None:
-        return None
+    def heads(self, model: int) -> list[QueueHead]:
+        return []
 
-    def launch(self, model: int, endpoint: int) -> None:
+    def launch(self, model: int, endpoint: int, owner: str) -> None:
         raise AssertionError
 
     def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:

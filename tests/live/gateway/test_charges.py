@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from sageserve.live.gateway import meter as m
+from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.keys import hash_of
 from sageserve.live.gateway.sse import SseTagger, usage_of
 from tests.live.gateway.stage import HELLO, STREAM_HEAD, Engine, Got, ask, chunk, event, play, staged
@@ -95,5 +96,53 @@ def test_every_refusal_is_counted_by_key_and_tier() -> None:
             'key="alice",tier="iw-f",code="429"': 1,
             'key="nobody",tier="",code="400"': 1,
         }
+
+    play(story())
+
+
+def test_a_job_counts_against_the_key_that_made_its_batch_and_nobody_else_may_choose_who_pays() -> None:
+    async def story() -> None:
+        keys = [
+            {"name": "alice", "sha256": hash_of(b"k"), "requests_per_minute": 2},
+            {"name": "bob", "sha256": hash_of(b"b"), "requests_per_minute": 2},
+        ]
+        engine = Engine()
+        async with (
+            staged(engine, keys=keys, options=Options(internal="inside", nonce="t")) as stage,
+            httpx.AsyncClient(base_url=stage.url) as client,
+        ):
+
+            async def send(key: str, payer: str) -> int:
+                headers = {"authorization": f"Bearer {key}", "x-sageserve-key": payer}
+                return (await client.post("/v1/chat/completions", json=HELLO, headers=headers)).status_code
+
+            assert [await send("inside", "alice") for _ in range(3)] == [200, 200, 429]
+            assert await send("k", "alice") == 429, "one account for requests and jobs"
+            assert [await send("b", "alice") for _ in range(3)] == [200, 200, 429], "bob pays for himself"
+            assert await send("inside", "gone") == 200, "its key was taken away since"
+            assert all(got.header("x-sageserve-key") is None for got in engine.got)
+
+    play(story())
+
+
+def test_who_is_ahead_of_another_key_is_turned_away_first() -> None:
+    async def story() -> None:
+        keys = [{"name": name, "sha256": hash_of(name.encode())} for name in ("loud", "quiet")]
+        async with staged(Engine(), keys=keys) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            context = stage.worker.context
+
+            async def send(name: str) -> httpx.Response:
+                return await client.post("/v1/chat/completions", json=HELLO, headers={"authorization": f"Bearer {name}"})
+
+            assert (await send("quiet")).status_code == 200
+            for _ in range(20):
+                assert (await send("loud")).status_code == 200
+            tier = context.tiers.default
+            waits = 0.75 * context.routing.limits[tier]
+            context.routing.columns[0]["backlog"] = waits
+            said = await send("loud")
+            assert (said.status_code, said.json()["error"]["code"]) == (429, "overloaded")
+            assert "share" in said.json()["error"]["message"]
+            assert (await send("quiet")).status_code == 200
 
     play(story())

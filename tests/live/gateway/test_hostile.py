@@ -15,7 +15,7 @@ from sageserve.core.strategies import layout_of
 from sageserve.live.gateway.client import PIPELINED, Client
 from sageserve.live.gateway.context import GatewayContext, Options
 from sageserve.live.gateway.framing import BadAnswer, ChunkedBody, read_head
-from sageserve.live.gateway.request import with_model
+from sageserve.live.gateway.renaming import with_model
 from sageserve.live.gateway.server import static_table
 from sageserve.live.gateway.sse import SseTagger, tag_body, usage_of
 from tests.core.small import scenario

@@ -15,14 +15,14 @@ from sageserve.base.config import KeySettings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.live.gateway.api_error import ApiError
-from sageserve.live.gateway.keys import INTERNAL, Bucket, Holder, KeyRing, hash_of
+from sageserve.live.gateway.keys import INTERNAL, Bucket, KeyAccount, KeyRing, hash_of
 from tests.live.gateway.stage import DONE, HELLO, STREAM_HEAD, Engine, chunk, event, play, staged, whole
 from tests.live.gateway.test_conformance import says
 
 TIERS = ("fast", "slow")
 
 
-def is_let_in(holder: Holder, tokens: int, now: int = 0) -> bool:
+def is_let_in(holder: KeyAccount, tokens: int, now: int = 0) -> bool:
     try:
         holder.charge(tokens, now)
     except ApiError:
@@ -30,14 +30,14 @@ def is_let_in(holder: Holder, tokens: int, now: int = 0) -> bool:
     return True
 
 
-def left(holder: Holder) -> dict[str, int]:
+def left(holder: KeyAccount) -> dict[str, int]:
     """What header lines say is left."""
     lines = (line.split(": ") for line in holder.fields().decode().splitlines())
     return {name.removeprefix("x-ratelimit-remaining-"): int(value) for name, value in lines if "remaining" in name}
 
 
 def test_a_limit_on_tokens_refuses_what_does_not_fit_and_a_refusal_uses_up_nothing() -> None:
-    holder = Holder("h", requests=2, tokens=100)
+    holder = KeyAccount("h", requests=2, tokens=100)
     assert is_let_in(holder, 60)
     assert left(holder) == {"requests": 1, "tokens": 40}
     with pytest.raises(ApiError) as refused:
@@ -54,14 +54,14 @@ def test_a_limit_on_tokens_refuses_what_does_not_fit_and_a_refusal_uses_up_nothi
 
 
 def test_the_whole_budget_at_once_and_then_nothing() -> None:
-    holder = Holder("h", requests=2, tokens=100)
+    holder = KeyAccount("h", requests=2, tokens=100)
     assert is_let_in(holder, 100)
     assert not is_let_in(holder, 50)
     assert is_let_in(holder, 50, now=MINUTE // 2)
 
 
 def test_settling_gives_back_what_was_not_used_and_takes_what_was_used_besides() -> None:
-    holder = Holder("h", tokens=100)
+    holder = KeyAccount("h", tokens=100)
     holder.charge(100, 0)
     holder.settle(100, 10, 0)
     assert left(holder) == {"tokens": 90}
@@ -75,7 +75,7 @@ def test_settling_gives_back_what_was_not_used_and_takes_what_was_used_besides()
 
 def test_time_before_a_request_took_too_much_does_not_pay_for_it() -> None:
     """It ran for ten minutes alone: the bucket was full again after one."""
-    holder = Holder("h", tokens=100)
+    holder = KeyAccount("h", tokens=100)
     assert is_let_in(holder, 100)
     holder.settle(100, 1_100, 10 * MINUTE)
     assert not is_let_in(holder, 1, now=19 * MINUTE)
@@ -84,7 +84,7 @@ def test_time_before_a_request_took_too_much_does_not_pay_for_it() -> None:
 
 def test_what_is_settled_late_neither_costs_nor_gives() -> None:
     """What is settled by when an answer began may be settled after something later was charged."""
-    holder = Holder("h", tokens=60)
+    holder = KeyAccount("h", tokens=60)
     assert is_let_in(holder, 60, now=MINUTE)
     holder.settle(0, 0, MINUTE // 2)
     assert not is_let_in(holder, 2, now=MINUTE + SECOND)
@@ -92,14 +92,14 @@ def test_what_is_settled_late_neither_costs_nor_gives() -> None:
 
 
 def test_more_than_a_minute_s_worth_waits_for_a_full_bucket() -> None:
-    holder = Holder("h", tokens=100)
+    holder = KeyAccount("h", tokens=100)
     assert is_let_in(holder, 1_000)
     assert not is_let_in(holder, 1_000, now=9 * MINUTE), "nine hundred are owed still"
     assert is_let_in(holder, 1_000, now=10 * MINUTE)
 
 
 def test_without_limits_everything_is_let_in_and_nothing_is_told() -> None:
-    holder = Holder("h")
+    holder = KeyAccount("h")
     assert not holder.limited
     assert all(is_let_in(holder, 10**9) for _ in range(1000))
     holder.settle(1, 10**9, 0)
@@ -108,7 +108,7 @@ def test_without_limits_everything_is_let_in_and_nothing_is_told() -> None:
 
 @pytest.mark.parametrize("gateways", [1, 2, 5])
 def test_gateways_that_share_a_limit_let_in_no_more_together(gateways: int) -> None:
-    holders = [Holder("h", requests=10, tokens=1_000) for _ in range(gateways)]
+    holders = [KeyAccount("h", requests=10, tokens=1_000) for _ in range(gateways)]
     for holder in holders:
         holder.share(gateways)
     let_in = sum(is_let_in(holder, 100) for holder in holders for _ in range(20))
@@ -117,7 +117,7 @@ def test_gateways_that_share_a_limit_let_in_no_more_together(gateways: int) -> N
 
 
 def test_a_gateway_that_joins_takes_its_share_of_what_others_have() -> None:
-    holder = Holder("h", requests=10)
+    holder = KeyAccount("h", requests=10)
     assert left(holder) == {"requests": 10}
     holder.share(2)
     assert sum(is_let_in(holder, 0) for _ in range(20)) == 5
@@ -151,7 +151,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_budgets_are_what_an_obvious_one_says(steps: list[tuple[str, int, int, int]]) -> None:
-    holder = Holder("h", requests=3 * 60, tokens=2 * 60)
+    holder = KeyAccount("h", requests=3 * 60, tokens=2 * 60)
     requests, tokens, now = Slow(3 * 60), Slow(2 * 60), 0
     for what, amount, used, passed in steps:
         now += passed * SECOND
@@ -207,16 +207,15 @@ def test_keys_are_found_by_what_they_are_and_not_by_how_they_begin() -> None:
 def test_a_key_ends_at_its_date_and_two_of_one_name_overlap_on_one_budget() -> None:
     now = [0]
     old = KeySettings(name="a", sha256=hash_of(b"old"), expires="2027-03-31", requests_per_minute=2, tokens_per_minute=100)
-    new = KeySettings(name="a", sha256=hash_of(b"new"), requests_per_minute=2, tokens_per_minute=200)
+    new = KeySettings(name="a", sha256=hash_of(b"new"), requests_per_minute=2, tokens_per_minute=100)
     keys = KeyRing([old, new], TIERS, wall=lambda: now[0])
     end = int(datetime(2027, 3, 31, tzinfo=UTC).timestamp()) * SECOND
     now[0] = end - 1
     first, second = (keys.find(b"Bearer " + word, loopback=False) for word in (b"old", b"new"))
-    first.charge(1, 0)
-    second.charge(1, 0)
+    first.account.charge(1, 0)
+    second.account.charge(1, 0)
     with pytest.raises(ApiError, match="requests"):
-        second.charge(1, 0)
-    assert first.tokens is not second.tokens, "limits that differ are two"
+        second.account.charge(1, 0)
     now[0] = end
     with pytest.raises(ApiError) as refused:
         keys.find(b"Bearer old", loopback=True)
@@ -250,16 +249,29 @@ def test_tiers_of_a_key_are_those_it_names() -> None:
 
 def test_limits_of_a_key_reach_its_holder_and_are_shared() -> None:
     keys = ring("k", requests_per_minute=10, tokens_per_minute=100)
-    holder = keys.find(b"Bearer k", loopback=False)
+    holder = keys.find(b"Bearer k", loopback=False).account
     assert left(holder) == {"requests": 10, "tokens": 100}
     keys.share(2)
     assert sum(is_let_in(holder, 0) for _ in range(20)) == 5
 
 
+def test_keys_of_one_name_share_one_account() -> None:
+    def key(secret: bytes, **more: object) -> KeySettings:
+        return KeySettings.model_validate({"name": "k", "sha256": hash_of(secret), **more})
+
+    keys = KeyRing([key(b"old", requests_per_minute=2), key(b"new", requests_per_minute=2)], TIERS)
+    old, new = (keys.find(b"Bearer " + secret, loopback=False).account for secret in (b"old", b"new"))
+    assert [is_let_in(account, 0) for account in (old, new, old)] == [True, True, False]
+    assert keys.account("k") is old
+    assert not keys.account("gone").limited
+    with pytest.raises(ConfigError, match="different limits"):
+        KeyRing([key(b"old", weight=2.0), key(b"new")], TIERS)
+
+
 @given(st.integers(1, 10_000), st.integers(1, 64))
 @example(15, 11)  # 15 / 11 x 11 is below 15
 def test_a_full_bucket_says_its_whole_limit_however_it_is_shared(limit: int, gateways: int) -> None:
-    holder = Holder("h", requests=limit)
+    holder = KeyAccount("h", requests=limit)
     holder.share(gateways)
     assert holder.requests is not None
     holder.requests.fill(0)

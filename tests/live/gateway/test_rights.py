@@ -20,7 +20,7 @@ from sageserve.cli.gateway import key_app
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.keys import hash_of
-from sageserve.live.gateway.request import with_model
+from sageserve.live.gateway.renaming import with_model
 from tests.live.gateway.stage import HELLO, Engine, Got, Stage, answer, ask, chunk, play, staged, whole
 
 CHAT = "/v1/chat/completions"

@@ -142,6 +142,20 @@ def test_jobs_are_due_by_deadline_then_batch_then_line(store: Store) -> None:
     assert store.unfinished_jobs() == {"m": 6, "other": 1}
 
 
+def test_a_long_batch_of_one_owner_leaves_room_for_the_jobs_of_others(store: Store) -> None:
+    long = running(store, 9, batch(1, ends=100))
+    running(store, 9, batch(2, ends=101))
+    theirs = running(store, 3, replace(batch(3, ends=300), owner="you"))
+    jobs = store.queued("m", 4)
+    assert [(job.owner, job.key) for job in jobs] == [
+        ("me", (long.number, 1)),
+        ("me", (long.number, 2)),
+        ("you", (theirs.number, 1)),
+        ("you", (theirs.number, 2)),
+    ]
+    assert len(store.queued("m", 30)) == 18, "fifteen of mine, over two batches, and the three of theirs"
+
+
 def test_large_bodies_come_one_by_one(store: Store) -> None:
     made = store.add_batch(batch())
     body = b"x" * (SMALL + 1)

@@ -58,6 +58,7 @@ class KeySettings(Settings):
     )
     requests_per_minute: int | None = Field(default=None, ge=1, description="none: no limit")
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and answer; none: no limit")
+    weight: float = Field(default=1.0, gt=0, le=1000, description="share of a tier under load, beside those of other keys")
     role: KeyRole = Field(
         default="tenant", description="tenant: asks; operator: asks and sees the fleet's pages; read-only: sees them and no more"
     )

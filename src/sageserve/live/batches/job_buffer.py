@@ -1,7 +1,7 @@
-"""The jobs of one model that are in memory: the next ones in deadline order, and those in hand.
+"""The jobs of one model that are in memory: the next ones of each owner in deadline order, and those in hand.
 
 `ready` were read from the store and not taken; jobs in hand were taken and are not recorded: they run, rest after a refusal,
-or wait in `again` for their next turn. Knows no HTTP and no store. Read next: `runner.py`, the owner.
+or wait in `again` for their next turn. Knows no HTTP and no store. Read next: `runner.py`, which has one for each model.
 """
 
 from collections import deque
@@ -18,35 +18,53 @@ class JobBuffer:
         self.unfinished = 0  # in the store, waiting or taken, as of the last time it was asked or told
         self.hand: dict[Key, Job] = {}
         self.reading = False
-        self._ready: deque[Job] = deque()
-        self._again: list[tuple[int, Key, Job]] = []
+        self._ready: dict[str, deque[Job]] = {}  # by owner, none of them empty
+        self._again: dict[str, list[tuple[int, Key, Job]]] = {}  # heaps, by owner, none of them empty
+        self._read = 0  # jobs of the owner of whom most were read
+        self._owners = 0  # of whom some were read
 
     @property
     def waiting(self) -> int:
         """Jobs that wait for their turn."""
-        return max(0, self.unfinished - len(self.hand)) + len(self._again)
+        return max(0, self.unfinished - len(self.hand)) + self._put_back
 
     @property
-    def loaded(self) -> int:
-        """Jobs in memory that wait."""
-        return len(self._ready) + len(self._again)
+    def running(self) -> int:
+        """Jobs in hand that do not wait for another turn."""
+        return len(self.hand) - self._put_back
 
-    def first(self) -> Job | None:
-        """The one that is due first."""
-        ready = self._ready[0] if self._ready else None
-        again = self._again[0][2] if self._again else None
-        if ready is None or again is None:
-            return ready or again
-        return ready if (ready.deadline, ready.key) < (again.deadline, again.key) else again
+    @property
+    def _put_back(self) -> int:
+        return sum(map(len, self._again.values()))
 
-    def take(self) -> Job:
-        """Take the first one in hand."""
-        job = self.first()
-        assert job is not None, "the caller has seen a first one"
-        if self._ready and self._ready[0] is job:
-            self._ready.popleft()
+    @property
+    def is_low(self) -> bool:
+        """Whether more than half of what was read of some owner, of whom there may be more, is taken; or of all."""
+        ready = self._ready.values()
+        return self.waiting > sum(map(len, ready)) + self._put_back and (
+            len(self._ready) < self._owners or any(2 * len(jobs) < self._read for jobs in ready)
+        )
+
+    def firsts(self) -> list[Job]:
+        """The one of each owner that is due first, in order of deadlines."""
+        found = {owner: jobs[0] for owner, jobs in self._ready.items()}
+        for owner, heap in self._again.items():
+            if owner not in found or heap[0][:2] < (found[owner].deadline, found[owner].key):
+                found[owner] = heap[0][2]
+        return sorted(found.values(), key=lambda job: (job.deadline, job.key)) if len(found) > 1 else list(found.values())
+
+    def take(self, owner: str) -> Job:
+        """Take an owner's first one in hand."""
+        ready, again = self._ready.get(owner), self._again.get(owner)
+        if again and (not ready or again[0][:2] < (ready[0].deadline, ready[0].key)):
+            job = heappop(again)[2]
+            if not again:
+                del self._again[owner]
         else:
-            heappop(self._again)
+            assert ready, "the caller has seen a first one"
+            job = ready.popleft()
+            if not ready:
+                del self._ready[owner]
         self.hand[job.key] = job
         return job
 
@@ -54,11 +72,15 @@ class JobBuffer:
         """A job in hand waits for another turn; unless it was let go of meanwhile."""
         if job.key in self.hand:
             self.hand[job.key] = job
-            heappush(self._again, (job.deadline, job.key, job))
+            heappush(self._again.setdefault(job.owner, []), (job.deadline, job.key, job))
 
     def fill(self, jobs: Iterable[Job]) -> None:
         """What the store says is due first, in order; those in hand are left out: their leases may not be written yet."""
-        self._ready = deque(job for job in jobs if job.key not in self.hand)
+        self._ready = {}
+        for job in jobs:
+            if job.key not in self.hand:
+                self._ready.setdefault(job.owner, deque()).append(job)
+        self._read, self._owners = max(map(len, self._ready.values()), default=0), len(self._ready)
 
     def recorded(self, key: Key, *, counted: bool) -> None:
         """A job in hand has ended."""
@@ -70,7 +92,10 @@ class JobBuffer:
         gone = [key for key in self.hand if key[0] == batch]
         for key in gone:
             del self.hand[key]
-        self._ready = deque(job for job in self._ready if job.key[0] != batch)
-        self._again = [entry for entry in self._again if entry[1][0] != batch]
-        heapify(self._again)
+        ready = {owner: deque(job for job in jobs if job.key[0] != batch) for owner, jobs in self._ready.items()}
+        again = {owner: [entry for entry in heap if entry[1][0] != batch] for owner, heap in self._again.items()}
+        self._ready = {owner: jobs for owner, jobs in ready.items() if jobs}
+        self._again = {owner: heap for owner, heap in again.items() if heap}
+        for heap in self._again.values():
+            heapify(heap)
         return gone

@@ -1,6 +1,7 @@
 """One job through the gateway: ask, and say what the answer means.
 
-2xx is success. 429, 503 and a gateway that is away mean "not now": the job waits and has lost nothing. 408 and other 5xx and
+2xx is success. 429, 503 and a gateway that is away mean "not now": the job waits and has lost nothing; with a limit of its
+owner's key that is used up, so do the owner's other jobs. 408 and other 5xx and
 broken connections are failed attempts. 401 and 403 of the gateway concern this process's own key, never the job; those of an
 engine are the job's. Anything else is the job's own fault and final, an answer that cannot be read or kept included.
 Must not know the store's state. Read next: `runner.py`.
@@ -24,6 +25,7 @@ _MOST: Final = 60 * SECOND
 _OURS: Final = frozenset([401, 403])
 _FROM_ENGINE: Final = "x-sageserve-region"  # the gateway says it of what it passed on, never of what it refused itself
 _NOT_NOW: Final = frozenset([429, 503])
+_LIMITS: Final = frozenset(["rate_limit_exceeded", "insufficient_quota"])  # codes of the gateway's own errors
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class Retry:
         after: microseconds.
         failed: this was an attempt that failed.
         away: nobody could be asked at all.
+        limited: the key it belongs to has used up a limit.
         last: what is recorded if there are no more attempts.
     """
 
@@ -43,6 +46,7 @@ class Retry:
     failed: bool
     away: bool
     last: Result
+    limited: bool = False
 
 
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] | None
@@ -71,7 +75,16 @@ class _Answer(Struct):
     usage: _Usage | None = None
 
 
+class _Error(Struct):
+    code: str | None = None
+
+
+class _Refused(Struct):
+    error: _Error
+
+
 _answer: Final = msgspec.json.Decoder(_Answer).decode
+_refused: Final = msgspec.json.Decoder(_Refused).decode
 
 
 async def ask(lines: GatewayLines, job: Job, body: bytes, request_id: str, fields: str) -> Result | Retry:
@@ -108,7 +121,8 @@ def _verdict(job: Job, request_id: str, answer: GatewayAnswer) -> Result | Retry
         _LOG.error("the gateway refuses the key of this process (%d): batches wait", status)
         return Retry(_MOST, failed=False, away=True, last=result)
     if status in _NOT_NOW:
-        return Retry(_told(answer) or _pause(job.attempts), failed=False, away=False, last=result)
+        limited = _FROM_ENGINE not in answer.fields and _code(answer) in _LIMITS
+        return Retry(_told(answer) or _pause(job.attempts), failed=False, away=False, last=result, limited=limited)
     if status == 408 or status >= 500:
         return Retry(_told(answer) or _pause(job.attempts), failed=True, away=False, last=result)
     return result
@@ -116,6 +130,14 @@ def _verdict(job: Job, request_id: str, answer: GatewayAnswer) -> Result | Retry
 
 def _pause(attempts: int) -> Micros:
     return min(_MOST, _FIRST << min(attempts, 10))
+
+
+def _code(answer: GatewayAnswer) -> str | None:
+    """What a refusal says for programs; None: nothing that can be read."""
+    try:
+        return _refused(answer.body or b"").error.code
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _told(answer: GatewayAnswer) -> Micros:

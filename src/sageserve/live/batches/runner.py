@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import SageServeError
 from sageserve.base.records import Names
-from sageserve.base.units import SECOND
+from sageserve.base.units import SECOND, Micros
 from sageserve.live.batches.gateway_lines import GatewayLines
 from sageserve.live.batches.job_buffer import JobBuffer
 from sageserve.live.batches.job_client import Retry, ask
@@ -77,6 +77,7 @@ class BatchRunner:
         self._reads: set[asyncio.Task[None]] = set()
         self._lines: GatewayLines | None = None
         self._away_until = 0
+        self._limited: dict[str, Micros] = {}  # owners whose keys have used up a limit, and until when
         self._superseded = asyncio.Event()
         self._ended: Callable[[int], None] = lambda _: None
         self._loaded: Callable[[], None] = lambda: None
@@ -87,23 +88,28 @@ class BatchRunner:
         """Jobs of a model that wait."""
         return self._buffers[self._models[model]].waiting
 
-    def head(self, model: int) -> QueueHead | None:
-        """The one that is due first; None also when no job may begin now."""
+    def heads(self, model: int) -> list[QueueHead]:
+        """The one of each owner that is due first; none when no job may begin now."""
         buffer = self._buffers[self._models[model]]
         if self._lines is None or self._is_held_up(buffer):
-            return None
-        if 2 * buffer.loaded < self._settings.ahead and buffer.waiting > buffer.loaded:
+            return []
+        if buffer.is_low:
             self._read_ahead(self._models[model])
-        job = buffer.first()
-        if job is None:
-            return None
         origin = self._time.origin
-        prompt = job.size // _BYTES_PER_TOKEN
-        return QueueHead(job.deadline - origin, job.created_at - origin, _REGION, self._tier, prompt)
+        jobs = buffer.firsts()
+        if self._limited:
+            self._limited = {owner: until for owner, until in self._limited.items() if until > self._time.now()}
+            jobs = [job for job in jobs if job.owner not in self._limited]
+        return [
+            QueueHead(
+                job.deadline - origin, job.created_at - origin, _REGION, self._tier, job.size // _BYTES_PER_TOKEN, job.owner
+            )
+            for job in jobs
+        ]
 
-    def launch(self, model: int, endpoint: int) -> None:
-        """Take the head and begin to run it at an endpoint, or ANYWHERE."""
-        job = self._buffers[self._models[model]].take()
+    def launch(self, model: int, endpoint: int, owner: str) -> None:
+        """Take an owner's head and begin to run it at an endpoint, or ANYWHERE."""
+        job = self._buffers[self._models[model]].take(owner)
         task = asyncio.get_running_loop().create_task(self._run(job, endpoint))
         self._tasks[job.key] = task
         task.add_done_callback(lambda _: self._tasks.pop(job.key, None) if self._tasks.get(job.key) is task else None)
@@ -114,7 +120,7 @@ class BatchRunner:
 
     def _is_held_up(self, buffer: JobBuffer) -> bool:
         away = self._time.now() < self._away_until
-        return away or bool(self.writer.trouble) or len(buffer.hand) >= self._settings.in_hand
+        return away or bool(self.writer.trouble) or buffer.running >= self._settings.in_hand
 
     # --- what the control process runs ---
 
@@ -197,15 +203,20 @@ class BatchRunner:
             case Retry(failed=True) if job.attempts + 1 >= self._settings.attempts:
                 self.writer.record(said.last)
             case Retry():
+                again = self._time.now() + said.after
                 if said.away:
-                    self._away_until = self._time.now() + said.after
-                self._rest(replace(job, attempts=job.attempts + said.failed), 0 if said.away else said.after)
+                    self._away_until = again
+                elif said.limited:
+                    self._limited[job.owner] = again
+                    asyncio.get_running_loop().call_later(said.after / SECOND, self._loaded)
+                waits = 0 if said.away or said.limited else said.after
+                self._rest(replace(job, attempts=job.attempts + said.failed), waits)
 
     async def _ask(self, lines: GatewayLines, job: Job, body: bytes, endpoint: int) -> Result | Retry:
         """Ask, whatever comes back: a fault in taking it in fails this line."""
         batch, line = job.key
         try:
-            return await ask(lines, job, body, f"job-{batch}-{line}-{job.attempts + 1}", self._headers(endpoint))
+            return await ask(lines, job, body, f"job-{batch}-{line}-{job.attempts + 1}", self._headers(job, endpoint))
         except Exception as fault:  # noqa: BLE001 # whatever it was, the line must not stay in hand for ever
             _LOG.exception("line %d of batch number %d", job.key[1], job.key[0])
             return Result(job.key, False, error=f"the answer could not be read: {type(fault).__name__}")
@@ -213,8 +224,9 @@ class BatchRunner:
     def _rest(self, job: Job, after: int) -> None:
         asyncio.get_running_loop().call_later(after / SECOND, self._buffers[job.model].put_back, job)
 
-    def _headers(self, endpoint: int) -> str:
-        return self._fields if endpoint == ANYWHERE else f"{self._fields}x-sageserve-endpoint: {endpoint}\r\n"
+    def _headers(self, job: Job, endpoint: int) -> str:
+        fields = f"{self._fields}x-sageserve-key: {job.owner}\r\n" if job.owner else self._fields
+        return fields if endpoint == ANYWHERE else f"{fields}x-sageserve-endpoint: {endpoint}\r\n"
 
     def _recorded(self, results: list[Result], done: Committed) -> None:
         taken = set(done.recorded)

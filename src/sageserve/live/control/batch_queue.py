@@ -1,21 +1,23 @@
 """Batch work into spare capacity, live: the queue manager over the durable jobs and the clients that wait.
 
-Two kinds of work share one queue per model, due first goes first: jobs of the store, and requests of a batch tier whose client
-waits ("flex"). Decides nothing itself: `core/feed.py` does, which the simulator calls at the same moments: when a job comes, when
-a place came free, after each scrape. Must not run jobs. Read next: `core/feed.py`, `batches/`, `fleet_view.py`.
+Two kinds of work share one queue per model: jobs of the store, and requests of a batch tier whose client waits ("flex"). Of each
+owner what is due first goes first; among owners their shares decide. Decides nothing itself: `core/fair_share.py` says who is
+next, `core/feed.py` whether there is room, which the simulator calls at the same moments: when a job comes, when a place came
+free, after each scrape. Must not run jobs. Read next: `core/feed.py`, `batches/`, `fleet_view.py`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import NEVER, Micros
+from sageserve.core.fair_share import FairShare
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import request_work
 from sageserve.core.signals import SIGNALS
@@ -27,7 +29,7 @@ _TOGETHER = 1000  # us, as gateways have it: work of one endpoint that is over w
 
 @dataclass(frozen=True, slots=True)
 class QueueHead:
-    """The job of a model that is due first.
+    """The job of a model and an owner that is due first.
 
     Args:
         deadline: by the loop's clock, microseconds; may be negative for work that is late.
@@ -35,6 +37,7 @@ class QueueHead:
         region: where it came in.
         tier: code.
         prompt_tokens: as far as it is known.
+        owner: whose it is.
     """
 
     deadline: Micros
@@ -42,6 +45,7 @@ class QueueHead:
     region: int
     tier: int
     prompt_tokens: int
+    owner: str = ""
 
 
 class JobQueue(Protocol):
@@ -51,12 +55,12 @@ class JobQueue(Protocol):
         """Jobs of a model that wait."""
         ...
 
-    def head(self, model: int) -> QueueHead | None:
-        """The one that is due first; None when none waits, or none is loaded yet."""
+    def heads(self, model: int) -> Sequence[QueueHead]:
+        """Of each owner the one that is due first, as far as they are loaded and may begin, due first goes first."""
         ...
 
-    def launch(self, model: int, endpoint: int) -> None:
-        """Take the head and begin to run it at an endpoint, or ANYWHERE."""
+    def launch(self, model: int, endpoint: int, owner: str) -> None:
+        """Take an owner's head and begin to run it at an endpoint, or ANYWHERE."""
         ...
 
     def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
@@ -73,6 +77,13 @@ class _Waiting:
     arrival: Micros
 
 
+class _Turn(NamedTuple):
+    """What an owner has due first."""
+
+    head: QueueHead
+    client: _Waiting | None  # who waits for it; None: it is a job of the store
+
+
 class BatchQueue:
     """The batch queue of a live fleet.
 
@@ -82,6 +93,8 @@ class BatchQueue:
         jobs: the durable part of the queue.
         send: tells a gateway.
         now: the loop's clock.
+
+    An owner's weight is that of its keys in the scenario.
     """
 
     def __init__(
@@ -102,7 +115,9 @@ class BatchQueue:
         self._send = send
         self._now = now
         self._models = len(view.layout.names.models)
-        self._waits: list[list[_Waiting]] = [[] for _ in range(self._models)]
+        self._waits: list[dict[str, list[_Waiting]]] = [{} for _ in range(self._models)]  # heaps, by owner
+        self._shares = [FairShare() for _ in range(self._models)]
+        self._weights = weights_of(scenario)
         self._alive: set[tuple[int, int]] = set()  # gateway and ticket of every client that waits
         self._made = 0
         self._offered = [0] * self._models  # of the jobs that wait, how many were offered to an endpoint when they came
@@ -119,7 +134,9 @@ class BatchQueue:
 
     def waiting(self) -> tuple[int, ...]:
         """Work that waits, by model."""
-        clients = [sum((one.gateway, one.wait.ticket) in self._alive for one in heap) for heap in self._waits]
+        clients = [
+            sum((one.gateway, one.wait.ticket) in self._alive for heap in heaps.values() for one in heap) for heaps in self._waits
+        ]
         return tuple(self._jobs.waiting(model) + clients[model] for model in range(self._models))
 
     # --- when the feed rule is asked ---
@@ -132,7 +149,8 @@ class BatchQueue:
             return
         now = self._now()
         self._made += 1
-        heappush(self._waits[message.model], _Waiting(now + message.patience, self._made, gateway, message, now))
+        heap = self._waits[message.model].setdefault(message.owner, [])
+        heappush(heap, _Waiting(now + message.patience, self._made, gateway, message, now))
         self._alive.add((gateway, message.ticket))
         self._offer(message.region, message.model, message.tier)
 
@@ -166,7 +184,7 @@ class BatchQueue:
         model, self._owed[e] = int(self._view.endpoints[e]["model"]), 0
         for left in range(places, 0, -1):
             if not self._feed_endpoint(e):  # the next place would find what this one found
-                if self._head(model) is None and self._jobs.waiting(model) > 0:
+                if self._jobs.waiting(model) > 0 and not self._turns(model):
                     self._owed[e] = left
                 return
 
@@ -189,35 +207,51 @@ class BatchQueue:
 
     # --- the queue ---
 
-    def _head(self, model: int) -> QueueHead | None:
-        """What is due first, after refusing who waited too long."""
+    def _turns(self, model: int) -> dict[str, _Turn]:
+        """What each owner has due first, after refusing who waited too long."""
         self._expire(model)
-        job, client = self._jobs.head(model), self._first_wait(model)
-        if client is None or (job is not None and job.deadline <= client.deadline):
-            return job
-        return QueueHead(client.deadline, client.arrival, client.wait.region, client.wait.tier, client.wait.prompt_tokens)
+        turns = {job.owner: _Turn(job, None) for job in self._jobs.heads(model)}
+        for owner in self._waits[model]:
+            client = self._first_wait(model, owner)
+            if client is not None and (owner not in turns or client.deadline < turns[owner].head.deadline):
+                wait = client.wait
+                head = QueueHead(client.deadline, client.arrival, wait.region, wait.tier, wait.prompt_tokens, owner)
+                turns[owner] = _Turn(head, client)
+        return turns
+
+    def _next(self, model: int) -> _Turn | None:
+        """Whose turn it is."""
+        turns = self._turns(model)
+        if len(turns) < 2:
+            return next(iter(turns.values()), None)
+        return turns[self._shares[model].first(sorted(turns, key=lambda owner: turns[owner].head.deadline))]
 
     def _expire(self, model: int) -> None:
-        while (first := self._first_wait(model)) is not None and is_over(first.deadline, self._now()):
-            self._pop(model, first, Refusal(first.wait.ticket, self._retry_after))
+        for owner in list(self._waits[model]):
+            while (first := self._first_wait(model, owner)) is not None and is_over(first.deadline, self._now()):
+                self._pop(model, first, Refusal(first.wait.ticket, self._retry_after))
+            if first is None:
+                del self._waits[model][owner]
 
-    def _launch(self, model: int, e: int) -> None:
-        """Let the head go to an endpoint, or ANYWHERE."""
-        job, client = self._jobs.head(model), self._first_wait(model)
-        if client is None or (job is not None and job.deadline <= client.deadline):
-            self._jobs.launch(model, e)
+    def _launch(self, model: int, e: int, turn: _Turn) -> None:
+        """Let work go to an endpoint, or ANYWHERE."""
+        head, client = turn
+        tokens = head.prompt_tokens + self._mean(model, head.tier)
+        self._shares[model].charge(head.owner, self._weights.get(head.owner, 1.0), tokens)
+        if client is None:
+            self._jobs.launch(model, e, head.owner)
             self._offered[model] = max(0, self._offered[model] - 1)
         else:
             self._granted[client.gateway, client.wait.ticket] = e
             self._pop(model, client, Grant(client.wait.ticket, e))
 
     def _pop(self, model: int, client: _Waiting, decision: Grant | Refusal) -> None:
-        heappop(self._waits[model])
+        heappop(self._waits[model][client.wait.owner])
         self._alive.discard((client.gateway, client.wait.ticket))
         self._send(client.gateway, decision)
 
-    def _first_wait(self, model: int) -> _Waiting | None:
-        heap = self._waits[model]
+    def _first_wait(self, model: int, owner: str) -> _Waiting | None:
+        heap = self._waits[model][owner]
         while heap and (heap[0].gateway, heap[0].wait.ticket) not in self._alive:
             heappop(heap)
         return heap[0] if heap else None
@@ -227,8 +261,10 @@ class BatchQueue:
     def _take_in(self, model: int) -> None:
         """Offer each job that came since the last time; what comes back from a failed call comes anew."""
         new = self._jobs.waiting(model) - self._offered[model]
-        while new > 0 and (job := self._jobs.head(model)) is not None:
-            new = new - 1 if self._offer(job.region, model, job.tier) else 0  # what one was refused the others would be, too
+        while new > 0 and (jobs := self._jobs.heads(model)):
+            new = (
+                new - 1 if self._offer(jobs[0].region, model, jobs[0].tier) else 0
+            )  # what one was refused the others would be, too
         self._offered[model] = self._jobs.waiting(model) - max(0, new)  # those that are not loaded yet are still to be offered
 
     def _offer(self, region: int, model: int, tier: int) -> bool:
@@ -240,21 +276,26 @@ class BatchQueue:
         return e >= 0 and self._feed_some(e, 1) > 0
 
     def _route_head(self, model: int) -> bool:
-        if self._head(model) is None:
+        turn = self._next(model)
+        if turn is None:
             return False
-        self._launch(model, ANYWHERE)
+        self._launch(model, ANYWHERE, turn)
         return True
 
     def _promote(self, model: int) -> None:
-        while (head := self._head(model)) is not None:
-            walk = self._walk(head.region, model, head.tier)
-            e = first_open(self._view.endpoints, walk, 0, len(walk))
-            if e < 0:
-                return
-            age, slack = self._now() - head.arrival, head.deadline - self._now()
-            if not is_urgent(age, slack, self._work(e, head), self._rules.promote_after, self._rules.safety):
-                return
-            self._launch(model, ANYWHERE)
+        """Let go what is urgent, whoever's it is."""
+        while (
+            turn := next((turn for turn in self._turns(model).values() if self._is_urgent(model, turn.head)), None)
+        ) is not None:
+            self._launch(model, ANYWHERE, turn)
+
+    def _is_urgent(self, model: int, head: QueueHead) -> bool:
+        walk = self._walk(head.region, model, head.tier)
+        e = first_open(self._view.endpoints, walk, 0, len(walk))
+        if e < 0:
+            return False
+        age, slack = self._now() - head.arrival, head.deadline - self._now()
+        return bool(is_urgent(age, slack, self._work(e, head), self._rules.promote_after, self._rules.safety))
 
     def _feed_endpoint(self, e: int) -> int:
         """Feed an endpoint that takes batch work; how many jobs it was given."""
@@ -265,9 +306,10 @@ class BatchQueue:
         row = self._view.endpoints[e]
         model, given = int(row["model"]), 0
         left = min(share(self._feed, self._kind, row, self._half_life), limit)
-        while left > 0 and (head := self._head(model)) is not None:
+        while left > 0 and (turn := self._next(model)) is not None:
+            head = turn.head
             work = self._work(e, head)
-            self._launch(model, e)
+            self._launch(model, e, turn)
             note_fed(row, work, head.prompt_tokens + self._mean(model, head.tier))
             given += 1
             left = min(share_left(self._feed, self._kind, row, self._half_life, left - 1), limit - given)
@@ -285,3 +327,8 @@ class BatchQueue:
 
     def _mean(self, model: int, tier: int) -> float:
         return float(self._view.output_mean[model * len(self._view.layout.names.tiers) + tier])
+
+
+def weights_of(scenario: Scenario) -> Mapping[str, float]:
+    """Weights by names of keys; who has no key weighs 1."""
+    return {key.name: key.weight for key in scenario.live.keys} if scenario.live else {}

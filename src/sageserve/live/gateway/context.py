@@ -19,6 +19,7 @@ from sageserve.live.gateway.api_error import ApiError, overloaded
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.flex_queue import FlexQueue
+from sageserve.live.gateway.gateway_shares import GatewayShares
 from sageserve.live.gateway.keys import KeyRing
 from sageserve.live.gateway.meter import BREAKS, Meter, Snapshots
 from sageserve.live.gateway.routing_state import RoutingState
@@ -101,6 +102,7 @@ class GatewayContext:
         self.routing = RoutingState(scenario, layout)
         self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
+        self.shares = GatewayShares(self.routing, self.keys)
         self.tiers = ServiceTiers(scenario)
         self.meter = Meter(layout.names.models, layout.names.tiers, layout.names.regions)
         self.snapshots = snapshots or Snapshots(None, options.worker)
@@ -178,7 +180,9 @@ class GatewayContext:
     def overload(self, placed: Placement) -> ApiError:
         """Why a request that was weighed is not let in, and when it would be."""
         tier, limit = self.names.tiers[placed.tier], self.routing.limits[placed.tier]
-        if placed.wait > limit:
+        if self.routing.admits(placed):
+            message = f"{tier} is full, and this key has had more than its share: others go first."
+        elif placed.wait > limit:
             message = f"The queue is {placed.wait / SECOND:.1f} s long, {tier} allows {limit / SECOND:g} s."
         else:
             message = "As many requests as may be are in flight."

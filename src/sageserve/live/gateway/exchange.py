@@ -15,7 +15,8 @@ from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.framing import ResponseHead
 from sageserve.live.gateway.record import LEFT, RequestRecord
 from sageserve.live.gateway.relay import AnswerDone, ClientReply, EventRelay, RawRelay, Relay, WholeRelay, fit_relay
-from sageserve.live.gateway.request import HttpRequest, read_call, with_model
+from sageserve.live.gateway.renaming import with_model
+from sageserve.live.gateway.request import HttpRequest, read_call
 from sageserve.live.gateway.targets import Placement, Target
 from sageserve.live.gateway.upstream import EngineConnection
 from sageserve.live.wire import ANYWHERE, Wait
@@ -97,7 +98,7 @@ class Exchange:
         call, now = self._call, self._one.arrived
         patience = min(self._context.patience[call.tier], FIRST_BYTE)
         self._ticket = self._context.waiting.add(
-            lambda ticket: Wait(ticket, call.region, call.model, call.tier, call.prompt, patience), self, now
+            lambda ticket: Wait(ticket, call.region, call.model, call.tier, call.prompt, patience, call.payer.name), self, now
         )
 
     def granted(self, endpoint: int) -> None:
@@ -132,7 +133,7 @@ class Exchange:
             raise no_capacity(routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")
         placed = self._weigh(target)
         has_waited = context.held[call.tier] and call.holder.internal  # a job was let in when it was queued
-        if not (forced or has_waited or routing.admits(placed)):
+        if not (forced or has_waited or context.shares.admits(placed, call.payer, call.model, self._one.arrived)):
             context.demand.refused(call.cell)
             raise context.overload(placed)
         self._send(placed, self._one.arrived)

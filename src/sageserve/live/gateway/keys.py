@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
@@ -83,48 +83,24 @@ def show_reset(after: Micros) -> bytes:
     return text.encode()
 
 
-class Holder:
-    """Someone who may ask.
+class KeyAccount:
+    """What the keys of one name share: limits and a weight.
 
     Args:
-        name: for logs and metrics.
-        tiers: codes of those allowed; None: all.
-        tier: code of the one meant when a request names none; None: as everyone's.
+        name: of the keys.
         requests: limit per minute, or None.
         tokens: limit per minute, or None.
-        role: what it is for.
+        weight: its share of a tier, beside those of other accounts.
     """
 
-    __slots__ = ("expires", "internal", "limited", "name", "requests", "role", "tier", "tiers", "tokens")
+    __slots__ = ("limited", "name", "requests", "tokens", "weight")
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        tiers: frozenset[int] | None = None,
-        tier: int | None = None,
-        requests: int | None = None,
-        tokens: int | None = None,
-        role: KeyRight = KeyRight.TENANT,
-    ) -> None:
+    def __init__(self, name: str, *, requests: int | None = None, tokens: int | None = None, weight: float = 1.0) -> None:
         self.name = name
-        self.expires: Micros | None = None  # since 1970; from then on it is no key any more
-        self.role = role
-        self.tiers = tiers
-        self.tier = tier
         self.requests = Bucket(requests) if requests else None
         self.tokens = Bucket(tokens, "tokens") if tokens else None
         self.limited = self.requests is not None or self.tokens is not None
-        self.internal = name == INTERNAL
-
-    def check_tier(self, tier: int, names: Sequence[str]) -> None:
-        """Whether it may use a tier.
-
-        Raises:
-            ApiError: it may not.
-        """
-        if self.tiers is not None and tier not in self.tiers:
-            raise forbidden(f"This key may not use the service class {names[tier]}.")
+        self.weight = weight
 
     def charge(self, tokens: int, now: Micros) -> None:
         """Count one request of so many tokens.
@@ -148,23 +124,61 @@ class Holder:
             self.tokens.fill(now)
             self.tokens.take(used - expected)
 
-    def share_limits(self, other: "Holder") -> None:
-        """Let another key of the same name, which one of them is to be replaced by, use up the same limits."""
-        if self.requests is not None and other.requests is not None and self.requests.limit == other.requests.limit:
-            other.requests = self.requests
-        if self.tokens is not None and other.tokens is not None and self.tokens.limit == other.tokens.limit:
-            other.tokens = self.tokens
-
     def share(self, gateways: int) -> None:
         """Divide limits among so many gateways."""
         for bucket in (self.requests, self.tokens):
             if bucket is not None:
                 bucket.shares = gateways
 
+    def is_like(self, other: "KeyAccount") -> bool:
+        """Whether another one has the same limits and weight."""
+        limits = [(one.weight, one.requests and one.requests.limit, one.tokens and one.tokens.limit) for one in (self, other)]
+        return limits[0] == limits[1]
+
     def fields(self) -> bytes:
         """Header lines about its limits."""
         requests = self.requests.fields() if self.requests is not None else b""
         return requests + (self.tokens.fields() if self.tokens is not None else b"")
+
+
+class Holder:
+    """Someone who may ask.
+
+    Args:
+        name: for logs and metrics.
+        tiers: codes of those allowed; None: all.
+        tier: code of the one meant when a request names none; None: as everyone's.
+        account: what is charged; None: one without limits.
+        role: what it is for.
+    """
+
+    __slots__ = ("account", "expires", "internal", "name", "role", "tier", "tiers")
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        tiers: frozenset[int] | None = None,
+        tier: int | None = None,
+        account: KeyAccount | None = None,
+        role: KeyRight = KeyRight.TENANT,
+    ) -> None:
+        self.name = name
+        self.role = role
+        self.tiers = tiers
+        self.tier = tier
+        self.expires: Micros | None = None  # since 1970; from then on it is no key any more
+        self.account = account or KeyAccount(name)
+        self.internal = name == INTERNAL
+
+    def check_tier(self, tier: int, names: Sequence[str]) -> None:
+        """Whether it may use a tier.
+
+        Raises:
+            ApiError: it may not.
+        """
+        if self.tiers is not None and tier not in self.tiers:
+            raise forbidden(f"This key may not use the service class {names[tier]}.")
 
 
 class KeyRing:
@@ -177,15 +191,15 @@ class KeyRing:
         wall: microseconds since 1970, for keys that expire.
 
     Raises:
-        ConfigError: a key names a tier that is not there, or a day that no calendar has.
+        ConfigError: a key names a tier that is not there, or a day that no calendar has; or keys of one name differ in limits.
     """
 
     def __init__(
-        self, keys: Iterable[KeySettings], tiers: Sequence[str], internal: str = "", wall: Callable[[], Micros] = lambda: 0
+        self, keys: Sequence[KeySettings], tiers: Sequence[str], internal: str = "", wall: Callable[[], Micros] = lambda: 0
     ) -> None:
         self._wall = wall
-        owners: dict[str, Holder] = {}
         self._holders: dict[str, Holder] = {}
+        self.accounts = {key.name: _account(key) for key in keys}
         for key in keys:
             if unknown := sorted({*key.tiers, *([key.tier] if key.tier else [])} - set(tiers)):
                 raise ConfigError(f"live.keys: {key.name} names the tier {unknown[0]!r}", hint=f"tiers are {', '.join(tiers)}")
@@ -193,12 +207,10 @@ class KeyRing:
                 key.name,
                 tiers=frozenset(tiers.index(name) for name in key.tiers) if key.tiers else None,
                 tier=tiers.index(key.tier) if key.tier else None,
-                requests=key.requests_per_minute,
-                tokens=key.tokens_per_minute,
+                account=self._account_of(key),
                 role=KeyRight(key.role),
             )
             holder.expires = end_of(key)
-            owners.setdefault(key.name, holder).share_limits(holder)
         self.open = not self._holders
         self.anyone = Holder("anyone")
         if internal:
@@ -235,8 +247,25 @@ class KeyRing:
 
     def share(self, gateways: int) -> None:
         """Divide all limits among so many gateways."""
-        for holder in self._holders.values():
-            holder.share(gateways)
+        for account in self.accounts.values():
+            account.share(gateways)
+
+    def account(self, name: str) -> KeyAccount:
+        """What is charged for a job of somebody; one without limits for who has no key (any more)."""
+        return self.accounts.get(name) or KeyAccount(name)
+
+    def _account_of(self, key: KeySettings) -> KeyAccount:
+        account, own = self.accounts[key.name], _account(key)
+        if not account.is_like(own):
+            raise ConfigError(
+                f"live.keys: the keys of {key.name} have different limits or weights",
+                hint="keys of one name, as in a rotation, share one account: give them the same limits, or different names",
+            )
+        return account
+
+
+def _account(key: KeySettings) -> KeyAccount:
+    return KeyAccount(key.name, requests=key.requests_per_minute, tokens=key.tokens_per_minute, weight=key.weight)
 
 
 def _key_of(authorization: bytes, *, password: bool) -> bytes | None:

@@ -66,7 +66,7 @@ class RequestRecord:
             context.told[self._region][call.tier],
             max(0, self._sent - arrived) // 1000,
         )
-        return told + call.holder.fields() if call.holder.limited else told
+        return told + call.payer.fields() if call.payer.limited else told
 
     def retried(self, reason: str) -> None:
         """It was sent to another instance."""
@@ -92,7 +92,7 @@ class RequestRecord:
             line.prompt += call.prompt
             line.output += made
             if call.expected:
-                call.holder.settle(call.expected, call.prompt + made, context.clock())
+                call.payer.settle(call.expected, call.prompt + made, context.clock())
         self._end(status, context.clock(), None, made)
 
     def finished(self, status: int, prompt: int | None, output: int, *, streamed: bool) -> None:
@@ -115,7 +115,7 @@ class RequestRecord:
             batch = context.ttft[call.tier] is None
             context.demand.finished(call.cell, output, (now if batch else self.first) - arrived)
             if call.expected:
-                call.holder.settle(call.expected, known + output, now)
+                call.payer.settle(call.expected, known + output, now)
         self._end(status, now, prompt, output)
 
     def _end(self, status: int, now: Micros, prompt: int | None, output: int) -> None:

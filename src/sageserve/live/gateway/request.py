@@ -4,8 +4,6 @@ Of a body only three fields are decoded; everything else passes as it is. Refuse
 engine and no socket. Read next: `client.py`, which collects the bytes; `exchange.py`, which serves the call.
 """
 
-import re
-from itertools import islice
 from typing import Final
 
 import msgspec
@@ -52,13 +50,12 @@ _NOTED: Final = frozenset(
         b"x-request-id",
         b"traceparent",
         b"x-sageserve-endpoint",
+        b"x-sageserve-key",
         b"x-sageserve-region",
         b"x-sageserve-tier",
     ]
 )
 _SINGLE: Final = (b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect")
-_MODEL: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
-_ESCAPED: Final = re.compile(rb"\\u006", re.IGNORECASE)  # a letter from a to o in disguise: perhaps of "model"
 
 
 _PASSED: Final[dict[bytes, bytes]] = {}
@@ -249,13 +246,12 @@ class RoutingFields(msgspec.Struct):
 
 
 _decode: Final = msgspec.json.Decoder(RoutingFields).decode
-_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class ApiCall:
     """What is asked for.
 
-    `expected` is what the holder's budget was charged, `endpoint` where it must go (-1: as routed), `asked` the client's
+    `payer` is charged for it, `expected` tokens so far; `endpoint` where it must go (-1: as routed), `asked` the client's
     service_tier.
     """
 
@@ -270,6 +266,7 @@ class ApiCall:
         "id",
         "model",
         "path",
+        "payer",
         "prompt",
         "region",
         "stream",
@@ -278,6 +275,7 @@ class ApiCall:
 
     def __init__(self, holder: Holder, path: bytes, body: bytes) -> None:
         self.holder = holder
+        self.payer = holder.account
         self.path = path
         self.body = body
         self.model = 0
@@ -315,14 +313,16 @@ def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
     call.region = _region(context, noted.get(b"x-sageserve-region"))
     if b"x-sageserve-endpoint" in noted:
         call.endpoint = _endpoint(context, holder, noted[b"x-sageserve-endpoint"])
+    if holder.internal and b"x-sageserve-key" in noted:
+        call.payer = context.keys.account(noted[b"x-sageserve-key"].decode(errors="replace"))
     call.prompt = context.demand.prompt_tokens(model, len(call.body))
     if context.overlap is not None:
         call.beginning = Beginning(call.body, call.prompt, context.overlap)
     call.cell = context.demand.arrived(call.region, model, call.tier, call.prompt)
-    if holder.limited:
+    if call.payer.limited:
         one.without(b"accept-encoding")  # what is packed cannot be counted
         call.expected = call.prompt
-        holder.charge(call.prompt, one.arrived)
+        call.payer.charge(call.prompt, one.arrived)
     return call
 
 
@@ -380,19 +380,3 @@ def check_size(one: HttpRequest, limit: int) -> None:
     """
     if one.length > limit or one.size > limit:
         raise too_large(limit)
-
-
-def with_model(body: bytes, name: str) -> bytes:
-    """The body, which has a model, with another name for it and no other byte changed.
-
-    Where the bytes alone do not tell which member is meant (it stands in an inner object as well, or its name is written with
-    escapes) the outermost object is put together anew from its members, each as it was; of several of one name the last one
-    counts, as JSON readers have it. Both ways take time in proportion to the body.
-    """
-    found = list(islice(_MODEL.finditer(body), 2))
-    if len(found) == 1 and not _ESCAPED.search(body):
-        start, end = found[0].span(1)
-        return body[:start] + msgspec.json.encode(name) + body[end:]
-    members = _members(body)
-    members["model"] = msgspec.Raw(msgspec.json.encode(name))
-    return msgspec.json.encode(members)

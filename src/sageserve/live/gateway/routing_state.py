@@ -212,13 +212,13 @@ class RoutingState:
         one.wait = predicted_wait(backlog, in_flight, load.sequences, one.work, len(load.targets) or 1)
         return one
 
-    def admits(self, one: Placement) -> bool:
-        """Whether a request that was weighed may go to its target."""
+    def admits(self, one: Placement, part: float = 1.0) -> bool:
+        """Whether a request that was weighed may go to its target; `part`: of what the queue there may hold."""
         if not self.admission.act:
             return True
         load = self.loads[one.target.endpoint]
-        in_flight = load.in_flight * self.gateways
-        return is_admitted(one.wait, self.limits[one.tier], in_flight, self.admission.queued * load.sequences)
+        most = int(part * self.admission.queued * load.sequences)
+        return is_admitted(one.wait, part * self.limits[one.tier], load.in_flight * self.gateways, most)
 
     def place(self, one: Placement, asked: Beginning = ANY_BEGINNING) -> None:
         """Count a request as sent to its target."""

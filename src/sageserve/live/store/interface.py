@@ -160,7 +160,7 @@ class Queue(Protocol):
     """Jobs."""
 
     def queued(self, model: str, limit: int) -> list[Job]:
-        """Those that are due first."""
+        """Those that are due first, in order of (deadline, key): so many, shared out evenly among their owners."""
         ...
 
     def unfinished_jobs(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ Must not know SQL. Read next: `sql.py`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import TypeVar
 
 from sageserve.base.units import Micros
@@ -33,6 +34,7 @@ from sageserve.live.store.models import (
     NewJob,
     Result,
     Unknown,
+    share_of_each,
     stamped,
 )
 
@@ -239,15 +241,18 @@ class MemoryStore(Store):
     # --- jobs ---
 
     def queued(self, model: str, limit: int) -> list[Job]:
-        """Those that are due first."""
+        """Those that are due first of each owner."""
         found = [(key, job) for key, job in self._jobs.items() if job.state is JobState.QUEUED and job.model == model]
-        jobs = [self._job(key, job) for key, job in found]
-        return sorted(jobs, key=lambda job: (job.deadline, job.key))[:limit]
+        jobs = sorted((self._job(key, job) for key, job in found), key=lambda job: (job.deadline, job.key))
+        owners = {one.owner for one in self._batches.values() if one.state is BatchState.IN_PROGRESS and one.model == model}
+        each = share_of_each(limit, len(owners))
+        shares = (islice((job for job in jobs if job.owner == owner), each) for owner in owners)
+        return sorted(chain.from_iterable(shares), key=lambda job: (job.deadline, job.key))
 
     def _job(self, key: Key, kept: _Kept) -> Job:
         batch, size = self._batches[key[0]], len(kept.body)
         body = kept.body if size <= SMALL else None
-        return Job(batch.expires_at, key, kept.model, batch.endpoint, batch.created_at, kept.attempts, size, body)
+        return Job(batch.expires_at, key, kept.model, batch.endpoint, batch.created_at, kept.attempts, size, body, batch.owner)
 
     def unfinished_jobs(self) -> dict[str, int]:
         """How many wait or run."""

@@ -276,6 +276,7 @@ class Job:
         attempts: that failed so far.
         size: bytes of the body.
         body: None when it is large: ask the store for it.
+        owner: of its batch.
     """
 
     deadline: Micros
@@ -286,6 +287,7 @@ class Job:
     attempts: int
     size: int
     body: bytes | None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +353,11 @@ class ListRange:
     after: str | None
     limit: int
     newest_first: bool = True
+
+
+def share_of_each(limit: int, owners: int) -> int:
+    """How many jobs of each owner are read when so many are wanted."""
+    return max(1, limit // max(1, owners))
 
 
 def first_of_each(results: Iterable[Result]) -> dict[Key, Result]:

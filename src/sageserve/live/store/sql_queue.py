@@ -10,12 +10,14 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, case, insert, or_, select, update
 
+from sageserve.base.units import Micros
 from sageserve.live.store.database import StorePart
 from sageserve.live.store.interface import SMALL
 from sageserve.live.store.models import (
     JOB_MOVES,
     NO_USAGE,
     OPEN_JOBS,
+    BatchState,
     Committed,
     Job,
     JobSignal,
@@ -24,6 +26,7 @@ from sageserve.live.store.models import (
     Lease,
     Result,
     first_of_each,
+    share_of_each,
     sources,
 )
 from sageserve.live.store.sql_batches import count_open
@@ -47,20 +50,23 @@ class SqlQueue(StorePart):
     """The part of a store that keeps jobs."""
 
     def queued(self, model: str, limit: int) -> list[Job]:
-        """Those that are due first."""
-        small = case((_J.size <= SMALL, _J.body))
-        wanted = (
-            select(_J.deadline, _J.batch, _J.line, _B.endpoint, _B.created_at, _J.attempts, _J.size, small)
-            .join(BATCHES, _B.number == _J.batch)
-            .where(_J.model == model, _J.state == JobState.QUEUED)
-            .order_by(_J.deadline, _J.batch, _J.line)
-            .limit(limit)
-        )
+        """Those that are due first of each owner: batch by batch, as all jobs of one are due at once."""
+        running = select(_B.owner, _B.number, _B.expires_at).where(_B.state == BatchState.IN_PROGRESS, _B.model == model)
         with self._database.transaction() as connection:
-            return [
-                Job(deadline, (batch, line), model, url, created, attempts, size, None if body is None else bytes(body))
-                for deadline, batch, line, url, created, attempts, size, body in connection.execute(wanted)
-            ]
+            batches: dict[str, list[tuple[int, Micros]]] = {}
+            for owner, number, deadline in connection.execute(running.order_by(_B.expires_at, _B.number)):
+                batches.setdefault(owner, []).append((number, deadline))
+            each = share_of_each(limit, len(batches))
+            found: list[Job] = []
+            for theirs in batches.values():
+                left = each
+                for number, deadline in theirs:
+                    some = _next_lines(connection, model, number, deadline, left)
+                    found += some
+                    left -= len(some)
+                    if left == 0:
+                        break
+        return sorted(found, key=lambda job: (job.deadline, job.key))
 
     def unfinished_jobs(self) -> dict[str, int]:
         """How many wait or run."""
@@ -85,6 +91,22 @@ class SqlQueue(StorePart):
             if taken:
                 _record(connection, taken)
         return Committed(tuple(result.key for result in taken), len(results) - len(taken), superseded)
+
+
+def _next_lines(connection: Connection, model: str, batch: int, deadline: Micros, limit: int) -> list[Job]:
+    """Jobs of one batch that wait; the index has them in order."""
+    small = case((_J.size <= SMALL, _J.body))
+    wanted = (
+        select(_J.line, _B.endpoint, _B.created_at, _J.attempts, _J.size, small, _B.owner)
+        .join(BATCHES, _B.number == _J.batch)
+        .where(_J.model == model, _J.state == JobState.QUEUED, _J.deadline == deadline, _J.batch == batch)
+        .order_by(_J.line)
+        .limit(limit)
+    )
+    return [
+        Job(deadline, (batch, line), model, url, created, attempts, size, None if body is None else bytes(body), owner)
+        for line, url, created, attempts, size, body, owner in connection.execute(wanted)
+    ]
 
 
 def _still_open(connection: Connection, results: Iterable[Result]) -> list[Result]:
