@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SageServeError,
         Scenario,
         SimulationResult,
+        Sizing,
         Summary,
         TraceOptions,
         compare,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         plan,
         report,
         simulate,
+        size,
     )
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "SageServeError",
     "Scenario",
     "SimulationResult",
+    "Sizing",
     "Summary",
     "TraceOptions",
     "compare",
@@ -45,6 +48,7 @@ __all__ = [
     "plan",
     "report",
     "simulate",
+    "size",
 ]
 
 

@@ -19,7 +19,7 @@ from sageserve.core.actions import Blocked, Reason
 from sageserve.core.fleet import State
 from sageserve.core.plan.horizon import PlanReason
 from sageserve.core.strategies import STRATEGIES
-from sageserve.core.strategies.fixed import PREFIX
+from sageserve.core.strategies.fixed import PREFIX, STARTED
 from sageserve.core.strategies.recorded import NAME as RECORDED
 from sageserve.live.store.models import BatchState, JobState
 from sageserve.live.supervisor.messages import Life
@@ -52,7 +52,7 @@ def builtin_tiers() -> set[str]:
 
 NAMES: Final[dict[str, set[str]]] = {
     "Tiers": builtin_tiers(),
-    "Strategies": {*STRATEGIES, RECORDED, f"{PREFIX}N", ORACLE},
+    "Strategies": {*STRATEGIES, RECORDED, STARTED, f"{PREFIX}N", ORACLE},
     "Signals": set(choices(SignalSettings, "kind")),
     "Routing": set(choices(RoutingSettings, "region")),
     "Orders": set(choices(OrderSettings, "kind")),

@@ -47,8 +47,8 @@ def test_importing_it_costs_nothing() -> None:
 def test_all_that_is_promised_is_there() -> None:
     assert all(getattr(sageserve, name) is not None for name in sageserve.__all__)
     assert set(sageserve.__all__) < set(dir(sageserve))
-    with pytest.raises(AttributeError, match="no attribute 'size'"):
-        _ = sageserve.size  # there is no command that sizes either
+    with pytest.raises(AttributeError, match="no attribute 'shrink'"):
+        _ = sageserve.shrink  # there is no command that does either
 
 
 def test_a_table_is_played_as_the_scenario_itself() -> None:

@@ -52,6 +52,7 @@ class Try(NamedTuple):
 TRIES: Final = {
     "simulate": Try(("quickstart", "--strategy", "lt-ua", *SMALL)),
     "compare": Try(("quickstart", "--strategies", "reactive,foresight,oracle", "--seeds", "1", "--workers", "1", *SMALL)),
+    "size": Try(("quickstart", "--safety", "100%"), code=2),
     "tune": Try(("quickstart", "--workers", "1", *TINY)),
     "show": Try(("{stage}/run",)),
     "diff": Try(("{stage}/run", "{stage}/run", "--anyway")),

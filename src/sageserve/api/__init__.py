@@ -31,6 +31,7 @@ from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_co
 from sageserve.data.results.plans import PlanFile
 from sageserve.data.results.run_folder import REPORT
 from sageserve.data.results.summary import Summary
+from sageserve.data.results.sweep_folder import source_of
 from sageserve.data.scenarios.load import check, load_scenario
 from sageserve.data.traces.archive import trace_table
 from sageserve.data.traces.demand import heard
@@ -43,12 +44,17 @@ from sageserve.show.report import write_report
 from sageserve.sim.oracle import Bound, oracle_bound
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Simulation
+from sageserve.sim.sizing.records import Sizing
+from sageserve.sim.sizing.run import Wish
+from sageserve.sim.sizing.run import size as _size
+from sageserve.sim.sweep.alone import Alone
 
 __all__ = [
     "ComparisonResult",
     "SageServeError",
     "Scenario",
     "SimulationResult",
+    "Sizing",
     "Summary",
     "TraceOptions",
     "compare",
@@ -58,6 +64,7 @@ __all__ = [
     "plan",
     "report",
     "simulate",
+    "size",
 ]
 
 ScenarioLike: TypeAlias = Scenario | str | Path
@@ -146,6 +153,27 @@ def compare(
         if oracle:
             bounds[seed] = oracle_bound(seeded, requests.trace)
     return ComparisonResult(summaries, bounds)
+
+
+def size(scenario: ScenarioLike, *, trace: TraceLike = None, safety: float = 0.99, windows: int = 20) -> Sizing:
+    """The fewest instances that keep every promise, held all the time, and what they cost.
+
+    Args:
+        scenario: what is to be served, on which GPUs and with what promises; its own fleet does not matter, but for the minimum.
+        trace: the requests.
+        safety: how sure it must be that every promise holds in a window that was not played.
+        windows: how many are played, 20 or more.
+
+    Raises:
+        ConfigError: the scenario or the wish is wrong.
+        Infeasible: no number of instances is enough.
+        TraceError: the trace cannot be read.
+    """
+    settings, wish = load(scenario), Wish(safety, windows)
+    if isinstance(trace, pa.Table):
+        with _as_file(trace) as path:
+            return _size(settings, source_of(TraceOptions(files=(path,))), wish, Alone())
+    return _size(settings, source_of(_options(trace)), wish, Alone())
 
 
 def plan(scenario: ScenarioLike, at: str, *, strategy: str | None = None, trace: TraceLike = None) -> PlanFile:
@@ -286,8 +314,12 @@ def _requests(scenario: Scenario, trace: TraceLike) -> Requests:
     if isinstance(trace, pa.Table):
         with _as_file(trace) as path:
             return requests_for(scenario, TraceOptions(files=(path,)))
+    return requests_for(scenario, _options(trace))
+
+
+def _options(trace: str | Path | TraceOptions | None) -> TraceOptions:
     options = trace if isinstance(trace, TraceOptions) else TraceOptions(files=() if trace is None else (Path(trace),))
-    return requests_for(scenario, replace(options, files=tuple(map(Path, options.files))))
+    return replace(options, files=tuple(map(Path, options.files)))
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from sageserve.cli import (
     scenario,
     show,
     simulate,
+    size,
     top,
     trace,
     tune,
@@ -75,6 +76,8 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
 
   sageserve simulate fleet.yaml --trace FILE
 
+  sageserve size fleet.yaml --trace FILE [dim]— how many GPUs, of which type, where, and what they cost[/dim]
+
   sageserve scenario show quickstart [dim]— every setting, and where it comes from[/dim]
 
   sageserve validate --data RUNS [dim]— simulated against measured runs of your engines[/dim]
@@ -94,6 +97,7 @@ app = typer.Typer(
 )
 app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
+app.command(name="size", rich_help_panel="Do", epilog=size.EXAMPLES)(size.size)
 app.command(name="tune", rich_help_panel="Do", epilog=tune.EXAMPLES)(tune.tune)
 app.command(name="backtest", rich_help_panel="Do", epilog=backtest.EXAMPLES)(backtest.backtest)
 app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)

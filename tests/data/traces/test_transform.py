@@ -11,7 +11,7 @@ from sageserve.base.errors import TraceError
 from sageserve.base.records import UNSET, Names, Trace
 from sageserve.base.units import HOUR, MINUTE, SECOND
 from sageserve.data.traces.changes.join import join
-from sageserve.data.traces.changes.transform import JITTER, demand_of, load, scale_time
+from sageserve.data.traces.changes.transform import JITTER, NEAR, demand_of, load, resample, scale_time
 
 
 def trace_of(n: int, *, seed: int = 0, models: tuple[str, ...] = ("a", "b")) -> Trace:
@@ -142,3 +142,31 @@ class TestDemand:
         alike = (trace.arrival // MINUTE, trace.region, trace.model, trace.tier)
         same = np.logical_and.reduce([column == value for column, value in zip(alike, cell, strict=True)])
         assert demand.output_tokens[cell] == trace.output[same].sum()
+
+
+class TestResample:
+    @given(n=st.integers(1, 300), seed=st.integers(0, 2**40), cut=st.integers(1, MINUTE))
+    def test_minutes_are_whole_and_from_nearby(self, n: int, seed: int, cut: int) -> None:
+        trace = replace(trace_of(n), window=HOUR + cut)
+        drawn = resample(trace, seed).check()
+        origin = drawn.prompt - 1  # the prompt identifies the original
+        moved = drawn.arrival - trace.arrival[origin]
+        assert (moved % MINUTE == 0).all()
+        assert (np.abs(moved) <= 2 * NEAR * MINUTE).all()  # mirrored at the ends
+        for minute in range(60):
+            here = origin[drawn.arrival // MINUTE == minute]
+            sources = np.unique(trace.arrival[here] // MINUTE)
+            assert len(sources) <= 1
+            if len(sources):  # all of it, once
+                assert np.array_equal(np.sort(here), np.flatnonzero(trace.arrival // MINUTE == sources[0]))
+        assert drawn.window == trace.window
+        assert drawn.deadline is not None
+        assert (drawn.deadline[drawn.deadline != UNSET] - drawn.arrival[drawn.deadline != UNSET] == 10 * MINUTE).all()
+
+    def test_seeds_are_windows_of_their_own_and_repeat(self) -> None:
+        trace = trace_of(400)
+        assert np.array_equal(resample(trace, 3).arrival, resample(trace, 3).arrival)
+        assert not np.array_equal(resample(trace, 3).prompt, resample(trace, 4).prompt)
+        sizes = [len(resample(trace, seed)) for seed in range(30)]
+        assert 350 < np.mean(sizes) < 450
+        assert np.std(sizes) > 5

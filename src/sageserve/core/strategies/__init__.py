@@ -14,7 +14,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.plugins import STRATEGY, registered
 from sageserve.core.strategies.base import Strategy, StrategyKind
 from sageserve.core.strategies.chiron import Chiron
-from sageserve.core.strategies.fixed import PREFIX, fixed_kind
+from sageserve.core.strategies.fixed import PREFIX, STARTED, fixed_kind
 from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.hpa import Hpa, Keda
 from sageserve.core.strategies.own import own_kind
@@ -41,7 +41,7 @@ __all__ = ["STRATEGIES", "Strategy", "StrategyKind", "layout_of", "strategy_kind
 
 
 def strategy_kind(name: str) -> StrategyKind:
-    """The strategy of a name, of `fixed:N`, of `module:Class`, or of `recorded`, which needs counts and so is not to be chosen.
+    """The strategy of a name, of `fixed`, `fixed:N` or `module:Class`, or of `recorded`, which needs counts.
 
     Raises:
         ConfigError: there is none.
@@ -56,7 +56,7 @@ def strategy_kind(name: str) -> StrategyKind:
         meant = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(
             f"strategy.name: there is no strategy {name!r}{meant}",
-            hint=f"choose one of {', '.join([*known, f'{PREFIX}N'])}, or module:Class for your own",
+            hint=f"choose one of {', '.join([*known, STARTED, f'{PREFIX}N'])}, or module:Class for your own",
         )
     return kind
 

@@ -1,9 +1,10 @@
-"""A fleet of constant size: `fixed:8` keeps eight instances of every model in every region, whatever happens.
+"""Fleets of constant size: `fixed:8` keeps eight instances of every model in every region, `fixed` what the fleet starts with.
 
-The plainest baseline, and what a capacity plan without an autoscaler comes to. Read next: `base.py`.
+The plainest baseline, and what a capacity plan without an autoscaler comes to. Read next: `base.py`, `sim/sizing` for such plans.
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand
@@ -12,11 +13,12 @@ from sageserve.core.actions import Decision, Reason
 from sageserve.core.events import Observed
 from sageserve.core.fleet import Fleet, Role
 from sageserve.core.layout import Layout, unified_roles
-from sageserve.core.strategies.base import StrategyKind
+from sageserve.core.strategies.base import StrategyKind, first_instances
 from sageserve.core.strategies.steps import look
 from sageserve.core.work import AnyEvent
 
-PREFIX = "fixed:"
+STARTED: Final = "fixed"
+PREFIX: Final = "fixed:"
 
 
 class Fixed:
@@ -38,6 +40,42 @@ class Fixed:
                 here = look(now, event, pools, fleet)
                 if here.held < self._count:
                     yield here.more(self._count - here.held, Reason.BELOW_MINIMUM)
+
+
+class AsStarted:
+    """Keeps the instances that every pool starts with, and changes nothing else.
+
+    Args:
+        scenario: for its fleet.
+        layout: numbers of pools.
+        earlier: not looked at.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
+        self._counts = list(zip(layout.pools, self.initial(scenario, layout), strict=True))
+
+    @staticmethod
+    def roles(scenario: Scenario) -> tuple[Role, ...]:
+        """One role for all tiers."""
+        return unified_roles(scenario)
+
+    @staticmethod
+    def minimum(scenario: Scenario) -> tuple[int, ...]:
+        """The fleet's minimum: what others could go down to."""
+        return (scenario.fleet.minimum,)
+
+    @staticmethod
+    def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
+        """The fleet's start."""
+        return first_instances(scenario, layout, lambda start: (start,))
+
+    def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision]:
+        """Replace what was lost."""
+        if isinstance(event, Observed):
+            for pool, count in self._counts:
+                here = look(now, event, [pool], fleet)
+                if here.held < count:
+                    yield here.more(count - here.held, Reason.BELOW_MINIMUM)
 
 
 class FixedCount:
@@ -69,6 +107,8 @@ class FixedCount:
 
 
 def fixed_kind(name: str) -> StrategyKind | None:
-    """The kind behind `fixed:N`; None when the name is none of that form."""
+    """The kind behind `fixed` and `fixed:N`; None when the name is none of that form."""
+    if name == STARTED:
+        return AsStarted
     digits = name.removeprefix(PREFIX)
     return FixedCount(int(digits)) if digits != name and digits.isdecimal() and int(digits) > 0 else None

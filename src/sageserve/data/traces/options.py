@@ -41,6 +41,7 @@ class TraceOptions:
         time_scale: times are multiplied by it; 0.5 plays the trace twice as fast.
         load: times the rate.
         seed: of what is random in all this; None: the scenario's.
+        resampled: last of all, another window that might have been is drawn with this seed; None: it is as it was.
     """
 
     files: tuple[Path, ...] = ()
@@ -60,6 +61,7 @@ class TraceOptions:
     time_scale: float = 1.0
     load: float = 1.0
     seed: int | None = None
+    resampled: int | None = None
 
     def refuse_without_files(self) -> None:
         """Refuse options that speak of a file where there is none.

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Trace
 from sageserve.data.traces.changes.join import join
-from sageserve.data.traces.changes.transform import demand_before, load, load_earlier, scale_time
+from sageserve.data.traces.changes.transform import demand_before, load, load_earlier, resample, scale_time
 from sageserve.data.traces.changes.window import FIRST, check_filled, cut
 from sageserve.data.traces.options import TraceOptions
 from sageserve.data.traces.read import read_as_is, read_trace
@@ -81,6 +81,8 @@ def changed(requests: Requests, options: TraceOptions, seed: int) -> Requests:
     if requests.reports and not all(report.own for report in requests.reports):
         trace = check_filled(trace, options)
     trace = load(scale_time(trace, options.time_scale), options.load, seed)
+    if options.resampled is not None:
+        trace = resample(trace, options.resampled)
     earlier = demand_before(requests.earlier, before)
     if earlier is not None and options.time_scale != 1.0:
         earlier = None  # minutes of another length

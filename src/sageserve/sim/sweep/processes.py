@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
-from typing import Final
+from typing import Final, Self
 
 from sageserve.sim.sweep.cell import Cell, Failed, Outcome, Player
 from sageserve.sim.sweep.room import workers_that_fit
@@ -20,7 +20,7 @@ _PATIENCE: Final = 0.2  # seconds between two looks whether somebody wants to st
 
 
 class Processes:
-    """Runs cells in worker processes.
+    """Runs cells in worker processes. As a context it keeps them from one run to the next, for searches that ask again and again.
 
     Args:
         workers: how many at once; None: as many as fit.
@@ -30,6 +30,20 @@ class Processes:
     def __init__(self, workers: int | None = None, player: Callable[[], Player] = Player) -> None:
         self._workers = workers
         self._player = player
+        self._keep = False
+        self._kept: _Crew | None = None
+
+    def __enter__(self) -> Self:
+        """Keep the workers of each run for the next."""
+        self._keep = True
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Send them home."""
+        self._keep = False
+        if self._kept is not None:
+            self._kept.dismiss()
+            self._kept = None
 
     def run(self, cells: Sequence[Cell], interrupted: Callable[[], bool]) -> Iterator[tuple[int, Outcome]]:
         """The number and outcome of each cell, as they come; fewer when it was interrupted."""
@@ -46,14 +60,12 @@ class Processes:
         self, cells: Sequence[Cell], waiting: deque[int], workers: int, interrupted: Callable[[], bool]
     ) -> Generator[tuple[int, Outcome], None, list[int]]:
         """Run what is waiting until all is done, a worker died or somebody wants to stop; returns what was lost with a worker."""
-        context = get_context("spawn")
-        stop = context.Event()
+        crew = self._crew(workers)
         flying: dict[Future[Outcome | None], int] = {}
         lost: list[int] = []
-        pool = ProcessPoolExecutor(workers, context, _begin, (stop, self._player))
         try:
             while (waiting or flying) and not lost and not interrupted():
-                lost += _fill(pool, cells, waiting, flying, workers)
+                lost += _fill(crew.pool, cells, waiting, flying, workers)
                 for future in wait(flying, _PATIENCE, FIRST_COMPLETED).done:
                     number = flying.pop(future)
                     outcome = _outcome(future)
@@ -63,8 +75,34 @@ class Processes:
                         yield number, outcome
             return [*lost, *flying.values()] if lost else []
         finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+            if self._keep and not lost and not flying:
+                self._kept = crew
+            else:
+                crew.dismiss()
+
+    def _crew(self, workers: int) -> "_Crew":
+        """Workers that were kept, if they are enough; else others."""
+        crew, self._kept = self._kept, None
+        if crew is not None and crew.size >= workers:
+            return crew
+        if crew is not None:
+            crew.dismiss()
+        return _Crew(workers, self._player)
+
+
+class _Crew:
+    """Worker processes, and what tells them to stop."""
+
+    def __init__(self, size: int, player: Callable[[], Player]) -> None:
+        context = get_context("spawn")
+        self.size = size
+        self._stop = context.Event()
+        self.pool = ProcessPoolExecutor(size, context, _begin, (self._stop, player))
+
+    def dismiss(self) -> None:
+        """Have them stop what they do, and wait until they are gone."""
+        self._stop.set()
+        self.pool.shutdown(cancel_futures=True)
 
 
 def _fill(

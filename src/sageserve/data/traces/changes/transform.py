@@ -19,6 +19,10 @@ JITTER: Final[Micros] = 30 * SECOND
 """Copies arrive up to this much earlier or later: minutes keep their rate, no instant has twins."""
 
 
+NEAR: Final = 15
+"""Minutes: a resampled minute is another one at most as far away, so that the shape of the day stays."""
+
+
 def scale_time(trace: Trace, factor: float) -> Trace:
     """The trace played `factor` times as long, pauses between turns included; promises keep their length.
 
@@ -90,6 +94,45 @@ def load(trace: Trace, factor: float, seed: int) -> Trace:
     return replace(copied, arrival=arrival, deadline=_moved(copied, arrival - copied.arrival), notes=(*trace.notes, note))
 
 
+def resample(trace: Trace, seed: int) -> Trace:
+    """Another window that might have been: each minute has the requests of a minute drawn from those within `NEAR` of it.
+
+    A local block bootstrap (Paparoditis and Politis, 2002) in blocks of a minute: rates by the hour and bursts within a minute
+    stay, their sequence is another. A conversation belongs to the minute it begins in, and moves as one. What differs from day to
+    day, and is not in the trace, is not in it either.
+
+    Args:
+        trace: what was recorded.
+        seed: of the stream `resample/minutes`.
+    """
+    blocks = int(-(-trace.window // MINUTE))
+    units = _units(trace)
+    block = trace.arrival[units] // MINUTE
+    order = np.argsort(block, kind="stable")
+    begins = np.searchsorted(block[order], np.arange(blocks + 1))
+    drawn = np.arange(blocks) + stream(seed, "resample/minutes").integers(-NEAR, NEAR, size=blocks, endpoint=True)
+    whole = max(int(trace.window // MINUTE), 1)  # what is left of a minute at the end stands for no other
+    source = np.abs(drawn)
+    source = np.where(source >= whole, 2 * (whole - 1) - source, source).clip(0, whole - 1)  # mirrored at both ends
+    sizes = np.diff(begins)[source]
+    target = np.repeat(np.arange(blocks), sizes)
+    within = np.arange(len(target)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rows = order[begins[source[target]] + within]
+    seen = np.zeros(blocks, np.int64)
+    copies = np.zeros(blocks, np.int64)
+    for b, s in enumerate(source.tolist()):
+        copies[b] = seen[s]
+        seen[s] += 1
+    shift = (target - source[target]) * MINUTE
+    arrival = np.minimum(trace.arrival[rows] + shift, trace.window - 1)  # of turns behind the end
+    again = np.argsort(arrival, kind="stable")
+    again = again[(trace.arrival[units[rows]] + shift < trace.window)[again]]
+    rows, arrival, copy = rows[again], arrival[again], copies[target[again]]
+    moved = _told_apart(trace, rows, copy)
+    note = f"resampled with seed {seed}: each minute is one within {NEAR} minutes of it; {len(rows):,} requests"
+    return replace(moved, arrival=arrival, deadline=_moved(moved, arrival - moved.arrival), notes=(*trace.notes, note))
+
+
 def _units(trace: Trace) -> Ints:
     """int64[n]: what is chosen or copied together: a conversation, else a request; the row of its first request."""
     rows = np.arange(len(trace))
@@ -119,7 +162,9 @@ def _told_apart(trace: Trace, rows: Ints, copy: Ints) -> Trace:
     if "session" not in trace.labels:
         return copied
     names, codes = trace.labels["session"].names, copied.labels["session"].codes
-    every = tuple(f"{name} (copy {number})" if number else name for number in range(int(copy.max()) + 1) for name in names)
+    every = tuple(
+        f"{name} (copy {number})" if number else name for number in range(int(copy.max(initial=0)) + 1) for name in names
+    )
     moved = np.where(codes == UNSET, UNSET, codes + copy * len(names)).astype(np.int32)
     return replace(copied, labels={**copied.labels, "session": Labels(moved, every)})
 

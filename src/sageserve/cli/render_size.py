@@ -1,0 +1,124 @@
+"""The answer of `sageserve size` as tables that fit the terminal: the fleet, what is bought, which promises hold, why not less.
+
+Draws what it is given, and adds up lines. Read next: `sim/sizing/records.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from rich.markup import escape
+
+from sageserve.cli.columns import Column, tables, terminal
+from sageserve.sim.sizing.records import CostLine, OneLess, PromiseProof, Sizing
+
+_NONE: Final = "–"
+
+
+def draw_sizing(sizing: Sizing, following: str) -> None:
+    """Print an answer on stdout.
+
+    Args:
+        sizing: what to print.
+        following: a command to go on with.
+    """
+    console = terminal()
+    gpus = sum(line.gpus for line in sizing.quota.values())
+    which = "every promise" if all(one.reach is None for one in sizing.proof.values()) else "every promise that is in reach"
+    console.print(
+        f"[bold]{escape(sizing.scenario)}[/bold]: [bold]{gpus:,} GPUs[/bold] keep {which},"
+        f" ${sizing.cost_per_month_usd:,.2f} a month",
+        soft_wrap=True,
+    )
+    console.print(
+        f"  {sizing.windows} windows of about {sizing.requests:,} requests; {sizing.plays:,} were played",
+        style="dim",
+        soft_wrap=True,
+    )
+    for note in sizing.notes:
+        console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
+    for columns in (_fleet(sizing), _bought(sizing), _promises(sizing)):
+        console.print()
+        for table in tables(columns, console.width):
+            console.print(table)
+    console.print(f"\nnext: {escape(following)}", soft_wrap=True)
+
+
+def share(value: float | None) -> str:
+    """A share with the digits that tell it from its neighbours: 94.3 %, 99.98 %."""
+    if value is None:
+        return _NONE
+    if value == 1.0:
+        return "100 %"
+    digits = 1 if value < 0.995 else 2 if value < 0.9995 else 4
+    return f"{int(value * 100 * 10**digits + 1e-6) / 10**digits:.{digits}f} %"
+
+
+def _fleet(sizing: Sizing) -> list[Column]:
+    why = {line.pool: line for line in sizing.less}
+    return [
+        Column("pool", [line.pool for line in sizing.fleet]),
+        Column("instances", [str(line.instances) for line in sizing.fleet], style="bold"),
+        Column("GPUs", [f"{line.gpus:,}" for line in sizing.fleet]),
+        Column("with one less", [_less(why[line.pool]) for line in sizing.fleet], words=True),
+    ]
+
+
+def _less(line: OneLess) -> str:
+    match line.why:
+        case "breaks":
+            return f"{line.tier} keeps {share(line.share)}"
+        case "unsure":
+            return f"{line.tier} is {share(line.share)} safe"
+        case "backlog":
+            return "work is left over"
+        case "minimum":
+            return "below the minimum"
+        case "none":
+            return "others carry it"
+
+
+def _bought(sizing: Sizing) -> list[Column]:
+    rows = list(sizing.quota)
+    quota, cost = [sizing.quota[row] for row in rows], [sizing.cost[row] for row in rows]
+    total = sum(line.reserved + line.on_demand for line in cost)
+    columns = [
+        Column("to have", [*rows, "total"]),
+        Column("GPUs", [*(f"{line.gpus:,}" for line in quota), f"{sum(line.gpus for line in quota):,}"]),
+        Column("VMs", [*(f"{line.vms:,}" for line in quota), f"{sum(line.vms for line in quota):,}"]),
+        Column("stock", [*(f"{line.stock:,}" for line in quota), ""]),
+        Column("to ask\nfor", [*(f"{line.ask:,}" if line.ask else _NONE for line in quota), ""]),
+        Column("$ per\nGPU-h", [*map(_price, cost), ""]),
+    ]
+    if any(line.reserved_gpus for line in cost):
+        columns += [
+            Column("reserved\n$/month", [*(f"{line.reserved:,.2f}" for line in cost), f"{sum(c.reserved for c in cost):,.2f}"]),
+            Column(
+                "on demand\n$/month", [*(f"{line.on_demand:,.2f}" for line in cost), f"{sum(c.on_demand for c in cost):,.2f}"]
+            ),
+        ]
+    return [*columns, Column("$/month", [*(f"{line.reserved + line.on_demand:,.2f}" for line in cost), f"{total:,.2f}"])]
+
+
+def _price(line: CostLine) -> str:
+    on_demand, reserved = f"{line.on_demand_per_gpu_hour:.2f}", f"{line.reserved_per_gpu_hour:.2f}"
+    if not line.reserved_gpus:
+        return on_demand
+    return f"{reserved}, {on_demand}" if line.on_demand_gpus else reserved
+
+
+def _promises(sizing: Sizing) -> list[Column]:
+    proofs = list(sizing.proof.values())
+    return [
+        Column("promise", list(sizing.proof)),
+        Column("promised", [share(one.percentile) for one in proofs]),
+        Column("sized\nfor", [share(one.target) for one in proofs]),
+        Column("kept at\nleast", [share(one.kept_least) for one in proofs]),
+        Column("kept in\nthe next", [f"≥ {share(one.low)}" for one in proofs]),
+        Column("safety", [*_safety(proofs)]),
+        Column("tightest for", [one.model for one in proofs], words=True),
+    ]
+
+
+def _safety(proofs: list[PromiseProof]) -> Iterator[str]:
+    for one in proofs:
+        yield "out of reach" if one.reach is not None else f"✓ {share(one.safety)}"

@@ -1,0 +1,125 @@
+"""`sageserve size`: how many GPUs, of which type, where, and what they cost in a month.
+
+Knows options and files; the search is in `sim/sizing`. stdout is the result, everything else is on stderr. Read next:
+`render_size.py`, docs/how-to/how-many-gpus.md.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sageserve.cli import complete
+from sageserve.cli.compare import Overrides, Workers
+from sageserve.cli.progress import Interruption, bar, compile_once
+from sageserve.cli.trace_options import takes_trace
+from sageserve.data.traces.options import TraceOptions
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.sim.sizing.records import Sizing
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve size quickstart
+
+sageserve size fleet.yaml --trace last-week.csv.gz --safety 99.9% -o sized.yaml
+
+sageserve size quickstart --json
+"""
+INTERRUPTED = 130
+
+
+@takes_trace()
+def size(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, complete.SCENARIO],
+    options: TraceOptions,
+    safety: Annotated[
+        str, typer.Option(metavar="SHARE", help="how sure it must be that every promise holds in a window that was not played")
+    ] = "99%",
+    windows: Annotated[int, typer.Option(metavar="N", help="windows that each answer is judged on; 20 at least")] = 20,
+    overrides: Overrides = None,
+    workers: Workers = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", "-o", metavar="FILE", help="write the answer as a scenario that extends this one")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="also over a file that is there")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON instead of tables")] = False,
+) -> None:
+    """Find the fewest instances that keep every promise, and say what they cost.
+
+    One count for each model in each region, held all the time. Twenty windows are played: of generated traffic with other seeds,
+    of a trace with its minutes drawn again. Every promise must hold in all of them, and with --safety in one more.
+    """
+    from sageserve.data.results.sweep_folder import source_of
+    from sageserve.data.scenarios.extension import check_place
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.sim.sizing.records import sizing_json
+    from sageserve.sim.sizing.run import Interrupted, Wish
+    from sageserve.sim.sizing.run import size as answer
+    from sageserve.sim.sweep.processes import Processes
+    from sageserve.sim.sweep.run import Watch
+
+    if to is not None:
+        check_place(to, replace=replace)
+    settings = load_scenario(scenario, overrides=overrides or ())
+    wish = Wish(_safety(safety), windows)
+    wish.check()
+    source = source_of(options)
+    compile_once()
+    with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
+        try:
+            sizing = answer(settings, source, wish, runner, Watch(tell, lambda: interruption.asked))
+        except Interrupted:
+            typer.echo("interrupted: nothing is sized", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    if to is not None:
+        _write(to, scenario, settings, overrides or (), sizing, replace=replace)
+    if as_json:
+        typer.echo(sizing_json(sizing).decode(), nl=False)
+        return
+    from sageserve.cli.render_size import draw_sizing
+
+    draw_sizing(sizing, _next(scenario, options, to))
+
+
+def _safety(text: str) -> float:
+    """A share of an option.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from sageserve.base.errors import ConfigError
+    from sageserve.base.units import share
+
+    try:
+        return share(text)
+    except ValueError as error:
+        raise ConfigError(f"--safety: {error}", hint="for example --safety 99.9%") from None
+
+
+def _write(to: Path, reference: str, settings: "Scenario", overrides: Sequence[str], sizing: "Sizing", *, replace: bool) -> None:
+    """The scenario with the fleet of the answer, and the stock it takes."""
+    import msgspec
+
+    from sageserve.data.scenarios.extension import write_extension
+
+    most = max([settings.fleet.maximum, *(line.instances for line in sizing.fleet)])
+    starts = {line.pool: line.instances for line in sizing.fleet}
+    stocks: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
+    for name, line in sizing.quota.items():
+        if line.ask:
+            region, gpu = name.split("/", 1)
+            stocks.setdefault(region, {"gpus": {}})["gpus"][gpu] = {"gpus": line.gpus}
+    changes = {"fleet.starts": starts, "fleet.maximum": most, **({"regions": stocks} if stocks else {})}
+    lines = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in changes.items()]
+    about = f"{sizing.scenario} with a fleet of constant size, {sizing.safety:.4%} safe".replace("0000%", "%").replace(".%", "%")
+    write_extension(to, reference, [*overrides, "strategy.name=fixed", *lines], about, replace=replace)
+
+
+def _next(scenario: str, options: TraceOptions, to: Path | None) -> str:
+    from sageserve.cli.trace_options import as_typed
+
+    words = ["sageserve", "simulate", str(to)] if to is not None else ["sageserve", "size", scenario]
+    return " ".join([*words, *as_typed(options), *([] if to is not None else ["-o", "sized.yaml"])])

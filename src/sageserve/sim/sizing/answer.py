@@ -1,0 +1,147 @@
+"""From counts and what was measured to the answer: lines of a fleet, quota in whole VMs, money of a month, proofs, why not less.
+
+Plays nothing. Read next: `sim/sizing/records.py` for the words.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sageserve.base.config import Scenario
+from sageserve.data.results.summary import Summary
+from sageserve.sim.sizing.pools import SizedPool, vms_of
+from sageserve.sim.sizing.records import HOURS_PER_MONTH, CostLine, FleetLine, OneLess, PromiseProof, QuotaLine, Sizing
+from sageserve.sim.sizing.search import Broken, Measured, Promises
+
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search came to.
+
+    Args:
+        counts: instances by pool.
+        pools: by name.
+        measured: by model, the whole fleet in every window.
+        less: by pool, what one instance less breaks.
+        seeds: of the windows.
+        plays: how many there were.
+        reach: by model and tier that is out of reach, the share that idle engines serve in time.
+        targets: by model, the shares that were sized for.
+    """
+
+    counts: Mapping[str, int]
+    pools: Mapping[str, SizedPool]
+    measured: Mapping[str, Sequence[Measured]]
+    less: Mapping[str, Broken]
+    seeds: Sequence[int]
+    plays: int
+    reach: Mapping[tuple[str, str], float]
+    targets: Mapping[str, Mapping[str, float]]
+
+
+def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary) -> Sizing:
+    """The answer.
+
+    Args:
+        scenario: that was sized.
+        found: what came out.
+        promises: that are kept.
+        first: summary of the first window.
+    """
+    quota = quota_of(scenario, found.counts, found.pools)
+    cost = {name: cost_of(scenario, name, line.gpus) for name, line in quota.items()}
+    fleet = [
+        FleetLine(pool.region, pool.model, pool.gpu, found.counts[name], found.counts[name] * pool.gpus)
+        for name, pool in found.pools.items()
+    ]
+    return Sizing(
+        fleet=fleet,
+        quota=quota,
+        cost_per_month_usd=round(sum(line.reserved + line.on_demand for line in cost.values()), 2),
+        proof=_proofs(found, promises),
+        cost=cost,
+        less=[_one_less(found, name) for name in found.pools],
+        safety=promises.confidence,
+        windows=promises.windows,
+        requests=first.requests.arrived,
+        plays=found.plays,
+        scenario=scenario.name,
+        notes=(*first.notes, *_beyond(found, promises)),
+    )
+
+
+def quota_of(scenario: Scenario, counts: Mapping[str, int], pools: Mapping[str, SizedPool]) -> dict[str, QuotaLine]:
+    """Whole VMs by region/gpu, as a fleet fills them at its start."""
+    sizes: dict[tuple[str, str], list[int]] = {}
+    for name, pool in pools.items():
+        sizes.setdefault((pool.region, pool.gpu), []).extend([pool.gpus] * counts[name])
+    found = {}
+    for (region, gpu), held in sizes.items():
+        per_vm, stock = scenario.gpus[gpu].per_vm, scenario.regions[region].gpus[gpu].gpus
+        vms = vms_of(held, per_vm)
+        found[f"{region}/{gpu}"] = QuotaLine(vms * per_vm, vms, stock, max(vms * per_vm - stock, 0))
+    return found
+
+
+def cost_of(scenario: Scenario, name: str, gpus: int) -> CostLine:
+    """What so many GPUs of region/gpu cost in a month: the commitment whether used or not, the rest on demand."""
+    region, gpu = name.split("/", 1)
+    stock, per_vm = scenario.regions[region].gpus[gpu], scenario.gpus[gpu].per_vm
+    reserved_price = (stock.price.on_demand if stock.price.reserved is None else stock.price.reserved) / per_vm
+    beyond = max(gpus - stock.reserved, 0)
+    on_demand_price = stock.price.on_demand / per_vm
+    return CostLine(
+        reserved_gpus=stock.reserved,
+        reserved_per_gpu_hour=round(reserved_price, _DIGITS),
+        reserved=round(stock.reserved * reserved_price * HOURS_PER_MONTH, 2),
+        on_demand_gpus=beyond,
+        on_demand_per_gpu_hour=round(on_demand_price, _DIGITS),
+        on_demand=round(beyond * on_demand_price * HOURS_PER_MONTH, 2),
+    )
+
+
+def _proofs(found: Found, promises: Promises) -> dict[str, PromiseProof]:
+    proofs: dict[str, PromiseProof] = {}
+    for model, windows in found.measured.items():
+        for tier, proof in promises.proofs(windows).items():
+            least = min(one.kept[tier].share for one in windows if tier in one.kept)
+            made = PromiseProof(
+                safety=_down(min(proof.safety, 1.0 - 10.0**-_DIGITS)),  # nothing is certain
+                low=_down(proof.low),
+                percentile=promises.percentiles[tier],
+                kept_least=_down(least),
+                model=model,
+                target=_down(found.targets[model][tier]),
+                reach=None if (share := found.reach.get((model, tier))) is None else _down(share),
+            )
+            if tier not in proofs or (made.safety, made.low) < (proofs[tier].safety, proofs[tier].low):
+                proofs[tier] = made
+    return {tier: proofs[tier] for tier in promises.percentiles if tier in proofs}
+
+
+def _beyond(found: Found, promises: Promises) -> list[str]:
+    """What is out of reach, and what was sized for instead."""
+    return [
+        f"{tier} of {model} is out of reach: idle engines keep {share:.1%} of it, promised are {promises.percentiles[tier]:.1%};"
+        f" sized for {promises.percentiles[tier]:.1%} of those, {found.targets[model][tier]:.1%}"
+        for (model, tier), share in found.reach.items()
+    ]
+
+
+def _one_less(found: Found, name: str) -> OneLess:
+    pool, broken = found.pools[name], found.less.get(name)
+    if found.counts[name] == 0:
+        return OneLess(name, "none")
+    if broken is None:
+        return OneLess(name, "minimum" if found.counts[name] <= pool.floor else "breaks")
+    if not broken.tier:
+        return OneLess(name, "backlog", window=found.seeds[broken.window])
+    if broken.window < 0:
+        return OneLess(name, "unsure", broken.tier, _down(broken.share))
+    return OneLess(name, "breaks", broken.tier, _down(broken.share), found.seeds[broken.window])
+
+
+def _down(value: float) -> float:
+    """Rounded down: what is sure to 0.9999999 is not called certain."""
+    return int(value * 10**_DIGITS) / 10**_DIGITS

@@ -1,0 +1,141 @@
+"""The answer of `sageserve size`: a fleet, what it takes to buy it, how sure it is, why it is not smaller. Nothing is computed.
+
+Keys are stable. Read next: `run.py`, which fills it; docs/how-to/how-many-gpus.md.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+HOURS_PER_MONTH = 730
+"""Of 8,760 in a year: what clouds bill by."""
+
+
+class FleetLine(Struct, frozen=True):
+    """One pool: `instances` of `model` on `gpu` in `region`, and the GPUs they hold together."""
+
+    region: str
+    model: str
+    gpu: str
+    instances: int
+    gpus: int
+
+    @property
+    def pool(self) -> str:
+        """region/model/gpu."""
+        return f"{self.region}/{self.model}/{self.gpu}"
+
+
+class OneLess(Struct, frozen=True):
+    """Why a pool has not one instance less.
+
+    Args:
+        pool: region/model/gpu.
+        why: `breaks` a promise in a window that was played; `unsure` that it holds in another; `minimum`, the scenario's;
+            `backlog`, more work arrives than it can do; `none`, it has none, and other pools carry what enters its region.
+        tier: whose promise.
+        share: of its requests in time, of `unsure` the safety; None where there is no such number.
+        window: seed of the window, of the tightest one; None where no single one is meant.
+    """
+
+    pool: str
+    why: Literal["breaks", "unsure", "minimum", "backlog", "none"]
+    tier: str = ""
+    share: float | None = None
+    window: int | None = None
+
+
+class QuotaLine(Struct, frozen=True):
+    """GPUs of one type in one region.
+
+    Args:
+        gpus: that the fleet needs, in whole VMs.
+        vms: the same in VMs.
+        stock: GPUs that the scenario says there are.
+        ask: GPUs beyond them.
+    """
+
+    gpus: int
+    vms: int
+    stock: int
+    ask: int
+
+
+class CostLine(Struct, frozen=True):
+    """What GPUs of one type in one region cost in a month, in US dollars; cents add up.
+
+    Args:
+        reserved_gpus: committed, paid whether they are used or not.
+        reserved_per_gpu_hour: price.
+        reserved: dollars of a month.
+        on_demand_gpus: those of whole VMs beyond.
+        on_demand_per_gpu_hour: price.
+        on_demand: dollars of a month.
+    """
+
+    reserved_gpus: int
+    reserved_per_gpu_hour: float
+    reserved: float
+    on_demand_gpus: int
+    on_demand_per_gpu_hour: float
+    on_demand: float
+
+
+class PromiseProof(Struct, frozen=True):
+    """A tier's promise over all models: of the model that is least sure of it.
+
+    Args:
+        safety: chance that it holds in a window that was not played.
+        low: the share of requests in time that such a window keeps at least, with the confidence asked for.
+        percentile: the share that is promised.
+        kept_least: the least share that was kept in a window.
+        model: which one.
+        target: the share that was sized for: the percentile, or where that is out of reach its share of what is in reach.
+        reach: where the promise is out of reach, the share that idle engines serve in time.
+    """
+
+    safety: float
+    low: float
+    percentile: float
+    kept_least: float
+    model: str
+    target: float
+    reach: float | None = None
+
+
+class Sizing(Struct, frozen=True):
+    """The least fleet of constant size.
+
+    Args:
+        fleet: its pools.
+        quota: by region/gpu.
+        cost_per_month_usd: of 730 hours.
+        proof: by tier.
+        cost: by region/gpu, what the cost is made of.
+        less: for each pool, why it has not one instance less.
+        safety: that was asked for, of all promises together.
+        windows: that were played.
+        requests: of the first window.
+        plays: of a window, in the search.
+        scenario: its name.
+        notes: of the trace, and of the search.
+    """
+
+    fleet: list[FleetLine]
+    quota: dict[str, QuotaLine]
+    cost_per_month_usd: float
+    proof: dict[str, PromiseProof]
+    cost: dict[str, CostLine]
+    less: list[OneLess]
+    safety: float
+    windows: int
+    requests: int
+    plays: int
+    scenario: str
+    notes: tuple[str, ...] = ()
+
+
+def sizing_json(sizing: Sizing) -> bytes:
+    """Indented, ending in a newline."""
+    return msgspec.json.format(msgspec.json.encode(sizing), indent=2) + b"\n"

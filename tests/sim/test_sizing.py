@@ -1,0 +1,216 @@
+"""Sizing: the search against all fleets there are, the statistics against chance, and the answer of a real one.
+
+Read next: `sim/sizing/search.py`, `sim/sizing/safety.py`.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from typing import Final
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.data.results.sweep_folder import GENERATED
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.sim.sizing.pools import SizedPool, vms_of, with_counts
+from sageserve.sim.sizing.records import Sizing
+from sageserve.sim.sizing.run import LEAST_WINDOWS, Interrupted, Wish, measured_of, size
+from sageserve.sim.sizing.safety import KeptShare, prove
+from sageserve.sim.sizing.search import Ask, Counts, Measured, Promises, Search
+from sageserve.sim.sweep.alone import Alone
+from sageserve.sim.sweep.cell import Cell, Finished, Player
+from sageserve.sim.sweep.run import Watch
+
+ASKED: Final = Promises({"chat": 0.9}, LEAST_WINDOWS, 0.99, 1)
+REQUESTS: Final = 10_000
+
+
+def pool(number: int, *, floor: int = 0, guess: int = 2) -> SizedPool:
+    return SizedPool(f"r{number}/m/g", f"r{number}", "m", "g", 1, 1, floor, guess)
+
+
+def world(loads: tuple[int, ...], weights: tuple[int, ...]) -> Callable[[Counts, int], Measured]:
+    """What a fleet keeps: its weighted instances over the load of the window, at most all of it."""
+
+    def play(counts: Counts, window: int) -> Measured:
+        able = sum(count * weight for count, weight in zip(counts, weights, strict=True))
+        kept = min(REQUESTS * able // loads[window], REQUESTS)
+        return Measured({"chat": KeptShare(kept, REQUESTS)}, 0.0, 1.0)
+
+    return play
+
+
+def found_by(search: Search, play: Callable[[Counts, int], Measured]) -> Search:
+    running: Generator[list[Ask], list[Measured], None] = search.run()
+    try:
+        asks = next(running)
+        while True:
+            asks = running.send([play(*ask) for ask in asks])
+    except StopIteration:
+        return search
+
+
+def holds(play: Callable[[Counts, int], Measured], counts: Counts) -> bool:
+    windows = [play(counts, w) for w in range(ASKED.windows)]
+    return not any(ASKED.broken_in(one, w) for w, one in enumerate(windows)) and ASKED.unsure(windows) is None
+
+
+@given(
+    loads=st.lists(st.integers(50, 60), min_size=LEAST_WINDOWS, max_size=LEAST_WINDOWS),
+    weights=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    guesses=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    floors=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+@settings(max_examples=15)
+def test_no_instance_can_be_taken_from_what_is_found(
+    loads: list[int], weights: tuple[int, int], guesses: tuple[int, int], floors: tuple[int, int]
+) -> None:
+    play = world(tuple(loads), weights)
+    pools = [pool(n, floor=floors[n], guess=guesses[n]) for n in range(2)]
+    found = found_by(Search("m", pools, ASKED), play)
+    assert holds(play, found.counts)
+    for n, one in enumerate(pools):
+        fewer = tuple(count - (k == n) for k, count in enumerate(found.counts))
+        if found.counts[n] > one.floor and sum(found.counts) > 1:
+            assert not holds(play, fewer)
+            broken = found.less[one.name]
+            if broken.window >= 0:  # what is said of it was measured there
+                assert broken.share == play(fewer, broken.window).kept["chat"].share < 0.9
+        else:
+            assert one.name not in found.less
+
+
+def test_one_pool_alone_gets_the_least_of_all_counts() -> None:
+    play = world(tuple(range(50, 50 + LEAST_WINDOWS)), (7,))
+    found = found_by(Search("m", [pool(0, guess=30)], ASKED), play)
+    assert found.counts == (next(n for n in range(100) if holds(play, (n,))),)
+
+
+def test_a_promise_out_of_reach_is_told_and_the_rest_is_sized() -> None:
+    able = world((40,) * LEAST_WINDOWS, (5,))
+
+    def play(counts: Counts, window: int) -> Measured:  # one request in five is too long for any engine
+        kept = able(counts, window).kept["chat"]
+        return Measured({"chat": KeptShare(kept.kept * 4 // 5, REQUESTS)}, 0.0, 1.0)
+
+    found = found_by(Search("m", [pool(0)], ASKED), play)
+    assert found.reach == {"chat": 0.8}
+    assert found.counts == (8,)  # 0.9 of 40 / 5 = 7.2 instances
+    assert found.promises.percentiles == {"chat": pytest.approx(0.72)}
+
+
+def test_work_that_is_left_over_makes_a_fleet_too_small() -> None:
+    def play(counts: Counts, _window: int) -> Measured:
+        return Measured({"chat": KeptShare(REQUESTS, REQUESTS)}, owed=6.0, spare=float(sum(counts)))
+
+    found = found_by(Search("m", [pool(0)], ASKED), play)
+    assert found.counts == (6,)
+    assert found.less["r0/m/g"].tier == ""
+    with pytest.raises(Infeasible, match="cannot do the work"):
+        found_by(Search("m", [pool(0)], ASKED), lambda c, w: replace(play(c, w), owed=1e9))
+
+
+def test_a_guess_that_is_far_too_low_makes_no_promise_unreachable() -> None:
+    found = found_by(Search("m", [pool(0, guess=1)], ASKED), world((500,) * LEAST_WINDOWS, (5,)))
+    assert not found.reach
+    assert found.counts == (91,)  # 90 keep exactly what is promised, and one window in two would not
+
+
+# ------------------------------------------------------------------------------------------------ how sure it is
+
+
+@given(kept=st.lists(st.integers(900, 1000), min_size=20, max_size=20), percentile=st.sampled_from([0.9, 0.95, 0.99]))
+def test_more_kept_is_surer_and_more_asked_is_less_sure(kept: list[int], percentile: float) -> None:
+    windows = [KeptShare(k, 1000) for k in kept]
+    proof = prove(windows, percentile, 0.99)
+    assert 0 <= proof.safety <= 1
+    assert proof.low <= np.mean(kept) / 1000 + 1e-9
+    assert prove(windows, percentile, 0.999).low <= proof.low
+    assert prove(windows, 0.8, 0.99).safety >= proof.safety
+    assert (proof.safety >= 0.99) == (proof.low >= percentile - 0.001)  # two faces of one limit, up to one request
+
+
+def test_the_next_window_keeps_the_limit_as_often_as_it_says() -> None:
+    rng = np.random.Generator(np.random.PCG64(5))
+    held = 0
+    for _ in range(400):
+        odds = rng.normal(3.0, 0.4, 21)
+        kept = [KeptShare(int(k), 5000) for k in rng.binomial(5000, 1 / (1 + np.exp(-odds)))]
+        held += kept[-1].share >= prove(kept[:-1], 0.9, 0.95).low
+    assert 0.92 <= held / 400 <= 0.98
+
+
+def test_windows_alike_are_not_certain() -> None:
+    few, many = prove([KeptShare(30, 30)] * 20, 0.95, 0.99), prove([KeptShare(3000, 3000)] * 20, 0.95, 0.99)
+    assert few.safety < many.safety <= 1
+    assert few.low < many.low < 1
+    assert prove([KeptShare(900, 1000)] * 20, 0.95, 0.99).safety < 1e-9
+
+
+# ------------------------------------------------------------------------------------------------ money and VMs, a real one
+
+
+@pytest.mark.parametrize(
+    ("sizes", "vms"), [([], 0), ([8, 8], 2), ([4, 4, 4], 2), ([1] * 9, 2), ([6, 4, 2, 4], 2), ([5, 5, 5], 3)]
+)
+def test_vms_are_filled_as_a_fleet_fills_them(sizes: list[int], vms: int) -> None:
+    assert vms_of(sizes, 8) == vms
+
+
+@pytest.fixture(scope="module")
+def small() -> Scenario:
+    traffic = "{requests: 3000, length: 10m, begins: 36h, history: 0, bursts: []}"
+    asked = (f"workload.generate={traffic}", "tiers.iw-f.ttft=3s", "fleet.minimum=0", "models.llama-3.1-8b=null")
+    parts = ("workload.generate.shapes.llama-3.1-8b=null", "workload.assign.model.llama-3.1-8b=null")
+    return load_scenario("quickstart", overrides=[*asked, *parts, "regions.eastus.gpus.h100-80gb.reserved=8"])
+
+
+@pytest.fixture(scope="module")
+def sized(small: Scenario) -> Sizing:
+    return size(small, GENERATED, Wish(), Alone())
+
+
+def played(scenario: Scenario, counts: Mapping[str, int], seed: int) -> Measured:
+    pools = {name: SizedPool(name, name.split("/")[0], "llama-2-70b", "h100-80gb", 8, 8, 0, 0) for name in counts}
+    cell = Cell("", with_counts(scenario.model_copy(update={"seed": seed}), counts, pools))
+    found = Player().play(cell)
+    assert isinstance(found, Finished)
+    return measured_of(found.summary, "llama-2-70b")
+
+
+def test_what_is_said_of_a_fleet_is_so(small: Scenario, sized: Sizing) -> None:
+    counts = {line.pool: line.instances for line in sized.fleet}
+    asked = Promises({name: tier.percentile for name, tier in small.tiers.items()}, 20, 0.99, 1)
+    unseen = [asked.broken_in(played(small, counts, seed), 0) for seed in range(1000, 1010)]
+    assert sum(one is not None for one in unseen) <= 1
+    for one in sized.less:
+        if one.why == "breaks":
+            assert one.window is not None
+            less = played(small, {**counts, one.pool: counts[one.pool] - 1}, one.window)
+            assert less.kept[one.tier].share == pytest.approx(one.share, abs=2e-6)
+            assert less.kept[one.tier].share < small.tiers[one.tier].percentile
+        elif one.why == "unsure":
+            assert one.share is not None
+            assert one.share < 0.99 + 0.01 * 2 / 3  # of three promises, each
+    assert {one.why for one in sized.less} & {"breaks", "unsure"}
+
+
+def test_its_money_adds_up(sized: Sizing) -> None:
+    east = sized.cost["eastus/h100-80gb"]
+    gpus = sized.quota["eastus/h100-80gb"].gpus
+    assert (east.reserved_gpus, east.on_demand_gpus) == (8, gpus - 8)
+    assert east.reserved + east.on_demand == pytest.approx(gpus * 12.29 * 730, abs=0.01)
+    assert sized.cost_per_month_usd == round(sum(line.reserved + line.on_demand for line in sized.cost.values()), 2)
+
+
+def test_what_cannot_be_answered_is_refused_and_a_stop_is_heard(small: Scenario) -> None:
+    with pytest.raises(ConfigError, match="not between"):
+        size(small, GENERATED, Wish(safety=1.0), Alone())
+    with pytest.raises(ConfigError, match="fewer than 20"):
+        size(small, GENERATED, Wish(windows=19), Alone())
+    with pytest.raises(Interrupted):
+        size(small, GENERATED, Wish(), Alone(), Watch(interrupted=lambda: True))
