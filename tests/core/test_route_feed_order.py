@@ -17,7 +17,17 @@ from sageserve.base.units import HOUR, SECOND
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import FILL, STEPS, allowance, is_urgent, predicted
 from sageserve.core.order import DPA, EDF, FCFS, PF, TIER, order_key
-from sageserve.core.route import CLOSED, LEAST, NEAREST, THRESHOLD, expected, pick_endpoint, pick_instance
+from sageserve.core.route import (
+    CLOSED,
+    LEAST,
+    NEAREST,
+    QUICKEST,
+    THRESHOLD,
+    expected,
+    expected_first,
+    pick_endpoint,
+    pick_instance,
+)
 from sageserve.core.signals import BUSY, KV, LOAD, signal
 from tests.core.small import scenario
 
@@ -62,6 +72,24 @@ def test_endpoint(fleet: list[tuple[float, int]], threshold: int, nearest: int, 
     walk = np.array([0, 1, 2, -1], np.int32)
     found = [pick_endpoint(rules(route), endpoints(*fleet), walk, 0, 4, 0) for route in (THRESHOLD, NEAREST, LEAST)]
     assert found == [threshold, nearest, least]
+
+
+@pytest.mark.parametrize(
+    ("busy", "rate", "elapsed", "us"),
+    [
+        (0.0, 0.0, 0, 90_000.0),
+        (0.5, 0.0, 0, 120_000.0),  # decoding takes half of what it is busy: (30 + 60) ms / 0.75
+        (3.0, 0.0, 0, 180_000.0),  # and never more than half
+        (-1.0, 0.0, 0, 90_000.0),
+        (1.0, 1.0, HALF_LIFE, 90_000.0 / (1 - 0.5 * (1 - np.log(2) / 2))),  # two are open, and nothing came since the scrape
+    ],
+)
+def test_a_first_token_comes_after_the_prompts_before_it_at_the_pace_that_decoding_leaves(
+    busy: float, rate: float, elapsed: int, us: float
+) -> None:
+    there = endpoints((busy, 2))[0]
+    there["busy"], there["rate"] = busy, rate
+    assert expected_first(rules(QUICKEST), there, elapsed, 30_000.0, 60_000.0) == pytest.approx(us)
 
 
 def test_only_the_walk_is_looked_at_and_in_its_order() -> None:

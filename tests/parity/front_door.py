@@ -179,7 +179,9 @@ class LivePlane(Reference):
             self.queue.run()
 
     def _choose(self, job: Job) -> Target | None:
-        return self.routing.choose(self.routing.walk[self._region[job.row]][self._model[job.row]][job.tier], self.now)
+        region = self._region[job.row]
+        walk = self.routing.walk[region][self._model[job.row]][job.tier]
+        return self.routing.choose(walk, self.now, prompt=job.prompt, region=region)
 
     def _route(self, job: Job, *, judged: bool = False) -> bool:
         target = self._choose(job)

@@ -17,6 +17,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout, names_of
+from sageserve.core.route import ROUTES
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import HELD, SHED, request_rows
 from sageserve.sim.run import kernel_setup
@@ -76,7 +77,7 @@ def _scenario(draw: Draw) -> Scenario:
         models={name: {"context": 2_000, "engines": {"h100": _engine(draw)}} for name in ("big", "small")},
         fleet={"start": 2, "minimum": 1, "maximum": 3},
         signals={"scrape": f"{draw(20, 400)}ms", "half_life": f"{draw(50, 2_000)}ms", "kind": ("load", "kv", "busy")[draw(0, 2)]},
-        routing={"region": ("threshold", "nearest", "least")[draw(0, 2)], "threshold": draw(1, 10) / 10},
+        routing={"region": ROUTES[draw(0, 3)], "threshold": draw(1, 10) / 10},
         order={"kind": ("fcfs", "edf", "pf", "dpa")[draw(0, 3)]},
         batch={
             "feed": ("steps", "fill", "steps", "fill", "direct")[draw(0, 4)],

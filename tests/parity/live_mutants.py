@@ -23,6 +23,11 @@ LIVE_MUTANTS = (
         "                return\n            self._launch(model, ANYWHERE)",
         "                return\n            self._launch(model, e)",
     ),
+    Mutant("quickest goes however far", ROUTING, "way = self.ways[region][self.region_of(e)] + profile", "way = profile"),
+    Mutant(
+        "quickest does not see what it sent", ROUTING, "(target.unfinished + target.unfinished_there)", "target.unfinished_there"
+    ),
+    Mutant("quickest takes the first of all", ROUTING, "times.index(min(times))", "0"),
     Mutant("the limit of the wait is ignored", ROUTING, "is_admitted(one.wait, ", "is_admitted(0.0, "),
     Mutant(
         "any number of requests may be in flight",

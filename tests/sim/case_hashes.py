@@ -10,13 +10,18 @@ import numpy as np
 
 from sageserve.base.records import PromptBlocks, Trace
 from sageserve.base.sessions import turns_before
-from sageserve.core.route import AFFINITY
+from sageserve.core.route import AFFINITY, QUICKEST
 from sageserve.sim.kernel.state import Setup
 
 
 def with_affinity(draw: Callable[[int, int], int], setup: Setup) -> Setup:
     """In one of three worlds the instance is chosen by what it has of a prompt, too."""
     return replace(setup, instance=AFFINITY, overlap=draw(0, 8) / 4) if draw(0, 2) == 2 else setup
+
+
+def with_quickest(draw: Callable[[int, int], int], setup: Setup) -> Setup:
+    """In one of three worlds the region is chosen by the expected first token."""
+    return replace(setup, route=QUICKEST) if draw(0, 2) == 2 else setup
 
 
 def with_hashes(draw: Callable[[int, int], int], trace: Trace, *, often: bool) -> Trace:

@@ -20,7 +20,7 @@ from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
 from tests.sim.case_engines import NOTHING, curve, line, with_ranks
-from tests.sim.case_hashes import with_affinity, with_hashes
+from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
 
 Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""
@@ -138,7 +138,7 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
         setup.profiles["per_kv"] = 1 / setup.profiles["kv_tokens"]
     setup = with_affinity(draw, with_ranks(draw, _with_distances(draw, setup, grain)))
     trace = with_hashes(draw, trace, often=crowded)
-    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace))
+    return Case(with_quickest(draw, setup), trace, opened, tuple(steps), replaces, closed_loop(trace))
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:

@@ -5,8 +5,10 @@ page, not imported, and no attention is paid to speed. Knows no file and no stra
 there is to decide about, `reference_engine.py` for what happens inside an instance, `cases.py` for what is fed to both.
 """
 
+from math import log
+
 from sageserve.core.feed import DIRECT, STEPS
-from sageserve.core.route import NEAREST, THRESHOLD
+from sageserve.core.route import NEAREST, QUICKEST, THRESHOLD
 from sageserve.sim.kernel.state import HELD, REFUSED, SHED
 from tests.sim.reference_engine import NO_TIME, Job
 from tests.sim.reference_fleet import ReferenceFleet
@@ -110,10 +112,32 @@ class Reference(ReferenceFleet):
             best = choice[0]
         elif self.setup.route == THRESHOLD:
             best = next((e for e in choice if self._expected(e) < self.setup.threshold), best)
+        elif self.setup.route == QUICKEST:
+            best = min(choice, key=lambda e: self._first_token(e, job))
+            self.counts["quickest by more than the way"] += best != choice[0]
         if judged and self.setup.admission and not self._admits(job, best):
             return False
         self._place(job, best)
         return True
+
+    def _expected(self, e: int) -> float:
+        return self._signal(self._endpoints[e].kv, self._expected_busy(e))
+
+    def _expected_busy(self, e: int) -> float:
+        one = self._endpoints[e]
+        news = (one.offered - one.rate * (self.now - self._last_scrape)) * log(2) / self.setup.half_life
+        return one.busy + news / len(self._opened(one))
+
+    def _first_token(self, e: int, job: Job) -> float:
+        """Microseconds until a job's first token would be back from endpoint e."""
+        i = self._emptiest(e, job)
+        engine, regions = self._engines[i], self.setup.regions
+        profile, region = engine.profile, e // (len(self._endpoints) // regions)
+        way = int(self.setup.rtt[self._region[job.row], region]) if self.setup.rtt.size else 0
+        alone = profile.alone(job.prompt, self._would_find(job, i)) - profile.entry
+        queued = engine.unprefilled * profile.per_token * (1.0 / profile.ranks)
+        left = 1 - min(max(self._expected_busy(e), 0), 1) / 2
+        return way + profile.entry + (alone + queued) / left
 
     def _admits(self, job: Job, e: int) -> bool:
         """Admission, from what is at the endpoint: prompts before the job, requests beyond those that can run together."""

@@ -7,7 +7,6 @@ Derived from docs/reference/kernel.md ("The fleet", "Signals"), not from the ker
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log
 from typing import Any
 
 import numpy as np
@@ -388,11 +387,6 @@ class ReferenceFleet:
 
     def _signal(self, kv: float, busy: float) -> float:
         return {LOAD: max(kv, busy), KV: kv, BUSY: busy}[self.setup.signal]
-
-    def _expected(self, e: int) -> float:
-        one = self._endpoints[e]
-        news = (one.offered - one.rate * (self.now - self._last_scrape)) * log(2) / self.setup.half_life
-        return self._signal(one.kv, one.busy + news / len(self._opened(one)))
 
     def _predicted(self, e: int) -> float:
         one = self._endpoints[e]

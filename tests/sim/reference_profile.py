@@ -60,6 +60,11 @@ class Profile:
         """F."""
         return straight(self.knots, tokens)
 
+    @property
+    def per_token(self) -> float:
+        """Microseconds of a prompt token in a full iteration, attention left out."""
+        return (self.curve(self.max_batched) + self.eager) / self.max_batched
+
     def prefill_work(self, x: int, found: int) -> float:
         """Microseconds for a context of x tokens of which `found` are in the prefix cache.
 
@@ -67,8 +72,7 @@ class Profile:
         bit of a double decides which of them gets a request.
         """
         u = x - found
-        whole = (self.curve(self.max_batched) + self.eager) / self.max_batched
-        return (u * whole + 0.5 * self.e * u * (x + found)) * (1.0 / self.ranks)
+        return (u * self.per_token + 0.5 * self.e * u * (x + found)) * (1.0 / self.ranks)
 
     def work(self, x: int, found: int, o: float) -> float:
         """Microseconds for a context of x tokens and an answer of o tokens, among as many of its like as fit."""

@@ -20,6 +20,8 @@ from sageserve.core.engine.timing import row_of
 OUTPUT_GUESS: Final = 200.0
 """Tokens of an answer before any were seen; the mean of the paper's week is 222."""
 
+SHARED: Final = 0.5  # of decoding's time that prompts feel; `python -m bench.response --fit` tries others
+
 PROFILE = np.dtype(
     [
         ("tokens", "f8", (KNOTS,)),  # the columns are those of `timing.EngineRow`

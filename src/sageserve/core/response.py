@@ -19,7 +19,7 @@ from sageserve.base.kernel import kernel
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, NEVER
 from sageserve.core.engine.timing import EngineRow
-from sageserve.core.perf import first_time, prefill_work, request_work
+from sageserve.core.perf import SHARED, first_time, prefill_work, request_work
 
 SLACK_BINS: Final = 64
 MIX_WIDTH: Final = 4 + SLACK_BINS
@@ -27,7 +27,6 @@ MIX_WIDTH: Final = 4 + SLACK_BINS
 
 _FIRST: Final = 10.0  # log2 of the first bin's slack in microseconds: a millisecond
 _PER_DOUBLING: Final = 3.0  # bins: a slack is known to 12 %
-SHARED: Final = 0.5  # of decoding's time that prompts feel; `python -m bench.response --fit` tries others
 STEPS: Final = 2.0  # iterations of decoding before and around a prompt at full load; likewise
 _HALVINGS: Final = 24  # of an interval of loads: below a millionth
 _SERVERS_MOST: Final = 4096  # instances that share a queue: beyond, more of them change the load by less than a thousandth

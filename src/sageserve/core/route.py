@@ -9,16 +9,25 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
+from sageserve.core.perf import SHARED
 from sageserve.core.signals import signal
 
 LN2: Final = 0.6931471805599453
 THRESHOLD: Final = 0
 NEAREST: Final = 1
 LEAST: Final = 2
-ROUTES: Final = ("threshold", "nearest", "least")
+QUICKEST: Final = 3
+ROUTES: Final = ("threshold", "nearest", "least", "quickest")
 LEAST_WORK: Final = 0
 AFFINITY: Final = 1
 INSTANCES: Final = ("least", "affinity")
+
+
+@kernel
+def expected_busy(rules: Rec, endpoint: Rec, elapsed: int) -> float:
+    """Engine time asked of an open endpoint now: as last scraped, corrected by what was sent to it since."""
+    news = (endpoint["offered"] - endpoint["rate"] * elapsed) * LN2 / rules["half_life"]
+    return float(endpoint["busy"] + news / endpoint["open"])
 
 
 @kernel
@@ -33,8 +42,23 @@ def expected(rules: Rec, endpoint: Rec, elapsed: int) -> float:
         endpoint: an ENDPOINT row with at least one open instance.
         elapsed: microseconds since the scrape.
     """
-    news = (endpoint["offered"] - endpoint["rate"] * elapsed) * LN2 / rules["half_life"]
-    return signal(rules["signal"], endpoint["kv"], endpoint["busy"] + news / endpoint["open"])
+    return signal(rules["signal"], endpoint["kv"], expected_busy(rules, endpoint, elapsed))
+
+
+@kernel
+def expected_first(rules: Rec, endpoint: Rec, elapsed: int, alone: float, queued: float) -> float:
+    """Microseconds until an open endpoint would have made a request's first token.
+
+    Prompts are computed beside decoding, which takes up to half of the engine's time from them (see `core/response.py`).
+
+    Args:
+        rules: a row with `half_life`.
+        endpoint: an ENDPOINT row with at least one open instance.
+        elapsed: microseconds since the scrape.
+        alone: microseconds the request's own prompt takes where nothing else is.
+        queued: microseconds of prompts that are before it at the instance it would go to.
+    """
+    return (alone + queued) / (1.0 - SHARED * min(max(expected_busy(rules, endpoint, elapsed), 0.0), 1.0))
 
 
 @kernel
@@ -43,7 +67,8 @@ def pick_endpoint(rules: Rec, endpoints: NDArray[Any], walk: NDArray[Any], begin
 
     Args:
         rules: a row with `route`, `threshold`, `signal` and `half_life`. Route THRESHOLD takes the first endpoint below the
-            threshold, else the least utilised; NEAREST the first; LEAST the least.
+            threshold, else the least utilised; NEAREST the first; LEAST the least, and so does QUICKEST where a request is sent
+            anew: what it goes by is `expected_first`.
         endpoints: ENDPOINT rows of the fleet.
         walk: endpoint numbers, nearest first, padded with -1.
         begin: first position in `walk`.

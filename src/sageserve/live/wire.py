@@ -47,6 +47,7 @@ class InstanceRow(Struct, frozen=True, array_like=True):
     elsewhere: int  # outstanding tokens (times weight) that the other gateways sent there
     profile: int  # row of the layout's profiles
     well: bool = True  # False: nothing comes from it; requests there that have no first byte go elsewhere
+    unfinished: int = 0  # prompt tokens that the other gateways sent there and whose first token has not come
 
 
 class RoutingTable(Struct, frozen=True, tag="table"):
@@ -93,6 +94,7 @@ class InstanceCount(Struct, frozen=True, array_like=True):
     in_flight: int  # requests sent and not come back
     outstanding: int  # tokens times weight
     failures: int  # connections refused or broken before the first byte, cumulative
+    unfinished: int = 0  # prompt tokens sent whose first token has not come
 
 
 class EndpointCount(Struct, frozen=True, array_like=True):

@@ -265,10 +265,11 @@ def test_gateways_hear_of_each_other_s_load_but_not_of_their_own(scene: Scene) -
     scene.hello(0, nonce="1")
     scene.hello(1, nonce="2")
     scene.view.open(0)
-    scene.report(0, instances=(InstanceCount(0, 1, 300, 0),))
-    scene.report(1, instances=(InstanceCount(0, 2, 700, 0),))
+    scene.report(0, instances=(InstanceCount(0, 1, 300, 0, 90),))
+    scene.report(1, instances=(InstanceCount(0, 2, 700, 0, 500),))
     scene.view.refresh()
     assert [scene.table(g).instances[0].elsewhere for g in (0, 1)] == [700, 300]
+    assert [scene.table(g).instances[0].unfinished for g in (0, 1)] == [500, 90]
     assert scene.table(0).gateways == 2
     assert int(scene.view.in_flight[0]) == 3
 

@@ -88,6 +88,27 @@ def test_what_was_busy_when_it_was_scraped_has_worked_since(age: Micros, passed:
     assert target.endpoint == taken
 
 
+# --- the expected first token ---
+
+
+def quickest(*, unfinished: int = 0, region: int = 0, prompt: int = 100) -> int:
+    """Where a request goes while others' gateways have so many prompt tokens at the near instance."""
+    state = RoutingState(scenario(routing={"region": "quickest"}), LAYOUT)
+    near, far = instance(NEAR * LAYOUT.slots), instance(FAR * LAYOUT.slots)
+    state.replace(replace(table(), instances=(replace(near, unfinished=unfinished), far)), 0)
+    target = state.choose(state.walk[0][0][0], 0, prompt=prompt, region=region)
+    assert target is not None
+    return target.endpoint
+
+
+def test_a_request_leaves_its_region_when_the_queue_there_is_longer_than_the_way() -> None:
+    profile = RoutingState(SETTINGS, LAYOUT).profiles[0]
+    way = int(LAYOUT.rtt[0, 1] - LAYOUT.rtt[0, 0])
+    tokens = int(way * (1 - 0.1 / 2) / profile["whole"])  # as many as an engine that is a tenth busy prefills on the way
+    assert [quickest(unfinished=n) for n in (0, tokens - 1, tokens + 2)] == [NEAR, NEAR, FAR]
+    assert quickest(region=1) == FAR, "the way is counted from where the request comes from"
+
+
 # --- several gateways ---
 
 

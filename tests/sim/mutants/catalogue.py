@@ -301,8 +301,8 @@ MUTANTS = (
     Mutant(
         "a whole scrape period of traffic follows one stale number",
         "core/route.py",
-        'endpoint["busy"] + news / endpoint["open"])',
-        'endpoint["busy"])',
+        'endpoint["busy"] + news / endpoint["open"]',
+        'endpoint["busy"]',
     ),
     Mutant(
         "a busy region is preferred to a free one",

@@ -52,7 +52,7 @@ TURN_MUTANTS = (
     ),
     Mutant(
         "whoever is turned away is waited for",
-        "sim/kernel/arrive.py",
+        "sim/kernel/bookkeeping.py",
         '    w["shed"] += 1\n    break_off(w, q)\n',
         '    w["shed"] += 1\n',
         first=17,

@@ -68,8 +68,9 @@ class SignalSettings(Settings):
 class RoutingSettings(Settings):
     """How a request finds its region and instance."""
 
-    region: Literal["threshold", "nearest", "least"] = Field(
-        default="threshold", description="nearest region below the threshold, else the least utilised (paper)"
+    region: Literal["threshold", "nearest", "least", "quickest"] = Field(
+        default="threshold",
+        description="nearest region below the threshold, else the least utilised (paper); quickest: soonest first token expected",
     )
     threshold: Share = Field(default=0.70, description="the first region below this utilisation takes it (paper)")
     instance: Literal["least", "affinity"] = Field(

@@ -24,7 +24,7 @@ from sageserve.core.response import Load, RequestMix, held, instances_for, late
 
 _VARIATION_GUESS: Final = 0.5  # of prompts, before any were seen: between that of O365's 70B (0.2) and its 8B (1.3)
 _LEAST_SLACK: Final = 0.25  # of the target: a guess of the mix leaves queueing this much
-_POOLED: Final = "least"  # the router that sends to where there is room, however near the rest is
+_POOLED: Final = ("least", "quickest")  # routers that send to where there is room, however near the rest is
 
 
 class DemandEstimates:
@@ -60,7 +60,7 @@ class DemandEstimates:
             max((sum(pool.end - pool.begin for pool in pools) for pools in ends if pools and pools[0].model == m), default=1)
             for m in range(len(names.models))
         ]
-        self._group = len(names.regions) if scenario.routing.region == _POOLED else 1
+        self._group = len(names.regions) if scenario.routing.region in _POOLED else 1
         self._mixes = [self._guess(m) for m in range(len(names.models))]
         self._held = [held(mix, self._worth_us(m), self._most[m], group=self._group) for m, mix in enumerate(self._mixes)]
 

@@ -334,7 +334,7 @@ class FleetView:
         now, out = self._now(), self.cut_off() | self.left_out()
         names = ("seen", "kv", "busy", "rate", "backlog", "kv_tokens", "open")
         columns = zip(*(self.endpoints[name].tolist() for name in names), strict=True)
-        own, everywhere = self.gateways[gateway], self._reports.outstanding
+        own, reports = self.gateways[gateway], self._reports
         instances = tuple(
             InstanceRow(
                 i,
@@ -342,9 +342,10 @@ class FleetView:
                 here.place.url,
                 here.place.served_model,
                 here.open and i not in out,
-                int(everywhere[i]) - own.outstanding(i),
+                int(reports.outstanding[i]) - own.outstanding(i),
                 int(self.layout.slot_profile[i]),
                 here.gives,
+                int(reports.unfinished[i]) - own.unfinished(i),
             )
             for i, here in sorted(self.opened.items())
         )

@@ -39,6 +39,10 @@ class Gateway:
         """Tokens times weight that it has there."""
         return self.instances[instance].outstanding if instance in self.instances else 0
 
+    def unfinished(self, instance: int) -> int:
+        """Tokens of prompts that it has there and that are not done."""
+        return self.instances[instance].unfinished if instance in self.instances else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -72,6 +76,7 @@ class GatewayReports:
         self.totals = Totals(prompt, output, requests, np.zeros(cells), finished, refused, on_time, mixes)
         self.in_flight = np.zeros(layout.instances, np.int64)
         self.outstanding = np.zeros(layout.instances, np.int64)  # tokens times weight
+        self.unfinished = np.zeros(layout.instances, np.int64)  # prompt tokens
         self.freed = np.zeros(layout.endpoints, np.int64)  # see EndpointCount
         self.output_mean = np.full(len(names.models) * len(names.tiers), output_guess)
         self._endpoints = endpoints
@@ -106,16 +111,18 @@ class GatewayReports:
         """An instance is gone, and what was sent there with it."""
         for gateway in self.gateways.values():
             gateway.instances.pop(instance, None)
-        self.in_flight[instance] = self.outstanding[instance] = 0
+        self.in_flight[instance] = self.outstanding[instance] = self.unfinished[instance] = 0
 
     def _replace(self, gateway: Gateway, instances: Iterable[InstanceCount], endpoints: Iterable[EndpointCount]) -> None:
         for count in gateway.instances.values():
             self.in_flight[count.row] -= count.in_flight
             self.outstanding[count.row] -= count.outstanding
+            self.unfinished[count.row] -= count.unfinished
         gateway.instances = {count.row: count for count in instances}
         for count in gateway.instances.values():
             self.in_flight[count.row] += count.in_flight
             self.outstanding[count.row] += count.outstanding
+            self.unfinished[count.row] += count.unfinished
         gateway.backlog[:] = 0.0
         for row in endpoints:
             gateway.backlog[row.endpoint] = row.backlog

@@ -107,7 +107,7 @@ class DemandCounters:
             if load.placed
         )
         instances = tuple(
-            InstanceCount(target.row, target.in_flight, self._outstanding(target.row), target.failures)
+            InstanceCount(target.row, target.in_flight, self._outstanding(target.row), target.failures, target.unfinished)
             for target in routing.targets.values()
             if target.in_flight or target.failures
         )

@@ -105,7 +105,7 @@ class Exchange:
         """There is room for it at this endpoint; or it is urgent, and goes ANYWHERE."""
         routing = self._context.routing
         there = routing.choose_at(endpoint, self._call.beginning) if endpoint != ANYWHERE else None
-        target = there or routing.choose(self._walk(), self._context.clock(), self._call.beginning)
+        target = there or self._choose(self._context.clock())
         if target is None:
             self._fail(no_capacity("The instance that was to serve this request is gone."))
         else:
@@ -119,15 +119,19 @@ class Exchange:
         call = self._call
         return self._context.routing.walk[call.region][call.model][call.tier]
 
+    def _choose(self, now: Micros) -> Target | None:
+        call = self._call
+        return self._context.routing.choose(self._walk(), now, call.beginning, prompt=call.prompt, region=call.region)
+
     def _weigh(self, target: Target) -> Placement:
         call, found = self._call, self._call.beginning.found(target.prompts)
         return self._context.routing.weigh(target, call.prompt, call.model, call.tier, found)
 
     def _route(self) -> None:
         context, call = self._context, self._call
-        routing, asked = context.routing, call.beginning
+        routing = context.routing
         forced = call.endpoint >= 0
-        target = routing.choose_at(call.endpoint, asked) if forced else routing.choose(self._walk(), self._one.arrived, asked)
+        target = routing.choose_at(call.endpoint, call.beginning) if forced else self._choose(self._one.arrived)
         if target is None:
             context.demand.refused(call.cell)
             raise no_capacity(routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")

@@ -16,10 +16,18 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.core.engine import timing
 from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
-from sageserve.core.route import ROUTES
+from sageserve.core.route import QUICKEST, ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.live.gateway.prompt_memory import ANY_BEGINNING, Beginning, pick
-from sageserve.live.gateway.python_kernels import Row, engines_of, is_admitted, pick_endpoint, pick_instance, predicted_wait
+from sageserve.live.gateway.python_kernels import (
+    Row,
+    engines_of,
+    expected_first,
+    is_admitted,
+    pick_endpoint,
+    pick_instance,
+    predicted_wait,
+)
 from sageserve.live.gateway.targets import TOGETHER, EndpointLoad, Placement, Target
 from sageserve.live.wire import InstanceRow, RoutingTable
 
@@ -44,6 +52,7 @@ class RoutingState:
         self.walk: list[list[list[list[int]]]] = [
             [[[e for e in walk if e >= 0] for walk in tiers] for tiers in models] for models in layout.walk.tolist()
         ]
+        self.ways: list[list[int]] = layout.rtt.tolist()  # us, by region of origin and region
         self.half_life = float(scenario.signals.half_life)
         self.admission = scenario.admission
         self.limits = [scenario.admission.wait * tier.patience for tier in scenario.tiers.values()]  # us, by tier
@@ -169,10 +178,32 @@ class RoutingState:
         """The region an endpoint is in."""
         return endpoint // (len(self.layout.roles) * self.models)
 
-    def choose(self, walk: list[int], now: Micros, asked: Beginning = ANY_BEGINNING) -> Target | None:
-        """The target for a request: endpoint by the router's rule, instance by work and prompt; None when all are closed."""
+    def choose(
+        self, walk: list[int], now: Micros, asked: Beginning = ANY_BEGINNING, *, prompt: int = 1, region: int = 0
+    ) -> Target | None:
+        """The target for a request: endpoint by the router's rule, instance by work and prompt; None when all are closed.
+
+        Args:
+            walk: endpoints, nearest first.
+            now: own clock.
+            asked: how its prompt begins.
+            prompt: tokens of it, of which and
+            region: from which it comes `quickest` takes account.
+        """
+        if self.rules["route"] == QUICKEST:
+            targets = [target for e in walk if (target := self.choose_at(e, asked)) is not None]
+            times = [self._first_token(target, now, prompt, asked.found(target.prompts), region) for target in targets]
+            return targets[times.index(min(times))] if targets else None
         e = pick_endpoint(self.rules, self.columns, walk, 0, len(walk), now - self._seen)
         return self.choose_at(e, asked) if e >= 0 else None
+
+    def _first_token(self, target: Target, now: Micros, prompt: int, found: int, region: int) -> float:
+        """Microseconds until the first token of a request, of which the target has `found` tokens, would be back."""
+        profile, e = target.profile, target.endpoint
+        queued = (target.unfinished + target.unfinished_there) * profile["whole"] * profile["per_rank"]
+        alone = timing.first_time(profile, prompt, found)
+        way = self.ways[region][self.region_of(e)] + profile["entry"]
+        return way + expected_first(self.rules, self.columns[e], now - self._seen, alone, queued)
 
     def choose_at(self, endpoint: int, asked: Beginning = ANY_BEGINNING) -> Target | None:
         """The target for a request at a given endpoint."""

@@ -38,6 +38,7 @@ class Target:
         "there",
         "trouble",
         "unfinished",
+        "unfinished_there",
         "url",
         "weight",
         "well",
@@ -72,6 +73,7 @@ class Target:
         self.open = one.open
         self.well = one.well
         self.there = one.elsewhere  # outstanding tokens times weight that other gateways sent
+        self.unfinished_there = one.unfinished  # of those, tokens of prompts that are not done
 
 
 class EndpointLoad:

@@ -5,6 +5,10 @@ batch queue call the same functions (tests/parity shows that the same follows). 
 docs/reference/kernel.md. Read next: `engine.py`, which drives this and the engines.
 """
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
@@ -12,9 +16,9 @@ from sageserve.core.admit import is_admitted, predicted_wait
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import block_time, first_time, prefill_work, request_work
 from sageserve.core.response import MIX_WIDTH, note_request
-from sageserve.core.route import AFFINITY, CLOSED, pick_affine, pick_endpoint, pick_instance
+from sageserve.core.route import AFFINITY, CLOSED, QUICKEST, expected_first, pick_affine, pick_endpoint, pick_instance
 from sageserve.sim.kernel.admission import fits, shared
-from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place
+from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place, shed, wait_at_door
 from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up, look_up_all
 from sageserve.sim.kernel.queues import (
     choose_rank,
@@ -33,7 +37,6 @@ from sageserve.sim.kernel.state import (
     IDLE,
     PROMOTED,
     REFUSED,
-    SHED,
     SHUT,
     WAITING,
     view_endpoints,
@@ -157,6 +160,38 @@ def is_let_in(w: Rec, e: int, q: int, work: float) -> bool:
 
 
 @kernel
+def first_token(w: Rec, e: int, q: int, elapsed: int) -> float:
+    """Microseconds until the first token of request `q` would be back from endpoint `e`, which is open."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    i = choose_instance(w, e, q)
+    remember(w, i, q)
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    regions = w["regions"]
+    way = view_i8(w["at_rtt"], regions * regions)[r["region"] * regions + e // (w["models"] * w["roles"])]
+    queued = engine["unfilled"] * profile["whole"] * profile["per_rank"]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
+    return way + profile["entry"] + expected_first(w, endpoint, elapsed, first_time(profile, r["prompt"], r["cached"]), queued)
+
+
+@kernel
+def find_quickest(w: Rec, q: int, walk: NDArray[Any], elapsed: int) -> int:
+    """The open endpoint of a walk from which the first token of request `q` would be back first; -1: none is open."""
+    best = -1
+    least = 0.0
+    for e in walk:
+        if e < 0:
+            break
+        if view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]["open"] == 0:
+            continue
+        first = first_token(w, e, q, elapsed)
+        if best < 0 or first < least:
+            best = int(e)
+            least = first
+    return best
+
+
+@kernel
 def find_endpoint(w: Rec, q: int, now: int) -> int:
     """The endpoint that routing chooses for request `q`; -1 when none has an open instance."""
     r = view_requests(w["at_requests"], w["rows"])[q]
@@ -165,6 +200,8 @@ def find_endpoint(w: Rec, q: int, now: int) -> int:
     begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
     walk = view_i4(w["at_walk"], cells * width)
     endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    if w["route"] == QUICKEST:
+        return find_quickest(w, q, walk[begin : begin + width], now - w["last_scrape"])
     return pick_endpoint(w, endpoints, walk, begin, begin + width, now - w["last_scrape"])
 
 
@@ -181,29 +218,6 @@ def send(w: Rec, q: int, now: int, judged: bool) -> bool:
         return False
     place(w, i, q, now, work)
     return True
-
-
-@kernel
-def shed(w: Rec, q: int) -> None:
-    """Turn request `q` away: it is not served."""
-    set_place(w, q, SHED)
-    w["shed"] += 1
-    break_off(w, q)
-
-
-@kernel
-def wait_at_door(w: Rec, q: int) -> None:
-    """Keep request `q` until an instance of its model opens."""
-    requests = view_requests(w["at_requests"], w["rows"])
-    model = requests[q]["model"]
-    tails = view_i4(w["at_door_tail"], w["models"])
-    requests[q]["next"] = UNSET
-    set_place(w, q, HELD)
-    if tails[model] >= 0:
-        requests[tails[model]]["next"] = q
-    else:
-        view_i4(w["at_door_head"], w["models"])[model] = q
-    tails[model] = q
 
 
 @kernel

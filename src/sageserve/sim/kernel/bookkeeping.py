@@ -13,17 +13,20 @@ from sageserve.core.route import CLOSED
 from sageserve.sim.kernel.queues import set_outstanding
 from sageserve.sim.kernel.state import (
     DONE,
+    HELD,
     PROMOTED,
+    SHED,
     SHUT,
     view_blocks,
     view_endpoints,
     view_engines,
     view_f8,
+    view_i4,
     view_i8,
     view_profiles,
     view_requests,
 )
-from sageserve.sim.kernel.turns import answer
+from sageserve.sim.kernel.turns import answer, break_off
 
 
 @kernel
@@ -44,6 +47,29 @@ def set_place(w: Rec, q: int, place: int) -> None:
     """Move request `q` to another state, keeping its flags."""
     r = view_requests(w["at_requests"], w["rows"])[q]
     r["state"] = (r["state"] & PROMOTED) | place
+
+
+@kernel
+def shed(w: Rec, q: int) -> None:
+    """Turn request `q` away: it is not served."""
+    set_place(w, q, SHED)
+    w["shed"] += 1
+    break_off(w, q)
+
+
+@kernel
+def wait_at_door(w: Rec, q: int) -> None:
+    """Keep request `q` until an instance of its model opens."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    model = requests[q]["model"]
+    tails = view_i4(w["at_door_tail"], w["models"])
+    requests[q]["next"] = UNSET
+    set_place(w, q, HELD)
+    if tails[model] >= 0:
+        requests[tails[model]]["next"] = q
+    else:
+        view_i4(w["at_door_head"], w["models"])[model] = q
+    tails[model] = q
 
 
 @kernel

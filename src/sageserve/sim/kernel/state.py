@@ -156,7 +156,7 @@ class Setup:
         walk: int32[regions, models, tiers, endpoints tried], padded with -1.
         feeds: bool[endpoints], serves batch work from the queue.
         order: FCFS, EDF, PF or DPA.
-        route: THRESHOLD, NEAREST or LEAST.
+        route: THRESHOLD, NEAREST, LEAST or QUICKEST.
         threshold: utilisation below which a nearer region takes the request.
         signal: LOAD, KV or BUSY.
         scrape: microseconds between scrapes.
