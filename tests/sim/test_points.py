@@ -58,7 +58,16 @@ def test_names_of_hubs_are_names_of_profiles(model: str, weights: str, name: str
 
 @pytest.mark.parametrize(
     ("said", "name"),
-    [("h100_sxm", "h100-80gb"), ("H100", "h100-80gb"), ("b200_sxm", "b200"), ("gb200", "gb200"), ("h20", None), ("rtx", None)],
+    [
+        ("h100_sxm", "h100-80gb"),
+        ("H100", "h100-80gb"),
+        ("b200_sxm", "b200"),
+        ("gb200", "gb200"),
+        ("NVIDIA-A100-SXM4-80GB", "a100-80gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
+        ("h20", None),
+        ("rtx", None),
+    ],
 )
 def test_a_gpu_is_known_by_whole_words(said: str, name: str | None) -> None:
     assert known_gpu(said) == name

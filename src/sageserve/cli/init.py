@@ -1,9 +1,10 @@
-"""`sageserve init`: a first scenario of one's own, from a trace or from a few names; commented, checked, and every guess marked.
+"""`sageserve init`: a first scenario of one's own, from a trace, a Prometheus server or names; checked, every guess marked.
 
 Knows options; `data/scenarios/draft.py` decides. stdout says what was written, and what to do next.
 """
 
 import shlex
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -25,6 +26,8 @@ sageserve init fleet.yaml --trace requests.csv
 sageserve init fleet.yaml --model llama-3.1-70b --model qwen3-32b --region us-east --region eu-west
 
 sageserve init fleet.yaml --trace requests.csv --gpu h200 --replace
+
+sageserve init fleet.yaml --prometheus http://localhost:9090
 """
 _MODELS: Final = ("llama-3.1-8b", "llama-3.1-70b")
 _REGIONS: Final = ("us-east", "eu-west")
@@ -33,7 +36,7 @@ _MODEL: Final = "llama-3.1-8b"  # of a trace that names none
 
 
 @takes_trace()
-def init(
+def init(  # noqa: PLR0913, PLR0917 # one argument per option
     file: Annotated[Path, typer.Argument(metavar="FILE", help="the scenario to write")],
     options: TraceOptions,
     models: Annotated[
@@ -47,6 +50,9 @@ def init(
         ),
     ] = None,
     gpu: Annotated[str, typer.Option("--gpu", metavar="NAME", help="what instances run on")] = "h100-80gb",
+    prometheus: Annotated[
+        str, typer.Option("--prometheus", metavar="URL", help="a server that watches the fleet, to draft what it shows")
+    ] = "",
     over: Annotated[bool, typer.Option("--replace", help="over a file that is there")] = False,
 ) -> None:
     """Write a first scenario of your own: commented, ready to run, with every guess marked as one."""
@@ -63,7 +69,18 @@ def init(
         raise ConfigError("the models are those of the trace", hint="leave --model out, or rename them with --map OLD=NEW")
     _refuse_twice("--model", models)
     _refuse_twice("--region", regions)
-    draft, maps = _from_trace(file, options, gpu, regions) if options.files else (_from_names(file, models, regions, gpu), [])
+    maps: list[str] = []
+    if prometheus:
+        if options.files or models or len(regions or ()) > 1:
+            raise ConfigError(
+                "models and regions are those that --prometheus shows",
+                hint="leave --trace, --model and all but one --region out; the region is of instances whose cluster has no name",
+            )
+        draft = _from_prometheus(file, prometheus, gpu, regions)
+    elif options.files:
+        draft, maps = _from_trace(file, options, gpu, regions)
+    else:
+        draft = _from_names(file, models, regions, gpu)
     text = draft_text(draft)
     write_text(file, text, check=load_scenario)
     for model in draft.models:
@@ -72,7 +89,8 @@ def init(
     count = sum(1 for _ in left_to_decide(text))
     typer.echo(f"{file} is written; {count} values in it are guesses: sageserve scenario check {shlex.quote(str(file))}")
     given = " ".join([*as_typed(options), *maps])
-    typer.echo(f"next: sageserve simulate {shlex.quote(str(file))}" + (f" {given}" if given else ""))
+    what = "backtest" if prometheus else "simulate"
+    typer.echo(f"next: sageserve {what} {shlex.quote(str(file))}" + (f" {given}" if given else ""))
 
 
 def _refuse_twice(option: str, given: list[str] | None) -> None:
@@ -95,7 +113,25 @@ def _from_names(file: Path, models: list[str] | None, regions: list[str] | None,
     from sageserve.data.scenarios.draft import Draft, ModelTraffic, draft_model, scenario_name
 
     matched = tuple(draft_model(name, gpu, ModelTraffic()) for name in models or _MODELS)
-    return Draft(scenario_name(file.stem), "", gpu, matched, tuple(scenario_name(name) for name in regions or _REGIONS))
+    return Draft(scenario_name(file.stem), "", matched, tuple(scenario_name(name) for name in regions or _REGIONS))
+
+
+def _from_prometheus(file: Path, url: str, gpu: str, regions: list[str] | None) -> "Draft":
+    from sageserve.base.config.clusters import prometheus_at
+    from sageserve.data.scenarios.draft import scenario_name
+    from sageserve.live.prometheus.discover import discover
+    from sageserve.live.prometheus.drafted import HERE, DraftOptions, drafted
+    from sageserve.live.prometheus.server import PrometheusServer
+
+    with PrometheusServer(prometheus_at(url)) as server:
+        found = discover(server, time.time_ns() // 1000)
+    region = scenario_name(regions[0]) if regions else HERE
+    draft, notes = drafted(found, DraftOptions(scenario_name(file.stem), url, gpu, region))
+    for line in notes:
+        typer.echo(line, err=True)
+    for pool in draft.pools:
+        typer.echo(f"{pool.region}/{pool.model}/{pool.gpu}: {pool.instances} instances, {pool.name}")
+    return draft
 
 
 def _from_trace(file: Path, options: TraceOptions, gpu: str, regions: list[str] | None) -> "tuple[Draft, list[str]]":
@@ -120,7 +156,7 @@ def _from_trace(file: Path, options: TraceOptions, gpu: str, regions: list[str] 
     source = ", ".join(path.name for path in options.files)
     tiers = tuple(scenario_name(name) for name in names.tiers if name != UNNAMED)
     draft = Draft(
-        scenario_name(file.stem), source, gpu, tuple(matched), tuple(places), tiers, requests=len(trace), window=trace.window
+        scenario_name(file.stem), source, tuple(matched), tuple(places), tiers, requests=len(trace), window=trace.window
     )
     return draft, _maps(trace)
 

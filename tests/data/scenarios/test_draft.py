@@ -27,7 +27,7 @@ BUSY = ModelTraffic(peak={"east": 20.0}, seen=True)
 
 
 def drafted(tmp_path: Path, *models: DraftModel, tiers: tuple[str, ...] = (), regions: tuple[str, ...] = ("east", "west")) -> str:
-    text = draft_text(Draft("mine", "a.csv", GPU, models, regions, tiers))
+    text = draft_text(Draft("mine", "a.csv", models, regions, tiers))
     (tmp_path / "mine.yaml").write_text(text, "utf-8")
     return text
 

@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
     """A drafted scenario."""
     models = (draft_model("llama-3.1-8b", "h100-80gb", ModelTraffic()),)
     path = tmp_path / "mine.yaml"
-    path.write_text(draft_text(Draft("mine", "", "h100-80gb", models, ("east", "west"))), "utf-8")
+    path.write_text(draft_text(Draft("mine", "", models, ("east", "west"))), "utf-8")
     return path
 
 

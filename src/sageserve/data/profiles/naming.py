@@ -3,6 +3,7 @@
     known_model("meta-llama/Llama-3.1-70B-Instruct")               # llama-3.1-70b
     model_in("nvidia/Llama-3.1-70B-Instruct-FP8", "fp8")           # llama-3.1-70b-fp8
     known_gpu("H100")                                              # h100-80gb
+    known_gpu("NVIDIA-A100-SXM4-80GB")                             # a100-80gb
 
 Knows names only. Read next: `hardware.py`, which has the shapes and rates behind ours.
 """
@@ -17,7 +18,8 @@ _ORGANISATION: Final = re.compile(r"^.*/")
 _VARIANT: Final = re.compile(r"(-instruct|-chat|-hf|-base|-it|-v\d+(\.\d+)*|-\d{4})+$")
 _FORMAT: Final = re.compile(r"(-fp8-dynamic|-fp8|-nvfp4)$", re.IGNORECASE)
 _META: Final = re.compile(r"meta-(?=llama-)", re.IGNORECASE)
-_BOARD: Final = re.compile(r"[-_ ](sxm\d?|pcie|hbm3e?)$", re.IGNORECASE)
+_BOARD: Final = re.compile(r"[-_ ](sxm\d?|pcie|hbm\d?e?)(?=[-_ ]|$)", re.IGNORECASE)
+_MAKER: Final = re.compile(r"^((nvidia|amd|tesla|geforce|instinct)[-_ ]+)+", re.IGNORECASE)
 _WEIGHTS: Final = {
     "bf16": "bf16",
     "fp16": "bf16",
@@ -50,7 +52,7 @@ def model_in(name: str, weights: str) -> str | None:
 
 def known_gpu(name: str) -> str | None:
     """Our name of a GPU type, from what people write; None when its rates are not known."""
-    bare = _BOARD.sub("", name)
+    bare = _MAKER.sub("", _BOARD.sub("", name))
     return _same(bare, gpu_names()) or _begins(bare, gpu_names())
 
 

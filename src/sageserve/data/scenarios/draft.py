@@ -1,12 +1,11 @@
 """A first scenario of one's own, as commented text: models matched to profiles, sizes from the traffic, every guess marked.
 
-    text = draft_text(Draft("fleet", models=(draft_model("meta-llama/Llama-3.1-8B-Instruct", "h100-80gb", traffic),), ...))
+    text = draft_text(Draft("fleet", "", models=(draft_model("meta-llama/Llama-3.1-8B-Instruct", "h100-80gb", traffic),), ...))
 
 What somebody must still decide stands behind `# guess:` or `# unsure:` (`left_to_decide`). Writes no file and reads none but the
-facts of models and GPUs. Read next: `edit.py`, which sets a value and keeps the comments; `data/profiles/naming.py`.
+facts of models and GPUs. Read next: `edit.py`, which sets a value and keeps the comments; `data/profiles/match.py`.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,24 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.config import ProfileSettings
-from sageserve.base.errors import ConfigError
 from sageserve.base.records import Bools, Trace
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros, show_duration
 from sageserve.core.engine.timing import request_work, row_of
-from sageserve.data.documents import suggest
-from sageserve.data.profiles.hardware import gpu_named, gpu_names, model_names, shape
-from sageserve.data.profiles.library import library, profile_named
-from sageserve.data.profiles.naming import known_model
+from sageserve.data.profiles.hardware import gpu_named
+from sageserve.data.profiles.library import profile_named
+from sageserve.data.profiles.match import match_profile
 
 PER_VM: Final = 8
+WATCHED: Final = "watched"
+"""What a draft calls the cluster of its Prometheus."""
 _PEAK: Final = 5 * MINUTE
 _PRICES: Final = {"h100-80gb": 98.32, "a100-80gb": 32.77}  # list prices of a VM of eight in Azure's East US, dollars per hour
 _OTHER_PRICE: Final = 98.32
-_USUAL: Final = ("llama-3.1-70b", "llama-3.1-8b", "qwen3-32b")  # stand for a model of which not even the size is known
 _BUSY: Final = 0.5  # share of its time an instance of a first fleet may be busy at the peak: promises are judged at p95
 _SMALLEST: Final = 8192  # tokens of context, at least
 _MOST: Final = 1000  # instances of a pool that a draft starts with, at most: more is a slip in the traffic
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)b\b")
 _PLAIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*")
 _WORDS: Final = {"true", "false", "null", "yes", "no", "on", "off", "n", "y"}
 _NAME: Final = re.compile(r"[^A-Za-z0-9._/-]+")
@@ -73,17 +70,57 @@ class DraftModel:
 
     Args:
         name: it is served under.
-        profile: of the library, that says how fast an engine is.
+        engines: by GPU type, the profile of the library that says how fast an instance is; at least one.
         candidates: other profiles that it may be; empty: it is sure.
         context: tokens.
         traffic: what is known of it.
     """
 
     name: str
-    profile: str
+    engines: Mapping[str, str]
     candidates: tuple[str, ...]
     context: int
     traffic: ModelTraffic
+
+    @property
+    def gpu(self) -> str:
+        """Type of its first instances."""
+        return next(iter(self.engines))
+
+    @property
+    def profile(self) -> str:
+        """On that type."""
+        return self.engines[self.gpu]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPool:
+    """Instances that are there already, and the object that says how many.
+
+    Args:
+        region, model, gpu: of the scenario.
+        instances: now.
+        low, high: instances that it may have; high 0: nobody says so.
+        kind, name: of the object, NAMESPACE/NAME.
+        sure: the kind is known, and not taken for granted.
+        series: labels of its engines' series.
+    """
+
+    region: str
+    model: str
+    gpu: str
+    instances: int
+    low: int
+    high: int
+    kind: str
+    name: str
+    sure: bool
+    series: Mapping[str, str]
+
+    @property
+    def most(self) -> int:
+        """Instances, at most: what is said, or twice as many as there are."""
+        return self.high or max(4, 2 * self.instances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +130,31 @@ class Draft:
     Args:
         name: of the scenario.
         source: where the facts are from, in words; empty: nothing was given.
-        gpu: type of all instances.
         models: at least one.
         regions: names, at least one.
         tiers: names; empty: one is made up.
         requests: in the window.
         window: microseconds.
+        url: of the Prometheus that watches it; empty: none is known.
+        pools: that are there already.
+        priorities: how series name the tiers, by tier.
     """
 
     name: str
     source: str
-    gpu: str
     models: tuple[DraftModel, ...]
     regions: tuple[str, ...]
     tiers: tuple[str, ...] = ()
     requests: int = 300_000
     window: Micros = 24 * HOUR
+    url: str = ""
+    pools: tuple[DraftPool, ...] = ()
+    priorities: Mapping[str, int] = field(default_factory=dict)
+
+    def gpus(self, region: str = "") -> tuple[str, ...]:
+        """Types of all instances, or of those of one region."""
+        placed = [one.gpu for one in self.pools if region in {"", one.region}]
+        return tuple(dict.fromkeys(placed or [gpu for model in self.models for gpu in model.engines]))
 
 
 def traffic_of(trace: Trace) -> dict[str, ModelTraffic]:
@@ -152,45 +198,9 @@ def draft_model(name: str, gpu: str, traffic: ModelTraffic) -> DraftModel:
     Raises:
         ConfigError: no such GPU type, or no known model fits on it.
     """
-    if gpu not in gpu_names():
-        raise ConfigError(f"no GPU is called {gpu!r}{suggest(gpu, gpu_names())}", hint=f"known: {', '.join(gpu_names())}")
-    known = known_model(name)
-    ranked = [known] if known else list(_alike(name))
     context = max(_SMALLEST, 2 ** math.ceil(math.log2(max(traffic.longest, 1))))
-    fitting = [
-        (one, found)
-        for model in ranked
-        if (one := _smallest(model, gpu, context)) and (found := min(context, shape(model).context))
-    ]
-    if not fitting:
-        raise ConfigError(
-            f"no profile on {gpu} holds {name} with {context:,} tokens of context",
-            hint="name another --gpu, or see `sageserve profile list`",
-        )
-    profile, held = fitting[0]
-    return DraftModel(scenario_name(name), profile, () if known else tuple(one for one, _ in fitting[1:4]), held, traffic)
-
-
-def _alike(name: str) -> Iterator[str]:
-    """Known models that a name may mean, the likeliest first: alike in letters, then of a like size, then any."""
-    names = [*model_names()]
-    low = name.lower().rpartition("/")[2]
-    near = difflib.get_close_matches(low, names, 4, cutoff=0.6)
-    sizes = [float(found) for found in _SIZE.findall(low)]
-    if not sizes:
-        return iter(dict.fromkeys([*near, *_USUAL, *names]))
-    by_size = sorted(names, key=lambda one: (abs(math.log(shape(one).published / sizes[0])), "distill" in one, one))
-    return iter(dict.fromkeys([*near, *by_size]))
-
-
-def _smallest(model: str, gpu: str, context: int) -> str:
-    """The profile of fewest GPUs that holds a few full-length requests; the largest where none does; empty: it does not fit."""
-    found = [*library(model, gpu)]
-    wanted = min(context, shape(model).context)
-    roomy = [one for one in found if one.profile.kv_tokens >= 4 * wanted] or [
-        one for one in found if one.profile.kv_tokens >= wanted
-    ][-1:]
-    return roomy[0].name if roomy else ""
+    found = match_profile(name, gpu, context)
+    return DraftModel(scenario_name(name), {gpu: found.profile}, found.candidates, found.context, traffic)
 
 
 def left_to_decide(text: str) -> Iterator[tuple[int, str]]:
@@ -205,8 +215,8 @@ def left_to_decide(text: str) -> Iterator[tuple[int, str]]:
 
 def draft_text(draft: Draft) -> str:
     """The scenario file."""
-    parts = [_head(draft), _hardware(draft), _models(draft), _tiers(draft), _fleet(draft), _workload(draft)]
-    return "\n".join(parts)
+    parts = [_head(draft), _hardware(draft), _models(draft), _tiers(draft), _fleet(draft), _workload(draft), _live(draft)]
+    return "\n".join(part for part in parts if part)
 
 
 def _head(draft: Draft) -> str:
@@ -221,28 +231,28 @@ def _head(draft: Draft) -> str:
 
 
 def _hardware(draft: Draft) -> str:
-    price, rtts = _PRICES.get(draft.gpu, _OTHER_PRICE), []
-    why = "list price of such a VM in one cloud" if draft.gpu in _PRICES else "that of eight H100s, for want of yours"
-    lines = [
-        "gpus:",
-        f"  {draft.gpu}:",
-        f"    memory: {gpu_named(draft.gpu).memory / 2**30:g}GiB",
-        f"    per_vm: {PER_VM} # guess: GPUs of a VM or node",
-        "    start: 10m # guess: until a new VM can load a model",
-        "",
-        "regions:",
-    ]
-    for number, region in enumerate(draft.regions):
-        rtts = [f"{_quoted(other)}: 60ms" for other in draft.regions[number + 1 :]]
+    lines = ["gpus:"]
+    for gpu in draft.gpus():
         lines += [
-            f"  {_quoted(region)}:",
-            "    gpus:",
-            f"      {draft.gpu}:",
-            f"        gpus: {_stock(draft)} # guess: the most that can be had, here room for every pool's maximum",
-            "        price:",
-            f"          on_demand: {price:g}/h # guess: {why}",
-            *([f"    rtt: {{{', '.join(rtts)}}} # guess: round trips between the regions"] if rtts else []),
+            f"  {gpu}:",
+            f"    memory: {gpu_named(gpu).memory / 2**30:g}GiB",
+            f"    per_vm: {PER_VM} # guess: GPUs of a VM or node",
+            "    start: 10m # guess: until a new VM can load a model",
         ]
+    lines += ["", "regions:"]
+    for number, region in enumerate(draft.regions):
+        lines += [f"  {_quoted(region)}:", "    gpus:"]
+        for gpu in draft.gpus(region):
+            price = _PRICES.get(gpu, _OTHER_PRICE)
+            why = "list price of such a VM in one cloud" if gpu in _PRICES else "that of eight H100s, for want of yours"
+            lines += [
+                f"      {gpu}:",
+                f"        gpus: {_stock(draft, region, gpu)} # guess: the most that can be had, here room for all maxima",
+                "        price:",
+                f"          on_demand: {price:g}/h # guess: {why}",
+            ]
+        rtts = [f"{_quoted(other)}: 60ms" for other in draft.regions[number + 1 :]]
+        lines += [f"    rtt: {{{', '.join(rtts)}}} # guess: round trips between the regions"] if rtts else []
     return "\n".join(lines) + "\n"
 
 
@@ -253,7 +263,8 @@ def _models(draft: Draft) -> str:
         lines += [
             f"  {_quoted(model.name)}:",
             f"    context: {model.context}" + ("" if model.traffic.seen else " # guess: the longest prompt with its answer"),
-            f"    engines: {{{draft.gpu}: {model.profile}}}" + (unsure if model.candidates else ""),
+            f"    engines: {{{', '.join(f'{gpu}: {name}' for gpu, name in model.engines.items())}}}"
+            + (unsure if model.candidates else ""),
             "    load: {local: 5m} # guess: until weights are loaded on a VM that is there",
         ]
     return "\n".join(lines) + "\n"
@@ -274,15 +285,16 @@ def _tiers(draft: Draft) -> str:
 
 def _fleet(draft: Draft) -> str:
     needs = dict(_needs(draft))
-    starts = {name: count for name, count in needs.items() if count > 2}
+    starts = {name: count for name, count in needs.items() if count > 2 or draft.pools}
+    most = "of any of them, as its autoscaler says or twice what is there" if draft.pools else "twice what the peak needs"
     lines = [
         "fleet:",
         "  start: 2 # instances of every model in every region at the start",
         "  minimum: 1 # guess: 2 where the loss of one must not be felt",
-        f"  maximum: {_maximum(draft)} # guess: twice what the peak needs",
+        f"  maximum: {_maximum(draft)} # guess: {most}",
     ]
     if starts:
-        lines.append("  starts: # where the peak needs more than two at half load")
+        lines.append(f"  starts: # {'what is there now' if draft.pools else 'where the peak needs more than two at half load'}")
         lines += [f"    {_quoted(name)}: {count}" for name, count in starts.items()]
     return "\n".join(lines) + "\n"
 
@@ -317,12 +329,42 @@ def _points(points: Sequence[tuple[float, int]]) -> str:
     return f"[{', '.join(f'[{level:g}, {tokens}]' for level, tokens in points)}]"
 
 
+def _live(draft: Draft) -> str:
+    if not draft.pools:
+        return ""
+    lines = [
+        "live: # what doctor, backtest and calibrate look at; nothing is written anywhere because of it",
+        "  clusters:",
+        f"    {WATCHED}: {{prometheus: {{url: {msgspec.json.encode(draft.url).decode()}}}}}",
+    ]
+    if draft.priorities:
+        named = ", ".join(f"{_quoted(tier)}: {{priority: {number}}}" for tier, number in draft.priorities.items())
+        lines.append(f"  tiers: {{{named}}} # how the gateway's series name them")
+    lines.append("  targets: # whose series are whose, and what object says how many instances there are")
+    for pool in draft.pools:
+        series = ", ".join(f"{label}: {msgspec.json.encode(value).decode()}" for label, value in pool.series.items())
+        lines += [
+            f"    {_quoted(f'{pool.region}-{pool.model}-{pool.gpu}')}:",
+            f"      cluster: {WATCHED}",
+            f"      pool: {_quoted(f'{pool.region}/{pool.model}/{pool.gpu}')}",
+            f"      kind: {pool.kind}" + ("" if pool.sure else " # guess: nothing says what object it is"),
+            f"      name: {_quoted(pool.name)}" + ("" if pool.sure else " # guess: NAMESPACE/NAME of that object"),
+            *([f"      min: {pool.low}"] if pool.low else []),
+            f"      max: {pool.most}" + ("" if pool.high else " # guess: twice what is there; no autoscaler is recorded"),
+            f"      series: {{{series}}}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
 def _needs(draft: Draft) -> Iterator[tuple[str, int]]:
-    """Instances that the busiest five minutes need at half load, by pool."""
+    """Instances by pool: what is there, or what the busiest five minutes need at half load."""
+    if draft.pools:
+        yield from ((f"{one.region}/{one.model}/{one.gpu}", one.instances) for one in draft.pools)
+        return
     for region in draft.regions:
         for model in draft.models:
             rate = model.traffic.peak.get(region, 0.0)
-            yield f"{region}/{model.name}/{draft.gpu}", min(_MOST, math.ceil(rate * _service_s(model) / _BUSY))
+            yield f"{region}/{model.name}/{model.gpu}", min(_MOST, math.ceil(rate * _service_s(model) / _BUSY))
 
 
 def _service_s(model: DraftModel) -> float:
@@ -335,12 +377,17 @@ def _service_s(model: DraftModel) -> float:
 
 
 def _maximum(draft: Draft) -> int:
+    if draft.pools:
+        return max(one.most for one in draft.pools)
     return max(4, 2 * max((count for _, count in _needs(draft)), default=0))
 
 
-def _stock(draft: Draft) -> int:
-    each = sum(profile_named(model.profile).profile.gpus for model in draft.models)
-    return math.ceil(_maximum(draft) * each / PER_VM) * PER_VM
+def _stock(draft: Draft, region: str, gpu: str) -> int:
+    """GPUs of a type in a region, whole VMs: room for the most instances of all pools."""
+    each = {model.name: profile_named(model.engines[gpu]).profile.gpus for model in draft.models if gpu in model.engines}
+    here = [one for one in draft.pools if (one.region, one.gpu) == (region, gpu)]
+    wanted = sum(one.most * each[one.model] for one in here) if draft.pools else _maximum(draft) * sum(each.values())
+    return math.ceil(wanted / PER_VM) * PER_VM
 
 
 def _quoted(name: str) -> str:
