@@ -22,6 +22,7 @@ import msgspec
 import openai
 import pytest
 
+from sageserve.live.audit import verify
 from sageserve.live.control.status import Status
 
 JOBS = 150
@@ -232,6 +233,8 @@ def test_the_page_and_the_metrics_are_there(fleet: Fleet) -> None:
 def test_its_folder_is_its_users_alone_and_control_answers_nobody_else(fleet: Fleet) -> None:
     opened = [path for path in fleet.state.rglob("*") if not path.is_socket() and path.stat().st_mode & 0o077]
     assert opened == []
+    acts = [json.loads(line)["act"] for line in (fleet.state / "audit" / "audit-000001.jsonl").read_text("utf-8").splitlines()]
+    assert (acts[0], "reload" in acts, verify(fleet.state).problem) == ("up", True, "")
     found = json.loads((fleet.state / "fleet.json").read_text("utf-8"))
     for path in ("/v1/files", "/admin/status", "/ui"):
         got = httpx.get(found["control_url"] + path, headers={"x-sageserve-key": "anyone"}, trust_env=False)

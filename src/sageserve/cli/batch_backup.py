@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
 from sageserve.cli.running import State, lives, state_folder
 from sageserve.cli.streams import answer_json
@@ -34,7 +35,9 @@ def backup(
     _check_store(folder)
     if out.exists() and not replace:
         raise ConfigError(f"{out} is there already", hint="another name, or --replace")
-    _tell(f"wrote {out}", back_up(folder, out), as_json=as_json)
+    found = back_up(folder, out)
+    note_act(folder, "batch backup", {"to": str(out.absolute()), "batches": found.batches})
+    _tell(f"wrote {out}", found, as_json=as_json)
 
 
 def restore(
@@ -55,7 +58,9 @@ def restore(
     if lives(folder):
         raise ConfigError(f"a fleet runs in {folder}", hint="stop it first: sageserve down --drain")
     make_private(folder)
-    _tell(f"restored into {folder}", put_back(copy, folder, replace=replace), as_json=as_json)
+    found = put_back(copy, folder, replace=replace)
+    note_act(folder, "batch restore", {"from": str(copy.absolute()), "batches": found.batches})
+    _tell(f"restored into {folder}", found, as_json=as_json)
 
 
 def _check_store(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""`sageserve doctor`: is what SageServe would decide on there, true and allowed? Reads Prometheus and clusters, writes nothing.
+"""`sageserve doctor`: is what SageServe would decide on true and allowed? Reads clusters, or a state folder; writes nothing.
 
 Knows options and how results look. stdout is the result: lines, or one JSON object per check. Exit 0: clean, 1: errors, 2:
 something could not be checked. Read next: `live/doctor/`, docs/reference/doctor.md.
@@ -16,7 +16,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from sageserve.base.errors import ConfigError
 from sageserve.cli.extras import need
+from sageserve.cli.running import State, state_folder
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
@@ -26,13 +28,20 @@ EXAMPLES = """[bold]Examples[/bold]
 
 sageserve doctor fleet.yaml
 
+sageserve doctor --local [dim]— the fleet of this machine: modes, binds, keys, secrets, the audit log[/dim]
+
 sageserve doctor fleet.yaml --json | jq 'select(.state != "ok")'
 """
 _COLOURS = {"error": "red", "warn": "yellow", "info": "cyan"}
 
 
-def doctor(
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="a YAML file with live.clusters and live.targets")],
+def doctor(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SCENARIO]", help="a YAML file with live.clusters and live.targets; with --local: the settings of the fleet"
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as live.safety.blind_after=2m; may be repeated"),
@@ -41,26 +50,47 @@ def doctor(
         Path | None,
         typer.Option(metavar="FILE", help="of the clusters; without one, cluster checks are skipped", show_default="KUBECONFIG"),
     ] = None,
+    local: Annotated[bool, typer.Option("--local", help="check the fleet of a state folder instead of clusters")] = False,
+    state: State = None,
+    audit_head: Annotated[
+        str, typer.Option(metavar="HASH", help="with --local: a hash that the audit log had, kept elsewhere")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per check")] = False,
 ) -> None:
     """Check Prometheus, series, rights, other writers, KEDA, pods and promises of all targets; say how to mend what is wrong."""
     need("live")
-    from sageserve.base.errors import ConfigError
-    from sageserve.data.scenarios.load import load_scenario
-    from sageserve.live.doctor.run import exit_code
+    if local:
+        from sageserve.cli.doctor_local import examine_local
 
-    settings = load_scenario(scenario, overrides=overrides or ())
+        found, where = examine_local(scenario, overrides or (), state_folder(state), audit_head)
+        _answer(found, where, as_json=as_json)
+    elif scenario is None:
+        raise ConfigError("there is no scenario to check", hint="name a YAML file with live.clusters, or give --local")
+    else:
+        _check_clusters(scenario, overrides or (), kubeconfig, as_json=as_json)
+
+
+def _check_clusters(scenario: str, overrides: Sequence[str], kubeconfig: Path | None, *, as_json: bool) -> None:
+    from sageserve.data.scenarios.load import load_scenario
+
+    settings = load_scenario(scenario, overrides=overrides)
     if settings.live is None or not settings.live.clusters:
         raise ConfigError(
             f"{settings.name} names no cluster: there is nothing to check",
             hint="write `live: {clusters: {east: {prometheus: {url: http://localhost:9090}}}}`, and targets in it",
         )
     results = asyncio.run(_examine(settings, kubeconfig or _kubeconfig()))
+    _answer(results, f"{len(settings.live.targets)} targets", as_json=as_json)
+
+
+def _answer(results: "Sequence[CheckResult]", of: str, *, as_json: bool) -> None:
+    from sageserve.live.doctor.run import exit_code
+
     if as_json:
         for line in json_lines(results):
             typer.echo(line)
     else:
-        _show(results, len(settings.live.targets))
+        _show(results, of)
     raise typer.Exit(exit_code(results))
 
 
@@ -72,7 +102,6 @@ def _kubeconfig() -> Path | None:
 
 
 async def _examine(settings: "Scenario", kubeconfig: Path | None) -> "tuple[CheckResult, ...]":
-    from sageserve.base.errors import ConfigError
     from sageserve.live.doctor.run import DoctorSources, examine
     from sageserve.live.kubernetes.reader import ClusterReader, cluster_config
     from sageserve.live.prometheus.server import PrometheusServer
@@ -114,7 +143,7 @@ def json_lines(results: "Sequence[CheckResult]") -> list[str]:
     ]
 
 
-def _show(results: "Sequence[CheckResult]", targets: int) -> None:
+def _show(results: "Sequence[CheckResult]", of: str) -> None:
     console = Console(soft_wrap=True, highlight=False)
     for one in results:
         for finding in one.findings:
@@ -132,4 +161,4 @@ def _show(results: "Sequence[CheckResult]", targets: int) -> None:
     counts = {severity: sum(f.severity == severity for one in results for f in one.findings) for severity in _COLOURS}
     made = sum(one.state in ("ok", "found") for one in results)
     said = ", ".join(f"{count} {severity}" for severity, count in counts.items() if count) or "nothing is wrong"
-    console.print(f"{made} checks of {targets} targets: {said}")
+    console.print(f"{made} checks of {of}: {said}")

@@ -60,6 +60,9 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     drain: Annotated[
         float, typer.Option(min=0, help="seconds that requests under way are given after SIGTERM; a second one ends them")
     ] = 30.0,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder of the audit log, which is told each minute how keys were used")
+    ] = None,
     sockets: Annotated[str, typer.Option(hidden=True, help="descriptors that listen already, with commas between")] = "",
 ) -> None:
     """Serve OpenAI's API in front of all engines of a scenario."""
@@ -88,6 +91,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         control=control,
         drain_s=drain,
         traces=traces,
+        audit=audit,
         sockets=tuple(map(int, sockets.split(","))) if sockets else (),
         ready=say_ready(os.environ.pop(READY, "")),
         options=options,

@@ -18,6 +18,7 @@ import typer
 from msgspec import structs
 
 from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need, need_for
 from sageserve.cli.running import FLEET, Running, State, running, state_folder
 from sageserve.cli.streams import answer_json
@@ -36,6 +37,7 @@ EXAMPLES = """[bold]Examples[/bold]
   kill -HUP PID [dim]— the same, of a supervisor without a terminal (`up --detach`, systemd)[/dim]
 """
 _LOCK = "reload.lock"
+_FACT = 4000  # characters of names of settings that the audit log holds
 _WIDE = 60  # characters of a value that are shown
 
 
@@ -68,6 +70,8 @@ def reload(
             asyncio.run(apply(folder, after))
             settled = structs.replace(found, overrides=tuple(given), applied=mark_of((folder / SETTINGS).read_bytes()))
             write_fleet(folder, settled)
+            facts = {"changed": ", ".join(one.key for one in differ)[:_FACT], "settings": settled.applied}
+            note_act(folder, "reload", facts)
         _tell(differ, barred, applied=due and not barred and not dry_run, as_json=as_json)
     if barred:
         raise ConfigError(

@@ -22,6 +22,7 @@ from msgspec import structs
 
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli import complete
+from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need, need_for
 from sageserve.cli.gateway import INTERNAL_KEY
 from sageserve.cli.reload import mark_of, write_fleet
@@ -93,9 +94,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     _check_length(folder)
     source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
     if as_unit:
-        words = [word for one in (*(overrides or ()), *changes) for word in ("--set", one)]
-        path = os.environ.get("PATH", os.defpath)
-        typer.echo(unit(settings.name, ["up", source, *words], folder, root=os.geteuid() == 0, path=path), nl=False)
+        _print_unit(settings.name, source, [*(overrides or ()), *changes], folder)
         return
     if detach:
         fixed = settings.live is not None and settings.live.actuator == "fixed"
@@ -111,11 +110,19 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     write_private(folder / "scenario.yaml", content)
     laid = (*(overrides or ()), *changes)
     write_fleet(folder, structs.replace(found, source=source, overrides=laid, applied=mark_of(content)))
+    note_act(folder, "up", {"scenario": settings.name, "settings": mark_of(content), "url": found.url})
     typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
     try:
         keep(folder, _environment(), services, on_hang_up=None if _has_terminal() else _reloading(folder))
     finally:
         (folder / FLEET).unlink(missing_ok=True)
+        note_act(folder, "ended", {"scenario": settings.name})
+
+
+def _print_unit(name: str, source: str, overrides: list[str], folder: Path) -> None:
+    words = [word for one in overrides for word in ("--set", one)]
+    path = os.environ.get("PATH", os.defpath)
+    typer.echo(unit(name, ["up", source, *words], folder, root=os.geteuid() == 0, path=path), nl=False)
 
 
 def _check_length(folder: Path) -> None:
@@ -142,7 +149,16 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     to_control = (*_ME, "control", str(folder), "--http", control_url, "--gateway", url)
     control = Begin(0, "control", to_control, secret, restart=Restart(), signs=1)
     path = str(folder / "scenario.yaml")
-    asked = ("--control", str(folder / "control.sock"), "--upstream-admin", control_url, "--port", str(port))
+    asked = (
+        "--control",
+        str(folder / "control.sock"),
+        "--upstream-admin",
+        control_url,
+        "--port",
+        str(port),
+        "--audit",
+        str(folder),
+    )
     given = ("--sockets", ",".join(map(str, descriptors)), "--drain", f"{_DRAIN_S:g}")
     argv = (*_ME, "gateway", path, *asked, *given)
     gateway = Begin(0, "gateway", argv, secret, restart=Restart(), descriptors=descriptors, signs=live.workers)
@@ -228,6 +244,7 @@ def down(
         raise ConfigError("--drain and --now exclude each other", hint="give one of them")
     patience = _duration(within)
     found, folder = running(state), state_folder(state)
+    note_act(folder, "down", {"how": "drain" if drain else "now" if now else "half a minute"})
     if drain:
         typer.echo("finishing what is under way; nothing new is taken in", err=True)
         asyncio.run(_end_gateway(folder, patience))

@@ -3,19 +3,27 @@
 Read next: `src/sageserve/live/gateway/keys.py`; `test_refusals.py` for how a client sees it.
 """
 
+import asyncio
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sageserve.base.config import KeySettings
+from sageserve.base.config import KeySettings, LiveSettings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import MINUTE, SECOND
+from sageserve.live.audit import FOLDER, AuditCheck, verify
 from sageserve.live.gateway.api_error import ApiError
+from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.keys import INTERNAL, Bucket, KeyAccount, KeyRing, hash_of
+from sageserve.live.gateway.server import GatewayBinding, GatewayProcess
+from tests.core.small import scenario
 from tests.live.gateway.stage import DONE, HELLO, STREAM_HEAD, Engine, chunk, event, play, staged, whole
 from tests.live.gateway.test_conformance import says
 
@@ -223,6 +231,20 @@ def test_a_key_ends_at_its_date_and_two_of_one_name_overlap_on_one_budget() -> N
     assert keys.find(b"Bearer new", loopback=False) is second
     with pytest.raises(ConfigError, match="2027-02-31"):
         KeyRing([KeySettings(name="a", sha256="0" * 64, expires="2027-02-31")], TIERS)
+
+
+def test_how_often_keys_were_used_is_told_to_the_audit_log_once(tmp_path: Path) -> None:
+    keys = tuple(KeySettings(name="a", sha256=hash_of(word)) for word in (b"one", b"two"))
+    binding = GatewayBinding("127.0.0.1", 0, audit=tmp_path, options=Options(internal="inside"))
+    worker = GatewayProcess(scenario().model_copy(update={"live": LiveSettings(keys=keys)}), binding)
+    for word in (b"one", b"one", b"inside", b"none"):
+        with suppress(ApiError):
+            worker.context.keys.find(b"Bearer " + word, loopback=False)
+    asyncio.run(worker._note_use())
+    asyncio.run(worker._note_use())  # nothing was used since
+    (line,) = (tmp_path / FOLDER / "audit-000001.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["facts"] == {f"a {hash_of(b'one')[:8]}": 2, "unknown": 1}
+    assert verify(tmp_path) == AuditCheck(1, 1, json.loads(line)["hash"])
 
 
 def test_without_keys_this_machine_alone_may_ask() -> None:

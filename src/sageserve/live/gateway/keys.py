@@ -152,7 +152,7 @@ class Holder:
         role: what it is for.
     """
 
-    __slots__ = ("account", "expires", "internal", "name", "role", "tier", "tiers")
+    __slots__ = ("account", "expires", "internal", "name", "role", "tier", "tiers", "uses")
 
     def __init__(
         self,
@@ -170,6 +170,7 @@ class Holder:
         self.expires: Micros | None = None  # since 1970; from then on it is no key any more
         self.account = account or KeyAccount(name)
         self.internal = name == INTERNAL
+        self.uses = 0  # since the audit log was last told
 
     def check_tier(self, tier: int, names: Sequence[str]) -> None:
         """Whether it may use a tier.
@@ -198,6 +199,7 @@ class KeyRing:
         self, keys: Sequence[KeySettings], tiers: Sequence[str], internal: str = "", wall: Callable[[], Micros] = lambda: 0
     ) -> None:
         self._wall = wall
+        self._strangers = 0  # that came with a wrong key since the audit log was last told
         self._holders: dict[str, Holder] = {}
         self.accounts = {key.name: _account(key) for key in keys}
         for key in keys:
@@ -236,6 +238,7 @@ class KeyRing:
             # Found by the first eight digits, so that how long it takes says nothing about the rest.
             for known, holder in self._near.get(digest[:8], ()):
                 if hmac.compare_digest(digest, known):
+                    holder.uses += 1
                     if holder.expires is not None and self._wall() >= holder.expires:
                         raise expired_key("This API key has expired: ask whoever runs this fleet for a new one.")
                     return holder
@@ -243,7 +246,21 @@ class KeyRing:
             return self.anyone
         if authorization is None:
             raise no_key("You did not provide an API key: send it as `Authorization: Bearer KEY`.")
+        self._strangers += 1
         raise no_key("Incorrect API key provided.")
+
+    def take_use(self) -> dict[str, str | int]:
+        """How many requests came with each key since this was last asked, by name and hash; `unknown`: with none of them."""
+        if self.open:
+            return {}
+        holders = [(digest, one) for digest, one in self._holders.items() if one.uses and not one.internal]
+        used: dict[str, str | int] = {f"{one.name} {digest[:8]}": one.uses for digest, one in holders}
+        if self._strangers:
+            used["unknown"] = self._strangers
+        self._strangers = 0
+        for _, one in holders:
+            one.uses = 0
+        return used
 
     def share(self, gateways: int) -> None:
         """Divide all limits among so many gateways."""

@@ -24,6 +24,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
+from sageserve.live.audit import note
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
@@ -41,6 +42,7 @@ from sageserve.live.wire import (
 )
 
 LOOK_S: Final = 0.25  # between two looks: reports to control, deadlines of connections
+_MINUTE: Final = 240  # looks
 _TIDY: Final = 4  # looks between two of the less urgent kind
 _TABLE_WITHIN_S: Final = 5.0  # what a gateway waits for to be told of instances before it answers that there are none
 _LINGER_S: Final = 1.0  # kept connections are open so long after SIGTERM: a request on its way is answered, and told to close
@@ -58,6 +60,7 @@ class GatewayBinding:
         drain_s: seconds that requests under way are given after SIGTERM.
         folder: where processes behind one port leave their counts; None: there is one process.
         traces: OTLP address that spans are sent to; empty: none.
+        audit: folder of the audit log; None: there is none.
         sockets: descriptors of sockets that listen already and outlive this process, one for each that shares the port; none: it
             opens one of its own.
         ready: called once requests are taken in, and instances are known.
@@ -70,6 +73,7 @@ class GatewayBinding:
     drain_s: float = 30.0
     folder: Path | None = None
     traces: str = ""
+    audit: Path | None = None
     sockets: tuple[int, ...] = ()
     ready: Callable[[], None] = lambda: None
     options: Options = field(default_factory=Options)
@@ -135,6 +139,7 @@ class GatewayProcess:
         self._enough = asyncio.Event()  # nothing is waited for any more
         self._told = asyncio.Event()  # control said what is open
         self._was_ready = False
+        self._noting: asyncio.Task[None] | None = None
         self.port = place.port
         if place.control is None:
             self.context.routing.replace(static_table(scenario, layout), clock())
@@ -226,6 +231,7 @@ class GatewayProcess:
     async def close(self) -> None:
         """Hang up on everyone."""
         self._timer.cancel()
+        await self._note_use()
         if self._server is not None:
             self._server.close()
         if self._link is not None:
@@ -274,12 +280,24 @@ class GatewayProcess:
             context.tidy(now)
             context.routing.heal(now)
             context.snapshots.leave(context.meter)
+            if self._looks % _MINUTE == 0:
+                self._noting = asyncio.get_running_loop().create_task(self._note_use())
             if (
                 context.routing.known
                 and now >= self._next_look
                 and context.routing.is_blind(now, context.live.safety.blind_after)
             ):
                 self._look_alone(now)
+
+    async def _note_use(self) -> None:
+        """Write down how often each key was used since the last time."""
+        used = self.context.keys.take_use()
+        if self._place.audit is None or not used:
+            return
+        try:
+            await asyncio.to_thread(note, self._place.audit, wall(), f"gateway {self._place.options.worker}", "keys used", used)
+        except OSError as error:
+            LOG.error("the audit log cannot be written: %s", error)
 
     def _look_alone(self, now: Micros) -> None:
         """Nobody scrapes for us: take own counts for signals."""
