@@ -27,7 +27,9 @@ from sageserve.live.wire import (
     ANYWHERE,
     VERSION,
     Gone,
+    Grant,
     Hello,
+    Refusal,
     RoutingTable,
     ToControl,
     ToGateway,
@@ -129,7 +131,7 @@ class LivePlane(Reference):
         heard: ToGateway = decode_to_gateway(encode(message))
         if isinstance(heard, RoutingTable):
             self.routing.replace(heard, self.now)
-        else:
+        elif isinstance(heard, Grant | Refusal):
             self.flex.take(heard)
         return True
 

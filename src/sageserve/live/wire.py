@@ -1,7 +1,7 @@
 """What the control process and the gateway processes tell each other, over a Unix socket: msgpack with a length in front.
 
     control -> gateway   RoutingTable (the whole present state, whenever it changes and at every scrape), Grant, Refusal
-    gateway -> control   Hello, Report (what was counted, several times a second), Trouble, Wait, Gone
+    gateway -> control   Hello, Report (what was counted, several times a second), Trouble, Wait, Gone, Spent
 
 Both sides load the same resolved scenario and lay it out with the same function, so numbers of endpoints, instances, models,
 regions and tiers mean the same. When the control process is gone, a gateway goes on with the last table. It is a plain value:
@@ -165,8 +165,30 @@ class Gone(Struct, frozen=True, tag="gone"):
     ticket: int
 
 
-ToGateway: TypeAlias = RoutingTable | Grant | Refusal
-ToControl: TypeAlias = Hello | Report | Trouble | Wait | Gone
+class KeySpent(Struct, frozen=True, array_like=True):
+    """What the keys of one name used in a day."""
+
+    name: str
+    tokens: int
+    micro_dollars: int
+
+
+class Spent(Struct, frozen=True, tag="spent"):
+    """What was used through a gateway process on a day, cumulative; only keys with a budget."""
+
+    day: int  # since 1970, UTC
+    keys: tuple[KeySpent, ...]
+
+
+class SpentElsewhere(Struct, frozen=True, tag="elsewhere"):
+    """What was used on a day through all other gateway processes, those that are gone among them."""
+
+    day: int
+    keys: tuple[KeySpent, ...]
+
+
+ToGateway: TypeAlias = RoutingTable | Grant | Refusal | SpentElsewhere
+ToControl: TypeAlias = Hello | Report | Trouble | Wait | Gone | Spent
 
 
 def layout_mark(layout: Layout) -> str:

@@ -286,7 +286,7 @@ def test_keys_of_one_name_share_one_account() -> None:
     assert [is_let_in(account, 0) for account in (old, new, old)] == [True, True, False]
     assert keys.account("k") is old
     assert not keys.account("gone").limited
-    with pytest.raises(ConfigError, match="different limits"):
+    with pytest.raises(ConfigError, match="differ in weight"):
         KeyRing([key(b"old", weight=2.0), key(b"new")], TIERS)
 
 

@@ -58,6 +58,8 @@ class KeySettings(Settings):
     )
     requests_per_minute: int | None = Field(default=None, ge=1, description="none: no limit")
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and answer; none: no limit")
+    tokens_per_day: int | None = Field(default=None, ge=1, description="a budget, UTC's days; none: no limit")
+    dollars_per_day: float | None = Field(default=None, gt=0, description="likewise, by live.prices; none: no limit")
     weight: float = Field(default=1.0, gt=0, le=1000, description="share of a tier under load, beside those of other keys")
     role: KeyRole = Field(
         default="tenant", description="tenant: asks; operator: asks and sees the fleet's pages; read-only: sees them and no more"
@@ -69,6 +71,13 @@ class KeySettings(Settings):
         if name in RESERVED_NAMES:
             raise ValueError(f"{name!r} is a name of SageServe's own; choose another for a key")
         return name
+
+
+class TokenPrice(Settings):
+    """What a model's tokens cost whoever asks."""
+
+    input: float = Field(ge=0, description="dollars a million tokens of prompts")
+    output: float = Field(ge=0, description="dollars a million tokens of answers")
 
 
 class LimitSettings(Settings):
@@ -127,6 +136,9 @@ class LiveSettings(Settings):
         description="OpenAI's service_tier to ours; unless said, priority and fast: tightest, flex: batch, others: laxest",
     )
     keys: tuple[KeySettings, ...] = Field(default=(), description="API keys; none: everyone on the loopback address may ask")
+    prices: dict[Name, TokenPrice] = Field(
+        default={}, description="by model, for keys with dollars_per_day; none: tokens are free"
+    )
     limits: LimitSettings = Field(default=LimitSettings(), description="what a client may send")
     jobs: JobSettings = Field(default=JobSettings(), description="how jobs of batches are run")
     safety: SafetySettings = Field(default=SafetySettings(), description="what is never done")

@@ -37,10 +37,11 @@ from sageserve.live.control.door import FleetOnly
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Loop, WallClock
+from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
 from sageserve.live.control.status import Sources, Status, status
 from sageserve.live.link import LinkServer
-from sageserve.live.wire import Gone, Grant, Refusal, ToControl, Wait, layout_mark
+from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, Wait, layout_mark
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
@@ -207,6 +208,7 @@ class Control:
         self._link = LinkServer(self._from_gateway, self._gateway_left, layout_mark(self.layout))
         self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names)
         self._journal = JournalFile(home.state / "journal", self.layout, parts.wall)
+        self._spending = SpendingFile(home.state / "spending.json", self._link.send)
         self._decided: Counter[tuple[str, str]] = Counter()
         self._stumbled: Counter[str] = Counter()
         self._actuator = parts.actuator(self._hear, self.layout)
@@ -295,7 +297,7 @@ class Control:
         scrape = self._scenario.signals.scrape
         server, clock, actuator = _Server(config), self.clock, self._actuator
         parts = [lambda: self.loop.run(clock), self._look_around, self._feed, server.serve, actuator.watch]
-        parts.append(lambda: self.liveness.run(scrape))
+        parts += [lambda: self.liveness.run(scrape), self._spending.run]
         await run_until(stop, [*parts, *self._parts.background])
 
     async def _feed(self) -> None:
@@ -338,11 +340,16 @@ class Control:
     def _from_gateway(self, gateway: int, message: ToControl) -> None:
         if isinstance(message, Wait | Gone):
             self.queue.hear(gateway, message)
+        elif isinstance(message, Spent):
+            self._spending.take(gateway, message)
         else:
+            if isinstance(message, Hello):
+                self._spending.meet(gateway, message.nonce)
             self.view.heard(gateway, message)
 
     def _gateway_left(self, gateway: int) -> None:
         self.queue.left(gateway)
+        self._spending.left(gateway)
         self.view.left(gateway)
 
     def _decide(self, gateway: int, decision: Grant | Refusal) -> bool:

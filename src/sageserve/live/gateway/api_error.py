@@ -54,6 +54,8 @@ class ApiError(SageServeError):
         code: OpenAI's `code`, for programs.
         param: the field of the body concerned.
         retry_after: microseconds, for those that may come again.
+
+    `final`: clients that would try again by themselves are told not to.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class ApiError(SageServeError):
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.final = False
 
     def body(self) -> bytes:
         """The JSON of it."""
@@ -81,7 +84,8 @@ class ApiError(SageServeError):
         """Header lines that belong to it."""
         if self.status == 401:
             return _CHALLENGE
-        return b"" if self.retry_after is None else retry_fields(self.retry_after)
+        again = b"" if self.retry_after is None else retry_fields(self.retry_after)
+        return again + b"x-should-retry: false\r\n" if self.final else again
 
 
 def error_body(message: str, kind: str, param: str | None, code: str | int | None) -> bytes:
@@ -146,6 +150,14 @@ def rate_limited(what: str, limit: int, retry_after: Micros) -> ApiError:
     """A key used up what it may use in a minute."""
     message = f"Rate limit reached: {limit} {what} per minute. Please try again in {max(1, retry_after // 1000)} ms."
     return ApiError(429, message, kind=what, code="rate_limit_exceeded", retry_after=retry_after)
+
+
+def budget_spent(what: str, reset: str, retry_after: Micros) -> ApiError:
+    """A key used up what it may use in a day: `what` of it, until `reset`."""
+    message = f"The budget of this key for today is spent: {what}. It begins anew at {reset}."
+    problem = ApiError(429, message, kind="insufficient_quota", code="insufficient_quota", retry_after=retry_after)
+    problem.final = True
+    return problem
 
 
 def overloaded(message: str, retry_after: Micros) -> ApiError:

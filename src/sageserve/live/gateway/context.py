@@ -16,6 +16,7 @@ from sageserve.core.admit import come_again
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
 from sageserve.live.gateway.api_error import ApiError, overloaded
+from sageserve.live.gateway.budgets import DayBudgets
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.flex_queue import FlexQueue
@@ -102,6 +103,7 @@ class GatewayContext:
         self.routing = RoutingState(scenario, layout)
         self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
+        self.budgets = DayBudgets(live, layout.names.models, wall, clock)
         self.shares = GatewayShares(self.routing, self.keys)
         self.tiers = ServiceTiers(scenario)
         self.meter = Meter(layout.names.models, layout.names.tiers, layout.names.regions)

@@ -20,6 +20,7 @@ from sageserve.live.gateway.api_error import expired_key, forbidden, no_key, rat
 
 INTERNAL: Final = "internal"
 _BASIC: Final = b"basic "
+_SHARED: Final = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "dollars_per_day", "weight")
 
 
 class KeyRight(StrEnum):
@@ -91,15 +92,18 @@ class KeyAccount:
         requests: limit per minute, or None.
         tokens: limit per minute, or None.
         weight: its share of a tier, beside those of other accounts.
+
+    `counted` says that what it uses is, exactly: it has limits, or a budget a day (`budgets.py`).
     """
 
-    __slots__ = ("limited", "name", "requests", "tokens", "weight")
+    __slots__ = ("counted", "limited", "name", "requests", "tokens", "weight")
 
     def __init__(self, name: str, *, requests: int | None = None, tokens: int | None = None, weight: float = 1.0) -> None:
         self.name = name
         self.requests = Bucket(requests) if requests else None
         self.tokens = Bucket(tokens, "tokens") if tokens else None
         self.limited = self.requests is not None or self.tokens is not None
+        self.counted = self.limited
         self.weight = weight
 
     def charge(self, tokens: int, now: Micros) -> None:
@@ -129,11 +133,6 @@ class KeyAccount:
         for bucket in (self.requests, self.tokens):
             if bucket is not None:
                 bucket.shares = gateways
-
-    def is_like(self, other: "KeyAccount") -> bool:
-        """Whether another one has the same limits and weight."""
-        limits = [(one.weight, one.requests and one.requests.limit, one.tokens and one.tokens.limit) for one in (self, other)]
-        return limits[0] == limits[1]
 
     def fields(self) -> bytes:
         """Header lines about its limits."""
@@ -201,7 +200,7 @@ class KeyRing:
         self._wall = wall
         self._strangers = 0  # that came with a wrong key since the audit log was last told
         self._holders: dict[str, Holder] = {}
-        self.accounts = {key.name: _account(key) for key in keys}
+        self.accounts = _accounts(keys)
         for key in keys:
             if unknown := sorted({*key.tiers, *([key.tier] if key.tier else [])} - set(tiers)):
                 raise ConfigError(f"live.keys: {key.name} names the tier {unknown[0]!r}", hint=f"tiers are {', '.join(tiers)}")
@@ -209,7 +208,7 @@ class KeyRing:
                 key.name,
                 tiers=frozenset(tiers.index(name) for name in key.tiers) if key.tiers else None,
                 tier=tiers.index(key.tier) if key.tier else None,
-                account=self._account_of(key),
+                account=self.accounts[key.name],
                 role=KeyRight(key.role),
             )
             holder.expires = end_of(key)
@@ -271,18 +270,28 @@ class KeyRing:
         """What is charged for a job of somebody; one without limits for who has no key (any more)."""
         return self.accounts.get(name) or KeyAccount(name)
 
-    def _account_of(self, key: KeySettings) -> KeyAccount:
-        account, own = self.accounts[key.name], _account(key)
-        if not account.is_like(own):
+
+def _accounts(keys: Sequence[KeySettings]) -> dict[str, KeyAccount]:
+    """One of each name.
+
+    Raises:
+        ConfigError: keys of one name differ in what they may use.
+    """
+    first: dict[str, KeySettings] = {}
+    for key in keys:
+        other = first.setdefault(key.name, key)
+        if unlike := [name for name in _SHARED if getattr(key, name) != getattr(other, name)]:
             raise ConfigError(
-                f"live.keys: the keys of {key.name} have different limits or weights",
+                f"live.keys: the keys of {key.name} differ in {unlike[0]}",
                 hint="keys of one name, as in a rotation, share one account: give them the same limits, or different names",
             )
-        return account
+    return {name: _account(key) for name, key in first.items()}
 
 
 def _account(key: KeySettings) -> KeyAccount:
-    return KeyAccount(key.name, requests=key.requests_per_minute, tokens=key.tokens_per_minute, weight=key.weight)
+    account = KeyAccount(key.name, requests=key.requests_per_minute, tokens=key.tokens_per_minute, weight=key.weight)
+    account.counted |= key.tokens_per_day is not None or key.dollars_per_day is not None
+    return account
 
 
 def _key_of(authorization: bytes, *, password: bool) -> bytes | None:

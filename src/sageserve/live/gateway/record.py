@@ -91,8 +91,7 @@ class RequestRecord:
             line = context.meter.lines[call.model][call.tier]
             line.prompt += call.prompt
             line.output += made
-            if call.expected:
-                call.payer.settle(call.expected, call.prompt + made, context.clock())
+            self._charge(call.prompt, made, context.clock())
         self._end(status, context.clock(), None, made)
 
     def finished(self, status: int, prompt: int | None, output: int, *, streamed: bool) -> None:
@@ -114,9 +113,15 @@ class RequestRecord:
             line.output += output
             batch = context.ttft[call.tier] is None
             context.demand.finished(call.cell, output, (now if batch else self.first) - arrived)
-            if call.expected:
-                call.payer.settle(call.expected, known + output, now)
+            self._charge(known, output, now)
         self._end(status, now, prompt, output)
+
+    def _charge(self, prompt: int, output: int, now: Micros) -> None:
+        """Let whoever pays pay what was used."""
+        call = self._call
+        if call.expected:
+            call.payer.settle(call.expected, prompt + output, now)
+            self._context.budgets.note(call.payer.name, call.model, prompt, output)
 
     def _end(self, status: int, now: Micros, prompt: int | None, output: int) -> None:
         context, call = self._context, self._call

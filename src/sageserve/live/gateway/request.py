@@ -319,7 +319,8 @@ def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
     if context.overlap is not None:
         call.beginning = Beginning(call.body, call.prompt, context.overlap)
     call.cell = context.demand.arrived(call.region, model, call.tier, call.prompt)
-    if call.payer.limited:
+    if call.payer.counted:
+        context.budgets.check(call.payer.name)
         one.without(b"accept-encoding")  # what is packed cannot be counted
         call.expected = call.prompt
         call.payer.charge(call.prompt, one.arrived)

@@ -37,6 +37,7 @@ from sageserve.live.wire import (
     InstanceRow,
     Refusal,
     RoutingTable,
+    SpentElsewhere,
     ToGateway,
     layout_mark,
 )
@@ -252,6 +253,8 @@ class GatewayProcess:
                     self.context.keys.share(self.context.routing.gateways)
                 self._told.set()
                 self._say_ready()
+            case SpentElsewhere():
+                self.context.budgets.hear(message)
             case Grant() | Refusal():
                 self.context.waiting.take(message)
 
@@ -259,11 +262,13 @@ class GatewayProcess:
         LOG.info("control is %s", "connected" if there else "away: going on with what was last heard")
         if there:
             self.context.waiting.again()
-            self._report()
+            self._report(anew=True)
 
-    def _report(self) -> None:
+    def _report(self, *, anew: bool = False) -> None:
         if self._link is not None and self._link.connected:
             self._link.send(self.context.demand.report(len(self.context.exchanges)))
+            if (spent := self.context.budgets.report(anew=anew)) is not None:
+                self._link.send(spent)
 
     def _look(self) -> None:
         """What is due a few times a second."""
