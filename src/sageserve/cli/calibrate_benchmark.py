@@ -4,7 +4,6 @@ Knows options, the progress bar and what is shown; measures and fits nothing. st
 Read next: `live/benchmark/run.py`, `sim/calibration/benchmark.py`, docs/how-to/benchmark-an-engine.md.
 """
 
-import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,6 +131,8 @@ def _fit(found: "Benchmarked", keep: Path | None, *, quiet: bool) -> "BenchmarkF
 
 
 def _measure(options: "BenchmarkOptions") -> "Benchmarked":
+    import asyncio  # late: it takes a tenth of what --help takes
+
     from sageserve.live.benchmark.run import benchmark as run
 
     with _progress() as tell:

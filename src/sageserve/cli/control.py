@@ -4,7 +4,6 @@ Reads scenario and internal key, makes the parts and plugs them together. Not me
 `live/control/process.py`.
 """
 
-import asyncio
 import os
 import signal
 import time
@@ -38,6 +37,8 @@ def control(
     gateway: Annotated[str, typer.Option(help="URL of the gateway")],
 ) -> None:
     """Control a fleet: hear, decide, act, write down."""
+    import asyncio  # late: it takes a tenth of what --help takes
+
     need("live")
     from sageserve.base.config import LiveSettings
     from sageserve.data.scenarios.load import load_scenario
@@ -55,6 +56,8 @@ def control(
 
 
 async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> None:
+    import asyncio  # late: it takes a tenth of what --help takes
+
     import httpx
 
     from sageserve.base.units import SECOND

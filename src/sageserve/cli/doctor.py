@@ -4,7 +4,6 @@ Knows options and how results look. stdout is the result: lines, or one JSON obj
 something could not be checked. Read next: `live/doctor/`, docs/reference/doctor.md.
 """
 
-import asyncio
 import os
 import time
 from collections.abc import Sequence
@@ -58,6 +57,8 @@ def doctor(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per check")] = False,
 ) -> None:
     """Check Prometheus, series, rights, other writers, KEDA, pods and promises of all targets; say how to mend what is wrong."""
+    import asyncio  # late: it takes a tenth of what --help takes
+
     need("live")
     if local:
         from sageserve.cli.doctor_local import examine_local

@@ -1,0 +1,60 @@
+"""What the first minutes cost: help, the quickstart, the report of a run, and with --compile the first run after an install.
+
+    python -m bench.contact [--compile]
+
+One JSON line per figure: CPU seconds of a process and its children, the median of five; compilation once, into an empty folder.
+Read next: README.md.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+TIMES = 5
+COMMAND = (sys.executable, "-m", "sageserve")
+
+
+def main(arguments: list[str]) -> int:
+    """Measure; exit code 2 for an argument that is not known."""
+    if set(arguments) - {"--compile"}:
+        print("only --compile is known", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place) / "run"
+        cpu("warm-up")
+        tell("help_cpu_s", median("--help"))
+        tell("quickstart_cpu_s", median("simulate", "quickstart"))
+        cpu("simulate", "quickstart", "--out", str(run), "--no-report")
+        tell("quickstart_report_cpu_s", median("report", str(run), "-o", str(Path(place) / "page.html")))
+        if arguments:
+            tell("first_compile_cpu_s", cpu("warm-up", more={"NUMBA_CACHE_DIR": str(Path(place) / "kernels")}))
+    return 0
+
+
+def median(*words: str) -> float:
+    """Of a command's CPU seconds."""
+    return statistics.median(cpu(*words) for _ in range(TIMES))
+
+
+def cpu(*words: str, more: Mapping[str, str] | None = None) -> float:
+    """CPU seconds of a command."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    around = {**os.environ, **(more or {})}  # noqa: TID251 # that of the user, but for the folder of kernels
+    subprocess.run([*COMMAND, *words], check=True, capture_output=True, env=around)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def tell(name: str, value: float) -> None:
+    """Print a figure."""
+    print(json.dumps({"name": name, "value": round(value, 3), "unit": "s"}), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
