@@ -39,7 +39,7 @@ def read_file(path: Path) -> Document:
             data = file.read(BYTES_MAX + 1)
         text = data.decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"cannot read {name}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {name}: {error.strerror}", hint="check its path and its permissions") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name} is not a text file in UTF-8", hint="a scenario is a YAML file") from None
     if len(data) > BYTES_MAX:

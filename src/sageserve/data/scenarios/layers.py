@@ -35,6 +35,7 @@ def find(reference: str, folder: Path) -> Path:
     if not reference.endswith((".yaml", ".yml")) and "/" not in reference:
         if reference in builtin_names():
             return BUILTIN / f"{reference}.yaml"
+        _refuse_other(folder / reference)
         raise ConfigError(
             f"no built-in scenario is called {reference!r}{suggest(reference, builtin_names())}",
             hint="`sageserve scenario list` shows all; write ./name.yaml for a file of your own",
@@ -43,6 +44,17 @@ def find(reference: str, folder: Path) -> Path:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}", hint="give a scenario file or a name of `sageserve scenario list`")
     return path
+
+
+def _refuse_other(path: Path) -> None:
+    """Say what a file or folder is that was given in the place of a scenario."""
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a scenario", hint="name the scenario.yaml in it, if it is a result")
+    if path.is_file():
+        raise ConfigError(
+            f"{path} is no scenario: the name of a scenario file ends in .yaml",
+            hint=f"give a trace beside a scenario: --trace {path}",
+        )
 
 
 def _is_engine(keys: Keys) -> bool:
@@ -69,7 +81,9 @@ class Stack:
         """
         if path.resolve() in chain or len(chain) >= _CHAIN_MAX:
             way = " > ".join(source_name(link) for link in (*chain, path))
-            raise ConfigError(f"scenario files extend each other in a circle or too deeply: {way}")
+            raise ConfigError(
+                f"scenario files extend each other in a circle or too deeply: {way}", hint="take one of these `extends` out"
+            )
         layer = read_file(path)
         extended = layer.values.pop("extends", [])
         names: list[Value] = extended if isinstance(extended, list) else [extended]

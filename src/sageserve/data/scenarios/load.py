@@ -111,6 +111,8 @@ def load_scenario(reference: str | Path, *, overrides: Sequence[str] = ()) -> Sc
 
 def _typed(document: Document, name: str) -> Scenario:
     found = list(document.complaints)
+    if unread := [one for one in found if not one.keys]:  # whatever is missing then is missing for that reason
+        raise ConfigError(on_one_screen(name, unread), hint="mend that first; `sageserve scenario show quickstart` is an example")
     try:
         scenario = Scenario.model_validate_json(msgspec.json.encode(document.values), strict=True)
     except ValidationError as error:
