@@ -57,8 +57,6 @@ def doctor(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per check")] = False,
 ) -> None:
     """Check Prometheus, series, rights, other writers, KEDA, pods and promises of all targets; say how to mend what is wrong."""
-    import asyncio  # late: it takes a tenth of what --help takes
-
     need("live")
     if local:
         from sageserve.cli.doctor_local import examine_local
@@ -72,6 +70,8 @@ def doctor(  # noqa: PLR0913, PLR0917 # one argument per option
 
 
 def _check_clusters(scenario: str, overrides: Sequence[str], kubeconfig: Path | None, *, as_json: bool) -> None:
+    import asyncio  # late: it takes a tenth of what --help takes
+
     from sageserve.data.scenarios.load import load_scenario
 
     settings = load_scenario(scenario, overrides=overrides)
