@@ -35,6 +35,7 @@ def control(
     state: Annotated[Path, typer.Argument(metavar="STATE", help="folder of the fleet")],
     http: Annotated[str, typer.Option(help="where it serves files, batches and pages, such as http://127.0.0.1:8200")],
     gateway: Annotated[str, typer.Option(help="URL of the gateway")],
+    door: Annotated[str, typer.Option(help="URL of the gateway for jobs of batches", show_default="--gateway")] = "",
 ) -> None:
     """Control a fleet: hear, decide, act, write down."""
     import asyncio  # late: it takes a tenth of what --help takes
@@ -52,10 +53,10 @@ def control(
     secret = os.environ.pop(INTERNAL_KEY, "")
     os.umask(0o077)  # what is kept here is the user's alone
     home = Home(state, parts.hostname or "127.0.0.1", parts.port or 80, gateway, epoch, secret)
-    asyncio.run(_control(scenario, live, home))
+    asyncio.run(_control(scenario, live, home, door or gateway))
 
 
-async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> None:
+async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", door: str) -> None:
     import asyncio  # late: it takes a tenth of what --help takes
 
     import httpx
@@ -77,7 +78,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home") -> 
     clock = WallClock()
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(_wall, clock.now)
-    runner = BatchRunner(store, scenario, names_of(scenario), Door(home.url, home.secret), wall)
+    runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
     async with httpx.AsyncClient(timeout=live.scrape_timeout / SECOND, trust_env=False) as client:
         parts = Parts(
             actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),

@@ -63,6 +63,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     audit: Annotated[
         Path | None, typer.Option(metavar="DIR", help="folder of the audit log, which is told each minute how keys were used")
     ] = None,
+    inner: Annotated[int, typer.Option(hidden=True, help="descriptor of this machine's own door, in plain HTTP")] = -1,
     sockets: Annotated[str, typer.Option(hidden=True, help="descriptors that listen already, with commas between")] = "",
 ) -> None:
     """Serve OpenAI's API in front of all engines of a scenario."""
@@ -93,6 +94,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         traces=traces,
         audit=audit,
         sockets=tuple(map(int, sockets.split(","))) if sockets else (),
+        inner=inner,
         ready=say_ready(os.environ.pop(READY, "")),
         options=options,
     )

@@ -32,6 +32,7 @@ class Running(Struct, frozen=True):
     control_url: str
     scenario: str
     secret: str  # of its processes; the file is its user's alone
+    door: str = ""  # of the gateway, for commands of this machine, where the public one is TLS
     source: str = ""  # the scenario as it was named: `reload` reads it again
     overrides: tuple[str, ...] = ()  # laid over it
     applied: str = ""  # mark of the settings that the processes have
@@ -67,7 +68,8 @@ def running_url(state: Path | None) -> str:
     Raises:
         SageServeError: nothing runs.
     """
-    return running(state).url
+    found = running(state)
+    return found.door or found.url
 
 
 def ask_status(found: Running) -> "Status":

@@ -142,10 +142,12 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     port = int(sockets[0].getsockname()[1])
     descriptors = tuple(one.detach() for one in sockets)
     control_url = f"http://127.0.0.1:{_free_port('127.0.0.1')}"
-    url = f"http://{live.host if live.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104 # compared, not bound
+    scheme = "http" if live.tls is None else "https"
+    url = f"{scheme}://{live.host if live.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104 # compared, not bound
+    door, inner = _own_door(live)
     key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
     secret = {INTERNAL_KEY: key}
-    to_control = (*_ME, "control", str(folder), "--http", control_url, "--gateway", url)
+    to_control = (*_ME, "control", str(folder), "--http", control_url, "--gateway", url, "--door", door or url)
     control = Begin(0, "control", to_control, secret, restart=Restart(), signs=1)
     path = str(folder / "scenario.yaml")
     asked = (
@@ -157,11 +159,31 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
         str(port),
         "--audit",
         str(folder),
+        "--inner",
+        str(inner),
     )
     given = ("--sockets", ",".join(map(str, descriptors)), "--drain", f"{_DRAIN_S:g}")
     argv = (*_ME, "gateway", path, *asked, *given)
-    gateway = Begin(0, "gateway", argv, secret, restart=Restart(), descriptors=descriptors, signs=live.workers)
-    return [control, gateway], Running(os.getpid(), url, control_url, settings.name, key)
+    gateway = Begin(0, "gateway", argv, secret, restart=Restart(), signs=live.workers)
+    gateway = structs.replace(gateway, descriptors=(*descriptors, *([inner] if door else [])))
+    return [control, gateway], Running(os.getpid(), url, control_url, settings.name, key, door)
+
+
+def _own_door(live: "LiveSettings") -> tuple[str, int]:
+    """Where this machine's own processes reach the gateway when the public port speaks TLS: URL and descriptor, or nothing.
+
+    Raises:
+        ConfigError: the certificate cannot be used.
+    """
+    from sageserve.live.gateway.server import listen
+    from sageserve.live.gateway.tls import ServedCertificate
+
+    if live.tls is None:
+        return "", -1
+    ServedCertificate(live.tls)
+    own = listen("127.0.0.1", 0)
+    own.listen(_BACKLOG)
+    return f"http://127.0.0.1:{own.getsockname()[1]}", own.detach()
 
 
 def _environment() -> dict[str, str]:

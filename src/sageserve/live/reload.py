@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.config import KeySettings, LiveSettings, Scenario
 from sageserve.base.errors import SageServeError
 from sageserve.base.units import HOUR, SECOND, Micros
 from sageserve.core.strategies import layout_of, strategy_kind
@@ -41,6 +41,7 @@ _FIXED: Final[Mapping[str, str]] = {
     "models": "engines that run were started from it",
     "live.host": "the port is open",
     "live.port": "the port is open",
+    "live.tls": "the port is open with it; the files themselves are read again when they change",
     "live.workers": "the port is open for so many",
     "live.store": "batches are in it",
     "live.actuator": "engines that run are in its hands",
@@ -87,7 +88,10 @@ def _leaves(key: str, value: Plain) -> Iterator[tuple[str, Plain]]:
         for one in value:
             assert isinstance(one, dict)
             digest = str(one["sha256"])
-            yield f"{key}.{one['name']}.{digest[:_DIGITS]}", {k: v for k, v in one.items() if v not in (None, [], "tenant")}
+            yield (
+                f"{key}.{one['name']}.{digest[:_DIGITS]}",
+                {k: v for k, v in one.items() if v not in (None, []) and v != KeySettings.model_fields[k].default},
+            )
     elif isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from _leaves(f"{key}.{name}" if key else name, inner)

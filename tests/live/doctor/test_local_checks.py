@@ -44,7 +44,12 @@ def test_each_fault_is_found(state: Path) -> None:
     (state / "open.log").unlink()
     (state / "link").unlink()
     assert "there are no keys" in found(state, "live.host=0.0.0.0")["local-bind"][0]
-    assert found(state, "live.host=0.0.0.0", KEY) == {}
+    assert "in the clear" in found(state, "live.host=0.0.0.0", KEY)["local-bind"][0]
+    (state.parent / "key.pem").touch(mode=0o600)
+    tls = f"live.tls={{certificate: /c.pem, key: {state.parent / 'key.pem'}}}"
+    assert found(state, "live.host=0.0.0.0", KEY, tls) == {}
+    (state.parent / "key.pem").chmod(0o640)
+    assert "others may read" in found(state, KEY, tls)["local-secrets"][0]
     assert "expires on 2027-03-31" in found(state, KEY, now=NOW + 10 * DAY)["local-keys"][0]
     assert "it expired on 2027-03-31" in found(state, KEY, now=NOW + 20 * DAY)["local-keys"][0]
     assert len(found(state, KEY.replace("expires: '2027-03-31', role: operator", ""))["local-keys"]) == 2

@@ -33,6 +33,7 @@ from sageserve.base.config.live import (
     LimitSettings,
     LiveSettings,
     SafetySettings,
+    TlsSettings,
 )
 from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
 from sageserve.base.config.rules import (
@@ -117,6 +118,7 @@ __all__ = [
     "StrategySettings",
     "TargetSettings",
     "TierSettings",
+    "TlsSettings",
     "TunedSettings",
     "WorkloadSettings",
 ]

@@ -4,6 +4,7 @@ Everything has a default, so that `sageserve up` needs no file. Paths are plain 
 Knows no process and no socket. Read next: `live/control/process.py` and `live/gateway/`, which obey them.
 """
 
+import re
 from typing import Final, Literal, get_args
 
 from pydantic import Field, field_validator
@@ -28,14 +29,28 @@ class EngineCommand(Settings):
     stop_within: Duration = Field(default=30 * SECOND, gt=0, description="after SIGTERM, before SIGKILL")
 
 
+_ENGINE_URL: Final = re.compile(r"^http://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#@\s]*)?$")
+
+
 class FixedInstance(Settings):
     """An engine that someone else runs: it is routed to and scraped, never started or stopped."""
 
     region: Name = Field(description="where it is")
     model: Name = Field(description="what it serves")
     gpu: Name | None = Field(default=None, description="GPU type; none: the model's first engine in the region")
-    url: str = Field(description="such as http://10.0.0.7:8000")
+    url: str = Field(description="such as http://10.0.0.7:8000; a path is put before the API's")
     served_model: str = Field(default="", description="name the engine knows the model by; empty: the scenario's name")
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_honoured(cls, url: str) -> str:
+        if not url.startswith("http://"):
+            raise ValueError("engines are spoken to over plain HTTP: http://10.0.0.7:8000, with a tunnel where that is not safe")
+        if not _ENGINE_URL.match(url):
+            raise ValueError("no user, password, query or fragment is sent to an engine: write it as http://10.0.0.7:8000")
+        if url.rstrip("/").endswith("/v1"):
+            raise ValueError("leave out /v1: the gateway puts it there")
+        return url.rstrip("/")
 
 
 KeyRole = Literal["tenant", "operator", "read-only"]
@@ -78,6 +93,13 @@ class TokenPrice(Settings):
 
     input: float = Field(ge=0, description="dollars a million tokens of prompts")
     output: float = Field(ge=0, description="dollars a million tokens of answers")
+
+
+class TlsSettings(Settings):
+    """What the public port is opened with."""
+
+    certificate: str = Field(pattern="^/", description="absolute path of a PEM file: the certificate, then those that sign it")
+    key: str = Field(pattern="^/", description="absolute path of its key, without a password; for its user alone")
 
 
 class LimitSettings(Settings):
@@ -124,6 +146,7 @@ class LiveSettings(Settings):
 
     host: str = Field(default="127.0.0.1", description="address of the gateway; loopback unless told otherwise")
     port: int = Field(default=8100, ge=0, le=65535, description="of the gateway; 0: any free one")
+    tls: TlsSettings | None = Field(default=None, description="certificate of the gateway; none: plain HTTP")
     workers: int = Field(default=1, ge=1, le=64, description="gateway processes that share the port")
     store: str = Field(default="sqlite", description="of batches and files: sqlite, memory, or postgresql://user@host/name")
     scrape_timeout: Duration = Field(default=2 * SECOND, gt=0, description="an engine that takes longer was not seen")

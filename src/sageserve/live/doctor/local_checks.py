@@ -54,9 +54,14 @@ LOCAL_CHECKS: Final[Mapping[str, Check]] = {
         Check(
             "local-modes", "the state folder and all in it are its user's alone, and nothing in it is a link", "error", "settings"
         ),
-        Check("local-bind", "who can reach the port needs a key", "error", "settings"),
+        Check("local-bind", "who can reach the port needs a key, and is heard by nobody else", "error", "settings"),
         Check("local-keys", "no key has expired, or is about to; an operator can be told from a tenant", "warn", "settings"),
-        Check("local-secrets", "no password or token stands in the settings", "warn", "settings"),
+        Check(
+            "local-secrets",
+            "no password or token stands in the settings, and the key of the certificate is its user's alone",
+            "warn",
+            "settings",
+        ),
         Check("local-engines", "engines elsewhere are not reached in the clear", "warn", "settings"),
         Check("local-audit", "every line of the audit log follows the one before", "error", "settings"),
     )
@@ -101,6 +106,11 @@ def _bind(facts: LocalFacts) -> Iterator[CheckFinding]:
     if not live.keys:
         said = f"the gateway listens on {live.host}, and there are no keys: it refuses everyone but this machine"
         yield CheckFinding("live.keys", said, "sageserve key new NAME, and its lines into the scenario", "error")
+    if live.tls is None:
+        said = f"the gateway listens on {live.host}: keys, prompts and answers come in the clear"
+        yield CheckFinding(
+            "live.tls", said, "live.tls: {certificate: /…, key: /…}, or something that speaks TLS in front", "warn"
+        )
 
 
 def _keys(facts: LocalFacts) -> Iterator[CheckFinding]:
@@ -139,6 +149,10 @@ def _secrets(facts: LocalFacts) -> Iterator[CheckFinding]:
             yield CheckFinding(
                 where, "a password stands in the address", "~/.pgpass or PGPASSFILE holds it for PostgreSQL", "warn"
             )
+
+    if facts.live.tls is not None and Path(facts.live.tls.key).stat().st_mode & 0o077:
+        key = facts.live.tls.key
+        yield CheckFinding("live.tls.key", f"others may read {key}", f"chmod 600 {key}", "error")
 
 
 def _engines(facts: LocalFacts) -> Iterator[CheckFinding]:

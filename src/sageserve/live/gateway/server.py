@@ -28,6 +28,7 @@ from sageserve.live.audit import note
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
+from sageserve.live.gateway.tls import ServedCertificate
 from sageserve.live.link import LinkClient
 from sageserve.live.wire import (
     VERSION,
@@ -64,6 +65,7 @@ class GatewayBinding:
         audit: folder of the audit log; None: there is none.
         sockets: descriptors of sockets that listen already and outlive this process, one for each that shares the port; none: it
             opens one of its own.
+        inner: descriptor of a socket that listens on this machine for the fleet's own processes, in plain HTTP; -1: none.
         ready: called once requests are taken in, and instances are known.
         options: the rest.
     """
@@ -76,6 +78,7 @@ class GatewayBinding:
     traces: str = ""
     audit: Path | None = None
     sockets: tuple[int, ...] = ()
+    inner: int = -1
     ready: Callable[[], None] = lambda: None
     options: Options = field(default_factory=Options)
 
@@ -92,8 +95,6 @@ def static_table(scenario: Scenario, layout: Layout) -> RoutingTable:
     rows = []
     for number, one in enumerate(live.instances):
         where = f"live.instances[{number}] ({one.url})"
-        if not one.url.startswith("http://"):
-            raise ConfigError(f"{where}: engines are spoken to over plain HTTP", hint="write it as http://10.0.0.7:8000")
         if one.region not in scenario.regions or one.model not in scenario.models:
             raise ConfigError(f"{where}: {one.region}/{one.model} is not in the scenario")
         turn = dealt.get((one.region, one.model), 0)
@@ -140,6 +141,9 @@ class GatewayProcess:
         self._enough = asyncio.Event()  # nothing is waited for any more
         self._told = asyncio.Event()  # control said what is open
         self._was_ready = False
+        live = self.context.live
+        self._certificate = ServedCertificate(live.tls) if live.tls is not None else None
+        self._inner: asyncio.Server | None = None
         self._noting: asyncio.Task[None] | None = None
         self.port = place.port
         if place.control is None:
@@ -173,7 +177,11 @@ class GatewayProcess:
         ):  # whoever connects meanwhile waits in the socket, or is taken in by another
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._told.wait(), _TABLE_WITHIN_S)
-        self._server = await loop.create_server(lambda: Client(context), sock=listening, backlog=_BACKLOG)
+        secured = self._certificate.context if self._certificate is not None else None
+        self._server = await loop.create_server(lambda: Client(context), sock=listening, backlog=_BACKLOG, ssl=secured)
+        if place.inner >= 0:
+            own = socket.socket(fileno=place.inner)
+            self._inner = await loop.create_server(lambda: Client(context), sock=own, backlog=_BACKLOG)
         self._timer = loop.call_later(LOOK_S, self._look)
         self._say_ready()
 
@@ -211,8 +219,9 @@ class GatewayProcess:
         context = self.context
         context.draining = True
         LOG.info("draining: %d requests under way", len(context.exchanges))
-        if self._server is not None:
-            self._server.close()
+        for server in (self._server, self._inner):
+            if server is not None:
+                server.close()
         begun = clock()
         until, linger = begun + int(self._place.drain_s * SECOND), begun + int(_LINGER_S * SECOND)
         while (context.exchanges or (context.clients and clock() < linger)) and clock() < until and not self._enough.is_set():
@@ -233,8 +242,9 @@ class GatewayProcess:
         """Hang up on everyone."""
         self._timer.cancel()
         await self._note_use()
-        if self._server is not None:
-            self._server.close()
+        for server in (self._server, self._inner):
+            if server is not None:
+                server.close()
         if self._link is not None:
             await self._link.close()
         for client in list(self.context.clients):
@@ -283,6 +293,8 @@ class GatewayProcess:
         self._report()
         if self._looks % _TIDY == 0:
             context.tidy(now)
+            if self._certificate is not None:
+                self._certificate.look()
             context.routing.heal(now)
             context.snapshots.leave(context.meter)
             if self._looks % _MINUTE == 0:
@@ -353,5 +365,5 @@ def run(scenario: Scenario, place: GatewayBinding) -> None:
 async def _run(scenario: Scenario, place: GatewayBinding) -> None:
     worker = GatewayProcess(scenario, place)
     await worker.start()
-    LOG.info("gateway listens on http://%s:%d", place.host, worker.port)
+    LOG.info("gateway listens on %s:%d", place.host, worker.port)
     await worker.serve()

@@ -1,0 +1,70 @@
+"""The certificate that the public port is opened with; the same port goes on with a new one when its files change.
+
+Nobody need tell: the files are looked at every second, and connections that begin afterwards see the new one. What cannot be used
+is said in the log, and the one before stays. Knows no socket. Read next: `server.py`.
+"""
+
+import ssl
+from pathlib import Path
+
+from sageserve.base.config import TlsSettings
+from sageserve.base.errors import ConfigError
+from sageserve.live.gateway.context import LOG
+
+_Mark = tuple[tuple[int, int, int], ...]
+
+
+class ServedCertificate:
+    """A certificate and its key.
+
+    Args:
+        settings: where they are.
+
+    Raises:
+        ConfigError: they cannot be read, or do not belong together.
+    """
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self._seen = self._mark()
+        try:
+            self.context = self._read()
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"live.tls: {settings.certificate} and {settings.key} cannot be used: {error}",
+                hint="PEM files, the certificate with those between it and its authority, the key without a password",
+            ) from None
+
+    def look(self) -> None:
+        """Use the files that are there now, if they are others."""
+        mark = self._mark()
+        if mark == self._seen:
+            return
+        self._seen = mark
+        try:
+            self._read()  # in one that nobody uses: half of a pair must not be taken
+            self.context.load_cert_chain(self._settings.certificate, self._settings.key)
+        except (OSError, ssl.SSLError) as error:
+            LOG.error("the new certificate cannot be used, the one before stays: %s", error)
+        else:
+            LOG.info("connections that begin now see the new certificate")
+
+    def _read(self) -> ssl.SSLContext:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        made.set_alpn_protocols(["http/1.1"])
+        made.load_cert_chain(self._settings.certificate, self._settings.key, password=_none)
+        return made
+
+    def _mark(self) -> _Mark:
+        """Differs when a file was written anew or another one was put in its place; empty while one is away."""
+        try:
+            found = [Path(name).stat() for name in (self._settings.certificate, self._settings.key)]
+        except OSError:
+            return ()
+        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+
+
+def _none() -> str:
+    """No key with a password is asked for one at a terminal."""
+    return ""

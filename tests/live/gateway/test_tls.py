@@ -1,0 +1,81 @@
+"""The public port under TLS: a certificate that is renewed is used without a restart, one that is broken is not."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sageserve.base.config import LiveSettings, TlsSettings
+from sageserve.base.errors import ConfigError
+from sageserve.live.gateway.server import GatewayBinding, GatewayProcess
+from sageserve.live.gateway.tls import ServedCertificate
+from tests.core.small import scenario
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on this machine")
+
+
+def issue(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate that signs itself, and its key."""
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    more = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*words, *more], check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> TlsSettings:
+    certificate, key = issue(tmp_path, "served")
+    return TlsSettings(certificate=str(certificate), key=str(key))
+
+
+async def ask(port: int, trusted: Path) -> tuple[bytes, bytes]:
+    """The head of the answer about the gateway's health, and the certificate it was given under."""
+    context = ssl.create_default_context(cafile=str(trusted))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+    writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return head, shown
+
+
+def test_the_port_speaks_tls_and_sees_a_new_certificate(served: TlsSettings, tmp_path: Path) -> None:
+    async def run() -> None:
+        binding = GatewayBinding("127.0.0.1", 0)
+        worker = GatewayProcess(scenario().model_copy(update={"live": LiveSettings(tls=served)}), binding)
+        await worker.start()
+        try:
+            head, first = await ask(worker.port, Path(served.certificate))
+            assert head.startswith(b"HTTP/1.1 200")
+            reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+            writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert b"HTTP/1.1 200" not in await reader.read()
+            writer.close()
+            certificate, key = issue(tmp_path, "renewed")
+            certificate.replace(served.certificate)
+            assert worker._certificate is not None
+            worker._certificate.look()  # between the two files: they do not belong together
+            key.replace(served.key)
+            worker._certificate.look()
+            _, second = await ask(worker.port, Path(served.certificate))
+            assert second != first
+        finally:
+            await worker.close()
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_used_is_refused_at_the_start_and_passed_over_later(
+    served: TlsSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = ServedCertificate(served)
+    Path(served.key).write_text("no key", "utf-8")
+    held.look()
+    held.look()
+    assert [record.getMessage()[:35] for record in caplog.records] == ["the new certificate cannot be used,"]
+    with pytest.raises(ConfigError, match=r"live\.tls"):
+        ServedCertificate(served)
