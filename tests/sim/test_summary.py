@@ -110,9 +110,9 @@ def test_hours_and_money_by_hand() -> None:
     assert held.serving == held.total == held.floor == pytest.approx(8 / 60, abs=1e-6)
     assert (held.starting, held.reclaiming, held.draining, held.spot, held.waste) == (0, 0, 0, 0, 0)
     assert found.instance_hours.total == pytest.approx(1 / 60, abs=1e-6)
-    assert found.cost_usd.reserved == pytest.approx(2 * 6 / 60, abs=1e-6)  # 2 of 8 GPUs at 48/8 dollars
-    assert found.cost_usd.on_demand == pytest.approx(6 * 12 / 60, abs=1e-6)
-    assert found.cost_usd.total == pytest.approx(1.4, abs=1e-6)
+    assert found.cost_usd.reserved == 0.20  # 2 of 8 GPUs at 48/8 dollars for a minute
+    assert found.cost_usd.on_demand == 1.20  # 6 at 96/8
+    assert found.cost_usd.total == 1.40
     assert (found.starts, found.reclaims, found.start_failures, found.preemptions) == (0, 0, 0, 0)
     model = found.models["m"]
     assert (model.requests, model.finished, model.prompt_tokens, model.output_tokens) == (6, 5, 500, 23)
@@ -193,7 +193,7 @@ def test_every_request_is_accounted_for(run: Run, summary: Summary) -> None:
 
 
 def test_hours_by_state_add_up_to_what_was_bought(run: Run, summary: Summary) -> None:
-    bought = sum(each.reserved_us + each.on_demand_us for each in run.fleet.ledger.purchases) / HOUR
+    bought = sum(each.reserved_us - each.unused_us + each.on_demand_us for each in run.fleet.ledger.purchases) / HOUR
     donated = sum(each.donated_us for each in run.fleet.ledger.purchases) / HOUR
     assert summary.gpu_hours.total == pytest.approx(bought, abs=1e-5)
     assert summary.gpu_hours.spot == pytest.approx(donated, abs=1e-5)
@@ -204,7 +204,21 @@ def test_hours_by_state_add_up_to_what_was_bought(run: Run, summary: Summary) ->
         assert getattr(summary.instance_hours, name) == pytest.approx(getattr(summary.gpu_hours, name) / 8, abs=1e-5)
     held = summary.gpu_hours
     assert held.total == pytest.approx(held.serving + held.starting + held.reclaiming + held.draining, abs=1e-5)
-    assert summary.cost_usd.total == pytest.approx(summary.cost_usd.reserved + summary.cost_usd.on_demand, abs=1e-5)
+    for name, counts in summary.gpus.items():
+        assert counts.minimum <= counts.mean <= counts.peak, name
+        assert counts.minimum <= counts.p99 <= counts.peak, name
+    assert sum(counts.mean for counts in summary.gpus.values()) * run.window / HOUR == pytest.approx(held.total, abs=1e-3)
+
+
+def test_lines_of_money_add_up_to_the_cent(summary: Summary) -> None:
+    cost, lines = summary.cost_usd, summary.cost_usd.lines.values()
+    cents = [sum(round(100 * getattr(line, part)) for line in lines) for part in ("reserved", "on_demand")]
+    assert round(100 * cost.total) == sum(cents)
+    assert [round(100 * cost.reserved), round(100 * cost.on_demand)] == cents
+    for line in lines:
+        assert line.reserved == pytest.approx(line.reserved_gpu_hours * line.reserved_per_gpu_hour, abs=0.006)
+        assert line.on_demand == pytest.approx(line.on_demand_gpu_hours * line.on_demand_per_gpu_hour, abs=0.006)
+        assert line.unused <= line.reserved
 
 
 def naive(run: Run) -> Iterator[tuple[int, float, bool]]:

@@ -38,7 +38,8 @@ def draw(summary: Summary, following: Sequence[str], out: Path | None) -> None:
     for note in summary.notes:
         console.print(f"  {escape(note)}", style="dim")
     console.print()
-    for table in (*tiers_tables(summary, console.width), *hours_tables(summary, console.width)):
+    width = console.width
+    for table in (*tiers_tables(summary, width), *hours_tables(summary, width), *gpus_tables(summary, width)):
         console.print(table)
         console.print()
     console.print(totals(summary))
@@ -139,12 +140,30 @@ def hours_tables(summary: Summary, width: int) -> Iterator[Table]:
     return tables(columns, width)
 
 
+def gpus_tables(summary: Summary, width: int) -> Iterator[Table]:
+    """GPUs over time by pool, and those of the VMs in use by region and type; none where a result does not say."""
+    rows = [*summary.gpus.items(), *((f"VMs of {name}", counts) for name, counts in summary.vm_gpus.items())]
+    rows = [(name, counts) for name, counts in rows if counts.peak]
+    if not rows:
+        return
+    columns = [
+        Column("GPUs held", [name for name, _ in rows]),
+        Column("peak", [f"{counts.peak:,}" for _, counts in rows]),
+        Column("p99", [f"{counts.p99:,}" for _, counts in rows]),
+        Column("mean", [f"{counts.mean:,.1f}" for _, counts in rows]),
+        Column("least", [f"{counts.minimum:,}" for _, counts in rows]),
+    ]
+    yield from tables(columns, width)
+
+
 def totals(summary: Summary) -> str:
     """Cost, waste, utilisation and scaling, a line each."""
     cost, used = summary.cost_usd, summary.utilisation
     paid = f"cost          [bold]${cost.total:,.0f}[/bold]"
     if cost.reserved:
         paid += f" (${cost.reserved:,.0f} reserved, ${cost.on_demand:,.0f} on demand)"
+    if cost.unused:
+        paid += f"; ${cost.unused:,.0f} of what is reserved was not used"
     if cost.spot_income:
         paid += f"; donated GPUs earn ${cost.spot_income:,.0f}"
     total = summary.gpu_hours.total

@@ -122,6 +122,7 @@ class Fleet:
             self.counts[pool.number][State.OFF] = pool.end - pool.begin
         self.now: Micros = 0  # the instant of the latest verb
         self._free = [_free_gpus(stock) for stock in stocks]
+        self._used = [[0] * len(free) for free in self._free]  # GPUs that instances hold on each VM, without donated ones
         self.ledger = Ledger(len(pools), len(State), [stock.purchase for stock in stocks])
 
     # --- looking ---
@@ -181,7 +182,7 @@ class Fleet:
         for n in gpus:
             free[n // per_vm] &= ~(1 << n % per_vm)
         self.gpus[i] = gpus
-        self.ledger.hold(pool.stock, now, held=pool.gpus)
+        self._hold(i, now, pool.gpus)
         self.ledger.starts += not initial
 
     def ready(self, i: int, now: Micros) -> None:
@@ -207,8 +208,7 @@ class Fleet:
     def donate(self, i: int, now: Micros) -> None:
         """Instance `i`, drained, goes to the spot market."""
         self._move(i, Signal.DONATE, now)
-        pool = self.pools[self.pool_of[i]]
-        self.ledger.hold(pool.stock, now, held=-pool.gpus, donated=pool.gpus)
+        self._hold(i, now, -len(self.gpus[i]), donated=len(self.gpus[i]))
 
     def release(self, i: int, now: Micros) -> None:
         """Instance `i`, drained, gives its GPUs back."""
@@ -218,8 +218,7 @@ class Fleet:
     def reclaim(self, i: int, now: Micros) -> None:
         """Instance `i` comes back from the spot market."""
         self._move(i, Signal.RECLAIM, now)
-        pool = self.pools[self.pool_of[i]]
-        self.ledger.hold(pool.stock, now, held=pool.gpus, donated=-pool.gpus)
+        self._hold(i, now, len(self.gpus[i]), donated=-len(self.gpus[i]))
         self.ledger.reclaims += 1
 
     def take(self, i: int, now: Micros) -> None:
@@ -264,8 +263,20 @@ class Fleet:
         per_vm = self.stocks[pool.stock].per_vm
         for n in self.gpus[i]:
             self._free[pool.stock][n // per_vm] |= 1 << n % per_vm
+        self._hold(i, now, 0 if donated else -pool.gpus, donated=-pool.gpus if donated else 0)
         self.gpus[i] = ()
-        self.ledger.hold(pool.stock, now, held=0 if donated else -pool.gpus, donated=-pool.gpus if donated else 0)
+
+    def _hold(self, i: int, now: Micros, held: int, *, donated: int = 0) -> None:
+        """Instance `i` holds its GPUs from now on, or no longer; a VM is bought with the first and given back with the last."""
+        pool = self.pools[self.pool_of[i]]
+        stock = self.stocks[pool.stock]
+        vm = self.gpus[i][0] // stock.per_vm
+        used = self._used[pool.stock]
+        before, after = used[vm], used[vm] + held
+        used[vm] = after
+        size = min(stock.per_vm, stock.gpus - vm * stock.per_vm)
+        self.ledger.hold(pool.stock, now, held=held, bought=size * ((after > 0) - (before > 0)), donated=donated)
+        self.ledger.count(pool.number, now, (held > 0) - (held < 0))
 
 
 def _free_gpus(stock: Stock) -> list[int]:

@@ -53,7 +53,7 @@ def _check_ledger(fleet: Fleet, now: Micros) -> None:
                 by_state += (now - fleet.since[i]) * pool.gpus
     bought = 0
     for purchase in fleet.ledger.purchases:
-        bought += purchase.reserved_us + purchase.on_demand_us + purchase.donated_us
+        bought += purchase.held_us + purchase.donated_us
         bought += (purchase.held + purchase.donated) * (now - purchase.since)
     if by_state != bought:
         raise LawBroken(f"the ledger at {now} us: {by_state} GPU-us by state, {bought} GPU-us bought and donated")

@@ -152,7 +152,8 @@ def _stocks(scenario: Scenario) -> tuple[Stock, ...]:
         for gpu, stock in settings.gpus.items():
             per_vm, price = scenario.gpus[gpu].per_vm, stock.price
             reserved = price.on_demand if price.reserved is None else price.reserved
-            purchase = Purchase(stock.reserved, reserved / per_vm, price.on_demand / per_vm, price.spot / per_vm)
+            committed, on_demand, spot = (price.of_gpu(one, per_vm) for one in (reserved, price.on_demand, price.spot))
+            purchase = Purchase(stock.reserved, committed, on_demand, spot)
             stocks.append(Stock(f"{region}/{gpu}", gpu, stock.gpus, per_vm, purchase))
     return tuple(stocks)
 

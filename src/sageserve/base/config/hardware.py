@@ -3,6 +3,8 @@
 Knows nothing of models and rules. Read next: `models.py` for what runs on it.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from sageserve.base.config.settings import Name, Settings
@@ -21,19 +23,26 @@ class GpuSettings(Settings):
 
 
 class PriceSettings(Settings):
-    """US dollars per hour of one VM."""
+    """US dollars per hour of one VM, or of one GPU."""
 
     on_demand: Price = Field(description="paid for what exceeds the reserved GPUs")
     reserved: Price | None = Field(default=None, description="none: everything is paid on demand, as in the paper")
     spot: Price = Field(default=0.0, description="what a donated VM earns; 0: donations are counted in hours only")
+    per: Literal["vm", "gpu"] = Field(default="vm", description="what these prices are of: a VM, as clouds have them, or a GPU")
+
+    def of_gpu(self, price: float, per_vm: int) -> float:
+        """One of these prices, of one GPU of a VM of so many."""
+        return price if self.per == "gpu" else price / per_vm
 
 
 class StockSettings(Settings):
     """What a region owns or may hold of one GPU type."""
 
     gpus: int = Field(ge=0, description="the most GPUs that can be held at once, starting and donated ones included")
-    reserved: int = Field(default=0, ge=0, description="of these, paid at the reserved price; 0: nothing reserved")
-    price: PriceSettings = Field(description="of one VM")
+    reserved: int = Field(
+        default=0, ge=0, description="of these, committed: paid at the reserved price, used or not; 0: nothing reserved"
+    )
+    price: PriceSettings = Field(description="of one VM, or of one GPU")
 
 
 class RegionSettings(Settings):

@@ -75,13 +75,40 @@ class ModelSummary(Struct, frozen=True):
     tiers: dict[str, ModelTier]
 
 
+class StockCost(Struct, frozen=True):
+    """GPUs of one type in one region, in US dollars; amounts are whole cents."""
+
+    reserved_gpus: int  # committed, paid whether used or not
+    reserved_gpu_hours: float
+    reserved_per_gpu_hour: float
+    reserved: float
+    unused: float  # of `reserved`, for what no VM in use needed
+    on_demand_gpu_hours: float  # of whole VMs beyond
+    on_demand_per_gpu_hour: float
+    on_demand: float
+    spot_gpu_hours: float
+    spot_per_gpu_hour: float
+    spot_income: float
+
+
 class Cost(Struct, frozen=True):
-    """US dollars; what the spot market pays is not taken off the total."""
+    """US dollars; what the spot market pays is not taken off the total. Sums of the cents of `lines`."""
 
     total: float
     reserved: float
     on_demand: float
     spot_income: float
+    unused: float = 0.0  # of `reserved`; 0 too in results written before commitments were paid in full
+    lines: dict[str, StockCost] = {}  # by region/gpu; empty in results written before
+
+
+class GpuCounts(Struct, frozen=True):
+    """GPUs over the window: the most, what was enough in 99 % of the time, the mean and the least."""
+
+    peak: int
+    p99: int
+    mean: float
+    minimum: int
 
 
 class Utilisation(Struct, frozen=True):
@@ -147,6 +174,8 @@ class Summary(Struct, frozen=True):
     notes: tuple[str, ...]
     cpu_s: float
     requests_per_cpu_s: float | None
+    gpus: dict[str, GpuCounts] = {}  # held by region/model/gpu, donated ones apart; empty in results written before
+    vm_gpus: dict[str, GpuCounts] = {}  # of the VMs in use by region/gpu
     stocks: dict[str, float] = {}  # GPU-hours held by region/gpu; empty in results written before they were counted
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything

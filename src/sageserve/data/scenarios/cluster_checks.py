@@ -106,7 +106,8 @@ def _budget(scenario: Scenario) -> Iterator[SettingProblem]:
         stock = f"{region}/{gpu}"
         needs.setdefault(stock, []).append(f"{name} {target.min} x {each}")
         total[stock] = total.get(stock, 0) + target.min * each
-        price = scenario.regions[region].gpus[gpu].price.on_demand * each / scenario.gpus[gpu].per_vm
+        prices = scenario.regions[region].gpus[gpu].price
+        price = prices.of_gpu(prices.on_demand, scenario.gpus[gpu].per_vm) * each
         cost += target.min * price
         costs.append(f"{name} {target.min} x ${price:,.2f}/h")
     budget = scenario.live.safety.budget

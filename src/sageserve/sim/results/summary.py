@@ -19,7 +19,6 @@ from sageserve.core.fleet import Pool, State
 from sageserve.data.results.summary import (
     AfterWindow,
     ConversationCounts,
-    Cost,
     Hours,
     ModelSummary,
     ModelTier,
@@ -31,6 +30,7 @@ from sageserve.data.results.summary import (
     Utilisation,
 )
 from sageserve.sim.kernel.state import reference_profiles
+from sageserve.sim.results.costs import cost_of_run, counts_of_run, stock_counts_of_run
 from sageserve.sim.results.leftover import add_work_left
 from sageserve.sim.results.meter import RequestBlock, arrived, blocks
 from sageserve.sim.run import Run, Talk, kernel_setup
@@ -111,7 +111,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         models=models,
         gpu_hours=_hours(run, run.layout.pools, in_gpus=True),
         instance_hours=_hours(run, run.layout.pools, in_gpus=False),
-        cost_usd=_cost(run),
+        cost_usd=cost_of_run(run),
         utilisation=_utilisation(run),
         after_window=late,
         starts=ledger.starts,
@@ -122,6 +122,8 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         notes=run.notes,
         cpu_s=_round(cpu_s),
         requests_per_cpu_s=_round(came / cpu_s) if cpu_s > 0 else None,
+        gpus=counts_of_run(run),
+        vm_gpus=stock_counts_of_run(run),
         stocks={
             stock.name: _hours(run, _of_stock(run, number), in_gpus=True).total for number, stock in enumerate(run.layout.stocks)
         },
@@ -255,14 +257,6 @@ def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool) -> Hours:
 
 def _of_stock(run: Run, stock: int) -> tuple[Pool, ...]:
     return tuple(pool for pool in run.layout.pools if pool.stock == stock)
-
-
-def _cost(run: Run) -> Cost:
-    purchases = run.fleet.ledger.purchases
-    reserved = sum(each.reserved_us * each.price_reserved for each in purchases) / HOUR
-    on_demand = sum(each.on_demand_us * each.price_on_demand for each in purchases) / HOUR
-    income = sum(each.income for each in purchases)
-    return Cost(_round(reserved + on_demand), _round(reserved), _round(on_demand), _round(income))
 
 
 def _utilisation(run: Run) -> Utilisation:

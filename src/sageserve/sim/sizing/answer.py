@@ -88,9 +88,10 @@ def cost_of(scenario: Scenario, name: str, gpus: int) -> CostLine:
     """What so many GPUs of region/gpu cost in a month: the commitment whether used or not, the rest on demand."""
     region, gpu = name.split("/", 1)
     stock, per_vm = scenario.regions[region].gpus[gpu], scenario.gpus[gpu].per_vm
-    reserved_price = (stock.price.on_demand if stock.price.reserved is None else stock.price.reserved) / per_vm
+    price = stock.price
+    reserved_price = price.of_gpu(price.on_demand if price.reserved is None else price.reserved, per_vm)
     beyond = max(gpus - stock.reserved, 0)
-    on_demand_price = stock.price.on_demand / per_vm
+    on_demand_price = price.of_gpu(price.on_demand, per_vm)
     return CostLine(
         reserved_gpus=stock.reserved,
         reserved_per_gpu_hour=round(reserved_price, _DIGITS),
