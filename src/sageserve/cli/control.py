@@ -70,12 +70,12 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     from sageserve.live.control.loop import WallClock
     from sageserve.live.control.process import Control, Parts
     from sageserve.live.store.sql import open_store
-    from sageserve.live.supervisor.ready import READY, say_ready
+    from sageserve.live.supervisor.ready import READY, say_alive, say_ready
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    clock = WallClock()
+    clock, signs = WallClock(), os.environ.pop(READY, "")
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(_wall, clock.now)
     runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
@@ -90,7 +90,8 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             clock=clock,
             wall=_wall,
             words=lambda stamped: _words(scenario, stamped),
-            ready=say_ready(os.environ.pop(READY, "")),
+            ready=say_ready(signs),
+            alive=say_alive(signs),
         )
         try:
             await Control(scenario, home, parts).run(stop)

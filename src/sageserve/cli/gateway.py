@@ -72,7 +72,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.gateway.context import Options
     from sageserve.live.gateway.server import GatewayBinding
-    from sageserve.live.supervisor.ready import READY, say_ready
+    from sageserve.live.supervisor.ready import READY, say_alive, say_ready
 
     found = load_scenario(scenario, overrides=overrides or ())
     live = _live(found)
@@ -86,6 +86,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         internal=os.environ.pop(INTERNAL_KEY, ""),
         born=int(datetime.now(UTC).timestamp()),
     )
+    signs = os.environ.pop(READY, "")
     place = GatewayBinding(
         host=host or live.host,
         port=live.port if port is None else port,
@@ -95,7 +96,8 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         audit=audit,
         sockets=tuple(map(int, sockets.split(","))) if sockets else (),
         inner=inner,
-        ready=say_ready(os.environ.pop(READY, "")),
+        ready=say_ready(signs),
+        alive=say_alive(signs),
         options=options,
     )
     _serve(found, place, workers or live.workers)

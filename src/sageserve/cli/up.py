@@ -50,6 +50,7 @@ EXAMPLES = """[bold]Examples[/bold]
 
 _READY_WITHIN_S: Final = 300.0  # a first start also imports and compiles
 _DOWN_WITHIN_S: Final = 90.0
+_SILENCE: Final = 15_000_000  # us of a control or gateway process that is killed then: each speaks every second
 _DRAIN_S: Final = 3600.0  # a gateway's own patience; who ends it has less, and asks a second time
 _ME: Final = (sys.executable, "-m", "sageserve.cli.main")
 _BACKLOG: Final = 4096  # connections the kernel holds until they are taken in
@@ -148,7 +149,7 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
     secret = {INTERNAL_KEY: key}
     to_control = (*_ME, "control", str(folder), "--http", control_url, "--gateway", url, "--door", door or url)
-    control = Begin(0, "control", to_control, secret, restart=Restart(), signs=1)
+    control = Begin(0, "control", to_control, secret, restart=Restart(), signs=1, silence=_SILENCE)
     path = str(folder / "scenario.yaml")
     asked = (
         "--control",
@@ -164,7 +165,7 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     )
     given = ("--sockets", ",".join(map(str, descriptors)), "--drain", f"{_DRAIN_S:g}")
     argv = (*_ME, "gateway", path, *asked, *given)
-    gateway = Begin(0, "gateway", argv, secret, restart=Restart(), signs=live.workers)
+    gateway = Begin(0, "gateway", argv, secret, restart=Restart(), signs=live.workers, silence=_SILENCE)
     gateway = structs.replace(gateway, descriptors=(*descriptors, *([inner] if door else [])))
     return [control, gateway], Running(os.getpid(), url, control_url, settings.name, key, door)
 

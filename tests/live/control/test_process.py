@@ -96,6 +96,9 @@ class Hopeless:
     async def watch(self) -> None:
         await asyncio.Event().wait()
 
+    def hung(self) -> dict[str, int]:
+        return {"gateway": 2}
+
     def failing(self) -> tuple[str, ...]:
         return ()
 
@@ -147,3 +150,43 @@ def test_what_was_opened_is_closed_whatever_fails(tmp_path: Path) -> None:
         asyncio.run(run())
     assert "no supervisor answers" in str(raised.value.__context__)
     assert not (tmp_path / SOCKET).exists(), "the link was closed too"
+
+
+class Empty(Hopeless):
+    """An actuator that has nothing, and ends."""
+
+    async def connect(self) -> tuple[Adopted, ...]:
+        return ()
+
+    async def close(self) -> None:
+        pass
+
+
+def test_control_says_that_it_goes_on_and_which_processes_did_not(tmp_path: Path) -> None:
+    stop, said = asyncio.Event(), list[str]()
+
+    async def silent(_: EngineAddress) -> Missed:
+        return Missed.SILENT
+
+    async def mute(_: EngineAddress) -> Probed:
+        return Probed.NOTHING
+
+    async def run() -> tuple[str, ...]:
+        home = Home(tmp_path, "127.0.0.1", 0, "http://gateway", "epoch", "secret")
+        now = 1_800_000_000_000_000
+
+        def alive() -> None:
+            said.append("alive")
+            stop.set()
+
+        def actuator(hear: Hear, layout: Layout) -> Empty:
+            return Empty()
+
+        parts = Parts(actuator, silent, mute, NoJobs(), [], (), WallClock(), lambda: now, lambda _: (), alive=alive)
+        control = Control(scenario(live={"safety": {"act": False}, "actuator": "fixed"}), home, parts)
+        notes = control.status().notes
+        await control.run(stop)
+        return notes
+
+    assert "gateway: hung and was started again, 2 x so far." in asyncio.run(run())
+    assert said == ["alive"]

@@ -277,3 +277,15 @@ def test_plain_decisions_are_those_of_the_simulator() -> None:
         assert pick_endpoint(rows_of(rules)[0], rows_of(endpoints), walk.tolist(), 0, 5, elapsed) == compiled
         loads = draw.integers(0, 5, 6)
         assert pick_instance(loads.tolist(), 0, 6) == route.pick_instance(loads, 0, 6)
+
+
+def test_a_gateway_says_that_it_goes_on_once_it_is_ready() -> None:
+    async def story() -> None:
+        said: list[str] = []
+        place = GatewayBinding("127.0.0.1", 0, ready=lambda: said.append("ready"), alive=lambda: said.append("alive"))
+        async with staged(Engine(), place=place):
+            while len(said) < 2:  # noqa: ASYNC110 # a callback of the gateway's own clock
+                await asyncio.sleep(0.02)
+        assert said == ["ready", "alive"]
+
+    play(story())

@@ -286,3 +286,39 @@ def test_logs_stay_small_while_they_are_written(tmp_path: Path) -> None:
     assert logs.path("a").with_suffix(".log.1").stat().st_size == 1501
     assert logs.tail("a") == "after"
     assert "no log" in logs.tail("never written")
+
+
+TALKER = (
+    sys.executable,
+    "-c",
+    """
+import os, sys, time
+pipe, first = int(os.environ["SAGESERVE_READY"]), os.fork()
+os.write(pipe, b".")
+for beat in range(1000):
+    os.write(pipe, b"+" + os.getpid().to_bytes(4, "big"))
+    if beat == 3 and first == 0 and not os.path.exists(sys.argv[1]):
+        open(sys.argv[1], "w").close()
+        os.kill(os.getpid(), 19)
+    if first and os.waitpid(first, os.WNOHANG)[0]:
+        first = os.fork()
+    time.sleep(0.2)
+""",
+)
+
+
+def test_a_process_that_hangs_is_killed_and_counted_and_nobody_beside_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        heard: list[Process] = []
+        talker = Begin(0, "talker", (*TALKER, str(tmp_path / "hung")), restart=Restart(), signs=2, silence=2 * SECOND)
+        mute = Begin(0, "mute", SLEEPER, signs=1, silence=2 * SECOND)
+        with supervisor(tmp_path, talker, mute):
+            async with client(tmp_path, heard.append) as one:
+                await soon(lambda: heard)
+                found = {process.name: process for process in await one.look()}
+                assert (found["talker"].hangs, found["talker"].runs, found["talker"].life) == (1, 1, Life.RUNNING)
+                await asyncio.sleep(3.5)
+                later = {process.name: process for process in await one.look()}
+                assert later == found, "its parent started it again; who never spoke is not listened for"
+
+    asyncio.run(story())

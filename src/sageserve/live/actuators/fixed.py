@@ -6,6 +6,7 @@ Read next: `base.py`, `core/safety.py`.
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from sageserve.base.config import FixedInstance
 from sageserve.base.errors import ConfigError, LawBroken
@@ -49,6 +50,10 @@ class FixedActuator:
     def failing(self) -> tuple[str, ...]:
         """Nothing is started here."""
         return ()
+
+    def hung(self) -> Mapping[str, int]:
+        """Nobody says so."""
+        return {}
 
     def end(self, instance: int, why: str) -> bool:
         """Not ours to do."""

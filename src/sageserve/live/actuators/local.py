@@ -69,6 +69,7 @@ class LocalActuator:
         self._places: dict[int, EngineAddress] = {}
         self._failures = StartFailures()
         self._logs = Logs(folder / "logs")
+        self._hangs: dict[str, int] = {}
         self._runs = 0
         self._port = _FIRST_PORT
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,6 +128,10 @@ class LocalActuator:
     def failing(self) -> tuple[str, ...]:
         """A sentence for each pool whose starts fail."""
         return self._failures.told()
+
+    def hung(self) -> dict[str, int]:
+        """How often processes hung, by name; only of those that did."""
+        return {name: hangs for name, hangs in self._hangs.items() if hangs}
 
     def end(self, instance: int, why: str) -> bool:
         """Kill one that hangs: it takes no other signal, and its loss is heard like any other."""
@@ -282,6 +287,7 @@ class LocalActuator:
 
     def _changed(self, process: Process) -> None:
         """The supervisor says that a process changed."""
+        self._hangs[process.name] = process.hangs
         engine = self._all.get(process.name)
         if engine is None or process.life is not Life.ENDED or engine.gone.is_set():
             return
@@ -315,6 +321,7 @@ class LocalActuator:
     async def _adopt(self) -> tuple[Adopted, ...]:
         found = []
         for process in await self._told.look():
+            self._hangs[process.name] = process.hangs
             if not process.name.startswith("engine-"):
                 continue
             if process.life is Life.ENDED:

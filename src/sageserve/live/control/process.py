@@ -8,7 +8,7 @@ where it was. Must not decide anything. Read next: `loop.py`, `fleet_view.py`, `
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -45,6 +45,7 @@ from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, W
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
+_ALIVE_S: Final = 1.0
 _STUMBLES: Final = 5  # different errors of an own strategy that are told
 SOCKET: Final = "control.sock"
 
@@ -75,6 +76,10 @@ class ManagedActuator(Actuator, Protocol):
 
     async def connect(self) -> tuple[Adopted, ...]:
         """Get ready, and say which instances there are already; those without GPUs are given some."""
+        ...
+
+    def hung(self) -> Mapping[str, int]:
+        """Names of the fleet's own processes that hung since it began, and how often each."""
         ...
 
     def end(self, instance: int, why: str) -> bool:
@@ -110,6 +115,7 @@ class Parts:
         wall: the wall clock, microseconds since 1970.
         words: a journal line's decisions in sentences.
         ready: called once gateways can be told what is open.
+        alive: called every second from then on.
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
@@ -122,6 +128,7 @@ class Parts:
     wall: Callable[[], Micros]
     words: Callable[[Stamped], tuple[str, ...]]
     ready: Callable[[], None] = lambda: None
+    alive: Callable[[], None] = lambda: None
 
 
 async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
@@ -265,7 +272,8 @@ class Control:
             f"Every instance of {name} is in trouble: requests are sent there all the same." for name in self.view.unwell()
         )
         stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
-        return full + self.liveness.notes() + last + stumbled
+        hung = tuple(f"{name}: hung and was started again, {n:,} x so far." for name, n in self._actuator.hung().items())
+        return full + hung + self.liveness.notes() + last + stumbled
 
     def _stumbles(self, said: str) -> None:
         """An own strategy raised an exception, or gave what cannot be used."""
@@ -297,8 +305,14 @@ class Control:
         scrape = self._scenario.signals.scrape
         server, clock, actuator = _Server(config), self.clock, self._actuator
         parts = [lambda: self.loop.run(clock), self._look_around, self._feed, server.serve, actuator.watch]
-        parts += [lambda: self.liveness.run(scrape), self._spending.run]
+        parts += [lambda: self.liveness.run(scrape), self._spending.run, self._live]
         await run_until(stop, [*parts, *self._parts.background])
+
+    async def _live(self) -> None:
+        """Say that the loop goes round."""
+        while True:
+            self._parts.alive()
+            await asyncio.sleep(_ALIVE_S)
 
     async def _feed(self) -> None:
         while True:

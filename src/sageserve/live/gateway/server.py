@@ -45,6 +45,7 @@ from sageserve.live.wire import (
 
 LOOK_S: Final = 0.25  # between two looks: reports to control, deadlines of connections
 _MINUTE: Final = 240  # looks
+_ALIVE: Final = 4  # looks between two signs of life
 _TIDY: Final = 4  # looks between two of the less urgent kind
 _TABLE_WITHIN_S: Final = 5.0  # what a gateway waits for to be told of instances before it answers that there are none
 _LINGER_S: Final = 1.0  # kept connections are open so long after SIGTERM: a request on its way is answered, and told to close
@@ -67,6 +68,7 @@ class GatewayBinding:
             opens one of its own.
         inner: descriptor of a socket that listens on this machine for the fleet's own processes, in plain HTTP; -1: none.
         ready: called once requests are taken in, and instances are known.
+        alive: called every second from then on.
         options: the rest.
     """
 
@@ -80,6 +82,7 @@ class GatewayBinding:
     sockets: tuple[int, ...] = ()
     inner: int = -1
     ready: Callable[[], None] = lambda: None
+    alive: Callable[[], None] = lambda: None
     options: Options = field(default_factory=Options)
 
 
@@ -291,6 +294,8 @@ class GatewayProcess:
             client.check(now)
         context.waiting.tidy(now)
         self._report()
+        if self._was_ready and self._looks % _ALIVE == 0:
+            self._place.alive()
         if self._looks % _TIDY == 0:
             context.tidy(now)
             if self._certificate is not None:

@@ -23,11 +23,12 @@ from msgspec import structs
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
-from sageserve.live.supervisor.ready import ReadySigns
+from sageserve.live.supervisor.ready import ChildSigns
 
 _LEASH: Final = (sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")))
 _LOG: Final = logging.getLogger(__name__)
 _WARDEN_AGAIN_S: Final = 1.0
+_LOOK_S: Final = 1.0  # between two looks whether children were heard of, who speak as often
 _SECOND_ASKING: Final = 2 * SECOND  # before the end of its patience a child is asked once more, and ends what it was finishing
 _NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
@@ -42,6 +43,8 @@ class _Child:
         self.pid = 0
         self.code: int | None = None
         self.runs = 0
+        self.hangs = 0
+        self.signs: ChildSigns | None = None  # of its latest run
         self.pause: Micros = 0  # before the next start
         self.over = asyncio.Event()  # set when it has ended for good
         self.stop = asyncio.Event()  # set when it was told to end
@@ -50,7 +53,7 @@ class _Child:
         self.log = order.name
 
     def seen(self) -> Process:
-        return Process(self.order.name, self.life, self.pid, self.code, self.runs, self.order.note)
+        return Process(self.order.name, self.life, self.pid, self.code, self.runs, self.order.note, self.hangs)
 
 
 class Children:
@@ -235,7 +238,7 @@ class Children:
         child.ready.clear()
         child.ended.clear()
         log = self._logs.open(child.log)
-        signs = ReadySigns(order.signs, child.ready.set)
+        signs = child.signs = ChildSigns(order.signs, child.ready.set)
         try:
             child.handle = await asyncio.create_subprocess_exec(
                 *_LEASH, "run", str(os.getpid()), *order.argv,
@@ -284,7 +287,11 @@ class Children:
         """Wait for the end of the present run, and clear up after it."""
         assert child.handle is not None
         began = asyncio.get_running_loop().time()
-        child.code = await child.handle.wait()
+        listening = asyncio.create_task(self._listen(child))
+        try:
+            child.code = await child.handle.wait()
+        finally:
+            listening.cancel()
         child.handle = None
         child.ended.set()
         _kill_group(child.pid)  # what it started and did not stop
@@ -293,6 +300,23 @@ class Children:
         if restart is not None:
             calm = (asyncio.get_running_loop().time() - began) * SECOND >= restart.calm
             child.pause = restart.first if calm or not child.pause else min(restart.most, 2 * child.pause)
+
+    async def _listen(self, child: _Child) -> None:
+        """Kill those of its processes that hang; they are started again like any that died.
+
+        Time is told in looks: when this process stands still, as all others may, too, nobody was silent.
+        """
+        silence, signs = child.order.silence, child.signs
+        while silence and signs is not None:
+            await asyncio.sleep(_LOOK_S)
+            for pid in signs.silent(int(silence / (_LOOK_S * SECOND))):
+                if child.stop.is_set() or not _is_of(pid, child.pid):
+                    continue  # it ends, or has ended
+                child.hangs += 1
+                seconds = silence / SECOND
+                _LOG.error("%s hangs: nothing was heard of process %d for %g s; it is killed", child.order.name, pid, seconds)
+                _signal(pid, signal.SIGKILL)
+                self._tell(child.seen())
 
     async def _keep_warden(self) -> None:
         """Have a warden, who outlives this process, at all times; a new one learns of every group there is."""
@@ -335,6 +359,13 @@ async def _told_within(told: asyncio.Event, pause: Micros) -> bool:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def _is_of(pid: int, group: int) -> bool:
+    """Whether there is such a process in a group."""
+    with suppress(ProcessLookupError):
+        return os.getpgid(pid) == group
+    return False
 
 
 def _kill_group(group: int) -> None:

@@ -53,6 +53,7 @@ class Process(Struct, frozen=True):
     code: int | None  # exit code of the latest run; negative: the signal that killed it
     runs: int  # how often it was started
     note: str  # as given; the supervisor does not read it
+    hangs: int = 0  # how often it, or a process of it, was killed because nothing was heard of it
 
 
 class Begin(Struct, frozen=True, tag="begin"):
@@ -67,7 +68,8 @@ class Begin(Struct, frozen=True, tag="begin"):
         restart: for services; none: it stays dead when it dies.
         descriptors: of the supervisor's open sockets that it is given under the same numbers. Who has some stands in front of the
             others, and is ended before them.
-        signs: bytes that it writes to the descriptor in SAGESERVE_READY once it is ready; 0: it says nothing of that.
+        signs: processes of it that say through the descriptor in SAGESERVE_READY once they are ready; 0: it says nothing of that.
+        silence: one that has said that it goes on, and says it no more for so long, is killed; 0: nobody listens.
     """
 
     ticket: int
@@ -78,6 +80,7 @@ class Begin(Struct, frozen=True, tag="begin"):
     restart: Restart | None = None
     descriptors: tuple[int, ...] = ()
     signs: int = 0
+    silence: Micros = 0
 
 
 class Replace(Struct, frozen=True, tag="replace"):
