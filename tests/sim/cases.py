@@ -37,6 +37,7 @@ class Simulator(Protocol):
     def run_until(self, t: int) -> bool: ...
     def open(self, i: int) -> None: ...
     def drain(self, i: int) -> bool: ...
+    def lose(self, instances: tuple[int, ...]) -> None: ...
     def finished(self) -> bool: ...
     @property
     def now(self) -> int: ...
@@ -71,6 +72,7 @@ class Case:
         script: instants, and the instances whose openness is flipped then.
         replace: whether a drained instance is replaced by another at the very instant.
         turns: which requests wait for answers; None: nobody does.
+        lost: steps of the script at which all of its instances are lost instead.
     """
 
     setup: Setup
@@ -79,6 +81,7 @@ class Case:
     script: tuple[tuple[int, tuple[int, ...]], ...]
     replace: bool
     turns: Turns | None = None
+    lost: frozenset[int] = frozenset()
 
     @property
     def prefixes(self) -> Prefixes | None:
@@ -138,7 +141,9 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
         setup.profiles["per_kv"] = 1 / setup.profiles["kv_tokens"]
     setup = with_affinity(draw, with_ranks(draw, _with_distances(draw, setup, grain)))
     trace = with_hashes(draw, trace, often=crowded)
-    return Case(with_quickest(draw, setup), trace, opened, tuple(steps), replaces, closed_loop(trace))
+    setup = with_quickest(draw, setup)
+    lost = frozenset(k for k in range(len(steps)) if draw(0, 1)) if draw(0, 3) == 3 else frozenset()
+    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost)
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:
@@ -362,8 +367,12 @@ def watch(sim: Simulator, case: Case) -> Iterator[Stop]:
     player = _Player(sim, case, set())
     for i in case.opened:
         player.flip(i)
-    for at, flips in case.script:
+    for number, (at, flips) in enumerate(case.script):
         yield from player.run(max(at, int(sim.now)))
+        if number in case.lost:
+            sim.lose(flips)
+            player.opened -= set(flips)
+            continue
         for i in flips:
             player.flip(i)
     for first in range(0, case.setup.endpoints * case.setup.slots, case.setup.slots):

@@ -7,11 +7,13 @@ there is to decide about, `reference_engine.py` for what happens inside an insta
 
 from math import log
 
+from sageserve.base.records import UNSET
 from sageserve.core.feed import DIRECT, STEPS
 from sageserve.core.route import NEAREST, QUICKEST, THRESHOLD
 from sageserve.sim.kernel.state import HELD, REFUSED, SHED
 from tests.sim.reference_engine import NO_TIME, Job
 from tests.sim.reference_fleet import ReferenceFleet
+from tests.sim.reference_ranks import Instance
 
 SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, ITERATION_PHASE = 0, 1, 2, 3
 """Order at one instant. An iteration inside a block comes last: a placement at this very instant may still cut there."""
@@ -153,6 +155,45 @@ class Reference(ReferenceFleet):
         self.counts["beyond the cap"] += inside >= self.setup.admission_queued * places
         patience = self.setup.admission_wait * self._tiers[job.tier].patience
         return wait <= patience and inside < self.setup.admission_queued * places
+
+    # ---- an instance is lost
+
+    def lose(self, instances: tuple[int, ...]) -> None:
+        """Open or draining instances are gone, with what they were doing; what they had is sent again, or broken off."""
+        lost: list[Job] = []
+        for i in instances:
+            if not self._open[i] and not self._draining[i]:
+                continue
+            engine, endpoint = self._engines[i], self._endpoints[i // self.setup.slots]
+            jobs = [job for rank in engine.ranks for queue in (*rank.queues, rank.decoding, rank.prefilling) for job in queue]
+            for job in jobs:
+                endpoint.unfinished.pop(job.row, None)
+            endpoint.placed -= len(jobs)
+            lost += jobs
+            self._open[i] = self._draining[i] = False
+            self._engines[i] = Instance(engine.profile, len(self._tiers) + 1, self._key)
+        for job in sorted(lost, key=lambda one: one.row):
+            self._send_again(job)
+
+    def _send_again(self, job: Job) -> None:
+        row, batch = self.requests[job.row], self._tiers[job.tier].batch
+        if row["first"] != UNSET and not batch:
+            self._shed(job, "broken off")
+            return
+        row["first"] = row["instance"] = UNSET
+        job.made = job.filled = job.piece = job.blocks_found = 0
+        self.counts["sent again"] += 1
+        if batch and self.setup.feed != DIRECT and job.queue < len(self._tiers):
+            self._put(job, HELD)
+            queue = self._batch[self._model[job.row]]
+            queue.append(job)
+            queue.sort(key=lambda one: (one.deadline, one.row))
+        elif not self._route(job):
+            if self.setup.admission and not batch:
+                self._shed(job, "shed")
+            else:
+                self._put(job, HELD)
+                self._doors[self._model[job.row]].append(job)
 
     # ---- an iteration ends
 

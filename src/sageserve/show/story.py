@@ -17,7 +17,7 @@ from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import HOUR, SECOND, Micros, show_duration
 from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Start
-from sageserve.core.events import InstanceReady, SpotTaken, StartFailed
+from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
 from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan
@@ -186,7 +186,7 @@ def _story(reading: _Reading, scenario: Scenario, at: Micros, asked: int, shed: 
         earlier=reading.decided - len(told),
         asked=asked,
         shed=shed,
-        notes=_notes(reading, scenario) + _shed_note(asked, shed),
+        notes=_notes(reading, scenario) + _outage_notes(reading.pool, scenario, at) + _shed_note(asked, shed),
     )
 
 
@@ -211,6 +211,17 @@ def _notes(reading: _Reading, scenario: Scenario) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _outage_notes(pool: Pool, scenario: Scenario, at: Micros) -> tuple[str, ...]:
+    """What is to be known of outages that go on, in the pool's region or in another one."""
+    here, notes = list(scenario.regions)[pool.region], []
+    for outage in scenario.faults.outages:
+        if outage.at <= at < outage.at + outage.length:
+            span = f"from {show_duration(outage.at)} to {show_duration(outage.at + outage.length)}"
+            what = "its instances are gone, starts fail" if outage.region == here else "its requests go elsewhere, here too"
+            notes.append(f"{outage.region} is lost {span} (faults.outages): {what}")
+    return tuple(notes)
+
+
 def _shed_note(asked: int, shed: int) -> tuple[str, ...]:
     if not shed:
         return ()
@@ -231,7 +242,7 @@ def _hear(reading: _Reading, now: Micros, event: RecordedEvent) -> None:
     match event:
         case InstanceReady(instance=i):
             _becomes(reading, i, State.SERVING)
-        case StartFailed(instance=i) | SpotTaken(instance=i):
+        case StartFailed(instance=i) | SpotTaken(instance=i) | InstanceLost(instance=i):
             _becomes(reading, i, State.OFF)
         case Forecasted(failure=failure) if failure:
             reading.unfitted = failure

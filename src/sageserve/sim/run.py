@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import Infeasible, TraceError
-from sageserve.base.records import Bools, Demand, Trace
+from sageserve.base.records import UNSET, Bools, Demand, Trace
 from sageserve.base.sessions import Turns, closed_loop
 from sageserve.base.units import DAY, Micros
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, Observed
+from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceLost, Observed, StartFailed
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
@@ -29,9 +29,10 @@ from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.data.own_code import own_code
+from sageserve.sim.faults import LOST
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
-from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
+from sageserve.sim.kernel.state import FUTURE, PLACE, SHED, Setup, request_rows
 from sageserve.sim.timeline import SAMPLE, Timeline
 from sageserve.sim.world import SimulatedWorld
 
@@ -218,6 +219,8 @@ class Simulation:
         if self._failures:
             missing = f"{len(self._failures)} of {self._plans} plans could not be made, and the one before stood"
             run.notes = (*run.notes, f"{missing}; the first because {self._failures[0]}")
+        if run.scenario.faults.outages:
+            run.notes = (*run.notes, _told_of_outages(run))
         if self._turns is not None:
             self._tell_turns(self._turns)
 
@@ -288,6 +291,17 @@ class Simulation:
         if now > 0:
             cells = tuple(tokens), tuple(made), tuple(requests), tuple(work)
             self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *cells, tuple(map(tuple, mixes))))
+
+
+def _told_of_outages(run: Run) -> str:
+    """What regions that were lost cost, in a sentence."""
+    gone = [line.event for line in run.journal if isinstance(line.event, InstanceLost | StartFailed) and line.event.why == LOST]
+    lost = sum(isinstance(event, InstanceLost) for event in gone)
+    broken = int((((run.requests["state"] & PLACE) == SHED) & (run.requests["first"] != UNSET)).sum())
+    return (
+        f"outages: {lost:,} instances were lost with their region, {len(gone) - lost:,} starts there came to nothing, and"
+        f" {broken:,} requests that had a first token were broken off (they count as shed)"
+    )
 
 
 def simulate(scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> Run:

@@ -11,15 +11,15 @@ from typing import TypeAlias, assert_never
 from sageserve.base.config import LoadSettings, Scenario
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Source, Start
-from sageserve.core.events import InstanceDrained, InstanceReady, SpotTaken, StartFailed
-from sageserve.core.fleet import Fleet
+from sageserve.core.events import InstanceDrained, InstanceLost, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout
 from sageserve.core.work import AnyAction, Done, Fit, Solve, SolveAhead
 from sageserve.core.work import perform as do_work
-from sageserve.sim.faults import SimulatedFaults
+from sageserve.sim.faults import LOST, Outages, SimulatedFaults
 from sageserve.sim.kernel.engine import Kernel
 
-_Life: TypeAlias = InstanceReady | StartFailed | InstanceDrained | SpotTaken
+_Life: TypeAlias = InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost
 
 
 class SimulatedWorld:
@@ -38,10 +38,14 @@ class SimulatedWorld:
         self._faults = SimulatedFaults(scenario)
         self._load = [scenario.models[layout.names.models[pool.model]].load for pool in layout.pools]
         self._vm_start = [scenario.gpus[layout.stocks[pool.stock].gpu].start for pool in layout.pools]
-        self._pending: list[tuple[Micros, int, int, _Life | Done]] = []
+        self._pending: list[tuple[Micros, int, int, _Life | Done | None]] = []  # None: a region is lost
         self._made = 0
         self._latency = scenario.strategy.planned.latency // 2  # of each of the two steps to a plan
         self._spell = [0] * layout.instances  # counts an instance's changes, so that old news is not heard
+        self._outages = Outages(scenario, layout)
+        self._gone: set[int] = set()  # instances that are lost, and of which the controller is still to be told
+        for begin in self._outages.begins:
+            self._push(begin, 0, None)
 
     @property
     def next_event(self) -> Micros:
@@ -52,8 +56,11 @@ class SimulatedWorld:
         """Events whose time has come, in order; an instance that starts to serve is opened first."""
         while self._pending and self._pending[0][0] <= now:
             _, _, spell, event = heappop(self._pending)
-            if isinstance(event, SpotTaken) and self._spell[event.instance] != spell:
-                continue  # it was reclaimed or released before the cloud came for it
+            if event is None:
+                yield from self._lose(now)
+                continue
+            if isinstance(event, _Life) and self._spell[event.instance] != spell:
+                continue  # it was reclaimed or released before the cloud came for it, or is lost
             if isinstance(event, InstanceReady):
                 self._kernel.open(event.instance)
             yield event
@@ -73,7 +80,7 @@ class SimulatedWorld:
             case Reclaim(instance=i):
                 self._begin(now, i, self._load_of(i).reclaim, may_fail=True)
             case Drain(instance=i):
-                if self._kernel.drain(i):
+                if i not in self._gone and self._kernel.drain(i):
                     self._later(now, InstanceDrained(i))
             case Donate(instance=i):
                 time = self._faults.time_to_eviction(i, now)
@@ -84,12 +91,34 @@ class SimulatedWorld:
             case _:
                 assert_never(action)
 
+    def _lose(self, now: Micros) -> Iterator[_Life]:
+        """Regions are lost at this instant: what there is of every instance is over, whatever it was."""
+        events: list[_Life] = []
+        for i in self._outages.instances(now):
+            match self._fleet.state[i]:
+                case State.SERVING | State.DRAINING:
+                    self._gone.add(i)
+                    events.append(InstanceLost(i, LOST))
+                case State.STARTING | State.RECLAIMING:
+                    events.append(StartFailed(i, LOST))
+                case State.SPOT:
+                    events.append(SpotTaken(i))
+                case State.OFF:
+                    continue
+            self._spell[i] += 1
+        self._kernel.lose(sorted(self._gone))
+        for event in events:
+            self._gone.discard(event.instance)
+            yield event
+
     def drained(self) -> Iterator[InstanceDrained]:
         """The instances that the kernel found empty in its last run."""
         return (InstanceDrained(i) for i in self._kernel.drained)
 
     def _begin(self, now: Micros, i: int, delay: Micros, *, may_fail: bool) -> None:
-        if may_fail and self._faults.start_fails(i, now):
+        if (end := self._outages.end(i, now)) > now:
+            self._later(min(now + delay, end), StartFailed(i, LOST))
+        elif may_fail and self._faults.start_fails(i, now):
             self._later(now + delay, StartFailed(i, "the cloud had no capacity, or the model did not load"))
         else:
             self._later(now + (self._faults.stretch(i, now, delay) if may_fail else delay), InstanceReady(i))
@@ -114,6 +143,6 @@ class SimulatedWorld:
     def _later(self, time: Micros, event: _Life) -> None:
         self._push(time, self._spell[event.instance], event)
 
-    def _push(self, time: Micros, spell: int, event: _Life | Done) -> None:
+    def _push(self, time: Micros, spell: int, event: _Life | Done | None) -> None:
         self._made += 1
         heappush(self._pending, (time, self._made, spell, event))

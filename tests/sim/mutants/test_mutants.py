@@ -1,7 +1,8 @@
 """Deliberate faults are seen: each one of the catalogue, put into a copy of the kernel, departs from the reference.
 
 Nothing is compiled. Faults of functions are tried by the dozen in one process; others each in a copy of the package, in which
-what is not changed is imported as it was read before. Read next: `catalogue.py`, `ranks.py`, `routes.py`, `turns.py`, `batch.py`.
+what is not changed is imported as it was read before. Read next: `catalogue.py`, `outages.py`, `ranks.py`, `routes.py`,
+`turns.py`, `batch.py`.
 """
 
 import json

@@ -135,12 +135,21 @@ class SpotSettings(Settings):
     notice: Duration = Field(default=30 * SECOND, description="before the cloud takes one: Azure announces 30 s")
 
 
+class OutageSettings(Settings):
+    """A region that is lost for a while: its instances are gone at once, and nothing can be started there."""
+
+    region: Name = Field(description="which")
+    at: Duration = Field(description="from the start of the window")
+    length: Duration = Field(gt=0, description="how long starts fail there")
+
+
 class FaultSettings(Settings):
     """What goes less than well in the simulated world; nothing by default, so that medians are what they say."""
 
     start_failure: Share = Field(default=0.0, description="chance that a start comes to nothing; 0: never (paper)")
     start_spread: float = Field(default=0.0, ge=0, le=2, description="sigma of the log of start times; 0: as stated (paper)")
     rtt_spread: float = Field(default=0.0, ge=0, le=3, description="sigma of the log of round-trip times; 0: medians")
+    outages: tuple[OutageSettings, ...] = Field(default=(), description="regions lost, and when; none unless asked for")
 
 
 class ReactiveSettings(Settings):

@@ -40,6 +40,8 @@ def _unknown_names(scenario: Scenario) -> Iterator[SettingProblem]:
                 text = f"the profile is for {engine.gpu!r}, it cannot say how fast {gpu!r} is"
                 yield SettingProblem(("models", model, "engines", gpu), text, arithmetic=False)
     yield from unknown(("fleet", "gpu"), "GPU type", [scenario.fleet.gpu] if scenario.fleet.gpu else [], gpus)
+    for i, outage in enumerate(scenario.faults.outages):
+        yield from unknown(("faults", "outages", i, "region"), "region", [outage.region], regions)
     assign, generate = scenario.workload.assign, scenario.workload.generate
     at: Keys = ("workload", "assign")
     yield from unknown((*at, "model"), "model", assign.model, models)

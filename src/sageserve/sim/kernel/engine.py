@@ -4,34 +4,47 @@ Order at one instant: the scrape, what Python does, arrivals, instances by index
 `Kernel.run_until`; see `sim/world.py` for who does. The rules are stated in docs/reference/kernel.md.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
+from sageserve.base.records import UNSET
 from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
+from sageserve.core.feed import DIRECT
+from sageserve.core.perf import prefill_work
 from sageserve.core.signals import busyness, signal, smoothed
-from sageserve.sim.kernel.arrive import arrive, empty_door, feed_endpoint, promote
+from sageserve.sim.kernel.arrive import arrive, empty_door, feed_endpoint, promote, send
 from sageserve.sim.kernel.batching import end_block
-from sageserve.sim.kernel.bookkeeping import note_outstanding
-from sageserve.sim.kernel.prefix_cache import forget
+from sageserve.sim.kernel.bookkeeping import note_outstanding, set_place, shed, wait_at_door
+from sageserve.sim.kernel.prefix_cache import ALL, forget, is_hashed, let_go
 from sageserve.sim.kernel.prefixes.tree import Prefixes
-from sageserve.sim.kernel.queues import next_instance, row_of_rank
+from sageserve.sim.kernel.queues import next_instance, push_job, row_of_rank, set_time
 from sageserve.sim.kernel.ranks import end_together
 from sageserve.sim.kernel.state import (
+    HELD,
     IDLE,
     OF_INSTANCES,
+    PLACE,
+    PROMOTED,
+    RUNNING,
     SHUT,
+    WAITING,
     Setup,
     World,
     view_endpoints,
     view_engines,
     view_f8,
+    view_i4,
     view_i8,
+    view_nodes,
+    view_prefixes,
     view_profiles,
     view_requests,
+    view_tiers,
     view_world,
 )
 from sageserve.sim.kernel.turns import next_turn
@@ -196,6 +209,82 @@ def drain_instance(address: int, i: int) -> bool:
     return bool(engine["in_flight"] == 0)
 
 
+@kernel
+def take_back(w: Rec, q: int) -> None:
+    """Request `q` is at an instance no more: nothing of it is in that instance's cache, queue or counts."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    i = r["instance"]
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+    endpoint["placed"] -= 1
+    place = r["state"] & PLACE
+    if place != RUNNING:
+        profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+        endpoint["backlog"] -= prefill_work(profile, r["prompt"] + r["made"], r["cached"])
+    if place != WAITING and is_hashed(w, q):
+        n = view_prefixes(w["at_prefixes"], w["rows"])[q]["node"]
+        if n >= 0:
+            let_go(w, view_nodes(w["at_nodes"], w["node_rows"])[n]["instance"], q, ALL)
+
+
+@kernel
+def shut_down(w: Rec, i: int) -> None:
+    """Instance `i` is gone, whose requests were taken back."""
+    engines = view_engines(w["at_engines"], w["units"])
+    engine = engines[i]
+    if engine["draining"] == 0:
+        view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]["open"] -= 1
+        count_capacity(w, i, -1)
+    lanes = w["tiers"] + 1
+    for k in range(engine["ranks"]):
+        u = row_of_rank(w, i, k)
+        rank = engines[u]
+        rank["kv"], rank["used"], rank["unfilled"], rank["running"], rank["heap"], rank["length"] = 0, 0, 0, 0, 0, 0
+        rank["waiting"], rank["in_flight"], rank["cut"], rank["draining"] = 0, 0, 0, 0
+        rank["batch"], rank["partial"], rank["latest"], rank["lost"] = UNSET, UNSET, UNSET, UNSET
+        rank["phase"] = IDLE
+        set_time(w, u, NEVER)
+        for lane in range(u * lanes, (u + 1) * lanes):
+            view_i4(w["at_heads"], w["units"] * lanes)[lane] = UNSET
+            view_i4(w["at_tails"], w["units"] * lanes)[lane] = UNSET
+    engine["phase"] = SHUT
+    note_outstanding(w, i)
+
+
+@kernel
+def send_again(w: Rec, q: int, now: int) -> None:
+    """Request `q` lost its instance: without a first token, or as queued batch work, it is sent anew; else it is broken off."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    r["finish_step"] = UNSET
+    r["made"] = 0
+    batch = view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]["batch"] != 0
+    if r["first"] != UNSET and not batch:
+        shed(w, q)
+        return
+    r["first"] = UNSET
+    r["instance"] = UNSET
+    if batch and w["feed"] != DIRECT and r["state"] & PROMOTED == 0:
+        set_place(w, q, HELD)
+        push_job(w, r["model"], q)
+    elif not send(w, q, now, False):
+        if w["admission"] != 0 and not batch:
+            shed(w, q)
+        else:
+            wait_at_door(w, q)
+
+
+@kernel
+def lose_instances(address: int, instances: NDArray[Any], requests: NDArray[Any]) -> None:
+    """Open or draining instances are gone now; `requests` are those that they have, in the order in which they are sent again."""
+    w = view_world(address, 1)[0]
+    for q in requests:
+        take_back(w, q)
+    for i in instances:
+        shut_down(w, i)
+    for q in requests:
+        send_again(w, q, w["now"])
+
+
 class Kernel:
     """One simulated world, from Python: run, open, drain, look.
 
@@ -268,6 +357,19 @@ class Kernel:
     def drain(self, i: int) -> bool:
         """Stop instance `i` from receiving work; True when it was empty and is closed at once."""
         return bool(drain_instance(self.world.address, i))
+
+    def lose(self, instances: Iterable[int]) -> None:
+        """Open or draining instances are gone at once, with what they were doing; others are left as they are.
+
+        Their requests are sent anew in order of rows, but interactive ones that had a first token: those are broken off (SHED).
+        """
+        shut = self.engines["phase"] == SHUT
+        gone = np.array([i for i in instances if not shut[i]], np.int64)
+        lost = np.zeros(len(self.engines) + 1, np.bool_)  # one more, for requests that were never placed
+        lost[gone] = True
+        state = self.requests["state"] & PLACE
+        there = (state >= WAITING) & (state <= RUNNING) & lost[self.requests["instance"]]
+        lose_instances(self.world.address, gone, np.flatnonzero(there))
 
     def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
         """Change the utilisation below which an endpoint is given batch jobs."""

@@ -1,0 +1,31 @@
+"""Deliberate faults of what happens when instances are lost with their region.
+
+Read next: `test_mutants.py`; docs/reference/kernel.md, "When an instance is lost", for what should happen.
+"""
+
+from typing import Final
+
+from tests.sim.mutants.catalogue import Mutant
+
+ENGINE: Final = "sim/kernel/engine.py"
+OUTAGE_MUTANTS: Final = (
+    Mutant("what is lost stays in the backlog", ENGINE, 'endpoint["backlog"] -= prefill_work(', "0.0 * prefill_work("),
+    Mutant("what is lost counts as being in flight", ENGINE, '    endpoint["placed"] -= 1\n', ""),
+    Mutant("answers go on elsewhere", ENGINE, 'if r["first"] != UNSET and not batch:', 'if r["first"] < UNSET:'),
+    Mutant("batch work is broken off", ENGINE, 'if r["first"] != UNSET and not batch:', 'if r["first"] != UNSET:'),
+    Mutant("a lost instance is open", ENGINE, '["open"] -= 1\n        count_capacity', '["open"] -= 0\n        count_capacity'),
+    Mutant("a lost instance is capacity", ENGINE, "        count_capacity(w, i, -1)\n    lanes", "    lanes"),
+    Mutant(
+        "a lost instance that is back has its old queue",
+        ENGINE,
+        '[lane] = UNSET\n            view_i4(w["at_tails"]',
+        '[lane] += 0\n            view_i4(w["at_tails"]',
+    ),
+    Mutant(
+        "a lost instance that is back has its old memory in use",
+        ENGINE,
+        'rank["kv"], rank["used"], rank["unfilled"]',
+        'rank["kv"], rank["length"], rank["unfilled"]',
+    ),
+    Mutant("what was made of a lost batch answer is there", ENGINE, '    r["made"] = 0\n    batch', "    batch"),
+)
