@@ -52,6 +52,19 @@ def test_schema_is_a_json_schema() -> None:
     assert "required" not in schema
 
 
+def test_the_page_about_scenario_files_is_what_the_schema_says(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "reference" / "scenario.md").read_text("utf-8")
+    assert page == printed("schema", "--markdown"), "run: sageserve scenario schema --markdown > docs/reference/scenario.md"
+    for row in (
+        "| `ttft` | duration |",
+        "| `percentile` | share | `0.95` |",
+        "## `models.NAME.engines.NAME`",
+        "for example `98.32/h`",
+    ):
+        assert row in page
+    assert "| `name` | name |  | of the scenario" in page, "which the file's name stands in for"
+
+
 def test_check_says_what_a_good_scenario_is() -> None:
     assert "4 models x 3 regions = 12 endpoints, 240 instances" in printed("check", "o365-week")
     more = printed("check", "o365-week", "--set", "fleet.starts={eastus/llama-2-70b/h100-80gb: 21}")

@@ -95,11 +95,13 @@ def list_scenarios(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="print the page of the documentation")] = False,
+) -> None:
     """Print the JSON Schema of a scenario file, for editors."""
-    from sageserve.data.scenarios.schema import scenario_schema
+    from sageserve.data.scenarios.schema import scenario_page, scenario_schema
 
-    typer.echo(answer_json(scenario_schema()))
+    typer.echo(scenario_page().removesuffix("\n") if as_markdown else answer_json(scenario_schema()))
 
 
 @app.command()
