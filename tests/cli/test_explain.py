@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from sageserve.base.errors import ConfigError
+from sageserve.base.errors import ConfigError, ResultError
 from sageserve.base.units import HOUR, MINUTE
 from sageserve.cli.main import app
 from sageserve.core.actions import Blocked, Decision, Reason
@@ -22,12 +22,12 @@ from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.horizon import PlanReason
 from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.what_if import change
-from sageserve.core.strategies import STRATEGIES
+from sageserve.core.strategies import STRATEGIES, layout_of
 from sageserve.core.work import Forecasted, Solve, SolveAhead, Solved
-from sageserve.data.results.journal import Decided
+from sageserve.data.results.journal import Decided, Stamped, read_live
 from sageserve.data.results.plans import read_plan
 from sageserve.data.results.run_folder import RunFolder, read_run
-from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.show import story as telling
 from sageserve.show.answer import answer, find_pool
 from sageserve.show.story import story
@@ -92,6 +92,41 @@ def test_counts_are_those_of_the_timeline(runs: Path, strategy: str) -> None:
                 assert states.count(state) == row[state.name.lower()]
             seen.add((row["serving"], row["spot"]))
     assert len(seen) > 1
+
+
+def test_a_live_journal_tells_what_a_simulated_one_does(runs: Path, tmp_path: Path) -> None:
+    """The same lines as a fleet leaves them: by the wall clock, in two files, the clock begun anew by a second process."""
+    run, restart, wall = read_run(runs / "lt-ua"), HOUR, 10**15
+    lines = list(run.journal())
+    begins = lines[0].now
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "scenario.yaml").write_text(resolved_yaml(run.scenario), "utf-8")
+    files = [(tmp_path / "journal" / f"journal-00000{k}.jsonl").open("wb") for k in (1, 2)]
+    for line in lines:
+        late = line.now >= restart
+        event = line.event
+        if late and isinstance(event, Forecasted):
+            event = replace(event, start=event.start - restart)
+        kept = replace(line, now=line.now - restart * late, event=event)
+        files[late].write(msgspec.json.encode(Stamped(wall + line.now, kept)) + b"\n")
+    files[1].write(b'{"wall":1')  # cut off by a crash
+    for file in files:
+        file.close()
+    live = read_live(tmp_path)
+    assert (live.begins, live.ends) == (wall + begins, lines[-1].now - begins)
+    when, layout = 2 * HOUR + 30 * MINUTE, layout_of(run.scenario)
+    here = telling._read_until(when - begins, live.lines(), layout, POOL)
+    there = telling._read_until(when, run.journal(), layout, POOL)
+    assert here.states == there.states
+    assert [decided for _, decided in here.decisions] == [decided for _, decided in there.decisions]
+    assert here.plan is not None
+    assert there.plan is not None
+    assert (here.plan[0] + begins, here.plan[1] + begins, here.plan[2:]) == (*there.plan[:2], there.plan[2:])
+    assert here.data_until is not None
+    assert here.data_until + begins == there.data_until
+    assert POOL in printed("explain", str(tmp_path), POOL, "--at", "30m")
+    with pytest.raises(ResultError, match="state folder of a live fleet"):
+        read_run(tmp_path)
 
 
 def test_one_less_and_one_more_are_solved_again(runs: Path) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from sageserve.base.config import LiveSettings, Scenario
     from sageserve.core.layout import Layout
+    from sageserve.data.results.journal import Stamped
     from sageserve.live.actuators.base import EngineAddress, Hear
     from sageserve.live.control.fleet_view import Missed
     from sageserve.live.control.liveness import Probed
     from sageserve.live.control.process import Home, ManagedActuator
-    from sageserve.live.control.state_files import Stamped
 
 
 _TOKEN_WITHIN_S = 5.0

@@ -25,12 +25,17 @@ sageserve simulate quickstart --strategy lt-ua --out runs/day
 
 sageserve explain runs/day eastus/llama-2-70b --at 15h10m
 
+sageserve explain ~/.local/state/sageserve east/llama-3.1-8b [dim]— of the fleet that runs[/dim]
+
 sageserve plan quickstart --at 10h -o plan.json && sageserve explain plan.json eastus/llama-2-70b
 """
 
 
 def explain(
-    source: Annotated[Path, typer.Argument(metavar="RUN_OR_PLAN", help="a folder of `simulate --out`, or a plan.json")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_OR_PLAN", help="a folder of `simulate --out`, a plan.json, or a live fleet's state folder"),
+    ],
     pool: Annotated[str, typer.Argument(metavar="POOL", help="such as eastus/llama-2-70b/h100-80gb; its beginning is enough")],
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="of a run, from its start", show_default="the end of its window")
@@ -40,10 +45,11 @@ def explain(
     """Say why a pool has its number, why not one less or one more, and what would change it: solved again, not guessed."""
     from sageserve.cli.columns import terminal
     from sageserve.cli.plan import time_of
+    from sageserve.data.results.journal import is_state_folder, read_live
     from sageserve.data.results.plans import read_plan
     from sageserve.data.results.run_folder import read_run
     from sageserve.show.answer import answer, find_pool
-    from sageserve.show.story import story
+    from sageserve.show.story import live_story, story
     from sageserve.show.why import pool_names
 
     if source.is_file():
@@ -56,11 +62,21 @@ def explain(
         else:
             _draw_file(terminal(), file, found)
         return
-    told = story(read_run(source), pool, None if at is None else time_of("--at", at))
+    instant = None if at is None else time_of("--at", at)
+    live = read_live(source) if is_state_folder(source) else None
+    told = story(read_run(source), pool, instant) if live is None else live_story(live, pool, instant)
     if as_json:
         typer.echo(answer_json(told))
-    else:
-        _draw_story(terminal(), told)
+        return
+    if live is not None:
+        typer.echo(f"times are from {_date(live.begins)}, where the journal begins")
+    _draw_story(terminal(), told)
+
+
+def _date(wall: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(wall // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _refuse_time(at: str | None, file: "PlanFile") -> None:

@@ -5,7 +5,7 @@ again. Strategies without plans are told by their thresholds. Runs nothing. Read
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -26,7 +26,7 @@ from sageserve.core.plan_once import PLANNERS
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.strategies.reactive import Reactive
 from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEvent, Solve, SolveAhead, Solved, SolvedAhead
-from sageserve.data.results.journal import Decided, JournalLine
+from sageserve.data.results.journal import Decided, JournalLine, LiveJournal
 from sageserve.data.results.run_folder import RunFolder
 from sageserve.show.answer import PlanAnswer, answer, find_pool
 
@@ -133,14 +133,37 @@ def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
     if when > end:
         raise ConfigError(f"the run ended at {show_duration(end)}", hint=f"choose a time up to then, not {show_duration(when)}")
     layout = layout_of(scenario)
+    reading = _read_until(when, run.journal(), layout, pool)
+    asked, shed = _turned_away(run, layout, reading.pool, when)
+    return _story(reading, scenario, when, asked, shed)
+
+
+def live_story(live: LiveJournal, pool: str, at: Micros | None = None) -> Story:
+    """The same of a live fleet; who was turned away is not in its journal.
+
+    Args:
+        live: its journal.
+        pool: its name or a beginning of it.
+        at: microseconds from the oldest line; the newest one when None.
+
+    Raises:
+        ConfigError: no such pool, or an instant after the newest line.
+    """
+    if at is not None and at > live.ends:
+        raise ConfigError(f"the journal goes on to {show_duration(live.ends)}", hint="leave --at out for the newest line")
+    when = live.ends if at is None else at
+    reading = _read_until(when, live.lines(), layout_of(live.scenario), pool)
+    return _story(reading, live.scenario, when, 0, 0)
+
+
+def _read_until(when: Micros, lines: Iterable[JournalLine], layout: Layout, pool: str) -> _Reading:
     name = find_pool([one.name for one in layout.pools], pool)
     reading = _Reading(next(one for one in layout.pools if one.name == name))
-    for line in run.journal():
+    for line in lines:
         if line.now > when:
             break
         _read(reading, line)
-    asked, shed = _turned_away(run, layout, reading.pool, when)
-    return _story(reading, scenario, when, asked, shed)
+    return reading
 
 
 def _turned_away(run: RunFolder, layout: Layout, pool: Pool, at: Micros) -> tuple[int, int]:

@@ -16,8 +16,9 @@ from sageserve.core.actions import Decision, Reason, Source, Start
 from sageserve.core.events import DemandSeen, InstanceReady
 from sageserve.core.history import DemandHistory
 from sageserve.core.work import Entry
+from sageserve.data.results.journal import read_stamped
 from sageserve.live.control import state_files
-from sageserve.live.control.state_files import DemandFile, JournalFile, read_lines
+from sageserve.live.control.state_files import DemandFile, JournalFile
 from tests.core.small import layout_of, scenario
 
 NAMES = Names(("big", "small"), ("east", "west"), ("iw-f", "iw-n", "niw"))
@@ -42,7 +43,7 @@ def test_lines_come_back_with_names_and_wall_time(tmp_path: Path) -> None:
     writer = journal(tmp_path)
     for now in range(5):
         writer.write(entry(now))
-    lines = read_lines(tmp_path)
+    lines = list(read_stamped(tmp_path))
     assert [one.line.now for one in lines] == list(range(5))
     assert lines[0].wall == WALL
     assert lines[0].line.decisions[0].pool == layout_of(scenario()).pools[1].name
@@ -53,9 +54,9 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_the_next_process_goes_on(tmp_p
     journal(tmp_path).write(entry(1))
     file = next(tmp_path.glob("*.jsonl"))
     file.write_bytes(file.read_bytes() + b'{"wall":17')
-    assert [one.line.now for one in read_lines(tmp_path)] == [1]
+    assert [one.line.now for one in read_stamped(tmp_path)] == [1]
     journal(tmp_path).write(entry(2))
-    assert [one.line.now for one in read_lines(tmp_path)] == [1, 2]
+    assert [one.line.now for one in read_stamped(tmp_path)] == [1, 2]
 
 
 def test_files_turn_over_and_old_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +64,7 @@ def test_files_turn_over_and_old_ones_go(tmp_path: Path, monkeypatch: pytest.Mon
     writer = journal(tmp_path)
     for now in range(200):
         writer.write(entry(now))
-    kept = [one.line.now for one in read_lines(tmp_path)]
+    kept = [one.line.now for one in read_stamped(tmp_path)]
     assert kept == list(range(kept[0], 200))
     assert len(list(tmp_path.iterdir())) <= state_files._FILES + 1
     assert kept[0] > 0

@@ -2,21 +2,31 @@
 
     {"now": 45000000, "event": {"type": "observed", ...}, "decisions": [{"pool": "eastus/llama-2-70b/h100-80gb", ...}], ...}
 
-Numbers of instances are those of requests.parquet. Knows no simulator and no live loop: both write it, replay reads it.
+Numbers of instances are those of requests.parquet. A live fleet's is plain lines, each with the time by the wall clock, in files
+of its state folder: journal/journal-000001.jsonl. Knows no simulator and no live loop: both write it, replay reads it.
 Read next: `core/events.py`, `core/actions.py` for the records; `run_folder.py` for the folder it lies in.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import pyarrow as pa
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
 from sageserve.base.units import Micros
 from sageserve.core.actions import Decision
-from sageserve.core.work import RecordedAction, RecordedEvent
+from sageserve.core.work import Forecasted, RecordedAction, RecordedEvent
+from sageserve.data.scenarios.load import load_scenario
+
+_LOG: Final = logging.getLogger(__name__)
+LIVE: Final = "journal"
+"""Folder of a live fleet's journal in its state folder."""
 
 
 class Decided(Struct, frozen=True):
@@ -76,3 +86,72 @@ def _lines(source: pa.NativeFile) -> Iterator[bytes]:
         yield from lines
     if rest:
         yield rest
+
+
+class Stamped(Struct, frozen=True):
+    """A line of a live journal and when it was, by the wall clock."""
+
+    wall: Micros
+    line: JournalLine
+
+
+def read_stamped(folder: Path) -> Iterator[Stamped]:
+    """Every line that a live fleet kept, oldest first; torn lines are left out.
+
+    Args:
+        folder: `journal` in the state folder.
+    """
+    decoder = msgspec.json.Decoder(Stamped)
+    for path in sorted(folder.glob("journal-*.jsonl")):
+        with path.open("rb") as lines:
+            for text in lines:
+                try:
+                    yield decoder.decode(text)
+                except msgspec.DecodeError:
+                    _LOG.warning("%s holds a line that was cut off", path.name)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveJournal:
+    """What a live fleet decided so far.
+
+    Args:
+        folder: of its state.
+        scenario: the settings in force.
+        begins: of the oldest line that was kept, microseconds since 1970.
+        ends: of the newest one, microseconds from `begins`.
+    """
+
+    folder: Path
+    scenario: Scenario
+    begins: Micros
+    ends: Micros
+
+    def lines(self) -> Iterator[JournalLine]:
+        """Its lines, with all instants from `begins`; the clock of a control process begins anew with each."""
+        for one in read_stamped(self.folder / LIVE):
+            now = one.wall - self.begins
+            event = one.line.event
+            if isinstance(event, Forecasted):
+                event = structs.replace(event, start=event.start + now - one.line.now)
+            yield structs.replace(one.line, now=now, event=event)
+
+
+def is_state_folder(folder: Path) -> bool:
+    """Whether a folder is one of a live fleet."""
+    return (folder / LIVE).is_dir() and (folder / "scenario.yaml").is_file()
+
+
+def read_live(folder: Path) -> LiveJournal:
+    """What a live fleet decided, which may run meanwhile.
+
+    Raises:
+        ResultError: nothing was decided there yet.
+    """
+    first = last = None
+    for one in read_stamped(folder / LIVE):
+        first = one.wall if first is None else first
+        last = one.wall
+    if first is None or last is None:
+        raise ResultError(f"{folder / LIVE} holds no decision yet", hint="wait until the fleet has started an instance")
+    return LiveJournal(folder, load_scenario(folder / "scenario.yaml"), first, max(0, last - first))

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
-from sageserve.data.results.journal import JournalLine, read_journal, write_journal
+from sageserve.data.results.journal import JournalLine, is_state_folder, read_journal, write_journal
 from sageserve.data.results.summary import Summary, parse_summary, summary_json
 from sageserve.data.results.tables import RequestFrame, RequestNames, TimelineFrame, request_table, timeline_tables
 from sageserve.data.scenarios.load import load_scenario, resolved_yaml
@@ -148,6 +148,11 @@ def read_run(folder: Path) -> RunFolder:
     """
     if not folder.is_dir():
         raise ResultError(f"there is no result folder {folder}", hint="make one: sageserve simulate quickstart --out DIR")
+    if is_state_folder(folder):
+        raise ResultError(
+            f"{folder} is the state folder of a live fleet, which keeps decisions and no requests",
+            hint="`sageserve explain` reads it; simulate its scenario.yaml for the rest",
+        )
     missing = [name for name in (SUMMARY, *CONTENT) if not (folder / name).is_file()]
     if missing:
         raise ResultError(f"{folder} is not a whole result: {', '.join(missing)} missing", hint="simulate again with --out")

@@ -30,6 +30,7 @@ from sageserve.core.safety import Guard
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.strategies.own import OwnStrategy
 from sageserve.core.work import AnyEvent, Entry, Work, perform
+from sageserve.data.results.journal import Stamped
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
@@ -38,7 +39,7 @@ from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.spending import SpendingFile
-from sageserve.live.control.state_files import DemandFile, JournalFile, Stamped
+from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import Sources, Status, status
 from sageserve.live.link import LinkServer
 from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, Wait, layout_mark

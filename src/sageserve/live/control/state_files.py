@@ -24,20 +24,13 @@ from sageserve.base.units import DAY, MINUTE, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
 from sageserve.core.work import Entry
-from sageserve.data.results.journal import Decided, JournalLine
+from sageserve.data.results.journal import Decided, JournalLine, Stamped
 
 _LOG = logging.getLogger(__name__)
 _KEEP: Final = 14 * DAY  # two of the longest season that forecasters look for
 _FILE_MAX: Final = 64 << 20  # bytes of a journal file before a new one is begun
 _FILES: Final = 8
 _RECENT: Final = 500  # decisions kept in memory for people who look
-
-
-class Stamped(Struct, frozen=True):
-    """A journal line and when it was, by the wall clock."""
-
-    wall: Micros
-    line: JournalLine
 
 
 class JournalFile:
@@ -94,19 +87,6 @@ def _end_line(path: Path) -> None:
             file.seek(-1, 2)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-
-
-def read_lines(folder: Path) -> list[Stamped]:
-    """Every line that was kept, oldest first; torn lines are left out."""
-    decoder = msgspec.json.Decoder(Stamped)
-    found = []
-    for path in sorted(folder.glob("journal-*.jsonl")):
-        for text in path.read_bytes().splitlines():
-            try:
-                found.append(decoder.decode(text))
-            except msgspec.DecodeError:
-                _LOG.warning("%s holds a line that was cut off", path.name)
-    return found
 
 
 class _Minute(Struct, frozen=True, array_like=True):

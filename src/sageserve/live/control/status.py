@@ -12,8 +12,8 @@ from msgspec import Struct
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.fleet import Fleet, State
+from sageserve.data.results.journal import Stamped
 from sageserve.live.control.fleet_view import FleetView
-from sageserve.live.control.state_files import Stamped
 
 
 class InstanceStatus(Struct, frozen=True):
