@@ -16,11 +16,14 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.results.sweep_folder import GENERATED
 from sageserve.data.scenarios.load import load_scenario
+from sageserve.sim.sizing.plays import LEAST_WINDOWS, Interrupted, Wish, measured_of
 from sageserve.sim.sizing.pools import SizedPool, vms_of, with_counts
+from sageserve.sim.sizing.purchase import Tariff, best_reserve, cost_per_hour
 from sageserve.sim.sizing.records import Sizing
-from sageserve.sim.sizing.run import LEAST_WINDOWS, Interrupted, Wish, measured_of, size
+from sageserve.sim.sizing.run import size
 from sageserve.sim.sizing.safety import KeptShare, prove
 from sageserve.sim.sizing.search import Ask, Counts, Measured, Promises, Search
+from sageserve.sim.sizing.strategy import size_for
 from sageserve.sim.sweep.alone import Alone
 from sageserve.sim.sweep.cell import Cell, Finished, Player
 from sageserve.sim.sweep.run import Watch
@@ -214,3 +217,37 @@ def test_what_cannot_be_answered_is_refused_and_a_stop_is_heard(small: Scenario)
         size(small, GENERATED, Wish(windows=19), Alone())
     with pytest.raises(Interrupted):
         size(small, GENERATED, Wish(), Alone(), Watch(interrupted=lambda: True))
+
+
+# ------------------------------------------------------------------------------------------------ strategies, and what to reserve
+
+
+@given(
+    curve=st.dictionaries(st.integers(0, 12).map(lambda n: 4 * n), st.integers(1, 1000).map(float), min_size=1),
+    prices=st.tuples(st.integers(1, 100), st.integers(1, 100)),
+)
+def test_the_cheapest_reservation_is_that_of_all_there_are(curve: dict[int, float], prices: tuple[int, int]) -> None:
+    tariff = Tariff(on_demand=float(max(prices)), reserved=float(min(prices)), per_vm=4)
+    costs = {n: cost_per_hour(curve, n, tariff) for n in range(0, 60, 4)}
+    found = best_reserve(curve, tariff)
+    assert costs[found] == pytest.approx(min(costs.values()))
+    assert best_reserve(curve, replace(tariff, reserved=None)) == 0
+    if curve.keys() == {8}:
+        assert found == (8 if min(prices) < max(prices) else 0)
+
+
+def test_a_strategy_is_given_room_and_what_it_held_is_told(small: Scenario) -> None:
+    rules = small.strategy.model_copy(update={"name": "reactive"})
+    tight = small.fleet.model_copy(update={"maximum": 3, "start": 1})
+    settings = small.model_copy(update={"strategy": rules, "fleet": tight})
+    found = size_for(settings, GENERATED, Wish(), Alone())
+    assert found.strategy == "reactive"
+    assert found.plays == LEAST_WINDOWS
+    for line in found.fleet:
+        counts = found.counts[line.pool]
+        assert line.gpus == counts.peak == 8 * line.instances
+        assert counts.minimum <= counts.mean <= counts.peak
+    assert sum(one.mean for one in found.counts.values()) < sum(one.peak for one in found.counts.values())
+    east = found.quota["eastus/h100-80gb"]
+    assert east.gpus == next(line.gpus for line in found.fleet if line.region == "eastus")
+    assert found.cost["eastus/h100-80gb"].on_demand_gpus < east.gpus

@@ -44,8 +44,8 @@ from sageserve.show.report import write_report
 from sageserve.sim.oracle import Bound, oracle_bound
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Simulation
+from sageserve.sim.sizing.plays import Wish
 from sageserve.sim.sizing.records import Sizing
-from sageserve.sim.sizing.run import Wish
 from sageserve.sim.sizing.run import size as _size
 from sageserve.sim.sweep.alone import Alone
 

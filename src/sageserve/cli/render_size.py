@@ -24,8 +24,10 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
     console = terminal()
     gpus = sum(line.gpus for line in sizing.quota.values())
     which = "every promise" if all(one.reach is None for one in sizing.proof.values()) else "every promise that is in reach"
+    if sizing.strategy:
+        which = f"what {escape(sizing.strategy)} needs at most"
     console.print(
-        f"[bold]{escape(sizing.scenario)}[/bold]: [bold]{gpus:,} GPUs[/bold] keep {which},"
+        f"[bold]{escape(sizing.scenario)}[/bold]: [bold]{gpus:,} GPUs[/bold] {'are' if sizing.strategy else 'keep'} {which},"
         f" ${sizing.cost_per_month_usd:,.2f} a month",
         soft_wrap=True,
     )
@@ -36,7 +38,7 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
     )
     for note in sizing.notes:
         console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
-    for columns in (_fleet(sizing), _bought(sizing), _promises(sizing)):
+    for columns in (_counts(sizing) if sizing.strategy else _fleet(sizing), _bought(sizing), _promises(sizing)):
         console.print()
         for table in tables(columns, console.width):
             console.print(table)
@@ -60,6 +62,18 @@ def _fleet(sizing: Sizing) -> list[Column]:
         Column("instances", [str(line.instances) for line in sizing.fleet], style="bold"),
         Column("GPUs", [f"{line.gpus:,}" for line in sizing.fleet]),
         Column("with one less", [_less(why[line.pool]) for line in sizing.fleet], words=True),
+    ]
+
+
+def _counts(sizing: Sizing) -> list[Column]:
+    counts = list(sizing.counts.values())
+    return [
+        Column("pool, GPUs held", list(sizing.counts)),
+        Column("peak", [f"{one.peak:,}" for one in counts], style="bold"),
+        Column("p99", [f"{one.p99:,}" for one in counts]),
+        Column("mean", [f"{one.mean:,.1f}" for one in counts]),
+        Column("least", [f"{one.minimum:,}" for one in counts]),
+        Column("instances\nat most", [str(line.instances) for line in sizing.fleet]),
     ]
 
 
@@ -96,7 +110,14 @@ def _bought(sizing: Sizing) -> list[Column]:
                 "on demand\n$/month", [*(f"{line.on_demand:,.2f}" for line in cost), f"{sum(c.on_demand for c in cost):,.2f}"]
             ),
         ]
-    return [*columns, Column("$/month", [*(f"{line.reserved + line.on_demand:,.2f}" for line in cost), f"{total:,.2f}"])]
+    columns.append(Column("$/month", [*(f"{line.reserved + line.on_demand:,.2f}" for line in cost), f"{total:,.2f}"]))
+    if sizing.reserve:
+        best = [sizing.reserve.get(row) for row in rows]
+        columns += [
+            Column("cheapest\nto reserve", [*(_NONE if one is None else f"{one.gpus:,}" for one in best), ""]),
+            Column("then\n$/month", [*(_NONE if one is None else f"{one.per_month:,.2f}" for one in best), ""]),
+        ]
+    return columns
 
 
 def _price(line: CostLine) -> str:
@@ -121,4 +142,5 @@ def _promises(sizing: Sizing) -> list[Column]:
 
 def _safety(proofs: list[PromiseProof]) -> Iterator[str]:
     for one in proofs:
-        yield "out of reach" if one.reach is not None else f"✓ {share(one.safety)}"
+        mark = "✓" if one.kept_least >= one.percentile else "✗"
+        yield "out of reach" if one.reach is not None else f"{mark} {share(one.safety)}"

@@ -18,6 +18,7 @@ from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
+    from sageserve.sim.sizing.plays import Wish
     from sageserve.sim.sizing.records import Sizing
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -25,6 +26,8 @@ EXAMPLES = """[bold]Examples[/bold]
 sageserve size quickstart
 
 sageserve size fleet.yaml --trace last-week.csv.gz --safety 99.9% -o sized.yaml
+
+sageserve size quickstart --for-strategy foresight
 
 sageserve size quickstart --json
 """
@@ -38,6 +41,15 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     safety: Annotated[
         str, typer.Option(metavar="SHARE", help="how sure it must be that every promise holds in a window that was not played")
     ] = "99%",
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--for-strategy",
+            autocompletion=complete.strategies,
+            metavar="NAME",
+            help="instead: the maxima, stock and reservation this strategy needs",
+        ),
+    ] = None,
     windows: Annotated[int, typer.Option(metavar="N", help="windows that each answer is judged on; 20 at least")] = 20,
     overrides: Overrides = None,
     workers: Workers = None,
@@ -50,30 +62,21 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     """Find the fewest instances that keep every promise, and say what they cost.
 
     One count for each model in each region, held all the time. Twenty windows are played: of generated traffic with other seeds,
-    of a trace with its minutes drawn again. Every promise must hold in all of them, and with --safety in one more.
+    of a trace with its minutes drawn again. Every promise must hold in all of them, and with --safety in one more. With
+    --for-strategy nothing is searched: the strategy decides, with no maximum in its way, and what it held is told.
     """
-    from sageserve.data.results.sweep_folder import source_of
     from sageserve.data.scenarios.extension import check_place
     from sageserve.data.scenarios.load import load_scenario
+    from sageserve.sim.sizing.plays import Wish
     from sageserve.sim.sizing.records import sizing_json
-    from sageserve.sim.sizing.run import Interrupted, Wish
-    from sageserve.sim.sizing.run import size as answer
-    from sageserve.sim.sweep.processes import Processes
-    from sageserve.sim.sweep.run import Watch
 
     if to is not None:
         check_place(to, replace=replace)
-    settings = load_scenario(scenario, overrides=overrides or ())
+    rule = [f"strategy.name={strategy}"] if strategy is not None else []
+    settings = load_scenario(scenario, overrides=[*(overrides or ()), *rule])
     wish = Wish(_safety(safety), windows)
     wish.check()
-    source = source_of(options)
-    compile_once()
-    with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
-        try:
-            sizing = answer(settings, source, wish, runner, Watch(tell, lambda: interruption.asked))
-        except Interrupted:
-            typer.echo("interrupted: nothing is sized", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+    sizing = _answer(settings, options, wish, workers, strategy=strategy)
     if to is not None:
         _write(to, scenario, settings, overrides or (), sizing, replace=replace)
     if as_json:
@@ -82,6 +85,26 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render_size import draw_sizing
 
     draw_sizing(sizing, _next(scenario, options, to))
+
+
+def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, *, strategy: str | None) -> "Sizing":
+    """Play on this machine until there is an answer, with a progress bar and Ctrl-C heard."""
+    from sageserve.data.results.sweep_folder import source_of
+    from sageserve.sim.sizing.plays import Interrupted
+    from sageserve.sim.sizing.run import size as answer
+    from sageserve.sim.sizing.strategy import size_for
+    from sageserve.sim.sweep.processes import Processes
+    from sageserve.sim.sweep.run import Watch
+
+    source = source_of(options)
+    compile_once()
+    with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
+        look = Watch(tell, lambda: interruption.asked)
+        try:
+            return (answer if strategy is None else size_for)(settings, source, wish, runner, look)
+        except Interrupted:
+            typer.echo("interrupted: nothing is sized", err=True)
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _safety(text: str) -> float:
@@ -105,17 +128,28 @@ def _write(to: Path, reference: str, settings: "Scenario", overrides: Sequence[s
 
     from sageserve.data.scenarios.extension import write_extension
 
-    most = max([settings.fleet.maximum, *(line.instances for line in sizing.fleet)])
-    starts = {line.pool: line.instances for line in sizing.fleet}
+    most = max((line.instances for line in sizing.fleet), default=1)
+    if sizing.strategy:  # the most it held is its maximum; where that is below the start, the start is
+        changes: dict[str, object] = {"fleet.maximum": max(most, settings.fleet.start, 1)}
+        about = f"{sizing.scenario} with what {sizing.strategy} needs"
+    else:
+        changes = {
+            "fleet.starts": {line.pool: line.instances for line in sizing.fleet},
+            "fleet.maximum": max(settings.fleet.maximum, most),
+        }
+        about = f"{sizing.scenario} with a fleet of constant size, {100 * sizing.safety:g}% safe"
     stocks: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for name, line in sizing.quota.items():
-        if line.ask:
+        told = {"gpus": line.gpus} if line.ask else {}
+        if sizing.strategy and name in sizing.reserve:
+            told["reserved"] = sizing.reserve[name].gpus
+        if told:
             region, gpu = name.split("/", 1)
-            stocks.setdefault(region, {"gpus": {}})["gpus"][gpu] = {"gpus": line.gpus}
-    changes = {"fleet.starts": starts, "fleet.maximum": most, **({"regions": stocks} if stocks else {})}
+            stocks.setdefault(region, {"gpus": {}})["gpus"][gpu] = told
+    if stocks:
+        changes["regions"] = stocks
     lines = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in changes.items()]
-    about = f"{sizing.scenario} with a fleet of constant size, {sizing.safety:.4%} safe".replace("0000%", "%").replace(".%", "%")
-    write_extension(to, reference, [*overrides, "strategy.name=fixed", *lines], about, replace=replace)
+    write_extension(to, reference, [*overrides, f"strategy.name={sizing.strategy or 'fixed'}", *lines], about, replace=replace)
 
 
 def _next(scenario: str, options: TraceOptions, to: Path | None) -> str:

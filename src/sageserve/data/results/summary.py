@@ -176,6 +176,7 @@ class Summary(Struct, frozen=True):
     requests_per_cpu_s: float | None
     gpus: dict[str, GpuCounts] = {}  # held by region/model/gpu, donated ones apart; empty in results written before
     vm_gpus: dict[str, GpuCounts] = {}  # of the VMs in use by region/gpu
+    vm_hours: dict[str, dict[int, float]] = {}  # by region/gpu, hours in which so many GPUs of VMs were in use
     stocks: dict[str, float] = {}  # GPU-hours held by region/gpu; empty in results written before they were counted
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything

@@ -69,6 +69,14 @@ def stock_counts_of_run(run: Run) -> dict[str, GpuCounts]:
     return {stock.name: counted(each.level, 1) for stock, each in stocks}
 
 
+def curves_of_run(run: Run) -> dict[str, dict[int, float]]:
+    """Hours by GPUs of the VMs in use, by region/gpu: the load-duration curve of what is bought."""
+    stocks = zip(run.layout.stocks, run.fleet.ledger.purchases, strict=True)
+    return {
+        stock.name: {gpus: round(us / HOUR, _DIGITS) for gpus, us in sorted(each.level.time.items())} for stock, each in stocks
+    }
+
+
 def counted(level: Level, gpus: int) -> GpuCounts:
     """The curve of a count in four numbers; p99 is the least that was enough in 99 % of the time.
 

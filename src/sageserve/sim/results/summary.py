@@ -30,7 +30,7 @@ from sageserve.data.results.summary import (
     Utilisation,
 )
 from sageserve.sim.kernel.state import reference_profiles
-from sageserve.sim.results.costs import cost_of_run, counts_of_run, stock_counts_of_run
+from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
 from sageserve.sim.results.leftover import add_work_left
 from sageserve.sim.results.meter import RequestBlock, arrived, blocks
 from sageserve.sim.run import Run, Talk, kernel_setup
@@ -124,6 +124,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         requests_per_cpu_s=_round(came / cpu_s) if cpu_s > 0 else None,
         gpus=counts_of_run(run),
         vm_gpus=stock_counts_of_run(run),
+        vm_hours=curves_of_run(run),
         stocks={
             stock.name: _hours(run, _of_stock(run, number), in_gpus=True).total for number, stock in enumerate(run.layout.stocks)
         },

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from sageserve.base.config import Scenario
 from sageserve.data.results.summary import Summary
 from sageserve.sim.sizing.pools import SizedPool, vms_of
-from sageserve.sim.sizing.records import HOURS_PER_MONTH, CostLine, FleetLine, OneLess, PromiseProof, QuotaLine, Sizing
+from sageserve.sim.sizing.purchase import Tariff, best_reserve, cost_per_hour
+from sageserve.sim.sizing.records import (
+    HOURS_PER_MONTH,
+    CostLine,
+    FleetLine,
+    OneLess,
+    PromiseProof,
+    QuotaLine,
+    ReserveLine,
+    Sizing,
+)
 from sageserve.sim.sizing.search import Broken, Measured, Promises
 
 _DIGITS = 6
@@ -50,7 +60,7 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
         first: summary of the first window.
     """
     quota = quota_of(scenario, found.counts, found.pools)
-    cost = {name: cost_of(scenario, name, line.gpus) for name, line in quota.items()}
+    cost, reserve = purchase_of(scenario, {name: {line.gpus: 1.0} for name, line in quota.items()})
     fleet = [
         FleetLine(pool.region, pool.model, pool.gpu, found.counts[name], found.counts[name] * pool.gpus)
         for name, pool in found.pools.items()
@@ -59,7 +69,7 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
         fleet=fleet,
         quota=quota,
         cost_per_month_usd=round(sum(line.reserved + line.on_demand for line in cost.values()), 2),
-        proof=_proofs(found, promises),
+        proof=proofs_of(found, promises),
         cost=cost,
         less=[_one_less(found, name) for name in found.pools],
         safety=promises.confidence,
@@ -68,6 +78,7 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
         plays=found.plays,
         scenario=scenario.name,
         notes=(*first.notes, *_beyond(found, promises)),
+        reserve=reserve,
     )
 
 
@@ -76,33 +87,57 @@ def quota_of(scenario: Scenario, counts: Mapping[str, int], pools: Mapping[str, 
     sizes: dict[tuple[str, str], list[int]] = {}
     for name, pool in pools.items():
         sizes.setdefault((pool.region, pool.gpu), []).extend([pool.gpus] * counts[name])
-    found = {}
-    for (region, gpu), held in sizes.items():
-        per_vm, stock = scenario.gpus[gpu].per_vm, scenario.regions[region].gpus[gpu].gpus
-        vms = vms_of(held, per_vm)
-        found[f"{region}/{gpu}"] = QuotaLine(vms * per_vm, vms, stock, max(vms * per_vm - stock, 0))
-    return found
+    return {
+        f"{region}/{gpu}": quota_line(scenario, f"{region}/{gpu}", vms_of(held, per_vm) * per_vm)
+        for (region, gpu), held in sizes.items()
+        for per_vm in [scenario.gpus[gpu].per_vm]
+    }
 
 
-def cost_of(scenario: Scenario, name: str, gpus: int) -> CostLine:
-    """What so many GPUs of region/gpu cost in a month: the commitment whether used or not, the rest on demand."""
+def quota_line(scenario: Scenario, name: str, gpus: int) -> QuotaLine:
+    """So many GPUs of region/gpu against the stock."""
     region, gpu = name.split("/", 1)
-    stock, per_vm = scenario.regions[region].gpus[gpu], scenario.gpus[gpu].per_vm
-    price = stock.price
-    reserved_price = price.of_gpu(price.on_demand if price.reserved is None else price.reserved, per_vm)
-    beyond = max(gpus - stock.reserved, 0)
-    on_demand_price = price.of_gpu(price.on_demand, per_vm)
-    return CostLine(
-        reserved_gpus=stock.reserved,
-        reserved_per_gpu_hour=round(reserved_price, _DIGITS),
-        reserved=round(stock.reserved * reserved_price * HOURS_PER_MONTH, 2),
-        on_demand_gpus=beyond,
-        on_demand_per_gpu_hour=round(on_demand_price, _DIGITS),
-        on_demand=round(beyond * on_demand_price * HOURS_PER_MONTH, 2),
-    )
+    stock = scenario.regions[region].gpus[gpu].gpus
+    return QuotaLine(gpus, -(-gpus // scenario.gpus[gpu].per_vm), stock, max(gpus - stock, 0))
 
 
-def _proofs(found: Found, promises: Promises) -> dict[str, PromiseProof]:
+def purchase_of(
+    scenario: Scenario, curves: Mapping[str, Mapping[int, float]]
+) -> tuple[dict[str, CostLine], dict[str, ReserveLine]]:
+    """What GPUs in use by region/gpu cost in a month, and what would be cheapest to reserve where that has a price.
+
+    Args:
+        scenario: for prices and what is committed.
+        curves: time by GPUs of VMs in use.
+    """
+    cost, reserve = {}, {}
+    for name, curve in curves.items():
+        region, gpu = name.split("/", 1)
+        stock, per_vm = scenario.regions[region].gpus[gpu], scenario.gpus[gpu].per_vm
+        price, total = stock.price, sum(curve.values())
+        tariff = Tariff(
+            price.of_gpu(price.on_demand, per_vm),
+            None if price.reserved is None else price.of_gpu(price.reserved, per_vm),
+            per_vm,
+        )
+        committed = tariff.on_demand if tariff.reserved is None else tariff.reserved
+        beyond = sum(max(gpus - stock.reserved, 0) * time for gpus, time in curve.items()) / total if total else 0.0
+        cost[name] = CostLine(
+            reserved_gpus=stock.reserved,
+            reserved_per_gpu_hour=round(committed, _DIGITS),
+            reserved=round(stock.reserved * committed * HOURS_PER_MONTH, 2),
+            on_demand_gpus=round(beyond, _DIGITS),
+            on_demand_per_gpu_hour=round(tariff.on_demand, _DIGITS),
+            on_demand=round(beyond * tariff.on_demand * HOURS_PER_MONTH, 2),
+        )
+        if tariff.reserved is not None:
+            best = best_reserve(curve, tariff)
+            reserve[name] = ReserveLine(best, round(cost_per_hour(curve, best, tariff) * HOURS_PER_MONTH, 2))
+    return cost, reserve
+
+
+def proofs_of(found: Found, promises: Promises) -> dict[str, PromiseProof]:
+    """By tier, of the model that is least sure of it."""
     proofs: dict[str, PromiseProof] = {}
     for model, windows in found.measured.items():
         for tier, proof in promises.proofs(windows).items():

@@ -8,6 +8,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from sageserve.data.results.summary import GpuCounts
+
 HOURS_PER_MONTH = 730
 """Of 8,760 in a year: what clouds bill by."""
 
@@ -69,7 +71,7 @@ class CostLine(Struct, frozen=True):
         reserved_gpus: committed, paid whether they are used or not.
         reserved_per_gpu_hour: price.
         reserved: dollars of a month.
-        on_demand_gpus: those of whole VMs beyond.
+        on_demand_gpus: those of whole VMs beyond, in the mean.
         on_demand_per_gpu_hour: price.
         on_demand: dollars of a month.
     """
@@ -77,9 +79,21 @@ class CostLine(Struct, frozen=True):
     reserved_gpus: int
     reserved_per_gpu_hour: float
     reserved: float
-    on_demand_gpus: int
+    on_demand_gpus: float
     on_demand_per_gpu_hour: float
     on_demand: float
+
+
+class ReserveLine(Struct, frozen=True):
+    """What would be cheapest to reserve of one type in one region, solved over how long how many GPUs are in use.
+
+    Args:
+        gpus: to reserve, in whole VMs.
+        per_month: US dollars of a month with that, the rest on demand.
+    """
+
+    gpus: int
+    per_month: float
 
 
 class PromiseProof(Struct, frozen=True):
@@ -105,10 +119,10 @@ class PromiseProof(Struct, frozen=True):
 
 
 class Sizing(Struct, frozen=True):
-    """The least fleet of constant size.
+    """The least fleet of constant size, or what a strategy needs.
 
     Args:
-        fleet: its pools.
+        fleet: its pools; of a strategy, the most instances it held.
         quota: by region/gpu.
         cost_per_month_usd: of 730 hours.
         proof: by tier.
@@ -120,6 +134,9 @@ class Sizing(Struct, frozen=True):
         plays: of a window, in the search.
         scenario: its name.
         notes: of the trace, and of the search.
+        reserve: by region/gpu, the cheapest reservation, where there is a price for it.
+        strategy: whose needs these are; empty: of a fleet of constant size.
+        counts: of a strategy, GPUs of each pool over time: highest peak and p99 of the windows, mean, lowest minimum.
     """
 
     fleet: list[FleetLine]
@@ -134,6 +151,9 @@ class Sizing(Struct, frozen=True):
     plays: int
     scenario: str
     notes: tuple[str, ...] = ()
+    reserve: dict[str, ReserveLine] = {}
+    strategy: str = ""
+    counts: dict[str, GpuCounts] = {}
 
 
 def sizing_json(sizing: Sizing) -> bytes:
