@@ -16,7 +16,7 @@ from sageserve.data.scenarios.load import catalogue, load, load_scenario, resolv
 from sageserve.data.scenarios.schema import scenario_schema
 from sageserve.data.yaml_positions import Value
 
-COMPLETE = ("o365-peak", "o365-week", "quickstart")
+COMPLETE = ("kubernetes-day", "o365-peak", "o365-week", "quickstart")
 WHOLE = (*COMPLETE, "fleet-o365")
 
 
