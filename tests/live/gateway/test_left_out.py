@@ -5,15 +5,18 @@ Read next: `src/sageserve/live/gateway/attempts.py`.
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import httpx
 import pytest
 
 from sageserve.base.units import SECOND
+from sageserve.live.gateway import attempts
 from sageserve.live.gateway import meter as m
-from sageserve.live.gateway.attempts import is_stuck
+from sageserve.live.gateway.attempts import is_overdue, is_stuck
 from sageserve.live.wire import ToControl, Trouble
 from tests.live.gateway.stage import HELLO, MODEL, STREAM_HEAD, Engine, Got, answer, chunk, event, play, staged
+from tests.live.gateway.test_admission import state, weigh
 from tests.live.gateway.test_faults import STREAM, die
 
 JSON = b"content-type: application/json\r\n\r\n{"
@@ -40,13 +43,8 @@ def test_what_breaks_every_engine_takes_none_of_them_from_the_others(engines: in
 def test_an_engine_that_breaks_what_another_one_answers_is_left_out_and_control_is_told() -> None:
     async def story() -> None:
         told: list[ToControl] = []
-
-        def hear(message: ToControl) -> bool:
-            told.append(message)
-            return True
-
         async with staged(Engine(script=die), Engine()) as stage, httpx.AsyncClient(base_url=stage.url) as client:
-            stage.worker.context.tell = hear
+            stage.worker.context.tell = into(told)
             assert (await client.post("/v1/chat/completions", json=HELLO)).status_code == 200
             assert [one.row for one in told if isinstance(one, Trouble)] == [0]
             assert [target.row for target in stage.worker.context.routing.loads[0].targets] == [1]
@@ -70,6 +68,16 @@ def test_engines_that_are_all_gone_are_tried_all_the_same_and_found_when_they_ar
     play(story())
 
 
+def into(told: list[ToControl]) -> Callable[[ToControl], bool]:
+    """Control, which is there, as a list."""
+
+    def hear(message: ToControl) -> bool:
+        told.append(message)
+        return True
+
+    return hear
+
+
 async def mute(_got: Got, _writer: asyncio.StreamWriter) -> None:
     """Take the request, and answer nothing."""
     await asyncio.sleep(60)
@@ -78,16 +86,11 @@ async def mute(_got: Got, _writer: asyncio.StreamWriter) -> None:
 def test_a_mute_engine_beside_an_idle_one_costs_a_request_a_moment_and_no_other_one_anything() -> None:
     async def story() -> None:
         told: list[ToControl] = []
-
-        def hear(message: ToControl) -> bool:
-            told.append(message)
-            return True
-
         dumb, well = Engine(script=mute), Engine()
         headers = {"x-sageserve-tier": "iw-f"}
         async with staged(dumb, well) as stage, httpx.AsyncClient(base_url=stage.url, timeout=20) as client:
             context = stage.worker.context
-            context.tell = hear
+            context.tell = into(told)
             context.routing.targets[0].heard = 1  # it was well once
             first = [client.post("/v1/chat/completions", json=STREAM, headers=headers) for _ in range(4)]
             assert [got.status_code for got in await asyncio.gather(*first)] == [200] * 4
@@ -214,8 +217,43 @@ def test_a_mute_engine_that_is_the_only_one_is_waited_for() -> None:
 
     async def story() -> None:
         async with staged(Engine(script=late)) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            told: list[ToControl] = []
+            stage.worker.context.tell = into(told)
             stage.worker.context.routing.targets[0].heard = 1
             got = await client.post("/v1/chat/completions", json=STREAM, headers={"x-sageserve-tier": "iw-f"})
             assert (got.status_code, len(stage.engines[0].got)) == (200, 1)
+            assert [one.mute for one in told if isinstance(one, Trouble)] == [True], "control is to find out, and once"
+
+    play(story())
+
+
+def test_control_looks_at_an_instance_that_owes_a_whole_answer_for_longer_than_usual_ones_take() -> None:
+    routing = state()
+    placed = weigh(routing)
+    placed.target.heard = 30 * SECOND
+    late = next(now for now in range(30 * SECOND, 600 * SECOND, SECOND) if is_overdue(placed, 500, 100, SECOND, now))
+    assert 50 * SECOND < late < 100 * SECOND, "counted from the last answer to anybody, and far sooner than ten minutes"
+    assert not is_overdue(placed, 500, 10_000, SECOND, late), "answers are longer"
+    placed.target.pace = 4.0
+    assert not is_overdue(placed, 500, 100, SECOND, late), "it is slower than its profile"
+
+
+def test_a_whole_answer_that_is_overdue_has_control_ask_and_goes_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "is_overdue", lambda *_: True)
+
+    async def story() -> None:
+        async with staged(Engine(script=mute), Engine(script=mute)) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            told: list[ToControl] = []
+            stage.worker.context.tell = into(told)
+            asked = asyncio.ensure_future(client.post("/v1/chat/completions", json=HELLO))
+            while not told:  # noqa: ASYNC110 # as above
+                await asyncio.sleep(0.01)
+            (trouble,) = told
+            assert isinstance(trouble, Trouble)
+            assert trouble.mute
+            assert not asked.done(), "it may just be long"
+            stage.engines[1 - trouble.row].script = answer
+            stage.worker.context.routing.targets[trouble.row].well = False  # as control found
+            assert (await asked).status_code == 200
 
     play(story())

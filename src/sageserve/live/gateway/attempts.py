@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.core.engine.timing import prefill_work
+from sageserve.core.engine.timing import iteration_time, prefill_work
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.meter import BREAKS
+from sageserve.live.gateway.request import ApiCall
 from sageserve.live.gateway.targets import Placement, Target
+from sageserve.live.wire import Trouble
 
 _BROKEN_MAX: Final = 2  # sends that broke without an answer: the request itself may be what kills engines
 _TRIES: Final = 4
@@ -21,6 +23,8 @@ _LEAST: Final = SECOND
 _TIMES: Final = 4.0
 _PROMISED_MOST: Final = 5 * SECOND
 _NEVER_HEARD: Final = 5 * SECOND
+_WHOLE_LEAST: Final = 20 * SECOND
+_TELL_AGAIN: Final = 10 * SECOND
 _PACE_OVER: Final = 16  # first tokens over which the pace moves
 _PACE_MOST: Final = 16.0
 _TOLD: Final = 1000.0  # us of expected time below which a ratio says nothing
@@ -34,6 +38,16 @@ def note_pace(placed: Placement, took: Micros) -> None:
         target.pace += (min(_PACE_MOST, max(1.0, took / expected)) - target.pace) / _PACE_OVER
 
 
+def waits_in_vain(context: GatewayContext, placed: Placement, call: ApiCall, sent: Micros, now: Micros) -> bool:
+    """Whether a request without a first byte should go elsewhere; control is to look at an instance that owes a whole answer."""
+    ttft = context.ttft[call.tier] if call.stream else None
+    if is_stuck(placed, call.prompt, sent, now, ttft, streamed=call.stream):
+        return True
+    if not call.stream and is_overdue(placed, call.prompt, context.routing.guess[call.model], sent, now):
+        ask_control(context, placed.target, now)
+    return False
+
+
 def is_stuck(placed: Placement, prompt: int, sent: Micros, now: Micros, ttft: Micros | None, *, streamed: bool) -> bool:
     """Whether a request without a first byte waits in vain, as far as control or this gateway can tell.
 
@@ -41,6 +55,25 @@ def is_stuck(placed: Placement, prompt: int, sent: Micros, now: Micros, ttft: Mi
     """
     target = placed.target
     return not target.well or (streamed and now - max(target.heard, sent) > _mute_after(placed, prompt, ttft))
+
+
+def is_overdue(placed: Placement, prompt: int, output: int, sent: Micros, now: Micros) -> bool:
+    """Whether a whole answer is so late that control should ask the instance for a token; it may just be long.
+
+    Several times what the prompt and a usual answer (tokens) take in the fullest batch, during which nothing at all came from the
+    instance: not of other requests either, some of which would have ended.
+    """
+    target, profile = placed.target, placed.target.profile
+    fullest = iteration_time(profile, 0.0, 0.0, int(profile["max_sequences"]), int(profile["kv_tokens"]))
+    usual = placed.wait + prefill_work(profile, prompt, 0) + output * fullest
+    return now - max(target.heard, sent) > _WHOLE_LEAST + _TIMES * target.pace * usual
+
+
+def ask_control(context: GatewayContext, target: Target, now: Micros) -> None:
+    """Have control find out whether an instance hangs, where a request can go nowhere else, or need not yet."""
+    if target.well and (target.told_at == 0 or now - target.told_at > _TELL_AGAIN):
+        target.told_at = now
+        context.tell(Trouble(target.row, "nothing comes from it", mute=True))
 
 
 def _mute_after(placed: Placement, prompt: int, ttft: Micros | None) -> Micros:

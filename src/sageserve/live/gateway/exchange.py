@@ -9,7 +9,7 @@ from typing import Final
 
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.live.gateway.api_error import ApiError, broken, no_capacity, overloaded
-from sageserve.live.gateway.attempts import Attempts, is_stuck, note_pace
+from sageserve.live.gateway.attempts import Attempts, ask_control, note_pace, waits_in_vain
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.framing import ResponseHead
@@ -206,6 +206,8 @@ class Exchange:
             record.first = self._context.clock()
             if self._attempts is not None and (data or not relay.streams):
                 self._attempts.answered(self._status)
+            if self._placed is not None and self._status < 500:
+                self._placed.target.heard = record.first
             if self._placed is not None and not done:
                 self._context.routing.begin(self._placed)
                 note_pace(self._placed, record.first - self._sent)
@@ -380,14 +382,14 @@ class Exchange:
 
         Connecting has its own limit, and who is left then would still be called back, about another instance.
         """
-        target, stream = placed.target, self._call.stream
-        ttft = self._context.ttft[self._call.tier] if stream else None
-        if self._connection is None or not is_stuck(placed, self._call.prompt, self._sent, now, ttft, streamed=stream):
+        target, context = placed.target, self._context
+        if self._connection is None or not waits_in_vain(context, placed, self._call, self._sent, now):
             return False
         if not self._leave("mute" if target.well else "unwell"):
+            ask_control(context, target, now)
             return False
         if target.well and target.trouble == 0:
-            self._context.trouble(target, "nothing came from it in the time that several first tokens take", mute=True)
+            context.trouble(target, "nothing came from it in the time that several first tokens take", mute=True)
         return True
 
     def _ping(self, now: Micros) -> None:

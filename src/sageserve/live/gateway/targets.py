@@ -36,6 +36,7 @@ class Target:
         "row",
         "served",
         "there",
+        "told_at",
         "trouble",
         "unfinished",
         "unfinished_there",
@@ -64,6 +65,7 @@ class Target:
         self.freed_at: Micros = -TOGETHER - 1  # when an answer last ended here while it was open
         self.trouble: Micros = 0  # left out until then
         self.heard: Micros = 0  # when something last came from it, as far as was looked; 0: nothing did yet
+        self.told_at: Micros = 0  # when control was last asked to look whether it hangs
         self.pace = 1.0  # first tokens as they come, in multiples of what the profile says
         self.update(one)
 
