@@ -331,6 +331,8 @@ def test_a_reason_quotes_the_marks_that_acted(strategy: str, target: int, acting
     scenario = load_scenario("quickstart", overrides=[f"strategy.name={strategy}", *marks])
     for reason, word, mark in ((Reason.UTILISATION_HIGH, "above", 0), (Reason.UTILISATION_LOW, "below", 1)):
         decision = Decision(0, 1, reason, 0.8, 5_000_000, serving=3, coming=0, target=target)
+        full = Decision(0, 1, reason, 1.3, 5_000_000, serving=3, coming=0, target=target)
+        assert "utilisation 1.00 and 0.30 more asked for (5s old)" in telling._words(Decided(POOL, full), scenario)
         assert f"was {word} {MARKS[acting][mark]}" in telling._words(Decided(POOL, decision), scenario)
 
 

@@ -15,6 +15,7 @@ from sageserve.base.units import HOUR, MINUTE
 from sageserve.cli.columns import WIDTH, StackedTable, terminal
 from sageserve.cli.forecast import chart
 from sageserve.cli.main import app
+from sageserve.cli.top import picture
 from sageserve.core.forecast import Series, forecaster
 
 WIDTHS = (60, 80, 100, 140)
@@ -99,3 +100,16 @@ def test_a_chart_is_as_wide_as_the_terminal(width: int, monkeypatch: pytest.Monk
     coming = forecaster("last-value").fit(series).predict(12 * HOUR // series.bin, (0.1, 0.9))
     lines = [line.plain for line in chart(series, coming, terminal().width)]
     assert max(map(len, lines)) <= min(width, WIDTH)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_running_fleet_fits_and_is_used_to_the_full_at_most(width: int) -> None:
+    from tests.live.control.test_page import made  # noqa: PLC0415 # skipped, as that file is, where there is no browser
+
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(picture(made()))
+    text = captured.get()
+    assert max(len(line.rstrip()) for line in text.splitlines() if "http" not in line) <= width
+    assert "100% +30%" in text
+    assert not re.search(r"1[1-9]\d%", text)

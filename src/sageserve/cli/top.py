@@ -86,9 +86,10 @@ def _endpoints(status: "Status") -> StackedTable:
 def _bar(endpoint: "EndpointStatus") -> Text:
     if endpoint.blind:
         return Text("not seen", style="bold red")
-    full = min(_BLOCKS, round(endpoint.utilisation * _BLOCKS))
+    full = round(endpoint.utilisation * _BLOCKS)
+    more = f" +{endpoint.pressure:.0%}" if endpoint.pressure >= 0.005 else ""  # asked for beyond all there is
     style = "red" if endpoint.utilisation > 0.9 else "yellow" if endpoint.utilisation > 0.7 else "green"
-    return Text.assemble(("█" * full, style), ("░" * (_BLOCKS - full), "dim"), f" {endpoint.utilisation:4.0%}")
+    return Text.assemble(("█" * full, style), ("░" * (_BLOCKS - full), "dim"), f" {endpoint.utilisation:4.0%}", (more, "red"))
 
 
 def _tiers(status: "Status") -> StackedTable:

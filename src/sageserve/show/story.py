@@ -327,14 +327,20 @@ def _marks(one: Decision, scenario: Scenario) -> ReactiveSettings | None:
     return None
 
 
+def _used(seen: float) -> str:
+    """Utilisation is all there is at most; what was asked for beyond that is told as such."""
+    more = f" and {seen - 1:.2f} more asked for" if seen >= 1.005 else ""
+    return f"{min(seen, 1.0):.2f}{more}"
+
+
 def _words(decided: Decided, scenario: Scenario) -> str:
     """A decision's reason with the numbers it was based on."""
     one = decided.decision
     rules = _marks(one, scenario)
     high, low = (f" {rules.high:g}", f" {rules.low:g}") if rules is not None else (" its mark", " its mark")
-    seen = f"utilisation {one.seen:.2f} ({show_duration(one.age)} old)"
+    seen = f"utilisation {_used(one.seen)} ({show_duration(one.age)} old)"
     if one.coming and one.change > 0:
-        seen += f", {one.seen * one.serving / (one.serving + one.coming):.2f} once {one.coming} more serve,"
+        seen += f", {_used(one.seen * one.serving / (one.serving + one.coming))} once {one.coming} more serve,"
     match one.reason:
         case Reason.UTILISATION_HIGH:
             return f"{seen} was above{high}"

@@ -46,7 +46,18 @@ def pool(endpoint: str, kind: str, **counts: int) -> PoolStatus:
 
 def endpoint(region: str, model: str, *, load: float, blind: bool = False, jobs: int = 0, **counts: int) -> EndpointStatus:
     name = f"{region}/{model}"
-    return EndpointStatus(name, region, model, load, load / 2, load, blind, jobs, (pool(name, "h100-80gb", **counts),))
+    return EndpointStatus(
+        name,
+        region,
+        model,
+        min(1, load),
+        load / 2,
+        min(1, load),
+        blind,
+        jobs,
+        (pool(name, "h100-80gb", **counts),),
+        max(0, load - 1),
+    )
 
 
 def instance(number: int, where: str, state: str, *, inside: int = 0, kv: float | None = 0.25) -> InstanceStatus:

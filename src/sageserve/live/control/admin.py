@@ -41,6 +41,7 @@ class FleetCollector(Collector):
         state = self._status()
         instances = GaugeMetricFamily("sageserve_instances", "instances of a pool by state", labels=["pool", "state"])
         seen = GaugeMetricFamily("sageserve_utilisation", "utilisation as last seen", labels=["region", "model", "signal"])
+        pressure = GaugeMetricFamily("sageserve_pressure", "asked for beyond all there is", labels=["region", "model"])
         blind = GaugeMetricFamily("sageserve_blind", "1: signals too old to act on", labels=["region", "model"])
         waiting = GaugeMetricFamily("sageserve_batch_waiting", "batch work that waits", labels=["model"])
         for endpoint in state.endpoints:
@@ -50,10 +51,11 @@ class FleetCollector(Collector):
                     instances.add_metric([pool.pool, name], getattr(pool, name))
             for name, value in (("load", endpoint.utilisation), ("kv", endpoint.kv), ("busy", endpoint.busy)):
                 seen.add_metric([*where, name], value)
+            pressure.add_metric(where, endpoint.pressure)
             blind.add_metric(where, float(endpoint.blind))
         for model, jobs in {endpoint.model: endpoint.waiting_batch for endpoint in state.endpoints}.items():
             waiting.add_metric([model], jobs)
-        yield from (instances, seen, blind, waiting)
+        yield from (instances, seen, pressure, blind, waiting)
         yield GaugeMetricFamily("sageserve_gpus_held", "GPUs that instances hold", value=state.gpus_held)
         yield CounterMetricFamily("sageserve_instances_hung", "instances that hung and were ended", value=state.ended)
         yield GaugeMetricFamily("sageserve_gateways", "gateway processes connected", value=state.gateway.processes)

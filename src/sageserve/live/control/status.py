@@ -52,6 +52,7 @@ class EndpointStatus(Struct, frozen=True):
     blind: bool
     waiting_batch: int  # jobs of the model, in all regions
     pools: tuple[PoolStatus, ...]
+    pressure: float = 0.0  # asked for beyond all there is; utilisation, kv and busy are 1 at most
 
 
 class TierStatus(Struct, frozen=True):
@@ -191,12 +192,13 @@ def _endpoints(sources: Sources) -> tuple[EndpointStatus, ...]:
                 view.layout.endpoint_name(e),
                 names.regions[pools[0].region],
                 names.models[pools[0].model],
-                float(row["seen"]),
-                float(row["kv"]),
-                float(row["busy"]),
+                min(1.0, float(row["seen"])),
+                min(1.0, float(row["kv"])),
+                min(1.0, float(row["busy"])),
                 e in blind,
                 waiting[pools[0].model],
                 counts,
+                max(0.0, float(row["seen"]) - 1.0),
             )
         )
     return tuple(found)
