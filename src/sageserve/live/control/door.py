@@ -9,11 +9,38 @@ import hmac
 import logging
 from typing import Final
 
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
 
 SECRET: Final = b"x-sageserve-secret"
 _LOG: Final = logging.getLogger(__name__)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    """What no route of ours says by itself: no such page, not this method, or a fault."""
+    known = isinstance(error, HTTPException)
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if not known:
+        _LOG.error("%s %s", request.method, request.url.path, exc_info=error)
+    codes = {404: "unknown_url", 405: "method_not_allowed"}
+    said = {
+        404: f"Unknown request URL: {request.method} {request.url.path[:200]}.",
+        405: f"{request.method} is not for this URL.",
+    }
+    other = error.detail if isinstance(error, HTTPException) else "This request met a fault of SageServe; it is in the log."
+    problem = {
+        "message": said.get(status, other),
+        "type": "invalid_request_error" if status < 500 else "server_error",
+        "param": None,
+        "code": codes.get(status, "bad_http" if status < 500 else "internal_error"),
+    }
+    return JSONResponse({"error": problem}, status, headers=error.headers if isinstance(error, HTTPException) else None)
+
+
+IN_JSON: Final[dict[type[Exception] | int, ExceptionHandler]] = {HTTPException: _answer, Exception: _answer}
+"""Of Starlette's: every answer that is an error is in the shape that clients read."""
 _CLOSED: Final = {
     "error": {
         "message": "Control answers its own fleet only: ask the gateway.",

@@ -34,7 +34,7 @@ from sageserve.data.results.journal import Stamped
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
-from sageserve.live.control.door import FleetOnly
+from sageserve.live.control.door import IN_JSON, FleetOnly
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Loop, WallClock
@@ -295,7 +295,8 @@ class Control:
             self.loop.begin(self._initial)
 
     async def _all(self, stop: asyncio.Event) -> None:
-        pages = Starlette(routes=[*routes(self.status, lambda: dict(self._decided)), *self._parts.queue_routes])
+        found = [*routes(self.status, lambda: dict(self._decided)), *self._parts.queue_routes]
+        pages = Starlette(routes=found, exception_handlers=IN_JSON)
         config = uvicorn.Config(
             FleetOnly(pages, self._home.secret),
             host=self._home.host,

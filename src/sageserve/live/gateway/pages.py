@@ -13,8 +13,13 @@ from sageserve.live.gateway.api_error import ApiError, bad_request, unknown_mode
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.request import HttpRequest
 
-ASKED: Final = (b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", b"/v1/responses")
-"""Routes that engines answer."""
+ASKED: Final = frozenset(
+    [
+        *(b"/v1/chat/completions", b"/v1/completions", b"/v1/embeddings", b"/v1/responses", b"/v1/messages"),
+        *(b"/v1/rerank", b"/rerank", b"/v1/score", b"/score", b"/tokenize", b"/detokenize"),
+    ]
+)
+"""Routes that engines answer, as far as they have them."""
 _PAGES: Final = (b"/ui", b"/admin")
 PROXIED: Final = (b"/v1/files", b"/v1/batches", *_PAGES)
 """What begins like this is control's."""

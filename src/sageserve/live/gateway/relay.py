@@ -208,7 +208,7 @@ def fit_relay(reply: ClientReply, head: ResponseHead, path: bytes, tag: bytes, n
         names: how to bring back the client's name of the model; None when it is the engine's.
     """
     if head.status == 200 and head.events and not head.encoded:
-        whole = not path.endswith(b"/responses")  # whose events are not answers, but steps of one
+        whole = not path.endswith((b"/responses", b"/messages"))  # whose events are not answers, but steps of one
         return EventRelay(reply, head, SseTagger(tag, insert=whole, names=names))
     if not head.encoded and head.length <= WHOLE_MAX and (head.json or head.status >= 400):
         return WholeRelay(reply, head, tag, names)

@@ -14,6 +14,7 @@ from sageserve.live.gateway.api_error import ApiError, bad_request, forbidden, o
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.keys import Holder
 from sageserve.live.gateway.meter import REFUSALS
+from sageserve.live.gateway.packed import unpack
 from sageserve.live.gateway.prompt_memory import ANY_BEGINNING, Beginning
 
 _DROPPED: Final = frozenset(
@@ -298,9 +299,7 @@ def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
     """
     noted, holder = one.noted, one.holder
     assert holder is not None, "who asks was told from the header"
-    if b"content-encoding" in noted and noted[b"content-encoding"].lower() != b"identity":
-        raise bad_request("Compressed bodies are not accepted.", status=415)
-    call = ApiCall(holder, one.path, one.body())
+    call = ApiCall(holder, one.path, _unpacked(context, one))
     ask = _read_body(call.body)
     model = context.models.get(ask.model)
     if model is None:
@@ -325,6 +324,19 @@ def read_call(context: GatewayContext, one: HttpRequest) -> ApiCall:
         call.expected = call.prompt
         call.payer.charge(call.prompt, one.arrived)
     return call
+
+
+def _unpacked(context: GatewayContext, one: HttpRequest) -> bytes:
+    """The body, unpacked where it came packed: held like any other, and passed on as it is now."""
+    coding = one.noted.get(b"content-encoding", b"identity").strip().lower()
+    if coding == b"identity":
+        return one.body()
+    body = unpack(one.body(), coding, context.limits.body)
+    one.pieces.clear()
+    if (problem := one.hold(context, body)) is not None:
+        raise problem
+    one.without(b"content-encoding")
+    return body
 
 
 def _read_body(body: bytes) -> RoutingFields:

@@ -19,6 +19,13 @@ _OPERATION: Final[Mapping[str, str]] = {
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
     "/v1/responses": "chat",
+    "/v1/messages": "chat",
+    "/v1/rerank": "rerank",
+    "/rerank": "rerank",
+    "/v1/score": "score",
+    "/score": "score",
+    "/tokenize": "tokenize",
+    "/detokenize": "detokenize",
 }
 
 

@@ -28,7 +28,7 @@ _USUAL: Final = re.compile(
     rb'"usage"\s*:\s*\{\s*"prompt_tokens"\s*:\s*([0-9]{1,15})[^0-9{}][^{}]*?"completion_tokens"\s*:\s*([0-9]{1,15})'
 )
 _TAIL: Final = 4096  # bytes at the end of an answer in which its usage stands with most engines
-_COMPLETED: Final = re.compile(rb"(?:\A|\n)event: ?response\.(?:completed|failed|incomplete)\r?\n")
+_COMPLETED: Final = re.compile(rb"(?:\A|\n)event: ?(?:response\.(?:completed|failed|incomplete)|message_stop)\r?\n")
 
 
 Names: TypeAlias = tuple[re.Pattern[bytes], bytes]
@@ -44,7 +44,7 @@ class SseTagger:
 
     Args:
         tag: the member to insert, such as b'"service_tier":"default",'.
-        insert: false: replace what is stated, insert nothing (an event of the Responses API is no answer object).
+        insert: false: replace what is stated, insert nothing (an event of the Responses or Messages API is no answer object).
         names: how to bring back the client's name of the model, when the engine has another.
 
     `count` is how many events passed, `done` that the last one did, after which nothing may follow.

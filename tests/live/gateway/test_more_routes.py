@@ -1,0 +1,94 @@
+"""Routes that some engines have and bodies that came packed: passed on, ended where they end, refused with a reason."""
+
+import gzip
+import json
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from sageserve.live.control.door import IN_JSON
+from sageserve.live.gateway.api_error import ApiError
+from sageserve.live.gateway.packed import unpack
+from tests.live.gateway.stage import HELLO, MODEL, STREAM_HEAD, Engine, chunk, play, staged, whole
+from tests.live.gateway.test_conformance import says
+
+MESSAGES = b"".join(
+    f"event: {name}\ndata: {json.dumps({'type': name, **more})}\n\n".encode()
+    for name, more in (
+        ("message_start", {"message": {"model": MODEL, "usage": {"input_tokens": 9, "output_tokens": 1}}}),
+        ("content_block_delta", {"delta": {"type": "text_delta", "text": "hi"}}),
+        ("message_delta", {"usage": {"output_tokens": 4}}),
+        ("message_stop", {}),
+    )
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v1/score", "/score", "/tokenize", "/detokenize", "/v1/messages"])
+def test_a_route_of_an_engine_is_passed_on_with_its_answer(path: str) -> None:
+    async def story() -> None:
+        engine = Engine(says(whole({"model": MODEL, "results": [1, 2]})))
+        async with staged(engine) as stage, httpx.AsyncClient(trust_env=False) as client:
+            asked = {"model": MODEL, "query": "q", "documents": ["a"]}
+            got = await client.post(stage.url + path, json=asked)
+            assert (got.status_code, got.json()["results"]) == (200, [1, 2])
+            assert engine.got[0].head.startswith(f"POST {path} HTTP/1.1\r\n".encode())
+            assert engine.got[0].json == asked
+
+    play(story())
+
+
+def test_a_stream_of_messages_ends_with_its_last_event() -> None:
+    async def story() -> None:
+        engine = Engine(says(STREAM_HEAD + chunk(MESSAGES)))  # and the connection stays open
+        async with staged(engine) as stage, httpx.AsyncClient(trust_env=False) as client:
+            got = await client.post(f"{stage.url}/v1/messages", json=HELLO | {"stream": True, "max_tokens": 5})
+            assert got.content == MESSAGES
+
+    play(story())
+
+
+def test_a_packed_body_is_unpacked_and_told_as_it_is_now() -> None:
+    async def story() -> None:
+        async with staged(Engine()) as stage, httpx.AsyncClient(trust_env=False) as client:
+            body = json.dumps(HELLO).encode()
+            packed = gzip.compress(body[:10]) + gzip.compress(body[10:])
+            kind = {"content-type": "application/json", "content-encoding": "gzip"}
+            got = await client.post(f"{stage.url}/v1/chat/completions", content=packed, headers=kind)
+            assert got.status_code == 200
+            (seen,) = stage.engines[0].got
+            assert (seen.body, seen.header("content-length"), seen.header("content-encoding")) == (body, str(len(body)), None)
+            assert stage.worker.context.body_bytes == 0
+            zstd = await client.post(
+                f"{stage.url}/v1/chat/completions", content=packed, headers=kind | {"content-encoding": "zstd"}
+            )
+            assert (zstd.status_code, "use gzip" in zstd.json()["error"]["message"]) == (415, True)
+
+    play(story())
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"no gzip", 400), (gzip.compress(b"x" * 100)[:-5], 400), (gzip.compress(b"x" * 1000), 413)]
+)
+def test_what_cannot_be_unpacked_is_refused(body: bytes, status: int) -> None:
+    assert unpack(gzip.compress(b"x" * 999), b"gzip", 999) == b"x" * 999
+    with pytest.raises(ApiError) as refused:
+        unpack(body, b"gzip", 999)
+    assert refused.value.status == status
+
+
+def test_every_error_of_control_is_json() -> None:
+    async def broken(_request: Request) -> Response:
+        raise RuntimeError("a fault")
+
+    app = Starlette(routes=[Route("/broken", broken)], exception_handlers=IN_JSON)
+    client = TestClient(app, raise_server_exceptions=False)
+    found = [
+        (got.status_code, got.json()["error"]["code"])
+        for got in (client.get("/no"), client.post("/broken"), client.get("/broken"))
+    ]
+    assert found == [(404, "unknown_url"), (405, "method_not_allowed"), (500, "internal_error")]
