@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from sageserve.cli.main import app
 from sageserve.cli.unit import unit
+from sageserve.cli.up import _environment
+from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 
 
 def test_up_prints_a_unit_and_starts_nothing(tmp_path: Path) -> None:
@@ -31,3 +33,19 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     path.write_text(unit("f", words, Path("/var/lib/sage serve"), root=True, path="/usr/bin:/bin"), "utf-8")
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)  # noqa: S607 # of the system
     assert [line for line in done.stderr.splitlines() if str(path) in line or path.name in line] == []
+
+
+def test_variables_are_passed_on_by_name_and_missed_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("OTHER", "not named")
+    settings = load_scenario("local", overrides=["live.inherit=[HF_TOKEN]"])
+    passed = _environment(settings)
+    assert (passed["HF_TOKEN"], "OTHER" in passed, "PATH" in passed) == ("secret", False, True)
+    assert "secret" not in resolved_yaml(settings)
+    monkeypatch.delenv("HF_TOKEN")
+    state = tmp_path / "state"
+    done = CliRunner().invoke(app, ["up", "local", "--state", str(state), "--set", "live.inherit=[HF_TOKEN]"])
+    assert "HF_TOKEN is not set" in str(done.exception)
+    assert not state.exists()

@@ -90,6 +90,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
     check_commands(settings)
     need_for(settings)
+    passed = _environment(settings)
     folder = state_folder(state)
     _check_length(folder)
     source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
@@ -108,12 +109,11 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     services, found = _services(folder, settings)
     content = resolved_yaml(settings).encode()
     write_private(folder / "scenario.yaml", content)
-    laid = (*(overrides or ()), *changes)
-    write_fleet(folder, structs.replace(found, source=source, overrides=laid, applied=mark_of(content)))
+    write_fleet(folder, structs.replace(found, source=source, overrides=(*(overrides or ()), *changes), applied=mark_of(content)))
     note_act(folder, "up", {"scenario": settings.name, "settings": mark_of(content), "url": found.url})
     typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
     try:
-        keep(folder, _environment(), services, on_hang_up=None if _has_terminal() else _reloading(folder))
+        keep(folder, passed, services, on_hang_up=None if _has_terminal() else _reloading(folder))
     finally:
         (folder / FLEET).unlink(missing_ok=True)
         note_act(folder, "ended", {"scenario": settings.name})
@@ -187,8 +187,16 @@ def _own_door(live: "LiveSettings") -> tuple[str, int]:
     return f"http://127.0.0.1:{own.getsockname()[1]}", own.detach()
 
 
-def _environment() -> dict[str, str]:
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "VIRTUAL_ENV", "PYTHONPATH")
+def _environment(settings: "Scenario") -> dict[str, str]:
+    """What all processes of the fleet get of ours.
+
+    Raises:
+        ConfigError: a variable that the settings name is not set.
+    """
+    named = settings.live.inherit if settings.live is not None else ()
+    if lacking := [name for name in named if name not in os.environ]:
+        raise ConfigError(f"live.inherit: {lacking[0]} is not set here", hint=f"export {lacking[0]}=…, or take it out")
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "VIRTUAL_ENV", "PYTHONPATH", *named)
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 

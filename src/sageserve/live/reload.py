@@ -46,6 +46,7 @@ _FIXED: Final[Mapping[str, str]] = {
     "live.store": "batches are in it",
     "live.actuator": "engines that run are in its hands",
     "live.engines": "engines that run were started by it",
+    "live.inherit": "processes that run have it",
     "live.speed": "engines that run were started with it",
 }
 """Settings that hold from `up` to `down`, and why; with everything below them."""

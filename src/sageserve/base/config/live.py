@@ -5,7 +5,7 @@ Knows no process and no socket. Read next: `live/control/process.py` and `live/g
 """
 
 import re
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -21,7 +21,7 @@ class EngineCommand(Settings):
     """
 
     command: tuple[str, ...] = Field(min_length=1, description="program and arguments; no shell is involved")
-    environment: dict[str, str] = Field(default={}, description="variables beside PATH, HOME and LANG, which are passed on")
+    environment: dict[str, str] = Field(default={}, description="variables beside PATH, HOME, LANG and those of live.inherit")
     ready: str = Field(default="/health", description="path that answers 200 once the engine serves")
     metrics: str = Field(default="/metrics", description="path of the engine's Prometheus metrics")
     served_model: str = Field(default="", description="name the engine knows the model by; empty: the scenario's name")
@@ -152,6 +152,9 @@ class LiveSettings(Settings):
     scrape_timeout: Duration = Field(default=2 * SECOND, gt=0, description="an engine that takes longer was not seen")
     actuator: Literal["local", "fixed"] = Field(default="local", description="local: start processes; fixed: only `instances`")
     engines: dict[Name, EngineCommand] = Field(default={}, description="by model; none: the emulated engine")
+    inherit: tuple[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], ...] = Field(
+        default=(), description="variables of `sageserve up` that engines get, such as HF_TOKEN; only their names are kept"
+    )
     speed: float = Field(default=1.0, gt=0, le=1000, description="of the emulated engine: 10 is ten times as fast as real")
     instances: tuple[FixedInstance, ...] = Field(default=(), description="engines that already run")
     service_tiers: dict[str, Name] = Field(

@@ -139,7 +139,7 @@ def _secrets(facts: LocalFacts) -> Iterator[CheckFinding]:
             if _SECRET.search(name) and value:
                 said = f"{name} stands there in the clear, and so in scenario.yaml and in `sageserve scenario show`"
                 yield CheckFinding(
-                    f"live.engines.{model}.environment", said, "let the engine read it from a file of its own", "warn"
+                    f"live.engines.{model}.environment", said, f"live.inherit: [{name}]; export it before `sageserve up`", "warn"
                 )
     for where, url in (
         ("live.store", facts.live.store),
