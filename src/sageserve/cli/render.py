@@ -21,6 +21,15 @@ _STATES: Final[Mapping[str, str]] = {
     "spot": "donated",
     "floor": "floor",
 }
+_CAUSES: Final[Mapping[str, str]] = {
+    "alone": "too long for an idle engine",
+    "network": "too far away",
+    "refused": "longer than the context",
+    "shed": "turned away",
+    "unfinished": "never finished",
+    "pace": "too slow between tokens",
+    "queue": "waited too long",
+}
 _TOLD: Final = 0.001  # of utilisation: less beyond it than a digit shows is not told
 RIVALS: Final = {"siloed": "reactive", "reactive": "lt-ua"}  # what a strategy is best compared with; the others with reactive
 
@@ -115,7 +124,8 @@ def tiers_tables(summary: Summary, width: int) -> Iterator[Table]:
 
 def _promise(tier: TierSummary) -> str:
     word = "TTFT" if tier.promise == "ttft" else "done"
-    return f"{share(tier.percentile, 0)} {word} {show_duration(round(tier.promise_s * SECOND))}"
+    pace = "" if tier.itl_s is None else f", {show_duration(round(tier.itl_s * SECOND))}/token"
+    return f"{share(tier.percentile, 0)} {word} {show_duration(round(tier.promise_s * SECOND))}{pace}"
 
 
 def _kept(tier: TierSummary) -> str:
@@ -156,6 +166,16 @@ def gpus_tables(summary: Summary, width: int) -> Iterator[Table]:
     yield from tables(columns, width)
 
 
+def _lost(tier: TierSummary) -> str:
+    """Misses by cause, most first, and what is left to keep where idle engines miss some."""
+    causes = sorted(tier.missed.items(), key=lambda one: -one[1])
+    text = ", ".join(f"{count:,} {_CAUSES.get(cause, cause)}" for cause, count in causes)
+    if tier.possible is None or tier.possible == 1.0 or tier.attainment is None:
+        return text
+    of_it = share(tier.attainment / tier.possible) if tier.possible else NONE
+    return f"{text}; {of_it} kept of what an idle fleet could keep"
+
+
 def totals(summary: Summary) -> str:
     """Cost, waste, utilisation and scaling, a line each."""
     cost, used = summary.cost_usd, summary.utilisation
@@ -166,6 +186,7 @@ def totals(summary: Summary) -> str:
         paid += f"; ${cost.unused:,.0f} of what is reserved was not used"
     if cost.spot_income:
         paid += f"; donated GPUs earn ${cost.spot_income:,.0f}"
+    lost = [f"{name}: {_lost(tier)}" for name, tier in summary.tiers.items() if tier.missed]
     total = summary.gpu_hours.total
     wasted = share(summary.gpu_hours.waste / total) if total else NONE
     parts = f"{summary.signal}; KV {share(used.kv, 1)}, busy {share(used.busy, 1)}"
@@ -174,6 +195,7 @@ def totals(summary: Summary) -> str:
     if summary.start_failures:
         scaling += f", {summary.start_failures:,} failed"
     lines = [
+        *(f"{'' if number else 'missed':<14}{line}" for number, line in enumerate(lost)),
         paid,
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",
         f"utilisation   {share(used.mean, 1)} on average ({parts}){pressed}",

@@ -298,7 +298,8 @@ def _tiers(comparison: Comparison) -> Iterator[Sheet]:
 
 def _tier_cells(tier: str, one: TierSummary, counts: Sequence[str]) -> Iterator[TableCell]:
     word = "first token" if one.promise == "ttft" else "done"
-    yield TableCell(f"{percent(one.percentile, 0)} {word} in {show_duration(round(one.promise_s * SECOND))}")
+    pace = "" if one.itl_s is None else f", {show_duration(round(one.itl_s * SECOND))}/token"
+    yield TableCell(f"{percent(one.percentile, 0)} {word} in {show_duration(round(one.promise_s * SECOND))}{pace}")
     for counted in counts:
         number: int = getattr(one, counted)
         yield TableCell(f"{number:,}", f"tiers.{tier}.{counted}", number)

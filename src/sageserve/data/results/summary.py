@@ -40,6 +40,9 @@ class TierSummary(Struct, frozen=True):
     ttft_s: Quantiles
     e2e_s: Quantiles
     shed: int = 0  # turned away: missed
+    itl_s: float | None = None  # between two tokens, promised beside the first; None: no such promise
+    missed: dict[str, int] = {}  # by cause, adding up; empty in results written before causes were told
+    possible: float | None = None  # of the requests, what an idle fleet could have kept
 
 
 class Hours(Struct, frozen=True):
@@ -61,6 +64,8 @@ class ModelTier(Struct, frozen=True):
     requests: int
     attainment: float | None
     ttft_s_p95: float | None
+    missed: dict[str, int] = {}  # by cause, adding up
+    possible: float | None = None  # of the requests, what an idle fleet could have kept
 
 
 class ModelSummary(Struct, frozen=True):

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
 
 from sageserve.base.config import TierSettings
 from sageserve.base.records import UNSET as NOWHERE
@@ -30,6 +31,7 @@ from sageserve.data.results.summary import (
     Utilisation,
 )
 from sageserve.sim.kernel.state import reference_profiles
+from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
 from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
 from sageserve.sim.results.leftover import add_work_left
 from sageserve.sim.results.meter import RequestBlock, arrived, blocks
@@ -52,6 +54,7 @@ class _Cell:
     output_tokens: int = 0
     ttft: list[Ints] = field(default_factory=list)
     e2e: list[Ints] = field(default_factory=list)
+    causes: Ints = field(default_factory=lambda: np.zeros(KEPT + 1, np.int64))
 
     def add(self, block: "_Sorted", part: slice) -> None:
         done = block.finished[part]
@@ -65,12 +68,13 @@ class _Cell:
         self.output_tokens += int(block.output[part][done].sum(dtype=np.int64))
         self.ttft.append(block.ttft[part][done])
         self.e2e.append(block.e2e[part][done])
+        self.causes += np.bincount(block.causes[part], minlength=KEPT + 1)
 
 
 class _Sorted:
     """The columns of a block that are counted, in the order of cells (model x tiers + tier)."""
 
-    def __init__(self, block: RequestBlock, tiers: int, cells: int) -> None:
+    def __init__(self, block: RequestBlock, causes: NDArray[np.uint8], tiers: int, cells: int) -> None:
         code = (block.rows["model"].astype(np.uint16) * tiers + block.rows["tier"]).astype(np.uint16)
         order = np.argsort(code, kind="stable")
         self.ends = np.cumsum(np.bincount(code, minlength=cells))
@@ -78,6 +82,7 @@ class _Sorted:
         self.undecided, self.met = block.undecided[order], block.met[order]
         self.prompt, self.output = block.rows["prompt"][order], block.rows["output"][order]
         self.ttft, self.e2e = block.ttft[order], block.e2e[order]
+        self.causes = causes[order]
 
 
 def summarise(run: Run, cpu_s: float) -> Summary:
@@ -163,7 +168,7 @@ def _measure(run: Run) -> tuple[list[list[_Cell]], AfterWindow]:
     cells = [[_Cell() for _ in range(tiers)] for _ in range(models)]
     late, latest = 0, run.window
     for block in blocks(run):
-        ordered = _Sorted(block, tiers, models * tiers)
+        ordered = _Sorted(block, causes_of(run, block), tiers, models * tiers)
         for number, (first, end) in enumerate(pairwise([0, *ordered.ends.tolist()])):
             if end > first:
                 cells[number // tiers][number % tiers].add(ordered, slice(first, end))
@@ -200,6 +205,9 @@ def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
         ttft_s=_quantiles([part for cell in cells for part in cell.ttft]),
         e2e_s=_quantiles([part for cell in cells for part in cell.e2e]),
         shed=sum(cell.shed for cell in cells),
+        itl_s=None if tier.itl is None else _round(tier.itl / SECOND),
+        missed=_missed(cells),
+        possible=_possible(cells),
     )
 
 
@@ -213,10 +221,23 @@ def _model(run: Run, m: int, cells: list[_Cell]) -> ModelSummary:
         gpu_hours=_hours(run, pools, in_gpus=True),
         instance_hours=_hours(run, pools, in_gpus=False),
         tiers={
-            name: ModelTier(cell.requests, _attainment([cell]), _quantiles(cell.ttft).p95)
+            name: ModelTier(cell.requests, _attainment([cell]), _quantiles(cell.ttft).p95, _missed([cell]), _possible([cell]))
             for name, cell in zip(run.layout.names.tiers, cells, strict=True)
         },
     )
+
+
+def _missed(cells: list[_Cell]) -> dict[str, int]:
+    """Requests that missed their promise, by cause; causes that nobody had are left out."""
+    counts = sum((cell.causes for cell in cells), np.zeros(KEPT + 1, np.int64)).tolist()
+    return {cause: count for cause, count in zip(CAUSES, counts, strict=False) if count}
+
+
+def _possible(cells: list[_Cell]) -> float | None:
+    """The share that an idle fleet could have kept."""
+    judged = sum(cell.requests - cell.undecided for cell in cells)
+    missed = _missed(cells)
+    return _round(1.0 - (missed.get("alone", 0) + missed.get("network", 0)) / judged) if judged else None
 
 
 def _attainment(cells: list[_Cell]) -> float | None:
