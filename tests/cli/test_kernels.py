@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from numba import njit
 
 from sageserve.cli import kernels
 
@@ -70,3 +71,17 @@ def test_a_planted_folder_is_not_used(fresh: Path, monkeypatch: pytest.MonkeyPat
     other = kernels.use_cache()
     assert other != known
     assert stat.S_IMODE(other.stat().st_mode) == 0o700
+
+
+def test_functions_are_counted_while_they_are_compiled() -> None:
+    def added(one: int) -> int:
+        return one + 1
+
+    told: list[int] = []
+    with kernels.counted(told.append):
+        assert njit(added)(1) == 2
+    assert told == list(range(1, len(told) + 1))
+    heard = len(told)
+    assert heard
+    assert njit(lambda one: one + 2)(1) == 3
+    assert len(told) == heard, "nobody listens any more"

@@ -11,9 +11,11 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PACKAGE: Final = Path(__file__).resolve().parent.parent
 VARIABLE: Final = "NUMBA_CACHE_DIR"
@@ -64,6 +66,33 @@ def warm_up() -> float:
     folder.mkdir(parents=True, exist_ok=True)  # NUMBA_CACHE_DIR may name a folder that nothing had to be written to
     (folder / f"{_READY}-{_fingerprint()}").touch()
     return time.perf_counter() - began
+
+
+class _Counter:
+    """Hears of every function that is compiled."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self._tell, self._done = tell, 0
+
+    def notify(self, event: Any) -> None:  # noqa: ANN401 # numba's, which has no types
+        """Count it when it is done."""
+        if event.is_end:
+            self._done += 1
+            self._tell(self._done)
+
+
+@contextmanager
+def counted(tell: Callable[[int], None]) -> Iterator[None]:
+    """Tell how many functions have been compiled, for as long as the block lasts."""
+    from numba.core import event
+
+    event.Listener.register(_Counter)
+    counter = _Counter(tell)
+    event.register("numba:compile", counter)
+    try:
+        yield
+    finally:
+        event.unregister("numba:compile", counter)
 
 
 def kernel_sources() -> list[Path]:

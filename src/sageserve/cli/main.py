@@ -129,7 +129,7 @@ app.command(name="engine", rich_help_panel="Serve", epilog=engine.EXAMPLES)(engi
 
 @app.command(name="warm-up", rich_help_panel="Look and prepare")
 def warm_up() -> None:
-    """Compile the simulator once (about half a minute), so that the first simulation starts at once."""
+    """Compile the simulator once (about a minute), so that the first simulation starts at once."""
     took = kernels.warm_up()
     typer.echo(f"kernels are ready in {kernels.use_cache()} ({took:.1f} s)")
 

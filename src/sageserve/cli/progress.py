@@ -49,9 +49,15 @@ class Interruption:
 
 def compile_once() -> None:
     """Have the simulator compiled, and say so when that takes long."""
-    if not kernels.is_warm():
-        typer.echo("compiling the simulator for this machine, once (about half a minute)", err=True)
-    kernels.warm_up()  # when it was compiled before, this loads it, so that CPU seconds are those of the simulation
+    if kernels.is_warm():
+        kernels.warm_up()  # this loads it, so that CPU seconds are those of the simulation
+        return
+    typer.echo("compiling the simulator for this machine, once (about a minute)", err=True)
+    if not sys.stderr.isatty():
+        kernels.warm_up()
+        return
+    with Console(stderr=True).status("compiling") as status, kernels.counted(lambda n: status.update(f"{n} functions compiled")):
+        kernels.warm_up()
 
 
 @contextmanager
