@@ -2,8 +2,8 @@
 
 All state of a simulated world hangs on one record of addresses, because handing two dozen arrays to every compiled
 function costs several times more than the work they do. `viewer(dtype)` makes the function that reads such an address.
-With NUMBA_DISABLE_JIT=1 everything runs as plain Python, for debuggers and coverage.
-Knows nothing of what is stored; `sim/kernel/state.py` does.
+With NUMBA_DISABLE_JIT=1 everything runs as plain Python, for debuggers and coverage; after `run_plain()` the compiler is not even
+loaded, which spares a process that compiles nothing 70 MB. Knows nothing of what is stored; `sim/kernel/state.py` does.
 """
 
 import ctypes
@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from numba import config, from_dtype, njit, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -20,16 +18,30 @@ Rec: TypeAlias = np.void
 """One row of a structured array; its fields are read as `row["name"]`."""
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": False}
+_plain: list[bool] = []  # something: nothing is compiled in this process
+
+
+def run_plain() -> None:
+    """Compile nothing in this process; to be called before anything with a kernel is imported."""
+    _plain.append(True)
 
 
 def kernel(function: F) -> F:
     """Compile a function over scalars, records and arrays; compiled code calls it without overhead."""
+    if _plain:
+        return function
+    from numba import njit  # noqa: PLC0415  # 70 MB
+
     compiled: F = njit(**_OPTIONS)(function)
     return compiled
 
 
 def inlined(function: F) -> F:
     """As `kernel`, for what a loop runs through: it becomes part of whoever calls it, where a call would cost a few percent."""
+    if _plain:
+        return function
+    from numba import njit  # noqa: PLC0415  # as above
+
     compiled: F = njit(**_OPTIONS, inline="always")(function)
     return compiled
 
@@ -39,6 +51,11 @@ def viewer(dtype: np.dtype[Any]) -> Callable[[int, int], NDArray[Any]]:
 
     The caller keeps the array that owns the memory alive. Bounds are not checked.
     """
+    if _plain:
+        return lambda address, length: _plain_view(dtype, address, length)
+    from numba import config, from_dtype, types  # noqa: PLC0415  # as above
+    from numba.extending import intrinsic  # noqa: PLC0415  # as above
+
     if config.DISABLE_JIT:
         return lambda address, length: _plain_view(dtype, address, length)
     array_type = types.Array(from_dtype(dtype), 1, "C")

@@ -68,7 +68,9 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Serve OpenAI's API in front of all engines of a scenario."""
     need("live")
-    os.environ["NUMBA_DISABLE_JIT"] = "1"  # nothing is compiled here: half a second and 60 MB less per process
+    from sageserve.base.kernel import run_plain
+
+    run_plain()  # half a second and 70 MB less per process
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.gateway.context import Options
     from sageserve.live.gateway.server import GatewayBinding

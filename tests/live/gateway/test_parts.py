@@ -178,3 +178,18 @@ def _alive(pid: int) -> bool:
 
 def _children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
+
+
+def test_a_gateway_loads_no_compiler() -> None:
+    code = """
+import sys
+from sageserve.base.kernel import run_plain
+run_plain()
+import sageserve.live.gateway.server
+from sageserve.base.kernel import kernel, viewer
+assert kernel(len) is len
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"numba", "llvmlite", "scipy", "sqlalchemy", "starlette", "httpx"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", "70 MB"

@@ -3,7 +3,7 @@
 Handing one request's few numbers to a compiled function costs more than computing with them: measured per call, compiled and
 plain, pick_endpoint 6.0 and 3.8 us, pick_instance over six 1.4 and 1.7.
 Rows become dictionaries and arrays become lists; results are the same, because both are IEEE doubles. Besides, a process that
-compiles nothing holds 60 MB less. What an engine takes is plain Python in the first place (`core/engine/timing.py`). Knows no
+loads no compiler holds 70 MB less. What an engine takes is plain Python in the first place (`core/engine/timing.py`). Knows no
 decision. Read next: `routing_state.py`, the caller.
 """
 
