@@ -3,6 +3,7 @@
 Read next: `sim/sizing/search.py`, `sim/sizing/safety.py`.
 """
 
+import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from typing import Final
@@ -19,7 +20,7 @@ from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sizing.plays import LEAST_WINDOWS, Interrupted, Wish, measured_of
 from sageserve.sim.sizing.pools import SizedPool, vms_of, with_counts
 from sageserve.sim.sizing.purchase import Tariff, best_reserve, cost_per_hour
-from sageserve.sim.sizing.records import Sizing
+from sageserve.sim.sizing.records import Sizing, sizing_json
 from sageserve.sim.sizing.run import size
 from sageserve.sim.sizing.safety import KeptShare, prove
 from sageserve.sim.sizing.search import Ask, Counts, Measured, Promises, Search
@@ -200,6 +201,14 @@ def test_what_is_said_of_a_fleet_is_so(small: Scenario, sized: Sizing) -> None:
             assert one.share is not None
             assert one.share < 0.99 + 0.01 * 2 / 3  # of three promises, each
     assert {one.why for one in sized.less} & {"breaks", "unsure"}
+
+
+def test_its_json_has_the_keys_that_scripts_read(sized: Sizing) -> None:
+    found = json.loads(sizing_json(sized))
+    assert {"fleet", "quota", "cost_per_month_usd", "proof"} <= found.keys()
+    assert all({"region", "model", "gpu", "instances", "gpus"} == line.keys() for line in found["fleet"])
+    assert found["proof"].keys() == {"iw-f", "iw-n", "niw"}
+    assert all(0.99 <= proof["safety"] < 1 and 0.95 <= proof["low"] <= 1 for proof in found["proof"].values())
 
 
 def test_its_money_adds_up(sized: Sizing) -> None:

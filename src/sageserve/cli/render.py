@@ -6,13 +6,14 @@ docs/reference/summary.md for what they mean.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Final
 
 from rich.markup import escape
 from rich.table import Table
 
 from sageserve.base.units import SECOND, show_duration
-from sageserve.cli.columns import Column, tables, terminal
+from sageserve.cli.columns import WIDTH, Column, tables, terminal
 from sageserve.data.results.summary import Quantiles, Summary, TierSummary
 
 NONE = "–"
@@ -30,6 +31,9 @@ _CAUSES: Final[Mapping[str, str]] = {
     "pace": "too slow between tokens",
     "queue": "waited too long",
 }
+_AT_FLOOR: Final = 1.05  # times what minima hold: what is held beyond is no more than a guard
+_IDLE: Final = 0.5  # of engine time: a constant fleet that is sized is busier at its peak, and no fleet is idle above it
+_UNDER: Final = 14 * " "  # below what stands beside a title
 _TOLD: Final = 0.001  # of utilisation: less beyond it than a digit shows is not told
 RIVALS: Final = {"siloed": "reactive", "reactive": "lt-ua"}  # what a strategy is best compared with; the others with reactive
 
@@ -166,6 +170,15 @@ def gpus_tables(summary: Summary, width: int) -> Iterator[Table]:
     yield from tables(columns, width)
 
 
+def _idle(summary: Summary) -> Iterator[str]:
+    """That the minima and not the load set the cost, where they do."""
+    held, busy = summary.gpu_hours, summary.utilisation.busy
+    if busy is None or not held.floor or held.total > _AT_FLOOR * held.floor or busy > _IDLE:
+        return
+    needed = held.serving * busy
+    yield f"idle          {share(1 - busy, 0)}: the minima set the cost; {hours(needed)} GPU-hours were busy (`sageserve size`)"
+
+
 def _lost(tier: TierSummary) -> str:
     """Misses by cause, most first, and what is left to keep where idle engines miss some."""
     causes = sorted(tier.missed.items(), key=lambda one: -one[1])
@@ -195,9 +208,10 @@ def totals(summary: Summary) -> str:
     if summary.start_failures:
         scaling += f", {summary.start_failures:,} failed"
     lines = [
-        *(f"{'' if number else 'missed':<14}{line}" for number, line in enumerate(lost)),
+        *(fill(f"{'' if number else 'missed':<14}{line}", WIDTH, subsequent_indent=_UNDER) for number, line in enumerate(lost)),
         paid,
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",
+        *_idle(summary),
         f"utilisation   {share(used.mean, 1)} on average ({parts}){pressed}",
         f"{scaling}, {summary.preemptions:,} preemptions",
     ]
