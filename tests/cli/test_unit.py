@@ -30,7 +30,7 @@ def test_up_prints_a_unit_and_starts_nothing(tmp_path: Path) -> None:
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     path = tmp_path / "sageserve.service"
     words = ["up", "/a b/100%.yaml", "--set", 'x="$y"']
-    path.write_text(unit("f", words, Path("/var/lib/sage serve"), root=True, path="/usr/bin:/bin"), "utf-8")
+    path.write_text(unit("f", words, Path("/var/lib/sage serve"), root=True, path="/usr/bin:/opt/a b"), "utf-8")
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)  # noqa: S607 # of the system
     assert [line for line in done.stderr.splitlines() if str(path) in line or path.name in line] == []
 

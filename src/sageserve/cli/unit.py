@@ -16,7 +16,7 @@ After=network-online.target
 [Service]
 ExecStart={start}
 ExecReload={reload}
-Environment=PATH={path}
+Environment="PATH={path}"
 KillMode=mixed
 KillSignal=SIGTERM
 TimeoutStopSec=120
