@@ -6,21 +6,25 @@ Read next: `sim/sizing/search.py`, `sim/sizing/safety.py`.
 import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import hypothesis.strategies as st
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
-from sageserve.data.results.sweep_folder import GENERATED
+from sageserve.data.results.sweep_folder import GENERATED, SweepSource
 from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.traces.options import TraceOptions
+from sageserve.sim.sizing.growth import size_grown
 from sageserve.sim.sizing.plays import LEAST_WINDOWS, Interrupted, Wish, measured_of
 from sageserve.sim.sizing.pools import SizedPool, vms_of, with_counts
 from sageserve.sim.sizing.purchase import Tariff, best_reserve, cost_per_hour
-from sageserve.sim.sizing.records import Sizing, sizing_json
+from sageserve.sim.sizing.records import Growth, Sizing, sizing_json
 from sageserve.sim.sizing.run import size
 from sageserve.sim.sizing.safety import KeptShare, prove
 from sageserve.sim.sizing.search import Ask, Counts, Measured, Promises, Search
@@ -260,3 +264,22 @@ def test_a_strategy_is_given_room_and_what_it_held_is_told(small: Scenario) -> N
     east = found.quota["eastus/h100-80gb"]
     assert east.gpus == next(line.gpus for line in found.fleet if line.region == "eastus")
     assert found.cost["eastus/h100-80gb"].on_demand_gpus < east.gpus
+
+
+def test_growth_is_sized_for_and_its_price_is_told(small: Scenario, sized: Sizing) -> None:
+    asked = []
+
+    def solve(scenario: Scenario, source: SweepSource) -> Sizing:
+        asked.append((scenario.workload.generate.requests, source.options.load))
+        return sized if len(asked) == 1 else msgspec.structs.replace(sized, cost_per_month_usd=1e6)
+
+    found = size_grown(solve, small, GENERATED, 1.5)
+    assert asked == [(3000, 1.0), (4500, 1.0)]
+    assert found.cost_per_month_usd == 1e6
+    assert found.growth == Growth(1.5, sized.gpus, sized.cost_per_month_usd)
+    trace = SweepSource(TraceOptions(files=(Path("t.csv"),), load=2.0))
+    size_grown(solve, small, trace, 1.5)
+    assert asked[2:] == [(3000, 2.0), (3000, 3.0)]
+    assert size_grown(solve, small, GENERATED).growth is None
+    with pytest.raises(ConfigError, match="not above 0"):
+        size_grown(solve, small, GENERATED, 0.0)

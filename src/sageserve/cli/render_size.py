@@ -22,7 +22,7 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
         following: a command to go on with.
     """
     console = terminal()
-    gpus = sum(line.gpus for line in sizing.quota.values())
+    gpus = sizing.gpus
     which = "every promise" if all(one.reach is None for one in sizing.proof.values()) else "every promise that is in reach"
     if sizing.strategy:
         which = f"what {escape(sizing.strategy)} needs at most"
@@ -31,6 +31,14 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
         f" ${sizing.cost_per_month_usd:,.2f} a month",
         soft_wrap=True,
     )
+    if sizing.growth is not None:
+        more, without = sizing.growth, sizing.growth.cost_per_month_usd_without
+        console.print(
+            f"  for {more.factor:g} times the traffic: {gpus - more.gpus_without:+,} GPUs and"
+            f" ${sizing.cost_per_month_usd - without:+,.2f} a month, against {more.gpus_without:,} and ${without:,.2f}"
+            " for what there is",
+            soft_wrap=True,
+        )
     console.print(
         f"  {sizing.windows} windows of about {sizing.requests:,} requests; {sizing.plays:,} were played",
         style="dim",

@@ -27,6 +27,8 @@ sageserve size quickstart
 
 sageserve size fleet.yaml --trace last-week.csv.gz --safety 99.9% -o sized.yaml
 
+sageserve size fleet.yaml --growth 1.5
+
 sageserve size quickstart --for-strategy foresight
 
 sageserve size quickstart --json
@@ -50,6 +52,7 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
             help="instead: the maxima, stock and reservation this strategy needs",
         ),
     ] = None,
+    growth: Annotated[float, typer.Option(metavar="X", help="size for X times the traffic, and say what that adds")] = 1.0,
     windows: Annotated[int, typer.Option(metavar="N", help="windows that each answer is judged on; 20 at least")] = 20,
     overrides: Overrides = None,
     workers: Workers = None,
@@ -76,7 +79,7 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *rule])
     wish = Wish(_safety(safety), windows)
     wish.check()
-    sizing = _answer(settings, options, wish, workers, strategy=strategy)
+    sizing = _answer(settings, options, wish, workers, strategy=strategy, growth=growth)
     if to is not None:
         _write(to, scenario, settings, overrides or (), sizing, replace=replace)
     if as_json:
@@ -87,9 +90,12 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     draw_sizing(sizing, _next(scenario, options, to))
 
 
-def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, *, strategy: str | None) -> "Sizing":
+def _answer(
+    settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, *, strategy: str | None, growth: float
+) -> "Sizing":
     """Play on this machine until there is an answer, with a progress bar and Ctrl-C heard."""
     from sageserve.data.results.sweep_folder import source_of
+    from sageserve.sim.sizing.growth import size_grown
     from sageserve.sim.sizing.plays import Interrupted
     from sageserve.sim.sizing.run import size as answer
     from sageserve.sim.sizing.strategy import size_for
@@ -101,7 +107,8 @@ def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: 
     with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
         look = Watch(tell, lambda: interruption.asked)
         try:
-            return (answer if strategy is None else size_for)(settings, source, wish, runner, look)
+            solve = answer if strategy is None else size_for
+            return size_grown(lambda one, where: solve(one, where, wish, runner, look), settings, source, growth)
         except Interrupted:
             typer.echo("interrupted: nothing is sized", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -138,6 +145,8 @@ def _write(to: Path, reference: str, settings: "Scenario", overrides: Sequence[s
             "fleet.maximum": max(settings.fleet.maximum, most),
         }
         about = f"{sizing.scenario} with a fleet of constant size, {100 * sizing.safety:g}% safe"
+    if sizing.growth is not None:
+        about += f", for {sizing.growth.factor:g} times the traffic"
     stocks: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for name, line in sizing.quota.items():
         told = {"gpus": line.gpus} if line.ask else {}

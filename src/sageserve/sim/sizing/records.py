@@ -118,6 +118,20 @@ class PromiseProof(Struct, frozen=True):
     reach: float | None = None
 
 
+class Growth(Struct, frozen=True):
+    """Traffic that was sized for beyond what there is, and what it would be without.
+
+    Args:
+        factor: times the requests there are.
+        gpus_without: of whole VMs, for the traffic there is.
+        cost_per_month_usd_without: of them.
+    """
+
+    factor: float
+    gpus_without: int
+    cost_per_month_usd_without: float
+
+
 class Sizing(Struct, frozen=True):
     """The least fleet of constant size, or what a strategy needs.
 
@@ -136,6 +150,7 @@ class Sizing(Struct, frozen=True):
         notes: of the trace, and of the search.
         reserve: by region/gpu, the cheapest reservation, where there is a price for it.
         strategy: whose needs these are; empty: of a fleet of constant size.
+        growth: the condition on traffic, with its price; None: there is none.
         counts: of a strategy, GPUs of each pool over time: highest peak and p99 of the windows, mean, lowest minimum.
     """
 
@@ -154,6 +169,12 @@ class Sizing(Struct, frozen=True):
     reserve: dict[str, ReserveLine] = {}
     strategy: str = ""
     counts: dict[str, GpuCounts] = {}
+    growth: Growth | None = None
+
+    @property
+    def gpus(self) -> int:
+        """Of whole VMs, all regions and types together."""
+        return sum(line.gpus for line in self.quota.values())
 
 
 def sizing_json(sizing: Sizing) -> bytes:
