@@ -45,7 +45,7 @@ ELSEWHERE = {
     "status": "needs a running fleet",
     "batch status": "needs a running gateway",
     "calibrate benchmark": "needs an engine",
-    "size": "plays a hundred windows; written by msgspec, read in tests/cli/test_size.py",
+    "size": "plays a hundred windows; written by msgspec, read in tests/sim/test_sizing.py",
     "tune": "plays some fifteen runs; written by msgspec",
 }
 
