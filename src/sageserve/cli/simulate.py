@@ -61,6 +61,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
+    from sageserve.core.strategies import strategy_kind
     from sageserve.data.results.run_folder import check_folder
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.workload.requests import requests_for
@@ -70,6 +71,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     given = {"strategy.name": strategy, "order.kind": order, "seed": seed}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
+    strategy_kind(settings.strategy.name)  # refused before a trace is read and anything compiled
     if out is not None:
         check_folder(out, replace=replace)
     requests = requests_for(settings, options, bar)
