@@ -1,4 +1,4 @@
-"""What goes wrong in a simulated world: failed starts, slow starts, evictions from the spot market, regions that are lost.
+"""What goes wrong in a simulated world: failed starts, slow starts, evictions from the spot market, outages of regions.
 
 Every draw comes from a stream of its own, named after the instance and the instant, so that one fault never shifts another
 and two strategies meet the same luck where they do the same thing. Knows no policy.

@@ -1,7 +1,8 @@
 """Who may ask, for which tiers, and how much a minute.
 
 Keys are kept as hashes and compared in constant time; a key itself is never stored or logged. Limits are token buckets that
-hold a minute's worth; with several gateways each holds its share. Knows no request and no clock. Read next: `request.py`.
+hold a minute's worth; with several gateways each holds its share. Keys of one name are one account with one set of limits.
+Knows no request and no clock. Read next: `request.py`.
 """
 
 import base64
