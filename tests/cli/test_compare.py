@@ -123,7 +123,7 @@ def test_seeds_are_read_as_written() -> None:
 def test_ratios_are_taken_seed_by_seed(folder: Path) -> None:
     found = json.loads(again(folder, "--seeds", "1,2", "--json").stdout)
     runs = {
-        name: {int(seed): msgspec.convert(one, Summary) for seed, one in part["seeds"].items()}
+        name: {int(seed): msgspec.convert(one, Summary, str_keys=True) for seed, one in part["seeds"].items()}
         for name, part in found["strategies"].items()
     }
     bounds = {int(seed): one["gpu_hours"] for seed, one in found["oracle"]["seeds"].items()}

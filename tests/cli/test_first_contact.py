@@ -58,8 +58,8 @@ def following(text: str) -> list[str]:
 
 
 def words(text: str) -> set[str]:
-    """What a table says, wherever it stands; sentences, which may be broken anywhere, apart."""
-    return {word for line in text.splitlines() for word in line.split() if re.search(r"\d", word)}
+    """What a table says, wherever it stands, but for names that may be broken; sentences, which may be too, apart."""
+    return {word for line in text.splitlines() for word in line.split() if re.search(r"\d", word) and LONG not in word}
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,8 @@ def test_nothing_is_cut_and_no_column_is_lost_at_any_width(command: str, scenari
         assert "…" not in text
         table = [line for line in own if not line.startswith(("speed", "cost", "waste", "utilisation"))]
         told[width] = words("\n".join(table))
-    assert told[60] >= told[100] - {LONG} == told[140] - {LONG}
-    assert told[80] >= told[100] - {LONG}
+    assert told[60] >= told[100] == told[140]
+    assert told[80] >= told[100]
 
 
 def test_a_name_of_any_length_leaves_room_for_numbers() -> None:

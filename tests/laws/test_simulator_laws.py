@@ -4,7 +4,7 @@ Worlds are larger than those compared with the reference: thousands of requests,
 Read next: docs/reference/kernel.md, `tests/sim/test_kernel_against_reference.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,14 @@ class Watched(Kernel):
     def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None) -> None:
         super().__init__(setup, requests, turns)
         self.opened: set[int] = set()
+        self.taken_back: set[int] = set()  # requests whose instance was lost
+
+    def lose(self, instances: Iterable[int]) -> None:
+        gone = set(instances)
+        self.opened -= gone
+        there = np.isin(self.requests["instance"], list(gone)) & ((self.requests["state"] & PLACE) != DONE)
+        self.taken_back |= set(np.flatnonzero(there).tolist())
+        super().lose(gone)
 
     def open(self, i: int) -> None:
         self.opened.add(i)
@@ -170,6 +178,8 @@ def test_nothing_is_placed_on_an_instance_that_is_not_open(seed: int) -> None:
     for kernel, stop in play(seed):
         now = stop.requests["instance"]
         fresh = (now != placed) & (now != UNSET)
+        placed[list(kernel.taken_back)] = UNSET
+        kernel.taken_back.clear()
         assert (placed[(now != placed)] == UNSET).all(), "a request moved to another instance"
         # what is open now was open during the whole run, for actions come between runs
         opened = set(kernel.opened)

@@ -20,8 +20,8 @@ LIVE_MUTANTS = (
     Mutant(
         "a promoted job is not routed",
         QUEUE,
-        "                return\n            self._launch(model, ANYWHERE)",
-        "                return\n            self._launch(model, e)",
+        "        ) is not None:\n            self._launch(model, ANYWHERE, turn)",
+        "        ) is not None:\n            self._launch(model, 0, turn)",
     ),
     Mutant("quickest goes however far", ROUTING, "way = self.ways[region][self.region_of(e)] + profile", "way = profile"),
     Mutant(
@@ -71,9 +71,9 @@ LIVE_MUTANTS = (
     Mutant(
         "a job's service is judged by any endpoint",
         QUEUE,
-        "            e = first_open(self._view.endpoints, walk, 0, len(walk))\n            if e < 0:",
-        "            e = first_open(self._view.endpoints, np.arange(len(self._view.endpoints)), 0, len(self._view.endpoints))\n"
-        "            if e < 0:",
+        "        e = first_open(self._view.endpoints, walk, 0, len(walk))\n        if e < 0:",
+        "        e = first_open(self._view.endpoints, np.arange(len(self._view.endpoints)), 0, len(self._view.endpoints))\n"
+        "        if e < 0:",
     ),
     Mutant(
         "who waited too long is served all the same",

@@ -68,9 +68,9 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.sim.results.summary import summarise
     from sageserve.sim.run import Simulation
 
-    given = {"strategy.name": strategy, "order.kind": order, "seed": seed}
-    changes = [f"{key}={value}" for key, value in given.items() if value is not None]
-    settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
+    asked = {"strategy.name": strategy, "order.kind": order, "seed": seed}
+    given = {key: str(value) for key, value in asked.items() if value is not None}
+    settings = load_scenario(scenario, overrides=[*(overrides or ()), *map("=".join, given.items())])
     strategy_kind(settings.strategy.name)  # refused before a trace is read and anything compiled
     if out is not None:
         check_folder(out, replace=replace)
@@ -90,11 +90,14 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     if as_json:
         _print_json(summary)
     else:
-        words = [word for each in overrides or () for word in ("--set", each)]
-        typed = {f"--{key.partition('.')[0]}": str(value) for key, value in given.items() if value is not None}
-        _draw(summary, [scenario, *words], typed, options, out)
+        _draw(summary, [scenario, *_sets(overrides)], given, options, out)
     if summary.partial:
         raise typer.Exit(130)
+
+
+def _sets(overrides: list[str] | None) -> list[str]:
+    """Settings as they were typed."""
+    return [word for each in overrides or () for word in ("--set", each)]
 
 
 def _play(simulation: "Simulation") -> "tuple[Run, float]":
@@ -128,17 +131,19 @@ def _print_json(summary: "Summary") -> None:
     typer.echo(summary_json(summary).decode(), nl=False)
 
 
-def _draw(summary: "Summary", words: list[str], typed: dict[str, str], options: TraceOptions, out: Path | None) -> None:
+def _draw(summary: "Summary", words: list[str], given: dict[str, str], options: TraceOptions, out: Path | None) -> None:
     """Print the table, and commands that play the same with one thing changed.
 
     Args:
         summary: of the run.
         words: the scenario and its settings as they were typed.
-        typed: other options, by flag.
+        given: other options, by what they set.
         options: of the trace.
         out: where files were written.
     """
     from sageserve.cli.render import RIVALS, draw
+
+    typed = {f"--{key.partition('.')[0]}": value for key, value in given.items()}
 
     def command(changes: dict[str, str], requests: TraceOptions = options) -> str:
         flags = [word for flag, value in (typed | changes).items() for word in (flag, value)]

@@ -39,10 +39,10 @@ class JobBuffer:
 
     @property
     def is_low(self) -> bool:
-        """Whether more than half of what was read of some owner, of whom there may be more, is taken; or of all."""
+        """Whether nothing is left of what was read, or more than half of some owner's, of whom there may be more, is taken."""
         ready = self._ready.values()
         return self.waiting > sum(map(len, ready)) + self._put_back and (
-            len(self._ready) < self._owners or any(2 * len(jobs) < self._read for jobs in ready)
+            not self._ready or len(self._ready) < self._owners or any(2 * len(jobs) < self._read for jobs in ready)
         )
 
     def firsts(self) -> list[Job]:

@@ -6,7 +6,7 @@ other requests or for an instance). The idle engine is the fastest of those that
 docs/reference/summary.md.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from sageserve.base.kernel import kernel
 from sageserve.base.records import UNSET, Ints
 from sageserve.core.perf import first_time
-from sageserve.sim.results.meter import RequestBlock
-from sageserve.sim.run import Run
+
+if TYPE_CHECKING:  # what a kernel's file imports is compiled in, and a run imports everything
+    from sageserve.sim.results.meter import RequestBlock
+    from sageserve.sim.run import Run
 
 CAUSES: Final = ("alone", "network", "refused", "shed", "unfinished", "pace", "queue")
 KEPT: Final = len(CAUSES)
 """Of requests that missed nothing, or of which it is not known."""
 
 
-def causes_of(run: Run, block: RequestBlock) -> NDArray[np.uint8]:
+def causes_of(run: "Run", block: "RequestBlock") -> NDArray[np.uint8]:
     """uint8[n]: rows of CAUSES, KEPT where there is none."""
     rows = block.rows
     found = np.full(len(rows), KEPT, np.uint8)
@@ -49,7 +51,7 @@ def causes_of(run: Run, block: RequestBlock) -> NDArray[np.uint8]:
     return found
 
 
-def _idle(run: Run, rows: NDArray[Any]) -> Ints:
+def _idle(run: "Run", rows: NDArray[Any]) -> Ints:
     """int64[n]: microseconds until an idle engine's first token; none where no engine runs the model."""
     times = np.zeros(len(rows), np.int64)
     for m in range(len(run.layout.names.models)):
