@@ -113,6 +113,7 @@ MUTANTS = (
         "sim/kernel/admission.py",
         "attention + left * (found + 0.5 * left)",
         "attention + left * (0.5 * left)",
+        first=37,
     ),
     Mutant(
         "the cached part of a prompt that is split is computed after all",
@@ -346,7 +347,7 @@ MUTANTS = (
         "core/admit.py",
         "max(0.0, backlog, (in_flight - sequences) * work)",
         "max(0.0, backlog)",
-        first=58,
+        first=115,
     ),
     Mutant(
         "sequences of a draining instance still count as places",

@@ -22,12 +22,14 @@ ROUTE_MUTANTS: Final = (
         "sim/kernel/arrive.py",
         'first_time(profile, r["prompt"], r["cached"]), queued)',
         'first_time(profile, r["prompt"], 0), queued)',
+        first=66,
     ),
     Mutant(
         "quickest takes all ranks for one",
         "sim/kernel/arrive.py",
         'queued = engine["unfilled"] * profile["whole"] * profile["per_rank"]',
         'queued = engine["unfilled"] * profile["whole"]',
+        first=59,
     ),
     Mutant("of equally quick regions the farthest", "sim/kernel/arrive.py", "first < least", "first <= least"),
 )
