@@ -25,6 +25,7 @@ RANK_MUTANTS: Final = (
         "core/engine/rules.py",
         "return int((gap + APART) / rise) + 1",
         "return iterations",
+        first=60,
     ),
     Mutant(
         "what ranks share goes by the tokens of one",
