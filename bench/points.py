@@ -2,6 +2,8 @@
 
     python -m bench.points                 figures by engine, dense models and mixtures of experts apart
     python -m bench.points --hold gpu      what a GPU (or a model) is predicted like when no point of it was seen
+    python -m bench.points --kv bf16       with every KV cache in that format, whatever is usual
+    python -m bench.points --imbalance 1.2    with experts that are asked for so unevenly
 
 Each point of `$SAGESERVE_DATA/measured_points/points.csv` that a profile's name stands for is played through the simulator's own
 kernel. Printed are the errors as the profiles ship, and cross-validated ones: the other folds of the same engine and kind give
@@ -16,7 +18,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -159,6 +161,9 @@ def report(points: list[Judged], hold: str) -> None:
     groups = sorted({point.group for point in points})
     for group in groups:
         print(line(group, [point for point in points if point.group == group], held))
+    print("\ndata parallel engines apart, and weights of few bits on GPUs with units for four")
+    for name, mine in sorted(_parts(points).items()):
+        print(line(name, mine, held))
     print("\nthe band a profile prints, and the points of vLLM that keep to it")
     for width in sorted({point.band for point in points}):
         off = np.array([point.off[0] for point in points if point.group.startswith("vllm,") and point.band == width])
@@ -175,6 +180,18 @@ def report(points: list[Judged], hold: str) -> None:
             print(f"{group:22}{len(left):5} points   median {np.median(left):.1%}, mean {left.mean():.1%}")
 
 
+def _parts(points: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """Points by what they say less than others about: ranks, and the format of a KV cache."""
+    found: dict[str, list[Judged]] = {}
+    for one in points:
+        gpu = known_gpu(one.point.gpu)
+        if one.point.dp > 1:
+            found.setdefault(f"{one.group}, dp", []).append(one)
+        if gpu is not None and gpu_named(gpu).fp4 and one.point.dtype in {"fp8", "fp4"}:
+            found.setdefault(f"{one.group}, {one.point.dtype}", []).append(one)
+    return found
+
+
 def _median(points: Iterable[Judged]) -> str:
     off = [point.off[0] for point in points]
     return f"{np.expm1(np.median(off)):+9.0%}" if off else f"{'':9}"
@@ -188,6 +205,8 @@ def said_folder(about: str, arguments: list[str]) -> Path:
 class _Asked(argparse.Namespace):
     data: Path
     hold: str
+    kv: str
+    imbalance: float
 
 
 def _asked(about: str, arguments: list[str]) -> _Asked:
@@ -198,6 +217,8 @@ def _asked(about: str, arguments: list[str]) -> _Asked:
     parser.add_argument(
         "--hold", choices=("configuration", "model", "gpu"), default="configuration", help="what is held out whole"
     )
+    parser.add_argument("--kv", choices=("", "bf16", "fp8"), default="", help="format of every KV cache; empty: what is usual")
+    parser.add_argument("--imbalance", type=float, default=FITTED.imbalance, help="of the GPU whose experts are asked for most")
     return parser.parse_args(arguments, _Asked())
 
 
@@ -207,8 +228,10 @@ def main() -> None:
     rows = read_points(told.data / "measured_points" / "points.csv")
     why = Counter[str]()
     points: list[Judged] = []
+    efficiency = replace(FITTED, imbalance=told.imbalance)
     for row in rows:
-        found = left_out(row) or judge(row)
+        asked = replace(row, kv_dtype=told.kv) if told.kv else row
+        found = left_out(asked) or judge(asked, efficiency)
         if isinstance(found, str):
             why[found.split(":", maxsplit=1)[0]] += 1
         else:
