@@ -128,6 +128,13 @@ def test_a_guess_that_is_far_too_low_makes_no_promise_unreachable() -> None:
     assert found.counts == (91,)  # 90 keep exactly what is promised, and one window in two would not
 
 
+def test_instances_that_serve_nobody_all_go_however_many_there_are() -> None:
+    play = world((300,) * LEAST_WINDOWS, (4, 0))
+    found = found_by(Search("m", [pool(n, guess=100) for n in range(2)], ASKED), play)
+    assert found.counts == (next(n for n in range(100) if holds(play, (n, 0))), 0)
+    assert found.less.keys() == {"r0/m/g"}
+
+
 # ------------------------------------------------------------------------------------------------ how sure it is
 
 

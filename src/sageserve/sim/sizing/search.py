@@ -248,14 +248,11 @@ class Search:
         )
 
     def _take_away(self) -> Generator[list[Ask], list[Measured], None]:
-        """Take away one instance after the other, until none can go."""
-        for _ in range(_STEPS):
+        """Take instances away until not one can go; as many more at a time as went before, and half as many where none could."""
+        step = 1
+        while True:
             self.less = {}
-            fewer = {
-                pool.name: tuple(count - (k == n) for k, count in enumerate(self.counts))
-                for n, pool in enumerate(self.pools)
-                if self.counts[n] > pool.floor and sum(self.counts) > 1
-            }
+            fewer = self._fewer(step)
             tight = self._tightest()
             yield from self._play([(counts, window) for counts in fewer.values() for window in tight])
             held = []
@@ -269,7 +266,19 @@ class Search:
                 broken = yield from self._holds(counts)
                 if broken is None:
                     self.counts = counts
+                    step *= 2
                     break
                 self.less[name] = broken
             else:
-                return
+                if step == 1:
+                    return
+                step //= 2
+
+    def _fewer(self, step: int) -> dict[str, Counts]:
+        """By pool, the counts with so many instances less of it; fewer where its floor or the last instance of all is nearer."""
+        found = {}
+        for n, pool in enumerate(self.pools):
+            taken = min(step, self.counts[n] - pool.floor, sum(self.counts) - 1)
+            if taken > 0:
+                found[pool.name] = tuple(count - taken * (k == n) for k, count in enumerate(self.counts))
+        return found
