@@ -135,6 +135,14 @@ def test_instances_that_serve_nobody_all_go_however_many_there_are() -> None:
     assert found.less.keys() == {"r0/m/g"}
 
 
+def test_windows_far_beyond_the_first_two_are_reached() -> None:
+    play = world((50, 50, *(2000,) * (LEAST_WINDOWS - 2)), (5,))
+    found = found_by(Search("m", [pool(0, guess=20)], ASKED), play)
+    assert found.counts == (next(n for n in range(1000) if holds(play, (n,))),)
+    with pytest.raises(Infeasible, match=r"with 99\.00% safety"):
+        found_by(Search("m", [pool(0, guess=20)], ASKED), world((50, 50, *(10**6,) * (LEAST_WINDOWS - 2)), (5,)))
+
+
 # ------------------------------------------------------------------------------------------------ how sure it is
 
 

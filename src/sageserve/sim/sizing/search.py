@@ -26,7 +26,6 @@ _FIRST: Final = (0, 1)  # windows that candidates are tried on before any is kno
 _CLOSE: Final = 0.01  # of requests: a promise that a large fleet keeps by less may be out of reach in another window
 _GAIN: Final = 0.005  # of requests: twice the instances that keep less more than that are more than enough
 _MOST: Final = 4096  # instances of one model
-_STEPS: Final = 64  # instances added or taken one at a time, at most: the guess is never so far off
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ class Search:
         """
         large = yield from self._reach(self._times(1.0, large=True))
         k = yield from self._fewest_in_proportion(large)
-        yield from self._prove_from(k)
+        yield from self._prove_from(k, sum(large))
         yield from self._take_away()
 
     # --- what is known ---
@@ -235,17 +234,26 @@ class Search:
     def _total(self, total: int) -> Counts:
         return self._times(total / max(sum(pool.guess for pool in self.pools), 1))
 
-    def _prove_from(self, total: int) -> Generator[list[Ask], list[Measured], None]:
-        """Grow until all windows hold."""
-        for more in range(_STEPS):
-            self.counts = self._total(total + more)
-            if (yield from self._holds(self.counts)) is None:
-                return
-        raise Infeasible(
-            f"no fleet was found for {self.model} that holds with {self.promises.confidence:.2%} safety: the last had"
-            f" {sum(self.counts)} instances",
-            hint="ask for less with --safety 90%, or look at the traffic: a burst may be beyond any constant fleet",
-        )
+    def _prove_from(self, total: int, large: int) -> Generator[list[Ask], list[Measured], None]:
+        """The least total at which all windows hold, pools in proportion: steps that double until it is passed, then halves."""
+        step, low, high, most = 1, total, total, max(_MOST, large)
+        self.counts = self._total(high)
+        while (yield from self._holds(self.counts)) is not None:
+            if high == most:
+                raise Infeasible(
+                    f"no fleet was found for {self.model} that holds with {self.promises.confidence:.2%} safety: the last had"
+                    f" {sum(self.counts)} instances",
+                    hint="ask for less with --safety 90%, or look at the traffic: a burst may be beyond any constant fleet",
+                )
+            low, high, step = high + 1, min(high + step, most), 2 * step
+            self.counts = self._total(high)
+        while low < high:
+            middle = (low + high) // 2
+            if (yield from self._holds(self._total(middle))) is None:
+                high = middle
+            else:
+                low = middle + 1
+        self.counts = self._total(high)
 
     def _take_away(self) -> Generator[list[Ask], list[Measured], None]:
         """Take instances away until not one can go; as many more at a time as went before, and half as many where none could."""
