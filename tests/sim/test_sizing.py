@@ -143,6 +143,23 @@ def test_windows_far_beyond_the_first_two_are_reached() -> None:
         found_by(Search("m", [pool(0, guess=20)], ASKED), world((50, 50, *(10**6,) * (LEAST_WINDOWS - 2)), (5,)))
 
 
+def test_few_requests_are_judged_by_the_mean_window() -> None:
+    asked = replace(ASKED, percentiles={"chat": 0.95})
+    one_is_small = [Measured({"chat": KeptShare(96, 100)}, 0.0, 1.0)] * 19 + [Measured({"chat": KeptShare(19, 19)}, 0.0, 1.0)]
+    assert (broken := asked.unsure(one_is_small)) is not None
+    assert broken.share < 0.7
+    all_are_small = [Measured({"chat": KeptShare(10, 10)}, 0.0, 1.0)] * 20
+    assert asked.unsure(all_are_small) is None
+    assert not asked.asked("other", all_are_small)
+
+
+def test_a_promise_kept_by_few_requests_is_not_out_of_reach() -> None:
+    asked = replace(ASKED, percentiles={"chat": 0.995})
+    found = found_by(Search("m", [pool(0)], asked), lambda c, _: Measured({"chat": KeptShare(9 * (c[0] > 1), 9)}, 0.0, 1.0))
+    assert not found.reach
+    assert found.counts == (2,)
+
+
 # ------------------------------------------------------------------------------------------------ how sure it is
 
 

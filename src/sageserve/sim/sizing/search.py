@@ -99,13 +99,17 @@ class Promises:
                 found[tier] = prove(kept, percentile, self.each)
         return found
 
+    def asked(self, tier: str, windows: Sequence[Measured]) -> bool:
+        """Whether the safety of a tier is asked for: not where the mean window has so few requests that none may be late."""
+        counts = [one.kept[tier].requests for one in windows if tier in one.kept]
+        return bool(counts) and may_miss(sum(counts) / len(counts), self.percentiles[tier]) > 0
+
     def unsure(self, windows: Sequence[Measured]) -> Broken | None:
-        """The promise that is least sure, if it is not sure enough; one that may not miss a single request is not asked."""
+        """The promise that is least sure, of those whose safety is asked for, if it is not sure enough."""
         told = [
             Broken(tier, -1, proof.safety)
             for tier, proof in self.proofs(windows).items()
-            if proof.safety < self.each
-            and all(may_miss(w.kept[tier].requests, self.percentiles[tier]) for w in windows if tier in w.kept)
+            if proof.safety < self.each and self.asked(tier, windows)
         ]
         return min(told, key=lambda one: one.share, default=None)
 
@@ -200,7 +204,7 @@ class Search:
         percentiles = dict(self.promises.percentiles)
         for tier, percentile in self.promises.percentiles.items():
             shares = [one.kept[tier].share for one in windows if tier in one.kept]
-            sure = tier not in proofs or proofs[tier].safety >= self.promises.each
+            sure = tier not in proofs or proofs[tier].safety >= self.promises.each or not self.promises.asked(tier, windows)
             if shares and (min(shares) < percentile or not sure):
                 self.reach[tier] = min(shares)
                 percentiles[tier] = percentile * min(shares)
