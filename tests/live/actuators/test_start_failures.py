@@ -16,6 +16,10 @@ def test_pauses_double_up_to_a_limit_and_end_with_success() -> None:
     (told,) = failures.told()
     assert "out of memory" in told
     assert "40 starts failed in a row" in told
+    failures.failed("b", "exited with code 2: the port is taken")
+    assert len(failures.told()) == 2
+    assert failures.told(2) == (told,), "a start that failed once may be a stroke of bad luck"
+    failures.served("b")
     failures.served("a")
     assert failures.pause("a") == 0
     assert failures.told() == ()

@@ -99,7 +99,7 @@ class Hopeless:
     def hung(self) -> dict[str, int]:
         return {"gateway": 2}
 
-    def failing(self) -> tuple[str, ...]:
+    def failing(self, least: int = 1) -> tuple[str, ...]:
         return ()
 
     async def close(self) -> None:

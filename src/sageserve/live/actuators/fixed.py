@@ -47,7 +47,7 @@ class FixedActuator:
         """Where an instance answers."""
         return self._places[instance]
 
-    def failing(self) -> tuple[str, ...]:
+    def failing(self, least: int = 1) -> tuple[str, ...]:  # one of an interface
         """Nothing is started here."""
         return ()
 

@@ -125,9 +125,9 @@ class LocalActuator:
             case _:
                 assert_never(action)
 
-    def failing(self) -> tuple[str, ...]:
-        """A sentence for each pool whose starts fail."""
-        return self._failures.told()
+    def failing(self, least: int = 1) -> tuple[str, ...]:
+        """A sentence for each pool of which so many starts have failed in a row."""
+        return self._failures.told(least)
 
     def hung(self) -> dict[str, int]:
         """How often processes hung, by name; only of those that did."""

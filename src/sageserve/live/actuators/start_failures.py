@@ -32,9 +32,10 @@ class StartFailures:
         count = self._failed.get(pool, (0, ""))[0]
         return min(_MOST, _FIRST << min(count - 1, 20)) if count else 0
 
-    def told(self) -> tuple[str, ...]:
-        """A sentence for each pool whose starts fail."""
+    def told(self, least: int = 1) -> tuple[str, ...]:
+        """A sentence for each pool of which so many starts have failed in a row."""
         return tuple(
             f"{pool}: {count:,} starts failed in a row; the last one {why}. The next one waits {self.pause(pool) / SECOND:g} s."
             for pool, (count, why) in self._failed.items()
+            if count >= least
         )

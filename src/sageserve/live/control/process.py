@@ -47,6 +47,7 @@ from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, W
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
 _ALIVE_S: Final = 1.0
+LASTING: Final = 3  # starts that fail in a row: one may have met a port that another program took just then
 _STUMBLES: Final = 5  # different errors of an own strategy that are told
 SOCKET: Final = "control.sock"
 
@@ -87,8 +88,8 @@ class ManagedActuator(Actuator, Protocol):
         """Have an instance that hangs killed, which is heard of as its loss; False where that cannot be done."""
         ...
 
-    def failing(self) -> tuple[str, ...]:
-        """A sentence for each pool whose starts fail: why, how often, when the next one is."""
+    def failing(self, least: int = 1) -> tuple[str, ...]:
+        """A sentence for each pool of which so many starts have failed in a row: why, how often, when the next one is."""
         ...
 
     async def watch(self) -> None:
@@ -264,7 +265,7 @@ class Control:
             self._parts.words,
             self._home.url,
         )
-        return status(sources, self._notes(), self.liveness.ended, self._actuator.failing())
+        return status(sources, (*self._actuator.failing(), *self._notes()), self.liveness.ended, self._actuator.failing(LASTING))
 
     def _notes(self) -> tuple[str, ...]:
         lost = self._journal.lost

@@ -102,7 +102,7 @@ class Status(Struct, frozen=True):
         decisions: latest first.
         notes: what the reader should know, in sentences.
         ended: instances that hung and were ended since this control process began.
-        failing: a sentence for each pool whose starts fail; they are notes, too.
+        failing: a sentence for each pool whose starts go on failing; they are notes, too, from the first one on.
     """
 
     fleet: str
@@ -162,7 +162,7 @@ def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0, failin
         instances=tuple(_instances(sources)),
         tiers=_tiers(sources),
         decisions=_decisions(sources),
-        notes=(*failing, *notes),
+        notes=notes,
         ended=ended,
         failing=failing,
     )
