@@ -72,7 +72,19 @@ diff half                                               | takes two folders
 report nowhere                                          | there is no result folder nowhere
 explain nowhere eastus                                  | there is no result folder nowhere
 plan quickstart --at noon                               | 'noon' is not a duration
-plan quickstart --at 10h --what-if nonsense             | nonsense
+plan quickstart --at 10h --what-if nonsense             | 'nonsense' is not a change to try
+size nothing.yaml                                       | there is no file nothing.yaml
+size quickstart --safety 2                              | --safety: '2' is not a share
+size quickstart --growth 0                              | --growth 0 is not above 0
+reload --state nowhere                                  | no fleet runs in .*nowhere
+doctor                                                  | there is no scenario to check
+doctor quickstart --audit-head abc                      | --audit-head is of --local
+doctor --local --state nowhere                          | no fleet was ever started in .*nowhere
+batch backup copy --state nowhere                       | nowhere holds no batch queue
+batch restore nothing.copy --state nowhere              | there is no file nothing.copy
+init new.yaml --prometheus http://127.0.0.1:1           | cannot be asked
+key new bob --expires 2020-01-01                        | 2020-01-01 has passed
+engine --start-delay soon                               | --start-delay: 'soon' is not a duration
 forecast trace.csv                                      | choose shorter ones with --bin
 forecast nothing.csv                                    | nothing.csv does not exist
 trace inspect full                                      | full is a folder

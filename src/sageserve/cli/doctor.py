@@ -38,7 +38,7 @@ def doctor(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[
         str | None,
         typer.Argument(
-            metavar="[SCENARIO]", help="a YAML file with live.clusters and live.targets; with --local: the settings of the fleet"
+            metavar="SCENARIO", help="a YAML file with live.clusters and live.targets; with --local: the settings of the fleet"
         ),
     ] = None,
     overrides: Annotated[
@@ -58,6 +58,14 @@ def doctor(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Check Prometheus, series, rights, other writers, KEDA, pods and promises of all targets; say how to mend what is wrong."""
     need("live")
+    for option, given, fits in (
+        ("--audit-head", audit_head, local),
+        ("--state", state, local),
+        ("--kubeconfig", kubeconfig, not local),
+    ):
+        if given and not fits:
+            said, hint = ("is not of --local", "leave it out") if local else ("is of --local", "add --local")
+            raise ConfigError(f"{option} {said}", hint=hint)
     if local:
         from sageserve.cli.doctor_local import examine_local
 

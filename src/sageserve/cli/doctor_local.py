@@ -32,10 +32,9 @@ def examine_local(
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.doctor.local_checks import LocalFacts, examine_folder
 
-    source = Path(scenario) if scenario is not None and Path(scenario).is_file() else scenario
     settings = folder / "scenario.yaml"
-    if not folder.is_dir() or (source is None and not settings.is_file()):
+    if not folder.is_dir() or (scenario is None and not settings.is_file()):
         raise ConfigError(f"no fleet was ever started in {folder}", hint="--state names another folder")
-    found = load_scenario(source if source is not None else settings, overrides=overrides)
+    found = load_scenario(scenario if scenario is not None else settings, overrides=overrides)
     uid = os.geteuid() or folder.stat().st_uid  # root looks at a fleet of another user
     return examine_folder(LocalFacts(folder, found, uid, time.time_ns() // 1000, head)), str(folder)

@@ -4,14 +4,12 @@ Knows options; stdout is the engine's URL once it listens, and nothing else. Rea
 docs/reference/emulated-engine.md.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from sageserve.cli.durations import time_of
 from sageserve.cli.extras import need
-
-if TYPE_CHECKING:
-    from sageserve.base.units import Micros
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -65,15 +63,5 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
         model or listed.model or "model", min(context or 131_072, found.kv_tokens), AnswerLengths(output_mean, seed), prefix_hits
     )
     served = Served(limits, row_of(found), speed, f"e{port}", faults, region)
-    starting = Starting(host, port, _duration(start_delay), fail_start)
+    starting = Starting(host, port, time_of("--start-delay", start_delay), fail_start)
     run(served, starting, read_faults(fault or []), typer.echo)
-
-
-def _duration(text: str) -> "Micros":
-    from sageserve.base.errors import ConfigError
-    from sageserve.base.units import duration_us
-
-    try:
-        return duration_us(text)
-    except ValueError as error:
-        raise ConfigError(f"--start-delay: {error}") from None

@@ -44,7 +44,7 @@ def explain(
 ) -> None:
     """Say why a pool has its number, why not one less or one more, and what would change it: solved again, not guessed."""
     from sageserve.cli.columns import terminal
-    from sageserve.cli.plan import time_of
+    from sageserve.cli.durations import time_of
     from sageserve.data.results.journal import is_state_folder, read_live
     from sageserve.data.results.plans import read_plan
     from sageserve.data.results.run_folder import read_run

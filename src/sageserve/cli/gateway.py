@@ -204,7 +204,9 @@ def _end(said: str) -> str:
             raise ConfigError(f"--expires: {error}", hint="write 90d, or 2027-03-31") from None
         return end.strftime("%Y-%m-%dT%H:%MZ")
     try:
-        end_of(KeySettings(name="new", sha256="0" * 64, expires=said))
+        last = end_of(KeySettings(name="new", sha256="0" * 64, expires=said))
     except ValueError:
         raise ConfigError(f"--expires: {said!r} is no date", hint="write 90d, 2027-03-31 or 2027-03-31T18:00Z") from None
+    if last is not None and last <= datetime.now(UTC).timestamp() * SECOND:
+        raise ConfigError(f"--expires: {said} has passed, nobody could use that key", hint="write a later date, or 90d")
     return said

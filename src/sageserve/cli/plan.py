@@ -11,12 +11,12 @@ import typer
 from typer.core import TyperGroup
 
 from sageserve.cli import complete
+from sageserve.cli.durations import time_of
 from sageserve.cli.progress import bar
 from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
-    from sageserve.base.units import Micros
     from sageserve.core.layout import Layout
     from sageserve.core.plan_once import Proposal
     from sageserve.data.results.plans import WhatIf
@@ -126,21 +126,6 @@ def show(
         typer.echo(plan_json(file).decode(), nl=False)
     else:
         draw_plan(file)
-
-
-def time_of(option: str, text: str) -> "Micros":
-    """Microseconds of an option's duration.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    from sageserve.base.errors import ConfigError
-    from sageserve.base.units import duration_us
-
-    try:
-        return duration_us(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}", hint=f"for example {option} 10h") from None
 
 
 def _counts(layout: "Layout", text: str) -> dict[str, int]:

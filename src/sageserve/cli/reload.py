@@ -37,6 +37,7 @@ EXAMPLES = """[bold]Examples[/bold]
 """
 _LOCK = "reload.lock"
 _FACT = 4000  # characters of names of settings that the audit log holds
+_DIGEST = 8  # of the 64 of a key's hash
 _WIDE = 60  # characters of a value that are shown
 
 
@@ -52,9 +53,13 @@ def reload(
     import asyncio  # late: it takes a tenth of what --help takes
 
     need("live")
-    os.environ["NUMBA_DISABLE_JIT"] = "1"  # settings are tried, nothing is computed
     folder = state_folder(state)
-    with _alone(folder, running(state)) as found:
+    running(state)  # refuses a folder of which no fleet runs
+    from sageserve.base.kernel import run_plain
+
+    run_plain()  # settings are tried, nothing is computed
+    with _alone(folder):
+        found = running(state)  # as the reload before this one left it
         given = [*found.overrides, *(overrides or ())]
         from sageserve.data.scenarios.load import load_scenario
         from sageserve.live.reload import SETTINGS, apply, changes, check, refused
@@ -82,7 +87,7 @@ def reload(
 
 
 @contextmanager
-def _alone(folder: Path, found: Running) -> Iterator[Running]:
+def _alone(folder: Path) -> Iterator[None]:
     """One reload at a time.
 
     Raises:
@@ -90,10 +95,11 @@ def _alone(folder: Path, found: Running) -> Iterator[Running]:
     """
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield found
-    except BlockingIOError:
-        raise SageServeError("another reload is at work", hint="wait until it is done") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SageServeError("another reload is at work", hint="wait until it is done") from None
+        yield
     finally:
         os.close(lock)
 
@@ -126,5 +132,8 @@ def _tell(differ: "tuple[SettingChange, ...]", barred: "tuple[RefusedChange, ...
 
 
 def _shown(value: "Plain") -> str:
+    """A value on a line; of a key's hash as much as tells it from others."""
+    if isinstance(value, dict) and isinstance(digest := value.get("sha256"), str):
+        value = {**value, "sha256": f"{digest[:_DIGEST]}…"}
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= _WIDE else f"{text[: _WIDE - 1]}…"

@@ -33,9 +33,10 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
     )
     if sizing.growth is not None:
         more, without = sizing.growth, sizing.growth.cost_per_month_usd_without
+        added = sizing.cost_per_month_usd - without
         console.print(
             f"  for {more.factor:g} times the traffic: {gpus - more.gpus_without:+,} GPUs and"
-            f" ${sizing.cost_per_month_usd - without:+,.2f} a month, against {more.gpus_without:,} and ${without:,.2f}"
+            f" {'-' if added < 0 else '+'}${abs(added):,.2f} a month, against {more.gpus_without:,} and ${without:,.2f}"
             " for what there is",
             soft_wrap=True,
         )

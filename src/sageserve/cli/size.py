@@ -4,6 +4,7 @@ Knows options and files; the search is in `sim/sizing`. stdout is the result, ev
 `render_size.py`, docs/how-to/how-many-gpus.md.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,6 +35,7 @@ sageserve size quickstart --for-strategy foresight
 sageserve size quickstart --json
 """
 INTERRUPTED = 130
+USUAL = {"--safety": "99%", "--for-strategy": "", "--growth": "1", "--windows": "20"}
 
 
 @takes_trace()
@@ -81,13 +83,14 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     wish.check()
     sizing = _answer(settings, options, wish, workers, strategy=strategy, growth=growth)
     if to is not None:
-        _write(to, scenario, settings, overrides or (), sizing, replace=replace)
+        _write(to, scenario, settings, overrides or (), sizing, options, replace=replace)
     if as_json:
         typer.echo(sizing_json(sizing).decode(), nl=False)
         return
     from sageserve.cli.render_size import draw_sizing
 
-    draw_sizing(sizing, _next(scenario, options, to))
+    given = {"--safety": safety, "--for-strategy": strategy or "", "--growth": f"{growth:g}", "--windows": str(windows)}
+    draw_sizing(sizing, _next([scenario, *(word for one in overrides or () for word in ("--set", one))], given, options, to))
 
 
 def _answer(
@@ -129,11 +132,22 @@ def _safety(text: str) -> float:
         raise ConfigError(f"--safety: {error}", hint="for example --safety 99.9%") from None
 
 
-def _write(to: Path, reference: str, settings: "Scenario", overrides: Sequence[str], sizing: "Sizing", *, replace: bool) -> None:
-    """The scenario with the fleet of the answer, and the stock it takes."""
+def _write(  # noqa: PLR0913 # what was asked, what was found, and where it goes
+    to: Path,
+    reference: str,
+    settings: "Scenario",
+    overrides: Sequence[str],
+    sizing: "Sizing",
+    options: TraceOptions,
+    *,
+    replace: bool,
+) -> None:
+    """The scenario with the fleet of the answer, the stock it takes, and the traffic it is for."""
     import msgspec
 
+    from sageserve.data.results.sweep_folder import source_of
     from sageserve.data.scenarios.extension import write_extension
+    from sageserve.sim.sizing.growth import grown
 
     most = max((line.instances for line in sizing.fleet), default=1)
     if sizing.strategy:  # the most it held is its maximum; where that is below the start, the start is
@@ -147,6 +161,9 @@ def _write(to: Path, reference: str, settings: "Scenario", overrides: Sequence[s
         about = f"{sizing.scenario} with a fleet of constant size, {100 * sizing.safety:g}% safe"
     if sizing.growth is not None:
         about += f", for {sizing.growth.factor:g} times the traffic"
+        if not options.files:
+            more, _ = grown(settings, source_of(options), sizing.growth.factor)
+            changes["workload.generate.requests"] = more.workload.generate.requests
     stocks: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for name, line in sizing.quota.items():
         told = {"gpus": line.gpus} if line.ask else {}
@@ -161,8 +178,21 @@ def _write(to: Path, reference: str, settings: "Scenario", overrides: Sequence[s
     write_extension(to, reference, [*overrides, f"strategy.name={sizing.strategy or 'fixed'}", *lines], about, replace=replace)
 
 
-def _next(scenario: str, options: TraceOptions, to: Path | None) -> str:
+def _next(words: Sequence[str], given: dict[str, str], options: TraceOptions, to: Path | None) -> str:
+    """The command that goes on from here: play what was written, or write it.
+
+    Args:
+        words: the scenario and its settings as they were typed.
+        given: other options by flag.
+        options: of the trace.
+        to: what was written.
+    """
+    from dataclasses import replace
+
     from sageserve.cli.trace_options import as_typed
 
-    words = ["sageserve", "simulate", str(to)] if to is not None else ["sageserve", "size", scenario]
-    return " ".join([*words, *as_typed(options), *([] if to is not None else ["-o", "sized.yaml"])])
+    if to is None:
+        told = [word for flag, value in given.items() if value != USUAL[flag] for word in (flag, value)]
+        return " ".join([shlex.join(["sageserve", "size", *words, *told]), *as_typed(options), "-o", "sized.yaml"])
+    grown = replace(options, load=options.load * float(given["--growth"])) if options.files else options
+    return " ".join([shlex.join(["sageserve", "simulate", str(to)]), *as_typed(grown)])

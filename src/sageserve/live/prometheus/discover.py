@@ -110,7 +110,7 @@ def discover(server: PrometheusServer, now: Micros) -> Discovery:
     if isinstance(version, NotSeen) or isinstance(answer, NotSeen):
         unseen = version if isinstance(version, NotSeen) else answer
         assert isinstance(unseen, NotSeen)
-        raise MeasurementError(unseen.detail, hint="`sageserve doctor` tells apart address, certificate and credentials")
+        raise MeasurementError(unseen.detail, hint=f"look whether it answers: curl {server.url}/api/v1/status/buildinfo")
     if not answer.series:
         raise MeasurementError(
             f"{server.url} has no series of an engine that is known, of the last ten minutes",
