@@ -37,6 +37,12 @@ def test_each_cause_is_found_by_itself() -> None:
     assert played(cases["pace"], tiers=tiers).tiers["paced"].itl_s == 0.015
 
 
+def test_a_way_that_was_long_by_chance_is_the_network() -> None:
+    rows = [row(k * SECOND, prompt=500) for k in range(40)]  # one at a time: 20 ms, and a way of 5 ms in the median
+    found = played(rows, tiers={**TIERS, "iw-f": {"ttft": "30ms"}}, faults={"rtt_spread": 1.0})
+    assert found.tiers["iw-f"].missed.keys() == {"network"}
+
+
 def test_causes_add_up_to_what_was_missed() -> None:
     rows = [row(k * SECOND // 50, prompt=200 + 97 * k % 7_000, region=("east", "west")[k % 2]) for k in range(600)]
     found = played(rows, admission={"act": True})

@@ -35,13 +35,11 @@ def causes_of(run: "Run", block: "RequestBlock") -> NDArray[np.uint8]:
     tiers = list(run.scenario.tiers.values())
     batch = np.array([tier.batch for tier in tiers])[late["tier"]]
     allowed = np.where(batch, 2**62, late["deadline"] - late["arrival"])
-    origin = late["region"].astype(np.int64)
-    served = np.where(block.served[missed] == UNSET, origin, block.served[missed])
     alone = _idle(run, late)
     in_time = (block.ttft[missed] != UNSET) & (block.ttft[missed] <= allowed) & ~batch
     tests = (
         alone > allowed,
-        alone + run.layout.rtt[origin, served] > allowed,
+        alone + _way(run, block, missed) > allowed,
         block.refused[missed],
         block.shed[missed],
         ~block.finished[missed],
@@ -49,6 +47,14 @@ def causes_of(run: "Run", block: "RequestBlock") -> NDArray[np.uint8]:
     )
     found[missed] = np.select(tests, np.arange(len(tests)), len(tests)).astype(np.uint8)
     return found
+
+
+def _way(run: "Run", block: "RequestBlock", missed: Ints) -> Ints:
+    """int64[n]: microseconds on the network, as they were drawn where a token came back; else the median."""
+    late, served, ttft = block.rows[missed], block.served[missed], block.ttft[missed]
+    origin = late["region"].astype(np.int64)
+    median = run.layout.rtt[origin, np.where(served == UNSET, origin, served)]
+    return np.where(ttft == UNSET, median, ttft - (late["first"] - late["arrival"]))
 
 
 def _idle(run: "Run", rows: NDArray[Any]) -> Ints:
