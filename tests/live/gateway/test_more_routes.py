@@ -81,6 +81,15 @@ def test_what_cannot_be_unpacked_is_refused(body: bytes, status: int) -> None:
     assert refused.value.status == status
 
 
+def test_a_body_of_many_gzip_files_is_refused_before_they_are_all_read() -> None:
+    assert unpack(gzip.compress(b"x") * 16, b"gzip", 999) == b"x" * 16
+    for part in (b"", b"x"):
+        with pytest.raises(ApiError) as refused:
+            unpack(gzip.compress(part) * 17 + b"no gzip", b"gzip", 999)
+        assert (refused.value.status, refused.value.code) == (400, "invalid_encoding")
+        assert refused.value.message == "The body has too many gzip parts."
+
+
 def test_every_error_of_control_is_json() -> None:
     async def broken(_request: Request) -> Response:
         raise RuntimeError("a fault")

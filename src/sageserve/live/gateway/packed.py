@@ -10,6 +10,7 @@ from sageserve.live.gateway.api_error import bad_request, too_large
 
 _GZIP: Final = frozenset([b"gzip", b"x-gzip"])
 _WINDOW: Final = 31  # zlib's number for gzip
+_PARTS_MAX: Final = 16  # gzip files in a body: each costs a copy of what is behind it, and empty ones add nothing to the limit
 
 
 def unpack(body: bytes, coding: bytes, limit: int) -> bytes:
@@ -25,8 +26,11 @@ def unpack(body: bytes, coding: bytes, limit: int) -> bytes:
     """
     if coding not in _GZIP:
         raise bad_request(f"Bodies packed as {coding[:40].decode('latin-1')} are not accepted: use gzip, or none.", status=415)
-    out, size = [], 0
+    out: list[bytes] = []
+    size = 0
     while body:
+        if len(out) == _PARTS_MAX:
+            raise bad_request("The body has too many gzip parts.", code="invalid_encoding")
         unpacking = zlib.decompressobj(_WINDOW)
         try:
             part = unpacking.decompress(body, limit - size + 1)
