@@ -20,8 +20,8 @@ LIVE_MUTANTS = (
     Mutant(
         "a promoted job is not routed",
         QUEUE,
-        "        ) is not None:\n            self._launch(model, ANYWHERE, turn)",
-        "        ) is not None:\n            self._launch(model, 0, turn)",
+        "self._urgent(model)) is not None:\n            self._launch(model, ANYWHERE, turn)",
+        "self._urgent(model)) is not None:\n            self._launch(model, 0, turn)",
     ),
     Mutant("quickest goes however far", ROUTING, "way = self.ways[region][self.region_of(e)] + profile", "way = profile"),
     Mutant(

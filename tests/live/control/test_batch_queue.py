@@ -1,6 +1,6 @@
 """The batch queue: due first goes first, endpoints get what the feed rule allows, and clients that wait are part of the queue.
 
-Read next: `src/sageserve/live/control/batch_queue.py`; `tests/parity/test_front_door.py`, where the simulator does the same.
+Read next: `src/sageserve/live/control/batch_queue.py`; `test_batch_shares.py`; `tests/parity/test_front_door.py`, likewise.
 """
 
 from collections.abc import Callable
@@ -147,38 +147,6 @@ def test_a_place_that_came_free_is_given_jobs() -> None:
     fed.queue.run()
     fed.queue.run()
     assert len(fed.jobs.launched) == 5
-
-
-def test_owners_take_turns_by_weight_and_each_ones_own_work_goes_by_deadline() -> None:
-    weights = {"big": 3.0, "small": 1.0}
-    keys = [{"name": name, "sha256": f"{k}" * 64, "weight": weight} for k, (name, weight) in enumerate(weights.items())]
-    fed = Fed(live={"keys": keys})
-    fed.use(0.9)
-    for k in range(40):
-        fed.jobs.add((20 + k) * HOUR, owner="small")
-    for k in range(40):
-        fed.jobs.add((100 + k) * HOUR, owner="big")
-    fed.queue.run()
-    fed.use(0.0)
-    for _ in range(10):
-        fed.scene.view.endpoints["fed_work"] = 0.0
-        fed.queue.scraped()
-    small = [deadline for _, deadline, _ in fed.jobs.launched if deadline < 100 * HOUR]
-    assert len(fed.jobs.launched) == 20
-    assert len(small) == 5, "a quarter, though all of it is due first"
-    assert small == sorted(small)
-
-
-def test_a_client_of_another_key_does_not_wait_behind_a_long_batch() -> None:
-    fed = Fed()
-    fed.use(0.9)
-    for k in range(40):
-        fed.jobs.add((20 + k) * HOUR, owner="long")
-    fed.queue.run()
-    fed.queue.hear(0, Wait(1, 0, 0, NIW, 400, 300 * HOUR, "short"))
-    fed.use(0.0)
-    fed.queue.scraped()
-    assert fed.decided == [(0, Grant(1, 0))]
 
 
 def test_urgent_work_goes_whoevers_turn_it_is() -> None:

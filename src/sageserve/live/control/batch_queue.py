@@ -222,8 +222,8 @@ class BatchQueue:
     def _next(self, model: int) -> _Turn | None:
         """Whose turn it is."""
         turns = self._turns(model)
-        if len(turns) < 2:
-            return next(iter(turns.values()), None)
+        if not turns:
+            return None
         return turns[self._shares[model].first(sorted(turns, key=lambda owner: turns[owner].head.deadline))]
 
     def _expire(self, model: int) -> None:
@@ -284,10 +284,14 @@ class BatchQueue:
 
     def _promote(self, model: int) -> None:
         """Let go what is urgent, whoever's it is."""
-        while (
-            turn := next((turn for turn in self._turns(model).values() if self._is_urgent(model, turn.head)), None)
-        ) is not None:
+        while (turn := self._urgent(model)) is not None:
             self._launch(model, ANYWHERE, turn)
+
+    def _urgent(self, model: int) -> _Turn | None:
+        turns = self._turns(model)
+        if turns:
+            self._shares[model].first(turns)  # whose turn it is does not matter, but who waits does: nobody else is owed anything
+        return next((turn for turn in turns.values() if self._is_urgent(model, turn.head)), None)
 
     def _is_urgent(self, model: int, head: QueueHead) -> bool:
         walk = self._walk(head.region, model, head.tier)
