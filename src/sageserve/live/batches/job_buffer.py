@@ -4,7 +4,7 @@
 or wait in `again` for their next turn. Knows no HTTP and no store. Read next: `runner.py`, which has one for each model.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 
@@ -20,8 +20,7 @@ class JobBuffer:
         self.reading = False
         self._ready: dict[str, deque[Job]] = {}  # by owner, none of them empty
         self._again: dict[str, list[tuple[int, Key, Job]]] = {}  # heaps, by owner, none of them empty
-        self._read = 0  # jobs of the owner of whom most were read
-        self._owners = 0  # of whom some were read
+        self._full: dict[str, int] = {}  # owners of whom as many were read as of any, so there may be more: how many were left
 
     @property
     def waiting(self) -> int:
@@ -40,9 +39,9 @@ class JobBuffer:
     @property
     def is_low(self) -> bool:
         """Whether nothing is left of what was read, or more than half of some owner's, of whom there may be more, is taken."""
-        ready = self._ready.values()
-        return self.waiting > sum(map(len, ready)) + self._put_back and (
-            not self._ready or len(self._ready) < self._owners or any(2 * len(jobs) < self._read for jobs in ready)
+        ready = self._ready
+        return self.waiting > sum(map(len, ready.values())) + self._put_back and (
+            not ready or any(2 * len(ready.get(owner, ())) < count for owner, count in self._full.items())
         )
 
     def firsts(self) -> list[Job]:
@@ -76,11 +75,13 @@ class JobBuffer:
 
     def fill(self, jobs: Iterable[Job]) -> None:
         """What the store says is due first, in order; those in hand are left out: their leases may not be written yet."""
-        self._ready = {}
+        self._ready, read = {}, Counter[str]()
         for job in jobs:
+            read[job.owner] += 1
             if job.key not in self.hand:
                 self._ready.setdefault(job.owner, deque()).append(job)
-        self._read, self._owners = max(map(len, self._ready.values()), default=0), len(self._ready)
+        most = max(read.values(), default=0)
+        self._full = {owner: max(1, len(self._ready.get(owner, ()))) for owner, count in read.items() if count == most}
 
     def recorded(self, key: Key, *, counted: bool) -> None:
         """A job in hand has ended."""
