@@ -20,6 +20,7 @@ from sageserve.data.workload.generate import generate
 from sageserve.sim.results.meter import BLOCK, blocks
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, Simulation, simulate
+from sageserve.sim.sizing.plays import measured_of
 
 ENGINE = {
     "gpu": "h100",
@@ -120,6 +121,22 @@ def test_hours_and_money_by_hand() -> None:
     assert model.tiers["fast"].ttft_s_p95 == found.tiers["fast"].ttft_s.p95
 
 
+def test_idle_hours_are_weighed_by_gpus_and_each_model_owes_its_own_work() -> None:
+    models = {name: {"context": 1000, "engines": {"h100": {**ENGINE, "gpus": gpus}}} for name, gpus in (("m", 6), ("n", 2))}
+    settings = scenario(models=models)
+    rows = [(20 * k, "job", "east", 100, 800) for k in range(3_000)]  # all for the one of six GPUs, and more than it can do
+    found = summarise(simulate(settings, trace(settings, *rows)), 1.0)
+    busy, idle = found.models["m"], found.models["n"]
+    assert idle.gpu_hours.idle == idle.gpu_hours.serving == pytest.approx(2 / 60, abs=1e-6)
+    assert busy.gpu_hours.idle is not None
+    assert found.gpu_hours.idle is not None
+    assert found.gpu_hours.idle == pytest.approx(busy.gpu_hours.idle + 2 / 60, abs=2e-6)
+    assert found.gpu_hours.idle < found.gpu_hours.serving * (1.0 - (found.utilisation.busy or 0.0)) - 0.01  # by instances
+    assert (idle.work_gpu_hours, busy.work_gpu_hours) == (0.0, found.after_window.work_gpu_hours)
+    assert measured_of(found, "n").owed == 0.0 < measured_of(found, "m").owed
+    assert measured_of(found, "m").spare == busy.gpu_hours.idle
+
+
 def test_time_between_tokens_is_part_of_a_promise_that_names_it() -> None:
     kept = {}
     for itl in ("10ms", "9.999ms"):
@@ -198,7 +215,7 @@ def test_hours_by_state_add_up_to_what_was_bought(run: Run, summary: Summary) ->
     assert summary.gpu_hours.total == pytest.approx(bought, abs=1e-5)
     assert summary.gpu_hours.spot == pytest.approx(donated, abs=1e-5)
     assert summary.gpu_hours.waste > 0
-    for name in ("total", "serving", "starting", "reclaiming", "draining", "spot", "waste", "floor"):
+    for name in ("total", "serving", "starting", "reclaiming", "draining", "spot", "waste", "floor", "idle"):
         parts = [getattr(model.gpu_hours, name) for model in summary.models.values()]
         assert sum(parts) == pytest.approx(getattr(summary.gpu_hours, name), abs=1e-5)
         assert getattr(summary.instance_hours, name) == pytest.approx(getattr(summary.gpu_hours, name) / 8, abs=1e-5)

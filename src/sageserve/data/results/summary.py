@@ -56,6 +56,7 @@ class Hours(Struct, frozen=True):
     spot: float
     waste: float
     floor: float  # the minimum every endpoint keeps
+    idle: float | None = None  # of `serving`, with nothing to do; None where nothing was sampled, and in results written before
 
 
 class ModelTier(Struct, frozen=True):
@@ -78,6 +79,7 @@ class ModelSummary(Struct, frozen=True):
     gpu_hours: Hours
     instance_hours: Hours
     tiers: dict[str, ModelTier]
+    work_gpu_hours: float | None = None  # its part of after_window's; None in results written before
 
 
 class StockCost(Struct, frozen=True):

@@ -93,10 +93,11 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         cpu_s: CPU seconds that playing it took.
     """
     scenario, names = run.scenario, run.layout.names
-    cells, late = _measure(run)
+    owed, idle = work_gpu_hours(run), _idle_shares(run)
+    cells, late = _measure(run, float(owed.sum()))
     ledger = run.fleet.ledger
     tiers = {name: _tier(tier, [row[k] for row in cells]) for k, (name, tier) in enumerate(scenario.tiers.items())}
-    models = {name: _model(run, m, cells[m]) for m, name in enumerate(names.models)}
+    models = {name: _model(run, m, cells[m], idle, float(owed[m])) for m, name in enumerate(names.models)}
     every = [cell for row in cells for cell in row]
     came, finished, refused, shed = (
         sum(getattr(cell, name) for cell in every) for name in ("requests", "finished", "refused", "shed")
@@ -114,8 +115,8 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         requests=RequestCounts(came, finished, came - finished - refused - shed, refused, shed),
         tiers=tiers,
         models=models,
-        gpu_hours=_hours(run, run.layout.pools, in_gpus=True),
-        instance_hours=_hours(run, run.layout.pools, in_gpus=False),
+        gpu_hours=_hours(run, run.layout.pools, in_gpus=True, idle=idle),
+        instance_hours=_hours(run, run.layout.pools, in_gpus=False, idle=idle),
         cost_usd=cost_of_run(run),
         utilisation=_utilisation(run),
         after_window=late,
@@ -131,7 +132,8 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         vm_gpus=stock_counts_of_run(run),
         vm_hours=curves_of_run(run),
         stocks={
-            stock.name: _hours(run, _of_stock(run, number), in_gpus=True).total for number, stock in enumerate(run.layout.stocks)
+            stock.name: _hours(run, _of_stock(run, number), in_gpus=True, idle=idle).total
+            for number, stock in enumerate(run.layout.stocks)
         },
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
         prefix_cache=_prefix_cache(run),
@@ -162,7 +164,7 @@ def _conversations(run: Run, talk: Talk) -> ConversationCounts:
     )
 
 
-def _measure(run: Run) -> tuple[list[list[_Cell]], AfterWindow]:
+def _measure(run: Run, owed: float) -> tuple[list[list[_Cell]], AfterWindow]:
     """Counts and latencies by [model][tier], and what was finished after the window."""
     models, tiers = len(run.layout.names.models), len(run.layout.names.tiers)
     cells = [[_Cell() for _ in range(tiers)] for _ in range(models)]
@@ -175,11 +177,11 @@ def _measure(run: Run) -> tuple[list[list[_Cell]], AfterWindow]:
         finish = block.rows["finish"]
         late += int((finish > run.window).sum())
         latest = max(latest, int(finish.max(initial=NOWHERE)))
-    return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None, _round(work_gpu_hours(run)))
+    return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None, _round(owed))
 
 
-def work_gpu_hours(run: Run) -> float:
-    """GPU-hours of work that had arrived by the end of the window (or of an interrupted run) and was not done then.
+def work_gpu_hours(run: Run) -> Floats:
+    """float64[models]: GPU-hours of work that had arrived by the end of the window (or of an interrupted run) and was not done then.
 
     A model's work is taken at the speed of its fastest engine among those the fleet can hold, times that engine's GPUs.
     """
@@ -187,7 +189,8 @@ def work_gpu_hours(run: Run) -> float:
     fastest = reference_profiles(setup)
     owed = np.zeros(setup.models)
     add_work_left(run.requests[: arrived(run)], setup.profiles, fastest, min(run.now, run.window), owed)
-    return float((owed * setup.profiles["gpus"][fastest]).sum()) / HOUR
+    hours: Floats = owed * setup.profiles["gpus"][fastest] / HOUR
+    return hours
 
 
 def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
@@ -211,19 +214,20 @@ def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
     )
 
 
-def _model(run: Run, m: int, cells: list[_Cell]) -> ModelSummary:
+def _model(run: Run, m: int, cells: list[_Cell], idle: Floats, owed: float) -> ModelSummary:
     pools = tuple(pool for pool in run.layout.pools if pool.model == m)
     return ModelSummary(
         requests=sum(cell.requests for cell in cells),
         finished=sum(cell.finished for cell in cells),
         prompt_tokens=sum(cell.prompt_tokens for cell in cells),
         output_tokens=sum(cell.output_tokens for cell in cells),
-        gpu_hours=_hours(run, pools, in_gpus=True),
-        instance_hours=_hours(run, pools, in_gpus=False),
+        gpu_hours=_hours(run, pools, in_gpus=True, idle=idle),
+        instance_hours=_hours(run, pools, in_gpus=False, idle=idle),
         tiers={
             name: ModelTier(cell.requests, _attainment([cell]), _quantiles(cell.ttft).p95, _missed([cell]), _possible([cell]))
             for name, cell in zip(run.layout.names.tiers, cells, strict=True)
         },
+        work_gpu_hours=_round(owed),
     )
 
 
@@ -255,11 +259,13 @@ def _quantiles(parts: list[Ints]) -> Quantiles:
     return Quantiles(p50, p95, p99)
 
 
-def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool) -> Hours:
-    time = dict.fromkeys(State, 0.0)
+def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool, idle: Floats) -> Hours:
+    time, unused = dict.fromkeys(State, 0.0), 0.0
     for pool in pools:
         for state, gpu_us in zip(State, run.fleet.ledger.gpu_us[pool.number], strict=True):
             time[state] += gpu_us / (1 if in_gpus else pool.gpus)
+            if state is State.SERVING:
+                unused += float(idle[pool.endpoint]) * gpu_us / (1 if in_gpus else pool.gpus)
     waste = time[State.STARTING] + time[State.RECLAIMING] + time[State.DRAINING]
     smallest: dict[int, int] = {}
     for pool in pools:
@@ -274,11 +280,19 @@ def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool) -> Hours:
         spot=_round(time[State.SPOT] / HOUR),
         waste=_round(waste / HOUR),
         floor=_round(sum(smallest.values()) * min(run.now, run.window) / HOUR),
+        idle=_round(unused / HOUR) if run.timeline.length else None,
     )
 
 
 def _of_stock(run: Run, stock: int) -> tuple[Pool, ...]:
     return tuple(pool for pool in run.layout.pools if pool.stock == stock)
+
+
+def _idle_shares(run: Run) -> Floats:
+    """float64[endpoints]: share of their serving time in which engines had nothing to do, as sampled every minute."""
+    serving, busy = run.timeline.column("serving"), np.minimum(run.timeline.column("busy"), 1)
+    shares: Floats = 1.0 - (busy * serving).sum(axis=0) / np.maximum(serving.sum(axis=0), 1)
+    return shares
 
 
 def _utilisation(run: Run) -> Utilisation:

@@ -53,14 +53,14 @@ class Interrupted(SageServeError):
 
 
 def measured_of(summary: Summary, model: str) -> Measured:
-    """What a window says of one model; work that is left is that of all that were played."""
+    """What a window says of one model."""
+    found = summary.models[model]
     kept = {
         name: KeptShare(round(tier.attainment * tier.requests), tier.requests)
-        for name, tier in summary.models[model].tiers.items()
+        for name, tier in found.tiers.items()
         if tier.attainment is not None
     }
-    spare = summary.gpu_hours.serving * (1.0 - (summary.utilisation.busy or 0.0))
-    return Measured(kept, summary.after_window.work_gpu_hours or 0.0, spare)
+    return Measured(kept, found.work_gpu_hours or 0.0, found.gpu_hours.idle or 0.0)
 
 
 class Plays:
