@@ -43,8 +43,6 @@ def test_a_life_by_hand() -> None:
     east = fleet.ledger.purchases[0]
     assert (east.held_us, east.on_demand_us, east.donated_us) == (8 * 11 * HOUR, 0, 8 * 10 * HOUR)
     assert (east.reserved_us, east.unused_us) == (16 * 100 * HOUR, (16 * 100 - 8 * 11) * HOUR)  # used or not
-    assert east.cost == pytest.approx(2 * 100 * 40.0)  # 16 GPUs are committed, at 40 $/h for 8
-    assert east.income == pytest.approx(10 * 8.0)
     assert (fleet.ledger.starts, fleet.ledger.reclaims, fleet.ledger.failures, fleet.ledger.taken) == (1, 1, 0, 0)
 
 
@@ -56,7 +54,6 @@ def test_what_exceeds_the_reserved_gpus_is_paid_on_demand() -> None:
     east = fleet.ledger.purchases[0]
     assert (east.reserved_us, east.on_demand_us) == (16 * 4 * HOUR, 8 * 2 * HOUR)
     assert east.unused_us == 8 * HOUR  # of the second VM, in the first hour
-    assert east.cost == pytest.approx(8 * 40 + 2 * 80)
     assert east.level.time == {8: HOUR, 16: HOUR, 24: 2 * HOUR}
     assert fleet.ledger.counts[0].time == {1: HOUR, 2: HOUR, 3: 2 * HOUR}
 

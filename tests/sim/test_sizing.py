@@ -22,7 +22,7 @@ from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.options import TraceOptions
 from sageserve.sim.sizing.growth import size_grown
 from sageserve.sim.sizing.plays import LEAST_WINDOWS, Interrupted, Wish, measured_of
-from sageserve.sim.sizing.pools import SizedPool, vms_of, with_counts
+from sageserve.sim.sizing.pools import SizedPool, with_counts
 from sageserve.sim.sizing.purchase import Tariff, best_reserve, cost_per_hour
 from sageserve.sim.sizing.records import Growth, Sizing, sizing_json
 from sageserve.sim.sizing.run import size
@@ -192,13 +192,6 @@ def test_windows_alike_are_not_certain() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ money and VMs, a real one
-
-
-@pytest.mark.parametrize(
-    ("sizes", "vms"), [([], 0), ([8, 8], 2), ([4, 4, 4], 2), ([1] * 9, 2), ([6, 4, 2, 4], 2), ([5, 5, 5], 3)]
-)
-def test_vms_are_filled_as_a_fleet_fills_them(sizes: list[int], vms: int) -> None:
-    assert vms_of(sizes, 8) == vms
 
 
 @pytest.fixture(scope="module")

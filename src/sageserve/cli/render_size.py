@@ -91,13 +91,17 @@ def _less(line: OneLess) -> str:
         case "breaks":
             return f"{line.tier} keeps {share(line.share)}"
         case "unsure":
-            return f"{line.tier} is {share(line.share)} safe"
+            return f"{line.tier} is {share(line.share)} safe, {share(line.needed)} needed"
         case "backlog":
             return "work is left over"
         case "minimum":
             return "below the minimum"
+        case "last":
+            return "the only one of its model"
         case "none":
             return "others carry it"
+        case "unused":
+            return "nothing asks for it"
 
 
 def _bought(sizing: Sizing) -> list[Column]:
@@ -145,11 +149,11 @@ def _promises(sizing: Sizing) -> list[Column]:
         Column("kept at\nleast", [share(one.kept_least) for one in proofs]),
         Column("kept in\nthe next", [f"≥ {share(one.low)}" for one in proofs]),
         Column("safety", [*_safety(proofs)]),
+        Column("needed", [share(one.needed) for one in proofs]),
         Column("tightest for", [one.model for one in proofs], words=True),
     ]
 
 
 def _safety(proofs: list[PromiseProof]) -> Iterator[str]:
     for one in proofs:
-        mark = "✓" if one.kept_least >= one.percentile else "✗"
-        yield "out of reach" if one.reach is not None else f"{mark} {share(one.safety)}"
+        yield "out of reach" if one.reach is not None else f"{'✓' if one.kept else '✗'} {share(one.safety)}"

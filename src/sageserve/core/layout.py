@@ -151,8 +151,7 @@ def _stocks(scenario: Scenario) -> tuple[Stock, ...]:
     for region, settings in scenario.regions.items():
         for gpu, stock in settings.gpus.items():
             per_vm, price = scenario.gpus[gpu].per_vm, stock.price
-            reserved = price.on_demand if price.reserved is None else price.reserved
-            committed, on_demand, spot = (price.of_gpu(one, per_vm) for one in (reserved, price.on_demand, price.spot))
+            committed, on_demand, spot = (price.of_gpu(one, per_vm) for one in (price.committed, price.on_demand, price.spot))
             purchase = Purchase(stock.reserved, committed, on_demand, spot)
             stocks.append(Stock(f"{region}/{gpu}", gpu, stock.gpus, per_vm, purchase))
     return tuple(stocks)

@@ -6,7 +6,7 @@ order of changes. Knows no policy. Read next: `fleet.py`, which writes it; docs/
 
 from dataclasses import dataclass, field
 
-from sageserve.base.units import HOUR, Micros
+from sageserve.base.units import Micros
 
 
 @dataclass(slots=True)
@@ -70,16 +70,6 @@ class Purchase:
         self.donated_us += self.donated * passed
         self.since = now
         self.level.settle(now)
-
-    @property
-    def cost(self) -> float:
-        """Dollars paid so far; donated time costs nothing here and is counted as income apart."""
-        return (self.reserved_us * self.price_reserved + self.on_demand_us * self.price_on_demand) / HOUR
-
-    @property
-    def income(self) -> float:
-        """Dollars the spot market paid so far."""
-        return self.donated_us * self.price_spot / HOUR
 
 
 @dataclass(slots=True)

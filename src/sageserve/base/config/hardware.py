@@ -30,6 +30,11 @@ class PriceSettings(Settings):
     spot: Price = Field(default=0.0, description="what a donated VM earns; 0: donations are counted in hours only")
     per: Literal["vm", "gpu"] = Field(default="vm", description="what these prices are of: a VM, as clouds have them, or a GPU")
 
+    @property
+    def committed(self) -> float:
+        """What is reserved costs this: the price reserved, or that on demand where there is no other."""
+        return self.on_demand if self.reserved is None else self.reserved
+
     def of_gpu(self, price: float, per_vm: int) -> float:
         """One of these prices, of one GPU of a VM of so many."""
         return price if self.per == "gpu" else price / per_vm

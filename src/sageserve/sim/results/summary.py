@@ -181,7 +181,7 @@ def _measure(run: Run, owed: float) -> tuple[list[list[_Cell]], AfterWindow]:
 
 
 def work_gpu_hours(run: Run) -> Floats:
-    """float64[models]: GPU-hours of work that had arrived by the end of the window (or of an interrupted run) and was not done then.
+    """float64[models]: GPU-hours of work that had arrived by the end of the window (or the interruption) and was not done.
 
     A model's work is taken at the speed of its fastest engine among those the fleet can hold, times that engine's GPUs.
     """

@@ -71,7 +71,7 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
         cost_per_month_usd=round(sum(line.reserved + line.on_demand for line in cost.values()), 2),
         proof=proofs_of(found, promises),
         cost=cost,
-        less=[_one_less(found, name) for name in found.pools],
+        less=[_one_less(found, promises, name) for name in found.pools],
         safety=promises.confidence,
         windows=promises.windows,
         requests=first.requests.arrived,
@@ -83,14 +83,14 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
 
 
 def quota_of(scenario: Scenario, counts: Mapping[str, int], pools: Mapping[str, SizedPool]) -> dict[str, QuotaLine]:
-    """Whole VMs by region/gpu, as a fleet fills them at its start."""
-    sizes: dict[tuple[str, str], list[int]] = {}
-    for name, pool in pools.items():
-        sizes.setdefault((pool.region, pool.gpu), []).extend([pool.gpus] * counts[name])
+    """GPUs of whole VMs by region/gpu, as a fleet fills them at its start; what is committed and not used too, it is paid."""
+    vms = vms_of(scenario, counts, pools)
     return {
-        f"{region}/{gpu}": quota_line(scenario, f"{region}/{gpu}", vms_of(held, per_vm) * per_vm)
-        for (region, gpu), held in sizes.items()
-        for per_vm in [scenario.gpus[gpu].per_vm]
+        name: quota_line(scenario, name, sum(vms.get((region, gpu), ())))
+        for region, settings in scenario.regions.items()
+        for gpu, stock in settings.gpus.items()
+        for name in [f"{region}/{gpu}"]
+        if (region, gpu) in vms or stock.reserved
     }
 
 
@@ -120,12 +120,11 @@ def purchase_of(
             None if price.reserved is None else price.of_gpu(price.reserved, per_vm),
             per_vm,
         )
-        committed = tariff.on_demand if tariff.reserved is None else tariff.reserved
         beyond = sum(max(gpus - stock.reserved, 0) * time for gpus, time in curve.items()) / total if total else 0.0
         cost[name] = CostLine(
             reserved_gpus=stock.reserved,
-            reserved_per_gpu_hour=round(committed, _DIGITS),
-            reserved=round(stock.reserved * committed * HOURS_PER_MONTH, 2),
+            reserved_per_gpu_hour=round(tariff.committed, _DIGITS),
+            reserved=round(stock.reserved * tariff.committed * HOURS_PER_MONTH, 2),
             on_demand_gpus=round(beyond, _DIGITS),
             on_demand_per_gpu_hour=round(tariff.on_demand, _DIGITS),
             on_demand=round(beyond * tariff.on_demand * HOURS_PER_MONTH, 2),
@@ -150,6 +149,7 @@ def proofs_of(found: Found, promises: Promises) -> dict[str, PromiseProof]:
                 model=model,
                 target=_down(found.targets[model][tier]),
                 reach=None if (share := found.reach.get((model, tier))) is None else _down(share),
+                needed=_down(min(promises.each, 1.0 - 10.0**-_DIGITS)) if promises.asked(tier, windows) else None,
             )
             if tier not in proofs or (made.safety, made.low) < (proofs[tier].safety, proofs[tier].low):
                 proofs[tier] = made
@@ -165,19 +165,21 @@ def _beyond(found: Found, promises: Promises) -> list[str]:
     ]
 
 
-def _one_less(found: Found, name: str) -> OneLess:
-    pool, broken = found.pools[name], found.less.get(name)
-    if found.counts[name] == 0:
-        return OneLess(name, "none")
-    if broken is None:
-        return OneLess(name, "minimum" if found.counts[name] <= pool.floor else "breaks")
+def _one_less(found: Found, promises: Promises, name: str) -> OneLess:
+    pool, broken, held = found.pools[name], found.less.get(name), found.counts[name]
+    if held == 0:
+        return OneLess(name, "none" if pool.model in found.measured else "unused")
+    if held <= pool.floor:
+        return OneLess(name, "minimum")
+    if broken is None:  # all others were tried
+        return OneLess(name, "last")
     if not broken.tier:
         return OneLess(name, "backlog", window=found.seeds[broken.window])
     if broken.window < 0:
-        return OneLess(name, "unsure", broken.tier, _down(broken.share))
+        return OneLess(name, "unsure", broken.tier, _down(broken.share), needed=_down(promises.each))
     return OneLess(name, "breaks", broken.tier, _down(broken.share), found.seeds[broken.window])
 
 
 def _down(value: float) -> float:
     """Rounded down: what is sure to 0.9999999 is not called certain."""
-    return int(value * 10**_DIGITS) / 10**_DIGITS
+    return int(value * 10**_DIGITS + 10.0**-_DIGITS) / 10**_DIGITS  # 0.29 * 100 is 28.999999999999996

@@ -14,7 +14,7 @@ from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import SweepSource
 from sageserve.sim.sizing.pools import SizedPool, with_counts
 from sageserve.sim.sizing.safety import KeptShare
-from sageserve.sim.sizing.search import Ask, Measured, Search
+from sageserve.sim.sizing.search import Ask, Counts, Measured, Search
 from sageserve.sim.sweep.cell import Cell, Failed, Finished
 from sageserve.sim.sweep.run import CellRunner, Watch
 
@@ -61,6 +61,11 @@ def measured_of(summary: Summary, model: str) -> Measured:
         if tier.attainment is not None
     }
     return Measured(kept, found.work_gpu_hours or 0.0, found.gpu_hours.idle or 0.0)
+
+
+def fleet_of(search: Search, counts: Counts) -> dict[str, int]:
+    """Instances by pool that a search asks for, with those beside which it is played."""
+    return {**search.within, **{pool.name: n for pool, n in zip(search.pools, counts, strict=True)}}
 
 
 class Plays:
@@ -111,12 +116,12 @@ class Plays:
         return [found[k] for k in range(len(cells))]
 
     def search(self, searches: Mapping[str, Search]) -> None:
-        """Run searches side by side: what all of them ask for is played together."""
+        """Run searches, by model, side by side: what all of them ask for is played together."""
         running: dict[str, Generator[list[Ask], list[Measured], None]] = {name: one.run() for name, one in searches.items()}
         asked = {name: asks for name, one in running.items() if (asks := next(one, None)) is not None}
         while asked:
             cells = [
-                self.cell(window, {pool.name: n for pool, n in zip(searches[name].pools, counts, strict=True)}, name)
+                self.cell(window, fleet_of(searches[name], counts), "" if searches[name].within else name)
                 for name, asks in asked.items()
                 for counts, window in asks
             ]

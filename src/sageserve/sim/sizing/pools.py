@@ -4,7 +4,7 @@ The guess is that of the response curve (`core/response.py`) for the busiest qua
 says where a search begins and which of several GPU types is taken. Plays nothing. Read next: `search.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -16,7 +16,7 @@ from sageserve.base.records import Trace, cached_tokens
 from sageserve.base.units import MINUTE
 from sageserve.core.fleet import Pool
 from sageserve.core.layout import Layout, lay_out, unified_roles
-from sageserve.core.perf import OUTPUT_GUESS, curve_time
+from sageserve.core.perf import curve_time
 from sageserve.core.response import MIX_WIDTH, fewest, mix_of, note_requests
 from sageserve.core.strategies.fixed import STARTED
 
@@ -49,14 +49,16 @@ class SizedPool:
 
 
 def pools_to_size(scenario: Scenario, trace: Trace) -> dict[str, tuple[SizedPool, ...]]:
-    """By model, one pool in every region that can run it."""
+    """By model, one pool in every region that can run it, on the GPU type that adds the least money to what is committed."""
     layout = lay_out(scenario, unified_roles(scenario), (scenario.fleet.minimum,))
+    committed = [stock.purchase.reserved for stock in layout.stocks]  # GPUs that no pool before this one has taken
     found: dict[str, list[SizedPool]] = {}
     for e in range(layout.endpoints):
         choices = layout.endpoint_pools(e)
         if choices:
             guesses = [(_guess(scenario, layout, trace, pool), pool) for pool in choices]
-            guess, pool = min(guesses, key=lambda one: one[0] * _price(layout, one[1]))
+            guess, pool = min(guesses, key=lambda one: _dollars(layout, committed, *one))
+            committed[pool.stock] -= guess * pool.gpus
             stock = layout.stocks[pool.stock]
             names = layout.names.regions[pool.region], layout.names.models[pool.model]
             made = SizedPool(pool.name, *names, stock.gpu, pool.gpus, stock.per_vm, scenario.fleet.minimum, guess)
@@ -72,14 +74,9 @@ def with_counts(scenario: Scenario, counts: Mapping[str, int], pools: Mapping[st
         counts: instances by pool; every other pool has none.
         pools: by name.
     """
-    per_vm: dict[tuple[str, str], list[int]] = {}
-    for name, count in counts.items():
-        pool = pools[name]
-        per_vm.setdefault((pool.region, pool.gpu), []).extend([pool.gpus] * count)
     regions = dict(scenario.regions)
-    for (region, gpu), sizes in per_vm.items():
-        stock = regions[region].gpus[gpu]
-        needed = vms_of(sizes, scenario.gpus[gpu].per_vm) * scenario.gpus[gpu].per_vm
+    for (region, gpu), vms in vms_of(scenario, counts, pools).items():
+        stock, needed = regions[region].gpus[gpu], sum(vms)
         if needed > stock.gpus:
             kinds = {**regions[region].gpus, gpu: stock.model_copy(update={"gpus": needed})}
             regions[region] = regions[region].model_copy(update={"gpus": kinds})
@@ -89,21 +86,53 @@ def with_counts(scenario: Scenario, counts: Mapping[str, int], pools: Mapping[st
     return scenario.model_copy(update={"fleet": fleet, "strategy": rules, "regions": regions})
 
 
-def vms_of(sizes: list[int], per_vm: int) -> int:
-    """VMs that instances of so many GPUs fill, each on the first that has room, as a fleet places them."""
-    free: list[int] = []
+def vms_of(
+    scenario: Scenario, counts: Mapping[str, int], pools: Mapping[str, SizedPool]
+) -> dict[tuple[str, str], tuple[int, ...]]:
+    """GPUs of each VM that a fleet fills at its start, by region and GPU type.
+
+    Args:
+        scenario: for stocks.
+        counts: instances by pool.
+        pools: by name.
+    """
+    sizes: dict[tuple[str, str], list[int]] = {}
+    for name, count in counts.items():
+        sizes.setdefault((pools[name].region, pools[name].gpu), []).extend([pools[name].gpus] * count)
+    return {
+        (region, gpu): filled(held, scenario.regions[region].gpus[gpu].gpus, scenario.gpus[gpu].per_vm)
+        for (region, gpu), held in sizes.items()
+    }
+
+
+def filled(sizes: Sequence[int], stock: int, per_vm: int) -> tuple[int, ...]:
+    """GPUs of each VM that instances fill, each on the first that has room, as a fleet places them.
+
+    Args:
+        sizes: GPUs of each instance, at most `per_vm`.
+        stock: GPUs there are: whole VMs, and what is left over as a smaller one. Where they are too few, there are whole ones.
+        per_vm: GPUs of a whole VM.
+    """
+    whole, rest = divmod(stock, per_vm)
+    there = [per_vm] * whole + [rest] * (rest > 0)
+    return _first_fit(sizes, there) or _first_fit(sizes, [per_vm] * len(sizes)) or ()
+
+
+def _first_fit(sizes: Sequence[int], vms: Sequence[int]) -> tuple[int, ...] | None:
+    """Those of some VMs that are used; None: they are too few."""
+    free = list(vms)
     for size in sizes:
         place = next((k for k, room in enumerate(free) if room >= size), None)
         if place is None:
-            free.append(per_vm - size)
-        else:
-            free[place] -= size
-    return len(free)
+            return None
+        free[place] -= size
+    return tuple(vm for vm, room in zip(vms, free, strict=True) if room < vm)
 
 
-def _price(layout: Layout, pool: Pool) -> float:
-    purchase = layout.stocks[pool.stock].purchase
-    return min(purchase.price_reserved, purchase.price_on_demand) * pool.gpus + 1e-9 * pool.number  # free ones: the first
+def _dollars(layout: Layout, committed: Sequence[int], guess: int, pool: Pool) -> tuple[float, int]:
+    """What a pool adds in an hour: committed GPUs are paid anyway, others on demand; the first of equals."""
+    beyond = max(guess * pool.gpus - max(committed[pool.stock], 0), 0)
+    return beyond * layout.stocks[pool.stock].purchase.price_on_demand, pool.number
 
 
 def _guess(scenario: Scenario, layout: Layout, trace: Trace, pool: Pool) -> int:
@@ -118,7 +147,7 @@ def _guess(scenario: Scenario, layout: Layout, trace: Trace, pool: Pool) -> int:
         rows = np.flatnonzero(here & (trace.tier == k))
         if not len(rows):
             continue
-        answer = float(trace.output[rows].mean()) if len(rows) else OUTPUT_GUESS
+        answer = float(trace.output[rows].mean())
         none = np.zeros_like(counted) if tier.batch else counted
         requests = trace.arrival[rows], trace.prompt[rows], cached[rows], np.zeros(len(rows), np.int64)
         work = note_requests(requests, profile, answer, tier.patience, none)

@@ -17,6 +17,11 @@ class Tariff:
     reserved: float | None
     per_vm: int
 
+    @property
+    def committed(self) -> float:
+        """What is reserved costs this."""
+        return self.on_demand if self.reserved is None else self.reserved
+
 
 def best_reserve(curve: Mapping[int, float], tariff: Tariff) -> int:
     """The GPUs that are cheapest to reserve, the fewest of equals.
@@ -37,5 +42,4 @@ def cost_per_hour(curve: Mapping[int, float], reserve: int, tariff: Tariff) -> f
     """Mean dollars an hour with so many GPUs reserved and the rest on demand."""
     total = sum(curve.values())
     beyond = sum(max(gpus - reserve, 0) * time for gpus, time in curve.items()) / total if total else 0.0
-    committed = tariff.on_demand if tariff.reserved is None else tariff.reserved
-    return reserve * committed + beyond * tariff.on_demand
+    return reserve * tariff.committed + beyond * tariff.on_demand

@@ -35,17 +35,20 @@ class OneLess(Struct, frozen=True):
     Args:
         pool: region/model/gpu.
         why: `breaks` a promise in a window that was played; `unsure` that it holds in another; `minimum`, the scenario's;
-            `backlog`, more work arrives than it can do; `none`, it has none, and other pools carry what enters its region.
+            `backlog`, more work arrives than it can do; `last`, no other instance runs the model; `none`, it has none, and other
+            pools carry what enters its region; `unused`, nothing asks for the model.
         tier: whose promise.
         share: of its requests in time, of `unsure` the safety; None where there is no such number.
         window: seed of the window, of the tightest one; None where no single one is meant.
+        needed: of `unsure`, the safety that is asked for of this promise alone.
     """
 
     pool: str
-    why: Literal["breaks", "unsure", "minimum", "backlog", "none"]
+    why: Literal["breaks", "unsure", "minimum", "backlog", "last", "none", "unused"]
     tier: str = ""
     share: float | None = None
     window: int | None = None
+    needed: float | None = None
 
 
 class QuotaLine(Struct, frozen=True):
@@ -107,6 +110,8 @@ class PromiseProof(Struct, frozen=True):
         model: which one.
         target: the share that was sized for: the percentile, or where that is out of reach its share of what is in reach.
         reach: where the promise is out of reach, the share that idle engines serve in time.
+        needed: the safety that is asked for of this promise alone; None: its requests are so few that none may be late, and
+            that all windows keep it is what is asked for.
     """
 
     safety: float
@@ -116,6 +121,12 @@ class PromiseProof(Struct, frozen=True):
     model: str
     target: float
     reach: float | None = None
+    needed: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        """It held in every window, and is as safe as was asked for."""
+        return self.kept_least >= self.percentile and (self.needed is None or self.safety >= self.needed)
 
 
 class Growth(Struct, frozen=True):

@@ -7,7 +7,8 @@ A window of generated traffic is the scenario's with another seed; a window of a
 the whole fleet in all windows. Read next: `search.py`, `answer.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from sageserve.base.config import Scenario
@@ -15,10 +16,10 @@ from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import SweepSource
 from sageserve.sim.sizing.answer import Found, answer
-from sageserve.sim.sizing.plays import Plays, Wish, measured_of
+from sageserve.sim.sizing.plays import Plays, Wish, fleet_of, measured_of
 from sageserve.sim.sizing.pools import pools_to_size
 from sageserve.sim.sizing.records import Sizing
-from sageserve.sim.sizing.search import Promises, Search
+from sageserve.sim.sizing.search import Measured, Promises, Search
 from sageserve.sim.sweep.cell import Player
 from sageserve.sim.sweep.run import CellRunner, Watch
 
@@ -72,21 +73,33 @@ def size(scenario: Scenario, source: SweepSource, wish: Wish, runner: CellRunner
 
 
 def _proved(
-    plays: "Plays", promises: Promises, searches: Mapping[str, Search], counts: dict[str, int]
+    plays: Plays, promises: Promises, searches: dict[str, Search], counts: dict[str, int]
 ) -> tuple[dict[str, int], list[Summary]]:
-    """The whole fleet in all windows; where that breaks what models alone kept, an instance more."""
+    """The whole fleet in all windows; where that breaks what models alone kept, an instance more, and what can go then goes.
+
+    Searches of models that were repaired are replaced by those within the whole fleet: what they say of one less is said of it.
+    """
+    repaired: set[str] = set()
     for _ in range(_REPAIRS):
         summaries = plays.play([plays.cell(w, counts) for w in range(promises.windows)])
-        short = []
-        for model in searches:
-            windows = [measured_of(one, model) for one in summaries]
-            asked = searches[model].promises  # without what is out of reach
-            broken = next((found for w, one in enumerate(windows) if (found := asked.broken_in(one, w))), None)
-            if broken or asked.unsure(windows):
-                short.append(model)
-        if not short:
-            return counts, summaries
+        short = [model for model, one in searches.items() if _broken(one.promises, [measured_of(s, model) for s in summaries])]
         for model in short:
             most = max(searches[model].pools, key=lambda pool: counts[pool.name])
             counts = {**counts, most.name: counts[most.name] + 1}
+        repaired |= set(short)
+        if short:
+            continue
+        before = counts
+        for model in sorted(repaired):
+            searches[model] = replace(searches[model], within=counts, measured={})
+            plays.search({model: searches[model]})
+            counts = fleet_of(searches[model], searches[model].counts)
+        if counts == before:
+            return counts, summaries
+        repaired = set()
     raise Infeasible("the models together miss promises that each of them kept alone", hint="ask for less with --safety 90%")
+
+
+def _broken(promises: Promises, windows: Sequence[Measured]) -> bool:
+    """Whether a model of the whole fleet breaks a promise that is in reach, or is not sure enough of it."""
+    return any(promises.broken_in(one, w) for w, one in enumerate(windows)) or promises.unsure(windows) is not None

@@ -5,6 +5,9 @@ one new observation (a prediction limit), not of the mean: x - t(n-1, c) s sqrt(
 shares are bounded and windows that go wrong go wrong far. Where all windows are alike, requests are a sample all the
 same: the chance that a window of as many misses more than it may is binomial. The lower of both answers counts. Several promises
 share what may go wrong evenly (Bonferroni), so that all of them together hold with the confidence that was asked for.
+
+The windows that prove a fleet are those it was chosen on: the least fleet that passes has had the luck of the choice, and its
+safety is told a little too high. Only windows that had no part in the search could say by how much.
 """
 
 from collections.abc import Sequence

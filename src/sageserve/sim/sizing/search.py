@@ -126,11 +126,13 @@ class Search:
         model: its name.
         pools: its pools.
         promises: to keep.
+        within: instances of the whole fleet by pool, beside which this model is played; empty: it is played alone.
     """
 
     model: str
     pools: Sequence[SizedPool]
     promises: Promises
+    within: Mapping[str, int] = field(default_factory=dict)
     counts: Counts = ()
     less: dict[str, Broken] = field(default_factory=dict)  # by pool, what one instance less breaks
     reach: dict[str, float] = field(default_factory=dict)  # by tier out of reach, the share that idle engines serve in time
@@ -139,9 +141,15 @@ class Search:
     def run(self) -> Generator[list[Ask], list[Measured], None]:
         """Ask for plays until `counts` and `less` are found.
 
+        Within a whole fleet its counts hold already, and what can go is taken away.
+
         Raises:
             Infeasible: no number of instances is enough.
         """
+        if self.within:
+            self.counts = tuple(self.within[pool.name] for pool in self.pools)
+            yield from self._take_away()
+            return
         large = yield from self._reach(self._times(1.0, large=True))
         k = yield from self._fewest_in_proportion(large)
         yield from self._prove_from(k, sum(large))
