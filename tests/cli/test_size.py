@@ -1,0 +1,76 @@
+"""What follows on a sizing: the scenario it writes, and the command to go on with. Plays nothing.
+
+Read next: `cli/size.py`; tests/docs/test_how_many_gpus.py for the command as a user types it.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sageserve.cli import size as command
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.traces.options import TraceOptions
+from sageserve.sim.sizing.records import FleetLine, Growth, QuotaLine, ReserveLine, Sizing
+
+PLAIN: Final = TraceOptions()
+POOL: Final = "eastus/llama-2-70b/h100-80gb"
+SIZED: Final = Sizing(
+    fleet=[FleetLine("eastus", "llama-2-70b", "h100-80gb", 17, 136)],
+    quota={"eastus/h100-80gb": QuotaLine(136, 17, 128, 8), "centralus/h100-80gb": QuotaLine(0, 0, 128, 0)},
+    cost_per_month_usd=1.0,
+    proof={},
+    cost={},
+    less=[],
+    safety=0.999,
+    windows=20,
+    requests=100,
+    plays=20,
+    scenario="quickstart",
+)
+
+
+def following(options: TraceOptions = PLAIN, to: Path | None = None, **given: str) -> str:
+    flags = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+    return command._next(["a b.yaml", "--set", "fleet.minimum=1"], {**command.USUAL, **flags}, options, to)
+
+
+def test_the_next_command_asks_the_same_again_and_keeps_the_answer() -> None:
+    assert following() == "sageserve size 'a b.yaml' --set fleet.minimum=1 -o sized.yaml"
+    asked = following(safety="99.9%", for_strategy="foresight", growth="1.5", windows="30")
+    flags = "--safety 99.9% --for-strategy foresight --growth 1.5 --windows 30"
+    assert asked == f"sageserve size 'a b.yaml' --set fleet.minimum=1 {flags} -o sized.yaml"
+
+
+def test_what_was_written_is_played_with_the_traffic_it_is_for() -> None:
+    trace = TraceOptions(files=(Path("t.csv"),), load=2.0)
+    assert following(to=Path("s.yaml"), growth="1.5") == "sageserve simulate s.yaml"  # the file has the growth
+    assert following(trace, Path("s.yaml"), growth="1.5") == "sageserve simulate s.yaml --trace t.csv --load 3"
+    assert following(trace, growth="1.5").endswith("--growth 1.5 --trace t.csv --load 2 -o sized.yaml")
+
+
+def written(path: Path, sizing: Sizing, options: TraceOptions = PLAIN) -> Path:
+    settings = load_scenario("quickstart")
+    command._write(path, "quickstart", settings, ["tiers.iw-f.ttft=3s"], sizing, options, replace=False)
+    return path
+
+
+def test_the_file_has_the_fleet_the_stock_and_the_traffic_of_the_answer(tmp_path: Path) -> None:
+    grown = msgspec.structs.replace(SIZED, growth=Growth(1.5, 100, 1.0))
+    found = load_scenario(written(tmp_path / "sized.yaml", grown))
+    assert (found.strategy.name, found.fleet.starts, found.fleet.maximum) == ("fixed", {POOL: 17}, 17)
+    stocks = {name: region.gpus["h100-80gb"].gpus for name, region in found.regions.items()}
+    assert stocks == {"eastus": 136, "centralus": 128}
+    assert found.workload.generate.requests == 600_000  # 1.5 times those of the scenario
+    assert found.tiers["iw-f"].patience == 3_000_000
+    assert "99.9% safe, for 1.5 times the traffic" in found.about
+    trace = TraceOptions(files=(Path("t.csv"),))
+    assert load_scenario(written(tmp_path / "t.yaml", grown, trace)).workload.generate.requests == 400_000
+
+
+def test_a_strategy_is_given_its_maximum_and_what_is_best_reserved(tmp_path: Path) -> None:
+    best = {"eastus/h100-80gb": ReserveLine(64, 1.0)}
+    sizing = msgspec.structs.replace(SIZED, strategy="foresight", reserve=best)
+    found = load_scenario(written(tmp_path / "room.yaml", sizing))
+    assert (found.strategy.name, found.fleet.maximum, found.fleet.starts) == ("foresight", 17, {})
+    assert (found.regions["eastus"].gpus["h100-80gb"].reserved, found.regions["eastus"].gpus["h100-80gb"].gpus) == (64, 136)
