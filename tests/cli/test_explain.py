@@ -125,6 +125,7 @@ def test_a_live_journal_tells_what_a_simulated_one_does(runs: Path, tmp_path: Pa
     assert here.data_until is not None
     assert here.data_until + begins == there.data_until
     assert POOL in printed("explain", str(tmp_path), POOL, "--at", "30m")
+    assert json.loads(printed("explain", str(tmp_path), POOL, "--json"))["begins"] == wall + begins
     with pytest.raises(ResultError, match="state folder of a live fleet"):
         read_run(tmp_path)
 

@@ -58,6 +58,7 @@ simulate quickstart --trace columns.csv                 | its columns are a, b.*
 simulate quickstart --trace full                        | full is a folder
 simulate quickstart --trace trace.csv --load 0          | give a factor above 0
 simulate quickstart --trace trace.csv --map llama       | write FROM=TO
+simulate quickstart --set tiers.iw-f.ttft=0s            | tiers.iw-f.ttft: '0s' must be more than 0
 simulate quickstart --map a=b                           | no --trace was given
 simulate quickstart --out full                          | full holds files that are not a result
 simulate quickstart --out trace.csv                     | trace.csv is a file, not a folder
@@ -82,7 +83,7 @@ doctor quickstart --audit-head abc                      | --audit-head is of --l
 doctor --local --state nowhere                          | no fleet was ever started in .*nowhere
 batch backup copy --state nowhere                       | nowhere holds no batch queue
 batch restore nothing.copy --state nowhere              | there is no file nothing.copy
-init new.yaml --prometheus http://127.0.0.1:1           | cannot be asked
+init new.yaml --prometheus http://127.0.0.1:1           | cannot be asked: Connection refused
 key new bob --expires 2020-01-01                        | 2020-01-01 has passed
 engine --start-delay soon                               | --start-delay: 'soon' is not a duration
 forecast trace.csv                                      | choose shorter ones with --bin

@@ -17,6 +17,7 @@ from sageserve.cli.forecast import chart
 from sageserve.cli.main import app
 from sageserve.cli.top import picture
 from sageserve.core.forecast import Series, forecaster
+from tests.installed.commands import FEW
 
 WIDTHS = (60, 80, 100, 140)
 LONG = "a-model-with-a-name-of-forty-letters-it-has"
@@ -55,6 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "diff 1 2",
         "plan quickstart --at 10h",
         "explain 1 eastus/llama-2-70b",
+        f"size quickstart --workers 1 {' '.join(FEW)} --set tiers.iw-f.ttft=5s",
     ],
 )
 def test_no_number_is_cut_or_missing_in_any_terminal(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,11 @@ TINY: Final = (
     "--set",
     "fleet.start=2",
 )
+FEW: Final = tuple(
+    word
+    for setting in ("requests=100", "length=2m", "history=0", "bursts=[]")
+    for word in ("--set", f"workload.generate.{setting}")
+)
 POOL: Final = "eastus/llama-2-70b"
 CLUSTER: Final = "live.clusters={east: {prometheus: {url: 'http://127.0.0.1:9'}}}"  # nobody listens there: that is found
 PROFILES: Final = ("llama-3.1-8b/h100-80gb/tp1", "llama-3.1-8b/l40s/tp1")
@@ -37,12 +42,14 @@ class Try(NamedTuple):
         needs: the extra without which it refuses; "" for none.
         code: its exit code with that extra; when it is 2, a mistake, nothing may be on stdout.
         lines: it prints a JSON object a line instead of one document.
+        bare: it is tried without extras alone, for it takes seconds and none of them takes part in it.
     """
 
     words: tuple[str, ...]
     needs: str = ""
     code: int = 0
     lines: bool = False
+    bare: bool = False
 
     def given(self, stage: Path, state: Path | None) -> list[str]:
         """The words, with places for what stands for them."""
@@ -51,12 +58,14 @@ class Try(NamedTuple):
 
 TRIES: Final = {
     "simulate": Try(("quickstart", "--strategy", "lt-ua", *SMALL)),
-    "compare": Try(("quickstart", "--strategies", "reactive,foresight,oracle", "--seeds", "1", "--workers", "1", *SMALL)),
-    "size": Try(("quickstart", "--safety", "100%"), code=2),
-    "tune": Try(("quickstart", "--workers", "1", *TINY)),
+    "compare": Try(
+        ("quickstart", "--strategies", "reactive,foresight,oracle", "--seeds", "1", "--workers", "1", *SMALL), bare=True
+    ),
+    "size": Try(("quickstart", "--workers", "1", *FEW, "--set", "tiers.iw-f.ttft=5s"), bare=True),
+    "tune": Try(("quickstart", "--workers", "1", *TINY), bare=True),
     "show": Try(("{stage}/run",)),
     "diff": Try(("{stage}/run", "{stage}/run", "--anyway")),
-    "reproduce": Try(("paper", "--only", "trigger", "--workers", "1", *TINY)),
+    "reproduce": Try(("paper", "--only", "trigger", "--workers", "1", *TINY), bare=True),
     "validate": Try(("--data", "{stage}/measured")),
     "explain": Try(("{stage}/run", POOL)),
     "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/iw-f")),
@@ -76,7 +85,7 @@ TRIES: Final = {
     "trace inspect": Try(("{stage}/trace.csv",)),
     "batch status": Try(("--state", "{state}"), needs="live"),
     "batch backup": Try(("{stage}/queue.copy", "--state", "{state}", "--replace"), needs="live"),
-    "batch restore": Try(("{stage}/trace.csv", "--state", "{stage}/nowhere"), needs="live", code=2),
+    "batch restore": Try(("{stage}/queue.copy", "--state", "{state}-again"), needs="live"),
     "key new": Try(("someone",), needs="live"),
 }
 

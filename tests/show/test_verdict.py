@@ -158,4 +158,5 @@ def test_a_single_run_is_not_said_to_save() -> None:
     assert found.headline.startswith("lt-ua takes 120.0 GPU-hours")
     assert "another strategy" in found.saves
     assert "--strategies lt-ua,reactive,oracle" in found.recommendation
+    assert "SCENARIO" not in found.recommendation
     assert isinstance(verdict_of(summary_of("reactive", 1, 120, KEPT)), Verdict)

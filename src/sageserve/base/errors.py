@@ -66,3 +66,13 @@ class MeasurementError(SageServeError):
 
 class LawBroken(SageServeError):
     """An invariant does not hold: a fault of SageServe; the message holds what is needed to report it."""
+
+
+def in_words(error: BaseException) -> str:
+    """What an error says, for people: of the system's refusal behind it the words, without its number; else its kind."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__

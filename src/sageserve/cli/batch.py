@@ -16,7 +16,7 @@ import msgspec
 import typer
 from msgspec import Struct
 
-from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.base.errors import ConfigError, SageServeError, in_words
 from sageserve.cli import batch_backup
 from sageserve.cli.running import State, running_url
 
@@ -166,7 +166,7 @@ def _gateway(url: str | None, key_env: str, state: Path | None) -> Iterator["htt
         try:
             yield client
         except httpx.HTTPError as error:
-            raise SageServeError(f"the gateway at {base} does not answer ({error})", hint="sageserve status") from None
+            raise SageServeError(f"the gateway at {base} does not answer ({in_words(error)})", hint="sageserve status") from None
 
 
 def _checked(answer: "httpx.Response") -> "httpx.Response":

@@ -68,8 +68,8 @@ def explain(
     if as_json:
         typer.echo(answer_json(told))
         return
-    if live is not None:
-        typer.echo(f"times are from {_date(live.begins)}, where the journal begins")
+    if told.begins is not None:
+        typer.echo(f"times are from {_date(told.begins)}, where the journal begins")
     _draw_story(terminal(), told)
 
 

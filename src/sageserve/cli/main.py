@@ -85,6 +85,10 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
 [bold]And for real[/bold]
 
   sageserve up [dim]— a fleet on this machine: gateway, controller, emulated engines[/dim]
+
+  sageserve reload [dim]— give that fleet the settings that its file has now[/dim]
+
+  sageserve doctor --local [dim]— is that fleet sound and safe?[/dim]
 """
 
 app = typer.Typer(

@@ -12,7 +12,7 @@ import msgspec
 import typer
 from msgspec import Struct
 
-from sageserve.base.errors import SageServeError
+from sageserve.base.errors import SageServeError, in_words
 
 if TYPE_CHECKING:
     from sageserve.live.control.status import Status
@@ -89,7 +89,7 @@ def ask_status(found: Running) -> "Status":
         return msgspec.json.decode(answer.content, type=Status)
     except (httpx.HTTPError, msgspec.DecodeError) as error:
         raise SageServeError(
-            f"the control process at {found.control_url} does not answer ({error})",
+            f"the control process at {found.control_url} does not answer ({in_words(error)})",
             hint="it is started again when it dies: try once more; requests are served meanwhile",
         ) from None
 

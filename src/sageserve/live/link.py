@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from msgspec import DecodeError, ValidationError
 
-from sageserve.base.errors import SageServeError
+from sageserve.base.errors import SageServeError, in_words
 from sageserve.live.wire import (
     FRAME_MAX,
     VERSION,
@@ -172,7 +172,9 @@ class LinkServer:
             self._server = await asyncio.get_running_loop().create_unix_server(self._stranger, str(path))
             path.chmod(0o600)  # noqa: ASYNC240 # one system call on a local socket, at the start
         except OSError as error:
-            raise LinkBroken(f"cannot listen on {path}: {error}", hint="choose a shorter path in a folder of your own") from error
+            raise LinkBroken(
+                f"cannot listen on {path}: {in_words(error)}", hint="choose a shorter path in a folder of your own"
+            ) from error
         self._path = path
 
     def send(self, gateway: int, message: ToGateway) -> bool:

@@ -12,6 +12,7 @@ from typing import Final, assert_never
 import numpy as np
 import pyarrow.compute as pc
 from msgspec import Struct
+from msgspec.structs import replace
 
 from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.errors import ConfigError
@@ -83,6 +84,7 @@ class Story(Struct, frozen=True):
         asked: interactive requests of the pool's region and model that came in the hour before the instant.
         shed: those of them that were turned away.
         notes: what the reader should know, in sentences.
+        begins: of a live fleet, where its journal begins, from which all instants count: microseconds since 1970.
     """
 
     pool: str
@@ -98,6 +100,7 @@ class Story(Struct, frozen=True):
     asked: int
     shed: int
     notes: tuple[str, ...]
+    begins: Micros | None = None
 
 
 @dataclass(slots=True)
@@ -153,7 +156,7 @@ def live_story(live: LiveJournal, pool: str, at: Micros | None = None) -> Story:
         raise ConfigError(f"the journal goes on to {show_duration(live.ends)}", hint="leave --at out for the newest line")
     when = live.ends if at is None else at
     reading = _read_until(when, live.lines(), layout_of(live.scenario), pool)
-    return _story(reading, live.scenario, when, 0, 0)
+    return replace(_story(reading, live.scenario, when, 0, 0), begins=live.begins)
 
 
 def _read_until(when: Micros, lines: Iterable[JournalLine], layout: Layout, pool: str) -> _Reading:

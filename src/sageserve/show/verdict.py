@@ -343,6 +343,7 @@ def _alone(comparison: Comparison, name: str) -> Verdict:
         saves=f"{percent(waste, 1)} of the GPU-hours held is waste; minimum instances alone take {gpu_hours(floor)}."
         " To know what it saves, play another strategy beside it.",
         risks=tuple(_risks(comparison, name)),
-        recommendation=f"Compare it on the same requests: sageserve compare SCENARIO --strategies {name},{rival},oracle.",
+        recommendation="Compare it on the same requests: the same command, with compare for simulate and"
+        f" --strategies {name},{rival},oracle.",
         others={},
     )

@@ -87,4 +87,4 @@ def test_mistakes_are_told_with_a_way_out(service: Served, tmp_path: Path) -> No
         assert told in failed.exception.message
     away = CliRunner().invoke(app, ["status", "--url", "http://127.0.0.1:9"])
     assert isinstance(away.exception, SageServeError)
-    assert "does not answer" in away.exception.message
+    assert "does not answer (Connection refused)" in away.exception.message

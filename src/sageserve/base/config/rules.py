@@ -17,10 +17,10 @@ from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 class TierSettings(Settings):
     """A service class: interactive tiers promise a first token (`ttft`), batch tiers a `deadline`."""
 
-    ttft: Duration | None = Field(default=None, description="time to first token that is promised; none: a batch tier")
+    ttft: Duration | None = Field(default=None, gt=0, description="time to first token that is promised; none: a batch tier")
     percentile: Share = Field(default=0.95, description="share of requests the promise is for: p95 (paper)")
-    itl: Duration | None = Field(default=None, description="time between tokens that is promised; none in the paper")
-    deadline: Duration | None = Field(default=None, description="completion promised; none: an interactive tier")
+    itl: Duration | None = Field(default=None, gt=0, description="time between tokens that is promised; none in the paper")
+    deadline: Duration | None = Field(default=None, gt=0, description="completion promised; none: an interactive tier")
     priority: int = Field(default=0, ge=0, le=99, description="0 is served first; equal unless said")
     regions: Literal["any", "origin"] = Field(
         default="any",

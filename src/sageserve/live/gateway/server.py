@@ -20,7 +20,7 @@ from typing import Final
 import uvloop
 
 from sageserve.base.config import LiveSettings, Scenario
-from sageserve.base.errors import ConfigError
+from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
@@ -195,7 +195,9 @@ class GatewayProcess:
         try:
             return listen(place.host, place.port)
         except OSError as error:
-            raise ConfigError(f"cannot listen on {place.host}:{place.port}: {error}", hint="choose another --port") from error
+            raise ConfigError(
+                f"cannot listen on {place.host}:{place.port}: {in_words(error)}", hint="choose another --port"
+            ) from error
 
     def _say_ready(self) -> None:
         """Once it listens and knows instances; told of them later, it is ready later."""

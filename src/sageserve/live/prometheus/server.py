@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from sageserve.base.config.clusters import PrometheusSettings
-from sageserve.base.errors import ConfigError
+from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND
 from sageserve.data.history.matrix import MatrixReader, NotMatrix
 from sageserve.data.history.raw import RawSeries
@@ -254,7 +254,7 @@ class PrometheusServer:
         except httpx.TimeoutException:
             return NotSeen(NotSeenReason.TIMEOUT, f"{self.url} does not answer in time")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return NotSeen(_broken(error), f"{self.url} cannot be asked: {str(error) or type(error).__name__}")
+            return NotSeen(_broken(error), f"{self.url} cannot be asked: {in_words(error)}")
 
     def _auth(self) -> httpx.Auth | None:
         settings = self._settings
@@ -314,8 +314,10 @@ def _trusted(ca_file: str | None) -> ssl.SSLContext | bool:
         return True
     try:
         return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot use the certificates of {ca_file}: {error}", hint="ca_file is a file in PEM format") from None
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use the certificates of {ca_file}: {in_words(error)}", hint="ca_file is a file in PEM format"
+        ) from None
 
 
 def _broken(error: Exception) -> NotSeenReason:

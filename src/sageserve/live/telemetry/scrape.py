@@ -10,6 +10,7 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from sageserve.base.errors import in_words
 from sageserve.live.telemetry.seen import Blind, BlindReason, Seen, read_seen
 
 PAGE_MAX: Final = 8 << 20  # bytes: a vLLM page with eight ranks is about half a megabyte
@@ -36,7 +37,7 @@ async def scrape(client: httpx.AsyncClient, url: str, model: str = "", *, histog
     except (httpx.TimeoutException, TimeoutError):  # the second: it sends, but does not come to an end
         return Blind(BlindReason.TIMEOUT, f"{url} does not answer in time")
     except httpx.HTTPError as error:
-        return Blind(BlindReason.UNREACHABLE, f"{url}: {str(error) or type(error).__name__}")
+        return Blind(BlindReason.UNREACHABLE, f"{url}: {in_words(error)}")
     return read_seen(page.decode("utf-8", "replace"), model, histograms=histograms)
 
 
