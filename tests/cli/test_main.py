@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from sageserve import __version__
 from sageserve.cli.main import app
+from sageserve.cli.menu import COMMANDS as MENU
+from sageserve.cli.menu import load
 
 COMMANDS = ("simulate", "forecast", "warm-up", "scenario", "trace")
 HEAVY = ("numba", "pyarrow", "numpy", "pydantic", "highspy", "rich.progress")
@@ -31,17 +33,30 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    """Start-up is a fraction of a second only while the compiler and the readers are imported by the commands that need them."""
+    """Help of all loads no command, and no command the compiler or the readers before it runs."""
     code = (
         "import sys; sys.argv = ['sageserve', '--help']\n"
         "from sageserve.cli.main import main\n"
+        "from sageserve.cli.menu import COMMANDS, load\n"
+        "def found(names): return [name for name in names if name in sys.modules]\n"
         "try: main()\n"
-        f"except SystemExit: print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+        "except SystemExit: print(found(f'sageserve.cli.{name}' for name in (*COMMANDS, 'kernels')), end='', file=sys.stderr)\n"
+        "for name in COMMANDS: load(name)\n"
+        f"print(found({HEAVY!r}), file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stderr.strip() == "[]"
+    assert result.stderr.strip() == "[][]"
     assert "simulate" in result.stdout
 
 
-def test_an_unknown_command_is_a_mistake() -> None:
-    assert CliRunner().invoke(app, ["simulat"]).exit_code == 2
+def test_the_menu_says_of_each_command_what_it_says_of_itself() -> None:
+    for name, entry in MENU.items():
+        command = load(name)
+        about = " ".join(command.help.partition("\n\n")[0].split())
+        assert (command.name, about, command.rich_help_panel, command.hidden) == (name, entry.about, entry.panel, entry.hidden)
+
+
+def test_an_unknown_command_is_a_mistake_with_the_nearest_name() -> None:
+    said = CliRunner().invoke(app, ["simulat"])
+    assert said.exit_code == 2
+    assert "simulate" in said.stderr

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from sageserve.base.errors import SageServeError
 from sageserve.cli.main import app, show_error
+from tests.installed.commands import commands
 
 TRACES = ("simulate", "compare", "plan make", "forecast", "trace inspect", "trace convert")
 BLOCK = {
@@ -24,10 +24,7 @@ ROWS = "timestamp,in,out,model,extra\n" + "".join(f"{1748736000 + second},{100 +
 
 def options_of(name: str) -> set[str]:
     """The options of a command, by its words."""
-    command = get_command(app)
-    for word in name.split():
-        command = command.commands[word]  # type: ignore[attr-defined]  # groups have commands
-    return {option for parameter in command.params for option in parameter.opts}
+    return {option for parameter in dict(commands())[name].params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("name", TRACES)

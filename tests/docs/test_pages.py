@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sageserve.cli.main import app
 from tests.docs.pages import blocks
+from tests.installed.commands import loaded
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = ROOT / "docs"
@@ -125,8 +124,7 @@ def make_targets() -> dict[str, object]:
 
 def wrong_commands(name: str, page: str) -> Iterator[str]:
     """Commands on a page that would not work as they stand there."""
-    tree = typer.main.get_command(app)
-    assert isinstance(tree, TyperGroup)
+    tree = loaded()
     targets = make_targets()
     for number, words in typed(page):
         yield from (f"{name}:{number}: there is no {what}" for what in unknown_words(words, tree, targets))

@@ -5,12 +5,15 @@
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from sageserve.cli.main import app
+from sageserve.cli.menu import COMMANDS, load
 
 SMALL: Final = tuple(
     word for setting in ("requests=200", "length=30m", "bursts=[]") for word in ("--set", f"workload.generate.{setting}")
@@ -110,6 +113,16 @@ REFUSED: Final = {
 """More that a bare install refuses."""
 
 
+@cache
+def loaded() -> TyperGroup:
+    """The application with all its commands, which it loads by itself when they are given."""
+    tree = get_command(app)
+    assert isinstance(tree, TyperGroup)
+    for name in COMMANDS:
+        tree.commands[name] = load(name)
+    return tree
+
+
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command by its words, those of groups included, as the application registers them."""
 
@@ -121,7 +134,7 @@ def commands() -> Iterator[tuple[str, Any]]:
         for name, each in inner.items():
             yield from below(each, (*words, name))
 
-    return below(get_command(app), ())
+    return below(loaded(), ())
 
 
 def processes_of(folder: Path) -> list[str]:

@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from sageserve.cli import calibrate_benchmark
+
 if TYPE_CHECKING:
     from sageserve.data.measured.runs import MeasuredRun
     from sageserve.sim.calibration.profile import Calibrated
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 WIDTH = 100
 
 app = typer.Typer(help="Make an engine profile from measurements.", no_args_is_help=True, rich_markup_mode="rich")
+app.command(epilog=calibrate_benchmark.EXAMPLES)(calibrate_benchmark.benchmark)
 
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="of the profile in the file; default: model/gpu/tp")]
 Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="profile file to write")]

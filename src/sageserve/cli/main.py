@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 a fault of SageServe itself, 2 a mistake in what was given or what is missing here, 130 interrupted, 141
 nobody reads the answer any more. Knows no command's work; heavy modules are imported by the commands when they run. Read next:
-`streams.py`, `simulate.py`, `kernels.py`.
+`menu.py` for the commands, `streams.py`.
 """
 
 import os
@@ -12,42 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.base.version import __version__
-from sageserve.cli import (
-    backtest,
-    batch,
-    calibrate,
-    calibrate_benchmark,
-    compare,
-    control,
-    diff,
-    doctor,
-    engine,
-    explain,
-    forecast,
-    gateway,
-    init,
-    kernels,
-    plan,
-    profile,
-    reload,
-    report,
-    reproduce,
-    scenario,
-    show,
-    simulate,
-    size,
-    top,
-    trace,
-    tune,
-    up,
-    validate,
-)
 from sageserve.cli.extras import extra_of, lacking
+from sageserve.cli.menu import Menu
 from sageserve.cli.streams import guard
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -93,49 +62,13 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
 
 app = typer.Typer(
     name="sageserve",
+    cls=Menu,
     help=_HELP,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,  # errors are shown by `main`, on one screen
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="simulate", rich_help_panel="Do", epilog=simulate.EXAMPLES)(simulate.simulate)
-app.command(name="compare", rich_help_panel="Do", epilog=compare.EXAMPLES)(compare.compare)
-app.command(name="size", rich_help_panel="Do", epilog=size.EXAMPLES)(size.size)
-app.command(name="tune", rich_help_panel="Do", epilog=tune.EXAMPLES)(tune.tune)
-app.command(name="backtest", rich_help_panel="Do", epilog=backtest.EXAMPLES)(backtest.backtest)
-app.command(name="show", rich_help_panel="Look and prepare", epilog=show.EXAMPLES)(show.show)
-app.command(name="diff", cls=diff.Sided, rich_help_panel="Look and prepare", epilog=diff.EXAMPLES)(diff.diff)
-app.command(name="doctor", rich_help_panel="Look and prepare", epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command(name="report", rich_help_panel="Look and prepare", epilog=report.EXAMPLES)(report.report)
-app.command(name="reproduce", rich_help_panel="Do", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
-app.command(name="init", rich_help_panel="Look and prepare", epilog=init.EXAMPLES)(init.init)
-app.add_typer(scenario.app, name="scenario", rich_help_panel="Look and prepare")
-app.add_typer(profile.app, name="profile", rich_help_panel="Look and prepare")
-calibrate.app.command(name="benchmark", epilog=calibrate_benchmark.EXAMPLES)(calibrate_benchmark.benchmark)
-app.add_typer(calibrate.app, name="calibrate", rich_help_panel="Look and prepare")
-app.command(name="validate", rich_help_panel="Look and prepare", epilog=validate.EXAMPLES)(validate.validate)
-app.add_typer(plan.app, name="plan", rich_help_panel="Do")
-app.command(name="explain", rich_help_panel="Do", epilog=explain.EXAMPLES)(explain.explain)
-app.command(name="forecast", rich_help_panel="Do")(forecast.forecast)
-app.add_typer(trace.app, name="trace", rich_help_panel="Look and prepare")
-app.command(name="up", rich_help_panel="Serve", epilog=up.EXAMPLES)(up.up)
-app.command(name="status", rich_help_panel="Serve")(up.status)
-app.command(name="top", rich_help_panel="Serve")(top.top)
-app.command(name="reload", rich_help_panel="Serve", epilog=reload.EXAMPLES)(reload.reload)
-app.command(name="down", rich_help_panel="Serve")(up.down)
-app.add_typer(batch.app, name="batch", rich_help_panel="Serve")
-app.command(name="gateway", rich_help_panel="Serve", epilog=gateway.EXAMPLES)(gateway.gateway)
-app.add_typer(gateway.key_app, name="key", rich_help_panel="Serve")
-app.command(name="control", hidden=True)(control.control)
-app.command(name="engine", rich_help_panel="Serve", epilog=engine.EXAMPLES)(engine.engine)
-
-
-@app.command(name="warm-up", rich_help_panel="Look and prepare")
-def warm_up() -> None:
-    """Compile the simulator once (about a minute), so that the first simulation starts at once."""
-    took = kernels.warm_up()
-    typer.echo(f"kernels are ready in {kernels.use_cache()} ({took:.1f} s)")
 
 
 def _version(wanted: bool) -> None:
@@ -155,6 +88,9 @@ def root(version: Version = False, debug: Debug = False) -> None:  # read by `_v
 
 def show_error(error: BaseException, *, debug: bool) -> int:
     """Print what went wrong on stderr, and return the exit code that says so."""
+    from rich.console import Console
+    from rich.markup import escape
+
     if isinstance(error, ImportError) and (extra := extra_of(error)) is not None:
         error = lacking(str(error.name), extra)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -194,7 +130,6 @@ def main() -> None:
 
 def run() -> None:
     """Run the command that `sys.argv` names, and leave with its exit code."""
-    kernels.use_cache()
     try:
         try:
             app(prog_name="sageserve")
