@@ -28,11 +28,9 @@ def backup(
     as_json: AsJson = False,
 ) -> None:
     """Copy all files, batches, lines and answers of a fleet into one file; the fleet may run meanwhile."""
-    need("live")
+    folder = _folder(state)
     from sageserve.live.store.backup import back_up
 
-    folder = state_folder(state)
-    _check_store(folder)
     if out.exists() and not replace:
         raise ConfigError(f"{out} is there already", hint="another name, or --replace")
     found = back_up(folder, out)
@@ -47,36 +45,42 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Put a copy in the place of a fleet's queue, while the fleet is down; unfinished batches go on at the next `up`."""
-    need("live")
+    folder = _folder(state)
     from sageserve.live.private import make_private
+    from sageserve.live.store.backup import check_copy
     from sageserve.live.store.backup import restore as put_back
+    from sageserve.live.supervisor.service import only_one
 
-    folder = state_folder(state)
-    _check_store(folder)
     if not copy.is_file():
         raise ConfigError(f"there is no file {copy}", hint="`sageserve batch backup FILE` makes one")
     if lives(folder):
         raise ConfigError(f"a fleet runs in {folder}", hint="stop it first: sageserve down --drain")
+    check_copy(copy, folder, replace=replace)  # one that is refused leaves no folder behind
     make_private(folder)
-    found = put_back(copy, folder, replace=replace)
+    with only_one(folder):  # no fleet begins meanwhile
+        found = put_back(copy, folder, replace=replace)
     note_act(folder, "batch restore", {"from": str(copy.absolute()), "batches": found.batches})
     _tell(f"restored into {folder}", found, as_json=as_json)
 
 
-def _check_store(folder: Path) -> None:
-    """Refuse a fleet whose queue is elsewhere.
+def _folder(state: Path | None) -> Path:
+    """The folder whose queue is meant.
 
     Raises:
-        ConfigError: it is in PostgreSQL, or in memory.
+        ConfigError: its queue is elsewhere: in PostgreSQL, or in memory.
     """
+    need("live")
     from sageserve.data.scenarios.load import load_scenario
 
+    folder = state_folder(state)
     if not (folder / "scenario.yaml").is_file():
-        return  # nothing ran there yet
+        return folder  # nothing ran there yet
     live = load_scenario(folder / "scenario.yaml").live
+    if live is not None and live.store == "memory":
+        raise ConfigError("the queue of this fleet is in memory", hint="live.store: sqlite keeps one that can be copied")
     if live is not None and live.store != "sqlite":
-        kind = live.store.partition(":")[0]
-        raise ConfigError(f"the queue of this fleet is in {kind}", hint="pg_dump and pg_restore copy one in PostgreSQL")
+        raise ConfigError("the queue of this fleet is in PostgreSQL", hint="pg_dump and pg_restore copy it")
+    return folder
 
 
 def _tell(done: str, found: "Copied", *, as_json: bool) -> None:

@@ -57,10 +57,19 @@ def _check(path: Path) -> os.stat_result:
 def write_private(path: Path, content: bytes) -> None:
     """Put a file in the place of another, all at once; what stands at its name or beside it is replaced, never followed."""
     part = path.with_name(f"{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
+    with os.fdopen(make_file(part), "wb") as out:
         out.write(content)
     part.replace(path)
+
+
+def make_file(path: Path) -> int:
+    """A descriptor of a new file, the caller's to close; what stands at its name is removed, and not written to.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def open_private(path: Path) -> int:

@@ -156,8 +156,12 @@ def _told(error: DBAPIError) -> StoreError:
     return StoreError(f"the batch store refuses: {said}")
 
 
-def _upgrade(connection: Connection) -> None:
-    """Apply the steps that are missing."""
+def check_version(connection: Connection) -> Config | None:
+    """What brings its tables to this version's; None: they are.
+
+    Raises:
+        StoreTooNew: a later version made them.
+    """
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     script = ScriptDirectory.from_config(config)
@@ -168,5 +172,11 @@ def _upgrade(connection: Connection) -> None:
             f"the batch store is of a later version (step {present}, this one knows up to {script.get_current_head()})",
             hint="use the version of SageServe that made it, or another state folder",
         )
-    if present != script.get_current_head():
+    return config if present != script.get_current_head() else None
+
+
+def _upgrade(connection: Connection) -> None:
+    """Apply the steps that are missing."""
+    config = check_version(connection)
+    if config is not None:
         command.upgrade(config, "head")
