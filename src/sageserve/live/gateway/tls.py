@@ -28,12 +28,13 @@ class ServedCertificate:
         self._settings = settings
         self._seen = self._mark()
         try:
-            self.context = self._read()
+            self.context = self._latest = self._read()
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"live.tls: {settings.certificate} and {settings.key} cannot be used: {error}",
                 hint="PEM files, the certificate with those between it and its authority, the key without a password",
             ) from None
+        self.context.sni_callback = self._choose  # called for every connection, whether it names a host or not
 
     def look(self) -> None:
         """Use the files that are there now, if they are others."""
@@ -42,12 +43,14 @@ class ServedCertificate:
             return
         self._seen = mark
         try:
-            self._read()  # in one that nobody uses: half of a pair must not be taken
-            self.context.load_cert_chain(self._settings.certificate, self._settings.key)
+            self._latest = self._read()  # a new one: into the old one a key of another kind is put beside the one before
         except (OSError, ssl.SSLError) as error:
             LOG.error("the new certificate cannot be used, the one before stays: %s", error)
         else:
             LOG.info("connections that begin now see the new certificate")
+
+    def _choose(self, connection: ssl.SSLObject, _host: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._latest
 
     def _read(self) -> ssl.SSLContext:
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
