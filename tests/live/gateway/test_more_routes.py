@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from sageserve.live.control.door import IN_JSON
 from sageserve.live.gateway.api_error import ApiError
 from sageserve.live.gateway.packed import unpack
+from sageserve.live.gateway.sse import SseTagger
 from tests.live.gateway.stage import HELLO, MODEL, STREAM_HEAD, Engine, chunk, play, staged, whole
 from tests.live.gateway.test_conformance import says
 
@@ -50,6 +51,14 @@ def test_a_stream_of_messages_ends_with_its_last_event() -> None:
             assert got.content == MESSAGES
 
     play(story())
+
+
+@pytest.mark.parametrize("at", [len(MESSAGES), 100])
+def test_tokens_of_a_stream_of_messages_are_those_of_its_first_and_its_last_event(at: int) -> None:
+    tagger = SseTagger(b'"service_tier":"default",', insert=False)
+    tagger.feed(MESSAGES[:at])
+    tagger.feed(MESSAGES[at:])
+    assert tagger.usage() == (9, 4)
 
 
 def test_a_packed_body_is_unpacked_and_told_as_it_is_now() -> None:

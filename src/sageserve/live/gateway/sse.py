@@ -50,7 +50,7 @@ class SseTagger:
     `count` is how many events passed, `done` that the last one did, after which nothing may follow.
     """
 
-    __slots__ = ("_front", "_insert", "_names", "_rest", "_swap", "_tag", "_told", "count", "done")
+    __slots__ = ("_first", "_front", "_insert", "_names", "_rest", "_swap", "_tag", "_told", "count", "done")
 
     def __init__(self, tag: bytes, *, insert: bool = True, names: Names | None = None) -> None:
         self._tag = tag
@@ -60,6 +60,7 @@ class SseTagger:
         self._names = names
         self._rest = b""
         self._told = b""  # the last event that says what the answer took
+        self._first = b""  # the first one: the Messages API tells the prompt's tokens in it, and in no other
         self.count = 0
         self.done = False
 
@@ -107,6 +108,7 @@ class SseTagger:
     def _event(self, event: bytes) -> bytes:
         self.count += 1
         if _USAGE_KEY in event and _USAGE.search(event):
+            self._first = self._first or event
             self._told = event
         if _DONE.search(event) or (not self._insert and _COMPLETED.search(event)):
             self.done = True
@@ -126,8 +128,10 @@ class SseTagger:
         return self._event(rest.rstrip() + b"\n\n") if rest.strip() and not self.done else b""
 
     def usage(self) -> tuple[int | None, int]:
-        """Tokens of the prompt (None: not said) and of the answer, as an event said last; else one token per event is assumed."""
+        """Tokens of the prompt (None: not said) and of the answer, as events said last; else one token per event is assumed."""
         prompt, answer = usage_of(self._told)
+        if prompt is None:
+            prompt = usage_of(self._first)[0]
         return prompt, answer if answer is not None else max(0, self.count - 2)
 
     @property
