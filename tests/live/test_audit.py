@@ -78,3 +78,13 @@ def test_a_chain_goes_on_in_the_next_file_and_old_ones_may_be_taken_away(log: Pa
     assert (verify(log).lines, verify(log).problem) == (LINES + 1, "")
     file_of(log).unlink()
     assert (verify(log).lines, verify(log).first, verify(log).problem) == (1, LINES + 1, "")
+
+
+def test_a_chain_goes_on_from_the_file_before_when_a_crash_cut_off_the_first_line_of_the_next(
+    log: Path,
+) -> None:
+    (log / FOLDER / "audit-000002.jsonl").write_bytes(b'{"number":13,"wall"')
+    for _ in range(2):
+        note(log, 99, "me", "after", {})
+    assert (verify(log).lines, verify(log).problem) == (LINES + 2, "")
+    assert len((log / FOLDER / "audit-000002.jsonl").read_bytes().splitlines()) == 2

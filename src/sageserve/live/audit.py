@@ -142,9 +142,24 @@ def _lines(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _end(folder: Path) -> tuple[Path, int, str]:
     """The file to append to, and number and hash of the last line; one that was cut off by a crash is not taken for one."""
     files = _files(folder)
-    if not files:
-        return folder / _name(1), 0, _NOTHING
-    path = files[-1]
+    newest = files[-1] if files else folder / _name(1)
+    for path in reversed(files):  # the newest may be empty: its first line was cut off
+        text, size = _last_line(path)
+        if text is not None:
+            break
+    else:
+        return newest, 0, _NOTHING
+    try:
+        last = msgspec.json.decode(text, type=AuditLine)
+    except msgspec.DecodeError:  # found by `verify`; what happens from here on is written down all the same
+        return newest, 0, hashlib.sha256(text).hexdigest()
+    if path == newest and size > _FILE_MAX:
+        newest = folder / _name(int(path.stem.rpartition("-")[2]) + 1)
+    return newest, last.number, last.hash
+
+
+def _last_line(path: Path) -> tuple[bytes | None, int]:
+    """The last whole line of a file, if it has one, and the file's size; what a crash left after it is cut off."""
     size = path.stat().st_size
     with path.open("rb+") as file:
         file.seek(max(0, size - _TAIL))
@@ -153,15 +168,7 @@ def _end(folder: Path) -> tuple[Path, int, str]:
         if whole < len(tail):
             os.ftruncate(file.fileno(), size - len(tail) + whole)
     texts = tail[:whole].splitlines()
-    if not texts:
-        return path, 0, _NOTHING
-    try:
-        last = msgspec.json.decode(texts[-1], type=AuditLine)
-    except msgspec.DecodeError:  # found by `verify`; what happens from here on is written down all the same
-        return path, 0, hashlib.sha256(texts[-1]).hexdigest()
-    if size > _FILE_MAX:
-        path = folder / _name(int(path.stem.rpartition("-")[2]) + 1)
-    return path, last.number, last.hash
+    return (texts[-1] if texts else None), size
 
 
 def _name(number: int) -> str:
