@@ -9,15 +9,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec import structs
 
 from sageserve.base.config import EngineCommand
 from sageserve.base.units import SECOND
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceReady, StartFailed
 from sageserve.live.actuators import local
+from sageserve.live.actuators.local import LocalActuator
 from sageserve.live.actuators.start_failures import StartFailures
 from sageserve.live.supervisor.client import SupervisorClient
-from sageserve.live.supervisor.messages import Life, SupervisorError
+from sageserve.live.supervisor.messages import Life, Process, SupervisorError
 from sageserve.live.supervisor.service import SOCKET
 from tests.live.actuators.test_contract import GPUS, LocalRig, connected, play_local, posts, stub
 from tests.live.supervisor.supervising import kill, soon, supervisor
@@ -271,3 +273,17 @@ def test_the_words_of_a_supervisor_that_cannot_be_read_end_the_connection(tmp_pa
         server.close()
 
     asyncio.run(run())
+
+
+def test_hangs_are_counted_of_processes_that_are_there(tmp_path: Path) -> None:
+    actuator = LocalActuator(lambda _: None, {}, tmp_path)
+    gateway = Process("gateway", Life.RUNNING, 1, None, 1, "", hangs=2)
+    for row in range(50):
+        actuator._changed(Process(f"engine-{row}-1", Life.RUNNING, 2, None, 1, ""))
+    actuator._changed(gateway)
+    assert (actuator.hung(), len(actuator._hangs)) == ({"gateway": 2}, 1)
+    actuator._changed(structs.replace(gateway, name="gateway.before-1", life=Life.STOPPING))
+    actuator._changed(structs.replace(gateway, name="gateway.before-1", life=Life.ENDED))
+    assert actuator.hung() == {"gateway": 2}
+    actuator._changed(structs.replace(gateway, hangs=0))  # of the one in its place nothing is known
+    assert actuator.hung() == {}

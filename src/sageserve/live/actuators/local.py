@@ -131,7 +131,7 @@ class LocalActuator:
 
     def hung(self) -> dict[str, int]:
         """How often processes hung, by name; only of those that did."""
-        return {name: hangs for name, hangs in self._hangs.items() if hangs}
+        return dict(self._hangs)
 
     def end(self, instance: int, why: str) -> bool:
         """Kill one that hangs: it takes no other signal, and its loss is heard like any other."""
@@ -287,14 +287,14 @@ class LocalActuator:
 
     def _changed(self, process: Process) -> None:
         """The supervisor says that a process changed."""
-        self._hangs[process.name] = process.hangs
+        self._count_hangs(process)
         engine = self._all.get(process.name)
         if engine is None or process.life is not Life.ENDED or engine.gone.is_set():
             return
         self._drop(engine)
         self._do(self._told.forget(process.name))
         row, words = engine.note.row, self._logs.last_words(process.name)
-        why = f"{engine.why or _why(process)}: {words}"
+        why = f"{engine.why or process.how_it_ended}: {words}"
         heard: Heard
         match engine.phase:
             case EnginePhase.STARTING:
@@ -310,6 +310,13 @@ class LocalActuator:
                 assert_never(engine.phase)
         self._hear(heard)
 
+    def _count_hangs(self, process: Process) -> None:
+        """Of those that did, as long as they are there: names of engines come and go as long as a fleet runs."""
+        if process.hangs and process.life is not Life.ENDED:
+            self._hangs[process.name] = process.hangs
+        else:
+            self._hangs.pop(process.name, None)
+
     def _drop(self, engine: EngineProcess) -> None:
         engine.gone.set()
         self._all.pop(engine.name, None)
@@ -321,7 +328,7 @@ class LocalActuator:
     async def _adopt(self) -> tuple[Adopted, ...]:
         found = []
         for process in await self._told.look():
-            self._hangs[process.name] = process.hangs
+            self._count_hangs(process)
             if not process.name.startswith("engine-"):
                 continue
             if process.life is Life.ENDED:
@@ -384,11 +391,6 @@ class LocalActuator:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("an engine could not be started or stopped: %s", error)
-
-
-def _why(process: Process) -> str:
-    code = process.code
-    return f"killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

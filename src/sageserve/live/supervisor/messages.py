@@ -55,6 +55,11 @@ class Process(Struct, frozen=True):
     note: str  # as given; the supervisor does not read it
     hangs: int = 0  # how often it, or a process of it, was killed because nothing was heard of it
 
+    @property
+    def how_it_ended(self) -> str:
+        """Its latest run, in words."""
+        return f"killed by signal {-self.code}" if self.code is not None and self.code < 0 else f"exited with code {self.code}"
+
 
 class Begin(Struct, frozen=True, tag="begin"):
     """Start a process under a name that no living one has.
