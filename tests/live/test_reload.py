@@ -18,6 +18,7 @@ import pytest
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.base.units import SECOND
+from sageserve.cli.reload import _tell
 from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.live.reload import SETTINGS, apply, changes, check, refused
 from sageserve.live.supervisor.messages import Begin, Life, Restart
@@ -50,6 +51,15 @@ def test_what_differs_is_named_and_a_key_is_one_setting() -> None:
     }  # fmt: skip
     assert refused(found) == ()
     assert changes(settings(key), settings(key)) == ()
+
+
+def test_the_manual_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    digest = "8c3a1f02" + "0" * 56
+    keys = f"live.keys=[{{name: bob, sha256: '{digest}', requests_per_minute: 600}}]"
+    _tell(changes(settings(), settings("live.limits.body=1MB", keys)), (), applied=True, as_json=False)
+    shown = capsys.readouterr().out
+    manual = (Path(__file__).parents[2] / "docs" / "how-to" / "operate.md").read_text("utf-8")
+    assert f"```\n{shown}```\n" in manual
 
 
 @pytest.mark.parametrize("setting", ["live.port=1", "live.store=memory", "live.workers=2", "models.llama-3.1-70b=null"])

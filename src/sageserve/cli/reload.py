@@ -38,7 +38,7 @@ EXAMPLES = """[bold]Examples[/bold]
 _LOCK = "reload.lock"
 _FACT = 4000  # characters of names of settings that the audit log holds
 _DIGEST = 8  # of the 64 of a key's hash
-_WIDE = 60  # characters of a value that are shown
+_WIDE = 80  # characters of a value that are shown
 
 
 def reload(
