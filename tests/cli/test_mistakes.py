@@ -77,6 +77,9 @@ plan quickstart --at 10h --what-if nonsense             | 'nonsense' is not a ch
 size nothing.yaml                                       | there is no file nothing.yaml
 size quickstart --safety 2                              | --safety: '2' is not a share
 size quickstart --growth 0                              | --growth 0 is not above 0
+down --within 5m                                        | --within says how long --drain waits
+down --drain --within 2h                                | longer than the hour
+down --drain --within soon                              | --within: 'soon' is not a duration
 reload --state nowhere                                  | no fleet runs in .*nowhere
 doctor                                                  | there is no scenario to check
 doctor quickstart --audit-head abc                      | --audit-head is of --local

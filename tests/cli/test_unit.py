@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.cli.main import app
-from sageserve.cli.unit import unit
+from sageserve.cli.unit import UnitFleet, unit
 from sageserve.cli.up import _environment
 from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 
@@ -30,9 +30,22 @@ def test_up_prints_a_unit_and_starts_nothing(tmp_path: Path) -> None:
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     path = tmp_path / "sageserve.service"
     words = ["up", "/a b/100%.yaml", "--set", 'x="$y"']
-    path.write_text(unit("f", words, Path("/var/lib/sage serve"), root=True, path="/usr/bin:/opt/a b"), "utf-8")
+    fleet = UnitFleet("team/f", Path("/var/lib/sage serve"), ("HF_TOKEN", "HF_HOME"))
+    path.write_text(unit(fleet, words, root=True, path="/usr/bin:/opt/a b"), "utf-8")
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)  # noqa: S607 # of the system
     assert [line for line in done.stderr.splitlines() if str(path) in line or path.name in line] == []
+
+
+def test_variables_that_a_fleet_inherits_reach_it_through_its_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)  # whoever prints the unit need not have it
+    given = ["up", "local", "--unit", "--state", str(tmp_path / "state")]
+    plain = CliRunner().invoke(app, given).stdout
+    lines = CliRunner().invoke(app, [*given, "--set", "live.inherit=[HF_TOKEN, HF_HOME]"]).stdout.splitlines()
+    service = lines[lines.index("[Service]") : lines.index("[Install]")]
+    assert "PassEnvironment=HF_TOKEN HF_HOME" in service
+    assert "EnvironmentFile=-%E/sageserve/local.env" in service
+    assert "EnvironmentFile" not in plain
+    assert "PassEnvironment" not in plain
 
 
 def test_variables_are_passed_on_by_name_and_missed_before_anything_is_started(

@@ -127,7 +127,7 @@ def _serve(found: "Scenario", place: "GatewayBinding", workers: int) -> None:
     elif place.port == 0 and not place.sockets:
         raise ConfigError("several workers need a port of their own choice", hint="give --port, or --workers 1")
     else:
-        run_many(one, workers)
+        run_many(one, workers, (*place.sockets, *([place.inner] if place.inner >= 0 else [])))
 
 
 class _Lines(logging.Formatter):

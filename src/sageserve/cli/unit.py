@@ -6,7 +6,7 @@ Knows options of `up`, and nothing that runs. Read next: `up.py`, docs/how-to/op
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _UNIT: Final = """[Unit]
 Description=SageServe fleet {name}
@@ -17,7 +17,7 @@ After=network-online.target
 ExecStart={start}
 ExecReload={reload}
 Environment="PATH={path}"
-KillMode=mixed
+{inherited}KillMode=mixed
 KillSignal=SIGTERM
 TimeoutStopSec=120
 Restart=on-failure
@@ -35,22 +35,45 @@ WantedBy={target}
 # TimeoutStopSec, its own patience of a minute and a reserve, is killed. PrivateTmp would hide profiles that engines read.
 
 
-def unit(name: str, arguments: Sequence[str], state: Path, *, root: bool, path: str) -> str:
-    """The text of a unit file.
+_INHERITED: Final = """# NAME=value for each, in a file of mode 0600 (%E is {folder}); or in the environment of systemd itself
+PassEnvironment={names}
+EnvironmentFile=-%E/sageserve/{name}.env
+"""
+
+
+class UnitFleet(NamedTuple):
+    """What a unit runs.
 
     Args:
         name: of the scenario.
-        arguments: of `sageserve`, with absolute paths.
         state: folder of the fleet.
+        inherit: variables that its processes get from where it is started.
+    """
+
+    name: str
+    state: Path
+    inherit: Sequence[str] = ()
+
+
+def unit(fleet: UnitFleet, arguments: Sequence[str], *, root: bool, path: str) -> str:
+    """The text of a unit file.
+
+    Args:
+        fleet: what it runs.
+        arguments: of `sageserve`, with absolute paths.
         root: for the system; otherwise for one user's own systemd.
         path: PATH of its processes.
     """
     me = [sys.executable, "-m", "sageserve.cli.main"]
+    inherited = _INHERITED.format(
+        folder="/etc" if root else "~/.config", names=" ".join(fleet.inherit), name=fleet.name.replace("/", "-")
+    )
     return _UNIT.format(
-        name=name,
-        start=" ".join(map(_quoted, [*me, *arguments, "--state", str(state)])),
-        reload=" ".join(map(_quoted, [*me, "reload", "--state", str(state)])),
+        name=fleet.name,
+        start=" ".join(map(_quoted, [*me, *arguments, "--state", str(fleet.state)])),
+        reload=" ".join(map(_quoted, [*me, "reload", "--state", str(fleet.state)])),
         path=_escaped(path),
+        inherited=inherited if fleet.inherit else "",
         target="multi-user.target" if root else "default.target",
     )
 

@@ -22,14 +22,16 @@ from msgspec import structs
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli import complete
 from sageserve.cli.acts import note_act
+from sageserve.cli.durations import time_of
 from sageserve.cli.extras import need, need_for
 from sageserve.cli.gateway import INTERNAL_KEY
 from sageserve.cli.reload import mark_of, write_fleet
 from sageserve.cli.running import FLEET, Running, State, ask_status, lives, running, state_folder
-from sageserve.cli.unit import unit
+from sageserve.cli.unit import UnitFleet, unit
 
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.base.units import Micros
     from sageserve.live.supervisor.messages import Begin
 
 EXAMPLES = """[bold]Examples[/bold]
@@ -51,7 +53,8 @@ EXAMPLES = """[bold]Examples[/bold]
 _READY_WITHIN_S: Final = 300.0  # a first start also imports and compiles
 _DOWN_WITHIN_S: Final = 90.0
 _SILENCE: Final = 15_000_000  # us of a control or gateway process that is killed then: each speaks every second
-_DRAIN_S: Final = 3600.0  # a gateway's own patience; who ends it has less, and asks a second time
+_DRAIN_S: Final = 3600  # a gateway's own patience; who ends it has no more, and asks a second time
+_GATEWAY: Final = "gateway"  # name of the service; one that another has taken the place of has it in front of a dot
 _ME: Final = (sys.executable, "-m", "sageserve.cli.main")
 _BACKLOG: Final = 4096  # connections the kernel holds until they are taken in
 _FOLDER_AT_MOST: Final = 103 - len("/supervisor.sock.new")  # 103 bytes is a socket's path on macOS, the shortest; Linux has 107
@@ -90,13 +93,13 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
     check_commands(settings)
     need_for(settings)
-    passed = _environment(settings)
     folder = state_folder(state)
     _check_length(folder)
     source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
     if as_unit:
-        _print_unit(settings.name, source, [*(overrides or ()), *changes], folder)
+        _print_unit(settings, source, [*(overrides or ()), *changes], folder)
         return
+    passed = _environment(settings)
     if detach:
         fixed = settings.live is not None and settings.live.actuator == "fixed"
         _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}], any if fixed else all)
@@ -119,10 +122,12 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         note_act(folder, "ended", {"scenario": settings.name})
 
 
-def _print_unit(name: str, source: str, overrides: list[str], folder: Path) -> None:
+def _print_unit(settings: "Scenario", source: str, overrides: list[str], folder: Path) -> None:
     words = [word for one in overrides for word in ("--set", one)]
     path = os.environ.get("PATH", os.defpath)
-    typer.echo(unit(name, ["up", source, *words], folder, root=os.geteuid() == 0, path=path), nl=False)
+    inherit = settings.live.inherit if settings.live is not None else ()
+    fleet = UnitFleet(settings.name, folder, inherit)
+    typer.echo(unit(fleet, ["up", source, *words], root=os.geteuid() == 0, path=path), nl=False)
 
 
 def _check_length(folder: Path) -> None:
@@ -136,6 +141,7 @@ def _check_length(folder: Path) -> None:
 
 def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running]":
     from sageserve.base.config import LiveSettings
+    from sageserve.live.address import url_of
     from sageserve.live.supervisor.messages import Begin, Restart
 
     live = settings.live or LiveSettings()
@@ -143,8 +149,7 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     port = int(sockets[0].getsockname()[1])
     descriptors = tuple(one.detach() for one in sockets)
     control_url = f"http://127.0.0.1:{_free_port('127.0.0.1')}"
-    scheme = "http" if live.tls is None else "https"
-    url = f"{scheme}://{live.host if live.host != '0.0.0.0' else '127.0.0.1'}:{port}"  # noqa: S104 # compared, not bound
+    url = url_of(live.host, port, "http" if live.tls is None else "https")
     door, inner = _own_door(live)
     key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
     secret = {INTERNAL_KEY: key}
@@ -163,9 +168,9 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
         "--inner",
         str(inner),
     )
-    given = ("--sockets", ",".join(map(str, descriptors)), "--drain", f"{_DRAIN_S:g}")
+    given = ("--sockets", ",".join(map(str, descriptors)), "--drain", str(_DRAIN_S))
     argv = (*_ME, "gateway", path, *asked, *given)
-    gateway = Begin(0, "gateway", argv, secret, restart=Restart(), signs=live.workers, silence=_SILENCE)
+    gateway = Begin(0, _GATEWAY, argv, secret, restart=Restart(), signs=live.workers, silence=_SILENCE)
     gateway = structs.replace(gateway, descriptors=(*descriptors, *([inner] if door else [])))
     return [control, gateway], Running(os.getpid(), url, control_url, settings.name, key, door)
 
@@ -195,7 +200,10 @@ def _environment(settings: "Scenario") -> dict[str, str]:
     """
     named = settings.live.inherit if settings.live is not None else ()
     if lacking := [name for name in named if name not in os.environ]:
-        raise ConfigError(f"live.inherit: {lacking[0]} is not set here", hint=f"export {lacking[0]}=…, or take it out")
+        raise ConfigError(
+            f"live.inherit: {lacking[0]} is not set here",
+            hint=f"export {lacking[0]}=…, or take it out; under systemd it is set in the unit's EnvironmentFile",
+        )
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "VIRTUAL_ENV", "PYTHONPATH", *named)
     return {name: os.environ[name] for name in kept if name in os.environ}
 
@@ -267,19 +275,23 @@ def down(
     state: State = None,
     now: Annotated[bool, typer.Option("--now", help="do not wait for answers under way")] = False,
     drain: Annotated[bool, typer.Option("--drain", help="wait for all of them; otherwise half a minute")] = False,
-    within: Annotated[str, typer.Option(metavar="DURATION", help="with --drain: at most so long")] = "1h",
+    within: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="with --drain: at most so long", show_default="1h, and no more")
+    ] = None,
 ) -> None:
     """Stop the running fleet and every process of it: first the gateway, which finishes what it has, then what is behind it."""
     import asyncio  # late: it takes a tenth of what --help takes
 
     if drain and now:
         raise ConfigError("--drain and --now exclude each other", hint="give one of them")
-    patience = _duration(within)
+    if within is not None and not drain:
+        raise ConfigError("--within says how long --drain waits", hint=f"sageserve down --drain --within {within}")
+    patience = _patience(within)
     found, folder = running(state), state_folder(state)
     note_act(folder, "down", {"how": "drain" if drain else "now" if now else "half a minute"})
     if drain:
         typer.echo("finishing what is under way; nothing new is taken in", err=True)
-        asyncio.run(_end_gateway(folder, patience))
+        asyncio.run(_end_gateways(folder, patience))
     os.kill(found.pid, signal.SIGTERM)
     end = time.monotonic() + _DOWN_WITHIN_S  # the command line waits for a process
     while lives(folder):
@@ -290,24 +302,30 @@ def down(
     typer.echo("stopped", err=True)
 
 
-async def _end_gateway(folder: Path, patience: int) -> None:
+def _patience(within: str | None) -> "Micros":
+    from sageserve.base.units import SECOND
+
+    patience = _DRAIN_S * SECOND if within is None else time_of("--within", within)
+    if patience > _DRAIN_S * SECOND:
+        raise ConfigError(f"--within {within} is longer than the hour a gateway finishes its answers for", hint="1h at most")
+    return patience
+
+
+async def _end_gateways(folder: Path, patience: "Micros") -> None:
+    """The one that serves, and those before it, which still finish what they had when settings were reloaded."""
+    import asyncio
+
     from sageserve.live.supervisor.client import SupervisorClient
+    from sageserve.live.supervisor.messages import Life
     from sageserve.live.supervisor.service import SOCKET
 
     supervisor = await SupervisorClient(folder / SOCKET, lambda _: None).connect()
     try:
-        await supervisor.end("gateway", patience)
+        there = [process.name for process in await supervisor.look() if process.life is not Life.ENDED]
+        mine = [name for name in there if name.partition(".")[0] == _GATEWAY]
+        await asyncio.gather(*(supervisor.end(name, patience) for name in mine))
     finally:
         await supervisor.close()
-
-
-def _duration(text: str) -> int:
-    from sageserve.base.units import duration_us
-
-    try:
-        return duration_us(text)
-    except ValueError as error:
-        raise ConfigError(f"--within: {error}") from None
 
 
 def _free_port(host: str) -> int:
@@ -340,7 +358,9 @@ def _public_sockets(live: "LiveSettings") -> "list[socket.socket]":
 
 
 def _probe(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    from sageserve.live.address import family_of
+
+    with socket.socket(family_of(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
 

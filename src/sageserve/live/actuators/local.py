@@ -27,6 +27,7 @@ from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Heard, O
 from sageserve.live.actuators.commands import Given, fill, served_model
 from sageserve.live.actuators.engine_process import STOP_WITHIN, EngineNote, EnginePhase, EngineProcess
 from sageserve.live.actuators.start_failures import StartFailures
+from sageserve.live.address import family_of, url_of
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
@@ -147,7 +148,7 @@ class LocalActuator:
         if (other := self._engines.get(row)) is not None:  # of a start that was given up unheard: a row has one engine
             self._leave(other)
         self._runs += 1
-        post, url = self._posts[row], f"http://{self._host}:{self._free_port()}"
+        post, url = self._posts[row], url_of(self._host, self._free_port())
         note = EngineNote(row, self._runs, url, gpus, post.pool, row - self._first[post.pool])
         return self._known(EngineProcess(post, note, f"engine-{row}-{note.run}"))
 
@@ -160,14 +161,10 @@ class LocalActuator:
     async def _bring_up(self, engine: EngineProcess, action: Start | Reclaim, *, begun: bool = False) -> None:
         """From order to event, whatever happens; `begun`: an earlier control process started it."""
         with ending(action, partial(self._came_to_nothing, engine)):
-            if isinstance(action, Reclaim):
-                if engine.post.command is None:
-                    await _within(engine.gone, engine.post.reclaim / self._speed / SECOND)
-                await self._until_ready(engine, 0)
-            elif begun:
-                await self._until_ready(engine, 0)
-            else:
-                await self._until_ready(engine, await self._start(engine, action.source))
+            if isinstance(action, Reclaim) and engine.post.command is None:
+                await _within(engine.gone, engine.post.reclaim / self._speed / SECOND)
+            delay = 0 if begun or isinstance(action, Reclaim) else await self._start(engine, action.source)
+            await self._until_ready(engine, delay)
 
     def _came_to_nothing(self, engine: EngineProcess, event: AnyEvent) -> None:
         if engine.phase is EnginePhase.STARTING and not engine.gone.is_set():  # else it was released, or its end was told
@@ -365,7 +362,7 @@ class LocalActuator:
         """A port nobody listens on, below those that the system gives to outgoing connections."""
         for _ in range(_PORTS):
             self._port = _FIRST_PORT + (self._port + 1 - _FIRST_PORT) % _PORTS
-            with socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET) as one:
+            with socket.socket(family_of(self._host)) as one:
                 if one.connect_ex((self._host, self._port)) != 0:
                     return self._port
         raise SupervisorError(f"all ports from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} are taken")

@@ -7,7 +7,6 @@ reads a clock. Read next: `engine.py`; `sageserve engine --help`.
 import asyncio
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import uvloop
 
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.base.units import SECOND, Micros
+from sageserve.live.address import url_of
 from sageserve.live.emulator.connection import ServedConnection
 from sageserve.live.emulator.engine import Engine, Served
 from sageserve.live.emulator.faults import EngineFaults
@@ -79,7 +79,7 @@ async def _serve(served: Served, starting: Starting, faults: EngineFaults, annou
         raise ConfigError(
             f"cannot listen on {starting.host}:{starting.port}: {error.strerror}", hint="--port 0 takes any free port"
         ) from None
-    announce(_url(server.sockets[0]))
+    announce(url_of(*server.sockets[0].getsockname()[:2]))
     await asked.wait()
     loop.add_signal_handler(signal.SIGTERM, _exit_at_once)
     engine.draining = True
@@ -96,11 +96,6 @@ async def _within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _exit_at_once() -> None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -18,21 +18,26 @@ from sageserve.live.gateway.context import LOG
 _PAUSE_S: Final = 1.0  # before one that died is started again: one that cannot start must not spin
 
 
-def run_many(one: Callable[[int, Path | None], None], workers: int) -> None:
+def run_many(one: Callable[[int, Path | None], None], workers: int, sockets: Sequence[int] = ()) -> None:
     """Run `one(number, folder)` in so many processes until SIGTERM or SIGINT, then wait for them to finish.
 
-    A second signal is passed on like the first.
+    A second signal is passed on like the first. The folder is theirs to leave counts in, and gone afterwards.
 
-    The folder is theirs to leave counts in, and gone afterwards.
+    Args:
+        one: what a process does.
+        workers: how many there are.
+        sockets: descriptors that all of them inherit. They are closed here when the end begins: open, they would go on taking in
+            connections that nobody serves.
     """
     with tempfile.TemporaryDirectory(prefix="sageserve-gateway-") as folder:
-        _Flock(one, Path(folder)).run(workers)
+        _Flock(one, Path(folder), sockets).run(workers)
 
 
 class _Flock:
-    def __init__(self, one: Callable[[int, Path | None], None], folder: Path) -> None:
+    def __init__(self, one: Callable[[int, Path | None], None], folder: Path, sockets: Sequence[int]) -> None:
         self._one = one
         self._folder = folder
+        self._sockets = list(sockets)
         self._numbers: dict[int, int] = {}
         self._stopping = False
 
@@ -54,6 +59,8 @@ class _Flock:
         pid = os.fork()
         if pid:
             self._numbers[pid] = number
+            if self._stopping:  # the signal came before it was known
+                os.kill(pid, signal.SIGTERM)
             return
         status = 1
         try:
@@ -70,6 +77,8 @@ class _Flock:
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
+        while self._sockets:
+            os.close(self._sockets.pop())
         for pid in self._numbers:
             os.kill(pid, signal.SIGTERM)
 

@@ -7,6 +7,7 @@ signals from own counts. Read next: `client.py` for what a connection does, `cli
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -24,6 +25,7 @@ from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
+from sageserve.live.address import family_of
 from sageserve.live.audit import note
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
@@ -191,7 +193,12 @@ class GatewayProcess:
     def _socket(self) -> socket.socket:
         place = self._place
         if place.sockets:
-            return socket.socket(fileno=place.sockets[place.options.worker % len(place.sockets)])
+            own = place.sockets[place.options.worker % len(place.sockets)]
+            for other in set(place.sockets) - {
+                own
+            }:  # held open here, it would take connections in after its own process has ended
+                os.close(other)
+            return socket.socket(fileno=own)
         try:
             return listen(place.host, place.port)
         except OSError as error:
@@ -341,8 +348,7 @@ def wall() -> Micros:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that other processes may share the port of."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family_of(host), socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
