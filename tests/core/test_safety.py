@@ -12,7 +12,7 @@ from sageserve.core.actions import Blocked, Decision, Drain, Start
 from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceReady, Observed
 from sageserve.core.fleet import Fleet, State
-from sageserve.core.safety import Guard
+from sageserve.core.safety import Guard, Onlooker
 from tests.core.small import fleet_of, layout_of, scenario
 from tests.core.test_controller import Told, change
 
@@ -80,6 +80,24 @@ def test_in_shadow_nothing_is_done_and_the_decision_says_so() -> None:
         decision = want(controller, told, 1, seen(0.0, 0, 0, 0), count)
         assert (decision.change, decision.done, decision.blocked) == (count, 0, Blocked.SHADOW)
     assert fleet.serving(0) == 5
+
+
+def test_in_shadow_what_would_not_have_been_done_anyway_says_why() -> None:
+    controller, told, _ = guarded(SafetySettings(act=False, headroom=0.8), 4)
+    assert want(controller, told, 1, seen(0.1, 0, 0, 0, blind=(0,)), -1).blocked is Blocked.BLIND
+    assert want(controller, told, 2, seen(0.61, 0, 0, 0), -1).blocked is Blocked.NO_HEADROOM  # 0.61 x 4 / 3 = 0.813
+    assert want(controller, told, 3, seen(0.59, 0, 0, 0), -1).blocked is Blocked.SHADOW
+    controller, told, _ = guarded(SafetySettings(act=False), 20)
+    assert want(controller, told, 1, seen(1.0, 0, 0, 0), 1).blocked is Blocked.NO_SLOT
+
+
+def test_an_onlooker_wants_nothing_of_what_it_does_not_see() -> None:
+    guard = Onlooker(SafetySettings(), 2)
+    assert guard.forbids_growth(0) is Blocked.BLIND  # nothing has been seen yet
+    guard.see(seen(0.1, 0.1, blind=(1,)))
+    assert (guard.forbids_growth(0), guard.forbids_growth(1)) == (Blocked.SHADOW, Blocked.BLIND)
+    assert guard.forbids_drain(0, 0, 5) is Blocked.SHADOW  # whatever the settings say of acting
+    assert Guard(SafetySettings(act=False), 2).forbids_growth(0) is Blocked.SHADOW  # a fleet of ours knows what it has
 
 
 @given(

@@ -95,6 +95,9 @@ class VirtualFleet:
             self.kernel.scraped, tuple(EndpointSeen(*row) for row in columns), tuple(self.kernel.batch_waiting.tolist())
         )
 
+    def counted_until(self, now: Micros) -> Micros:
+        return now
+
     def counters(self) -> Counters:
         kernel = self.kernel
         return (

@@ -125,7 +125,7 @@ def _from_servers(
     fronts: list[PlacedFront] = []
     for cluster in dict.fromkeys(one.cluster for one in watched):
         mine = [one for one in watched if one.cluster == cluster]
-        with PrometheusServer(_server(scenario, cluster, options.url)) as server, bar(f"read {server.url}") as tell:
+        with PrometheusServer(server_of(scenario, cluster, options.url)) as server, bar(f"read {server.url}") as tell:
             found = read_history(
                 server,
                 [PoolQuery(one.pool, matchers(one.labels)) for one in mine],
@@ -139,7 +139,12 @@ def _from_servers(
     return [by_pool[one.pool] for one in watched], fronts
 
 
-def _server(scenario: "Scenario", cluster: str, url: str) -> "PrometheusSettings":
+def server_of(scenario: "Scenario", cluster: str, url: str) -> "PrometheusSettings":
+    """The server of a cluster: at `url` where one is given.
+
+    Raises:
+        ConfigError: nothing says where it is.
+    """
     from sageserve.base.config.clusters import prometheus_at
 
     if url:

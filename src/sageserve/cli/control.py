@@ -89,7 +89,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             background=(runner.run,),
             clock=clock,
             wall=_wall,
-            words=lambda stamped: _words(scenario, stamped),
+            words=lambda stamped: decision_words(scenario, stamped),
             ready=say_ready(signs),
             alive=say_alive(signs),
         )
@@ -151,7 +151,8 @@ async def _answers(client: "httpx.AsyncClient", url: str) -> bool:
     return True
 
 
-def _words(scenario: "Scenario", stamped: "Stamped") -> tuple[str, ...]:
+def decision_words(scenario: "Scenario", stamped: "Stamped") -> tuple[str, ...]:
+    """The decisions of a journal line in sentences."""
     from sageserve.show.story import event_of
 
     return tuple(event_of(stamped.line.now, decided, scenario).words for decided in stamped.line.decisions)

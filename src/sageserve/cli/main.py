@@ -58,6 +58,8 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
   sageserve reload [dim]— give that fleet the settings that its file has now[/dim]
 
   sageserve doctor --local [dim]— is that fleet sound and safe?[/dim]
+
+  sageserve watch fleet.yaml --prometheus URL [dim]— what it would do with the fleet you have; nothing is changed[/dim]
 """
 
 app = typer.Typer(

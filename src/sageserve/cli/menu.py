@@ -79,6 +79,9 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "calibrate": MenuEntry(LOOK, "Make an engine profile from measurements.", "calibrate:app"),
     "trace": MenuEntry(LOOK, "Look into, convert and generate request traces.", "trace:app"),
     "up": MenuEntry(SERVE, "Start a whole fleet on this machine: engines, gateway, controller. Ctrl-C stops it."),
+    "watch": MenuEntry(
+        SERVE, "Decide for a fleet that others run, and only write it down: no write right, Prometheus alone. Ctrl-C stops it."
+    ),
     "status": MenuEntry(SERVE, "Say how the running fleet is: instances, utilisation, promises, decisions.", "up:status"),
     "top": MenuEntry(SERVE, "Watch the running fleet; Ctrl-C leaves it running."),
     "reload": MenuEntry(

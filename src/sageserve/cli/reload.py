@@ -19,7 +19,7 @@ from msgspec import structs
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need, need_for
-from sageserve.cli.running import FLEET, Running, State, running, state_folder
+from sageserve.cli.running import FLEET, Running, State, refuse_watched, running, state_folder
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def reload(
 
     need("live")
     folder = state_folder(state)
-    running(state)  # refuses a folder of which no fleet runs
+    refuse_watched(running(state))  # refuses a folder of which no fleet of ours runs
     from sageserve.base.kernel import run_plain
 
     run_plain()  # settings are tried, nothing is computed

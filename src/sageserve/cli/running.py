@@ -28,7 +28,7 @@ class Running(Struct, frozen=True):
     """What the state folder says of a fleet."""
 
     pid: int  # of the supervisor
-    url: str  # of the gateway
+    url: str  # of the gateway; empty: the fleet is another's, and only watched
     control_url: str
     scenario: str
     secret: str  # of its processes; the file is its user's alone
@@ -69,7 +69,21 @@ def running_url(state: Path | None) -> str:
         SageServeError: nothing runs.
     """
     found = running(state)
+    refuse_watched(found)
     return found.door or found.url
+
+
+def refuse_watched(found: Running) -> None:
+    """Only a fleet of ours has a gateway and takes orders.
+
+    Raises:
+        SageServeError: it is one that others run, and is watched.
+    """
+    if not found.url:
+        raise SageServeError(
+            f"{found.scenario} is only watched here: it has no gateway of ours, and takes no orders",
+            hint="name the state folder of a fleet that `sageserve up` started, with --state",
+        )
 
 
 def ask_status(found: Running) -> "Status":

@@ -56,10 +56,11 @@ def picture(status: "Status") -> Group:
 
 def _head(status: "Status") -> Text:
     mode = "" if status.acting else ", only watching"
+    ours = f"{status.gateway.url}/v1  ({status.gateway.processes} gateway{'s' if status.gateway.processes != 1 else ''})"
     return Text.assemble(
         (status.fleet, "bold"),
         f"  {status.strategy}{mode}  {status.gpus_held} GPUs held  up {_span(status.up_s)}  seen {_span(status.scraped_s)} ago\n",
-        f"{status.gateway.url}/v1  ({status.gateway.processes} gateway{'s' if status.gateway.processes != 1 else ''})",
+        f"seen through {', '.join(status.watched)}" if status.watched else ours,
     )
 
 

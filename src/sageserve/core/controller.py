@@ -112,11 +112,12 @@ class Controller:
         return (done if wanted.change > 0 else -done), blocked, actions
 
     def _grow(self, now: Micros, pool: int) -> list[Action] | Blocked:
-        if self._guard is not None and (why := self._guard.forbids_growth()) is not Blocked.NOT:
-            return why
         offer = find_capacity(self.fleet, pool)
         if isinstance(offer, Blocked):
             return offer
+        endpoint = self.fleet.pools[pool].endpoint
+        if self._guard is not None and (why := self._guard.forbids_growth(endpoint)) is not Blocked.NOT:
+            return why
         if offer.source is Source.SPOT and offer.victim < 0:
             self.fleet.reclaim(offer.instance, now)
             return [Reclaim(offer.instance)]

@@ -5,7 +5,8 @@
     pace         a share of an endpoint's instances within an hour, one at least
     shadow       decisions are only written down; what a run begins with is started all the same
 
-Growing is forbidden in shadow mode alone: too many instances cost money, too few break promises. Pure; reads no clock.
+Growing is forbidden in shadow mode alone: too many instances cost money, too few break promises. Shadow comes last: what one of
+the other rules would have kept from being done says so, and the rest is what would have been done. Pure; reads no clock.
 Read next: `controller.py`, which asks before it acts.
 """
 
@@ -37,14 +38,12 @@ class Guard:
         self._blind = frozenset(event.blind)
         self._seen = [endpoint.seen for endpoint in event.endpoints]
 
-    def forbids_growth(self) -> Blocked:
-        """Why no instance may be started now; NOT when one may."""
+    def forbids_growth(self, endpoint: int) -> Blocked:
+        """Why no instance of an endpoint may be started now; NOT when one may."""
         return Blocked.NOT if self._rules.act else Blocked.SHADOW
 
     def forbids_drain(self, now: Micros, endpoint: int, serving: int) -> Blocked:
         """Why none of the `serving` instances of an endpoint may be drained now; NOT when one may."""
-        if not self._rules.act:
-            return Blocked.SHADOW
         if endpoint in self._blind:
             return Blocked.BLIND
         if serving < 2 or self._seen[endpoint] * serving / (serving - 1) > self._rules.headroom:
@@ -53,8 +52,26 @@ class Guard:
         while drained and drained[0] <= now - HOUR:
             drained.popleft()
         allowed = max(1, floor(self._rules.change_per_hour * (serving + len(drained))))
-        return Blocked.TOO_FAST if len(drained) >= allowed else Blocked.NOT
+        if len(drained) >= allowed:
+            return Blocked.TOO_FAST
+        return Blocked.NOT if self._rules.act else Blocked.SHADOW
 
     def drained(self, now: Micros, endpoint: int) -> None:
         """Note that an instance of an endpoint is drained at `now`."""
         self._drained[endpoint].append(now)
+
+
+class Onlooker(Guard):
+    """The guard of a fleet that is only watched: how many instances a blind endpoint has is not known, so it wants none either.
+
+    Args:
+        rules: the marks; whatever they say of acting, nothing is done.
+        endpoints: how many endpoints there are.
+    """
+
+    def __init__(self, rules: SafetySettings, endpoints: int) -> None:
+        super().__init__(rules.model_copy(update={"act": False}), endpoints)
+
+    def forbids_growth(self, endpoint: int) -> Blocked:
+        """Why no instance of an endpoint may be started: it is blind, or nothing is done at all."""
+        return Blocked.BLIND if endpoint in self._blind else Blocked.SHADOW

@@ -61,6 +61,7 @@ class Stage:
         self.lines: list[Entry] = []
         self.minutes: list[DemandSeen] = []
         self.refuses: Exception | None = None
+        self.behind: Micros = 0  # of what is counted
         self.counted = [np.zeros(12, np.int64) for _ in range(3)]
         self.loop = Loop(
             controller=Controller(self.fleet, self.wants, settings.spot),
@@ -88,6 +89,9 @@ class Stage:
     def counters(self) -> Counters:
         prompt, output, requests = (one.copy() for one in self.counted)
         return prompt, output, requests, prompt.astype(np.float64), np.full((1, MIX_WIDTH), float(prompt[0]))
+
+    def counted_until(self, now: Micros) -> Micros:
+        return now - self.behind
 
     def open(self, instance: int) -> None:
         self._take(f"open {instance}")

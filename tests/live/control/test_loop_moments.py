@@ -40,6 +40,21 @@ def test_demand_of_minutes_that_were_slept_through_is_told_in_equal_parts_and_no
     assert stage.minutes[-1].prompt_tokens[0] == 0, "and nothing is told twice"
 
 
+def test_a_minute_that_is_not_counted_yet_is_told_once_it_is_and_never_as_nothing() -> None:
+    stage = Stage()
+    stage.behind = 2 * MINUTE
+    stage.loop.step(2 * MINUTE)
+    assert stage.minutes == []
+    assert stage.loop.next == 2 * MINUTE + CHECK, "it waits for the next look, and does not spin"
+    arrive(stage, 100)
+    stage.loop.step(3 * MINUTE)
+    assert [(seen.start, seen.requests[0]) for seen in stage.minutes] == [(0, 100)]
+    arrive(stage, 60)
+    stage.behind = 0
+    stage.loop.step(4 * MINUTE)
+    assert [seen.requests[0] for seen in stage.minutes] == [100, 20, 20, 20]
+
+
 @given(st.lists(st.tuples(st.integers(1, 10 * MINUTE), st.integers(0, 2000)), min_size=1, max_size=20))
 def test_all_that_was_counted_is_told_once_minute_by_minute(steps: list[tuple[Micros, int]]) -> None:
     stage, now, total = Stage(), 0, 0

@@ -1,8 +1,10 @@
 """Against a real Prometheus: what it scraped of our engines is what was sent, and a backfilled history comes back as it was."""
 
+import json
 import os
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,17 +13,26 @@ import numpy as np
 import pytest
 
 from sageserve.base.config.clusters import prometheus_at
-from sageserve.base.errors import MeasurementError
+from sageserve.base.errors import MeasurementError, SageServeError
 from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, SECOND
+from sageserve.cli.running import ask_status, running
+from sageserve.core.actions import Blocked
+from sageserve.core.events import InstanceReady
 from sageserve.data.history.collect import PoolCollector
 from sageserve.data.history.records import Grid, PoolHistory
+from sageserve.data.rebuild.places import watched_pools
 from sageserve.data.rebuild.render import PlayedRequests, render, write_openmetrics
+from sageserve.data.results.journal import read_stamped
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.live.control.status import Status
 from sageserve.live.prometheus.read import HistorySpan, PoolQuery, ServerHistory, read_history
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 from sageserve.live.prometheus.sight import look
+from sageserve.live.watch.past import read_past
 from tests.live.emulator.process import Running, engine
 from tests.live.prometheus.real import backfill, prometheus
+from tests.live.watch.command import FLEET, POOL, Watching, watching
 
 SCRAPE = """
 global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}
@@ -65,7 +76,13 @@ def wait_until_scraped(url: str, count: int) -> None:
     pytest.fail("Prometheus does not scrape the engines")
 
 
-def watched(tmp_path: Path, scrape: float, interval: float, rounds: int) -> tuple[PoolHistory, Log, float]:
+def watched(
+    tmp_path: Path,
+    scrape: float,
+    interval: float,
+    rounds: int,
+    beside: Callable[[str], AbstractContextManager[Callable[[], None]]] | None = None,
+) -> tuple[PoolHistory, Log, float]:
     """Four engines under a load that comes and goes, and one of them is killed in between.
 
     Requests keep a scrape's distance from the edges of intervals: what falls between the two scrapes around an edge may be on
@@ -82,6 +99,7 @@ def watched(tmp_path: Path, scrape: float, interval: float, rounds: int) -> tupl
         config = SCRAPE.format(interval=f"{scrape * 1000:.0f}ms", targets=targets)
         url = stack.enter_context(prometheus(folders[4], config))
         wait_until_scraped(url, 4)
+        finish = stack.enter_context(beside(url)) if beside is not None else None
         time.sleep(2 * scrape)
         begin = time.time()  # noqa: TID251 # the log of a client
         number, whole = 0, True
@@ -99,6 +117,8 @@ def watched(tmp_path: Path, scrape: float, interval: float, rounds: int) -> tupl
                 number += 1
             time.sleep(interval / 24)
         time.sleep(5 * scrape)
+        if finish is not None:
+            finish()
         found = history(url, begin, begin + rounds * interval, interval)
     assert not found.unread
     return found.pools[0], log, begin
@@ -114,9 +134,46 @@ def assert_watched(pool: PoolHistory, log: Log, begin: float, interval: float) -
     assert float(pool.output_tokens.sum()) == pytest.approx(log.output, rel=1e-3)
 
 
-def test_what_was_scraped_is_what_was_sent(tmp_path: Path) -> None:
-    pool, log, begin = watched(tmp_path, 0.2, 3.0, 5)
+def test_what_was_scraped_is_what_was_sent_and_a_process_that_watches_sees_it(tmp_path: Path) -> None:
+    folder = tmp_path / "watch"
+    folder.mkdir()
+    seen: list[Status] = []
+    pages: list[str] = []
+    processes: list[Watching] = []
+
+    @contextmanager
+    def beside(url: str) -> Iterator[Callable[[], None]]:
+        def finish() -> None:
+            found = running(one.state)
+            for _ in range(100):
+                seen.append(ask_status(found))
+                if seen[-1].tiers[0].requests > 0:
+                    break
+                time.sleep(0.1)
+            pages.append(httpx.get(f"{found.control_url}/metrics").text)
+            assert one.end() == 0, one.stderr
+
+        with watching(folder, url, "--json") as one:
+            processes.append(one)
+            yield finish
+
+    pool, log, begin = watched(tmp_path, 0.2, 3.0, 5, beside)
     assert_watched(pool, log, begin, 3.0)
+    status, (one,) = seen[-1], processes
+    assert (status.acting, status.notes, [endpoint.blind for endpoint in status.endpoints]) == (False, (), [False])
+    assert len(status.instances) == 4
+    assert 0 < status.tiers[0].requests <= len(log.sent)
+    assert f'sageserve_instances{{pool="{POOL}",state="serving"}} 4.0' in pages[0]
+    assert f'sageserve_wanted_instances{{pool="{POOL}"}}' in pages[0]
+    assert all(json.loads(line).keys() <= {"minute", "decision", "note"} for line in one.stdout.splitlines())
+    assert "what was seen is in" in one.stderr
+    journal = [line.line for line in read_stamped(one.state / "journal")]
+    assert sum(isinstance(line.event, InstanceReady) for line in journal) == 4
+    blocked = {decided.decision.blocked for line in journal for decided in line.decisions}
+    assert blocked <= {Blocked.SHADOW, Blocked.BLIND, Blocked.NO_HEADROOM}
+    assert not any(line.actions for line in journal)
+    with pytest.raises(SageServeError, match="no fleet runs"):
+        running(one.state)
 
 
 @pytest.mark.extended
@@ -149,6 +206,9 @@ def test_a_backfilled_history_comes_back_as_it_was(tmp_path: Path) -> None:
     text = tmp_path / "history.om"
     write_openmetrics(text, iter(series))
     backfill(tmp_path, text)
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(FLEET, "utf-8")
+    tiny = load_scenario(str(fleet))
     direct = PoolCollector("engines", Grid(begin, 15 * SECOND, 240))
     direct.add(series)
     wanted = direct.finish()
@@ -157,12 +217,16 @@ def test_a_backfilled_history_comes_back_as_it_was(tmp_path: Path) -> None:
         with pytest.raises(MeasurementError, match="no such series"):
             history(url, begin / SECOND - 9000, begin / SECOND - 5000, 15)
         with PrometheusServer(prometheus_at(url)) as server:
+            past = read_past({"": server}, tiny, watched_pools(tiny), (begin, begin + HOUR), lambda *_: None)
             now = begin + HOUR
             sight = look(server.raw('{__name__=~"vllm:num_requests_.+"}', 60, now / SECOND), now, 90 * SECOND)
     pool = found.pools[0]
     for name in ("arrivals", "completed", "prompt_tokens", "running"):
         np.testing.assert_allclose(getattr(pool, name), getattr(wanted, name), atol=1e-6)
     assert float(np.nansum(pool.arrivals)) == pytest.approx(6000, abs=60)
+    assert sum(seen.requests[0] for _, seen in past.minutes) == pytest.approx(6000, abs=60)
+    assert sum(seen.prompt_tokens[0] for _, seen in past.minutes) == pytest.approx(np.nansum(wanted.prompt_tokens), rel=0.01)
+    assert [wall for wall, _ in past.minutes] == [begin + k * 60 * SECOND for k in range(60)]
     assert (sight.state, len(sight.pods)) == ("seen", 3)
     served, made = pool.histograms["prompt_size"], wanted.histograms["prompt_size"]
     assert served.bounds.tolist() == made.bounds.tolist()

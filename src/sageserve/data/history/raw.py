@@ -54,8 +54,7 @@ class RawSeries:
     @property
     def instance(self) -> str:
         """Which instance it is of, for people and as a key."""
-        found = [self.labels[key] for key in INSTANCE if key in self.labels]
-        return "/".join(found) if found else "?"
+        return instance_of(self.labels)
 
     @property
     def part(self) -> Part:
@@ -66,6 +65,12 @@ class RawSeries:
         """Its samples from `begin` (inclusive) to `end` (exclusive)."""
         first, last = np.searchsorted(self.time, (begin, end))
         return RawSeries(self.labels, self.time[first:last], self.value[first:last])
+
+
+def instance_of(labels: Mapping[str, str]) -> str:
+    """Which instance labels are of, for people and as a key."""
+    found = [labels[key] for key in INSTANCE if key in labels]
+    return "/".join(found) if found else "?"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.gateway_reports import GatewayReports
-from sageserve.live.control.loop import Counters
+from sageserve.live.control.loop import ControllerView, Counters
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
@@ -85,7 +85,7 @@ class Callbacks:
     waiting: Callable[[], tuple[int, ...]]
 
 
-class FleetView:
+class FleetView(ControllerView):
     """Gateways and engines of one fleet.
 
     Args:

@@ -65,6 +65,10 @@ class ControllerView(Protocol):
         """What has arrived and finished so far."""
         ...
 
+    def counted_until(self, now: Micros) -> Micros:
+        """The instant up to which the counters are complete: gateways report several times a second."""
+        return now
+
     def open(self, instance: int) -> None:
         """From now on the instance may receive requests."""
         ...
@@ -155,6 +159,7 @@ class Loop:
         self._inbox: deque[AnyEvent] = deque()
         self._next_look: Micros = check
         self._next_sample: Micros = SAMPLE
+        self._stepped_at: Micros = 0
         self._counted: Counters = view.counters()
         self._stopping = False
 
@@ -176,16 +181,18 @@ class Loop:
 
     @property
     def next(self) -> Micros:
-        """When there is something to do without news."""
-        return min(self._next_look, self._next_sample)
+        """When there is something to do without news; a minute that is over and not counted yet is no reason to hurry."""
+        return self._next_look if self._next_sample <= self._stepped_at else min(self._next_look, self._next_sample)
 
     def step(self, now: Micros) -> None:
         """Everything that is to be done at `now`."""
         self.heard.clear()
+        self._stepped_at = now
         while self._inbox:
             self._tell(now, self._inbox.popleft())
-        if now >= self._next_sample:
-            self._sample(now)
+        if (counted := min(now, self._view.counted_until(now))) >= self._next_sample:
+            check_fleet(self.fleet, now)
+            self._sample(now, counted)
         if now >= self._next_look:
             self._next_look = now + self._check
             self._tell(now, self._view.engines())
@@ -251,11 +258,10 @@ class Loop:
             case _:
                 assert_never(action)
 
-    def _sample(self, now: Micros) -> None:
-        """Tell the demand of every minute that has passed; if several have (the machine slept), in equal parts."""
-        check_fleet(self.fleet, now)
+    def _sample(self, now: Micros, counted: Micros) -> None:
+        """Tell the demand of every minute that is counted; if several are (the machine slept), in equal parts."""
         counters = self._view.counters()
-        minutes = (now - self._next_sample) // SAMPLE + 1
+        minutes = (counted - self._next_sample) // SAMPLE + 1
         arrived = [new - old for new, old in zip(counters, self._counted, strict=True)]
         self._counted = counters
         for k in range(minutes):

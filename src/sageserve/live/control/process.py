@@ -158,8 +158,8 @@ async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[
         raise faults.exceptions[0] from None
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to whoever called `Control.run`: one of them must not end the pages before the rest."""
+class PageServer(uvicorn.Server):
+    """Leaves signals to whoever runs the process: one of them must not end the pages before the rest."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -306,7 +306,7 @@ class Control:
             lifespan="off",
         )
         scrape = self._scenario.signals.scrape
-        server, clock, actuator = _Server(config), self.clock, self._actuator
+        server, clock, actuator = PageServer(config), self.clock, self._actuator
         parts = [lambda: self.loop.run(clock), self._look_around, self._feed, server.serve, actuator.watch]
         parts += [lambda: self.liveness.run(scrape), self._spending.run, self._live]
         await run_until(stop, [*parts, *self._parts.background])

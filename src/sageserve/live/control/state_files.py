@@ -121,6 +121,10 @@ class DemandFile:
         except OSError as error:
             _LOG.error("past demand cannot be written: %s", error)
 
+    def newest(self) -> Micros | None:
+        """Where the newest minute that was kept ends, microseconds since 1970; None when none was."""
+        return max((one.wall + MINUTE for one in self._kept()), default=None)
+
     def load(self, wall: Micros) -> Demand | None:
         """What is known of the time before `wall`, in bins of a minute that end there; None when nothing is.
 

@@ -103,6 +103,7 @@ class Status(Struct, frozen=True):
         notes: what the reader should know, in sentences.
         ended: instances that hung and were ended since this control process began.
         failing: a sentence for each pool whose starts go on failing; they are notes, too, from the first one on.
+        watched: servers through which a fleet that others run is seen; none: it is ours, and there is a gateway.
     """
 
     fleet: str
@@ -119,6 +120,7 @@ class Status(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     ended: int = 0
     failing: tuple[str, ...] = ()
+    watched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sageserve.data.history.collect import HISTOGRAMS, plain_metrics
-from sageserve.data.history.names import ALIASES, FRONTS, PREFIXES, WRAPPERS, FrontSignal, canonical, name_pattern
+from sageserve.data.history.names import ALIASES, FRONTS, PREFIXES, WRAPPERS, EngineSignal, FrontSignal, canonical, name_pattern
 from sageserve.data.history.raw import INSTANCE, PARTS
 
 _LABEL: Final = re.compile(r"[a-zA-Z_]\w*")
@@ -40,8 +40,18 @@ def selector(names: str, labels: str) -> str:
 
 def plain_names() -> str:
     """A regular expression of all names under which signals are recorded that are read sample by sample."""
+    return _names(plain_metrics(ALIASES))
+
+
+def watched_names() -> str:
+    """The same, and how much of their memory engines have in use."""
+    memory = [alias for alias in ALIASES if alias.signal is EngineSignal.KV_USE]
+    return _names(plain_metrics(ALIASES) | {name for alias in memory for name in (alias.metric, alias.over) if name})
+
+
+def _names(metrics: Iterable[str]) -> str:
     begins = "|".join(sorted({prefix.rstrip(":_") for prefix in PREFIXES.values()}))
-    ends = sorted({_bare(metric) for metric in plain_metrics(ALIASES)})
+    ends = sorted({_bare(metric) for metric in metrics})
     return f"(?:{'|'.join(WRAPPERS)})?(?:{begins})[:_](?:{'|'.join(ends)})"
 
 

@@ -58,12 +58,14 @@ class HistorySpan:
         begin, end: microseconds since 1970.
         interval: of the result; None: the scrape interval that shows itself, whole seconds.
         pause: seconds before a question is asked again.
+        histograms: lengths and times are read, too: most of a server's work.
     """
 
     begin: Micros
     end: Micros
     interval: Micros | None = None
     pause: float = 1.0
+    histograms: bool = True
 
 
 @dataclass(slots=True)
@@ -142,7 +144,7 @@ class _Reader:
         collector = PoolCollector(pool.name, grid)
         self._each_chunk(selector, grid, pool.name, collector.add)
         history = collector.finish()
-        histograms = self._histograms(pool.labels, grid)
+        histograms = self._histograms(pool.labels, grid) if self._span.histograms else {}
         matched = dict.fromkeys((*history.matched, *(f"{signal}: {names[0]}" for signal, (names, _) in histograms.items())))
         return replace(history, histograms={signal: one for signal, (_, one) in histograms.items()}, matched=tuple(matched))
 
@@ -269,7 +271,7 @@ class _Reader:
         found = collector.finish()
         used = {next(alias for alias in FRONTS if alias.metric == one.metric) for one in found}
         sizes: dict[tuple[str, str, str], HistogramHistory] = {}
-        for alias in used:
+        for alias in used if self._span.histograms else ():
             sizes |= self._front_sizes(alias, labels, grid)
         return tuple(
             replace(

@@ -1,0 +1,277 @@
+"""`sageserve watch`: what SageServe would do with a fleet that others run, from Prometheus alone; nothing is changed anywhere.
+
+Knows options, servers and the state folder; decisions are made in `live/watch/`. stdout: decisions, or JSON lines. stderr: how
+it goes. Read next: `watch_lines.py`, how it looks; docs/how-to/watch.md.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from sageserve.base.errors import ConfigError, MeasurementError
+from sageserve.cli import complete
+from sageserve.cli.extras import need, need_for
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.base.units import Micros
+    from sageserve.data.rebuild.places import WatchedPool
+    from sageserve.live.prometheus.server import PrometheusServer
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve init fleet.yaml --prometheus http://localhost:9090 [dim]— pools, GPUs and tiers as the server shows them[/dim]
+
+sageserve watch fleet.yaml --prometheus http://localhost:9090
+
+sageserve watch fleet.yaml --strategy foresight --for 8h --json > decisions.jsonl
+"""
+LOOK_BACK_S: Final = 600.0  # in which the scrape interval shows itself
+
+
+def watched_folder(given: Path | None) -> Path:
+    """The state folder of what is watched: as given, or the user's own, beside that of a fleet of ours."""
+    if given is not None:
+        return given.expanduser().absolute()
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "sageserve-watch"
+
+
+WatchedState = Annotated[
+    Path | None,
+    typer.Option("--state", metavar="DIR", help="where what is seen is kept", show_default="~/.local/state/sageserve-watch"),
+]
+
+
+def watch(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, complete.SCENARIO],
+    prometheus: Annotated[
+        str, typer.Option(metavar="URL", help="of the server for all pools", show_default="live.clusters.NAME.prometheus")
+    ] = "",
+    state: WatchedState = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=complete.strategies,
+            metavar="NAME",
+            help="the rule that decides; or module:Class, your own",
+            show_default="the scenario's",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.maximum=40; may be repeated"),
+    ] = None,
+    every: Annotated[
+        str, typer.Option(metavar="DURATION", help="between two looks", show_default="the server's scrape interval")
+    ] = "",
+    past: Annotated[str, typer.Option(metavar="DURATION", help="of history that forecasts begin with; 0: none")] = "14d",
+    length: Annotated[str, typer.Option("--for", metavar="DURATION", help="then stop", show_default="until Ctrl-C")] = "",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="of metrics, status and the live page; port 0: any free one")
+    ] = "127.0.0.1:8110",
+    as_json: Annotated[bool, typer.Option("--json", help="minutes, decisions and notes as JSON lines")] = False,
+) -> None:
+    """Decide for a fleet that others run, and only write it down: no write right, Prometheus alone. Ctrl-C stops it."""
+    need("live")
+    from sageserve.data.rebuild.places import watched_pools
+    from sageserve.data.scenarios.load import load_scenario
+
+    changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy is not None else [])]
+    settings = load_scenario(scenario, overrides=changes)
+    need_for(settings)
+    pools = watched_pools(settings)
+    _refuse_roles(settings)
+    spans = {option: _span(option, text) for option, text in (("--every", every), ("--past", past), ("--for", length))}
+    folder = watched_folder(state)
+    source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
+    with ExitStack() as stack:
+        servers = _servers(stack, settings, pools, prometheus)
+        interval = _interval(servers, pools)
+        listening = stack.enter_context(_listening(listen))
+        stack.enter_context(_home(folder, settings, listening, (source, tuple(changes))))
+        _read_past(servers, settings, pools, folder, spans["--past"])
+        pace = interval, spans["--every"] or max(settings.signals.scrape, interval)
+        _run(settings, folder, _Sides(servers, pools, pace, listening), spans["--for"], as_json=as_json)
+    typer.echo(f"what was seen is in {folder}; why a pool has its number: sageserve explain {folder} POOL", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Whom a process speaks to: servers by cluster, pools there, scrape interval and pace of looks (us), and the open port."""
+
+    servers: "Mapping[str, PrometheusServer]"
+    pools: "Sequence[WatchedPool]"
+    pace: "tuple[Micros, Micros]"
+    listening: socket.socket
+
+
+def _span(option: str, text: str) -> "Micros":
+    if not text or text == "0":
+        return 0
+    from sageserve.base.units import duration_us
+
+    try:
+        return duration_us(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}", hint="write 15s, 6h or 14d") from None
+
+
+def _refuse_roles(settings: "Scenario") -> None:
+    from sageserve.core.strategies import layout_of
+
+    roles = layout_of(settings).roles
+    if len(roles) > 1:
+        names = ", ".join(role.name for role in roles)
+        raise ConfigError(
+            f"{settings.strategy.name} sets instances apart ({names}), and nothing recorded says which are whose",
+            hint="choose a strategy whose instances serve all tiers, such as foresight, lt-ua or reactive",
+        )
+
+
+def _servers(stack: ExitStack, settings: "Scenario", pools: "Sequence[WatchedPool]", url: str) -> "dict[str, PrometheusServer]":
+    from sageserve.cli.backtest_history import server_of
+    from sageserve.live.prometheus.server import PrometheusServer
+
+    clusters = dict.fromkeys(one.cluster for one in pools)
+    return {name: stack.enter_context(PrometheusServer(server_of(settings, name, url))) for name in clusters}
+
+
+def _interval(servers: "Mapping[str, PrometheusServer]", pools: "Sequence[WatchedPool]") -> "Micros":
+    """The longest scrape interval that shows itself.
+
+    Raises:
+        MeasurementError: a server does not answer.
+    """
+    from sageserve.base.units import SECOND
+    from sageserve.data.history.collect import spacing
+    from sageserve.live.prometheus import queries
+    from sageserve.live.prometheus.server import NotSeen
+
+    found = []
+    for one in pools:
+        selector = queries.selector(queries.plain_names(), queries.matchers(one.labels))
+        answer = servers[one.cluster].raw(selector, LOOK_BACK_S, time.time())
+        if isinstance(answer, NotSeen):
+            url = servers[one.cluster].url
+            raise MeasurementError(answer.detail, hint=f"look whether it answers: curl {url}/api/v1/status/buildinfo")
+        if any(len(series) > 2 for series in answer.series):
+            found.append(max(SECOND, round(spacing(answer.series) / SECOND) * SECOND))
+    return max(found, default=15 * SECOND)
+
+
+@contextmanager
+def _listening(address: str) -> Iterator[socket.socket]:
+    host, _, port = address.rpartition(":")
+    try:
+        opened = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"--listen {address!r} is no address", hint="write 127.0.0.1:8110, or port 0 for any free one"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"--listen {address}: {error.strerror}", hint="is another one watching? Give another port, or 0 for any free one"
+        ) from None
+    with opened:
+        yield opened
+
+
+@contextmanager
+def _home(folder: Path, settings: "Scenario", listening: socket.socket, named: tuple[str, tuple[str, ...]]) -> Iterator[None]:
+    """The state folder, which says where this process is as long as it lives."""
+    from sageserve.cli.reload import write_fleet
+    from sageserve.cli.running import FLEET, Running
+    from sageserve.data.scenarios.load import resolved_yaml
+    from sageserve.live.private import make_private, write_private
+    from sageserve.live.supervisor.service import only_one
+
+    if (folder / "store.sqlite").exists() or (folder / "control.sock").exists():
+        raise ConfigError(f"{folder} is the state of a fleet of ours", hint="name another folder with --state")
+    make_private(folder)
+    host, port = listening.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    with only_one(folder):
+        write_private(folder / "scenario.yaml", resolved_yaml(settings).encode())
+        write_fleet(folder, Running(os.getpid(), "", url, settings.name, "", source=named[0], overrides=named[1]))
+        typer.echo(f"metrics    {url}/metrics\nlive page  {url}/ui\nstate      {folder}", err=True)
+        try:
+            yield
+        finally:
+            (folder / FLEET).unlink(missing_ok=True)
+
+
+def _read_past(
+    servers: "Mapping[str, PrometheusServer]",
+    settings: "Scenario",
+    pools: "Sequence[WatchedPool]",
+    folder: Path,
+    past: "Micros",
+) -> None:
+    """Put what was asked for before now, and since an earlier process ended, where forecasts find it."""
+    from sageserve.base.units import MINUTE, show_duration
+    from sageserve.cli.progress import bar
+    from sageserve.core.layout import names_of
+    from sageserve.live.control.state_files import DemandFile
+    from sageserve.live.watch.past import read_past
+
+    now = time.time_ns() // 1000 // MINUTE * MINUTE
+    kept = DemandFile(folder / "demand.jsonl", names_of(settings))
+    newest = kept.newest()
+    begin = max(now - past, -(-(newest or 0) // MINUTE) * MINUTE)
+    if not past or begin >= now:
+        return
+    with bar("read the past") as tell:
+        found = read_past(servers, settings, pools, (begin, now), lambda _, done, total: tell(done, total))
+    for wall, seen in found.minutes:
+        kept.add(wall, seen)
+    for note in dict.fromkeys(found.notes):
+        typer.echo(f"past: {note}", err=True)
+    typer.echo(f"past       {show_duration(len(found.minutes) * MINUTE)} of demand read", err=True)
+
+
+def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *, as_json: bool) -> None:
+    import asyncio  # late: it takes a tenth of what --help takes
+
+    from sageserve.base.units import SECOND
+    from sageserve.cli.control import decision_words
+    from sageserve.cli.watch_lines import WatchLines
+    from sageserve.live.control.loop import WallClock
+    from sageserve.live.watch.process import FleetWatch, WatchParts
+    from sageserve.live.watch.serve import serve
+
+    lines = WatchLines(lambda stamped: decision_words(settings, stamped), as_json=as_json)
+    parts = WatchParts(
+        servers=sides.servers,
+        watched=sides.pools,
+        interval=sides.pace[0],
+        every=sides.pace[1],
+        clock=WallClock(),
+        wall=lambda: time.time_ns() // 1000,
+        words=lambda stamped: decision_words(settings, stamped),
+        wrote=lines.wrote,
+        passed=lines.passed,
+        looked=lambda: lines.looked(watching),
+    )
+    watching = FleetWatch(settings, folder, parts)
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if length:
+            asyncio.get_running_loop().call_later(length / SECOND, stop.set)
+        await watching.run(stop, lambda: serve(watching, sides.listening))
+
+    try:
+        asyncio.run(run())
+    finally:
+        lines.ended()

@@ -1,0 +1,1 @@
+"""What watching a fleet leaves, minute by minute: what ran, what would have run, what was needed. Read next: `minutes.py`."""

@@ -1,0 +1,91 @@
+"""One look at a cluster's Prometheus: raw samples of every watched pool, of gateways, and which targets cannot be scraped.
+
+Asks, and draws no conclusions. Read next: `process.py`, which looks; `live/prometheus/sight.py` for what a look shows.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from sageserve.base.units import SECOND, Micros
+from sageserve.data.history.names import EngineKind, EngineSignal, aliases_of, canonical
+from sageserve.data.history.raw import RawSeries, instance_of
+from sageserve.data.rebuild.places import WatchedPool
+from sageserve.live.prometheus import queries
+from sageserve.live.prometheus.server import NotSeen, PrometheusServer, RawAnswer
+
+AHEAD: Final[Micros] = 20 * SECOND  # of our clock, that are asked for too: samples there say that a clock is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLook:
+    """What one server answered.
+
+    Args:
+        pools: raw samples of engines, by pool.
+        fronts: raw samples of gateways' counters.
+        failing: instances that are targets of it and cannot be scraped; None: it does not say.
+    """
+
+    pools: Mapping[str, RawAnswer | NotSeen]
+    fronts: RawAnswer | NotSeen
+    failing: frozenset[str] | None
+
+    @property
+    def answered(self) -> bool:
+        """Whether it said anything of any pool."""
+        return any(isinstance(one, RawAnswer) for one in self.pools.values())
+
+
+def look_at(server: PrometheusServer, watched: Sequence[WatchedPool], now: Micros, back: Micros) -> ClusterLook:
+    """Ask a server once.
+
+    Args:
+        server: of the cluster.
+        watched: its pools.
+        now: microseconds since 1970.
+        back: how far back from there.
+    """
+    seconds, end = (back + AHEAD) / SECOND, (now + AHEAD) / SECOND
+    pools = {
+        one.pool: server.raw(queries.selector(queries.watched_names(), queries.matchers(one.labels)), seconds, end)
+        for one in watched
+    }
+    fronts = server.raw(queries.selector(queries.front_names(), ""), seconds, end)
+    down = server.vector("up == 0", now / SECOND)
+    failing = None if isinstance(down, NotSeen) else frozenset(instance_of(one.labels) for one in down)
+    return ClusterLook(pools, fronts, failing)
+
+
+def newest(series: Sequence[RawSeries]) -> dict[str, Micros]:
+    """When each instance was last recorded, microseconds since 1970."""
+    found: dict[str, Micros] = {}
+    for one in series:
+        if len(one):
+            found[one.instance] = max(found.get(one.instance, 0), int(one.time[-1]))
+    return found
+
+
+def memory_use(series: Sequence[RawSeries], kinds: Mapping[str, EngineKind]) -> dict[str, float]:
+    """Share of its KV cache that each instance has in use, of those that say.
+
+    Args:
+        series: of a pool.
+        kinds: which program each instance is.
+    """
+    named: dict[tuple[str, str], list[float]] = {}
+    for one in series:
+        if len(one):
+            named.setdefault((one.instance, canonical(one.name)), []).append(float(one.value[-1]))
+    found = {}
+    for instance, kind in kinds.items():
+        for alias in aliases_of(kind, EngineSignal.KV_USE):
+            values = named.get((instance, alias.metric), [])
+            whole = sum(named.get((instance, alias.over), [])) if alias.read == "ratio" else float(len(values))
+            if values and whole > 0 and math.isfinite(share := float(np.sum(values)) / whole):
+                found[instance] = share
+                break
+    return found
