@@ -15,6 +15,7 @@ from rich.table import Table
 from sageserve.base.units import SECOND, show_duration
 from sageserve.cli.columns import WIDTH, Column, tables, terminal
 from sageserve.data.results.summary import Quantiles, Summary, TierSummary
+from sageserve.show.limits import idle, starved
 
 NONE = "–"
 _STATES: Final[Mapping[str, str]] = {
@@ -31,8 +32,6 @@ _CAUSES: Final[Mapping[str, str]] = {
     "pace": "too slow between tokens",
     "queue": "waited too long",
 }
-_AT_FLOOR: Final = 1.05  # times what minima hold: what is held beyond is no more than a guard
-_IDLE: Final = 0.5  # of engine time: a constant fleet that is sized is busier at its peak, and no fleet is idle above it
 _UNDER: Final = 14 * " "  # below what stands beside a title
 _TOLD: Final = 0.001  # of utilisation: less beyond it than a digit shows is not told
 RIVALS: Final = {"siloed": "reactive", "reactive": "lt-ua"}  # what a strategy is best compared with; the others with reactive
@@ -170,13 +169,11 @@ def gpus_tables(summary: Summary, width: int) -> Iterator[Table]:
     yield from tables(columns, width)
 
 
-def _idle(summary: Summary) -> Iterator[str]:
-    """That the minima and not the load set the cost, where they do."""
-    held, busy = summary.gpu_hours, summary.utilisation.busy
-    if busy is None or not held.floor or held.total > _AT_FLOOR * held.floor or busy > _IDLE:
-        return
-    needed = held.serving * busy
-    yield f"idle          {share(1 - busy, 0)}: the minima set the cost; {hours(needed)} GPU-hours were busy (`sageserve size`)"
+def _limits(summary: Summary) -> Iterator[str]:
+    """That the minima and not the load set the cost, or that nothing could grow, where that is so."""
+    told = [f"idle          {text} (`sageserve size`)" for text in [idle(summary)] if text]
+    for line in (*told, *(f"{'' if number else 'starved':<14}{text}" for number, text in enumerate(starved(summary)))):
+        yield fill(line, WIDTH, subsequent_indent=_UNDER)
 
 
 def _lost(tier: TierSummary) -> str:
@@ -211,7 +208,7 @@ def totals(summary: Summary) -> str:
         *(fill(f"{'' if number else 'missed':<14}{line}", WIDTH, subsequent_indent=_UNDER) for number, line in enumerate(lost)),
         paid,
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",
-        *_idle(summary),
+        *_limits(summary),
         f"utilisation   {share(used.mean, 1)} on average ({parts}){pressed}",
         f"{scaling}, {summary.preemptions:,} preemptions",
     ]

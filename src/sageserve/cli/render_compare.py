@@ -12,8 +12,8 @@ from rich.markup import escape
 from sageserve.base.units import SECOND, show_duration
 from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import NONE, hours, seconds, share
-from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
-from sageserve.data.results.summary import Summary, TierSummary
+from sageserve.data.results.comparison import Comparison, Spread, gpu_counts, held, needed, owed, spread
+from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
 from sageserve.show.verdict import verdict
 from sageserve.sim.oracle import Bound
 
@@ -59,7 +59,7 @@ def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str, *, 
     if following and len(names) > 1:
         found = verdict(comparison)
         console.print(f"\n[bold]{escape(found.headline)}[/bold]\n{escape(found.saves)}")
-    for columns in (_strategies(comparison, names), _models(comparison, names, bounds)):
+    for columns in filter(None, (_strategies(comparison, names), _models(comparison, names, bounds), _gpus(comparison, names))):
         console.print()
         for table in tables(columns, console.width):
             console.print(table)
@@ -146,6 +146,20 @@ def _models(comparison: Comparison, names: Sequence[str], bounds: Mapping[int, B
     return [*columns, *(Column(name, of(name)) for name in names)]
 
 
+def _gpus(comparison: Comparison, names: Sequence[str]) -> list[Column]:
+    """GPUs held by pool and in VMs by stock: peak, p99 and mean of every strategy; nothing where results do not say."""
+    found = {name: gpu_counts(comparison, name) for name in names}
+    rows = list(dict.fromkeys(row for counts in found.values() for row in counts))
+    if not rows:
+        return []
+
+    def cell(counts: GpuCounts | None) -> str:
+        return NONE if counts is None else f"{counts.peak:,} {counts.p99:,} {counts.mean:,.1f}"
+
+    columns = [Column(f"{name}\npeak p99 mean", [cell(found[name].get(row)) for row in rows]) for name in names]
+    return [Column("GPUs held", rows), *columns]
+
+
 def _cell(value: Spread | None, show: Callable[[float], str]) -> str:
     if value is None:
         return NONE
@@ -172,6 +186,7 @@ def _notes(comparison: Comparison, bounds: Mapping[int, Bound]) -> Iterator[str]
             "× oracle: (GPU-hours + owed) over the least that can keep the promises with perfect knowledge of demand; below 1 a"
             " promise is missed."
         )
+    yield "p99: GPUs that were enough in 99 % of the time; over several seeds the highest peak and p99, and the mean of means."
     yield "floor: the least that minimum instances hold over the window; no strategy can go below it."
     windows = {(run.window_s, run.requests.arrived) for runs in comparison.runs.values() for run in runs.values()}
     if len(windows) > 1:

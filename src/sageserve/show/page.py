@@ -5,17 +5,22 @@ Turns summaries into words and cells; judges nothing (`verdict.py` does) and dra
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed
-from sageserve.data.results.summary import Summary, TierSummary
+from sageserve.data.results.comparison import Comparison, Spread, gpu_counts, held, needed, owed
+from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
 from sageserve.show.format import NONE, change, count, dollars, gpu_hours, percent, seconds
 from sageserve.show.reading import RunReading
 from sageserve.show.verdict import Verdict, verdict
 
 Value: TypeAlias = Callable[[Summary], float | None]
+
+_COUNTS: Final = (
+    "By region/model/GPU type, and GPUs of the VMs in use, which is what a quota must allow. p99 was enough in 99 % of the time;"
+    " over several seeds peak and p99 are the highest, and the mean is that of means."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def page_of(
     some = _first(comparison, next(iter(comparison.runs)))
     found = verdict(comparison)
     one = len(comparison.runs) == 1
-    sheets = (_strategies(comparison, found), *_tiers(comparison))
+    sheets = (_strategies(comparison, found), *_tiers(comparison), *_gpus(comparison))
     partial = [run for runs in comparison.runs.values() for run in runs.values() if run.partial]
     return FirstScreen(
         title=f"{some.scenario} under {some.strategy}" if one else f"{some.scenario}: {len(comparison.runs)} strategies compared",
@@ -216,6 +221,29 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
         )
     caption = "Strategies side by side" if several else "What it cost and what was kept"
     return Sheet(caption, tuple(columns), tuple(rows), tuple(notes))
+
+
+def _gpus(comparison: Comparison) -> Iterator[Sheet]:
+    """GPUs held over time, by pool, and those of the VMs in use."""
+    found = {name: gpu_counts(comparison, name) for name in comparison.runs}
+    rows = list(dict.fromkeys(row for counts in found.values() for row in counts))
+    if not rows:
+        return
+    words = ("peak", "p99", "mean")
+    columns = tuple(f"{name}: {word}" if len(found) > 1 else word for name in found for word in words)
+    cells = {row: tuple(cell for counts in found.values() for cell in _counted(counts.get(row))) for row in rows}
+    yield Sheet(
+        "GPUs held",
+        columns,
+        tuple(TableRow(row, cells[row]) for row in rows),
+        (_COUNTS,),
+    )
+
+
+def _counted(counts: GpuCounts | None) -> tuple[TableCell, ...]:
+    if counts is None:
+        return (TableCell(NONE),) * 3
+    return TableCell(f"{counts.peak:,}"), TableCell(f"{counts.p99:,}"), TableCell(f"{counts.mean:,.1f}")
 
 
 def _spread(found: Spread | None, show: Callable[[float], str]) -> tuple[str, str]:

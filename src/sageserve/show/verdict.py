@@ -20,6 +20,7 @@ from sageserve.data.results.comparison import Comparison, held, needed, owed
 from sageserve.data.results.significance import Interval, paired, proportions
 from sageserve.data.results.summary import Summary, TierSummary
 from sageserve.show.format import change, count, dollars, gpu_hours, listed, percent, points
+from sageserve.show.limits import idle, starved
 
 TOLERANCE: Final = 0.005  # of attainment: half a point is less than what differs between two days of the same service
 _TIE: Final = 0.005  # of GPU-hours: half a percent is within what rounding to whole instances does
@@ -312,6 +313,8 @@ def _thin(comparison: Comparison, name: str) -> Iterator[str]:
 
 
 def _next_step(comparison: Comparison, name: str) -> str:
+    if found := _limits(comparison, name):
+        return f"{found}."
     if len(comparison.runs[name]) == 1:
         return "Give the same command with --seeds 1..5 to see what is chance."
     stuck = [tier for tier, _ in _gaps(comparison, name)]
@@ -320,6 +323,13 @@ def _next_step(comparison: Comparison, name: str) -> str:
             f"{listed(stuck)}: try another order (--set order.kind=dpa), more room (--set fleet.minimum=N), or a later promise."
         )
     return f"Look at a day of it: add --strategy {name} --out DIR to simulate, then sageserve show DIR."
+
+
+def _limits(comparison: Comparison, name: str) -> str:
+    """What stood in the way in the run that missed most, or that its minimums set the cost; empty: neither."""
+    runs = comparison.runs[name].values()
+    worst = max(runs, key=lambda run: sum(one.missed for one in run.starved))
+    return "; ".join(starved(worst)) or idle(worst)
 
 
 def _why_not(comparison: Comparison, name: str, chosen: str, losses: dict[str, float]) -> str:
@@ -337,13 +347,14 @@ def _alone(comparison: Comparison, name: str) -> Verdict:
     waste = statistics.fmean(run.gpu_hours.waste / run.gpu_hours.total if run.gpu_hours.total else 0.0 for run in runs.values())
     floor = _mean(comparison, name, lambda run: run.gpu_hours.floor) or 0.0
     rival = "lt-ua" if name == comparison.base else comparison.base
+    limits = f"{found}. " if (found := _limits(comparison, name)) else ""
     return Verdict(
         strategy=name,
         headline=f"{name} takes {_needs(comparison, name)}, and {_promises(comparison, name)}.",
         saves=f"{percent(waste, 1)} of the GPU-hours held is waste; minimum instances alone take {gpu_hours(floor)}."
         " To know what it saves, play another strategy beside it.",
         risks=tuple(_risks(comparison, name)),
-        recommendation="Compare it on the same requests: the same command, with compare for simulate and"
+        recommendation=f"{limits}Compare it on the same requests: the same command, with compare for simulate and"
         f" --strategies {name},{rival},oracle.",
         others={},
     )

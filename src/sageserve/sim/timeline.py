@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sageserve.base.records import Bools
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout
@@ -37,10 +38,16 @@ class Timeline:
         self.length = 0
         self.times = np.zeros(samples, np.int64)
         self._columns = {name: np.zeros((samples, layout.endpoints), np.float64 if name in SEEN else np.int64) for name in FIELDS}
+        self._full = np.zeros((samples, layout.endpoints), np.bool_)
 
     def column(self, name: str) -> NDArray[Any]:
         """[samples, endpoints] of one field."""
         return self._columns[name][: self.length]
+
+    @property
+    def full(self) -> Bools:
+        """bool[samples, endpoints]: none of its pools could hold one instance more, for its maximum or the stock."""
+        return self._full[: self.length]
 
     def sample(self, now: Micros, fleet: Fleet, kernel: Kernel) -> None:
         """Add a row for this instant."""
@@ -48,6 +55,7 @@ class Timeline:
         if at == len(self.times):
             self.times = np.concatenate((self.times, np.zeros_like(self.times)))
             self._columns = {name: np.concatenate((old, np.zeros_like(old))) for name, old in self._columns.items()}
+            self._full = np.concatenate((self._full, np.zeros_like(self._full)))
         self.length += 1
         self.times[at] = now
         for name in (*SEEN, *TOTALS):
@@ -59,4 +67,9 @@ class Timeline:
             state = State[name.upper()]
             for pool in self._layout.pools:
                 column[at, pool.endpoint] += fleet.counts[pool.number][state]
+        self._full[at] = True
+        for pool in self._layout.pools:
+            left = fleet.stocks[pool.stock].gpus - fleet.ledger.purchases[pool.stock].held
+            if fleet.count(pool.number, State.OFF, State.SPOT) and left >= pool.gpus:
+                self._full[at, pool.endpoint] = False
         self._columns["batch_waiting"][at] = kernel.batch_waiting[kernel.endpoints["model"]]

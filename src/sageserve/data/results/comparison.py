@@ -7,10 +7,10 @@ nothing. Read next: `summary.py` for the numbers, docs/reference/summary.md.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sageserve.data.results.summary import Summary
+from sageserve.data.results.summary import GpuCounts, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +82,27 @@ def owed(summary: Summary) -> float | None:
 def needed(summary: Summary) -> float:
     """GPU-hours held, and those of the work left at the end."""
     return summary.gpu_hours.total + (summary.after_window.work_gpu_hours or 0.0)
+
+
+def highest(counts: Sequence[GpuCounts]) -> GpuCounts:
+    """Of several runs or windows: the highest peak and p99, the mean of means, the lowest minimum.
+
+    Args:
+        counts: one or more.
+    """
+    return GpuCounts(
+        max(one.peak for one in counts),
+        max(one.p99 for one in counts),
+        round(sum(one.mean for one in counts) / len(counts), 6),
+        min(one.minimum for one in counts),
+    )
+
+
+def gpu_counts(comparison: Comparison, name: str) -> dict[str, GpuCounts]:
+    """GPUs held by pool, and those of `VMs of region/gpu`, over the seeds of a strategy; what it never held is left out."""
+    runs = list(comparison.runs[name].values())
+    found = {pool: highest([run.gpus[pool] for run in runs if pool in run.gpus]) for pool in runs[0].gpus}
+    found |= {
+        f"VMs of {stock}": highest([run.vm_gpus[stock] for run in runs if stock in run.vm_gpus]) for stock in runs[0].vm_gpus
+    }
+    return {row: counts for row, counts in found.items() if counts.peak}

@@ -4,6 +4,8 @@ docs/reference/summary.md defines every key. `null` stands where there was nothi
 Read next: `sim/results/summary.py`, which fills it from a simulation; `run_folder.py` for the files of a run.
 """
 
+from typing import Literal
+
 import msgspec
 from msgspec import Struct
 
@@ -118,6 +120,30 @@ class GpuCounts(Struct, frozen=True):
     minimum: int
 
 
+class Starved(Struct, frozen=True):
+    """A time in which a model held all that it may, in every region that runs it, and missed promises.
+
+    Args:
+        model: its name.
+        regions: that run it.
+        begins_s: seconds from the start of the window.
+        ends_s: likewise.
+        limit: what stood against more: the pools' `maximum`, or the `stock` of a region.
+        missed: requests that arrived meanwhile and waited too long, were turned away or never finished.
+        held: instances that served or were coming, at most.
+        more: instances beyond these that would be enough for the busiest five minutes, by the response curve.
+    """
+
+    model: str
+    regions: tuple[str, ...]
+    begins_s: float
+    ends_s: float
+    limit: Literal["maximum", "stock"]
+    missed: int
+    held: int
+    more: int
+
+
 class Utilisation(Struct, frozen=True):
     """Means over serving instances and time; what is asked for beyond 1 counts as 1, and is a figure of its own."""
 
@@ -185,6 +211,7 @@ class Summary(Struct, frozen=True):
     vm_gpus: dict[str, GpuCounts] = {}  # of the VMs in use by region/gpu
     vm_hours: dict[str, dict[int, float]] = {}  # by region/gpu, hours in which so many GPUs of VMs were in use
     stocks: dict[str, float] = {}  # GPU-hours held by region/gpu; empty in results written before they were counted
+    starved: tuple[Starved, ...] = ()  # times in which more instances than there may be were needed
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything
     own_code: dict[str, str] | msgspec.UnsetType = (

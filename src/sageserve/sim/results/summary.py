@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sageserve.base.config import TierSettings
 from sageserve.base.records import UNSET as NOWHERE
 from sageserve.base.records import Floats, Ints
-from sageserve.base.units import HOUR, SECOND
+from sageserve.base.units import HOUR, MINUTE, SECOND
 from sageserve.base.version import __version__
 from sageserve.core.fleet import Pool, State
 from sageserve.data.results.summary import (
@@ -35,8 +35,10 @@ from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
 from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
 from sageserve.sim.results.leftover import add_work_left
 from sageserve.sim.results.meter import RequestBlock, arrived, blocks
+from sageserve.sim.results.starved import starved_of
 from sageserve.sim.run import Run, Talk, kernel_setup
 
+_FOR_WANT = [CAUSES.index(cause) for cause in ("shed", "unfinished", "pace", "queue")]  # what more instances may help
 _DIGITS = 6  # microseconds, and millionths of an hour or a dollar
 
 
@@ -94,7 +96,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
     """
     scenario, names = run.scenario, run.layout.names
     owed, idle = work_gpu_hours(run), _idle_shares(run)
-    cells, late = _measure(run, float(owed.sum()))
+    cells, late, minutes = _measure(run, float(owed.sum()))
     ledger = run.fleet.ledger
     tiers = {name: _tier(tier, [row[k] for row in cells]) for k, (name, tier) in enumerate(scenario.tiers.items())}
     models = {name: _model(run, m, cells[m], idle, float(owed[m])) for m, name in enumerate(names.models)}
@@ -131,6 +133,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         gpus=counts_of_run(run),
         vm_gpus=stock_counts_of_run(run),
         vm_hours=curves_of_run(run),
+        starved=starved_of(run, minutes, {m for m, row in enumerate(cells) if _fails(run, row)}),
         stocks={
             stock.name: _hours(run, _of_stock(run, number), in_gpus=True, idle=idle).total
             for number, stock in enumerate(run.layout.stocks)
@@ -164,20 +167,30 @@ def _conversations(run: Run, talk: Talk) -> ConversationCounts:
     )
 
 
-def _measure(run: Run, owed: float) -> tuple[list[list[_Cell]], AfterWindow]:
-    """Counts and latencies by [model][tier], and what was finished after the window."""
+def _fails(run: Run, row: list[_Cell]) -> bool:
+    """Whether a model misses a promise."""
+    found = zip(run.scenario.tiers.values(), (_attainment([cell]) for cell in row), strict=True)
+    return any(share is not None and share < tier.percentile for tier, share in found)
+
+
+def _measure(run: Run, owed: float) -> tuple[list[list[_Cell]], AfterWindow, Ints]:
+    """Counts and latencies by [model][tier], what was finished after the window, and misses by [model, minute of arrival]."""
     models, tiers = len(run.layout.names.models), len(run.layout.names.tiers)
     cells = [[_Cell() for _ in range(tiers)] for _ in range(models)]
     late, latest = 0, run.window
+    minutes = np.zeros((models, run.window // MINUTE + 1), np.int64)
     for block in blocks(run):
-        ordered = _Sorted(block, causes_of(run, block), tiers, models * tiers)
+        causes = causes_of(run, block)
+        waited = block.rows[np.isin(causes, _FOR_WANT) & (block.rows["arrival"] < run.window)]
+        np.add.at(minutes, (waited["model"], waited["arrival"] // MINUTE), 1)
+        ordered = _Sorted(block, causes, tiers, models * tiers)
         for number, (first, end) in enumerate(pairwise([0, *ordered.ends.tolist()])):
             if end > first:
                 cells[number // tiers][number % tiers].add(ordered, slice(first, end))
         finish = block.rows["finish"]
         late += int((finish > run.window).sum())
         latest = max(latest, int(finish.max(initial=NOWHERE)))
-    return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None, _round(owed))
+    return cells, AfterWindow(late, _round((latest - run.window) / SECOND) if late else None, _round(owed)), minutes
 
 
 def work_gpu_hours(run: Run) -> Floats:

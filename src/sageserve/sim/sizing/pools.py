@@ -6,7 +6,6 @@ says where a search begins and which of several GPU types is taken. Plays nothin
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 import numpy as np
@@ -16,9 +15,8 @@ from sageserve.base.records import Trace, cached_tokens
 from sageserve.base.units import MINUTE
 from sageserve.core.fleet import Pool
 from sageserve.core.layout import Layout, lay_out, unified_roles
-from sageserve.core.perf import curve_time
-from sageserve.core.response import MIX_WIDTH, fewest, mix_of, note_requests
 from sageserve.core.strategies.fixed import STARTED
+from sageserve.sim.enough import Asked, enough
 
 _STEP: Final = 15 * MINUTE
 
@@ -137,27 +135,9 @@ def _dollars(layout: Layout, committed: Sequence[int], guess: int, pool: Pool) -
 
 def _guess(scenario: Scenario, layout: Layout, trace: Trace, pool: Pool) -> int:
     """Instances for what enters the region of a pool, if it alone served it."""
-    profile = layout.profiles[pool.profile]
-    here = (trace.region == pool.region) & (trace.model == pool.model) & (trace.prompt < layout.context[pool.model])
+    rows = np.flatnonzero(
+        (trace.region == pool.region) & (trace.model == pool.model) & (trace.prompt < layout.context[pool.model])
+    )
     cached = cached_tokens(trace, layout.prefix_hits)
-    steps = int(trace.window // _STEP) + 1
-    busy, later = np.zeros(steps), 0.0
-    counted = np.zeros((int(trace.window // MINUTE) + 1, MIX_WIDTH))
-    for k, tier in enumerate(scenario.tiers.values()):
-        rows = np.flatnonzero(here & (trace.tier == k))
-        if not len(rows):
-            continue
-        answer = float(trace.output[rows].mean())
-        none = np.zeros_like(counted) if tier.batch else counted
-        requests = trace.arrival[rows], trace.prompt[rows], cached[rows], np.zeros(len(rows), np.int64)
-        work = note_requests(requests, profile, answer, tier.patience, none)
-        if tier.batch:
-            later += float(work.sum()) / trace.window
-        else:
-            busy += np.bincount(trace.arrival[rows] // _STEP, work, steps) / min(_STEP, trace.window)
-    mix = mix_of(counted.sum(axis=0), float(curve_time(profile, 1.0)))
-    needed = max(float(busy.max()), float(busy.mean()) + later)
-    if mix is None or not mix.weights:
-        return ceil(needed)
-    misses = 1.0 - min(tier.percentile for tier in scenario.tiers.values() if not tier.batch)
-    return max(fewest(float(busy.max()), mix, misses), ceil(needed))
+    asked = Asked(trace.arrival[rows], trace.prompt[rows], cached[rows], trace.output[rows], trace.tier[rows], trace.window)
+    return enough(asked, layout.profiles[pool.profile], list(scenario.tiers.values()), _STEP)

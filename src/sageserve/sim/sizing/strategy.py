@@ -10,6 +10,7 @@ from typing import Final
 
 from sageserve.base.config import Scenario
 from sageserve.core.strategies import strategy_kind
+from sageserve.data.results.comparison import highest
 from sageserve.data.results.summary import GpuCounts, Summary
 from sageserve.data.results.sweep_folder import SweepSource
 from sageserve.sim.sizing.answer import Found, proofs_of, purchase_of, quota_line
@@ -50,7 +51,7 @@ def size_for(scenario: Scenario, source: SweepSource, wish: Wish, runner: CellRu
     parts = sum(len({tier for one in windows for tier in one.kept}) for windows in measured.values())
     promises = Promises({name: tier.percentile for name, tier in scenario.tiers.items()}, wish.windows, wish.safety, parts)
     found = Found({}, {}, measured, {}, [], plays.count, {}, dict.fromkeys(served, promises.percentiles))
-    counts = {name: _most([one.gpus[name] for one in summaries]) for name in summaries[0].gpus}
+    counts = {name: highest([one.gpus[name] for one in summaries]) for name in summaries[0].gpus}
     quota = {name: quota_line(scenario, name, max(one.vm_gpus[name].peak for one in summaries)) for name in summaries[0].vm_gpus}
     cost, reserve = purchase_of(scenario, {name: _curve(summaries, name) for name in quota})
     return Sizing(
@@ -85,14 +86,6 @@ def _opened(scenario: Scenario, most: int) -> Scenario:
         regions[region] = settings.model_copy(update={"gpus": stocks})
     fleet = scenario.fleet.model_copy(update={"maximum": maximum})
     return scenario.model_copy(update={"fleet": fleet, "regions": regions})
-
-
-def _most(counts: Sequence[GpuCounts]) -> GpuCounts:
-    """Of several windows: the highest peak and p99, the mean of means, the lowest minimum."""
-    mean = sum(one.mean for one in counts) / len(counts)
-    return GpuCounts(
-        max(one.peak for one in counts), max(one.p99 for one in counts), round(mean, 6), min(one.minimum for one in counts)
-    )
 
 
 def _line(scenario: Scenario, pool: str, counts: GpuCounts) -> FleetLine:

@@ -1,0 +1,45 @@
+"""What stood in the way of a run, in sentences: minima that set its cost, maxima and stocks that made it miss promises.
+
+Pure: from a summary to sentences; what is told was found in `sim/results/starved.py`. Read next: `verdict.py`.
+"""
+
+from typing import Final
+
+from sageserve.data.results.summary import Starved, Summary
+from sageserve.show.format import count, gpu_hours
+
+AT_FLOOR: Final = 1.05  # times what minima hold: what is held beyond is no more than a guard
+IDLE: Final = 0.5  # of engine time: a constant fleet that is sized is busier at its peak, and no fleet is idle above it
+_MOST: Final = 3  # times that are told of a run
+
+
+def idle(summary: Summary) -> str:
+    """That the minima and not the load set the cost; empty where they do not."""
+    held, unused = summary.gpu_hours, summary.gpu_hours.idle
+    if unused is None or not held.serving or not held.floor or held.total > AT_FLOOR * held.floor:
+        return ""
+    share = unused / held.serving
+    if share < 1.0 - IDLE:
+        return ""
+    return f"{int(share * 100)}% idle: your minimums set the cost; work took {gpu_hours(held.serving - unused)} GPU-hours"
+
+
+def starved(summary: Summary) -> list[str]:
+    """The times in which most was missed because nothing could grow, a sentence each, in order of time."""
+    most = sorted(summary.starved, key=lambda one: -one.missed)[:_MOST]
+    return [_starved(one) for one in sorted(most, key=lambda one: (one.begins_s, one.model))]
+
+
+def _starved(one: Starved) -> str:
+    where = f"in {one.regions[0]}" if len(one.regions) == 1 else "in all regions" if len(one.regions) > 2 else "in both regions"
+    what = "is at its maximum" if one.limit == "maximum" else "finds no GPUs left"
+    return (
+        f"{one.model} {what} {where} {clock(one.begins_s)}–{clock(one.ends_s)} and misses {count(one.missed, 'request')};"
+        f" about {one.more:,} more than its {one.held:,} would keep it"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Hours and minutes since the start of the window: 09:10, 3d 09:10."""
+    days, rest = divmod(round(seconds) // 60, 24 * 60)
+    return f"{f'{days}d ' if days else ''}{rest // 60:02d}:{rest % 60:02d}"
