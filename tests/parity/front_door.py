@@ -139,7 +139,7 @@ class LivePlane(Reference):
         self._to_control(self.demand.report(0))
         totals = self.view.totals
         self.demand_requests[:], self.demand_tokens[:] = totals.requests, totals.prompt
-        self.demand_work[:], self.made_tokens[:] = totals.work, totals.output
+        self.demand_work[:], self.made_tokens[:], self.could[:] = totals.work, totals.output, totals.could
         self._mixes = totals.mixes
 
     # ---- what the controller does

@@ -104,6 +104,8 @@ class VirtualFleet:
             kernel.demand_tokens.copy(),
             kernel.made_tokens.copy(),
             kernel.demand_requests.copy(),
+            kernel.could.copy(),
+            kernel.missed.copy(),
             kernel.demand_work.copy(),
             kernel.mixes.copy(),
         )

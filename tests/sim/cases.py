@@ -54,6 +54,10 @@ class Simulator(Protocol):
     @property
     def demand_work(self) -> NDArray[np.float64]: ...
     @property
+    def could(self) -> NDArray[np.int64]: ...
+    @property
+    def missed(self) -> NDArray[np.int64]: ...
+    @property
     def mixes(self) -> NDArray[np.float64]: ...
     @property
     def made_tokens(self) -> NDArray[np.int64]: ...
@@ -98,7 +102,7 @@ class Stop:
     endpoints: NDArray[Any]
     requests: NDArray[Any]
     batch_waiting: NDArray[np.int64]
-    demand: NDArray[np.float64]  # requests, prompt tokens, work and finished output tokens by (region, model, tier)
+    demand: NDArray[np.float64]  # requests, prompt tokens, work, finished output tokens, could be in time, missed; by cell
     mixes: NDArray[np.float64]
 
 
@@ -110,7 +114,7 @@ def look(sim: Simulator) -> Stop:
         endpoints=sim.endpoints.copy(),
         requests=sim.requests.copy(),
         batch_waiting=sim.batch_waiting.copy(),
-        demand=np.stack([sim.demand_requests, sim.demand_tokens, sim.demand_work, sim.made_tokens]),
+        demand=np.stack([sim.demand_requests, sim.demand_tokens, sim.demand_work, sim.made_tokens, sim.could, sim.missed]),
         mixes=sim.mixes.copy(),
     )
 

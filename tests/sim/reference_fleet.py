@@ -26,6 +26,7 @@ from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNN
 from tests.sim.reference_cache import ReferenceCache, paths_of
 from tests.sim.reference_engine import Job, Outcome
 from tests.sim.reference_profile import Profile
+from tests.sim.reference_promises import missed_of
 from tests.sim.reference_ranks import Instance
 
 
@@ -117,9 +118,9 @@ class ReferenceFleet:
         self._batch: list[list[Job]] = [[] for _ in range(setup.models)]
         self._doors: list[list[Job]] = [[] for _ in range(setup.models)]
         self._mean = [[float(setup.output_guess)] * tiers for _ in range(setup.models)]
-        cells = setup.regions * setup.models * tiers
-        self.demand_requests, self.demand_tokens, self.made_tokens = (np.zeros(cells, np.int64) for _ in range(3))
-        self.demand_work = np.zeros(cells)
+        counts = np.zeros((4, setup.regions * setup.models * tiers), np.int64)
+        self.demand_requests, self.demand_tokens, self.made_tokens, self.could = counts
+        self.demand_work = np.zeros(counts.shape[1])
         self._asked: list[list[tuple[float, float, float]]] = [[] for _ in range(setup.models)]
         self._fastest = [self._fastest_profile(model, profiles) for model in range(setup.models)]
         self._guess = [int(setup.output_guess + 0.5)] * setup.models
@@ -159,6 +160,11 @@ class ReferenceFleet:
             could = np.histogram(slack[slack > 0], edges)[0]
             found.append([len(asked), prefill.sum(), (prefill**2).sum(), decode.sum(), *could])
         return np.array(found)
+
+    @property
+    def missed(self) -> NDArray[np.int64]:
+        """As `missed_of` says."""
+        return missed_of(self.requests, self.setup)
 
     @property
     def batch_waiting(self) -> NDArray[np.int64]:
@@ -236,11 +242,11 @@ class ReferenceFleet:
         self.demand_work[self._cell(job)] += work
         tier = self._tiers[job.tier]
         if not tier.batch or self.setup.feed == DIRECT:
-            origin = self._region[job.row]
-            near = int(self.setup.rtt[origin, origin]) if self.setup.rtt.size else 0
+            near = int(self.setup.rtt[(self._region[job.row],) * 2]) if self.setup.rtt.size else 0
             prefill = fastest.prefill_work(job.prompt, job.cached)
             slack = tier.patience - near - fastest.alone(job.prompt, job.cached)
             self._asked[model].append((prefill, work - prefill, slack))
+            self.could[self._cell(job)] += slack > 0
 
     # ---- placement
 

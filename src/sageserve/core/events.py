@@ -45,6 +45,8 @@ class DemandSeen(Struct, frozen=True, tag="demand"):
     requests: tuple[int, ...]
     work: tuple[float, ...]  # microseconds of the model's fastest engine that what arrived is expected to need
     mixes: tuple[tuple[float, ...], ...] = ()  # of interactive requests by model, columns as in `core/response.py`
+    could: tuple[int, ...] = ()  # of those that arrived, interactive: an idle engine would have served them in time
+    missed: tuple[int, ...] = ()  # answered too late or turned away in this bin
 
 
 class InstanceReady(Struct, frozen=True, tag="ready"):

@@ -118,6 +118,7 @@ class CellCount(Struct, frozen=True, array_like=True):
     finished: int
     refused: int
     on_time: int
+    could: int = 0  # of the requests, interactive: an idle engine would have served them in time
 
 
 class MixCount(Struct, frozen=True, array_like=True):

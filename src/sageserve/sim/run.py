@@ -278,7 +278,15 @@ class Simulation:
 
     def _counters(self) -> tuple[NDArray[Any], ...]:
         kernel = self.run.kernel
-        return kernel.demand_tokens, kernel.made_tokens, kernel.demand_requests, kernel.demand_work, kernel.mixes
+        return (
+            kernel.demand_tokens,
+            kernel.made_tokens,
+            kernel.demand_requests,
+            kernel.demand_work,
+            kernel.mixes,
+            kernel.could,
+            kernel.missed,
+        )
 
     def _sample(self, now: Micros) -> None:
         self._next_sample = now + SAMPLE
@@ -286,11 +294,12 @@ class Simulation:
         if now <= self.run.window:
             self.run.timeline.sample(now, self.run.fleet, kernel)
         counters = self._counters()
-        tokens, made, requests, work, mixes = [(new - old).tolist() for new, old in zip(counters, self._counted, strict=True)]
+        parts = [(new - old).tolist() for new, old in zip(counters, self._counted, strict=True)]
         self._counted = [counter.copy() for counter in counters]
         if now > 0:
+            tokens, made, requests, work, mixes, could, missed = parts
             cells = tuple(tokens), tuple(made), tuple(requests), tuple(work)
-            self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *cells, tuple(map(tuple, mixes))))
+            self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *cells, tuple(map(tuple, mixes)), tuple(could), tuple(missed)))
 
 
 def _told_of_outages(run: Run) -> str:

@@ -88,7 +88,8 @@ class Stage:
 
     def counters(self) -> Counters:
         prompt, output, requests = (one.copy() for one in self.counted)
-        return prompt, output, requests, prompt.astype(np.float64), np.full((1, MIX_WIDTH), float(prompt[0]))
+        could, missed = requests.copy(), np.zeros_like(requests)
+        return prompt, output, requests, could, missed, prompt.astype(np.float64), np.full((1, MIX_WIDTH), float(prompt[0]))
 
     def counted_until(self, now: Micros) -> Micros:
         return now - self.behind

@@ -10,7 +10,7 @@ import pytest
 from sageserve.base.units import SECOND
 from sageserve.core.events import InstanceDrained
 from sageserve.live.control.fleet_view import Missed
-from sageserve.live.wire import EndpointCount, InstanceCount, RoutingTable, Trouble
+from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, RoutingTable, Trouble
 from tests.live.control.fleet_view_stage import BLIND_AFTER, Scene, cell
 
 
@@ -23,10 +23,19 @@ def test_demand_is_what_reports_add_to_each_other(scene: Scene) -> None:
     scene.hello()
     scene.report(cells=(cell(0, prompt=1000, requests=10),))  # counted before this process listened
     scene.report(cells=(cell(0, prompt=1500, output=70, requests=15, work=2.5), cell(3, prompt=40, requests=1)))
-    prompt, output, requests, work, _ = scene.view.counters()
+    prompt, output, requests, could, missed, work, _ = scene.view.counters()
     assert (prompt[0], output[0], requests[0], work[0]) == (500, 70, 5, 2.5)
     assert (prompt[3], requests[3]) == (40, 1)
     assert prompt.sum() == 540
+    assert could.sum() == missed.sum() == 0
+
+
+def test_missed_is_what_came_late_or_was_turned_away(scene: Scene) -> None:
+    scene.hello()
+    scene.report()
+    scene.report(cells=(CellCount(2, 0, 0, 9, 0.0, finished=6, refused=1, on_time=4, could=7),))
+    counters = scene.view.counters()
+    assert (counters[3][2], counters[4][2]) == (7, 3)
 
 
 def test_a_link_that_is_made_anew_loses_and_doubles_nothing(scene: Scene) -> None:

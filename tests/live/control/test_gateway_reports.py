@@ -78,18 +78,18 @@ def _compare(scene: Scene, latest: dict[int, Report]) -> None:
         assert [one.elsewhere for one in view.table(g).instances] == [elsewhere[i] for i in sorted(view.opened)]
 
 
-# What a process counts: at which cell, and what is added to its seven columns.
-MORE = st.lists(st.integers(0, 9), min_size=7, max_size=7)
+# What a process counts: at which cell, and what is added to its eight columns.
+MORE = st.lists(st.integers(0, 9), min_size=8, max_size=8)
 GROWTH = st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abc"), MORE), max_size=25)
 
 
 def cell_count(at: int, row: list[int]) -> CellCount:
-    prompts, outputs, requests, work, finished, refused, on_time = row
-    return CellCount(at, prompts, outputs, requests, float(work), finished, refused, on_time)
+    prompts, outputs, requests, work, *rest = row
+    return CellCount(at, prompts, outputs, requests, float(work), *rest)
 
 
 @given(GROWTH, st.lists(st.integers(0, 24), max_size=5))
-@example([(0, "a", [1, 2, 3, 4, 5, 6, 7]), (0, "a", [9] * 7), (0, "b", [1] * 7), (0, "b", [2] * 7), (1, "a", [3] * 7)], [3])
+@example([(0, "a", [1, 2, 3, 4, 5, 6, 7, 8]), (0, "a", [9] * 8), (0, "b", [1] * 8), (0, "b", [2] * 8), (1, "a", [3] * 8)], [3])
 def test_counts_of_processes_add_up_from_their_first_report_on(steps: list[tuple[int, str, list[int]]], anew: list[int]) -> None:
     """Whoever reports how often and over which link; what was counted before its first report is not this fleet's."""
     scene, numbers = Scene(), dict[str, int]()
@@ -97,7 +97,7 @@ def test_counts_of_processes_add_up_from_their_first_report_on(steps: list[tuple
     first: dict[str, dict[int, np.ndarray]] = {}
     for step, (cell, process, more) in enumerate(steps):
         mine = counted.setdefault(process, {})
-        mine[cell] = mine.get(cell, np.zeros(7, np.int64)) + more
+        mine[cell] = mine.get(cell, np.zeros(8, np.int64)) + more
         if process not in numbers or step in anew:
             if process in numbers:
                 scene.view.left(numbers[process])
@@ -107,12 +107,13 @@ def test_counts_of_processes_add_up_from_their_first_report_on(steps: list[tuple
         ends = tuple(EndpointCount(at, float(row[0]), 0.0, int(row[1]), int(row[2])) for at, row in mine.items())
         scene.report(numbers[process], cells=cells, endpoints=ends)
         first.setdefault(process, {at: row.copy() for at, row in mine.items()})
-    whole = np.zeros((4, 7))
+    whole = np.zeros((4, 8))
     for process, mine in counted.items():
         for at, row in mine.items():
             whole[at] += row - first[process].get(at, 0)
     totals = scene.view.totals
-    columns = (totals.prompt, totals.output, totals.requests, totals.work, totals.finished, totals.refused, totals.on_time)
+    columns: tuple[np.ndarray, ...] = (totals.prompt, totals.output, totals.requests, totals.work)
+    columns = (*columns, totals.finished, totals.refused, totals.on_time, totals.could)
     for at in range(4):
         assert [column[at] for column in columns] == whole[at].tolist()
         ends_of = scene.view.endpoints[at]

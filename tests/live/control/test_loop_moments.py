@@ -36,6 +36,7 @@ def test_demand_of_minutes_that_were_slept_through_is_told_in_equal_parts_and_no
     assert set(told) == {142, 143}
     assert sum(seen.work[0] for seen in stage.minutes) == pytest.approx(1000.0)
     assert sum(seen.mixes[0][0] for seen in stage.minutes) == pytest.approx(1000.0)
+    assert (sum(seen.could[0] for seen in stage.minutes), sum(seen.missed[0] for seen in stage.minutes)) == (1000, 0)
     stage.loop.step(8 * MINUTE)
     assert stage.minutes[-1].prompt_tokens[0] == 0, "and nothing is told twice"
 

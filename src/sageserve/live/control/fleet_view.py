@@ -143,8 +143,7 @@ class FleetView(ControllerView):
 
     def counters(self) -> Counters:
         """What has arrived and finished so far."""
-        totals = self.totals
-        return totals.prompt.copy(), totals.output.copy(), totals.requests.copy(), totals.work.copy(), totals.mixes.copy()
+        return self.totals.counted()
 
     def open(self, instance: int) -> None:
         """From now on the instance may receive requests."""

@@ -55,7 +55,14 @@ class Totals:
     finished: Ints
     refused: Ints
     on_time: Ints
+    could: Ints
     mixes: Floats  # by model and column of `core/response.py`
+
+    def counted(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats, Floats]:
+        """As they stand, in the order of `Counters` in `loop.py`."""
+        missed = self.finished - self.on_time + self.refused
+        cells = self.prompt.copy(), self.output.copy(), self.requests.copy(), self.could.copy(), missed
+        return *cells, self.work.copy(), self.mixes.copy()
 
 
 class GatewayReports:
@@ -70,10 +77,10 @@ class GatewayReports:
     def __init__(self, layout: Layout, endpoints: NDArray[Any], output_guess: float) -> None:
         names = layout.names
         cells = len(names.regions) * len(names.models) * len(names.tiers)
-        prompt, output, requests, finished, refused, on_time = (np.zeros(cells, np.int64) for _ in range(6))
+        prompt, output, requests, finished, refused, on_time, could = (np.zeros(cells, np.int64) for _ in range(7))
         self.gateways: dict[int, Gateway] = {}
         mixes = np.zeros((len(names.models), MIX_WIDTH))
-        self.totals = Totals(prompt, output, requests, np.zeros(cells), finished, refused, on_time, mixes)
+        self.totals = Totals(prompt, output, requests, np.zeros(cells), finished, refused, on_time, could, mixes)
         self.in_flight = np.zeros(layout.instances, np.int64)
         self.outstanding = np.zeros(layout.instances, np.int64)  # tokens times weight
         self.unfinished = np.zeros(layout.instances, np.int64)  # prompt tokens
@@ -141,6 +148,7 @@ class GatewayReports:
             totals.finished[at] += new.finished - (was.finished if was else 0)
             totals.refused[at] += new.refused - (was.refused if was else 0)
             totals.on_time[at] += new.on_time - (was.on_time if was else 0)
+            totals.could[at] += new.could - (was.could if was else 0)
         mixes = {mix.model: mix for mix in before.mixes}
         for mix in after.mixes:
             first = mixes.get(mix.model)

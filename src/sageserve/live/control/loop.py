@@ -33,9 +33,9 @@ from sageserve.live.actuators.base import Actuator, ending
 SAMPLE: Final[Micros] = MINUTE
 """How often demand is told, and the fleet's laws are checked."""
 
-Counters: TypeAlias = tuple[Ints, Ints, Ints, Floats, Floats]
-"""Cumulative, by region x model x tier: prompt tokens, output tokens of what finished, requests, engine
-microseconds; and by model and column of `core/response.py` what waits depend on."""
+Counters: TypeAlias = tuple[Ints, Ints, Ints, Ints, Ints, Floats, Floats]
+"""Cumulative, by region x model x tier: prompt tokens, output tokens of what finished, requests, those that could be in time,
+promises missed, engine microseconds; and by model and column of `core/response.py` what waits depend on."""
 
 
 class Clock(Protocol):
@@ -265,11 +265,11 @@ class Loop:
         arrived = [new - old for new, old in zip(counters, self._counted, strict=True)]
         self._counted = counters
         for k in range(minutes):
-            parts = [part * (k + 1) // minutes - part * k // minutes for part in arrived[:3]]
-            share = tuple((arrived[3] / minutes).tolist())
-            mixes = tuple(map(tuple, (arrived[4] / minutes).tolist()))
-            prompts, outputs, requests = (tuple(int(value) for value in part) for part in parts)
-            seen = DemandSeen(self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share, mixes)
+            parts = [part * (k + 1) // minutes - part * k // minutes for part in arrived[:5]]
+            share = tuple((arrived[5] / minutes).tolist())
+            mixes = tuple(map(tuple, (arrived[6] / minutes).tolist()))
+            prompts, outputs, requests, could, missed = (tuple(int(value) for value in part) for part in parts)
+            seen = DemandSeen(self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share, mixes, could, missed)
             self._tell(now, seen)
             self._memory.add(seen)
             self._next_sample += SAMPLE

@@ -22,7 +22,7 @@ _FADE: Final = 1 - 1 / 256  # how much of what was learnt a request leaves stand
 
 
 class _Cell:
-    __slots__ = ("finished", "on_time", "output", "prompt", "refused", "requests", "work")
+    __slots__ = ("could", "finished", "on_time", "output", "prompt", "refused", "requests", "work")
 
     def __init__(self) -> None:
         self.prompt = 0
@@ -32,6 +32,7 @@ class _Cell:
         self.finished = 0
         self.refused = 0
         self.on_time = 0
+        self.could = 0
 
 
 class DemandCounters:
@@ -85,6 +86,7 @@ class DemandCounters:
         if self._waits[tier]:
             idle = timing.first_time(profile, prompt, 0) + profile["entry"] + self._nearby[region]
             note_request(self._mixes[model], timing.prefill_work(profile, prompt, 0), work, self._promise[tier] - idle)
+            cell.could += self._promise[tier] > idle
         return number
 
     def refused(self, cell: int) -> None:
@@ -112,7 +114,7 @@ class DemandCounters:
             if target.in_flight or target.failures
         )
         cells = tuple(
-            CellCount(number, one.prompt, one.output, one.requests, one.work, one.finished, one.refused, one.on_time)
+            CellCount(number, one.prompt, one.output, one.requests, one.work, one.finished, one.refused, one.on_time, one.could)
             for number, one in sorted(self._cells.items())
         )
         mixes = tuple(MixCount(model, tuple(counted)) for model, counted in enumerate(self._mixes) if counted[0])

@@ -360,6 +360,8 @@ def count(w: Rec, q: int) -> None:
         begin = int(model) * MIX_WIDTH  # in eight bits it would not fit where nothing is compiled
         counted = mixes[begin : begin + MIX_WIDTH]
         note_request(counted, prefill_work(profile, r["prompt"], r["cached"]), work, tier["patience"] - idle)
+        if tier["patience"] > idle:
+            view_i8(w["at_promises"], 2 * cells)[cell] += 1
 
 
 @kernel

@@ -25,6 +25,7 @@ from sageserve.sim.kernel.state import (
     view_i8,
     view_profiles,
     view_requests,
+    view_tiers,
 )
 from sageserve.sim.kernel.turns import answer, break_off
 
@@ -50,9 +51,19 @@ def set_place(w: Rec, q: int, place: int) -> None:
 
 
 @kernel
+def miss(w: Rec, q: int) -> None:
+    """Count that the promise of request `q` was not kept."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    cells = w["regions"] * w["models"] * w["tiers"]
+    cell = (r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]
+    view_i8(w["at_promises"], 2 * cells)[cells + cell] += 1
+
+
+@kernel
 def shed(w: Rec, q: int) -> None:
     """Turn request `q` away: it is not served."""
     set_place(w, q, SHED)
+    miss(w, q)
     w["shed"] += 1
     break_off(w, q)
 
@@ -106,6 +117,11 @@ def finish(w: Rec, i: int, q: int, now: int) -> None:
     mean[cell] += (r["output"] - mean[cell]) / 256.0
     cells = w["regions"] * w["models"] * tiers
     view_i8(w["at_made_tokens"], cells)[r["region"] * w["models"] * tiers + cell] += r["output"]
+    batch = view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"]
+    served = engine["endpoint"] // (w["models"] * w["roles"])
+    way = view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]
+    if (r["finish"] if batch != 0 else r["first"]) + way > r["deadline"]:
+        miss(w, q)
 
 
 @kernel

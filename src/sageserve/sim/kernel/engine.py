@@ -306,6 +306,7 @@ class Kernel:
         self.demand_work = self.world.arrays["demand_work"]  # microseconds of the model's fastest engine they need
         self.mixes = self.world.arrays["mixes"].reshape(setup.models, -1)  # what waits depend on; see `core/response.py`
         self.demand_requests = self.world.arrays["demand_requests"]
+        self.could, self.missed = self.world.arrays["promises"].reshape(2, -1)  # see DemandSeen
         self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests
         self.batch_waiting = self.world.arrays["batch_count"]  # by model
 

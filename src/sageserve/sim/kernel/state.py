@@ -112,7 +112,7 @@ _CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_c
 _FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
-_COUNTERS: Final = ("mixes", "guess", "output_mean", "made_tokens", "reference")
+_COUNTERS: Final = ("mixes", "promises", "guess", "output_mean", "made_tokens", "reference")
 _DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
@@ -355,6 +355,7 @@ class World:
             "reference": reference_profiles(setup),
             "made_tokens": np.zeros(cells, np.int64),
             "mixes": np.zeros(setup.models * MIX_WIDTH),
+            "promises": np.zeros(2 * cells, np.int64),
             "drained": np.full(endpoints * setup.slots, UNSET, np.int32),
             "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
             "found": np.zeros(setup.slots, np.int64),

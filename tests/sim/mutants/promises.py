@@ -1,0 +1,32 @@
+"""Deliberate faults in counting promises: who could have been in time, and who was not.
+
+Read next: `catalogue.py` for what a fault is.
+"""
+
+from typing import Final
+
+from tests.sim.mutants.catalogue import Mutant
+
+PROMISE_MUTANTS: Final = (
+    Mutant(
+        "the way back does not count when a promise is judged",
+        "sim/kernel/bookkeeping.py",
+        'r["first"]) + way > r["deadline"]',
+        'r["first"]) > r["deadline"]',
+        67,
+    ),
+    Mutant(
+        "who is turned away has missed nothing",
+        "sim/kernel/bookkeeping.py",
+        "    set_place(w, q, SHED)\n    miss(w, q)",
+        "    set_place(w, q, SHED)",
+        13,
+    ),
+    Mutant(
+        "requests that no engine serves in time could have been in time",
+        "sim/kernel/arrive.py",
+        'if tier["patience"] > idle:',
+        'if tier["patience"] > 0:',
+        34,
+    ),
+)

@@ -1,0 +1,27 @@
+"""Which promises were missed, worked out from the rows of requests: the slow way to what the kernel counts as it goes.
+
+Read next: `reference_fleet.py`; `DemandSeen` in `src/sageserve/core/events.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.sim.kernel.state import DONE, SHED, Setup
+
+_PLACE = 63  # of a request's state; beside it there are flags
+
+
+def missed_of(requests: NDArray[Any], setup: Setup) -> NDArray[np.int64]:
+    """int64[regions x models x tiers]: requests that were answered too late, network and front end included, or turned away."""
+    found = np.zeros((setup.regions, setup.models, len(setup.tiers)), np.int64)
+    for row in requests:
+        place, tier = row["state"] & _PLACE, row["tier"]
+        late = place == SHED
+        if place == DONE:
+            served = row["instance"] // (setup.slots * setup.roles * setup.models)
+            way = setup.rtt[row["region"], served] if setup.rtt.size else 0
+            late = row["finish" if setup.tiers[tier]["batch"] else "first"] + way > row["deadline"]
+        found[row["region"], row["model"], tier] += late
+    return found.ravel()
