@@ -125,7 +125,7 @@ SETTINGS = {
         "worth=0.01", "margin=1.5", "ready=2h", "travel=0.1",
     ),
 }  # fmt: skip
-UNPLANNED = {"low", "high", "cooldown", "patrol", "above", "below", "latency", "guard", "relax", "calm"}
+UNPLANNED = {"low", "high", "cooldown", "patrol", "above", "below", "latency", "guard", "relax", "calm", "driven", "aim"}
 """What decides between plans, and not what is planned."""
 
 

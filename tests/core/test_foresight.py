@@ -20,7 +20,6 @@ from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.forecast import QuantileForecast
 from sageserve.core.history import BIN
 from sageserve.core.plan.outlook import Lot, begins
-from sageserve.core.response import MIX_WIDTH, note_request
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.core.work import Fit, SolveAhead, SolvedAhead, perform
 from tests.core.driven import Driven, asked
@@ -33,6 +32,13 @@ LEVELS = (0.5, 0.9)
 def settings_of(**rules: object) -> Scenario:
     own = {"name": "foresight", "foresight": {"quantile": 0.9, "headroom": 10} | rules}
     return scenario(gpus=160, fleet={"start": 2, "minimum": 1, "maximum": 8}, strategy=own)
+
+
+def headroom_of(**rules: object) -> Scenario:
+    """The same where a request in time is worth so much that all headroom is had, and no queue is ever long enough to matter."""
+    patient = {name: TIERS[name] for name in ("iw-n", "niw")} | {"iw-f": {"ttft": "10m"}}
+    own = {"name": "foresight", "foresight": {"quantile": 0.9, "headroom": 10, "worth": 10.0} | rules}
+    return scenario(gpus=160, tiers=patient, fleet={"start": 2, "minimum": 1, "maximum": 8}, strategy=own)
 
 
 def begin(*, rate: float = 1_000.0, serving: int = 2, **rules: object) -> Driven:
@@ -56,22 +62,6 @@ def forecast(start: Micros, middle: list[float], *, high: float = 1.5) -> Quanti
     """Tokens/s by bin; the upper quantile is `high` times the middle."""
     point = np.array(middle) * 900
     return QuantileForecast(start, BIN, point, LEVELS, np.stack([point, high * point], axis=1), True)
-
-
-def test_more_instances_are_had_when_a_request_in_time_is_worth_more() -> None:
-    counted = np.zeros(MIX_WIDTH)
-    note_request(counted, 100_000.0, 120_000.0, 200_000.0)  # prompts of a tenth of a second, that may wait a fifth
-    cells = 2 * 2 * 3
-    needs = []
-    for worth in (0.0, 0.01, 1.0):
-        horizon = ForesightInputs(settings_of(worth=worth), layout_of(settings_of()), None)
-        tokens = (45_000_000, *[0] * (cells - 1))
-        work = (100.0 * tokens[0], *[0.0] * (cells - 1))
-        mixes = (tuple(counted.tolist()), (0.0,) * MIX_WIDTH)
-        horizon.demand.history.add(DemandSeen(0, BIN, tokens, (0,) * cells, tokens, work, mixes))
-        needs.append(horizon.outlook(BIN, fleet_of(layout_of(settings_of()))).streams[0].expected[0])
-    assert needs[0] == pytest.approx(5 / 0.9)
-    assert needs[0] < needs[1] < needs[2]
 
 
 # ------------------------------------------------------------------------------------------------ acting
@@ -136,7 +126,7 @@ def test_the_guard_adds_one_when_an_endpoint_is_fuller_than_it_may_be() -> None:
     driven.plan(HOUR, (2, 2, 2, 2))
     for step, seen in enumerate([0.94, 0.96]):
         now = HOUR + (step + 1) * MINUTE
-        actions = driven.look(now, seen, 0.5, 0.5, 0.5)
+        actions = driven.look(now, seen, 0.5, 0.95, 0.5)
         assert [(one.pool, one.change, one.reason) for one in driven.decisions] == [(0, 1, Reason.AHEAD_OF_PLAN)] * (step == 1)
         driven.settle(now, actions)
     driven.look(HOUR + 4 * MINUTE, 9.9, 0.5, 0.5, 0.5)
@@ -225,7 +215,7 @@ def expected_of(horizon: ForesightInputs, now: Micros) -> tuple[list[float], lis
 
 
 def test_steps_read_the_bins_they_cover_the_mean_to_expect_and_the_highest_to_keep() -> None:
-    horizon = horizon_of(settings_of(worth=0.0), flat(4, 1_000.0))
+    horizon = horizon_of(headroom_of(), flat(4, 1_000.0))
     rates = [1_000.0 + 10 * k for k in range(48)]
     horizon.take((forecast(HOUR, rates), None, None, None))
     expected, kept = expected_of(horizon, HOUR)
@@ -237,7 +227,7 @@ def test_steps_read_the_bins_they_cover_the_mean_to_expect_and_the_highest_to_ke
 
 
 def test_headroom_is_limited() -> None:
-    horizon = horizon_of(settings_of(headroom=1.2, worth=0.0), flat(4, 1_000.0))
+    horizon = horizon_of(headroom_of(headroom=1.2), flat(4, 1_000.0))
     horizon.take((forecast(HOUR, [1_000.0] * 48), None, None, None))
     expected, kept = expected_of(horizon, HOUR)
     assert expected == pytest.approx([1_000.0] * len(horizon.steps))

@@ -30,7 +30,7 @@ def day() -> Outlook:
         Stream("west", (Way(1, 1.0), Way(0, 1.0, 1.0)), (1.8, 1.8, 1.8), (1.5, 1.5, 1.5)),
     )
     stocks = (HorizonStock("east/h100", 24), HorizonStock("west/h100", 48))
-    return Outlook((1.0,) * 3, pools, stocks, streams, (), (Endpoint("east/big", (0,), 1),), guard=False)
+    return Outlook((1.0,) * 3, pools, stocks, streams, (), (Endpoint("east/big", (0,), 1),))
 
 
 @given(problems())

@@ -47,7 +47,7 @@ def outlook(
     gpus: int = 160,
 ) -> Outlook:
     stocks = tuple(HorizonStock(f"stock {number}", gpus) for number in range(1 + max(one.stock for one in pools)))
-    return Outlook((1.0,) * steps, pools, stocks, streams, batches, (), whole_steps=steps, guard=False)
+    return Outlook((1.0,) * steps, pools, stocks, streams, batches, (), whole_steps=steps)
 
 
 def serving(plan: HorizonPlan, number: int = 0) -> list[float]:
@@ -173,15 +173,6 @@ def test_minimum_is_kept_and_named() -> None:
     assert short.statement == "minimum east/big: 1 of 2 instances at worst"
 
 
-def test_guard_keeps_one_more_than_expected_demand_when_stopping() -> None:
-    case = outlook(pools=(pool(serving=5),), streams=(steady("east", (Way(0, 1.0),), (2.0, 2.0)),), steps=2)
-    assert solve(case).target == (2,)
-    guarded = solve(msgspec.structs.replace(case, guard=True))
-    assert guarded.target == (3,)
-    assert guarded.why == (PlanReason.GUARD,)
-    assert solve(msgspec.structs.replace(case, guard=True, pools=(pool(serving=2),))).target == (2,)
-
-
 def test_margin_multiplies_what_is_needed() -> None:
     case = outlook(pools=(pool(serving=2),), streams=(steady("east", (Way(0, 1.0),), (2.0,)),), steps=1)
     assert solve(case).target == (2,)
@@ -269,7 +260,7 @@ def outlooks(draw: st.DrawFn) -> Outlook:
     )
     stocks = tuple(HorizonStock(f"stock {s}", draw(st.sampled_from([16, 32, 64]))) for s in range(2))
     endpoint = Endpoint("endpoint", tuple(range(count)), draw(st.integers(0, 2)))
-    return Outlook((1.0,) * 4, pools, stocks, (stream,), (batch,), (endpoint,), guard=draw(st.booleans()))
+    return Outlook((1.0,) * 4, pools, stocks, (stream,), (batch,), (endpoint,))
 
 
 @given(outlooks())

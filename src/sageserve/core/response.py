@@ -25,6 +25,9 @@ SLACK_BINS: Final = 64
 MIX_WIDTH: Final = 4 + SLACK_BINS
 """Columns of a counted mix: requests, prefill (us), its squares, decoding (us), then requests by how long they may wait."""
 
+FULL: Final = 0.9
+"""Load above which no engine is planned: the curve knows prompts, and beyond it memory is what they wait for."""
+
 _FIRST: Final = 10.0  # log2 of the first bin's slack in microseconds: a millisecond
 _PER_DOUBLING: Final = 3.0  # bins: a slack is known to 12 %
 STEPS: Final = 2.0  # iterations of decoding before and around a prompt at full load; likewise
@@ -231,7 +234,7 @@ def late(servers: int, load: float, mix: RequestMix) -> float:
     return float(late_share(servers, load, *arrays_of(mix)))
 
 
-def held(mix: RequestMix, worth: float, most: int, *, group: int = 1, full: float = 0.9) -> Floats:
+def held(mix: RequestMix, worth: float, most: int, *, group: int = 1, full: float = FULL) -> Floats:
     """Busy instances up to which 0, 1, 2, ... `most` instances are enough, because one more would not be worth its price.
 
     One more saves late(n) - late(n + 1) of the requests that could be in time. It is had while that, times what a request in
@@ -242,7 +245,7 @@ def held(mix: RequestMix, worth: float, most: int, *, group: int = 1, full: floa
         worth: of a request that is in time, in microseconds of an instance's price.
         most: instances.
         group: endpoints of as many instances each that share their queue, because the router pools them.
-        full: load above which no engine is planned: the curve knows prompts, and beyond it memory is what they wait for.
+        full: load above which no engine is planned.
 
     Returns:
         float64[most + 1], rising.

@@ -166,9 +166,10 @@ def _demand(question: Question, pool: int) -> tuple[str, ...]:
             worst = max(range(len(stream.rate)), key=lambda s: stream.rate[s])
             when = "now" if worst == 0 else f"in {hours(sum(question.steps[:worst]))}"
             use = uses[0] * question.margin
+            level = f" (quantile {stream.level:.2f})" if stream.level else ""
             found.append(
                 f"{stream.name}: instances for {amount(use * stream.expected[0])} expected now, {amount(use * stream.rate[0])}"
-                f" kept; most {amount(use * stream.rate[worst])} {when}"
+                f" kept{level}; most {amount(use * stream.rate[worst])} {when}"
             )
     for work in question.batches:
         uses = [way.use for way in work.ways if way.pool == pool]
@@ -176,4 +177,12 @@ def _demand(question: Question, pool: int) -> tuple[str, ...]:
             waiting = sum(lot.work for lot in work.lots if lot.arrives <= 0) * uses[0]
             later = sum(lot.work for lot in work.lots if lot.arrives > 0) * uses[0]
             found.append(f"{work.name}: {amount(waiting)} instance-hours wait, {amount(later)} are to come")
-    return tuple(found)
+    return (*found, *_worth(question))
+
+
+def _worth(outlook: Outlook) -> tuple[str, ...]:
+    """What a request in time was taken to be worth, and the promises that this follows from."""
+    if not outlook.worth:
+        return ()
+    kept = "; ".join(f"{one.tier} kept {one.kept:.2%} lately, {one.promised:.0%} are promised" for one in outlook.tiers)
+    return (f"a request in time counts ${amount(outlook.worth)}" + (f", for of those that could be: {kept}" if kept else ""),)

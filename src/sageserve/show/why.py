@@ -24,7 +24,6 @@ WHY: Final[Mapping[PlanReason, str]] = {
     PlanReason.DEMAND: "interactive demand with its headroom, now",
     PlanReason.BATCH: "batch work is placed here now",
     PlanReason.MINIMUM: "the endpoint's minimum",
-    PlanReason.GUARD: "one less, and the loss of another would be felt",
     PlanReason.LATER: "needed later: stopping now would cost more",
     PlanReason.NOTHING: "nothing needs it",
 }

@@ -195,13 +195,15 @@ class ForesightSettings(Settings):
         default=12 * HOUR, description="covers the age of promotion, 10 h: no batch deadline lies beyond it"
     )
     forecaster: RuleName = Field(default="blend", description="the best of those measured")
-    quantile: Share = Field(default=0.95, description="of demand that capacity is kept for: the percentile that promises name")
+    quantile: Share = Field(default=0.95, description="of demand that capacity is kept for, at most; worth says how much is")
     headroom: float = Field(default=1.5, ge=1, description="times the middle, at most; the guard meets the rest")
     worth: float = Field(
         default=0.6,
         ge=0,
-        description="dollars that one request more in time is worth; at 0.3 quickstart is dearer than with thresholds",
+        description="dollars that one request more in time is worth, at most; at 0.3 quickstart is dearer than with thresholds",
     )
+    driven: bool = Field(default=True, description="worth falls and rises as promises are kept; false: it stays as it is")
+    aim: Share = Field(default=0.5, description="of the late requests that promises allow; the rest is for what nobody foresees")
     relax: Share = Field(default=0.08, description="below the load at which one fewer would do, one is stopped between plans")
     calm: Duration = Field(default=MINUTE, description="between stops of one endpoint, where donated instances come back at once")
     margin: float = Field(default=1.03, ge=1, le=3, description="on engine time: profiles are 2-5 % off (their own errors)")

@@ -31,7 +31,6 @@ class PlanReason(StrEnum):
     DEMAND = "demand"  # interactive demand with its headroom needs them now
     BATCH = "batch"  # batch work is being done in them
     MINIMUM = "minimum"
-    GUARD = "guard"  # one less, and the loss of another would be felt
     LATER = "later"  # stopping now and starting again costs more than staying, or would be too late
     NOTHING = "nothing"  # there are none
 
@@ -309,8 +308,6 @@ class _Reading:
             return PlanReason.BATCH
         if any(f"minimum {one.name}" in first and p in one.pools for one in self.outlook.endpoints):
             return PlanReason.MINIMUM
-        if self.outlook.guard and self.room(p, 0)[1] + self.room(p, 0)[2] < 2 - _SMALL:
-            return PlanReason.GUARD
         return PlanReason.LATER
 
     def short(self) -> tuple[str, ...]:

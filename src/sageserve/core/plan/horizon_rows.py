@@ -28,7 +28,6 @@ class PoolColumns:
     reclaim: list[int] = field(default_factory=list)
     spot: list[int] = field(default_factory=list)
     give: list[int] = field(default_factory=list)
-    guard: int = -1  # 1 when an instance is stopped in the first step
 
 
 class Taken(NamedTuple):
@@ -120,9 +119,6 @@ def _pool(program: Program, outlook: Outlook, number: int) -> PoolColumns:
         columns.spot.append(program.column(upper=most))
         columns.give.append(program.column(touch, upper=most))
     _balance(program, outlook, number=number, columns=columns)
-    if outlook.guard:
-        columns.guard = program.column(upper=1, whole=True)
-        program.row([columns.stop[0], columns.guard], [1.0, -float(most)], upper=0)
     return columns
 
 
@@ -197,7 +193,7 @@ def _chain(
 
 
 def _capacity(program: Program, columns: Columns, outlook: Outlook) -> None:
-    """Per pool and step: room for demand with headroom; for expected demand plus batch work; for expected demand less one."""
+    """Per pool and step: room for demand with headroom; for expected demand plus batch work."""
     for number, pool in enumerate(columns.pools):
         for step in range(len(outlook.steps)):
             taken = columns.taken.get((number, step), [])
@@ -208,8 +204,6 @@ def _capacity(program: Program, columns: Columns, outlook: Outlook) -> None:
             _at_most(program, [*((one.column, one.use) for one in taken), *there, *spare])
             if work or spare:
                 _at_most(program, [*expected, *work, *there])
-            if step == 0 and pool.guard >= 0 and taken:
-                _at_most(program, [*expected, *there, (pool.guard, 1.0)])
 
 
 def _at_most(program: Program, terms: list[tuple[int, float]], upper: float = 0.0, *, lazy: bool = False) -> None:

@@ -82,6 +82,7 @@ class Stream(Struct, frozen=True):
         ways: the pools that may serve it; what is too far away is left out.
         rate: units by step, with the headroom that the tier's target asks for: capacity is kept for this.
         expected: units by step without headroom: what batch work finds taken.
+        level: quantile of demand that `rate` is; 0: not said.
         weight: how bad a unit that cannot be served is, against 1.
     """
 
@@ -90,6 +91,7 @@ class Stream(Struct, frozen=True):
     rate: tuple[float, ...]
     expected: tuple[float, ...]
     weight: float = 1.0
+    level: float = 0.0
 
 
 class Lot(Struct, frozen=True):
@@ -126,6 +128,14 @@ class Endpoint(Struct, frozen=True):
     minimum: int
 
 
+class TierKept(Struct, frozen=True):
+    """A tier's promise: the share of requests it is for, and that kept lately of those that an idle engine serves in time."""
+
+    tier: str
+    promised: float
+    kept: float
+
+
 class Outlook(Struct, frozen=True):
     """Everything the receding-horizon program needs.
 
@@ -138,7 +148,8 @@ class Outlook(Struct, frozen=True):
         endpoints: with the minimum each keeps.
         margin: every use is multiplied by this: 1.1 holds when instances do a tenth less than believed.
         whole_steps: steps whose numbers are whole; later ones may be fractions, they will be planned again.
-        guard: stop an instance only if expected demand would survive the loss of one more.
+        worth: dollars that a request in time was taken to be worth: what rates were made with; 0: not said.
+        tiers: what that worth follows from.
         reserve: headroom may be held in donated instances, which are back within a minute; expected demand may not.
     """
 
@@ -150,8 +161,9 @@ class Outlook(Struct, frozen=True):
     endpoints: tuple[Endpoint, ...]
     margin: float = 1.0
     whole_steps: int = 1
-    guard: bool = True
     reserve: bool = False
+    worth: float = 0.0
+    tiers: tuple[TierKept, ...] = ()
 
 
 def coarsening(hours: float, *, first: float = 0.25, fine: int = 8) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS, curve_time, first_time, prefill_work, request_work
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
-from sageserve.core.response import Load, RequestMix, held, instances_for, late
+from sageserve.core.response import FULL, Load, RequestMix, held, instances_for, late
 
 _VARIATION_GUESS: Final = 0.5  # of prompts, before any were seen: between that of O365's 70B (0.2) and its 8B (1.3)
 _LEAST_SLACK: Final = 0.25  # of the target: a guess of the mix leaves queueing this much
@@ -159,6 +159,20 @@ class DemandEstimates:
     def busy_most(self, model: int, serving: int) -> float:
         """Busy instances up to which so many serving ones are enough."""
         return float(self._held[model][min(max(serving, 0), self._most[model])])
+
+    def be_worth(self, dollars: float) -> None:
+        """From now on a request in time is worth that much."""
+        self._worth = dollars
+
+    def level(self, model: int) -> float:
+        """Quantile of demand up to which instances are worth having, by the mix of the latest `sustainable_loads`; 0.5 at least.
+
+        The newsvendor's critical ratio: an instance that is wanted with a chance p keeps p times the requests it can serve in an
+        hour in time, and is had while they are worth more than its hour.
+        """
+        mix = self._mixes[model]
+        worth = self._worth_us(model) * mix.eligible * FULL  # of all the requests that it serves, in its own time
+        return max(1.0 - mix.each_us / worth, 0.5) if worth > 0 else 0.5
 
     def problem(self, fleet: Fleet) -> HourlyProblem:
         """The integer program of the paper for what is forecast now."""

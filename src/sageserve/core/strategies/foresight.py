@@ -2,19 +2,19 @@
 
 Beyond the paper: capacity is kept for a quantile of demand and not for a fudge factor; batch jobs are work with deadlines that
 is placed into valleys, and endpoints are fed only as far as that placement says; lead times, stock, GPU types and spot income
-are in the program; an instance is stopped only if the fleet would stand the loss of one more. Between plans a guard adds
-instances when an endpoint is fuller than it can be. Read next: `foresight_inputs.py` here for how the outlook is drawn, then
-`core/plan/horizon.py` for the program.
+are in the program; headroom is what the promises ask for. Between plans a guard adds instances when an endpoint is fuller than
+it can be, and so are those that it shares its requests with. Read next: `foresight_inputs.py` here for how the outlook is drawn,
+then `core/plan/horizon.py` for the program.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sageserve.base.config import ForesightSettings, Scenario
 from sageserve.base.records import Demand
 from sageserve.base.units import Micros
 from sageserve.core.actions import Decision, Feed, Reason
 from sageserve.core.events import DemandSeen, Observed
-from sageserve.core.fleet import Fleet
+from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import forecaster
 from sageserve.core.layout import Layout
 from sageserve.core.plan.horizon import HorizonPlan
@@ -54,6 +54,7 @@ class Foresight(Unified):
         match event:
             case DemandSeen():
                 self._horizon.demand.history.add(event)
+                self._horizon.worth.see(event)
             case Observed():
                 self._horizon.demand.see(event)
                 yield from self._ask(now, fleet)
@@ -79,6 +80,12 @@ class Foresight(Unified):
         else:
             yield SolveAhead(self._asked, self._horizon.outlook(now, fleet))
 
+    def _crowded(self, looks: Sequence[EndpointLook]) -> bool:
+        """Whether endpoints of one model that share their requests are together fuller than they may be."""
+        held = sum(one.held for one in looks)
+        most = sum(self._horizon.full(one.pools[0].model, one.held) * one.held for one in looks)
+        return held > 0 and sum(one.expected * one.held for one in looks) > most
+
     def _apply(self, plan: HorizonPlan, fleet: Fleet) -> Iterator[Decision | Feed]:
         for endpoint, pools in enumerate(self._pools):
             for pool in pools:
@@ -89,13 +96,16 @@ class Foresight(Unified):
                 yield Feed(endpoint, level, level)
 
     def _guard(self, now: Micros, event: Observed, fleet: Fleet) -> Iterator[Decision]:
-        yield from self._cooldown.act(now, lambda pools: self._step(now, look(now, event, pools, fleet), fleet))
+        def seen(pools: list[Pool]) -> EndpointLook:
+            return look(now, event, pools, fleet)
 
-    def _step(self, now: Micros, here: EndpointLook, fleet: Fleet) -> Decision | None:
+        yield from self._cooldown.act(now, lambda pools: self._step(now, seen(pools), seen, fleet))
+
+    def _step(self, now: Micros, here: EndpointLook, seen: Callable[[list[Pool]], EndpointLook], fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
-        model = here.pools[0].model
-        if here.serving and here.expected > self._horizon.full(model, here.held):
+        model, near = here.pools[0].model, self._horizon.near(here.pools[0].endpoint)
+        if here.serving and self._crowded([here]) and self._crowded([seen(self._pools[e]) for e in near if self._pools[e]]):
             return here.more(1, Reason.AHEAD_OF_PLAN if self._horizon.drawn else Reason.UTILISATION_HIGH)
         if here.coming or here.serving <= here.pools[0].minimum:
             return None

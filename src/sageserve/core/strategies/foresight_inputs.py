@@ -5,6 +5,7 @@ work keeps one busy, and uses as much more as the curve rises. A pool uses its w
 and forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
 """
 
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -31,9 +32,11 @@ from sageserve.core.plan.outlook import (
     coarsening,
 )
 from sageserve.core.strategies.demand_estimates import DemandEstimates
+from sageserve.core.strategies.worth import PromisedWorth
 
 _NETWORK_SHARE: Final = 0.5  # of the tightest first-token target that a round trip may take; the engine needs the rest
 _MIDDLE: Final = 0.5
+_NORMAL: Final = NormalDist()  # between two quantiles of a forecast
 _BINS_PER_HOUR: Final = HOUR // BIN
 _DRIFT: Final = 2.0  # the newest bin may correct the forecast's level by this factor at most
 _FADE_HOURS: Final = 1.0  # half-life of that correction
@@ -49,8 +52,9 @@ class ForesightInputs:
     """
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
-        self.demand = DemandEstimates(scenario, layout, earlier, scenario.strategy.foresight.worth)
         self._rules = scenario.strategy.foresight
+        self.demand = DemandEstimates(scenario, layout, earlier, self._rules.worth)
+        self.worth = PromisedWorth(scenario, layout)
         self._scenario = scenario
         self._layout = layout
         hours = self._rules.horizon / HOUR
@@ -75,6 +79,15 @@ class ForesightInputs:
             return self._scenario.strategy.reactive.high
         return self.demand.busy_most(model, serving) / serving + self._rules.guard if serving > 0 else 1.0
 
+    def near(self, endpoint: int) -> list[int]:
+        """Endpoints that take what is too much for this one, itself among them."""
+        each = len(self._layout.names.models) * len(self._layout.roles)
+        region = endpoint // each
+        if self._scenario.routing.region == "nearest" or not self.drawn:
+            return [endpoint]
+        regions = range(len(self._layout.names.regions))
+        return [endpoint + (g - region) * each for g in regions if self._reaches(region, g)]
+
     def few(self, model: int, serving: int) -> float:
         """Utilisation below which one instance fewer would do, with something to spare."""
         fewer = serving - 1
@@ -95,15 +108,20 @@ class ForesightInputs:
     def outlook(self, now: Micros, fleet: Fleet) -> Outlook:
         """Everything the program needs to know at this instant."""
         per_token = self.demand.work_per_token() / SECOND
+        self.worth.adjust()
+        self.demand.be_worth(self.worth.dollars)
         high, middle = self._tokens()
-        high = np.minimum(high, middle * self._rules.headroom)
-        kept, expected = high * per_token[:, None], middle * per_token[:, None]  # [regions, models, steps] busy instances
+        expected = middle * per_token[:, None]  # [regions, models, steps] busy instances
         self._expected = expected.sum(axis=0)
         lots = self._lots(self.demand.work_per_token(batch=True) / SECOND)
         waiting = np.array([sum(lot.work for lot in mine if lot.arrives == 0.0) for mine in lots]) / self.steps[-1]
         busy = (self._expected.max(axis=1) + waiting) / len(self._layout.names.regions)
         self._loads = [load.load for load in self.demand.sustainable_loads(busy)]
         models = range(len(busy))
+        levels = [min(self.demand.level(m), self._rules.quantile) for m in models]
+        above = np.array([_NORMAL.inv_cdf(level) for level in levels]) / (_NORMAL.inv_cdf(self.levels[-1]) or 1.0)
+        high = np.minimum(middle + (high - middle) * np.maximum(above, 0.0)[:, None], middle * self._rules.headroom)
+        kept = high * per_token[:, None]
         rates = np.stack([self.demand.instances(m, np.maximum(kept, expected)[:, m]) for m in models], axis=1)
         means = np.stack([self.demand.instances(m, expected[:, m]) for m in models], axis=1)
         slopes = [float(np.diff(self.demand.instances(m, np.array([busy[m], busy[m] + 1.0])))[0]) for m in models]
@@ -120,6 +138,7 @@ class ForesightInputs:
                     self._ways(m, g, 1.0),
                     tuple(rates[g, m].tolist()),
                     tuple(means[g, m].tolist()),
+                    level=levels[m],
                 )
                 for g, region in enumerate(names.regions)
                 for m, model in enumerate(names.models)
@@ -134,8 +153,9 @@ class ForesightInputs:
                 if (pools := self._layout.endpoint_pools(e))
             ),
             margin=self._rules.margin,
-            guard=not self._scenario.spot.donate,  # a donated instance is back within a minute
             reserve=self._scenario.spot.donate,
+            worth=self.worth.dollars,
+            tiers=self.worth.kept(),
         )
 
     def _weight(self, pool: Pool) -> float:

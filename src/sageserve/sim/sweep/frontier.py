@@ -25,6 +25,7 @@ _MARKS: Final = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _TIMES: Final = (0.25, 0.5, 1.0, 2.0, 4.0)
 _COUNTS: Final = (0.6, 0.8, 1.0, 1.25, 1.5)
 _WORTHS: Final = (0.03, 0.1, 0.3, 0.6, 1.0, 3.0, 10.0)
+_FIXED: Final = (0.003, 0.01, 0.03, 0.1, 0.6, 2.0, 10.0)
 _THETAS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
@@ -78,7 +79,9 @@ def knob_of(scenario: Scenario) -> tuple[Candidate, ...]:
         case "lt-i" | "lt-u" | "lt-ua":
             return _numbers("worth", "strategy.planned.worth", _WORTHS)
         case "foresight":
-            return _numbers("worth", "strategy.foresight.worth", _WORTHS)
+            fixed = _numbers("worth", "strategy.foresight.worth", _FIXED)
+            still = tuple(Candidate(one.name, (*one.changes, "strategy.foresight.driven=false")) for one in fixed)
+            return (Candidate("driven by promises", ()), *still)
         case "chiron":
             return _numbers("theta", "strategy.chiron.theta", _THETAS)
         case _ if name.startswith(PREFIX):
