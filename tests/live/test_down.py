@@ -15,10 +15,11 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from sageserve.base.errors import ConfigError
 from sageserve.cli.main import app
 from sageserve.cli.running import FLEET, Running
-from sageserve.cli.up import _services
-from sageserve.data.scenarios.load import load_scenario
+from sageserve.cli.up import _environment, _services
+from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.live.gateway.server import GatewayBinding, GatewayProcess
 from sageserve.live.supervisor.messages import Begin, Restart
 from tests.core.small import scenario
@@ -94,6 +95,20 @@ def test_a_gateway_holds_no_socket_that_another_one_takes_in_from() -> None:
             await worker.close()
 
     asyncio.run(run())
+
+
+def test_keys_of_engines_are_told_to_control_and_gateway_and_kept_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_scenario("local", overrides=["live.port=0", "live.access={a: {bearer_env: ENGINE_KEY}}"])
+    with pytest.raises(ConfigError, match=r"live\.access\.a: there is no API key in the variable ENGINE_KEY"):
+        _services(tmp_path, settings)
+    monkeypatch.setenv("ENGINE_KEY", "sk-engines")
+    services, found = _services(tmp_path, settings)
+    for descriptor in services[1].descriptors:
+        os.close(descriptor)
+    assert [one.environment["ENGINE_KEY"] for one in services] == ["sk-engines"] * 2
+    assert "sk-engines" not in f"{found} {[one.argv for one in services]} {resolved_yaml(settings)} {_environment(settings)}"
 
 
 @pytest.mark.parametrize(("host", "shown"), [("::", "[::1]"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1")])  # noqa: S104 # any address is meant

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from sageserve.cli.extras import need
-from sageserve.cli.gateway import INTERNAL_KEY, log_as_json
+from sageserve.cli.gateway import INTERNAL_KEY, log_as_json, take_engine_keys
 
 if TYPE_CHECKING:
     import httpx
@@ -59,16 +59,16 @@ def control(
 async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", door: str) -> None:
     import asyncio  # late: it takes a tenth of what --help takes
 
-    import httpx
-
     from sageserve.base.units import SECOND
     from sageserve.core.layout import names_of
     from sageserve.live.batches.api_context import ApiContext
     from sageserve.live.batches.routes import routes
     from sageserve.live.batches.runner import BatchRunner, Door
     from sageserve.live.batches.store_thread import SteadyWall, StoreThread
+    from sageserve.live.control.engine_clients import EngineClients
     from sageserve.live.control.loop import WallClock
     from sageserve.live.control.process import Control, Parts
+    from sageserve.live.engine_access import EngineDoors
     from sageserve.live.store.sql import open_store
     from sageserve.live.supervisor.ready import READY, say_alive, say_ready
 
@@ -79,11 +79,12 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(_wall, clock.now)
     runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
-    async with httpx.AsyncClient(timeout=live.scrape_timeout / SECOND, trust_env=False) as client:
+    doors = EngineDoors(live, take_engine_keys(live))
+    async with EngineClients(doors, live.scrape_timeout / SECOND) as clients:
         parts = Parts(
             actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),
-            scrape=lambda place: _scrape(client, place),
-            probe=lambda place: _makes_a_token(client, place),
+            scrape=lambda place: _scrape(clients.at(place.url), place),
+            probe=lambda place: _makes_a_token(clients.at(place.url), place),
             jobs=runner,
             queue_routes=routes(ApiContext(store, wall, live, runner.notify, runner.tier)),
             background=(runner.run,),

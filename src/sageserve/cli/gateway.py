@@ -86,6 +86,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         worker=worker,
         admin=upstream_admin,
         internal=os.environ.pop(INTERNAL_KEY, ""),
+        engine_keys=take_engine_keys(live),
         born=int(datetime.now(UTC).timestamp()),
     )
     signs = os.environ.pop(READY, "")
@@ -103,6 +104,13 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         options=options,
     )
     _serve(found, place, workers or live.workers)
+
+
+def take_engine_keys(live: "LiveSettings") -> dict[str, str]:
+    """Keys of engines out of the environment, which nothing that is started from here is to have."""
+    from sageserve.live.engine_access import variables_of
+
+    return {name: os.environ.pop(name, "") for name in variables_of(live)}
 
 
 def _live(found: "Scenario") -> "LiveSettings":

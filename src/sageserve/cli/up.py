@@ -123,9 +123,11 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
 
 
 def _print_unit(settings: "Scenario", source: str, overrides: list[str], folder: Path) -> None:
+    from sageserve.live.engine_access import variables_of
+
     words = [word for one in overrides for word in ("--set", one)]
     path = os.environ.get("PATH", os.defpath)
-    inherit = settings.live.inherit if settings.live is not None else ()
+    inherit = (*settings.live.inherit, *variables_of(settings.live)) if settings.live is not None else ()
     fleet = UnitFleet(settings.name, folder, inherit)
     typer.echo(unit(fleet, ["up", source, *words], root=os.geteuid() == 0, path=path), nl=False)
 
@@ -142,9 +144,11 @@ def _check_length(folder: Path) -> None:
 def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running]":
     from sageserve.base.config import LiveSettings
     from sageserve.live.address import url_of
+    from sageserve.live.engine_access import EngineDoors, variables_of
     from sageserve.live.supervisor.messages import Begin, Restart
 
     live = settings.live or LiveSettings()
+    EngineDoors(live, os.environ)  # what cannot be used is said now
     sockets = _public_sockets(live)
     port = int(sockets[0].getsockname()[1])
     descriptors = tuple(one.detach() for one in sockets)
@@ -152,7 +156,7 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     url = url_of(live.host, port, "http" if live.tls is None else "https")
     door, inner = _own_door(live)
     key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
-    secret = {INTERNAL_KEY: key}
+    secret = {INTERNAL_KEY: key, **{name: os.environ[name] for name in variables_of(live)}}
     to_control = (*_ME, "control", str(folder), "--http", control_url, "--gateway", url, "--door", door or url)
     control = Begin(0, "control", to_control, secret, restart=Restart(), signs=1, silence=_SILENCE)
     path = str(folder / "scenario.yaml")

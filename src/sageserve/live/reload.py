@@ -21,6 +21,7 @@ from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.data.scenarios.load import dump, resolved_yaml
 from sageserve.live.actuators.commands import check_commands
 from sageserve.live.actuators.fixed import FixedActuator
+from sageserve.live.engine_access import variables_of
 from sageserve.live.gateway.context import GatewayContext, Options
 from sageserve.live.private import write_private
 from sageserve.live.supervisor.client import SupervisorClient
@@ -109,7 +110,8 @@ def check(after: Scenario) -> None:
     check_commands(after)
     layout = layout_of(after)
     live = after.live or LiveSettings()
-    GatewayContext(after, layout, options=Options(), clock=lambda: 0).close()
+    held = dict.fromkeys(variables_of(live), "what-the-fleet-holds")
+    GatewayContext(after, layout, options=Options(engine_keys=held), clock=lambda: 0).close()
     if live.actuator == "fixed":
         FixedActuator(layout, live.instances)
     strategy_kind(after.strategy.name)(after, layout, None)

@@ -57,7 +57,12 @@ def test_each_fault_is_found(state: Path) -> None:
     assert "HF_TOKEN" in found(state, KEY, engine)["local-secrets"][0]
     assert "password" in found(state, KEY, "live.store=postgresql://a:b@h/c")["local-secrets"][0]
     instance = "live.instances=[{region: east, model: llama-3.1-8b, url: 'http://10.0.0.7:8000'}]"
-    assert "in the clear" in found(state, KEY, instance)["local-engines"][0]
+    assert "need not ask the gateway" in found(state, KEY, instance)["local-engines"][0]
+    access = f"live.access={{a: {{bearer_file: {state.parent / 'key.pem'}}}}}"
+    asked = found(state, KEY, access, instance.replace("8000'", "8000', access: a"))
+    assert "so does the key they ask for" in asked["local-engines"][0]
+    assert "others may read" in asked["local-secrets"][0]
+    assert "local-engines" not in found(state, KEY, instance.replace("http:", "https:"))
     assert "no line has the hash" in found(state, KEY, head="1" * 64)["local-audit"][0]
     log = next((state / "audit").glob("*.jsonl"))
     log.write_bytes(log.read_bytes().replace(b'"me"', b'"he"'))

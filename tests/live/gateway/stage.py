@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -116,11 +117,12 @@ class Engine:
     port: int = 0
     closed: list[float] = field(default_factory=list)  # when a connection was closed by the other side
     connections: int = 0
+    tls: ssl.SSLContext | None = None  # none: plain HTTP
     _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,6 +143,7 @@ class Engine:
                         self.closed.append(loop.time())
                         serving.cancel()
                     leaving.cancel()
+                    await asyncio.wait({leaving})  # else it still reads when the next request is waited for
                 with contextlib.suppress(asyncio.CancelledError):
                     await serving
                 await writer.drain()

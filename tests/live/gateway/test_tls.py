@@ -22,7 +22,16 @@ def issue(folder: Path, name: str, kind: str = "ec") -> tuple[Path, Path]:
     certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
     option = {"ec": "ec_paramgen_curve:P-256", "rsa": "rsa_keygen_bits:2048"}[kind]
     words = ["openssl", "req", "-x509", "-newkey", kind, "-pkeyopt", option, "-nodes", "-days", "2"]
-    more = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    more = [
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
     subprocess.run([*words, *more], check=True, capture_output=True)
     return certificate, key
 

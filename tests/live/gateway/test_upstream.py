@@ -25,7 +25,7 @@ def heard_of(open_: Callable[[Any], Coroutine[None, None, object]], *, close_at_
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        loop.create_connection = lambda make, *_: open_(make)  # type: ignore[assignment,method-assign] # of this test's loop alone
+        loop.create_connection = lambda make, *_, **_more: open_(make)  # type: ignore[assignment,method-assign] # of this loop alone
         pool = ConnectionPool("engine", 80, lambda: 0)
         pool.open(lambda one, why: heard.append((one, why)))
         if not close_at_once:

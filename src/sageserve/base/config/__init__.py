@@ -26,6 +26,7 @@ from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSet
 from sageserve.base.config.live import (
     RESERVED_NAMES,
     ROLES,
+    EngineAccess,
     EngineCommand,
     FixedInstance,
     JobSettings,
@@ -77,6 +78,7 @@ __all__ = [
     "ChironSettings",
     "ClusterSettings",
     "ConversationSettings",
+    "EngineAccess",
     "EngineCommand",
     "FaultSettings",
     "FixedInstance",

@@ -5,9 +5,9 @@ Knows no process and no socket. Read next: `live/control/process.py` and `live/g
 """
 
 import re
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sageserve.base.config.clusters import BudgetSettings, ClusterSettings, PrioritySettings, TargetSettings
 from sageserve.base.config.settings import Name, Settings
@@ -29,7 +29,36 @@ class EngineCommand(Settings):
     stop_within: Duration = Field(default=30 * SECOND, gt=0, description="after SIGTERM, before SIGKILL")
 
 
-_ENGINE_URL: Final = re.compile(r"^http://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#@\s]*)?$")
+_ENGINE_URL: Final = re.compile(r"^https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[^?#@\s]*)?$")
+
+
+class EngineAccess(Settings):
+    """How engines that someone else runs are spoken to, where an address alone does not do."""
+
+    ca_file: str | None = Field(
+        default=None, pattern="^/", description="PEM file: who may have signed an engine's certificate; none: the system's"
+    )
+    certificate: str | None = Field(
+        default=None, pattern="^/", description="PEM file: our own, for engines that ask for one, then those that sign it"
+    )
+    key: str | None = Field(default=None, pattern="^/", description="of our own certificate, without a password")
+    bearer_file: str | None = Field(default=None, pattern="^/", description="file with the API key that engines ask for")
+    bearer_env: str | None = Field(
+        default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="or the variable of `sageserve up` that holds it"
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both, or neither")
+        if self.bearer_file is not None and self.bearer_env is not None:
+            raise ValueError("bearer_file and bearer_env exclude each other")
+        return self
+
+    @property
+    def secured(self) -> bool:
+        """Whether it says anything about TLS."""
+        return self.ca_file is not None or self.certificate is not None
 
 
 class FixedInstance(Settings):
@@ -38,14 +67,15 @@ class FixedInstance(Settings):
     region: Name = Field(description="where it is")
     model: Name = Field(description="what it serves")
     gpu: Name | None = Field(default=None, description="GPU type; none: the model's first engine in the region")
-    url: str = Field(description="such as http://10.0.0.7:8000; a path is put before the API's")
+    url: str = Field(description="such as http://10.0.0.7:8000, or https://; a path is put before the API's")
+    access: Name | None = Field(default=None, description="one of live.access; none: no key, and the system's authorities")
     served_model: str = Field(default="", description="name the engine knows the model by; empty: the scenario's name")
 
     @field_validator("url")
     @classmethod
     def _can_be_honoured(cls, url: str) -> str:
-        if not url.startswith("http://"):
-            raise ValueError("engines are spoken to over plain HTTP: http://10.0.0.7:8000, with a tunnel where that is not safe")
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("engines are spoken to over HTTP: http://10.0.0.7:8000, or https://10.0.0.7:8443")
         if not _ENGINE_URL.match(url):
             raise ValueError("no user, password, query or fragment is sent to an engine: write it as http://10.0.0.7:8000")
         if url.rstrip("/").endswith("/v1"):
@@ -157,6 +187,7 @@ class LiveSettings(Settings):
     )
     speed: float = Field(default=1.0, gt=0, le=1000, description="of the emulated engine: 10 is ten times as fast as real")
     instances: tuple[FixedInstance, ...] = Field(default=(), description="engines that already run")
+    access: dict[Name, EngineAccess] = Field(default={}, description="how they are spoken to, by a name that they give")
     service_tiers: dict[str, Name] = Field(
         default={},
         description="OpenAI's service_tier to ours; unless said, priority and fast: tightest, flex: batch, others: laxest",
@@ -174,3 +205,19 @@ class LiveSettings(Settings):
     )
     tiers: dict[Name, PrioritySettings] = Field(default={}, description="how routers and histories name tiers; none: they do not")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the structured log")
+
+    @model_validator(mode="after")
+    def _has_access(self) -> Self:
+        ways: dict[str, str | None] = {}
+        for number, one in enumerate(self.instances):
+            where = f"instances[{number}] ({one.url})"
+            if ways.setdefault(one.url, one.access) != one.access:
+                raise ValueError(f"{where} has another access than an instance before it at the same address")
+            if one.access is None:
+                continue
+            access = self.access.get(one.access)
+            if access is None:
+                raise ValueError(f"{where}: live.access has no {one.access!r}; it has {', '.join(self.access) or 'none'}")
+            if access.secured and not one.url.startswith("https://"):
+                raise ValueError(f"{where}: access {one.access!r} has certificates, and the address is not https://")
+        return self

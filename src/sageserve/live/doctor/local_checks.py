@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.config import EngineAccess, LiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import DAY, Micros
 from sageserve.live.audit import AuditCheck, verify
@@ -58,7 +58,7 @@ LOCAL_CHECKS: Final[Mapping[str, Check]] = {
         Check("local-keys", "no key has expired, or is about to; an operator can be told from a tenant", "warn", "settings"),
         Check(
             "local-secrets",
-            "no password or token stands in the settings, and the key of the certificate is its user's alone",
+            "no password or token stands in the settings, and files with keys are their user's alone",
             "warn",
             "settings",
         ),
@@ -150,17 +150,25 @@ def _secrets(facts: LocalFacts) -> Iterator[CheckFinding]:
                 where, "a password stands in the address", "~/.pgpass or PGPASSFILE holds it for PostgreSQL", "warn"
             )
 
-    if facts.live.tls is not None and Path(facts.live.tls.key).stat().st_mode & 0o077:
-        key = facts.live.tls.key
-        yield CheckFinding("live.tls.key", f"others may read {key}", f"chmod 600 {key}", "error")
+    held = {"live.tls.key": facts.live.tls.key if facts.live.tls is not None else None}
+    for name, one in facts.live.access.items():
+        held |= {f"live.access.{name}.key": one.key, f"live.access.{name}.bearer_file": one.bearer_file}
+    for where, key in held.items():
+        if key is not None and Path(key).stat().st_mode & 0o077:
+            yield CheckFinding(where, f"others may read {key}", f"chmod 600 {key}", "error")
 
 
 def _engines(facts: LocalFacts) -> Iterator[CheckFinding]:
     for one in facts.live.instances:
         parts = urlsplit(one.url)
+        access = facts.live.access.get(one.access or "", EngineAccess())
+        keyed = access.bearer_file is not None or access.bearer_env is not None
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            said = f"prompts and answers go to {parts.hostname} in the clear, and whoever reaches it need not ask the gateway"
-            yield CheckFinding(f"live.instances: {one.model}", said, "a network of their own, or a tunnel", "info")
+            asks = "so does the key they ask for" if keyed else "whoever reaches it need not ask the gateway"
+            said = f"prompts and answers go to {parts.hostname} in the clear, and {asks}"
+            yield CheckFinding(
+                f"live.instances: {one.model}", said, "https:// with live.access, or a network of their own", "info"
+            )
 
 
 def _audit(facts: LocalFacts) -> Iterator[CheckFinding]:

@@ -4,8 +4,8 @@ Must not hold anything that belongs to one request. Read next: `exchange.py`, `s
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.core.admit import come_again
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
+from sageserve.live.engine_access import EngineDoors, OpenedAccess
 from sageserve.live.gateway.api_error import ApiError, overloaded
 from sageserve.live.gateway.budgets import DayBudgets
 from sageserve.live.gateway.demand_counters import DemandCounters
@@ -55,6 +56,7 @@ class Options:
         worker: its number among those that share the port.
         admin: address of control's HTTP server, such as http://127.0.0.1:8200; empty: there is none.
         internal: the key of this deployment's own processes; empty: there is none.
+        engine_keys: variables that hold keys of engines.
         nonce: names this process like no other: for request ids, and for control to tell it from one with the same number.
         born: seconds since 1970 when it started, shown as `created` of models.
     """
@@ -63,6 +65,7 @@ class Options:
     worker: int = 0
     admin: str = ""
     internal: str = ""
+    engine_keys: Mapping[str, str] = field(default_factory=dict)
     nonce: str = "0"
     born: int = 0
 
@@ -102,6 +105,7 @@ class GatewayContext:
         self.clock = clock
         self.routing = RoutingState(scenario, layout)
         self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
+        self.doors = EngineDoors(live, options.engine_keys)
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
         self.budgets = DayBudgets(live, layout.names.models, wall, clock)
         self.shares = GatewayShares(self.routing, self.keys)
@@ -129,7 +133,7 @@ class GatewayContext:
         self.exchanges: dict[WatchedRequest, None] = {}  # requests that are not answered yet, in order of arrival
         self.clients: dict[Downstream, None] = {}
         self._names: dict[tuple[str, int], Names] = {}
-        self._pools: dict[tuple[str, int], ConnectionPool] = {}
+        self._pools: dict[tuple[str, int, OpenedAccess | None], ConnectionPool] = {}
         self._prefix = f"req_{options.nonce}".encode()
         self._requests = 0
 
@@ -153,14 +157,19 @@ class GatewayContext:
 
     def pool(self, target: Target) -> ConnectionPool:
         """Connections to an instance."""
-        return self.pool_at(target.host, target.port)
+        return self.pool_at(target.host, target.port, self.doors.at(target.url) if target.secured else None)
 
-    def pool_at(self, host: str, port: int) -> ConnectionPool:
-        """Connections to an address."""
-        found = self._pools.get((host, port))
+    def pool_at(self, host: str, port: int, secured: OpenedAccess | None = None) -> ConnectionPool:
+        """Connections to an address; `secured`: under TLS, and how."""
+        found = self._pools.get((host, port, secured))
         if found is None:
-            found = self._pools[host, port] = ConnectionPool(host, port, self.clock)
+            found = self._pools[host, port, secured] = ConnectionPool(host, port, self.clock, secured)
         return found
+
+    def engine_key(self, target: Target) -> str:
+        """What an instance is told who asks; empty: nothing."""
+        access = self.doors.at(target.url)
+        return access.key if access is not None else ""
 
     def trouble(self, target: Target, reason: str, *, mute: bool = False) -> None:
         """An instance cannot be reached, broke off what another one answered, or is mute: leave it out, and tell control.
@@ -192,12 +201,13 @@ class GatewayContext:
 
     def tidy(self, now: Micros) -> None:
         """Close idle connections, and forget addresses that no instance has any more."""
+        self.doors.look()
         used = {(target.host, target.port) for target in self.routing.targets.values()}
         if self.admin is not None:
             used.add(self.admin)
         for address, pool in list(self._pools.items()):
             pool.tidy(now)
-            if address not in used:
+            if address[:2] not in used:
                 pool.close()
                 del self._pools[address]
 

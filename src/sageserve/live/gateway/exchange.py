@@ -170,7 +170,7 @@ class Exchange:
         one, call, body = self._one, self._call, self._call.body
         if target.served and target.served != self._context.names.models[call.model]:
             body = with_model(body, target.served)
-        fields = self._record.traced(one.fields)
+        fields = self._record.lines(target)
         head = b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
             target.prefix,
             one.url,

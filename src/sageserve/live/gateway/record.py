@@ -11,7 +11,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.request import ApiCall, HttpRequest
-from sageserve.live.gateway.targets import Placement
+from sageserve.live.gateway.targets import Placement, Target
 
 if TYPE_CHECKING:  # loaded only when traces are asked for
     from opentelemetry.trace import Span
@@ -43,8 +43,15 @@ class RequestRecord:
         self._sent = now
         self._region = self._context.routing.region_of(placed.target.endpoint)
 
-    def traced(self, fields: bytes) -> bytes:
-        """Header lines for the engine; with traces on, ours is the parent of its spans."""
+    def lines(self, target: Target) -> bytes:
+        """Header lines for an engine: the client's, our key in the place of its, and with traces on ours as the parent."""
+        fields = self._one.fields
+        if key := self._context.engine_key(target):
+            kept = (line for line in fields.splitlines(keepends=True) if not line.lower().startswith(b"authorization:"))
+            fields = b"%bauthorization: Bearer %b\r\n" % (b"".join(kept), key.encode())
+        return self._traced(fields) if self._context.tracer is not None else fields
+
+    def _traced(self, fields: bytes) -> bytes:
         context, call = self._context, self._call
         if context.tracer is None:
             return fields

@@ -34,6 +34,7 @@ class Target:
         "profile",
         "prompts",
         "row",
+        "secured",
         "served",
         "there",
         "told_at",
@@ -52,7 +53,8 @@ class Target:
         self.endpoint = one.endpoint
         self.url = one.url
         self.host = parts.hostname or "127.0.0.1"
-        self.port = parts.port or 80
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.secured = parts.scheme == "https"
         self.prefix = parts.path.rstrip("/").encode()
         self.authority = parts.netloc.rpartition("@")[2].encode()
         self.profile = profile

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final, Protocol, cast
 
 from sageserve.base.units import SECOND, Micros
+from sageserve.live.engine_access import OpenedAccess
 from sageserve.live.gateway.framing import HEAD_MAX, BadAnswer, Body, OpenBody, ResponseHead, body_of, check_lines, read_head
 from sageserve.live.gateway.sse import Overlong
 
@@ -226,13 +227,15 @@ class ConnectionPool:
         host: of the engine.
         port: of the engine.
         clock: microseconds.
+        secured: under TLS, and how; None: in plain HTTP.
     """
 
-    __slots__ = ("_host", "_idle", "_port", "_tasks", "clock", "ending", "opened")
+    __slots__ = ("_host", "_idle", "_port", "_secured", "_tasks", "clock", "ending", "opened")
 
-    def __init__(self, host: str, port: int, clock: Callable[[], Micros]) -> None:
+    def __init__(self, host: str, port: int, clock: Callable[[], Micros], secured: OpenedAccess | None = None) -> None:
         self._host = host
         self._port = port
+        self._secured = secured
         self.clock = clock
         self.ending: dict[EngineConnection, Micros] = {}
         self._idle: deque[EngineConnection] = deque()
@@ -266,7 +269,8 @@ class ConnectionPool:
     async def _open(self) -> EngineConnection:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(CONNECT_S):
-            _, one = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port)
+            tls = self._secured.tls if self._secured is not None else None
+            _, one = await loop.create_connection(lambda: EngineConnection(self), self._host, self._port, ssl=tls)
         return one
 
     def _opened(self, done: Callable[[EngineConnection | None, str], None], task: "asyncio.Task[EngineConnection]") -> None:

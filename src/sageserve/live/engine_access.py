@@ -1,0 +1,134 @@
+"""How engines that others run are spoken to: the TLS of those at https addresses, and the key that they ask for.
+
+An https address is spoken to under TLS 1.2 or newer with the engine's certificate checked, or not at all. Files that change are
+read again; what cannot be used is said in the log, and what was there before stays. A key is in memory and in the line that is
+sent, nowhere else. Knows no connection. Read next: `gateway/upstream.py`, `control/engine_clients.py`.
+"""
+
+import logging
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from sageserve.base.config import EngineAccess, LiveSettings
+from sageserve.base.errors import ConfigError
+
+_LOG: Final = logging.getLogger(__name__)
+_Mark = tuple[tuple[int, int, int], ...]
+_KEY_MAX: Final = 8192  # bytes: more than any server takes in a header line
+
+
+class OpenedAccess:
+    """One entry of live.access, with what its files hold.
+
+    Args:
+        where: its name in the settings.
+        settings: which files there are.
+        environment: variables that may hold a key.
+
+    Raises:
+        ConfigError: a file cannot be used, or a variable is not set.
+    """
+
+    def __init__(self, where: str, settings: EngineAccess, environment: Mapping[str, str]) -> None:
+        self._where = where
+        self._settings = settings
+        self._environment = environment
+        self._seen = self._mark()
+        self.tls, self.key = self._read()
+
+    def look(self) -> None:
+        """Use the files that are there now, if they are others; for connections and requests that begin afterwards."""
+        mark = self._mark()
+        if mark == self._seen:
+            return
+        self._seen = mark
+        try:
+            self.tls, self.key = self._read()
+        except ConfigError as error:
+            _LOG.error("%s; what was there before is used on", error.message)
+        else:
+            _LOG.info("%s: requests that begin now use the new files", self._where)
+
+    def _read(self) -> tuple[ssl.SSLContext, str]:
+        one = self._settings
+        try:
+            made = ssl.create_default_context(cafile=one.ca_file)
+            made.minimum_version = ssl.TLSVersion.TLSv1_2
+            made.set_alpn_protocols(["http/1.1"])
+            if one.certificate is not None:
+                made.load_cert_chain(one.certificate, one.key, password=_none)
+            return made, self._key()
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"{self._where}: {', '.join(map(str, self._files()))} cannot be used: {error}",
+                hint="PEM files of certificates, a key without a password, a file with an API key in one line",
+            ) from None
+
+    def _key(self) -> str:
+        one = self._settings
+        if one.bearer_file is not None:
+            found, place = Path(one.bearer_file).read_text("utf-8", "replace").strip(), one.bearer_file
+        elif one.bearer_env is not None:
+            found, place = self._environment.get(one.bearer_env, ""), f"the variable {one.bearer_env}"
+        else:
+            return ""
+        if not 0 < len(found) <= _KEY_MAX or not found.isascii() or not found.isprintable() or " " in found:
+            raise ConfigError(f"{self._where}: there is no API key in {place}", hint="one line of letters, digits and signs")
+        return found
+
+    def _files(self) -> Iterator[Path]:
+        one = self._settings
+        return (Path(name) for name in (one.ca_file, one.certificate, one.key, one.bearer_file) if name is not None)
+
+    def _mark(self) -> _Mark:
+        """Differs when a file was written anew or another one was put in its place; empty while one is away."""
+        try:
+            found = [path.stat() for path in self._files()]
+        except OSError:
+            return ()
+        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+
+
+class EngineDoors:
+    """How each engine of a fleet is spoken to.
+
+    Args:
+        live: its settings.
+        environment: variables that may hold keys; see `variables_of`.
+
+    Raises:
+        ConfigError: a file cannot be used, or a variable is not set.
+    """
+
+    def __init__(self, live: LiveSettings, environment: Mapping[str, str]) -> None:
+        self._opened = {
+            name: OpenedAccess(f"live.access.{name}", one, environment) for name, one in live.access.items()
+        }  # those that no instance names are tried, too: a fault in them is found now
+        self._of = {one.url: self._opened[one.access] for one in live.instances if one.access is not None}
+        self._usual: OpenedAccess | None = None
+
+    def at(self, url: str) -> OpenedAccess | None:
+        """How to speak to what is at an address; None: in plain HTTP, without a key."""
+        found = self._of.get(url)
+        if found is None and url.startswith("https://"):
+            if self._usual is None:
+                self._usual = OpenedAccess("live.access", EngineAccess(), {})
+            found = self._usual
+        return found
+
+    def look(self) -> None:
+        """Use files that have changed."""
+        for one in self._opened.values():
+            one.look()
+
+
+def variables_of(live: LiveSettings) -> tuple[str, ...]:
+    """Names of variables that hold keys of engines."""
+    return tuple(dict.fromkeys(one.bearer_env for one in live.access.values() if one.bearer_env is not None))
+
+
+def _none() -> str:
+    """No key with a password is asked for one at a terminal."""
+    return ""
