@@ -74,6 +74,7 @@ TRIES: Final = {
     "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/iw-f")),
     "backtest": Try(("quickstart", "{stage}/trace.csv", "--out", "{stage}/backtest"), code=2),
     "watch": Try(("quickstart", "--prometheus", "http://127.0.0.1:9"), needs="live", code=2),
+    "shadow-report": Try(("{stage}/run",), code=2),
     "status": Try(("--state", "{state}"), needs="live"),
     "reload": Try(("--state", "{state}", "--dry-run"), needs="live"),
     "doctor": Try(("local", "--set", CLUSTER), needs="live", code=1, lines=True),

@@ -67,6 +67,11 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "report": MenuEntry(
         LOOK, "Write a page to look at: verdict, strategies side by side, and what happened over time. Needs no network."
     ),
+    "shadow-report": MenuEntry(
+        LOOK,
+        "Sum up what was watched: harm, help, lead and agreement of the decisions, dollars, broken minutes, forecasts.",
+        "shadow_report:shadow_report",
+    ),
     "init": MenuEntry(LOOK, "Write a first scenario of your own: commented, ready to run, with every guess marked as one."),
     "validate": MenuEntry(
         LOOK, "Replay measured runs through the simulator: the first half of a run fits, the second half judges."

@@ -46,6 +46,14 @@ def state_folder(given: Path | None) -> Path:
     return Path(base) / "sageserve"
 
 
+def watched_folder(given: Path | None) -> Path:
+    """The state folder of what is watched: as given, or the user's own, beside that of a fleet of ours."""
+    if given is not None:
+        return given.expanduser().absolute()
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "sageserve-watch"
+
+
 def running(state: Path | None) -> Running:
     """What runs in a state folder.
 

@@ -19,6 +19,7 @@ import typer
 from sageserve.base.errors import ConfigError, MeasurementError
 from sageserve.cli import complete
 from sageserve.cli.extras import need, need_for
+from sageserve.cli.running import watched_folder
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
@@ -32,17 +33,11 @@ sageserve init fleet.yaml --prometheus http://localhost:9090 [dim]— pools, GPU
 
 sageserve watch fleet.yaml --prometheus http://localhost:9090
 
+sageserve shadow-report [dim]— later: would it have done harm, or helped?[/dim]
+
 sageserve watch fleet.yaml --strategy foresight --for 8h --json > decisions.jsonl
 """
 LOOK_BACK_S: Final = 600.0  # in which the scrape interval shows itself
-
-
-def watched_folder(given: Path | None) -> Path:
-    """The state folder of what is watched: as given, or the user's own, beside that of a fleet of ours."""
-    if given is not None:
-        return given.expanduser().absolute()
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "sageserve-watch"
 
 
 WatchedState = Annotated[
@@ -101,7 +96,7 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
         _read_past(servers, settings, pools, folder, spans["--past"])
         pace = interval, spans["--every"] or max(settings.signals.scrape, interval)
         _run(settings, folder, _Sides(servers, pools, pace, listening), spans["--for"], as_json=as_json)
-    typer.echo(f"what was seen is in {folder}; why a pool has its number: sageserve explain {folder} POOL", err=True)
+    typer.echo(f"what was seen is in {folder}; sum it up: sageserve shadow-report {folder}", err=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Sheet:
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
+    first: str = ""  # heading of the rows' names; empty: strategy, and below the first table tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,16 @@ def write_report(folders: Sequence[Path], out: Path, progress: Tell | None = Non
     Raises:
         ResultError: a folder cannot be read, or the file not be written.
     """
-    text = report_html(gather(folders), progress, preface).encode()
+    return write_page(report_html(gather(folders), progress, preface), out)
+
+
+def write_page(page: str, out: Path) -> int:
+    """Write a page; the file appears under its name only when it is complete. Gives its size in bytes.
+
+    Raises:
+        ResultError: it cannot be written.
+    """
+    text = page.encode()
     part = out.with_name(f".{out.name}.part-{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +129,10 @@ def report_html(material: Material, progress: Tell | None = None, preface: Prefa
             if progress is not None:
                 progress(len(readings), total)
     page = page_of(material.comparison, readings, material.notes, preface)
-    return _fill(page, figures_of(readings) if readings else [], readings)
+    names = next(iter(readings.values())).digest.layout.names if readings else None
+    window_s = max((run.summary.window_s for run in readings.values()), default=0.0)
+    shown = Choosable(tuple(readings), () if names is None else names.models, window_s / 60)
+    return fill(page, figures_of(readings) if readings else [], shown)
 
 
 def figures_of(readings: Mapping[str, RunReading]) -> list[Figure]:
@@ -141,21 +153,35 @@ def figures_of(readings: Mapping[str, RunReading]) -> list[Figure]:
     ]
 
 
-def _fill(page: FirstScreen, figures: Sequence[Figure], readings: Mapping[str, RunReading]) -> str:
+@dataclass(frozen=True, slots=True)
+class Choosable:
+    """What a reader of a page may choose to see: strategies, models, and a stretch of so many minutes."""
+
+    strategies: tuple[str, ...]
+    models: tuple[str, ...]
+    minutes: float
+
+
+def fill(page: FirstScreen, figures: Sequence[Figure], shown: Choosable) -> str:
+    """The page as HTML.
+
+    Args:
+        page: its first screen.
+        figures: below.
+        shown: what their views differ in.
+    """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     drawn = [figure for figure in figures if figure.views]
     without = tuple(f"Without a figure here: {one.title} {one.nothing}" for one in figures if not one.views)
-    window_s = max((run.summary.window_s for run in readings.values()), default=0.0)
-    names = next(iter(readings.values())).digest.layout.names if readings else None
     return environment.get_template("report.html.j2").render(
         page=page,
         figures=told_once(page, drawn),
         without=without,
-        strategies=list(readings),
-        models=[] if names is None else list(names.models),
-        minutes=window_s / 60,
+        strategies=list(shown.strategies),
+        models=list(shown.models),
+        minutes=shown.minutes,
         embedded=_embedded,
         view_json=_view,
         style=Markup((_TEMPLATES / "report.css").read_text("utf-8")),  # noqa: S704 # our own file

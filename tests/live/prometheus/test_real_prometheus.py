@@ -166,7 +166,7 @@ def test_what_was_scraped_is_what_was_sent_and_a_process_that_watches_sees_it(tm
     assert f'sageserve_instances{{pool="{POOL}",state="serving"}} 4.0' in pages[0]
     assert f'sageserve_wanted_instances{{pool="{POOL}"}}' in pages[0]
     assert all(json.loads(line).keys() <= {"minute", "decision", "note"} for line in one.stdout.splitlines())
-    assert "what was seen is in" in one.stderr
+    assert "sum it up: sageserve shadow-report" in one.stderr
     journal = [line.line for line in read_stamped(one.state / "journal")]
     assert sum(isinstance(line.event, InstanceReady) for line in journal) == 4
     blocked = {decided.decision.blocked for line in journal for decided in line.decisions}

@@ -1,7 +1,7 @@
 """Minutes of a fleet that was watched: instances that ran, that decisions asked for, that demand needed; one JSON object a line.
 
     {"wall": 1700000040000000, "pools": [{"pool": "east/llama/h100", "did": 3, "would": 4}],
-     "endpoints": [{"endpoint": "east/llama", "busy": 1.8, "needed": 3, "blind": ""}]}
+     "endpoints": [{"endpoint": "east/llama", "busy": 1.8, "needed": 3, "tokens": 51200}]}
 
 A file a day in the state folder, `minutes/minutes-20261127.jsonl`, flushed line by line; those older than KEEP days are dropped.
 Knows no strategy. Read next: `live/watch/minute_book.py`, which makes them.
@@ -48,14 +48,14 @@ class EndpointMinute(Struct, frozen=True, omit_defaults=True):
         busy: engines of the model's fastest type that its demand of the last five minutes kept busy.
         needed: the fewest of them that keep the promises at that demand.
         blind: why it was not seen; empty: it was.
-        late: share of requests whose first token came after the promise, as engines' histograms have it; None: not known.
+        tokens: interactive prompt tokens that came in the minute: what forecasts are of.
     """
 
     endpoint: str
     busy: float
     needed: int
     blind: str = ""
-    late: float | None = None
+    tokens: int = 0
 
 
 class WatchedMinute(Struct, frozen=True):

@@ -228,7 +228,7 @@ class FleetWatch:
         self.view.refresh()
         now = self._parts.clock.now()
         if self._book.due(now):
-            self._book.take_down(now, {e: unseen.get(e, "too old") for e in self.view.blind()}, {})
+            self._book.take_down(now, {e: unseen.get(e, "too old") for e in self.view.blind()})
         self._parts.looked()
 
     def _follow(self, pool: Pool, found: PoolSighting) -> None:
