@@ -61,6 +61,9 @@ class EngineAccess(Settings):
         return self.ca_file is not None or self.certificate is not None
 
 
+_ORIGIN: Final = r"^(\*|https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?)$"  # as browsers write it
+
+
 class FixedInstance(Settings):
     """An engine that someone else runs: it is routed to and scraped, never started or stopped."""
 
@@ -196,6 +199,9 @@ class LiveSettings(Settings):
     prices: dict[Name, TokenPrice] = Field(
         default={}, description="by model, for keys with dollars_per_day; none: tokens are free"
     )
+    cors: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = Field(
+        default=(), description="origins of web pages that may ask, such as https://chat.example; '*': all, where there are keys"
+    )
     limits: LimitSettings = Field(default=LimitSettings(), description="what a client may send")
     jobs: JobSettings = Field(default=JobSettings(), description="how jobs of batches are run")
     safety: SafetySettings = Field(default=SafetySettings(), description="what is never done")
@@ -205,6 +211,14 @@ class LiveSettings(Settings):
     )
     tiers: dict[Name, PrioritySettings] = Field(default={}, description="how routers and histories name tiers; none: they do not")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the structured log")
+
+    @model_validator(mode="after")
+    def _is_not_for_every_page(self) -> Self:
+        if "*" in self.cors and not self.keys:
+            raise ValueError(
+                "cors: '*' without keys lets every web page that somebody here opens ask: give keys, or name origins"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_access(self) -> Self:

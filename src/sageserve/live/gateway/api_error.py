@@ -98,12 +98,12 @@ def retry_fields(after: Micros) -> bytes:
     return b"retry-after: %d\r\nretry-after-ms: %d\r\n" % (max(1, -(-after // SECOND)), -(-after // 1000))
 
 
-def last_answer(problem: ApiError, request_id: bytes) -> bytes:
-    """The whole of an answer after which the connection is closed."""
+def last_answer(problem: ApiError, ours: bytes) -> bytes:
+    """The whole of an answer after which the connection is closed; `ours`: lines that every answer to its request bears."""
     body = problem.body()
     line = b"HTTP/1.1 %d %b\r\n" % (problem.status, STATUS[problem.status].encode())
     length = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-    return b"%b%bx-request-id: %b\r\n%bconnection: close\r\n\r\n%b" % (line, length, request_id, problem.fields(), body)
+    return b"%b%b%b%bconnection: close\r\n\r\n%b" % (line, length, ours, problem.fields(), body)
 
 
 def bad_request(message: str, *, param: str | None = None, code: str | None = None, status: int = 400) -> ApiError:

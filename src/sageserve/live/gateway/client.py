@@ -15,7 +15,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway.api_error import STATUS, ApiError, bad_request, header_too_large, last_answer, too_large, too_slow
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.exchange import Exchange
-from sageserve.live.gateway.pages import ASKED, LocalAnswer, is_proxied, show_page
+from sageserve.live.gateway.pages import ASKED, LocalAnswer, is_page, is_proxied, show_page
 from sageserve.live.gateway.proxy import Passage
 from sageserve.live.gateway.request import BadFraming, HttpRequest, check_size, origin_form, read_fields
 from sageserve.live.gateway.rights import identify
@@ -198,7 +198,8 @@ class Client(asyncio.Protocol):
             one.url = origin_form(one.url)
         one.path = one.url.partition(b"?")[0]
         one.id = one.noted.get(b"x-request-id") or context.request_id()
-        one.proxied = is_proxied(one.path)
+        one.ours = b"x-request-id: %b\r\n%b" % (one.id, context.cross_origin.lines(one.noted, page=is_page(one.path)))
+        one.proxied = is_proxied(one.path) and not context.cross_origin.asks_first(one.method, one.noted)
         identify(context, one, loopback=self.loopback)
         check_size(one, self._limit(one))
         expect = one.noted.get(b"expect")
@@ -290,10 +291,9 @@ class Client(asyncio.Protocol):
         one = self._current
         assert one is not None
         length = b"" if page.status == 204 else b"content-type: %b\r\ncontent-length: %d\r\n" % (page.kind, len(page.body))
-        ours = own or b"x-request-id: %b\r\n" % one.id
         body = b"" if one.method == b"HEAD" else page.body
         line = b"%d %b" % (page.status, STATUS[page.status].encode())
-        self.write(b"HTTP/1.1 %b\r\n%b%b%b%b\r\n%b" % (line, length, page.fields, ours, self.ending(), body))
+        self.write(b"HTTP/1.1 %b\r\n%b%b%b%b\r\n%b" % (line, length, page.fields, own or one.ours, self.ending(), body))
         self.finished()
 
     def ending(self) -> bytes:
@@ -339,10 +339,9 @@ class Client(asyncio.Protocol):
         """Answer a request that could not be read to its end, and close."""
         if self._ended:
             return
-        one = self._one or self._current
-        request_id = (one.id if one is not None else b"") or self._context.request_id()
-        (one or HttpRequest()).count_refusal(self._context, problem.status)
-        self.write(last_answer(problem, request_id))
+        one = self._one or self._current or HttpRequest()
+        one.count_refusal(self._context, problem.status)
+        self.write(last_answer(problem, one.ours or b"x-request-id: %b\r\n" % self._context.request_id()))
         self._end(linger=True)
 
     def _end(self, *, linger: bool) -> None:

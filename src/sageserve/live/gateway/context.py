@@ -18,6 +18,7 @@ from sageserve.core.layout import Layout
 from sageserve.live.engine_access import EngineDoors, OpenedAccess
 from sageserve.live.gateway.api_error import ApiError, overloaded
 from sageserve.live.gateway.budgets import DayBudgets
+from sageserve.live.gateway.cross_origin import CrossOrigin
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.flex_queue import FlexQueue
@@ -105,6 +106,7 @@ class GatewayContext:
         self.clock = clock
         self.routing = RoutingState(scenario, layout)
         self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
+        self.cross_origin = CrossOrigin(live.cors)
         self.doors = EngineDoors(live, options.engine_keys)
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
         self.budgets = DayBudgets(live, layout.names.models, wall, clock)

@@ -105,6 +105,7 @@ _KINDS: Final[dict[bytes, tuple[bool, bool]]] = {}
 """Content-Type lines that were seen, and whether they mean events or JSON."""
 _PASSED: Final[dict[bytes, bytes]] = {}
 _REMEMBERED: Final = 1024  # header lines
+_PAGES: Final = b"access-control-"  # which pages of other sites may read an answer, live.cors alone says
 _FRAMING: Final = _DROPPED | {b"content-length", b"transfer-encoding"}
 
 
@@ -118,7 +119,7 @@ def _read_line(head: ResponseHead, field: bytes) -> bytes:
         _note(head, name, value.strip())
         if name == b"content-type" and len(_KINDS) < _REMEMBERED and len(field) < 256:
             _KINDS[field] = head.events, head.json
-    line = b"" if name in _FRAMING else field + b"\r\n"
+    line = b"" if name in _FRAMING or name.startswith(_PAGES) else field + b"\r\n"
     if name not in _NOTED and len(field) < 256:
         if len(_PASSED) >= _REMEMBERED:
             _PASSED.clear()

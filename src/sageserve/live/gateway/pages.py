@@ -28,6 +28,7 @@ _PAGES_UNDER: Final = tuple(prefix + b"/" for prefix in _PAGES)
 MODELS: Final = b"/v1/models"
 OPEN: Final = frozenset([b"/health", b"/health/ready", b"/metrics"])
 """What everyone may see who reaches the port: names of keys are in it, and no key, no prompt and no address."""
+_STORED: Final = b"GET, POST, DELETE"  # methods of files and batches
 _JSON: Final = b"application/json"
 _METRICS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -68,6 +69,8 @@ def show_page(context: GatewayContext, one: HttpRequest) -> LocalAnswer:
     """
     path, method = one.path, one.method
     methods = allowed(path)
+    if context.cross_origin.asks_first(method, one.noted) and not is_page(path):
+        return LocalAnswer(204, b"", b"", context.cross_origin.permission(methods or _STORED))
     if not methods:
         shown = f"{method.decode('latin-1')} {path[:200].decode('latin-1')}"
         raise bad_request(f"Unknown request URL: {shown}.", status=404, code="unknown_url")

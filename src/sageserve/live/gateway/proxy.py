@@ -135,7 +135,7 @@ class Passage:
             framing = b"content-length: %d\r\n" % head.length if head.status not in {204, 304} else b""
         else:
             framing = b"transfer-encoding: chunked\r\n" if self._chunked else b""
-        fields = b"%bx-request-id: %b\r\n%b%b" % (b"".join(head.fields), self._one.id, framing, self._client.ending())
+        fields = b"%b%b%b%b" % (b"".join(head.fields), self._one.ours, framing, self._client.ending())
         self._client.write(b"HTTP/1.1%b\r\n%b\r\n" % (head.line[8:], fields))
         if self._one.method == b"HEAD":
             self._finish()

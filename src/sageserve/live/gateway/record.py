@@ -67,8 +67,8 @@ class RequestRecord:
         """Header lines that tell the client what happened; `queue-ms` is the time until it was sent to an engine."""
         context, call = self._context, self._call
         arrived = self._one.arrived
-        told = b"x-request-id: %b\r\nopenai-processing-ms: %d\r\n%bx-sageserve-queue-ms: %d\r\n" % (
-            self._one.id,
+        told = b"%bopenai-processing-ms: %d\r\n%bx-sageserve-queue-ms: %d\r\n" % (
+            self._one.ours,
             ((self.first or context.clock()) - arrived) // 1000,
             context.told[self._region][call.tier],
             max(0, self._sent - arrived) // 1000,

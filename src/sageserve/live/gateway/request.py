@@ -46,6 +46,7 @@ _NOTED: Final = frozenset(
         b"content-length",
         b"content-encoding",
         b"expect",
+        b"access-control-request-method",
         b"authorization",
         b"origin",
         b"x-request-id",
@@ -76,7 +77,8 @@ class BadFraming(SageServeError):
 class HttpRequest:
     """A request while it comes in.
 
-    `fields` are the header lines to pass on, `noted` those that mean something here, by lower-case name.
+    `fields` are the header lines to pass on, `noted` those that mean something here, by lower-case name; `ours` are lines that
+    every answer to it bears.
     """
 
     __slots__ = (
@@ -92,6 +94,7 @@ class HttpRequest:
         "method",
         "modern",
         "noted",
+        "ours",
         "path",
         "pieces",
         "problem",
@@ -103,6 +106,7 @@ class HttpRequest:
 
     def __init__(self) -> None:
         self.id = b""
+        self.ours = b""
         self.method = b""
         self.url = b""
         self.path = b""

@@ -47,12 +47,12 @@ def find_holder(context: GatewayContext, one: HttpRequest, *, loopback: bool) ->
         ApiError: nobody who may.
     """
     noted, keys = one.noted, context.keys
-    if one.path in OPEN:
+    if one.path in OPEN or context.cross_origin.asks_first(one.method, noted):
         return keys.anyone
     page = is_page(one.path)
     holder = keys.find(noted.get(b"authorization"), loopback=loopback, password=page and one.method in _READS)
     if holder is keys.anyone:
-        _check_names(noted)
+        _check_names(context, noted)
     elif page:
         if holder.role is KeyRight.TENANT or (holder.role is KeyRight.READ_ONLY and one.method not in _READS):
             raise forbidden("Pages of the fleet are for keys with the role operator, or read-only to look at.")
@@ -61,7 +61,7 @@ def find_holder(context: GatewayContext, one: HttpRequest, *, loopback: bool) ->
     return holder
 
 
-def _check_names(noted: dict[bytes, bytes]) -> None:
+def _check_names(context: GatewayContext, noted: dict[bytes, bytes]) -> None:
     """Whether a keyless request was meant for this machine under a name of its own.
 
     Raises:
@@ -71,8 +71,8 @@ def _check_names(noted: dict[bytes, bytes]) -> None:
     if host is not None and not _is_local(host):
         raise forbidden("Without keys this is open under the names localhost and 127.0.0.1 only; live.keys opens it to others.")
     origin = noted.get(b"origin")
-    if origin is not None and not _is_local(urlsplit(origin).netloc):
-        raise forbidden("Without keys no page of another site may ask; live.keys opens it to those that have one.")
+    if origin is not None and not _is_local(urlsplit(origin).netloc) and not context.cross_origin.allows(origin):
+        raise forbidden("Without keys no page of another site may ask, but for those of live.cors; live.keys opens it to others.")
 
 
 def _is_local(host: bytes) -> bool:
