@@ -85,6 +85,7 @@ TRIES: Final = {
     "profile compare": Try(PROFILES),
     "calibrate benchmark": Try(("http://127.0.0.1:9", "--model", "m", "-o", "{stage}/profile.yaml"), needs="live", code=2),
     "plan make": Try(("quickstart", "--at", "20m", "--strategy", "lt-ua", *SMALL)),
+    "plan diff": Try(("{stage}/plan.json", "{stage}/plan.json")),
     "plan show": Try(("{stage}/plan.json",)),
     "trace formats": Try(()),
     "trace inspect": Try(("{stage}/trace.csv",)),

@@ -13,13 +13,15 @@ from typer.core import TyperGroup
 from sageserve.cli import complete
 from sageserve.cli.durations import time_of
 from sageserve.cli.progress import bar
+from sageserve.cli.streams import answer_json
 from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
     from sageserve.core.layout import Layout
     from sageserve.core.plan_once import Proposal
-    from sageserve.data.results.plans import WhatIf
+    from sageserve.data.results.plans import PlanFile, WhatIf
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -32,6 +34,10 @@ sageserve plan quickstart --at 10h --what-if demand=1.3,eastus/h100-80gb=0
 sageserve plan quickstart --at 10h --now eastus/llama-2-70b=5
 
 sageserve plan show plan.json
+
+sageserve plan diff yesterday.json plan.json
+
+sageserve plan render plan.json fleet.yaml -o deploy/sageserve [dim]— Kustomize patches, for a repository[/dim]
 """
 DEFAULT = "lt-ua"
 
@@ -126,6 +132,95 @@ def show(
         typer.echo(plan_json(file).decode(), nl=False)
     else:
         draw_plan(file)
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="a plan.json")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="another one")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the difference as JSON")] = False,
+) -> None:
+    """Say what changed from one plan to another: targets, cost, settings, inputs."""
+    from sageserve.cli.render_plan import draw_plan_difference
+    from sageserve.data.results.plans import read_plan
+    from sageserve.show.plan_difference import plan_difference
+
+    found = plan_difference(read_plan(before), read_plan(after))
+    if as_json:
+        typer.echo(answer_json(found))
+    else:
+        draw_plan_difference(found)
+
+
+@app.command()
+def render(
+    path: Annotated[Path, typer.Argument(metavar="PLAN", help="a plan.json")],
+    scenario: Annotated[str, complete.SCENARIO],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="write files there", show_default="print them")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting that the plan was made with")
+    ] = None,
+) -> None:
+    """Write a plan as Kustomize patches of the objects in live.targets: for a repository, without any right in a cluster."""
+    from sageserve.data.results.plans import read_plan
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.kubernetes.patches import kustomization, patches_of
+
+    file = read_plan(path)
+    settings = load_scenario(scenario, overrides=[*(overrides or ()), f"strategy.name={file.strategy}"])
+    _refuse_other(file, settings)
+    targets = settings.live.targets if settings.live is not None else {}
+    marks = {"sageserve.io/plan": file.solved.plan.input_hash[:12], "sageserve.io/strategy": file.strategy}
+    patches = patches_of({line.pool: line.target for line in file.pools}, targets, marks)
+    _say_left(file, {one.pool for one in targets.values()})
+    files = {"kustomization.yaml": kustomization(patches), **{one.file: one.text for one in patches}}
+    for one in patches:
+        bound = "" if one.count == one.wanted else f" (the plan's {one.wanted} is beyond the target's bounds)"
+        typer.echo(f"{one.target}: {one.field} = {one.count}{bound}", err=True)
+    if out is None:
+        typer.echo("---\n".join(f"# {name}\n{text}" for name, text in files.items()), nl=False)
+        return
+    _write_all(out, files)
+
+
+def _refuse_other(file: "PlanFile", settings: "Scenario") -> None:
+    """A plan of other settings, or one without targets, is not rendered."""
+    from sageserve.base.errors import ConfigError
+    from sageserve.data.results.plans import scenario_hash
+
+    if scenario_hash(settings) != file.scenario_hash:
+        raise ConfigError(
+            f"the plan was made under other settings than {settings.name} has now",
+            hint="plan again, or give the --set options that the plan was made with",
+        )
+    if settings.live is None or not settings.live.targets:
+        raise ConfigError(
+            f"{settings.name} names no target: nothing says which object has a pool's count",
+            hint="write live.clusters and live.targets: each with its pool, kind and NAMESPACE/NAME",
+        )
+
+
+def _say_left(file: "PlanFile", placed: set[str]) -> None:
+    left = [line.pool for line in file.pools if line.pool not in placed]
+    if left:
+        typer.echo(f"left out, for no target has them: {', '.join(left)}", err=True)
+
+
+def _write_all(folder: Path, files: dict[str, str]) -> None:
+    """All files of a folder; each appears under its name only when it is complete."""
+    from sageserve.base.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            part = folder / f".{name}.part"
+            part.write_text(text, "utf-8")
+            part.replace(folder / name)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or folder} cannot be written: {error.strerror}", hint="choose another -o") from None
+    typer.echo(f"{len(files)} files in {folder}; list it under `components:` of an overlay", err=True)
 
 
 def _counts(layout: "Layout", text: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from sageserve.base.units import show_duration
 from sageserve.cli.columns import StackedTable, terminal
 from sageserve.data.results.plans import AheadPlan, HourPlan, PlanFile, PoolLine, WhatIf
+from sageserve.show.plan_difference import PlanDifference
 from sageserve.show.why import amount, binding, dollars, theta_texts
 
 if TYPE_CHECKING:
@@ -40,6 +41,30 @@ def draw_plan(file: PlanFile) -> None:
     _section(out, "what binds", binding(file.solved.question, plan) or ("nothing",))
     if file.what_if is not None:
         draw_what_if(file, file.what_if)
+
+
+def draw_plan_difference(found: PlanDifference) -> None:
+    """Print what changed from one plan to another."""
+    out = terminal()
+    for name, side in (("before", found.before), ("after", found.after)):
+        out.print(
+            f"[bold]{name:>6}[/bold]  {escape(side.strategy)} at {show_duration(side.made_at)}, expires at"
+            f" {show_duration(side.expires_at)}   inputs {side.input_hash[:12]}   {side.cost_per_hour:,.2f} $/h"
+        )
+    if found.same_inputs:
+        out.print("both solved the same problem", style="dim")
+    if not found.same_scenario:
+        out.print("[yellow]made under different settings[/yellow]")
+    out.print()
+    made = StackedTable("pool", "now", "then", "plan", "then", "change", "Δ$/h")
+    made.add_column("why")
+    for one in found.pools:
+        before, after = one.target
+        by = "=" if before == after else f"{(after or 0) - (before or 0):+d}"
+        cells = ["–" if number is None else str(number) for number in (*one.now, *one.target)]
+        made.add_row(escape(one.pool), *cells, by, dollars(one.cost_per_hour), escape(one.why) if before != after else "")
+    out.print(made)
+    out.print(f"{found.changed} of {len(found.pools)} targets change, {dollars(found.cost_per_hour)} $/h")
 
 
 def draw_what_if(file: PlanFile, other: WhatIf) -> None:

@@ -217,7 +217,8 @@ def test_a_backfilled_history_comes_back_as_it_was(tmp_path: Path) -> None:
         with pytest.raises(MeasurementError, match="no such series"):
             history(url, begin / SECOND - 9000, begin / SECOND - 5000, 15)
         with PrometheusServer(prometheus_at(url)) as server:
-            past = read_past({"": server}, tiny, watched_pools(tiny), (begin, begin + HOUR), lambda *_: None)
+            span = begin - 5 * HOUR, begin + HOUR  # of which five hours hold nothing
+            past = read_past({"": server}, tiny, watched_pools(tiny), span, lambda *_: None)
             now = begin + HOUR
             sight = look(server.raw('{__name__=~"vllm:num_requests_.+"}', 60, now / SECOND), now, 90 * SECOND)
     pool = found.pools[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Bools, Floats, Ints, Names
-from sageserve.data.history.records import NOT_SCRAPED, Grid
+from sageserve.data.history.records import NO_INSTANCE, NOT_SCRAPED, Grid
 from sageserve.data.rebuild.demand import UNKNOWN, DemandStream, PlacedPool
 from sageserve.data.rebuild.tiers import hour_of_week, hourly_shares
 
@@ -122,6 +122,8 @@ def _filled(stream: DemandStream, dark: Bools, held: Mapping[Stream, float] | No
     """Arrivals without NaN: growth over gaps spread evenly; where nothing is known, what is held, or dark."""
     found = stream.filled()
     for gap in stream.gaps:
+        if held is None and gap.why == NO_INSTANCE:
+            found[gap.first : gap.last] = 0.0  # what is at its edge would be spread over days
         if gap.grown > 0:
             continue
         if held is not None:

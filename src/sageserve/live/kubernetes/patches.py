@@ -1,0 +1,88 @@
+"""A plan as patches for a repository: the count of every pool in the field of the object that decides it. Writes no cluster.
+
+    {"kustomization.yaml": ..., "serving-llama70.yaml": ...}    a Kustomize component, to be listed in an overlay's `components`
+
+The minimum of what scales is set where there is one, so that the owner's autoscaler goes on above it; else the number of
+replicas. Counts stay within the target's bounds. Pure. Read next: `kinds.py`; `cli/plan.py`, which writes the files.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import yaml
+
+from sageserve.base.config.clusters import TargetSettings
+from sageserve.live.kubernetes.kinds import KINDS, KubeKind
+
+Tree: TypeAlias = "dict[str, Tree | str | int]"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPatch:
+    """What is changed of one object.
+
+    Args:
+        target: its name in the settings.
+        file: of the patch.
+        field: that is set, such as spec.minReplicas.
+        count: its value.
+        wanted: what the plan says; another number where the target's bounds forbid it.
+        text: the patch.
+    """
+
+    target: str
+    file: str
+    field: str
+    count: int
+    wanted: int
+    text: str
+
+
+def patches_of(
+    counts: Mapping[str, int], targets: Mapping[str, TargetSettings], annotations: Mapping[str, str]
+) -> tuple[TargetPatch, ...]:
+    """Patches, one for each target whose pool has a count, in the order of the settings.
+
+    Args:
+        counts: instances by pool.
+        targets: by name.
+        annotations: of every object that is patched.
+    """
+    return tuple(_patches(counts, targets, annotations))
+
+
+def _patches(
+    counts: Mapping[str, int], targets: Mapping[str, TargetSettings], annotations: Mapping[str, str]
+) -> Iterator[TargetPatch]:
+    for name, target in targets.items():
+        if target.pool not in counts:
+            continue
+        kind, wanted = KINDS[target.kind], counts[target.pool]
+        field = kind.low or kind.count
+        count = min(max(wanted, target.min), target.max)
+        yield TargetPatch(name, f"{name}.yaml", ".".join(field), count, wanted, _text(kind, target, count, annotations))
+
+
+def _text(kind: KubeKind, target: TargetSettings, count: int, annotations: Mapping[str, str]) -> str:
+    namespace, name = target.name.split("/", 1)
+    metadata: Tree = {"name": name, "namespace": namespace, "annotations": dict(annotations)}
+    tree: Tree = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata}
+    here = tree
+    *path, last = kind.low or kind.count
+    for part in path:
+        below: Tree = {}
+        here[part] = below
+        here = below
+    here[last] = count
+    return yaml.safe_dump(tree, sort_keys=False)
+
+
+def kustomization(patches: tuple[TargetPatch, ...]) -> str:
+    """The component that has these patches."""
+    tree = {
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        "patches": [{"path": one.file} for one in patches],
+    }
+    return yaml.safe_dump(tree, sort_keys=False)
