@@ -5,6 +5,7 @@ Read next: `tests/sim/test_sweep.py` for the sweep behind it.
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,13 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
     assert [len(found[name]) for name in ("reactive", "fixed:3")] == [6, 3]
     assert set(found["reactive"][0]) == {"knob", "gpu_hours_with_owed", "kept", "spread", "by_seed"}
     assert set(found["reactive"][0]["kept"]) == {"iw-f", "iw-n", "niw"}
+    kept = json.loads((tmp_path / "f" / "frontier.json").read_text())
+    assert [one.rsplit("-", 1)[0] for one in kept["cells"]] == ["reactive-high-0.7-seed1", "fixed_3-3-instances-seed1"]
+    page = (tmp_path / "f" / "report.html").read_text("utf-8")
+    assert re.findall(r'<section class="figure" id="([a-z-]+)"', page)[:3] == ["frontier", "fleet", "capacity"]
+    plain = ("compare", "quickstart", "--strategies", "reactive", "--out", str(tmp_path / "f"), *few)
+    assert CliRunner().invoke(app, list(plain), catch_exceptions=False).exit_code == 0
+    assert not (tmp_path / "f" / "frontier.json").exists(), "the page is about the newest command"
 
 
 @pytest.mark.parametrize(("more", "said"), [(("--strategies", "oracle"), "has no knob"), (("--baseline", "lt-ua"), "has none")])

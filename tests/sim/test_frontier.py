@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.core.strategies import STRATEGIES
+from sageserve.data.results.comparison import FrontierPoint
 from sageserve.data.results.summary import AfterWindow
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.sim.sweep.frontier import FrontierPoint, beaten_by, cost_at, knob_of, matched, point_of
+from sageserve.sim.sweep.frontier import beaten_by, cost_at, knob_of, matched, point_of
 from sageserve.sim.sweep.tuning import Candidate
 from tests.show.made import summary_of
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sageserve.cli import complete, kernels
+from sageserve.cli import compare_frontier, complete, kernels
 from sageserve.cli.progress import Interruption, bar, compile_once
 from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sageserve.sim.oracle import Bound
     from sageserve.sim.sweep.cell import Cell, Outcome
     from sageserve.sim.sweep.run import CellRunner
-    from sageserve.sim.sweep.tuning import Candidate
 
 ORACLE = "oracle"
 UNKEPT = ", with --out DIR they would have been kept"
@@ -83,10 +82,13 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     names, base, given = _against(_strategies(strategies), baseline)
     source = source_of(options)
     if frontier:
-        points = _points(scenario, names, baseline, tuple(overrides or ()))
-        settings = [cell for point in points for cell in _played(scenario, point, seeds, tuple(overrides or ()), source)]
-        outcomes = run_cells(settings, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
-        _show_frontier(scenario, points, settings, outcomes, as_json=as_json)
+        known = None if seeds is None else parse_seeds(seeds)
+        points = compare_frontier.knob_cells(scenario, _rivals(names, baseline), known, tuple(overrides or ()), source)
+        reported = None if no_report or place != "local" else out
+        points = points if reported is None else compare_frontier.with_given_whole(points)
+        played = [cell for point in points for cell in point.cells]
+        outcomes = run_cells(played, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
+        compare_frontier.show(scenario, points, outcomes, as_json=as_json, out=reported)
         finish(outcomes, out)
         return
     cells = _cells(scenario, names, seeds, tuple(overrides or ()), source)
@@ -102,11 +104,19 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
         more = {"--strategies": strategies, "--baseline": baseline, "--seeds": "1..5"}
         draw(comparison, bounds, scenario, following=_following(scenario, overrides or (), more, options, comparison))
     if out is not None and not no_report and comparison.runs:
-        from sageserve.cli.report import write
-        from sageserve.data.results.run_folder import REPORT
-
-        write([out], out / REPORT)
+        _report(out, replace=replace)
     finish(outcomes, out)
+
+
+def _report(out: Path, *, replace: bool) -> None:
+    """Write the report of what is kept."""
+    from sageserve.cli.report import write
+    from sageserve.data.results.run_folder import REPORT
+    from sageserve.data.results.sweep_folder import Kept
+    from sageserve.data.results.sweep_read import FRONTIER
+
+    Kept(out, replace=replace).put(FRONTIER, None)  # of an older command: the page is about this one
+    write([out], out / REPORT)
 
 
 def _against(names: list[str], baseline: str | None) -> "tuple[list[str], str, Mapping[int, Summary]]":
@@ -287,74 +297,15 @@ def _cells(
     return cells
 
 
-def _points(scenario: str, names: Sequence[str], baseline: str | None, overrides: Sequence[str]) -> "list[tuple[str, Candidate]]":
-    """Every strategy with every setting of its knob.
-
-    Raises:
-        ConfigError: no strategy is left beside the bound, or one is to be the baseline: at equal promises nobody is.
-    """
+def _rivals(names: Sequence[str], baseline: str | None) -> list[str]:
+    """The strategies of a frontier: the bound is no competitor, and at equal promises nobody is the baseline."""
     from sageserve.base.errors import ConfigError
-    from sageserve.data.scenarios.load import load_scenario
-    from sageserve.sim.sweep.frontier import knob_of
 
     if baseline is not None:
         raise ConfigError(
             f"--baseline {baseline}: a frontier has none, costs are told at equal promises", hint="leave --baseline out"
         )
-    found = []
-    for name in names:
-        if name == ORACLE:  # a bound is no competitor
-            continue
-        settings = load_scenario(scenario, overrides=[*overrides, f"strategy.name={name}"])
-        found += [(name, candidate) for candidate in knob_of(settings)]
-    if not found:
-        raise ConfigError("--frontier: the oracle is a bound and has no knob", hint="name a strategy with --strategies")
-    return found
-
-
-def _played(
-    scenario: str, point: "tuple[str, Candidate]", seeds: str | None, overrides: Sequence[str], source: "SweepSource"
-) -> "list[Cell]":
-    """A point of the frontier with every seed."""
-    from sageserve.data.scenarios.load import load_scenario
-    from sageserve.sim.sweep.cell import Cell
-
-    name, candidate = point
-    changes = [*overrides, f"strategy.name={name}", *candidate.changes]
-    found = []
-    for seed in [None] if seeds is None else parse_seeds(seeds):
-        settings = load_scenario(scenario, overrides=[*changes, *([] if seed is None else [f"seed={seed}"])])
-        found.append(Cell(f"{name}-{candidate.name.replace(' ', '-')}-seed{settings.seed}", settings, source))
-    return found
-
-
-def _show_frontier(
-    scenario: str,
-    points: "Sequence[tuple[str, Candidate]]",
-    cells: "Sequence[Cell]",
-    outcomes: "Sequence[Outcome | None]",
-    *,
-    as_json: bool,
-) -> None:
-    from sageserve.cli.render_frontier import draw_frontier, frontier_json
-    from sageserve.sim.sweep.cell import Finished
-    from sageserve.sim.sweep.frontier import FrontierPoint, matched, point_of
-
-    each = len(cells) // max(len(points), 1)
-    found: dict[str, list[FrontierPoint]] = {}
-    for number, (name, candidate) in enumerate(points):
-        mine = range(number * each, (number + 1) * each)
-        runs = {cells[k].scenario.seed: one.summary for k in mine if isinstance(one := outcomes[k], Finished)}
-        if len(runs) == each:
-            found.setdefault(name, []).append(point_of(candidate, runs))
-    tiers = sorted((tier for tier in cells[0].scenario.tiers.items() if not tier[1].batch), key=lambda tier: tier[1].patience)
-    late = [tier for tier in cells[0].scenario.tiers.items() if tier[1].batch]
-    match = matched(found, {name: tier.percentile for name, tier in (*tiers, *late)})
-    left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
-    if as_json:
-        typer.echo(frontier_json(found, match, left).decode(), nl=False)
-    elif found:
-        draw_frontier(found, match, scenario)
+    return [name for name in names if name != ORACLE]
 
 
 def with_first_seeds_whole(cells: "Sequence[Cell]") -> "list[Cell]":

@@ -11,7 +11,7 @@ from rich.markup import escape
 from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import hours, share
 from sageserve.cli.render_compare import change, kept
-from sageserve.sim.sweep.frontier import FrontierPoint, Match, beaten_by
+from sageserve.data.results.comparison import Frontier, FrontierPoint, Match
 
 
 def frontier_json(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match | None, left: Sequence[str]) -> bytes:
@@ -22,29 +22,32 @@ def frontier_json(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match 
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
 
 
-def draw_frontier(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match | None, scenario: str) -> None:
+def draw_frontier(swept: Frontier, scenario: str) -> None:
     """Print points, cheapest first within a strategy, and what as much kept costs."""
     console = terminal()
-    seeds = max(len(point.by_seed) for points in frontier.values() for point in points)
+    seeds = max(len(point.by_seed) for points in swept.points.values() for point in points)
     means = f", means of {seeds} seeds" if seeds > 1 else ""
     console.print(f"[bold]{escape(scenario)}[/bold]: one knob of each strategy{means}", soft_wrap=True)
-    rows = [(name, one) for name, points in frontier.items() for one in sorted(points, key=lambda one: one.gpu_hours_with_owed)]
-    tiers = list(dict.fromkeys(tier for _, point in rows for tier in point.kept))
-    beaten = [beaten_by(name, point, frontier) for name, point in rows]
+    rows = [
+        (name, point, by)
+        for name, points in swept.points.items()
+        for point, by in sorted(zip(points, swept.beaten[name], strict=True), key=lambda one: one[0].gpu_hours_with_owed)
+    ]
+    tiers = list(dict.fromkeys(tier for _, point, _ in rows for tier in point.kept))
     columns = [
-        Column("strategy", [f"{name}  {point.knob}" for name, point in rows]),
-        Column("GPU-hours\nwith owed", [_hours(point) for _, point in rows]),
+        Column("strategy", [f"{name}  {point.knob}" for name, point, _ in rows]),
+        Column("GPU-hours\nwith owed", [_hours(point) for _, point, _ in rows]),
         *(
-            Column(f"{tier}\nkept", [kept(point.kept[tier]) if tier in point.kept else "–" for _, point in rows])
+            Column(f"{tier}\nkept", [kept(point.kept[tier]) if tier in point.kept else "–" for _, point, _ in rows])
             for tier in tiers
         ),
-        Column("beaten by", [one or "" for one in beaten]),
+        Column("beaten by", [by or "" for _, _, by in rows]),
     ]
     console.print()
     for table in tables(columns, console.width):
         console.print(table)
     console.print()
-    for line in _verdict(match):
+    for line in _verdict(swept.matched):
         console.print(escape(line), soft_wrap=True)
     console.print("[dim]beaten by: that strategy is more than 1% cheaper and keeps as much in every tier, with every seed.[/dim]")
 

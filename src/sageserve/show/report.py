@@ -19,11 +19,12 @@ from plotly.offline import get_plotlyjs
 
 from sageserve.base.errors import ResultError
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.results.comparison import Comparison
+from sageserve.data.results.comparison import Comparison, Frontier
 from sageserve.data.results.run_folder import RunFolder, is_whole, read_run
 from sageserve.data.results.summary import Summary
-from sageserve.data.results.sweep_read import is_sweep, read_sweep
+from sageserve.data.results.sweep_read import is_sweep, read_frontier, read_kept, read_sweep
 from sageserve.show.figures import batch, capacity, forecasts, promises, reasons, usage
+from sageserve.show.figures.frontier import frontier
 from sageserve.show.figures.parts import Figure, Json, View
 from sageserve.show.page import FirstScreen, Preface, page_of
 from sageserve.show.reading import RunReading, read
@@ -45,12 +46,14 @@ class Material:
         bounds: the oracle's GPU-hours by seed.
         whole: by strategy, the first seed that has its requests, timeline and journal.
         notes: what the reader should know, in sentences.
+        frontier: of a sweep over knobs; None where there was none.
     """
 
     runs: dict[str, dict[int, Summary]] = field(default_factory=dict)
     bounds: dict[int, float] = field(default_factory=dict)
     whole: dict[str, RunFolder] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    frontier: Frontier | None = None
 
     @property
     def comparison(self) -> Comparison:
@@ -132,7 +135,8 @@ def report_html(material: Material, progress: Tell | None = None, preface: Prefa
     names = next(iter(readings.values())).digest.layout.names if readings else None
     window_s = max((run.summary.window_s for run in readings.values()), default=0.0)
     shown = Choosable(tuple(readings), () if names is None else names.models, window_s / 60)
-    return fill(page, figures_of(readings) if readings else [], shown)
+    first = [] if material.frontier is None else [frontier(material.frontier)]
+    return fill(page, [*first, *(figures_of(readings) if readings else [])], shown)
 
 
 def figures_of(readings: Mapping[str, RunReading]) -> list[Figure]:
@@ -212,7 +216,21 @@ def _embedded(value: Json) -> Markup:
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 # escaped in the same breath
 
 
+def _take_frontier(found: Material, folder: Path, swept: Frontier) -> None:
+    """The frontier, and of each strategy the runs with its settings as they were given."""
+    if found.frontier is None:
+        found.frontier = swept
+    for cell in swept.cells:
+        run = read_kept(folder / cell)
+        found.runs.setdefault(run.summary.strategy, {})[run.summary.seed] = run.summary
+        if is_whole(run.path):
+            found.whole.setdefault(run.summary.strategy, read_run(run.path))
+
+
 def _take_sweep(found: Material, folder: Path) -> None:
+    if (swept := read_frontier(folder)) is not None:
+        _take_frontier(found, folder, swept)
+        return
     sweep = read_sweep(folder)
     found.bounds.update({seed: bound.gpu_hours for seed, bound in sweep.bounds.items()})
     if sweep.left:

@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from sageserve.data.results.summary import GpuCounts, Summary
 
 
@@ -106,3 +108,53 @@ def gpu_counts(comparison: Comparison, name: str) -> dict[str, GpuCounts]:
         f"VMs of {stock}": highest([run.vm_gpus[stock] for run in runs if stock in run.vm_gpus]) for stock in runs[0].vm_gpus
     }
     return {row: counts for row, counts in found.items() if counts.peak}
+
+
+class FrontierPoint(Struct, frozen=True):
+    """A strategy with its knob at one setting.
+
+    Args:
+        knob: for people: `high 0.7`.
+        gpu_hours_with_owed: held, and those of the work left at the end; mean over seeds.
+        kept: share of requests in time by tier, mean over seeds; a tier without requests is not in it.
+        spread: standard deviations over seeds, of `gpu_hours_with_owed` and by tier; None for one seed.
+        by_seed: GPU-hours with owed work and shares kept, of each seed.
+    """
+
+    knob: str
+    gpu_hours_with_owed: float
+    kept: dict[str, float]
+    spread: dict[str, float] | None
+    by_seed: dict[int, tuple[float, dict[str, float]]]
+
+
+class Match(Struct, frozen=True):
+    """What as much kept costs.
+
+    Args:
+        tier: whose requests.
+        kept: the share of them.
+        gpu_hours: by strategy, owed work included, between its two nearest points; None: it never keeps so much.
+    """
+
+    tier: str
+    kept: float
+    gpu_hours: dict[str, float | None]
+
+
+class Frontier(Struct, frozen=True):
+    """The points of strategies, each with its one knob turned: frontier.json of a sweep's folder.
+
+    Args:
+        points: by strategy, in the order of the knob.
+        beaten: of each point the strategy that is cheaper and keeps as much; None: nobody's.
+        matched: what as much kept costs; None where nothing is to be compared.
+        promised: percentile by tier.
+        cells: folders of the runs with each strategy's settings as they were given.
+    """
+
+    points: dict[str, tuple[FrontierPoint, ...]]
+    beaten: dict[str, tuple[str | None, ...]]
+    matched: Match | None
+    promised: dict[str, float]
+    cells: tuple[str, ...]

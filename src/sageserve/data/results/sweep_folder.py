@@ -4,6 +4,7 @@
     <cell>-<key>/scenario.yaml         the resolved scenario of the cell
     <cell>-<key>/summary.json          as of a run; the first seed of a strategy has the other files of a run too
     <cell>-<key>/bound.json            instead of it: the least that any strategy could do
+    frontier.json                      of `compare --frontier`: its points, and which cells have the settings as given
     report.html                        all of it to look at
 
 The key is a hash of the resolved scenario, of where its requests come from, and of the code that plays it, strategies of users
@@ -128,6 +129,23 @@ class Kept:
             (self.folder / MARK).touch()
             part.write_bytes(content)
             part.replace(place / file)
+        except OSError as error:
+            raise ResultError(f"{place} cannot be written: {error.strerror or error}", hint="choose another place") from None
+
+    def put(self, file: str, content: bytes | None) -> None:
+        """Write a file about all of it, whole or not at all; None: there is to be none.
+
+        Raises:
+            ResultError: writing failed.
+        """
+        place = self.folder / file
+        part = self.folder / f".{file}.part-{os.getpid()}"
+        try:
+            if content is None:
+                place.unlink(missing_ok=True)
+            else:
+                part.write_bytes(content)
+                part.replace(place)
         except OSError as error:
             raise ResultError(f"{place} cannot be written: {error.strerror or error}", hint="choose another place") from None
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.results.comparison import Comparison
+from sageserve.data.results.comparison import Comparison, Frontier
 from sageserve.data.results.run_folder import SCENARIO, SUMMARY
 from sageserve.data.results.summary import Summary, parse_summary
 from sageserve.data.results.sweep_folder import MARK
@@ -27,6 +27,7 @@ from sageserve.data.scenarios.load import Loaded, load_scenario
 from sageserve.data.yaml_positions import Document
 
 BOUND: Final = "bound.json"
+FRONTIER: Final = "frontier.json"
 _OF_A_CELL: Final = ("seed", "strategy.name")  # settings in which the cells of one sweep differ
 
 
@@ -136,6 +137,22 @@ def read_sweep(folder: Path) -> Sweep:
     ]
     bounds = dict(_bounds(cells, like[0]))
     return Sweep(folder, _by_seed(mine), dict(sorted(bounds.items())), len(kept) - len(mine))
+
+
+def read_frontier(folder: Path) -> Frontier | None:
+    """The frontier that was swept into a folder; None where something else was compared there.
+
+    Raises:
+        ResultError: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode((folder / FRONTIER).read_bytes(), type=Frontier)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise ResultError(
+            f"{folder / FRONTIER} cannot be read ({error})", hint="delete it and give the compare command again"
+        ) from None
 
 
 def siblings(run: KeptRun) -> dict[int, KeptRun]:

@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from msgspec import Struct
-
 from sageserve.base.config import Scenario
 from sageserve.core.strategies.fixed import PREFIX
-from sageserve.data.results.comparison import Spread, needed, spread
+from sageserve.data.results.comparison import FrontierPoint, Match, Spread, needed, spread
 from sageserve.data.results.summary import Summary
 from sageserve.sim.sweep.tuning import NEAR, Candidate
 
@@ -27,38 +25,6 @@ _COUNTS: Final = (0.6, 0.8, 1.0, 1.25, 1.5)
 _WORTHS: Final = (0.03, 0.1, 0.3, 0.6, 1.0, 3.0, 10.0)
 _FIXED: Final = (0.003, 0.01, 0.03, 0.1, 0.6, 2.0, 10.0)
 _THETAS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-
-
-class FrontierPoint(Struct, frozen=True):
-    """A strategy with its knob at one setting.
-
-    Args:
-        knob: for people: `high 0.7`.
-        gpu_hours_with_owed: held, and those of the work left at the end; mean over seeds.
-        kept: share of requests in time by tier, mean over seeds; a tier without requests is not in it.
-        spread: standard deviations over seeds, of `gpu_hours_with_owed` and by tier; None for one seed.
-        by_seed: GPU-hours with owed work and shares kept, of each seed.
-    """
-
-    knob: str
-    gpu_hours_with_owed: float
-    kept: dict[str, float]
-    spread: dict[str, float] | None
-    by_seed: dict[int, tuple[float, dict[str, float]]]
-
-
-class Match(Struct, frozen=True):
-    """What as much kept costs.
-
-    Args:
-        tier: whose requests.
-        kept: the share of them.
-        gpu_hours: by strategy, owed work included, between its two nearest points; None: it never keeps so much.
-    """
-
-    tier: str
-    kept: float
-    gpu_hours: dict[str, float | None]
 
 
 def knob_of(scenario: Scenario) -> tuple[Candidate, ...]:
