@@ -11,7 +11,7 @@ import msgspec
 from sageserve.cli import size as command
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.options import TraceOptions
-from sageserve.sim.sizing.records import FleetLine, Growth, QuotaLine, ReserveLine, Sizing
+from sageserve.sim.sizing.records import FleetLine, Growth, QuotaLine, ReserveLine, Sizing, Survival
 
 PLAIN: Final = TraceOptions()
 POOL: Final = "eastus/llama-2-70b/h100-80gb"
@@ -37,8 +37,8 @@ def following(options: TraceOptions = PLAIN, to: Path | None = None, **given: st
 
 def test_the_next_command_asks_the_same_again_and_keeps_the_answer() -> None:
     assert following() == "sageserve size 'a b.yaml' --set fleet.minimum=1 -o sized.yaml"
-    asked = following(safety="99.9%", for_strategy="foresight", growth="1.5", windows="30")
-    flags = "--safety 99.9% --for-strategy foresight --growth 1.5 --windows 30"
+    asked = following(safety="99.9%", for_strategy="foresight", growth="1.5", windows="30", survive="vm")
+    flags = "--safety 99.9% --for-strategy foresight --growth 1.5 --survive vm --windows 30"
     assert asked == f"sageserve size 'a b.yaml' --set fleet.minimum=1 {flags} -o sized.yaml"
 
 
@@ -56,14 +56,14 @@ def written(path: Path, sizing: Sizing, options: TraceOptions = PLAIN) -> Path:
 
 
 def test_the_file_has_the_fleet_the_stock_and_the_traffic_of_the_answer(tmp_path: Path) -> None:
-    grown = msgspec.structs.replace(SIZED, growth=Growth(1.5, 100, 1.0))
+    grown = msgspec.structs.replace(SIZED, growth=Growth(1.5, 100, 1.0), survive=Survival("vm", 100, 1.0))
     found = load_scenario(written(tmp_path / "sized.yaml", grown))
     assert (found.strategy.name, found.fleet.starts, found.fleet.maximum) == ("fixed", {POOL: 17}, 17)
     stocks = {name: region.gpus["h100-80gb"].gpus for name, region in found.regions.items()}
     assert stocks == {"eastus": 136, "centralus": 128}
     assert found.workload.generate.requests == 600_000  # 1.5 times those of the scenario
     assert found.tiers["iw-f"].patience == 3_000_000
-    assert "99.9% safe, for 1.5 times the traffic" in found.about
+    assert "99.9% safe, for 1.5 times the traffic, also without any one VM" in found.about
     trace = TraceOptions(files=(Path("t.csv"),))
     assert load_scenario(written(tmp_path / "t.yaml", grown, trace)).workload.generate.requests == 400_000
 

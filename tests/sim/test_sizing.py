@@ -20,11 +20,11 @@ from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.results.sweep_folder import GENERATED, SweepSource
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.options import TraceOptions
-from sageserve.sim.sizing.growth import size_grown
+from sageserve.sim.sizing.conditions import size_under
 from sageserve.sim.sizing.plays import LEAST_WINDOWS, Interrupted, Wish, measured_of
 from sageserve.sim.sizing.pools import SizedPool, with_counts
 from sageserve.sim.sizing.purchase import Tariff, best_reserve, cost_per_hour
-from sageserve.sim.sizing.records import Growth, Sizing, sizing_json
+from sageserve.sim.sizing.records import Growth, Sizing, Survival, sizing_json
 from sageserve.sim.sizing.run import size
 from sageserve.sim.sizing.safety import KeptShare, prove
 from sageserve.sim.sizing.search import Ask, Counts, Measured, Promises, Search
@@ -291,20 +291,22 @@ def test_a_strategy_is_given_room_and_what_it_held_is_told(small: Scenario) -> N
     assert found.cost["eastus/h100-80gb"].on_demand_gpus < east.gpus
 
 
-def test_growth_is_sized_for_and_its_price_is_told(small: Scenario, sized: Sizing) -> None:
+def test_conditions_are_sized_for_and_each_tells_its_price(small: Scenario, sized: Sizing) -> None:
     asked = []
 
-    def solve(scenario: Scenario, source: SweepSource) -> Sizing:
-        asked.append((scenario.workload.generate.requests, source.options.load))
-        return sized if len(asked) == 1 else msgspec.structs.replace(sized, cost_per_month_usd=1e6)
+    def solve(scenario: Scenario, source: SweepSource, survive: str) -> Sizing:
+        asked.append((scenario.workload.generate.requests, source.options.load, survive))
+        return sized if len(asked) == 1 else msgspec.structs.replace(sized, cost_per_month_usd=len(asked) * 1e6)
 
-    found = size_grown(solve, small, GENERATED, 1.5)
-    assert asked == [(3000, 1.0), (4500, 1.0)]
-    assert found.cost_per_month_usd == 1e6
+    found = size_under(solve, small, GENERATED, 1.5, "region")
+    assert asked == [(3000, 1.0, ""), (4500, 1.0, ""), (4500, 1.0, "region")]
+    assert found.cost_per_month_usd == 3e6
     assert found.growth == Growth(1.5, sized.gpus, sized.cost_per_month_usd)
+    assert found.survive == Survival("region", sized.gpus, 2e6)
     trace = SweepSource(TraceOptions(files=(Path("t.csv"),), load=2.0))
-    size_grown(solve, small, trace, 1.5)
-    assert asked[2:] == [(3000, 2.0), (3000, 3.0)]
-    assert size_grown(solve, small, GENERATED).growth is None
+    size_under(solve, small, trace, 1.5)
+    assert asked[3:] == [(3000, 2.0, ""), (3000, 3.0, "")]
+    assert size_under(solve, small, GENERATED).growth is None
+    assert size_under(solve, small, GENERATED, survive="vm").growth is None
     with pytest.raises(ConfigError, match="not above 0"):
-        size_grown(solve, small, GENERATED, 0.0)
+        size_under(solve, small, GENERATED, 0.0)

@@ -10,14 +10,14 @@ import msgspec
 import pytest
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import Infeasible
+from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.cli.render_size import draw_sizing
 from sageserve.data.results.summary import Hours, ModelSummary, ModelTier
 from sageserve.data.results.sweep_folder import GENERATED
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.sim.sizing.plays import Wish
+from sageserve.sim.sizing.plays import Wish, wish_of
 from sageserve.sim.sizing.pools import SizedPool, filled, with_counts
-from sageserve.sim.sizing.records import PromiseProof, Sizing
+from sageserve.sim.sizing.records import Growth, PromiseProof, Sizing, Survival
 from sageserve.sim.sizing.run import size
 from sageserve.sim.sweep.cell import Cell, Finished, Outcome
 from tests.show.made import summary_of
@@ -163,3 +163,57 @@ def test_the_tick_needs_the_safety_that_was_asked_for(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "✗ 99.50 %" in shown
     assert "99.83 %" in shown
+
+
+# ------------------------------------------------------------------------------------------------ losses
+
+
+def surviving(world: World, survive: str, *overrides: str) -> Sizing:
+    return size(scenario(*overrides), GENERATED, wish_of(0.99, 20, survive), world)
+
+
+def counts_of(sizing: Sizing, model: str = "llama-2-70b") -> dict[str, int]:
+    return {line.region: line.instances for line in sizing.fleet if line.model == model}
+
+
+def five(counts: dict[str, int], _alone: bool) -> float:
+    return min(1.0, sum(counts.values()) / 5)
+
+
+def test_what_is_left_without_any_region_keeps_the_promises() -> None:
+    assert sum(counts_of(found(World(five))).values()) == 5
+    sizing = surviving(World(five), "region")
+    assert counts_of(sizing) == {"eastus": 5, "centralus": 5}
+    assert {(line.why, line.share) for line in sizing.less} == {("breaks", 0.8)}
+    without = {line.pool.split("/")[0]: line.without for line in sizing.less}
+    assert without == {"eastus": "centralus", "centralus": "eastus"}
+
+
+def test_a_vm_takes_all_instances_that_it_has_room_for() -> None:
+    whole = counts_of(surviving(World(five), "vm"))  # instances of eight GPUs on VMs of eight
+    assert sum(whole.values()) == 6
+    small = [f"models.llama-2-70b.engines.h100-80gb.{name}" for name in ("gpus=4", "tp=4", "kv_tokens=100000")]
+    halves = counts_of(surviving(World(five), "vm", *small))
+    assert min(sum(halves.values()) - min(2, count) for count in halves.values()) >= 5 > sum(halves.values()) - 3
+
+
+def test_a_region_that_cannot_be_spared_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"stay in the region that they enter.*"):
+        surviving(World(five), "region", "tiers.iw-n.regions=origin")
+    with pytest.raises(ConfigError, match="runs in eastus alone"):
+        surviving(World(five), "region", "regions.centralus.gpus.h100-80gb.gpus=0", "fleet.start=0")
+    with pytest.raises(ConfigError, match="neither region nor vm"):
+        wish_of(0.99, 20, "rack")
+    with pytest.raises(ConfigError, match="decides by itself"):
+        wish_of(0.99, 20, "vm", strategy="reactive")
+
+
+def test_what_losses_and_growth_add_is_shown_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    sizing = found(World(five))
+    conditions = msgspec.structs.replace(
+        sizing, growth=Growth(1.5, sizing.gpus - 24, 0.0), survive=Survival("region", sizing.gpus - 16, 1.0)
+    )
+    draw_sizing(conditions, "nothing")
+    shown = capsys.readouterr().out
+    assert "for 1.5 times the traffic: +8 GPUs and +$1.00 a month" in shown
+    assert "to survive the loss of any one region: +16 GPUs and +$" in shown

@@ -9,6 +9,7 @@ from typing import Final
 from rich.markup import escape
 
 from sageserve.cli.columns import Column, tables, terminal
+from sageserve.sim.sizing.conditions import KINDS
 from sageserve.sim.sizing.records import CostLine, OneLess, PromiseProof, Sizing
 
 _NONE: Final = "–"
@@ -31,15 +32,8 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
         f" ${sizing.cost_per_month_usd:,.2f} a month",
         soft_wrap=True,
     )
-    if sizing.growth is not None:
-        more, without = sizing.growth, sizing.growth.cost_per_month_usd_without
-        added = sizing.cost_per_month_usd - without
-        console.print(
-            f"  for {more.factor:g} times the traffic: {gpus - more.gpus_without:+,} GPUs and"
-            f" {'-' if added < 0 else '+'}${abs(added):,.2f} a month, against {more.gpus_without:,} and ${without:,.2f}"
-            " for what there is",
-            soft_wrap=True,
-        )
+    for line in _conditions(sizing):
+        console.print(f"  {line}", soft_wrap=True)
     console.print(
         f"  {sizing.windows} windows of about {sizing.requests:,} requests; {sizing.plays:,} were played",
         style="dim",
@@ -52,6 +46,26 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
         for table in tables(columns, console.width):
             console.print(table)
     console.print(f"\nnext: {escape(following)}", soft_wrap=True)
+
+
+def _conditions(sizing: Sizing) -> Iterator[str]:
+    """What each condition adds; that on losses comes on top of that on traffic."""
+    whole = sizing.gpus, sizing.cost_per_month_usd
+    lost, more = sizing.survive, sizing.growth
+    before = whole if lost is None else (lost.gpus_without, lost.cost_per_month_usd_without)
+    if more is not None:
+        without = more.gpus_without, more.cost_per_month_usd_without
+        yield f"for {more.factor:g} times the traffic: {_added(before, without)} for what there is"
+    if lost is not None:
+        yield f"to survive the loss of {KINDS[lost.what]}: {_added(whole, before)} without"
+
+
+def _added(found: tuple[int, float], without: tuple[int, float]) -> str:
+    gpus, dollars = found[0] - without[0], found[1] - without[1]
+    return (
+        f"{gpus:+,} GPUs and {'-' if dollars < 0 else '+'}${abs(dollars):,.2f} a month,"
+        f" against {without[0]:,} and ${without[1]:,.2f}"
+    )
 
 
 def share(value: float | None) -> str:
@@ -89,7 +103,7 @@ def _counts(sizing: Sizing) -> list[Column]:
 def _less(line: OneLess) -> str:
     match line.why:
         case "breaks":
-            return f"{line.tier} keeps {share(line.share)}"
+            return f"{line.tier} keeps {share(line.share)}{f' without {line.without}' if line.without else ''}"
         case "unsure":
             return f"{line.tier} is {share(line.share)} safe, {share(line.needed)} needed"
         case "backlog":

@@ -19,6 +19,8 @@ from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
+    from sageserve.data.results.sweep_folder import SweepSource
+    from sageserve.sim.sizing.conditions import Survive
     from sageserve.sim.sizing.plays import Wish
     from sageserve.sim.sizing.records import Sizing
 
@@ -28,14 +30,14 @@ sageserve size quickstart
 
 sageserve size fleet.yaml --trace last-week.csv.gz --safety 99.9% -o sized.yaml
 
-sageserve size fleet.yaml --growth 1.5
+sageserve size fleet.yaml --growth 1.5 --survive region
 
 sageserve size quickstart --for-strategy foresight
 
 sageserve size quickstart --json
 """
 INTERRUPTED = 130
-USUAL = {"--safety": "99%", "--for-strategy": "", "--growth": "1", "--windows": "20"}
+USUAL = {"--safety": "99%", "--for-strategy": "", "--growth": "1", "--survive": "", "--windows": "20"}
 
 
 @takes_trace()
@@ -55,6 +57,9 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
         ),
     ] = None,
     growth: Annotated[float, typer.Option(metavar="X", help="size for X times the traffic, and say what that adds")] = 1.0,
+    survive: Annotated[
+        str, typer.Option(metavar="region|vm", help="keep the promises also without any one of them, and say what that adds")
+    ] = "",
     windows: Annotated[int, typer.Option(metavar="N", help="windows that each answer is judged on; 20 at least")] = 20,
     overrides: Overrides = None,
     workers: Workers = None,
@@ -72,15 +77,14 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     """
     from sageserve.data.scenarios.extension import check_place
     from sageserve.data.scenarios.load import load_scenario
-    from sageserve.sim.sizing.plays import Wish
+    from sageserve.sim.sizing.plays import wish_of
     from sageserve.sim.sizing.records import sizing_json
 
     if to is not None:
         check_place(to, replace=replace)
     rule = [f"strategy.name={strategy}"] if strategy is not None else []
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *rule])
-    wish = Wish(_safety(safety), windows)
-    wish.check()
+    wish = wish_of(_safety(safety), windows, survive, strategy=strategy or "")
     sizing = _answer(settings, options, wish, workers, strategy=strategy, growth=growth)
     if to is not None:
         _write(to, scenario, settings, overrides or (), sizing, options, replace=replace)
@@ -89,7 +93,8 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
         return
     from sageserve.cli.render_size import draw_sizing
 
-    given = {"--safety": safety, "--for-strategy": strategy or "", "--growth": f"{growth:g}", "--windows": str(windows)}
+    given = {"--safety": safety, "--for-strategy": strategy or "", "--growth": f"{growth:g}", "--survive": survive}
+    given["--windows"] = str(windows)
     draw_sizing(sizing, _next([scenario, *(word for one in overrides or () for word in ("--set", one))], given, options, to))
 
 
@@ -97,8 +102,10 @@ def _answer(
     settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, *, strategy: str | None, growth: float
 ) -> "Sizing":
     """Play on this machine until there is an answer, with a progress bar and Ctrl-C heard."""
+    from dataclasses import replace
+
     from sageserve.data.results.sweep_folder import source_of
-    from sageserve.sim.sizing.growth import size_grown
+    from sageserve.sim.sizing.conditions import size_under
     from sageserve.sim.sizing.plays import Interrupted
     from sageserve.sim.sizing.run import size as answer
     from sageserve.sim.sizing.strategy import size_for
@@ -111,7 +118,11 @@ def _answer(
         look = Watch(tell, lambda: interruption.asked)
         try:
             solve = answer if strategy is None else size_for
-            return size_grown(lambda one, where: solve(one, where, wish, runner, look), settings, source, growth)
+
+            def under(one: "Scenario", where: "SweepSource", survive: "Survive") -> "Sizing":
+                return solve(one, where, replace(wish, survive=survive), runner, look)
+
+            return size_under(under, settings, source, growth, wish.survive)
         except Interrupted:
             typer.echo("interrupted: nothing is sized", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -147,7 +158,7 @@ def _write(  # noqa: PLR0913 # what was asked, what was found, and where it goes
 
     from sageserve.data.results.sweep_folder import source_of
     from sageserve.data.scenarios.extension import write_extension
-    from sageserve.sim.sizing.growth import grown
+    from sageserve.sim.sizing.conditions import KINDS, grown
 
     most = max((line.instances for line in sizing.fleet), default=1)
     if sizing.strategy:  # the most it held is its maximum; where that is below the start, the start is
@@ -164,6 +175,8 @@ def _write(  # noqa: PLR0913 # what was asked, what was found, and where it goes
         if not options.files:
             more, _ = grown(settings, source_of(options), sizing.growth.factor)
             changes["workload.generate.requests"] = more.workload.generate.requests
+    if sizing.survive is not None:
+        about += f", also without {KINDS[sizing.survive.what]}"
     stocks: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for name, line in sizing.quota.items():
         told = {"gpus": line.gpus} if line.ask else {}

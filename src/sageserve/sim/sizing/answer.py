@@ -177,7 +177,7 @@ def _one_less(found: Found, promises: Promises, name: str) -> OneLess:
         return OneLess(name, "backlog", window=found.seeds[broken.window])
     if broken.window < 0:
         return OneLess(name, "unsure", broken.tier, _down(broken.share), needed=_down(promises.each))
-    return OneLess(name, "breaks", broken.tier, _down(broken.share), found.seeds[broken.window])
+    return OneLess(name, "breaks", broken.tier, _down(broken.share), found.seeds[broken.window], without=broken.without)
 
 
 def _down(value: float) -> float:

@@ -6,12 +6,13 @@ A window of generated traffic is the scenario's with another seed; a window of a
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, get_args
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import SweepSource
+from sageserve.sim.sizing.conditions import Survive
 from sageserve.sim.sizing.pools import SizedPool, with_counts
 from sageserve.sim.sizing.safety import KeptShare
 from sageserve.sim.sizing.search import Ask, Counts, Measured, Search
@@ -28,10 +29,12 @@ class Wish:
     Args:
         safety: confidence that every promise holds in a window that was not played.
         windows: how many are played, 20 or more.
+        survive: what may be lost, for as long as a window lasts; empty: nothing.
     """
 
     safety: float = 0.99
     windows: int = LEAST_WINDOWS
+    survive: Survive = ""
 
     def check(self) -> None:
         """Refuse what cannot be answered.
@@ -46,6 +49,25 @@ class Wish:
                 f"--windows {self.windows}: fewer than {LEAST_WINDOWS} say too little of the next one",
                 hint=f"give {LEAST_WINDOWS} or more",
             )
+
+
+def wish_of(safety: float, windows: int, survive: str, *, strategy: str = "") -> Wish:
+    """A wish as it was typed; a strategy decides by itself what it does about losses.
+
+    Raises:
+        ConfigError: it cannot be answered.
+    """
+    known = next((kind for kind in get_args(Survive) if kind == survive), None)
+    if known is None:
+        raise ConfigError(f"--survive {survive} is neither region nor vm", hint="write --survive region")
+    if survive and strategy:
+        raise ConfigError(
+            f"--survive {survive} sizes a fleet of constant size, and {strategy} decides by itself",
+            hint="play losses with --set faults.outages, or leave --for-strategy out",
+        )
+    wish = Wish(safety, windows, known)
+    wish.check()
+    return wish
 
 
 class Interrupted(SageServeError):

@@ -41,6 +41,7 @@ class OneLess(Struct, frozen=True):
         share: of its requests in time, of `unsure` the safety; None where there is no such number.
         window: seed of the window, of the tightest one; None where no single one is meant.
         needed: of `unsure`, the safety that is asked for of this promise alone.
+        without: of `breaks`, what had been lost then; empty: nothing.
     """
 
     pool: str
@@ -49,6 +50,7 @@ class OneLess(Struct, frozen=True):
     share: float | None = None
     window: int | None = None
     needed: float | None = None
+    without: str = ""
 
 
 class QuotaLine(Struct, frozen=True):
@@ -143,6 +145,20 @@ class Growth(Struct, frozen=True):
     cost_per_month_usd_without: float
 
 
+class Survival(Struct, frozen=True):
+    """What is survived, and what it would be without.
+
+    Args:
+        what: `region` or `vm`: any one of them may be lost for as long as a window lasts.
+        gpus_without: of whole VMs, for a fleet that loses nothing, with the same traffic.
+        cost_per_month_usd_without: of them.
+    """
+
+    what: str
+    gpus_without: int
+    cost_per_month_usd_without: float
+
+
 class Sizing(Struct, frozen=True):
     """The least fleet of constant size, or what a strategy needs.
 
@@ -162,6 +178,7 @@ class Sizing(Struct, frozen=True):
         reserve: by region/gpu, the cheapest reservation, where there is a price for it.
         strategy: whose needs these are; empty: of a fleet of constant size.
         growth: the condition on traffic, with its price; None: there is none.
+        survive: the condition on losses, with its price; None: there is none. Proofs are then of the worst loss.
         counts: of a strategy, GPUs of each pool over time: highest peak and p99 of the windows, mean, lowest minimum.
     """
 
@@ -181,6 +198,7 @@ class Sizing(Struct, frozen=True):
     strategy: str = ""
     counts: dict[str, GpuCounts] = {}
     growth: Growth | None = None
+    survive: Survival | None = None
 
     @property
     def gpus(self) -> int:

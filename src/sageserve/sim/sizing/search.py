@@ -36,11 +36,13 @@ class Measured:
         kept: by tier that has requests.
         owed: GPU-hours of work left at the end of the window.
         spare: GPU-hours of the window in which engines had nothing to do.
+        without: by tier, what was lost where it kept least; left out where nothing was.
     """
 
     kept: Mapping[str, KeptShare]
     owed: float
     spare: float
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,13 @@ class Broken:
         tier: whose promise; empty: the work that arrives is more than the fleet can do.
         window: in which it was missed; -1: in none, but it is not sure enough that it holds in another.
         share: kept there, or the safety.
+        without: what was lost; empty: nothing.
     """
 
     tier: str
     window: int
     share: float
+    without: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class Promises:
     def broken_in(self, measured: Measured, window: int) -> Broken | None:
         """The promise that is missed by most in a window; None: all are kept."""
         missed = [
-            (kept.share - self.percentiles[tier], Broken(tier, window, kept.share))
+            (kept.share - self.percentiles[tier], Broken(tier, window, kept.share, measured.without.get(tier, "")))
             for tier, kept in measured.kept.items()
             if kept.requests - kept.kept > may_miss(kept.requests, self.percentiles[tier])
         ]
@@ -118,6 +122,22 @@ class Promises:
         return min((kept.share - self.percentiles[tier] for tier, kept in measured.kept.items()), default=1.0)
 
 
+def least_of(found: Mapping[str, Measured]) -> Measured:
+    """What is kept whatever is lost: of each tier the least, and the work of the fleet that is most behind.
+
+    Args:
+        found: by what was lost; empty: nothing.
+    """
+    kept: dict[str, KeptShare] = {}
+    without = {}
+    for lost, one in found.items():
+        for tier, share in one.kept.items():
+            if tier not in kept or share.share < kept[tier].share:
+                kept[tier], without[tier] = share, lost
+    behind = max(found.values(), key=lambda one: one.owed - one.spare)
+    return Measured(kept, behind.owed, behind.spare, {tier: lost for tier, lost in without.items() if lost})
+
+
 @dataclass(slots=True)
 class Search:
     """The counts of one model.
@@ -127,16 +147,19 @@ class Search:
         pools: its pools.
         promises: to keep.
         within: instances of the whole fleet by pool, beside which this model is played; empty: it is played alone.
+        losses: by what may be lost, instances that go with it, by pool; promises hold whichever it is, and without.
     """
 
     model: str
     pools: Sequence[SizedPool]
     promises: Promises
     within: Mapping[str, int] = field(default_factory=dict)
+    losses: Mapping[str, Counts] = field(default_factory=dict)
     counts: Counts = ()
     less: dict[str, Broken] = field(default_factory=dict)  # by pool, what one instance less breaks
     reach: dict[str, float] = field(default_factory=dict)  # by tier out of reach, the share that idle engines serve in time
-    measured: dict[Ask, Measured] = field(default_factory=dict)
+    measured: dict[Ask, Measured] = field(default_factory=dict)  # whatever is lost
+    played: dict[Ask, Measured] = field(default_factory=dict)  # with what is left
 
     def run(self) -> Generator[list[Ask], list[Measured], None]:
         """Ask for plays until `counts` and `less` are found.
@@ -159,8 +182,22 @@ class Search:
 
     def _play(self, asks: Sequence[Ask]) -> Generator[list[Ask], list[Measured], None]:
         new = [ask for ask in dict.fromkeys(asks) if ask not in self.measured]
-        if new:
-            self.measured.update(zip(new, (yield new), strict=True))
+        if not new:
+            return
+        left = {(counts, window): self._left(counts) for counts, window in new}
+        unplayed = [(some, window) for (_, window), found in left.items() for some in found.values()]
+        unplayed = [ask for ask in dict.fromkeys(unplayed) if ask not in self.played]
+        if unplayed:
+            self.played.update(zip(unplayed, (yield unplayed), strict=True))
+        for (counts, window), found in left.items():
+            self.measured[counts, window] = least_of({lost: self.played[some, window] for lost, some in found.items()})
+
+    def _left(self, counts: Counts) -> dict[str, Counts]:
+        """What is left of a fleet, by what is lost; without a loss all of it."""
+        return {"": counts} | {
+            lost: tuple(max(count - gone, 0) for count, gone in zip(counts, taken, strict=True))
+            for lost, taken in self.losses.items()
+        }
 
     def _judge(self, counts: Counts, windows: Sequence[int]) -> Generator[list[Ask], list[Measured], Broken | None]:
         """What a candidate breaks in some windows, the first of them; None: nothing."""

@@ -1,0 +1,109 @@
+"""Conditions of a sizing, each with what it adds: more traffic than there is, and what the fleet is to survive.
+
+A fleet survives the loss of a region or of a VM if what is left keeps every promise for as long as a window lasts, whichever one
+it is. The hour of the loss itself, with requests that are broken off, is not judged: `faults.outages` plays it. Plays nothing.
+Read next: `run.py`, `search.py`.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from math import inf
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.data.results.sweep_folder import SweepSource
+from sageserve.sim.sizing.pools import SizedPool
+from sageserve.sim.sizing.records import Growth, Sizing, Survival
+
+Survive: TypeAlias = Literal["", "region", "vm"]
+Losses: TypeAlias = dict[str, dict[str, int]]
+"""By what is lost, instances by pool that go with it."""
+
+_ALL: Final = 2**31
+KINDS: Final[Mapping[str, str]] = {"region": "any one region", "vm": "any one VM"}
+NONE: Final = 1.0
+Solve: TypeAlias = Callable[[Scenario, SweepSource, Survive], Sizing]
+
+
+def size_under(solve: Solve, scenario: Scenario, source: SweepSource, factor: float = NONE, survive: Survive = "") -> Sizing:
+    """The answer for so many times the traffic and with losses, and beside it what it would be without each of the two.
+
+    Args:
+        solve: gives an answer.
+        scenario: what is to be served.
+        source: where its requests come from.
+        factor: times the requests; 1: as many as there are.
+        survive: what may be lost; empty: nothing.
+
+    Raises:
+        ConfigError: a factor that is not above 0.
+    """
+    wanted = grown(scenario, source, factor)
+    plain = solve(scenario, source, "")
+    found = plain if factor == NONE else solve(*wanted, "")
+    if survive:
+        told = Survival(survive, found.gpus, found.cost_per_month_usd)
+        found = msgspec.structs.replace(solve(*wanted, survive), survive=told)
+    if factor == NONE:
+        return found
+    return msgspec.structs.replace(found, growth=Growth(factor, plain.gpus, plain.cost_per_month_usd))
+
+
+def grown(scenario: Scenario, source: SweepSource, factor: float) -> tuple[Scenario, SweepSource]:
+    """So many times the traffic: more requests are drawn, or a trace is loaded with copies of its own.
+
+    Raises:
+        ConfigError: a factor that is not above 0.
+    """
+    if not 0 < factor < inf:
+        raise ConfigError(f"--growth {factor:g} is not above 0", hint="write 1.5 for half as much again")
+    if source.options.files:
+        return scenario, replace(source, options=replace(source.options, load=source.options.load * factor))
+    drawn = scenario.workload.generate.model_copy(
+        update={"requests": max(round(scenario.workload.generate.requests * factor), 1)}
+    )
+    workload = scenario.workload.model_copy(update={"generate": drawn})
+    return scenario.model_copy(update={"workload": workload}), source
+
+
+def losses_of(pools: Collection[SizedPool], survive: Survive, served: Iterable[str], pinned: Iterable[str]) -> Losses:
+    """What may be lost.
+
+    Args:
+        pools: that are sized.
+        survive: what is to be survived; empty: nothing.
+        served: models that have requests.
+        pinned: tiers that have requests which stay where they enter.
+
+    Raises:
+        ConfigError: nothing would be left that may serve.
+    """
+    if not survive:
+        return {}
+    found: Losses = {}
+    for pool in pools:
+        if survive == "region":
+            found.setdefault(pool.region, {})[pool.name] = _ALL
+        else:  # instances fill VMs, so as many go with one as it has room for
+            found.setdefault(f"a VM of {pool.region}/{pool.gpu}", {})[pool.name] = max(pool.per_vm // pool.gpus, 1)
+    if survive == "region":
+        _check_regions(pools, served, sorted(pinned))
+    return found
+
+
+def _check_regions(pools: Collection[SizedPool], served: Iterable[str], pinned: list[str]) -> None:
+    for model in sorted(served):
+        there = {pool.region for pool in pools if pool.model == model}
+        if len(there) < 2:
+            raise ConfigError(
+                f"--survive region: {model} runs in {''.join(there) or 'no region'} alone, and nothing is left without it",
+                hint="give another region GPUs that can run it, or ask for --survive vm",
+            )
+    if pinned:
+        raise ConfigError(
+            f"--survive region: requests of {', '.join(pinned)} stay in the region that they enter (regions: origin)",
+            hint=f"let them go elsewhere: --set tiers.{pinned[0]}.regions=any",
+        )
