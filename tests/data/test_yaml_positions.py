@@ -1,9 +1,13 @@
 """YAML with places: lines, the dialect, and hostile files."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sageserve.data import yaml_positions
 from sageserve.data.yaml_positions import Value, read_value, read_yaml, write_yaml
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp"]), max_size=12)
@@ -85,6 +89,24 @@ def test_bad_yaml_is_a_complaint_with_its_place(text: str, complaint: str) -> No
     found = [str(one) for one in read_yaml(text, "f.yaml").complaints]
     assert len(found) == 1
     assert complaint in found[0]
+
+
+def nodes(text: str, loader: type) -> object:
+    """What a loader makes of a text: tags, values and lines."""
+
+    def plain(node: object) -> object:
+        if isinstance(node, yaml.Node):
+            return node.tag, plain(node.value), node.start_mark.line
+        return [plain(one) for one in node] if isinstance(node, list | tuple) else node
+
+    return plain(yaml.compose(text, Loader=loader))
+
+
+def test_both_loaders_make_the_same_of_what_we_ship(repo_root: Path) -> None:
+    files = sorted((repo_root / "src/sageserve/data").rglob("*.yaml"))
+    assert len(files) > 5
+    for text in [path.read_text("utf-8") for path in files]:
+        assert nodes(text, yaml_positions._QuickLoader) == nodes(text, yaml_positions._Loader)
 
 
 def test_an_empty_file_is_an_empty_mapping() -> None:

@@ -13,14 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 PACKAGE: Final = Path(__file__).resolve().parent.parent
 VARIABLE: Final = "NUMBA_CACHE_DIR"
-_KERNEL: Final = re.compile(r"^@kernel$", re.MULTILINE)
-_IMPORT: Final = re.compile(r"^from sageserve\.([a-z_.]+) import", re.MULTILINE)
+_KERNEL: Final = b"\n@kernel\n"
+_IMPORT: Final = re.compile(rb"^from sageserve\.([a-z_.]+) import", re.MULTILINE)
 _TINY: Final = (
     "workload.generate.requests=200",
     "workload.generate.length=5m",  # little to do: instances are drained and opened again
@@ -97,25 +98,31 @@ def counted(tell: Callable[[int], None]) -> Iterator[None]:
 
 def kernel_sources() -> list[Path]:
     """The files that hold kernels, and all they import: record layouts and constants are compiled in."""
-    wanted = [path for path in sorted(PACKAGE.rglob("*.py")) if _KERNEL.search(path.read_text("utf-8"))]
+    wanted = [path for path in sorted(PACKAGE.rglob("*.py")) if _KERNEL in path.read_bytes()]
     found: set[Path] = set()
     while wanted:
         path = wanted.pop()
         if path not in found:
             found.add(path)
-            names = _IMPORT.findall(path.read_text("utf-8"))
-            files = [PACKAGE / (name.replace(".", "/") + ".py") for name in names]
+            names = _IMPORT.findall(path.read_bytes())
+            files = [PACKAGE / (name.decode().replace(".", "/") + ".py") for name in names]
             wanted += [file for file in files if file.exists()]
     return sorted(found)
 
 
 def _fingerprint() -> str:
+    return _fingerprint_of(PACKAGE)
+
+
+@cache
+def _fingerprint_of(package: Path) -> str:
+    """Of the sources in this folder as they are when it is first asked for: what is imported changes no more."""
     digest = hashlib.sha256()
     # The processor's name and features are part of numba's own index; a shared home folder also needs the architecture.
     for word in (version("numba"), version("llvmlite"), os.uname().machine, sys.version):
         digest.update(word.encode() + b"\0")
     for path in kernel_sources():
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -5,6 +5,7 @@ nobody reads the answer any more. Knows no command's work; heavy modules are imp
 `menu.py` for the commands, `streams.py`.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -20,6 +21,7 @@ from sageserve.cli.menu import Menu
 from sageserve.cli.streams import guard
 
 PACKAGE = Path(__file__).resolve().parents[1]
+GARBAGE = 50_000  # objects between two looks for circles: with Python's 700 a tenth of the quickstart is spent looking at imports
 MISTAKE = 2
 FAULT = 1
 
@@ -132,6 +134,7 @@ def main() -> None:
 
 def run() -> None:
     """Run the command that `sys.argv` names, and leave with its exit code."""
+    gc.set_threshold(GARBAGE)
     try:
         try:
             app(prog_name="sageserve")

@@ -50,7 +50,6 @@ class Interruption:
 def compile_once() -> None:
     """Have the simulator compiled, and say so when that takes long."""
     if kernels.is_warm():
-        kernels.warm_up()  # this loads it, so that CPU seconds are those of the simulation
         return
     typer.echo("compiling the simulator for this machine, once (about a minute)", err=True)
     if not sys.stderr.isatty():

@@ -62,7 +62,6 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
     from sageserve.core.strategies import strategy_kind
-    from sageserve.data.results.run_folder import check_folder
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.workload.requests import requests_for
     from sageserve.sim.results.summary import summarise
@@ -73,6 +72,8 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *map("=".join, given.items())])
     strategy_kind(settings.strategy.name)  # refused before a trace is read and anything compiled
     if out is not None:
+        from sageserve.data.results.run_folder import check_folder  # here: it loads Arrow
+
         check_folder(out, replace=replace)
     requests = requests_for(settings, options, bar)
     for line in requests.remarks():

@@ -44,4 +44,4 @@ def read_file(path: Path) -> Document:
         raise ConfigError(f"{name} is not a text file in UTF-8", hint="a scenario is a YAML file") from None
     if len(data) > BYTES_MAX:
         raise ConfigError(f"{name} is larger than {BYTES_MAX >> 20} MiB", hint="is it a trace? Give that with --trace")
-    return read_yaml(text, name)
+    return read_yaml(text, name, ours=path.is_relative_to(BUILTIN.parent))

@@ -25,6 +25,7 @@ from sageserve.data.traces.assembly.rows import NamedColumn, Rows, rows_of
 from sageserve.data.traces.assembly.sessions import follow_on, with_sessions, with_whole_prompts
 from sageserve.data.traces.columns.convert import LENGTH_MAX, Converter
 from sageserve.data.traces.columns.fields import NAMED, Field, parse_columns
+from sageserve.data.traces.context import context_notes
 from sageserve.data.traces.naming import UNNAMED, fit_names, parse_maps, rename
 from sageserve.data.traces.options import TraceOptions
 from sageserve.data.traces.readers.batches import Progress, TraceFile
@@ -80,21 +81,6 @@ def read_as_is(source: Path, options: TraceOptions | None = None, progress: Prog
             )
         codes[part], found[part] = named.codes.astype(np.uint8), named.names
     return _finish(table, codes, Names(found["model"], found["region"], found["tier"]), report)
-
-
-def context_notes(
-    prompt: NDArray[np.int32] | Ints, output: NDArray[np.int32] | Ints, model: NDArray[np.uint8], scenario: Scenario
-) -> list[str]:
-    """How many requests do not fit their model's context: refused, or kept with a shorter answer."""
-    context = np.array([each.context for each in scenario.models.values()], dtype=np.int64)[model]
-    refused = prompt.astype(np.int64) + 1 > context
-    cut = ~refused & (prompt.astype(np.int64) + output > context)
-    if not refused.any() and not cut.any():
-        return []
-    total, lost, shorter = len(prompt), int(refused.sum()), int(cut.sum())
-    longest = f" (longest prompt {int(prompt.max()):,} tokens)"
-    said = f"of {total:,} requests {lost:,} are refused at the door, because their prompt leaves no room in their model's context"
-    return [f"{said}{longest}; {shorter:,} are kept with their answer cut to it; {total - lost - shorter:,} fit"]
 
 
 class _Table:

@@ -1,25 +1,24 @@
 """The requests a command plays: read from files or generated, joined, cut, filled, loaded; the one way from options to a trace.
 
-Decides the order of the stages; each is a function of its own. Read next: `options.py`, `read.py`, `changes/join.py`,
-`changes/window.py`, `changes/transform.py`.
+Decides the order of the stages; each is a function of its own, loaded when it has something to do: all that reads and
+changes traces takes a quarter of a second. Read next: `options.py`, `read.py`, `changes/join.py`, `changes/window.py`,
+`changes/transform.py`.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Trace
-from sageserve.data.traces.changes.join import join
-from sageserve.data.traces.changes.transform import demand_before, load, load_earlier, resample, scale_time
-from sageserve.data.traces.changes.window import FIRST, check_filled, cut
 from sageserve.data.traces.options import TraceOptions
-from sageserve.data.traces.read import read_as_is, read_trace
-from sageserve.data.traces.readers.batches import Progress
-from sageserve.data.traces.report import ReadReport
 
-Watch: TypeAlias = Callable[[str], AbstractContextManager[Progress | None]]
+if TYPE_CHECKING:
+    from sageserve.data.traces.readers.batches import Progress
+    from sageserve.data.traces.report import ReadReport
+
+Watch: TypeAlias = "Callable[[str], AbstractContextManager[Progress | None]]"
 """Given what is being done, something to tell how much of it is done."""
 
 
@@ -35,7 +34,7 @@ class Requests:
 
     trace: Trace
     earlier: Demand | None = None
-    reports: tuple[ReadReport, ...] = ()
+    reports: "tuple[ReadReport, ...]" = ()
 
     def remarks(self) -> list[str]:
         """What was left out of files, one line per kind and file."""
@@ -43,7 +42,7 @@ class Requests:
 
 
 @contextmanager
-def unwatched(_what: str) -> Iterator[Progress | None]:
+def unwatched(_what: str) -> "Iterator[Progress | None]":
     """Nobody watches."""
     yield None
 
@@ -60,6 +59,10 @@ def requests_of(options: TraceOptions, scenario: Scenario | None, watch: Watch =
         TraceError: a file cannot be read, or an option cannot be followed.
         UnknownName: the files have names the scenario does not define.
     """
+    from sageserve.data.traces.changes.join import join  # noqa: PLC0415 # as the module says
+    from sageserve.data.traces.changes.window import FIRST, cut  # noqa: PLC0415 # likewise
+    from sageserve.data.traces.read import read_as_is, read_trace  # noqa: PLC0415 # likewise
+
     traces, reports = [], []
     for path in options.files:
         with watch(f"read {path.name}") as tell:
@@ -77,6 +80,17 @@ def changed(requests: Requests, options: TraceOptions, seed: int) -> Requests:
     Raises:
         TraceError: an option cannot be followed, or the window is mostly silence.
     """
+    if options == TraceOptions(seed=options.seed):
+        return requests
+    from sageserve.data.traces.changes.transform import (  # noqa: PLC0415 # as the module says
+        demand_before,
+        load,
+        load_earlier,
+        resample,
+        scale_time,
+    )
+    from sageserve.data.traces.changes.window import check_filled, cut  # noqa: PLC0415 # likewise
+
     trace, before = cut(requests.trace, options.begin, options.until)
     if requests.reports and not all(report.own for report in requests.reports):
         trace = check_filled(trace, options)

@@ -7,7 +7,7 @@ Read next: `rates.py` for the rates, `builtin/traffic-o365.yaml` for measured on
 """
 
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +17,17 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.records import UNSET, Demand, Floats, Ints, Labels, Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import DAY, MINUTE, show_duration
-from sageserve.data.traces.read import context_notes
-from sageserve.data.traces.readers.batches import Progress
+from sageserve.data.traces.context import context_notes
 from sageserve.data.workload.conversations import draw, growth, mean_turns, told_apart
 from sageserve.data.workload.rates import CHUNK, Streams, length_table, lengths_of, minutes_of, rates_of, streams_of
+
+if TYPE_CHECKING:
+    from sageserve.data.traces.readers.batches import Progress
 
 _ANOTHER: Final = 1 << 62  # between the seeds of a window and of the one before it: nobody plays both
 
 
-def generate(scenario: Scenario, progress: Progress | None = None) -> Trace:
+def generate(scenario: Scenario, progress: "Progress | None" = None) -> Trace:
     """Draw exactly `workload.generate.requests` requests over `workload.generate.length`.
 
     The shares of groups, models, regions and tiers hold in expectation; planned bursts and growth are part of the
