@@ -71,10 +71,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     given = {key: str(value) for key, value in asked.items() if value is not None}
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *map("=".join, given.items())])
     strategy_kind(settings.strategy.name)  # refused before a trace is read and anything compiled
-    if out is not None:
-        from sageserve.data.results.run_folder import check_folder  # here: it loads Arrow
-
-        check_folder(out, replace=replace)
+    _check(out, replace=replace)
     requests = requests_for(settings, options, bar)
     for line in requests.remarks():
         typer.echo(line, err=True)
@@ -94,6 +91,13 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
         _draw(summary, [scenario, *_sets(overrides)], given, options, out)
     if summary.partial:
         raise typer.Exit(130)
+
+
+def _check(out: Path | None, *, replace: bool) -> None:
+    if out is not None:
+        from sageserve.data.results.run_folder import check_folder  # loads Arrow
+
+        check_folder(out, replace=replace)
 
 
 def _sets(overrides: list[str] | None) -> list[str]:
