@@ -87,6 +87,9 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "watch": MenuEntry(
         SERVE, "Decide for a fleet that others run, and only write it down: no write right, Prometheus alone. Ctrl-C stops it."
     ),
+    "alerts": MenuEntry(
+        SERVE, "Write alert rules for Prometheus: burn rates of each tier's error budget, failures, blindness, too few instances."
+    ),
     "status": MenuEntry(SERVE, "Say how the running fleet is: instances, utilisation, promises, decisions.", "up:status"),
     "top": MenuEntry(SERVE, "Watch the running fleet; Ctrl-C leaves it running."),
     "reload": MenuEntry(

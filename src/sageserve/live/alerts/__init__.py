@@ -1,0 +1,1 @@
+"""Alerts as Prometheus reads them: promises that burn their budget, fleets that are not seen. Read next: `rules.py`."""
