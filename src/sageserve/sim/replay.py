@@ -6,6 +6,7 @@ Some milliseconds for a few hundred requests: a fit calls it hundreds of times. 
 """
 
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Final
 
 import numpy as np
@@ -140,25 +141,29 @@ def replay_closed(profile: ProfileSettings, prompt: Ints, output: Ints, clients:
     return _result(kernel)
 
 
-def replay_series(profile: ProfileSettings, arrivals: Arrivals, every: Micros = SECOND) -> tuple[Replayed, ReplayedSeries]:
-    """Play requests through one engine, and look at it every so often until all are done.
+def replay_series(profile: ProfileSettings, arrivals: Arrivals, looks: Ints | None = None) -> tuple[Replayed, ReplayedSeries]:
+    """Play requests through one engine until all are done, and look at it now and then.
 
     Args:
         profile: of the engine.
         arrivals: what arrives.
-        every: microseconds between two looks; the first is after so long.
+        looks: int64[n], microseconds, ascending; None: every second until all are done.
 
     Raises:
         MeasurementError: as for `replay`.
     """
     kernel = _kernel(profile, arrivals)
     seen: list[tuple[int, int, int, float]] = []
-    while not kernel.finished():
-        _go_on(kernel, kernel.now + every)
+    for instant in count(SECOND, SECOND) if looks is None else looks.tolist():
+        if looks is None and kernel.finished():
+            break
+        _go_on(kernel, instant)
         place = kernel.requests["state"]
         used = int(kernel.engines["used"].sum())
         in_batch, queued = int((place > WAITING).sum()) - int((place > RUNNING).sum()), int((place == WAITING).sum())
-        seen.append((kernel.now, in_batch, queued, used / (profile.dp * profile.kv_tokens)))
+        seen.append((instant, in_batch, queued, used / (profile.dp * profile.kv_tokens)))
+    while not kernel.finished():
+        _go_on(kernel, kernel.now + _STEP)
     columns = np.array(seen, np.float64).reshape(-1, 4)
     series = ReplayedSeries(columns[:, 0].astype(np.int64), columns[:, 1], columns[:, 2], columns[:, 3])
     return _result(kernel), series

@@ -7,16 +7,17 @@ import pytest
 
 from sageserve.base.errors import MeasurementError
 from sageserve.base.rng import stream
-from sageserve.data.measured.runs import MeasuredRun, requests_of
+from sageserve.base.units import SECOND
+from sageserve.data.measured.runs import MeasuredRun, MeasuredSeries, requests_of
 from sageserve.data.profiles.naming import known_gpu, known_model
 from sageserve.data.profiles.roofline import scaled
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of
-from sageserve.sim.calibration.coefficients import FLAT, NAMES, Form
+from sageserve.sim.calibration.coefficients import FLAT, NAMES, Form, blank
 from sageserve.sim.calibration.judge import judge
 from sageserve.sim.calibration.logs import REQUESTS_LEAST, arrivals_of, fit_logs
 from sageserve.sim.calibration.profile import from_logs
 from sageserve.sim.calibration.validation import validate_run
-from sageserve.sim.replay import replay
+from sageserve.sim.replay import replay, replay_series
 from tests.sim.calibration.made import TRUTH, made_run
 
 VALUES = np.array([2.0, 6.0, 30.0, 1.0, 60.0, 40.0, 1.0, 6.0])  # in the order of NAMES
@@ -134,3 +135,27 @@ def test_capacity_is_inferred_from_shares() -> None:
     capacity, assumed = capacity_of(hidden, anchor_of(hidden))
     assert "inferred" in assumed
     assert abs(capacity / truth.kv_tokens - 1) < 0.25  # the roofline plays a faster or slower engine than this one
+
+
+def test_curves_are_compared_at_the_instants_that_were_measured() -> None:
+    """A scrape comes at any instant of a second; what it saw is not what is there half a second later."""
+    run = made_run(KNOWN)
+    assert run.requests is not None
+    requests = arrivals_of(run.requests)
+    odd = np.arange(1, 40, dtype=np.int64) * SECOND - 370_000
+    _, seen = replay_series(KNOWN, requests, odd)
+    _, later = replay_series(KNOWN, requests, odd + SECOND // 2)
+    assert seen.time.tolist() == odd.tolist()
+    assert (seen.running != later.running).any()
+    nothing = np.zeros(len(odd))
+    series = MeasuredSeries(odd, nothing, nothing, seen.running, seen.waiting, seen.kv_share, nothing)
+    verdict = validate_run(replace(run, series=series)).verdict
+    assert verdict.curves is not None
+    assert verdict.curves.running < 0.1
+
+
+@pytest.mark.parametrize(
+    ("printed", "ours"), [("NVIDIA H200", "h200"), ("NVIDIA L20 (48 GB)", "nvidia-l20-48-gb"), ("", "unknown"), ("—", "unknown")]
+)
+def test_a_gpu_has_the_name_that_tools_print(printed: str, ours: str) -> None:
+    assert blank(replace(made_run(), gpu=printed), 40_000).gpu == ours

@@ -6,6 +6,7 @@ is known; else it does not. The knots of a fit stay where they are, so that time
 knows of the engine model's form is here. Read next: `logs.py`, `fit/`, `core/engine/timing.py` for the formula.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -18,6 +19,7 @@ from sageserve.base.records import Floats
 from sageserve.data.measured.runs import MeasuredRun
 from sageserve.data.measured.validation import Coefficients
 from sageserve.data.profiles.curve import GRID, IterationCurve
+from sageserve.data.profiles.naming import known_gpu
 from sageserve.sim.replay import ReplayedBlocks
 
 NAMES: Final = (
@@ -118,7 +120,7 @@ def blank(run: MeasuredRun, kv_tokens: int) -> ProfileSettings:
             hint="calibrate an engine of one rank, or name a derived profile, as model/gpu/tp1dp8, and hold it against means",
         )
     return ProfileSettings(
-        gpu=run.gpu.lower() or "unknown",
+        gpu=known_gpu(run.gpu) or _named(run.gpu),
         tp=run.tp,
         gpus=run.tp,
         iteration_ms=((1, 0.0), (2, 0.0)),
@@ -132,6 +134,11 @@ def blank(run: MeasuredRun, kv_tokens: int) -> ProfileSettings:
         prefix_caching=run.limits.prefix_caching,
         source="",
     )
+
+
+def _named(gpu: str) -> str:
+    """What tools print as a GPU's name, as one of a profile: "NVIDIA L20 (48 GB)" is nvidia-l20-48-gb."""
+    return "-".join(re.findall(r"[a-z0-9]+", gpu.lower()))[:100] or "unknown"
 
 
 @dataclass(frozen=True, slots=True)

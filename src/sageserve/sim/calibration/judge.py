@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from sageserve.base.records import UNSET, Bools, Floats, Ints
+from sageserve.base.records import UNSET, Bools, Ints
 from sageserve.base.units import SECOND
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredSeries
 from sageserve.data.measured.validation import Curve, CurveErrors, LatencyErrors, LowLoad, RunPicture, Scatter
@@ -71,14 +71,19 @@ def picture(
 
 
 def curves(series: MeasuredSeries, simulated: ReplayedSeries) -> tuple[Curve, ...]:
-    """Running, waiting and KV share at the measured instants; the simulated engine is idle after its end."""
+    """Running, waiting and KV share at the measured instants.
+
+    Args:
+        series: as measured.
+        simulated: looked at at the same instants.
+    """
     pairs = (
         ("running", series.running, simulated.running),
         ("waiting", series.waiting, simulated.waiting),
         ("KV share", series.kv_share, simulated.kv_share),
     )
     time = series.time / SECOND
-    return tuple(Curve(name, time, theirs, _at(series.time, simulated, ours)) for name, theirs, ours in pairs)
+    return tuple(Curve(name, time, theirs, ours) for name, theirs, ours in pairs)
 
 
 def judge_curves(found: tuple[Curve, ...]) -> CurveErrors:
@@ -95,12 +100,6 @@ def judge_curves(found: tuple[Curve, ...]) -> CurveErrors:
 
 def _distance(curve: Curve) -> float:
     return float(np.nanmean(np.abs(curve.simulated - curve.measured)))
-
-
-def _at(time: Ints, simulated: ReplayedSeries, values: Floats) -> Floats:
-    row = np.searchsorted(simulated.time, time, side="left")
-    inside = np.append(values, 0.0)
-    return inside[np.minimum(row, len(values))]
 
 
 def _mape(ours: Ints, theirs: Ints, chosen: Bools) -> float | None:

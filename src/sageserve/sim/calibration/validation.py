@@ -42,7 +42,7 @@ def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None
     if requests is None:
         raise MeasurementError(f"{run.name} has no requests", hint="requests.csv holds one row per finished request")
     fit, notes = fit_run(run, progress)
-    played, simulated = replay_series(fit.profile, arrivals_of(requests))
+    played, simulated = replay_series(fit.profile, arrivals_of(requests), None if run.series is None else run.series.time)
     drawn = picture(run.name, requests, played, run.series, simulated)
     early = requests.first_half()
     verdict = RunVerdict(

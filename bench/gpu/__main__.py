@@ -1,0 +1,44 @@
+"""A small engine on a real GPU: measure its steps, serve requests by chance, and predict those from the steps alone.
+
+    python -m bench.gpu measure --out runs/gpu            on the machine with the GPU; torch and Triton are enough
+    python -m bench.gpu predict runs/gpu                  anywhere: step times make a profile, the simulator plays the requests
+
+Weights are drawn at random, so nothing is downloaded. TRITON_INTERPRET=1 and `--shapes tiny-dense,tiny-moe` try the
+kernels without a GPU. Read next: `measure.py`, `predict.py`, docs/reference/engine-model.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench.gpu.shapes import SHAPES
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    measure = commands.add_parser("measure", help="time steps and serve requests; writes a folder per shape")
+    measure.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    measure.add_argument("--shapes", default="dense,moe", help=f"of {', '.join(SHAPES)}; default dense,moe")
+    measure.add_argument("--seconds", type=float, default=40.0, help="of arrivals per run, three runs per shape; default 40")
+    predict = commands.add_parser("predict", help="predict the runs from step times, and print how far off that is")
+    predict.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="as written by measure")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "measure":
+        names = chosen.shapes.split(",")
+        if unknown := [name for name in names if name not in SHAPES]:
+            parser.error(f"no shape {unknown[0]!r}; there are {', '.join(SHAPES)}")
+        from bench.gpu.measure import run
+
+        run(names, chosen.seconds, chosen.out)
+        return 0
+    from bench.gpu.predict import report
+
+    return report(chosen.folders)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
