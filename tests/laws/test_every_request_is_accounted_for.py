@@ -125,7 +125,7 @@ def test_who_is_turned_away_would_have_waited_too_long() -> None:
 
 def test_a_queue_that_nobody_serves_is_given_up_when_its_time_is_over() -> None:
     tiers = {"iw-f": {"ttft": "4s"}, "niw": {"deadline": "20m"}}
-    settings = scenario(gpus=64, tiers=tiers, fleet={"start": 0, "minimum": 0}, admission="on")
+    settings = scenario(gpus=64, tiers=tiers, fleet={"start": 0, "minimum": 0}, admission="on", strategy={"name": "fixed"})
     run = Simulation(settings, trace(settings, [row(SECOND, tier="niw"), row(2 * SECOND)], window=HOUR)).play()
     assert Counter((run.requests["state"] & PLACE).tolist()) == Counter({SHED: 2})
     assert summarise(run, 1.0).requests.shed == 2

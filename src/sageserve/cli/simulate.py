@@ -61,7 +61,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
-    from sageserve.core.strategies import strategy_kind
+    from sageserve.core.strategies import kind_of
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.workload.requests import requests_for
     from sageserve.sim.results.summary import summarise
@@ -70,7 +70,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     asked = {"strategy.name": strategy, "order.kind": order, "seed": seed}
     given = {key: str(value) for key, value in asked.items() if value is not None}
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *map("=".join, given.items())])
-    strategy_kind(settings.strategy.name)  # refused before a trace is read and anything compiled
+    kind_of(settings)  # refused before a trace is read and anything compiled
     _check(out, replace=replace)
     requests = requests_for(settings, options, bar)
     for line in requests.remarks():

@@ -17,7 +17,7 @@ from msgspec import Struct
 from sageserve.base.config import KeySettings, LiveSettings, Scenario
 from sageserve.base.errors import SageServeError
 from sageserve.base.units import HOUR, SECOND, Micros
-from sageserve.core.strategies import layout_of, strategy_kind
+from sageserve.core.strategies import kind_of, layout_of
 from sageserve.data.scenarios.load import dump, resolved_yaml
 from sageserve.live.actuators.commands import check_commands
 from sageserve.live.actuators.fixed import FixedActuator
@@ -114,7 +114,7 @@ def check(after: Scenario) -> None:
     GatewayContext(after, layout, options=Options(engine_keys=held), clock=lambda: 0).close()
     if live.actuator == "fixed":
         FixedActuator(layout, live.instances)
-    strategy_kind(after.strategy.name)(after, layout, None)
+    kind_of(after)(after, layout, None)
 
 
 async def apply(folder: Path, after: Scenario) -> None:

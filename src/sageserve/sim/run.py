@@ -26,7 +26,7 @@ from sageserve.core.order import ORDERS
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import INSTANCES, ROUTES
 from sageserve.core.signals import SIGNALS
-from sageserve.core.strategies import layout_of, strategy_kind
+from sageserve.core.strategies import kind_of, layout_of
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.data.own_code import own_code
 from sageserve.sim.faults import LOST
@@ -154,7 +154,7 @@ class Simulation:
     """
 
     def __init__(self, scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> None:
-        kind, layout = strategy_kind(scenario.strategy.name), layout_of(scenario)
+        kind, layout = kind_of(scenario), layout_of(scenario)
         if trace.names != layout.names:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
         setup = kernel_setup(scenario, layout)

@@ -47,7 +47,9 @@ class FleetSettings(Settings):
     """How many instances an endpoint (model x region) starts with and may have."""
 
     start: int = Field(default=20, ge=0, le=10_000, description="instances per endpoint at t = 0: 20 (paper)")
-    minimum: int = Field(default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper)")
+    minimum: int = Field(
+        default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper); 0: with constant fleets (`fixed`)"
+    )
     maximum: int = Field(default=40, ge=1, le=10_000, description="instances per pool: twice the start leaves room")
     gpu: Name | None = Field(default=None, description="GPU type of the first instances; none: a model's first engine")
     starts: dict[Name, Annotated[int, Field(ge=0)]] = Field(

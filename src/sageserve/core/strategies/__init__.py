@@ -14,7 +14,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.plugins import STRATEGY, registered
 from sageserve.core.strategies.base import Strategy, StrategyKind
 from sageserve.core.strategies.chiron import Chiron
-from sageserve.core.strategies.fixed import PREFIX, STARTED, fixed_kind
+from sageserve.core.strategies.fixed import PREFIX, STARTED, FixedCount, fixed_kind
 from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.hpa import Hpa, Keda
 from sageserve.core.strategies.own import own_kind
@@ -37,7 +37,7 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "foresight": Foresight,
 }
 
-__all__ = ["STRATEGIES", "Strategy", "StrategyKind", "layout_of", "strategy_kind"]
+__all__ = ["STRATEGIES", "Strategy", "StrategyKind", "kind_of", "layout_of", "strategy_kind"]
 
 
 def strategy_kind(name: str) -> StrategyKind:
@@ -57,6 +57,24 @@ def strategy_kind(name: str) -> StrategyKind:
         raise ConfigError(
             f"strategy.name: there is no strategy {name!r}{meant}",
             hint=f"choose one of {', '.join([*known, STARTED, f'{PREFIX}N'])}, or module:Class for your own",
+        )
+    return kind
+
+
+def kind_of(scenario: Scenario) -> StrategyKind:
+    """The strategy of a scenario, which can do with the instances that its fleet may come down to.
+
+    Raises:
+        ConfigError: there is none, or it cannot start from nothing and the fleet may come down to that.
+        PluginError: the module of the user's own cannot be imported.
+    """
+    name = scenario.strategy.name
+    kind = strategy_kind(name)
+    if scenario.fleet.minimum == 0 and not isinstance(kind, FixedCount) and max(kind.minimum(scenario)) > 0:
+        raise ConfigError(
+            f"fleet.minimum: 0: {name} keeps an instance of every model in every region that has its GPUs: without one there is"
+            " no utilisation and no queue that could ask for the first",
+            hint="give --set fleet.minimum=1 --set fleet.start=1, or play a constant fleet with `fixed`",
         )
     return kind
 

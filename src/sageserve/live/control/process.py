@@ -27,7 +27,7 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.safety import Guard
-from sageserve.core.strategies import layout_of, strategy_kind
+from sageserve.core.strategies import kind_of, layout_of
 from sageserve.core.strategies.own import OwnStrategy
 from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.data.results.journal import Stamped
@@ -207,7 +207,7 @@ class Control:
 
     def __init__(self, scenario: Scenario, home: Home, parts: Parts) -> None:
         live = scenario.live or LiveSettings()
-        kind = strategy_kind(scenario.strategy.name)
+        kind = kind_of(scenario)
         self.layout = layout_of(scenario)
         self.clock = parts.clock
         self._scenario = scenario

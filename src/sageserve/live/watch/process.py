@@ -22,7 +22,7 @@ from sageserve.core.events import DemandSeen, InstanceLost, InstanceReady
 from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.layout import Layout
 from sageserve.core.safety import Onlooker
-from sageserve.core.strategies import layout_of, strategy_kind
+from sageserve.core.strategies import kind_of, layout_of
 from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.own import OwnStrategy
 from sageserve.core.strategies.planned import LtI
@@ -109,7 +109,7 @@ class FleetWatch:
         self._settled = False  # all that an earlier process knew has been looked for
         self._instances = WatchedInstances(self.fleet, state / "instances.json")
         earlier = self._demand_file.load(parts.wall())
-        kind = strategy_kind(scenario.strategy.name)
+        kind = kind_of(scenario)
         self._wishes = Wishes(self.fleet, follows=isinstance(kind, type) and issubclass(kind, Foresight | LtI))
         self._book = MinuteBook(scenario, self.layout, self.fleet, self._wishes.would, earlier)
         strategy = kind(scenario, self.layout, earlier)

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Final
 
 from sageserve.base.config import Scenario
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies import kind_of
 from sageserve.data.results.comparison import highest
 from sageserve.data.results.summary import GpuCounts, Summary
 from sageserve.data.results.sweep_folder import SweepSource
@@ -40,7 +40,7 @@ def size_for(scenario: Scenario, source: SweepSource, wish: Wish, runner: CellRu
         Interrupted: the watch said so.
     """
     wish.check()
-    strategy_kind(scenario.strategy.name)  # before anything is drawn
+    kind_of(scenario)  # before anything is drawn
     plain = Plays(scenario, source, wish, runner, watch or Watch())
     trace = Player().requests(plain.cell(0)).trace
     guess = max((pool.guess for pools in pools_to_size(scenario, trace).values() for pool in pools), default=1)
