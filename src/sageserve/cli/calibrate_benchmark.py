@@ -217,7 +217,7 @@ def _draw_measured(found: "Benchmarked") -> None:
 def _draw_fit(name: str, fit: "BenchmarkFit", out: Path) -> None:
     from sageserve.show.coefficients import coefficient_lines
 
-    console, profile = Console(soft_wrap=True, highlight=False), fit.profile
+    console, profile = Console(soft_wrap=True, highlight=False, emoji=False), fit.profile
     console.print(f"\n[bold]{escape(name)}[/bold]")
     for line in coefficient_lines(profile):
         console.print(f"  {line}")

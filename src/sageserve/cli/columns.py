@@ -48,7 +48,7 @@ class Column:
 
 def terminal() -> Console:
     """Standard output: as wide as the terminal, at most WIDTH; WIDTH where it is none."""
-    console = Console(soft_wrap=False, highlight=False)
+    console = Console(soft_wrap=False, highlight=False, emoji=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     return console
 

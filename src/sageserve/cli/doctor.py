@@ -153,7 +153,7 @@ def json_lines(results: "Sequence[CheckResult]") -> list[str]:
 
 
 def _show(results: "Sequence[CheckResult]", of: str) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     for one in results:
         for finding in one.findings:
             colour = _COLOURS[finding.severity]

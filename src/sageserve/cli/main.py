@@ -97,7 +97,7 @@ def show_error(error: BaseException, *, debug: bool) -> int:
 
     if isinstance(error, ImportError) and (extra := extra_of(error)) is not None:
         error = lacking(str(error.name), extra)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     if debug:
         console.print(escape("".join(traceback.format_exception(error))))
     if isinstance(error, OSError):

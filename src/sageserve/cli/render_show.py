@@ -32,7 +32,7 @@ class TerminalPage:
 
     def __init__(self) -> None:
         plain = "NO_COLOR" in os.environ
-        self._console = Console(soft_wrap=False, highlight=False, color_system=None if plain else "auto")
+        self._console = Console(soft_wrap=False, highlight=False, emoji=False, color_system=None if plain else "auto")
         wide = self._console.width if self._console.is_terminal else WIDTH
         self._console.width = min(wide, WIDTH)
         self._ascii = not self._console.encoding.lower().startswith("utf")

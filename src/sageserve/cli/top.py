@@ -31,7 +31,7 @@ def top(
     from rich.live import Live
 
     found = running(state)
-    console = Console()
+    console = Console(emoji=False)
     try:
         with Live(picture(ask_status(found)), console=console, screen=console.is_terminal, auto_refresh=False) as view:
             while True:
@@ -46,7 +46,7 @@ def top(
 
 def draw_status(status: "Status") -> None:
     """Print a status once."""
-    Console(highlight=False).print(picture(status))
+    Console(highlight=False, emoji=False).print(picture(status))
 
 
 def picture(status: "Status") -> Group:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sageserve.base.config.autoscalers import HpaSettings, KedaSettings, RecordedSettings
-from sageserve.base.config.settings import Name, RuleName, Settings
+from sageserve.base.config.settings import CompiledRule, Name, RuleName, Settings, refuse_code
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 
 
@@ -70,12 +70,12 @@ class SignalSettings(Settings):
 class RoutingSettings(Settings):
     """How a request finds its region and instance."""
 
-    region: Literal["threshold", "nearest", "least", "quickest"] = Field(
+    region: Annotated[Literal["threshold", "nearest", "least", "quickest"], CompiledRule] = Field(
         default="threshold",
         description="nearest region below the threshold, else the least utilised (paper); quickest: soonest first token expected",
     )
     threshold: Share = Field(default=0.70, description="the first region below this utilisation takes it (paper)")
-    instance: Literal["least", "affinity"] = Field(
+    instance: Annotated[Literal["least", "affinity"], CompiledRule] = Field(
         default="least",
         description="least outstanding work (paper); affinity: less what an instance has of the prompt in its prefix cache",
     )
@@ -90,7 +90,7 @@ class AdmissionSettings(Settings):
     `admission: off` in a file is short for `admission: {act: false}`. Settings of its own laid over that turn it on again.
     """
 
-    act: bool = Field(
+    act: Annotated[bool, CompiledRule] = Field(
         default=True,
         description="a simulation turns away whom the gateway would; false, or `admission: off`: everybody waits (paper)",
     )
@@ -103,7 +103,7 @@ class AdmissionSettings(Settings):
         """A switch alone stands for the node."""
         if not isinstance(given, str):
             return given
-        if given not in {"on", "off"}:
+        if refuse_code(given) not in {"on", "off"}:
             raise ValueError(f"{given!r} is neither on nor off, nor settings of its own ({', '.join(cls.model_fields)})")
         return {"act": given == "on"}
 
@@ -111,7 +111,9 @@ class AdmissionSettings(Settings):
 class OrderSettings(Settings):
     """Which waiting request an instance takes next."""
 
-    kind: Literal["fcfs", "edf", "pf", "dpa"] = Field(default="fcfs", description="what engines do unless told")
+    kind: Annotated[Literal["fcfs", "edf", "pf", "dpa"], CompiledRule] = Field(
+        default="fcfs", description="what engines do unless told"
+    )
 
 
 class BatchSettings(Settings):

@@ -7,7 +7,7 @@ a test. Knows no field. Read next: `scenario.py`.
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Name = Annotated[
     str,
@@ -27,6 +27,20 @@ RuleName = Annotated[
         description="letters, digits, '.', '_' and '-', at most 100; `fixed:8` and `module:Class` have a colon",
     ),
 ]
+
+
+def refuse_code(given: object) -> object:
+    """Say why `module:Class` is no value, where somebody hopes that it is."""
+    if isinstance(given, str) and ":" in given:
+        raise ValueError(
+            f"{given!r} cannot take the place of a rule that is asked for every request: only strategies and forecasters can be"
+            " code of yours (docs/why/decisions/0013-rules-of-requests.md)"
+        )
+    return given
+
+
+CompiledRule = BeforeValidator(refuse_code)
+"""Marks a setting that names a rule which is compiled into the simulator and run by the gateway for every request."""
 
 
 class Settings(BaseModel):
