@@ -94,6 +94,11 @@ def _bar(endpoint: "EndpointStatus") -> Text:
 
 
 def _tiers(status: "Status") -> StackedTable:
+    if status.watched:  # whose engines do not say which class a request was of
+        table = StackedTable("tier", "requests")
+        for tier in status.tiers:
+            table.add_row(tier.tier, f"{tier.requests:,}")
+        return table
     table = StackedTable("tier", "requests", "answered", "turned away", "on time")
     for tier in status.tiers:
         share = f"{tier.on_time / tier.finished:.1%}" if tier.finished else "-"

@@ -3,6 +3,7 @@
 Knows terminals; asks nobody. Read next: `watch.py`.
 """
 
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sageserve.live.watch.process import FleetWatch
 
 _AGAIN_S: Final = 900.0  # the same decision, or the same state, is said again after so long
+_NUMBER: Final = re.compile(r"(?:\d[\d.,]*(?:us|ms|[smhd](?![a-z]))?)+")
 _CLEAR: Final = "\r\x1b[K"
 
 
@@ -61,8 +63,9 @@ class WatchLines:
     def looked(self, watch: "FleetWatch") -> None:
         """A look was taken: how it goes, in one line, and what is new of what is not seen."""
         notes = watch.notes()
+        said = {_without_numbers(one) for one in self._notes}
         for note in notes:
-            if note.rstrip("0123456789smhd. ") not in {one.rstrip("0123456789smhd. ") for one in self._notes}:
+            if _without_numbers(note) not in said:
                 self._remark(note)
                 if self._json:
                     self._out(note=note)
@@ -106,6 +109,11 @@ def progress_line(watch: "FleetWatch") -> str:
         f"{_clock(time.time())}  {seen}, {serving:,} instances, {rate:,.1f} requests/s; would hold {would:,};"
         f" {sum(watch.decided.values()):,} decisions"
     )
+
+
+def _without_numbers(note: str) -> str:
+    """A note as it is however long it lasts: ages and counts in it grow with every look."""
+    return _NUMBER.sub("#", note)
 
 
 def _plain(decided: object) -> dict[str, Any]:

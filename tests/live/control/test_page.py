@@ -189,6 +189,16 @@ def test_it_is_drawn_in_silence_and_without_faults_of_access(
     one.page.context.close()
 
 
+def test_of_a_fleet_that_is_watched_nobody_counts_answers(browser: Browser, served: Served) -> None:
+    served.status = msgspec.structs.replace(made(), acting=False, watched=("http://prom:9090",))
+    one = opened(browser, served)
+    assert "only watching" in one.text("#how")
+    assert "seen through http://prom:9090" in one.text("#how")
+    assert "answered" not in one.text("#tiers")
+    assert one.said == []
+    one.page.context.close()
+
+
 def test_the_themes_differ(browser: Browser, served: Served) -> None:
     grounds = set()
     for theme in ("light", "dark"):
