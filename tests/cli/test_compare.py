@@ -198,6 +198,26 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
     assert not (tmp_path / "f" / "frontier.json").exists(), "the page is about the newest command"
 
 
+def test_foresight_is_taken_apart(tmp_path: Path) -> None:
+    few = ("--set", "workload.generate.requests=2000", "--set", "workload.generate.length=30m", "--workers", "1")
+    asked = ("compare", "quickstart", "--ablate", "--out", str(tmp_path / "a"), *few)
+    shown = CliRunner().invoke(app, list(asked), catch_exceptions=False)
+    assert shown.exit_code == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith(("all of it ", "without "))] == [
+        "all of it",
+        *(f"without {part}" for part in ("promises", "forecast", "batch placement", "guard", "router")),
+    ]
+    assert max(map(len, (line for line in lines if not line.startswith("worth: ")))) <= WIDTH
+    again = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)  # from what is kept
+    found = json.loads(again.stdout)
+    assert found["tier"] == "iw-f"
+    assert found["ablation"][0]["part"] == "promises"
+    assert found["whole"]["knob"] == "driven by promises"
+    with pytest.raises(ConfigError, match="takes foresight apart"):
+        CliRunner().invoke(app, ["compare", "quickstart", "--ablate", "--strategies", "reactive"], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(("more", "said"), [(("--strategies", "oracle"), "has no knob"), (("--baseline", "lt-ua"), "has none")])
 def test_a_frontier_is_of_strategies_and_against_nobody(more: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sageserve.cli import compare_frontier, complete, kernels
+from sageserve.cli import compare_ablate, compare_frontier, complete, kernels
 from sageserve.cli.progress import Interruption, bar, compile_once
 from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sageserve.sim.sweep.run import CellRunner
 
 ORACLE = "oracle"
+ABLATED = "foresight"
 UNKEPT = ", with --out DIR they would have been kept"
 MOST_SEEDS = 1000  # of one range: more is a slip of the hand
 EXAMPLES = """[bold]Examples[/bold]
@@ -73,22 +74,23 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     no_report: Annotated[bool, typer.Option("--no-report", help="with --out: only summaries, no report.html")] = False,
     place: Annotated[Where, typer.Option("--on", help="this machine, or a Ray cluster")] = "local",
     frontier: Annotated[bool, typer.Option("--frontier", help="turn one knob of each strategy; costs at equal promises")] = False,
+    ablate: Annotated[bool, typer.Option("--ablate", help="foresight without each of its parts; what they are worth")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print summaries instead of tables")] = False,
 ) -> None:
     """Compare strategies on the same requests: GPU-hours, cost, waste, and which promises were kept."""
     from sageserve.cli.render_compare import comparison_json, draw
     from sageserve.data.results.sweep_folder import source_of
 
-    names, base, given = _against(_strategies(strategies), baseline)
+    names, base, given = _against(_strategies(strategies or (ABLATED if ablate else None)), baseline)
     source = source_of(options)
-    if frontier:
-        known = None if seeds is None else parse_seeds(seeds)
-        points = compare_frontier.knob_cells(scenario, _rivals(names, baseline), known, tuple(overrides or ()), source)
-        reported = None if no_report or place != "local" else out
+    if frontier or ablate:
+        make = compare_ablate.ablated_cells if ablate else compare_frontier.knob_cells
+        points = make(scenario, _rivals(names, baseline), _seeds(seeds), tuple(overrides or ()), source)
+        reported = None if no_report or place != "local" or ablate else out
         points = points if reported is None else compare_frontier.with_given_whole(points)
         played = [cell for point in points for cell in point.cells]
         outcomes = run_cells(played, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
-        compare_frontier.show(scenario, points, outcomes, as_json=as_json, out=reported)
+        (compare_ablate if ablate else compare_frontier).show(scenario, points, outcomes, as_json=as_json, out=reported)
         finish(outcomes, out)
         return
     cells = _cells(scenario, names, seeds, tuple(overrides or ()), source)
@@ -97,15 +99,23 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     outcomes = run_cells(cells, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
     comparison, bounds = gather(cells, outcomes, base)
     comparison = _joined(comparison, base, given)
-    left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
     if as_json:
-        typer.echo(comparison_json(comparison, bounds, left).decode(), nl=False)
+        typer.echo(comparison_json(comparison, bounds, _left(cells, outcomes)).decode(), nl=False)
     elif comparison.runs:
         more = {"--strategies": strategies, "--baseline": baseline, "--seeds": "1..5"}
         draw(comparison, bounds, scenario, following=_following(scenario, overrides or (), more, options, comparison))
     if out is not None and not no_report and comparison.runs:
         _report(out, replace=replace)
     finish(outcomes, out)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    return None if text is None else parse_seeds(text)
+
+
+def _left(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> list[str]:
+    """Names of the cells that were not played to the end."""
+    return [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
 
 
 def _report(out: Path, *, replace: bool) -> None:
