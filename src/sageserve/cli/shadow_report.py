@@ -78,6 +78,7 @@ def _draw(report: "ShadowReport") -> None:
         Column("cost\nwould", [dollars(one.would.cost_usd) for one in ends]),
         Column("broken min\nran", [f"{one.did.short_minutes:,}" for one in ends]),
         Column("broken min\nwould", [f"{one.would.short_minutes:,}" for one in ends]),
+        Column("broken min\nmeasured", [NONE if one.measured_minutes is None else f"{one.measured_minutes:,}" for one in ends]),
         Column("changes/day\nran", [f"{one.did.changes_per_day:.1f}" for one in ends]),
         Column("changes/day\nwould", [f"{one.would.changes_per_day:.1f}" for one in ends]),
     ]

@@ -29,6 +29,7 @@ from sageserve.live.control.status import Status
 from sageserve.live.prometheus.read import HistorySpan, PoolQuery, ServerHistory, read_history
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 from sageserve.live.prometheus.sight import look
+from sageserve.live.watch.looks import late_shares
 from sageserve.live.watch.past import read_past
 from tests.live.emulator.process import Running, engine
 from tests.live.prometheus.real import backfill, prometheus
@@ -219,6 +220,8 @@ def test_a_backfilled_history_comes_back_as_it_was(tmp_path: Path) -> None:
         with PrometheusServer(prometheus_at(url)) as server:
             span = begin - 5 * HOUR, begin + HOUR  # of which five hours hold nothing
             past = read_past({"": server}, tiny, watched_pools(tiny), span, lambda *_: None)
+            late = late_shares(server, watched_pools(tiny), begin + HOUR, 1.0)
+            nobody = late_shares(server, watched_pools(tiny), begin - HOUR, 1.0)
             now = begin + HOUR
             sight = look(server.raw('{__name__=~"vllm:num_requests_.+"}', 60, now / SECOND), now, 90 * SECOND)
     pool = found.pools[0]
@@ -227,6 +230,9 @@ def test_a_backfilled_history_comes_back_as_it_was(tmp_path: Path) -> None:
     assert float(np.nansum(pool.arrivals)) == pytest.approx(6000, abs=60)
     assert sum(seen.requests[0] for _, seen in past.minutes) == pytest.approx(6000, abs=60)
     assert sum(seen.prompt_tokens[0] for _, seen in past.minutes) == pytest.approx(np.nansum(wanted.prompt_tokens), rel=0.01)
+    assert late[POOL].late / late[POOL].requests == pytest.approx(1 / 1.95, abs=0.06), "uniform from 0.05 s to 2 s"
+    assert late[POOL].requests == pytest.approx(500, rel=0.1)
+    assert nobody == {}
     assert [wall for wall, _ in past.minutes] == [begin + k * 60 * SECOND for k in range(60)]
     assert (sight.state, len(sight.pods)) == ("seen", 3)
     served, made = pool.histograms["prompt_size"], wanted.histograms["prompt_size"]

@@ -106,6 +106,19 @@ def test_minutes_that_were_not_seen_are_not_judged(tmp_path: Path) -> None:
     assert one.did.changes_per_day == 0, "what happened meanwhile is not known"
 
 
+def test_minutes_in_which_promises_broke_are_those_that_engines_measured(tmp_path: Path) -> None:
+    write(tmp_path, [(5, 5, 5)])
+    assert read_shadow(tmp_path).report.endpoints[0].measured_minutes is None, "engines do not say"
+    (path,) = (tmp_path / MINUTES).glob("*")
+    shares = (0.02, 0.05, 0.06, 0.5, None)  # the tier promises 95 %
+    minutes = [
+        WatchedMinute(BEGIN + number * MINUTE, (PoolMinute(POOL, 5, 5),), (EndpointMinute("east/big", 1.0, 5, "", 0, share),))
+        for number, share in enumerate(shares)
+    ]
+    path.write_bytes(b"".join(msgspec.json.encode(minute) + b"\n" for minute in minutes))
+    assert read_shadow(tmp_path).report.endpoints[0].measured_minutes == 2
+
+
 def decided(state: Path, at: Micros, blocked: Blocked) -> None:
     decision = Decision(0, 1, Reason.UTILISATION_HIGH, 0.8, 0, 4, 0, 0, blocked)
     line = JournalLine(at, Observed(at, (EndpointSeen(0.8, 0.8, 0.8),), (0,)), (Decided(POOL, decision),), ())

@@ -49,6 +49,8 @@ class EndpointMinute(Struct, frozen=True, omit_defaults=True):
         needed: the fewest of them that keep the promises at that demand.
         blind: why it was not seen; empty: it was.
         tokens: interactive prompt tokens that came in the minute: what forecasts are of.
+        late: share of the requests of the last five minutes whose first token came after the tightest promise, by engines' own
+            histograms; None: they do not say.
     """
 
     endpoint: str
@@ -56,6 +58,7 @@ class EndpointMinute(Struct, frozen=True, omit_defaults=True):
     needed: int
     blind: str = ""
     tokens: int = 0
+    late: float | None = None
 
 
 class WatchedMinute(Struct, frozen=True):

@@ -49,9 +49,10 @@ class WatchedInstances:
 
     def left(self) -> Iterator[tuple[int, str]]:
         """Rows that an earlier process left taken by instances which nobody has seen since it ended, once all were looked for."""
+        taken = {row for rows in self._rows.values() for row in rows.values()}
         for pool, rows in self._before.items():
-            now = self._rows.get(pool, {})
-            yield from ((row, name) for name, row in rows.items() if name not in now and row not in now.values())
+            here = self._rows.get(pool, {})
+            yield from ((row, name) for name, row in rows.items() if name not in here and row not in taken)
         self._before = {}
 
     def update(self, pool: Pool, ages: Mapping[str, Micros], limit: Micros, failing: Collection[str] | None) -> PoolChange:

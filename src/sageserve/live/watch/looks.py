@@ -10,14 +10,26 @@ from typing import Final
 
 import numpy as np
 
-from sageserve.base.units import SECOND, Micros
+from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.data.history.histograms import bound_of
 from sageserve.data.history.names import EngineKind, EngineSignal, aliases_of, canonical
 from sageserve.data.history.raw import RawSeries, instance_of
 from sageserve.data.rebuild.places import WatchedPool
 from sageserve.live.prometheus import queries
-from sageserve.live.prometheus.server import NotSeen, PrometheusServer, RawAnswer
+from sageserve.live.prometheus.server import NotSeen, PrometheusServer, RawAnswer, Vector
 
 AHEAD: Final[Micros] = 20 * SECOND  # of our clock, that are asked for too: samples there say that a clock is wrong
+
+
+LATE_SPAN: Final[Micros] = 5 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class LateCount:
+    """Requests, and those of them that came too late."""
+
+    requests: float
+    late: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,42 @@ def look_at(server: PrometheusServer, watched: Sequence[WatchedPool], now: Micro
     down = server.vector("up == 0", now / SECOND)
     failing = None if isinstance(down, NotSeen) else frozenset(instance_of(one.labels) for one in down)
     return ClusterLook(pools, fronts, failing)
+
+
+def late_shares(server: PrometheusServer, watched: Sequence[WatchedPool], now: Micros, promise_s: float) -> dict[str, LateCount]:
+    """Requests of the last five minutes, and those of them whose first token came after a promise, by pool.
+
+    As engines' histograms have them, straight within a bucket; pools whose engines keep none, and those that nobody asked, are
+    left out.
+
+    Args:
+        server: of the cluster.
+        watched: its pools.
+        now: microseconds since 1970.
+        promise_s: seconds.
+    """
+    found = {}
+    for one in watched:
+        labels = queries.matchers(one.labels)
+        every = queries.selector(f"(?:{queries.every_name()})", labels)
+        recorded = server.values("__name__", every, (now - LATE_SPAN) / SECOND, now / SECOND)
+        names = () if isinstance(recorded, NotSeen) else queries.histogram_names(recorded).get(EngineSignal.TTFT.value, ())
+        if not names:
+            continue
+        answer = server.vector(queries.growth(names, "_bucket", labels, LATE_SPAN // SECOND, ("le",)), now / SECOND)
+        if not isinstance(answer, NotSeen) and (count := _late(answer, promise_s)) is not None:
+            found[one.pool] = count
+    return found
+
+
+def _late(answer: Vector, promise_s: float) -> LateCount | None:
+    counts = sorted((bound_of(one.labels.get("le", "")), one.value) for one in answer)
+    if not counts or not counts[-1][1] > 0:
+        return None
+    bounds, rising = (np.array(column) for column in zip(*((bound, count) for bound, count in counts), strict=True))
+    finite = np.isfinite(bounds)
+    kept = float(np.interp(promise_s, np.concatenate(([0.0], bounds[finite])), np.concatenate(([0.0], rising[finite]))))
+    return LateCount(float(rising[-1]), float(rising[-1]) - kept)
 
 
 def newest(series: Sequence[RawSeries]) -> dict[str, Micros]:

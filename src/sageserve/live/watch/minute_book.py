@@ -29,6 +29,7 @@ RECENT: Final = 5
 class _Taken:
     pools: tuple[PoolMinute, ...]
     blind: Mapping[int, str]
+    late: Mapping[int, float]
 
 
 class MinuteBook:
@@ -64,16 +65,17 @@ class MinuteBook:
         """Whether a minute is over that was not taken down."""
         return now >= self._next
 
-    def take_down(self, now: Micros, blind: Mapping[int, str]) -> None:
+    def take_down(self, now: Micros, blind: Mapping[int, str], late: Mapping[int, float]) -> None:
         """What runs now, for all minutes that are over.
 
         Args:
             now: of the loop's clock.
             blind: why endpoints are not seen.
+            late: share of requests that came after the promise, by endpoint.
         """
         pools = self.pools(now)
         while self._next <= now:
-            self._taken[self._next - MINUTE] = _Taken(pools, dict(blind))
+            self._taken[self._next - MINUTE] = _Taken(pools, dict(blind), dict(late))
             self._next += MINUTE
 
     def pools(self, now: Micros) -> tuple[PoolMinute, ...]:
@@ -98,7 +100,7 @@ class MinuteBook:
         tokens = np.array(seen.prompt_tokens).reshape(shape)[..., self._estimates.interactive].sum(axis=2)
         busy = np.mean(self._work, axis=0)
         self._estimates.sustainable_loads(busy.mean(axis=0))
-        taken = self._taken.pop(seen.start, None) or _Taken(self.pools(now), {})
+        taken = self._taken.pop(seen.start, None) or _Taken(self.pools(now), {}, {})
         found = []
         for endpoint in range(self._layout.endpoints):
             pools = self._layout.endpoint_pools(endpoint)
@@ -112,6 +114,7 @@ class MinuteBook:
                         self.needed[endpoint],
                         taken.blind.get(endpoint, ""),
                         int(tokens[at, model]),
+                        taken.late.get(endpoint),
                     )
                 )
         return WatchedMinute(wall, taken.pools, tuple(found))

@@ -39,10 +39,10 @@ from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 from sageserve.live.prometheus.sight import blind_after
 from sageserve.live.watch.demand import CountedDemand
 from sageserve.live.watch.instances import WatchedInstances
-from sageserve.live.watch.looks import ClusterLook, look_at
+from sageserve.live.watch.looks import ClusterLook, LateCount, late_shares, look_at
 from sageserve.live.watch.minute_book import MinuteBook
 from sageserve.live.watch.sightings import PoolSighting, sight_pool
-from sageserve.live.watch.view import NobodysEngines, WatchedView, only_watched
+from sageserve.live.watch.view import NobodysEngines, WatchedView, only_watched, tightest_promise_s
 from sageserve.live.watch.wishes import Wishes
 from sageserve.live.wire import ToGateway
 
@@ -104,6 +104,8 @@ class FleetWatch:
         self.demand = CountedDemand(scenario, self.layout, parts.watched, parts.wall(), parts.interval)
         self.decided: Counter[tuple[str, str]] = Counter()
         self._stumbled: dict[str, None] = {}
+        self._promise_s = tightest_promise_s(scenario)
+        self._late: dict[str, LateCount] = {}  # by pool, of the newest minute
         self._unheard = ""  # why no server answers; empty: one does
         self._begun = False  # there was a look
         self._settled = False  # all that an earlier process knew has been looked for
@@ -195,6 +197,11 @@ class FleetWatch:
         parts, wall = self._parts, self._parts.wall()
         back = max(self.demand.back(wall), 2 * self.limit)
         mine = {name: [one for one in parts.watched if one.cluster == name] for name in parts.servers}
+        if self._book.due(parts.clock.now()) and self._promise_s is not None:
+            late = [
+                asyncio.to_thread(late_shares, parts.servers[name], pools, wall, self._promise_s) for name, pools in mine.items()
+            ]
+            self._late = {pool: count for found in await asyncio.gather(*late) for pool, count in found.items()}
         asked = [asyncio.to_thread(look_at, parts.servers[name], pools, wall, back) for name, pools in mine.items()]
         self.take(dict(zip(mine, await asyncio.gather(*asked), strict=True)), wall)
 
@@ -228,8 +235,17 @@ class FleetWatch:
         self.view.refresh()
         now = self._parts.clock.now()
         if self._book.due(now):
-            self._book.take_down(now, {e: unseen.get(e, "too old") for e in self.view.blind()})
+            self._book.take_down(now, {e: unseen.get(e, "too old") for e in self.view.blind()}, self._late_by_endpoint())
         self._parts.looked()
+
+    def _late_by_endpoint(self) -> dict[int, float]:
+        """Share of late requests, of endpoints that somebody asked."""
+        sums: dict[int, tuple[float, float]] = {}
+        for pool in self._pools:
+            if (one := self._late.get(pool.name)) is not None:
+                requests, late = sums.get(pool.endpoint, (0.0, 0.0))
+                sums[pool.endpoint] = requests + one.requests, late + one.late
+        return {endpoint: late / requests for endpoint, (requests, late) in sums.items()}
 
     def _follow(self, pool: Pool, found: PoolSighting) -> None:
         """Rows of the fleet follow instances."""

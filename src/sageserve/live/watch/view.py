@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sageserve.base.config import LiveSettings, Scenario
-from sageserve.base.units import Micros
+from sageserve.base.units import SECOND, Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Start
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
@@ -24,6 +24,12 @@ def only_watched(scenario: Scenario, limit: Micros) -> Scenario:
     live = scenario.live or LiveSettings()
     safety = live.safety.model_copy(update={"act": False, "blind_after": limit})
     return scenario.model_copy(update={"live": live.model_copy(update={"safety": safety})})
+
+
+def tightest_promise_s(scenario: Scenario) -> float | None:
+    """Seconds to a first token that the tightest tier promises: what `needed` is reckoned for; None: no tier promises any."""
+    promised = [tier.ttft for tier in scenario.tiers.values() if tier.ttft is not None]
+    return min(promised) / SECOND if promised else None
 
 
 class NobodysEngines:

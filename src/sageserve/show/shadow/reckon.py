@@ -69,6 +69,7 @@ class ShadowEndpoint(Struct, frozen=True):
         lead_minutes: by how much, the median; None: none was.
         wishes: how often decisions began to ask for another count.
         followed: of these, those after which what ran went the same way.
+        measured_minutes: in which engines' own histograms show the tightest promise broken; None: they do not say.
         did: what ran.
         would: what decisions asked for.
         forecast: how good forecasts were; None: there are none to judge.
@@ -86,6 +87,7 @@ class ShadowEndpoint(Struct, frozen=True):
     lead_minutes: float | None
     wishes: int
     followed: int
+    measured_minutes: int | None
     did: ShadowSide
     would: ShadowSide
     forecast: ForecastScore | None = None
@@ -102,6 +104,7 @@ class EndpointCounts:
         did_usd, would_usd: float64[n], dollars of the minute.
         seen: bool[n].
         tokens: float64[n], interactive prompt tokens that came.
+        late: float64[n], share of requests that were late, as measured; NaN: not known.
     """
 
     wall: Ints
@@ -112,6 +115,7 @@ class EndpointCounts:
     would_usd: Floats
     seen: Bools
     tokens: Floats
+    late: Floats
 
 
 def counts_of(minutes: Sequence[WatchedMinute], layout: Layout) -> dict[str, EndpointCounts]:
@@ -143,25 +147,28 @@ def counts_of(minutes: Sequence[WatchedMinute], layout: Layout) -> dict[str, End
                 sum(pools_at[key].would * price[key] for key in pools if key in pools_at),
                 not endpoints_at[name].blind,
                 endpoints_at[name].tokens,
+                endpoints_at[name].late,
             )
             for wall, pools_at, endpoints_at in table
             if name in endpoints_at
         ]
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 8
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 9
         wall, seen = np.array(columns[0], np.int64), np.array(columns[6], np.bool_)
-        did, would, needed, did_usd, would_usd, tokens = (np.array(columns[at], float) for at in (1, 2, 3, 4, 5, 7))
-        found[name] = EndpointCounts(wall, did, would, needed, did_usd, would_usd, seen, tokens)
+        did, would, needed, did_usd, would_usd, tokens, late = (np.array(columns[at], float) for at in (1, 2, 3, 4, 5, 7, 8))
+        found[name] = EndpointCounts(wall, did, would, needed, did_usd, would_usd, seen, tokens, late)
     return found
 
 
-def reckon(name: str, counts: EndpointCounts, forecast: ForecastScore | None = None) -> ShadowEndpoint:
+def reckon(name: str, counts: EndpointCounts, forecast: ForecastScore | None = None, budget: float = 0.05) -> ShadowEndpoint:
     """Sum an endpoint up.
 
     Args:
         name: region/model.
         counts: its minutes.
         forecast: how good its forecasts were.
+        budget: share of requests that the tightest promise lets be late.
     """
+    measured = counts.late[counts.seen & np.isfinite(counts.late)]
     seen = counts.seen
     did, would, needed = counts.did[seen], counts.would[seen], counts.needed[seen]
     harm = np.maximum(np.minimum(did, needed) - would, 0.0)
@@ -182,6 +189,7 @@ def reckon(name: str, counts: EndpointCounts, forecast: ForecastScore | None = N
         lead_minutes=float(median(leads)) if leads else None,
         wishes=wishes,
         followed=followed,
+        measured_minutes=int((measured > budget).sum()) if len(measured) else None,
         did=_side(counts, counts.did, counts.did_usd),
         would=_side(counts, counts.would, counts.would_usd),
         forecast=forecast,

@@ -114,7 +114,7 @@ def decision_words(report: ShadowReport) -> str:
 
 
 def _judged(report: ShadowReport) -> Sheet:
-    columns = ("seen", "agreed", "harm", "help", "changes", "asked for before", "lead", "followed")
+    columns = ("seen", "agreed", "harm", "help", "changes", "asked for before", "lead", "followed", "broken as measured")
     return Sheet(
         "Harm, help, lead", columns, tuple(TableRow(one.endpoint, tuple(_cells(one))) for one in report.endpoints), (), "endpoint"
     )
@@ -129,6 +129,7 @@ def _cells(one: ShadowEndpoint) -> Iterator[TableCell]:
     yield TableCell(f"{one.foreseen:,}")
     yield TableCell(NONE if one.lead_minutes is None else f"{one.lead_minutes:g} min")
     yield TableCell(f"{one.followed:,} of {one.wishes:,}")
+    yield TableCell(NONE if one.measured_minutes is None else f"{one.measured_minutes:,} min", exact=one.measured_minutes)
 
 
 def _sides(report: ShadowReport) -> Sheet:
