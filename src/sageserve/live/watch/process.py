@@ -1,4 +1,4 @@
-"""The process that watches: one controller for a fleet that others run, told by Prometheus, and everything it would have done.
+"""The process of a watched fleet: one controller for what others run, told by Prometheus, and everything it would have done.
 
 Wires the loop and the state files of `live/control` to looks at servers instead of gateways, engines and an actuator. Decisions
 are written down and never carried out. It may be killed at any moment; the next one goes on where it was.
