@@ -37,8 +37,8 @@ def following(options: TraceOptions = PLAIN, to: Path | None = None, **given: st
 
 def test_the_next_command_asks_the_same_again_and_keeps_the_answer() -> None:
     assert following() == "sageserve size 'a b.yaml' --set fleet.minimum=1 -o sized.yaml"
-    asked = following(safety="99.9%", for_strategy="foresight", growth="1.5", windows="30", survive="vm")
-    flags = "--safety 99.9% --for-strategy foresight --growth 1.5 --survive vm --windows 30"
+    asked = following(safety="99.9%", for_strategy="foresight", growth="1.5", windows="30", survive="vm", lead_time="12w")
+    flags = "--safety 99.9% --for-strategy foresight --growth 1.5 --survive vm --lead-time 12w --windows 30"
     assert asked == f"sageserve size 'a b.yaml' --set fleet.minimum=1 {flags} -o sized.yaml"
 
 

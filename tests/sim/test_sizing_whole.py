@@ -11,13 +11,15 @@ import pytest
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.base.units import WEEK
 from sageserve.cli.render_size import draw_sizing
 from sageserve.data.results.summary import Hours, ModelSummary, ModelTier
 from sageserve.data.results.sweep_folder import GENERATED
 from sageserve.data.scenarios.load import load_scenario
+from sageserve.sim.sizing.conditions import reached_in, with_lead, with_nine
 from sageserve.sim.sizing.plays import Wish, wish_of
 from sageserve.sim.sizing.pools import SizedPool, filled, with_counts
-from sageserve.sim.sizing.records import Growth, PromiseProof, Sizing, Survival
+from sageserve.sim.sizing.records import Growth, Nine, PromiseProof, QuotaLine, Sizing, Survival
 from sageserve.sim.sizing.run import size
 from sageserve.sim.sweep.cell import Cell, Finished, Outcome
 from tests.show.made import summary_of
@@ -217,3 +219,47 @@ def test_what_losses_and_growth_add_is_shown_apart(capsys: pytest.CaptureFixture
     shown = capsys.readouterr().out
     assert "for 1.5 times the traffic: +8 GPUs and +$1.00 a month" in shown
     assert "to survive the loss of any one region: +16 GPUs and +$" in shown
+
+
+def test_one_more_nine_is_a_tenth_of_the_doubt_and_may_be_out_of_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    sizing = found(World(five))
+    asked = []
+
+    def solve(safety: float) -> Sizing:
+        asked.append(safety)
+        return msgspec.structs.replace(sizing, cost_per_month_usd=sizing.cost_per_month_usd + 100.0)
+
+    safer = with_nine(sizing, solve)
+    assert (asked, safer.nine) == ([0.999], Nine(0.999, sizing.gpus, sizing.cost_per_month_usd + 100.0))
+    draw_sizing(safer, "nothing")
+    assert "one more nine, 99.9 % safe: +0 GPUs and +$100.00 a month" in capsys.readouterr().out
+
+    def none(safety: float) -> Sizing:
+        raise Infeasible("none")
+
+    draw_sizing(with_nine(sizing, none), "nothing")
+    assert "99.9 % safe: no fleet was found that is as safe" in capsys.readouterr().out
+
+
+def test_quota_is_due_a_lead_time_before_traffic_has_grown_so_much(capsys: pytest.CaptureFixture[str]) -> None:
+    grows = scenario("workload.generate.growth_per_week=0.1")
+    sizing = found(World(five))
+    name = "eastus/h100-80gb"
+    quota = {**sizing.quota, name: QuotaLine(136, 17, 128, 8)}
+    wanted = msgspec.structs.replace(sizing, quota=quota, growth=Growth(1.1**14, 1, 1.0))
+    reached = reached_in(grows, 1.1**14)
+    assert reached == pytest.approx(14 * 7 * 86_400, abs=1)
+    assert reached_in(grows, 1.0) == 0.0
+
+    def told(which: Sizing, weeks: int) -> str:
+        draw_sizing(with_lead(which, weeks * WEEK, reached if which.growth else 0.0), "nothing")
+        return next(line.strip() for line in capsys.readouterr().out.splitlines() if "quota:" in line)
+
+    asks = f"quota: ask for 8 GPUs of {name}"
+    assert told(wanted, 12) == f"{asks} within 2 weeks: it takes 12 weeks, and the traffic is there in 14 weeks"
+    assert told(wanted, 15) == f"{asks} now, 1 week late: it takes 15 weeks, and the traffic is there in 14 weeks"
+    there = msgspec.structs.replace(wanted, growth=None)
+    assert told(there, 3) == f"{asks} now, 3 weeks late: it takes 3 weeks, and the traffic is there"
+    assert told(sizing, 12) == "quota: nothing to ask for, the stock is enough"
+    with pytest.raises(ConfigError, match="does not grow"):
+        reached_in(scenario("workload.generate.growth_per_week=0"), 1.5)

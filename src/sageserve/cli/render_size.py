@@ -8,6 +8,7 @@ from typing import Final
 
 from rich.markup import escape
 
+from sageserve.base.units import DAY, SECOND, WEEK
 from sageserve.cli.columns import Column, tables, terminal
 from sageserve.sim.sizing.conditions import KINDS
 from sageserve.sim.sizing.records import CostLine, OneLess, PromiseProof, Sizing
@@ -32,7 +33,7 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
         f" ${sizing.cost_per_month_usd:,.2f} a month",
         soft_wrap=True,
     )
-    for line in _conditions(sizing):
+    for line in (*_conditions(sizing), *_quota(sizing)):
         console.print(f"  {line}", soft_wrap=True)
     console.print(
         f"  {sizing.windows} windows of about {sizing.requests:,} requests; {sizing.plays:,} were played",
@@ -58,6 +59,32 @@ def _conditions(sizing: Sizing) -> Iterator[str]:
         yield f"for {more.factor:g} times the traffic: {_added(before, without)} for what there is"
     if lost is not None:
         yield f"to survive the loss of {KINDS[lost.what]}: {_added(whole, before)} without"
+
+
+def _quota(sizing: Sizing) -> Iterator[str]:
+    """By when which quota must be asked for, and what one more nine of safety takes."""
+    if sizing.nine is not None:
+        safer, whole = sizing.nine, (sizing.gpus, sizing.cost_per_month_usd)
+        words = "no fleet was found that is as safe"
+        if safer.gpus is not None and safer.cost_per_month_usd is not None:
+            words = _added((safer.gpus, safer.cost_per_month_usd), whole)
+        yield f"one more nine, {100 * safer.safety:.6g} % safe: {words}"
+    if sizing.lead is None:
+        return
+    asks = [f"{line.ask:,} GPUs of {name}" for name, line in sizing.quota.items() if line.ask]
+    if not asks:
+        yield "quota: nothing to ask for, the stock is enough"
+        return
+    due, lead = _weeks(abs(sizing.lead.due_s)), _weeks(sizing.lead.lead_s)
+    when = f"within {due}" if sizing.lead.due_s > 0 else "now" if sizing.lead.due_s > -DAY / SECOND else f"now, {due} late"
+    why = "the traffic is there" if not sizing.lead.reached_s else f"the traffic is there in {_weeks(sizing.lead.reached_s)}"
+    yield f"quota: ask for {' and '.join(asks)} {when}: it takes {lead}, and {why}"
+
+
+def _weeks(seconds: float) -> str:
+    """Weeks with a digit: 12 weeks, 1.9 weeks."""
+    weeks = f"{seconds * SECOND / WEEK:.1f}".removesuffix(".0")
+    return f"{weeks} week{'' if weeks == '1' else 's'}"
 
 
 def _added(found: tuple[int, float], without: tuple[int, float]) -> str:

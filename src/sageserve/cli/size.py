@@ -6,6 +6,7 @@ Knows options and files; the search is in `sim/sizing`. stdout is the result, ev
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 
 from sageserve.cli import complete
 from sageserve.cli.compare import Overrides, Workers
+from sageserve.cli.durations import time_of
 from sageserve.cli.progress import Interruption, bar, compile_once
 from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
@@ -37,7 +39,14 @@ sageserve size quickstart --for-strategy foresight
 sageserve size quickstart --json
 """
 INTERRUPTED = 130
-USUAL = {"--safety": "99%", "--for-strategy": "", "--growth": "1", "--survive": "", "--windows": "20"}
+USUAL = {"--safety": "99%", "--for-strategy": "", "--growth": "1", "--survive": "", "--lead-time": "", "--windows": "20"}
+
+_Growth = Annotated[float, typer.Option(metavar="X", help="size for X times the traffic, and say what that adds")]
+_Survive = Annotated[
+    str, typer.Option(metavar="region|vm", help="keep the promises also without any one of them, and say what that adds")
+]
+_LeadTime = Annotated[str, typer.Option(metavar="TIME", help="how long quota takes, as 12w: by when it must be asked for")]
+_Nine = Annotated[bool, typer.Option("--one-more-nine", help="say also what a tenth of the doubt would cost")]
 
 
 @takes_trace()
@@ -56,10 +65,10 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
             help="instead: the maxima, stock and reservation this strategy needs",
         ),
     ] = None,
-    growth: Annotated[float, typer.Option(metavar="X", help="size for X times the traffic, and say what that adds")] = 1.0,
-    survive: Annotated[
-        str, typer.Option(metavar="region|vm", help="keep the promises also without any one of them, and say what that adds")
-    ] = "",
+    growth: _Growth = 1.0,
+    survive: _Survive = "",
+    lead_time: _LeadTime = "",
+    one_more_nine: _Nine = False,
     windows: Annotated[int, typer.Option(metavar="N", help="windows that each answer is judged on; 20 at least")] = 20,
     overrides: Overrides = None,
     workers: Workers = None,
@@ -77,6 +86,7 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     """
     from sageserve.data.scenarios.extension import check_place
     from sageserve.data.scenarios.load import load_scenario
+    from sageserve.sim.sizing.conditions import reached_in, with_lead
     from sageserve.sim.sizing.plays import wish_of
     from sageserve.sim.sizing.records import sizing_json
 
@@ -85,7 +95,10 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     rule = [f"strategy.name={strategy}"] if strategy is not None else []
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *rule])
     wish = wish_of(_safety(safety), windows, survive, strategy=strategy or "")
-    sizing = _answer(settings, options, wish, workers, strategy=strategy, growth=growth)
+    lead = (time_of("--lead-time", lead_time), reached_in(settings, growth)) if lead_time else None
+    sizing = _answer(settings, options, wish, workers, _Rest(strategy, growth, one_more_nine))
+    if lead is not None:
+        sizing = with_lead(sizing, *lead)
     if to is not None:
         _write(to, scenario, settings, overrides or (), sizing, options, replace=replace)
     if as_json:
@@ -94,18 +107,26 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render_size import draw_sizing
 
     given = {"--safety": safety, "--for-strategy": strategy or "", "--growth": f"{growth:g}", "--survive": survive}
-    given["--windows"] = str(windows)
-    draw_sizing(sizing, _next([scenario, *(word for one in overrides or () for word in ("--set", one))], given, options, to))
+    given |= {"--lead-time": lead_time, "--windows": str(windows)}
+    words = [scenario, *(word for one in overrides or () for word in ("--set", one)), *["--one-more-nine"] * one_more_nine]
+    draw_sizing(sizing, _next(words, given, options, to))
 
 
-def _answer(
-    settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, *, strategy: str | None, growth: float
-) -> "Sizing":
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What else is asked: of which strategy, for how many times the traffic, and whether one more nine is priced."""
+
+    strategy: str | None
+    growth: float
+    nine: bool
+
+
+def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, rest: _Rest) -> "Sizing":
     """Play on this machine until there is an answer, with a progress bar and Ctrl-C heard."""
     from dataclasses import replace
 
     from sageserve.data.results.sweep_folder import source_of
-    from sageserve.sim.sizing.conditions import size_under
+    from sageserve.sim.sizing.conditions import grown, size_under, with_nine
     from sageserve.sim.sizing.plays import Interrupted
     from sageserve.sim.sizing.run import size as answer
     from sageserve.sim.sizing.strategy import size_for
@@ -117,12 +138,16 @@ def _answer(
     with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
         look = Watch(tell, lambda: interruption.asked)
         try:
-            solve = answer if strategy is None else size_for
+            solve = answer if rest.strategy is None else size_for
 
             def under(one: "Scenario", where: "SweepSource", survive: "Survive") -> "Sizing":
                 return solve(one, where, replace(wish, survive=survive), runner, look)
 
-            return size_under(under, settings, source, growth, wish.survive)
+            def safer(safety: float) -> "Sizing":
+                return solve(*grown(settings, source, rest.growth), replace(wish, safety=safety), runner, look)
+
+            found = size_under(under, settings, source, rest.growth, wish.survive)
+            return with_nine(found, safer) if rest.nine and rest.strategy is None else found
         except Interrupted:
             typer.echo("interrupted: nothing is sized", err=True)
             raise typer.Exit(INTERRUPTED) from None

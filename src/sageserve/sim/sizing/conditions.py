@@ -7,16 +7,17 @@ Read next: `run.py`, `search.py`.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from math import inf
+from math import inf, log, log1p
 from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError
+from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.base.units import SECOND, WEEK, Micros
 from sageserve.data.results.sweep_folder import SweepSource
 from sageserve.sim.sizing.pools import SizedPool
-from sageserve.sim.sizing.records import Growth, Sizing, Survival
+from sageserve.sim.sizing.records import Growth, Lead, Nine, Sizing, Survival
 
 Survive: TypeAlias = Literal["", "region", "vm"]
 Losses: TypeAlias = dict[str, dict[str, int]]
@@ -50,6 +51,49 @@ def size_under(solve: Solve, scenario: Scenario, source: SweepSource, factor: fl
     if factor == NONE:
         return found
     return msgspec.structs.replace(found, growth=Growth(factor, plain.gpus, plain.cost_per_month_usd))
+
+
+def with_nine(found: Sizing, solve: Callable[[float], Sizing]) -> Sizing:
+    """The answer, and what one more nine of safety would take.
+
+    Args:
+        found: the answer.
+        solve: gives the answer under the same conditions with another safety.
+    """
+    safety = round(1.0 - (1.0 - found.safety) / 10, 9)
+    try:
+        safer = solve(safety)
+    except Infeasible:
+        return msgspec.structs.replace(found, nine=Nine(safety, None, None))
+    return msgspec.structs.replace(found, nine=Nine(safety, safer.gpus, safer.cost_per_month_usd))
+
+
+def with_lead(found: Sizing, lead: Micros, reached_s: float) -> Sizing:
+    """The answer, and by when to ask for its quota.
+
+    Args:
+        found: the answer.
+        lead: from asking until it is there, microseconds.
+        reached_s: seconds until there is the traffic that was sized for (`reached_in`).
+    """
+    return msgspec.structs.replace(found, lead=Lead(lead / SECOND, reached_s))
+
+
+def reached_in(scenario: Scenario, factor: float) -> float:
+    """Seconds until there is so many times the traffic, as the scenario grows by `workload.generate.growth_per_week`.
+
+    Raises:
+        ConfigError: there never is.
+    """
+    weekly = scenario.workload.generate.growth_per_week
+    if factor <= NONE:
+        return 0.0
+    if weekly <= 0:
+        raise ConfigError(
+            f"--lead-time: traffic that does not grow is never {factor:g} times as much",
+            hint="say how fast it grows: --set workload.generate.growth_per_week=0.03",
+        )
+    return round(log(factor) / log1p(weekly) * WEEK / SECOND)
 
 
 def grown(scenario: Scenario, source: SweepSource, factor: float) -> tuple[Scenario, SweepSource]:

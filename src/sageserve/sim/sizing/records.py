@@ -159,6 +159,37 @@ class Survival(Struct, frozen=True):
     cost_per_month_usd_without: float
 
 
+class Nine(Struct, frozen=True):
+    """The same fleet with one more nine of safety.
+
+    Args:
+        safety: a tenth of the doubt.
+        gpus: of whole VMs; None: no fleet was found that is as safe.
+        cost_per_month_usd: of them.
+    """
+
+    safety: float
+    gpus: int | None
+    cost_per_month_usd: float | None
+
+
+class Lead(Struct, frozen=True):
+    """By when to ask for quota.
+
+    Args:
+        lead_s: seconds from asking until it is there.
+        reached_s: seconds from the traffic there is until that which was sized for, as the scenario grows; 0: it is there.
+    """
+
+    lead_s: float
+    reached_s: float
+
+    @property
+    def due_s(self) -> float:
+        """Seconds from the traffic there is until it must be asked for; below 0: it should have been."""
+        return self.reached_s - self.lead_s
+
+
 class Sizing(Struct, frozen=True):
     """The least fleet of constant size, or what a strategy needs.
 
@@ -179,6 +210,8 @@ class Sizing(Struct, frozen=True):
         strategy: whose needs these are; empty: of a fleet of constant size.
         growth: the condition on traffic, with its price; None: there is none.
         survive: the condition on losses, with its price; None: there is none. Proofs are then of the worst loss.
+        nine: what one more nine of safety would take; None: it was not asked for.
+        lead: by when to ask for quota; None: it was not asked for.
         counts: of a strategy, GPUs of each pool over time: highest peak and p99 of the windows, mean, lowest minimum.
     """
 
@@ -199,6 +232,8 @@ class Sizing(Struct, frozen=True):
     counts: dict[str, GpuCounts] = {}
     growth: Growth | None = None
     survive: Survival | None = None
+    nine: Nine | None = None
+    lead: Lead | None = None
 
     @property
     def gpus(self) -> int:
