@@ -161,6 +161,11 @@ class Bench:
             line |= {"cpu_us_per_event": round(spent / max(1.0, events) * 1e6, 1), "events_per_s": got["events_s"]}
         print(json.dumps(line), flush=True)
 
+    def idle(self, name: str, pid: int) -> None:
+        """Print what a gateway holds that nobody asked for anything yet."""
+        time.sleep(1.0)
+        print(json.dumps({"gateway": name, "streams": 0, "memory_mb": round(memory_mb(pid), 1)}), flush=True)
+
     def memory(self, name: str, port: int, pid: int) -> None:
         """Hold many streams open at once and print what a gateway holds."""
         command = [str(self.folder / "lg"), "-p", str(port), "-c", str(STREAMS), "-d", "3", "-w", "0"]
@@ -171,6 +176,7 @@ class Bench:
 
     def measure(self, name: str, port: int, pid: int) -> None:
         """All loads."""
+        self.idle(name, pid)
         for clients in (1, 32, 256):
             self.load(name, port, pid, clients=clients, body="plain.json")
         self.load(name, port, pid, clients=256, body="stream.json")
