@@ -210,6 +210,10 @@ class LiveSettings(Settings):
         default={}, description="objects in them that decide how many instances pools have"
     )
     tiers: dict[Name, PrioritySettings] = Field(default={}, description="how routers and histories name tiers; none: they do not")
+    records: bool = Field(
+        default=False,
+        description="keep a line for each request in the state folder: times, tokens and names, no prompt or answer",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the structured log")
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from sageserve.live.gateway.flex_queue import FlexQueue
 from sageserve.live.gateway.gateway_shares import GatewayShares
 from sageserve.live.gateway.keys import KeyRing
 from sageserve.live.gateway.meter import BREAKS, Meter, Snapshots
+from sageserve.live.gateway.request_lines import RequestLines
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.sse import Names, names_of
 from sageserve.live.gateway.targets import Placement, Target
@@ -106,6 +107,8 @@ class GatewayContext:
         self.clock = clock
         self.routing = RoutingState(scenario, layout)
         self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
+        self.lines: RequestLines | None = None  # a line for each request is kept
+        self.wall = wall
         self.cross_origin = CrossOrigin(live.cors)
         self.doors = EngineDoors(live, options.engine_keys)
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
@@ -204,6 +207,8 @@ class GatewayContext:
     def tidy(self, now: Micros) -> None:
         """Close idle connections, and forget addresses that no instance has any more."""
         self.doors.look()
+        if self.lines is not None:
+            self.lines.tidy()
         used = {(target.host, target.port) for target in self.routing.targets.values()}
         if self.admin is not None:
             used.add(self.admin)

@@ -11,6 +11,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.request import ApiCall, HttpRequest
+from sageserve.live.gateway.request_lines import RequestLine
 from sageserve.live.gateway.targets import Placement, Target
 
 if TYPE_CHECKING:  # loaded only when traces are asked for
@@ -135,8 +136,28 @@ class RequestRecord:
         codes, key = context.meter.lines[call.model][call.tier].codes, (self._region, status)
         codes[key] = codes.get(key, 0) + 1
         context.meter.answer_bytes += self.bytes
+        if context.lines is not None:
+            context.lines.add(self._as_line(status, now, prompt, output))
         if self._span is not None or status >= 500 or context.loud:
             self._tell(status, now, prompt, output)
+
+    def _as_line(self, status: int, now: Micros, prompt: int | None, output: int) -> RequestLine:
+        context, call, arrived = self._context, self._call, self._one.arrived
+        names = context.names
+        return RequestLine(
+            arrival_us=context.wall() - (context.clock() - arrived),
+            request_id=self._one.id.decode("latin-1"),
+            tenant=call.payer.name,
+            model=names.models[call.model],
+            tier=names.tiers[call.tier],
+            region=names.regions[self._region],
+            status=status,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            first_us=self.first - arrived if self.first else None,
+            duration_us=now - arrived,
+            retries=self._retries,
+        )
 
     def _tell(self, status: int, now: Micros, prompt: int | None, output: int) -> None:
         """Finish the span, and write a line to the log."""

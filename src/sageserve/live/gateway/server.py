@@ -30,6 +30,7 @@ from sageserve.live.audit import note
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
+from sageserve.live.gateway.request_lines import RequestLines
 from sageserve.live.gateway.tls import ServedCertificate
 from sageserve.live.link import LinkClient
 from sageserve.live.wire import (
@@ -150,6 +151,12 @@ class GatewayProcess:
         self._certificate = ServedCertificate(live.tls) if live.tls is not None else None
         self._inner: asyncio.Server | None = None
         self._noting: asyncio.Task[None] | None = None
+        if live.records:
+            if place.audit is None:
+                raise ConfigError(
+                    "live.records: there is no folder for them", hint="sageserve gateway --audit DIR, or sageserve up"
+                )
+            self.context.lines = RequestLines(place.audit, place.options.worker)
         self.port = place.port
         if place.control is None:
             self.context.routing.replace(static_table(scenario, layout), clock())
@@ -254,6 +261,8 @@ class GatewayProcess:
         """Hang up on everyone."""
         self._timer.cancel()
         await self._note_use()
+        if self.context.lines is not None:
+            await self.context.lines.close()
         for server in (self._server, self._inner):
             if server is not None:
                 server.close()
