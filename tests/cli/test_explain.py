@@ -31,7 +31,7 @@ from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.show import story as telling
 from sageserve.show.answer import answer, find_pool
 from sageserve.show.story import story
-from sageserve.show.why import WHY
+from sageserve.show.why import WHY, amount
 from tests.core.driven import Driven
 from tests.core.small import scenario
 
@@ -208,6 +208,10 @@ def test_foresight_is_explained_over_its_horizon(runs: Path) -> None:
         for action in line.actions
         if isinstance(action, SolveAhead)
     )
+    worth = f"a request in time counts ${amount(outlook.worth)}: kept lately, of those that could be in time, "
+    assert found.demand[-1].startswith(worth + f"{outlook.tiers[0].kept:.2%} of iw-f, promised 95%; ")
+    assert 0 < outlook.worth <= run.scenario.strategy.foresight.worth
+    assert f"kept (quantile {outlook.streams[0].level:.2f})" in found.demand[0]
     planned = horizon.solve(outlook)
     number = [pool.name for pool in outlook.pools].index(POOL)
     assert found.target == planned.target[number]

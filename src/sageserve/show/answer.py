@@ -184,5 +184,6 @@ def _worth(outlook: Outlook) -> tuple[str, ...]:
     """What a request in time was taken to be worth, and the promises that this follows from."""
     if not outlook.worth:
         return ()
-    kept = "; ".join(f"{one.tier} kept {one.kept:.2%} lately, {one.promised:.0%} are promised" for one in outlook.tiers)
-    return (f"a request in time counts ${amount(outlook.worth)}" + (f", for of those that could be: {kept}" if kept else ""),)
+    kept = "; ".join(f"{one.kept:.2%} of {one.tier}, promised {one.promised:.0%}" for one in outlook.tiers)
+    told = f": kept lately, of those that could be in time, {kept}" if kept else ""
+    return (f"a request in time counts ${amount(outlook.worth)}{told}",)
