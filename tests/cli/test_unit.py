@@ -43,6 +43,8 @@ def test_variables_that_a_fleet_inherits_reach_it_through_its_unit(tmp_path: Pat
     lines = CliRunner().invoke(app, [*given, "--set", "live.inherit=[HF_TOKEN, HF_HOME]"]).stdout.splitlines()
     service = lines[lines.index("[Service]") : lines.index("[Install]")]
     assert "PassEnvironment=HF_TOKEN HF_HOME" in service
+    keyed = CliRunner().invoke(app, [*given, "--set", "live.access={a: {bearer_env: ENGINE_KEY}}"]).stdout
+    assert "PassEnvironment=ENGINE_KEY\n" in keyed, "as do those that hold keys of engines"
     assert "EnvironmentFile=-%E/sageserve/local.env" in service
     assert "EnvironmentFile" not in plain
     assert "PassEnvironment" not in plain
