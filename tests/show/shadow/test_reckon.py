@@ -145,9 +145,9 @@ def test_more_rights_need_a_week_fifty_decisions_no_harm_and_sight(tmp_path: Pat
         decided(tmp_path, number * MINUTE, Blocked.SHADOW)
     assert read_shadow(tmp_path).report.refused == {"east/big": ()}
     for folder, rows, why in (
-        ("short", week[1:], "watched for 7.0 of 7 days"),
-        ("harm", [(4, 3, 4), *week], "harm in 1 minutes"),
-        ("blind", [*week, *[None] * 60], "unseen for 60 minutes of the last day"),
+        ("short", week[:720], "watched for 0.5 of 7 days"),
+        ("harm", [(4, 3, 4), *week[:9]], "harm in 1 minutes"),
+        ("blind", [*week[:9], *[None] * 60], "unseen for 60 minutes of the last day"),
     ):
         write(tmp_path / folder, rows)
         assert why in read_shadow(tmp_path / folder).report.refused["east/big"]
