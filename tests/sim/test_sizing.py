@@ -276,7 +276,7 @@ def test_the_cheapest_reservation_is_that_of_all_there_are(curve: dict[int, floa
 
 def test_a_strategy_is_given_room_and_what_it_held_is_told(small: Scenario) -> None:
     rules = small.strategy.model_copy(update={"name": "reactive"})
-    tight = small.fleet.model_copy(update={"maximum": 3, "start": 1})
+    tight = small.fleet.model_copy(update={"maximum": 3, "start": 1, "minimum": 1})
     settings = small.model_copy(update={"strategy": rules, "fleet": tight})
     found = size_for(settings, GENERATED, Wish(), Alone())
     assert found.strategy == "reactive"
