@@ -86,6 +86,8 @@ def test_every_command_is_tried() -> None:
     """A new command is told apart here: it answers in JSON, needs an extra, or is known to stand on its own."""
     alone = {
         "report",
+        "alerts",
+        "plan render",
         "down",
         "warm-up",
         "scenario schema",
