@@ -191,6 +191,13 @@ def test_windows_alike_are_not_certain() -> None:
     assert prove([KeptShare(900, 1000)] * 20, 0.95, 0.99).safety < 1e-9
 
 
+@pytest.mark.parametrize("counts", [[0] * 19 + [1], [0] * 12 + [1] * 8, [1] * 14 + [2] * 6])
+def test_windows_of_hardly_a_request_say_how_sure_that_is(counts: list[int]) -> None:
+    proof = prove([KeptShare(one, one) for one in counts], 0.95, 0.99)
+    assert 0 <= proof.safety <= 1
+    assert 0 <= proof.low <= 1
+
+
 # ------------------------------------------------------------------------------------------------ money and VMs, a real one
 
 

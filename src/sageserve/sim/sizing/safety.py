@@ -65,10 +65,10 @@ def prove(windows: Sequence[KeptShare], percentile: float, confidence: float) ->
     n, typical = len(windows), float(requests.mean())
     odds = np.log((kept + 0.5) / (requests - kept + 0.5))
     needed = ceil(typical * percentile - 1e-9)
-    mark = float(np.log((needed + 0.5) / (typical - needed + 0.5)))
+    mark = float(np.log((needed + 0.5) / (max(typical - needed, 0.0) + 0.5)))  # of less than one request it needs one
     mean, width = float(odds.mean()), float(odds.std(ddof=1)) * sqrt(1 + 1 / n)
     late = (float((requests - kept).sum()) + 0.5) / (float(requests.sum()) + 1.0)
-    each = round(typical)
+    each = max(1, round(typical))
     by_count = float(stats.binom.cdf(may_miss(each, percentile), each, late))
     lowest = 1.0 - float(stats.binom.ppf(confidence, each, late)) / each
     if width == 0.0:
