@@ -53,9 +53,6 @@ ELSEWHERE = {
     "calibrate benchmark": "needs an engine",
     "size": "plays a hundred windows; written by msgspec, read in tests/sim/test_sizing.py",
     "tune": "plays some fifteen runs; written by msgspec",
-    "plan diff": "needs two plans; read in tests/installed/commands.py and tests/cli/test_plan_review.py",
-    "shadow-report": "needs a watched fleet; tried in tests/installed/commands.py",
-    "watch": "needs a Prometheus; its lines are read in tests/cli/test_watch_lines.py",
 }
 
 
