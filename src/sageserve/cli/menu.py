@@ -77,7 +77,9 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
         LOOK, "Replay measured runs through the simulator: the first half of a run fits, the second half judges."
     ),
     "warm-up": MenuEntry(
-        LOOK, "Compile the simulator once (about a minute), so that the first simulation starts at once.", "warm_up:warm_up"
+        LOOK,
+        "Compile the simulator once (half a minute or more), so that the first simulation starts at once.",
+        "warm_up:warm_up",
     ),
     "scenario": MenuEntry(LOOK, "Look at scenarios: what they say, and where each value comes from.", "scenario:app"),
     "profile": MenuEntry(LOOK, "Look at engine profiles: how fast a model is on a GPU, and how far to trust it.", "profile:app"),
