@@ -81,7 +81,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render_compare import comparison_json, draw
     from sageserve.data.results.sweep_folder import source_of
 
-    names, base, given = _against(_strategies(strategies or (ABLATED if ablate else None)), baseline)
+    names, base, given = _against(_strategies(ABLATED if ablate and strategies is None else strategies), baseline)
     source = source_of(options)
     if frontier or ablate:
         make = compare_ablate.ablated_cells if ablate else compare_frontier.knob_cells
