@@ -4,6 +4,7 @@ A command that starts processes or writes files asks before it does; for the res
 the same sentence. Imports none of them. Read next: pyproject.toml, which names the packages.
 """
 
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
@@ -29,6 +30,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
         "prometheus_client",
         "opentelemetry.sdk",
         "opentelemetry.exporter.otlp.proto.http",
+        *(("backports.zstd",) if sys.version_info < (3, 14) else ()),  # the standard library's from then on
     ),
     "postgres": ("psycopg",),
     "ray": ("ray",),
