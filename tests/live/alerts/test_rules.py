@@ -152,16 +152,25 @@ def test_errors_blindness_silence_and_too_few(tmp_path: Path) -> None:
             {**fired([], "SageServeGone", "20m", [{"severity": "page"}]), "input_series": [blind]},
         ],
     )
-    needed = {"series": 'sageserve_needed_instances{region="r",model="org/m"}', "values": "3x200"}
+    scraped = 'instance="here:8110",job="watch"'  # as Prometheus adds to whatever it scrapes
+    needed = {"series": f'sageserve_needed_instances{{region="r",model="org/m",{scraped}}}', "values": "3x200"}
 
     def serving(count: int) -> list[dict[str, str]]:
-        pools = [f'sageserve_instances{{pool="r/org/m/{gpu}",state="serving"}}' for gpu in ("h100", "a100")]
+        pools = [f'sageserve_instances{{pool="r/org/m/{gpu}",state="serving",{scraped}}}' for gpu in ("h100", "a100")]
         return [needed, {"series": pools[0], "values": f"{count}x200"}, {"series": pools[1], "values": "1x200"}]
 
     few = {"severity": "ticket", "region": "r", "model": "org/m"}
     play(
         tmp_path, "engines", [fired(serving(1), "SageServeTooFew", "20m", [few]), fired(serving(2), "SageServeTooFew", "20m", [])]
     )
+
+
+def test_a_bound_is_that_bucket_alone() -> None:
+    text = as_yaml(rules_of(scenario(tiers={"fast": {"ttft": "1s", "percentile": 0.95}}), "engines"), name="x", operator=False)
+    found = set(re.findall(r'le=~"([^"]+)"', text))
+    assert found
+    for pattern in found:
+        assert [le for le in ("1", "1.0", "10", "160", "100.0") if re.fullmatch(pattern, le)] == ["1", "1.0"]
 
 
 def test_a_rate_that_nothing_can_reach_makes_no_rule() -> None:

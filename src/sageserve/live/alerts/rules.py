@@ -148,7 +148,10 @@ def _promise(name: str, tier: TierSettings, matchers: str, histogram: str, by: s
 def _ratio(promise: Promise, window: str) -> str:
     more = f",{promise.matchers}" if promise.matchers else ""
     own = f"{{{promise.matchers}}}" if promise.matchers else ""
-    le = f'le=~"{promise.bound}|{float(promise.bound):g}"'  # 1 and 1.0, as clients write it
+    bounds = "|".join(
+        one.replace(".", "[.]") for one in (promise.bound, f"{float(promise.bound):g}")
+    )  # a bare dot in 1.0 is 160, too
+    le = f'le=~"{bounds}"'  # 1 and 1.0, as clients write it
     kept = f"sum by ({promise.by}) (rate({promise.histogram}_bucket{{{le}{more}}}[{window}]))"
     return f"1 - {kept} / sum by ({promise.by}) (rate({promise.histogram}_count{own}[{window}]))"
 
@@ -204,7 +207,7 @@ def _short(link: str) -> Iterator[Rule]:
     serving = f'sum by (region, model) ({place} "model", "$1", "pool", "[^/]+/(.+)/[^/]+"))'
     yield _rule(
         "SageServeTooFew",
-        f"sageserve_needed_instances > {serving}",
+        f"max by (region, model) (sageserve_needed_instances) > {serving}",  # a scrape adds instance and job
         ("10m", "ticket"),
         "{{ $labels.region }}/{{ $labels.model }} needs {{ $value }} instances, and fewer serve",
         link,
