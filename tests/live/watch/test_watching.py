@@ -5,13 +5,18 @@ Read next: `stage.py`; `tests/live/prometheus/test_real_prometheus.py` for the s
 
 from pathlib import Path
 
+import httpx
 import pytest
 
+from sageserve.base.config.clusters import PrometheusSettings
 from sageserve.base.units import MINUTE
 from sageserve.core.actions import Blocked
 from sageserve.core.events import InstanceLost, InstanceReady
 from sageserve.core.perf import request_work
+from sageserve.data.rebuild.places import WatchedPool
 from sageserve.data.watched.minutes import read_minutes
+from sageserve.live.prometheus.server import NotSeen, PrometheusServer
+from sageserve.live.watch.looks import look_at
 from tests.live.watch.stage import SCRAPE, Pod, WatchStage, one_pool
 
 
@@ -147,3 +152,19 @@ def test_what_safety_would_have_kept_from_being_done_is_not_counted_as_wanted(tm
     stage.pods[0].last = stage.at
     stage.run(12 * MINUTE)
     assert stage.watch.pools()[0].would == 2  # blind: nobody would have been drained
+
+
+def test_a_server_that_lets_everyone_wait_is_asked_one_question_a_look() -> None:
+    asked: list[str] = []
+
+    def hangs(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        raise httpx.ReadTimeout("", request=request)
+
+    watched = [WatchedPool(f"east/big/{number}", "east", {}) for number in range(5)]
+    with PrometheusServer(PrometheusSettings(url="http://prom"), httpx.MockTransport(hangs)) as server:
+        found = look_at(server, watched, 0, MINUTE)
+    assert len(asked) == 1  # a process that is told to stop waits for this one alone
+    assert not found.answered
+    assert len(found.pools) == 5
+    assert all(isinstance(one, NotSeen) and "in time" in one.detail for one in found.pools.values())

@@ -192,6 +192,15 @@ def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b"\n")
 
 
+def test_a_clock_that_was_set_back_leaves_minutes_in_order(tmp_path: Path) -> None:
+    write(tmp_path, [(5, 5, 5)] * 3)
+    back = WatchedMinute(BEGIN - 10 * MINUTE, (PoolMinute(POOL, 4, 4),), (EndpointMinute("east/big", 1.0, 4),))
+    MinuteFiles(tmp_path).add(back)
+    found = read_shadow(tmp_path)
+    assert found.report.begins_s == (BEGIN - 10 * MINUTE) / 1e6
+    assert shadow_page(found)
+
+
 def reading(state: Path) -> ShadowReading:
     write(state, [(5, 3, 4)] * 40 + [None] * 5 + [(2, 4, 4)] * 40)
     return read_shadow(state)

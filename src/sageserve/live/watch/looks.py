@@ -16,7 +16,7 @@ from sageserve.data.history.names import EngineKind, EngineSignal, aliases_of, c
 from sageserve.data.history.raw import RawSeries, instance_of
 from sageserve.data.rebuild.places import WatchedPool
 from sageserve.live.prometheus import queries
-from sageserve.live.prometheus.server import NotSeen, PrometheusServer, RawAnswer, Vector
+from sageserve.live.prometheus.server import NotSeen, NotSeenReason, PrometheusServer, RawAnswer, Vector
 
 AHEAD: Final[Micros] = 20 * SECOND  # of our clock, that are asked for too: samples there say that a clock is wrong
 
@@ -53,7 +53,7 @@ class ClusterLook:
 
 
 def look_at(server: PrometheusServer, watched: Sequence[WatchedPool], now: Micros, back: Micros) -> ClusterLook:
-    """Ask a server once.
+    """Ask a server once; one that lets a small question wait is not asked the others, each of which would wait as long.
 
     Args:
         server: of the cluster.
@@ -61,13 +61,15 @@ def look_at(server: PrometheusServer, watched: Sequence[WatchedPool], now: Micro
         now: microseconds since 1970.
         back: how far back from there.
     """
+    down = server.vector("up == 0", now / SECOND)
+    if isinstance(down, NotSeen) and down.why is NotSeenReason.TIMEOUT:
+        return ClusterLook({one.pool: down for one in watched}, down, None)
     seconds, end = (back + AHEAD) / SECOND, (now + AHEAD) / SECOND
     pools = {
         one.pool: server.raw(queries.selector(queries.watched_names(), queries.matchers(one.labels)), seconds, end)
         for one in watched
     }
     fronts = server.raw(queries.selector(queries.front_names(), ""), seconds, end)
-    down = server.vector("up == 0", now / SECOND)
     failing = None if isinstance(down, NotSeen) else frozenset(instance_of(one.labels) for one in down)
     return ClusterLook(pools, fronts, failing)
 

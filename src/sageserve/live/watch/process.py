@@ -197,13 +197,16 @@ class FleetWatch:
         parts, wall = self._parts, self._parts.wall()
         back = max(self.demand.back(wall), 2 * self.limit)
         mine = {name: [one for one in parts.watched if one.cluster == name] for name in parts.servers}
+        asked = [asyncio.to_thread(look_at, parts.servers[name], pools, wall, back) for name, pools in mine.items()]
+        looks = dict(zip(mine, await asyncio.gather(*asked), strict=True))
         if self._book.due(parts.clock.now()) and self._promise_s is not None:
             late = [
-                asyncio.to_thread(late_shares, parts.servers[name], pools, wall, self._promise_s) for name, pools in mine.items()
+                asyncio.to_thread(late_shares, parts.servers[name], pools, wall, self._promise_s)
+                for name, pools in mine.items()
+                if looks[name].answered
             ]
             self._late = {pool: count for found in await asyncio.gather(*late) for pool, count in found.items()}
-        asked = [asyncio.to_thread(look_at, parts.servers[name], pools, wall, back) for name, pools in mine.items()]
-        self.take(dict(zip(mine, await asyncio.gather(*asked), strict=True)), wall)
+        self.take(looks, wall)
 
     def take(self, looks: Mapping[str, ClusterLook], wall: Micros) -> None:
         """Take in what servers said.

@@ -79,7 +79,7 @@ def read_shadow(state: Path, last: Micros | None = None, now: Micros | None = No
     """
     if not is_state_folder(state):
         raise ResultError(f"{state} is no folder of `sageserve watch`", hint="name the one it keeps with --state")
-    minutes = list(read_minutes(state))
+    minutes = sorted(read_minutes(state), key=lambda one: one.wall)  # a clock may have been set back while it was watched
     if minutes and last is not None:
         begin = (minutes[-1].wall + MINUTE if now is None else now) - last
         minutes = [one for one in minutes if one.wall >= begin]
