@@ -133,7 +133,8 @@ def chronicle(run: RunFolder) -> Chronicle:
 
 def _changes(found: Chronicle, line: JournalLine, scenario: Scenario) -> None:
     for decided in line.decisions:
-        one, (region, model, *_) = decided.decision, decided.pool.split("/")
+        one, (region, _, rest) = decided.decision, decided.pool.partition("/")
+        model = max((name for name in scenario.models if rest.startswith(f"{name}/")), key=len, default=rest)
         told = event_of(line.now, decided, scenario)
         found.changes.append(Change(line.now, region, model, one.change, one.done, one.serving, one.reason, told.words))
 

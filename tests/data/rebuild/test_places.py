@@ -14,6 +14,7 @@ from sageserve.data.rebuild.demand import UNKNOWN
 from sageserve.data.rebuild.fleet import counts_of, settings_of
 from sageserve.data.rebuild.places import place_fronts, watched_pools
 from sageserve.data.scenarios.load import load_scenario
+from tests.core.small import ENGINE, PRICE, scenario
 
 ONE_MODEL = ["models.llama-3.1-8b=null", "workload.assign.model.llama-3.1-8b=null", "workload.generate.shapes.llama-3.1-8b=null"]
 EAST, CENTRAL = (f"{region}/llama-2-70b/h100-80gb" for region in ("eastus", "centralus"))
@@ -43,6 +44,22 @@ def test_targets_say_whose_series_are_whose() -> None:
         (EAST, {"model_name": "llama-2-70b"}),
         (CENTRAL, {"namespace": "=~c.*"}),
     ]
+
+
+def test_a_model_may_have_slashes_in_its_name() -> None:
+    at = {"gpus": {"h100": {"gpus": 80, "price": PRICE}}}
+    models = {"org/big": {"context": 8_000, "engines": {"h100": ENGINE}}}
+    found = scenario(regions={"east": at}, models=models, tiers={"chat": {"ttft": "1s"}})
+    (one,) = watched_pools(found)
+    assert (one.pool, one.region, one.model, dict(one.labels)) == (
+        "east/org/big/h100",
+        "east",
+        "org/big",
+        {"model_name": "org/big"},
+    )
+    settings_of({one.pool: [(0, 10)]}, found)
+    with pytest.raises(ConfigError, match="88 GPUs of h100 in east"):
+        settings_of({one.pool: [(0, 11)]}, found)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.records import Ints
 from sageserve.base.units import MINUTE, Micros, show_duration
 from sageserve.data.history.records import NO_INSTANCE, PoolHistory
+from sageserve.data.rebuild.places import pool_parts
 
 DIP: Final[Micros] = 3 * MINUTE  # no engine of a size worth scaling is stopped, started and loaded in less
 ROOM: Final = 2  # times the most that ever served: the room policies have, and starts that overlap what is still to stop
@@ -75,10 +76,10 @@ def settings_of(steps: Mapping[str, Steps], scenario: Scenario) -> list[str]:
 def _too_many(steps: Mapping[str, Steps], scenario: Scenario) -> Iterator[ConfigError]:
     stocks: dict[tuple[str, str], list[tuple[str, Steps]]] = {}
     for pool, found in steps.items():
-        region, _, gpu = pool.split("/")
+        region, _, gpu = pool_parts(pool)
         stocks.setdefault((region, gpu), []).append((pool, found))
     for (region, gpu), pools in stocks.items():
-        need = _peak([(found, scenario.models[pool.split("/")[1]].engines[gpu].gpus) for pool, found in pools])
+        need = _peak([(found, scenario.models[pool_parts(pool)[1]].engines[gpu].gpus) for pool, found in pools])
         have = scenario.regions[region].gpus[gpu].gpus
         if need > have:
             yield ConfigError(

@@ -32,12 +32,19 @@ class WatchedPool:
     @property
     def region(self) -> str:
         """Where it stands."""
-        return self.pool.split("/")[0]
+        return pool_parts(self.pool)[0]
 
     @property
     def model(self) -> str:
         """What it serves."""
-        return self.pool.split("/")[1]
+        return pool_parts(self.pool)[1]
+
+
+def pool_parts(pool: str) -> tuple[str, str, str]:
+    """Region, model and GPU type of region/model/gpu; models may have slashes in their names, as meta-llama/Llama-3.1-8B has."""
+    region, rest = pool.split("/", 1)
+    model, gpu = rest.rsplit("/", 1)
+    return region, model, gpu
 
 
 def watched_pools(scenario: Scenario) -> tuple[WatchedPool, ...]:
@@ -48,7 +55,7 @@ def watched_pools(scenario: Scenario) -> tuple[WatchedPool, ...]:
     """
     targets = scenario.live.targets.values() if scenario.live is not None else ()
     found = tuple(
-        WatchedPool(one.pool, one.cluster, one.series or {"model_name": one.pool.split("/")[1]}) for one in targets
+        WatchedPool(one.pool, one.cluster, one.series or {"model_name": pool_parts(one.pool)[1]}) for one in targets
     ) or tuple(_by_model(scenario))
     names = [one.pool for one in found]
     twice = next((name for name in names if names.count(name) > 1), None)

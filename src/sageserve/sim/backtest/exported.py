@@ -98,8 +98,8 @@ def lives_of(run: Run) -> Iterator[PodLife]:
 
 def _life(run: Run, instance: int, begin: Micros, end: Micros) -> PodLife:
     pool = run.layout.pools[run.fleet.pool_of[instance]]
-    region, _, gpu = pool.name.split("/")[:3]
-    return PodLife(instance, pool.model, begin, end, {"region": region, "gpu": gpu})
+    where = {"region": run.layout.names.regions[pool.region], "gpu": run.layout.stocks[pool.stock].gpu}
+    return PodLife(instance, pool.model, begin, end, where)
 
 
 def _played(rows: NDArray[Any], run: Run, lives: tuple[PodLife, ...] = ()) -> PlayedRequests:

@@ -89,7 +89,13 @@ def _opened(scenario: Scenario, most: int) -> Scenario:
 
 
 def _line(scenario: Scenario, pool: str, counts: GpuCounts) -> FleetLine:
-    region, model, gpu = pool.split("/")[:3]
+    region, model, gpu = next(  # models may have slashes in their names, and a pool's may go on with its role
+        (region, model, gpu)
+        for region in scenario.regions
+        for model, served in scenario.models.items()
+        for gpu in served.engines
+        if f"{pool}/".startswith(f"{region}/{model}/{gpu}/")
+    )
     return FleetLine(region, model, gpu, counts.peak // scenario.models[model].engines[gpu].gpus, counts.peak)
 
 
