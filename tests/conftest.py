@@ -6,6 +6,7 @@ Must not hold a fixture that only one folder needs. Read next: `test_tidy.py` fo
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,10 @@ settings.register_profile(
 )
 settings.register_profile("explore", settings.get_profile("suite"), max_examples=2_000, derandomize=False)
 settings.load_profile("suite")
+
+# A shell that runs the suite in the background has it ignore Ctrl-C, and every program that a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if importlib.util.find_spec("sageserve.cli.kernels") is not None:
     # Before any test imports a compiled module: numba reads the place of its cache once, on import.
