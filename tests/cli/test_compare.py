@@ -15,11 +15,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli import compare_ablate
 from sageserve.cli.columns import WIDTH, Column, tables
 from sageserve.cli.compare import parse_seeds
 from sageserve.cli.main import app
 from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
 from sageserve.data.results.summary import Summary
+from sageserve.data.results.sweep_folder import GENERATED
+from sageserve.data.results.sweep_read import read_kept
+from sageserve.sim.sweep.cell import Finished
 
 SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
 SMALL = ("compare", "quickstart", *SETTINGS)
@@ -198,7 +202,7 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
     assert not (tmp_path / "f" / "frontier.json").exists(), "the page is about the newest command"
 
 
-def test_foresight_is_taken_apart(tmp_path: Path) -> None:
+def test_foresight_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ("--set", "workload.generate.requests=2000", "--set", "workload.generate.length=30m", "--workers", "1")
     asked = ("compare", "quickstart", "--ablate", "--out", str(tmp_path / "a"), *few)
     shown = CliRunner().invoke(app, list(asked), catch_exceptions=False)
@@ -216,6 +220,13 @@ def test_foresight_is_taken_apart(tmp_path: Path) -> None:
     assert found["whole"]["knob"] == "driven by promises"
     with pytest.raises(ConfigError, match="takes foresight apart"):
         CliRunner().invoke(app, ["compare", "quickstart", "--ablate", "--strategies", "reactive"], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="two questions"):
+        CliRunner().invoke(app, ["compare", "quickstart", "--ablate", "--frontier"], catch_exceptions=False)
+    points = compare_ablate.ablated_cells("quickstart", ["foresight"], None, (), GENERATED)
+    summary = read_kept(next((tmp_path / "a").glob("foresight-*"))).summary
+    capsys.readouterr()
+    compare_ablate.show("quickstart", points, [None, *[Finished(summary)] * (len(points) - 1)], as_json=False, out=None)
+    assert not capsys.readouterr().out, "a setting of the whole is not taken for all of it"
 
 
 @pytest.mark.parametrize(("more", "said"), [(("--strategies", "oracle"), "has no knob"), (("--baseline", "lt-ua"), "has none")])

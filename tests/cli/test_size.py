@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import pytest
+from typer.testing import CliRunner
 
+from sageserve.base.errors import ConfigError
 from sageserve.cli import size as command
+from sageserve.cli.main import app
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.options import TraceOptions
 from sageserve.sim.sizing.records import FleetLine, Growth, QuotaLine, ReserveLine, Sizing, Survival
@@ -74,3 +78,9 @@ def test_a_strategy_is_given_its_maximum_and_what_is_best_reserved(tmp_path: Pat
     found = load_scenario(written(tmp_path / "room.yaml", sizing))
     assert (found.strategy.name, found.fleet.maximum, found.fleet.starts) == ("foresight", 17, {})
     assert (found.regions["eastus"].gpus["h100-80gb"].reserved, found.regions["eastus"].gpus["h100-80gb"].gpus) == (64, 136)
+
+
+def test_one_more_nine_of_a_strategy_is_refused_and_not_forgotten() -> None:
+    asked = ["size", "quickstart", "--for-strategy", "reactive", "--one-more-nine"]
+    with pytest.raises(ConfigError, match="does not depend on the safety"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)

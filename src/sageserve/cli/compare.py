@@ -81,6 +81,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render_compare import comparison_json, draw
     from sageserve.data.results.sweep_folder import source_of
 
+    _refuse_both(frontier=frontier, ablate=ablate)
     names, base, given = _against(_strategies(ABLATED if ablate and strategies is None else strategies), baseline)
     source = source_of(options)
     if frontier or ablate:
@@ -107,6 +108,16 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     if out is not None and not no_report and comparison.runs:
         _report(out, replace=replace)
     finish(outcomes, out)
+
+
+def _refuse_both(*, frontier: bool, ablate: bool) -> None:
+    from sageserve.base.errors import ConfigError
+
+    if frontier and ablate:
+        raise ConfigError(
+            "--frontier and --ablate are two questions, and a comparison answers one",
+            hint="leave one out: --ablate plays the frontier of foresight by itself",
+        )
 
 
 def _seeds(text: str | None) -> list[int] | None:

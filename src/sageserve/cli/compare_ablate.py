@@ -59,7 +59,7 @@ def show(
     swept = frontier_of(points, outcomes)
     whole = swept.points.get(WHOLE, ())
     without = [one for name, (*mine,) in swept.points.items() if name.startswith(_WITHOUT) for one in mine]
-    if not whole or not without:
+    if not whole or whole[0].knob != points[0].candidate.name or not without:  # it failed, or was not played to the end
         return
     tier = next(iter(swept.promised))
     found = worth_of_parts(whole[0], whole[1:], without, tier)

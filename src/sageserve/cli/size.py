@@ -95,6 +95,7 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     rule = [f"strategy.name={strategy}"] if strategy is not None else []
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *rule])
     wish = wish_of(_safety(safety), windows, survive, strategy=strategy or "")
+    _refuse_nine(strategy, asked=one_more_nine)
     lead = (time_of("--lead-time", lead_time), reached_in(settings, growth)) if lead_time else None
     sizing = _answer(settings, options, wish, workers, _Rest(strategy, growth, one_more_nine))
     if lead is not None:
@@ -147,10 +148,20 @@ def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: 
                 return solve(*grown(settings, source, rest.growth), replace(wish, safety=safety), runner, look)
 
             found = size_under(under, settings, source, rest.growth, wish.survive)
-            return with_nine(found, safer) if rest.nine and rest.strategy is None else found
+            return with_nine(found, safer) if rest.nine else found
         except Interrupted:
             typer.echo("interrupted: nothing is sized", err=True)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _refuse_nine(strategy: str | None, *, asked: bool) -> None:
+    from sageserve.base.errors import ConfigError
+
+    if asked and strategy is not None:
+        raise ConfigError(
+            f"--one-more-nine prices a fleet of constant size, and what {strategy} holds does not depend on the safety",
+            hint="leave --one-more-nine out, or --for-strategy",
+        )
 
 
 def _safety(text: str) -> float:
