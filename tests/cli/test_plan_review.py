@@ -77,7 +77,10 @@ def test_a_plan_as_patches_for_a_repository(folder: Path, plan: PlanFile) -> Non
         "metadata": {
             "name": "chat",
             "namespace": "serving",
-            "annotations": {"sageserve.io/plan": plan.solved.plan.input_hash[:12], "sageserve.io/strategy": plan.strategy},
+            "annotations": {
+                "sageserve.io/plan": f"sha256-{plan.solved.plan.input_hash[:12]}",
+                "sageserve.io/strategy": plan.strategy,
+            },
         },
         "spec": {"minReplicaCount": target},
     }
@@ -102,7 +105,8 @@ def test_a_plan_of_other_settings_is_not_rendered(folder: Path) -> None:
 def test_every_kind_of_target_has_a_field_for_its_count() -> None:
     for kind in TargetSettings.model_fields["kind"].annotation.__args__:  # type: ignore[union-attr] # a Literal
         target = TargetSettings(cluster="c", pool="a/b/c", kind=kind, name="space/name", max=9)
-        (patch,) = patches_of({"a/b/c": 12}, {"t": target}, {})
+        (patch,) = patches_of({"a/b/c": 12}, {"prod/t": target}, {})
+        assert patch.file == "prod--t.yaml", "a file of the folder itself"
         found = yaml.safe_load(patch.text)
         for part in patch.field.split("."):
             found = found[part]

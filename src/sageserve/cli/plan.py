@@ -172,7 +172,8 @@ def render(
     settings = load_scenario(scenario, overrides=[*(overrides or ()), f"strategy.name={file.strategy}"])
     _refuse_other(file, settings)
     targets = settings.live.targets if settings.live is not None else {}
-    marks = {"sageserve.io/plan": file.solved.plan.input_hash[:12], "sageserve.io/strategy": file.strategy}
+    made = f"sha256-{file.solved.plan.input_hash[:12]}"  # bare, one such as 123456789e01 would be read as a number
+    marks = {"sageserve.io/plan": made, "sageserve.io/strategy": file.strategy}
     patches = patches_of({line.pool: line.target for line in file.pools}, targets, marks)
     _say_left(file, {one.pool for one in targets.values()})
     files = {"kustomization.yaml": kustomization(patches), **{one.file: one.text for one in patches}}

@@ -173,6 +173,11 @@ def test_a_bound_is_that_bucket_alone() -> None:
         assert [le for le in ("1", "1.0", "10", "160", "100.0") if re.fullmatch(pattern, le)] == ["1", "1.0"]
 
 
+def test_the_operators_object_has_a_name_that_kubernetes_takes() -> None:
+    found = yaml.safe_load(as_yaml({}, name="sageserve-Org/my_Fleet.v2-", operator=True))
+    assert found["metadata"]["name"] == "sageserve-org-my-fleet.v2"
+
+
 def test_a_rate_that_nothing_can_reach_makes_no_rule() -> None:
     loose = rules_of(scenario(tiers={"lax": {"ttft": "1s", "percentile": 0.8}}), "gateway")
     groups: Any = loose["groups"]

@@ -6,6 +6,7 @@ does (Google, The Site Reliability Workbook, chapter 5). A rate that even all re
 Pure. Read next: docs/how-to/alerts.md; `cli/alerts.py`, which writes the file.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -113,7 +114,8 @@ def as_yaml(rules: dict[str, object], *, name: str, operator: bool) -> str:
         operator: as an object of the Prometheus operator, PrometheusRule.
     """
     if operator:
-        head = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": name}}
+        known = re.sub("[^a-z0-9.-]+", "-", name.lower()).strip("-.")  # what Kubernetes takes for a name
+        head = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": known}}
         rules = {**head, "spec": rules}
     return yaml.safe_dump(rules, sort_keys=False, width=150, allow_unicode=True)
 

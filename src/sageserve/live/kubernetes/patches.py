@@ -61,7 +61,9 @@ def _patches(
         kind, wanted = KINDS[target.kind], counts[target.pool]
         field = kind.low or kind.count
         count = min(max(wanted, target.min), target.max)
-        yield TargetPatch(name, f"{name}.yaml", ".".join(field), count, wanted, _text(kind, target, count, annotations))
+        yield TargetPatch(
+            name, f"{name.replace('/', '--')}.yaml", ".".join(field), count, wanted, _text(kind, target, count, annotations)
+        )
 
 
 def _text(kind: KubeKind, target: TargetSettings, count: int, annotations: Mapping[str, str]) -> str:
