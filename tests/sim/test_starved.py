@@ -38,6 +38,11 @@ def test_a_burst_beyond_the_maximum_is_told_and_what_is_more_would_keep_it() -> 
     where = "llama-2-70b is at its maximum in both regions 00:10–00:25"
     assert told.recommendation.startswith(f"{where} and misses {one.missed:,} requests; about {one.more} more than its 4 ")
     assert "at its maximum" not in verdict_of(more).recommendation
+    assert starved(found)[0].endswith("would keep it")
+    model = found.models[one.model]
+    slow = replace(model, tiers={name: replace(tier, possible=0.9) for name, tier in model.tiers.items()})
+    beyond = replace(found, models={**found.models, one.model: slow})  # no number of instances keeps this
+    assert starved(beyond)[0].endswith("would keep what idle engines can")
 
 
 def test_a_stock_that_is_used_up_is_no_maximum_and_one_region_is_named() -> None:

@@ -27,15 +27,22 @@ def idle(summary: Summary) -> str:
 def starved(summary: Summary) -> list[str]:
     """The times in which most was missed because nothing could grow, a sentence each, in order of time."""
     most = sorted(summary.starved, key=lambda one: -one.missed)[:_MOST]
-    return [_starved(one) for one in sorted(most, key=lambda one: (one.begins_s, one.model))]
+    return [_starved(one, _keeps(summary, one.model)) for one in sorted(most, key=lambda one: (one.begins_s, one.model))]
 
 
-def _starved(one: Starved) -> str:
+def _keeps(summary: Summary, model: str) -> str:
+    """What enough instances of a model would do: keep its promises, or as much of them as idle engines can."""
+    tiers = summary.models[model].tiers.items() if model in summary.models else ()
+    beyond = any(one.possible is not None and one.possible < summary.tiers[name].percentile for name, one in tiers)
+    return "keep what idle engines can" if beyond else "keep it"
+
+
+def _starved(one: Starved, keeps: str) -> str:
     where = f"in {one.regions[0]}" if len(one.regions) == 1 else "in all regions" if len(one.regions) > 2 else "in both regions"
     what = "is at its maximum" if one.limit == "maximum" else "finds no GPUs left"
     return (
         f"{one.model} {what} {where} {clock(one.begins_s)}–{clock(one.ends_s)} and misses {count(one.missed, 'request')};"
-        f" about {one.more:,} more than its {one.held:,} would keep it"
+        f" about {one.more:,} more than its {one.held:,} would {keeps}"
     )
 
 
