@@ -95,7 +95,6 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     rule = [f"strategy.name={strategy}"] if strategy is not None else []
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *rule])
     wish = wish_of(_safety(safety), windows, survive, strategy=strategy or "")
-    _refuse_nine(strategy, asked=one_more_nine)
     lead = (time_of("--lead-time", lead_time), reached_in(settings, growth)) if lead_time else None
     sizing = _answer(settings, options, wish, workers, _Rest(strategy, growth, one_more_nine))
     if lead is not None:
@@ -134,6 +133,7 @@ def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: 
     from sageserve.sim.sweep.processes import Processes
     from sageserve.sim.sweep.run import Watch
 
+    _refuse_nine(rest.strategy, asked=rest.nine)
     source = source_of(options)
     compile_once()
     with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
