@@ -106,7 +106,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
         more = {"--strategies": strategies, "--baseline": baseline, "--seeds": "1..5"}
         draw(comparison, bounds, scenario, following=_following(scenario, overrides or (), more, options, comparison))
     if out is not None and not no_report and comparison.runs:
-        _report(out, replace=replace)
+        _report(out)
     finish(outcomes, out)
 
 
@@ -129,14 +129,11 @@ def _left(cells: "Sequence[Cell]", outcomes: "Sequence[Outcome | None]") -> list
     return [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
 
 
-def _report(out: Path, *, replace: bool) -> None:
+def _report(out: Path) -> None:
     """Write the report of what is kept."""
     from sageserve.cli.report import write
     from sageserve.data.results.run_folder import REPORT
-    from sageserve.data.results.sweep_folder import Kept
-    from sageserve.data.results.sweep_read import FRONTIER
 
-    Kept(out, replace=replace).put(FRONTIER, None)  # of an older command: the page is about this one
     write([out], out / REPORT)
 
 
@@ -226,6 +223,7 @@ def run_cells(
 ) -> "list[Outcome | None]":
     """Play cells with a progress bar, Ctrl-C heard, and results kept in `out`; what went wrong is told on stderr."""
     from sageserve.data.results.sweep_folder import Kept
+    from sageserve.data.results.sweep_read import FRONTIER
     from sageserve.sim.sweep.cell import Failed, Finished
     from sageserve.sim.sweep.run import Watch, sweep
 
@@ -233,6 +231,8 @@ def run_cells(
     compile_once()
     with Interruption().heard() as interruption, bar(what) as tell:
         outcomes = sweep(cells, where, kept=kept, watch=Watch(tell, lambda: interruption.asked))
+    if kept is not None:
+        kept.put(FRONTIER, None)  # of an older command: what is in the folder is of this one
     remarks = [line for outcome in outcomes if isinstance(outcome, Finished) for line in outcome.remarks]
     for line in dict.fromkeys(remarks):
         typer.echo(line, err=True)

@@ -57,9 +57,9 @@ def test_a_model_may_have_slashes_in_its_name() -> None:
         "org/big",
         {"model_name": "org/big"},
     )
-    settings_of({one.pool: [(0, 10)]}, found)
+    settings_of({one.pool: ((0, 10),)}, found)
     with pytest.raises(ConfigError, match="88 GPUs of h100 in east"):
-        settings_of({one.pool: [(0, 11)]}, found)
+        settings_of({one.pool: ((0, 11),)}, found)
 
 
 @pytest.mark.parametrize(
