@@ -111,6 +111,19 @@ def test_a_promise_out_of_reach_is_told_and_the_rest_is_sized() -> None:
     assert found.promises.percentiles == {"chat": pytest.approx(0.72)}
 
 
+def test_a_promise_that_only_later_windows_put_out_of_reach_is_told() -> None:
+    """Two windows have room; over all of them not even idle engines are safe enough, however many there are."""
+    able = world((40,) * LEAST_WINDOWS, (5,))
+
+    def play(counts: Counts, window: int) -> Measured:
+        kept = able(counts, window).kept["chat"].kept
+        return Measured({"chat": KeptShare(kept * (92 if window < 2 else 88) // 100, REQUESTS)}, 0.0, 1.0)
+
+    found = found_by(Search("m", [pool(0)], ASKED), play)
+    assert found.reach == {"chat": 0.88}
+    assert found.counts[0] <= 8
+
+
 def test_work_that_is_left_over_makes_a_fleet_too_small() -> None:
     def play(counts: Counts, _window: int) -> Measured:
         return Measured({"chat": KeptShare(REQUESTS, REQUESTS)}, owed=6.0, spare=float(sum(counts)))

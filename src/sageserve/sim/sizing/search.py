@@ -157,6 +157,7 @@ class Search:
     losses: Mapping[str, Counts] = field(default_factory=dict)
     counts: Counts = ()
     less: dict[str, Broken] = field(default_factory=dict)  # by pool, what one instance less breaks
+    looked: bool = False  # what is out of reach is known by all windows
     reach: dict[str, float] = field(default_factory=dict)  # by tier out of reach, the share that idle engines serve in time
     measured: dict[Ask, Measured] = field(default_factory=dict)  # whatever is lost
     played: dict[Ask, Measured] = field(default_factory=dict)  # with what is left
@@ -175,7 +176,10 @@ class Search:
             return
         large = yield from self._reach(self._times(1.0, large=True))
         k = yield from self._fewest_in_proportion(large)
-        yield from self._prove_from(k, sum(large))
+        if not (yield from self._prove_from(k, sum(large))):
+            large = yield from self._reach_in_all(large)
+            k = yield from self._fewest_in_proportion(large)
+            yield from self._prove_from(k, sum(large))
         yield from self._take_away()
 
     # --- what is known ---
@@ -236,13 +240,22 @@ class Search:
         broken = yield from self._judge(large, _FIRST)
         if broken is None and min(self.promises.room(self.measured[large, window]) for window in _FIRST) > _CLOSE:
             return large
+        return (yield from self._reach_in_all(large))
+
+    def _reach_in_all(self, large: Counts) -> Generator[list[Ask], list[Measured], Counts]:
+        """The same by all windows."""
+        self.looked = True
         every = range(self.promises.windows)
         while (yield from self._holds(large)) is not None:
             larger = tuple(2 * count for count in large)
             yield from self._play([(counts, window) for counts in (large, larger) for window in every])
             gains = [self._gain(larger, large, window) for window in every]
-            if max(gains) < _GAIN or sum(larger) > _MOST:
+            if max(gains) < _GAIN:
                 break
+            if sum(larger) > _MOST:
+                if any(self.measured[large, window].owed > self.measured[large, window].spare for window in every):
+                    break
+                raise self._none(large)
             large = larger
         windows = [self.measured[large, window] for window in every]
         proofs = self.promises.proofs(windows)
@@ -251,8 +264,9 @@ class Search:
             shares = [one.kept[tier].share for one in windows if tier in one.kept]
             sure = tier not in proofs or proofs[tier].safety >= self.promises.each or not self.promises.asked(tier, windows)
             if shares and (min(shares) < percentile or not sure):
-                self.reach[tier] = min(shares)
-                percentiles[tier] = percentile * min(shares)
+                low = proofs[tier].low if tier in proofs else 1.0  # what is safe to say of idle engines
+                self.reach[tier] = min(shares) if low > percentile * min(shares) else low
+                percentiles[tier] = percentile * self.reach[tier]
         self.promises = replace(self.promises, percentiles=percentiles)
         if any(one.owed > one.spare for one in windows):
             raise Infeasible(
@@ -283,17 +297,25 @@ class Search:
     def _total(self, total: int) -> Counts:
         return self._times(total / max(sum(pool.guess for pool in self.pools), 1))
 
-    def _prove_from(self, total: int, large: int) -> Generator[list[Ask], list[Measured], None]:
-        """The least total at which all windows hold, pools in proportion: steps that double until it is passed, then halves."""
+    def _none(self, last: Counts) -> Infeasible:
+        return Infeasible(
+            f"no fleet was found for {self.model} that holds with {self.promises.confidence:.2%} safety: the last had"
+            f" {sum(last)} instances",
+            hint="ask for less with --safety 90%, or look at the traffic: a burst may be beyond any constant fleet",
+        )
+
+    def _prove_from(self, total: int, large: int) -> Generator[list[Ask], list[Measured], bool]:
+        """The least total at which all windows hold, pools in proportion: steps that double until it is passed, then halves.
+
+        False: more than the large fleet is wanted, of which two windows are known; the others may ask for what nobody can keep.
+        """
         step, low, high, most = 1, total, total, max(_MOST, large)
         self.counts = self._total(high)
         while (yield from self._holds(self.counts)) is not None:
+            if high >= large and not self.looked:
+                return False
             if high == most:
-                raise Infeasible(
-                    f"no fleet was found for {self.model} that holds with {self.promises.confidence:.2%} safety: the last had"
-                    f" {sum(self.counts)} instances",
-                    hint="ask for less with --safety 90%, or look at the traffic: a burst may be beyond any constant fleet",
-                )
+                raise self._none(self.counts)
             low, high, step = high + 1, min(high + step, most), 2 * step
             self.counts = self._total(high)
         while low < high:
@@ -303,6 +325,7 @@ class Search:
             else:
                 low = middle + 1
         self.counts = self._total(high)
+        return True
 
     def _take_away(self) -> Generator[list[Ask], list[Measured], None]:
         """Take instances away until not one can go; as many more at a time as went before, and half as many where none could."""
