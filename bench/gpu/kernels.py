@@ -1,6 +1,6 @@
 """Triton kernels of the engine: norm, positions and cache, attention, activation, experts.
 
-They read the KV cache by pages of PAGE tokens, through a table with one row of page numbers per sequence. Those of decoding
+They read the KV cache by pages, through a table with one row of page numbers per sequence. Those of decoding
 can be captured in a CUDA graph: what changes from step to step is read from memory, and programs that have nothing to do end at
 once. On a machine without a GPU they run under TRITON_INTERPRET=1, slowly. Read next: `model.py`, which calls them.
 """
@@ -10,9 +10,7 @@ from typing import Final
 import triton
 import triton.language as tl
 
-PAGE: Final = 16  # tokens of a page, vLLM's
 SPLIT: Final = 256  # tokens of a context that one program of decoding reads
-_LOG2E: Final = 1.4426950408889634
 
 
 @triton.jit

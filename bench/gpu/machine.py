@@ -11,10 +11,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from bench.gpu.kernels import PAGE
 from bench.gpu.loop import Sequence
 from bench.gpu.model import QUERIES, Inputs, Model
-from bench.gpu.shapes import Limits, Shape
+from bench.gpu.shapes import PAGE, Limits, Shape
 
 _KEPT: Final = 0.06  # of a GPU's memory, for activations and graphs
 _PROMPT_IDS: Final = 65536

@@ -1,11 +1,13 @@
 """Measure a shape: step times over a grid, what it can do at most, and requests by chance at shares of that.
 
-What comes out is a folder that `sageserve validate` reads, with `steps.csv` and `run.json` beside its three files. Needs torch,
-Triton and numpy, no sageserve. Read next: `predict.py`.
+What comes out is a folder that `sageserve validate` reads, with `steps.csv`, `run.json` and the steps of the runs beside its
+three files. Needs torch, Triton and numpy, no sageserve. Read next: `predict.py`.
 """
 
 import csv
 import gc
+import gzip
+import io
 import json
 import os
 import platform
@@ -20,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.gpu.loop import Engine, Look, Machine, Sequence, Step, play
-from bench.gpu.shapes import LIMITS, SHAPES, Limits, Shape
+from bench.gpu.shapes import LIMITS, PAGE, SHAPES, Limits, Shape
 from bench.gpu.steps import grid, timed
 
 _BEGUN: Final = time.perf_counter()
@@ -129,9 +131,10 @@ def run(names: list[str], seconds: float, into: Path) -> None:
     for name in names:
         begun = time.perf_counter()
         device = Device(SHAPES[name], LIMITS[name])
-        say(f"{name}: on the device after {time.perf_counter() - begun:.0f} s, {device.model.pages * 16:,} KV tokens")
+        kv_tokens = device.model.pages * PAGE
+        say(f"{name}: on the device after {time.perf_counter() - begun:.0f} s, {kv_tokens:,} KV tokens")
         with torch.inference_mode():
-            found = measure(name, device, device.model.pages * 16, seconds)
+            found = measure(name, device, kv_tokens, seconds)
         write(found, machine_of(torch), into / name)
         del device
         gc.collect()
@@ -173,13 +176,13 @@ def write(found: Measured, machine: dict[str, str], into: Path) -> None:
         "block_size",
         "chunked_prefill",
     ]
-    sizes = [1, found.limits.sequences, found.limits.batched, found.kv_tokens // 16, 16, "true", "false", "bench.gpu"]
+    sizes = [1, found.limits.sequences, found.limits.batched, found.kv_tokens // PAGE, PAGE, "true", "false", "bench.gpu"]
     _table(
         into / "experiments.csv",
         [*header, "prefix_caching", "engine"],
         ([one.name, found.shape.name, machine["gpu"], *sizes] for one in found.runs),
     )
-    runs = {one.name: _summary(one) for one in found.runs}
+    runs = {one.name: {"rate_per_s": round(one.rate, 4), "waited_for_memory": one.refused} for one in found.runs}
     whole = {
         "machine": machine,
         "shape": asdict(found.shape),
@@ -187,18 +190,21 @@ def write(found: Measured, machine: dict[str, str], into: Path) -> None:
         "capacity_per_s": round(found.capacity, 3),
     }
     (into / "run.json").write_text(json.dumps(whole | {"runs": runs}, indent=1) + "\n", encoding="utf-8")
-    _table(
-        into / "iterations.csv",
-        ["experiment", *(field.name for field in fields(Step))],
-        ([one.name, *asdict(step).values()] for one in found.runs for step in one.steps),
-    )
+    header = ["experiment", *(field.name for field in fields(Step))]
+    text = _csv(header, ([one.name, *asdict(step).values()] for one in found.runs for step in one.steps))
+    (into / "iterations.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def _table(path: Path, header: list[str], rows: Iterable[list[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    path.write_text(_csv(header, rows), encoding="utf-8")
+
+
+def _csv(header: list[str], rows: Iterable[list[Any]]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def _requests(one: Played) -> Iterable[list[Any]]:
@@ -215,19 +221,6 @@ def _series(one: Played, kv_tokens: int) -> Iterable[list[Any]]:
         rates = round(look.prompt / took, 1), round(look.made / took, 1)
         yield [one.name, round(look.time / 1e6, 6), *rates, look.running, look.waiting, share]
         before = look.time
-
-
-def _summary(one: Played) -> dict[str, float]:
-    times = np.array([step.time for step in one.steps]) / 1e3
-    p50, p90 = np.percentile(times, [50, 90])
-    found = {
-        "rate_per_s": one.rate,
-        "steps": len(times),
-        "step_ms_p50": p50,
-        "step_ms_p90": p90,
-        "waited_for_memory": one.refused,
-    }
-    return {name: round(float(value), 4) for name, value in found.items()}
 
 
 def say(text: str) -> None:

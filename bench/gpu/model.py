@@ -10,10 +10,11 @@ import torch
 import triton
 
 from bench.gpu import kernels
-from bench.gpu.kernels import PAGE, SPLIT
-from bench.gpu.shapes import Limits, Shape
+from bench.gpu.kernels import SPLIT
+from bench.gpu.shapes import PAGE, Limits, Shape
 
 QUERIES: Final = 64  # tokens of a prompt that one program of attention takes
+_LOG2E: Final = 1.4426950408889634  # the kernels' exponentials are powers of two
 _BACK: Final = 0.001  # of weights that lead back to the residual stream
 _CHUNK: Final = 512  # choices of experts that are looked at at once
 
@@ -142,7 +143,7 @@ class Model:
         }
         grid = (tokens, one.heads + 2 * one.kv_heads)
         kernels.rotate[grid](qkv, query, keys, values, inputs.rows, inputs.position, self.table, **sizes)
-        scale = one.head**-0.5 * 1.4426950408889634
+        scale = one.head**-0.5 * _LOG2E
         if n:
             kernels.decode[(n, one.kv_heads, self.splits)](
                 query,

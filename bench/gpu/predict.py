@@ -4,6 +4,7 @@ Nothing of the runs is seen by the fit. Read next: `measure.py`, `src/sageserve/
 """
 
 import csv
+import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +88,14 @@ def composed(profile: ProfileSettings, steps: dict[str, Any]) -> Floats:
     return np.asarray(time + 1e-6 * profile.attention_ns_per_token2 * steps["attention"])
 
 
-def columns(path: Path, name: str | None = None) -> dict[str, Floats]:
-    """Columns of numbers; with a name, of that experiment."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if name is None or row["experiment"] == name]
-    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0] if key != "experiment"}
+def columns(path: Path) -> dict[str, dict[str, Floats]]:
+    """Columns of numbers by experiment; of a table without experiments by the empty name. A name that ends in .gz is unpacked."""
+    with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row.pop("experiment", ""), []).append(row)
+    return {name: {key: np.array([float(row[key]) for row in mine]) for key in mine[0]} for name, mine in found.items()}
 
 
 def report(folders: list[Path]) -> int:
@@ -100,25 +104,36 @@ def report(folders: list[Path]) -> int:
         said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         runs = read_measured(folder)
         limits = Limits(runs[0].limits.max_sequences, runs[0].limits.max_batched_tokens, 0)
-        found = fit(columns(folder / "steps.csv"), limits, said["kv_tokens"])
+        found = fit(columns(folder / "steps.csv")[""], limits, said["kv_tokens"])
         machine = said["machine"]
         print(f"{said['shape']['name']} on {machine['gpu']}, torch {machine['torch']}, triton {machine['triton']}")
         off = np.abs(found.off)
         p90 = np.quantile(off, 0.9)
         print(f"{len(off)} step times: off by {off.mean():.1%} in the mean, {p90:.1%} at p90, {off.max():.1%} at most")
+        played = columns(folder / "iterations.csv.gz")
         print(f"{'run':28}{'n':>6}{'step p50':>18}{'off':>8}{'E2E':>8}{'bias':>8}{'TPOT':>8}{'TTFT':>8}{'bias':>8}")
         for run in runs:
             assert run.requests is not None
-            print(_line(run.name, run.requests, found.profile, said["runs"][run.name]))
+            print(_line(run.name, run.requests, found.profile, played[run.name]))
+        print(f"{'steps as they were':28}{'decode':>12}{'off':>8}{'prefill':>12}{'off':>8}")
+        for name, steps in played.items():
+            print(_steps_line(name, found.profile, steps))
     return 0
 
 
-def _line(name: str, requests: MeasuredRequests, profile: ProfileSettings, said: dict[str, float]) -> str:
+def _line(name: str, requests: MeasuredRequests, profile: ProfileSettings, steps: dict[str, Floats]) -> str:
     played, blocks = replay_blocks(profile, Arrivals(requests.arrival, requests.prompt, requests.output))
     errors = judge(requests, played, np.ones(len(requests), bool))
-    ours, theirs = float(np.median(step_times(profile, blocks))), said["step_ms_p50"]
+    ours, theirs = float(np.median(step_times(profile, blocks))), float(np.median(steps["time"])) / 1e3
     shown = [errors.e2e_mape, errors.e2e_bias, errors.tpot_mape, errors.ttft_mape, errors.ttft_bias]
     cells = "".join(
         f"{'-' if value is None else format(value, '+.1%' if k in {1, 4} else '.1%'):>8}" for k, value in enumerate(shown)
     )
     return f"{name:28}{len(requests):6}{f'{ours:.2f} ({theirs:.2f}) ms':>18}{ours / theirs - 1:>+8.1%}{cells}"
+
+
+def _steps_line(name: str, profile: ProfileSettings, steps: dict[str, Floats]) -> str:
+    """How far off the steps of a run are by the median, if they are known to be made of what they were."""
+    off = 1e3 * composed(profile, steps) / steps["time"] - 1.0
+    mixed = steps["prompt"] > 0
+    return f"{name:28}" + "".join(f"{rows.sum():12,}{np.median(off[rows]):>+8.1%}" for rows in (~mixed, mixed))

@@ -6,6 +6,8 @@ Weights are drawn at random: how long a step takes depends on shapes, not on wha
 from dataclasses import dataclass
 from typing import Final
 
+PAGE: Final = 16  # tokens of a page of the KV cache, vLLM's
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

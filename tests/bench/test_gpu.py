@@ -108,11 +108,13 @@ def test_a_folder_is_written_that_predicts_itself(tmp_path: Path, capsys: pytest
     write(found, {"gpu": "virtual", "torch": "none", "triton": "none"}, tmp_path / "one")
     assert report([tmp_path / "one"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in shown[3:]] == ["llama3.1-8b-load0.5", "llama3.1-8b-load0.8", "llama3.1-8b-load1.1"]
-    for line in shown[3:]:
+    assert [line.split()[0] for line in shown[3:6]] == ["llama3.1-8b-load0.5", "llama3.1-8b-load0.8", "llama3.1-8b-load1.1"]
+    for line in shown[3:6]:
         off, e2e = float(line.split()[5].rstrip("%")), float(line.split()[6].rstrip("%"))
         assert abs(off) < 0.2, line
         assert e2e < 0.2, line
+    for line in shown[7:]:  # decoding steps and those with prompts, if it is known what was in them
+        assert [abs(float(one.rstrip("%"))) < 0.2 for one in line.split()[2::2]] == [True, True], line
 
 
 def test_who_finds_no_memory_waits_and_is_counted() -> None:
