@@ -22,6 +22,8 @@ from sageserve.cli.extras import need, need_for
 from sageserve.cli.running import watched_folder
 
 if TYPE_CHECKING:
+    import asyncio
+
     from sageserve.base.config import Scenario
     from sageserve.base.units import Micros
     from sageserve.data.rebuild.places import WatchedPool
@@ -261,7 +263,7 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
     async def run() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, _asked_to_stop, number, stop, folder)
         if length:
             asyncio.get_running_loop().call_later(length / SECOND, stop.set)
         await watching.run(stop, lambda: serve(watching, sides.listening))
@@ -270,3 +272,17 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         asyncio.run(run())
     finally:
         lines.ended()
+
+
+def _asked_to_stop(number: int, stop: "asyncio.Event", folder: Path) -> None:
+    """The first signal waits for the question under way, whose thread nothing else ends; the next one for nothing.
+
+    Every other file is written by the thread that hears this, so none of them is half written now.
+    """
+    from sageserve.cli.running import FLEET
+
+    if stop.is_set():
+        (folder / FLEET).unlink(missing_ok=True)
+        os._exit(128 + number)
+    stop.set()
+    typer.echo("stopping once the server has answered what it was asked (again: at once)", err=True)
