@@ -113,3 +113,11 @@ def test_every_kind_of_target_has_a_field_for_its_count() -> None:
         assert (found, patch.count, patch.wanted) == (9, 9, 12)
         assert yaml.safe_load(patch.text)["apiVersion"] == KINDS[kind].api_version
         assert patch.file in kustomization((patch,))
+
+
+def test_no_target_takes_the_file_of_another_or_of_the_component() -> None:
+    target = TargetSettings(cluster="c", pool="a/b/c", kind="Deployment", name="space/name", max=9)
+    names = ("kustomization", "Kustomization", "a/b", "a--b", "a--b-patch")
+    patches = patches_of({"a/b/c": 1}, dict.fromkeys(names, target), {})
+    assert len({one.file.lower() for one in patches} | {"kustomization.yaml"}) == len(names) + 1
+    assert patches[2].file == "a--b.yaml"

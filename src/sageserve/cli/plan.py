@@ -166,7 +166,7 @@ def render(
     """Write a plan as Kustomize patches of the objects in live.targets: for a repository, without any right in a cluster."""
     from sageserve.data.results.plans import read_plan
     from sageserve.data.scenarios.load import load_scenario
-    from sageserve.live.kubernetes.patches import kustomization, patches_of
+    from sageserve.live.kubernetes.patches import KUSTOMIZATION, kustomization, patches_of
 
     file = read_plan(path)
     settings = load_scenario(scenario, overrides=[*(overrides or ()), f"strategy.name={file.strategy}"])
@@ -176,7 +176,7 @@ def render(
     marks = {"sageserve.io/plan": made, "sageserve.io/strategy": file.strategy}
     patches = patches_of({line.pool: line.target for line in file.pools}, targets, marks)
     _say_left(file, {one.pool for one in targets.values()})
-    files = {"kustomization.yaml": kustomization(patches), **{one.file: one.text for one in patches}}
+    files = {KUSTOMIZATION: kustomization(patches), **{one.file: one.text for one in patches}}
     for one in patches:
         bound = "" if one.count == one.wanted else f" (the plan's {one.wanted} is beyond the target's bounds)"
         typer.echo(f"{one.target}: {one.field} = {one.count}{bound}", err=True)

@@ -8,7 +8,7 @@ replicas. Counts stay within the target's bounds. Pure. Read next: `kinds.py`; `
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import yaml
 
@@ -16,6 +16,7 @@ from sageserve.base.config.clusters import TargetSettings
 from sageserve.live.kubernetes.kinds import KINDS, KubeKind
 
 Tree: TypeAlias = "dict[str, Tree | str | int]"
+KUSTOMIZATION: Final = "kustomization.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,18 @@ def patches_of(
 def _patches(
     counts: Mapping[str, int], targets: Mapping[str, TargetSettings], annotations: Mapping[str, str]
 ) -> Iterator[TargetPatch]:
+    taken = {KUSTOMIZATION}
     for name, target in targets.items():
         if target.pool not in counts:
             continue
+        stem = name.replace("/", "--")
+        while (file := f"{stem}.yaml").lower() in taken:  # a target may be called kustomization, or a--b beside a/b
+            stem += "-patch"
+        taken.add(file.lower())
         kind, wanted = KINDS[target.kind], counts[target.pool]
         field = kind.low or kind.count
         count = min(max(wanted, target.min), target.max)
-        yield TargetPatch(
-            name, f"{name.replace('/', '--')}.yaml", ".".join(field), count, wanted, _text(kind, target, count, annotations)
-        )
+        yield TargetPatch(name, file, ".".join(field), count, wanted, _text(kind, target, count, annotations))
 
 
 def _text(kind: KubeKind, target: TargetSettings, count: int, annotations: Mapping[str, str]) -> str:
