@@ -16,7 +16,7 @@ from sageserve.core.perf import request_work
 from sageserve.data.rebuild.places import WatchedPool
 from sageserve.data.watched.minutes import read_minutes
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer
-from sageserve.live.watch.looks import look_at
+from sageserve.live.watch.looks import late_shares, look_at
 from tests.live.watch.stage import SCRAPE, Pod, WatchStage, one_pool
 
 
@@ -168,3 +168,17 @@ def test_a_server_that_lets_everyone_wait_is_asked_one_question_a_look() -> None
     assert not found.answered
     assert len(found.pools) == 5
     assert all(isinstance(one, NotSeen) and "in time" in one.detail for one in found.pools.values())
+
+
+def test_bounds_that_two_versions_of_an_engine_write_in_two_ways_are_one() -> None:
+    counts = {"0.5": 10, "1": 20, "1.0": 60, "2.0": 100, "+Inf": 120}  # an older engine has 1, a newer one 1.0
+
+    def answers(request: httpx.Request) -> httpx.Response:
+        if "label" in request.url.path:
+            return httpx.Response(200, json={"status": "success", "data": ["vllm:time_to_first_token_seconds_bucket"]})
+        result = [{"metric": {"le": le}, "value": [0, str(count)]} for le, count in counts.items()]
+        return httpx.Response(200, json={"status": "success", "data": {"resultType": "vector", "result": result}})
+
+    with PrometheusServer(PrometheusSettings(url="http://prom"), httpx.MockTransport(answers)) as server:
+        late = late_shares(server, [WatchedPool("east/big/h100", "east", {})], 0, 1.0)["east/big/h100"]
+    assert (late.requests, late.late) == (120, 120 - 20 - 60)

@@ -18,10 +18,10 @@ from sageserve.data.rebuild.places import WatchedPool
 from sageserve.live.prometheus import queries
 from sageserve.live.prometheus.server import NotSeen, NotSeenReason, PrometheusServer, RawAnswer, Vector
 
-AHEAD: Final[Micros] = 20 * SECOND  # of our clock, that are asked for too: samples there say that a clock is wrong
-
-
+AHEAD: Final[Micros] = 20 * SECOND
+"""Of our clock, that is asked for too: samples there say that a clock is wrong."""
 LATE_SPAN: Final[Micros] = 5 * MINUTE
+"""Of which late requests are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,13 @@ def late_shares(server: PrometheusServer, watched: Sequence[WatchedPool], now: M
 
 
 def _late(answer: Vector, promise_s: float) -> LateCount | None:
-    counts = sorted((bound_of(one.labels.get("le", "")), one.value) for one in answer)
-    if not counts or not counts[-1][1] > 0:
+    counts: dict[float, float] = {}
+    for one in answer:
+        bound = bound_of(one.labels.get("le", ""))
+        counts[bound] = counts.get(bound, 0.0) + one.value  # 1 and 1.0, as two versions of an engine write it
+    bounds, rising = np.array(sorted(counts.items()), float).reshape(-1, 2).T
+    if not len(rising) or not rising[-1] > 0:
         return None
-    bounds, rising = (np.array(column) for column in zip(*((bound, count) for bound, count in counts), strict=True))
     finite = np.isfinite(bounds)
     kept = float(np.interp(promise_s, np.concatenate(([0.0], bounds[finite])), np.concatenate(([0.0], rising[finite]))))
     return LateCount(float(rising[-1]), float(rising[-1]) - kept)
