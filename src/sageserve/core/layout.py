@@ -77,6 +77,10 @@ class Layout:
         rows = {pool.profile for pool in self.pools if pool.model == model}
         return min(rows, key=lambda row: (int(self.profiles[row]["weight"]), row), default=-1)
 
+    def strength(self, pool: Pool) -> float:
+        """Instances of its model's fastest type that one of a pool is worth."""
+        return WEIGHT_ONE / int(self.profiles[pool.profile]["weight"])
+
     def endpoint_name(self, endpoint: int) -> str:
         """`region/model`, with `/role` where there is more than one role."""
         at, role = divmod(endpoint, len(self.roles))

@@ -155,13 +155,17 @@ def test_errors_blindness_silence_and_too_few(tmp_path: Path) -> None:
     scraped = 'instance="here:8110",job="watch"'  # as Prometheus adds to whatever it scrapes
     needed = {"series": f'sageserve_needed_instances{{region="r",model="org/m",{scraped}}}', "values": "3x200"}
 
-    def serving(count: int) -> list[dict[str, str]]:
-        pools = [f'sageserve_instances{{pool="r/org/m/{gpu}",state="serving",{scraped}}}' for gpu in ("h100", "a100")]
-        return [needed, {"series": pools[0], "values": f"{count}x200"}, {"series": pools[1], "values": "1x200"}]
+    def serving(count: float) -> list[dict[str, str]]:
+        return [
+            needed,
+            {"series": f'sageserve_serving_instances{{region="r",model="org/m",{scraped}}}', "values": f"{count}x200"},
+        ]
 
     few = {"severity": "ticket", "region": "r", "model": "org/m"}
     play(
-        tmp_path, "engines", [fired(serving(1), "SageServeTooFew", "20m", [few]), fired(serving(2), "SageServeTooFew", "20m", [])]
+        tmp_path,
+        "engines",
+        [fired(serving(2.5), "SageServeTooFew", "20m", [few]), fired(serving(3), "SageServeTooFew", "20m", [])],
     )
 
 

@@ -7,16 +7,21 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from sageserve.base.config import Scenario
 from sageserve.base.config.clusters import PrometheusSettings
 from sageserve.base.units import MINUTE
 from sageserve.core.actions import Blocked
 from sageserve.core.events import InstanceLost, InstanceReady
 from sageserve.core.perf import request_work
 from sageserve.data.rebuild.places import WatchedPool
+from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.data.watched.minutes import read_minutes
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 from sageserve.live.watch.looks import late_shares, look_at
+from sageserve.live.watch.serve import WatchCollector
+from tests.core.small import ENGINE
 from tests.live.watch.stage import SCRAPE, Pod, WatchStage, one_pool
 
 
@@ -140,6 +145,23 @@ def test_more_engines_than_the_settings_have_room_for_are_said(tmp_path: Path) -
     assert stage.watch.notes() == (
         "1 instances of east/big/h100 have no place in the settings: fleet.maximum is 3, and east/h100 has 80 GPUs.",
     )
+
+
+def test_what_serves_is_counted_in_instances_of_the_fastest_type_as_what_is_needed(tmp_path: Path) -> None:
+    tree = yaml.safe_load(resolved_yaml(one_pool()))
+    for kinds in (tree["gpus"], tree["regions"]["east"]["gpus"]):
+        kinds["quick"] = kinds["h100"]
+    tree["models"]["big"]["engines"]["quick"] = {**ENGINE, "gpu": "quick", "iteration_ms": [[1, 5], [10_001, 105]]}
+    settings = Scenario.model_validate(tree)
+    stage = WatchStage(tmp_path, [Pod("a", per_s=2.0), Pod("b"), Pod("c")], settings)
+    stage.look()
+    stage.run(3 * MINUTE)
+    worth = stage.watch.layout.strength(stage.watch.layout.pools[0])
+    assert 0 < worth < 1
+    found = {one.name: one.samples for one in WatchCollector(stage.watch).collect()}
+    (serving,), (needed,) = found["sageserve_serving_instances"], found["sageserve_needed_instances"]
+    assert serving.value == pytest.approx(3 * worth, abs=1e-3)
+    assert serving.labels == needed.labels == {"region": "east", "model": "big"}
 
 
 def test_what_safety_would_have_kept_from_being_done_is_not_counted_as_wanted(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from sageserve.base.config import ChironSettings, Scenario
 from sageserve.base.records import Demand
 from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.actions import Blocked, Decision, Reason, Source
-from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.events import DemandSeen, Observed
 from sageserve.core.fleet import Fleet, Pool, Role
 from sageserve.core.layout import Layout
@@ -80,7 +79,7 @@ class Chiron:
         self._rules: ChironSettings = scenario.strategy.chiron
         self._layout = layout
         self._places = _places(scenario, layout)
-        self._strength = [WEIGHT_ONE / int(layout.profiles[pool.profile]["weight"]) for pool in layout.pools]
+        self._strength = [layout.strength(pool) for pool in layout.pools]
         # `steps` keeps an endpoint between its two marks: the lower one can be counted on
         steps = scenario.batch.feed == "steps" and scenario.batch.two_below > 0
         self._band = scenario.batch.two_below if steps else scenario.batch.one_below

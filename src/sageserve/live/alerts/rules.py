@@ -205,13 +205,12 @@ def _failing(window: str) -> str:
 
 
 def _short(link: str) -> Iterator[Rule]:
-    place = 'label_replace(label_replace(sageserve_instances{state="serving"}, "region", "$1", "pool", "([^/]+)/.*"),'
-    serving = f'sum by (region, model) ({place} "model", "$1", "pool", "[^/]+/(.+)/[^/]+"))'
+    needed, serving = (f"max by (region, model) (sageserve_{one}_instances)" for one in ("needed", "serving"))
     yield _rule(
         "SageServeTooFew",
-        f"max by (region, model) (sageserve_needed_instances) > {serving}",  # a scrape adds instance and job
+        f"{needed} > {serving}",  # both of the fastest type, and without the instance and job that a scrape adds
         ("10m", "ticket"),
-        "{{ $labels.region }}/{{ $labels.model }} needs {{ $value }} instances, and fewer serve",
+        "{{ $labels.region }}/{{ $labels.model }} needs {{ $value }} instances of its fastest type, and less serves",
         link,
     )
 

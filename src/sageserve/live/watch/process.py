@@ -174,6 +174,14 @@ class FleetWatch:
         """Instances that demand needed in the newest minute that is counted, by endpoint."""
         return self._book.needed
 
+    def capacity(self) -> Mapping[int, float]:
+        """What serves now, in instances of the model's fastest type, by endpoint."""
+        found: dict[int, float] = {}
+        for pool in self.layout.pools:
+            serving = self.fleet.serving(pool.number) * self.layout.strength(pool)
+            found[pool.endpoint] = found.get(pool.endpoint, 0.0) + serving
+        return found
+
     def rate(self) -> float:
         """Requests per second, of late."""
         return self._book.requests_per_s

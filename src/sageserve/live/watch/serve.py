@@ -23,7 +23,7 @@ from sageserve.live.watch.process import FleetWatch
 
 
 class WatchCollector(Collector):
-    """What would run, what is needed, and how far demand is counted, as metrics."""
+    """What would run, what is needed and what serves of that, and how far demand is counted, as metrics."""
 
     def __init__(self, watch: FleetWatch) -> None:
         self._watch = watch
@@ -35,16 +35,23 @@ class WatchCollector(Collector):
         )
         for pool in self._watch.pools():
             wanted.add_metric([pool.pool], pool.would)
-        needed = GaugeMetricFamily(
-            "sageserve_needed_instances",
-            "fewest instances of the model's fastest type that keep promises at the demand of the last five minutes",
-            labels=["region", "model"],
+        needed, serving = (
+            GaugeMetricFamily(name, text, labels=["region", "model"])
+            for name, text in (
+                (
+                    "sageserve_needed_instances",
+                    "fewest instances of the model's fastest type that keep promises at the demand of the last five minutes",
+                ),
+                ("sageserve_serving_instances", "capacity that serves, in instances of the model's fastest type"),
+            )
         )
-        names = self._watch.layout.names
+        names, capacity = self._watch.layout.names, self._watch.capacity()
         for endpoint, count in self._watch.needed().items():
             first = self._watch.layout.endpoint_pools(endpoint)[0]
-            needed.add_metric([names.regions[first.region], names.models[first.model]], count)
-        yield from (wanted, needed)
+            place = [names.regions[first.region], names.models[first.model]]
+            needed.add_metric(place, count)
+            serving.add_metric(place, round(capacity[endpoint], 3))
+        yield from (wanted, needed, serving)
         yield GaugeMetricFamily(
             "sageserve_demand_age_seconds", "since the instant up to which demand is counted", value=self._watch.behind_s()
         )

@@ -19,7 +19,6 @@ from msgspec import Struct
 
 from sageserve.base.records import Bools, Floats, Ints
 from sageserve.base.units import DAY, MINUTE, Micros
-from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.layout import Layout
 from sageserve.data.watched.minutes import WatchedMinute
 from sageserve.show.shadow.forecast import ForecastScore
@@ -135,7 +134,7 @@ def counts_of(minutes: Sequence[WatchedMinute], layout: Layout) -> dict[str, End
         if not pools:
             continue
         name = layout.endpoint_name(endpoint)
-        weight = {key: WEIGHT_ONE / int(layout.profiles[pool.profile]["weight"]) for key, pool in pools.items()}
+        weight = {key: layout.strength(pool) for key, pool in pools.items()}
         price = {key: layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus / 60 for key, pool in pools.items()}
         rows = [
             (
