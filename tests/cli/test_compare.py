@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from sageserve.base.errors import ConfigError
+from sageserve.base.errors import ConfigError, ResultError
 from sageserve.cli import compare_ablate
 from sageserve.cli.columns import WIDTH, Column, tables
 from sageserve.cli.compare import parse_seeds
@@ -22,7 +22,7 @@ from sageserve.cli.main import app
 from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import GENERATED
-from sageserve.data.results.sweep_read import read_kept
+from sageserve.data.results.sweep_read import read_kept, read_sweep
 from sageserve.sim.sweep.cell import Finished
 
 SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
@@ -197,9 +197,17 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
     assert [one.rsplit("-", 1)[0] for one in kept["cells"]] == ["reactive-high-0.7-seed1", "fixed_3-3-instances-seed1"]
     page = (tmp_path / "f" / "report.html").read_text("utf-8")
     assert re.findall(r'<section class="figure" id="([a-z-]+)"', page)[:3] == ["frontier", "fleet", "capacity"]
+    as_given = read_sweep(tmp_path / "f")  # what `show` takes, too: not the setting that ended last
+    assert [run.path.name for seeds in as_given.runs.values() for run in seeds.values()] == kept["cells"]
+    no_report = CliRunner().invoke(app, [*asked, "--no-report"], catch_exceptions=False)
+    assert (no_report.exit_code, (tmp_path / "f" / "frontier.json").exists()) == (0, False)
+    with pytest.raises(ResultError, match="no strategy as it is"):
+        read_sweep(tmp_path / "f")
     plain = ("compare", "quickstart", "--strategies", "reactive", "--out", str(tmp_path / "f"), "--no-report", *few)
     assert CliRunner().invoke(app, list(plain), catch_exceptions=False).exit_code == 0
     assert not (tmp_path / "f" / "frontier.json").exists(), "what is in the folder is of the newest command"
+    found = read_sweep(tmp_path / "f")
+    assert ({name: list(runs) for name, runs in found.runs.items()}, found.left) == ({"reactive": [1]}, 9)
 
 
 def test_foresight_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,6 +230,9 @@ def test_foresight_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[
         CliRunner().invoke(app, ["compare", "quickstart", "--ablate", "--strategies", "reactive"], catch_exceptions=False)
     with pytest.raises(ConfigError, match="two questions"):
         CliRunner().invoke(app, ["compare", "quickstart", "--ablate", "--frontier"], catch_exceptions=False)
+    for what in ("report", "show"):
+        with pytest.raises(ResultError, match=r"no strategy as it is: foresight-.+ and 9 more"):  # not one variant for the whole
+            CliRunner().invoke(app, [what, str(tmp_path / "a")], catch_exceptions=False)
     points = compare_ablate.ablated_cells("quickstart", ["foresight"], None, (), GENERATED)
     summary = read_kept(next((tmp_path / "a").glob("foresight-*"))).summary
     capsys.readouterr()

@@ -305,6 +305,7 @@ def _cells(
     scenario: str, names: Sequence[str], seeds: str | None, overrides: Sequence[str], source: "SweepSource"
 ) -> "list[Cell]":
     """Every strategy with every seed; the settings are checked before anything is played."""
+    from sageserve.data.results.sweep_folder import cell_name
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.sim.sweep.cell import Cell
 
@@ -314,7 +315,7 @@ def _cells(
         for name in names:
             rule = [] if name == ORACLE else [f"strategy.name={name}"]
             settings = load_scenario(scenario, overrides=[*overrides, *rule, f"seed={seed}"])
-            cells.append(Cell(f"{name}-seed{seed}", settings, source, "bound" if name == ORACLE else "run"))
+            cells.append(Cell(cell_name(name, seed), settings, source, "bound" if name == ORACLE else "run"))
     return cells
 
 

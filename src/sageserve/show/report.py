@@ -22,7 +22,7 @@ from sageserve.core.strategies import STRATEGIES
 from sageserve.data.results.comparison import Comparison, Frontier
 from sageserve.data.results.run_folder import RunFolder, is_whole, read_run
 from sageserve.data.results.summary import Summary
-from sageserve.data.results.sweep_read import is_sweep, read_frontier, read_kept, read_sweep
+from sageserve.data.results.sweep_read import is_sweep, read_frontier, read_sweep
 from sageserve.show.figures import batch, capacity, forecasts, promises, reasons, usage
 from sageserve.show.figures.frontier import frontier
 from sageserve.show.figures.parts import Figure, Json, View
@@ -216,21 +216,9 @@ def _embedded(value: Json) -> Markup:
     return Markup(text.replace("<", "\\u003c"))  # noqa: S704 # escaped in the same breath
 
 
-def _take_frontier(found: Material, folder: Path, swept: Frontier) -> None:
-    """The frontier, and of each strategy the runs with its settings as they were given."""
-    if found.frontier is None:
-        found.frontier = swept
-    for cell in swept.cells:
-        run = read_kept(folder / cell)
-        found.runs.setdefault(run.summary.strategy, {})[run.summary.seed] = run.summary
-        if is_whole(run.path):
-            found.whole.setdefault(run.summary.strategy, read_run(run.path))
-
-
 def _take_sweep(found: Material, folder: Path) -> None:
-    if (swept := read_frontier(folder)) is not None:
-        _take_frontier(found, folder, swept)
-        return
+    if found.frontier is None:
+        found.frontier = read_frontier(folder)
     sweep = read_sweep(folder)
     found.bounds.update({seed: bound.gpu_hours for seed, bound in sweep.bounds.items()})
     if sweep.left:

@@ -88,16 +88,16 @@ def test_a_file_edited_after_its_import_counts_as_it_was(here: Path) -> None:
 
 def test_a_sweep_plays_an_edited_strategy_again_and_shows_it_alone(here: Path) -> None:
     kept, player = Kept(here / "out"), Here()
-    (first,) = sweep([Cell("mine", mine())], player, kept=kept)
+    (first,) = sweep([Cell("scale_rule:Mine-seed1", mine())], player, kept=kept)
     forget()
-    (again,) = sweep([Cell("mine", mine())], player, kept=kept)
+    (again,) = sweep([Cell("scale_rule:Mine-seed1", mine())], player, kept=kept)
     assert isinstance(first, Finished)
     assert again == first
-    assert player.played == ["mine"], "what is kept is not played again"
+    assert player.played == ["scale_rule:Mine-seed1"], "what is kept is not played again"
     edit(here, 4)
     forget()
-    newer = sweep([Cell("mine", mine(2))], player, kept=kept)[0]
-    assert player.played == ["mine", "mine"]
+    newer = sweep([Cell("scale_rule:Mine-seed2", mine(2))], player, kept=kept)[0]
+    assert player.played == ["scale_rule:Mine-seed1", "scale_rule:Mine-seed2"]
     assert isinstance(newer, Finished)
     assert newer.summary.instance_hours.total > first.summary.instance_hours.total
     found = read_sweep(here / "out")

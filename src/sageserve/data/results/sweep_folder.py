@@ -89,6 +89,11 @@ def key_of(scenario: Scenario, source: SweepSource, code: str) -> str:
     return digest.hexdigest()[:_DIGITS]
 
 
+def cell_name(strategy: str, seed: int) -> str:
+    """What the cell of a strategy as it is given is called; those with settings of a question's own have other names."""
+    return f"{strategy}-seed{seed}"
+
+
 class Kept:
     """Results of earlier sweeps in a folder.
 
@@ -151,4 +156,13 @@ class Kept:
 
     def place(self, name: str, key: str) -> Path:
         """The folder of a cell."""
-        return self.folder / f"{_ODD.sub('_', name)}-{key}"
+        return self.folder / f"{_safe(name)}-{key}"
+
+
+def is_as_given(place: Path, scenario: Scenario) -> bool:
+    """Whether the cell of this folder and scenario is its strategy as it was given, and no variant of it."""
+    return place.name.rpartition("-")[0] == _safe(cell_name(scenario.strategy.name, scenario.seed))
+
+
+def _safe(name: str) -> str:
+    return _ODD.sub("_", name)

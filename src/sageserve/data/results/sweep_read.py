@@ -4,14 +4,15 @@
     side.comparison.runs["reactive"][1].gpu_hours.total
 
 A sweep's folder may hold cells of older commands. Cells with the settings of the newest one are taken, of a user's own strategies
-those of the newest code, and the others are counted. Reads; computes nothing. Read next: `sweep_folder.py` for the folder,
+those of the newest code, and the others are counted. Variants (`compare --ablate`, `--frontier`) are never taken for the
+strategy: of a frontier, its file tells which cells are. Reads; computes nothing. Read next: `sweep_folder.py` for the folder,
 `comparison.py`, `run_folder.py` for a run with everything.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -22,12 +23,13 @@ from sageserve.core.strategies import STRATEGIES
 from sageserve.data.results.comparison import Comparison, Frontier
 from sageserve.data.results.run_folder import SCENARIO, SUMMARY
 from sageserve.data.results.summary import Summary, parse_summary
-from sageserve.data.results.sweep_folder import MARK
+from sageserve.data.results.sweep_folder import MARK, is_as_given
 from sageserve.data.scenarios.load import Loaded, load_scenario
 from sageserve.data.yaml_positions import Document
 
 BOUND: Final = "bound.json"
 FRONTIER: Final = "frontier.json"
+_TOLD: Final = 3
 _OF_A_CELL: Final = ("seed", "strategy.name")  # settings in which the cells of one sweep differ
 
 
@@ -116,18 +118,21 @@ def read_kept(folder: Path) -> KeptRun:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """The cells of `compare --out` that have the settings of the newest one.
+    """The cells of `compare --out` that have the settings of the newest one; of a frontier, the strategies as they were given.
 
     Raises:
-        ResultError: it is no such folder, holds no finished run, or a file cannot be read.
+        ResultError: it is no such folder, holds no finished run or nothing but variants, or a file cannot be read.
     """
     _exists(folder)
     if not is_sweep(folder):
         raise ResultError(f"{folder} is not a folder of compare --out", hint="make one: sageserve compare quickstart --out DIR")
+    if (swept := read_frontier(folder)) is not None and swept.cells:
+        return Sweep(folder, _by_seed([read_kept(folder / cell) for cell in swept.cells]), {}, 0)
     cells = sorted(folder.iterdir(), key=lambda place: (_written(place), place.name))
-    kept = [read_kept(place) for place in cells if is_run(place)]
+    every = [read_kept(place) for place in cells if is_run(place)]
+    kept = [run for run in every if is_as_given(run.path, run.scenario)]
     if not kept:
-        raise ResultError(f"{folder} holds no finished run", hint="give the compare command again: it goes on from what is there")
+        _refuse(folder, every)
     like = _shared(kept[-1].scenario), kept[-1].summary.window_s
     code = {run.summary.strategy: run.summary.own_code for run in kept}  # the newest that was played of each strategy
     mine = [
@@ -136,7 +141,7 @@ def read_sweep(folder: Path) -> Sweep:
         if (_shared(run.scenario), run.summary.window_s) == like and run.summary.own_code == code[run.summary.strategy]
     ]
     bounds = dict(_bounds(cells, like[0]))
-    return Sweep(folder, _by_seed(mine), dict(sorted(bounds.items())), len(kept) - len(mine))
+    return Sweep(folder, _by_seed(mine), dict(sorted(bounds.items())), len(every) - len(mine))
 
 
 def read_frontier(folder: Path) -> Frontier | None:
@@ -168,6 +173,19 @@ def siblings(run: KeptRun) -> dict[int, KeptRun]:
                 if same == like and other.summary.seed != run.summary.seed:
                     found[other.summary.seed] = other
     return dict(sorted(found.items()))
+
+
+def _refuse(folder: Path, variants: list[KeptRun]) -> NoReturn:
+    again = "give the compare command again"
+    if not variants:
+        raise ResultError(f"{folder} holds no finished run", hint=f"{again}: it goes on from what is there")
+    names = [run.path.name for run in variants]
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    raise ResultError(
+        f"{folder} holds settings set against each other, and no strategy as it is: {', '.join(names[:_TOLD])}{more}",
+        hint=f"{again}, which plays nothing twice and prints the answer (--frontier without --no-report keeps it),"
+        f" or name one run: {variants[0].path}",
+    )
 
 
 def _exists(folder: Path) -> None:

@@ -14,7 +14,7 @@ from sageserve.base.records import Trace
 from sageserve.core.strategies import strategy_kind
 from sageserve.core.strategies.recorded import NAME as RECORDED
 from sageserve.data.results.summary import Summary
-from sageserve.data.results.sweep_folder import SweepSource, source_of
+from sageserve.data.results.sweep_folder import SweepSource, cell_name, source_of
 from sageserve.data.traces.archive import write_trace
 from sageserve.data.traces.options import TraceOptions
 from sageserve.sim.backtest.own_error import Pair
@@ -54,7 +54,7 @@ def policy_cells(names: Sequence[str], sources: Mapping[int, SweepSource], load:
         for name in names:
             rule = [] if name == ORACLE else [f"strategy.name={name}"]
             scenario = load([*rule, f"seed={seed}"])
-            cells.append(Cell(f"{name}-seed{seed}", scenario, source, "bound" if name == ORACLE else "run"))
+            cells.append(Cell(cell_name(name, seed), scenario, source, "bound" if name == ORACLE else "run"))
     return cells
 
 
