@@ -4,6 +4,7 @@ Read next: `src/sageserve/show/shadow/reckon.py`.
 """
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.cli.main import app
 from sageserve.core.actions import Blocked, Decision, Reason
 from sageserve.core.events import EndpointSeen, Observed
+from sageserve.core.strategies import layout_of
 from sageserve.core.work import FitAsked, Forecasted
 from sageserve.data.results.journal import Decided, JournalLine, Stamped
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.data.watched.minutes import MINUTES, EndpointMinute, MinuteFiles, PoolMinute, WatchedMinute
 from sageserve.show.shadow.read import ShadowReading, read_shadow
-from sageserve.show.shadow.reckon import ShadowEndpoint
+from sageserve.show.shadow.reckon import ShadowEndpoint, counts_of
 from sageserve.show.shadow.shadow_page import shadow_page
 from tests.live.watch.stage import BEGIN, POOL, one_pool
 
@@ -181,6 +183,22 @@ def test_a_folder_without_minutes_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [])
     with pytest.raises(ResultError, match="holds no minute"):
         read_shadow(tmp_path)
+
+
+def test_minutes_are_summed_up_as_they_are_read_and_not_held() -> None:
+    count, layout = 2_000, layout_of(one_pool())
+    read = (
+        WatchedMinute(BEGIN + at * MINUTE, (PoolMinute(POOL, 5, 3),), (EndpointMinute("east/big", 1.0, 4),))
+        for at in range(count)
+    )
+    tracemalloc.start()
+    try:
+        found = counts_of(read, layout)["east/big"]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found.wall) == count
+    assert peak < 400 * count  # bytes: nine numbers, thrice for a moment; a minute as objects is 500 and more
 
 
 def test_a_torn_line_is_left_out(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ of its state folder: journal/journal-000001.jsonl. Knows no simulator and no liv
 Read next: `core/events.py`, `core/actions.py` for the records; `run_folder.py` for the folder it lies in.
 """
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,9 @@ from sageserve.base.errors import ResultError
 from sageserve.base.units import Micros
 from sageserve.core.actions import Decision
 from sageserve.core.work import Forecasted, RecordedAction, RecordedEvent
+from sageserve.data.growing import whole_lines
 from sageserve.data.scenarios.load import load_scenario
 
-_LOG: Final = logging.getLogger(__name__)
 LIVE: Final = "journal"
 """Folder of a live fleet's journal in its state folder."""
 
@@ -103,12 +102,7 @@ def read_stamped(folder: Path) -> Iterator[Stamped]:
     """
     decoder = msgspec.json.Decoder(Stamped)
     for path in sorted(folder.glob("journal-*.jsonl")):
-        with path.open("rb") as lines:
-            for text in lines:
-                try:
-                    yield decoder.decode(text)
-                except msgspec.DecodeError:
-                    _LOG.warning("%s holds a line that was cut off", path.name)
+        yield from whole_lines(path, decoder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from sageserve.base.errors import ResultError
 from sageserve.base.units import SECOND, Micros
+from sageserve.data.growing import end_line, whole_lines
 
 _LOG: Final = logging.getLogger(__name__)
 MINUTES: Final = "minutes"
@@ -75,6 +76,9 @@ class WatchedMinute(Struct, frozen=True):
     endpoints: tuple[EndpointMinute, ...]
 
 
+_DECODER: Final = msgspec.json.Decoder(WatchedMinute)
+
+
 class MinuteFiles:
     """Appends minutes.
 
@@ -88,7 +92,7 @@ class MinuteFiles:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._encode = msgspec.json.Encoder().encode
         for path in self._folder.glob("minutes-*.jsonl"):
-            _end_line(path)
+            end_line(path)
 
     def add(self, minute: WatchedMinute) -> None:
         """Append one."""
@@ -106,7 +110,7 @@ class MinuteFiles:
 
 
 def read_minutes(state: Path, begin: Micros = 0) -> Iterator[WatchedMinute]:
-    """Minutes from an instant on, oldest first; torn lines are left out.
+    """Minutes from an instant on, day by day; torn lines are left out.
 
     Args:
         state: folder of the state.
@@ -115,32 +119,31 @@ def read_minutes(state: Path, begin: Micros = 0) -> Iterator[WatchedMinute]:
     Raises:
         ResultError: nothing was watched there.
     """
-    paths = sorted((state / MINUTES).glob("minutes-*.jsonl"))
-    if not paths:
+    first = _name(begin)
+    for path in _files(state):
+        if path.name >= first:
+            yield from (one for one in whole_lines(path, _DECODER) if one.wall >= begin)
+
+
+def newest_minute(state: Path) -> Micros:
+    """Where the newest minute begins, microseconds since 1970; 0: none is whole.
+
+    Raises:
+        ResultError: nothing was watched there.
+    """
+    newest = (max((one.wall for one in whole_lines(path, _DECODER)), default=0) for path in reversed(_files(state)))
+    return next(filter(None, newest), 0)
+
+
+def _files(state: Path) -> list[Path]:
+    """In order of their days."""
+    found = sorted((state / MINUTES).glob("minutes-*.jsonl"))
+    if not found:
         raise ResultError(
             f"{state} holds no minute that was watched", hint="watch a while: sageserve watch SCENARIO --prometheus URL"
         )
-    decoder = msgspec.json.Decoder(WatchedMinute)
-    first = _name(begin)
-    for path in paths:
-        if path.name < first:
-            continue
-        for text in path.read_bytes().splitlines():
-            try:
-                minute = decoder.decode(text)
-            except msgspec.DecodeError:
-                _LOG.warning("%s holds a line that was cut off", path.name)
-                continue
-            if minute.wall >= begin:
-                yield minute
+    return found
 
 
 def _name(wall: Micros) -> str:
     return f"minutes-{datetime.fromtimestamp(wall // SECOND, UTC):%Y%m%d}.jsonl"
-
-
-def _end_line(path: Path) -> None:
-    """End a line that was cut off, so that only that one is lost."""
-    with path.open("rb+") as file:
-        if file.seek(0, 2) and file.seek(-1, 2) >= 0 and file.read(1) != b"\n":
-            file.write(b"\n")

@@ -24,6 +24,7 @@ from sageserve.base.units import DAY, MINUTE, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
 from sageserve.core.work import Entry
+from sageserve.data.growing import end_line
 from sageserve.data.results.journal import Decided, JournalLine, Stamped
 
 _LOG = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class JournalFile:
         self._wall = wall
         self._encode = msgspec.json.Encoder().encode
         self._file = (self._files() or [folder / _name(1)])[-1]
-        _end_line(self._file)
+        if self._file.exists():
+            end_line(self._file)
 
     def write(self, entry: Entry) -> None:
         """Append one line."""
@@ -78,15 +80,6 @@ class JournalFile:
 
 def _name(number: int) -> str:
     return f"journal-{number:06d}.jsonl"
-
-
-def _end_line(path: Path) -> None:
-    """End a line that was cut off, so that only that one is lost."""
-    if path.exists() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
 
 
 class _Minute(Struct, frozen=True, array_like=True):

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from msgspec import Struct
 
 from sageserve.base.config import Scenario
@@ -18,7 +19,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
 from sageserve.data.results.journal import LIVE, LiveJournal, is_state_folder, read_stamped
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.data.watched.minutes import read_minutes
+from sageserve.data.watched.minutes import newest_minute, read_minutes
 from sageserve.show.shadow.forecast import ForecastJudge, TokenMinutes
 from sageserve.show.shadow.reckon import EndpointCounts, ShadowEndpoint, counts_of, reckon, refusals
 
@@ -66,29 +67,26 @@ class ShadowReading:
     counts: dict[str, EndpointCounts]
 
 
-def read_shadow(state: Path, last: Micros | None = None, now: Micros | None = None) -> ShadowReading:
+def read_shadow(state: Path, last: Micros | None = None) -> ShadowReading:
     """Read a state folder.
 
     Args:
         state: of `sageserve watch`.
-        last: microseconds back from `now` that count; None: all that was kept.
-        now: microseconds since 1970; None: where the minutes end.
+        last: microseconds back from where the minutes end that count; None: all that was kept.
 
     Raises:
         ResultError: nothing was watched there, or not in that time.
     """
     if not is_state_folder(state):
         raise ResultError(f"{state} is no folder of `sageserve watch`", hint="name the one it keeps with --state")
-    minutes = sorted(read_minutes(state), key=lambda one: one.wall)  # a clock may have been set back while it was watched
-    if minutes and last is not None:
-        begin = (minutes[-1].wall + MINUTE if now is None else now) - last
-        minutes = [one for one in minutes if one.wall >= begin]
-    if not minutes:
-        raise ResultError(f"{state} holds no minute of that time", hint="a minute is there once its demand is counted: wait two")
+    begin = 0 if last is None else newest_minute(state) + MINUTE - last
     scenario = load_scenario(state / "scenario.yaml")
     layout = layout_of(scenario)
-    counts = counts_of(minutes, layout)
-    span = minutes[0].wall, minutes[-1].wall + MINUTE
+    counts = counts_of(read_minutes(state, begin), layout)
+    walls = np.unique(np.concatenate([one.wall for one in counts.values()]))
+    if not len(walls):
+        raise ResultError(f"{state} holds no minute of that time", hint="a minute is there once its demand is counted: wait two")
+    span = int(walls[0]), int(walls[-1]) + MINUTE
     blocked, by_endpoint = _decisions(state, layout, span)
     judge = _judged(state, scenario, layout, counts)
     numbers = {name: number for number, name in enumerate(_series(layout))}
@@ -102,7 +100,7 @@ def read_shadow(state: Path, last: Micros | None = None, now: Micros | None = No
             strategy=scenario.strategy.name,
             begins_s=span[0] / SECOND,
             ends_s=span[1] / SECOND,
-            watched_hours=len(minutes) / 60,
+            watched_hours=len(walls) / 60,
             decisions=sum(blocked.values()),
             blocked=dict(sorted(blocked.items(), key=lambda one: (-one[1], one[0]))),
             endpoints=endpoints,

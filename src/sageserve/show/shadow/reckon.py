@@ -9,7 +9,9 @@ is help:
 In minutes that were not seen nothing is judged. Pure arithmetic. Read next: `data/watched/minutes.py` for what is summed up.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -19,8 +21,9 @@ from msgspec import Struct
 
 from sageserve.base.records import Bools, Floats, Ints
 from sageserve.base.units import DAY, MINUTE, Micros
+from sageserve.core.fleet import Pool
 from sageserve.core.layout import Layout
-from sageserve.data.watched.minutes import WatchedMinute
+from sageserve.data.watched.minutes import EndpointMinute, PoolMinute, WatchedMinute
 from sageserve.show.shadow.forecast import ForecastScore
 
 AGREE: Final = 0.1
@@ -117,45 +120,47 @@ class EndpointCounts:
     late: Floats
 
 
-def counts_of(minutes: Sequence[WatchedMinute], layout: Layout) -> dict[str, EndpointCounts]:
+def counts_of(minutes: Iterable[WatchedMinute], layout: Layout) -> dict[str, EndpointCounts]:
     """By name of the endpoint, in the order of the layout.
 
     Args:
-        minutes: in order.
+        minutes: in any order, for a clock may have been set back; none is held, for five weeks of them are a gigabyte and more.
         layout: for weights and prices; endpoints and pools that it does not have are left out.
     """
-    table = [
-        (minute.wall, {one.pool: one for one in minute.pools}, {one.endpoint: one for one in minute.endpoints})
-        for minute in minutes
-    ]
-    found = {}
-    for endpoint in range(layout.endpoints):
-        pools = {pool.name: pool for pool in layout.endpoint_pools(endpoint)}
-        if not pools:
-            continue
-        name = layout.endpoint_name(endpoint)
-        weight = {key: layout.strength(pool) for key, pool in pools.items()}
-        price = {key: layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus / 60 for key, pool in pools.items()}
-        rows = [
-            (
-                wall,
-                sum(pools_at[key].did * weight[key] for key in pools if key in pools_at),
-                sum(pools_at[key].would * weight[key] for key in pools if key in pools_at),
-                endpoints_at[name].needed,
-                sum(pools_at[key].did * price[key] for key in pools if key in pools_at),
-                sum(pools_at[key].would * price[key] for key in pools if key in pools_at),
-                not endpoints_at[name].blind,
-                endpoints_at[name].tokens,
-                endpoints_at[name].late,
-            )
-            for wall, pools_at, endpoints_at in table
-            if name in endpoints_at
+    rows = {
+        layout.endpoint_name(at): _Rows(layout, pools) for at in range(layout.endpoints) if (pools := layout.endpoint_pools(at))
+    }
+    for minute in minutes:
+        pools_at = {one.pool: one for one in minute.pools}
+        for one in minute.endpoints:
+            if one.endpoint in rows:
+                rows[one.endpoint].add(minute.wall, one, pools_at)
+    return {name: rows.pop(name).counts() for name in tuple(rows)}  # one is held twice at a time
+
+
+class _Rows:
+    """Minutes of one endpoint while they are read: eight bytes a number."""
+
+    def __init__(self, layout: Layout, pools: Iterable[Pool]) -> None:
+        self._pools = [
+            (one.name, layout.strength(one), layout.stocks[one.stock].purchase.price_on_demand * one.gpus / 60) for one in pools
         ]
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 9
-        wall, seen = np.array(columns[0], np.int64), np.array(columns[6], np.bool_)
-        did, would, needed, did_usd, would_usd, tokens, late = (np.array(columns[at], float) for at in (1, 2, 3, 4, 5, 7, 8))
-        found[name] = EndpointCounts(wall, did, would, needed, did_usd, would_usd, seen, tokens, late)
-    return found
+        self._numbers = array("d")
+
+    def add(self, wall: Micros, endpoint: EndpointMinute, pools: Mapping[str, PoolMinute]) -> None:
+        did = would = did_usd = would_usd = 0.0
+        for name, strength, price in self._pools:
+            if (one := pools.get(name)) is not None:
+                did, would = did + one.did * strength, would + one.would * strength
+                did_usd, would_usd = did_usd + one.did * price, would_usd + one.would * price
+        late = math.nan if endpoint.late is None else endpoint.late
+        row = (wall, did, would, endpoint.needed, did_usd, would_usd, not endpoint.blind, endpoint.tokens, late)
+        self._numbers.extend(row)  # microseconds since 1970 are whole numbers of a float until 2255
+
+    def counts(self) -> EndpointCounts:
+        table = np.array(self._numbers).reshape(-1, 9)
+        wall, did, would, needed, did_usd, would_usd, seen, tokens, late = table[np.argsort(table[:, 0], kind="stable")].T.copy()
+        return EndpointCounts(wall.astype(np.int64), did, would, needed, did_usd, would_usd, seen.astype(np.bool_), tokens, late)
 
 
 def reckon(name: str, counts: EndpointCounts, forecast: ForecastScore | None = None, budget: float = 0.05) -> ShadowEndpoint:
