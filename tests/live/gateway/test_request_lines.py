@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -91,3 +92,21 @@ def test_old_files_go_and_what_cannot_be_written_is_counted_and_said(
     asyncio.run(run())
     assert not (tmp_path / "elsewhere").exists()
     assert "5 are lost so far" in caplog.text
+
+
+def test_a_foreign_file_is_left_alone_and_a_line_cut_off_costs_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / "w0-x.jsonl").write_bytes(b"mine")
+    lines = RequestLines(tmp_path, 0)
+
+    async def run() -> None:
+        for _ in range(3):
+            lines.add(LINE)
+            await lines.close()
+            with (folder / "w0-000001.jsonl").open("rb+") as file:
+                file.truncate(file.seek(-1, 2))  # its end is not there yet
+
+    asyncio.run(run())
+    assert (folder / "w0-x.jsonl").read_bytes() == b"mine"
+    assert (folder / "w0-000001.jsonl").read_bytes().split() == [msgspec.json.encode(LINE)] * 3

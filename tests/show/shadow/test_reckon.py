@@ -206,8 +206,10 @@ def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
     (path,) = (tmp_path / "minutes").glob("*")
     path.write_bytes(path.read_bytes()[:-20])
     assert read_shadow(tmp_path).report.endpoints[0].seen_minutes == 2
-    MinuteFiles(tmp_path)  # the next process ends it, so that its own first line is not lost with it
-    assert path.read_bytes().endswith(b"\n")
+    later = WatchedMinute(BEGIN + 3 * MINUTE, (PoolMinute(POOL, 4, 4),), (EndpointMinute("east/big", 1.0, 4),))
+    MinuteFiles(tmp_path).add(later)  # the next process ends it, so that its own first line is not lost with it
+    assert read_shadow(tmp_path).report.endpoints[0].seen_minutes == 3
+    assert path.read_bytes().count(b"\n") == 4
 
 
 def test_a_clock_that_was_set_back_leaves_minutes_in_order(tmp_path: Path) -> None:

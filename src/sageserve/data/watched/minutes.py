@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from sageserve.base.errors import ResultError
 from sageserve.base.units import SECOND, Micros
-from sageserve.data.growing import end_line, whole_lines
+from sageserve.data.growing import append_lines, whole_lines
 
 _LOG: Final = logging.getLogger(__name__)
 MINUTES: Final = "minutes"
@@ -91,16 +91,13 @@ class MinuteFiles:
         self._folder = state / MINUTES
         self._folder.mkdir(parents=True, exist_ok=True)
         self._encode = msgspec.json.Encoder().encode
-        for path in self._folder.glob("minutes-*.jsonl"):
-            end_line(path)
 
     def add(self, minute: WatchedMinute) -> None:
         """Append one."""
         path = self._folder / _name(minute.wall)
         new = not path.exists()
         try:
-            with path.open("ab") as out:
-                out.write(self._encode(minute) + b"\n")
+            append_lines(path, self._encode(minute) + b"\n")
             if new:
                 for old in sorted(self._folder.glob("minutes-*.jsonl"))[:-KEEP]:
                     old.unlink()

@@ -24,7 +24,7 @@ from sageserve.base.units import DAY, MINUTE, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
 from sageserve.core.work import Entry
-from sageserve.data.growing import end_line
+from sageserve.data.growing import append_lines
 from sageserve.data.results.journal import Decided, JournalLine, Stamped
 
 _LOG = logging.getLogger(__name__)
@@ -52,8 +52,6 @@ class JournalFile:
         self._wall = wall
         self._encode = msgspec.json.Encoder().encode
         self._file = (self._files() or [folder / _name(1)])[-1]
-        if self._file.exists():
-            end_line(self._file)
 
     def write(self, entry: Entry) -> None:
         """Append one line."""
@@ -62,8 +60,7 @@ class JournalFile:
         self.recent.append(stamped)
         try:
             self._turn_over()
-            with self._file.open("ab") as out:
-                out.write(self._encode(stamped) + b"\n")
+            append_lines(self._file, self._encode(stamped) + b"\n")
         except OSError as error:
             self.lost += 1
             _LOG.error("the journal cannot be written: %s", error)
@@ -108,9 +105,8 @@ class DemandFile:
         """Append a minute that began at `wall`."""
         minute = _Minute(wall, seen.prompt_tokens, seen.output_tokens, seen.requests)
         try:
-            new = not self._path.exists()
-            with self._path.open("ab") as out:
-                out.write((self._header + b"\n" if new else b"") + self._encode(minute) + b"\n")
+            new = not self._path.exists() or not self._path.stat().st_size  # a full disk leaves an empty one
+            append_lines(self._path, (self._header + b"\n" if new else b"") + self._encode(minute) + b"\n")
         except OSError as error:
             _LOG.error("past demand cannot be written: %s", error)
 

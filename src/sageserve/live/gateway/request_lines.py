@@ -8,7 +8,6 @@ process has files of its own, of which the newest are kept. Knows no request. Re
 
 import asyncio
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +15,13 @@ import msgspec
 from msgspec import Struct
 
 from sageserve.base.units import Micros
+from sageserve.data.growing import append_lines
 
 _LOG: Final = logging.getLogger("sageserve.live.gateway")
 FOLDER: Final = "requests"
 _FILE_MAX: Final = 64 << 20  # bytes of a file before a new one is begun: about 300,000 requests
 _FILES: Final = 8
+_NUMBER: Final = "[0-9]" * 6
 _AHEAD: Final = 100_000  # lines in memory that a disk may be behind: 20 MB
 
 
@@ -86,14 +87,11 @@ class RequestLines:
     def _write(self, lines: list[RequestLine]) -> None:
         if not lines:
             return
-        text = b"".join(self._encode(line) + b"\n" for line in lines)
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        out = os.open(self._file(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(out, "ab") as file:
-            file.write(text)
+        append_lines(self._file(), b"".join(self._encode(line) + b"\n" for line in lines))
 
     def _file(self) -> Path:
-        files = sorted(self._folder.glob(f"{self._prefix}*.jsonl"))
+        files = sorted(self._folder.glob(f"{self._prefix}{_NUMBER}.jsonl"))  # ours: others are left alone
         if files and files[-1].stat().st_size < _FILE_MAX:
             return files[-1]
         for old in files[: max(0, len(files) + 1 - _FILES)]:
