@@ -7,15 +7,15 @@ sent, nowhere else. Knows no connection. Read next: `gateway/upstream.py`, `cont
 
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from sageserve.base.config import EngineAccess, LiveSettings
 from sageserve.base.errors import ConfigError
+from sageserve.live.key_files import KeyFiles, prepare
 
 _LOG: Final = logging.getLogger(__name__)
-_Mark = tuple[tuple[int, int, int], ...]
 _KEY_MAX: Final = 8192  # bytes: more than any server takes in a header line
 
 
@@ -35,15 +35,13 @@ class OpenedAccess:
         self._where = where
         self._settings = settings
         self._environment = environment
-        self._seen = self._mark()
+        self._files = KeyFiles((settings.ca_file, settings.certificate, settings.key, settings.bearer_file))
         self.tls, self.key = self._read()
 
     def look(self) -> None:
         """Use the files that are there now, if they are others; for connections and requests that begin afterwards."""
-        mark = self._mark()
-        if mark == self._seen:
+        if not self._files.are_others():
             return
-        self._seen = mark
         try:
             self.tls, self.key = self._read()
         except ConfigError as error:
@@ -54,15 +52,10 @@ class OpenedAccess:
     def _read(self) -> tuple[ssl.SSLContext, str]:
         one = self._settings
         try:
-            made = ssl.create_default_context(cafile=one.ca_file)
-            made.minimum_version = ssl.TLSVersion.TLSv1_2
-            made.set_alpn_protocols(["http/1.1"])
-            if one.certificate is not None:
-                made.load_cert_chain(one.certificate, one.key, password=_none)
-            return made, self._key()
-        except (OSError, ssl.SSLError) as error:
+            return prepare(ssl.create_default_context(cafile=one.ca_file), one.certificate, one.key), self._key()
+        except OSError as error:
             raise ConfigError(
-                f"{self._where}: {', '.join(map(str, self._files()))} cannot be used: {error}",
+                f"{self._where}: {', '.join(map(str, self._files.paths))} cannot be used: {error}",
                 hint="PEM files of certificates, a key without a password, a file with an API key in one line",
             ) from None
 
@@ -77,18 +70,6 @@ class OpenedAccess:
         if not 0 < len(found) <= _KEY_MAX or not found.isascii() or not found.isprintable() or " " in found:
             raise ConfigError(f"{self._where}: there is no API key in {place}", hint="one line of letters, digits and signs")
         return found
-
-    def _files(self) -> Iterator[Path]:
-        one = self._settings
-        return (Path(name) for name in (one.ca_file, one.certificate, one.key, one.bearer_file) if name is not None)
-
-    def _mark(self) -> _Mark:
-        """Differs when a file was written anew or another one was put in its place; empty while one is away."""
-        try:
-            found = [path.stat() for path in self._files()]
-        except OSError:
-            return ()
-        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
 
 
 class EngineDoors:
@@ -127,8 +108,3 @@ class EngineDoors:
 def variables_of(live: LiveSettings) -> tuple[str, ...]:
     """Names of variables that hold keys of engines."""
     return tuple(dict.fromkeys(one.bearer_env for one in live.access.values() if one.bearer_env is not None))
-
-
-def _none() -> str:
-    """No key with a password is asked for one at a terminal."""
-    return ""

@@ -5,13 +5,11 @@ is said in the log, and the one before stays. Knows no socket. Read next: `serve
 """
 
 import ssl
-from pathlib import Path
 
 from sageserve.base.config import TlsSettings
 from sageserve.base.errors import ConfigError
 from sageserve.live.gateway.context import LOG
-
-_Mark = tuple[tuple[int, int, int], ...]
+from sageserve.live.key_files import KeyFiles, prepare
 
 
 class ServedCertificate:
@@ -26,10 +24,10 @@ class ServedCertificate:
 
     def __init__(self, settings: TlsSettings) -> None:
         self._settings = settings
-        self._seen = self._mark()
+        self._files = KeyFiles((settings.certificate, settings.key))
         try:
             self.context = self._latest = self._read()
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             raise ConfigError(
                 f"live.tls: {settings.certificate} and {settings.key} cannot be used: {error}",
                 hint="PEM files, the certificate with those between it and its authority, the key without a password",
@@ -38,13 +36,11 @@ class ServedCertificate:
 
     def look(self) -> None:
         """Use the files that are there now, if they are others."""
-        mark = self._mark()
-        if mark == self._seen:
+        if not self._files.are_others():
             return
-        self._seen = mark
         try:
             self._latest = self._read()  # a new one: into the old one a key of another kind is put beside the one before
-        except (OSError, ssl.SSLError) as error:
+        except OSError as error:
             LOG.error("the new certificate cannot be used, the one before stays: %s", error)
         else:
             LOG.info("connections that begin now see the new certificate")
@@ -53,21 +49,4 @@ class ServedCertificate:
         connection.context = self._latest
 
     def _read(self) -> ssl.SSLContext:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        made.minimum_version = ssl.TLSVersion.TLSv1_2
-        made.set_alpn_protocols(["http/1.1"])
-        made.load_cert_chain(self._settings.certificate, self._settings.key, password=_none)
-        return made
-
-    def _mark(self) -> _Mark:
-        """Differs when a file was written anew or another one was put in its place; empty while one is away."""
-        try:
-            found = [Path(name).stat() for name in (self._settings.certificate, self._settings.key)]
-        except OSError:
-            return ()
-        return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
-
-
-def _none() -> str:
-    """No key with a password is asked for one at a terminal."""
-    return ""
+        return prepare(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._settings.certificate, self._settings.key)
