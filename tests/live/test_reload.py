@@ -49,7 +49,7 @@ def test_what_differs_is_named_and_a_key_is_one_setting() -> None:
     assert next(one.after for one in found if one.key.endswith("1111")) == {
         "name": "a", "sha256": "1" * 64, "tokens_per_minute": 5,
     }  # fmt: skip
-    assert refused(found) == ()
+    assert refused(settings(), found) == ()
     assert changes(settings(key), settings(key)) == ()
 
 
@@ -64,9 +64,24 @@ def test_the_manual_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("setting", ["live.port=1", "live.store=memory", "live.workers=2", "models.llama-3.1-70b=null"])
 def test_what_holds_until_down_is_refused_by_name(setting: str) -> None:
-    barred = refused(changes(settings(), settings(setting)))
+    barred = refused(settings(), changes(settings(), settings(setting)))
     assert barred
     assert all(one.why and one.key.startswith(setting.partition("=")[0].partition(".llama")[0]) for one in barred)
+
+
+def test_a_variable_that_the_fleet_was_started_without_is_refused_by_name() -> None:
+    held = settings("live.access={a: {bearer_env: HELD}, 'b.c': {bearer_env: HELD}}")
+    for given, new in (
+        ("{a: {bearer_env: OTHER}}", ["live.access.a.bearer_env"]),
+        ("{a: {bearer_env: HELD}, d: {bearer_env: OTHER}}", ["live.access.d.bearer_env"]),
+        ("{a: {bearer_env: HELD}, d: {bearer_env: HELD}}", []),
+        ("{a: {bearer_env: HELD}, 'b.c': {bearer_env: OTHER}}", ["live.access.b.c.bearer_env"]),
+        ("{a: {bearer_file: /key}}", []),
+        ("{}", []),
+    ):
+        barred = refused(held, changes(held, settings(f"live.access={given}")))
+        assert [one.key for one in barred] == new, given
+        assert all("to have OTHER read, sageserve down, then up" in one.why for one in barred)
 
 
 def test_settings_that_no_process_would_start_with_are_refused_before_anything_is_touched() -> None:

@@ -67,8 +67,9 @@ def reload(
         held = (folder / SETTINGS).read_bytes()
         after = load_scenario(found.source, overrides=given)
         need_for(after)
-        differ = changes(load_scenario(folder / SETTINGS), after)
-        barred = refused(differ)
+        before = load_scenario(folder / SETTINGS)
+        differ = changes(before, after)
+        barred = refused(before, differ)
         if not barred:
             check(after)
         due = bool(differ) or mark_of(held) != found.applied

@@ -8,6 +8,7 @@ been begun with the new one begun again. Knows no command line. Read next: `supe
 """
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -51,6 +52,7 @@ _FIXED: Final[Mapping[str, str]] = {
     "live.speed": "engines that run were started with it",
 }
 """Settings that hold from `up` to `down`, and why; with everything below them."""
+_VARIABLE: Final = re.compile(r"live\.access\..+\.bearer_env")
 
 
 class SettingChange(Struct, frozen=True):
@@ -75,14 +77,17 @@ def changes(before: Scenario, after: Scenario) -> tuple[SettingChange, ...]:
     return tuple(SettingChange(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key))
 
 
-def refused(found: tuple[SettingChange, ...]) -> tuple[RefusedChange, ...]:
-    """Those of the changes that need `down` and `up`."""
-    return tuple(
-        RefusedChange(one.key, why)
-        for one in found
-        for key, why in _FIXED.items()
-        if one.key == key or one.key.startswith(f"{key}.")
-    )
+def refused(before: Scenario, found: tuple[SettingChange, ...]) -> tuple[RefusedChange, ...]:
+    """Those of the changes to what a fleet was started with that need `down` and `up`."""
+    held = variables_of(before.live or LiveSettings())
+    return tuple(RefusedChange(one.key, why) for one in found if (why := _why(one, held)))
+
+
+def _why(one: SettingChange, held: tuple[str, ...]) -> str:
+    """Why a running fleet cannot take a change on; empty: it can."""
+    if _VARIABLE.fullmatch(one.key) and one.after is not None and one.after not in held:
+        return f"variables are read at `up`; to have {one.after} read, sageserve down, then up"
+    return next((why for key, why in _FIXED.items() if one.key == key or one.key.startswith(f"{key}.")), "")
 
 
 def _leaves(key: str, value: Plain) -> Iterator[tuple[str, Plain]]:
