@@ -7,8 +7,9 @@ Reads scenario and internal key, makes the parts and plugs them together. Not me
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from sageserve.core.layout import Layout
     from sageserve.data.results.journal import Stamped
     from sageserve.live.actuators.base import EngineAddress, Hear
+    from sageserve.live.control.engine_clients import EngineClients
     from sageserve.live.control.fleet_view import Missed
     from sageserve.live.control.liveness import Probed
     from sageserve.live.control.process import Home, ManagedActuator
 
 
 _TOKEN_WITHIN_S = 5.0
+_Answer = TypeVar("_Answer")
 
 
 def control(
@@ -83,8 +86,8 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     async with EngineClients(doors, live.scrape_timeout / SECOND) as clients:
         parts = Parts(
             actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),
-            scrape=lambda place: _scrape(clients.at(place.url), place),
-            probe=lambda place: _makes_a_token(clients.at(place.url), place),
+            scrape=lambda place: _ask(clients, place, _scrape),
+            probe=lambda place: _ask(clients, place, _makes_a_token),
             jobs=runner,
             queue_routes=routes(ApiContext(store, wall, live, runner.notify, runner.tier)),
             background=(runner.run,),
@@ -108,6 +111,14 @@ def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "H
     if live.actuator == "fixed":
         return FixedActuator(layout, live.instances)
     return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed)
+
+
+async def _ask(
+    clients: "EngineClients", place: "EngineAddress", ask: "Callable[[httpx.AsyncClient, EngineAddress], Awaitable[_Answer]]"
+) -> "_Answer":
+    """Ask an engine something, in the way that it is spoken to."""
+    async with clients.at(place.url) as client:
+        return await ask(client, place)
 
 
 async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int, int, float | None] | Missed":

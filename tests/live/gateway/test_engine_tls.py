@@ -166,12 +166,22 @@ def test_control_looks_at_engines_by_the_same_door(theirs: tuple[Path, Path], tm
         access = {"theirs": {"ca_file": str(theirs[0]), "bearer_file": str(held)}}
         instances = [{"region": "east", "model": MODEL, "url": url, "access": "theirs"}]
         doors = EngineDoors(LiveSettings.model_validate({"instances": instances, "access": access}), {})
+        made: list[httpx.AsyncClient] = []
         async with EngineClients(doors, 5.0) as clients:
             for key in ("sk-first", "sk-the-second"):
                 held.write_text(key, "utf-8")
                 for where in (url, other):
-                    assert isinstance(await scrape(clients.at(where), f"{where}/metrics"), EngineSeen)
-            assert clients.at(url) is clients.at(url)
+                    async with clients.at(where) as asking:
+                        made.append(asking)
+                        assert isinstance(await scrape(asking, f"{where}/metrics"), EngineSeen)
+            assert [asking.is_closed for asking in made] == [True, False, False, False], "the first key's, when it changed"
+            async with clients.at(url) as used:
+                held.write_text("sk-3", "utf-8")
+                async with clients.at(url) as new:
+                    assert (used is made[2], new is used, used.is_closed) == (True, False, False), "it is in use"
+            assert (used.is_closed, new.is_closed) == (True, False)
+        assert new.is_closed
+        assert made[1].is_closed
         assert [got.header("authorization") for got in one.got] == ["Bearer sk-first", "Bearer sk-the-second"]
         assert [got.header("authorization") for got in plain.got] == [None, None]
         for each in (one, plain):

@@ -3,6 +3,8 @@
 Sends no key anywhere but to the engine it is for, and follows no redirect. Read next: `live/engine_access.py`, `cli/control.py`.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Self
 
 import httpx
@@ -10,8 +12,23 @@ import httpx
 from sageserve.live.engine_access import EngineDoors, OpenedAccess
 
 
+class _SpecialClient:
+    """A client for one way, with the files it was made from; closed when the last one who holds it leaves it."""
+
+    def __init__(self, access: OpenedAccess, timeout_s: float) -> None:
+        self.made_from = access.tls, access.key
+        headers = {"authorization": f"Bearer {access.key}"} if access.key else {}
+        self.http = httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=access.tls, headers=headers)
+        self.holders = 1  # those below, until its files change
+
+    async def leave(self) -> None:
+        self.holders -= 1
+        if not self.holders:
+            await self.http.aclose()
+
+
 class EngineClients:
-    """Clients, made when they are needed.
+    """Clients, made when they are needed, and closed when their files have changed and nobody uses them any more.
 
     Args:
         doors: how each engine is spoken to.
@@ -22,27 +39,31 @@ class EngineClients:
         self._doors = doors
         self._timeout_s = timeout_s
         self._plain = httpx.AsyncClient(timeout=timeout_s, trust_env=False)
-        self._special: dict[OpenedAccess, tuple[object, str, httpx.AsyncClient]] = {}
-        self._all = [self._plain]
+        self._special: dict[OpenedAccess, _SpecialClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for client in self._all:
-            await client.aclose()
+        await self._plain.aclose()
+        for one in self._special.values():
+            await one.leave()
 
-    def at(self, url: str) -> httpx.AsyncClient:
+    @asynccontextmanager
+    async def at(self, url: str) -> AsyncIterator[httpx.AsyncClient]:
         """The client for an engine at an address; another one when its files have changed."""
         access = self._doors.at(url)
         if access is None:
-            return self._plain
+            yield self._plain
+            return
         access.look()
-        known = self._special.get(access)
-        if known is not None and known[:2] == (access.tls, access.key):
-            return known[2]
-        headers = {"authorization": f"Bearer {access.key}"} if access.key else {}
-        client = httpx.AsyncClient(timeout=self._timeout_s, trust_env=False, verify=access.tls, headers=headers)
-        self._special[access] = (access.tls, access.key, client)
-        self._all.append(client)  # the one before may be in use
-        return client
+        one = before = self._special.get(access)
+        if one is None or one.made_from != (access.tls, access.key):
+            one = self._special[access] = _SpecialClient(access, self._timeout_s)
+        one.holders += 1
+        try:
+            if before is not None and before is not one:
+                await before.leave()
+            yield one.http
+        finally:
+            await one.leave()
