@@ -3,6 +3,7 @@
 Read next: `cli/size.py`; tests/docs/test_how_many_gpus.py for the command as a user types it.
 """
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ from sageserve.cli import size as command
 from sageserve.cli.main import app
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.options import TraceOptions
+from sageserve.sim.sizing import run
+from sageserve.sim.sizing.plays import Interrupted
 from sageserve.sim.sizing.records import FleetLine, Growth, QuotaLine, ReserveLine, Sizing, Survival
 
 PLAIN: Final = TraceOptions()
@@ -84,3 +87,36 @@ def test_one_more_nine_of_a_strategy_is_refused_and_not_forgotten() -> None:
     asked = ["size", "quickstart", "--for-strategy", "reactive", "--one-more-nine"]
     with pytest.raises(ConfigError, match="does not depend on the safety"):
         CliRunner().invoke(app, asked, catch_exceptions=False)
+    asked = ["size", "quickstart", "--safety", "99.9999999%", "--one-more-nine"]
+    with pytest.raises(ConfigError, match="it would be 100%"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "missing", "gpus", "kept"),
+    [
+        (0, "nothing is sized", None, False),
+        (1, "without --growth and --survive and --one-more-nine, and {} is not written", 136, False),
+        (2, "without --survive and --one-more-nine, and {} is not written", 144, False),
+        (3, "without --one-more-nine\n", 152, True),
+    ],
+)
+def test_what_was_found_before_somebody_stopped_it_is_given(
+    stopped: int, missing: str, gpus: int | None, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([136, 144, 152][:stopped])
+
+    def solve(*_: object) -> Sizing:
+        if (gpus := next(answers, None)) is None:
+            raise Interrupted("stopped before there was an answer")
+        return msgspec.structs.replace(SIZED, quota={"eastus/h100-80gb": QuotaLine(gpus, gpus // 8, 128, gpus - 128)})
+
+    monkeypatch.setattr(run, "size", solve)
+    monkeypatch.setattr(command, "compile_once", lambda: None)
+    to = tmp_path / "sized.yaml"
+    asked = ["size", "quickstart", "--growth", "1.5", "--survive", "vm", "--one-more-nine", "--json", "-o", str(to)]
+    found = CliRunner().invoke(app, asked)
+    assert found.exit_code == command.INTERRUPTED
+    assert missing.format(to) in found.stderr
+    answer = json.loads(found.stdout) if gpus else None
+    assert (answer and sum(line["gpus"] for line in answer["quota"].values()), to.exists()) == (gpus, kept)

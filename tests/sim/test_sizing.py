@@ -318,15 +318,16 @@ def test_conditions_are_sized_for_and_each_tells_its_price(small: Scenario, size
         asked.append((scenario.workload.generate.requests, source.options.load, survive))
         return sized if len(asked) == 1 else msgspec.structs.replace(sized, cost_per_month_usd=len(asked) * 1e6)
 
-    found = size_under(solve, small, GENERATED, 1.5, "region")
+    plain, more, found = size_under(solve, small, GENERATED, 1.5, "region")
+    assert (plain, more.growth, more.survive, more.cost_per_month_usd) == (sized, found.growth, None, 2e6)
     assert asked == [(3000, 1.0, ""), (4500, 1.0, ""), (4500, 1.0, "region")]
     assert found.cost_per_month_usd == 3e6
     assert found.growth == Growth(1.5, sized.gpus, sized.cost_per_month_usd)
     assert found.survive == Survival("region", sized.gpus, 2e6)
     trace = SweepSource(TraceOptions(files=(Path("t.csv"),), load=2.0))
-    size_under(solve, small, trace, 1.5)
+    assert len([*size_under(solve, small, trace, 1.5)]) == 2
     assert asked[3:] == [(3000, 2.0, ""), (3000, 3.0, "")]
-    assert size_under(solve, small, GENERATED).growth is None
-    assert size_under(solve, small, GENERATED, survive="vm").growth is None
+    assert [one.growth for one in size_under(solve, small, GENERATED)] == [None]
+    assert [one.growth for one in size_under(solve, small, GENERATED, survive="vm")] == [None, None]
     with pytest.raises(ConfigError, match="not above 0"):
-        size_under(solve, small, GENERATED, 0.0)
+        next(size_under(solve, small, GENERATED, 0.0))

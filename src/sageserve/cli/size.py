@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -39,6 +39,7 @@ sageserve size quickstart --for-strategy foresight
 sageserve size quickstart --json
 """
 INTERRUPTED = 130
+NINE = "--one-more-nine"
 USUAL = {"--safety": "99%", "--for-strategy": "", "--growth": "1", "--survive": "", "--lead-time": "", "--windows": "20"}
 
 _Growth = Annotated[float, typer.Option(metavar="X", help="size for X times the traffic, and say what that adds")]
@@ -46,7 +47,7 @@ _Survive = Annotated[
     str, typer.Option(metavar="region|vm", help="keep the promises also without any one of them, and say what that adds")
 ]
 _LeadTime = Annotated[str, typer.Option(metavar="TIME", help="how long quota takes, as 12w: by when it must be asked for")]
-_Nine = Annotated[bool, typer.Option("--one-more-nine", help="say also what a tenth of the doubt would cost")]
+_Nine = Annotated[bool, typer.Option(NINE, help="say also what a tenth of the doubt would cost")]
 
 
 @takes_trace()
@@ -88,7 +89,6 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.sim.sizing.conditions import reached_in, with_lead
     from sageserve.sim.sizing.plays import wish_of
-    from sageserve.sim.sizing.records import sizing_json
 
     if to is not None:
         check_place(to, replace=replace)
@@ -96,20 +96,37 @@ def size(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *rule])
     wish = wish_of(_safety(safety), windows, survive, strategy=strategy or "")
     lead = (time_of("--lead-time", lead_time), reached_in(settings, growth)) if lead_time else None
-    sizing = _answer(settings, options, wish, workers, _Rest(strategy, growth, one_more_nine))
-    if lead is not None:
-        sizing = with_lead(sizing, *lead)
-    if to is not None:
-        _write(to, scenario, settings, overrides or (), sizing, options, replace=replace)
-    if as_json:
-        typer.echo(sizing_json(sizing).decode(), nl=False)
-        return
-    from sageserve.cli.render_size import draw_sizing
-
     given = {"--safety": safety, "--for-strategy": strategy or "", "--growth": f"{growth:g}", "--survive": survive}
     given |= {"--lead-time": lead_time, "--windows": str(windows)}
-    words = [scenario, *(word for one in overrides or () for word in ("--set", one)), *["--one-more-nine"] * one_more_nine]
-    draw_sizing(sizing, _next(words, given, options, to))
+    words = [scenario, *(word for one in overrides or () for word in ("--set", one)), *[NINE] * one_more_nine]
+    sizing, missing = _answer(settings, options, wish, workers, _Rest(strategy, growth, one_more_nine))
+    written = to
+    if {*missing} - {NINE}:  # the fleet is not yet the one that was asked for
+        lead = written = None
+    if lead is not None:
+        sizing = with_lead(sizing, *lead)
+    if written is not None:
+        _write(written, scenario, settings, overrides or (), sizing, options, replace=replace)
+    _print(sizing, _next(words, given, options, written), as_json=as_json)
+    if missing:
+        _leave(missing, None if written else to)
+
+
+def _leave(missing: Sequence[str], unwritten: Path | None) -> NoReturn:
+    """Say what the answer is without, where somebody stopped it."""
+    unkept = "" if unwritten is None else f", and {unwritten} is not written"
+    typer.echo(f"interrupted: this is the answer without {' and '.join(missing)}{unkept}", err=True)
+    raise typer.Exit(INTERRUPTED)
+
+
+def _print(sizing: "Sizing", following: str, *, as_json: bool) -> None:
+    from sageserve.cli.render_size import draw_sizing
+    from sageserve.sim.sizing.records import sizing_json
+
+    if as_json:
+        typer.echo(sizing_json(sizing).decode(), nl=False)
+    else:
+        draw_sizing(sizing, following)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +138,34 @@ class _Rest:
     nine: bool
 
 
-def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, rest: _Rest) -> "Sizing":
-    """Play on this machine until there is an answer, with a progress bar and Ctrl-C heard."""
+def _answer(
+    settings: "Scenario", options: TraceOptions, wish: "Wish", workers: int | None, rest: _Rest
+) -> "tuple[Sizing, list[str]]":
+    """Play on this machine until there is an answer, with a progress bar and Ctrl-C heard.
+
+    Returns:
+        What was found, and the options that are missing in it because somebody stopped it.
+    """
+    from contextlib import suppress
     from dataclasses import replace
 
     from sageserve.data.results.sweep_folder import source_of
-    from sageserve.sim.sizing.conditions import grown, size_under, with_nine
+    from sageserve.sim.sizing.conditions import NONE, grown, size_under, with_nine
     from sageserve.sim.sizing.plays import Interrupted
     from sageserve.sim.sizing.run import size as answer
     from sageserve.sim.sizing.strategy import size_for
     from sageserve.sim.sweep.processes import Processes
     from sageserve.sim.sweep.run import Watch
 
-    _refuse_nine(rest.strategy, asked=rest.nine)
+    if rest.nine:
+        _check_nine(rest.strategy, wish.safety)
     source = source_of(options)
     compile_once()
     with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
         look = Watch(tell, lambda: interruption.asked)
-        try:
-            solve = answer if rest.strategy is None else size_for
+        solve = answer if rest.strategy is None else size_for
+        found: Sizing | None = None
+        with suppress(Interrupted):  # what was found until then is an answer
 
             def under(one: "Scenario", where: "SweepSource", survive: "Survive") -> "Sizing":
                 return solve(one, where, replace(wish, survive=survive), runner, look)
@@ -147,17 +173,23 @@ def _answer(settings: "Scenario", options: TraceOptions, wish: "Wish", workers: 
             def safer(safety: float) -> "Sizing":
                 return solve(*grown(settings, source, rest.growth), replace(wish, safety=safety), runner, look)
 
-            found = size_under(under, settings, source, rest.growth, wish.survive)
-            return with_nine(found, safer) if rest.nine else found
-        except Interrupted:
-            typer.echo("interrupted: nothing is sized", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            for step in size_under(under, settings, source, rest.growth, wish.survive):
+                found = step
+            found = with_nine(found, safer) if rest.nine and found is not None else found
+    if found is None:
+        typer.echo("interrupted: nothing is sized", err=True)
+        raise typer.Exit(INTERRUPTED)
+    asked = {"--growth": rest.growth != NONE, "--survive": wish.survive, NINE: rest.nine}
+    told = {"--growth": found.growth, "--survive": found.survive, NINE: found.nine}
+    return found, [flag for flag, wanted in asked.items() if wanted and told[flag] is None]
 
 
-def _refuse_nine(strategy: str | None, *, asked: bool) -> None:
+def _check_nine(strategy: str | None, safety: float) -> None:
     from sageserve.base.errors import ConfigError
+    from sageserve.sim.sizing.conditions import one_more_nine
 
-    if asked and strategy is not None:
+    one_more_nine(safety)
+    if strategy is not None:
         raise ConfigError(
             f"--one-more-nine prices a fleet of constant size, and what {strategy} holds does not depend on the safety",
             hint="leave --one-more-nine out, or --for-strategy",

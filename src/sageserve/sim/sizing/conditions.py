@@ -5,7 +5,7 @@ it is. The hour of the loss itself, with requests that are broken off, is not ju
 Read next: `run.py`, `search.py`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import inf, log, log1p
 from typing import Final, Literal, TypeAlias
@@ -29,8 +29,12 @@ NONE: Final = 1.0
 Solve: TypeAlias = Callable[[Scenario, SweepSource, Survive], Sizing]
 
 
-def size_under(solve: Solve, scenario: Scenario, source: SweepSource, factor: float = NONE, survive: Survive = "") -> Sizing:
-    """The answer for so many times the traffic and with losses, and beside it what it would be without each of the two.
+def size_under(
+    solve: Solve, scenario: Scenario, source: SweepSource, factor: float = NONE, survive: Survive = ""
+) -> Iterator[Sizing]:
+    """Answers under one condition more each: as things are, for so many times the traffic, and with losses too.
+
+    Each says what it would be without its conditions. The last one is what was asked for; who stops before has what was found.
 
     Args:
         solve: gives an answer.
@@ -43,14 +47,30 @@ def size_under(solve: Solve, scenario: Scenario, source: SweepSource, factor: fl
         ConfigError: a factor that is not above 0.
     """
     wanted = grown(scenario, source, factor)
-    plain = solve(scenario, source, "")
-    found = plain if factor == NONE else solve(*wanted, "")
+    found = solve(scenario, source, "")
+    yield found
+    growth = None if factor == NONE else Growth(factor, found.gpus, found.cost_per_month_usd)
+    if growth is not None:
+        found = msgspec.structs.replace(solve(*wanted, ""), growth=growth)
+        yield found
     if survive:
         told = Survival(survive, found.gpus, found.cost_per_month_usd)
-        found = msgspec.structs.replace(solve(*wanted, survive), survive=told)
-    if factor == NONE:
-        return found
-    return msgspec.structs.replace(found, growth=Growth(factor, plain.gpus, plain.cost_per_month_usd))
+        yield msgspec.structs.replace(solve(*wanted, survive), growth=growth, survive=told)
+
+
+def one_more_nine(safety: float) -> float:
+    """A tenth of the doubt.
+
+    Raises:
+        ConfigError: nothing would be left of it.
+    """
+    safer = round(1.0 - (1.0 - safety) / 10, 9)
+    if safer < 1.0:
+        return safer
+    raise ConfigError(
+        f"--one-more-nine: beside --safety {100 * safety:.10g}% it would be 100%, and nothing is sure",
+        hint="leave --one-more-nine out, or ask for less safety",
+    )
 
 
 def with_nine(found: Sizing, solve: Callable[[float], Sizing]) -> Sizing:
@@ -60,7 +80,7 @@ def with_nine(found: Sizing, solve: Callable[[float], Sizing]) -> Sizing:
         found: the answer.
         solve: gives the answer under the same conditions with another safety.
     """
-    safety = round(1.0 - (1.0 - found.safety) / 10, 9)
+    safety = one_more_nine(found.safety)
     try:
         safer = solve(safety)
     except Infeasible:
