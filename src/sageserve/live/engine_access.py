@@ -73,7 +73,7 @@ class OpenedAccess:
 
 
 class EngineDoors:
-    """How each engine of a fleet is spoken to.
+    """How each engine of a fleet is spoken to; `keyed`: some engine asks for a key.
 
     Args:
         live: its settings.
@@ -87,6 +87,7 @@ class EngineDoors:
         self._opened = {
             name: OpenedAccess(f"live.access.{name}", one, environment) for name, one in live.access.items()
         }  # those that no instance names are tried, too: a fault in them is found now
+        self.keyed = any(one.key for one in self._opened.values())  # which no change of a file changes
         self._of = {one.url: self._opened[one.access] for one in live.instances if one.access is not None}
         self._usual: OpenedAccess | None = None
 

@@ -10,7 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from sageserve.base.config import LiveSettings
+from sageserve.live.engine_access import EngineDoors
+from sageserve.live.gateway.cross_origin import CrossOrigin
 from sageserve.live.gateway.keys import hash_of
+from sageserve.live.gateway.record import RequestRecord
 from tests.live.gateway.stage import HELLO, MODEL, Engine, Got, play, staged, whole
 from tests.live.gateway.test_rights import CHAT, fleet
 
@@ -49,6 +52,22 @@ def test_a_page_that_is_named_may_ask_and_read_every_answer_and_another_one_none
             assert (plain.status_code, plain.headers.get(READS)) == (200, None)
 
     play(story())
+
+
+def test_what_nobody_asked_for_is_not_looked_at_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No origin, no key of an engine, no line and no trace: a request is not asked about any of them."""
+    looked: list[str] = []
+    for owner, name in ((CrossOrigin, "lines"), (CrossOrigin, "asks_first"), (EngineDoors, "at"), (RequestRecord, "_as_line")):
+        monkeypatch.setattr(owner, name, lambda *_, name=name, **__: looked.append(name))
+
+    async def story() -> None:
+        async with staged(Engine()) as stage, httpx.AsyncClient(base_url=stage.url) as client:
+            got = await client.post(CHAT, json=HELLO, headers={"x-request-id": "mine", "authorization": "Bearer its"})
+            assert (got.status_code, got.headers["x-request-id"]) == (200, "mine")
+            assert (await client.options(CHAT, headers={"origin": "http://localhost", **FIRST})).status_code == 204
+
+    play(story())
+    assert looked == []
 
 
 def test_files_may_be_asked_for_and_pages_of_the_fleet_may_not() -> None:

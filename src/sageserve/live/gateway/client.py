@@ -198,8 +198,12 @@ class Client(asyncio.Protocol):
             one.url = origin_form(one.url)
         one.path = one.url.partition(b"?")[0]
         one.id = one.noted.get(b"x-request-id") or context.request_id()
-        one.ours = b"x-request-id: %b\r\n%b" % (one.id, context.cross_origin.lines(one.noted, page=is_page(one.path)))
-        one.proxied = is_proxied(one.path) and not context.cross_origin.asks_first(one.method, one.noted)
+        one.ours = b"x-request-id: %b\r\n" % one.id
+        one.proxied = is_proxied(one.path)
+        if context.cross_origin is not None:
+            one.ours += context.cross_origin.lines(one.noted, page=is_page(one.path))
+            one.asks_first = context.cross_origin.asks_first(one.method, one.noted)
+            one.proxied = one.proxied and not one.asks_first
         identify(context, one, loopback=self.loopback)
         check_size(one, self._limit(one))
         expect = one.noted.get(b"expect")

@@ -109,7 +109,7 @@ class GatewayContext:
         self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
         self.lines: RequestLines | None = None  # a line for each request is kept
         self.wall = wall
-        self.cross_origin = CrossOrigin(live.cors)
+        self.cross_origin = CrossOrigin(live.cors) if live.cors else None
         self.doors = EngineDoors(live, options.engine_keys)
         self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
         self.budgets = DayBudgets(live, layout.names.models, wall, clock)
@@ -173,7 +173,7 @@ class GatewayContext:
 
     def engine_key(self, target: Target) -> str:
         """What an instance is told who asks; empty: nothing."""
-        access = self.doors.at(target.url)
+        access = self.doors.at(target.url) if self.doors.keyed else None
         return access.key if access is not None else ""
 
     def trouble(self, target: Target, reason: str, *, mute: bool = False) -> None:

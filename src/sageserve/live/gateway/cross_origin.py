@@ -17,7 +17,7 @@ class CrossOrigin:
     """Sites whose pages may ask.
 
     Args:
-        origins: such as https://chat.example; `*`: all; none: pages of the gateway's own address alone.
+        origins: such as https://chat.example; `*`: all.
     """
 
     def __init__(self, origins: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class CrossOrigin:
 
     def lines(self, noted: Mapping[bytes, bytes], *, page: bool) -> bytes:
         """Header lines of every answer to a request whose own are `noted`; `page`: it is for one of the fleet's own."""
-        if not self._origins or page:
+        if page:
             return b""
         vary = b"" if self._any else _VARY
         origin = noted.get(b"origin")

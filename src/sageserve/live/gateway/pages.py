@@ -11,6 +11,7 @@ import orjson
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.api_error import ApiError, bad_request, unknown_model
 from sageserve.live.gateway.context import GatewayContext
+from sageserve.live.gateway.cross_origin import CrossOrigin
 from sageserve.live.gateway.request import HttpRequest
 
 ASKED: Final = frozenset(
@@ -69,8 +70,8 @@ def show_page(context: GatewayContext, one: HttpRequest) -> LocalAnswer:
     """
     path, method = one.path, one.method
     methods = allowed(path)
-    if context.cross_origin.asks_first(method, one.noted) and not is_page(path):
-        return LocalAnswer(204, b"", b"", context.cross_origin.permission(methods or _STORED))
+    if one.asks_first and not is_page(path):
+        return LocalAnswer(204, b"", b"", CrossOrigin.permission(methods or _STORED))
     if not methods:
         shown = f"{method.decode('latin-1')} {path[:200].decode('latin-1')}"
         raise bad_request(f"Unknown request URL: {shown}.", status=404, code="unknown_url")

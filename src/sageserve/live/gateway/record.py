@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.context import LOG, GatewayContext
-from sageserve.live.gateway.request import ApiCall, HttpRequest
+from sageserve.live.gateway.request import ApiCall, HttpRequest, without
 from sageserve.live.gateway.request_lines import RequestLine
 from sageserve.live.gateway.targets import Placement, Target
 
 if TYPE_CHECKING:  # loaded only when traces are asked for
     from opentelemetry.trace import Span
+
+    from sageserve.live.gateway.spans import Tracer
 
 LEFT: Final = 499  # status of a request whose client left, as nginx has it; nobody is sent it
 
@@ -48,21 +50,18 @@ class RequestRecord:
         """Header lines for an engine: the client's, our key in the place of its, and with traces on ours as the parent."""
         fields = self._one.fields
         if key := self._context.engine_key(target):
-            kept = (line for line in fields.splitlines(keepends=True) if not line.lower().startswith(b"authorization:"))
-            fields = b"%bauthorization: Bearer %b\r\n" % (b"".join(kept), key.encode())
-        return self._traced(fields) if self._context.tracer is not None else fields
+            fields = b"%bauthorization: Bearer %b\r\n" % (without(fields, b"authorization"), key.encode())
+        tracer = self._context.tracer
+        return self._traced(fields, tracer) if tracer is not None else fields
 
-    def _traced(self, fields: bytes) -> bytes:
+    def _traced(self, fields: bytes, tracer: "Tracer") -> bytes:
         context, call = self._context, self._call
-        if context.tracer is None:
-            return fields
         noted = self._one.noted.get(b"traceparent")
         model, tier = context.names.models[call.model], context.names.tiers[call.tier]
         if self._span is None:
             parent = noted.decode("latin-1") if noted else None
-            self._span, self._line = context.tracer.begin(call.path.decode("latin-1"), model, tier, parent)
-        lines = [line for line in fields.splitlines(keepends=True) if not line.lower().startswith(b"traceparent:")]
-        return b"".join([*lines, self._line])
+            self._span, self._line = tracer.begin(call.path.decode("latin-1"), model, tier, parent)
+        return without(fields, b"traceparent") + self._line
 
     def fields(self) -> bytes:
         """Header lines that tell the client what happened; `queue-ms` is the time until it was sent to an engine."""

@@ -83,6 +83,7 @@ class HttpRequest:
 
     __slots__ = (
         "arrived",
+        "asks_first",
         "chunked",
         "complete",
         "fields",
@@ -119,6 +120,7 @@ class HttpRequest:
         self.keep = True
         self.complete = False
         self.modern = True  # HTTP/1.1
+        self.asks_first = False  # a browser, without a key, if a page of another site may
         self.proxied = False  # control's, not an engine's
         self.holder: Holder | None = None  # who asks; None: it is not known yet, or nobody who may
         self.problem: ApiError | None = None  # why it is refused once it is complete: nothing of its body is kept
@@ -153,7 +155,7 @@ class HttpRequest:
 
     def without(self, name: bytes) -> None:
         """Do not pass a header line on."""
-        self.fields = b"".join(_without_named(self.fields.splitlines(keepends=True), name))
+        self.fields = without(self.fields, name)
 
     def without_offer(self, raw: list[tuple[bytes, bytes]], version: str) -> bytes:
         """The head of a request that offers another protocol, without the offer.
@@ -224,6 +226,11 @@ def _read_framing(one: HttpRequest, version: str) -> None:
         one.length = 0
     if version == "1.1" and b"host" not in noted:
         raise BadFraming("a Host header is required")
+
+
+def without(fields: bytes, name: bytes) -> bytes:
+    """Header lines without those of a name, which is in lower case."""
+    return b"".join(_without_named(fields.splitlines(keepends=True), name))
 
 
 def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:

@@ -47,7 +47,7 @@ def find_holder(context: GatewayContext, one: HttpRequest, *, loopback: bool) ->
         ApiError: nobody who may.
     """
     noted, keys = one.noted, context.keys
-    if one.path in OPEN or context.cross_origin.asks_first(one.method, noted):
+    if one.path in OPEN or one.asks_first:
         return keys.anyone
     page = is_page(one.path)
     holder = keys.find(noted.get(b"authorization"), loopback=loopback, password=page and one.method in _READS)
@@ -71,7 +71,8 @@ def _check_names(context: GatewayContext, noted: dict[bytes, bytes]) -> None:
     if host is not None and not _is_local(host):
         raise forbidden("Without keys this is open under the names localhost and 127.0.0.1 only; live.keys opens it to others.")
     origin = noted.get(b"origin")
-    if origin is not None and not _is_local(urlsplit(origin).netloc) and not context.cross_origin.allows(origin):
+    named = context.cross_origin is not None and context.cross_origin.allows(origin)
+    if origin is not None and not named and not _is_local(urlsplit(origin).netloc):
         raise forbidden("Without keys no page of another site may ask, but for those of live.cors; live.keys opens it to others.")
 
 

@@ -201,10 +201,8 @@ class GatewayProcess:
         place = self._place
         if place.sockets:
             own = place.sockets[place.options.worker % len(place.sockets)]
-            for other in set(place.sockets) - {
-                own
-            }:  # held open here, it would take connections in after its own process has ended
-                os.close(other)
+            for other in set(place.sockets) - {own}:
+                os.close(other)  # held open here, it would take connections in after its own process has ended
             return socket.socket(fileno=own)
         try:
             return listen(place.host, place.port)
