@@ -15,7 +15,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway.api_error import STATUS, ApiError, bad_request, header_too_large, last_answer, too_large, too_slow
 from sageserve.live.gateway.context import GatewayContext
 from sageserve.live.gateway.exchange import Exchange
-from sageserve.live.gateway.pages import ASKED, LocalAnswer, is_page, is_proxied, show_page
+from sageserve.live.gateway.pages import ASKED, LocalAnswer, is_proxied, show_page
 from sageserve.live.gateway.proxy import Passage
 from sageserve.live.gateway.request import BadFraming, HttpRequest, check_size, origin_form, read_fields
 from sageserve.live.gateway.rights import identify
@@ -200,10 +200,6 @@ class Client(asyncio.Protocol):
         one.id = one.noted.get(b"x-request-id") or context.request_id()
         one.ours = b"x-request-id: %b\r\n" % one.id
         one.proxied = is_proxied(one.path)
-        if context.cross_origin is not None:
-            one.ours += context.cross_origin.lines(one.noted, page=is_page(one.path))
-            one.asks_first = context.cross_origin.asks_first(one.method, one.noted)
-            one.proxied = one.proxied and not one.asks_first
         identify(context, one, loopback=self.loopback)
         check_size(one, self._limit(one))
         expect = one.noted.get(b"expect")

@@ -12,6 +12,7 @@ from sageserve.base.errors import SageServeError
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.gateway.api_error import ApiError, bad_request, forbidden, overloaded, too_large, unknown_model
 from sageserve.live.gateway.context import GatewayContext
+from sageserve.live.gateway.header_lines import without, without_named
 from sageserve.live.gateway.keys import Holder
 from sageserve.live.gateway.meter import REFUSALS
 from sageserve.live.gateway.packed import unpack
@@ -197,7 +198,7 @@ def read_fields(one: HttpRequest, raw: list[tuple[bytes, bytes]], version: str, 
             prefix = name + b": "
         lines.append(prefix + value + b"\r\n")
     if b"connection" in noted:
-        lines = _without_named(lines, noted[b"connection"])
+        lines = without_named(lines, noted[b"connection"])
     one.fields = b"".join(lines)
     _read_framing(one, version)
 
@@ -226,17 +227,6 @@ def _read_framing(one: HttpRequest, version: str) -> None:
         one.length = 0
     if version == "1.1" and b"host" not in noted:
         raise BadFraming("a Host header is required")
-
-
-def without(fields: bytes, name: bytes) -> bytes:
-    """Header lines without those of a name, which is in lower case."""
-    return b"".join(_without_named(fields.splitlines(keepends=True), name))
-
-
-def _without_named(lines: list[bytes], connection: bytes) -> list[bytes]:
-    """Drop header lines that the Connection header says are for this hop only."""
-    named = {word.strip().lower() for word in connection.split(b",")} - {b"close", b"keep-alive"}
-    return [line for line in lines if line.partition(b":")[0].lower() not in named] if named else lines
 
 
 def origin_form(url: bytes) -> bytes:

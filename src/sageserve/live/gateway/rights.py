@@ -24,11 +24,15 @@ _READS: Final = frozenset([b"GET", b"HEAD", b"OPTIONS"])
 
 
 def identify(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> None:
-    """Find out who asks; of nobody's request no body is kept, and one with a large body is not even read to its end.
+    """Find out who asks, and for a page of which site; of nobody's request no body is kept, and one with a large body is not even read to its end.
 
     Raises:
         ApiError: nobody who may.
     """
+    if (sites := context.cross_origin) is not None:
+        one.ours += sites.lines(one.noted, page=is_page(one.path))
+        one.asks_first = sites.asks_first(one.method, one.noted)
+        one.proxied = one.proxied and not one.asks_first
     try:
         holder = one.holder = find_holder(context, one, loopback=loopback)
     except ApiError as problem:
