@@ -24,7 +24,9 @@ _READS: Final = frozenset([b"GET", b"HEAD", b"OPTIONS"])
 
 
 def identify(context: GatewayContext, one: HttpRequest, *, loopback: bool) -> None:
-    """Find out who asks, and for a page of which site; of nobody's request no body is kept, and one with a large body is not even read to its end.
+    """Find out who asks, and for a page of which site.
+
+    Of nobody's request no body is kept, and one with a large body is not even read to its end.
 
     Raises:
         ApiError: nobody who may.
