@@ -16,7 +16,7 @@ from sageserve.data.rebuild.places import WatchedPool
 from sageserve.data.results.journal import Stamped, read_stamped
 from sageserve.data.watched.minutes import WatchedMinute
 from sageserve.live.control.loop import WallClock
-from sageserve.live.prometheus.server import NotSeen, NotSeenReason, RawAnswer
+from sageserve.live.prometheus.server import NotSeen, NotSeenReason, PrometheusServer, RawAnswer
 from sageserve.live.watch.looks import ClusterLook
 from sageserve.live.watch.process import FleetWatch, WatchParts
 from tests.core.small import ENGINE, PRICE, scenario
@@ -62,6 +62,7 @@ class Pod:
     per_s: float = 0.0  # requests
     running: float = 0.0
     waiting: float = 0.0
+    memory: float = 0.0  # share in use
     counted: list[tuple[Micros, float]] = field(default_factory=list)
 
     def series(self, begin: Micros, end: Micros) -> list[RawSeries]:
@@ -72,6 +73,7 @@ class Pod:
         values = {
             "vllm:num_requests_running": np.full(len(times), self.running),
             "vllm:num_requests_waiting": np.full(len(times), self.waiting),
+            "vllm:kv_cache_usage_perc": np.full(len(times), self.memory),
             "vllm:request_success_total": done,
             "vllm:prompt_tokens_total": 500 * done,
             "vllm:generation_tokens_total": 100 * done,
@@ -100,8 +102,9 @@ class WatchStage:
         self.clock = HandClock()
         self.began = at
         self.minutes: list[WatchedMinute] = []
+        self.servers: dict[str, PrometheusServer] = {}  # none: `look` makes up what they say
         parts = WatchParts(
-            servers={},
+            servers=self.servers,
             watched=[WatchedPool(POOL, "", {"model_name": "big"})],
             interval=SCRAPE,
             every=SCRAPE,

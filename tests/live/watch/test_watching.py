@@ -5,21 +5,16 @@ Read next: `stage.py`; `tests/live/prometheus/test_real_prometheus.py` for the s
 
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
 from sageserve.base.config import Scenario
-from sageserve.base.config.clusters import PrometheusSettings
 from sageserve.base.units import MINUTE
 from sageserve.core.actions import Blocked
 from sageserve.core.events import InstanceLost, InstanceReady
-from sageserve.core.perf import request_work
-from sageserve.data.rebuild.places import WatchedPool
+from sageserve.core.perf import prefill_work, request_work
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.data.watched.minutes import read_minutes
-from sageserve.live.prometheus.server import NotSeen, PrometheusServer
-from sageserve.live.watch.looks import late_shares, look_at
 from sageserve.live.watch.serve import WatchCollector
 from tests.core.small import ENGINE
 from tests.live.watch.stage import SCRAPE, Pod, WatchStage, one_pool
@@ -88,6 +83,18 @@ def test_what_is_asked_is_counted_and_what_it_would_do_is_written_down_and_not_d
     assert stage.minutes[-1].pools[0].would == 3
     assert all(not one.line.actions for one in stage.journal())
     assert list(read_minutes(tmp_path)) == stage.minutes
+
+
+def test_what_engines_say_of_themselves_is_what_decisions_see(tmp_path: Path) -> None:
+    stage = WatchStage(tmp_path, [Pod("a", per_s=1.0, running=9.0, waiting=3.0, memory=0.7), Pod("b", memory=0.3)])
+    stage.look()
+    stage.run(6 * MINUTE)  # lengths of requests are learnt
+    status = stage.watch.status()
+    assert [(each.kv, each.in_flight) for each in status.instances] == [(0.7, 12), (0.3, 0)]
+    (engines,) = zip(stage.watch.view.engines().running, stage.watch.view.engines().waiting, strict=True)
+    assert engines == (9, 3)
+    prompts = 3 * prefill_work(stage.watch.layout.profiles[0], 500, 0)
+    assert stage.watch.view.endpoints["backlog"][0] == pytest.approx(float(prompts), rel=0.1), "what prompts that wait will take"
 
 
 def test_while_nothing_answers_demand_waits_and_is_counted_afterwards(tmp_path: Path) -> None:
@@ -174,33 +181,3 @@ def test_what_safety_would_have_kept_from_being_done_is_not_counted_as_wanted(tm
     stage.pods[0].last = stage.at
     stage.run(12 * MINUTE)
     assert stage.watch.pools()[0].would == 2  # blind: nobody would have been drained
-
-
-def test_a_server_that_lets_everyone_wait_is_asked_one_question_a_look() -> None:
-    asked: list[str] = []
-
-    def hangs(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.path)
-        raise httpx.ReadTimeout("", request=request)
-
-    watched = [WatchedPool(f"east/big/{number}", "east", {}) for number in range(5)]
-    with PrometheusServer(PrometheusSettings(url="http://prom"), httpx.MockTransport(hangs)) as server:
-        found = look_at(server, watched, 0, MINUTE)
-    assert len(asked) == 1  # a process that is told to stop waits for this one alone
-    assert not found.answered
-    assert len(found.pools) == 5
-    assert all(isinstance(one, NotSeen) and "in time" in one.detail for one in found.pools.values())
-
-
-def test_bounds_that_two_versions_of_an_engine_write_in_two_ways_are_one() -> None:
-    counts = {"0.5": 10, "1": 20, "1.0": 60, "2.0": 100, "+Inf": 120}  # an older engine has 1, a newer one 1.0
-
-    def answers(request: httpx.Request) -> httpx.Response:
-        if "label" in request.url.path:
-            return httpx.Response(200, json={"status": "success", "data": ["vllm:time_to_first_token_seconds_bucket"]})
-        result = [{"metric": {"le": le}, "value": [0, str(count)]} for le, count in counts.items()]
-        return httpx.Response(200, json={"status": "success", "data": {"resultType": "vector", "result": result}})
-
-    with PrometheusServer(PrometheusSettings(url="http://prom"), httpx.MockTransport(answers)) as server:
-        late = late_shares(server, [WatchedPool("east/big/h100", "east", {})], 0, 1.0)["east/big/h100"]
-    assert (late.requests, late.late) == (120, 120 - 20 - 60)

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ResultError
-from sageserve.base.units import HOUR, MINUTE, Micros
+from sageserve.base.units import DAY, HOUR, MINUTE, Micros
 from sageserve.cli.main import app
 from sageserve.core.actions import Blocked, Decision, Reason
 from sageserve.core.events import EndpointSeen, Observed
@@ -21,7 +21,7 @@ from sageserve.core.strategies import layout_of
 from sageserve.core.work import FitAsked, Forecasted
 from sageserve.data.results.journal import Decided, JournalLine, Stamped
 from sageserve.data.scenarios.load import resolved_yaml
-from sageserve.data.watched.minutes import MINUTES, EndpointMinute, MinuteFiles, PoolMinute, WatchedMinute
+from sageserve.data.watched.minutes import KEEP, MINUTES, EndpointMinute, MinuteFiles, PoolMinute, WatchedMinute, read_minutes
 from sageserve.show.shadow.read import ShadowReading, read_shadow
 from sageserve.show.shadow.reckon import ShadowEndpoint, counts_of
 from sageserve.show.shadow.shadow_page import shadow_page
@@ -183,6 +183,13 @@ def test_a_folder_without_minutes_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [])
     with pytest.raises(ResultError, match="holds no minute"):
         read_shadow(tmp_path)
+
+
+def test_five_weeks_of_days_are_kept(tmp_path: Path) -> None:
+    files = MinuteFiles(tmp_path)
+    for day in range(KEEP + 2):
+        files.add(WatchedMinute(BEGIN + day * DAY, (), ()))
+    assert [minute.wall for minute in read_minutes(tmp_path)] == [BEGIN + day * DAY for day in range(2, KEEP + 2)]
 
 
 def test_minutes_are_summed_up_as_they_are_read_and_not_held() -> None:
