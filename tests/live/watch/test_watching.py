@@ -3,21 +3,23 @@
 Read next: `stage.py`; `tests/live/prometheus/test_real_prometheus.py` for the same with a real server.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sageserve.base.config import Scenario
-from sageserve.base.units import MINUTE
+from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.actions import Blocked
 from sageserve.core.events import InstanceLost, InstanceReady
 from sageserve.core.perf import prefill_work, request_work
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.data.watched.minutes import read_minutes
+from sageserve.live.control.state_files import DemandFile
 from sageserve.live.watch.serve import WatchCollector
-from tests.core.small import ENGINE
-from tests.live.watch.stage import SCRAPE, Pod, WatchStage, one_pool
+from tests.core.small import ENGINE, PRICE
+from tests.live.watch.stage import BEGIN, SCRAPE, Pod, WatchStage, one_pool
 
 
 def serving(stage: WatchStage) -> int:
@@ -142,6 +144,8 @@ def test_the_next_process_goes_on_where_this_one_was(tmp_path: Path) -> None:
     lost = [one.line.event for one in second.journal() if isinstance(one.line.event, InstanceLost)]
     assert lost == [InstanceLost(rows["b"], "b ended while nobody watched")]
     assert serving(second) == 3
+    kept = DemandFile(tmp_path / "demand.jsonl", second.watch.layout.names).newest()
+    assert kept == BEGIN + 11 * MINUTE - 1, "the first process counted a minute, and its clock began at 1"
 
 
 def test_more_engines_than_the_settings_have_room_for_are_said(tmp_path: Path) -> None:
@@ -152,6 +156,36 @@ def test_more_engines_than_the_settings_have_room_for_are_said(tmp_path: Path) -
     assert stage.watch.notes() == (
         "1 instances of east/big/h100 have no place in the settings: fleet.maximum is 3, and east/h100 has 80 GPUs.",
     )
+
+
+def test_more_engines_than_there_are_gpus_are_said(tmp_path: Path) -> None:
+    regions = {"east": {"gpus": {"h100": {"gpus": 16, "reserved": 16, "price": PRICE}}}}
+    stage = WatchStage(tmp_path, [Pod(name) for name in "abcd"], one_pool(regions=regions))
+    stage.look()
+    stage.run(MINUTE)
+    assert serving(stage) == 2
+    assert stage.watch.notes() == (
+        "2 instances of east/big/h100 have no place in the settings: fleet.maximum is 8, and east/h100 has 16 GPUs.",
+    )
+
+
+def test_what_cannot_be_written_down_is_said(tmp_path: Path) -> None:
+    stage = WatchStage(tmp_path, [Pod("a", per_s=2.0), Pod("b", per_s=2.0)])
+    stage.look()
+    shutil.rmtree(tmp_path / "minutes")
+    stage.run(3 * MINUTE)
+    assert stage.watch.notes() == ("2 lines could not be written: is the disk full?",)
+
+
+def test_requests_of_classes_that_nothing_tells_apart_are_shared_and_none_is_counted_twice(tmp_path: Path) -> None:
+    tiers = {"chat": {"ttft": "1s"}, "slow": {"ttft": "60s", "priority": 1}}
+    stage = WatchStage(tmp_path, [Pod("a", per_s=2.0)], one_pool(tiers=tiers))
+    stage.look()
+    stage.run(3 * MINUTE)
+    counted = stage.watch.demand.requests
+    assert counted.sum() == pytest.approx(2 * (3 * MINUTE - 2 * SCRAPE) / SECOND)
+    assert counted.min() > 0
+    assert stage.watch.notes() != (), "that they are shared is said"
 
 
 def test_what_serves_is_counted_in_instances_of_the_fastest_type_as_what_is_needed(tmp_path: Path) -> None:
