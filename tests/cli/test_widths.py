@@ -115,3 +115,13 @@ def test_a_running_fleet_fits_and_is_used_to_the_full_at_most(width: int) -> Non
     assert max(len(line.rstrip()) for line in text.splitlines() if "http" not in line) <= width
     assert "100% +30%" in text
     assert not re.search(r"1[1-9]\d%", text)
+
+
+def test_no_word_of_a_last_column_is_broken_where_there_is_room(capsys: pytest.CaptureFixture[str]) -> None:
+    table = StackedTable("setting", "before", "after", left=3)
+    table.add_row("fleet.start", "3", "4")
+    terminal().print(table)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["setting", "before", "after"],
+        ["fleet.start", "3", "4"],
+    ]

@@ -158,14 +158,13 @@ class StackedTable(Table):
         )
         for number, width in zip(numbers, widths, strict=True):
             column = self.columns[number]
-            last = number == numbers[-1]  # whose width has no gap behind it
             made.add_column(
                 column.header,
                 justify=column.justify,
                 style=column.style,
                 no_wrap=not _breaks(column),
                 overflow="fold",
-                max_width=width - gap * last if _breaks(column) else None,
+                max_width=width if _breaks(column) else None,
             )
         room = widths[0] if _breaks(self.columns[numbers[0]]) else _UNBOUND
         for first, *cells in zip(*(self.columns[number].cells for number in numbers), strict=True):
