@@ -109,6 +109,7 @@ def _solver(highspy: _Handle, limits: SolverLimits) -> _Handle:
         "mip_abs_gap": limits.gap_cost,
         "mip_max_nodes": limits.nodes,
         "mip_heuristic_effort": limits.effort,
+        "mip_heuristic_run_feasibility_jump": limits.effort > 0,
         "mip_heuristic_run_rins": limits.effort > 0,
         "mip_heuristic_run_rens": limits.effort > 0,
         "mip_heuristic_run_root_reduced_cost": limits.effort > 0,

@@ -6,6 +6,7 @@ income, margins against a wrong engine model. Knows no fleet and no clock. Read 
 """
 
 from enum import StrEnum
+from itertools import accumulate
 from math import ceil
 from typing import Final
 
@@ -168,10 +169,9 @@ class _Reading:
     def __init__(self, outlook: Outlook, columns: Columns, found: Solution) -> None:
         self.outlook, self.columns, self.found = outlook, columns, found
         self.pools = range(len(outlook.pools))
-
-    def at(self, column: int) -> float:
-        value = self.found.values[column]
-        return 0.0 if abs(value) < _SMALL else value
+        self.at = [0.0 if abs(value) < _SMALL else value for value in found.values].__getitem__  # of a column
+        self.members = [[p for p in self.pools if outlook.pools[p].stock == number] for number in range(len(outlook.stocks))]
+        self.held = [self.holding(p) for p in self.pools]
 
     def plan(self) -> HorizonPlan:
         start, stop, reclaim = self.now("start"), self.now("stop"), self.now("reclaim")
@@ -269,19 +269,20 @@ class _Reading:
 
     def stock_binding(self, s: int) -> list[Binding]:
         found = []
-        for number, stock in enumerate(self.outlook.stocks):
-            members = [p for p in self.pools if self.outlook.pools[p].stock == number]
-            used = sum(self.outlook.pools[p].gpus * self.holding(p, s) for p in members)
+        for stock, members in zip(self.outlook.stocks, self.members, strict=True):
+            used = sum(self.outlook.pools[p].gpus * self.held[p][s] for p in members)
             least = min((self.outlook.pools[p].gpus for p in members), default=1)
             if stock.gpus - used < least - _SMALL:
                 found.append(Binding(f"stock {stock.name}", s, stock.gpus - used))
         return found
 
-    def holding(self, p: int, s: int) -> float:
-        """Instances that serve in a step or were started and do not yet; donated ones can be let go."""
+    def holding(self, p: int) -> list[float]:
+        """By step: instances that serve in it or were started and do not yet; donated ones can be let go."""
         pool, facts = self.columns.pools[p], self.outlook.pools[p]
-        ever = sum(self.at(pool.start[t]) + self.at(pool.reclaim[t]) - self.at(pool.stop[t]) for t in range(s + 1))
-        return facts.serving + sum(count for _, count in facts.coming) + ever
+        before = facts.serving + sum(count for _, count in facts.coming)
+        moves = zip(pool.start, pool.reclaim, pool.stop, strict=True)
+        changes = (self.at(start) + self.at(reclaim) - self.at(stop) for start, reclaim, stop in moves)
+        return [before + ever for ever in accumulate(changes)]
 
     def needed_from(self, p: int, target: int) -> int:
         for s in range(len(self.outlook.steps)):

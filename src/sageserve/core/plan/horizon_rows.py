@@ -20,8 +20,9 @@ _EARLIER: Final = 1e-5  # breaks ties of batch work: of equally cheap hours the 
 
 @dataclass(slots=True)
 class PoolColumns:
-    """Columns of one pool, by step."""
+    """Columns of one pool, by step, and `ready`: from which step an instance serves that is started in it."""
 
+    ready: list[int]
     serving: list[int] = field(default_factory=list)
     start: list[int] = field(default_factory=list)
     stop: list[int] = field(default_factory=list)
@@ -77,9 +78,10 @@ def build(outlook: Outlook) -> tuple[Program, Columns]:
     return program, columns
 
 
-def ready_step(outlook: Outlook, number: int, step: int) -> int:
-    """The step from which an instance serves that is started when `step` begins."""
-    return first_step(outlook.steps, begins(outlook.steps)[step] + outlook.pools[number].lead_hours)
+def ready_steps(outlook: Outlook, number: int) -> list[int]:
+    """By step, the one from which an instance serves that is started when it begins."""
+    lead = outlook.pools[number].lead_hours
+    return [first_step(outlook.steps, begin + lead) for begin in begins(outlook.steps)[:-1]]
 
 
 def arriving(outlook: Outlook, number: int) -> list[int]:
@@ -104,14 +106,14 @@ def penalty(outlook: Outlook, work: Stream | BatchDemand) -> float:
 
 
 def _pool(program: Program, outlook: Outlook, number: int) -> PoolColumns:
-    pool, columns = outlook.pools[number], PoolColumns()
+    pool, columns = outlook.pools[number], PoolColumns(ready_steps(outlook, number))
     # Serving gives the spot income up. Paying it out for donated instances instead would start instances only to donate them.
     price = (pool.price_per_hour + pool.spot_income_per_hour) * (1 + _NUDGE * (number + 1) / len(outlook.pools))
     touch = _NUDGE * (pool.price_per_hour + 1.0)
     most = max(pool.maximum, pool.held)
     for step, hours in enumerate(outlook.steps):
         whole = step < outlook.whole_steps
-        useful = ready_step(outlook, number, step) < len(outlook.steps)
+        useful = columns.ready[step] < len(outlook.steps)
         columns.serving.append(program.column(price * hours, upper=most, whole=whole))
         columns.start.append(program.column(pool.start_cost + touch, upper=most if useful else 0, whole=whole and useful))
         columns.stop.append(program.column(pool.stop_cost + touch, upper=most))
@@ -129,8 +131,7 @@ def _balance(program: Program, outlook: Outlook, *, number: int, columns: PoolCo
         change = float(pool.pinned - pool.serving - sum(count for _, count in pool.coming))
         program.row([columns.start[0], columns.reclaim[0], columns.stop[0]], [1.0, 1.0, -1.0], lower=change, upper=change)
     comes: list[list[int]] = [[] for _ in outlook.steps]
-    for step in range(len(outlook.steps)):
-        ready = ready_step(outlook, number, step)
+    for step, ready in enumerate(columns.ready):
         if ready < len(outlook.steps):
             comes[ready].append(columns.start[step])
     for step, count in enumerate(arriving(outlook, number)):
@@ -224,25 +225,30 @@ def _minimum(program: Program, columns: Columns, outlook: Outlook) -> None:
 def _stock(program: Program, columns: Columns, outlook: Outlook) -> None:
     """GPUs held in each step: serving, donated, starting; and the same in instances against each pool's maximum."""
     dearest = max((pool.price_per_hour for pool in outlook.pools), default=0.0) or 1.0
+    holding = [_holding(columns, outlook, p) for p in range(len(outlook.pools))]
     for number, stock in enumerate(outlook.stocks):
         members = [p for p, pool in enumerate(outlook.pools) if pool.stock == number]
         for step, hours in enumerate(outlook.steps):
             terms, fixed = [], 0
             for p in members:
-                held, coming = _holding(columns, outlook, p, step)
+                held, coming = holding[p][step]
                 terms += [(column, float(outlook.pools[p].gpus)) for column in held]
                 fixed += coming * outlook.pools[p].gpus
             over = program.column(_OVERFLOW * SHORTAGE * dearest * hours)
             _at_most(program, [*terms, (over, -1.0)], stock.gpus - fixed, lazy=True)
-    for p, pool in enumerate(outlook.pools):
-        for step in range(len(outlook.steps)):
-            held, coming = _holding(columns, outlook, p, step)
+    for pool, by_step in zip(outlook.pools, holding, strict=True):
+        for held, coming in by_step:
             _at_most(program, [(column, 1.0) for column in held], max(pool.maximum, pool.held) - coming)
 
 
-def _holding(columns: Columns, outlook: Outlook, number: int, step: int) -> tuple[list[int], int]:
-    """Columns of the instances that hold GPUs during a step, and how many starts from before do."""
-    pool = columns.pools[number]
-    starting = [pool.start[s] for s in range(step + 1) if ready_step(outlook, number, s) > step]
-    coming = sum(count for hours, count in outlook.pools[number].coming if first_step(outlook.steps, hours) > step)
-    return [pool.serving[step], pool.spot[step], *starting], coming
+def _holding(columns: Columns, outlook: Outlook, number: int) -> list[tuple[list[int], int]]:
+    """By step: columns of the instances that hold GPUs during it, and how many starts from before do."""
+    pool, steps = columns.pools[number], range(len(outlook.steps))
+    comes = [(first_step(outlook.steps, hours), count) for hours, count in outlook.pools[number].coming]
+    return [
+        (
+            [pool.serving[step], pool.spot[step], *(pool.start[s] for s in range(step + 1) if pool.ready[s] > step)],
+            sum(count for first, count in comes if first > step),
+        )
+        for step in steps
+    ]

@@ -201,7 +201,9 @@ def _blocks(columns: int, rows: Iterable[Sequence[int]]) -> list[int]:
         return column
 
     for row in rows:
+        one = root(row[0]) if row else 0
         for column in row[1:]:
-            one, other = root(row[0]), root(column)
-            parent[max(one, other)] = min(one, other)
+            other = root(column)
+            one, away = min(one, other), max(one, other)
+            parent[away] = one
     return [root(column) for column in range(columns)]

@@ -4,6 +4,7 @@ Demand is counted in *units* the caller chooses; a way says how many instances o
 that differ by tier and by prompt length are exact. Time is hours from now. Knows no solver. Read next: `horizon.py`.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
 from math import isfinite
@@ -190,8 +191,7 @@ def begins(steps: Sequence[float]) -> tuple[float, ...]:
 
 def first_step(steps: Sequence[float], hours: float) -> int:
     """First step that begins at or after `hours`; the number of steps when there is none."""
-    times = begins(steps)
-    return next((s for s in range(len(steps)) if times[s] >= hours - _LENIENT), len(steps))
+    return bisect_left(begins(steps), hours - _LENIENT, hi=len(steps))
 
 
 def last_step(steps: Sequence[float], hours: float) -> int:
