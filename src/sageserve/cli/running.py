@@ -54,6 +54,12 @@ def watched_folder(given: Path | None) -> Path:
     return Path(base) / "sageserve-watch"
 
 
+def recorded_folder(given: Path | None) -> Path:
+    """The state folder whose minutes are asked for: as given, or of what is watched, or else of a fleet of ours."""
+    watched = watched_folder(given)
+    return watched if given is not None or watched.is_dir() else state_folder(None)
+
+
 def running(state: Path | None) -> Running:
     """What runs in a state folder.
 

@@ -1,4 +1,4 @@
-"""`sageserve shadow-report`: would following the decisions of a fleet that is watched have done harm, or helped?
+"""`sageserve shadow-report`: would following the decisions of a fleet have done harm, or helped?
 
 Knows options and how the answer looks; `show/shadow/` sums up. stdout is the result. Read next: docs/how-to/watch.md.
 """
@@ -20,6 +20,8 @@ sageserve shadow-report [dim]— of all that was kept[/dim]
 
 sageserve shadow-report --last 7d --out shadow.html
 
+sageserve shadow-report ~/.local/state/sageserve [dim]— of a fleet of `sageserve up`[/dim]
+
 sageserve shadow-report --json | jq '.endpoints[] | {endpoint, harm, help}'
 """
 
@@ -27,7 +29,9 @@ sageserve shadow-report --json | jq '.endpoints[] | {endpoint, harm, help}'
 def shadow_report(
     state: Annotated[
         Path | None,
-        typer.Argument(metavar="STATE", help="folder that `watch` keeps", show_default="~/.local/state/sageserve-watch"),
+        typer.Argument(
+            metavar="STATE", help="folder that `watch` or `up` keeps", show_default="~/.local/state/sageserve-watch, or sageserve"
+        ),
     ] = None,
     last: Annotated[
         str | None,
@@ -36,12 +40,12 @@ def shadow_report(
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="write a page, too")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
-    """Sum up what was watched: harm, help, lead and agreement of the decisions, dollars, broken minutes, forecasts."""
+    """Sum up a fleet that was watched, or yours: harm, help, lead, agreement of decisions, dollars, broken minutes, forecasts."""
     from sageserve.cli.durations import time_of
-    from sageserve.cli.running import watched_folder
+    from sageserve.cli.running import recorded_folder
     from sageserve.show.shadow.read import read_shadow
 
-    reading = read_shadow(watched_folder(state), None if last is None else time_of("--last", last))
+    reading = read_shadow(recorded_folder(state), None if last is None else time_of("--last", last))
     if out is not None:
         from sageserve.show.report import write_page
         from sageserve.show.shadow.shadow_page import shadow_page

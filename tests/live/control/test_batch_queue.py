@@ -347,3 +347,17 @@ def test_whatever_comes_goes_once_in_order_of_deadline(deadlines: list[int], cli
     assert sorted(granted) == list(range(len(clients)))
     assert [clients[ticket] for ticket in granted] == sorted(clients)
     assert fed.queue.waiting() == (0, 0)
+
+
+def test_slack_is_the_time_to_the_first_deadline_of_jobs_and_clients() -> None:
+    fed = Fed()
+    fed.use(0.9)
+    assert fed.queue.slack() == (None, None)
+    fed.jobs.add(fed.scene.now + 30 * HOUR)
+    fed.jobs.add(fed.scene.now + 20 * HOUR, owner="b")
+    assert fed.queue.slack() == (20 * HOUR, None)
+    fed.wait(1, HOUR)
+    assert fed.queue.slack() == (HOUR, None)
+    fed.jobs.loaded = False
+    fed.queue.hear(0, Gone(1))
+    assert fed.queue.slack() == (None, None), "nothing of it may begin now"

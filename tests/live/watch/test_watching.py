@@ -16,8 +16,8 @@ from sageserve.core.events import InstanceLost, InstanceReady
 from sageserve.core.perf import prefill_work, request_work
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.data.watched.minutes import read_minutes
+from sageserve.live.control.admin import CapacityCollector
 from sageserve.live.control.state_files import DemandFile
-from sageserve.live.watch.serve import WatchCollector
 from tests.core.small import ENGINE, PRICE
 from tests.live.watch.stage import BEGIN, SCRAPE, Pod, WatchStage, one_pool
 
@@ -199,7 +199,7 @@ def test_what_serves_is_counted_in_instances_of_the_fastest_type_as_what_is_need
     stage.run(3 * MINUTE)
     worth = stage.watch.layout.strength(stage.watch.layout.pools[0])
     assert 0 < worth < 1
-    found = {one.name: one.samples for one in WatchCollector(stage.watch).collect()}
+    found = {one.name: one.samples for one in CapacityCollector(stage.watch.book, stage.watch.now).collect()}
     (serving,), (needed,) = found["sageserve_serving_instances"], found["sageserve_needed_instances"]
     assert serving.value == pytest.approx(3 * worth, abs=1e-3)
     assert serving.labels == needed.labels == {"region": "east", "model": "big"}

@@ -1,10 +1,10 @@
-"""Minutes of a fleet that was watched: instances that ran, that decisions asked for, that demand needed; one JSON object a line.
+"""Minutes of a fleet: instances that ran, that decisions asked for, that demand needed; one JSON object a line.
 
     {"wall": 1700000040000000, "pools": [{"pool": "east/llama/h100", "did": 3, "would": 4}],
      "endpoints": [{"endpoint": "east/llama", "busy": 1.8, "needed": 3, "tokens": 51200}]}
 
 A file a day in the state folder, `minutes/minutes-20261127.jsonl`, flushed line by line; those older than KEEP days are dropped.
-Knows no strategy. Read next: `live/watch/minute_book.py`, which makes them.
+Knows no strategy. Read next: `live/control/minute_book.py`, which makes them.
 """
 
 import logging
@@ -51,7 +51,8 @@ class EndpointMinute(Struct, frozen=True, omit_defaults=True):
         blind: why it was not seen; empty: it was.
         tokens: interactive prompt tokens that came in the minute: what forecasts are of.
         late: share of the requests of the last five minutes whose first token came after the tightest promise, by engines' own
-            histograms; None: they do not say.
+            histograms; of a fleet of ours, of its interactive requests that were later than their own tier promises or
+            turned away; None: nobody asked, or engines do not say.
     """
 
     endpoint: str
@@ -62,18 +63,50 @@ class EndpointMinute(Struct, frozen=True, omit_defaults=True):
     late: float | None = None
 
 
-class WatchedMinute(Struct, frozen=True):
+class TierMinute(Struct, frozen=True):
+    """A service class over a minute, in all regions and of all models.
+
+    Args:
+        tier: its name.
+        requests: that came.
+        missed: answered later than promised, or turned away, in this minute.
+    """
+
+    tier: str
+    requests: int
+    missed: int
+
+
+class BacklogMinute(Struct, frozen=True):
+    """Batch work of a model at the end of a minute.
+
+    Args:
+        model: its name.
+        waiting: jobs and requests that wait.
+        slack_s: seconds to the deadline that comes first, below 0: it has passed; None: nothing waits that may begin now.
+    """
+
+    model: str
+    waiting: int
+    slack_s: float | None
+
+
+class WatchedMinute(Struct, frozen=True, omit_defaults=True):
     """A minute of a fleet.
 
     Args:
         wall: where it begins, microseconds since 1970.
         pools: in order of their numbers.
-        endpoints: those with pools, in order of their numbers.
+        endpoints: those with pools, in order of their numbers; none where a model's instances are set apart for some tiers.
+        tiers: in order of the settings; none of a fleet that others run: its engines do not say whose a request was.
+        backlog: by model; likewise.
     """
 
     wall: Micros
     pools: tuple[PoolMinute, ...]
     endpoints: tuple[EndpointMinute, ...]
+    tiers: tuple[TierMinute, ...] = ()
+    backlog: tuple[BacklogMinute, ...] = ()
 
 
 _DECODER: Final = msgspec.json.Decoder(WatchedMinute)
@@ -114,7 +147,7 @@ def read_minutes(state: Path, begin: Micros = 0) -> Iterator[WatchedMinute]:
         begin: microseconds since 1970.
 
     Raises:
-        ResultError: nothing was watched there.
+        ResultError: no minute was kept there.
     """
     first = _name(begin)
     for path in _files(state):
@@ -126,7 +159,7 @@ def newest_minute(state: Path) -> Micros:
     """Where the newest minute begins, microseconds since 1970; 0: none is whole.
 
     Raises:
-        ResultError: nothing was watched there.
+        ResultError: no minute was kept there.
     """
     newest = (max((one.wall for one in whole_lines(path, _DECODER)), default=0) for path in reversed(_files(state)))
     return next(filter(None, newest), 0)
@@ -136,9 +169,7 @@ def _files(state: Path) -> list[Path]:
     """In order of their days."""
     found = sorted((state / MINUTES).glob("minutes-*.jsonl"))
     if not found:
-        raise ResultError(
-            f"{state} holds no minute that was watched", hint="watch a while: sageserve watch SCENARIO --prometheus URL"
-        )
+        raise ResultError(f"{state} holds no minute yet", hint="let `sageserve up` or `sageserve watch` go on for two minutes")
     return found
 
 

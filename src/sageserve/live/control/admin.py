@@ -6,7 +6,7 @@ Read-only: nothing here changes the fleet. Who may ask is the gateway's business
 that reaches this server (`door.py`). Read next: `status.py`, `process.py`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from typing import Final
 
@@ -18,6 +18,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from sageserve.base.units import Micros
+from sageserve.live.control.minute_book import MinuteBook
 from sageserve.live.control.status import Status
 
 _STATES: Final = ("serving", "coming", "draining", "spot")
@@ -44,6 +46,11 @@ class FleetCollector(Collector):
         pressure = GaugeMetricFamily("sageserve_pressure", "asked for beyond all there is", labels=["region", "model"])
         blind = GaugeMetricFamily("sageserve_blind", "1: signals too old to act on", labels=["region", "model"])
         waiting = GaugeMetricFamily("sageserve_batch_waiting", "batch work that waits", labels=["model"])
+        slack = GaugeMetricFamily(
+            "sageserve_batch_slack_seconds",
+            "to the first deadline of batch work that waits; below 0: it has passed",
+            labels=["model"],
+        )
         for endpoint in state.endpoints:
             where = [endpoint.region, endpoint.model]
             for pool in endpoint.pools:
@@ -55,7 +62,10 @@ class FleetCollector(Collector):
             blind.add_metric(where, float(endpoint.blind))
         for model, jobs in {endpoint.model: endpoint.waiting_batch for endpoint in state.endpoints}.items():
             waiting.add_metric([model], jobs)
-        yield from (instances, seen, pressure, blind, waiting)
+        for model, left in {endpoint.model: endpoint.slack_batch_s for endpoint in state.endpoints}.items():
+            if left is not None:
+                slack.add_metric([model], round(left, 1))
+        yield from (instances, seen, pressure, blind, waiting, slack)
         yield GaugeMetricFamily("sageserve_gpus_held", "GPUs that instances hold", value=state.gpus_held)
         yield CounterMetricFamily("sageserve_instances_hung", "instances that hung and were ended", value=state.ended)
         yield GaugeMetricFamily("sageserve_gateways", "gateway processes connected", value=state.gateway.processes)
@@ -65,10 +75,53 @@ class FleetCollector(Collector):
         yield decisions
 
 
-def routes(status: Callable[[], Status], decided: Callable[[], dict[tuple[str, str], int]]) -> list[BaseRoute]:
-    """What the control process serves besides files and batches."""
+class CapacityCollector(Collector):
+    """What decisions ask for, what demand needs, and what serves of that, as metrics.
+
+    Args:
+        book: of this process's minutes.
+        now: the loop's clock.
+    """
+
+    def __init__(self, book: MinuteBook, now: Callable[[], Micros]) -> None:
+        self._book = book
+        self._now = now
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The families, anew for each scrape."""
+        wanted = GaugeMetricFamily("sageserve_wanted_instances", "instances that decisions ask for", labels=["pool"])
+        for pool in self._book.pools(self._now()):
+            wanted.add_metric([pool.pool], pool.would)
+        busy, needed, serving = (
+            GaugeMetricFamily(name, f"{text}, in instances of the model's fastest type", labels=["region", "model"])
+            for name, text in (
+                ("sageserve_busy_instances", "what the demand of the last five minutes keeps busy"),
+                ("sageserve_needed_instances", "the fewest that keep promises at the demand of the last five minutes"),
+                ("sageserve_serving_instances", "capacity that serves"),
+            )
+        )
+        for end in self._book.ends():
+            place = [end.region, end.model]
+            busy.add_metric(place, round(end.busy, 4))
+            needed.add_metric(place, end.needed)
+            serving.add_metric(place, round(end.serving, 3))
+        yield from (wanted, busy, needed, serving)
+
+
+def routes(
+    status: Callable[[], Status], decided: Callable[[], dict[tuple[str, str], int]], more: Sequence[Collector] = ()
+) -> list[BaseRoute]:
+    """What the control process serves besides files and batches.
+
+    Args:
+        status: the present state.
+        decided: decisions by (reason, what blocked them), since the process began.
+        more: what else is among its metrics.
+    """
     registry = CollectorRegistry()
     registry.register(FleetCollector(status, decided))
+    for one in more:
+        registry.register(one)
     page = files("sageserve.live.control").joinpath("page/index.html").read_text("utf-8")
 
     async def as_json(_request: Request) -> Response:

@@ -139,6 +139,12 @@ class BatchQueue:
         ]
         return tuple(self._jobs.waiting(model) + clients[model] for model in range(self._models))
 
+    def slack(self) -> tuple[Micros | None, ...]:
+        """Microseconds to the deadline that comes first of what waits and may begin now, by model; below 0: it has passed."""
+        now = self._now()
+        firsts = [[turn.head.deadline for turn in self._turns(model).values()] for model in range(self._models)]
+        return tuple(min(deadlines) - now if deadlines else None for deadlines in firsts)
+
     # --- when the feed rule is asked ---
 
     def hear(self, gateway: int, message: Wait | Gone) -> None:

@@ -32,12 +32,13 @@ from sageserve.core.strategies.own import OwnStrategy
 from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.data.results.journal import Stamped
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
-from sageserve.live.control.admin import routes
+from sageserve.live.control.admin import CapacityCollector, routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
 from sageserve.live.control.door import IN_JSON, FleetOnly
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Loop, WallClock
+from sageserve.live.control.own_minutes import OwnMinutes
 from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import Sources, Status, status
@@ -228,7 +229,9 @@ class Control:
         self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
         self.liveness = Liveness(self.view, parts.probe, self._end, live.safety.hung_after, self.clock.now)
         guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
-        strategy = kind(scenario, self.layout, self._demand.load(parts.wall()))
+        earlier = self._demand.load(parts.wall())
+        self._minutes = OwnMinutes(scenario, self.layout, self.fleet, home.state, earlier)
+        strategy = kind(scenario, self.layout, earlier)
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbles)
         controller = Controller(self.fleet, strategy, scenario.spot, guard)
@@ -261,6 +264,7 @@ class Control:
             self.view,
             self.clock.now,
             self.queue.waiting,
+            self.queue.slack,
             lambda: list(self._journal.recent),
             self._parts.words,
             self._home.url,
@@ -268,7 +272,7 @@ class Control:
         return status(sources, (*self._actuator.failing(), *self._notes()), self.liveness.ended, self._actuator.failing(LASTING))
 
     def _notes(self) -> tuple[str, ...]:
-        lost = self._journal.lost
+        lost = self._journal.lost + self._minutes.files.lost
         full = (f"{lost} journal lines could not be written: is the disk full?",) if lost else ()
         last = tuple(
             f"Every instance of {name} is in trouble: requests are sent there all the same." for name in self.view.unwell()
@@ -296,7 +300,8 @@ class Control:
             self.loop.begin(self._initial)
 
     async def _all(self, stop: asyncio.Event) -> None:
-        found = [*routes(self.status, lambda: dict(self._decided)), *self._parts.queue_routes]
+        capacity = CapacityCollector(self._minutes.book, self.clock.now)
+        found = [*routes(self.status, lambda: dict(self._decided), [capacity]), *self._parts.queue_routes]
         pages = Starlette(routes=found, exception_handlers=IN_JSON)
         config = uvicorn.Config(
             FleetOnly(pages, self._home.secret),
@@ -335,6 +340,7 @@ class Control:
                 else:
                     self.view.saw(i, kv=found[0], in_flight=found[1], waiting=found[2], made=found[3])
             self.view.refresh()
+            self._minutes.look(self.clock.now(), self.view.blind())
             self.queue.scraped()
             await asyncio.sleep(self._scenario.signals.scrape / SECOND)
 
@@ -351,6 +357,7 @@ class Control:
     def write(self, entry: Entry) -> None:
         """Keep a line of the journal."""
         self._journal.write(entry)
+        self._minutes.hear(entry)
         for decision in entry.decisions:
             self._decided[str(decision.reason), str(decision.blocked)] += 1
 
@@ -374,4 +381,7 @@ class Control:
 
     def add(self, seen: DemandSeen) -> None:
         """Keep a minute's demand."""
-        self._demand.add(self._parts.wall() - seen.length, seen)
+        begin = self._parts.wall() - seen.length
+        self._demand.add(begin, seen)
+        backlog = dict(zip(self.layout.names.models, zip(self.queue.waiting(), self.queue.slack(), strict=True), strict=True))
+        self._minutes.counted(self.clock.now(), seen, begin, backlog)

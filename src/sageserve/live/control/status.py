@@ -53,6 +53,7 @@ class EndpointStatus(Struct, frozen=True):
     waiting_batch: int  # jobs of the model, in all regions
     pools: tuple[PoolStatus, ...]
     pressure: float = 0.0  # asked for beyond all there is; utilisation, kv and busy are 1 at most
+    slack_batch_s: float | None = None  # to the first deadline of what waits of the model; None: nothing that may begin now
 
 
 class TierStatus(Struct, frozen=True):
@@ -133,6 +134,7 @@ class Sources:
         fleet view: gateways and engines.
         now: the loop's clock.
         waiting: batch work that waits, by model.
+        slack: microseconds to the first deadline of that, by model.
         recent: journal lines, oldest first.
         words: a decision in a sentence.
         url: of the gateway.
@@ -143,6 +145,7 @@ class Sources:
     view: FleetView
     now: Callable[[], Micros]
     waiting: Callable[[], tuple[int, ...]]
+    slack: Callable[[], tuple[Micros | None, ...]]
     recent: Callable[[], Iterable[Stamped]]
     words: Callable[[Stamped], tuple[str, ...]]
     url: str
@@ -172,7 +175,7 @@ def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0, failin
 
 def _endpoints(sources: Sources) -> tuple[EndpointStatus, ...]:
     view, fleet = sources.view, sources.fleet
-    names, blind, waiting = view.layout.names, view.blind(), sources.waiting()
+    names, blind, waiting, slack = view.layout.names, view.blind(), sources.waiting(), sources.slack()
     found = []
     for e, row in enumerate(view.endpoints):
         pools = view.layout.endpoint_pools(e)
@@ -189,6 +192,7 @@ def _endpoints(sources: Sources) -> tuple[EndpointStatus, ...]:
             )
             for pool in pools
         )
+        first = slack[pools[0].model]
         found.append(
             EndpointStatus(
                 view.layout.endpoint_name(e),
@@ -201,6 +205,7 @@ def _endpoints(sources: Sources) -> tuple[EndpointStatus, ...]:
                 waiting[pools[0].model],
                 counts,
                 max(0.0, float(row["seen"]) - 1.0),
+                None if first is None else first / SECOND,
             )
         )
     return tuple(found)

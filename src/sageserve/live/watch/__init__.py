@@ -3,7 +3,6 @@
     looks.py       what one look at a server brings      sightings.py    pools in it, and why one is not seen
     instances.py   engines become rows of the fleet      view.py         servers report as gateways do elsewhere
     demand.py      counters become demand by cell        cells.py        how they are shared out     past.py  before now
-    wishes.py      what would run, were it carried out   minute_book.py  what is kept of each minute
     process.py     all of it, until it is stopped        serve.py        metrics and status for others
 
 Writes to its state folder and nowhere else. Read next: `process.py`; docs/how-to/watch.md.

@@ -2,7 +2,7 @@
 
 Wires the loop and the state files of `live/control` to looks at servers instead of gateways, engines and an actuator. Decisions
 are written down and never carried out. It may be killed at any moment; the next one goes on where it was.
-Read next: `sightings.py`, `demand.py`, `minute_book.py`; `live/control/process.py` for a fleet of ours.
+Read next: `sightings.py`, `demand.py`, `live/control/minute_book.py`; `live/control/process.py` for a fleet of ours.
 """
 
 import asyncio
@@ -23,27 +23,25 @@ from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.layout import Layout
 from sageserve.core.safety import Onlooker
 from sageserve.core.strategies import kind_of, layout_of
-from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.own import OwnStrategy
-from sageserve.core.strategies.planned import LtI
 from sageserve.core.work import AnyEvent, Entry
 from sageserve.data.rebuild.places import WatchedPool
 from sageserve.data.results.journal import Stamped
 from sageserve.data.watched.minutes import MinuteFiles, PoolMinute, WatchedMinute
 from sageserve.live.control.fleet_view import Callbacks
 from sageserve.live.control.loop import Loop, WallClock
+from sageserve.live.control.minute_book import MinuteBook
 from sageserve.live.control.process import ThreadWorker, run_until
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import GatewayAddress, Sources, Status, status
+from sageserve.live.control.wishes import Wishes, follows_plans
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 from sageserve.live.prometheus.sight import blind_after
 from sageserve.live.watch.demand import CountedDemand
 from sageserve.live.watch.instances import WatchedInstances
 from sageserve.live.watch.looks import ClusterLook, LateCount, late_shares, look_at
-from sageserve.live.watch.minute_book import MinuteBook
 from sageserve.live.watch.sightings import PoolSighting, sight_pool
 from sageserve.live.watch.view import NobodysEngines, WatchedView, only_watched, tightest_promise_s
-from sageserve.live.watch.wishes import Wishes
 from sageserve.live.wire import ToGateway
 
 _LOG: Final = logging.getLogger(__name__)
@@ -112,8 +110,8 @@ class FleetWatch:
         self._instances = WatchedInstances(self.fleet, state / "instances.json")
         earlier = self._demand_file.load(parts.wall())
         kind = kind_of(scenario)
-        self._wishes = Wishes(self.fleet, follows=isinstance(kind, type) and issubclass(kind, Foresight | LtI))
-        self._book = MinuteBook(scenario, self.layout, self.fleet, self._wishes.would, earlier)
+        self._wishes = Wishes(self.fleet, follows=follows_plans(scenario))
+        self.book = MinuteBook(scenario, self.layout, self.fleet, self._wishes.would, earlier)
         strategy = kind(scenario, self.layout, earlier)
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbled.setdefault)
@@ -140,9 +138,17 @@ class FleetWatch:
     def status(self) -> Status:
         """The present state."""
         recent = lambda: list(self._journal.recent)  # noqa: E731 # one line, once
-        nothing = (0,) * len(self.layout.names.models)
+        models = len(self.layout.names.models)
         sources = Sources(
-            self._scenario, self.fleet, self.view, self._parts.clock.now, lambda: nothing, recent, self._parts.words, ""
+            self._scenario,
+            self.fleet,
+            self.view,
+            self._parts.clock.now,
+            lambda: (0,) * models,
+            lambda: (None,) * models,
+            recent,
+            self._parts.words,
+            "",
         )
         found = status(sources, self.notes())
         urls = tuple(server.url for server in self._parts.servers.values())
@@ -166,25 +172,17 @@ class FleetWatch:
         notes += [f"{lost:,} lines could not be written: is the disk full?"] if lost else []
         return (*notes, *self.demand.notes, *self.demand.shares.notes, *self._stumbled)
 
+    def now(self) -> Micros:
+        """The loop's clock."""
+        return self._parts.clock.now()
+
     def pools(self) -> tuple[PoolMinute, ...]:
         """What runs and what would, now."""
-        return self._book.pools(self._parts.clock.now())
-
-    def needed(self) -> Mapping[int, int]:
-        """Instances that demand needed in the newest minute that is counted, by endpoint."""
-        return self._book.needed
-
-    def capacity(self) -> Mapping[int, float]:
-        """What serves now, in instances of the model's fastest type, by endpoint."""
-        found: dict[int, float] = {}
-        for pool in self.layout.pools:
-            serving = self.fleet.serving(pool.number) * self.layout.strength(pool)
-            found[pool.endpoint] = found.get(pool.endpoint, 0.0) + serving
-        return found
+        return self.book.pools(self._parts.clock.now())
 
     def rate(self) -> float:
         """Requests per second, of late."""
-        return self._book.requests_per_s
+        return self.book.requests_per_s
 
     def behind_s(self) -> float:
         """Seconds up to which demand is not counted."""
@@ -207,7 +205,7 @@ class FleetWatch:
         mine = {name: [one for one in parts.watched if one.cluster == name] for name in parts.servers}
         asked = [asyncio.to_thread(look_at, parts.servers[name], pools, wall, back) for name, pools in mine.items()]
         looks = dict(zip(mine, await asyncio.gather(*asked), strict=True))
-        if self._book.due(parts.clock.now()) and self._promise_s is not None:
+        if self.book.due(parts.clock.now()) and self._promise_s is not None:
             late = [
                 asyncio.to_thread(late_shares, parts.servers[name], pools, wall, self._promise_s)
                 for name, pools in mine.items()
@@ -245,8 +243,8 @@ class FleetWatch:
             self.view.count(self.demand, in_flight, waiting)
         self.view.refresh()
         now = self._parts.clock.now()
-        if self._book.due(now):
-            self._book.take_down(now, {e: unseen.get(e, "too old") for e in self.view.blind()}, self._late_by_endpoint())
+        if self.book.due(now):
+            self.book.take_down(now, {e: unseen.get(e, "too old") for e in self.view.blind()}, self._late_by_endpoint())
         self._parts.looked()
 
     def _late_by_endpoint(self) -> dict[int, float]:
@@ -301,7 +299,7 @@ class FleetWatch:
         now = self._parts.clock.now()
         begin = self._parts.wall() - (now - seen.start)
         self._demand_file.add(begin, seen)
-        minute = self._book.counted(now, seen, begin)
+        minute = self.book.counted(now, seen, begin)
         self._minutes.add(minute)
         self._parts.passed(minute)
 

@@ -1,4 +1,4 @@
-"""A state folder of `sageserve watch`, read and summed up: minutes, journal and settings become one report.
+"""A state folder of `sageserve watch` or `up`, read and summed up: minutes, journal and settings become one report.
 
     report = read_shadow(Path("~/.local/state/sageserve-watch"), last=7 * DAY)
 
@@ -71,14 +71,14 @@ def read_shadow(state: Path, last: Micros | None = None) -> ShadowReading:
     """Read a state folder.
 
     Args:
-        state: of `sageserve watch`.
+        state: of `sageserve watch` or `sageserve up`.
         last: microseconds back from where the minutes end that count; None: all that was kept.
 
     Raises:
         ResultError: nothing was watched there, or not in that time.
     """
     if not is_state_folder(state):
-        raise ResultError(f"{state} is no folder of `sageserve watch`", hint="name the one it keeps with --state")
+        raise ResultError(f"{state} is no folder of `sageserve watch` or `up`", hint="name the one it keeps with --state")
     begin = 0 if last is None else newest_minute(state) + MINUTE - last
     scenario = load_scenario(state / "scenario.yaml")
     layout = layout_of(scenario)

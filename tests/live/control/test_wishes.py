@@ -1,6 +1,6 @@
 """What would run: a plan's counts, the decisions after it, and what runs where neither stands.
 
-Read next: `src/sageserve/live/watch/wishes.py`.
+Read next: `src/sageserve/live/control/wishes.py`.
 """
 
 from sageserve.base.units import HOUR, MINUTE
@@ -9,7 +9,7 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.plan.hourly import Plan
 from sageserve.core.strategies import layout_of
 from sageserve.core.work import Entry, Solved
-from sageserve.live.watch.wishes import STANDS, Wishes
+from sageserve.live.control.wishes import STANDS, Wishes
 from tests.core.small import fleet_of
 from tests.live.watch.stage import one_pool
 
@@ -50,3 +50,11 @@ def test_a_decision_after_a_plan_stands_as_long_as_one_without() -> None:
     wishes.hear(decided(-1))
     wishes.hear(Entry(HOUR + MINUTE, PLAN, (), ()))
     assert wishes.would(HOUR + MINUTE, 0) == 5
+
+
+def test_what_was_done_at_once_is_not_counted_twice() -> None:
+    fleet = two_serve()
+    wishes = Wishes(fleet, follows=False)
+    fleet.start(2, HOUR, fleet.room(0))
+    wishes.hear(Entry(HOUR, PLAN, (Decision(0, 3, Reason.UTILISATION_HIGH, 0.8, 0, 2, 0, 1, Blocked.NOT),), ()))
+    assert wishes.would(HOUR, 0) == 5

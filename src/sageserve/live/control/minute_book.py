@@ -6,7 +6,7 @@ Decides nothing. Read next: `wishes.py`, `data/watched/minutes.py`.
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,25 @@ class _Taken:
     pools: tuple[PoolMinute, ...]
     blind: Mapping[int, str]
     late: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointCapacity:
+    """Demand beside capacity at an endpoint, in instances of the model's fastest type.
+
+    Args:
+        region: where.
+        model: which.
+        busy: what the demand of the last minutes keeps busy.
+        needed: the fewest that keep the promises at that demand.
+        serving: what serves now.
+    """
+
+    region: str
+    model: str
+    busy: float
+    needed: int
+    serving: float
 
 
 class MinuteBook:
@@ -60,6 +79,7 @@ class MinuteBook:
         self._next: Micros = MINUTE
         self.requests_per_s = 0.0  # in the newest minute that is counted
         self.needed: dict[int, int] = {}  # by endpoint, of the newest minute that is counted
+        self._busy: dict[int, float] = {}  # likewise
 
     def due(self, now: Micros) -> bool:
         """Whether a minute is over that was not taken down."""
@@ -84,6 +104,15 @@ class MinuteBook:
             PoolMinute(pool.name, self._fleet.serving(pool.number), self._would(now, pool.number)) for pool in self._layout.pools
         )
 
+    def ends(self) -> Iterator[EndpointCapacity]:
+        """Demand of the newest minute that is counted, and what serves now."""
+        names = self._layout.names
+        for endpoint, needed in self.needed.items():
+            pools = self._layout.endpoint_pools(endpoint)
+            region, model = pools[0].region, pools[0].model
+            serving = sum(self._fleet.serving(pool.number) * self._layout.strength(pool) for pool in pools)
+            yield EndpointCapacity(names.regions[region], names.models[model], self._busy[endpoint], needed, serving)
+
     def counted(self, now: Micros, seen: DemandSeen, wall: Micros) -> WatchedMinute:
         """A minute's demand is counted: the line of that minute.
 
@@ -102,15 +131,17 @@ class MinuteBook:
         self._estimates.sustainable_loads(busy.mean(axis=0))
         taken = self._taken.pop(seen.start, None) or _Taken(self.pools(now), {}, {})
         found = []
-        for endpoint in range(self._layout.endpoints):
+        roles = len(self._layout.roles)  # where a model's instances are set apart, nobody counts whose demand is whose
+        for endpoint in range(self._layout.endpoints if roles == 1 else 0):
             pools = self._layout.endpoint_pools(endpoint)
             if pools:
                 at, model = pools[0].region, pools[0].model
-                self.needed[endpoint] = self._needed(model, float(busy[at, model]))
+                self._busy[endpoint] = float(busy[at, model])
+                self.needed[endpoint] = self._needed(model, self._busy[endpoint])
                 found.append(
                     EndpointMinute(
                         self._layout.endpoint_name(endpoint),
-                        round(float(busy[at, model]), 4),
+                        round(self._busy[endpoint], 4),
                         self.needed[endpoint],
                         taken.blind.get(endpoint, ""),
                         int(tokens[at, model]),

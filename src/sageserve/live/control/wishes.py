@@ -1,4 +1,4 @@
-"""What would run if decisions were carried out: by pool, the count that stands, minute by minute.
+"""What decisions ask for: by pool, the count that stands, minute by minute; what would run if all of them were carried out.
 
 Every decision starts from the fleet as it is. The plan of a strategy that carries plans out at once says a count for every pool
 and stands until the next plan; a decision on a pool stands until the next one on it, or until it would have been made again and
@@ -9,13 +9,23 @@ Read next: `data/watched/minutes.py`, where it is kept.
 
 from typing import Final
 
+from sageserve.base.config import Scenario
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Blocked, Decision
 from sageserve.core.fleet import Fleet
+from sageserve.core.strategies import kind_of
+from sageserve.core.strategies.foresight import Foresight
+from sageserve.core.strategies.planned import LtI
 from sageserve.core.work import Entry, Solved, SolvedAhead
 
 STANDS: Final[Micros] = 5 * MINUTE
 """How long a decision without a plan stands unless it is made again: cool-downs are shorter."""
+
+
+def follows_plans(scenario: Scenario) -> bool:
+    """Whether its strategy takes every pool to its plan's count at once; for others a plan is a direction."""
+    kind = kind_of(scenario)
+    return isinstance(kind, type) and issubclass(kind, Foresight | LtI)
 
 
 class Wishes:
@@ -42,8 +52,11 @@ class Wishes:
                 self._decided[one.pool] = entry.now, self._wanted(one)
 
     def _wanted(self, one: Decision) -> int:
-        """The count of the decision's own pool: what it counted as present may be that of all pools of its endpoint."""
-        return max(0, self._held(one.pool) + one.change)
+        """The count of the decision's own pool: what it counted as present may be that of all pools of its endpoint.
+
+        What was done of it at once is among what runs already.
+        """
+        return max(0, self._held(one.pool) + one.change - one.done)
 
     def would(self, now: Micros, pool: int) -> int:
         """Instances that would run in a pool."""
