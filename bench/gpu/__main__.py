@@ -2,6 +2,7 @@
 
     python -m bench.gpu measure --out runs/gpu            on the machine with the GPU; torch and Triton are enough
     python -m bench.gpu predict runs/gpu                  anywhere: step times make a profile, the simulator plays the requests
+    python -m bench.gpu power                             on the machine with the GPU: what a step takes right after prompts
 
 Weights are drawn at random, so nothing is downloaded. TRITON_INTERPRET=1 and `--shapes tiny-dense,tiny-moe` try the
 kernels without a GPU. Read next: `measure.py`, `predict.py`, docs/reference/engine-model.md.
@@ -26,7 +27,14 @@ def main(arguments: list[str]) -> int:
     measure.add_argument("--seconds", type=float, default=40.0, help="of arrivals per run, three runs per shape; default 40")
     predict = commands.add_parser("predict", help="predict the runs from step times, and print how far off that is")
     predict.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="as written by measure")
+    power = commands.add_parser("power", help="what decoding takes right after prompts, and the clock meanwhile")
+    power.add_argument("--shape", default="dense", choices=SHAPES, help="default dense")
     chosen = parser.parse_args(arguments)
+    if chosen.command == "power":
+        from bench.gpu.power import show
+
+        show(chosen.shape)
+        return 0
     if chosen.command == "measure":
         names = chosen.shapes.split(",")
         if unknown := [name for name in names if name not in SHAPES]:

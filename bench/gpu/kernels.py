@@ -66,6 +66,18 @@ def rotate(
 
 
 @triton.jit
+def weigh(q, keys, values, there, seen, scale, best, total, sums, D: tl.constexpr):
+    """Take some more tokens of a context into a softmax: `seen` says which query sees which of those that are `there`."""
+    d = tl.arange(0, D)
+    k = tl.load(keys[None, :] + d[:, None], mask=there[None, :], other=0.0)
+    score = tl.where(seen, tl.dot(q, k) * scale, -1e30)
+    higher = tl.maximum(best, tl.max(score, 1))
+    share, kept = tl.exp2(score - higher[:, None]), tl.exp2(best - higher)
+    v = tl.load(values[:, None] + d[None, :], mask=there[:, None], other=0.0)
+    return higher, total * kept + tl.sum(share, 1), sums * kept[:, None] + tl.dot(share.to(v.dtype), v)
+
+
+@triton.jit
 def decode(
     query,
     keys,
@@ -103,17 +115,9 @@ def decode(
     sums = tl.zeros([GROUP, D], tl.float32)
     for at in range(start, end, BLOCK):
         t = at + tl.arange(0, BLOCK)
-        inside = t < end
-        page = tl.load(table + row * TABLE + t // PAGE_, mask=inside, other=0)
+        page = tl.load(table + row * TABLE + t // PAGE_, mask=t < end, other=0)
         place = ((page * PAGE_ + t % PAGE_).to(tl.int64) * KV_HEADS + shared) * D
-        k = tl.load(keys + place[None, :] + d[:, None], mask=inside[None, :], other=0.0)
-        score = tl.where(inside[None, :], tl.dot(q, k) * scale, -1e30)
-        higher = tl.maximum(best, tl.max(score, 1))
-        share, kept = tl.exp2(score - higher[:, None]), tl.exp2(best - higher)
-        v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None], other=0.0)
-        total = total * kept + tl.sum(share, 1)
-        sums = sums * kept[:, None] + tl.dot(share.to(v.dtype), v)
-        best = higher
+        best, total, sums = weigh(q, keys + place, values + place, t < end, (t < end)[None, :], scale, best, total, sums, D)
     tl.store(part + (heads * SPLITS + split)[:, None].to(tl.int64) * D + d[None, :], sums / total[:, None], mask=asked[:, None])
     tl.store(weight + heads * SPLITS + split, best + tl.log2(total), mask=asked)
 
@@ -182,17 +186,11 @@ def prefill(
     end = begin + count
     for at in range(0, end, BLOCK):
         t = at + tl.arange(0, BLOCK)
-        inside = t < end
-        page = tl.load(table + row * TABLE + t // PAGE_, mask=inside, other=0)
+        page = tl.load(table + row * TABLE + t // PAGE_, mask=t < end, other=0)
         place = ((page * PAGE_ + t % PAGE_).to(tl.int64) * KV_HEADS + shared) * D
-        k = tl.load(keys + place[None, :] + d[:, None], mask=inside[None, :], other=0.0)
-        score = tl.where(t[None, :] <= begin + m[:, None], tl.dot(q, k) * scale, -1e30)
-        higher = tl.maximum(best, tl.max(score, 1))
-        share, kept = tl.exp2(score - higher[:, None]), tl.exp2(best - higher)
-        v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None], other=0.0)
-        total = total * kept + tl.sum(share, 1)
-        sums = sums * kept[:, None] + tl.dot(share.to(v.dtype), v)
-        best = higher
+        best, total, sums = weigh(
+            q, keys + place, values + place, t < end, t[None, :] <= begin + m[:, None], scale, best, total, sums, D
+        )
     tl.store(out + at_query, sums / total[:, None], mask=asked)
 
 

@@ -5,6 +5,7 @@ GPU. Those of more prompts than a graph has room for run as they come. Read next
 """
 
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,7 +40,8 @@ class Device:
         self.model = Model(shape, limits, "cuda" if self.gpu else "cpu")
         self.limits = limits
         self.model.take_cache(limits.kv_tokens or self._room())
-        self._free = list(range(self.model.pages, 0, -1))
+        # pages go round, as vLLM's do, and lie about as they do once an engine has served for a while
+        self._free = deque((np.random.default_rng(1).permutation(self.model.pages) + 1).tolist())
         self._rows = list(range(limits.sequences - 1, -1, -1))
         self._pages: dict[int, list[int]] = {}
         # ids, rows, positions, lengths, ends, their rows, pieces: one buffer, one copy
@@ -69,7 +71,7 @@ class Device:
         if not self._rows or need > len(self._free):
             return False
         sequence.row = self._rows.pop()
-        mine = [self._free.pop() for _ in range(need)]
+        mine = [self._free.popleft() for _ in range(need)]
         self._pages[sequence.row] = mine
         self.model.table[sequence.row, :need] = torch.tensor(mine, dtype=torch.int32, device="cpu").to(
             self.model.device, non_blocking=True

@@ -23,7 +23,7 @@ import numpy as np
 
 from bench.gpu.loop import Engine, Look, Machine, Sequence, Step, play
 from bench.gpu.shapes import LIMITS, PAGE, SHAPES, Limits, Shape
-from bench.gpu.steps import grid, timed
+from bench.gpu.steps import all_timed
 
 _BEGUN: Final = time.perf_counter()
 SHARES: Final = (0.5, 0.8, 1.1)
@@ -100,7 +100,7 @@ def measure(name: str, machine: Machine, kv_tokens: int, seconds: float) -> Meas
         seconds: of arrivals per run.
     """
     limits = LIMITS[name]
-    steps = [timed(machine, limits, asked) for asked in grid(limits, kv_tokens)]
+    steps = all_timed(machine, limits, kv_tokens)
     say(f"{name}: {len(steps)} steps timed")
     most = capacity(machine, limits, min(SATURATED_S, seconds))
     say(f"{name}: {most:.2f} requests/s at most")

@@ -21,7 +21,7 @@ from sageserve.data.measured.runs import MeasuredRequests
 from sageserve.sim.calibration.judge import judge
 from sageserve.sim.replay import Arrivals, ReplayedBlocks, replay_blocks
 
-KNOTS: Final = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 1024)
+KNOTS: Final = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1024)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,26 @@
 """Step times over what a step is made of: sequences and contexts, prompts and what is before them, and both at once.
 
-Steps are run by the same loop that serves requests, so that what the host does is in their times. Read next: `loop.py`,
-`predict.py`.
+Steps are run by the same loop that serves requests, so that what the host does is in their times. Contexts are spread as those of
+an engine that serves are: attention takes as long as its longest. Read next: `loop.py`, `predict.py`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from statistics import median
+from functools import cache
+from statistics import NormalDist, median
 from typing import Final
+
+import numpy as np
 
 from bench.gpu.loop import Engine, Machine, Sequence, Step
 from bench.gpu.shapes import Limits
 
-WARM: Final = 3  # steps that are not counted: kernels are compiled, memory is taken
-REPEATED: Final = 9
-BATCHES: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+WARM: Final = 2  # steps that are not counted: kernels are compiled, memory is taken
+REPEATED: Final = 5
+PASSES: Final = 3  # over the whole grid: a machine is not equally fast in every minute
+SIGMA: Final = 0.9  # of the logarithm of contexts
+# sizes of graphs, and between them: a step takes the next larger graph
+BATCHES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 192, 256)
 CONTEXTS: Final = (128, 512, 1024, 2048, 4096)
 PROMPTS: Final = (16, 32, 64, 96, 128, 192, 256, 320, 384, 512, 768, 1024, 1536, 2048, 4096)
 BEFORE: Final = (0, 2048)
@@ -25,7 +31,7 @@ _LATE: Final = 8  # tokens before a piece over its own: only the ends of long pr
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A step to time: sequences that decode after `context` tokens each, beside `prompt` tokens after `before`."""
+    """A step to time: sequences that decode after `context` tokens in the mean, beside `prompt` tokens after `before`."""
 
     decoding: int
     context: int
@@ -51,16 +57,30 @@ def grid(limits: Limits, kv_tokens: int) -> Iterator[Asked]:
                 yield Asked(n, AMONG, count)
 
 
-def timed(machine: Machine, limits: Limits, asked: Asked, repeated: int = REPEATED) -> Step:
-    """The median of several such steps."""
+@cache
+def spread(count: int, mean: int, most: int) -> tuple[int, ...]:
+    """Contexts of `count` sequences: quantiles of a log-normal distribution, none above `most`, `mean` tokens in the mean."""
+    if not count:
+        return ()
+    quantiles = [NormalDist().inv_cdf((k + 0.5) / count) for k in range(count)]
+    shape = np.exp(SIGMA * np.array(quantiles))
+    low, high = 0.0, most / float(shape[0])
+    for _ in range(60):  # a mean of what is cut off at `most` grows with the scale
+        scale = (low + high) / 2
+        low, high = (scale, high) if np.minimum(shape * scale, most).mean() < mean else (low, scale)
+    return tuple(max(1, round(one)) for one in np.minimum(shape * high, most).tolist())
+
+
+def timed(machine: Machine, limits: Limits, asked: Asked) -> list[Step]:
+    """Such a step, several times over."""
     engine = Engine(machine, limits)
-    for number in range(asked.decoding):
-        one = Sequence(number, 0, asked.context, WARM + repeated + 2, filled=asked.context, made=1)
+    for number, context in enumerate(spread(asked.decoding, asked.context, limits.context - WARM - REPEATED - 2)):
+        one = Sequence(number, 0, context, WARM + REPEATED + 2, filled=context, made=1)
         if not machine.admit(one):
             raise ValueError(f"{asked} does not fit into memory")
         engine.decoding.append(one)
     steps = []
-    for number in range(WARM + repeated):
+    for number in range(WARM + REPEATED):
         if asked.prompt:
             begun = Sequence(1000 + number, 0, asked.before + asked.prompt, 1, filled=asked.before)
             if not machine.admit(begun):
@@ -70,5 +90,15 @@ def timed(machine: Machine, limits: Limits, asked: Asked, repeated: int = REPEAT
         step = engine.iterate()
         steps.append(replace(step, time=machine.now() - start))  # with what the loop does after it
     engine.leave()
-    kept = steps[WARM:]
-    return replace(kept[len(kept) // 2], start=0, time=round(median(step.time for step in kept)))
+    return steps[WARM:]
+
+
+def all_timed(machine: Machine, limits: Limits, kv_tokens: int) -> list[Step]:
+    """Medians of all steps of the grid."""
+    asked = list(grid(limits, kv_tokens))
+    passes = [[timed(machine, limits, one) for one in asked] for _ in range(PASSES)]
+    return [_median([step for steps in same for step in steps]) for same in zip(*passes, strict=True)]
+
+
+def _median(steps: list[Step]) -> Step:
+    return replace(steps[REPEATED // 2], start=0, time=round(median(step.time for step in steps)))

@@ -16,7 +16,7 @@ from bench.gpu.loop import Engine, Sequence, play
 from bench.gpu.measure import arriving, lengths, measure, write
 from bench.gpu.predict import composed, fit, report, step_times
 from bench.gpu.shapes import LIMITS, Limits
-from bench.gpu.steps import grid, timed
+from bench.gpu.steps import all_timed, spread
 from sageserve.base.config import ProfileSettings
 from sageserve.sim.replay import Arrivals, replay_blocks
 
@@ -92,7 +92,7 @@ def test_its_scheduler_is_the_simulators(rate: float) -> None:
 
 def test_steps_make_the_profile_they_were_made_by() -> None:
     machine = Virtual()
-    steps = [timed(machine, LIMIT, asked) for asked in grid(LIMIT, PROFILE.kv_tokens)]
+    steps = all_timed(machine, LIMIT, PROFILE.kv_tokens)
     table = {
         name: np.array([getattr(step, name) for step in steps], float)
         for name in ("time", "decoding", "kv", "prompt", "attention")
@@ -101,6 +101,15 @@ def test_steps_make_the_profile_they_were_made_by() -> None:
     assert np.abs(found.off).max() < 1e-3
     assert found.profile.kv_ns_per_token == pytest.approx(PROFILE.kv_ns_per_token, rel=0.01)
     assert found.profile.attention_ns_per_token2 == pytest.approx(PROFILE.attention_ns_per_token2, rel=0.01)
+
+
+@pytest.mark.parametrize(("count", "mean", "most"), [(1, 700, 4000), (7, 300, 500), (64, 4096, 5000), (128, 128, 5000)])
+def test_contexts_are_spread_about_their_mean(count: int, mean: int, most: int) -> None:
+    found = np.array(spread(count, mean, most))
+    assert len(found) == count
+    assert found.max() <= most
+    assert found.mean() == pytest.approx(mean, rel=0.01)
+    assert count < 7 or np.log(found).std() > 0.2
 
 
 def test_a_folder_is_written_that_predicts_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
