@@ -223,7 +223,7 @@ class LivePlane(Reference):
         for job in outcome.prompts:
             self.routing.begin(self._placed[job.row])
         for job in outcome.finished:
-            self.demand.finished(self._demand_cell(job), job.output, 0.0)
+            self.demand.finished(self._demand_cell(job), job.prompt, job.output, 0.0)
             self.routing.end(self._placed.pop(job.row), job.output, self.now)
             if (ticket := self._tickets.pop(job.row, None)) is not None:
                 self.flex.leave(ticket)

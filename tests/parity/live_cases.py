@@ -65,8 +65,9 @@ def make_live_case(draw: Draw) -> LiveCase:
 def _scenario(draw: Draw) -> Scenario:
     below = sorted((draw(0, 10) / 10, draw(0, 10) / 10))
     patient = 10 ** draw(0, 2)  # batch work is over soon, is promoted soon, or waits until there is room
+    fast = draw(40, 200)
     tiers: dict[str, Any] = {
-        "iw-f": {"ttft": f"{draw(40, 200)}ms", "priority": 0},
+        "iw-f": {"ttft": f"{fast}ms", "ttft_per_1k_tokens": f"{fast}ms" if fast % 3 == 0 else None, "priority": 0},
         "iw-n": {"ttft": f"{draw(50, 2_000)}ms", "priority": draw(0, 1)},
         "niw": {"deadline": f"{patient * draw(60, 300)}ms", "priority": 2},
     }

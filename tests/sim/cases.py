@@ -267,6 +267,7 @@ def _tiers(draw: Draw) -> NDArray[Any]:
         row["urgent"] = draw(0, 20_000)
         row["expired"] = draw(0, 40_000)
         row["patience"] = draw(1_000, 300_000)
+        row["growth"] = 100 * row["expired"] if row["urgent"] % 4 == 3 else 0  # what prompts of 80 tokens feel; nothing drawn
         row["rank"] = draw(0, 3)
         row["batch"] = draw(0, 2) == 2
     return rows

@@ -153,7 +153,7 @@ class Reference(ReferenceFleet):
         prompts, turns = sum(endpoint.unfinished.values()), max(0, inside - places) * work
         wait = max(prompts, turns) / len(opened)
         self.counts["beyond the cap"] += inside >= self.setup.admission_queued * places
-        patience = self.setup.admission_wait * self._tiers[job.tier].patience
+        patience = self.setup.admission_wait * self._tiers[job.tier].promised(job.prompt)
         return wait <= patience and inside < self.setup.admission_queued * places
 
     # ---- an instance is lost

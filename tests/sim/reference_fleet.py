@@ -6,7 +6,6 @@ Derived from docs/reference/kernel.md ("The fleet", "Signals"), not from the ker
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,19 +25,8 @@ from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNN
 from tests.sim.reference_cache import ReferenceCache, paths_of
 from tests.sim.reference_engine import Job, Outcome
 from tests.sim.reference_profile import Profile
-from tests.sim.reference_promises import missed_of
+from tests.sim.reference_promises import Tier, missed_of
 from tests.sim.reference_ranks import Instance
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """One TIER row."""
-
-    urgent: int
-    expired: int
-    rank: int
-    batch: bool
-    patience: int
 
 
 class Endpoint:
@@ -80,7 +68,8 @@ class ReferenceFleet:
         self.drained: list[int] = []
         self.counts: Counter[str] = Counter()
         self._tiers = [
-            Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), bool(r["batch"]), int(r["patience"])) for r in setup.tiers
+            Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), int(r["patience"]), int(r["growth"]), bool(r["batch"]))
+            for r in setup.tiers
         ]
         tiers = len(self._tiers)
         profiles = [Profile.of(row) for row in setup.profiles]
@@ -244,7 +233,7 @@ class ReferenceFleet:
         if not tier.batch or self.setup.feed == DIRECT:
             near = int(self.setup.rtt[(self._region[job.row],) * 2]) if self.setup.rtt.size else 0
             prefill = fastest.prefill_work(job.prompt, job.cached)
-            slack = tier.patience - near - fastest.alone(job.prompt, job.cached)
+            slack = tier.promised(job.prompt) - near - fastest.alone(job.prompt, job.cached)
             self._asked[model].append((prefill, work - prefill, slack))
             self.could[self._cell(job)] += slack > 0
 

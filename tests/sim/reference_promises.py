@@ -1,8 +1,10 @@
-"""Which promises were missed, worked out from the rows of requests: the slow way to what the kernel counts as it goes.
+"""What tiers promise, and which promises were missed, worked out from the rows of requests: the slow way to the kernel's counts.
 
 Read next: `reference_fleet.py`; `DemandSeen` in `src/sageserve/core/events.py`.
 """
 
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,22 @@ from numpy.typing import NDArray
 from sageserve.sim.kernel.state import DONE, SHED, Setup
 
 _PLACE = 63  # of a request's state; beside it there are flags
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One TIER row."""
+
+    urgent: int
+    expired: int
+    rank: int
+    patience: int
+    growth: int
+    batch: bool
+
+    def promised(self, prompt: int) -> int:
+        """Microseconds until the promise of a prompt of so many tokens."""
+        return int(Fraction(self.patience) + Fraction(self.growth * prompt, 1000))
 
 
 def missed_of(requests: NDArray[Any], setup: Setup) -> NDArray[np.int64]:

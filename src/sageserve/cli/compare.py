@@ -15,6 +15,7 @@ import typer
 
 from sageserve.cli import compare_ablate, compare_frontier, complete, kernels
 from sageserve.cli.progress import Interruption, bar, compile_once
+from sageserve.cli.reach import warn_of_promises
 from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
@@ -309,9 +310,11 @@ def _cells(
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.sim.sweep.cell import Cell
 
-    own = load_scenario(scenario, overrides=overrides).seed
+    own = load_scenario(scenario, overrides=overrides)
+    if not source.options.files:
+        warn_of_promises(own)
     cells = []
-    for seed in [own] if seeds is None else parse_seeds(seeds):
+    for seed in [own.seed] if seeds is None else parse_seeds(seeds):
         for name in names:
             rule = [] if name == ORACLE else [f"strategy.name={name}"]
             settings = load_scenario(scenario, overrides=[*overrides, *rule, f"seed={seed}"])

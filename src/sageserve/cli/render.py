@@ -127,8 +127,7 @@ def tiers_tables(summary: Summary, width: int) -> Iterator[Table]:
 
 def _promise(tier: TierSummary) -> str:
     word = "TTFT" if tier.promise == "ttft" else "done"
-    pace = "" if tier.itl_s is None else f", {show_duration(round(tier.itl_s * SECOND))}/token"
-    return f"{share(tier.percentile, 0)} {word} {show_duration(round(tier.promise_s * SECOND))}{pace}"
+    return f"{share(tier.percentile, 0)} {word} {tier.words}"
 
 
 def _kept(tier: TierSummary) -> str:

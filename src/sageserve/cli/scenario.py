@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from sageserve.cli import complete
 from sageserve.cli.columns import StackedTable, terminal
+from sageserve.cli.reach import warn_of_promises
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def check(name: Reference, overrides: Overrides = None) -> None:
         f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
         f" {sum(start_counts(found, layout_of(found)).values())} instances to start with, tiers {', '.join(found.tiers)}"
     )
+    warn_of_promises(found)
     path = Path(name)
     guesses = list(left_to_decide(path.read_text("utf-8"))) if path.is_file() else []
     if guesses:

@@ -15,6 +15,7 @@ import typer
 
 from sageserve.cli import complete
 from sageserve.cli.progress import Interruption, bar, compile_once
+from sageserve.cli.reach import warn_of_promises
 from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
@@ -76,6 +77,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     for line in requests.remarks():
         typer.echo(line, err=True)
     compile_once()
+    warn_of_promises(settings, requests.trace)
     simulation = Simulation(settings, requests.trace, earlier=requests.earlier, debug=debug_laws)
     del requests  # a fifth of the memory of a long run, which has its own rows now
     run, cpu_s = _play(simulation)

@@ -146,7 +146,7 @@ def tier_rows(scenario: Scenario) -> NDArray[Any]:
     rows = np.zeros(len(scenario.tiers), TIER)
     for row, tier in zip(rows, scenario.tiers.values(), strict=True):
         row["urgent"], row["expired"], row["patience"] = tier.urgent, tier.expired, tier.patience
-        row["rank"], row["batch"] = tier.priority, tier.batch
+        row["growth"], row["rank"], row["batch"] = tier.growth, tier.priority, tier.batch
     return rows
 
 

@@ -10,11 +10,13 @@ time and no queue. Orders (algorithms: FCFS, EDF, PF, DPA), DPA's classes from m
     202      batch
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sageserve.base.kernel import Rec, kernel
+from sageserve.base.records import Ints
 
 FCFS: Final = 0
 EDF: Final = 1
@@ -27,6 +29,7 @@ TIER: Final = np.dtype(
         ("urgent", "i8"),
         ("expired", "i8"),
         ("patience", "i8"),  # microseconds from arrival to the promise
+        ("growth", "i8"),  # more for 1,000 tokens of prompt; see base/promise.py
         ("rank", "i4"),  # 0 is served first; at most 99
         ("batch", "i4"),
     ],
@@ -64,3 +67,15 @@ def order_key(order: int, tier: Rec, promoted: bool, arrival: int, deadline: int
     if slack < tier["urgent"]:
         return (1 + rank) * _CLASS + deadline
     return (101 + rank) * _CLASS + deadline
+
+
+def promised_us(tiers: NDArray[Any], tier: NDArray[Any], prompt: NDArray[Any]) -> Ints:
+    """int64[n]: microseconds from arrival to the promise of each request.
+
+    Args:
+        tiers: TIER rows.
+        tier: int[n], rows of them.
+        prompt: int[n], tokens.
+    """
+    promised: Ints = tiers["patience"][tier] + tiers["growth"][tier] * prompt // 1000  # `allowed`, of columns
+    return promised

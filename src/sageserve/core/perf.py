@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sageserve.base.config import ProfileSettings
 from sageserve.base.config.models import KNOTS
 from sageserve.base.kernel import Rec, kernel
+from sageserve.base.promise import allowed as in_time
 from sageserve.base.rebound import rebound
 from sageserve.base.records import Floats, Ints
 from sageserve.core.engine import timing
@@ -73,6 +74,7 @@ first_time = kernel(rebound(timing.first_time, lone_time=lone_time))
 prefill_work = kernel(timing.prefill_work)
 rank_work = kernel(rebound(timing.rank_work, curve_time=curve_time))
 request_work = kernel(rebound(timing.request_work, rank_work=rank_work))
+allowed = kernel(in_time)
 
 
 @kernel
@@ -88,3 +90,18 @@ def engine_times(profile: Rec, prompt: Ints, output: Ints, into: Floats) -> None
     for i in range(len(prompt)):
         into[0, i] = request_work(profile, prompt[i], 0, float(output[i]))
         into[1, i] = first_time(profile, prompt[i], 0)
+
+
+@kernel
+def first_times(profile: Rec, prompt: Ints, cached: Ints, into: Ints, at: Ints) -> None:
+    """Microseconds from the arrival of prompts at an idle engine to their first tokens, the engine's front end included.
+
+    Args:
+        profile: a PROFILE row.
+        prompt: int[n], tokens.
+        cached: int[n], of these, found in the prefix cache.
+        into: int64[m], filled in
+        at: int64[n], at these rows.
+    """
+    for k in range(len(prompt)):
+        into[at[k]] = int(first_time(profile, prompt[k], cached[k])) + profile["entry"]

@@ -19,7 +19,7 @@ from sageserve.base.kernel import kernel
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, NEVER
 from sageserve.core.engine.timing import EngineRow
-from sageserve.core.perf import SHARED, first_time, prefill_work, request_work
+from sageserve.core.perf import SHARED, allowed, first_time, prefill_work, request_work
 
 SLACK_BINS: Final = 64
 MIX_WIDTH: Final = 4 + SLACK_BINS
@@ -116,7 +116,11 @@ def note_request(counted: Floats, prefill_us: float, work_us: float, slack_us: f
 
 @kernel
 def note_requests(
-    requests: tuple[Ints, NDArray[Any], NDArray[Any], Ints], profile: EngineRow, answer: float, patience: int, mixes: Floats
+    requests: tuple[Ints, NDArray[Any], NDArray[Any], Ints],
+    profile: EngineRow,
+    answer: float,
+    promise: tuple[int, int],
+    mixes: Floats,
 ) -> Floats:
     """Count many requests of one model and tier, each in the mix of its minute.
 
@@ -124,19 +128,21 @@ def note_requests(
         requests: arrivals (us), prompts and cached tokens, round trips to their region (us).
         profile: of the engine that would serve them.
         answer: tokens of an answer, as far as one can expect.
-        patience: us; NEVER: they are not counted.
+        promise: patience (us; NEVER: they are not counted) and growth of their tier, as `base/promise.py` has them.
         mixes: float64[minutes, MIX_WIDTH], added to.
 
     Returns:
         float64[requests], engine microseconds of each.
     """
     arrival, prompt, cached, nearby = requests
+    patience, growth = promise
     work = np.zeros(len(prompt))
     for q in range(len(prompt)):
         work[q] = request_work(profile, prompt[q], cached[q], answer)
         if patience != NEVER:
             idle = first_time(profile, prompt[q], cached[q]) + profile["entry"] + nearby[q]
-            note_request(mixes[arrival[q] // MINUTE], prefill_work(profile, prompt[q], cached[q]), work[q], patience - idle)
+            slack = allowed(patience, growth, prompt[q]) - idle
+            note_request(mixes[arrival[q] // MINUTE], prefill_work(profile, prompt[q], cached[q]), work[q], slack)
     return work
 
 

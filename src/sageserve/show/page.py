@@ -327,8 +327,7 @@ def _tiers(comparison: Comparison) -> Iterator[Sheet]:
 
 def _tier_cells(tier: str, one: TierSummary, counts: Sequence[str]) -> Iterator[TableCell]:
     word = "first token" if one.promise == "ttft" else "done"
-    pace = "" if one.itl_s is None else f", {show_duration(round(one.itl_s * SECOND))}/token"
-    yield TableCell(f"{percent(one.percentile, 0)} {word} in {show_duration(round(one.promise_s * SECOND))}{pace}")
+    yield TableCell(f"{percent(one.percentile, 0)} {word} in {one.words}")
     for counted in counts:
         number: int = getattr(one, counted)
         yield TableCell(f"{number:,}", f"tiers.{tier}.{counted}", number)
@@ -353,7 +352,7 @@ def _hopeless(readings: Mapping[str, RunReading], name: str) -> Iterator[str]:
         if share > 1 - found.percentile:
             yield (
                 f"More instances cannot keep {tier}: for {share:.1%} of its prompts the first token takes longer than"
-                f" {show_duration(round(found.promise_s * SECOND))} even on an idle engine, so no strategy can pass"
+                f" {found.within} even on an idle engine, so no strategy can pass"
                 f" {1 - share:.1%}."
                 " Faster engines, shorter prompts or a later promise can."
             )

@@ -14,7 +14,6 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from sageserve.base.units import SECOND, show_duration
 from sageserve.core.strategies.recorded import NAME as RECORDED
 from sageserve.data.results.comparison import Comparison, held, needed, owed
 from sageserve.data.results.significance import Interval, paired, proportions
@@ -249,7 +248,7 @@ def _missed(comparison: Comparison, name: str) -> Iterator[str]:
 
 def _promise(tier: TierSummary) -> str:
     what = "to the first token" if tier.promise == "ttft" else "to the last token"
-    return f"{show_duration(round(tier.promise_s * SECOND))} {what}"
+    return f"{tier.within} {what}"
 
 
 def _near(comparison: Comparison, name: str) -> Iterator[str]:

@@ -58,7 +58,7 @@ def enough(asked: Asked, profile: EngineRow, tiers: Sequence[TierSettings], step
         answer = float(asked.output[rows].mean())
         none = np.zeros_like(counted) if tier.batch else counted
         requests = asked.arrival[rows], asked.prompt[rows], asked.cached[rows], np.zeros(len(rows), np.int64)
-        work = note_requests(requests, profile, answer, tier.patience, none)
+        work = note_requests(requests, profile, answer, (tier.patience, tier.growth), none)
         if tier.batch:
             later += float(work.sum()) / asked.window
         else:

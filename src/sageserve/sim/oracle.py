@@ -22,6 +22,7 @@ from sageserve.base.sessions import closed_loop
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.engine.timing import EngineRow
 from sageserve.core.layout import Layout, lay_out, unified_roles
+from sageserve.core.order import promised_us
 from sageserve.core.perf import curve_time, first_time, prefill_work, request_work
 from sageserve.core.plan.milp import Program
 from sageserve.core.response import MIX_WIDTH, fewest, mix_of, note_request, sustainable
@@ -112,7 +113,7 @@ def _work(trace: Trace, layout: Layout, steps: int) -> Floats:
     usable = np.zeros((len(layout.names.models), len(layout.profiles)), np.bool_)
     for pool in layout.pools:
         usable[pool.model, pool.profile] = True
-    due = trace.arrival + layout.tiers["patience"][trace.tier]
+    due = trace.arrival + promised_us(layout.tiers, trace.tier, trace.prompt)
     if trace.deadline is not None:
         due = np.where(trace.deadline == UNSET, due, trace.deadline)
     batch = layout.tiers["batch"][trace.tier].astype(np.uint8)
@@ -169,7 +170,7 @@ def _load(scenario: Scenario, trace: Trace, layout: Layout, *, model: int, need:
         trace.prompt[mine],
         cached_tokens(trace, layout.prefix_hits)[mine],
         answer,
-        layout.tiers["patience"][trace.tier[mine]],
+        promised_us(layout.tiers, trace.tier[mine], trace.prompt[mine]),
     )
     misses = 1.0 - min(tier.percentile for tier in scenario.tiers.values() if not tier.batch)
     peak = float(((need.interactive + need.arrived) / need.hours).max())

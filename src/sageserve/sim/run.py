@@ -22,7 +22,7 @@ from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, Instanc
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
-from sageserve.core.order import ORDERS
+from sageserve.core.order import ORDERS, promised_us
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import INSTANCES, ROUTES
 from sageserve.core.signals import SIGNALS
@@ -186,7 +186,8 @@ class Simulation:
         if turns is not None:
             self._sessions = trace.labels["session"].names
             most, thought = turns.longest()
-            self._last += thought + (most - 1) * int(setup.tiers["patience"][kernel.requests["tier"][turns.first :]].max())
+            later = kernel.requests[turns.first :]
+            self._last += thought + (most - 1) * int(promised_us(setup.tiers, later["tier"], later["prompt"]).max())
         self._begin(kind.initial(scenario, layout))
 
     def play(self, progress: Callable[[Micros], None] | None = None, interrupted: Callable[[], bool] | None = None) -> Run:

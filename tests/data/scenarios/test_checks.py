@@ -71,6 +71,7 @@ def test_the_base_of_these_tests_can_work(base: Path) -> None:
             "50ms is out of reach for big: from east 5ms to east and back + 54ms first token on h100 = 59ms",
         ),
         (["tiers.niw.deadline=10ms"], "10ms is out of reach"),
+        (["tiers.niw.ttft_per_1k_tokens=1s"], "adds to `ttft`, which is not promised"),
         (["tiers.iw-f.itl=20ms"], "20ms is out of reach for big: one decode step takes 30.2ms"),
         (["tiers.iw-f.regions=origin", "regions.west.gpus.h100.gpus=0"], "may not leave its origin, but west cannot run big"),
         (

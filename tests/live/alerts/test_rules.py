@@ -73,6 +73,15 @@ def burn(severity: str, tier: str = "fast", by: str = "gen_ai_request_model") ->
     return {"severity": severity, "tier": tier, by: "m"}
 
 
+def test_a_promise_that_grows_with_the_prompt_gets_no_rule() -> None:
+    tiers = {**TIERS, "fast": {"ttft": "1s", "ttft_per_1k_tokens": "200ms"}}
+    text = as_yaml(rules_of(scenario(tiers=tiers), "gateway"), name="x", operator=False)
+    assert "tier: slow" in text
+    assert "fast" not in text
+    with pytest.raises(ConfigError, match="the same for all prompts"):
+        rules_of(scenario(tiers=tiers), "engines")
+
+
 @pytest.mark.parametrize("source", ["gateway", "engines"])
 def test_prometheus_takes_the_rules(tmp_path: Path, source: Source) -> None:
     path = written(tmp_path, source)

@@ -9,18 +9,18 @@ from sageserve.base.units import SECOND
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.targets import Placement
 from sageserve.live.wire import EndpointRow, InstanceRow, RoutingTable
-from tests.core.small import ENGINE, layout_of, scenario
+from tests.core.small import ENGINE, TIERS, layout_of, scenario
 
 IW_F, IW_N = 0, 1
 CALM = EndpointRow(0.1, 0.1, 0.1, 0.1, 0.0, 100_000, 1)
 MEANS = (100.0,) * 6
 
 
-def state(*, gateways: int = 1, admission: object = "on") -> RoutingState:
+def state(*, gateways: int = 1, admission: object = "on", tiers: dict[str, object] | None = None) -> RoutingState:
     """Two instances of one endpoint that can run four requests each."""
     engines = {"h100": ENGINE | {"max_sequences": 4}}
     models = {name: {"context": 8_000, "engines": engines} for name in ("big", "small")}
-    settings = scenario(gpus=80, models=models, admission=admission)
+    settings = scenario(gpus=80, models=models, admission=admission, tiers={**TIERS, **(tiers or {})})
     made = RoutingState(settings, layout_of(settings))
     made.replace(table(1, gateways=gateways), 0)
     return made
@@ -52,6 +52,14 @@ def test_who_would_wait_for_longer_than_promised_is_not_let_in() -> None:
     routing.columns[0]["backlog"] = 2.1 * SECOND
     assert not routing.admits(weigh(routing))
     assert routing.admits(weigh(routing, IW_N)), "it is promised a minute"
+
+
+def test_a_long_prompt_may_wait_for_longer_where_the_promise_grows() -> None:
+    routing = state(tiers={"iw-f": {"ttft": "500ms", "ttft_per_1k_tokens": "1s"}})
+    routing.columns[0]["backlog"] = 1.9 * SECOND  # of two instances: a prompt of 500 tokens may wait for a second
+    assert routing.admits(weigh(routing))
+    routing.columns[0]["backlog"] = 2.1 * SECOND
+    assert not routing.admits(weigh(routing))
 
 
 def test_the_limit_is_the_scenarios() -> None:

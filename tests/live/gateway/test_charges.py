@@ -138,7 +138,7 @@ def test_who_is_ahead_of_another_key_is_turned_away_first() -> None:
             for _ in range(20):
                 assert (await send("loud")).status_code == 200
             tier = context.tiers.default
-            waits = 0.75 * context.routing.limits[tier]
+            waits = 0.75 * context.routing.promised(tier, 10)
             context.routing.columns[0]["backlog"] = waits
             said = await send("loud")
             assert (said.status_code, said.json()["error"]["code"]) == (429, "overloaded")

@@ -25,8 +25,8 @@ PROMISE_MUTANTS: Final = (
     Mutant(
         "requests that no engine serves in time could have been in time",
         "sim/kernel/arrive.py",
-        'if tier["patience"] > idle:',
-        'if tier["patience"] > 0:',
+        "if patience > idle:",
+        "if patience > 0:",
         34,
     ),
 )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sageserve.base.config.autoscalers import HpaSettings, KedaSettings, RecordedSettings
 from sageserve.base.config.settings import CompiledRule, Name, RuleName, Settings, refuse_code
+from sageserve.base.promise import allowed
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 
 
@@ -19,6 +20,11 @@ class TierSettings(Settings):
 
     ttft: Duration | None = Field(default=None, gt=0, description="time to first token that is promised; none: a batch tier")
     percentile: Share = Field(default=0.95, description="share of requests the promise is for: p95 (paper)")
+    ttft_per_1k_tokens: Duration | None = Field(
+        default=None,
+        gt=0,
+        description="added to ttft for every 1,000 tokens of the prompt; none: prompts of all lengths alike",
+    )
     itl: Duration | None = Field(default=None, gt=0, description="time between tokens that is promised; none in the paper")
     deadline: Duration | None = Field(default=None, gt=0, description="completion promised; none: an interactive tier")
     priority: int = Field(default=0, ge=0, le=99, description="0 is served first; equal unless said")
@@ -39,8 +45,17 @@ class TierSettings(Settings):
 
     @property
     def patience(self) -> int:
-        """Microseconds from arrival to the promise: the deadline, or the TTFT target."""
+        """Microseconds from arrival to the promise: the deadline, or the TTFT target of a prompt without a token."""
         return self.deadline if self.ttft is None and self.deadline is not None else (self.ttft or DAY)
+
+    @property
+    def growth(self) -> int:
+        """Microseconds that 1,000 tokens of prompt add to `patience`."""
+        return self.ttft_per_1k_tokens or 0
+
+    def patience_of(self, prompt: int) -> int:
+        """Microseconds from arrival to the promise of a request with so many prompt tokens."""
+        return allowed(self.patience, self.growth, prompt)
 
 
 class FleetSettings(Settings):

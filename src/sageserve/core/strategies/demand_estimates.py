@@ -49,8 +49,7 @@ class DemandEstimates:
         self.interactive = [k for k, tier in enumerate(tiers) if not (tier.batch and queued)]
         self.batch = [k for k, tier in enumerate(tiers) if tier.batch and queued]
         self.promotion = min([scenario.batch.promote_after, *(tiers[k].patience for k in self.batch)])  # age of a job, or due
-        tight = min((tier for tier in tiers if not tier.batch), key=lambda tier: tier.patience, default=tiers[0])
-        self._target = tight.patience
+        self._promised = [tier for tier in tiers if not tier.batch] or tiers[:1]
         self._waiting = np.zeros(len(names.models))  # jobs in the batch queue of each model
         self.forecast = np.zeros(self.history.shape[:2])
         self._scenario = scenario
@@ -234,12 +233,13 @@ class DemandEstimates:
         found = min(int(prompt * self._layout.prefix_hits[m]), prompt - 1)
         idle = first_time(profile, prompt, found) + int(profile["entry"])
         prefill = float(prefill_work(profile, prompt, found))
+        tight = min(tier.patience_of(prompt) for tier in self._promised)
         return RequestMix(
             prefill_us=prefill,
             variation=_VARIATION_GUESS,
             decode_us=float(request_work(profile, prompt, found, OUTPUT_GUESS)) - prefill,
             step_us=float(curve_time(profile, 1.0)),
-            slacks=(max(self._target - idle, _LEAST_SLACK * self._target),),
+            slacks=(max(tight - idle, _LEAST_SLACK * tight),),
             weights=(1.0,),
         )
 

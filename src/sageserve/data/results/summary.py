@@ -7,7 +7,9 @@ Read next: `sim/results/summary.py`, which fills it from a simulation; `run_fold
 from typing import Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
+
+from sageserve.base.units import SECOND, show_duration
 
 
 class Quantiles(Struct, frozen=True):
@@ -45,6 +47,18 @@ class TierSummary(Struct, frozen=True):
     itl_s: float | None = None  # between two tokens, promised beside the first; None: no such promise
     missed: dict[str, int] = {}  # by cause, adding up; empty in results written before causes were told
     possible: float | None = None  # of the requests, what an idle fleet could have kept
+    growth_s: float | UnsetType = UNSET  # seconds that 1,000 tokens of prompt add to promise_s; unset: none
+
+    @property
+    def within(self) -> str:
+        """How long the promise allows, in words: `500ms`, `500ms + 200ms/1k`."""
+        text = show_duration(round(self.promise_s * SECOND))
+        return text if self.growth_s is UNSET else f"{text} + {show_duration(round(self.growth_s * SECOND))}/1k"
+
+    @property
+    def words(self) -> str:
+        """`within`, and the promised pace of tokens behind it: `500ms + 200ms/1k, 60ms/token`."""
+        return self.within if self.itl_s is None else f"{self.within}, {show_duration(round(self.itl_s * SECOND))}/token"
 
 
 class Hours(Struct, frozen=True):

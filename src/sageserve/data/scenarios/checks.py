@@ -76,6 +76,9 @@ def _promises(scenario: Scenario) -> Iterator[SettingProblem]:
                 yield SettingProblem(("tiers", name), "promises both `ttft` and `deadline`: keep the one that it is judged by")
             case _:
                 pass
+        if tier.ttft is None and tier.growth:
+            text = "adds to `ttft`, which is not promised: give that too, or leave this out"
+            yield SettingProblem(("tiers", name, "ttft_per_1k_tokens"), text)
 
 
 def _sizes(scenario: Scenario) -> Iterator[SettingProblem]:
@@ -219,8 +222,8 @@ def _serves(scenario: Scenario, name: str, model: str, tier: TierSettings) -> It
     slowest = max((_fastest(scenario, tier, model, origin) for origin in scenario.regions), key=lambda found: found[0])
     total, story = slowest
     key = "deadline" if tier.ttft is None else "ttft"
-    if total > tier.patience:
-        text = f"{show_duration(tier.patience)} is out of reach for {model}: {story} = {show_duration(total)} on an idle instance"
+    if total > (allowed := tier.patience_of(1)):
+        text = f"{show_duration(allowed)} is out of reach for {model}: {story} = {show_duration(total)} on an idle instance"
         yield SettingProblem(("tiers", name, key), text)
     step = min(_step_us(engine) for engine in scenario.models[model].engines.values())
     if tier.itl is not None and step > tier.itl:

@@ -74,5 +74,6 @@ def _work(trace: Trace, layout: Layout, count: int, minutes: int) -> tuple[Float
                 requests = trace.arrival[mine], trace.prompt[mine], cached[mine], nearby[mine]
                 queued = layout.feed != DIRECT and bool(layout.tiers["batch"][tier])
                 patience = NEVER if queued else int(layout.tiers["patience"][tier])
-                work[mine] = note_requests(requests, profile, float(trace.output[mine].mean()), patience, mixes[:, model])
+                promise = patience, int(layout.tiers["growth"][tier])
+                work[mine] = note_requests(requests, profile, float(trace.output[mine].mean()), promise, mixes[:, model])
     return work, mixes

@@ -73,7 +73,7 @@ def promise_feasible(facts: ClusterFacts) -> Iterator[CheckFinding]:
         times = {target.name: _idle(scenario.models[model].engines[target.gpu]) for target in mine}
         best = min(times, key=lambda name: times[name])
         for name, tier in scenario.tiers.items():
-            if tier.ttft is not None and times[best] > tier.ttft:
+            if tier.ttft is not None and times[best] > tier.patience_of(1):
                 said = f"{name} promises a first token within {show_duration(tier.ttft)}; the fastest idle target of {model}, "
                 said += f"{best}, needs {show_duration(times[best])}"
                 yield CheckFinding(best, said, f"tiers.{name}.ttft: {show_duration(2 * times[best])}", "error")

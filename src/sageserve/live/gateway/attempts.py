@@ -40,7 +40,8 @@ def note_pace(placed: Placement, took: Micros) -> None:
 
 def waits_in_vain(context: GatewayContext, placed: Placement, call: ApiCall, sent: Micros, now: Micros) -> bool:
     """Whether a request without a first byte should go elsewhere; control is to look at an instance that owes a whole answer."""
-    ttft = context.ttft[call.tier] if call.stream else None
+    promises = call.stream and context.ttft[call.tier] is not None
+    ttft = context.routing.promised(call.tier, call.prompt) if promises else None
     if is_stuck(placed, call.prompt, sent, now, ttft, streamed=call.stream):
         return True
     if not call.stream and is_overdue(placed, call.prompt, context.routing.guess[call.model], sent, now):

@@ -195,7 +195,7 @@ class GatewayContext:
 
     def overload(self, placed: Placement) -> ApiError:
         """Why a request that was weighed is not let in, and when it would be."""
-        tier, limit = self.names.tiers[placed.tier], self.routing.limits[placed.tier]
+        tier, limit = self.names.tiers[placed.tier], self.routing.limit(placed)
         if self.routing.admits(placed):
             message = f"{tier} is full, and this key has had more than its share: others go first."
         elif placed.wait > limit:

@@ -39,7 +39,7 @@ class DemandCounters:
     """Counts of one gateway.
 
     Args:
-        scenario: for the promises of tiers.
+        scenario: for its tiers.
         layout: the numbers behind its names.
         routing state: what it knows of endpoints and instances.
     """
@@ -53,7 +53,6 @@ class DemandCounters:
         engines = engines_of(layout.profiles)
         fastest = (layout.fastest(model) for model in range(len(layout.names.models)))
         self._fastest = [engines[max(row, 0)] for row in fastest]  # a model without a pool serves nothing, whatever it would take
-        self._promise = [tier.patience for tier in scenario.tiers.values()]
         self._waits = [not tier.batch or layout.feed == DIRECT for tier in scenario.tiers.values()]
         self._nearby = np.diagonal(layout.rtt).tolist()
         self._mixes = [[0.0] * MIX_WIDTH for _ in layout.names.models]
@@ -85,20 +84,21 @@ class DemandCounters:
         cell.work += work
         if self._waits[tier]:
             idle = timing.first_time(profile, prompt, 0) + profile["entry"] + self._nearby[region]
-            note_request(self._mixes[model], timing.prefill_work(profile, prompt, 0), work, self._promise[tier] - idle)
-            cell.could += self._promise[tier] > idle
+            patience = routing.promised(tier, prompt)
+            note_request(self._mixes[model], timing.prefill_work(profile, prompt, 0), work, patience - idle)
+            cell.could += patience > idle
         return number
 
     def refused(self, cell: int) -> None:
         """It was turned away."""
         self._cell(cell).refused += 1
 
-    def finished(self, cell: int, output: int, took: float) -> None:
+    def finished(self, cell: int, prompt: int, output: int, took: float) -> None:
         """It was answered; `took` is microseconds to its first token, or to the end where only that is seen."""
         one = self._cell(cell)
         one.finished += 1
         one.output += output
-        one.on_time += took <= self._promise[cell % self._routing.tiers]
+        one.on_time += took <= self._routing.promised(cell % self._routing.tiers, prompt)
 
     def report(self, streams: int) -> Report:
         """All of it, without rows of zeros."""

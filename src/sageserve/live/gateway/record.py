@@ -120,7 +120,7 @@ class RequestRecord:
             line.prompt += known
             line.output += output
             batch = context.ttft[call.tier] is None
-            context.demand.finished(call.cell, output, (now if batch else self.first) - arrived)
+            context.demand.finished(call.cell, known, output, (now if batch else self.first) - arrived)
             self._charge(known, output, now)
         self._end(status, now, prompt, output)
 

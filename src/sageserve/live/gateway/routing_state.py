@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from sageserve.base.config import Scenario
+from sageserve.base.promise import allowed
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.engine import timing
 from sageserve.core.layout import Layout
@@ -55,7 +56,7 @@ class RoutingState:
         self.ways: list[list[int]] = layout.rtt.tolist()  # us, by region of origin and region
         self.half_life = float(scenario.signals.half_life)
         self.admission = scenario.admission
-        self.limits = [scenario.admission.wait * tier.patience for tier in scenario.tiers.values()]  # us, by tier
+        self._promised = [(tier.patience, tier.growth) for tier in scenario.tiers.values()]
         self.rules: Row = {
             "route": ROUTES.index(scenario.routing.region),
             "threshold": scenario.routing.threshold,
@@ -234,6 +235,7 @@ class RoutingState:
     def weigh(self, target: Target, prompt: int, model: int, tier: int, found: int = 0) -> Placement:
         """What a request, of which the target has `found` tokens, would be there; nothing is counted."""
         one = Placement(target, prompt - found, model, tier)
+        one.length = prompt
         mean = self.output_mean[model * self.tiers + tier]
         one.work = self.work(target.profile, prompt, model, tier, found)
         one.prefill = self._last[3]
@@ -243,13 +245,21 @@ class RoutingState:
         one.wait = predicted_wait(backlog, in_flight, load.sequences, one.work, len(load.targets) or 1)
         return one
 
+    def promised(self, tier: int, prompt: int) -> Micros:
+        """Microseconds from its arrival to what a request of so many prompt tokens is promised."""
+        return allowed(*self._promised[tier], prompt)
+
+    def limit(self, one: Placement) -> float:
+        """The longest predicted wait with which a request is let in, microseconds."""
+        return self.admission.wait * self.promised(one.tier, one.length)
+
     def admits(self, one: Placement, part: float = 1.0) -> bool:
         """Whether a request that was weighed may go to its target; `part`: of what the queue there may hold."""
         if not self.admission.act:
             return True
         load = self.loads[one.target.endpoint]
         most = int(part * self.admission.queued * load.sequences)
-        return is_admitted(one.wait, part * self.limits[one.tier], load.in_flight * self.gateways, most)
+        return is_admitted(one.wait, part * self.limit(one), load.in_flight * self.gateways, most)
 
     def place(self, one: Placement, asked: Beginning = ANY_BEGINNING) -> None:
         """Count a request as sent to its target."""

@@ -116,11 +116,12 @@ class EndpointLoad:
 class Placement:
     """One request at one target."""
 
-    __slots__ = ("begun", "held", "model", "prefill", "prompt", "target", "tier", "wait", "work")
+    __slots__ = ("begun", "held", "length", "model", "prefill", "prompt", "target", "tier", "wait", "work")
 
     def __init__(self, target: Target, prompt: int, model: int, tier: int) -> None:
         self.target = target
         self.prompt = prompt
+        self.length = prompt  # with what the target has of it
         self.model = model
         self.tier = tier
         self.begun = False

@@ -27,8 +27,11 @@ def only_watched(scenario: Scenario, limit: Micros) -> Scenario:
 
 
 def tightest_promise_s(scenario: Scenario) -> float | None:
-    """Seconds to a first token that the tightest tier promises: what `needed` is reckoned for; None: no tier promises any."""
-    promised = [tier.ttft for tier in scenario.tiers.values() if tier.ttft is not None]
+    """Seconds to a first token that the tightest tier promises to prompts of any length; None: no tier does.
+
+    Histograms of engines do not say how long a prompt was, so a promise that grows with it cannot be held against them.
+    """
+    promised = [tier.ttft for tier in scenario.tiers.values() if tier.ttft is not None and not tier.growth]
     return min(promised) / SECOND if promised else None
 
 

@@ -6,6 +6,7 @@ Read next: `show/reduce.py` for the bins.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from msgspec import UNSET
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE
@@ -65,12 +66,12 @@ def _cdf(keys: Mapping[str, str], lines: Sequence[tuple[str, RunReading, int]], 
 
 
 def _promises(lines: Sequence[tuple[str, RunReading, int]]) -> list[Json]:
-    """An upright line at each promise, in the panel of what is promised."""
+    """An upright line at each promise, in the panel of what is promised; none where it depends on the prompt."""
     shapes: list[Json] = []
     done = set()
     for number, (_, one, tier) in enumerate(lines):
         promised = one.summary.tiers[one.digest.layout.names.tiers[tier]]
-        if tier in done:
+        if tier in done or promised.growth_s is not UNSET:
             continue
         done.add(tier)
         x = promised.promise_s

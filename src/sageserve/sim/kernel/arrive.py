@@ -14,7 +14,7 @@ from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.admit import is_admitted, predicted_wait
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
-from sageserve.core.perf import block_time, first_time, prefill_work, request_work
+from sageserve.core.perf import allowed, block_time, first_time, prefill_work, request_work
 from sageserve.core.response import MIX_WIDTH, note_request
 from sageserve.core.route import AFFINITY, CLOSED, QUICKEST, expected_first, pick_affine, pick_endpoint, pick_instance
 from sageserve.sim.kernel.admission import fits, shared
@@ -153,10 +153,12 @@ def wake(w: Rec, u: int, q: int, now: int) -> None:
 def is_let_in(w: Rec, e: int, q: int, work: float) -> bool:
     """Whether endpoint `e`, which is open, may be given request `q` of so much engine time (us)."""
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
-    tier = view_tiers(w["at_tier_rows"], w["tiers"])[view_requests(w["at_requests"], w["rows"])[q]["tier"]]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    tier = view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]
     in_flight = endpoint["placed"] - endpoint["finished"]
     wait = predicted_wait(endpoint["backlog"], in_flight, endpoint["sequences"], work, endpoint["open"])
-    return is_admitted(wait, w["admission_wait"] * tier["patience"], in_flight, w["admission_queued"] * endpoint["sequences"])
+    limit = w["admission_wait"] * allowed(tier["patience"], tier["growth"], r["prompt"])
+    return is_admitted(wait, limit, in_flight, w["admission_queued"] * endpoint["sequences"])
 
 
 @kernel
@@ -359,8 +361,9 @@ def count(w: Rec, q: int) -> None:
         mixes = view_f8(w["at_mixes"], w["models"] * MIX_WIDTH)
         begin = int(model) * MIX_WIDTH  # in eight bits it would not fit where nothing is compiled
         counted = mixes[begin : begin + MIX_WIDTH]
-        note_request(counted, prefill_work(profile, r["prompt"], r["cached"]), work, tier["patience"] - idle)
-        if tier["patience"] > idle:
+        patience = allowed(tier["patience"], tier["growth"], r["prompt"])
+        note_request(counted, prefill_work(profile, r["prompt"], r["cached"]), work, patience - idle)
+        if patience > idle:
             view_i8(w["at_promises"], 2 * cells)[cell] += 1
 
 

@@ -17,7 +17,7 @@ from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
-from sageserve.core.order import TIER
+from sageserve.core.order import TIER, promised_us
 from sageserve.core.perf import PROFILE
 from sageserve.core.response import MIX_WIDTH
 from sageserve.core.route import CLOSED, LEAST_WORK
@@ -236,7 +236,7 @@ def request_rows(trace: Trace, setup: Setup, turns: Turns | None = None) -> NDAr
     rows["output"] = np.minimum(trace.output, np.maximum(setup.context[trace.model] - trace.prompt, 1))
     if setup.clients:
         rows["arrival"][setup.clients :] = NEVER
-    rows["deadline"] = rows["arrival"] + setup.tiers["patience"][trace.tier]
+    rows["deadline"] = rows["arrival"] + promised_us(setup.tiers, trace.tier, trace.prompt)
     if trace.deadline is not None:
         rows["deadline"] = np.where(trace.deadline == UNSET, rows["deadline"], trace.deadline)
     if turns is not None:

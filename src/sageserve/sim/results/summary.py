@@ -224,6 +224,7 @@ def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
         itl_s=None if tier.itl is None else _round(tier.itl / SECOND),
         missed=_missed(cells),
         possible=_possible(cells),
+        growth_s=_round(tier.growth / SECOND) if tier.growth else UNSET,
     )
 
 
