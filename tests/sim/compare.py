@@ -28,7 +28,12 @@ def play(case: Case) -> tuple[list[Stop], Reference]:
 def differs(case: Case) -> str:
     """How the kernel departs from the reference; empty when it does not."""
     expected, _ = play(case)
-    return first_difference(expected, watch(Kernel(case.setup, fresh_rows(case), case.turns, case.prefixes), case))
+    return first_difference(expected, watched(case))
+
+
+def watched(case: Case) -> Iterator[Stop]:
+    """What the kernel shows, stop by stop."""
+    return watch(Kernel(case.setup, fresh_rows(case), case.turns, case.prefixes), case)
 
 
 def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:
