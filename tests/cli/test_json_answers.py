@@ -21,6 +21,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "simulate": (*FLEET, "--out", "{folder}/run"),
     "compare": (*FLEET, "--strategies", "siloed,reactive", "--seeds", "1,2", "--out", "{folder}/sweep"),
     "show": ("{folder}/run",),
+    "costs": ("{folder}/run",),
     "diff": ("{folder}/sweep", "{folder}/sweep"),
     "explain": ("{folder}/run", "eastus/llama-2-70b/h100-80gb", "--at", "15m"),
     "plan make": (*FLEET, "--at", "15m", "-o", "{folder}/plan.json"),

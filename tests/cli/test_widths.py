@@ -54,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "forecast series.csv --bin 1h",
         "show 1",
         "diff 1 2",
+        "costs 1",
         "plan quickstart --at 10h",
         "explain 1 eastus/llama-2-70b",
         f"size quickstart --workers 1 {' '.join(FEW)} --set tiers.iw-f.ttft=5s",

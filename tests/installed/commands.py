@@ -67,6 +67,7 @@ TRIES: Final = {
     "size": Try(("quickstart", "--workers", "1", *FEW, "--set", "tiers.iw-f.ttft=5s"), bare=True),
     "tune": Try(("quickstart", "--workers", "1", *TINY), bare=True),
     "show": Try(("{stage}/run",)),
+    "costs": Try(("{stage}/run",)),
     "diff": Try(("{stage}/run", "{stage}/run", "--anyway")),
     "reproduce": Try(("paper", "--only", "trigger", "--workers", "1", *TINY), bare=True),
     "validate": Try(("--data", "{stage}/measured")),

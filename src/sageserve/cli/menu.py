@@ -55,6 +55,10 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "show": MenuEntry(
         LOOK, "Tell a run in the terminal: verdict, promises, GPU-hours, demand against capacity, decisions and their reasons."
     ),
+    "costs": MenuEntry(
+        LOOK,
+        "Say what a run cost and who pays it: by tenant, tier, model and region, idle and start cost shared out, to the cent.",
+    ),
     "diff": MenuEntry(
         LOOK,
         "Say what changed between two results, in settings and numbers, with the spread over seeds deciding what is noise.",

@@ -13,7 +13,8 @@ from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import NONE, hours
 from sageserve.cli.render_compare import change, kept
 from sageserve.data.results.comparison import held, owed
-from sageserve.show.page import Preface, Sheet, TableCell, TableRow, Value
+from sageserve.show.page import Preface, Value
+from sageserve.show.sheets import Sheet, TableCell, TableRow
 from sageserve.sim.backtest.answer import AnswerCheck
 from sageserve.sim.backtest.replayed import WITHIN, as_numbers
 

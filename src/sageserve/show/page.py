@@ -11,8 +11,10 @@ from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
 from sageserve.data.results.comparison import Comparison, Spread, gpu_counts, held, needed, owed
 from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
+from sageserve.show.bill import cost_sheets
 from sageserve.show.format import NONE, change, count, dollars, gpu_hours, percent, seconds
 from sageserve.show.reading import RunReading
+from sageserve.show.sheets import Sheet, TableCell, TableRow
 from sageserve.show.verdict import Verdict, verdict
 
 Value: TypeAlias = Callable[[Summary], float | None]
@@ -21,46 +23,6 @@ _COUNTS: Final = (
     "By region/model/GPU type, and GPUs of the VMs in use, which is what a quota must allow. p99 was enough in 99 % of the time;"
     " over several seeds peak and p99 are the highest, and the mean is that of means."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TableCell:
-    """A cell of a table.
-
-    Args:
-        text: for people.
-        key: of summary.json, after the strategy; empty for what is derived.
-        exact: the number behind the text.
-        mark: `good` or `bad`, where a promise is kept or missed.
-        small: a second line.
-    """
-
-    text: str
-    key: str = ""
-    exact: float | None = None
-    mark: str = ""
-    small: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TableRow:
-    """A strategy (or a tier of one)."""
-
-    name: str
-    cells: tuple[TableCell, ...]
-    chosen: bool = False
-    remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """A table with its headings; the first column holds the rows' names."""
-
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[TableRow, ...]
-    notes: tuple[str, ...] = ()
-    first: str = ""  # heading of the rows' names; empty: strategy, and below the first table tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +89,7 @@ def page_of(
     some = _first(comparison, next(iter(comparison.runs)))
     found = verdict(comparison)
     one = len(comparison.runs) == 1
-    sheets = (_strategies(comparison, found), *_tiers(comparison), *_gpus(comparison))
+    sheets = (_strategies(comparison, found), *_tiers(comparison), *cost_sheets(comparison), *_gpus(comparison))
     partial = [run for runs in comparison.runs.values() for run in runs.values() if run.partial]
     return FirstScreen(
         title=f"{some.scenario} under {some.strategy}" if one else f"{some.scenario}: {len(comparison.runs)} strategies compared",

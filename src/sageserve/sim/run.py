@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import Infeasible, TraceError
-from sageserve.base.records import UNSET, Bools, Demand, Trace
+from sageserve.base.records import UNSET, Bools, Demand, Ints, Labels, Trace
 from sageserve.base.sessions import Turns, closed_loop
 from sageserve.base.units import DAY, Micros
 from sageserve.core.controller import Controller
@@ -73,6 +73,7 @@ class Run:
         partial: it was interrupted.
         talk: at the end, who waited for whom; None: every request arrived by itself.
         own_code: hash of the source of each strategy and forecaster of the user's.
+        tenants: of the requests, in their order; None where the trace names none.
     """
 
     scenario: Scenario
@@ -87,6 +88,7 @@ class Run:
     partial: bool = False
     talk: Talk | None = None
     own_code: dict[str, str] = field(default_factory=dict)
+    tenants: Labels | None = None
 
     @property
     def now(self) -> Micros:
@@ -171,6 +173,7 @@ class Simulation:
             kernel,
             Timeline(layout, trace.window // SAMPLE + 2),
             own_code=own_code(scenario),  # now: their files may be edited while this is played
+            tenants=_in_order(trace.labels.get("tenant"), None if turns is None else turns.order),
         )
         self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot)
         self._world = SimulatedWorld(scenario, layout, fleet, kernel)
@@ -238,6 +241,7 @@ class Simulation:
         gone = (rows["state"] & PLACE) == FUTURE
         order = np.lexsort((np.where(gone, 0, rows["arrival"]), gone))
         run.requests = rows[order]
+        run.tenants = _in_order(run.tenants, order)
         run.talk = Talk(turns.session[order], turns.number[order], order >= turns.first, self._sessions)
         waiting = len(rows) - turns.first
         said = f"{waiting:,} of {len(rows):,} requests are turns that wait for the answer before them (workload.loop: closed)"
@@ -308,6 +312,11 @@ class Simulation:
             tokens, made, requests, work, mixes, could, missed = parts
             cells = tuple(tokens), tuple(made), tuple(requests), tuple(work)
             self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *cells, tuple(map(tuple, mixes)), tuple(could), tuple(missed)))
+
+
+def _in_order(labels: Labels | None, order: Ints | None) -> Labels | None:
+    """Names of requests that are brought into another order."""
+    return labels if labels is None or order is None else Labels(labels.codes[order], labels.names)
 
 
 def _told_of_outages(run: Run) -> str:

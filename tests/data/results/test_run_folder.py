@@ -16,6 +16,7 @@ from sageserve.base.errors import ResultError
 from sageserve.base.records import UNSET, Names
 from sageserve.core.actions import Decision, Drain, Reason
 from sageserve.core.events import EndpointSeen, InstanceReady, Observed, StartFailed
+from sageserve.data.billing.allocations import Allocation
 from sageserve.data.results.journal import Decided, JournalLine, read_journal, write_journal
 from sageserve.data.results.run_folder import PARTIAL, REQUESTS, SUMMARY, RunRecord, check_folder, read_run, write_run
 from sageserve.data.results.summary import (
@@ -77,6 +78,7 @@ LINES = (
     ),
     JournalLine(60_000_000, StartFailed(4, "no capacity"), (), ()),
 )
+COSTS = (Allocation("west", "a100", "big", "niw", "", 1, 100, 7, on_demand_busy=200, reserved_idle=100, prompts=60, outputs=240),)
 
 
 def frame(n: int = 2, first: int = 0) -> RequestFrame:
@@ -114,7 +116,7 @@ def timeline(samples: int = 3) -> TimelineFrame:
 
 
 def record(*, summary: Summary = SUMMARY_OF_TWO, frames: tuple[RequestFrame, ...] | None = None) -> RunRecord:
-    return RunRecord(summary, SCENARIO, NAMES, (frame(),) if frames is None else frames, timeline(), LINES)
+    return RunRecord(summary, SCENARIO, NAMES, (frame(),) if frames is None else frames, timeline(), LINES, COSTS)
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -127,6 +129,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert found.summary == SUMMARY_OF_TWO
     assert found.scenario == SCENARIO
     assert tuple(found.journal()) == LINES
+    assert found.costs() == COSTS
     first, second = found.requests().to_pylist()
     assert first == {
         "arrival_us": 0,

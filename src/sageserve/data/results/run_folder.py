@@ -3,6 +3,7 @@
     summary.json          what it cost and which promises were kept (`summary.py`)
     requests.parquet      one row per request that arrived
     timeline.parquet      one row per minute and endpoint
+    costs.parquet         who pays what, line by line (`data/billing/allocations.py`)
     scenario.yaml         the resolved scenario; loads back to an equal one
     journal.jsonl.zst     events, decisions and actions (`journal.py`)
     report.html           the same to look at (`show/report.py`); may be missing
@@ -14,7 +15,7 @@ from `sim/results/export.py`. Read next: `tables.py` for the columns.
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
+from sageserve.data.billing.allocations import Allocation, read_allocations, write_allocations
 from sageserve.data.results.journal import JournalLine, is_state_folder, read_journal, write_journal
 from sageserve.data.results.summary import Summary, parse_summary, summary_json
 from sageserve.data.results.tables import RequestFrame, RequestNames, TimelineFrame, request_table, timeline_tables
@@ -33,11 +35,12 @@ from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 SUMMARY: Final = "summary.json"
 REQUESTS: Final = "requests.parquet"
 TIMELINE: Final = "timeline.parquet"
+COSTS: Final = "costs.parquet"
 SCENARIO: Final = "scenario.yaml"
 JOURNAL: Final = "journal.jsonl.zst"
 PARTIAL: Final = "PARTIAL"
 REPORT: Final = "report.html"
-CONTENT: Final = (REQUESTS, TIMELINE, SCENARIO, JOURNAL)
+CONTENT: Final = (REQUESTS, TIMELINE, COSTS, SCENARIO, JOURNAL)
 """What a result has beside its summary."""
 
 
@@ -52,6 +55,7 @@ class RunRecord:
         requests: the requests in order of arrival, block after block; taken once.
         timeline: minute by minute.
         journal: lines in order; taken once.
+        costs: who pays what.
     """
 
     summary: Summary
@@ -60,6 +64,7 @@ class RunRecord:
     requests: Iterable[RequestFrame]
     timeline: TimelineFrame
     journal: Iterable[JournalLine]
+    costs: Sequence[Allocation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,13 @@ class RunFolder:
                     yield file.read_row_group(group, columns=columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise ResultError(f"{self.path / REQUESTS} cannot be read ({error})", hint="simulate again with --out") from None
+
+    def costs(self) -> tuple[Allocation, ...]:
+        """Who pays what, line by line."""
+        try:
+            return read_allocations(self.path / COSTS)
+        except (OSError, pa.ArrowInvalid, msgspec.ValidationError) as error:
+            raise ResultError(f"{self.path / COSTS} cannot be read ({error})", hint="simulate again with --out") from None
 
     def journal(self) -> Iterator[JournalLine]:
         """The journal, line by line."""
@@ -181,6 +193,7 @@ def _write_files(part: Path, record: RunRecord, progress: Callable[[int], None] 
     (part / SCENARIO).write_text(resolved_yaml(record.scenario), "utf-8")
     write_journal(part / JOURNAL, record.journal)
     _write_tables(part / TIMELINE, timeline_tables(record.timeline))
+    write_allocations(part / COSTS, record.costs)
     _write_tables(part / REQUESTS, _counted(record, progress))
     if record.summary.partial:
         (part / PARTIAL).write_text("interrupted: the files hold what was played until then\n", "utf-8")

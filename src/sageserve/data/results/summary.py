@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from sageserve.base.units import SECOND, show_duration
+from sageserve.data.billing.allocations import CostTables
 
 
 class Quantiles(Struct, frozen=True):
@@ -221,6 +222,7 @@ class Summary(Struct, frozen=True):
     notes: tuple[str, ...]
     cpu_s: float
     requests_per_cpu_s: float | None
+    cost_by: CostTables = CostTables()  # by who caused it, each table adding up to the total
     gpus: dict[str, GpuCounts] = {}  # held by region/model/gpu, donated ones apart; empty in results written before
     vm_gpus: dict[str, GpuCounts] = {}  # of the VMs in use by region/gpu
     vm_hours: dict[str, dict[int, float]] = {}  # by region/gpu, hours in which so many GPUs of VMs were in use

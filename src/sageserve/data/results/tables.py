@@ -25,6 +25,7 @@ class RequestNames:
     gpus: tuple[str, ...]  # of each pool
     states: tuple[str, ...]
     sessions: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class RequestFrame:
         cached: int32[n], tokens of the prompt that were found in the prefix cache.
         session: int32[n], codes into sessions; None unless turns waited for answers.
         turn: int32[n], which turn of its session it is, from 1; None as above.
+        tenant: int32[n], codes into tenants; None where the trace names none.
     """
 
     arrival: Ints
@@ -68,6 +70,7 @@ class RequestFrame:
     cached: NDArray[np.int32]
     session: NDArray[np.int32] | None = None
     turn: NDArray[np.int32] | None = None
+    tenant: NDArray[np.int32] | None = None
 
     @staticmethod
     def nothing() -> "RequestFrame":
@@ -108,9 +111,9 @@ def request_table(frame: RequestFrame, names: RequestNames) -> pa.Table:
     gpus = tuple(dict.fromkeys(names.gpus))
     gpu_of = np.array([gpus.index(gpu) for gpu in names.gpus], np.int64)
     gpu = np.where(frame.pool == UNSET, UNSET, gpu_of[frame.pool]) if len(gpu_of) else frame.pool
-    talk: dict[str, pa.Array] = {}
+    more: dict[str, pa.Array] = {} if frame.tenant is None else {"tenant": _named(frame.tenant, names.tenants)}
     if frame.session is not None and frame.turn is not None:
-        talk = {"session": _named(frame.session, names.sessions), "turn": _nullable(frame.turn)}
+        more |= {"session": _named(frame.session, names.sessions), "turn": _nullable(frame.turn)}
     return pa.table(
         {
             "arrival_us": pa.array(frame.arrival),
@@ -129,7 +132,7 @@ def request_table(frame: RequestFrame, names: RequestNames) -> pa.Table:
             "ttft_us": _nullable(frame.ttft),
             "e2e_us": _nullable(frame.e2e),
             "met": pa.array(frame.met),
-            **talk,
+            **more,
         }
     )
 

@@ -14,10 +14,11 @@ from sageserve.base.units import MINUTE
 from sageserve.base.version import __version__
 from sageserve.show.figures.parts import Figure, View, panels, series, stroke
 from sageserve.show.format import NONE, dollars, gpu_hours, percent
-from sageserve.show.page import FirstScreen, Sheet, TableCell, TableRow
+from sageserve.show.page import FirstScreen
 from sageserve.show.report import Choosable, fill
 from sageserve.show.shadow.read import ShadowReading, ShadowReport
 from sageserve.show.shadow.reckon import EndpointCounts, ShadowEndpoint, ShadowSide
+from sageserve.show.sheets import Sheet, TableCell, TableRow
 from sageserve.show.verdict import Verdict
 
 _POINTS: Final = 1440  # buckets of a line: a minute each of a day

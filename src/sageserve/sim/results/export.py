@@ -15,6 +15,7 @@ from sageserve.data.results.summary import Summary
 from sageserve.data.results.tables import RequestFrame, RequestNames, TimelineFrame
 from sageserve.sim.kernel.state import DONE, FUTURE, HELD, PLACE, PREFILLING, REFUSED, RUNNING, SHED, WAITING
 from sageserve.sim.results.meter import blocks
+from sageserve.sim.results.summary import costs_of_run
 from sageserve.sim.run import Run
 from sageserve.sim.timeline import FIELDS
 
@@ -39,9 +40,10 @@ def record_of(run: Run, summary: Summary) -> RunRecord:
         pools=tuple(pool.name for pool in layout.pools),
         gpus=tuple(layout.stocks[pool.stock].gpu for pool in layout.pools),
         sessions=() if run.talk is None else run.talk.names,
+        tenants=() if run.tenants is None else run.tenants.names,
         states=tuple(STATES[code] for code in range(last + 1)),
     )
-    return RunRecord(summary, run.scenario, names, _requests(run), _timeline(run), _journal(run))
+    return RunRecord(summary, run.scenario, names, _requests(run), _timeline(run), _journal(run), costs_of_run(run))
 
 
 def _requests(run: Run) -> Iterator[RequestFrame]:
@@ -69,6 +71,7 @@ def _requests(run: Run) -> Iterator[RequestFrame]:
             cached=rows["cached"],
             session=None if run.talk is None else run.talk.session[first:end],
             turn=None if run.talk is None else run.talk.number[first:end],
+            tenant=None if run.tenants is None else run.tenants.codes[first:end],
         )
 
 

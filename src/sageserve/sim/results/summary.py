@@ -17,6 +17,7 @@ from sageserve.base.records import Floats, Ints
 from sageserve.base.units import HOUR, MINUTE, SECOND
 from sageserve.base.version import __version__
 from sageserve.core.fleet import Pool, State
+from sageserve.data.billing.allocations import Allocation, tables_of
 from sageserve.data.results.summary import (
     AfterWindow,
     ConversationCounts,
@@ -31,6 +32,7 @@ from sageserve.data.results.summary import (
     Utilisation,
 )
 from sageserve.sim.kernel.state import reference_profiles
+from sageserve.sim.results.allocation import allocations_of
 from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
 from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
 from sageserve.sim.results.leftover import add_work_left
@@ -97,7 +99,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
     scenario, names = run.scenario, run.layout.names
     owed, idle = work_gpu_hours(run), _idle_shares(run)
     cells, late, minutes = _measure(run, float(owed.sum()))
-    ledger = run.fleet.ledger
+    ledger, cost = run.fleet.ledger, cost_of_run(run)
     tiers = {name: _tier(tier, [row[k] for row in cells]) for k, (name, tier) in enumerate(scenario.tiers.items())}
     models = {name: _model(run, m, cells[m], idle, float(owed[m])) for m, name in enumerate(names.models)}
     every = [cell for row in cells for cell in row]
@@ -119,7 +121,8 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         models=models,
         gpu_hours=_hours(run, run.layout.pools, in_gpus=True, idle=idle),
         instance_hours=_hours(run, run.layout.pools, in_gpus=False, idle=idle),
-        cost_usd=cost_of_run(run),
+        cost_usd=cost,
+        cost_by=tables_of(allocations_of(run, cost, idle)),
         utilisation=_utilisation(run),
         after_window=late,
         starts=ledger.starts,
@@ -142,6 +145,11 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         prefix_cache=_prefix_cache(run),
         own_code=run.own_code or UNSET,
     )
+
+
+def costs_of_run(run: Run) -> tuple[Allocation, ...]:
+    """Who pays what, line by line; the summary's `cost_by` are sums of these."""
+    return allocations_of(run, cost_of_run(run), _idle_shares(run))
 
 
 def _prefix_cache(run: Run) -> PrefixCounts | UnsetType:

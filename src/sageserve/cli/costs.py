@@ -1,0 +1,77 @@
+"""`sageserve costs`: what a run cost and who pays it, to the cent, as tables, as JSON, or as a file that finance loads.
+
+Knows options and which folder it was given; adds nothing up that `data/billing/` does not. stdout is the result. Read next:
+`render_costs.py`, docs/reference/money.md.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sageserve.cli.streams import answer_json
+
+if TYPE_CHECKING:
+    from sageserve.data.billing.allocations import CostShare, CostTables
+    from sageserve.data.results.summary import Summary
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve simulate quickstart --out runs/day && sageserve costs runs/day
+
+sageserve costs runs/day --by tier --json | jq '.cost_by.tier | map_values(.per_million_output_tokens)'
+"""
+
+
+def costs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="a folder of `simulate --out`, or one run of a folder of `compare --out`")
+    ],
+    by: Annotated[
+        Literal["tenant", "tier", "model", "region"] | None,
+        typer.Option("--by", help="one table alone", show_default="all there are"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print amounts and tables as JSON")] = False,
+) -> None:
+    """Say what a run cost and who pays it: by tenant, tier, model and region, idle and start cost shared out, to the cent."""
+    from sageserve.cli.render_costs import draw_costs
+
+    summary, found = _tables(folder)
+    shown: dict[str, dict[str, CostShare]] = {name: getattr(found, name) for name in (_DIMENSIONS if by is None else (by,))}
+    _refuse_nothing(shown, by)
+    if as_json:
+        head = {"scenario": summary.scenario, "strategy": summary.strategy, "seed": summary.seed}
+        typer.echo(answer_json({**head, "cost_usd": summary.cost_usd, "cost_by": shown}))
+    else:
+        draw_costs(summary, shown)
+
+
+_DIMENSIONS = ("tier", "model", "region", "tenant")
+
+
+def _tables(folder: Path) -> "tuple[Summary, CostTables]":
+    """A run's summary, and its tables with every tenant where the folder has them."""
+    from sageserve.base.errors import ResultError
+    from sageserve.data.billing.allocations import tables_of
+    from sageserve.data.results.run_folder import is_whole, read_run
+    from sageserve.data.results.sweep_read import is_sweep, read_kept
+
+    if is_sweep(folder):
+        some = next((path.name for path in sorted(folder.iterdir()) if (path / "summary.json").is_file()), "RUN")
+        raise ResultError(f"{folder} holds many runs", hint=f"name one of them, such as {folder / some}")
+    if is_sweep(folder.resolve().parent) and not is_whole(folder):
+        kept = read_kept(folder)
+        return kept.summary, kept.summary.cost_by
+    run = read_run(folder)
+    return run.summary, tables_of(run.costs(), most=None)
+
+
+def _refuse_nothing(shown: "dict[str, dict[str, CostShare]]", by: str | None) -> None:
+    from sageserve.base.errors import ResultError
+
+    if any(shown.values()):
+        return
+    if by == "tenant":
+        hint = "give its column of tenants a name that is known, or --column; see docs/reference/traces.md"
+        raise ResultError("the trace of this run names no tenants", hint=hint)
+    raise ResultError("this result was written before costs were shared out", hint="simulate again with --out")

@@ -1,0 +1,63 @@
+"""Who pays what, as sheets of a page: cost by model, tier, region and tenant, with what a million tokens cost.
+
+Adds nothing up. Read next: `data/billing/allocations.py` for the tables, docs/reference/money.md for the rule.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from sageserve.data.billing.allocations import CostShare
+from sageserve.data.results.comparison import Comparison
+from sageserve.data.results.summary import Summary
+from sageserve.show.format import NONE
+from sageserve.show.sheets import Sheet, TableCell, TableRow
+
+_RULE: Final = (
+    "To the cent; each kind of line comes to the cost. Requests share what their pool cost by the engine time that they took:"
+    " idle time, starts and unused reservations too."
+)
+_DIMENSIONS: Final = ("model", "tier", "region", "tenant")
+_MOST: Final = 12  # tenants on a page; `sageserve costs` has all of them
+
+
+def cost_sheets(comparison: Comparison) -> Iterator[Sheet]:
+    """A sheet of who pays what; of several strategies by model and tier alone, each of its first seed."""
+    firsts = {name: next(iter(runs.values())) for name, runs in comparison.runs.items()}
+    if not any(run.cost_by.tier for run in firsts.values()):
+        return
+    several = len(firsts) > 1
+    seeded = any(len(runs) > 1 for runs in comparison.runs.values())
+    unused = any(run.cost_usd.unused for run in firsts.values())
+    rows = []
+    for name, run in firsts.items():
+        before = f"{name}, " if several else ""
+        rows += [
+            TableRow(f"{before}{kind} {key}", tuple(_cells(f"cost_by.{kind}.{key}", share, unused=unused)))
+            for kind in (_DIMENSIONS[:2] if several else _DIMENSIONS)
+            for key, share in _shown(run, kind)
+        ]
+    columns = (
+        "cost",
+        "busy",
+        "idle",
+        "starting",
+        *(["unused"] if unused else []),
+        "per 1M prompt tokens",
+        "per 1M output tokens",
+    )
+    notes = (_RULE, "Of the first seed.") if seeded else (_RULE,)
+    yield Sheet("Who pays", columns, tuple(rows), notes, "by")
+
+
+def _shown(run: Summary, kind: str) -> list[tuple[str, CostShare]]:
+    found: dict[str, CostShare] = getattr(run.cost_by, kind)
+    return list(found.items())[:_MOST] if kind == "tenant" else list(found.items())
+
+
+def _cells(key: str, share: CostShare, *, unused: bool) -> Iterator[TableCell]:
+    for name in ("total", "busy", "idle", "start", *(["unused"] if unused else [])):
+        amount: float = getattr(share, name)
+        yield TableCell(f"${amount:,.2f}", f"{key}.{name}", amount)
+    for name in ("per_million_prompt_tokens", "per_million_output_tokens"):
+        price: float | None = getattr(share, name)
+        yield TableCell(NONE if price is None else f"${price:,.2f}", f"{key}.{name}", price)

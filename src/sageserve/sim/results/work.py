@@ -1,0 +1,43 @@
+"""What requests cost their engines: engine time of what finished, by pool, tier and tenant, its prompts and outputs apart.
+
+Imports little, because all that a module with a compiled function imports decides whether it is compiled anew. Read next:
+`core/perf.py` for the formulas, `allocation.py`, which shares money by it.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sageserve.base.kernel import kernel
+from sageserve.base.records import Ints
+from sageserve.core.perf import prefill_work, request_work
+
+SUMS: Final = ("requests", "prompt_tokens", "output_tokens", "prompt_ns", "output_ns")
+"""Columns of what `add_work` fills in."""
+
+
+@kernel
+def add_work(
+    requests: NDArray[Any], cells: Ints, profile_of: NDArray[np.int32], profiles: NDArray[Any], into: NDArray[np.int64]
+) -> None:
+    """Add up what requests asked of their engines, at full batches.
+
+    Args:
+        requests: REQUEST rows.
+        cells: int64[n], row of `into` for each request.
+        profile_of: int32[cells], row of `profiles`.
+        profiles: PROFILE rows.
+        into: int64[cells, SUMS], added to: counts, and nanoseconds of engine time.
+    """
+    for i in range(len(requests)):
+        row = requests[i]
+        cell = cells[i]
+        profile = profiles[profile_of[cell]]
+        prompt = prefill_work(profile, row["prompt"], row["cached"])
+        output = max(0.0, request_work(profile, row["prompt"], row["cached"], float(row["output"])) - prompt)
+        into[cell, 0] += 1
+        into[cell, 1] += row["prompt"]
+        into[cell, 2] += row["output"]
+        into[cell, 3] += round(1000.0 * prompt)
+        into[cell, 4] += round(1000.0 * output)
