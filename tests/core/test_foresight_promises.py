@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from sageserve.base.config import RoutingSettings, Scenario
+from sageserve.base.config import RoutingSettings, Scenario, SpotSettings
 from sageserve.base.units import HOUR, MINUTE, SECOND
 from sageserve.core.events import DemandSeen
 from sageserve.core.history import BIN
@@ -108,3 +108,16 @@ def test_a_full_region_beside_an_empty_one_needs_the_router_and_no_instance(rout
     assert [one.pool for one in driven.decisions] == ([] if helped else [0])
     driven.look(HOUR + MINUTE + 30 * SECOND, 1.2, 0.5, 0.97, 0.5)
     assert [one.pool for one in driven.decisions] == ([0] if helped else [2]), "two are not started where one is enough"
+
+
+@pytest.mark.parametrize("donate", [True, False])
+def test_after_a_surge_the_fleet_goes_back_to_its_minimum_while_some_demand_is_left(donate: bool) -> None:
+    """A daily surge that needs a second instance, and little for the rest of the day: the second must not stay for it."""
+    settings = settings_of(forecaster="last-value").model_copy(update={"spot": SpotSettings(donate=donate)})
+    driven, most = Driven(settings, serving=1), 0
+    for k in range(4, 15):
+        driven.hear(14_000.0 if 4 < k <= 7 else 700.0, until=k * BIN)
+        driven.settle(k * BIN, driven.plan(k * BIN, seen=[0.3] * 4))
+        most = max(most, *driven.serving())
+    assert most >= 2
+    assert driven.serving() == [1, 1, 1, 1]

@@ -64,6 +64,14 @@ def profile_rows(profiles: list[ProfileSettings]) -> NDArray[Any]:
     return rows
 
 
+def slowed(profiles: NDArray[Any], times: float) -> NDArray[Any]:
+    """PROFILE rows of engines whose iterations take `times` as long; what a request costs besides stays."""
+    rows = profiles.copy()
+    for name in ("time", "slope", "shared_time", "shared_slope", "eager", "decode", "kv", "attention", "whole"):
+        rows[name] *= times
+    return rows
+
+
 block_time = kernel(timing.block_time)
 on_line = kernel(timing.on_line)
 curve_time = kernel(rebound(timing.curve_time, on_line=on_line))

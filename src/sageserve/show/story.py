@@ -241,7 +241,7 @@ def _outage_notes(pool: Pool, scenario: Scenario, at: Micros) -> tuple[str, ...]
     """What is to be known of outages that go on, in the pool's region or in another one."""
     here, notes = list(scenario.regions)[pool.region], []
     for outage in scenario.faults.outages:
-        if outage.at <= at < outage.at + outage.length:
+        if not outage.donated_only and outage.at <= at < outage.at + outage.length:
             span = f"from {show_duration(outage.at)} to {show_duration(outage.at + outage.length)}"
             what = "its instances are gone, starts fail" if outage.region == here else "its requests go elsewhere, here too"
             notes.append(f"{outage.region} is lost {span} (faults.outages): {what}")

@@ -1,20 +1,24 @@
-"""What goes wrong in a simulated world: failed starts, slow starts, evictions from the spot market, outages of regions.
+"""What goes wrong in a simulated world: failed and slow starts, evictions from the spot market, outages, and what is not seen.
 
 Every draw comes from a stream of its own, named after the instance and the instant, so that one fault never shifts another
 and two strategies meet the same luck where they do the same thing. Knows no policy.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.rng import stream
-from sageserve.base.units import HOUR, NEVER, Micros
+from sageserve.base.units import HOUR, MINUTE, NEVER, Micros
+from sageserve.core.events import EndpointSeen, EnginesSeen, Observed
 from sageserve.core.layout import Layout
 
 LOST: Final = "the region is lost"
 """Why an instance is gone, or could not be started, during an outage."""
+
+_Numbers: TypeAlias = tuple[EndpointSeen, int, int]  # of an endpoint: utilisations, running and waiting requests
 
 
 class SimulatedFaults:
@@ -42,16 +46,68 @@ class SimulatedFaults:
             return delay
         return round(delay * math.exp(spread * stream(self._seed, f"delay/{instance}/{now}").standard_normal()))
 
-    def time_to_eviction(self, instance: int, now: Micros) -> Micros:
-        """Microseconds until the cloud takes an instance that is donated now, its notice included; NEVER if it does not."""
+    def time_to_eviction(self, instance: int, now: Micros, *, wave: bool = False) -> Micros:
+        """Microseconds until the cloud takes an instance that is donated now, its notice included; NEVER if it does not.
+
+        Args:
+            instance: row of it.
+            now: when it is donated.
+            wave: the cloud takes everything back now.
+        """
+        if wave:
+            return self._notice
         if self._evictions_per_us == 0:
             return NEVER
         wait = stream(self._seed, f"eviction/{instance}/{now}").exponential(1 / self._evictions_per_us)
         return min(round(wait), NEVER // 2) + self._notice
 
 
+class SimulatedSight:
+    """What strategies see of engines: late, noisy, and now and then nothing, of which the numbers before stand.
+
+    The router and the batch queue are not concerned: they look at engines themselves.
+
+    Args:
+        scenario: for its seed and `faults`.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._seed, self._rules = scenario.seed, scenario.faults
+        self._looks: deque[tuple[Micros, EnginesSeen, Observed]] = deque()  # the first is old enough, as far as there is one
+        self._shown: dict[int, _Numbers] = {}  # what was last seen, by endpoint
+
+    def of(self, now: Micros, engines: EnginesSeen, observed: Observed) -> tuple[EnginesSeen, Observed]:
+        """What is seen of what is there."""
+        rules = self._rules
+        if not (rules.signals_late or rules.signals_lost or rules.signals_noise):
+            return engines, observed
+        self._looks.append((now, engines, observed))
+        while len(self._looks) > 1 and self._looks[1][0] <= now - rules.signals_late:
+            self._looks.popleft()
+        _, before, then = self._looks[0]
+        lost = [e for e in range(len(then.endpoints)) if self._is_lost(e, now)]
+        for e, numbers in enumerate(zip(then.endpoints, before.running, before.waiting, strict=True)):
+            if e not in lost or e not in self._shown:
+                self._shown[e] = self._blurred(e, then.scraped, numbers)
+        endpoints, running, waiting = zip(*(self._shown[e] for e in range(len(then.endpoints))), strict=True)
+        return EnginesSeen(then.scraped, running, waiting), Observed(then.scraped, endpoints, observed.batch_waiting, tuple(lost))
+
+    def _is_lost(self, endpoint: int, now: Micros) -> bool:
+        chance = self._rules.signals_lost
+        return chance > 0 and stream(self._seed, f"sight/{endpoint}/{now // MINUTE}").random() < chance
+
+    def _blurred(self, endpoint: int, scraped: Micros, numbers: _Numbers) -> _Numbers:
+        spread = self._rules.signals_noise
+        if spread == 0:
+            return numbers
+        factor = math.exp(spread * stream(self._seed, f"noise/{endpoint}/{scraped}").standard_normal())
+        there, running, waiting = numbers
+        seen = EndpointSeen(there.seen * factor, there.kv * factor, there.busy * factor)
+        return seen, round(running * factor), round(waiting * factor)
+
+
 class Outages:
-    """Regions that are lost for a while.
+    """Regions that are lost for a while, or where the cloud takes back what is donated.
 
     Args:
         scenario: for `faults.outages`.
@@ -59,18 +115,31 @@ class Outages:
     """
 
     def __init__(self, scenario: Scenario, layout: Layout) -> None:
-        regions = layout.names.regions
-        self._spans = [(regions.index(one.region), one.at, one.at + one.length) for one in scenario.faults.outages]
+        regions, outages = layout.names.regions, scenario.faults.outages
+        self._spans = [(regions.index(one.region), one.at, one.at + one.length) for one in outages if not one.donated_only]
+        self._waves = [(regions.index(one.region), one.at, one.at + one.length) for one in outages if one.donated_only]
         self._per_region = layout.instances // len(regions)
 
     @property
     def begins(self) -> tuple[Micros, ...]:
-        """Instants at which a region is lost, each once."""
-        return tuple(sorted({begin for _, begin, _ in self._spans}))
+        """Instants at which a region is lost, or what is donated there, each once."""
+        return tuple(sorted({begin for _, begin, _ in (*self._spans, *self._waves)}))
 
     def instances(self, now: Micros) -> Iterator[int]:
         """Rows of the instances whose region is lost at this instant, each once."""
-        for region in sorted({region for region, begin, _ in self._spans if begin == now}):
+        return self._rows(self._spans, now)
+
+    def taken(self, now: Micros) -> Iterator[int]:
+        """Rows of the instances that the cloud takes back at this instant if they are donated, each once."""
+        return self._rows(self._waves, now)
+
+    def takes(self, instance: int, now: Micros) -> bool:
+        """Whether the cloud takes back what is donated in an instance's region now."""
+        region = instance // self._per_region
+        return any(at == region and begin <= now < end for at, begin, end in self._waves)
+
+    def _rows(self, spans: list[tuple[int, Micros, Micros]], now: Micros) -> Iterator[int]:
+        for region in sorted({region for region, begin, _ in spans if begin == now}):
             yield from range(region * self._per_region, (region + 1) * self._per_region)
 
     def end(self, instance: int, now: Micros) -> Micros:

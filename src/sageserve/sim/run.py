@@ -23,13 +23,13 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
 from sageserve.core.order import ORDERS, promised_us
-from sageserve.core.perf import OUTPUT_GUESS
+from sageserve.core.perf import OUTPUT_GUESS, slowed
 from sageserve.core.route import INSTANCES, ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import kind_of, layout_of
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.data.own_code import own_code
-from sageserve.sim.faults import LOST
+from sageserve.sim.faults import LOST, SimulatedSight
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
 from sageserve.sim.kernel.state import FUTURE, PLACE, SHED, Setup, request_rows
@@ -97,14 +97,19 @@ class Run:
 
 
 def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
-    """The kernel's view of a scenario."""
+    """The kernel's view of a scenario; what strategies believe of engines is in the layout."""
+    profiles, slot_profile, believed = layout.profiles, layout.slot_profile, 0
+    if scenario.faults.engine_time != 1:
+        believed = len(profiles)
+        profiles = np.concatenate([profiles, slowed(profiles, scenario.faults.engine_time)])
+        slot_profile = np.where(slot_profile >= 0, slot_profile + np.int32(believed), slot_profile)
     return Setup(
         regions=len(layout.names.regions),
         models=len(layout.names.models),
         roles=len(layout.roles),
         slots=layout.slots,
-        profiles=layout.profiles,
-        slot_profile=layout.slot_profile,
+        profiles=profiles,
+        slot_profile=slot_profile,
         context=layout.context,
         tiers=layout.tiers,
         walk=layout.walk,
@@ -129,6 +134,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         admission=scenario.admission.act,
         admission_wait=scenario.admission.wait,
         admission_queued=scenario.admission.queued,
+        believed=believed,
     )
 
 
@@ -177,6 +183,7 @@ class Simulation:
         )
         self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot)
         self._world = SimulatedWorld(scenario, layout, fleet, kernel)
+        self._sight = SimulatedSight(scenario)
         self._debug = debug
         self._plans = 0
         self._failures: list[str] = []  # of plans that were asked for, why there is none
@@ -230,7 +237,7 @@ class Simulation:
         if self._failures:
             missing = f"{len(self._failures)} of {self._plans} plans could not be made, and the one before stood"
             run.notes = (*run.notes, f"{missing}; the first because {self._failures[0]}")
-        if run.scenario.faults.outages:
+        if any(not outage.donated_only for outage in run.scenario.faults.outages):
             run.notes = (*run.notes, _told_of_outages(run))
         if self._turns is not None:
             self._tell_turns(self._turns)
@@ -285,8 +292,10 @@ class Simulation:
         columns = zip(rows["seen"].tolist(), rows["kv"].tolist(), rows["busy"].tolist(), strict=True)
         seen = tuple(EndpointSeen(*row) for row in columns)
         scraped = self.run.kernel.scraped
-        self._tell(now, EnginesSeen(scraped, tuple(rows["running"].tolist()), tuple(rows["waiting"].tolist())))
-        self._tell(now, Observed(scraped, seen, tuple(self.run.kernel.batch_waiting.tolist())))
+        engines = EnginesSeen(scraped, tuple(rows["running"].tolist()), tuple(rows["waiting"].tolist()))
+        observed = Observed(scraped, seen, tuple(self.run.kernel.batch_waiting.tolist()))
+        for event in self._sight.of(now, engines, observed):
+            self._tell(now, event)
 
     def _counters(self) -> tuple[NDArray[Any], ...]:
         kernel = self.run.kernel

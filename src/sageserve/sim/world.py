@@ -83,7 +83,7 @@ class SimulatedWorld:
                 if i not in self._gone and self._kernel.drain(i):
                     self._later(now, InstanceDrained(i))
             case Donate(instance=i):
-                time = self._faults.time_to_eviction(i, now)
+                time = self._faults.time_to_eviction(i, now, wave=self._outages.takes(i, now))
                 if time < NEVER:
                     self._later(now + time, SpotTaken(i))
             case Release():
@@ -110,6 +110,10 @@ class SimulatedWorld:
         for event in events:
             self._gone.discard(event.instance)
             yield event
+        for i in self._outages.taken(now):
+            if self._fleet.state[i] is State.SPOT:
+                self._spell[i] += 1
+                yield SpotTaken(i)
 
     def drained(self) -> Iterator[InstanceDrained]:
         """The instances that the kernel found empty in its last run."""

@@ -160,6 +160,7 @@ class OutageSettings(Settings):
     region: Name = Field(description="which")
     at: Duration = Field(description="from the start of the window")
     length: Duration = Field(gt=0, description="how long starts fail there")
+    donated_only: bool = Field(default=False, description="the cloud only takes donated instances, also those donated meanwhile")
 
 
 class FaultSettings(Settings):
@@ -168,6 +169,14 @@ class FaultSettings(Settings):
     start_failure: Share = Field(default=0.0, description="chance that a start comes to nothing; 0: never (paper)")
     start_spread: float = Field(default=0.0, ge=0, le=2, description="sigma of the log of start times; 0: as stated (paper)")
     rtt_spread: float = Field(default=0.0, ge=0, le=3, description="sigma of the log of round-trip times; 0: medians")
+    engine_time: float = Field(
+        default=1.0, ge=0.1, le=10, description="of an iteration, in units of what strategies believe; 1: as believed"
+    )
+    signals_late: Duration = Field(default=0, description="strategies see engines as they were so long ago; 0: as last scraped")
+    signals_lost: Share = Field(
+        default=0.0, description="chance that an endpoint is not seen for a minute; what was seen before stands"
+    )
+    signals_noise: float = Field(default=0.0, ge=0, le=2, description="sigma of the log of what strategies see; 0: as it is")
     outages: tuple[OutageSettings, ...] = Field(default=(), description="regions lost, and when; none unless asked for")
 
 

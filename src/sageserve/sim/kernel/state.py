@@ -176,8 +176,8 @@ class Setup:
         admission_queued: most requests in flight at an endpoint, in units of the sequences it can run together.
         instance: LEAST_WORK or AFFINITY.
         overlap: with AFFINITY: what a token that is found in a cache counts for, in outstanding tokens.
-        clients: closed loop: so many rows arrive by themselves, and each request that is done sends the next; 0: all arrive when
-            their rows say.
+        clients: closed loop: so many rows arrive by themselves, each that is done sends the next; 0: all arrive as they say.
+        believed: PROFILE rows that are only believed in; each has its true one so many rows on, as `slot_profile` says.
     """
 
     regions: int
@@ -212,6 +212,7 @@ class Setup:
     instance: int = LEAST_WORK
     overlap: float = 1.0
     clients: int = 0
+    believed: int = 0
 
     @property
     def endpoints(self) -> int:
@@ -251,9 +252,8 @@ def reference_profiles(setup: Setup) -> NDArray[np.int32]:
     reference = np.zeros(setup.models, np.int32)
     by_model = setup.slot_profile.reshape(setup.regions, setup.models, -1)
     for model in range(setup.models):
-        used = np.unique(by_model[:, model][by_model[:, model] >= 0])
-        if len(used):
-            reference[model] = used[np.argmin(setup.profiles["weight"][used])]
+        if len(used := np.unique(by_model[:, model][by_model[:, model] >= 0])):
+            reference[model] = used[np.argmin(setup.profiles["weight"][used])] - setup.believed
     return reference
 
 
