@@ -8,13 +8,13 @@ import json
 import sys
 from typing import Final
 
+from tests.sim.cases import make_case, seeded
 from tests.sim.mutants.catalogue import MUTANTS
 from tests.sim.mutants.outages import OUTAGE_MUTANTS
-from tests.sim.mutants.prefix_trial import changed, function_of
+from tests.sim.mutants.prefix_trial import Worlds, function_of
 from tests.sim.mutants.promises import PROMISE_MUTANTS
 from tests.sim.mutants.ranks import RANK_MUTANTS
 from tests.sim.mutants.routes import ROUTE_MUTANTS
-from tests.sim.mutants.trial import COMPARISONS, trial
 from tests.sim.mutants.turns import TURN_MUTANTS
 
 ALL: Final = (*MUTANTS, *OUTAGE_MUTANTS, *PROMISE_MUTANTS, *RANK_MUTANTS, *ROUTE_MUTANTS, *TURN_MUTANTS)
@@ -25,10 +25,9 @@ SEEDS: Final = range(120)  # cases tried until a fault counts as unseen; most ar
 
 def main(part: int, of: int) -> None:
     """Print what became of the faults of one part."""
-    found = {}
-    for mutant in IN_FUNCTIONS[part::of]:
-        with changed(mutant):
-            found[mutant.name] = trial(COMPARISONS["kernel"], (mutant.first + seed for seed in SEEDS))
+    worlds = Worlds(lambda seed: make_case(seeded(seed)))
+    mine = IN_FUNCTIONS[part::of]
+    found = {mutant.name: worlds.first_difference(mutant, (mutant.first + seed for seed in SEEDS)) for mutant in mine}
     json.dump(found, sys.stdout)
 
 

@@ -9,18 +9,20 @@ import ast
 import importlib
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 
 import sageserve
-from tests.sim.cases import Case, make_case, seeded
-from tests.sim.compare import differs
+from tests.sim.cases import Case, Stop, make_case, seeded
+from tests.sim.compare import first_difference, play, watched
 from tests.sim.mutants.catalogue import Mutant
 from tests.sim.mutants.prefixes import PREFIX_MUTANTS
 
 PACKAGE = Path(str(sageserve.__file__)).parent
+LARGER_FROM = 1000  # numbers of larger worlds are their seeds from here on
 SEEDS = range(100)  # of small worlds, of which two in five have hashes
 LARGER = (9, 361, 519)  # instances chosen by what they have, equal hashes after other blocks, prompts that lose their places
 
@@ -37,40 +39,60 @@ def function_of(mutant: Mutant) -> str | None:
 @contextmanager
 def changed(mutant: Mutant) -> Iterator[None]:
     """The package with this fault in it."""
-    module = importlib.import_module("sageserve." + mutant.module.removesuffix(".py").replace("/", "."))
-    text, name = (PACKAGE / mutant.module).read_text("utf-8"), function_of(mutant)
-    assert name is not None, f"{mutant.name} is in no function of {mutant.module}"
-    code = compile(text.replace(mutant.old, mutant.new), mutant.module, "exec")
-    function = getattr(module, name)
-    assert isinstance(function, FunctionType)
+    function, faulty = _faulty(mutant)
     sound = function.__code__
-    function.__code__ = next(each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name)
+    function.__code__ = faulty
     try:
         yield
     finally:
         function.__code__ = sound
 
 
-def first_difference(cases: list[tuple[int, Case]]) -> str:
-    """The first difference over these cases; empty when there is none."""
-    for seed, case in cases:
-        try:
-            difference = differs(case)
-        except (AssertionError, ArithmeticError, LookupError, ValueError) as wrong:
-            difference = f"{type(wrong).__name__}: {wrong}"
-        if difference:
-            return f"seed {seed}: {difference}"
-    return ""
+@cache
+def _faulty(mutant: Mutant) -> tuple[FunctionType, CodeType]:
+    module = importlib.import_module("sageserve." + mutant.module.removesuffix(".py").replace("/", "."))
+    text, name = (PACKAGE / mutant.module).read_text("utf-8"), function_of(mutant)
+    assert name is not None, f"{mutant.name} is in no function of {mutant.module}"
+    code = compile(text.replace(mutant.old, mutant.new), mutant.module, "exec")
+    function = getattr(module, name)
+    assert isinstance(function, FunctionType)
+    return function, next(each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name)
+
+
+class Worlds:
+    """Cases by a number, made and played by the reference once for all faults."""
+
+    def __init__(self, make: Callable[[int], Case]) -> None:
+        self._make = make
+        self._played: dict[int, tuple[Case, list[Stop]]] = {}
+
+    def first_difference(self, mutant: Mutant | None, numbers: Iterable[int]) -> str:
+        """The first difference that a fault makes; empty when there is none."""
+        for number in numbers:
+            case, expected = self._sound(number)
+            with changed(mutant) if mutant else nullcontext():
+                try:
+                    difference = first_difference(expected, watched(case))
+                except (AssertionError, ArithmeticError, LookupError, ValueError) as wrong:
+                    difference = f"{type(wrong).__name__}: {wrong}"
+            if difference:
+                return f"case {number}: {difference}"
+        return ""
+
+    def _sound(self, number: int) -> tuple[Case, list[Stop]]:
+        if number not in self._played:
+            case = self._make(number)
+            self._played[number] = case, play(case)[0]
+        return self._played[number]
 
 
 def main() -> None:
     """Print what became of every fault."""
-    cases = [(seed, case) for seed in SEEDS if (case := make_case(seeded(seed), 40)).trace.blocks is not None]
-    cases[:0] = [(seed, make_case(seeded(seed))) for seed in LARGER]
-    found = {"": first_difference(cases[:10])}
-    for mutant in PREFIX_MUTANTS:
-        with changed(mutant):
-            found[mutant.name] = first_difference(cases)
+    hashed = [seed for seed in SEEDS if make_case(seeded(seed), 40).trace.blocks is not None]
+    numbers = [*(LARGER_FROM + seed for seed in LARGER), *hashed]
+    worlds = Worlds(lambda n: make_case(seeded(n), 40) if n < LARGER_FROM else make_case(seeded(n - LARGER_FROM)))
+    found = {"": worlds.first_difference(None, numbers[:10])}
+    found |= {mutant.name: worlds.first_difference(mutant, numbers) for mutant in PREFIX_MUTANTS}
     json.dump(found, sys.stdout)
 
 

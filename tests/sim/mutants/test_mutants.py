@@ -17,7 +17,7 @@ import pytest
 from tests.sim.mutants.batch import ALL, IN_FUNCTIONS, SEEDS
 from tests.sim.mutants.catalogue import Mutant
 
-PARTS = 4
+PARTS = 2
 SOUND = range(25)  # cases on which the unchanged copy must agree, so that a difference is the fault's
 
 
