@@ -100,6 +100,7 @@ TRIES: Final = {
 REFUSED: Final = {
     "up": Try(("--state", "{state}", "--port", "0"), needs="live"),
     "up --detach": Try(("--state", "{state}", "--port", "0"), needs="live"),
+    "dashboards": Try(("quickstart", "--out", "{stage}/boards"), needs="grafana"),
     "top": Try(("--state", "{state}"), needs="live"),
     "gateway": Try(("local", "--port", "0"), needs="live"),
     "control": Try(("{state}", "--http", "http://127.0.0.1:9", "--gateway", "http://127.0.0.1:9"), needs="live"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "forecast": ("statsforecast",),
+    "grafana": ("grafana_foundation_sdk",),
     "kubernetes": ("lightkube",),
     "live": (
         "uvloop",

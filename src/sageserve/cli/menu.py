@@ -96,6 +96,9 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "alerts": MenuEntry(
         SERVE, "Write alert rules for Prometheus: burn rates of each tier's error budget, failures, blindness, too few instances."
     ),
+    "dashboards": MenuEntry(
+        SERVE, "Write Grafana dashboards: error budgets, demand beside capacity, decisions, batch work, what is not seen."
+    ),
     "status": MenuEntry(SERVE, "Say how the running fleet is: instances, utilisation, promises, decisions.", "up:status"),
     "top": MenuEntry(SERVE, "Watch the running fleet; Ctrl-C leaves it running."),
     "reload": MenuEntry(

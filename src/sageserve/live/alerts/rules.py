@@ -87,7 +87,7 @@ def rules_of(scenario: Scenario, source: Source, runbooks: str = "") -> dict[str
     Raises:
         ConfigError: no tier promises a time to the first token that is the same for prompts of all lengths.
     """
-    promises = _promises(scenario, source)
+    promises = promises_of(scenario, source)
     if not promises:
         raise ConfigError(
             f"{scenario.name} has no tier that promises a time to first token, the same for all prompts",
@@ -121,7 +121,8 @@ def as_yaml(rules: dict[str, object], *, name: str, operator: bool) -> str:
     return yaml.safe_dump(rules, sort_keys=False, width=150, allow_unicode=True)
 
 
-def _promises(scenario: Scenario, source: Source) -> list[Promise]:
+def promises_of(scenario: Scenario, source: Source) -> list[Promise]:
+    """What may be late, as far as the histograms of a source tell it: by tier, or of engines the laxest promise."""
     promised = {name: tier for name, tier in scenario.tiers.items() if tier.ttft is not None}
     tiers = {name: tier for name, tier in promised.items() if not tier.growth}
     if source == "gateway":
@@ -149,7 +150,8 @@ def _promise(name: str, tier: TierSettings, matchers: str, histogram: str, by: s
     )
 
 
-def _ratio(promise: Promise, window: str) -> str:
+def late_ratio(promise: Promise, window: str) -> str:
+    """PromQL: the share of requests in a window whose first token came after the promise, by model."""
     more = f",{promise.matchers}" if promise.matchers else ""
     own = f"{{{promise.matchers}}}" if promise.matchers else ""
     bounds = "|".join(
@@ -161,7 +163,7 @@ def _ratio(promise: Promise, window: str) -> str:
 
 
 def _recorded(promise: Promise, window: str) -> Rule:
-    return {"record": f"sageserve:late:ratio_rate{window}", "expr": _ratio(promise, window), "labels": {"tier": promise.tier}}
+    return {"record": f"sageserve:late:ratio_rate{window}", "expr": late_ratio(promise, window), "labels": {"tier": promise.tier}}
 
 
 def _burning(promise: Promise, link: str) -> Iterator[Rule]:

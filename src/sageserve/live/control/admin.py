@@ -6,9 +6,9 @@ Read-only: nothing here changes the fleet. Who may ask is the gateway's business
 that reaches this server (`door.py`). Read next: `status.py`, `process.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -19,7 +19,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import Micros
-from sageserve.live.control.minute_book import MinuteBook
+from sageserve.data.watched.minutes import PoolMinute
+from sageserve.live.control.minute_book import EndpointCapacity
 from sageserve.live.control.status import Status
 
 _STATES: Final = ("serving", "coming", "draining", "spot")
@@ -75,6 +76,18 @@ class FleetCollector(Collector):
         yield decisions
 
 
+class CapacitySource(Protocol):
+    """What `CapacityCollector` reads; a `MinuteBook`."""
+
+    def pools(self, now: Micros) -> Iterable[PoolMinute]:
+        """What runs and what decisions ask for, at an instant."""
+        ...
+
+    def ends(self) -> Iterable[EndpointCapacity]:
+        """Demand of the newest minute that is counted, and what serves now."""
+        ...
+
+
 class CapacityCollector(Collector):
     """What decisions ask for, what demand needs, and what serves of that, as metrics.
 
@@ -83,7 +96,7 @@ class CapacityCollector(Collector):
         now: the loop's clock.
     """
 
-    def __init__(self, book: MinuteBook, now: Callable[[], Micros]) -> None:
+    def __init__(self, book: CapacitySource, now: Callable[[], Micros]) -> None:
         self._book = book
         self._now = now
 
