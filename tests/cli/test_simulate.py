@@ -3,6 +3,7 @@
 Read next: `tests/sim/test_summary.py` for the numbers themselves.
 """
 
+import csv
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import pty
 import signal
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -22,7 +24,7 @@ from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app, run, show_error
 from sageserve.cli.progress import Interruption
 from sageserve.cli.render import seconds, share
-from sageserve.data.results.run_folder import JOURNAL, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, TIMELINE, read_run
+from sageserve.data.results.run_folder import CONTENT, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, read_run
 
 SMALL = ("simulate", "quickstart", "--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
 TIMINGS = {"cpu_s", "requests_per_cpu_s"}
@@ -50,7 +52,7 @@ def test_two_runs_with_one_seed_give_identical_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         printed(*SMALL, *chance, "--out", str(tmp_path / name))
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == sorted((SUMMARY, REQUESTS, TIMELINE, SCENARIO, JOURNAL, REPORT))
+    assert names == sorted((SUMMARY, REPORT, *CONTENT))
     for name in names:
         first, second = ((tmp_path / folder / name).read_bytes() for folder in ("a", "b"))
         if name == SUMMARY:
@@ -93,6 +95,31 @@ def test_what_was_written_is_what_was_played(tmp_path: Path) -> None:
     assert {decided.pool for line in made for decided in line.decisions} <= set(requests["pool"].to_pylist())
     again = printed("simulate", str(tmp_path / "run" / SCENARIO), "--json")
     assert untimed(again) == untimed((tmp_path / "run" / SUMMARY).read_text())
+
+
+def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path: Path) -> None:
+    trace = tmp_path / "day.csv"
+    asked = [f"{60 * k},llama-2-70b,{['chat', 'search'][k % 3 > 0]},{500 + k},9" for k in range(60)]
+    trace.write_text("\n".join(("time,model,tenant,prompt_tokens,output_tokens", *asked)) + "\n")
+    reserved = ("--set", "regions.eastus.gpus.h100-80gb.reserved=120", "--set", "fleet.start=2", "--no-report")
+    printed("simulate", "quickstart", "--trace", str(trace), *reserved, "--out", str(tmp_path / "run"))
+    told = json.loads(printed("costs", str(tmp_path / "run"), "--json"))
+    total = told["cost_usd"]["total"]
+    assert 0 < told["cost_usd"]["unused"] < told["cost_usd"]["reserved"] < total
+    for by in ("tenant", "tier", "model", "region"):
+        rows = told["cost_by"][by].values()
+        assert round(sum(row["total"] for row in rows), 2) == total
+        assert round(sum(row["unused"] for row in rows), 2) == told["cost_usd"]["unused"]
+    assert told["cost_by"]["tenant"]["search"]["requests"] == 40
+    assert set(read_run(tmp_path / "run").requests(["tenant"])["tenant"].to_pylist()) == {"chat", "search"}
+    file = printed("costs", str(tmp_path / "run"), "--format", "focus-csv", "--begins", "2026-11-01")
+    rows = list(csv.DictReader(io.StringIO(file)))
+    for column in ("BilledCost", "EffectiveCost"):
+        assert sum(Decimal(row[column]) for row in rows) == Decimal(str(total))
+    for tenant in ("chat", "search"):
+        mine = sum(Decimal(row["EffectiveCost"]) for row in rows if row["SubAccountId"] == tenant)
+        assert mine == Decimal(str(told["cost_by"]["tenant"][tenant]["total"]))
+    assert "search" in printed("costs", str(tmp_path / "run"), "--by", "tenant")
 
 
 def test_the_table_fits_and_says_what_to_try(tmp_path: Path) -> None:

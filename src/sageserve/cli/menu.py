@@ -73,7 +73,8 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     ),
     "shadow-report": MenuEntry(
         LOOK,
-        "Sum up what was watched: harm, help, lead and agreement of the decisions, dollars, broken minutes, forecasts.",
+        "Sum up a fleet that was watched, or yours: harm, help, lead, agreement of decisions, dollars, broken minutes,"
+        " forecasts.",
         "shadow_report:shadow_report",
     ),
     "init": MenuEntry(LOOK, "Write a first scenario of your own: commented, ready to run, with every guess marked as one."),
