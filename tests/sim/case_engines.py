@@ -1,4 +1,4 @@
-"""Curves and data parallel ranks for the engines of a small world.
+"""Curves, data parallel ranks and rules for the engines of a small world.
 
 Knows profiles only. Read next: `cases.py`, which makes the rest of a world; `test_ranks.py` for examples worked out by hand.
 """
@@ -39,6 +39,23 @@ def with_ranks(draw: Callable[[int, int], int], setup: Setup) -> Setup:
                 share * row["time"],
                 share * row["slope"],
             )
+    return replace(setup, profiles=rows)
+
+
+def with_rules(draw: Callable[[int, int], int], setup: Setup) -> Setup:
+    """In one of five worlds engines mix or pause, in pieces or whole, never preempt, or decode large batches without graphs.
+
+    Args:
+        draw: as in `cases.py`.
+        setup: whose engines mix pieces, or prefill first and whole.
+    """
+    if draw(0, 4) < 4:
+        return setup
+    rows = setup.profiles.copy()
+    for row in rows:
+        row["chunked"], row["mixed"] = ((0, 0), (1, 1), (0, 1), (1, 0))[draw(0, 3)]
+        row["evicts"] = draw(0, 3) > 0
+        row["graphs"] = draw(1, int(row["max_sequences"]))
     return replace(setup, profiles=rows)
 
 

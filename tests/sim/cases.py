@@ -19,7 +19,7 @@ from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
-from tests.sim.case_engines import NOTHING, curve, line, with_ranks
+from tests.sim.case_engines import NOTHING, curve, line, with_ranks, with_rules
 from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
 
 Draw = Callable[[int, int], int]
@@ -147,7 +147,7 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
     trace = with_hashes(draw, trace, often=crowded)
     setup = with_quickest(draw, setup)
     lost = frozenset(k for k in range(len(steps)) if draw(0, 1)) if draw(0, 3) == 3 else frozenset()
-    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost)
+    return Case(setup if crowded else with_rules(draw, setup), trace, opened, tuple(steps), replaces, closed_loop(trace), lost)
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:
@@ -249,12 +249,12 @@ def _profiles(draw: Draw, context: int, grain: int) -> NDArray[Any]:
             row["eager"] = draw(0, 3) * draw(0, 4_000) / 8 * odd
         row["kv_tokens"] = context + (draw(0, 30) if draw(0, 2) < 2 else draw(200, 800))
         row["weight"] = draw(1_000, 2_000)
-        row["max_sequences"] = draw(1, 12)
+        row["max_sequences"] = row["graphs"] = draw(1, 12)
         row["max_batched"] = row["max_sequences"] + (draw(1, 12) if draw(0, 1) else draw(20, 200))
         row["caching"] = draw(0, 1)
         row["entry"] = draw(0, 3) * draw(0, 500)
-        row["chunked"] = chunked if chunked < 2 else draw(0, 1)
-        row["gpus"] = row["ranks"] = row["per_rank"] = 1
+        row["chunked"] = row["mixed"] = chunked if chunked < 2 else draw(0, 1)
+        row["gpus"] = row["ranks"] = row["per_rank"] = row["evicts"] = 1
         row["shared_tokens"] = NOTHING
         row["per_sequence"], row["per_kv"], row["per_token"] = (1 / row[of] for of in LIMITS)
         row["whole"] = (np.interp(row["max_batched"], *line(row)) + row["eager"]) / row["max_batched"]

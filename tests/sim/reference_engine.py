@@ -153,8 +153,7 @@ class Engine:
         if self.prefilling or self.head(now) is not job:
             return False
         n = len(self.decoding)
-        room = n + 1 if n else 0
-        return n < self.profile.max_sequences and self.used + n + self.needs(job) + room <= self.profile.kv_tokens
+        return n < self.profile.max_sequences and self._has_memory(job, self.used + n, n)
 
     # ---- iterations
 
@@ -214,13 +213,13 @@ class Engine:
         for job in self.prefilling:
             job.piece = 0
         preempted: list[Job] = []
-        if self.profile.chunked:
+        if self.profile.mixed:
             preempted = self._preempt()
             if not preempted:
-                self._admit_chunks(now)
+                self._admit_prompts(now, self.profile.max_batched - len(self.decoding))
             self.decodes = bool(self.decoding)
         else:
-            self._admit_whole(now)
+            self._admit_prompts(now, self.profile.max_batched)
             if not self.prefilling:
                 preempted = self._preempt()
             self.decodes = bool(self.decoding) and not self.prefilling
@@ -245,8 +244,16 @@ class Engine:
 
     def _fits(self, job: Job) -> bool:
         running = len(self.decoding) + len(self.prefilling)
-        room = running + 1 if running else 0
-        return running < self.profile.max_sequences and self.used + self.needs(job) + room <= self.profile.kv_tokens
+        return running < self.profile.max_sequences and self._has_memory(job, self.used, running)
+
+    def _has_memory(self, job: Job, used: int, running: int) -> bool:
+        """Whether there is memory for a job beside `running` others; for its whole answer and theirs if nobody is evicted."""
+        needs, capacity = self.needs(job), self.profile.kv_tokens
+        if self.profile.evicts or (running == 0 and used + needs <= capacity):
+            room = running + 1 if running else 0
+            return used + needs + room <= capacity
+        inside = [one.output - one.made for one in self.decoding] + [one.output - one.made - 1 for one in self.prefilling]
+        return self.used + sum(inside) + needs - 1 + job.output - job.made <= capacity
 
     def _found(self, job: Job) -> int:
         """Tokens of its context that need not be computed."""
@@ -272,8 +279,13 @@ class Engine:
             self.cache.hold(job.row, job.path)
         self._shrink()
 
-    def _admit_chunks(self, now: int) -> None:
-        budget = self.profile.max_batched - len(self.decoding)
+    def _admit_prompts(self, now: int, budget: int) -> None:
+        if self.profile.chunked:
+            self._admit_chunks(now, budget)
+        else:
+            self._admit_whole(now, budget)
+
+    def _admit_chunks(self, now: int, budget: int) -> None:
         for job in self.prefilling:  # at most one: the partly prefilled prompt
             job.piece = min(job.context - job.filled, budget)
             budget -= job.piece
@@ -281,8 +293,7 @@ class Engine:
             self._admit(head, budget)
             budget -= head.piece
 
-    def _admit_whole(self, now: int) -> None:
-        budget = self.profile.max_batched
+    def _admit_whole(self, now: int, budget: int) -> None:
         while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
             if head.context - self._found(head) > budget and self.prefilling:
                 break

@@ -25,6 +25,9 @@ class Profile:
     max_sequences: int
     max_batched: int
     chunked: bool
+    mixed: bool
+    evicts: bool
+    graphs: int
     caching: bool
     entry: int
     ranks: int
@@ -49,6 +52,9 @@ class Profile:
             max_sequences=int(row["max_sequences"]),
             max_batched=int(row["max_batched"]),
             chunked=bool(row["chunked"]),
+            mixed=bool(row["mixed"]),
+            evicts=bool(row["evicts"]),
+            graphs=int(row["graphs"]),
             caching=bool(row["caching"]),
             entry=int(row["entry"]),
             ranks=int(row["ranks"]),
@@ -59,6 +65,10 @@ class Profile:
     def curve(self, tokens: float) -> float:
         """F."""
         return straight(self.knots, tokens)
+
+    def decode(self, n: float) -> float:
+        """F of an iteration that only decodes."""
+        return self.curve(n) + (self.eager if n > self.graphs else 0.0)
 
     @property
     def per_token(self) -> float:
@@ -80,30 +90,34 @@ class Profile:
 
     def _work_of_rank(self, x: int, found: int, o: float) -> float:
         u, steps, budget = float(x - found), max(o - 1, 0.0), float(self.max_batched)
-        alone = min(1.0, max(1.0 / self.max_sequences, (x + 0.5 * o) * (1.0 / self.kv_tokens)))  # one over how many fit
-        if alone > 1.0 / self.max_sequences:
+        kept = x + 0.5 * o if self.evicts else x + o
+        alone = min(1.0, max(1.0 / self.max_sequences, kept * (1.0 / self.kv_tokens)))  # one over how many fit
+        if self.evicts and alone > 1.0 / self.max_sequences:
             u += o  # what is made at the expense of others is computed again
         own = 0.5 * self.e * u * (x + found) + steps * (self.s + self.d * (x + 0.5 * o))
-        if not self.chunked:
+        if not self.mixed:
             joining = max(1.0, 1.0 / (alone * steps)) if steps else budget / u
-            batch = max(u, min(budget, joining * u))
-            decode = steps * alone * self.curve(1.0 / alone) if steps else 0.0
+            batch = min(budget, joining * u)
+            if not self.chunked:
+                batch = max(u, batch)
+            decode = steps * alone * self.decode(1.0 / alone) if steps else 0.0
             return own + decode + u / batch * (self.curve(batch) + self.eager)
         every = max(max(o, 1.0) * alone, (u + steps) * (1.0 / self.max_batched))  # iterations from one that joins to the next
         n = steps / every
-        if u > budget - n:  # a prompt takes several iterations, all of them full
+        if self.chunked and u > budget - n:  # a prompt takes several iterations, all of them full
             full = u / (budget - n)
             own += full * budget * ((self.curve(budget) + self.eager) / budget)
-            return own + max(every - full, 0.0) * self.curve(n)
+            return own + max(every - full, 0.0) * self.decode(n)
         if every > 1.0:
-            return own + self.curve(n + u) + self.eager + (every - 1.0) * self.curve(n)
+            return own + self.curve(n + u) + self.eager + (every - 1.0) * self.decode(n)
         return own + every * (self.curve(n + u / every) + self.eager)
 
     def iteration(self, pieces: list[tuple[int, int]], n: int, kv: int) -> float:
         """Microseconds of an iteration; `pieces` holds (tokens, tokens of the prompt before)."""
         tokens = sum(p for p, _ in pieces)
         attention = sum(p * (x + p / 2) for p, x in pieces)
-        return self.curve(n + tokens) + self.s * n + self.d * kv + self.e * attention + (self.eager if pieces else 0.0)
+        eager = self.eager if pieces or n > self.graphs else 0.0
+        return self.curve(n + tokens) + self.s * n + self.d * kv + self.e * attention + eager
 
     def alone(self, x: int, found: int) -> float:
         """Microseconds from the arrival of a context of x tokens at an idle engine to its first token."""

@@ -39,7 +39,7 @@ def engine(base: float = 100, prefill: float = 1, decode: float = 10, **fields: 
     """One PROFILE row: a curve that is one straight line, and what a sequence takes beyond a token."""
     row = np.zeros(1, PROFILE)
     plain = {"kv_tokens": 1_000, "weight": 1_000, "gpus": 1, "ranks": 1, "per_rank": 1, "decode": decode - prefill}
-    plain |= {"max_sequences": 8, "max_batched": 500}
+    plain |= {"max_sequences": 8, "max_batched": 500, "evicts": 1, "graphs": 8, "mixed": fields.get("chunked", 0)}
     for name, value in (plain | fields).items():
         row[name] = value
     row["shared_tokens"] = NOTHING

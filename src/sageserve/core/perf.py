@@ -46,6 +46,9 @@ PROFILE = np.dtype(
         ("max_sequences", "i4"),
         ("max_batched", "i4"),
         ("chunked", "i4"),
+        ("mixed", "i4"),
+        ("evicts", "i4"),
+        ("graphs", "i4"),
         ("caching", "i4"),
         ("ranks", "i4"),
         ("lockstep", "i4"),
@@ -80,7 +83,8 @@ shared_time = kernel(rebound(timing.shared_time, on_line=on_line))
 lone_time = kernel(rebound(timing.lone_time, curve_time=curve_time, shared_time=shared_time))
 first_time = kernel(rebound(timing.first_time, lone_time=lone_time))
 prefill_work = kernel(timing.prefill_work)
-rank_work = kernel(rebound(timing.rank_work, curve_time=curve_time))
+decoding_time = kernel(rebound(timing.decoding_time, curve_time=curve_time))
+rank_work = kernel(rebound(timing.rank_work, curve_time=curve_time, decoding_time=decoding_time))
 request_work = kernel(rebound(timing.request_work, rank_work=rank_work))
 allowed = kernel(in_time)
 

@@ -15,9 +15,10 @@ from tests.sim.mutants.prefix_trial import Worlds, function_of
 from tests.sim.mutants.promises import PROMISE_MUTANTS
 from tests.sim.mutants.ranks import RANK_MUTANTS
 from tests.sim.mutants.routes import ROUTE_MUTANTS
+from tests.sim.mutants.rules import RULE_MUTANTS
 from tests.sim.mutants.turns import TURN_MUTANTS
 
-ALL: Final = (*MUTANTS, *OUTAGE_MUTANTS, *PROMISE_MUTANTS, *RANK_MUTANTS, *ROUTE_MUTANTS, *TURN_MUTANTS)
+ALL: Final = (*MUTANTS, *OUTAGE_MUTANTS, *PROMISE_MUTANTS, *RANK_MUTANTS, *ROUTE_MUTANTS, *RULE_MUTANTS, *TURN_MUTANTS)
 COPIED: Final = "core/engine/"  # its functions are copied into `core/perf.py` as it is imported: other code comes too late
 IN_FUNCTIONS: Final = tuple(one for one in ALL if function_of(one) and not one.module.startswith(COPIED))
 SEEDS: Final = range(120)  # cases tried until a fault counts as unseen; most are seen within ten

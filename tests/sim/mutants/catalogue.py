@@ -184,7 +184,7 @@ MUTANTS = (
     Mutant(
         "decoding leaves the token budget whole",
         "sim/kernel/batching.py",
-        'profile["max_batched"] - (engine["running"] if chunked else 0)',
+        'profile["max_batched"] - (engine["running"] if mixed else 0)',
         'profile["max_batched"]',
     ),
     Mutant(

@@ -78,7 +78,22 @@ class ProfileSettings(Settings):
         ge=16,
         description="of a rank: vLLM's max_num_batched_tokens, its server default on GPUs of 70 GiB and more",
     )
-    chunked: bool = Field(default=True, description="chunked prefill, vLLM's default since 0.8; false is prefill-first")
+    chunked: bool = Field(default=True, description="prompts are prefilled in pieces, vLLM's default since 0.8; false: whole")
+    mixed: bool | None = Field(
+        default=None,
+        description="prompts are prefilled beside sequences that decode, which pause otherwise (prefill first, as SGLang does); "
+        "none: if chunked. TensorRT-LLM mixes whole prompts",
+    )
+    evicts: bool = Field(
+        default=True,
+        description="memory is given as answers grow, and who came last loses it when it is short; false: a prompt waits until "
+        "its whole answer has room (TensorRT-LLM's GUARANTEED_NO_EVICT)",
+    )
+    graph_sequences: int | None = Field(
+        default=None,
+        ge=1,
+        description="sequences up to which decoding runs in CUDA graphs; more take `eager_ms` longer; none: any number",
+    )
     prefix_caching: bool = Field(
         default=False,
         description="what a preempted request has computed is found again, as far as nobody needed the memory; vLLM does, "
@@ -88,9 +103,19 @@ class ProfileSettings(Settings):
     kv_per_token: Size | None = Field(
         default=None, description="2 x layers x KV heads x head size x bytes; when given, memory is checked"
     )
+    engine: str = Field(
+        default="",
+        max_length=80,
+        description="engine and version they are of: `vllm 0.19`; empty: not said, and nothing is checked",
+    )
     source: str = Field(description="where the coefficients come from")
     fitted: str = Field(default="", description="the range they were fitted on; empty: not stated")
     error: str = Field(default="", description="how wrong they are, and measured how; empty: not stated")
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether prompts are prefilled beside sequences that decode."""
+        return self.chunked if self.mixed is None else self.mixed
 
     @property
     def in_step(self) -> bool:
@@ -120,6 +145,11 @@ class ModelSettings(Settings):
     context: int = Field(ge=2, description="tokens: prompts must be shorter, prompt + output never exceeds it")
     engines: dict[Name, ProfileSettings] = Field(
         min_length=1, description="by GPU type; a scenario file may name a profile of the library instead"
+    )
+    engine: str = Field(
+        default="",
+        max_length=80,
+        description="engine and version that serves it: `sglang 0.5.9`; profiles of another are pointed out; empty: not said",
     )
     prefix_cache: bool = Field(
         default=True,

@@ -18,6 +18,22 @@ def fits_memory(used: int, context: int, running: int, capacity: int) -> bool:
     return used + context + 1 + room <= capacity
 
 
+def fits_whole(used: int, promised: int, context: int, left: int, running: int, capacity: int) -> bool:
+    """Whether a context may be admitted where nobody is ever preempted: it, and all that is inside, must fit when they are done.
+
+    Args:
+        used: KV tokens in use.
+        promised: those that the sequences inside will still take.
+        context: of the one that waits.
+        left: tokens that it will still make.
+        running: others inside; whoever is alone is let in as by `fits_memory`, or it would wait forever.
+        capacity: of the KV cache.
+    """
+    if running == 0 and used + context + 1 <= capacity:
+        return True
+    return used + promised + context + left <= capacity
+
+
 def found_again(cached: int, context: int, lost: int, given: int) -> int:
     """Tokens that a preempted request need not compute: its cached prefix, or what others left of what it had.
 

@@ -28,6 +28,10 @@ WEIGHT_ONE: Final = 1000
 """Weight of the fastest profile of a model; a profile that is 1.5 times slower weighs 1500."""
 
 
+ALWAYS_GRAPHS: Final = 2**31 - 1
+"""Sequences up to which decoding runs in CUDA graphs where nothing is said: more than any engine takes."""
+
+
 class EngineRow(TypedDict):
     """One engine, in microseconds, tokens and sequences."""
 
@@ -51,7 +55,10 @@ class EngineRow(TypedDict):
     weight: int  # relative cost of a token when instances of several profiles share an endpoint
     max_sequences: int
     max_batched: int
-    chunked: int
+    chunked: int  # prompts are prefilled in pieces
+    mixed: int  # beside sequences that decode; else these pause
+    evicts: int  # memory is given as contexts grow, and who came last loses it; else all of it is kept free from the start
+    graphs: int  # sequences up to which decoding runs in CUDA graphs
     caching: int  # what a preempted request computed is found again until others need the memory
     ranks: int
     lockstep: int  # ranks begin and end iterations together
@@ -84,6 +91,9 @@ def row_of(profile: ProfileSettings) -> EngineRow:
         max_sequences=profile.max_sequences,
         max_batched=profile.max_batched_tokens,
         chunked=int(profile.chunked),
+        mixed=int(profile.is_mixed),
+        evicts=int(profile.evicts),
+        graphs=profile.graph_sequences or ALWAYS_GRAPHS,
         caching=int(profile.prefix_caching),
         ranks=profile.dp,
         lockstep=int(profile.in_step),
@@ -115,6 +125,11 @@ def curve_time(profile: EngineRow, tokens: float) -> float:
     return on_line(profile["tokens"], profile["time"], profile["slope"], tokens)
 
 
+def decoding_time(profile: EngineRow, sequences: float) -> float:
+    """F of an iteration in which so many sequences decode and nothing is prefilled, with what it takes without a CUDA graph."""
+    return curve_time(profile, sequences) + (profile["eager"] if sequences > profile["graphs"] else 0.0)
+
+
 def shared_time(profile: EngineRow, tokens: float) -> float:
     """Microseconds of F that go by the mean tokens of all ranks, if that mean is `tokens`; where ranks keep in step."""
     return on_line(profile["shared_tokens"], profile["shared_time"], profile["shared_slope"], tokens)
@@ -132,7 +147,7 @@ def iteration_time(profile: EngineRow, prefill: float, attention: float, sequenc
     """Microseconds of one iteration: `prefill` tokens with attention sum `attention`, `sequences` decoding over `kv` tokens."""
     time = curve_time(profile, prefill + sequences) + profile["attention"] * attention
     time += profile["decode"] * sequences + profile["kv"] * kv
-    if prefill > 0:
+    if prefill > 0 or sequences > profile["graphs"]:
         time += profile["eager"]
     return time
 
@@ -179,26 +194,27 @@ def rank_work(profile: EngineRow, context: int, cached: int, output: float) -> f
     One comes and one goes every `gap` iterations, so that sequences, memory or tokens are used up; each is in the batch for
     `output` iterations, holds half of its output on average, and is prefilled beside those that decode (or, prefill first,
     before them). Where memory is what limits, contexts grow at the expense of those that came last: as much as is made is lost
-    and computed again.
+    and computed again. An engine that never preempts keeps the whole of every answer free instead, and has fewer together.
     """
     x, todo, steps, budget = float(context), float(context - cached), max(output - 1.0, 0.0), float(profile["max_batched"])
     held = x + 0.5 * output
-    crowd = min(1.0, max(profile["per_sequence"], held * profile["per_kv"]))  # one over how many are together
-    if crowd > profile["per_sequence"]:
+    kept = held if profile["evicts"] != 0 else x + output
+    crowd = min(1.0, max(profile["per_sequence"], kept * profile["per_kv"]))  # one over how many are together
+    if crowd > profile["per_sequence"] and profile["evicts"] != 0:
         todo += output  # 50 profiles and lengths: within 6 % of the simulator, where without it 25 % were missing
     own = 0.5 * profile["attention"] * todo * (x + cached) + steps * (profile["decode"] + profile["kv"] * held)
-    if profile["chunked"] == 0:
+    if profile["mixed"] == 0:
         joining = budget / todo if steps == 0.0 else max(1.0, 1.0 / (crowd * steps))
-        tokens = max(todo, min(budget, joining * todo))
-        decoding = 0.0 if steps == 0.0 else steps * crowd * curve_time(profile, 1.0 / crowd)
+        tokens = max(todo if profile["chunked"] == 0 else 0.0, min(budget, joining * todo))
+        decoding = 0.0 if steps == 0.0 else steps * crowd * decoding_time(profile, 1.0 / crowd)
         return own + decoding + todo / tokens * (curve_time(profile, tokens) + profile["eager"])
     gap = max(max(output, 1.0) * crowd, (todo + steps) * profile["per_token"])
     decoding = steps / gap
     left = budget - decoding
-    if todo > left:
+    if todo > left and profile["chunked"] != 0:
         pieces = todo / left
         own += pieces * budget * profile["whole"]
-        return own + (gap - pieces) * curve_time(profile, decoding) if gap > pieces else own
+        return own + (gap - pieces) * decoding_time(profile, decoding) if gap > pieces else own
     if gap > 1.0:
-        return own + curve_time(profile, decoding + todo) + profile["eager"] + (gap - 1.0) * curve_time(profile, decoding)
+        return own + curve_time(profile, decoding + todo) + profile["eager"] + (gap - 1.0) * decoding_time(profile, decoding)
     return own + gap * (curve_time(profile, decoding + todo / gap) + profile["eager"])

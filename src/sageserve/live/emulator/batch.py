@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.engine.rules import fits_memory, found_again
+from sageserve.core.engine.rules import fits_memory, fits_whole, found_again
 from sageserve.core.engine.timing import EngineRow, block_time, iteration_time
 
 
@@ -171,12 +171,13 @@ class RunningBatch:
 
     def begin_iteration(self, now: Micros) -> None:
         """Choose what the next iteration computes; there is none if nothing is to be done."""
-        if self.row["chunked"]:
+        admit = self._admit_chunks if self.row["chunked"] else self._admit_whole
+        if self.row["mixed"]:
             if not self._preempt():
-                self._admit_chunks(now)
+                admit(now, self.row["max_batched"] - len(self._decoding))
             self._decodes = bool(self._decoding)
         else:
-            self._admit_whole(now)
+            admit(now, self.row["max_batched"])
             if not self._prefilling:
                 self._preempt()
             self._decodes = bool(self._decoding) and not self._prefilling
@@ -205,8 +206,7 @@ class RunningBatch:
             preempted = True
         return preempted
 
-    def _admit_chunks(self, now: Micros) -> None:
-        budget = self.row["max_batched"] - len(self._decoding)
+    def _admit_chunks(self, now: Micros, budget: int) -> None:
         for one in self._prefilling:  # at most one: the partly prefilled prompt
             one.piece = min(one.context - one.filled, budget)
             budget -= one.piece
@@ -214,8 +214,7 @@ class RunningBatch:
             self._admit(head, now, budget)
             budget -= head.piece
 
-    def _admit_whole(self, now: Micros) -> None:
-        budget = self.row["max_batched"]
+    def _admit_whole(self, now: Micros, budget: int) -> None:
         while budget > 0 and (head := self._head()) is not None and self._fits(head):
             to_compute = head.context - self._found(head)
             if to_compute > budget and self._prefilling:
@@ -224,8 +223,14 @@ class RunningBatch:
             budget -= to_compute
 
     def _fits(self, one: Sequence) -> bool:
-        running = self.running
-        return running < self.row["max_sequences"] and fits_memory(self.used, one.context, running, self.row["kv_tokens"])
+        running, capacity = self.running, self.row["kv_tokens"]
+        if running >= self.row["max_sequences"]:
+            return False
+        if self.row["evicts"]:
+            return fits_memory(self.used, one.context, running, capacity)
+        promised = sum(each.output - each.made for each in self._decoding)
+        promised += sum(each.output - each.made - 1 for each in self._prefilling)
+        return fits_whole(self.used, promised, one.context, one.output - one.made, running, capacity)
 
     def _found(self, one: Sequence) -> int:
         """Tokens of its context that need not be computed."""

@@ -14,6 +14,7 @@ from sageserve.sim.kernel.queues import head_of, pop_front, push_front
 from sageserve.sim.kernel.state import PREFILLING, WAITING, view_endpoints, view_engines, view_profiles, view_requests
 
 fits_memory = kernel(rules.fits_memory)
+fits_whole = kernel(rules.fits_whole)
 found_again = kernel(rules.found_again)
 
 
@@ -22,8 +23,11 @@ def fits(w: Rec, i: int, q: int, used: int, running: int, held: int) -> bool:
     """Whether request `q`, of which others hold `held` tokens, fits beside `running` others when `used` KV tokens are taken."""
     engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
-    capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
-    return bool(fits_memory(used, r["prompt"] + r["made"] - held, running, capacity))
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    context, capacity = r["prompt"] + r["made"] - held, profile["kv_tokens"]
+    if profile["evicts"] == 0:  # what decoding takes until then was promised: the sum of the two is the same then
+        return bool(fits_whole(engine["used"], engine["promised"], context, r["output"] - r["made"], running, capacity))
+    return bool(fits_memory(used, context, running, capacity))
 
 
 @kernel
@@ -56,6 +60,7 @@ def preempt(w: Rec, i: int) -> None:
     if q >= 0:
         engine["partial"] = UNSET
         engine["used"] -= requests[q]["prompt"] + requests[q]["made"] + 1 - covered(w, q)
+        engine["promised"] -= requests[q]["output"] - requests[q]["made"] - 1
         engine["lost_tokens"] = engine["filled"]
         let_go(w, i, q, engine["filled"])
     else:
@@ -67,6 +72,7 @@ def preempt(w: Rec, i: int) -> None:
         context = r["prompt"] + r["made"]
         engine["used"] -= context - covered(w, q)
         engine["kv"] -= context
+        engine["promised"] -= r["output"] - r["made"]
         let_go(w, i, q, ALL)
         engine["running"] -= 1
         engine["lost_tokens"] = context
@@ -168,6 +174,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         engine["waiting"] -= 1
         engine["used"] += context + 1
         engine["given"] += rest + 1
+        engine["promised"] += requests[q]["output"] - requests[q]["made"] - 1
         take_blocks(w, i, q, blocks)
         set_place(w, q, PREFILLING)
         if rest > left and chunked:
@@ -179,8 +186,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
             requests[last]["next"] = q
         else:
             engine["batch"] = q
-        last = q
-        completed += 1
+        last, completed = q, completed + 1
         tokens += rest
         attention += rest * (found + 0.5 * rest)
     return tokens, attention, completed

@@ -55,6 +55,7 @@ def end_decode(w: Rec, i: int, now: int) -> int:
     engine["steps"] += engine["length"]
     engine["kv"] += grown
     engine["used"] += grown
+    engine["promised"] -= grown
     engine["given"] += grown
     if w["caches"] != 0:
         make_way(w, i)
@@ -115,19 +116,19 @@ def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
     """
     engine = view_engines(w["at_engines"], w["units"])[i]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
-    chunked = profile["chunked"] != 0
+    mixed = profile["mixed"] != 0
     alone = False  # nothing may join, and the block is one iteration long
-    if chunked and engine["running"] > 0:
+    if mixed and engine["running"] > 0:
         alone = make_room(w, i)
-    budget = profile["max_batched"] - (engine["running"] if chunked else 0)
+    budget = profile["max_batched"] - (engine["running"] if mixed else 0)
     tokens = 0
     attention = 0.0
     completed = 0
     if engine["waiting"] > 0 or engine["partial"] >= 0:
         tokens, attention, completed = admit(w, i, now, budget, not alone)
-    if not chunked and tokens == 0 and engine["running"] > 0:
+    if not mixed and tokens == 0 and engine["running"] > 0:
         alone = make_room(w, i)
-    decoding = engine["running"] if chunked or tokens == 0 else 0
+    decoding = engine["running"] if mixed or tokens == 0 else 0
     if decoding == 0 and tokens == 0:
         return 0, 0.0, 0, 0, 0.0
     more = 0.0

@@ -240,6 +240,7 @@ def shut_down(w: Rec, i: int) -> None:
         u = row_of_rank(w, i, k)
         rank = engines[u]
         rank["kv"], rank["used"], rank["unfilled"], rank["running"], rank["heap"], rank["length"] = 0, 0, 0, 0, 0, 0
+        rank["promised"] = 0
         rank["waiting"], rank["in_flight"], rank["cut"], rank["draining"] = 0, 0, 0, 0
         rank["batch"], rank["partial"], rank["latest"], rank["lost"] = UNSET, UNSET, UNSET, UNSET
         rank["phase"] = IDLE

@@ -52,6 +52,7 @@ ENGINE: Final = np.dtype(
         ("steps", "i8"),  # decode steps made since the beginning
         ("kv", "i8"),  # KV tokens of decoding sequences, at the block's start
         ("used", "i8"),  # kv + tokens reserved for prompts
+        ("promised", "i8"),  # tokens that the requests inside will still take
         ("given", "i8"),  # KV tokens ever given to requests here
         ("lost_given", "i8"),  # `given` when the latest preempted request lost its place
         ("unfilled", "i8"),  # of the instance: tokens to compute for prompts placed there that are not done
@@ -106,8 +107,7 @@ _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
 _PROGRESS: Final = ("next_row", "released", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions")
 _TURNED_AWAY: Final = ("refused", "shed")
-_LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived")
-_LOG: Final = ("block_rows", "block_count")
+_LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived", "block_rows", "block_count")
 _CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
 _FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
@@ -118,7 +118,7 @@ _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "r
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
 _ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_TURNED_AWAY, *_LOOP, *_LOG, *_CACHE)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_TURNED_AWAY, *_LOOP, *_CACHE)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,

@@ -1,0 +1,32 @@
+"""Deliberate faults in how engines other than vLLM fill their iterations. Read next: `batch.py`, which tries them."""
+
+from typing import Final
+
+from tests.sim.mutants.catalogue import Mutant
+
+RULE_MUTANTS: Final = (
+    Mutant(
+        "an engine that never preempts forgets what those inside will take",
+        "sim/kernel/admission.py",
+        'engine["used"], engine["promised"], context',
+        'engine["used"], 0, context',
+    ),
+    Mutant(
+        "what was promised stays promised after it was taken",
+        "sim/kernel/batching.py",
+        '    engine["promised"] -= grown\n',
+        "",
+    ),
+    Mutant(
+        "an engine that pauses decoding gives prompts less than its whole budget",
+        "sim/kernel/batching.py",
+        '(engine["running"] if mixed else 0)',
+        'engine["running"]',
+    ),
+    Mutant(
+        "CUDA graphs hold batches of any size",
+        "core/engine/timing.py",
+        'if prefill > 0 or sequences > profile["graphs"]:',
+        "if prefill > 0:",
+    ),
+)
