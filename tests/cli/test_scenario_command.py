@@ -71,6 +71,17 @@ def test_check_says_what_a_good_scenario_is() -> None:
     assert "12 endpoints, 241 instances" in more, "a pool that starts elsewhere counts as it does in a run"
 
 
+def test_check_points_out_profiles_of_another_engine() -> None:
+    said = printed("check", "quickstart", "--set", "models.llama-2-70b.engine=sglang 0.5")
+    assert (
+        "note: models.llama-2-70b.engines.h100-80gb: the profile does not say of which engine it is, and sglang 0.5 serves"
+        in said
+    )
+    assert "note:" not in printed("check", "quickstart")
+    with pytest.raises(ConfigError, match="names no engine"):
+        printed("check", "quickstart", "--set", "models.llama-2-70b.engine=7 of 9")
+
+
 @pytest.mark.parametrize("command", ["show", "check"])
 def test_a_wrong_scenario_raises_for_the_shell_to_print(command: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"

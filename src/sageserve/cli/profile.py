@@ -167,9 +167,18 @@ def _coefficients(profile: "ProfileSettings") -> StackedTable:
         table.add_row(label, f"{value:.4g}" if value else NONE, unit if value else "", what)
     limits = f"at most {profile.max_sequences} sequences and {profile.max_batched_tokens:,} tokens in an iteration"
     limits += f", each of {profile.dp} ranks" if profile.dp > 1 else ""
-    table.add_row("limits", "", "", f"{limits}; {'chunked prefill' if profile.chunked else 'prefill first'}")
+    table.add_row("limits", "", "", f"{limits}")
+    table.add_row("schedule", "", "", _schedule(profile))
     table.add_row("KV cache", f"{profile.kv_tokens:,}", "", f"tokens{_memory(profile)}")
     return table
+
+
+def _schedule(profile: "ProfileSettings") -> str:
+    """How iterations are filled, in words."""
+    prompts = "pieces of prompts" if profile.chunked else "whole prompts"
+    text = f"{prompts} {'beside decoding' if profile.is_mixed else 'before decoding, which pauses'}"
+    text += "; who came last loses memory that is short" if profile.evicts else "; waits until a whole answer has memory"
+    return text + (f"; CUDA graphs up to {profile.graph_sequences} sequences" if profile.graph_sequences else "")
 
 
 def _memory(profile: "ProfileSettings") -> str:
@@ -182,7 +191,12 @@ def _memory(profile: "ProfileSettings") -> str:
 
 def _trust(profile: "ProfileSettings") -> StackedTable:
     table = StackedTable("", "", left=2)
-    for label, text in (("source", profile.source), ("fitted on", profile.fitted), ("error", profile.error)):
+    for label, text in (
+        ("engine", profile.engine),
+        ("source", profile.source),
+        ("fitted on", profile.fitted),
+        ("error", profile.error),
+    ):
         table.add_row(label, escape(text or "not stated"))
     return table
 

@@ -110,6 +110,7 @@ def check(name: Reference, overrides: Overrides = None) -> None:
     """Say whether a scenario can work, and what in it is still a guess; an error names everything that is wrong."""
     from sageserve.core.plan_once import start_counts
     from sageserve.core.strategies import layout_of
+    from sageserve.data.scenarios.checks import remarks
     from sageserve.data.scenarios.draft import left_to_decide
     from sageserve.data.scenarios.load import load
 
@@ -120,6 +121,8 @@ def check(name: Reference, overrides: Overrides = None) -> None:
         f" {sum(start_counts(found, layout_of(found)).values())} instances to start with, tiers {', '.join(found.tiers)}"
     )
     warn_of_promises(found)
+    for remark in remarks(found):
+        typer.echo(f"note: {remark}")
     path = Path(name)
     guesses = list(left_to_decide(path.read_text("utf-8"))) if path.is_file() else []
     if guesses:

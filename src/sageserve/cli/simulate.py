@@ -63,6 +63,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
     from sageserve.core.strategies import kind_of
+    from sageserve.data.scenarios.checks import remarks
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.workload.requests import requests_for
     from sageserve.sim.results.summary import summarise
@@ -74,7 +75,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     kind_of(settings)  # refused before a trace is read and anything compiled
     _check(out, replace=replace)
     requests = requests_for(settings, options, bar)
-    for line in requests.remarks():
+    for line in chain(remarks(settings), requests.remarks()):
         typer.echo(line, err=True)
     compile_once()
     warn_of_promises(settings, requests.trace)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.data.profiles.engines import engine_named, other_engine
 from sageserve.data.profiles.library import library, named, profile_entries, profile_named
 from sageserve.data.scenarios.load import load
 
@@ -116,3 +117,44 @@ def test_a_scenario_with_a_wrong_file_says_so_at_its_line(tmp_path: Path) -> Non
     path.write_text("extends: [quickstart]\nmodels:\n  llama-3.1-8b: {engines: {h100-80gb: ./none.yaml#chat}}\n")
     with pytest.raises(ConfigError, match=r"week.yaml:3: models.llama-3.1-8b.engines.h100-80gb: cannot read .*none.yaml"):
         load(path)
+
+
+def test_a_name_may_end_in_an_engine_whose_limits_it_has() -> None:
+    plain = profile_named("qwen3-32b/h200/tp2").profile
+    assert (plain.engine, plain.is_mixed, plain.evicts, plain.max_sequences) == ("vllm", True, True, 256)
+    first = profile_named("qwen3-32b/h200/tp2@sglang-0.5.9").profile
+    assert (first.engine, first.chunked, first.is_mixed, first.max_batched_tokens) == ("sglang 0.5.9", True, False, 8192)
+    assert first.iteration_ms == plain.iteration_ms, "how fast an engine is does not follow from its defaults"
+    keeps = profile_named("qwen3-32b/h200/tp2@trtllm").profile
+    assert (keeps.chunked, keeps.is_mixed, keeps.evicts, keeps.graph_sequences) == (False, True, False, 128)
+    large, small = (profile_named(f"llama-3.1-8b/{gpu}/tp1@vllm-0.19").profile for gpu in ("h100-80gb", "a100-80gb"))
+    assert (large.max_sequences, large.max_batched_tokens) == (1024, 8192)
+    assert (small.max_sequences, small.max_batched_tokens) == (256, 2048), "vLLM excepts the A100 from what large GPUs get"
+    graphs = [profile_named(f"llama-3.1-8b/h100-80gb/tp{tp}@sglang").profile.graph_sequences for tp in (2, 4)]
+    assert graphs == [256, 512]
+    with pytest.raises(ConfigError, match="no defaults of the engine 'vlm' are known; did you mean 'vllm'"):
+        named("qwen3-32b/h200/tp2@vlm")
+    with pytest.raises(ConfigError, match=r"the defaults of vllm 0.6 are not known, those from 0.9 on are"):
+        named("qwen3-32b/h200/tp2@vllm-0.6")
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("vLLM 0.19.0", "vllm 0.19.0"),
+        ("trtllm 1.2.0rc6.post3", "trtllm 1.2.0"),
+        ("TensorRT-LLM", "trtllm"),
+        ("llama.cpp b7000", "llama.cpp 7000"),
+        ("vllm 0.6 rocm", "vllm 0.6"),
+        ("7 of 9", "None"),
+    ],
+)
+def test_engines_are_known_as_people_write_them(text: str, known: str) -> None:
+    assert str(engine_named(text)) == known
+
+
+def test_a_profile_of_another_engine_or_version_is_told_apart() -> None:
+    assert other_engine("vllm 0.19", "vLLM 0.19.1") == other_engine("vllm", "vllm 0.19") == other_engine("vllm 0.19", "") == ""
+    assert other_engine("vllm 0.18", "vllm 0.19.1").startswith("is of vllm 0.18, and vllm 0.19.1 serves: versions")
+    assert other_engine("vllm 0.18", "sglang").startswith("is of vllm 0.18, and sglang serves: engines")
+    assert other_engine("", "sglang 0.5").startswith("does not say")

@@ -3,6 +3,7 @@
     named("llama-2-70b/h100-80gb/tp8")      # measured: builtin/profiles.yaml
     named("qwen3-32b/h200/tp2")             # derived: roofline.py
     named("kimi-k2.5-nvfp4/b200/tp1dp4ep4") # derived, with data parallel ranks that share out the experts
+    named("qwen3-32b/h200/tp2@sglang-0.5")  # derived, with the limits and the scheduling that are usual for that engine
     named("./mine.yaml#chat", Path("runs")) # from runs/mine.yaml, which has `profiles: {chat: {...}}`
 
 A measured profile wins over a derived one of the same name. Knows names and files; must not know how a coefficient comes about.
@@ -22,14 +23,15 @@ from pydantic import ValidationError
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN, read_file, suggest
+from sageserve.data.profiles.engines import usual_limits
 from sageserve.data.profiles.hardware import gpu_named, gpu_names, is_model, model_names, shape
-from sageserve.data.profiles.roofline import TENSOR_PARALLEL, Parallelism, roofline
+from sageserve.data.profiles.roofline import DEFAULTS, TENSOR_PARALLEL, Parallelism, roofline
 from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value
 
 PROFILES: Final = "profiles"
 _FILE: Final = re.compile(r"^(?P<path>[^#]+\.ya?ml)(?:#(?P<name>.+))?$")
 _DERIVED: Final = re.compile(
-    r"^(?P<model>[^/]+)/(?P<gpu>[^/]+)/tp(?P<tp>[1-9][0-9]?)(?:dp(?P<dp>[1-9][0-9]?))?(?:ep(?P<ep>[1-9][0-9]{0,2}))?$"
+    r"^(?P<model>[^/]+)/(?P<gpu>[^/]+)/tp(?P<tp>[1-9][0-9]?)(?:dp(?P<dp>[1-9][0-9]?))?(?:ep(?P<ep>[1-9][0-9]{0,2}))?(?:@(?P<engine>[^/@]+))?$"
 )
 _HINT: Final = "`sageserve profile list` shows all; ./mine.yaml#name is one of a file of your own"
 
@@ -95,7 +97,7 @@ def named(name: str, folder: Path = Path()) -> NamedProfile:
     match = _DERIVED.match(name)
     if match and is_model(match["model"]) and match["gpu"] in gpu_names() and int(match["tp"]) in TENSOR_PARALLEL:
         ways = Parallelism(int(match["tp"]), int(match["dp"] or 1), int(match["ep"] or 1))
-        values = _plain(derive(match["model"], match["gpu"], ways))
+        values = _plain(derive(match["model"], match["gpu"], ways, match["engine"] or ""))
         return NamedProfile(values, {(): SourcePlace("derived by the roofline")}, "derived")
     raise ConfigError(f"no engine profile is called {name!r}{_meant(name)}", hint=_HINT)
 
@@ -118,16 +120,22 @@ def profile_named(name: str, folder: Path = Path()) -> ListedProfile:
 
 
 @cache
-def derive(model: str, gpu: str, ways: Parallelism) -> ProfileSettings:
+def derive(model: str, gpu: str, ways: Parallelism, engine: str = "") -> ProfileSettings:
     """The profile by arithmetic.
 
+    Args:
+        model, gpu: our names.
+        ways: how an instance is spread over its GPUs.
+        engine: with or without its version, whose limits it has; empty: vLLM's of 2025.
+
     Raises:
-        ConfigError: an unknown model or GPU.
+        ConfigError: an unknown model, GPU or engine.
         Infeasible: it does not fit; shows the arithmetic.
     """
     shaped, rates = shape(model), gpu_named(gpu)
+    limits = usual_limits(engine, rates, gpu, ways.tp) if engine else DEFAULTS
     try:
-        return roofline(shaped, rates, ways, name=gpu)
+        return roofline(shaped, rates, ways, name=gpu, limits=limits)
     except Infeasible as error:
         raise Infeasible(f"{model}/{gpu}/{ways}: {error.message}", hint=error.hint) from None
 

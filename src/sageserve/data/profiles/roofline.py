@@ -135,10 +135,21 @@ class Parallelism:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """The engine's own settings: vLLM's max_num_seqs and max_num_batched_tokens, its defaults on large GPUs."""
+    """The engine's own settings, as a profile holds them; vLLM's of 2025 where no engine is named (`engines.py` knows others).
+
+    Args:
+        max_sequences, max_batched_tokens, chunked, mixed, evicts, prefix_caching, graph_sequences: settings of those names.
+        engine: whose they are, with its version.
+    """
 
     max_sequences: int = 256
     max_batched_tokens: int = 8192
+    chunked: bool = True
+    mixed: bool | None = None
+    evicts: bool = True
+    prefix_caching: bool = False
+    graph_sequences: int | None = None
+    engine: str = "vllm"
 
 
 FITTED: Final = Efficiency()
@@ -193,9 +204,15 @@ def roofline(
         "kv_tokens": kv_tokens,
         "max_sequences": limits.max_sequences,
         "max_batched_tokens": limits.max_batched_tokens,
+        "chunked": limits.chunked,
+        "mixed": limits.mixed,
+        "evicts": limits.evicts,
+        "graph_sequences": limits.graph_sequences,
+        "prefix_caching": limits.prefix_caching,
+        "engine": limits.engine,
         "weights": Parsed(ways.dp * shape.weight_bytes - (ways.dp - 1) * round(shape.routed_bytes)),
         "kv_per_token": Parsed(shape.kv_bytes_on(tp) * tp),
-        "source": "roofline: the model's config, the GPU's data sheet, efficiencies fitted to measured runs of vLLM",
+        "source": _source(limits),
         "fitted": _range(shape),
         "error": f"±{band(shape, gpu, ways)} % E2E ({LEFT_OUT})",
     }
@@ -342,6 +359,11 @@ def _gib(size: float) -> str:
 
 def _tps_hint(shape: ModelShape) -> str:
     return "tensor parallelism may be " + ", ".join(str(tp) for tp in TENSOR_PARALLEL if shape.heads % tp == 0)
+
+
+def _source(limits: BatchLimits) -> str:
+    text = "roofline: the model's config, the GPU's data sheet, efficiencies fitted to measured runs of vLLM"
+    return text if limits.engine == DEFAULTS.engine else f"{text}; limits and scheduling usual for {limits.engine}"
 
 
 def _range(shape: ModelShape) -> str:

@@ -11,6 +11,7 @@ from itertools import combinations
 from sageserve.base.config import ModelSettings, ProfileSettings, Scenario, TierSettings
 from sageserve.base.units import Micros, show_duration, show_size
 from sageserve.core.engine.timing import first_time, iteration_time, row_of
+from sageserve.data.profiles.engines import engine_named, other_engine
 from sageserve.data.scenarios.cluster_checks import cluster_names, pool_names, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
@@ -23,6 +24,16 @@ def problems(scenario: Scenario) -> list[SettingProblem]:
         return names
     checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach, target_arithmetic)
     return [problem for check in checks for problem in check(scenario)]
+
+
+def remarks(scenario: Scenario) -> list[str]:
+    """What works, and yet may say little: profiles of another engine, or version, than the one that serves a model."""
+    return [
+        f"models.{name}.engines.{gpu}: the profile {text}"
+        for name, model in scenario.models.items()
+        for gpu, engine in model.engines.items()
+        if model.engine and (text := other_engine(engine.engine, model.engine))
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ names
@@ -129,6 +140,9 @@ def _shares(scenario: Scenario) -> Iterator[SettingProblem]:
 
 def _engines(scenario: Scenario) -> Iterator[SettingProblem]:
     for name, model in scenario.models.items():
+        if model.engine and engine_named(model.engine) is None:
+            text = f"{model.engine!r} names no engine"
+            yield SettingProblem(("models", name, "engine"), text, arithmetic=False, hint="write name and version: vllm 0.19")
         for gpu, engine in model.engines.items():
             keys: Keys = ("models", name, "engines", gpu)
             yield from (SettingProblem(keys, text) for text in _engine(model, engine, scenario, gpu))

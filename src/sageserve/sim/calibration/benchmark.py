@@ -66,6 +66,7 @@ def fit_benchmark(closed: MeasuredRun, opened: MeasuredRun, progress: Callable[[
     _refuse(errors)
     profile = fit.profile.model_copy(
         update={
+            "engine": closed.engine[:80],
             "source": f"{closed.source}; model {closed.model}" + (f", {closed.engine}" if closed.engine else ""),
             "fitted": f"closed loop: {fit.fitted}",
             "error": sentence(errors),

@@ -107,5 +107,12 @@ def _described(run: MeasuredRun, profile: ProfileSettings, *, source: str, fitte
     engine = f" ({run.engine})" if run.engine else ""
     sizes = {} if anchor is None else {"weights": anchor.profile.weights, "kv_per_token": anchor.profile.kv_per_token}
     return profile.model_copy(
-        update={"gpu": known_gpu(run.gpu) or profile.gpu, "source": source + engine, "fitted": fitted, "error": error, **sizes}
+        update={
+            "gpu": known_gpu(run.gpu) or profile.gpu,
+            "source": source + engine,
+            "engine": run.engine[:80],
+            "fitted": fitted,
+            "error": error,
+            **sizes,
+        }
     )
