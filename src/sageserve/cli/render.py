@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sageserve.base.units import SECOND, show_duration
 from sageserve.cli.columns import WIDTH, Column, tables, terminal
-from sageserve.data.results.summary import Quantiles, Summary, TierSummary
+from sageserve.data.results.summary import Energy, Quantiles, Summary, TierSummary
 from sageserve.show.limits import idle, starved
 
 NONE = "–"
@@ -185,6 +185,13 @@ def _lost(tier: TierSummary) -> str:
     return f"{text}; {of_it} kept of what an idle fleet could keep"
 
 
+def _energy(summary: Summary) -> Iterator[str]:
+    """Energy and CO2, where the scenario says enough."""
+    if isinstance(summary.energy, Energy):
+        carbon = "" if summary.energy.kg_co2 is None else f", {hours(summary.energy.kg_co2)} kg of CO2"
+        yield f"energy        {hours(summary.energy.kwh)} kWh{carbon}"
+
+
 def totals(summary: Summary) -> str:
     """Cost, waste, utilisation and scaling, a line each."""
     cost, used = summary.cost_usd, summary.utilisation
@@ -206,6 +213,7 @@ def totals(summary: Summary) -> str:
     lines = [
         *(fill(f"{'' if number else 'missed':<14}{line}", WIDTH, subsequent_indent=_UNDER) for number, line in enumerate(lost)),
         paid,
+        *_energy(summary),
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",
         *_limits(summary),
         f"utilisation   {share(used.mean, 1)} on average ({parts}){pressed}",

@@ -12,7 +12,7 @@ from rich.markup import escape
 from sageserve.base.units import SECOND, show_duration
 from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import NONE, hours, seconds, share
-from sageserve.data.results.comparison import Comparison, Spread, gpu_counts, held, needed, owed, spread
+from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed, spread
 from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
 from sageserve.show.verdict import verdict
 from sageserve.sim.oracle import Bound
@@ -89,6 +89,10 @@ def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
     columns += [
         column("cost", "${:,.0f}".format, lambda name: comparison.of(name, lambda run: run.cost_usd.total)),
         column("waste", hours, lambda name: comparison.of(name, lambda run: run.gpu_hours.waste)),
+    ]
+    columns += [
+        Column(title.replace(" ", "\n"), [_cell(comparison.of(name, value), hours) for name in names])
+        for title, _, value in energy_of(comparison)
     ]
     if any(run.requests.shed for runs in comparison.runs.values() for run in runs.values()):
         columns.append(column("shed", "{:,.0f}".format, lambda name: comparison.of(name, lambda run: run.requests.shed)))

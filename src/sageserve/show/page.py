@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
-from sageserve.data.results.comparison import Comparison, Spread, gpu_counts, held, needed, owed
+from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed
 from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
 from sageserve.show.bill import cost_sheets
 from sageserve.show.format import NONE, change, count, dollars, gpu_hours, percent, seconds
@@ -159,7 +159,14 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
     against = several and base in comparison.runs
     columns = ["GPU-hours", "owed", *([f"against {base}"] if against else []), *(["× oracle"] if comparison.bounds else [])]
     shed = _any_shed(comparison)
-    columns += ["cost", "waste", *(["shed"] if shed else []), *(f"{tier} kept" for tier in tiers)]
+    energy = energy_of(comparison)
+    columns += [
+        "cost",
+        *(title for title, _, _ in energy),
+        "waste",
+        *(["shed"] if shed else []),
+        *(f"{tier} kept" for tier in tiers),
+    ]
     rows = []
     for name in comparison.runs:
         cells = [_hours(comparison, name, "gpu_hours.total", held), _hours(comparison, name, "after_window.work_gpu_hours", owed)]
@@ -167,7 +174,8 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
             cells.append(_against(comparison, name, base))
         if comparison.bounds:
             cells.append(_over(comparison, name))
-        cells += [_cost(comparison, name), _waste(comparison, name), *([_shed(comparison, name)] if shed else [])]
+        cells += [_cost(comparison, name), *(_hours(comparison, name, key, value) for _, key, value in energy)]
+        cells += [_waste(comparison, name), *([_shed(comparison, name)] if shed else [])]
         cells += [_kept(comparison, name, tier) for tier in tiers]
         chosen = several and name == found.strategy
         rows.append(TableRow(name, tuple(cells), chosen, found.others.get(name, "")))

@@ -22,7 +22,7 @@ from sageserve.base.config.clusters import (
     PrometheusSettings,
     TargetSettings,
 )
-from sageserve.base.config.hardware import GpuSettings, PriceSettings, RegionSettings, StockSettings
+from sageserve.base.config.hardware import GpuSettings, PowerSettings, PriceSettings, RegionSettings, StockSettings
 from sageserve.base.config.live import (
     RESERVED_NAMES,
     ROLES,
@@ -101,6 +101,7 @@ __all__ = [
     "Name",
     "OrderSettings",
     "PlannedSettings",
+    "PowerSettings",
     "PriceSettings",
     "PrioritySettings",
     "ProfileSettings",

@@ -3,12 +3,19 @@
 Knows nothing of models and rules. Read next: `models.py` for what runs on it.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import MINUTE, Duration, Price, Size
+
+
+class PowerSettings(Settings):
+    """Watts of one GPU, with its share of the server and of cooling where they shall count."""
+
+    idle: float = Field(ge=0, le=100_000, description="held, and not at work")
+    busy: float = Field(ge=0, le=100_000, description="at work")
 
 
 class GpuSettings(Settings):
@@ -20,6 +27,7 @@ class GpuSettings(Settings):
         default=10 * MINUTE,
         description="a VM from the cloud until it can load; 10 min as the paper's slowest start",
     )
+    power: PowerSettings | None = Field(default=None, description="of one GPU, in watts; none: energy is not counted")
 
 
 class PriceSettings(Settings):
@@ -50,6 +58,9 @@ class StockSettings(Settings):
     price: PriceSettings = Field(description="of one VM, or of one GPU")
 
 
+Grams = Annotated[float, Field(ge=0, lt=1_000_000)]
+
+
 class RegionSettings(Settings):
     """A data-centre region: GPUs by type, and median round-trip times to other regions."""
 
@@ -60,4 +71,9 @@ class RegionSettings(Settings):
     )
     local_rtt: Duration = Field(
         default=5_000, description="within the region: measured medians between US data centres are 3-10 ms"
+    )
+    carbon: Grams | tuple[Grams, ...] | None = Field(
+        default=None,
+        description="g of CO2 equivalents per kWh of its grid: a number, a list by the hour from the start of the window, or a "
+        "CSV file with the column g_per_kwh; none: CO2 is not counted",
     )

@@ -9,10 +9,11 @@ nothing. Read next: `summary.py` for the numbers, docs/reference/summary.md.
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from msgspec import Struct
 
-from sageserve.data.results.summary import GpuCounts, Summary
+from sageserve.data.results.summary import Energy, GpuCounts, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,26 @@ def owed(summary: Summary) -> float | None:
 def needed(summary: Summary) -> float:
     """GPU-hours held, and those of the work left at the end."""
     return summary.gpu_hours.total + (summary.after_window.work_gpu_hours or 0.0)
+
+
+def energy_kwh(summary: Summary) -> float | None:
+    """Kilowatt-hours; None where the scenario gives no power."""
+    return summary.energy.kwh if isinstance(summary.energy, Energy) else None
+
+
+def energy_kg(summary: Summary) -> float | None:
+    """Kilograms of CO2; None where the scenario does not say how clean its grid is."""
+    return summary.energy.kg_co2 if isinstance(summary.energy, Energy) else None
+
+
+ENERGY: Final = (("kWh", "energy.kwh", energy_kwh), ("kg CO2", "energy.kg_co2", energy_kg))
+"""Title, key in summary.json and value."""
+
+
+def energy_of(comparison: Comparison) -> tuple[tuple[str, str, Callable[[Summary], float | None]], ...]:
+    """Of ENERGY those that any of its runs has."""
+    runs = [run for seeds in comparison.runs.values() for run in seeds.values()]
+    return tuple(each for each in ENERGY if any(each[2](run) is not None for run in runs))
 
 
 def highest(counts: Sequence[GpuCounts]) -> GpuCounts:

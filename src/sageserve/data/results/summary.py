@@ -126,6 +126,23 @@ class Cost(Struct, frozen=True):
     lines: dict[str, StockCost] = {}  # by region/gpu; empty in results written before
 
 
+class StockEnergy(Struct, frozen=True):
+    """Energy of GPUs of one type in one region."""
+
+    busy_gpu_hours: float
+    other_gpu_hours: float  # held, and not at work
+    kwh: float
+    kg_co2: float | None  # None where the region's grid is not said
+
+
+class Energy(Struct, frozen=True):
+    """Sums of `lines`."""
+
+    kwh: float
+    kg_co2: float | None
+    lines: dict[str, StockEnergy]  # by region/gpu
+
+
 class GpuCounts(Struct, frozen=True):
     """GPUs over the window: the most, what was enough in 99 % of the time, the mean and the least."""
 
@@ -230,6 +247,7 @@ class Summary(Struct, frozen=True):
     starved: tuple[Starved, ...] = ()  # times in which more instances than there may be were needed
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything
+    energy: Energy | UnsetType = UNSET  # left out where the scenario gives no power
     own_code: dict[str, str] | msgspec.UnsetType = (
         msgspec.UNSET
     )  # SHA-256 of the user's strategy and forecasters, where there are any

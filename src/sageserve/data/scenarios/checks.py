@@ -22,7 +22,7 @@ def problems(scenario: Scenario) -> list[SettingProblem]:
     names = [*_unknown_names(scenario), *_round_trips(scenario), *pool_names(scenario), *cluster_names(scenario)]
     if names:  # the arithmetic needs every name
         return names
-    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach, target_arithmetic)
+    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach, _energy, target_arithmetic)
     return [problem for check in checks for problem in check(scenario)]
 
 
@@ -202,6 +202,27 @@ def _stock(scenario: Scenario) -> Iterator[SettingProblem]:
                 text = f"the first instances need {' + '.join(parts)} = {total[gpu]} > {have} GPUs in stock"
                 hint = "lower fleet.start, or raise the stock of the region"
                 yield SettingProblem(("regions", region, "gpus", gpu, "gpus"), text, hint=hint)
+
+
+def _energy(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Power and carbon are given for all of the fleet or for none of it: sums over a part would be taken for the whole."""
+    held = {gpu for region in scenario.regions.values() for gpu in region.gpus}
+    known = {gpu for gpu in held if scenario.gpus[gpu].power is not None}
+    for gpu in sorted(held - known) if known else ():
+        text = f"no `power`, which {', '.join(sorted(known))} has: give that of every GPU type that a region holds, or of none"
+        yield SettingProblem(("gpus", gpu), text, arithmetic=False)
+    for gpu, settings in scenario.gpus.items():
+        if settings.power is not None and settings.power.busy < settings.power.idle:
+            text = f"busy {settings.power.busy:g} W < idle {settings.power.idle:g} W"
+            yield SettingProblem(("gpus", gpu, "power"), text)
+    told = [name for name, region in scenario.regions.items() if region.carbon is not None]
+    if told and not known:
+        text = "carbon without energy: give `power: {idle: 70, busy: 700}` of the GPU types too"
+        yield SettingProblem(("regions", told[0], "carbon"), text, arithmetic=False)
+    for name in scenario.regions if told else ():
+        if name not in told:
+            text = f"no `carbon`, which {told[0]} has: give that of every region, or of none"
+            yield SettingProblem(("regions", name), text, arithmetic=False)
 
 
 # ------------------------------------------------------------------------------------------------ promises against physics

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sageserve.base.errors import ConfigError
+from sageserve.data.billing.carbon import hourly_carbon
 from sageserve.data.documents import BUILTIN, read_file, source_name, suggest
 from sageserve.data.profiles.library import PROFILES, named
 from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, read_value
@@ -206,6 +207,18 @@ class Stack:
         for key in found.values:
             self.document.places.setdefault((*keys, key), found.places.get((), SourcePlace(name)))
         return dict(found.values)
+
+    def read_carbon(self) -> None:
+        """Put the numbers of a CSV file where a region's carbon names one, as seen from the file that names it."""
+        regions = self.document.values.get("regions")
+        for region, settings in regions.items() if isinstance(regions, dict) else ():
+            if isinstance(settings, dict) and isinstance(name := settings.get("carbon"), str):
+                place = self.document.place(("regions", region, "carbon"))
+                folder = Path(place.source).parent if place and place.line else Path()
+                try:
+                    settings["carbon"] = [*hourly_carbon(folder / name)]
+                except ConfigError as error:
+                    self.document.complaints.append(Complaint(str(place or ""), ("regions", region, "carbon"), error.message))
 
     def name_engines(self) -> None:
         """Put the settings of library profiles where engines name one."""

@@ -98,6 +98,7 @@ def load(reference: str | Path, *, overrides: Sequence[str] = ()) -> Loaded:
     for override in overrides:
         stack.add_setting(override)
     stack.name_engines()
+    stack.read_carbon()
     stack.document.values.setdefault("name", path.stem)
     scenario = _typed(stack.document, path.stem)
     _check(scenario, stack.document)

@@ -178,21 +178,32 @@ def allocations_of(run: Run, cost: Cost, idle: Floats) -> tuple[Allocation, ...]
         cost: of it.
         idle: float64[endpoints], share of their serving time in which instances had nothing to do.
     """
-    return allocate(_bills(run, cost), _uses(run, idle), _work(run))
+    return allocate(_bills(run, cost), uses_of(run, idle), _work(run))
 
 
 def _bills(run: Run, cost: Cost) -> list[StockBill]:
     found = []
-    for stock, bought in zip(run.layout.stocks, run.fleet.ledger.purchases, strict=True):
+    for number, stock in enumerate(run.layout.stocks):
         line = cost.lines[stock.name]
         reserved, unused, on_demand = (round(100 * amount) for amount in (line.reserved, line.unused, line.on_demand))
-        spare = bought.on_demand_us + bought.reserved_us - bought.unused_us - bought.held_us
         region = stock.name.removesuffix(f"/{stock.gpu}")
-        found.append(StockBill(region, stock.gpu, reserved - unused, unused, on_demand, spare))
+        found.append(StockBill(region, stock.gpu, reserved - unused, unused, on_demand, spare_of(run, number)))
     return found
 
 
-def _uses(run: Run, idle: Floats) -> list[PoolUse]:
+def spare_of(run: Run, stock: int) -> int:
+    """GPU-microseconds of VMs in use that no instance held."""
+    bought = run.fleet.ledger.purchases[stock]
+    return bought.on_demand_us + bought.reserved_us - bought.unused_us - bought.held_us
+
+
+def uses_of(run: Run, idle: Floats) -> list[PoolUse]:
+    """What each pool held its GPUs for.
+
+    Args:
+        run: finished or interrupted.
+        idle: float64[endpoints], share of their serving time in which instances had nothing to do.
+    """
     found = []
     for pool, time in zip(run.layout.pools, run.fleet.ledger.gpu_us, strict=True):
         unused = min(round(float(idle[pool.endpoint]) * time[State.SERVING]), time[State.SERVING])

@@ -35,6 +35,7 @@ from sageserve.sim.kernel.state import reference_profiles
 from sageserve.sim.results.allocation import allocations_of
 from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
 from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
+from sageserve.sim.results.energy import energy_of_run
 from sageserve.sim.results.leftover import add_work_left
 from sageserve.sim.results.meter import RequestBlock, arrived, blocks
 from sageserve.sim.results.starved import starved_of
@@ -143,6 +144,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         },
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
         prefix_cache=_prefix_cache(run),
+        energy=energy_of_run(run, idle),
         own_code=run.own_code or UNSET,
     )
 
