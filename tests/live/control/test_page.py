@@ -4,6 +4,7 @@ Served without a fleet: the control process's routes over a status made here. Sk
 Read next: `src/sageserve/live/control/page/index.html`.
 """
 
+import math
 import os
 import socket
 import threading
@@ -18,6 +19,16 @@ import uvicorn
 from starlette.applications import Starlette
 
 from sageserve.live.control.admin import routes
+from sageserve.live.control.day import (
+    BacklogDay,
+    DayDecision,
+    DayPlan,
+    DayView,
+    EndpointDay,
+    ForecastAhead,
+    TierDay,
+    Unseen,
+)
 from sageserve.live.control.status import (
     DecisionStatus,
     EndpointStatus,
@@ -107,6 +118,27 @@ def made() -> Status:
     )
 
 
+def made_day() -> DayView:
+    """A day of one of its endpoints, with a time in which it was not seen, and the forecast of the next hours."""
+    end, step, steps = 1_760_000_100.0, 300.0, 289
+    begin = end - (steps - 1) * step
+    name = "east/llama-3.1-8b"
+    busy = tuple(None if 100 <= k < 110 else round(1.5 + abs(k - 144) / 100, 2) for k in range(steps))
+    needed = tuple(None if one is None else float(math.ceil(one)) for one in busy)
+    ahead = ForecastAhead((end, end + 900, end + 1800), (3.0, 3.2, 3.4), (2.0, 2.1, 2.2), (4.0, 4.5, 5.0))
+    unseen = (Unseen(begin + 100 * step, begin + 110 * step, "signals too old"),)
+    each = EndpointDay(name, busy, needed, (2.0,) * steps, (2.0,) * 144 + (3.0,) * (steps - 144), (None,) * steps, unseen, ahead)
+    decisions = (
+        DayDecision(begin + 150 * step, f"{name}/h100-80gb", f"one more: {WHY}", "not"),
+        DayDecision(begin + 200 * step, f"{name}/h100-80gb", HOSTILE, "no-stock"),
+        DayDecision(begin + 150 * step, "west/llama-3.1-70b/h100-80gb", "of another endpoint", "not"),
+    )
+    plans = (DayPlan(begin + 250 * step, {f"{name}/h100-80gb": 3}, {f"{name}/h100-80gb": "demand"}, ""),)
+    tiers = (TierDay("iw-f", 0.95, (None,) * 10 + (0.999,) * (steps - 10)), TierDay("niw", 0.95, (None,) * steps))
+    backlog = (BacklogDay("llama-3.1-8b", (1234.0,) * steps, (None,) * 280 + (-60.0,) * (steps - 280)),)
+    return DayView(begin, end + 10, step, (each,), tiers, backlog, decisions, plans)
+
+
 class Served:
     """The page's server, and the status that it gives out next."""
 
@@ -116,7 +148,8 @@ class Served:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        app = Starlette(routes=routes(lambda: self.status, dict))
+        self.day = made_day()
+        app = Starlette(routes=routes(lambda: self.status, dict, lambda: self.day))
         self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="warning", lifespan="off"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
@@ -140,6 +173,7 @@ class Watched:
         page.on("request", lambda request: self.asked.append(request.url))
         page.goto(f"{url}/ui")
         self.until("() => document.querySelectorAll('#instances tr').length > 0")
+        self.until("() => document.querySelectorAll('#day svg[tabindex]').length > 0")
 
     def until(self, question: str) -> None:
         """Wait until the page says yes; playwright's own way is `eval`, which the page's security policy forbids."""
@@ -185,7 +219,11 @@ def test_it_is_drawn_in_silence_and_without_faults_of_access(
     grave = [each for each in faults if each["impact"] in {"serious", "critical"}]
     assert [f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes']]}" for each in grave] == []
     assert one.said == []
-    assert {url.removeprefix(served.url) for url in one.asked if not url.startswith("data:")} == {"/ui", "/admin/status"}
+    assert {url.removeprefix(served.url) for url in one.asked if not url.startswith("data:")} == {
+        "/ui",
+        "/admin/status",
+        "/admin/day",
+    }
     one.page.context.close()
 
 
@@ -250,5 +288,36 @@ def test_names_are_text_and_never_markup(browser: Browser, served: Served) -> No
     assert one.text("#tiers h3") == HOSTILE
     assert HOSTILE in one.text("#decisions")
     assert one.page.locator("main img").count() == 0
+    assert one.said == []
+    one.page.context.close()
+
+
+def test_the_day_is_read_by_mouse_and_by_keyboard(browser: Browser, served: Served) -> None:
+    one = opened(browser, served)
+    titles = one.page.locator("#day h3").all_inner_texts()
+    assert titles == [
+        "east/llama-3.1-8b", "Promises kept", "Batch work of llama-3.1-8b", "Hours to the first deadline of llama-3.1-8b",
+    ]  # fmt: skip
+    assert "The first deadline has passed." in one.text("#day section:last-child .read")
+    said = "#day section:first-child .read"
+    assert "demand 2.94, needed 3, serving 2, asked for 3" in one.text(said)
+    chart = one.page.locator("#day svg[tabindex]").first
+    chart.focus()
+    for key, expected in (
+        ("ArrowRight", "forecast 3 (2 to 4)"),
+        ("ArrowUp", "Plan: east/llama-3.1-8b/h100-80gb: 3 (demand)."),
+        ("ArrowUp", HOSTILE),
+        ("ArrowUp", f"one more: {WHY}."),
+        ("Home", "demand 2.94"),
+        ("End", "forecast 3.40 (2.20 to 5)"),
+    ):
+        one.page.keyboard.press(key)
+        assert expected in one.text(said), key
+    assert "another endpoint" not in one.text(said)
+    box = chart.bounding_box()
+    assert box is not None
+    one.page.mouse.move(box["x"] + 44 + (box["width"] - 44) * 105.5 / 295, box["y"] + 60)
+    assert "not seen: signals too old" in one.text(said)
+    assert one.page.locator("#day img").count() == 0
     assert one.said == []
     one.page.context.close()

@@ -1,6 +1,7 @@
 """The control process for people and monitors: its state as JSON, as Prometheus metrics, and as a page that refreshes itself.
 
-    GET /admin/status     `status.Status`         GET /admin/metrics    Prometheus text         GET /ui    the page
+    GET /admin/status     `status.Status`         GET /admin/metrics    Prometheus text
+    GET /admin/day        `day.DayView`           GET /ui               the page
 
 Read-only: nothing here changes the fleet. Who may ask is the gateway's business (`gateway/rights.py`), which is the only one
 that reaches this server (`door.py`). Read next: `status.py`, `process.py`.
@@ -20,10 +21,13 @@ from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import Micros
 from sageserve.data.watched.minutes import PoolMinute
+from sageserve.live.control.day import DayView
 from sageserve.live.control.minute_book import EndpointCapacity
 from sageserve.live.control.status import Status
 
 _STATES: Final = ("serving", "coming", "draining", "spot")
+_SCRIPT: Final = "/* day.js */"
+"""Where the page takes in the script of its figures, so that it is one answer."""
 _Family = GaugeMetricFamily | CounterMetricFamily
 
 
@@ -122,23 +126,31 @@ class CapacityCollector(Collector):
 
 
 def routes(
-    status: Callable[[], Status], decided: Callable[[], dict[tuple[str, str], int]], more: Sequence[Collector] = ()
+    status: Callable[[], Status],
+    decided: Callable[[], dict[tuple[str, str], int]],
+    day: Callable[[], DayView],
+    more: Sequence[Collector] = (),
 ) -> list[BaseRoute]:
     """What the control process serves besides files and batches.
 
     Args:
         status: the present state.
         decided: decisions by (reason, what blocked them), since the process began.
+        day: the last 24 hours.
         more: what else is among its metrics.
     """
     registry = CollectorRegistry()
     registry.register(FleetCollector(status, decided))
     for one in more:
         registry.register(one)
-    page = files("sageserve.live.control").joinpath("page/index.html").read_text("utf-8")
+    folder = files("sageserve.live.control").joinpath("page")
+    page = folder.joinpath("index.html").read_text("utf-8").replace(_SCRIPT, folder.joinpath("day.js").read_text("utf-8"))
 
     async def as_json(_request: Request) -> Response:
         return Response(msgspec.json.encode(status()), media_type="application/json", headers={"cache-control": "no-store"})
+
+    async def as_day(_request: Request) -> Response:
+        return Response(msgspec.json.encode(day()), media_type="application/json", headers={"cache-control": "no-store"})
 
     async def as_metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -151,6 +163,7 @@ def routes(
 
     return [
         Route("/admin/status", as_json),
+        Route("/admin/day", as_day),
         Route("/admin/metrics", as_metrics),
         Route("/ui", as_page),
         Route("/ui/", to_page),

@@ -34,6 +34,7 @@ from sageserve.data.results.journal import Stamped
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import CapacityCollector, routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
+from sageserve.live.control.day import LastDay
 from sageserve.live.control.door import IN_JSON, FleetOnly
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.liveness import Liveness, Probed
@@ -231,6 +232,7 @@ class Control:
         guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
         earlier = self._demand.load(parts.wall())
         self._minutes = OwnMinutes(scenario, self.layout, self.fleet, home.state, earlier)
+        self._day = LastDay(scenario, self.layout, home.state, parts.wall, parts.words)
         strategy = kind(scenario, self.layout, earlier)
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbles)
@@ -301,7 +303,7 @@ class Control:
 
     async def _all(self, stop: asyncio.Event) -> None:
         capacity = CapacityCollector(self._minutes.book, self.clock.now)
-        found = [*routes(self.status, lambda: dict(self._decided), [capacity]), *self._parts.queue_routes]
+        found = [*routes(self.status, lambda: dict(self._decided), self._day.view, [capacity]), *self._parts.queue_routes]
         pages = Starlette(routes=found, exception_handlers=IN_JSON)
         config = uvicorn.Config(
             FleetOnly(pages, self._home.secret),
@@ -358,6 +360,7 @@ class Control:
         """Keep a line of the journal."""
         self._journal.write(entry)
         self._minutes.hear(entry)
+        self._day.hear(self._journal.recent[-1])
         for decision in entry.decisions:
             self._decided[str(decision.reason), str(decision.blocked)] += 1
 
@@ -384,4 +387,4 @@ class Control:
         begin = self._parts.wall() - seen.length
         self._demand.add(begin, seen)
         backlog = dict(zip(self.layout.names.models, zip(self.queue.waiting(), self.queue.slack(), strict=True), strict=True))
-        self._minutes.counted(self.clock.now(), seen, begin, backlog)
+        self._day.add(self._minutes.counted(self.clock.now(), seen, begin, backlog))

@@ -28,6 +28,7 @@ from sageserve.core.work import AnyEvent, Entry
 from sageserve.data.rebuild.places import WatchedPool
 from sageserve.data.results.journal import Stamped
 from sageserve.data.watched.minutes import MinuteFiles, PoolMinute, WatchedMinute
+from sageserve.live.control.day import LastDay
 from sageserve.live.control.fleet_view import Callbacks
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.minute_book import MinuteBook
@@ -112,6 +113,7 @@ class FleetWatch:
         kind = kind_of(scenario)
         self._wishes = Wishes(self.fleet, follows=follows_plans(scenario))
         self.book = MinuteBook(scenario, self.layout, self.fleet, self._wishes.would, earlier)
+        self.day = LastDay(scenario, self.layout, state, parts.wall, parts.words)
         strategy = kind(scenario, self.layout, earlier)
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbled.setdefault)
@@ -290,6 +292,7 @@ class FleetWatch:
         """Keep a line of the journal."""
         self._journal.write(entry)
         self._wishes.hear(entry)
+        self.day.hear(self._journal.recent[-1])
         for decision in entry.decisions:
             self.decided[str(decision.reason), str(decision.blocked)] += 1
         self._parts.wrote(self._journal.recent[-1])
@@ -301,6 +304,7 @@ class FleetWatch:
         self._demand_file.add(begin, seen)
         minute = self.book.counted(now, seen, begin)
         self._minutes.add(minute)
+        self.day.add(minute)
         self._parts.passed(minute)
 
     def _pool(self, name: str) -> Pool:

@@ -1,6 +1,7 @@
 """What a process that watches serves: its metrics, its state as JSON for `status` and `top`, and the live page; read-only.
 
-    GET /metrics          Prometheus text         GET /admin/status     `control/status.Status`         GET /ui    the page
+    GET /metrics          Prometheus text         GET /admin/status     `control/status.Status`
+    GET /ui         the page                GET /admin/day        `control/day.DayView`
 
 Read next: `process.py`; `live/control/admin.py`, whose pages these are.
 """
@@ -50,6 +51,8 @@ async def serve(watch: FleetWatch, listening: socket.socket) -> None:
     async def as_metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    pages = Starlette(routes=[Route("/metrics", as_metrics), *routes(watch.status, lambda: dict(watch.decided), more)])
+    pages = Starlette(
+        routes=[Route("/metrics", as_metrics), *routes(watch.status, lambda: dict(watch.decided), watch.day.view, more)]
+    )
     config = uvicorn.Config(pages, log_level="warning", lifespan="off")
     await PageServer(config).serve([listening])
