@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 STRATEGIES = ("siloed", "reactive", "lt-i", "lt-ua", "chiron", "foresight")
-SCENARIOS = (("quickstart", "1"), ("o365-week", "0.02"))
+SCENARIOS = (("quickstart", "1"), ("o365-paper-week", "0.02"))
 SEEDS = (1, 2)
 FILES = ("requests.parquet", "timeline.parquet", "journal.jsonl.zst")
 UNEQUAL = ("cpu_s", "requests_per_cpu_s", "version")  # of summary.json: differ between equal runs

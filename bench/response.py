@@ -4,8 +4,8 @@
     python -m bench.response --points   every point
     python -m bench.response --fit      how many points are off with other constants of the curve
 
-A mix is a model of o365-peak with the lengths of its workload and one promise. Its requests arrive at one endpoint of n instances
-at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and would not
+A mix is a model of o365-paper-peak with the lengths of its workload and one promise. Its requests arrive at one endpoint of n
+instances at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and would not
 at an idle engine. The curve is given the mix that the kernel counted, as a strategy is.
 
 A point is off when the curve is more than 1.5 points of late requests and more than a fifth of them away. Knows no strategy.
@@ -80,7 +80,7 @@ class Point:
 
 def lengths() -> Iterator[Lengths]:
     """Those of the built-in workload."""
-    trace = generate(load_scenario("o365-peak", overrides=["workload.generate.requests=200000"]))
+    trace = generate(load_scenario("o365-paper-peak", overrides=["workload.generate.requests=200000"]))
     for model in MODELS:
         mine = trace.model == trace.names.models.index(model)
         if mine.any():
@@ -88,8 +88,8 @@ def lengths() -> Iterator[Lengths]:
 
 
 def fleet(model: str, instances: int, promise: str) -> tuple[Scenario, Layout]:
-    """One endpoint of so many instances of the engine that o365-peak gives the model, and one tier."""
-    tree = load_scenario("o365-peak").model_dump(mode="json", exclude_unset=True)
+    """One endpoint of so many instances of the engine that o365-paper-peak gives the model, and one tier."""
+    tree = load_scenario("o365-paper-peak").model_dump(mode="json", exclude_unset=True)
     gpu = next(iter(tree["models"][model]["engines"]))
     tree |= {
         "regions": {"here": {"gpus": {gpu: {"gpus": 8 * instances, "price": {"on_demand": "98.32/h"}}}}},

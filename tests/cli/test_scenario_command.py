@@ -34,7 +34,7 @@ def test_show_as_json_holds_the_tree_and_an_origin_for_every_value() -> None:
     assert shown["scenario"]["models"]["bloom-176b"]["context"] == 16384
     assert shown["from"]["models.bloom-176b.context"] == "--set models.bloom-176b.context=16384"
     assert shown["from"]['models."llama-3.1-8b".context'].startswith("fleet-o365.yaml:")
-    assert shown["from"]["workload.generate.requests"].startswith("o365-week.yaml:")
+    assert shown["from"]["workload.generate.requests"].startswith("o365-paper-week.yaml:")
     assert shown["from"]["strategy.reactive.high"].startswith("default: ")
 
 

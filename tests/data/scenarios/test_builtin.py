@@ -16,7 +16,7 @@ from sageserve.data.scenarios.load import catalogue, load, load_scenario, resolv
 from sageserve.data.scenarios.schema import scenario_schema
 from sageserve.data.yaml_positions import Value
 
-COMPLETE = ("kubernetes-day", "o365-peak", "o365-week", "quickstart")
+COMPLETE = ("kubernetes-day", "o365-paper-peak", "o365-paper-week", "o365-peak", "o365-week", "quickstart")
 WHOLE = (*COMPLETE, "fleet-o365")
 
 
@@ -55,6 +55,22 @@ def test_the_week_and_the_peak_are_ten_million_requests() -> None:
     week, peak = (load_scenario(name).workload.generate for name in ("o365-week", "o365-peak"))
     assert (week.requests, week.length, week.history) == (10_000_000, 7 * DAY, 0)
     assert (peak.requests, peak.length, peak.begins, peak.history) == (10_000_000, DAY, 2 * DAY, 14 * DAY)
+
+
+@pytest.mark.parametrize("part", ["peak", "week"])
+def test_the_papers_scenarios_differ_from_the_others_in_one_promise_alone(part: str) -> None:
+    paper, ours = (load_scenario(name).model_dump() for name in (f"o365-paper-{part}", f"o365-{part}"))
+    assert paper["tiers"]["iw-f"].pop("ttft_per_1k_tokens") is None
+    assert ours["tiers"]["iw-f"].pop("ttft_per_1k_tokens") == "250ms"
+    assert {key: value for key, value in paper.items() if ours[key] != value}.keys() == {"name", "about"}
+
+
+def test_idle_engines_keep_the_promise_that_grows_for_prompts_of_all_lengths() -> None:
+    scenario = load_scenario("o365-peak")
+    for name, model in scenario.models.items():
+        row = row_of(model.engines["h100-80gb"])
+        for q, tokens in scenario.workload.generate.shapes[name]["interactive"].prompt:
+            assert first_time(row, round(tokens), 0) < scenario.tiers["iw-f"].ttft + 250 * tokens, (name, q)
 
 
 def first_ms(profile: ProfileSettings, prompt: int) -> float:

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias, assert_never
 from sageserve.data.results.comparison import held, needed
 from sageserve.data.results.summary import Summary
 
-SCENARIO: Final = "o365-peak"
+SCENARIO: Final = "o365-paper-peak"
 QUICK: Final = (
     # four hours from the morning rise of that Wednesday to its plateau, at the same rate as the whole day has then
     "workload.generate.begins=61h",
