@@ -36,6 +36,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "trace inspect": ("{trace}",),
     "trace formats": (),
     "key new": ("somebody",),
+    "swarm": ("--seeds", "2", "--workers", "1"),
 }
 """In the order in which one writes what the next reads."""
 

@@ -78,6 +78,7 @@ TRIES: Final = {
     "shadow-report": Try(("{stage}/run",), code=2),
     "status": Try(("--state", "{state}"), needs="live"),
     "reload": Try(("--state", "{state}", "--dry-run"), needs="live"),
+    "swarm": Try(("--seeds", "2", "--workers", "1"), needs="live"),
     "doctor": Try(("local", "--set", CLUSTER), needs="live", code=1, lines=True),
     "scenario show": Try(("quickstart",)),
     "scenario list": Try(()),

@@ -115,6 +115,10 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "control": MenuEntry(SERVE, "Control a fleet: hear, decide, act, write down.", hidden=True),
     "engine": MenuEntry(SERVE, "Serve an emulated engine: OpenAI-compatible, timed by an engine profile, without a GPU."),
     "batch": MenuEntry(SERVE, "Requests that may wait: hand in, watch, fetch.", "batch:app"),
+    "swarm": MenuEntry(
+        SERVE,
+        "Let faults fall upon the live control code in virtual time, and check that its laws hold.",
+    ),
     "key": MenuEntry(SERVE, "API keys of the gateway.", "gateway:key_app"),
 }
 

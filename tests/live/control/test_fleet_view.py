@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from sageserve.base.units import SECOND
+from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.events import InstanceDrained
 from sageserve.live.control.fleet_view import Missed
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, RoutingTable, Trouble
@@ -216,7 +216,8 @@ def test_an_instance_is_drained_once_every_gateway_knows_and_has_nothing_there(s
     assert scene.view.opened == {}
 
 
-def test_what_a_lost_gateway_had_sent_does_not_hold_an_instance_up(scene: Scene) -> None:
+def test_what_a_lost_gateway_had_sent_holds_an_instance_up_as_long_as_it_is_there(scene: Scene) -> None:
+    """Whoever lost sight of a gateway does not know that it has ended: frozen or cut off, its requests go on."""
     scene.hello(0, nonce="1")
     scene.hello(1, nonce="2")
     scene.view.open(3)
@@ -226,7 +227,23 @@ def test_what_a_lost_gateway_had_sent_does_not_hold_an_instance_up(scene: Scene)
     scene.report(1)
     assert scene.drained == []
     scene.view.left(0)
-    scene.view.refresh()
+    for in_flight in (2, 0):
+        scene.now += SECOND
+        scene.view.saw(3, kv=0.1, in_flight=in_flight)
+        scene.view.refresh()
+        assert scene.drained == [InstanceDrained(3)] * (not in_flight)
+
+
+def test_a_lost_gateway_does_not_hold_up_for_ever_what_does_not_say_how_it_is(scene: Scene) -> None:
+    scene.hello(0, nonce="1")
+    scene.hello(1, nonce="2")
+    scene.view.open(3)
+    scene.view.left(0)
+    scene.view.close(3)
+    scene.report(1)
+    assert scene.drained == []
+    scene.now += 10 * MINUTE
+    scene.report(1)
     assert scene.drained == [InstanceDrained(3)]
 
 

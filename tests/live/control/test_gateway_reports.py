@@ -15,6 +15,7 @@ from sageserve.base.units import SECOND
 from sageserve.live.control.fleet_view import FleetView, Missed, Opened
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
 from tests.live.control.fleet_view_stage import Scene
+from tests.live.control.fleet_view_stage import cell as cell_row
 
 ROWS = st.integers(0, 7)
 COUNTS = st.lists(st.tuples(ROWS, st.integers(0, 5), st.integers(0, 9)), max_size=4, unique_by=lambda one: one[0])
@@ -155,6 +156,22 @@ class CountedRows(dict[int, Opened]):
 
 
 READ: Counter[str] = Counter()
+
+
+def test_what_comes_over_an_old_link_of_a_gateway_counts_nothing() -> None:
+    """It connects anew before all that it had sent is read: older counts after newer ones."""
+    scene = Scene()
+    scene.hello(0, nonce="1")
+    scene.view.open(3)
+    scene.report(0)
+    scene.report(0, cells=(cell_row(0, requests=5),), instances=(InstanceCount(3, 2, 900, 0),))
+    scene.hello(1, nonce="1")
+    scene.report(1, cells=(cell_row(0, requests=6), cell_row(1, requests=4)), instances=(InstanceCount(3, 1, 400, 0),))
+    scene.report(0, cells=(cell_row(0, requests=5),), instances=(InstanceCount(3, 2, 900, 0),))
+    scene.view.left(0)
+    scene.report(1, cells=(cell_row(0, requests=6), cell_row(1, requests=4)), instances=(InstanceCount(3, 1, 400, 0),))
+    assert scene.view.totals.requests[:2].tolist() == [6, 4]
+    assert scene.view.in_flight[3] == 1
 
 
 @pytest.mark.parametrize("gateways", [1, 16])

@@ -32,6 +32,7 @@ from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
 from sageserve.live.supervisor.service import SOCKET
+from sageserve.live.waiting import within
 
 _ASK_S: Final = 2.0  # what an engine has to answer a question after its health
 _SOON_S: Final = 0.05  # until the next question; doubled each time
@@ -162,7 +163,7 @@ class LocalActuator:
         """From order to event, whatever happens; `begun`: an earlier control process started it."""
         with ending(action, partial(self._came_to_nothing, engine)):
             if isinstance(action, Reclaim) and engine.post.command is None:
-                await _within(engine.gone, engine.post.reclaim / self._speed / SECOND)
+                await within(engine.gone, engine.post.reclaim / self._speed / SECOND)
             delay = 0 if begun or isinstance(action, Reclaim) else await self._start(engine, action.source)
             await self._until_ready(engine, delay)
 
@@ -191,7 +192,7 @@ class LocalActuator:
         """After a start that failed the next one of its pool waits; of its row, old logs go."""
         rests = asyncio.get_running_loop().time() + self._failures.pause(engine.post.pool) / SECOND
         while engine.phase is EnginePhase.STARTING and (left := rests - asyncio.get_running_loop().time()) > 0:
-            await _within(engine.gone, min(left, _SELDOM_S))
+            await within(engine.gone, min(left, _SELDOM_S))
         self._logs.drop_but(f"engine-{engine.note.row}-", _LOGS_KEPT)
 
     async def _wait_for_gpus(self, engine: EngineProcess) -> None:
@@ -203,7 +204,7 @@ class LocalActuator:
         for other in list(self._all.values()):
             shared = set(other.note.gpus) & set(engine.note.gpus)
             if other.phase is EnginePhase.STOPPING and other.post.stock == engine.post.stock and shared:
-                await _within(other.gone, (other.patience + _BURIED_WITHIN) / SECOND)
+                await within(other.gone, (other.patience + _BURIED_WITHIN) / SECOND)
                 if not other.gone.is_set():
                     raise SupervisorError(f"GPUs {sorted(shared)} are still held by {other.name}, which does not end")
 
@@ -214,8 +215,8 @@ class LocalActuator:
             SupervisorError: it has taken too long.
         """
         command = engine.post.command
-        within = command.start_within if command else _START_WITHIN + delay
-        deadline = asyncio.get_running_loop().time() + within / SECOND
+        patience = command.start_within if command else _START_WITHIN + delay
+        deadline = asyncio.get_running_loop().time() + patience / SECOND
         pause = _SOON_S
         while engine.phase is EnginePhase.STARTING and not engine.gone.is_set():
             if await self._answers(engine):
@@ -223,8 +224,8 @@ class LocalActuator:
                 return
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                raise SupervisorError(f"it did not serve within {within / SECOND:g} s")
-            await _within(engine.gone, min(pause, left))
+                raise SupervisorError(f"it did not serve within {patience / SECOND:g} s")
+            await within(engine.gone, min(pause, left))
             pause = min(2 * pause, _SELDOM_S)
 
     def _serve(self, engine: EngineProcess) -> None:
@@ -279,7 +280,7 @@ class LocalActuator:
                     self._drop(engine)  # it never began
                     return
                 _LOG.error("%s does not end: %s", engine.name, error.message)
-            await _within(engine.gone, pause)
+            await within(engine.gone, pause)
             pause = min(2 * pause, _SELDOM_S)
 
     def _changed(self, process: Process) -> None:
@@ -388,10 +389,3 @@ class LocalActuator:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _LOG.error("an engine could not be started or stopped: %s", error)
-
-
-async def _within(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

@@ -9,14 +9,14 @@ Must not know the store's state. Read next: `runner.py`.
 
 import logging
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from sageserve.base.errors import SageServeError
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.batches.gateway_lines import ANSWER_MAX, AnswerBroken, GatewayAnswer, GatewayAway, GatewayLines
+from sageserve.live.batches.gateway_lines import ANSWER_MAX, AnswerBroken, GatewayAnswer, GatewayAway
 from sageserve.live.store.models import Job, Result, Usage
 
 AWAY: Final = SECOND  # until a gateway that cannot be reached is tried again
@@ -28,6 +28,23 @@ _NOT_NOW: Final = frozenset([429, 503])
 _LIMITS: Final = frozenset(["rate_limit_exceeded", "insufficient_quota"])  # codes of the gateway's own errors
 
 _LOG: Final = logging.getLogger(__name__)
+
+
+class JobLines(Protocol):
+    """What jobs go over to a gateway; `GatewayLines`."""
+
+    async def post(self, path: str, body: bytes, fields: str) -> GatewayAnswer:
+        """Send a request and wait for its answer.
+
+        Raises:
+            GatewayAway: the gateway cannot be reached.
+            AnswerBroken: no answer came, or not the whole of it, or not in time.
+        """
+        ...
+
+    def close(self) -> None:
+        """Nothing more is sent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +104,7 @@ _answer: Final = msgspec.json.Decoder(_Answer).decode
 _refused: Final = msgspec.json.Decoder(_Refused).decode
 
 
-async def ask(lines: GatewayLines, job: Job, body: bytes, request_id: str, fields: str) -> Result | Retry:
+async def ask(lines: JobLines, job: Job, body: bytes, request_id: str, fields: str) -> Result | Retry:
     """Send a job to the gateway and wait for the answer.
 
     Args:

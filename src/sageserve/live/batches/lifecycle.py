@@ -17,6 +17,7 @@ from sageserve.live.batches.input_file import InputReader, read_batch
 from sageserve.live.batches.output_files import write_files
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
 from sageserve.live.store.models import LATER, BadData, BadMove, Batch, BatchState, LineError, StoreError, Unknown
+from sageserve.live.waiting import within
 
 _EVERY_S: Final = 1.0  # how late a batch may expire
 _PAUSE_S: Final = 0.1  # between two looks, however much there is to see
@@ -73,10 +74,7 @@ class BatchLifecycle:
                     _LOG.error("batches wait for the store: %s", error.message)
                 self._well = False
             await asyncio.sleep(_PAUSE_S if self._well else _EVERY_S)
-            try:
-                await asyncio.wait_for(self._news.wait(), _EVERY_S)
-            except TimeoutError:
-                continue  # time may have run out for some batch
+            await within(self._news, _EVERY_S)  # without news, time may have run out for some batch
 
     async def look(self) -> None:
         """Everything that can be done now.

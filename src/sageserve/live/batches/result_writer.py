@@ -7,11 +7,11 @@ again; a result that it cannot keep fails its own line and no other one. Must no
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from sageserve.live.batches.store_thread import StoreThread
 from sageserve.live.store.models import BadData, Committed, Key, Lease, Result, StoreError
+from sageserve.live.waiting import within
 
 GROUP: Final = 256
 WAIT_S: Final = 0.050
@@ -55,8 +55,7 @@ class ResultWriter:
         """Record until cancelled."""
         while True:
             await self._some.wait()
-            with suppress(TimeoutError):  # fewer than a group came in time: they go now
-                await asyncio.wait_for(self._many.wait(), WAIT_S)
+            await within(self._many, WAIT_S)  # fewer than a group in that time go now, too
             try:
                 await self.flush()
             except StoreError as error:

@@ -17,7 +17,7 @@ from sageserve.base.records import Names
 from sageserve.base.units import SECOND, Micros
 from sageserve.live.batches.gateway_lines import GatewayLines
 from sageserve.live.batches.job_buffer import JobBuffer
-from sageserve.live.batches.job_client import Retry, ask
+from sageserve.live.batches.job_client import JobLines, Retry, ask
 from sageserve.live.batches.lifecycle import BatchLifecycle
 from sageserve.live.batches.result_writer import ResultWriter
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
@@ -40,10 +40,12 @@ class Door:
     Args:
         url: its base, without /v1.
         key: of this deployment's own processes; empty: none is needed.
+        lines: makes what jobs go over, of the URL, seconds to wait for an answer and a clock.
     """
 
     url: str
     key: str
+    lines: Callable[[str, float, Callable[[], Micros]], JobLines] = GatewayLines
 
 
 class BatchRunner:
@@ -75,7 +77,7 @@ class BatchRunner:
         self._lifecycle = BatchLifecycle(store, names.models, live, time)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._reads: set[asyncio.Task[None]] = set()
-        self._lines: GatewayLines | None = None
+        self._lines: JobLines | None = None
         self._away_until = 0
         self._limited: dict[str, Micros] = {}  # owners whose keys have used up a limit, and until when
         self._superseded = asyncio.Event()
@@ -135,7 +137,7 @@ class BatchRunner:
             SageServeError: another control process has taken the queue over.
         """
         self.writer.epoch = await self._begin()
-        lines = self._lines = GatewayLines(self._door.url, self._settings.answer_within / SECOND, self._time.now)
+        lines = self._lines = self._door.lines(self._door.url, self._settings.answer_within / SECOND, self._time.now)
         parts = (self.writer.run(), self._lifecycle.run(), self._follow(), self._superseded.wait())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
@@ -212,7 +214,7 @@ class BatchRunner:
                 waits = 0 if said.away or said.limited else said.after
                 self._rest(replace(job, attempts=job.attempts + said.failed), waits)
 
-    async def _ask(self, lines: GatewayLines, job: Job, body: bytes, endpoint: int) -> Result | Retry:
+    async def _ask(self, lines: JobLines, job: Job, body: bytes, endpoint: int) -> Result | Retry:
         """Ask, whatever comes back: a fault in taking it in fails this line."""
         batch, line = job.key
         try:

@@ -9,12 +9,12 @@ Read next: `loop.py`, whose `ControllerView` this is; `gateway_reports.py` for t
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
 from sageserve.base.config import LiveSettings, Scenario
-from sageserve.base.units import NEVER, Micros
+from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.events import EndpointSeen, EnginesSeen, InstanceDrained, Observed
 from sageserve.core.layout import Layout
@@ -25,6 +25,7 @@ from sageserve.live.control.gateway_reports import GatewayReports
 from sageserve.live.control.loop import ControllerView, Counters
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
+_LINGERS: Final = 10 * MINUTE  # as long as a gateway that control lost sight of may wait for an answer
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
 
 
@@ -60,26 +61,18 @@ class Opened:
         return self.answers and self.well
 
 
-class Send(Protocol):
-    """How a gateway is told something; `LinkServer.send`."""
-
-    def __call__(self, gateway: int, message: ToGateway) -> bool:
-        """Tell it; False when it is gone."""
-        ...
-
-
 @dataclass(slots=True)
 class Callbacks:
     """Who is told what, and who is asked: the sides of a fleet view.
 
     Args:
-        send: tells a gateway.
+        send: tells a gateway; False when it is gone; `LinkServer.send`.
         place: where an instance that became ready answers.
         drained: told when a draining instance is empty.
         waiting: batch jobs that wait, by model.
     """
 
-    send: Send
+    send: Callable[[int, ToGateway], bool]
     place: Callable[[int], EngineAddress]
     drained: Callable[[InstanceDrained], None]
     waiting: Callable[[], tuple[int, ...]]
@@ -118,6 +111,7 @@ class FleetView(ControllerView):
         self._opened_version = 0  # the first table that has every instance that was opened
         self._learnt_at = np.zeros(layout.endpoints, np.int64)  # until then an endpoint's rate is too low
         self._closing: set[int] = set()
+        self._unsure_until: Micros = -NEVER  # until then a gateway that is not connected may have requests somewhere
         self._reach: tuple[frozenset[int], frozenset[int]] | None = None  # cut off, endpoints that take work; None: changed
         self.endpoints["model"] = np.arange(layout.endpoints) // len(layout.roles) % len(layout.names.models)
         self.endpoints["feeds"] = layout.feeds
@@ -159,6 +153,7 @@ class FleetView(ControllerView):
         self.opened[instance].opened_at = -NEVER
         learnt_at = self._now() + _LEARNT_AFTER * self._scenario.signals.half_life
         self._learnt_at[self._endpoint(instance)] = learnt_at
+        self._unsure_until = self._now() + _LINGERS
 
     def close(self, instance: int) -> None:
         """From now on it receives none; told as drained once it has none."""
@@ -210,6 +205,7 @@ class FleetView(ControllerView):
     def left(self, gateway: int) -> None:
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
         self._reports.leave(gateway)
+        self._unsure_until = self._now() + _LINGERS
         self.publish()
 
     def _tell_drained(self) -> None:
@@ -223,12 +219,13 @@ class FleetView(ControllerView):
     def _is_left_alone(self, i: int, here: Opened, now: Micros) -> bool:
         """Whether every gateway that is heard of has nothing there and knows that it is closed.
 
-        While one is not heard of, or there is none, the engine is asked too: it must have been seen empty since it was closed.
+        While one is not heard of, there is none, or one is lost that may go on by itself, the engine is asked too: it must have
+        been seen empty since it was closed.
         """
         heard = [gateway for gateway in self.gateways.values() if now - gateway.heard_at <= self._blind_after]
         if any(gateway.version < here.closed_version or gateway.has(i) for gateway in heard):
             return False
-        if heard and len(heard) == len(self.gateways):
+        if heard and len(heard) == len(self.gateways) and now >= self._unsure_until:
             return True
         return here.in_flight == 0 and here.seen_at > here.closed_at
 

@@ -91,12 +91,16 @@ class GatewayReports:
         self._known: dict[str, Report] = {}  # last report by process, so that a link that is made anew counts nothing twice
 
     def meet(self, number: int, hello: Hello, now: Micros) -> None:
-        """A gateway connected."""
+        """A gateway connected; a link that it had before is over, though what came over it may not all be read yet."""
+        for old in [one for one, gateway in self.gateways.items() if gateway.nonce == hello.nonce]:
+            self.leave(old)
         self.gateways[number] = Gateway(hello.nonce, now, np.zeros(len(self._endpoints)))
 
     def take(self, number: int, report: Report, now: Micros) -> None:
-        """A gateway reported."""
-        gateway = self.gateways[number]
+        """A gateway reported; over a link that it has left, that is older than what is known."""
+        gateway = self.gateways.get(number)
+        if gateway is None:
+            return
         gateway.heard_at, gateway.version = now, report.version
         before = self._known.pop(gateway.nonce, None)
         if before is not None:  # the first report of a process is where its counting begins
@@ -110,9 +114,10 @@ class GatewayReports:
 
     def leave(self, number: int) -> None:
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
-        self._replace(self.gateways[number], (), ())
-        self._means.pop(number, None)
-        del self.gateways[number]
+        if number in self.gateways:
+            self._replace(self.gateways[number], (), ())
+            self._means.pop(number, None)
+            del self.gateways[number]
 
     def forget(self, instance: int) -> None:
         """An instance is gone, and what was sent there with it."""

@@ -29,6 +29,7 @@ from sageserve.core.fleet import State
 from sageserve.core.invariants import check_fleet
 from sageserve.core.work import AnyAction, AnyEvent, Entry, Fit, Solve, SolveAhead, Work, entry
 from sageserve.live.actuators.base import Actuator, ending
+from sageserve.live.waiting import within
 
 SAMPLE: Final[Micros] = MINUTE
 """How often demand is told, and the fleet's laws are checked."""
@@ -120,10 +121,7 @@ class WallClock:
         """Return at `until`, or sooner when there is news."""
         left = (until - self.now()) / 1e6
         if left > 0 and not news.is_set():
-            try:
-                await asyncio.wait_for(news.wait(), left)
-            except TimeoutError:
-                return  # the time has come
+            await within(news, left)
 
 
 class Loop:

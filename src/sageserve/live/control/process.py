@@ -8,16 +8,14 @@ where it was. Must not decide anything. Read next: `loop.py`, `fleet_view.py`, `
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from sageserve.base.config import LiveSettings, Scenario
@@ -30,21 +28,27 @@ from sageserve.core.safety import Guard
 from sageserve.core.strategies import kind_of, layout_of
 from sageserve.core.strategies.own import OwnStrategy
 from sageserve.core.work import AnyEvent, Entry, Work, perform
+from sageserve.data.growing import append_lines
 from sageserve.data.results.journal import Stamped
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import CapacityCollector, routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
+<<<<<<< HEAD
 from sageserve.live.control.day import LastDay
 from sageserve.live.control.door import IN_JSON, FleetOnly
+=======
+>>>>>>> 28de636 (Play the live control code through seeded faults)
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.liveness import Liveness, Probed
-from sageserve.live.control.loop import Loop, WallClock
+from sageserve.live.control.loop import Clock, Loop
 from sageserve.live.control.own_minutes import OwnMinutes
+from sageserve.live.control.pages import Pages, served
 from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import Sources, Status, status
 from sageserve.live.link import LinkServer
-from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, Wait, layout_mark
+from sageserve.live.waiting import within
+from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, ToGateway, Wait, layout_mark
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
@@ -73,6 +77,30 @@ class Home:
     url: str
     epoch: str
     secret: str
+
+
+class GatewayLink(Protocol):
+    """Control's side of the link to its gateways."""
+
+    async def open(self, path: Path) -> None:
+        """Listen."""
+        ...
+
+    def send(self, gateway: int, message: ToGateway) -> bool:
+        """Tell one gateway; False when it is gone."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up on everyone."""
+        ...
+
+
+class LinkKind(Protocol):
+    """Makes the link: who is told of messages, and of gateways that are gone; the mark of the layout that gateways must have."""
+
+    def __call__(self, heard: Callable[[int, ToControl], None], left: Callable[[int], None], layout: str) -> GatewayLink:
+        """A link that is not open yet."""
+        ...
 
 
 class ManagedActuator(Actuator, Protocol):
@@ -120,6 +148,9 @@ class Parts:
         words: a journal line's decisions in sentences.
         ready: called once gateways can be told what is open.
         alive: called every second from then on.
+        link: to the gateways.
+        pages: what serves pages on a host and a port to whoever knows the secret.
+        append: adds whole lines to a file.
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
@@ -128,11 +159,14 @@ class Parts:
     jobs: JobQueue
     queue_routes: list[BaseRoute]
     background: tuple[Callable[[], Coroutine[None, None, None]], ...]
-    clock: WallClock
+    clock: Clock
     wall: Callable[[], Micros]
     words: Callable[[Stamped], tuple[str, ...]]
     ready: Callable[[], None] = lambda: None
     alive: Callable[[], None] = lambda: None
+    link: LinkKind = LinkServer
+    pages: Pages = served
+    append: Callable[[Path, bytes], None] = append_lines
 
 
 async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
@@ -158,15 +192,6 @@ async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[
         for other in faults.exceptions[1:]:
             _LOG.error("%s, besides", other, exc_info=other)
         raise faults.exceptions[0] from None
-
-
-class PageServer(uvicorn.Server):
-    """Leaves signals to whoever runs the process: one of them must not end the pages before the rest."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 class ThreadWorker:
@@ -216,9 +241,9 @@ class Control:
         self._home = home
         self._parts = parts
         self._initial = kind.initial(scenario, self.layout)
-        self._link = LinkServer(self._from_gateway, self._gateway_left, layout_mark(self.layout))
-        self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names)
-        self._journal = JournalFile(home.state / "journal", self.layout, parts.wall)
+        self._link = parts.link(self._from_gateway, self._gateway_left, layout_mark(self.layout))
+        self._demand = DemandFile(home.state / "demand.jsonl", self.layout.names, parts.append)
+        self._journal = JournalFile(home.state / "journal", self.layout, parts.wall, parts.append)
         self._spending = SpendingFile(home.state / "spending.json", self._link.send)
         self._decided: Counter[tuple[str, str]] = Counter()
         self._stumbled: Counter[str] = Counter()
@@ -303,6 +328,7 @@ class Control:
 
     async def _all(self, stop: asyncio.Event) -> None:
         capacity = CapacityCollector(self._minutes.book, self.clock.now)
+<<<<<<< HEAD
         found = [*routes(self.status, lambda: dict(self._decided), self._day.view, [capacity]), *self._parts.queue_routes]
         pages = Starlette(routes=found, exception_handlers=IN_JSON)
         config = uvicorn.Config(
@@ -315,6 +341,13 @@ class Control:
         scrape = self._scenario.signals.scrape
         server, clock, actuator = PageServer(config), self.clock, self._actuator
         parts = [lambda: self.loop.run(clock), self._look_around, self._feed, server.serve, actuator.watch]
+=======
+        found = [*routes(self.status, lambda: dict(self._decided), [capacity]), *self._parts.queue_routes]
+        home, scrape = self._home, self._scenario.signals.scrape
+        pages = self._parts.pages(found, home.secret, home.host, home.port)
+        clock, actuator = self.clock, self._actuator
+        parts = [lambda: self.loop.run(clock), self._look_around, self._feed, pages, actuator.watch]
+>>>>>>> 28de636 (Play the live control code through seeded faults)
         parts += [lambda: self.liveness.run(scrape), self._spending.run, self._live]
         await run_until(stop, [*parts, *self._parts.background])
 
@@ -326,8 +359,7 @@ class Control:
 
     async def _feed(self) -> None:
         while True:
-            with suppress(TimeoutError):  # nobody told of a place: gateways report as often
-                await asyncio.wait_for(self.queue.news.wait(), _FEED_EVERY_S)
+            await within(self.queue.news, _FEED_EVERY_S)  # gateways report as often
             self.queue.news.clear()
             self.queue.run()
 

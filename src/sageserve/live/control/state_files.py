@@ -41,15 +41,19 @@ class JournalFile:
         folder: made if needed.
         layout: for names of pools.
         wall: the wall clock, microseconds since 1970.
+        append: adds whole lines to a file.
     """
 
-    def __init__(self, folder: Path, layout: Layout, wall: Callable[[], Micros]) -> None:
+    def __init__(
+        self, folder: Path, layout: Layout, wall: Callable[[], Micros], append: Callable[[Path, bytes], None] = append_lines
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.recent: deque[Stamped] = deque(maxlen=_RECENT)
         self.lost = 0  # lines that could not be written: the disk is full, and the fleet goes on
         self._folder = folder
         self._pools = tuple(pool.name for pool in layout.pools)
         self._wall = wall
+        self._append = append
         self._encode = msgspec.json.Encoder().encode
         self._file = (self._files() or [folder / _name(1)])[-1]
 
@@ -60,7 +64,7 @@ class JournalFile:
         self.recent.append(stamped)
         try:
             self._turn_over()
-            append_lines(self._file, self._encode(stamped) + b"\n")
+            self._append(self._file, self._encode(stamped) + b"\n")
         except OSError as error:
             self.lost += 1
             _LOG.error("the journal cannot be written: %s", error)
@@ -93,10 +97,12 @@ class DemandFile:
         path: of the file.
         names: of models, regions and tiers. What was kept under others is used as far as the names are the same; the file as it
             was is kept beside it.
+        append: adds whole lines to a file.
     """
 
-    def __init__(self, path: Path, names: Names) -> None:
+    def __init__(self, path: Path, names: Names, append: Callable[[Path, bytes], None] = append_lines) -> None:
         self._path = path
+        self._append = append
         self._names = names
         self._header = msgspec.json.encode(_Header(names.models, names.regions, names.tiers))
         self._encode = msgspec.json.Encoder().encode
@@ -106,7 +112,7 @@ class DemandFile:
         minute = _Minute(wall, seen.prompt_tokens, seen.output_tokens, seen.requests)
         try:
             new = not self._path.exists() or not self._path.stat().st_size  # a full disk leaves an empty one
-            append_lines(self._path, (self._header + b"\n" if new else b"") + self._encode(minute) + b"\n")
+            self._append(self._path, (self._header + b"\n" if new else b"") + self._encode(minute) + b"\n")
         except OSError as error:
             _LOG.error("past demand cannot be written: %s", error)
 

@@ -19,6 +19,7 @@ from sageserve.live.address import url_of
 from sageserve.live.emulator.connection import ServedConnection
 from sageserve.live.emulator.engine import Engine, Served
 from sageserve.live.emulator.faults import EngineFaults
+from sageserve.live.waiting import within
 
 
 class SystemClock:
@@ -65,7 +66,7 @@ async def _serve(served: Served, starting: Starting, faults: EngineFaults, annou
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, asked.set)
     loop.add_signal_handler(signal.SIGINT, _exit_at_once)
-    if starting.delay and await _within(asked, starting.delay / SECOND):
+    if starting.delay and await within(asked, starting.delay / SECOND):
         return
     if starting.fails:
         raise SageServeError("the model could not be loaded: this start was told to fail", hint="leave out --fail-start")
@@ -87,15 +88,6 @@ async def _serve(served: Served, starting: Starting, faults: EngineFaults, annou
     server.close()
     for connection in list(connections):
         connection.close()
-
-
-async def _within(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event came within so many seconds."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _exit_at_once() -> None:

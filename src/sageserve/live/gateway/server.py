@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -33,6 +32,7 @@ from sageserve.live.gateway.meter import Snapshots
 from sageserve.live.gateway.request_lines import RequestLines
 from sageserve.live.gateway.tls import ServedCertificate
 from sageserve.live.link import LinkClient
+from sageserve.live.waiting import within
 from sageserve.live.wire import (
     VERSION,
     EndpointRow,
@@ -187,8 +187,7 @@ class GatewayProcess:
         if (
             place.sockets and not context.routing.known
         ):  # whoever connects meanwhile waits in the socket, or is taken in by another
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), _TABLE_WITHIN_S)
+            await within(self._told, _TABLE_WITHIN_S)
         secured = self._certificate.context if self._certificate is not None else None
         self._server = await loop.create_server(lambda: Client(context), sock=listening, backlog=_BACKLOG, ssl=secured)
         if place.inner >= 0:

@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 from sageserve.live.kubernetes.kinds import KINDS, KubeKind
 from sageserve.live.kubernetes.objects import Json
 from sageserve.live.kubernetes.reader import Right
+from sageserve.live.waiting import within
 
 Stored: TypeAlias = dict[str, Json]
 """An object as JSON has it."""
@@ -110,12 +111,7 @@ class FakeCluster:
 
     async def wait(self, seconds: float) -> bool:
         """Until something changes; False when nothing did in that time."""
-        changed = self._changed
-        try:
-            await asyncio.wait_for(changed.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        return await within(self._changed, seconds)
 
     def installed(self, group: str, plural: str) -> KubeKind | None:
         """The kind behind a path, where it is installed."""

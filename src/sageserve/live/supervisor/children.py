@@ -24,6 +24,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Begin, Life, Process, SupervisorError
 from sageserve.live.supervisor.ready import ChildSigns
+from sageserve.live.waiting import within
 
 _LEASH: Final = (sys.executable, "-I", "-S", str(Path(__file__).with_name("parent_death.py")))
 _LOG: Final = logging.getLogger(__name__)
@@ -128,11 +129,11 @@ class Children:
             self._tell(child.seen())
             _signal(child.pid, signal.SIGTERM)
         last = min(_SECOND_ASKING, grace // 2)
-        if await _told_within(child.over, grace - last):
+        if await within(child.over, (grace - last) / SECOND):
             return
         if child.handle is not None:
             _signal(child.pid, signal.SIGTERM)  # what it has not finished by now it breaks off in its own way
-        if not await _told_within(child.over, last):
+        if not await within(child.over, last / SECOND):
             self._kill(child)
             await child.over.wait()
 
@@ -280,7 +281,7 @@ class Children:
         if not child.stop.is_set():
             child.life = Life.RESTING
             self._tell(child.seen())
-            await _told_within(child.stop, child.pause)
+            await within(child.stop, child.pause / SECOND)
         return not child.stop.is_set()
 
     async def _run_out(self, child: _Child) -> None:
@@ -348,12 +349,6 @@ class Children:
         if child is None:
             raise SupervisorError(f"there is no process {name!r}", hint=f"there is {', '.join(self._children) or 'none'}")
         return child
-
-
-async def _told_within(told: asyncio.Event, pause: Micros) -> bool:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(told.wait(), pause / SECOND)
-    return told.is_set()
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sageserve.live.control.admin import CapacityCollector, FleetCollector, routes
-from sageserve.live.control.process import PageServer
+from sageserve.live.control.pages import PageServer
 from sageserve.live.watch.process import FleetWatch
 
 
