@@ -11,7 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from msgspec import DecodeError, ValidationError
 
@@ -134,6 +134,30 @@ class _Pipe(asyncio.Protocol):
         """Cut the connection."""
         if self.transport is not None:
             self.transport.abort()
+
+
+class GatewayLink(Protocol):
+    """Control's side of the link to its gateways."""
+
+    async def open(self, path: Path) -> None:
+        """Listen."""
+        ...
+
+    def send(self, gateway: int, message: ToGateway) -> bool:
+        """Tell one gateway; False when it is gone."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up on everyone."""
+        ...
+
+
+class LinkKind(Protocol):
+    """Makes the link: who is told of messages, and of gateways that are gone; the mark of the layout that gateways must have."""
+
+    def __call__(self, heard: Callable[[int, ToControl], None], left: Callable[[int], None], layout: str) -> GatewayLink:
+        """A link that is not open yet."""
+        ...
 
 
 class LinkServer:

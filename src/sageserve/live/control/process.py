@@ -33,11 +33,7 @@ from sageserve.data.results.journal import Stamped
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
 from sageserve.live.control.admin import CapacityCollector, routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
-<<<<<<< HEAD
 from sageserve.live.control.day import LastDay
-from sageserve.live.control.door import IN_JSON, FleetOnly
-=======
->>>>>>> 28de636 (Play the live control code through seeded faults)
 from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
 from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Clock, Loop
@@ -46,9 +42,9 @@ from sageserve.live.control.pages import Pages, served
 from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import Sources, Status, status
-from sageserve.live.link import LinkServer
+from sageserve.live.link import LinkKind, LinkServer
 from sageserve.live.waiting import within
-from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, ToGateway, Wait, layout_mark
+from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, Wait, layout_mark
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
@@ -77,30 +73,6 @@ class Home:
     url: str
     epoch: str
     secret: str
-
-
-class GatewayLink(Protocol):
-    """Control's side of the link to its gateways."""
-
-    async def open(self, path: Path) -> None:
-        """Listen."""
-        ...
-
-    def send(self, gateway: int, message: ToGateway) -> bool:
-        """Tell one gateway; False when it is gone."""
-        ...
-
-    async def close(self) -> None:
-        """Hang up on everyone."""
-        ...
-
-
-class LinkKind(Protocol):
-    """Makes the link: who is told of messages, and of gateways that are gone; the mark of the layout that gateways must have."""
-
-    def __call__(self, heard: Callable[[int, ToControl], None], left: Callable[[int], None], layout: str) -> GatewayLink:
-        """A link that is not open yet."""
-        ...
 
 
 class ManagedActuator(Actuator, Protocol):
@@ -328,26 +300,11 @@ class Control:
 
     async def _all(self, stop: asyncio.Event) -> None:
         capacity = CapacityCollector(self._minutes.book, self.clock.now)
-<<<<<<< HEAD
         found = [*routes(self.status, lambda: dict(self._decided), self._day.view, [capacity]), *self._parts.queue_routes]
-        pages = Starlette(routes=found, exception_handlers=IN_JSON)
-        config = uvicorn.Config(
-            FleetOnly(pages, self._home.secret),
-            host=self._home.host,
-            port=self._home.port,
-            log_level="warning",
-            lifespan="off",
-        )
-        scrape = self._scenario.signals.scrape
-        server, clock, actuator = PageServer(config), self.clock, self._actuator
-        parts = [lambda: self.loop.run(clock), self._look_around, self._feed, server.serve, actuator.watch]
-=======
-        found = [*routes(self.status, lambda: dict(self._decided), [capacity]), *self._parts.queue_routes]
         home, scrape = self._home, self._scenario.signals.scrape
         pages = self._parts.pages(found, home.secret, home.host, home.port)
         clock, actuator = self.clock, self._actuator
         parts = [lambda: self.loop.run(clock), self._look_around, self._feed, pages, actuator.watch]
->>>>>>> 28de636 (Play the live control code through seeded faults)
         parts += [lambda: self.liveness.run(scrape), self._spending.run, self._live]
         await run_until(stop, [*parts, *self._parts.background])
 

@@ -175,7 +175,7 @@ class SwarmWorld(StoryGround):
             background=(runner.run,),
             clock=clock,
             wall=self.wall,
-            words=lambda _: (),
+            words=lambda stamped: ("",) * len(stamped.line.decisions),
             ready=ready,
             link=link,
             pages=lambda *_: _for_ever,
