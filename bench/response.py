@@ -5,8 +5,8 @@
     python -m bench.response --fit      how many points are off with other constants of the curve
 
 A mix is a model of o365-paper-peak with the lengths of its workload and one promise. Its requests arrive at one endpoint of n
-instances at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and would not
-at an idle engine. The curve is given the mix that the kernel counted, as a strategy is.
+instances at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and
+would not at an idle engine. The curve is given the mix that the kernel counted, as a strategy is.
 
 A point is off when the curve is more than 1.5 points of late requests and more than a fifth of them away. Knows no strategy.
 Read next: `src/sageserve/core/response.py`, docs/reference/planning.md.
