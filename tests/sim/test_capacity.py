@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from sageserve.base.rng import stream
+from sageserve.base.units import SECOND
 from sageserve.core.engine.timing import request_work, row_of
 from sageserve.data.profiles.library import profile_named
-from sageserve.sim.replay import replay_closed
+from sageserve.data.profiles.speed import MISSES, OUTPUT, PROMPT, speed
+from sageserve.sim.replay import Arrivals, replay, replay_closed
 
 CLIENTS = 512  # twice as many as an engine takes: its queue is never empty
 
@@ -38,3 +40,18 @@ def test_work_is_what_a_full_engine_takes(name: str, prompt: int, output: int) -
     quarter = n // 4
     took = (finish[3 * quarter] - finish[quarter]) / (2 * quarter)
     assert request_work(row_of(profile), prompt, 0, float(output)) == pytest.approx(took, rel=0.07)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-3.1-70b/h100-80gb/tp2", "llama-3.1-8b/h100-80gb/tp1", "gpt-oss-120b/h200/tp2"]
+)  # 22 together, 256 of little prefill, a mixture
+def test_what_a_profile_is_shown_to_sustain_is_what_the_simulator_sustains(name: str) -> None:
+    profile = profile_named(name).profile
+    rate = speed(profile).requests_per_s
+    early, lengths = stream(1, f"tests/sustained/{name}").exponential(1.0, 4_000), np.ones(4_000, np.int64)
+    shares = []
+    for times in (0.93, 1.07):
+        arrival = np.cumsum(early * SECOND / (times * rate)).astype(np.int64)
+        played = replay(profile, Arrivals(arrival, PROMPT * lengths, OUTPUT * lengths))
+        shares.append(float((played.ttft[400:] > SECOND).mean()))
+    assert shares[0] < MISSES < shares[1]

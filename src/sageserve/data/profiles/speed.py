@@ -4,6 +4,7 @@ Arithmetic of the engine model at one example request; no queue is simulated. Re
 `core/response.py` for the load an instance sustains.
 """
 
+from math import exp
 from typing import Final
 
 from msgspec import Struct
@@ -11,13 +12,14 @@ from msgspec import Struct
 from sageserve.base.config import ProfileSettings
 from sageserve.base.units import HOUR, SECOND
 from sageserve.core.engine.timing import curve_time, first_time, iteration_time, prefill_work, request_work, row_of
-from sageserve.core.response import RequestMix, sustainable
+from sageserve.core.response import RequestMix, must_wait, sustainable
 
 PROMPT: Final = 1000
 OUTPUT: Final = 300
 BATCHES: Final = (1, 16, 64)
 TTFT_PROMISE_S: Final = 1.0
 MISSES: Final = 0.05
+HALVINGS: Final = 20
 
 
 class Pace(Struct, frozen=True):
@@ -58,12 +60,35 @@ def speed(profile: ProfileSettings, *, gpu_hour: float | None = None) -> Speed:
     service, prefill = request_work(row, PROMPT, 0, float(OUTPUT)), prefill_work(row, PROMPT, 0)
     slack = TTFT_PROMISE_S * SECOND - first * 1e3
     mix = RequestMix(prefill, 0.0, service - prefill, curve_time(row, 1.0), (slack,), (1.0,))
-    load = sustainable(1, mix, MISSES)
+    held = PROMPT + OUTPUT * (0.5 if row["evicts"] else 1.0)
+    places = profile.dp * min(float(row["max_sequences"]), row["kv_tokens"] / held)
+    load = min(sustainable(1, mix, MISSES), place_load(max(1, int(places)), service, slack))
     rate = load * SECOND / service if first < TTFT_PROMISE_S * 1e3 else 0.0
     dollars = None
     if gpu_hour is not None and rate > 0:
         dollars = gpu_hour * profile.gpus / (rate * (HOUR / SECOND) * (PROMPT + OUTPUT)) * 1e6
     return Speed(first, tuple(_paces(profile)), SECOND / service, rate, dollars)
+
+
+def place_load(places: int, service: float, slack: float) -> float:
+    """The largest load at which no more than MISSES of requests wait longer than their slack for a place in the batch.
+
+    A batch is a queue with as many servers as requests are together on a full engine (Erlang C), each of which takes the time
+    of an answer there, `places * service`; lengths that are all equal halve the wait (Allen and Cunneen).
+
+    Args:
+        places: requests that are together at most.
+        service: microseconds of engine time of a request among its like, on a full engine.
+        slack: microseconds that it may wait.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if must_wait(places, middle) * exp(-2.0 * (1.0 - middle) * max(slack, 0.0) / service) <= MISSES:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def ttft_ms(profile: ProfileSettings, prompt: int) -> float:
