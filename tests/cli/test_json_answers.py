@@ -53,6 +53,7 @@ ELSEWHERE = {
     "batch restore": "likewise",
     "reload": "needs a running fleet",
     "calibrate benchmark": "needs an engine",
+    "profile fit": "needs a table of points; read in tests/sim/test_point_fit.py",
     "size": "plays a hundred windows; written by msgspec, read in tests/sim/test_sizing.py",
     "tune": "plays some fifteen runs; written by msgspec",
 }

@@ -163,7 +163,7 @@ def _finish(run: "MeasuredRun", found: "Calibrated", out: Path, name: str, *, re
     profile = found.profile
     model = known_model(run.model) or run.model.rsplit("/", 1)[-1].lower() or "model"
     called = name or f"{model}/{profile.gpu}/tp{profile.tp}"
-    write_profile(out, called, profile, replace=replace)
+    write_profile(out, {called: profile}, replace=replace)
     console = Console(soft_wrap=True, highlight=False, emoji=False)
     console.print(f"[bold]{escape(called)}[/bold]")
     for line in coefficient_lines(profile):

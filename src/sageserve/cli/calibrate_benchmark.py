@@ -102,7 +102,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
     )
     fit = _fit(_measure(options), keep, quiet=as_json)
     called = name or model
-    write_profile(out, called, fit.profile, replace=replace)
+    write_profile(out, {called: fit.profile}, replace=replace)
     if as_json:
         typer.echo(_json(called, fit).decode(), nl=False)
     else:

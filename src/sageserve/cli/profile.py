@@ -1,9 +1,10 @@
-"""`sageserve profile`: which engine profiles there are, what one means, and several side by side.
+"""`sageserve profile`: which engine profiles there are, what one means, several side by side, and ones that meet measured points.
 
 Knows how profiles are drawn on a terminal; must not decide what they are worth. stdout is the result. Read next:
 `data/profiles/library.py` for names, `data/profiles/speed.py` for what the numbers mean.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sageserve.base.config import ProfileSettings
     from sageserve.data.profiles.library import ListedProfile
     from sageserve.data.profiles.speed import Speed
+    from sageserve.sim.point_fit import ScaledProfile
 
 NONE = "–"
 _COLUMNS = 6  # GPU types beside the longest name of a model
@@ -29,6 +31,8 @@ sageserve profile show qwen3-32b/h200/tp2
 sageserve profile show ./mine.yaml#chat
 
 sageserve profile compare llama-3.1-70b/h100-80gb/tp4 llama-3.1-70b/h200/tp2 --gpu-hour 3
+
+sageserve profile fit --points points.csv --out mine.yaml
 """
 
 app = typer.Typer(
@@ -218,6 +222,58 @@ def _meaning(means: "Speed") -> "list[StackedTable | str]":
     if means.usd_per_million is not None:
         lines.append(f"costs        ${means.usd_per_million:.3g} per million tokens at that rate")
     return lines
+
+
+# ---------------------------------------------------------------------------------------------------- fit
+
+
+@app.command(epilog=_EXAMPLES)
+def fit(
+    points: Annotated[
+        Path, typer.Option("--points", metavar="FILE", help="a table of means at a concurrency each, of your engines")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="profile file to write")],
+    replace: Annotated[bool, typer.Option("--replace", help="replace the file")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Scale derived profiles to points that you measured, one factor for each model, GPU and engine; one point is enough."""
+    from rich.console import Console
+
+    from sageserve.base.errors import MeasurementError
+    from sageserve.data.measured.points import read_points
+    from sageserve.data.profiles.write import write_profile
+    from sageserve.sim.point_fit import fit_points
+
+    table = read_points(points)
+    with Console(stderr=True).status("fitting") as status:
+        found, why = fit_points(table, lambda done: status.update(f"{done:,} of {len(table):,} points"))
+    if found:
+        write_profile(out, {one.name: one.profile for one in found}, replace=replace)
+    if as_json:
+        rows = {one.name: _fit_plain(one) for one in found}
+        typer.echo(answer_json({"profiles": rows, "left_out": why}))
+    else:
+        _print(*_fits(found, why))
+    if not found:
+        raise MeasurementError(
+            f"no point of {points} can be met", hint="the reasons stand above; docs/how-to/validate-and-calibrate.md"
+        )
+    typer.echo(f"written to {out}; next: sageserve profile show '{out}#{found[0].name}'", err=True)
+
+
+def _fit_plain(one: "ScaledProfile") -> dict[str, object]:
+    errors = {"e2e_mape_before": one.before, "e2e_mape": one.after, "e2e_mape_heldout": one.heldout}
+    return {"points": one.points, "factor": one.factor, **errors}
+
+
+def _fits(found: "list[ScaledProfile]", why: dict[str, str]) -> "list[StackedTable | str]":
+    from sageserve.show.validation import percent
+
+    table = StackedTable("profile", "points", "times", "E2E as derived", "met", "held out")
+    for one in found:
+        heldout = NONE if one.heldout is None else percent(one.heldout)
+        table.add_row(escape(one.name), f"{one.points}", f"{one.factor:.3f}", percent(one.before), percent(one.after), heldout)
+    return [*([table] if found else []), *(f"[dim]left out: {escape(name)}: {escape(text)}[/dim]" for name, text in why.items())]
 
 
 # ---------------------------------------------------------------------------------------------------- compare

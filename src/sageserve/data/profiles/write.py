@@ -5,6 +5,7 @@ at all. Knows no measurements. Read next: `library.py`, `sim/calibration/`.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -12,24 +13,21 @@ import yaml
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 
-_HEAD = "# An engine profile made by `sageserve calibrate`. docs/reference/engine-model.md has the formula.\n"
+_HEAD = "# Engine profiles made from measurements. docs/reference/engine-model.md has the formula.\n"
 
 
-def profile_yaml(name: str, profile: ProfileSettings) -> str:
-    """The text of a profile file; the same bytes for the same profile. Settings at their default are left out."""
-    values = profile.model_dump(mode="json", exclude_defaults=True)
-    return _HEAD + yaml.safe_dump(
-        {"profiles": {name: values}}, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None
-    )
+def profile_yaml(profiles: Mapping[str, ProfileSettings]) -> str:
+    """The text of a file of profiles by name; the same bytes for the same profiles. Settings at their default are left out."""
+    values = {name: profile.model_dump(mode="json", exclude_defaults=True) for name, profile in profiles.items()}
+    return _HEAD + yaml.safe_dump({"profiles": values}, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 
-def write_profile(path: Path, name: str, profile: ProfileSettings, *, replace: bool = False) -> None:
+def write_profile(path: Path, profiles: Mapping[str, ProfileSettings], *, replace: bool = False) -> None:
     """Write a profile file.
 
     Args:
         path: of the file.
-        name: of the profile in it.
-        profile: with its source, range and error.
+        profiles: by name, with their sources, ranges and errors.
         replace: replace a file that is there.
 
     Raises:
@@ -40,7 +38,7 @@ def write_profile(path: Path, name: str, profile: ProfileSettings, *, replace: b
     part = path.parent / f".{path.name}.part-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(profile_yaml(name, profile), "utf-8")
+        part.write_text(profile_yaml(profiles), "utf-8")
         part.replace(path)
     except OSError as error:
         raise MeasurementError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
