@@ -121,3 +121,27 @@ def test_no_target_takes_the_file_of_another_or_of_the_component() -> None:
     patches = patches_of({"a/b/c": 1}, dict.fromkeys(names, target), {})
     assert len({one.file.lower() for one in patches} | {"kustomization.yaml"}) == len(names) + 1
     assert patches[2].file == "a--b.yaml"
+
+
+def test_a_plan_of_an_hour_is_a_schedule_until_it_expires(folder: Path, plan: PlanFile) -> None:
+    words = ["plan", "render", str(folder / "plan.json"), str(folder / "fleet.yaml"), "--format", "keda-cron"]
+    ran = CliRunner().invoke(app, [*words, "--begin", "2026-11-30T14:00", "--timezone", "Europe/Berlin"])
+    assert ran.exit_code == 0, ran.output
+    component, (trigger,) = yaml.safe_load_all(ran.stdout)
+    assert component["kind"] == "Component"
+    assert component["patches"][0]["target"]["kind"] == "ScaledObject"
+    ends = 14 + (plan.expires_at - plan.made_at) // 3_600_000_000
+    wanted = next(line.target for line in plan.pools if line.pool == CHAT)
+    assert trigger["value"]["metadata"] == {
+        "timezone": "Europe/Berlin", "start": "0 14 30 11 *", "end": f"0 {ends} 30 11 *", "desiredReplicas": str(wanted)
+    }  # fmt: skip
+    assert "eastus/llama-3.1-8b" in ran.stderr, "a Deployment has no schedule, and that is told"
+    assert "come again a year later" in ran.stderr
+    for more, said in (
+        ([], "needs --begin"),
+        (["--begin", "soon"], "'soon' is no time"),
+        (["--begin", "2026-11-30T14:00", "--timezone", "Mars/Olympus"], "there is no zone"),
+    ):
+        assert said in str(CliRunner().invoke(app, [*words, *more]).exception)
+    ran = CliRunner().invoke(app, [*words[:-1], "aibrix-schedules", "--begin", "2026-11-30T14:00"])
+    assert "is a PodAutoscaler" in str(ran.exception)

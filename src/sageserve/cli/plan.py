@@ -5,7 +5,7 @@ stdout is the result. Read next: `render_plan.py`, `data/results/plans.py`.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -38,6 +38,8 @@ sageserve plan show plan.json
 sageserve plan diff yesterday.json plan.json
 
 sageserve plan render plan.json fleet.yaml -o deploy/sageserve [dim]— Kustomize patches, for a repository[/dim]
+
+sageserve plan render plan.json fleet.yaml --format keda-cron --begin 2026-11-30T14:00 --timezone Europe/Berlin
 """
 DEFAULT = "lt-ua"
 
@@ -153,9 +155,18 @@ def diff(
 
 
 @app.command()
-def render(
+def render(  # noqa: PLR0913, PLR0917 # one argument per option
     path: Annotated[Path, typer.Argument(metavar="PLAN", help="a plan.json")],
     scenario: Annotated[str, complete.SCENARIO],
+    form: Annotated[
+        Literal["kustomize", "keda-cron", "aibrix-schedules"],
+        typer.Option("--format", help="counts at once, or a schedule of each autoscaler's minimum"),
+    ] = "kustomize",
+    begin: Annotated[
+        str | None,
+        typer.Option("--begin", metavar="TIME", help="when the plan's instant is, such as 2026-11-30T14:00; for schedules"),
+    ] = None,
+    zone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="of --begin and of schedules")] = "UTC",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="write files there", show_default="print them")
     ] = None,
@@ -164,22 +175,16 @@ def render(
     ] = None,
 ) -> None:
     """Write a plan as Kustomize patches of the objects in live.targets: for a repository, without any right in a cluster."""
+    from sageserve.cli.render_plan_files import counts_files, schedule_files, wall_clock
     from sageserve.data.results.plans import read_plan
     from sageserve.data.scenarios.load import load_scenario
-    from sageserve.live.kubernetes.patches import KUSTOMIZATION, kustomization, patches_of
 
+    begins = wall_clock(form, begin, zone)
     file = read_plan(path)
     settings = load_scenario(scenario, overrides=[*(overrides or ()), f"strategy.name={file.strategy}"])
     _refuse_other(file, settings)
     targets = settings.live.targets if settings.live is not None else {}
-    made = f"sha256-{file.solved.plan.input_hash[:12]}"  # bare, one such as 123456789e01 would be read as a number
-    marks = {"sageserve.io/plan": made, "sageserve.io/strategy": file.strategy}
-    patches = patches_of({line.pool: line.target for line in file.pools}, targets, marks)
-    _say_left(file, {one.pool for one in targets.values()})
-    files = {KUSTOMIZATION: kustomization(patches), **{one.file: one.text for one in patches}}
-    for one in patches:
-        bound = "" if one.count == one.wanted else f" (the plan's {one.wanted} is beyond the target's bounds)"
-        typer.echo(f"{one.target}: {one.field} = {one.count}{bound}", err=True)
+    files = counts_files(file, targets) if begins is None else schedule_files(file, targets, form, begins)
     if out is None:
         typer.echo("---\n".join(f"# {name}\n{text}" for name, text in files.items()), nl=False)
         return
@@ -201,12 +206,6 @@ def _refuse_other(file: "PlanFile", settings: "Scenario") -> None:
             f"{settings.name} names no target: nothing says which object has a pool's count",
             hint="write live.clusters and live.targets: each with its pool, kind and NAMESPACE/NAME",
         )
-
-
-def _say_left(file: "PlanFile", placed: set[str]) -> None:
-    left = [line.pool for line in file.pools if line.pool not in placed]
-    if left:
-        typer.echo(f"left out, for no target has them: {', '.join(left)}", err=True)
 
 
 def _write_all(folder: Path, files: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ The minimum of what scales is set where there is one, so that the owner's autosc
 replicas. Counts stay within the target's bounds. Pure. Read next: `kinds.py`; `cli/plan.py`, which writes the files.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -56,18 +56,23 @@ def patches_of(
 def _patches(
     counts: Mapping[str, int], targets: Mapping[str, TargetSettings], annotations: Mapping[str, str]
 ) -> Iterator[TargetPatch]:
-    taken = {KUSTOMIZATION}
-    for name, target in targets.items():
-        if target.pool not in counts:
-            continue
-        stem = name.replace("/", "--")
-        while (file := f"{stem}.yaml").lower() in taken:  # a target may be called kustomization, or a--b beside a/b
-            stem += "-patch"
-        taken.add(file.lower())
+    mine = {name: target for name, target in targets.items() if target.pool in counts}
+    for (name, target), file in zip(mine.items(), file_names(mine), strict=True):
         kind, wanted = KINDS[target.kind], counts[target.pool]
         field = kind.low or kind.count
         count = min(max(wanted, target.min), target.max)
         yield TargetPatch(name, file, ".".join(field), count, wanted, _text(kind, target, count, annotations))
+
+
+def file_names(targets: Iterable[str]) -> Iterator[str]:
+    """A file for the patch of each target, by its name: none takes another's or that of the component."""
+    taken = {KUSTOMIZATION}
+    for name in targets:
+        stem = name.replace("/", "--")
+        while (file := f"{stem}.yaml").lower() in taken:  # a target may be called kustomization, or a--b beside a/b
+            stem += "-patch"
+        taken.add(file.lower())
+        yield file
 
 
 def _text(kind: KubeKind, target: TargetSettings, count: int, annotations: Mapping[str, str]) -> str:
