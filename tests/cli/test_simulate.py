@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -101,8 +102,9 @@ def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path
     trace = tmp_path / "day.csv"
     asked = [f"{60 * k},llama-2-70b,{['chat', 'search'][k % 3 > 0]},{500 + k},9" for k in range(60)]
     trace.write_text("\n".join(("time,model,tenant,prompt_tokens,output_tokens", *asked)) + "\n")
-    reserved = ("--set", "regions.eastus.gpus.h100-80gb.reserved=120", "--set", "fleet.start=2", "--no-report")
-    printed("simulate", "quickstart", "--trace", str(trace), *reserved, "--out", str(tmp_path / "run"))
+    settings = ("regions.eastus.gpus.h100-80gb.reserved=120", "fleet.start=2", "currency=EUR")
+    given = [word for setting in settings for word in ("--set", setting)]
+    shown = [printed("simulate", "quickstart", "--trace", str(trace), *given, "--out", str(tmp_path / "run"))]
     told = json.loads(printed("costs", str(tmp_path / "run"), "--json"))
     total = told["cost_usd"]["total"]
     assert 0 < told["cost_usd"]["unused"] < told["cost_usd"]["reserved"] < total
@@ -119,7 +121,13 @@ def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path
     for tenant in ("chat", "search"):
         mine = sum(Decimal(row["EffectiveCost"]) for row in rows if row["SubAccountId"] == tenant)
         assert mine == Decimal(str(told["cost_by"]["tenant"][tenant]["total"]))
-    assert "search" in printed("costs", str(tmp_path / "run"), "--by", "tenant")
+    assert {row["BillingCurrency"] for row in rows} == {"EUR"}
+    shown += [printed(command, str(tmp_path / "run")) for command in ("costs", "show")]
+    shown.append((tmp_path / "run" / REPORT).read_text().split('id="plotly"')[0])
+    assert "search" in shown[1]
+    for text in shown:
+        assert "EUR " in text
+        assert not re.search(r"\$ ?[0-9/]", text)
 
 
 def test_the_table_fits_and_says_what_to_try(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sageserve.cli.main import app
 from sageserve.core.actions import Blocked
 from sageserve.data.results.run_folder import read_run
 from sageserve.show.account import Account, account
-from sageserve.show.format import NONE, change, count, dollars, listed, percent, seconds
+from sageserve.show.format import NONE, change, count, listed, money, percent, seconds
 from sageserve.show.spark import BARS, MISSING, PLAIN, bars
 from sageserve.show.story import BLOCKED
 from tests.show.conftest import fits
@@ -220,6 +220,7 @@ def test_numbers_read_as_people_say_them() -> None:
         "2.00h",
         "11.6d",
     ]
-    assert [dollars(value) for value in (9.8, 2361.2, -9.8)] == ["$9.80", "$2,361", "-$9.80"]
+    assert [money(value, "USD") for value in (9.8, 2361.2, -9.8)] == ["$9.80", "$2,361", "-$9.80"]
+    assert [money(value, "EUR") for value in (9.8, -2361.2)] == ["EUR 9.80", "-EUR 2,361"]
     assert [count(1, "seed"), count(3, "seed"), change(-0.113)] == ["1 seed", "3 seeds", "-11.3%"]
     assert [listed(()), listed(["a"]), listed(["a", "b", "c"])] == ["none", "a", "a, b and c"]

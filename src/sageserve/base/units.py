@@ -1,6 +1,6 @@
 """Units: how people write durations, sizes, prices and shares, and the integers the code computes with.
 
-Time inside the code is an integer number of microseconds (`Micros`); memory is bytes; money is US dollars per
+Time inside the code is an integer number of microseconds (`Micros`); memory is bytes; money is the scenario's currency per
 hour. A parser raises ValueError with a whole sentence, because that is what pydantic turns into a message.
 Knows nothing of where a value was written; callers put the place into the error. Read next: `config/`.
 """
@@ -95,7 +95,7 @@ def _bytes(number: str, unit: str) -> int:
 
 
 def price_per_hour(text: object) -> float:
-    """US dollars per hour of a price such as `98.32/h`; refuses a bare number other than 0.
+    """The amount per hour of a price such as `98.32/h`; refuses a bare number other than 0.
 
     Raises:
         ValueError: not a price per hour.
@@ -155,6 +155,17 @@ def show_size(size: int) -> str:
 def show_price(price: float) -> str:
     """The text of a price, which `price_per_hour` reads back: `98.32/h`."""
     return f"{Decimal(repr(price)):f}".removesuffix(".0") + "/h"
+
+
+def money_sign(currency: str) -> str:
+    """What stands for a currency (ISO 4217) in headings: `$`, `EUR`."""
+    return "$" if currency == "USD" else currency
+
+
+def show_money(amount: float, currency: str, digits: int = 2) -> str:
+    """An amount with its currency (ISO 4217): $9.80, -EUR 9.80."""
+    sign = money_sign(currency)
+    return f"{'-' if amount < 0 else ''}{sign}{'' if sign == '$' else ' '}{abs(amount):,.{digits}f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def costs(
     shown: dict[str, dict[str, CostShare]] = {name: getattr(found, name) for name in (_DIMENSIONS if by is None else (by,))}
     _refuse_nothing(shown, by)
     if as_json:
-        head = {"scenario": summary.scenario, "strategy": summary.strategy, "seed": summary.seed}
+        head = {"scenario": summary.scenario, "strategy": summary.strategy, "seed": summary.seed, "currency": summary.currency}
         typer.echo(answer_json({**head, "cost_usd": summary.cost_usd, "cost_by": shown}))
     else:
         draw_costs(summary, shown)
@@ -110,7 +110,7 @@ def _focus(folder: Path, begins: str | None) -> str:
         found[name.removesuffix(f"/{gpu}"), gpu] = price
     zoned = first if first.tzinfo is not None else first.replace(tzinfo=UTC)
     length = timedelta(seconds=min(run.summary.window_s, run.summary.played_s))
-    return focus_csv(run.costs(), found, Statement(run.summary.scenario, "USD", zoned, length))
+    return focus_csv(run.costs(), found, Statement(run.summary.scenario, run.summary.currency, zoned, length))
 
 
 def _refuse_nothing(shown: "dict[str, dict[str, CostShare]]", by: str | None) -> None:

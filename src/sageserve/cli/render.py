@@ -12,7 +12,7 @@ from typing import Final
 from rich.markup import escape
 from rich.table import Table
 
-from sageserve.base.units import SECOND, show_duration
+from sageserve.base.units import SECOND, show_duration, show_money
 from sageserve.cli.columns import WIDTH, Column, tables, terminal
 from sageserve.data.results.summary import Energy, Quantiles, Summary, TierSummary
 from sageserve.show.limits import idle, starved
@@ -102,7 +102,7 @@ def header(summary: Summary) -> str:
         text += f" [red]({', '.join(lost)})[/red]"
     if summary.partial:
         played = show_duration(round(summary.played_s) * SECOND)
-        text += f"\n[bold red]PARTIAL[/bold red]: interrupted after {played}; hours and dollars are those until then"
+        text += f"\n[bold red]PARTIAL[/bold red]: interrupted after {played}; hours and costs are those until then"
     return text
 
 
@@ -195,13 +195,17 @@ def _energy(summary: Summary) -> Iterator[str]:
 def totals(summary: Summary) -> str:
     """Cost, waste, utilisation and scaling, a line each."""
     cost, used = summary.cost_usd, summary.utilisation
-    paid = f"cost          [bold]${cost.total:,.0f}[/bold]"
+
+    def paid_for(amount: float) -> str:
+        return show_money(amount, summary.currency, 0)
+
+    paid = f"cost          [bold]{paid_for(cost.total)}[/bold]"
     if cost.reserved:
-        paid += f" (${cost.reserved:,.0f} reserved, ${cost.on_demand:,.0f} on demand)"
+        paid += f" ({paid_for(cost.reserved)} reserved, {paid_for(cost.on_demand)} on demand)"
     if cost.unused:
-        paid += f"; ${cost.unused:,.0f} of what is reserved was not used"
+        paid += f"; {paid_for(cost.unused)} of what is reserved was not used"
     if cost.spot_income:
-        paid += f"; donated GPUs earn ${cost.spot_income:,.0f}"
+        paid += f"; donated GPUs earn {paid_for(cost.spot_income)}"
     lost = [f"{name}: {_lost(tier)}" for name, tier in summary.tiers.items() if tier.missed]
     total = summary.gpu_hours.total
     wasted = share(summary.gpu_hours.waste / total) if total else NONE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from sageserve.base.units import SECOND, show_duration
+from sageserve.base.units import SECOND, show_duration, show_money
 from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import NONE, hours
 from sageserve.cli.render_compare import change, kept
@@ -70,7 +70,7 @@ def _columns(answer: "BacktestAnswer") -> list[Column]:
         Column("policy", names),
         Column("GPU\nhours", [mean(name, held, hours) for name in names]),
         Column("owed", [mean(name, owed, hours) for name in names]),
-        Column("cost", [mean(name, _cost, "${:,.0f}".format) for name in names]),
+        Column("cost", [mean(name, _cost, lambda value: show_money(value, comparison.currency, 0)) for name in names]),
     ]
     if savings:
         columns.append(Column(f"vs {answer.base}\nwith owed", [saving_text(savings.get(name)) for name in names]))

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import msgspec
 from rich.markup import escape
 
-from sageserve.base.units import SECOND, show_duration
+from sageserve.base.units import SECOND, show_duration, show_money
 from sageserve.cli.columns import Column, tables, terminal
 from sageserve.cli.render import NONE, hours, seconds, share
 from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed, spread
@@ -87,7 +87,11 @@ def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
     if comparison.bounds:
         columns.append(column("×\noracle", "{:.2f}".format, comparison.over_bound))
     columns += [
-        column("cost", "${:,.0f}".format, lambda name: comparison.of(name, lambda run: run.cost_usd.total)),
+        column(
+            "cost",
+            lambda value: show_money(value, comparison.currency, 0),
+            lambda name: comparison.of(name, lambda run: run.cost_usd.total),
+        ),
         column("waste", hours, lambda name: comparison.of(name, lambda run: run.gpu_hours.waste)),
     ]
     columns += [

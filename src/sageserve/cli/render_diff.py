@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from sageserve.cli.render_show import TerminalPage
 from sageserve.show.difference import Difference, Number, Word
-from sageserve.show.format import NONE, count, dollars, gpu_hours, listed, percent, seconds
+from sageserve.show.format import NONE, count, gpu_hours, listed, money, percent, seconds
 
 _MARK: Final[Mapping[Word, str]] = {
     Word.CHANGED: "[bold]changed[/bold]",
@@ -28,7 +28,6 @@ _MEANING: Final[Mapping[Word, str]] = {
 _FEW: Final = 10  # GPU-hours below which a second digit says something; and times, from which a change is told as a factor
 _SHOW: Final[Mapping[str, Callable[[float], str]]] = {
     "GPU h": lambda value: gpu_hours(value) if abs(value) >= _FEW else f"{value:.2f}",
-    "$": dollars,
     "share": lambda value: percent(value) if value >= 0 else f"-{percent(-value)}",
     "s": seconds,
     "": lambda value: f"{value:,.1f}".removesuffix(".0"),  # a mean of counts
@@ -87,7 +86,13 @@ def _draw_numbers(page: TerminalPage, numbers: Sequence[Number]) -> None:
 
 
 def _show(number: Number, value: float | None) -> str:
-    return NONE if value is None else _SHOW[number.unit](value)
+    return NONE if value is None else _told(number, value)
+
+
+def _told(number: Number, value: float) -> str:
+    """A value in its unit; one that is none of those above is a currency."""
+    show = _SHOW.get(number.unit)
+    return money(value, "USD" if number.unit == "$" else number.unit) if show is None else show(value)
 
 
 def _change(number: Number) -> tuple[str, str, str]:
@@ -107,7 +112,7 @@ def _relative(value: float) -> str:
 def _signed(number: Number, value: float) -> str:
     if number.unit == "share":
         return f"{value * 100:+.2f}"  # percentage points
-    text = _SHOW[number.unit](value)
+    text = _told(number, value)
     return text if text.startswith("-") or value <= 0 else f"+{text}"
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from rich.markup import escape
 
-from sageserve.base.units import DAY, SECOND, WEEK
+from sageserve.base.units import DAY, SECOND, WEEK, money_sign, show_money
 from sageserve.cli.columns import Column, tables, terminal
 from sageserve.sim.sizing.conditions import KINDS
 from sageserve.sim.sizing.records import CostLine, OneLess, PromiseProof, Sizing
@@ -30,7 +30,7 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
         which = f"what {escape(sizing.strategy)} needs at most"
     console.print(
         f"[bold]{escape(sizing.scenario)}[/bold]: [bold]{gpus:,} GPUs[/bold] {'are' if sizing.strategy else 'keep'} {which},"
-        f" ${sizing.cost_per_month_usd:,.2f} a month",
+        f" {show_money(sizing.cost_per_month_usd, sizing.currency)} a month",
         soft_wrap=True,
     )
     for line in (*_conditions(sizing), *_quota(sizing)):
@@ -56,9 +56,9 @@ def _conditions(sizing: Sizing) -> Iterator[str]:
     before = whole if lost is None else (lost.gpus_without, lost.cost_per_month_usd_without)
     if more is not None:
         without = more.gpus_without, more.cost_per_month_usd_without
-        yield f"for {more.factor:g} times the traffic: {_added(before, without)} for what there is"
+        yield f"for {more.factor:g} times the traffic: {_added(before, without, sizing.currency)} for what there is"
     if lost is not None:
-        yield f"to survive the loss of {KINDS[lost.what]}: {_added(whole, before)} without"
+        yield f"to survive the loss of {KINDS[lost.what]}: {_added(whole, before, sizing.currency)} without"
 
 
 def _quota(sizing: Sizing) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _quota(sizing: Sizing) -> Iterator[str]:
         safer, whole = sizing.nine, (sizing.gpus, sizing.cost_per_month_usd)
         words = "no fleet was found that is as safe"
         if safer.gpus is not None and safer.cost_per_month_usd is not None:
-            words = _added((safer.gpus, safer.cost_per_month_usd), whole)
+            words = _added((safer.gpus, safer.cost_per_month_usd), whole, sizing.currency)
         yield f"one more nine, {100 * safer.safety:.6g} % safe: {words}"
     if sizing.lead is None:
         return
@@ -87,11 +87,11 @@ def _weeks(seconds: float) -> str:
     return f"{weeks} week{'' if weeks == '1' else 's'}"
 
 
-def _added(found: tuple[int, float], without: tuple[int, float]) -> str:
-    gpus, dollars = found[0] - without[0], found[1] - without[1]
+def _added(found: tuple[int, float], without: tuple[int, float], currency: str) -> str:
+    gpus, more = found[0] - without[0], found[1] - without[1]
     return (
-        f"{gpus:+,} GPUs and {'-' if dollars < 0 else '+'}${abs(dollars):,.2f} a month,"
-        f" against {without[0]:,} and ${without[1]:,.2f}"
+        f"{gpus:+,} GPUs and {'' if more < 0 else '+'}{show_money(more, currency)} a month,"
+        f" against {without[0]:,} and {show_money(without[1], currency)}"
     )
 
 
@@ -148,30 +148,33 @@ def _less(line: OneLess) -> str:
 def _bought(sizing: Sizing) -> list[Column]:
     rows = list(sizing.quota)
     quota, cost = [sizing.quota[row] for row in rows], [sizing.cost[row] for row in rows]
-    total = sum(line.reserved + line.on_demand for line in cost)
+    total, sign = sum(line.reserved + line.on_demand for line in cost), money_sign(sizing.currency)
     columns = [
         Column("to have", [*rows, "total"]),
         Column("GPUs", [*(f"{line.gpus:,}" for line in quota), f"{sum(line.gpus for line in quota):,}"]),
         Column("VMs", [*(f"{line.vms:,}" for line in quota), f"{sum(line.vms for line in quota):,}"]),
         Column("stock", [*(f"{line.stock:,}" for line in quota), ""]),
         Column("to ask\nfor", [*(f"{line.ask:,}" if line.ask else _NONE for line in quota), ""]),
-        Column("$ per\nGPU-h", [*map(_price, cost), ""]),
+        Column(f"{sign} per\nGPU-h", [*map(_price, cost), ""]),
     ]
     if any(line.reserved_gpus for line in cost):
         columns += [
-            Column("reserved\n$/month", [*(f"{line.reserved:,.2f}" for line in cost), f"{sum(c.reserved for c in cost):,.2f}"]),
-            Column(
-                "on demand\n$/month", [*(f"{line.on_demand:,.2f}" for line in cost), f"{sum(c.on_demand for c in cost):,.2f}"]
-            ),
+            Column(f"reserved\n{sign}/month", _summed([line.reserved for line in cost])),
+            Column(f"on demand\n{sign}/month", _summed([line.on_demand for line in cost])),
         ]
-    columns.append(Column("$/month", [*(f"{line.reserved + line.on_demand:,.2f}" for line in cost), f"{total:,.2f}"]))
+    columns.append(Column(f"{sign}/month", [*(f"{line.reserved + line.on_demand:,.2f}" for line in cost), f"{total:,.2f}"]))
     if sizing.reserve:
         best = [sizing.reserve.get(row) for row in rows]
         columns += [
             Column("cheapest\nto reserve", [*(_NONE if one is None else f"{one.gpus:,}" for one in best), ""]),
-            Column("then\n$/month", [*(_NONE if one is None else f"{one.per_month:,.2f}" for one in best), ""]),
+            Column(f"then\n{sign}/month", [*(_NONE if one is None else f"{one.per_month:,.2f}" for one in best), ""]),
         ]
     return columns
+
+
+def _summed(amounts: list[float]) -> list[str]:
+    """Amounts, and below them what they come to."""
+    return [f"{amount:,.2f}" for amount in (*amounts, sum(amounts))]
 
 
 def _price(line: CostLine) -> str:

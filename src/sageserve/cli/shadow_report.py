@@ -60,7 +60,7 @@ def shadow_report(
 
 def _draw(report: "ShadowReport") -> None:
     from sageserve.cli.columns import Column, tables, terminal
-    from sageserve.show.format import NONE, dollars, percent
+    from sageserve.show.format import NONE, money, percent
     from sageserve.show.shadow import shadow_page as words
 
     out = terminal()
@@ -78,8 +78,8 @@ def _draw(report: "ShadowReport") -> None:
         Column("help\ninst-min", [f"{one.help:,.0f}" for one in ends]),
         Column("lead\nmin", [NONE if one.lead_minutes is None else f"{one.lead_minutes:g}" for one in ends]),
         Column("followed", [f"{one.followed:,}/{one.wishes:,}" for one in ends]),
-        Column("cost\nran", [dollars(one.did.cost_usd) for one in ends]),
-        Column("cost\nwould", [dollars(one.would.cost_usd) for one in ends]),
+        Column("cost\nran", [money(one.did.cost_usd, report.currency) for one in ends]),
+        Column("cost\nwould", [money(one.would.cost_usd, report.currency) for one in ends]),
         Column("broken min\nran", [f"{one.did.short_minutes:,}" for one in ends]),
         Column("broken min\nwould", [f"{one.would.short_minutes:,}" for one in ends]),
         Column("broken min\nmeasured", [NONE if one.measured_minutes is None else f"{one.measured_minutes:,}" for one in ends]),

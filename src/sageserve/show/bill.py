@@ -6,6 +6,7 @@ Adds nothing up. Read next: `data/billing/allocations.py` for the tables, docs/r
 from collections.abc import Iterator
 from typing import Final
 
+from sageserve.base.units import show_money
 from sageserve.data.billing.allocations import CostShare
 from sageserve.data.results.comparison import Comparison
 from sageserve.data.results.summary import Summary
@@ -32,7 +33,7 @@ def cost_sheets(comparison: Comparison) -> Iterator[Sheet]:
     for name, run in firsts.items():
         before = f"{name}, " if several else ""
         rows += [
-            TableRow(f"{before}{kind} {key}", tuple(_cells(f"cost_by.{kind}.{key}", share, unused=unused)))
+            TableRow(f"{before}{kind} {key}", tuple(_cells(f"cost_by.{kind}.{key}", share, run.currency, unused=unused)))
             for kind in (_DIMENSIONS[:2] if several else _DIMENSIONS)
             for key, share in _shown(run, kind)
         ]
@@ -54,10 +55,10 @@ def _shown(run: Summary, kind: str) -> list[tuple[str, CostShare]]:
     return list(found.items())[:_MOST] if kind == "tenant" else list(found.items())
 
 
-def _cells(key: str, share: CostShare, *, unused: bool) -> Iterator[TableCell]:
+def _cells(key: str, share: CostShare, currency: str, *, unused: bool) -> Iterator[TableCell]:
     for name in ("total", "busy", "idle", "start", *(["unused"] if unused else [])):
         amount: float = getattr(share, name)
-        yield TableCell(f"${amount:,.2f}", f"{key}.{name}", amount)
+        yield TableCell(show_money(amount, currency), f"{key}.{name}", amount)
     for name in ("per_million_prompt_tokens", "per_million_output_tokens"):
         price: float | None = getattr(share, name)
-        yield TableCell(NONE if price is None else f"${price:,.2f}", f"{key}.{name}", price)
+        yield TableCell(NONE if price is None else show_money(price, currency), f"{key}.{name}", price)

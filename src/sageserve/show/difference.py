@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sageserve.base.units import money_sign
 from sageserve.data.results.significance import Interval, beyond_chance, paired, proportions, welch
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_read import flat
@@ -50,7 +51,7 @@ class Number(Struct, frozen=True):
 
     Args:
         key: as in summary.json.
-        unit: "GPU h", "$", "share", "s", or nothing for counts.
+        unit: "GPU h", "$" (or another currency), "share", "s", or nothing for counts.
         before: mean over seeds; None where there was nothing to measure.
         after: likewise.
         change: after less before, over the seeds compared.
@@ -148,7 +149,8 @@ def _keys(before: Summary, after: Summary) -> Iterator[tuple[str, str]]:
     for state in _HOURS:
         yield f"gpu_hours/{state}", "GPU h"
     yield "after_window/work_gpu_hours", "GPU h"
-    yield from (("cost_usd/total", "$"), ("cost_usd/spot_income", "$"), ("utilisation/mean", "share"))
+    yield from ((f"cost_usd/{what}", money_sign(before.currency)) for what in ("total", "spot_income"))
+    yield "utilisation/mean", "share"
     for tier in [*before.tiers, *(name for name in after.tiers if name not in before.tiers)]:
         yield f"tiers/{tier}/{ATTAINMENT}", "share"
         for what in ("ttft_s", "e2e_s"):

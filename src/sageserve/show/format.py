@@ -6,6 +6,8 @@ Read next: `verdict.py`.
 
 from collections.abc import Sequence
 
+from sageserve.base.units import show_money
+
 NONE = "–"
 
 
@@ -24,9 +26,9 @@ def gpu_hours(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.1f}"
 
 
-def dollars(value: float) -> str:
-    """Whole dollars from a hundred on, cents below: $2,361, $9.80."""
-    return f"{'-' if value < 0 else ''}${abs(value):,.{0 if abs(value) >= 100 else 2}f}"
+def money(value: float, currency: str) -> str:
+    """An amount without cents from a hundred on: $2,361, EUR 9.80."""
+    return show_money(value, currency, 0 if abs(value) >= 100 else 2)
 
 
 def change(value: float) -> str:

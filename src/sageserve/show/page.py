@@ -12,7 +12,7 @@ from sageserve.base.units import SECOND, show_duration
 from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed
 from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
 from sageserve.show.bill import cost_sheets
-from sageserve.show.format import NONE, change, count, dollars, gpu_hours, percent, seconds
+from sageserve.show.format import NONE, change, count, gpu_hours, money, percent, seconds
 from sageserve.show.reading import RunReading
 from sageserve.show.sheets import Sheet, TableCell, TableRow
 from sageserve.show.verdict import Verdict, verdict
@@ -50,7 +50,7 @@ class FirstScreen:
         title: of the page.
         kind: what kind of report, above the title.
         asked: what was run, in a line.
-        heading: of what the verdict says of hours and dollars.
+        heading: of what the verdict says of hours and money.
         facts: what was run: heading and text.
         verdict: in sentences.
         helps: what would help, in sentences.
@@ -244,7 +244,7 @@ def _over(comparison: Comparison, name: str) -> TableCell:
 
 def _cost(comparison: Comparison, name: str) -> TableCell:
     found = comparison.of(name, lambda run: run.cost_usd.total)
-    text, small = _spread(found, dollars)
+    text, small = _spread(found, lambda value: money(value, comparison.currency))
     return TableCell(text, "cost_usd.total", None if found is None else found.mean, small=small)
 
 

@@ -18,7 +18,7 @@ from sageserve.core.strategies.recorded import NAME as RECORDED
 from sageserve.data.results.comparison import Comparison, held, needed, owed
 from sageserve.data.results.significance import Interval, paired, proportions
 from sageserve.data.results.summary import Summary, TierSummary
-from sageserve.show.format import change, count, dollars, gpu_hours, listed, percent, points
+from sageserve.show.format import change, count, gpu_hours, listed, money, percent, points
 from sageserve.show.limits import idle, starved
 
 TOLERANCE: Final = 0.005  # of attainment: half a point is less than what differs between two days of the same service
@@ -163,7 +163,7 @@ def _needs(comparison: Comparison, name: str) -> str:
     assert hours is not None
     assert cost is not None
     more = f" and {gpu_hours(left)} owed" if left > _OWED * hours else ""
-    return f"{gpu_hours(hours)} GPU-hours{more} ({dollars(cost)})"
+    return f"{gpu_hours(hours)} GPU-hours{more} ({money(cost, comparison.currency)})"
 
 
 def _promises(comparison: Comparison, name: str) -> str:
@@ -200,12 +200,13 @@ def _against(comparison: Comparison, name: str, other: str) -> str:
     relative = comparison.against(name, other, needed)
     if relative is None:
         return "no seed in common, so no difference can be told"
-    money = comparison.of(name, lambda run: run.cost_usd.total), comparison.of(other, lambda run: run.cost_usd.total)
-    assert money[0] is not None
-    assert money[1] is not None
+    costs = comparison.of(name, lambda run: run.cost_usd.total), comparison.of(other, lambda run: run.cost_usd.total)
+    assert costs[0] is not None
+    assert costs[1] is not None
     interval = difference(comparison, other, name, needed)
-    less = money[1].mean - money[0].mean
-    words = f"{change(relative.mean)} GPU-hours, owed work included, {dollars(abs(less))} {'less' if less >= 0 else 'more'}"
+    less = costs[1].mean - costs[0].mean
+    amount = money(abs(less), comparison.currency)
+    words = f"{change(relative.mean)} GPU-hours, owed work included, {amount} {'less' if less >= 0 else 'more'}"
     if interval is None:
         return f"{words}; one seed, so chance is not known"
     if interval.low <= 0 <= interval.high:

@@ -31,7 +31,7 @@ class GpuSettings(Settings):
 
 
 class PriceSettings(Settings):
-    """US dollars per hour of one VM, or of one GPU."""
+    """Per hour of one VM, or of one GPU, in the scenario's currency."""
 
     on_demand: Price = Field(description="paid for what exceeds the reserved GPUs")
     reserved: Price | None = Field(default=None, description="none: everything is paid on demand, as in the paper")

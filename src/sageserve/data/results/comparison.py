@@ -51,6 +51,11 @@ class Comparison:
         """What strategies are set against: as was asked, or the usual; it need not be among them."""
         return self.baseline or base_of(self.runs)
 
+    @property
+    def currency(self) -> str:
+        """Of costs, as the first run has it."""
+        return next(run.currency for runs in self.runs.values() for run in runs.values())
+
     def of(self, name: str, value: Callable[[Summary], float | None]) -> Spread | None:
         """A number of a strategy's summaries over its seeds."""
         return spread(value(summary) for summary in self.runs[name].values())

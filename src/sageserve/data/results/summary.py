@@ -100,7 +100,7 @@ class ModelSummary(Struct, frozen=True):
 
 
 class StockCost(Struct, frozen=True):
-    """GPUs of one type in one region, in US dollars; amounts are whole cents."""
+    """GPUs of one type in one region, in the scenario's currency; amounts are whole cents."""
 
     reserved_gpus: int  # committed, paid whether used or not
     reserved_gpu_hours: float
@@ -116,7 +116,7 @@ class StockCost(Struct, frozen=True):
 
 
 class Cost(Struct, frozen=True):
-    """US dollars; what the spot market pays is not taken off the total. Sums of the cents of `lines`."""
+    """In the scenario's currency; what the spot market pays is not taken off the total. Sums of the cents of `lines`."""
 
     total: float
     reserved: float
@@ -239,6 +239,7 @@ class Summary(Struct, frozen=True):
     notes: tuple[str, ...]
     cpu_s: float
     requests_per_cpu_s: float | None
+    currency: str = "USD"  # of cost_usd and cost_by, as the scenario's prices are
     cost_by: CostTables = CostTables()  # by who caused it, each table adding up to the total
     gpus: dict[str, GpuCounts] = {}  # held by region/model/gpu, donated ones apart; empty in results written before
     vm_gpus: dict[str, GpuCounts] = {}  # of the VMs in use by region/gpu

@@ -41,6 +41,7 @@ class ShadowReport(Struct, frozen=True):
         saves_usd: what ran less what would have, on demand; below 0: it would have cost more.
         broken_minutes_saved: minutes in which what ran was short, less those in which what would have run is, over all endpoints.
         refused: why a target should not be given more rights yet, by endpoint; nothing: it may, when `doctor` finds no error.
+        currency: of costs, those called `_usd` too.
     """
 
     fleet: str
@@ -56,6 +57,7 @@ class ShadowReport(Struct, frozen=True):
     saves_usd: float
     broken_minutes_saved: int
     refused: dict[str, tuple[str, ...]]
+    currency: str = "USD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ def read_shadow(state: Path, last: Micros | None = None) -> ShadowReading:
             saves_usd=sum(one.did.cost_usd - one.would.cost_usd for one in endpoints),
             broken_minutes_saved=sum(one.did.short_minutes - one.would.short_minutes for one in endpoints),
             refused={one.endpoint: refusals(one, counts[one.endpoint], by_endpoint[one.endpoint]) for one in endpoints},
+            currency=scenario.currency,
         ),
         scenario,
         counts,

@@ -13,7 +13,7 @@ from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE
 from sageserve.base.version import __version__
 from sageserve.show.figures.parts import Figure, View, panels, series, stroke
-from sageserve.show.format import NONE, dollars, gpu_hours, percent
+from sageserve.show.format import NONE, gpu_hours, money, percent
 from sageserve.show.page import FirstScreen
 from sageserve.show.report import Choosable, fill
 from sageserve.show.shadow.read import ShadowReading, ShadowReport
@@ -77,8 +77,9 @@ def headline(report: ShadowReport) -> str:
 
 def saving_words(report: ShadowReport) -> str:
     """Money and broken minutes."""
-    money, minutes = report.saves_usd, report.broken_minutes_saved
-    much = f"{dollars(abs(money))} {'less than' if money > 0 else 'more than'}" if abs(money) >= 0.005 else "as much as"
+    saved, minutes = report.saves_usd, report.broken_minutes_saved
+    words = f"{money(abs(saved), report.currency)} {'less than' if saved > 0 else 'more than'}"
+    much = words if abs(saved) >= 0.005 else "as much as"
     many = f"{abs(minutes):,} {'fewer' if minutes > 0 else 'more'}" if minutes else "as many"
     return f"It would have cost {much} what ran, on demand, with {many} minutes in which promises are expected to break."
 
@@ -136,18 +137,18 @@ def _cells(one: ShadowEndpoint) -> Iterator[TableCell]:
 def _sides(report: ShadowReport) -> Sheet:
     columns = ("instance-hours", "waste", "cost", "of it waste", "broken minutes", "changes a day")
     rows = [
-        TableRow(f"{one.endpoint}, {name}", tuple(_side_cells(side)))
+        TableRow(f"{one.endpoint}, {name}", tuple(_side_cells(side, report.currency)))
         for one in report.endpoints
         for name, side in (("what ran", one.did), ("would", one.would))
     ]
     return Sheet("What ran and what would have run", columns, tuple(rows), (), "endpoint")
 
 
-def _side_cells(side: ShadowSide) -> Iterator[TableCell]:
+def _side_cells(side: ShadowSide, currency: str) -> Iterator[TableCell]:
     yield TableCell(gpu_hours(side.instance_hours), exact=side.instance_hours)
     yield TableCell(gpu_hours(side.waste_hours), exact=side.waste_hours)
-    yield TableCell(dollars(side.cost_usd), exact=side.cost_usd)
-    yield TableCell(dollars(side.waste_usd), exact=side.waste_usd)
+    yield TableCell(money(side.cost_usd, currency), exact=side.cost_usd)
+    yield TableCell(money(side.waste_usd, currency), exact=side.waste_usd)
     yield TableCell(f"{side.short_minutes:,}", exact=side.short_minutes)
     yield TableCell(f"{side.changes_per_day:.1f}", exact=side.changes_per_day)
 

@@ -123,6 +123,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         gpu_hours=_hours(run, run.layout.pools, in_gpus=True, idle=idle),
         instance_hours=_hours(run, run.layout.pools, in_gpus=False, idle=idle),
         cost_usd=cost,
+        currency=scenario.currency,
         cost_by=tables_of(allocations_of(run, cost, idle)),
         utilisation=_utilisation(run),
         after_window=late,

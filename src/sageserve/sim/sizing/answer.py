@@ -77,6 +77,7 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
         requests=first.requests.arrived,
         plays=found.plays,
         scenario=scenario.name,
+        currency=scenario.currency,
         notes=(*first.notes, *_beyond(found, promises)),
         reserve=reserve,
     )

@@ -70,7 +70,7 @@ class QuotaLine(Struct, frozen=True):
 
 
 class CostLine(Struct, frozen=True):
-    """What GPUs of one type in one region cost in a month, in US dollars; cents add up.
+    """What GPUs of one type in one region cost in a month, in the currency of the scenario; cents add up.
 
     Args:
         reserved_gpus: committed, paid whether they are used or not.
@@ -94,7 +94,7 @@ class ReserveLine(Struct, frozen=True):
 
     Args:
         gpus: to reserve, in whole VMs.
-        per_month: US dollars of a month with that, the rest on demand.
+        per_month: cost of a month with that, the rest on demand.
     """
 
     gpus: int
@@ -213,6 +213,7 @@ class Sizing(Struct, frozen=True):
         nine: what one more nine of safety would take; None: it was not asked for.
         lead: by when to ask for quota; None: it was not asked for.
         counts: of a strategy, GPUs of each pool over time: highest peak and p99 of the windows, mean, lowest minimum.
+        currency: of every amount, those called `_usd` too.
     """
 
     fleet: list[FleetLine]
@@ -234,6 +235,7 @@ class Sizing(Struct, frozen=True):
     survive: Survival | None = None
     nine: Nine | None = None
     lead: Lead | None = None
+    currency: str = "USD"
 
     @property
     def gpus(self) -> int:

@@ -66,6 +66,7 @@ def size_for(scenario: Scenario, source: SweepSource, wish: Wish, runner: CellRu
         requests=summaries[0].requests.arrived,
         plays=plays.count,
         scenario=scenario.name,
+        currency=scenario.currency,
         notes=summaries[0].notes,
         strategy=scenario.strategy.name,
         counts=counts,
