@@ -24,9 +24,10 @@ from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import GENERATED
 from sageserve.data.results.sweep_read import read_kept, read_sweep
 from sageserve.sim.sweep.cell import Finished
+from tests.worlds import SMALL_FLEET
 
 SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
-SMALL = ("compare", "quickstart", *SETTINGS)
+SMALL = ("compare", SMALL_FLEET, *SETTINGS)
 TIMINGS = {"cpu_s", "requests_per_cpu_s"}
 
 
@@ -57,7 +58,7 @@ def test_one_seed_gives_what_simulate_gives(folder: Path) -> None:
     assert list(found) == ["strategies", "oracle"]
     assert list(found["strategies"]) == ["siloed", "reactive"]
     for name, summary in found["strategies"].items():
-        alone = json.loads(called("simulate", "quickstart", *SETTINGS, "--strategy", name, "--seed", "2", "--json").stdout)
+        alone = json.loads(called("simulate", SMALL_FLEET, *SETTINGS, "--strategy", name, "--seed", "2", "--json").stdout)
         assert untimed(summary) == untimed(alone)
     assert found["oracle"]["gpu_hours"] == pytest.approx(sum(found["oracle"]["models"].values()))
 
@@ -80,7 +81,8 @@ def test_what_is_kept_is_not_played_again(folder: Path) -> None:
 @pytest.mark.parametrize("seeds", ["1", "1..2"])
 def test_the_tables_fit_and_say_what_is_asked(folder: Path, seeds: str) -> None:
     text = again(folder, "--seeds", seeds).stdout
-    assert max(len(line) for line in text.partition("next: ")[0].splitlines()) <= WIDTH  # a command is never broken
+    told = text.partition("\n")[2].partition("next: ")[0]  # a path and a command are never broken
+    assert max(len(line) for line in told.splitlines()) <= WIDTH
     rows = [line.split() for line in text.splitlines()]
     reactive = next(row for row in rows if row[:1] == ["reactive"])
     assert "+0.0%" in reactive
@@ -180,7 +182,7 @@ def test_the_command_is_light_until_it_runs() -> None:
 
 def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path) -> None:
     few = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m", "--workers", "1")
-    asked = ("compare", "quickstart", "--strategies", "reactive,oracle,fixed:3", "--frontier", "--out", str(tmp_path / "f"), *few)
+    asked = ("compare", SMALL_FLEET, "--strategies", "reactive,oracle,fixed:3", "--frontier", "--out", str(tmp_path / "f"), *few)
     shown = CliRunner().invoke(app, list(asked), catch_exceptions=False)
     assert shown.exit_code == 0, shown.stderr
     lines = shown.stdout.splitlines()
@@ -203,7 +205,7 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
     assert (no_report.exit_code, (tmp_path / "f" / "frontier.json").exists()) == (0, False)
     with pytest.raises(ResultError, match="no strategy as it is"):
         read_sweep(tmp_path / "f")
-    plain = ("compare", "quickstart", "--strategies", "reactive", "--out", str(tmp_path / "f"), "--no-report", *few)
+    plain = ("compare", SMALL_FLEET, "--strategies", "reactive", "--out", str(tmp_path / "f"), "--no-report", *few)
     assert CliRunner().invoke(app, list(plain), catch_exceptions=False).exit_code == 0
     assert not (tmp_path / "f" / "frontier.json").exists(), "what is in the folder is of the newest command"
     found = read_sweep(tmp_path / "f")
@@ -212,7 +214,7 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
 
 def test_foresight_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ("--set", "workload.generate.requests=2000", "--set", "workload.generate.length=30m", "--workers", "1")
-    asked = ("compare", "quickstart", "--ablate", "--out", str(tmp_path / "a"), *few)
+    asked = ("compare", SMALL_FLEET, "--ablate", "--out", str(tmp_path / "a"), *few)
     shown = CliRunner().invoke(app, list(asked), catch_exceptions=False)
     assert shown.exit_code == 0, shown.stderr
     lines = shown.stdout.splitlines()
@@ -227,20 +229,20 @@ def test_foresight_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found["ablation"][0]["part"] == "promises"
     assert found["whole"]["knob"] == "driven by promises"
     with pytest.raises(ConfigError, match="takes foresight apart"):
-        CliRunner().invoke(app, ["compare", "quickstart", "--ablate", "--strategies", "reactive"], catch_exceptions=False)
+        CliRunner().invoke(app, ["compare", SMALL_FLEET, "--ablate", "--strategies", "reactive"], catch_exceptions=False)
     with pytest.raises(ConfigError, match="two questions"):
-        CliRunner().invoke(app, ["compare", "quickstart", "--ablate", "--frontier"], catch_exceptions=False)
+        CliRunner().invoke(app, ["compare", SMALL_FLEET, "--ablate", "--frontier"], catch_exceptions=False)
     for what in ("report", "show"):
         with pytest.raises(ResultError, match=r"no strategy as it is: foresight-.+ and 9 more"):  # not one variant for the whole
             CliRunner().invoke(app, [what, str(tmp_path / "a")], catch_exceptions=False)
-    points = compare_ablate.ablated_cells("quickstart", ["foresight"], None, (), GENERATED)
+    points = compare_ablate.ablated_cells(SMALL_FLEET, ["foresight"], None, (), GENERATED)
     summary = read_kept(next((tmp_path / "a").glob("foresight-*"))).summary
     capsys.readouterr()
-    compare_ablate.show("quickstart", points, [None, *[Finished(summary)] * (len(points) - 1)], as_json=False, out=None)
+    compare_ablate.show(SMALL_FLEET, points, [None, *[Finished(summary)] * (len(points) - 1)], as_json=False, out=None)
     assert not capsys.readouterr().out, "a setting of the whole is not taken for all of it"
 
 
 @pytest.mark.parametrize(("more", "said"), [(("--strategies", "oracle"), "has no knob"), (("--baseline", "lt-ua"), "has none")])
 def test_a_frontier_is_of_strategies_and_against_nobody(more: tuple[str, ...], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        CliRunner().invoke(app, ["compare", "quickstart", "--frontier", *more], catch_exceptions=False)
+        CliRunner().invoke(app, ["compare", SMALL_FLEET, "--frontier", *more], catch_exceptions=False)

@@ -34,6 +34,7 @@ from sageserve.show.story import story
 from sageserve.show.why import WHY, amount
 from tests.core.driven import Driven
 from tests.core.small import scenario
+from tests.worlds import SMALL_FLEET
 
 SMALL = ("workload.generate.requests=60000", "workload.generate.length=3h", "fleet.minimum=1")
 SET = tuple(word for one in SMALL for word in ("--set", one))
@@ -50,7 +51,7 @@ def printed(*arguments: str) -> str:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for strategy in ("lt-ua", "foresight", "reactive"):
-        printed("simulate", "quickstart", *SET, "--strategy", strategy, "--out", str(folder / strategy))
+        printed("simulate", SMALL_FLEET, *SET, "--strategy", strategy, "--out", str(folder / strategy))
     return folder
 
 
@@ -247,7 +248,7 @@ def test_before_the_first_plan_there_is_none(runs: Path) -> None:
 
 def test_who_was_turned_away_in_the_hour_before_is_counted(tmp_path: Path) -> None:
     small = ("--set", "fleet={start: 1, minimum: 1, maximum: 2}", "--load", "8")
-    printed("simulate", "quickstart", *SET, *small, "--strategy", "reactive", "--out", str(tmp_path / "run"))
+    printed("simulate", SMALL_FLEET, *SET, *small, "--strategy", "reactive", "--out", str(tmp_path / "run"))
     run = read_run(tmp_path / "run")
     at = 2 * HOUR
     rows = run.requests(["arrival_us", "region", "model", "tier", "state"]).to_pylist()
@@ -268,7 +269,7 @@ def test_nothing_is_said_of_those_turned_away_where_nobody_was(runs: Path) -> No
 
 def test_a_plan_file_is_explained_too(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    printed("plan", "quickstart", "--at", "2h", *SET, "-o", str(path))
+    printed("plan", SMALL_FLEET, "--at", "2h", *SET, "-o", str(path))
     file = read_plan(path)
     found = json.loads(printed("explain", str(path), POOL, "--json"))
     assert found == json.loads(msgspec.json.encode(answer(file.solved.question, file.solved.plan, POOL)))
@@ -333,7 +334,7 @@ def test_a_reason_quotes_the_marks_that_acted(strategy: str, target: int, acting
         for name, pair in MARKS.items()
         for mark, value in zip(("high", "low"), pair, strict=True)
     ]
-    scenario = load_scenario("quickstart", overrides=[f"strategy.name={strategy}", *marks])
+    scenario = load_scenario(SMALL_FLEET, overrides=[f"strategy.name={strategy}", *marks])
     for reason, word, mark in ((Reason.UTILISATION_HIGH, "above", 0), (Reason.UTILISATION_LOW, "below", 1)):
         decision = Decision(0, 1, reason, 0.8, 5_000_000, serving=3, coming=0, target=target)
         full = Decision(0, 1, reason, 1.3, 5_000_000, serving=3, coming=0, target=target)
@@ -354,7 +355,7 @@ def test_it_does_so_of_decisions_that_were_made(name: str) -> None:
 
 
 def test_a_forecast_that_failed_is_told_until_one_succeeds() -> None:
-    settings = load_scenario("quickstart", overrides=["strategy.name=lt-u"])
+    settings = load_scenario(SMALL_FLEET, overrides=["strategy.name=lt-u"])
     layout = lay_out(settings, STRATEGIES["lt-u"].roles(settings), STRATEGIES["lt-u"].minimum(settings))
     reading = telling._Reading(layout.pools[0])
     telling._hear(reading, 5, Forecasted(1, 0, 0, (), (), "singular matrix"))

@@ -23,6 +23,7 @@ from sageserve.data.workload.generate import generate
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
 from tests.sim.test_sweep import Here
+from tests.worlds import SMALL_FLEET
 
 LONG = "a-model-with-a-name-of-forty-letters-it-has"
 TIGHT = (
@@ -74,7 +75,7 @@ def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     generated = f"workload: {{generate: {{shapes: {{llama-3.1-8b: null, {LONG}: {{interactive: {shapes}, batch: {shapes}}}}}}}}}"
     assign = "  assign: {model: {llama-3.1-8b: null}}"
-    path.write_text(f"extends: quickstart\n{models}\n{generated[:-1]}, {assign.strip()}}}\n", "utf-8")
+    path.write_text(f"extends: {SMALL_FLEET}\n{models}\n{generated[:-1]}, {assign.strip()}}}\n", "utf-8")
     return path
 
 
@@ -108,7 +109,7 @@ def test_what_is_said_next_can_be_typed(tmp_path: Path, monkeypatch: pytest.Monk
         "time,model,prompt_tokens,output_tokens\n0,m,100,10\n60,m,200,20\n600,m,9,9\n", "utf-8"
     )
     trace = "--trace 'my trace.csv' --map '*=llama-2-70b' --load 2"
-    first = f"sageserve simulate quickstart {trace} --set 'about=a b' {sets(SMALL)} --seed 3"
+    first = f"sageserve simulate {SMALL_FLEET} {trace} --set 'about=a b' {sets(SMALL)} --seed 3"
     said = following(typed(first))
     assert len(said) == 3
     assert all("--trace 'my trace.csv'" in line and "--set 'about=a b'" in line and "--seed 3" in line for line in said)
@@ -117,7 +118,7 @@ def test_what_is_said_next_can_be_typed(tmp_path: Path, monkeypatch: pytest.Monk
         assert following(typed(line + " --no-report" * ("--out" in line)))
     assert (tmp_path / "runs" / "first" / "summary.json").is_file()
     assert "--out runs/2" in following(typed(first))[2]
-    compared = typed(f"sageserve compare quickstart {sets(SMALL)} --strategies reactive,siloed")
+    compared = typed(f"sageserve compare {SMALL_FLEET} {sets(SMALL)} --strategies reactive,siloed")
     (again,) = following(compared)
     assert "--strategies reactive,siloed --seeds 1..5" in again
     (alone,) = following(typed(again.replace("1..5", "1,2") + ""))
@@ -126,12 +127,12 @@ def test_what_is_said_next_can_be_typed(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_comparison_says_its_verdict_and_what_it_is_against(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    one = f"sageserve compare quickstart {sets(SMALL)} --strategies siloed"
+    one = f"sageserve compare {SMALL_FLEET} {sets(SMALL)} --strategies siloed"
     text = typed(f"{one} --baseline fixed:3")
     assert re.search(r"^Use fixed:3: |^Use siloed: ", text, re.MULTILINE)
     assert re.search(r"^Against (fixed:3|siloed): ", text, re.MULTILINE)
     assert "vs" in text
-    typed(f"sageserve simulate quickstart {sets(SMALL)} --strategy fixed:4 --out kept --no-report")
+    typed(f"sageserve simulate {SMALL_FLEET} {sets(SMALL)} --strategy fixed:4 --out kept --no-report")
     kept = typed(f"{one} --baseline kept")
     assert re.search(r"^kept +\d", kept, re.MULTILINE)
     with pytest.raises(ResultError, match="kept was played with"):
@@ -141,7 +142,7 @@ def test_a_comparison_says_its_verdict_and_what_it_is_against(tmp_path: Path, mo
 
 
 def test_utilisation_is_at_most_all_and_what_is_beyond_is_pressure() -> None:
-    scenario = load_scenario("quickstart", overrides=[*TIGHT, "admission=off", "workload.generate.requests=60000"])
+    scenario = load_scenario(SMALL_FLEET, overrides=[*TIGHT, "admission=off", "workload.generate.requests=60000"])
     run = simulate(scenario, generate(scenario))
     found, seen = summarise(run, 1.0).utilisation, run.timeline.column("seen")
     assert seen.max() > 1

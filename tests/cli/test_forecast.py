@@ -14,6 +14,7 @@ from sageserve.cli.columns import WIDTH
 from sageserve.cli.forecast import app, chart
 from sageserve.core.forecast import Series, forecaster
 from sageserve.data.traces.series import read_series
+from tests.worlds import SMALL_FLEET
 
 HOURS = 96
 
@@ -69,7 +70,7 @@ class TestTable:
         assert shown["series"]["chat"]["bins"] == HOURS
 
     def test_a_scenario_brings_its_history(self) -> None:
-        found = json.loads(run("quickstart", "--bin", "15m", "--only", "iw-f", "--json", "--count", "requests"))["series"]
+        found = json.loads(run(SMALL_FLEET, "--bin", "15m", "--only", "iw-f", "--json", "--count", "requests"))["series"]
         assert found
         for name, each in found.items():
             assert len(name.split("/")) == 3

@@ -15,8 +15,9 @@ from sageserve.cli.main import app
 from sageserve.data.measured.write import write_measured
 from tests.installed.commands import loaded
 from tests.sim.calibration.made import made_run
+from tests.worlds import SMALL_FLEET
 
-FLEET = ("quickstart", "--trace", "{trace}")
+FLEET = (SMALL_FLEET, "--trace", "{trace}")
 RUNS: dict[str, tuple[str, ...]] = {
     "simulate": (*FLEET, "--out", "{folder}/run"),
     "compare": (*FLEET, "--strategies", "siloed,reactive", "--seeds", "1,2", "--out", "{folder}/sweep"),
@@ -28,7 +29,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "plan show": ("{folder}/plan.json",),
     "forecast": ("{folder}/zeros.csv",),
     "validate": ("--data", "{folder}/measured"),
-    "scenario show": ("quickstart",),
+    "scenario show": (SMALL_FLEET,),
     "scenario list": (),
     "profile list": (),
     "profile show": ("llama-2-70b/h100-80gb/tp8",),

@@ -31,6 +31,7 @@ from sageserve.data.traces.archive import write_trace
 from sageserve.data.traces.demand import heard
 from sageserve.data.workload.generate import generate, history
 from sageserve.sim.run import simulate
+from tests.worlds import SMALL_FLEET
 
 TINY = ("workload.generate.requests=20000", "workload.generate.length=3h", "fleet.minimum=1")
 SET = tuple(word for one in TINY for word in ("--set", one))
@@ -44,7 +45,7 @@ def printed(*arguments: str) -> str:
 
 
 def made(path: Path, *more: str, at: str = "2h") -> PlanFile:
-    printed("plan", "quickstart", "--at", at, *SET, "-o", str(path), *more)
+    printed("plan", SMALL_FLEET, "--at", at, *SET, "-o", str(path), *more)
     return read_plan(path)
 
 
@@ -59,7 +60,7 @@ class Case:
 
 
 def case(strategy: str, *more: str) -> Case:
-    scenario = load_scenario("quickstart", overrides=[*TINY, f"strategy.name={strategy}", *more])
+    scenario = load_scenario(SMALL_FLEET, overrides=[*TINY, f"strategy.name={strategy}", *more])
     return Case(scenario, generate(scenario), planned_layout(scenario))
 
 
@@ -98,7 +99,7 @@ def test_the_plan_is_the_strategys_own(name: str, minutes: int) -> None:
 def test_a_plan_says_which_quantiles_are_far_above_all_that_was_seen(name: str) -> None:
     kind = "foresight" if name == "foresight" else "planned"
     scenario = load_scenario(
-        "quickstart",
+        SMALL_FLEET,
         overrides=[*TINY, f"strategy.name={name}", f"strategy.{kind}.quantile=0.9", f"strategy.{kind}.forecaster=last-value"],
     )
     layout = planned_layout(scenario)
@@ -179,7 +180,7 @@ def test_the_file_holds_the_plan_and_reads_back(tmp_path: Path) -> None:
     assert sorted(one.name for one in tmp_path.iterdir()) == ["again.json", "plan.json"]
     assert [line.target for line in file.pools] == list(file.solved.plan.target)
     assert printed("plan", "show", str(path), "--json").encode() == path.read_bytes()
-    again = printed("plan", "quickstart", "--at", "2h", *SET, "--strategy", "foresight", "--what-if", "demand=2", "--json")
+    again = printed("plan", SMALL_FLEET, "--at", "2h", *SET, "--strategy", "foresight", "--what-if", "demand=2", "--json")
     assert again.encode() == path.read_bytes()
 
 
@@ -205,7 +206,7 @@ def test_a_changed_or_foreign_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_table_says_what_changes_and_why(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    text = printed("plan", "quickstart", "--at", "2h", *SET, "--now", "eastus/llama-2-70b=5", "-o", str(path))
+    text = printed("plan", SMALL_FLEET, "--at", "2h", *SET, "--now", "eastus/llama-2-70b=5", "-o", str(path))
     file = read_plan(path)
     line = next(one for one in file.pools if one.pool == POOL)
     assert (line.now, line.target) == (5, 1)
@@ -253,7 +254,7 @@ def test_theta_is_load_over_engine_time(tmp_path: Path) -> None:
 
 def test_what_if_is_the_changed_problem_solved(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    text = printed("plan", "quickstart", "--at", "2h", *SET, "--what-if", "demand=3,eastus/h100-80gb=8", "-o", str(path))
+    text = printed("plan", SMALL_FLEET, "--at", "2h", *SET, "--what-if", "demand=3,eastus/h100-80gb=8", "-o", str(path))
     file = read_plan(path)
     assert file.what_if is not None
     assert isinstance(file.solved, HourPlan)
@@ -276,7 +277,7 @@ def test_a_trace_is_the_history(tmp_path: Path) -> None:
     found = propose(one.scenario, 2 * HOUR, known, earlier=None, counts=start_counts(one.scenario, one.layout))
     assert file.solved.question == found.question
     with pytest.raises(PlanError, match="nothing is known of demand at 10m"):
-        printed("plan", "quickstart", "--at", "10m", *SET, "--trace", str(tmp_path / "mine.parquet"))
+        printed("plan", SMALL_FLEET, "--at", "10m", *SET, "--trace", str(tmp_path / "mine.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -295,16 +296,16 @@ def test_a_trace_is_the_history(tmp_path: Path) -> None:
 )
 def test_mistakes_are_told(more: tuple[str, ...], kind: type[SageServeError], match: str) -> None:
     with pytest.raises(kind, match=match):
-        printed("plan", "quickstart", *SET, *more)
+        printed("plan", SMALL_FLEET, *SET, *more)
 
 
 def test_counts_that_do_not_fit_into_the_stock_are_refused() -> None:
     small = ("--set", "regions.eastus.gpus.h100-80gb.gpus=48", "--now", "eastus/llama-2-70b=5")
     with pytest.raises(PlanError, match=r"3 instances of eastus.llama-3.1-8b.*only 1 fit into the stock"):
-        printed("plan", "quickstart", "--at", "2h", *SET, *small)
+        printed("plan", SMALL_FLEET, "--at", "2h", *SET, *small)
 
 
 def test_help_shows_how_to_begin() -> None:
     text = printed("plan", "--help")
     assert "sageserve plan quickstart --at 10h" in text
-    assert json.loads(printed("plan", "make", "quickstart", "--at", "1h", *SET, "--json"))["version"] == 1
+    assert json.loads(printed("plan", "make", SMALL_FLEET, "--at", "1h", *SET, "--json"))["version"] == 1

@@ -16,9 +16,11 @@ from sageserve.cli.main import app
 from sageserve.data.results.plans import PlanFile, read_plan, write_plan
 from sageserve.live.kubernetes.kinds import KINDS
 from sageserve.live.kubernetes.patches import kustomization, patches_of
+from tests.worlds import SMALL_FLEET
 
-FLEET = """
-extends: quickstart
+FLEET = (
+    f"extends: {SMALL_FLEET}"
+    """
 workload: {generate: {requests: 2000, length: 3h, history: 0}}
 fleet: {minimum: 1}
 live:
@@ -27,6 +29,7 @@ live:
     chat: {cluster: c, pool: eastus/llama-2-70b/h100-80gb, kind: ScaledObject, name: serving/chat, max: 20}
     small: {cluster: c, pool: eastus/llama-3.1-8b/h100-80gb, kind: Deployment, name: serving/small, min: 7, max: 20}
 """
+)
 CHAT = "eastus/llama-2-70b/h100-80gb"
 
 

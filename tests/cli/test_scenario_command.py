@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from sageserve.base.errors import ConfigError
 from sageserve.cli.columns import WIDTH
 from sageserve.cli.scenario import app
+from tests.worlds import SMALL_FLEET
 
 
 def printed(*arguments: str) -> str:
@@ -72,14 +73,14 @@ def test_check_says_what_a_good_scenario_is() -> None:
 
 
 def test_check_points_out_profiles_of_another_engine() -> None:
-    said = printed("check", "quickstart", "--set", "models.llama-2-70b.engine=sglang 0.5")
+    said = printed("check", SMALL_FLEET, "--set", "models.llama-2-70b.engine=sglang 0.5")
     assert (
         "note: models.llama-2-70b.engines.h100-80gb: the profile does not say of which engine it is, and sglang 0.5 serves"
         in said
     )
     assert "note:" not in printed("check", "quickstart")
     with pytest.raises(ConfigError, match="names no engine"):
-        printed("check", "quickstart", "--set", "models.llama-2-70b.engine=7 of 9")
+        printed("check", SMALL_FLEET, "--set", "models.llama-2-70b.engine=7 of 9")
 
 
 @pytest.mark.parametrize("command", ["show", "check"])

@@ -26,8 +26,9 @@ from sageserve.cli.main import app, run, show_error
 from sageserve.cli.progress import Interruption
 from sageserve.cli.render import seconds, share
 from sageserve.data.results.run_folder import CONTENT, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, read_run
+from tests.worlds import SMALL_FLEET
 
-SMALL = ("simulate", "quickstart", "--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
+SMALL = ("simulate", SMALL_FLEET, "--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
 TIMINGS = {"cpu_s", "requests_per_cpu_s"}
 KEYS = [
     *("requests.arrived", "requests.finished", "requests.unfinished", "tiers.iw-f.requests", "tiers.iw-f.finished"),
@@ -104,7 +105,7 @@ def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path
     trace.write_text("\n".join(("time,model,tenant,prompt_tokens,output_tokens", *asked)) + "\n")
     settings = ("regions.eastus.gpus.h100-80gb.reserved=120", "fleet.start=2", "currency=EUR")
     given = [word for setting in settings for word in ("--set", setting)]
-    shown = [printed("simulate", "quickstart", "--trace", str(trace), *given, "--out", str(tmp_path / "run"))]
+    shown = [printed("simulate", SMALL_FLEET, "--trace", str(trace), *given, "--out", str(tmp_path / "run"))]
     told = json.loads(printed("costs", str(tmp_path / "run"), "--json"))
     total = told["cost_usd"]["total"]
     assert 0 < told["cost_usd"]["unused"] < told["cost_usd"]["reserved"] < total
@@ -148,7 +149,7 @@ def test_turns_follow_their_answers_in_every_view(tmp_path: Path) -> None:
         for talk in range(30)
     ]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    play = ("simulate", "quickstart", "--trace", str(file), "--set", "workload.assign.region={eastus: 1}")
+    play = ("simulate", SMALL_FLEET, "--trace", str(file), "--set", "workload.assign.region={eastus: 1}")
     text = printed(*play, "--out", str(out))
     counts = json.loads((out / SUMMARY).read_text())["conversations"]
     assert (counts["conversations"], counts["followed"], counts["never_arrived"]) == (30, 90, 0)
@@ -201,7 +202,7 @@ def test_a_trace_is_played_with_its_names_mapped(tmp_path: Path) -> None:
     rows = [f"{second},{100 + second},{10 + second % 7}" for second in range(300)]
     path.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows, "300,1,0"]) + "\n")
     result = CliRunner().invoke(
-        app, ["simulate", "quickstart", "--trace", str(path), "--trace", str(path), "--json"], catch_exceptions=False
+        app, ["simulate", SMALL_FLEET, "--trace", str(path), "--trace", str(path), "--json"], catch_exceptions=False
     )
     assert json.loads(result.stdout)["requests"]["arrived"] == 600
     assert "1 row" in result.stderr
@@ -241,23 +242,23 @@ def test_mistakes_give_one_screen_with_a_way_out(
     (tmp_path / "header.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
     (tmp_path / "names.csv").write_text("arrival_us,model,prompt_tokens,output_tokens\n1,gpt-9,10,10\n")
     (tmp_path / "cut.csv.gz").write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00")
-    (tmp_path / "typo.yaml").write_text("extends: quickstart\nfleet:\n  strat: 4\n")
+    (tmp_path / "typo.yaml").write_text(f"extends: {SMALL_FLEET}\nfleet:\n  strat: 4\n")
     for arguments, words in (
         (("quickstrat",), ("quickstart",)),
         ((str(tmp_path / "typo.yaml"),), ("typo.yaml:3", "did you mean 'start'")),
-        (("quickstart", "--strategy", "reactiv"), ("reactiv", "siloed")),
-        (("quickstart", "--order", "lifo"), ("lifo", "fcfs")),
-        (("quickstart", "--set", "fleet.start=ten"), ("--set fleet.start=ten",)),
-        (("quickstart", "--set", "fleet={start: 400, maximum: 400}"), ("stock",)),
-        (("quickstart", "--load", "0"), ("--load",)),
-        (("quickstart", "--map", "a=b"), ("--trace",)),
-        (("quickstart", "--trace", str(tmp_path / "none.csv")), ("none.csv",)),
-        (("quickstart", "--trace", str(tmp_path / "empty.csv")), ("empty.csv",)),
-        (("quickstart", "--trace", str(tmp_path / "header.csv")), ("no requests",)),
-        (("quickstart", "--trace", str(tmp_path / "cut.csv.gz")), ("cut.csv.gz",)),
-        (("quickstart", "--trace", str(tmp_path / "names.csv")), ("gpt-9", "--map")),
-        (("quickstart", "--out", str(tmp_path)), ("--replace",)),
-        (("quickstart", "--out", str(tmp_path / "empty.csv")), ("is a file",)),
+        ((SMALL_FLEET, "--strategy", "reactiv"), ("reactiv", "siloed")),
+        ((SMALL_FLEET, "--order", "lifo"), ("lifo", "fcfs")),
+        ((SMALL_FLEET, "--set", "fleet.start=ten"), ("--set fleet.start=ten",)),
+        ((SMALL_FLEET, "--set", "fleet={start: 400, maximum: 400}"), ("stock",)),
+        ((SMALL_FLEET, "--load", "0"), ("--load",)),
+        ((SMALL_FLEET, "--map", "a=b"), ("--trace",)),
+        ((SMALL_FLEET, "--trace", str(tmp_path / "none.csv")), ("none.csv",)),
+        ((SMALL_FLEET, "--trace", str(tmp_path / "empty.csv")), ("empty.csv",)),
+        ((SMALL_FLEET, "--trace", str(tmp_path / "header.csv")), ("no requests",)),
+        ((SMALL_FLEET, "--trace", str(tmp_path / "cut.csv.gz")), ("cut.csv.gz",)),
+        ((SMALL_FLEET, "--trace", str(tmp_path / "names.csv")), ("gpt-9", "--map")),
+        ((SMALL_FLEET, "--out", str(tmp_path)), ("--replace",)),
+        ((SMALL_FLEET, "--out", str(tmp_path / "empty.csv")), ("is a file",)),
     ):
         said = failed(capsys, monkeypatch, "simulate", *arguments)
         assert all(word in said for word in words), said
@@ -322,10 +323,10 @@ def test_an_interruption_is_heard_while_stderr_is_being_written(
 def test_an_interruption_leaves_a_marked_partial_result(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process, terminal = run_in_terminal(
-        *("simulate", "quickstart", "--set", "workload.generate.requests=3e6", "--set", "workload.generate.length=20d"),
+        *("simulate", SMALL_FLEET, "--set", "workload.generate.requests=3e6", "--set", "workload.generate.length=20d"),
         *("--out", str(folder)),
     )
-    shown_until(terminal, "simulate quickstart")
+    shown_until(terminal, "simulate ")
     process.send_signal(signal.SIGINT)
     assert "partial result" in shown_until(terminal, "partial result")
     assert process.stdout is not None
@@ -363,7 +364,7 @@ def test_real_traces_run_and_lose_nothing(shared_data: Path, name: str, options:
     path = shared_data / name
     if not path.exists():
         pytest.skip(f"{name} is not among the real traces on this machine")
-    found = json.loads(printed("simulate", "quickstart", "--trace", str(path), *options, "--json"))
+    found = json.loads(printed("simulate", SMALL_FLEET, "--trace", str(path), *options, "--json"))
     counts = found["requests"]
     assert counts["arrived"] == sum(counts[part] for part in ("finished", "unfinished", "refused", "shed")) > 1000
     assert counts["unfinished"] == 0

@@ -19,6 +19,7 @@ from sageserve.data.traces.options import TraceOptions
 from sageserve.sim.sizing import run
 from sageserve.sim.sizing.plays import Interrupted
 from sageserve.sim.sizing.records import FleetLine, Growth, QuotaLine, ReserveLine, Sizing, Survival
+from tests.worlds import SMALL_FLEET
 
 PLAIN: Final = TraceOptions()
 POOL: Final = "eastus/llama-2-70b/h100-80gb"
@@ -33,7 +34,7 @@ SIZED: Final = Sizing(
     windows=20,
     requests=100,
     plays=20,
-    scenario="quickstart",
+    scenario=SMALL_FLEET,
 )
 
 
@@ -57,8 +58,8 @@ def test_what_was_written_is_played_with_the_traffic_it_is_for() -> None:
 
 
 def written(path: Path, sizing: Sizing, options: TraceOptions = PLAIN) -> Path:
-    settings = load_scenario("quickstart")
-    command._write(path, "quickstart", settings, ["tiers.iw-f.ttft=3s"], sizing, options, replace=False)
+    settings = load_scenario(SMALL_FLEET)
+    command._write(path, SMALL_FLEET, settings, ["tiers.iw-f.ttft=3s"], sizing, options, replace=False)
     return path
 
 
@@ -84,10 +85,10 @@ def test_a_strategy_is_given_its_maximum_and_what_is_best_reserved(tmp_path: Pat
 
 
 def test_one_more_nine_of_a_strategy_is_refused_and_not_forgotten() -> None:
-    asked = ["size", "quickstart", "--for-strategy", "reactive", "--one-more-nine"]
+    asked = ["size", SMALL_FLEET, "--for-strategy", "reactive", "--one-more-nine"]
     with pytest.raises(ConfigError, match="does not depend on the safety"):
         CliRunner().invoke(app, asked, catch_exceptions=False)
-    asked = ["size", "quickstart", "--safety", "99.9999999%", "--one-more-nine"]
+    asked = ["size", SMALL_FLEET, "--safety", "99.9999999%", "--one-more-nine"]
     with pytest.raises(ConfigError, match="it would be 100%"):
         CliRunner().invoke(app, asked, catch_exceptions=False)
 
@@ -114,7 +115,7 @@ def test_what_was_found_before_somebody_stopped_it_is_given(
     monkeypatch.setattr(run, "size", solve)
     monkeypatch.setattr(command, "compile_once", lambda: None)
     to = tmp_path / "sized.yaml"
-    asked = ["size", "quickstart", "--growth", "1.5", "--survive", "vm", "--one-more-nine", "--json", "-o", str(to)]
+    asked = ["size", SMALL_FLEET, "--growth", "1.5", "--survive", "vm", "--one-more-nine", "--json", "-o", str(to)]
     found = CliRunner().invoke(app, asked)
     assert found.exit_code == command.INTERRUPTED
     assert missing.format(to) in found.stderr

@@ -11,6 +11,7 @@ from sageserve.base.units import HOUR
 from sageserve.cli.trace import app, sparkline
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.read import read_as_is
+from tests.worlds import SMALL_FLEET
 
 ROWS = "".join(
     f"{second},{'m-large' if second % 3 else 'm-mid'},{'IW' if second % 4 else 'NIW'},{100 + second},{1 + second % 50}\n"
@@ -70,16 +71,16 @@ class TestInspect:
         seen = json.loads(run("inspect", trace, "--json", "--map", "m-mid=other"))
         assert set(seen["models"]) == {"m-large", "other"}
         maps = ("--map", "*=llama-2-70b", "--map", "IW=iw-f", "--map", "NIW=niw")
-        seen = json.loads(run("inspect", trace, "--json", "--scenario", "quickstart", *maps))
+        seen = json.loads(run("inspect", trace, "--json", "--scenario", SMALL_FLEET, *maps))
         assert set(seen["tiers"]) == {"iw-f", "niw"}
         assert sum(part["requests"] for part in seen["regions"].values()) == 720
         with pytest.raises(UnknownName):
-            run("inspect", trace, "--scenario", "quickstart")
+            run("inspect", trace, "--scenario", SMALL_FLEET)
 
     def test_a_scenario_can_be_looked_into_before_it_is_run(self) -> None:
-        seen = json.loads(run("inspect", "quickstart", "--json"))
+        seen = json.loads(run("inspect", SMALL_FLEET, "--json"))
         assert seen["format"] == "generated"
-        assert seen["requests"] == load_scenario("quickstart").workload.generate.requests
+        assert seen["requests"] == load_scenario(SMALL_FLEET).workload.generate.requests
 
 
 class TestConvert:
@@ -114,7 +115,7 @@ class TestGenerate:
         one, two, other = (tmp_path / f"{name}.parquet" for name in ("one", "two", "other"))
         options = ("--requests", "5000", "--length", "2h", "--interactive", "50%", "--burst", "1h/10m/8")
         for path, seed in ((one, "4"), (two, "4"), (other, "5")):
-            run("generate", "quickstart", path, *options, "--seed", seed)
+            run("generate", SMALL_FLEET, path, *options, "--seed", seed)
         assert one.read_bytes() == two.read_bytes() != other.read_bytes()
         trace = read_as_is(one)[0]
         assert len(trace) == 5000
@@ -124,7 +125,7 @@ class TestGenerate:
 
     def test_a_broken_burst_is_explained(self, tmp_path: Path) -> None:
         with pytest.raises(Exception, match="write AT/LENGTH/FACTOR"):
-            run("generate", "quickstart", tmp_path / "x.parquet", "--burst", "1h")
+            run("generate", SMALL_FLEET, tmp_path / "x.parquet", "--burst", "1h")
 
 
 def test_a_sparkline_tells_nothing_from_little() -> None:

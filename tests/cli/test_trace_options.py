@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from sageserve.base.errors import SageServeError
 from sageserve.cli.main import app, show_error
 from tests.installed.commands import commands
+from tests.worlds import SMALL_FLEET
 
 TRACES = ("simulate", "compare", "plan make", "forecast", "trace inspect", "trace convert")
 BLOCK = {
@@ -42,8 +43,8 @@ def trace(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "command",
     [
-        ("simulate", "quickstart", "--json", "--trace"),
-        ("plan", "make", "quickstart", "--at", "0s", "--json", "--trace"),
+        ("simulate", SMALL_FLEET, "--json", "--trace"),
+        ("plan", "make", SMALL_FLEET, "--at", "0s", "--json", "--trace"),
         ("forecast", "--bin", "1m", "--horizon", "1m", "--json"),
         ("trace", "inspect", "--json"),
     ],
@@ -59,9 +60,7 @@ def test_columns_parts_maps_and_load_reach_the_reader(trace: Path, command: tupl
 
 def test_what_a_run_plays_is_cut_mapped_and_thinned(trace: Path) -> None:
     options = ("--column", "prompt=in", "--column", "output=out", "--map", "*=llama-2-70b", "--until", "30s", "--load", "0.5")
-    result = CliRunner().invoke(
-        app, ["simulate", "quickstart", "--json", "--trace", str(trace), *options], catch_exceptions=False
-    )
+    result = CliRunner().invoke(app, ["simulate", SMALL_FLEET, "--json", "--trace", str(trace), *options], catch_exceptions=False)
     assert '"arrived": 15' in result.stdout
     assert "cut from 0s to 30s: 30 of 60 requests" in result.stdout
     assert "extra (x)" in result.stdout, "a column that means nothing is listed where a run tells of its trace"
@@ -69,13 +68,13 @@ def test_what_a_run_plays_is_cut_mapped_and_thinned(trace: Path) -> None:
 
 @pytest.mark.parametrize("option", [("--map", "a=b"), ("--column", "prompt=x"), ("--rate", "2"), ("--keep-gaps",)])
 def test_options_that_speak_of_a_file_need_one(option: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, ["simulate", "quickstart", *option])
+    result = CliRunner().invoke(app, ["simulate", SMALL_FLEET, *option])
     assert f"{option[0]} speaks of a trace file" in str(result.exception)
 
 
 def test_a_generated_workload_can_be_cut_and_remembers_what_came_before() -> None:
     small = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=2h")
-    result = CliRunner().invoke(app, ["simulate", "quickstart", *small, "--from", "1h", "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["simulate", SMALL_FLEET, *small, "--from", "1h", "--json"], catch_exceptions=False)
     assert '"window_s": 3600.0' in result.stdout
 
 
@@ -98,9 +97,9 @@ def test_hints_of_readers_name_options_that_every_command_has() -> None:
 def test_a_place_that_cannot_be_written_is_the_users_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     for arguments in (
-        ("plan", "quickstart", "--at", "1h", "-o", str(tmp_path / "file" / "plan.json")),
-        ("simulate", "quickstart", "--out", str(tmp_path / "file" / "run")),
-        ("trace", "generate", "quickstart", str(tmp_path / ("a" * 300 + ".parquet")), "--requests", "10"),
+        ("plan", SMALL_FLEET, "--at", "1h", "-o", str(tmp_path / "file" / "plan.json")),
+        ("simulate", SMALL_FLEET, "--out", str(tmp_path / "file" / "run")),
+        ("trace", "generate", SMALL_FLEET, str(tmp_path / ("a" * 300 + ".parquet")), "--requests", "10"),
     ):
         result = CliRunner().invoke(app, arguments)
         assert result.exception is not None

@@ -17,9 +17,10 @@ from sageserve.cli.main import app
 from sageserve.cli.tune import NOTHING
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sweep.tuning import CANDIDATES
+from tests.worlds import SMALL_FLEET
 
 SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
-SMALL = ("tune", "quickstart", *SETTINGS, "--workers", "1")
+SMALL = ("tune", SMALL_FLEET, *SETTINGS, "--workers", "1")
 
 
 def called(*arguments: str, code: int = 0) -> Result:
@@ -48,7 +49,7 @@ def test_the_file_is_the_scenario_with_the_choice(tuned: tuple[Path, str]) -> No
     name = next(line for line in text.splitlines() if line.endswith("← taken")).split("  ")[0]
     changes = next(one.changes for one in CANDIDATES["keda"] if one.name == name)
     settings = [value for option, value in zip(SETTINGS[::2], SETTINGS[1::2], strict=True) if option == "--set"]
-    plain = load_scenario("quickstart", overrides=[*settings, "strategy.name=keda", *changes])
+    plain = load_scenario(SMALL_FLEET, overrides=[*settings, "strategy.name=keda", *changes])
     written = load_scenario(path)
     assert written.model_copy(update={"name": plain.name, "about": plain.about}) == plain
     assert called("simulate", str(path), "--json").exit_code == 0
@@ -64,7 +65,7 @@ def test_json_has_the_trials_and_the_choice_among_them() -> None:
 
 def test_an_own_file_is_extended_from_where_the_new_one_lies(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
-    (tmp_path / "mine.yaml").write_text("extends: quickstart\nfleet: {start: 4}\n", "utf-8")
+    (tmp_path / "mine.yaml").write_text(f"extends: {SMALL_FLEET}\nfleet: {{start: 4}}\n", "utf-8")
     path = tmp_path / "below" / "tuned.yaml"
     called("tune", str(tmp_path / "mine.yaml"), *SETTINGS, "--workers", "1", "-o", str(path))
     assert "../mine.yaml" in path.read_text("utf-8")

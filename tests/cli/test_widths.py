@@ -18,6 +18,7 @@ from sageserve.cli.main import app
 from sageserve.cli.top import picture
 from sageserve.core.forecast import Series, forecaster
 from tests.installed.commands import FEW
+from tests.worlds import SMALL_FLEET
 
 WIDTHS = (60, 80, 100, 140)
 LONG = "a-model-with-a-name-of-forty-letters-it-has"
@@ -36,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "series.csv").write_text(f"t_s,{LONG},short\n{series}\n", "utf-8")
     for seed in ("1", "2"):
         done = CliRunner().invoke(
-            app, ["simulate", "quickstart", "--strategy", "lt-ua", "--seed", seed, "--out", str(folder / seed), *SMALL]
+            app, ["simulate", SMALL_FLEET, "--strategy", "lt-ua", "--seed", seed, "--out", str(folder / seed), *SMALL]
         )
         assert done.exit_code == 0, done.output
     return folder
@@ -55,9 +56,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "show 1",
         "diff 1 2",
         "costs 1",
-        "plan quickstart --at 10h",
+        f"plan {SMALL_FLEET} --at 10h",
         "explain 1 eastus/llama-2-70b",
-        f"size quickstart --workers 1 {' '.join(FEW)} --set tiers.iw-f.ttft=5s",
+        f"size {SMALL_FLEET} --workers 1 {' '.join(FEW)} --set tiers.iw-f.ttft=5s",
     ],
 )
 def test_no_number_is_cut_or_missing_in_any_terminal(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,11 @@ from sageserve.core.forecast import Series, forecaster
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.strategies.own import OwnStrategy
 from sageserve.data.scenarios.load import load_scenario
+from tests.worlds import SMALL_FLEET
 
 Write = Callable[[str], str]
 START = "from sageserve.plugins import *\n\nclass Mine(Unified):\n    def __init__(self, scenario, layout, earlier): ...\n\n"
-QUICKSTART = load_scenario("quickstart")
+QUICKSTART = load_scenario(SMALL_FLEET)
 
 
 @pytest.fixture

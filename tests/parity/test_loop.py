@@ -28,6 +28,7 @@ from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import request_rows
 from sageserve.sim.run import Simulation, kernel_setup
 from sageserve.sim.world import SimulatedWorld
+from tests.worlds import SMALL_FLEET
 
 
 class VirtualFleet:
@@ -135,7 +136,7 @@ class VirtualFleet:
 
 def quick(strategy: str) -> Scenario:
     return load_scenario(
-        "quickstart",
+        SMALL_FLEET,
         overrides=[
             f"strategy.name={strategy}",
             "workload.generate.requests=30000",

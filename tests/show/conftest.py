@@ -15,6 +15,7 @@ from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sweep.cell import Bounded, Cell, Finished
 from sageserve.sim.sweep.run import sweep
 from tests.sim.test_sweep import Here
+from tests.worlds import SMALL_FLEET
 
 SMALL = ("workload.generate.requests=4000", "workload.generate.length=45m")
 TIGHT = ("workload.generate.requests=20000", "workload.generate.length=1h", "fleet.minimum=1", "fleet.start=1", "fleet.maximum=2")
@@ -38,10 +39,10 @@ def swept(place: Path, seeds: range, *settings: str, bound: bool = False) -> Non
     cells = []
     for seed in seeds:
         for name in ("reactive", "siloed"):
-            scenario = load_scenario("quickstart", overrides=[*SMALL, *settings, f"strategy.name={name}", f"seed={seed}"])
+            scenario = load_scenario(SMALL_FLEET, overrides=[*SMALL, *settings, f"strategy.name={name}", f"seed={seed}"])
             cells.append(Cell(f"{name}-seed{seed}", scenario))
         if bound:
-            scenario = load_scenario("quickstart", overrides=[*SMALL, *settings, f"seed={seed}"])
+            scenario = load_scenario(SMALL_FLEET, overrides=[*SMALL, *settings, f"seed={seed}"])
             cells.append(Cell(f"oracle-seed{seed}", scenario, what="bound"))
     outcomes = sweep(cells, Here(), kept=Kept(place))
     assert all(isinstance(outcome, Finished | Bounded) for outcome in outcomes)
@@ -54,10 +55,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     `three` has seeds 1 to 3 and the bound, `others` seeds 4 to 6, `four` fleet.start=4; `one` and `two` are runs of these seeds.
     """
     folder = tmp_path_factory.mktemp("results")
-    called("simulate", "quickstart", "--strategy", "reactive", "--out", str(folder / "run"), settings=TIGHT)
+    called("simulate", SMALL_FLEET, "--strategy", "reactive", "--out", str(folder / "run"), settings=TIGHT)
     swept(folder / "three", range(1, 4), bound=True)
     swept(folder / "others", range(4, 7))
     swept(folder / "four", range(1, 4), "fleet.start=4")
     for seed, name in ((1, "one"), (2, "two")):
-        called("simulate", "quickstart", "--strategy", "reactive", "--seed", str(seed), "--out", str(folder / name))
+        called("simulate", SMALL_FLEET, "--strategy", "reactive", "--seed", str(seed), "--out", str(folder / name))
     return folder

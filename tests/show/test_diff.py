@@ -21,6 +21,7 @@ from sageserve.show.difference import Difference, Number, Word, difference, numb
 from sageserve.show.sides import Side, pairs_of, sides_of, unlike
 from tests.show.conftest import SMALL, called, fits
 from tests.show.made import summary_of
+from tests.worlds import SMALL_FLEET
 
 
 def compared(first: Path, second: Path, strategy: str = "reactive") -> Difference:
@@ -86,7 +87,7 @@ def test_a_real_change_is_found(results: Path) -> None:
 
 def test_one_seed_decides_nothing_and_more_are_offered(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "siloed"
-    called("simulate", "quickstart", "--strategy", "siloed", "--out", str(folder))
+    called("simulate", SMALL_FLEET, "--strategy", "siloed", "--out", str(folder))
     found = compared(results / "one", folder)
     assert found.how == "single"
     assert Word.CHANGED not in words(found)
@@ -150,9 +151,9 @@ def test_the_page_fits(results: Path) -> None:
 
 
 def test_other_requests_are_refused_unless_told(results: Path, tmp_path: Path) -> None:
-    called("simulate", "quickstart", "--strategy", "reactive", "--load", "1.5", "--out", str(tmp_path / "more"))
+    called("simulate", SMALL_FLEET, "--strategy", "reactive", "--load", "1.5", "--out", str(tmp_path / "more"))
     shorter = (*SMALL, "workload.generate.length=30m")
-    called("simulate", "quickstart", "--strategy", "reactive", "--out", str(tmp_path / "less"), settings=shorter)
+    called("simulate", SMALL_FLEET, "--strategy", "reactive", "--out", str(tmp_path / "less"), settings=shorter)
     error = refused(str(results / "one"), str(tmp_path / "more"))
     assert isinstance(error, ResultError)
     assert "load × 1.5" in error.message

@@ -17,6 +17,7 @@ from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
 from tests.core.small import ENGINE, PRICE, row, scenario, trace
+from tests.worlds import SMALL_FLEET
 
 POWER = {"idle": 100, "busy": 700}
 
@@ -75,7 +76,7 @@ def test_a_file_is_read_beside_the_scenario_and_mistakes_say_where(tmp_path: Pat
     power = "gpus: {h100-80gb: {power: {idle: 70, busy: 700}}, a100-80gb: {power: {idle: 60, busy: 400}}}"
     regions = "regions: {eastus: {carbon: grid.csv}, centralus: {carbon: 410.5}}"
     fleet = tmp_path / "fleet.yaml"
-    fleet.write_text(f"extends: quickstart\n{power}\n{regions}\n")
+    fleet.write_text(f"extends: {SMALL_FLEET}\n{power}\n{regions}\n")
     (tmp_path / "grid.csv").write_text("hour,g_per_kwh\n0,410\n1,390.5\n")
     found = load_scenario(fleet)
     assert (found.regions["eastus"].carbon, found.regions["centralus"].carbon) == ((410.0, 390.5), 410.5)
@@ -87,7 +88,7 @@ def test_a_file_is_read_beside_the_scenario_and_mistakes_say_where(tmp_path: Pat
         "regions: {eastus: {carbon: 400}, centralus: {carbon: 400}}": "carbon without energy",
         "gpus: {h100-80gb: {power: {idle: 700, busy: 70}}}": "busy 70 W < idle 700 W",
     }.items():
-        fleet.write_text(f"extends: quickstart\n{text}\n")
+        fleet.write_text(f"extends: {SMALL_FLEET}\n{text}\n")
         with pytest.raises(SageServeError, match=words):
             load_scenario(fleet)
     for text, words in {"kwh\n1\n": "no column g_per_kwh", "g_per_kwh\n" + "1\n" * (MOST_HOURS + 1): "8,785 hours"}.items():

@@ -32,6 +32,7 @@ from sageserve.sim.sizing.strategy import size_for
 from sageserve.sim.sweep.alone import Alone
 from sageserve.sim.sweep.cell import Cell, Finished, Player
 from sageserve.sim.sweep.run import Watch
+from tests.worlds import SMALL_FLEET
 
 ASKED: Final = Promises({"chat": 0.9}, LEAST_WINDOWS, 0.99, 1)
 REQUESTS: Final = 10_000
@@ -219,7 +220,7 @@ def small() -> Scenario:
     traffic = "{requests: 3000, length: 10m, begins: 36h, history: 0, bursts: []}"
     asked = (f"workload.generate={traffic}", "tiers.iw-f.ttft=3s", "fleet.minimum=0", "models.llama-3.1-8b=null")
     parts = ("workload.generate.shapes.llama-3.1-8b=null", "workload.assign.model.llama-3.1-8b=null")
-    return load_scenario("quickstart", overrides=[*asked, *parts, "regions.eastus.gpus.h100-80gb.reserved=8"])
+    return load_scenario(SMALL_FLEET, overrides=[*asked, *parts, "regions.eastus.gpus.h100-80gb.reserved=8"])
 
 
 @pytest.fixture(scope="module")

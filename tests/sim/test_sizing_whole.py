@@ -23,6 +23,7 @@ from sageserve.sim.sizing.records import Growth, Nine, PromiseProof, QuotaLine, 
 from sageserve.sim.sizing.run import size
 from sageserve.sim.sweep.cell import Cell, Finished, Outcome
 from tests.show.made import summary_of
+from tests.worlds import SMALL_FLEET
 
 REQUESTS: Final = 10_000
 NONE: Final = Hours(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, idle=1.0)
@@ -55,7 +56,7 @@ class World:
 
 
 def scenario(*overrides: str) -> Scenario:
-    return load_scenario("quickstart", overrides=[SMALL, "fleet.minimum=0", *overrides])
+    return load_scenario(SMALL_FLEET, overrides=[SMALL, "fleet.minimum=0", *overrides])
 
 
 def found(world: World, *overrides: str) -> Sizing:

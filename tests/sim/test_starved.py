@@ -12,6 +12,7 @@ from sageserve.show.limits import clock, idle, starved
 from sageserve.show.verdict import verdict_of
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
+from tests.worlds import SMALL_FLEET
 
 BUSY = "{requests: 16000, length: 40m, begins: 36h, history: 0, bursts: [{at: 10m, length: 15m, factor: 4}]}"
 ONE = ("models.llama-3.1-8b=null", "workload.generate.shapes.llama-3.1-8b=null", "workload.assign.model.llama-3.1-8b=null")
@@ -19,7 +20,7 @@ ONE = ("models.llama-3.1-8b=null", "workload.generate.shapes.llama-3.1-8b=null",
 
 def played(*overrides: str) -> Summary:
     asked = (f"workload.generate={BUSY}", "tiers.iw-f.ttft=3s", "fleet.minimum=1", "strategy.name=reactive", *ONE)
-    settings = load_scenario("quickstart", overrides=[*asked, *overrides])
+    settings = load_scenario(SMALL_FLEET, overrides=[*asked, *overrides])
     return summarise(simulate(settings, generate(settings)), 1.0)
 
 

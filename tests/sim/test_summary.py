@@ -21,6 +21,7 @@ from sageserve.sim.results.meter import BLOCK, blocks
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, Simulation, simulate
 from sageserve.sim.sizing.plays import measured_of
+from tests.worlds import SMALL_FLEET
 
 ENGINE = {
     "gpu": "h100",
@@ -181,7 +182,7 @@ def test_an_interrupted_run_judges_only_what_is_decided() -> None:
 def run() -> Run:
     """A few busy hours with everything that can go wrong going wrong."""
     settings = load_scenario(
-        "quickstart",
+        SMALL_FLEET,
         overrides=[
             "workload.generate.requests=30000",
             "workload.generate.length=4h",

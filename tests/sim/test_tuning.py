@@ -10,6 +10,7 @@ from sageserve.data.results.summary import AfterWindow
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.sweep.tuning import CANDIDATES, NEAR, Candidate, Trial, choose, judge
 from tests.show.made import PERCENTILE, summary_of
+from tests.worlds import SMALL_FLEET
 
 
 def trial(name: str, gpu_hours: float, shortfall: float) -> Trial:
@@ -51,5 +52,5 @@ def test_what_is_better_than_promised_is_no_credit() -> None:
 @pytest.mark.parametrize("strategy", CANDIDATES)
 def test_every_candidate_is_a_scenario_of_its_own(strategy: str) -> None:
     tried = CANDIDATES[strategy]
-    found = [load_scenario("quickstart", overrides=[f"strategy.name={strategy}", *one.changes]) for one in tried]
+    found = [load_scenario(SMALL_FLEET, overrides=[f"strategy.name={strategy}", *one.changes]) for one in tried]
     assert len({one.strategy.model_dump_json() for one in found}) == len({one.name for one in tried}) == len(tried)

@@ -11,6 +11,7 @@ from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.profiles.engines import engine_named, other_engine
 from sageserve.data.profiles.library import library, named, profile_entries, profile_named
 from sageserve.data.scenarios.load import load
+from tests.worlds import SMALL_FLEET
 
 MINE = """
 profiles:
@@ -97,7 +98,7 @@ def test_a_file_gives_its_profiles_by_name(mine: Path) -> None:
 def test_a_scenario_names_derived_profiles_and_those_of_a_file_beside_it(tmp_path: Path, mine: Path) -> None:
     path = tmp_path / "week.yaml"
     path.write_text(
-        "extends: [quickstart]\n"
+        f"extends: [{SMALL_FLEET}]\n"
         "models:\n"
         "  llama-2-70b: {engines: {h100-80gb: llama-2-70b/h100-80gb/tp4}}\n"
         "  llama-3.1-8b: {engines: {h100-80gb: ./engines/mine.yaml#chat}}\n"
@@ -114,7 +115,7 @@ def test_a_scenario_names_derived_profiles_and_those_of_a_file_beside_it(tmp_pat
 
 def test_a_scenario_with_a_wrong_file_says_so_at_its_line(tmp_path: Path) -> None:
     path = tmp_path / "week.yaml"
-    path.write_text("extends: [quickstart]\nmodels:\n  llama-3.1-8b: {engines: {h100-80gb: ./none.yaml#chat}}\n")
+    path.write_text(f"extends: [{SMALL_FLEET}]\nmodels:\n  llama-3.1-8b: {{engines: {{h100-80gb: ./none.yaml#chat}}}}\n")
     with pytest.raises(ConfigError, match=r"week.yaml:3: models.llama-3.1-8b.engines.h100-80gb: cannot read .*none.yaml"):
         load(path)
 

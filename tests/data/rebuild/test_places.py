@@ -15,6 +15,7 @@ from sageserve.data.rebuild.fleet import counts_of, settings_of
 from sageserve.data.rebuild.places import place_fronts, watched_pools
 from sageserve.data.scenarios.load import load_scenario
 from tests.core.small import ENGINE, PRICE, scenario
+from tests.worlds import SMALL_FLEET
 
 ONE_MODEL = ["models.llama-3.1-8b=null", "workload.assign.model.llama-3.1-8b=null", "workload.generate.shapes.llama-3.1-8b=null"]
 EAST, CENTRAL = (f"{region}/llama-2-70b/h100-80gb" for region in ("eastus", "centralus"))
@@ -22,7 +23,7 @@ EAST, CENTRAL = (f"{region}/llama-2-70b/h100-80gb" for region in ("eastus", "cen
 
 def fleet(*targets: str, tiers: str = "{}") -> Scenario:
     live = ["live.clusters={a: {}}", f"live.targets={{{', '.join(targets)}}}", f"live.tiers={tiers}"]
-    return load_scenario("quickstart", overrides=[*ONE_MODEL, *live])
+    return load_scenario(SMALL_FLEET, overrides=[*ONE_MODEL, *live])
 
 
 def target(name: str, pool: str, series: str = "{}") -> str:
@@ -67,7 +68,7 @@ def test_a_model_may_have_slashes_in_its_name() -> None:
     [
         (lambda: fleet(target("east", EAST)), "nobody watches centralus/llama-2-70b"),
         (lambda: fleet(target("a", EAST), target("b", EAST), target("c", CENTRAL)), "two targets are of eastus"),
-        (lambda: load_scenario("quickstart", overrides=ONE_MODEL), "in 2 regions"),
+        (lambda: load_scenario(SMALL_FLEET, overrides=ONE_MODEL), "in 2 regions"),
     ],
 )
 def test_what_would_be_counted_wrongly_is_refused(scenario: object, said: str) -> None:
@@ -109,7 +110,7 @@ def test_settings_let_recorded_play_and_others_begin_there() -> None:
     plain = fleet(*BOTH)
     steps = {EAST: ((0, 2), (30 * MINUTE, 9)), CENTRAL: ((0, 1),)}
     live = [f"live={{clusters: {{a: {{}}}}, targets: {{{', '.join(BOTH)}}}}}"]
-    found = load_scenario("quickstart", overrides=[*ONE_MODEL, *live, *settings_of(steps, plain)])
+    found = load_scenario(SMALL_FLEET, overrides=[*ONE_MODEL, *live, *settings_of(steps, plain)])
     assert found.strategy.recorded.counts == steps
     assert found.fleet.starts == {EAST: 2, CENTRAL: 1}
     assert found.fleet.maximum == 18

@@ -18,8 +18,9 @@ from sageserve.data.rebuild.render import TOKENS
 from sageserve.data.rebuild.requests import rebuild, whole_counts
 from sageserve.data.rebuild.tiers import hour_of_week, hourly_shares
 from sageserve.data.scenarios.load import load_scenario
+from tests.worlds import SMALL_FLEET
 
-SCENARIO = load_scenario("quickstart")
+SCENARIO = load_scenario(SMALL_FLEET)
 BEGIN = 19_674 * 24 * HOUR + 9 * HOUR  # a Monday, nine o'clock
 GRID = Grid(BEGIN, 15 * SECOND, 240)
 BOUNDS = np.array(TOKENS)
@@ -130,7 +131,7 @@ def test_service_classes_follow_the_settings_hour_by_hour() -> None:
 
 
 def test_without_settings_equal_shares_are_assumed_and_said() -> None:
-    blank = load_scenario("quickstart", overrides=["workload.generate.shapes={}", "workload.assign.tier={}"])
+    blank = load_scenario(SMALL_FLEET, overrides=["workload.generate.shapes={}", "workload.assign.tier={}"])
     made = rebuild([demand(tier="")], blank.model_copy(update={"workload": type(blank.workload)()}), 1)
     assert any("equal shares are assumed" in note for note in made.notes)
 

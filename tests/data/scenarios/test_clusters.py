@@ -7,9 +7,11 @@ import pytest
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.scenarios.load import load_scenario
+from tests.worlds import SMALL_FLEET
 
-LIVE = """
-extends: quickstart
+LIVE = (
+    f"extends: {SMALL_FLEET}"
+    """
 live:
   clusters:
     east:
@@ -34,6 +36,7 @@ live:
   tiers: {iw-f: {priority: 100}, iw-n: {priority: 0}, niw: {priority: -10}}
   safety: {blind_after: 90s, budget: {gpus: {eastus/h100-80gb: 64}, per_hour: 900/h}}
 """
+)
 
 
 def loaded(folder: Path, *changes: tuple[str, str]) -> Scenario:

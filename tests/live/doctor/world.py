@@ -27,6 +27,7 @@ from sageserve.live.kubernetes.kinds import KINDS
 from sageserve.live.kubernetes.reader import ClusterReader, Right
 from sageserve.live.prometheus.server import PrometheusServer
 from tests.data.history.made import matrix
+from tests.worlds import SMALL_FLEET
 
 NOW = 1_795_000_000 * SECOND
 STEP = 15 * SECOND
@@ -153,7 +154,7 @@ class World:
             for i in range(self.count)
         )
         clusters = "clusters: {east: {prometheus: {url: 'http://prom'}}}"
-        text = f"extends: quickstart\nlive:\n  {clusters}\n  targets:\n{targets}"
+        text = f"extends: {SMALL_FLEET}\nlive:\n  {clusters}\n  targets:\n{targets}"
         path = self.folder / "world.yaml"
         path.write_text(text, "utf-8")
         return load_scenario(path, overrides=self.overrides)

@@ -14,6 +14,7 @@ from sageserve.show.report import write_report
 from sageserve.sim.sweep.cell import Bounded, Cell, Finished
 from sageserve.sim.sweep.run import sweep
 from tests.sim.test_sweep import Here
+from tests.worlds import SMALL_FLEET
 
 NAMES = ("reactive", "lt-ua", "foresight")
 SETTINGS = (
@@ -25,10 +26,10 @@ SETTINGS = (
 def cells() -> list[Cell]:
     """Three strategies that keep everything, and the bound."""
     found = [
-        Cell(f"{name}-seed1", load_scenario("quickstart", overrides=[*SETTINGS, f"strategy.name={name}"]), whole=True)
+        Cell(f"{name}-seed1", load_scenario(SMALL_FLEET, overrides=[*SETTINGS, f"strategy.name={name}"]), whole=True)
         for name in NAMES
     ]
-    return [*found, Cell("oracle-seed1", load_scenario("quickstart", overrides=SETTINGS), what="bound")]
+    return [*found, Cell("oracle-seed1", load_scenario(SMALL_FLEET, overrides=SETTINGS), what="bound")]
 
 
 @pytest.fixture(scope="session")
