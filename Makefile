@@ -27,8 +27,8 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
 		printf '  %-14s %s\n' $$name "$$text"; done
 
-demo: $(STAMP) ## set up, then simulate the built-in workload on a small fleet
-	@$(BIN)/sageserve simulate quickstart
+demo: $(STAMP) ## set up, then compare what a day costs with an autoscaler and with SageServe
+	@$(BIN)/sageserve compare quickstart --strategies fixed:4,hpa,reactive,foresight --baseline hpa
 
 test: $(STAMP) ## set up, compile the kernels once, then run the whole test suite
 	@$(BIN)/python -m sageserve.cli.main warm-up

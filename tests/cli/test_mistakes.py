@@ -15,7 +15,7 @@ from sageserve.cli.main import MISTAKE, run
 from sageserve.data.results.run_folder import SUMMARY
 
 FILES = {
-    "trace.csv": "time,model,prompt_tokens,output_tokens\n0,llama-2-70b,100,10\n60,llama-3.1-8b,200,20\n",
+    "trace.csv": "time,model,prompt_tokens,output_tokens\n0,llama-3.3-70b,100,10\n60,qwen3-32b,200,20\n",
     "empty.csv": "",
     "head.csv": "time,model,prompt_tokens,output_tokens\n",
     "columns.csv": "a,b\n1,2\n",
@@ -23,7 +23,7 @@ FILES = {
     "broken.yaml": "fleet: [\n",
     "text.yaml": "hello",
     "typo.yaml": "extends: quickstart\nflet: {start: 3}\n",
-    "unit.yaml": "extends: quickstart\ntiers: {iw-f: {ttft: 5}}\n",
+    "unit.yaml": "extends: quickstart\ntiers: {chat: {ttft: 5}}\n",
     "circle.yaml": "extends: circle.yaml\n",
     "full/letter.txt": "dear",
     f"half/{SUMMARY}": "{}",
@@ -38,7 +38,7 @@ simulate trace.csv                                      | no scenario.*--trace t
 simulate broken.yaml                                    | scenario broken: broken.yaml:2: not valid YAML
 simulate text.yaml                                      | scenario text: text.yaml:1: a scenario is a mapping
 simulate typo.yaml                                      | typo.yaml:2: flet: unknown key; did you mean 'fleet'
-simulate unit.yaml                                      | unit.yaml:2: tiers.iw-f.ttft: 5 has no unit
+simulate unit.yaml                                      | unit.yaml:2: tiers.chat.ttft: 5 has no unit
 simulate circle.yaml                                    | in a circle.*take one
 simulate quickstart --strategy reactiv                  | did you mean reactive
 simulate quickstart --strategi reactive                 | --strategy
@@ -46,10 +46,10 @@ simulate quickstart --strategy nomodule:Class           | there is no module 'no
 simulate quickstart --set fleet.strat=3                 | did you mean 'start'
 simulate quickstart --set fleet.start                   | write --set key.path=value
 simulate quickstart --set fleet.start=many              | 'many' is not a whole number
-simulate quickstart --set fleet.start=900               | start 900 > maximum 10.*lower fleet.start
+simulate quickstart --set fleet.start=900               | start 900 > maximum 24.*lower fleet.start
 simulate quickstart --set workload.generate.length=90   | 90 has no unit
 simulate quickstart --set workload.generate.length=90x  | '90x' is not a duration
-simulate quickstart --set tiers.iw-f.percentile=95      | 95 is not a share
+simulate quickstart --set tiers.chat.percentile=95      | 95 is not a share
 simulate quickstart --seed x                            | --seed
 simulate quickstart --trace nothing.csv                 | nothing.csv does not exist
 simulate quickstart --trace empty.csv                   | empty.csv is empty
@@ -58,7 +58,7 @@ simulate quickstart --trace columns.csv                 | its columns are a, b.*
 simulate quickstart --trace full                        | full is a folder
 simulate quickstart --trace trace.csv --load 0          | give a factor above 0
 simulate quickstart --trace trace.csv --map llama       | write FROM=TO
-simulate quickstart --set tiers.iw-f.ttft=0s            | tiers.iw-f.ttft: '0s' must be more than 0
+simulate quickstart --set tiers.chat.ttft=0s            | tiers.chat.ttft: '0s' must be more than 0
 simulate quickstart --set routing.instance=mine:B:C     | 'mine:B:C' cannot take the place of a rule .*0013-rules-of-requests
 simulate quickstart --set admission=mine:Gate           | 'mine:Gate' cannot take the place of a rule
 simulate quickstart --map a=b                           | no --trace was given

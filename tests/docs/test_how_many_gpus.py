@@ -22,4 +22,4 @@ def test_the_page_prints_what_it_shows(tmp_path: Path) -> None:
         assert not step.shown or agree(step.shown, printed), f"line {step.shown_line}: {step.text}\nprints\n{printed}"
     sized = load_scenario(tmp_path / "sized.yaml")
     assert sized.strategy.name == "fixed"
-    assert sorted(sized.fleet.starts) == sorted(f"{r}/{m}/h100-80gb" for r in ("eastus", "centralus") for m in sized.models)
+    assert sorted(sized.fleet.starts) == sorted(f"{r}/{m}/h200" for r in ("us-east", "us-west") for m in sized.models)

@@ -17,7 +17,8 @@ import pytest
 
 from tests.docs.pages import Step, agree, do, steps
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "ten-minutes.md"
+ROOT: Final = Path(__file__).resolve().parents[2]
+PAGE: Final = ROOT / "docs" / "tutorial" / "ten-minutes.md"
 SHORT: Final = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108 # a socket's path has 107 bytes, whatever TMPDIR is
 PORT: Final = "8100"
 WIDTH: Final = "100"  # columns of the terminal that the page shows
@@ -59,6 +60,13 @@ def free_port() -> str:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return str(taken.getsockname()[1])
+
+
+def test_the_first_screen_is_what_the_tutorial_shows_and_the_demo_plays() -> None:
+    tutorial = {step.text: step.shown for step in steps(PAGE.read_text("utf-8"))}
+    (first,) = (step for step in steps((ROOT / "README.md").read_text("utf-8")) if step.shown)
+    assert first.shown == tutorial[first.text]
+    assert f"\n\t@$(BIN)/{first.text}\n" in (ROOT / "Makefile").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

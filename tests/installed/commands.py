@@ -32,7 +32,7 @@ FEW: Final = tuple(
     for setting in ("requests=100", "length=2m", "history=0", "bursts=[]")
     for word in ("--set", f"workload.generate.{setting}")
 )
-POOL: Final = "eastus/llama-2-70b"
+POOL: Final = "us-east/llama-3.3-70b"
 CLUSTER: Final = "live.clusters={east: {prometheus: {url: 'http://127.0.0.1:9'}}}"  # nobody listens there: that is found
 PROFILES: Final = ("llama-3.1-8b/h100-80gb/tp1", "llama-3.1-8b/l40s/tp1")
 
@@ -64,7 +64,7 @@ TRIES: Final = {
     "compare": Try(
         ("quickstart", "--strategies", "reactive,foresight,oracle", "--seeds", "1", "--workers", "1", *SMALL), bare=True
     ),
-    "size": Try(("quickstart", "--workers", "1", *FEW, "--set", "tiers.iw-f.ttft=5s"), bare=True),
+    "size": Try(("quickstart", "--workers", "1", *FEW, "--set", "tiers.chat.ttft=9s"), bare=True),
     "tune": Try(("quickstart", "--workers", "1", *TINY), bare=True),
     "show": Try(("{stage}/run",)),
     "costs": Try(("{stage}/run",)),
@@ -72,7 +72,7 @@ TRIES: Final = {
     "reproduce": Try(("paper", "--only", "trigger", "--workers", "1", *TINY), bare=True),
     "validate": Try(("--data", "{stage}/measured")),
     "explain": Try(("{stage}/run", POOL)),
-    "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/iw-f")),
+    "forecast": Try(("quickstart", "--forecasters", "blend", "--bin", "15m", "--horizon", "30m", "--only", f"{POOL}/chat")),
     "backtest": Try(("quickstart", "{stage}/trace.csv", "--out", "{stage}/backtest"), code=2),
     "watch": Try(("quickstart", "--prometheus", "http://127.0.0.1:9"), needs="live", code=2),
     "shadow-report": Try(("{stage}/run",), code=2),

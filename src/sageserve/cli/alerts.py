@@ -38,7 +38,7 @@ def alerts(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as tiers.iw-f.ttft=2s; may be repeated"),
+        typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as tiers.chat.ttft=2s; may be repeated"),
     ] = None,
 ) -> None:
     """Write alert rules for Prometheus: burn rates of each tier's error budget, failures, blindness, too few instances."""

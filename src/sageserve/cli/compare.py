@@ -39,7 +39,7 @@ sageserve compare o365-peak --strategies reactive,lt-ua --seeds 1..5 --out sweep
 
 sageserve compare quickstart --strategies reactive,foresight --frontier
 
-sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --json
+sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-3.3-70b' --json
 """
 
 Where = Literal["local", "ray"]

@@ -23,11 +23,11 @@ EXAMPLES = """[bold]Examples[/bold]
 
 sageserve simulate quickstart --strategy lt-ua --out runs/day
 
-sageserve explain runs/day eastus/llama-2-70b --at 15h10m
+sageserve explain runs/day us-east/llama-3.3-70b --at 15h10m
 
 sageserve explain ~/.local/state/sageserve east/llama-3.1-8b [dim]— of the fleet that runs[/dim]
 
-sageserve plan quickstart --at 10h -o plan.json && sageserve explain plan.json eastus/llama-2-70b
+sageserve plan quickstart --at 10h -o plan.json && sageserve explain plan.json us-east/llama-3.3-70b
 """
 
 
@@ -36,7 +36,7 @@ def explain(
         Path,
         typer.Argument(metavar="RUN_OR_PLAN", help="a folder of `simulate --out`, a plan.json, or a live fleet's state folder"),
     ],
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="such as eastus/llama-2-70b/h100-80gb; its beginning is enough")],
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="such as us-east/llama-3.3-70b/h200; its beginning is enough")],
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="of a run, from its start", show_default="the end of its window")
     ] = None,

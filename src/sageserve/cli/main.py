@@ -35,7 +35,7 @@ Play last week's traffic, or a generated one, through a fleet in many regions be
 
   sageserve simulate quickstart --strategy siloed [dim]— the same day, another way[/dim]
 
-  sageserve compare quickstart [dim]— the same day under every strategy[/dim]
+  sageserve compare quickstart --strategies hpa,foresight --baseline hpa [dim]— what SageServe saves[/dim]
 
   sageserve simulate quickstart --out runs/day [dim]— keep every request and decision, and a page to look at[/dim]
 

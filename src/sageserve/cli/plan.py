@@ -29,9 +29,9 @@ sageserve plan quickstart --at 10h
 
 sageserve plan quickstart --at 14h --strategy foresight -o plan.json
 
-sageserve plan quickstart --at 10h --what-if demand=1.3,eastus/h100-80gb=0
+sageserve plan quickstart --at 10h --what-if demand=1.3,us-east/h200=0
 
-sageserve plan quickstart --at 10h --now eastus/llama-2-70b=5
+sageserve plan quickstart --at 10h --now us-east/llama-3.3-70b=5
 
 sageserve plan show plan.json
 
@@ -224,7 +224,7 @@ def _write_all(folder: Path, files: dict[str, str]) -> None:
 
 
 def _counts(layout: "Layout", text: str) -> dict[str, int]:
-    """`eastus/llama-2-70b=5,...` as instances by pool name."""
+    """`us-east/llama-3.3-70b=5,...` as instances by pool name."""
     from sageserve.base.errors import ConfigError
     from sageserve.show.answer import find_pool
 

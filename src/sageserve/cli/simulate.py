@@ -29,7 +29,7 @@ sageserve simulate quickstart --strategy siloed --json | jq .cost_usd.total
 
 sageserve simulate o365-week --out runs/week --set fleet.start=16
 
-sageserve simulate quickstart --trace azure_conv.csv.gz --map '*=llama-2-70b' --load 4
+sageserve simulate quickstart --trace azure_conv.csv.gz --map '*=llama-3.3-70b' --load 4
 """
 
 

@@ -27,7 +27,7 @@ sageserve tune quickstart
 
 sageserve tune quickstart --strategy hpa --set fleet.start=4 -o tuned.yaml
 
-sageserve tune quickstart --trace last-week.csv.gz --map '*=llama-2-70b'
+sageserve tune quickstart --trace last-week.csv.gz --map '*=llama-3.3-70b'
 """
 
 

@@ -99,11 +99,11 @@ def test_a_file_that_would_be_wrong_is_not_written(file: Path, setting: str, err
 def test_a_file_that_extends_another_gets_its_own_keys(tmp_path: Path) -> None:
     path = tmp_path / "peak.yaml"
     path.write_text("extends: quickstart # the small one\n", "utf-8")
-    set_values(path, ["fleet.start=4", "models.llama-3.1-8b.load.local=1m"])
+    set_values(path, ["fleet.start=4", "models.llama-3.3-70b.load.local=1m"])
     assert read_yaml(path.read_text("utf-8"), "x").values == {
         "extends": "quickstart",
         "fleet": {"start": 4},
-        "models": {"llama-3.1-8b": {"load": {"local": "1m"}}},
+        "models": {"llama-3.3-70b": {"load": {"local": "1m"}}},
     }
     assert path.read_text("utf-8").startswith("extends: quickstart # the small one\n")
 

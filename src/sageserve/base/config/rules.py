@@ -228,7 +228,7 @@ class ForesightSettings(Settings):
     worth: float = Field(
         default=0.6,
         ge=0,
-        description="dollars that one request more in time is worth, at most; at 0.3 quickstart is dearer than with thresholds",
+        description="dollars that one request more in time is worth, at most",
     )
     driven: bool = Field(default=True, description="worth falls and rises as promises are kept; false: it stays as it is")
     aim: Share = Field(default=0.5, description="of the late requests that promises allow; the rest is for what nobody foresees")

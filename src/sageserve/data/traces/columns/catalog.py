@@ -21,7 +21,7 @@ lines, JSON arrays and documents, Parquet and Arrow, plain or compressed with gz
 kept, or listed once as not used.
 
     sageserve trace inspect requests.csv.gz
-    sageserve simulate quickstart --trace requests.csv.gz --map '*=llama-2-70b'
+    sageserve simulate quickstart --trace requests.csv.gz --map '*=llama-3.3-70b'
     sageserve simulate quickstart --trace log.jsonl --column prompt=usage.prompt_tokens --column output=usage.completion_tokens
 
 This page is what `sageserve trace formats --markdown` prints.
