@@ -102,7 +102,7 @@ def fleet(model: str, instances: int, promise: str) -> tuple[Scenario, Layout]:
     for name in ("workload", "strategy", "spot"):
         tree.pop(name, None)
     scenario = Scenario.model_validate(tree)
-    return scenario, lay_out(scenario, unified_roles(scenario), (instances,))
+    return scenario, lay_out(scenario, unified_roles(scenario), lambda _: (instances,))
 
 
 def played(those: Lengths, instances: int, load: float, promise: str) -> Point:

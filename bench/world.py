@@ -53,7 +53,7 @@ def setup(instances: int) -> Setup:
             "batch": {"two_below": 0.8, "one_below": 0.9},
         }
     )
-    return kernel_setup(scenario, lay_out(scenario, unified_roles(scenario), (0,)))
+    return kernel_setup(scenario, lay_out(scenario, unified_roles(scenario), lambda _: (0,)))
 
 
 def _engine(slower: float) -> dict[str, object]:

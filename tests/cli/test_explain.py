@@ -79,7 +79,7 @@ def test_counts_are_those_of_the_timeline(runs: Path, strategy: str) -> None:
     run = read_run(runs / strategy)
     scenario = run.scenario
     kind = STRATEGIES[strategy]
-    layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+    layout = lay_out(scenario, kind.roles(scenario), kind.minimum)
     reading = telling._Reading(next(pool for pool in layout.pools if pool.name == POOL))
     rows = [row for row in run.timeline().to_pylist() if row["endpoint"] == POOL.rsplit("/", 1)[0]]
     lines, busy = list(run.journal()), {line.now for line in run.journal()}
@@ -356,7 +356,7 @@ def test_it_does_so_of_decisions_that_were_made(name: str) -> None:
 
 def test_a_forecast_that_failed_is_told_until_one_succeeds() -> None:
     settings = load_scenario(SMALL_FLEET, overrides=["strategy.name=lt-u"])
-    layout = lay_out(settings, STRATEGIES["lt-u"].roles(settings), STRATEGIES["lt-u"].minimum(settings))
+    layout = lay_out(settings, STRATEGIES["lt-u"].roles(settings), STRATEGIES["lt-u"].minimum)
     reading = telling._Reading(layout.pools[0])
     telling._hear(reading, 5, Forecasted(1, 0, 0, (), (), "singular matrix"))
     assert any("forecast failed" in note and "singular matrix" in note for note in telling._notes(reading, settings))

@@ -82,6 +82,10 @@ def test_a_strategy_is_given_its_maximum_and_what_is_best_reserved(tmp_path: Pat
     found = load_scenario(written(tmp_path / "room.yaml", sizing))
     assert (found.strategy.name, found.fleet.maximum, found.fleet.starts) == ("foresight", 17, {})
     assert (found.regions["eastus"].gpus["h100-80gb"].reserved, found.regions["eastus"].gpus["h100-80gb"].gpus) == (64, 136)
+    assert found.fleet.endpoints is None, "there is one endpoint, and the maximum for all is its own"
+    lines = [*SIZED.fleet, FleetLine("centralus", "llama-2-70b", "h100-80gb", 5, 40)]
+    found = load_scenario(written(tmp_path / "more.yaml", msgspec.structs.replace(sizing, fleet=lines)))
+    assert [found.fleet.at(region, "llama-2-70b").maximum for region in ("eastus", "centralus")] == [17, 5]
 
 
 def test_one_more_nine_of_a_strategy_is_refused_and_not_forgotten() -> None:

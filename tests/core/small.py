@@ -60,7 +60,7 @@ def fleet_of(layout: Layout) -> Fleet:
 
 def starts_by_role(kind: StrategyKind, settings: Scenario) -> tuple[int, ...]:
     """Instances that an endpoint starts with, by role; the same at every endpoint that has pools."""
-    layout = lay_out(settings, kind.roles(settings), kind.minimum(settings))
+    layout = lay_out(settings, kind.roles(settings), kind.minimum)
     counts = dict.fromkeys(((pool.region, pool.model, pool.role) for pool in layout.pools), 0)
     for pool, count in zip(layout.pools, kind.initial(settings, layout), strict=True):
         counts[pool.region, pool.model, pool.role] += count

@@ -36,7 +36,7 @@ class VirtualFleet:
 
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
         kind = strategy_kind(scenario.strategy.name)
-        layout = lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+        layout = lay_out(scenario, kind.roles(scenario), kind.minimum)
         setup = kernel_setup(scenario, layout)
         self.kernel = Kernel(setup, request_rows(trace, setup))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["in_flight"])

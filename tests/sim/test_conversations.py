@@ -280,7 +280,7 @@ def test_an_instance_that_was_closed_has_forgotten_what_was_said() -> None:
     settings = fleet(1)
     told = talks(settings, 1)
     turns = closed_loop(told)
-    setup = kernel_setup(settings, lay_out(settings, unified_roles(settings), (1,)))
+    setup = kernel_setup(settings, lay_out(settings, unified_roles(settings), lambda _: (1,)))
     for close in (False, True):
         kernel = Kernel(setup, request_rows(told, setup, turns), turns)
         kernel.open(0)

@@ -230,13 +230,14 @@ def _write(  # noqa: PLR0913 # what was asked, what was found, and where it goes
 
     most = max((line.instances for line in sizing.fleet), default=1)
     if sizing.strategy:  # the most it held is its maximum; where that is below the start, the start is
-        changes: dict[str, object] = {"fleet.maximum": max(most, settings.fleet.start, 1)}
+        changes: dict[str, object] = {"fleet.maximum": max(most, settings.fleet.start, 1)} | _maxima(settings, sizing)
         about = f"{sizing.scenario} with what {sizing.strategy} needs"
     else:
         changes = {
             "fleet.starts": {line.pool: line.instances for line in sizing.fleet},
-            "fleet.maximum": max(settings.fleet.maximum, most),
+            "fleet.maximum": (room := settings.fleet.roomy(most)).maximum,
         }
+        changes |= {"fleet.endpoints": maxima} if (maxima := room.maxima()) else {}
         about = f"{sizing.scenario} with a fleet of constant size, {100 * sizing.safety:g}% safe"
     if sizing.growth is not None:
         about += f", for {sizing.growth.factor:g} times the traffic"
@@ -257,6 +258,18 @@ def _write(  # noqa: PLR0913 # what was asked, what was found, and where it goes
         changes["regions"] = stocks
     lines = [f"{key}={msgspec.json.encode(value).decode()}" for key, value in changes.items()]
     write_extension(to, reference, [*overrides, f"strategy.name={sizing.strategy or 'fixed'}", *lines], about, replace=replace)
+
+
+def _maxima(settings: "Scenario", sizing: "Sizing") -> dict[str, object]:
+    """The most that each endpoint held, where some held fewer than others: all its roles and GPU types together."""
+    held: dict[tuple[str, str], int] = {}
+    for line in sizing.fleet:
+        held[line.region, line.model] = held.get((line.region, line.model), 0) + line.instances
+    if len(set(held.values())) < 2 and not settings.fleet.endpoints:
+        return {}
+    none: dict[str, dict[str, int | None]] = {pattern: {"maximum": None} for pattern in settings.fleet.maxima()}
+    most = {key: max(count, settings.fleet.at(*key).start, 1) for key, count in held.items()}
+    return {"fleet.endpoints": none | {"/".join(key): {"maximum": count} for key, count in most.items()}}
 
 
 def _next(words: Sequence[str], given: dict[str, str], options: TraceOptions, to: Path | None) -> str:

@@ -4,6 +4,7 @@ Names become numbers here once; everything per request works with the numbers. E
 role; its instance rows lie side by side, pool after pool. Knows no policy. Read next: `fleet.py`, `route.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,21 +100,21 @@ def unified_roles(scenario: Scenario) -> tuple[Role, ...]:
     return (Role("shared", tuple(range(len(scenario.tiers))), queued=scenario.batch.feed != "direct"),)
 
 
-def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...]) -> Layout:
+def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: Callable[[Scenario], tuple[int, ...]]) -> Layout:
     """Number everything in a scenario.
 
     Args:
         scenario: with all profiles resolved.
         roles: the strategy's.
-        minimum: instances each endpoint keeps, by role.
+        minimum: instances an endpoint keeps, by role; asked with the fleet's numbers for that endpoint.
     """
     names = names_of(scenario)
     stocks = _stocks(scenario)
     engines = [(model, gpu) for model in names.models for gpu in scenario.models[model].engines]
     profiles = profile_rows([scenario.models[model].engines[gpu] for model, gpu in engines])
     _weigh(profiles, [names.models.index(model) for model, _ in engines])
-    kinds = [len(_usable(scenario, region, model)) for region in names.regions for model in names.models]
-    slots = scenario.fleet.maximum * max(kinds)
+    ends = [(region, model) for region in names.regions for model in names.models]
+    slots = max(scenario.at(g, m).fleet.maximum * len(scenario.gpus_at(m, g)) for g, m in ends)
     pools = _pools(scenario, roles, minimum, slots, engines)
     slot_profile = np.full(len(names.regions) * len(names.models) * len(roles) * slots, -1, np.int32)
     for pool in pools:
@@ -162,16 +163,22 @@ def _stocks(scenario: Scenario) -> tuple[Stock, ...]:
 
 
 def _pools(
-    scenario: Scenario, roles: tuple[Role, ...], minimum: tuple[int, ...], slots: int, engines: list[tuple[str, str]]
+    scenario: Scenario,
+    roles: tuple[Role, ...],
+    minimum: Callable[[Scenario], tuple[int, ...]],
+    slots: int,
+    engines: list[tuple[str, str]],
 ) -> tuple[Pool, ...]:
     pools: list[Pool] = []
     stocks = [(region, gpu) for region, settings in scenario.regions.items() for gpu in settings.gpus]
     for g, region in enumerate(scenario.regions):
         for m, model in enumerate(scenario.models):
+            here = scenario.at(region, model)
+            most, kept = here.fleet.maximum, minimum(here)
             for o, role in enumerate(roles):
                 endpoint = (g * len(scenario.models) + m) * len(roles) + o
-                for k, gpu in enumerate(_usable(scenario, region, model)):
-                    begin = endpoint * slots + k * scenario.fleet.maximum
+                for k, gpu in enumerate(scenario.gpus_at(model, region)):
+                    begin = endpoint * slots + k * most
                     name = f"{region}/{model}/{gpu}" + (f"/{role.name}" if len(roles) > 1 else "")
                     pools.append(
                         Pool(
@@ -185,19 +192,11 @@ def _pools(
                             stock=stocks.index((region, gpu)),
                             gpus=scenario.models[model].engines[gpu].gpus,
                             begin=begin,
-                            end=begin + scenario.fleet.maximum,
-                            minimum=minimum[o],
+                            end=begin + most,
+                            minimum=kept[o],
                         )
                     )
     return tuple(pools)
-
-
-def _usable(scenario: Scenario, region: str, model: str) -> list[str]:
-    """GPU types that can run a model in a region: the one that endpoints start with first, then as the model lists them."""
-    stock = scenario.regions[region].gpus
-    usable = [gpu for gpu, engine in scenario.models[model].engines.items() if gpu in stock and stock[gpu].gpus >= engine.gpus]
-    first = scenario.start_gpu(model, region)
-    return sorted(usable, key=lambda gpu: gpu != first)
 
 
 def _weigh(profiles: NDArray[Any], models: list[int]) -> None:

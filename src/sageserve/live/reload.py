@@ -52,6 +52,7 @@ _FIXED: Final[Mapping[str, str]] = {
     "live.speed": "engines that run were started with it",
 }
 """Settings that hold from `up` to `down`, and why; with everything below them."""
+_PLACED: Final = re.compile(r"fleet\.endpoints\..+\.gpus")
 _VARIABLE: Final = re.compile(r"live\.access\..+\.bearer_env")
 
 
@@ -87,6 +88,8 @@ def _why(one: SettingChange, held: tuple[str, ...]) -> str:
     """Why a running fleet cannot take a change on; empty: it can."""
     if _VARIABLE.fullmatch(one.key) and one.after is not None and one.after not in held:
         return f"variables are read at `up`; to have {one.after} read, sageserve down, then up"
+    if _PLACED.fullmatch(one.key):
+        return _FIXED["gpus"]
     return next((why for key, why in _FIXED.items() if one.key == key or one.key.startswith(f"{key}.")), "")
 
 

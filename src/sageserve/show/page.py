@@ -149,7 +149,8 @@ def _fleet(scenario: Scenario) -> str:
     fleet = scenario.fleet
     start = count(fleet.start, "instance")
     endpoints = f"{count(len(scenario.models), 'model')} in {count(len(scenario.regions), 'region')}"
-    return f"{endpoints}, {stock_text}; {start} per endpoint at the start, {fleet.minimum} to {fleet.maximum}"
+    text = f"{endpoints}, {stock_text}; {start} per endpoint at the start, {fleet.minimum} to {fleet.maximum}"
+    return f"{text}; other numbers for {', '.join(fleet.endpoints)}" if fleet.endpoints else text
 
 
 def _strategies(comparison: Comparison, found: Verdict) -> Sheet:

@@ -68,7 +68,7 @@ def oracle_bound(scenario: Scenario, trace: Trace) -> Bound:
         scenario: fleet, tiers and profiles.
         trace: codes are those of the scenario's names in order.
     """
-    layout = lay_out(scenario, unified_roles(scenario), (scenario.fleet.minimum,))
+    layout = lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,))
     steps = int(-(-trace.window // STEP))
     lengths = np.minimum(STEP, trace.window - np.arange(steps) * STEP) / HOUR
     turns = closed_loop(trace) if scenario.workload.loop == "closed" else None

@@ -5,12 +5,13 @@ arXiv 2502.14617. Knows no code that applies them: `core/` does.
 Read next: `core/strategies/` for what the strategies do with their settings.
 """
 
-from typing import Annotated, Literal
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sageserve.base.config.autoscalers import HpaSettings, KedaSettings, RecordedSettings
-from sageserve.base.config.settings import CompiledRule, Name, RuleName, Settings, refuse_code
+from sageserve.base.config.settings import CompiledRule, Name, Pattern, RuleName, Settings, refuse_code
 from sageserve.base.promise import allowed
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 
@@ -58,6 +59,18 @@ class TierSettings(Settings):
         return allowed(self.patience, self.growth, prompt)
 
 
+class EndpointSettings(Settings):
+    """What endpoints have whose region/model a pattern fits; what is left out is as in `fleet`, or as an earlier pattern says."""
+
+    start: int | None = Field(default=None, ge=0, le=10_000, description="instances at t = 0; none: fleet.start")
+    minimum: int | None = Field(default=None, ge=0, description="instances at least; none: fleet.minimum")
+    maximum: int | None = Field(default=None, ge=1, le=10_000, description="instances per pool; none: fleet.maximum")
+    gpus: tuple[Name, ...] | None = Field(
+        default=None,
+        description="GPU types it may use, that of the first instances first; []: not placed there; none: all that it runs on",
+    )
+
+
 class FleetSettings(Settings):
     """How many instances an endpoint (model x region) starts with and may have."""
 
@@ -70,6 +83,50 @@ class FleetSettings(Settings):
     starts: dict[Name, Annotated[int, Field(ge=0)]] = Field(
         default={}, description="instances at t = 0 by region/model/gpu; of an endpoint that is named in it, these and no others"
     )
+    endpoints: dict[Pattern, EndpointSettings] | None = Field(
+        default=None,
+        description="other numbers and GPU types by region/model, such as eastus/* or */llama-*; of several patterns that fit,"
+        " the last that says something counts; none: all alike",
+    )
+
+    def fitting(self, region: str, model: str) -> dict[str, EndpointSettings]:
+        """What is said of one endpoint, by pattern, in order."""
+        name = f"{region}/{model}"
+        return {pattern: one for pattern, one in (self.endpoints or {}).items() if fnmatchcase(name, pattern)}
+
+    def said(self, region: str, model: str, key: Literal["start", "minimum", "maximum", "gpus"]) -> str | None:
+        """The pattern whose word on a key counts for an endpoint; None: no pattern has one."""
+        return next((p for p, one in reversed(self.fitting(region, model).items()) if getattr(one, key) is not None), None)
+
+    def at(self, region: str, model: str) -> Self:
+        """The same with the numbers of one endpoint."""
+        found: dict[str, object] = {"endpoints": None}
+        for one in self.fitting(region, model).values():
+            numbers = {"start": one.start, "minimum": one.minimum, "maximum": one.maximum}
+            found |= {key: number for key, number in numbers.items() if number is not None}
+        return self.model_copy(update=found)
+
+    def gpus_at(self, region: str, model: str) -> tuple[str, ...] | None:
+        """GPU types that an endpoint may use, as it prefers them; None: nothing is said."""
+        pattern = self.said(region, model, "gpus")
+        return None if pattern is None or self.endpoints is None else self.endpoints[pattern].gpus
+
+    def placed(self) -> dict[str, EndpointSettings] | None:
+        """Of `endpoints`, the GPU types alone."""
+        found = {p: EndpointSettings(gpus=one.gpus) for p, one in (self.endpoints or {}).items() if one.gpus is not None}
+        return found or None
+
+    def roomy(self, least: int) -> Self:
+        """The same where no pool has a maximum below so many instances."""
+        endpoints = {
+            p: one if one.maximum is None else one.model_copy(update={"maximum": max(one.maximum, least)})
+            for p, one in (self.endpoints or {}).items()
+        }
+        return self.model_copy(update={"maximum": max(self.maximum, least), "endpoints": endpoints or None})
+
+    def maxima(self) -> dict[str, dict[str, int]]:
+        """The maxima of `endpoints`, as a file has them."""
+        return {p: {"maximum": one.maximum} for p, one in (self.endpoints or {}).items() if one.maximum is not None}
 
 
 class SignalSettings(Settings):

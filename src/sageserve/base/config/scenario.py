@@ -3,6 +3,8 @@
 Knows names and types; reads no file (`data/scenarios/load.py` does) and judges nothing (`data/scenarios/checks.py` does).
 """
 
+from typing import Self
+
 from pydantic import Field
 
 from sageserve.base.config.hardware import GpuSettings, RegionSettings
@@ -61,11 +63,26 @@ class Scenario(Settings):
         there, back = self.regions[origin].rtt, self.regions[region].rtt
         return there[region] if region in there else back[origin]
 
-    def start_gpu(self, model: Name, region: Name) -> Name | None:
-        """GPU type an endpoint's first instances use: `fleet.gpu` if it fits, else the first engine in stock.
+    def at(self, region: Name, model: Name) -> Self:
+        """The same with the fleet's numbers for one endpoint."""
+        return self if self.fleet.endpoints is None else self.model_copy(update={"fleet": self.fleet.at(region, model)})
 
-        None when the region has no GPU that the model can run on: there is no such endpoint.
+    def gpus_at(self, model: Name, region: Name) -> list[Name]:
+        """GPU types an endpoint may use: the one it starts with first, then as the model or `fleet.endpoints` lists them.
+
+        None at all when the region has no GPU that the model can run on, or none that it may use: there is no such endpoint.
         """
         stock = self.regions[region].gpus
         usable = [gpu for gpu, engine in self.models[model].engines.items() if gpu in stock and stock[gpu].gpus >= engine.gpus]
-        return self.fleet.gpu if self.fleet.gpu in usable else next(iter(usable), None)
+        chosen = self.fleet.gpus_at(region, model)
+        if chosen is not None:
+            return [gpu for gpu in chosen if gpu in usable]
+        return sorted(usable, key=lambda gpu: gpu != self.fleet.gpu)
+
+    def places(self, model: Name) -> list[Name]:
+        """Regions that have an endpoint of a model."""
+        return [region for region in self.regions if self.gpus_at(model, region)]
+
+    def start_gpu(self, model: Name, region: Name) -> Name | None:
+        """GPU type an endpoint's first instances use; None: there is no such endpoint."""
+        return next(iter(self.gpus_at(model, region)), None)

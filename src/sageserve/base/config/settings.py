@@ -19,6 +19,16 @@ Name = Annotated[
 ]
 
 
+Pattern = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._/*?\[\]!-]+$",
+        max_length=200,
+        description="of names: '*' stands for any text, '/' included, '?' for a character, [ab] for one of some",
+    ),
+]
+
+
 RuleName = Annotated[
     str,
     Field(

@@ -70,9 +70,12 @@ def kind_of(scenario: Scenario) -> StrategyKind:
     """
     name = scenario.strategy.name
     kind = strategy_kind(name)
-    if scenario.fleet.minimum == 0 and not isinstance(kind, FixedCount) and max(kind.minimum(scenario)) > 0:
+    ends = [scenario.at(region, model) for region in scenario.regions for model in scenario.models]
+    none = [here for here in ends if here.fleet.minimum == 0]
+    if none and not isinstance(kind, FixedCount) and max(kind.minimum(none[0])) > 0:
+        where = "fleet.minimum" if scenario.fleet.endpoints is None else "fleet.minimum or fleet.endpoints"
         raise ConfigError(
-            f"fleet.minimum: 0: {name} keeps an instance of every model in every region that has its GPUs: without one there is"
+            f"{where}: 0: {name} keeps an instance of every model in every region that has its GPUs: without one there is"
             " no utilisation and no queue that could ask for the first",
             hint="give --set fleet.minimum=1 --set fleet.start=1, or play a constant fleet with `fixed`",
         )
@@ -86,4 +89,4 @@ def layout_of(scenario: Scenario) -> Layout:
         ConfigError: the strategy is not known.
     """
     kind = strategy_kind(scenario.strategy.name)
-    return lay_out(scenario, kind.roles(scenario), kind.minimum(scenario))
+    return lay_out(scenario, kind.roles(scenario), kind.minimum)

@@ -63,28 +63,29 @@ class Unified:
     @staticmethod
     def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start."""
-        return first_instances(scenario, layout, lambda start: (start,))
+        return first_instances(scenario, layout, lambda start, _: (start,))
 
 
-def first_instances(scenario: Scenario, layout: Layout, split: Callable[[int], tuple[int, ...]]) -> tuple[int, ...]:
+def first_instances(scenario: Scenario, layout: Layout, split: Callable[[int, Scenario], tuple[int, ...]]) -> tuple[int, ...]:
     """Instances by pool at the start: `fleet.start` in the first pool of an endpoint, or what `fleet.starts` says of it.
 
     Args:
         scenario: for its fleet.
         layout: its pools.
-        split: divides a number of instances among the roles, in their order.
+        split: divides a number of instances among the roles, in their order; given the fleet's numbers for the endpoint.
     """
     starts = scenario.fleet.starts
     named = {(pool.region, pool.model) for pool in layout.pools if _plain(pool, layout) in starts}
     begun: set[int] = set()
     found = []
     for pool in layout.pools:
+        here = scenario.at(layout.names.regions[pool.region], layout.names.models[pool.model])
         if (pool.region, pool.model) in named:
             count: int | None = starts.get(_plain(pool, layout))
         else:
-            count = None if pool.endpoint in begun else scenario.fleet.start
+            count = None if pool.endpoint in begun else here.fleet.start
         begun.add(pool.endpoint)
-        found.append(0 if count is None else split(count)[pool.role])
+        found.append(0 if count is None else split(count, here)[pool.role])
     return tuple(found)
 
 

@@ -78,7 +78,7 @@ class Chiron:
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None = None) -> None:  # see above
         self._rules: ChironSettings = scenario.strategy.chiron
         self._layout = layout
-        self._places = _places(scenario, layout)
+        self._places = _places(layout)
         self._strength = [layout.strength(pool) for pool in layout.pools]
         # `steps` keeps an endpoint between its two marks: the lower one can be counted on
         steps = scenario.batch.feed == "steps" and scenario.batch.two_below > 0
@@ -112,9 +112,9 @@ class Chiron:
     @staticmethod
     def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start: the share `theta` interactive, the rest mixed, as back-pressure at `theta` would divide it."""
-        least = max(scenario.fleet.minimum, 1)
 
-        def split(start: int) -> tuple[int, ...]:
+        def split(start: int, here: Scenario) -> tuple[int, ...]:
+            least = max(here.fleet.minimum, 1)
             own = max(round(start * scenario.strategy.chiron.theta), least // 2)
             own = max(min(own, start - (least - least // 2)), 0)
             return _by_role(scenario, own, start - own)
@@ -257,13 +257,13 @@ def _by_role(scenario: Scenario, interactive: int, mixed: int) -> tuple[int, ...
     return tuple(numbers[name] for name in names)
 
 
-def _places(scenario: Scenario, layout: Layout) -> list[_Place]:
+def _places(layout: Layout) -> list[_Place]:
     places = []
     names = [role.name for role in layout.roles]
     for at in range(layout.endpoints // len(names)):
         pools = {name: layout.endpoint_pools(at * len(names) + o) for o, name in enumerate(names)}
-        if kinds := len(pools["mixed"]):
-            maximum = scenario.fleet.maximum * kinds
+        if pools["mixed"]:
+            maximum = sum(pool.end - pool.begin for pool in pools["mixed"])
             model = at % len(layout.names.models)
             places.append(_Place(model, pools.get("interactive", []), pools.get("batch", []), pools["mixed"], maximum))
     return places

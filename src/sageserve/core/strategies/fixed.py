@@ -67,7 +67,7 @@ class AsStarted:
     @staticmethod
     def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start."""
-        return first_instances(scenario, layout, lambda start: (start,))
+        return first_instances(scenario, layout, lambda start, _: (start,))
 
     def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision]:
         """Replace what was lost."""

@@ -35,14 +35,13 @@ class Hpa(Unified):
     """Kubernetes' HorizontalPodAutoscaler.
 
     Args:
-        scenario: for its `strategy.hpa` settings, and the most instances a pool may have.
+        scenario: for its `strategy.hpa` settings.
         layout: numbers of pools and endpoints.
         earlier: not looked at; an HPA knows no history.
     """
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None = None) -> None:  # see above
         self._rules = self.rules(scenario)
-        self._most = scenario.fleet.maximum
         self._targets = [
             _Target(endpoint, pools, Behaviour(self._rules.scale_up, self._rules.scale_down))
             for endpoint in range(layout.endpoints)
@@ -83,7 +82,7 @@ class Hpa(Unified):
         wanted = largest(here.held, answers)
         if wanted is None:
             return
-        most = self._most * len(target.pools)
+        most = sum(pool.end - pool.begin for pool in target.pools)
         least = max(target.pools[0].minimum, min(self._rules.minimum or 0, most))
         bounds = (least, most if self._rules.maximum is None else max(least, min(self._rules.maximum, most)))
         change = target.behaviour.limit(now, here.held, wanted, bounds) - here.held

@@ -32,7 +32,7 @@ class Siloed(Reactive):
     def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start, divided by `siloed.batch_share`."""
 
-        def split(start: int) -> tuple[int, ...]:
+        def split(start: int, _: Scenario) -> tuple[int, ...]:
             if len(layout.roles) == 1:
                 return (start,)
             batch = max(Siloed.minimum(scenario)[1], round(start * scenario.strategy.siloed.batch_share))

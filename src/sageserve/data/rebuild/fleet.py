@@ -64,11 +64,12 @@ def settings_of(steps: Mapping[str, Steps], scenario: Scenario) -> list[str]:
     counts = {pool: [[show_duration(at), count] for at, count in found] for pool, found in steps.items()}
     starts = {pool: found[0][1] for pool, found in steps.items()}
     most = max(count for found in steps.values() for _, count in found)
-    maximum = max(scenario.fleet.maximum, ROOM * most)
+    room = scenario.fleet.roomy(ROOM * most)
     return [
         f"strategy.recorded.counts={json.dumps(counts, allow_nan=False)}",
         f"fleet.starts={json.dumps(starts, allow_nan=False)}",
-        f"fleet.maximum={maximum}",
+        f"fleet.maximum={room.maximum}",
+        *([f"fleet.endpoints={json.dumps(maxima, allow_nan=False)}"] if (maxima := room.maxima()) else []),
         "spot.donate=false",
     ]
 

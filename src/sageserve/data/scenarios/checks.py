@@ -7,10 +7,12 @@ Knows the settings tree only: no file, no trace. Read next: `load.py`, which add
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import Literal, TypeAlias
 
-from sageserve.base.config import ModelSettings, ProfileSettings, Scenario, TierSettings
+from sageserve.base.config import FleetSettings, ModelSettings, ProfileSettings, Scenario, TierSettings
 from sageserve.base.units import Micros, show_duration, show_size
 from sageserve.core.engine.timing import first_time, iteration_time, row_of
+from sageserve.data.documents import suggest
 from sageserve.data.profiles.engines import engine_named, other_engine
 from sageserve.data.scenarios.cluster_checks import cluster_names, pool_names, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
@@ -19,7 +21,8 @@ from sageserve.data.yaml_positions import Keys
 
 def problems(scenario: Scenario) -> list[SettingProblem]:
     """Everything that keeps a scenario from working, undefined names first; empty when it can work."""
-    names = [*_unknown_names(scenario), *_round_trips(scenario), *pool_names(scenario), *cluster_names(scenario)]
+    names = [*_unknown_names(scenario), *_endpoint_names(scenario), *_round_trips(scenario)]
+    names += [*pool_names(scenario), *cluster_names(scenario)]
     if names:  # the arithmetic needs every name
         return names
     checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach, _energy, target_arithmetic)
@@ -93,13 +96,7 @@ def _promises(scenario: Scenario) -> Iterator[SettingProblem]:
 
 
 def _sizes(scenario: Scenario) -> Iterator[SettingProblem]:
-    fleet = scenario.fleet
-    if fleet.minimum > fleet.maximum:
-        yield SettingProblem(("fleet", "minimum"), f"minimum {fleet.minimum} > maximum {fleet.maximum} instances")
-    if fleet.start > fleet.maximum:
-        yield SettingProblem(("fleet", "start"), f"start {fleet.start} > maximum {fleet.maximum} instances")
-    if fleet.start < fleet.minimum:
-        yield SettingProblem(("fleet", "start"), f"start {fleet.start} < minimum {fleet.minimum} instances")
+    yield from _fleet_sizes(scenario)
     rules = {"reactive": scenario.strategy.reactive, "siloed": scenario.strategy.siloed}
     for name, rule in rules.items():
         if rule.low >= rule.high:
@@ -133,6 +130,61 @@ def _shares(scenario: Scenario) -> Iterator[SettingProblem]:
             yield SettingProblem(keys, "a share is negative")
         elif shares and not any(shares.values()):
             yield SettingProblem(keys, f"all shares are 0: nothing is drawn from {', '.join(shares)}")
+
+
+# ------------------------------------------------------------------------------------------------ numbers of endpoints
+
+
+_Number: TypeAlias = Literal["start", "minimum", "maximum"]
+
+
+def _endpoint_names(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Patterns that no endpoint fits, and GPU types that are not there or that an endpoint could not use."""
+    ends = [f"{region}/{model}" for region in scenario.regions for model in scenario.models]
+    fitted = {p for region in scenario.regions for model in scenario.models for p in scenario.fleet.fitting(region, model)}
+    for pattern, one in (scenario.fleet.endpoints or {}).items():
+        keys: Keys = ("fleet", "endpoints", pattern)
+        if pattern not in fitted:
+            hint = f"a pattern is of region/model: {', '.join(ends[:4])}{', ...' if len(ends) > 4 else ''}"
+            text = f"no endpoint fits {pattern!r}{suggest(pattern, ends)}"
+            yield SettingProblem(keys, text, arithmetic=False, hint=hint)
+        yield from unknown((*keys, "gpus"), "GPU type", one.gpus or (), scenario.gpus)
+
+
+def _fleet_sizes(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Numbers that contradict each other, each contradiction once, and endpoints that may use no GPU they could use."""
+    told: set[tuple[Keys, str]] = set()
+    for region in scenario.regions:
+        for model in scenario.models:
+            for problem in _endpoint_sizes(scenario, region, model):
+                if (problem.keys, problem.text) not in told:
+                    told.add((problem.keys, problem.text))
+                    yield problem
+
+
+def _endpoint_sizes(scenario: Scenario, region: str, model: str) -> Iterator[SettingProblem]:
+    fleet = scenario.fleet.at(region, model)
+    pairs: tuple[tuple[_Number, str, _Number, bool], ...] = (
+        ("minimum", ">", "maximum", fleet.minimum > fleet.maximum),
+        ("start", ">", "maximum", fleet.start > fleet.maximum),
+        ("start", "<", "minimum", fleet.start < fleet.minimum),
+    )
+    for one, sign, other, wrong in pairs:
+        if wrong:
+            places = _said(scenario, region, model, one), _said(scenario, region, model, other)
+            where = max(places, key=len)  # a pattern's, if any
+            text = f"{one} {getattr(fleet, one)} {sign} {other} {getattr(fleet, other)} instances"
+            yield SettingProblem(where, f"{text} of {region}/{model}" if len(where) > 2 else text)
+    pattern = scenario.fleet.said(region, model, "gpus")
+    if pattern is not None and scenario.fleet.gpus_at(region, model) and not scenario.gpus_at(model, region):
+        keys = ("fleet", "endpoints", pattern, "gpus")
+        yield SettingProblem(keys, f"{model} runs on none of them in {region}: name one it has an engine for, or [] for none")
+
+
+def _said(scenario: Scenario, region: str, model: str, key: _Number) -> Keys:
+    """Where a number of an endpoint was said."""
+    pattern = scenario.fleet.said(region, model, key)
+    return ("fleet", key) if pattern is None else ("fleet", "endpoints", pattern, key)
 
 
 # ------------------------------------------------------------------------------------------------ memory and stock
@@ -175,7 +227,10 @@ def _gib(size: int) -> str:
 
 def _placement(scenario: Scenario) -> Iterator[SettingProblem]:
     for name, model in scenario.models.items():
-        if any(scenario.start_gpu(name, region) for region in scenario.regions):
+        if scenario.places(name):
+            continue
+        if scenario.model_copy(update={"fleet": FleetSettings(gpu=scenario.fleet.gpu)}).places(name):
+            yield SettingProblem(("fleet", "endpoints"), f"{name} is placed in no region: give one of them GPU types for it")
             continue
         held = "; ".join(f"{region} has {_holds(scenario, region)}" for region in scenario.regions)
         needs = " or ".join(f"{engine.gpus} {gpu}" for gpu, engine in model.engines.items())
@@ -188,12 +243,12 @@ def _holds(scenario: Scenario, region: str) -> str:
 
 
 def _stock(scenario: Scenario) -> Iterator[SettingProblem]:
-    start = scenario.fleet.start
     for region, settings in scenario.regions.items():
         needs: dict[str, list[str]] = {}
         total: dict[str, int] = {}
         for name, model in scenario.models.items():
             if gpu := scenario.start_gpu(name, region):
+                start = scenario.at(region, name).fleet.start
                 each = model.engines[gpu].gpus
                 needs.setdefault(gpu, []).append(f"{name} {start} x {each}")
                 total[gpu] = total.get(gpu, 0) + start * each
@@ -241,7 +296,7 @@ def _allowed(scenario: Scenario, tier: TierSettings, model: str, origin: str) ->
 def _reach(scenario: Scenario) -> Iterator[SettingProblem]:
     for name, tier in scenario.tiers.items():
         for model in scenario.models:
-            if not any(scenario.start_gpu(model, region) for region in scenario.regions):
+            if not scenario.places(model):
                 continue  # already said
             yield from _serves(scenario, name, model, tier)
 
@@ -275,9 +330,8 @@ def _fastest(scenario: Scenario, tier: TierSettings, model: str, origin: str) ->
     times = []
     for region in _allowed(scenario, tier, model, origin):
         rtt = scenario.rtt(origin, region)
-        for gpu, engine in scenario.models[model].engines.items():
-            if gpu in scenario.regions[region].gpus and scenario.regions[region].gpus[gpu].gpus >= engine.gpus:
-                work = first_token_us(engine)
-                story = f"from {origin} {show_duration(rtt)} to {region} and back + {show_duration(work)} first token on {gpu}"
-                times.append((rtt + work, story))
+        for gpu in scenario.gpus_at(model, region):
+            work = first_token_us(scenario.models[model].engines[gpu])
+            story = f"from {origin} {show_duration(rtt)} to {region} and back + {show_duration(work)} first token on {gpu}"
+            times.append((rtt + work, story))
     return min(times)

@@ -49,7 +49,7 @@ def pools(scenario: Scenario) -> list[str]:
         for region, settings in scenario.regions.items()
         for model, served in scenario.models.items()
         for gpu in served.engines
-        if gpu in settings.gpus
+        if gpu in settings.gpus and ((some := scenario.fleet.gpus_at(region, model)) is None or gpu in some)
     ]
 
 

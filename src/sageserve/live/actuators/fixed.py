@@ -75,7 +75,7 @@ def _row(layout: Layout, one: FixedInstance, taken: dict[int, EngineAddress], wh
         if not free:
             raise ConfigError(
                 f"{where}: {pool.name} has room for {pool.end - pool.begin} instances, and there are more",
-                hint="raise fleet.maximum",
+                hint="raise fleet.maximum, or that of fleet.endpoints",
             )
         return free[0]
     gpu = f" on {one.gpu}" if one.gpu else ""

@@ -113,7 +113,7 @@ def static_table(scenario: Scenario, layout: Layout) -> RoutingTable:
         pool = pools[0]
         row = pool.begin + taken.get(pool.number, 0)
         if row >= pool.end:
-            raise ConfigError(f"{where}: {pool.name} has more instances than fleet.maximum", hint="raise fleet.maximum")
+            raise ConfigError(f"{where}: {pool.name} has more instances than its maximum", hint="raise fleet.maximum")
         taken[pool.number] = taken.get(pool.number, 0) + 1
         rows.append(InstanceRow(row, endpoint, one.url, one.served_model, True, 0, pool.profile))
     nothing = EndpointRow(0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)

@@ -164,7 +164,7 @@ class FleetWatch:
             there = self._pool(pool)
             rows = there.end - there.begin
             notes.append(
-                f"{count:,} instances of {pool} have no place in the settings: fleet.maximum is {rows}, and"
+                f"{count:,} instances of {pool} have no place in the settings: its maximum is {rows}, and"
                 f" {self.layout.stocks[there.stock].name} has {self.layout.stocks[there.stock].gpus} GPUs."
             )
         behind = self._parts.wall() - self.demand.until

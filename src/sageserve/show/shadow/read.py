@@ -93,7 +93,8 @@ def read_shadow(state: Path, last: Micros | None = None) -> ShadowReading:
     judge = _judged(state, scenario, layout, counts)
     numbers = {name: number for number, name in enumerate(_series(layout))}
     budget = min(
-        ((tier.ttft, 1.0 - tier.percentile) for tier in scenario.tiers.values() if tier.ttft is not None), default=(0, 0.0)
+        ((tier.ttft, 1.0 - tier.percentile) for tier in scenario.tiers.values() if tier.ttft is not None and not tier.growth),
+        default=(0, 0.0),
     )[1]
     endpoints = tuple(reckon(name, one, judge.score(numbers[name]), budget) for name, one in counts.items() if len(one.wall))
     return ShadowReading(

@@ -48,7 +48,7 @@ class SizedPool:
 
 def pools_to_size(scenario: Scenario, trace: Trace) -> dict[str, tuple[SizedPool, ...]]:
     """By model, one pool in every region that can run it, on the GPU type that adds the least money to what is committed."""
-    layout = lay_out(scenario, unified_roles(scenario), (scenario.fleet.minimum,))
+    layout = lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,))
     committed = [stock.purchase.reserved for stock in layout.stocks]  # GPUs that no pool before this one has taken
     found: dict[str, list[SizedPool]] = {}
     for e in range(layout.endpoints):
@@ -59,7 +59,7 @@ def pools_to_size(scenario: Scenario, trace: Trace) -> dict[str, tuple[SizedPool
             committed[pool.stock] -= guess * pool.gpus
             stock = layout.stocks[pool.stock]
             names = layout.names.regions[pool.region], layout.names.models[pool.model]
-            made = SizedPool(pool.name, *names, stock.gpu, pool.gpus, stock.per_vm, scenario.fleet.minimum, guess)
+            made = SizedPool(pool.name, *names, stock.gpu, pool.gpus, stock.per_vm, pool.minimum, guess)
             found.setdefault(made.model, []).append(made)
     return {model: tuple(pools) for model, pools in found.items()}
 
@@ -79,7 +79,8 @@ def with_counts(scenario: Scenario, counts: Mapping[str, int], pools: Mapping[st
             kinds = {**regions[region].gpus, gpu: stock.model_copy(update={"gpus": needed})}
             regions[region] = regions[region].model_copy(update={"gpus": kinds})
     most = max([*counts.values(), 1])
-    fleet = scenario.fleet.model_copy(update={"starts": dict(counts), "start": 0, "minimum": 0, "maximum": most})
+    numbers = {"starts": dict(counts), "start": 0, "minimum": 0, "maximum": most, "endpoints": scenario.fleet.placed()}
+    fleet = scenario.fleet.model_copy(update=numbers)
     rules = scenario.strategy.model_copy(update={"name": STARTED})
     return scenario.model_copy(update={"fleet": fleet, "strategy": rules, "regions": regions})
 

@@ -85,8 +85,7 @@ def _opened(scenario: Scenario, most: int) -> Scenario:
             per_vm = scenario.gpus[gpu].per_vm
             stocks[gpu] = stock.model_copy(update={"gpus": max(stock.gpus, ceil(room / per_vm) * per_vm)})
         regions[region] = settings.model_copy(update={"gpus": stocks})
-    fleet = scenario.fleet.model_copy(update={"maximum": maximum})
-    return scenario.model_copy(update={"fleet": fleet, "regions": regions})
+    return scenario.model_copy(update={"fleet": scenario.fleet.roomy(maximum), "regions": regions})
 
 
 def _line(scenario: Scenario, pool: str, counts: GpuCounts) -> FleetLine:
