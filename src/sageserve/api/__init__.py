@@ -10,7 +10,7 @@ other: `sageserve compare` uses all cores. Read next: `results.py`, docs/tutoria
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_co
 from sageserve.data.results.plans import PlanFile
 from sageserve.data.results.run_folder import REPORT
 from sageserve.data.results.summary import Summary
-from sageserve.data.results.sweep_folder import source_of
+from sageserve.data.results.sweep_folder import SweepSource, source_of
 from sageserve.data.scenarios.load import check, load_scenario
 from sageserve.data.traces.archive import trace_table
 from sageserve.data.traces.demand import heard
@@ -44,9 +44,11 @@ from sageserve.show.report import write_report
 from sageserve.sim.oracle import Bound, oracle_bound
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Simulation
-from sageserve.sim.sizing.plays import Wish
+from sageserve.sim.sizing.conditions import Survive, check_nine, grown, reached_in, size_under, with_lead, with_nine
+from sageserve.sim.sizing.plays import Wish, wish_of
 from sageserve.sim.sizing.records import Sizing
 from sageserve.sim.sizing.run import size as _size
+from sageserve.sim.sizing.strategy import size_for
 from sageserve.sim.sweep.alone import Alone
 
 __all__ = [
@@ -155,25 +157,45 @@ def compare(
     return ComparisonResult(summaries, bounds)
 
 
-def size(scenario: ScenarioLike, *, trace: TraceLike = None, safety: float = 0.99, windows: int = 20) -> Sizing:
-    """The fewest instances that keep every promise, held all the time, and what they cost.
+def size(  # noqa: PLR0913 # what the command has an option for
+    scenario: ScenarioLike,
+    *,
+    trace: TraceLike = None,
+    safety: float = 0.99,
+    windows: int = 20,
+    for_strategy: str | type | None = None,
+    growth: float = 1.0,
+    survive: str = "",
+    lead_time: str | None = None,
+    one_more_nine: bool = False,
+) -> Sizing:
+    """The fewest instances that keep every promise, held all the time, and what they cost; or what a strategy needs.
 
     Args:
         scenario: what is to be served, on which GPUs and with what promises; its own fleet does not matter, but for the minimum.
         trace: the requests.
         safety: how sure it must be that every promise holds in a window that was not played.
         windows: how many are played, 20 or more.
+        for_strategy: instead, the maxima, stock and reservation that this strategy needs.
+        growth: times the traffic; `growth` of the answer says what that adds.
+        survive: `region` or `vm`: keep the promises also without any one of them; `survive` of the answer says what that adds.
+        lead_time: how long quota takes, such as "12w": `lead` of the answer says by when it must be asked for.
+        one_more_nine: `nine` of the answer says what a tenth of the doubt would cost.
 
     Raises:
         ConfigError: the scenario or the wish is wrong.
         Infeasible: no number of instances is enough.
         TraceError: the trace cannot be read.
     """
-    settings, wish = load(scenario), Wish(safety, windows)
-    if isinstance(trace, pa.Table):
-        with _as_file(trace) as path:
-            return _size(settings, source_of(TraceOptions(files=(path,))), wish, Alone())
-    return _size(settings, source_of(_options(trace)), wish, Alone())
+    settings = _with(load(scenario), strategy=for_strategy)
+    rule = None if for_strategy is None else settings.strategy.name
+    wish = wish_of(safety, windows, survive, strategy=rule or "")
+    if one_more_nine:
+        check_nine(rule, safety)
+    lead = None if lead_time is None else (_duration(lead_time), reached_in(settings, growth))
+    with _as_source(trace) as source:
+        found = _sized(settings, source, wish, _size if rule is None else size_for, (growth, one_more_nine))
+    return found if lead is None else with_lead(found, *lead)
 
 
 def plan(scenario: ScenarioLike, at: str, *, strategy: str | None = None, trace: TraceLike = None) -> PlanFile:
@@ -266,6 +288,21 @@ def _play(settings: Scenario, requests: Requests) -> SimulationResult:
     return SimulationResult(summarise(run, time.process_time() - began), run)
 
 
+def _sized(settings: Scenario, source: SweepSource, wish: Wish, solve: Callable[..., Sizing], more: tuple[float, bool]) -> Sizing:
+    """The answer under all conditions; `more`: growth, and whether one more nine is priced."""
+    growth, nine = more
+    runner = Alone()
+
+    def under(one: Scenario, where: SweepSource, lost: Survive) -> Sizing:
+        return solve(one, where, replace(wish, survive=lost), runner)
+
+    def safer(safety: float) -> Sizing:
+        return solve(*grown(settings, source, growth), replace(wish, safety=safety), runner)
+
+    *_, found = size_under(under, settings, source, growth, wish.survive)
+    return with_nine(found, safer) if nine else found
+
+
 def _with(scenario: Scenario, *, strategy: str | type | None = None, seed: int | None = None) -> Scenario:
     """The scenario with another strategy or seed."""
     if strategy is None and seed is None:
@@ -320,6 +357,16 @@ def _requests(scenario: Scenario, trace: TraceLike) -> Requests:
 def _options(trace: str | Path | TraceOptions | None) -> TraceOptions:
     options = trace if isinstance(trace, TraceOptions) else TraceOptions(files=() if trace is None else (Path(trace),))
     return replace(options, files=tuple(map(Path, options.files)))
+
+
+@contextmanager
+def _as_source(trace: TraceLike) -> Iterator[SweepSource]:
+    """Where requests come from, for what plays them in many windows."""
+    if isinstance(trace, pa.Table):
+        with _as_file(trace) as path:
+            yield source_of(TraceOptions(files=(path,)))
+    else:
+        yield source_of(_options(trace))
 
 
 @contextmanager

@@ -150,7 +150,7 @@ def _answer(
     from dataclasses import replace
 
     from sageserve.data.results.sweep_folder import source_of
-    from sageserve.sim.sizing.conditions import NONE, grown, size_under, with_nine
+    from sageserve.sim.sizing.conditions import NONE, check_nine, grown, size_under, with_nine
     from sageserve.sim.sizing.plays import Interrupted
     from sageserve.sim.sizing.run import size as answer
     from sageserve.sim.sizing.strategy import size_for
@@ -158,7 +158,7 @@ def _answer(
     from sageserve.sim.sweep.run import Watch
 
     if rest.nine:
-        _check_nine(rest.strategy, wish.safety)
+        check_nine(rest.strategy, wish.safety)
     source = source_of(options)
     compile_once()
     with Interruption().heard() as interruption, bar(f"size {settings.name}") as tell, Processes(workers) as runner:
@@ -182,18 +182,6 @@ def _answer(
     asked = {"--growth": rest.growth != NONE, "--survive": wish.survive, NINE: rest.nine}
     told = {"--growth": found.growth, "--survive": found.survive, NINE: found.nine}
     return found, [flag for flag, wanted in asked.items() if wanted and told[flag] is None]
-
-
-def _check_nine(strategy: str | None, safety: float) -> None:
-    from sageserve.base.errors import ConfigError
-    from sageserve.sim.sizing.conditions import one_more_nine
-
-    one_more_nine(safety)
-    if strategy is not None:
-        raise ConfigError(
-            f"--one-more-nine prices a fleet of constant size, and what {strategy} holds does not depend on the safety",
-            hint="leave --one-more-nine out, or --for-strategy",
-        )
 
 
 def _safety(text: str) -> float:

@@ -73,6 +73,20 @@ def one_more_nine(safety: float) -> float:
     )
 
 
+def check_nine(strategy: str | None, safety: float) -> None:
+    """Refuse to price one more nine where there is none, or where nothing depends on it.
+
+    Raises:
+        ConfigError: nothing would be left of the doubt, or a strategy is asked for.
+    """
+    one_more_nine(safety)
+    if strategy is not None:
+        raise ConfigError(
+            f"--one-more-nine prices a fleet of constant size, and what {strategy} holds does not depend on the safety",
+            hint="leave --one-more-nine out, or --for-strategy",
+        )
+
+
 def with_nine(found: Sizing, solve: Callable[[float], Sizing]) -> Sizing:
     """The answer, and what one more nine of safety would take.
 
