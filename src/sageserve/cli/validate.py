@@ -168,6 +168,7 @@ def _print(found: "Validation", pictures: "dict[str, RunPicture]") -> None:
     for name, verdict in found.runs.items():
         console.print(f"[bold]{escape(name)}[/bold]")
         console.print(_errors(verdict))
+        console.print(_where(verdict))
         _say(console, verdict)
         _draw(console, pictures[name])
         console.print()
@@ -188,6 +189,23 @@ def _errors(verdict: "RunVerdict") -> StackedTable:
         rows["held out, from counters alone"] = verdict.counters.heldout
     for name, errors in rows.items():
         table.add_row(name, f"{errors.requests}", *error_cells(errors))
+    return table
+
+
+WHERE = {"prompt": "prompt tokens", "company": "others in the engine", "time": "seconds since the start"}
+
+
+def _where(verdict: "RunVerdict") -> StackedTable:
+    """Where the error of the second half lies."""
+    from sageserve.show.validation import percent
+
+    table = StackedTable("second half by", "from", "to", "requests", "E2E", "TTFT", "E2E bias")
+    before = ""
+    for part in verdict.where:
+        errors = (percent(part.e2e_mape), percent(part.ttft_mape), percent(part.e2e_bias, signed=True))
+        label = WHERE[part.by] if part.by != before else ""
+        table.add_row(label, f"{part.low:,.0f}", f"{part.high:,.0f}", f"{part.requests:,}", *errors)
+        before = part.by
     return table
 
 

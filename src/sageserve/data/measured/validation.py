@@ -37,6 +37,22 @@ class LowLoad(msgspec.Struct, frozen=True):
     ttft_bias_ms: float | None
 
 
+class ErrorPart(msgspec.Struct, frozen=True):
+    """Errors over the held-out requests of which something is between `low` and `high`: where the error lies.
+
+    `by` is what is between them: `prompt` (tokens), `company` (others in the engine when the request came) or `time` (seconds
+    since the first arrival).
+    """
+
+    by: str
+    low: float
+    high: float
+    requests: int
+    e2e_mape: float | None
+    ttft_mape: float | None
+    e2e_bias: float | None
+
+
 class CurveErrors(msgspec.Struct, frozen=True):
     """Mean absolute errors of the second-by-second curves: requests, requests, share of the KV cache."""
 
@@ -71,7 +87,8 @@ class RunVerdict(msgspec.Struct, frozen=True):
     """One run: coefficients fitted on the first half of its requests, judged on both halves.
 
     `terms` are the numbers that the fit looked for (`sim/calibration/coefficients.py`), of which the curve is made; `spread` says
-    how far each may be off, as a share of itself; `untold` names those that the requests do not tell.
+    how far each may be off, as a share of itself; `untold` names those that the requests do not tell. `where` parts the second
+    half in thirds by prompt, company and time.
     """
 
     fit: LatencyErrors
@@ -86,6 +103,7 @@ class RunVerdict(msgspec.Struct, frozen=True):
     evaluations: int
     preemptions: int
     notes: tuple[str, ...] = ()
+    where: tuple[ErrorPart, ...] = ()
 
 
 class MeanVerdict(msgspec.Struct, frozen=True):

@@ -3,16 +3,19 @@
 Read next: `data/measured/validation.py` for what the numbers mean.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
-from sageserve.base.records import UNSET, Bools, Ints
+from sageserve.base.records import UNSET, Bools, Floats, Ints
 from sageserve.base.units import SECOND
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredSeries
-from sageserve.data.measured.validation import Curve, CurveErrors, LatencyErrors, LowLoad, RunPicture, Scatter
+from sageserve.data.measured.validation import Curve, CurveErrors, ErrorPart, LatencyErrors, LowLoad, RunPicture, Scatter
 from sageserve.sim.replay import Replayed, ReplayedSeries
 
+PARTS: Final = 3
 LOW_SHARE: Final = 16  # an engine that holds at most a sixteenth of what it may is nearly idle
 
 
@@ -28,6 +31,28 @@ def judge(measured: MeasuredRequests, replayed: Replayed, chosen: Bools) -> Late
         tpot_bias=_bias(replayed.tpot, measured.tpot, several),
         ttft_bias=_bias(replayed.ttft, measured.ttft, chosen),
     )
+
+
+def judge_parts(measured: MeasuredRequests, replayed: Replayed, chosen: Bools) -> tuple[ErrorPart, ...]:
+    """Errors over thirds of the chosen requests, by prompts, by the others they met and by time; equal values stay together."""
+    ways: dict[str, Floats] = {
+        "prompt": measured.prompt.astype(np.float64),
+        "company": company(measured).astype(np.float64),
+        "time": measured.arrival / SECOND,
+    }
+    return tuple(part for by, values in ways.items() for part in _thirds(by, values, measured, replayed, chosen))
+
+
+def _thirds(by: str, values: Floats, measured: MeasuredRequests, replayed: Replayed, chosen: Bools) -> Iterator[ErrorPart]:
+    if not chosen.any():
+        return
+    cuts = np.unique(np.quantile(values[chosen], [0.0, 1 / PARTS, 2 / PARTS, 1.0], method="nearest"))
+    for number, (low, high) in enumerate(pairwise(cuts)) if len(cuts) > 1 else [(0, (cuts[0], cuts[0]))]:
+        inside = chosen & (values <= high) & ((values >= low) if number == 0 else (values > low))
+        if inside.any():
+            found, own = judge(measured, replayed, inside), values[inside]
+            errors = (found.e2e_mape, found.ttft_mape, found.e2e_bias)
+            yield ErrorPart(by, float(own.min()), float(own.max()), found.requests, *errors)
 
 
 def judge_low_load(measured: MeasuredRequests, replayed: Replayed, max_sequences: int) -> LowLoad:

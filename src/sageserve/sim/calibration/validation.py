@@ -14,7 +14,7 @@ from sageserve.data.measured.validation import FromCounters, RunPicture, RunVerd
 from sageserve.sim.calibration.anchor import anchor_of, capacity_of
 from sageserve.sim.calibration.coefficients import NAMES, STREAMED, PlainCosts, blank, coefficients_of
 from sageserve.sim.calibration.counters import CountersFit, first_seconds, fit_counters
-from sageserve.sim.calibration.judge import judge, judge_curves, judge_low_load, picture
+from sageserve.sim.calibration.judge import judge, judge_curves, judge_low_load, judge_parts, picture
 from sageserve.sim.calibration.logs import LogsFit, arrivals_of, fit_logs, notes_on
 from sageserve.sim.replay import replay, replay_series
 
@@ -58,6 +58,7 @@ def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None
         evaluations=fit.evaluations,
         preemptions=played.preemptions,
         notes=notes,
+        where=judge_parts(requests, played, ~early),
     )
     return JudgedRun(verdict, drawn, fit)
 
