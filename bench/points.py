@@ -27,6 +27,7 @@ import numpy as np
 
 from sageserve.base.records import Floats
 from sageserve.data.measured.points import MeasuredPoint, read_points
+from sageserve.data.profiles.bands import gpu_class
 from sageserve.data.profiles.hardware import gpu_named
 from sageserve.data.profiles.naming import known_gpu
 from sageserve.data.profiles.roofline import FITTED, Efficiency
@@ -164,10 +165,12 @@ def report(points: list[Judged], hold: str) -> None:
     print("\ndata parallel engines apart, and weights of few bits on GPUs with units for four")
     for name, mine in sorted(_parts(points).items()):
         print(line(name, mine, held))
-    print("\nthe band a profile prints, and the points of vLLM that keep to it")
-    for width in sorted({point.band for point in points}):
-        off = np.array([point.off[0] for point in points if point.group.startswith("vllm,") and point.band == width])
-        print(f"±{width:.0%}{len(off):6} points   {(np.abs(relative(off)) <= width).mean():.0%}")
+    print(
+        "\nwidths that held 90 % of the points by engine, GPUs and kind of model; what widths of the other folds held of a fold;"
+    )
+    print("what the widths that ship held")
+    for name, mine in sorted(_classes(points).items()):
+        print(_width(name, mine, held))
     print("\nmedian E2E by concurrency, as the profiles ship")
     print(f"{'':22}" + "".join(f"{f'{low}-{high}' if high < 10**9 else f'{low}-':>9}" for low, high in BUCKETS))
     for group in groups:
@@ -178,6 +181,30 @@ def report(points: list[Judged], hold: str) -> None:
         left = np.abs(relative(anchored([point for point in points if point.group == group])))
         if len(left):
             print(f"{group:22}{len(left):5} points   median {np.median(left):.1%}, mean {left.mean():.1%}")
+
+
+def _classes(points: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """Points by group and class of GPUs, and those of all classes together."""
+    found: dict[str, list[Judged]] = {}
+    for one in points:
+        name = known_gpu(one.point.gpu)
+        assert name is not None
+        for each in {gpu_class(gpu_named(name)), "any"}:
+            found.setdefault(f"{one.group}, {each}", []).append(one)
+    return found
+
+
+def _width(name: str, points: list[Judged], held: Callable[[Judged], str]) -> str:
+    """A row of widths: nothing is scaled, as nothing is where a profile prints its band."""
+    off = np.abs(relative(np.array([point.off[0] for point in points])))
+    fold, inside = np.array([fold_of(held(point)) for point in points]), list[bool]()
+    for k in range(FOLDS):
+        out = fold == k
+        if out.any() and not out.all():
+            inside += (off[out] <= np.quantile(off[~out], HELD)).tolist()
+    shown = f"{np.mean(inside):8.0%}" if inside else f"{'':8}"
+    ships = np.mean(off <= np.array([point.band for point in points]))
+    return f"{name:32}{len(points):5}{np.quantile(off, HELD):8.1%}{shown}{ships:8.0%}"
 
 
 def _parts(points: Iterable[Judged]) -> dict[str, list[Judged]]:

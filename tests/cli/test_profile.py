@@ -57,7 +57,7 @@ def test_show_says_coefficients_trust_and_meaning() -> None:
         "486,880",
         "320 KiB",
         "roofline",
-        " % E2E (of 752 measured points",
+        "±17 % E2E (held by 90 % of 110 measured points",
         "requests/s",
         "per million tokens",
     ):

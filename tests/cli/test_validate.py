@@ -74,7 +74,7 @@ def test_points_are_predicted_as_a_table_and_as_json(tmp_path: Path) -> None:
     first, second = found["points"]
     assert set(first) == {"id", "e2e_ms", "ttft_ms", "tpot_ms", "low_ms", "high_ms"}
     assert second == {"id": "b", "reason": "no rates are known of the GPU v100"}
-    assert found["groups"]["vllm, dense"].keys() == {"n", "e2e_mape", "within_15", "median", "covered"}
+    assert found["groups"]["vllm, dense"].keys() == {"n", "e2e_mape", "within_15", "median", "covered", "width"}
     text = run(validation, "--points", path)
     for part in ("vllm, dense", "1 of 2 points predicted", "no rates are known of the GPU v100"):
         assert part in text

@@ -100,9 +100,9 @@ def _print_points(verdict: "PointVerdict") -> None:
     from sageserve.show.validation import percent
 
     console = terminal()
-    table = StackedTable("E2E in the mean", "points", "off by", "median", "within 15 %", "in the band")
+    table = StackedTable("E2E in the mean", "points", "off by", "median", "within 15 %", "in the band", "of ±")
     for name, group in verdict.groups.items():
-        shares = (percent(group.within_15), percent(group.covered))
+        shares = (percent(group.within_15), percent(group.covered), percent(group.width))
         table.add_row(escape(name), f"{group.n:,}", percent(group.e2e_mape), percent(group.median, signed=True), *shares)
     if verdict.groups:
         console.print(table)

@@ -19,10 +19,11 @@ from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND
 from sageserve.data.measured.points import MeasuredPoint, PointGroup, PointVerdict, PredictedPoint
+from sageserve.data.profiles.bands import band_of
 from sageserve.data.profiles.engines import usual_limits
 from sageserve.data.profiles.hardware import ModelShape, gpu_named, shape
 from sageserve.data.profiles.naming import known_gpu, model_in
-from sageserve.data.profiles.roofline import DEFAULTS, FITTED, BatchLimits, Efficiency, Parallelism, band, roofline
+from sageserve.data.profiles.roofline import DEFAULTS, FITTED, BatchLimits, Efficiency, Parallelism, roofline
 from sageserve.sim.replay import Arrivals, Replayed, replay, replay_closed
 
 ROUNDS: Final = 5  # requests of each client: the first are a burst, as they are in measurements
@@ -143,7 +144,7 @@ def predict(point: MeasuredPoint, efficiency: Efficiency = FITTED) -> PredictedP
     except SageServeError as error:
         return PredictedPoint(point.id, reason=error.message)
     e2e = float(played.e2e.mean()) / _MICRO
-    width = band(one, gpu_named(name), ways) / 100
+    width = band_of(one, gpu_named(name), point.engine or DEFAULTS.engine).percent / 100
     return PredictedPoint(
         point.id,
         e2e_ms=_digits(e2e),
@@ -196,6 +197,7 @@ def _group(pairs: list[tuple[MeasuredPoint, PredictedPoint]]) -> PointGroup:
         within_15=_digits(float((np.abs(off) <= NEAR).mean())),
         median=_digits(float(np.median(off))),
         covered=_digits(float(((low <= measured) & (measured <= high)).mean())),
+        width=_digits(float(np.median(1 - predicted / high))),
     )
 
 

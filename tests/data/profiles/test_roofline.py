@@ -14,18 +14,17 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import Infeasible
 from sageserve.core.engine.timing import curve_time, row_of
 from sageserve.data.measured.files import read_measured
+from sageserve.data.profiles.bands import UNSEEN, band_of, error_bands
 from sageserve.data.profiles.curve import DEVIATION
 from sageserve.data.profiles.hardware import Gpu, ModelShape, gpu_named, gpu_names, model_names, shape
 from sageserve.data.profiles.library import profile_entries, profile_named
 from sageserve.data.profiles.roofline import (
-    BANDS,
     BLOCK,
     FITTED,
     KV_LEAST,
     TENSOR_PARALLEL,
     BatchLimits,
     Parallelism,
-    band,
     capacity,
     roofline,
     scaled,
@@ -98,7 +97,7 @@ def test_what_fits_holds_whole_blocks_and_fits(model: str) -> None:
                 assert profile.weights is not None
                 assert profile.kv_per_token is not None
                 assert profile.weights + profile.kv_tokens * profile.kv_per_token < 0.9 * tp * gpu_named(gpu).memory
-                assert int(profile.error.removeprefix("±").split(" %")[0]) == band(shape(model), gpu_named(gpu), Parallelism(tp))
+                assert profile.error == str(band_of(shape(model), gpu_named(gpu), "vllm"))
 
 
 def least_ms(one: ModelShape, gpu: Gpu, tp: int, tokens: int) -> float:
@@ -163,13 +162,22 @@ def test_no_measured_profile_is_either(name: str) -> None:
         assert curve_time(row, float(tokens)) / 1e3 > least_ms(shape(model), gpu_named(gpu), profile.tp, tokens), tokens
 
 
-def test_the_band_is_wider_where_nothing_of_the_kind_was_measured() -> None:
-    near, far = BANDS
-    assert band(shape("llama-3.1-70b"), gpu_named("h100-80gb"), Parallelism(4)) == near
-    assert band(shape("llama-3.1-70b"), gpu_named("rtx-pro-6000"), Parallelism(4)) == far, "over PCIe"
-    assert band(shape("llama-3.1-70b"), gpu_named("mi300x"), Parallelism()) == far
-    assert band(shape("deepseek-v3"), gpu_named("h200"), Parallelism(8)) == far
-    assert band(shape("llama-3.1-405b-fp8"), gpu_named("h100-80gb"), Parallelism(8)) == far
+@pytest.mark.parametrize(
+    ("model", "gpu", "engine", "percent"),
+    [
+        ("llama-3.1-70b", "h100-80gb", "vllm 0.19", 17),
+        ("deepseek-v3", "h200", "vllm", 28),
+        ("deepseek-v3", "gb200", "vllm", 21),
+        ("llama-3.1-70b", "rtx-pro-6000", "vllm", UNSEEN),
+        ("llama-3.1-70b", "mi300x", "vllm", UNSEEN),
+        ("llama-3.1-70b", "b200", "sglang 0.5", 60),
+        ("deepseek-v3", "b200", "trtllm 1.2", 81),
+        ("llama-3.1-8b", "h100-80gb", "llama.cpp 7000", 60),
+    ],
+)
+def test_the_band_is_that_of_the_engine_the_gpus_and_the_kind_of_model(model: str, gpu: str, engine: str, percent: int) -> None:
+    assert band_of(shape(model), gpu_named(gpu), engine).percent == percent
+    assert len({(one.engine, one.gpus, one.kind) for one in error_bands()}) == len(error_bands())
 
 
 def test_scaling_to_a_point_scales_times_and_nothing_else() -> None:

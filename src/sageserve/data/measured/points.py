@@ -91,6 +91,7 @@ class PointGroup(msgspec.Struct, frozen=True):
         within_15: share of points within 15 %.
         median: of predicted / measured - 1.
         covered: share of points whose measured E2E is between low_ms and high_ms.
+        width: median width of their bands, 0.2 for ±20 %.
     """
 
     n: int
@@ -98,6 +99,7 @@ class PointGroup(msgspec.Struct, frozen=True):
     within_15: float
     median: float
     covered: float
+    width: float
 
 
 class PointVerdict(msgspec.Struct, frozen=True):

@@ -40,6 +40,7 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import Infeasible
 from sageserve.base.records import Floats
 from sageserve.base.units import Parsed, show_size
+from sageserve.data.profiles.bands import band_of
 from sageserve.data.profiles.curve import GRID, IterationCurve, knots
 from sageserve.data.profiles.hardware import Gpu, ModelShape, Precision
 
@@ -48,8 +49,6 @@ USABLE: Final = 0.9  # of a GPU's memory: vLLM's gpu_memory_utilization
 ACTIVATIONS: Final = 2 * 2**30  # per GPU: with it capacities of seven vLLM runs on H100 come out within 2 %
 KV_LEAST: Final = 2048  # tokens: with less an instance serves nobody
 TENSOR_PARALLEL: Final = (1, 2, 4, 8)
-MEASURED_GPUS: Final = ("NVIDIA H100 80GB SXM", "NVIDIA H200 141GB SXM", "NVIDIA RTX PRO 6000 Blackwell")
-"""GPUs with a run in the fit; an H200 is an H100 with faster memory."""
 
 
 _LATENCY: Final = {"nvlink": 1.0, "xgmi": 1.5, "pcie": 3.0}  # of an all-reduce, next to NVLink: assumed, not measured
@@ -154,12 +153,6 @@ class BatchLimits:
 
 FITTED: Final = Efficiency()
 DEFAULTS: Final = BatchLimits()
-LEFT_OUT: Final = "of 752 measured points of vLLM 96 % are within ±30 %, 84 % of dense models and 74 % of mixtures within ±15 %"
-"""What bench/points.py prints for mean E2E in closed loops; models, GPUs and versions of all sorts."""
-
-BANDS: Final = (15, 30)
-"""Percent of E2E: where runs of the kind were measured one by one, and elsewhere; 88 % of 60 and 96 % of 692 points of vLLM that
-others measured keep to them."""
 
 
 def roofline(
@@ -214,7 +207,7 @@ def roofline(
         "kv_per_token": Parsed(shape.kv_bytes_on(tp) * tp),
         "source": _source(limits),
         "fitted": _range(shape),
-        "error": f"±{band(shape, gpu, ways)} % E2E ({LEFT_OUT})",
+        "error": str(band_of(shape, gpu, limits.engine)),
     }
     return ProfileSettings.model_validate(settings)
 
@@ -291,16 +284,6 @@ def capacity(shape: ModelShape, gpu: Gpu, ways: Parallelism) -> int:
         )
         raise Infeasible(text, hint="take more GPUs, larger ones, or a checkpoint of lower precision")
     return tokens
-
-
-def band(shape: ModelShape, gpu: Gpu, ways: Parallelism) -> int:
-    """Percent by which mean E2E may be wrong: one of BANDS.
-
-    Weights below bf16, latent attention, data parallel ranks, other GPUs and tensor parallelism over PCIe have no measured run
-    in the fit.
-    """
-    known = gpu.name in MEASURED_GPUS and shape.weights == "bf16" and shape.latent is None
-    return BANDS[0] if known and (gpu.link == "nvlink" or ways.tp == 1) and ways.dp == 1 else BANDS[1]
 
 
 def scaled(profile: ProfileSettings, time: float, point: str) -> ProfileSettings:
