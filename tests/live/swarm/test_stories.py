@@ -75,3 +75,9 @@ def test_a_killed_process_does_nothing_more_and_a_frozen_one_is_late() -> None:
     assert heard == [("killed", 0.0), ("frozen", 0.0), ("frozen", 5.0), ("frozen", 6.0)]
     loop.wind_up()
     assert {name for name, _ in heard[4:]} == {"killed ends", "frozen ends"}
+
+
+def test_the_page_lists_every_law_and_every_kind_of_fault() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "swarm.md").read_text("utf-8")
+    assert [f"| `{name}` | {said} |" for name, said in LAWS.items() if f"| `{name}` | {said} |" not in page] == []
+    assert [name for name in KINDS if f"`{name}`" not in page] == []

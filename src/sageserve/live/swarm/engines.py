@@ -68,7 +68,8 @@ class SwarmEngine:
         self.stale = False  # what it says of itself does not change
         self.sick = False  # answers 500
         self.slow = 1.0
-        self.seen_to_stand: Micros | None = None  # since when somebody could notice that it does; None: it does not
+        self.frozen_at: Micros = 0
+        self.left_at: list[Micros] = []  # when a living gateway took a request away that it had stood still with
         self.inside: dict[Attempt, None] = {}
         self._loop = loop
         self._made = 0
@@ -93,6 +94,8 @@ class SwarmEngine:
     def leave(self, one: Attempt) -> None:
         """Whoever sent it hung up."""
         if not one.over:
+            if not one.sender.killed and any(other is one for _, other in self._stalled):
+                self.left_at.append(self._loop.now)
             self._end(one)
 
     def _begin(self, one: Attempt) -> None:
@@ -106,7 +109,7 @@ class SwarmEngine:
         if one.over:
             return
         if self.hung or self.frozen:
-            self._stall(self._first, one)
+            self._stalled.append((self._first, one))
             return
         if one.poison == "break":
             self._end(one)
@@ -120,17 +123,12 @@ class SwarmEngine:
         if one.over:
             return
         if self.hung or self.frozen:
-            self._stall(self._last, one)
+            self._stalled.append((self._last, one))
             return
         self._made += one.output
         self._end(one)
         status = 500 if self.sick else int(one.poison) if one.poison.isdigit() else 200
         self._loop.tell(one.sender, _WAY, one.done, status)
-
-    def _stall(self, then: Callable[[Attempt], None], one: Attempt) -> None:
-        if self.seen_to_stand is None:
-            self.seen_to_stand = self._loop.now
-        self._stalled.append((then, one))
 
     def _end(self, one: Attempt) -> None:
         one.over = True
@@ -157,7 +155,7 @@ class SwarmEngine:
     def wake(self) -> None:
         """It goes on with what stood still."""
         self.hung = self.frozen = False
-        self.seen_to_stand = None
+        self.left_at.clear()
         stalled, self._stalled = self._stalled, []
         for then, one in stalled:
             self._loop.tell(None, 0, then, one)

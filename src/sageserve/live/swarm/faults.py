@@ -41,7 +41,7 @@ def _freeze_engine(world: SwarmWorld) -> _Ends | None:
         return None
     world.note(f"instance {engine.row} answers nothing")
     engine.frozen = True
-    engine.seen_to_stand = engine.seen_to_stand or world.loop.now
+    engine.frozen_at = world.loop.now
     return engine.wake if world.dice.chance(0.6) else None
 
 

@@ -41,7 +41,7 @@ LAWS: Final[Mapping[str, str]] = {
     "journal-replays": "the journal's lines lead from the fleet that was adopted to the fleet as it is",
     "journal-is-whole": "every line of the journal is in its files, or counted as lost",
     "fleet-is-real": "once the faults are over the fleet has the engines that run, and no others",
-    "fleet-recovers": "once the faults are over every endpoint has its minimum, and none of its instances hangs",
+    "fleet-recovers": "once the faults are over every endpoint has its minimum, and what stands still under requests is replaced",
     "nothing-unheard": "no callback or task fails unheard",
 }
 """Names, and what they say."""

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from sageserve.base.units import SECOND, Micros
+from sageserve.base.units import SECOND
 from sageserve.core.fleet import State
 from sageserve.data.growing import whole_lines
 from sageserve.data.results.journal import Stamped
@@ -26,9 +26,10 @@ from sageserve.live.swarm.world import SwarmWorld
 
 FAULTS: Final = (5 * SECOND, 50 * SECOND)  # when they begin
 CALM: Final = 60 * SECOND  # what still lasts is ended
-QUIET: Final = 100 * SECOND  # nobody asks any more
-END: Final = 135 * SECOND
-FOUND_OUT: Final = 60 * SECOND  # longer than that nobody may overlook that an instance stands still
+QUIET: Final = 110 * SECOND  # nobody asks any more
+END: Final = 145 * SECOND
+SETTLED: Final = CALM + 25 * SECOND  # nothing is held up any more
+FOUND_OUT: Final = 45 * SECOND  # longer than that nobody may overlook that an instance stands still
 
 
 class Violation(Struct, frozen=True):
@@ -123,7 +124,8 @@ def _check_fleet(world: SwarmWorld) -> None:
             continue
         if believed != runs or (state is State.STARTING) != starts:
             laws.breaks("fleet-is-real", f"instance {i} is {state.name}; it runs: {runs}, it starts: {starts}")
-        if state is State.SERVING and runs and _overlooked(world, cloud.engines[i], world.control.clock.now() - fleet.since[i]):
+        serves = state is State.SERVING and world.control.clock.now() - fleet.since[i] > FOUND_OUT
+        if serves and runs and _is_overlooked(world, cloud.engines[i]):
             laws.breaks("fleet-recovers", f"instance {i} serves, and makes no token")
     for e in range(world.layout.endpoints):
         pools = world.layout.endpoint_pools(e)
@@ -132,10 +134,10 @@ def _check_fleet(world: SwarmWorld) -> None:
             laws.breaks("fleet-recovers", f"{world.layout.endpoint_name(e)} has {serving} instances")
 
 
-def _overlooked(world: SwarmWorld, engine: SwarmEngine, serves: Micros) -> bool:
-    """Whether an engine makes no token, which somebody had the time to find out: one that nothing is sent to shows nothing."""
-    since = engine.seen_to_stand
-    return since is not None and min(world.loop.now - since, serves) > FOUND_OUT
+def _is_overlooked(world: SwarmWorld, engine: SwarmEngine) -> bool:
+    """Whether an engine stands still, which there was time to find out; one that nothing is sent to does not show it."""
+    since = world.loop.now - FOUND_OUT
+    return (engine.frozen and engine.frozen_at < since) or (engine.hung and any(SETTLED < at < since for at in engine.left_at))
 
 
 def _check_counts(world: SwarmWorld) -> None:
