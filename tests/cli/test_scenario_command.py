@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.columns import WIDTH
-from sageserve.cli.scenario import app
+from sageserve.cli.scenario import app, check
+from sageserve.data.scenarios.load import load_scenario
 from tests.worlds import SMALL_FLEET
 
 
@@ -80,6 +81,26 @@ def test_check_points_out_profiles_of_another_engine() -> None:
     assert "note:" not in printed("check", "quickstart")
     with pytest.raises(ConfigError, match="names no engine"):
         printed("check", SMALL_FLEET, "--set", "models.llama-2-70b.engine=7 of 9")
+
+
+def test_check_notes_that_work_leaves_its_origin_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "may be served outside the region they enter"
+
+    def said(*settings: str) -> str:
+        check("quickstart", [f"tiers.{setting}" for setting in settings])
+        return capsys.readouterr().err
+
+    tiers = list(load_scenario("quickstart").tiers)
+    assert f"note: {', '.join(tiers)} {told}" in said()
+    assert f"note: {', '.join(tiers[1:])} {told}" in said(f"{tiers[0]}.regions=any"), "who says so knows"
+    assert told not in said(*(f"{name}.regions=any" for name in tiers))
+
+
+def test_check_warns_of_promises_that_idle_engines_miss(capsys: pytest.CaptureFixture[str]) -> None:
+    check("o365-paper-week", None)
+    assert "warning: iw-f of llama-2-70b is out of reach: idle engines serve 73.6% within 1s" in capsys.readouterr().err
+    check("o365-paper-week", ["tiers.iw-f.ttft_per_1k_tokens=2s"])
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["show", "check"])

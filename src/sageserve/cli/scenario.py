@@ -105,6 +105,14 @@ def schema(
     typer.echo(scenario_page().removesuffix("\n") if as_markdown else answer_json(scenario_schema()))
 
 
+def _unsaid(loaded: "Loaded") -> list[str]:
+    """Tiers whose requests may leave the region they enter though nobody said so."""
+    if len(loaded.scenario.regions) < 2:
+        return []
+    tiers, places = loaded.scenario.tiers.items(), loaded.document.places
+    return [name for name, tier in tiers if tier.regions == "any" and ("tiers", name, "regions") not in places]
+
+
 @app.command()
 def check(name: Reference, overrides: Overrides = None) -> None:
     """Say whether a scenario can work, and what in it is still a guess; an error names everything that is wrong."""
@@ -114,13 +122,20 @@ def check(name: Reference, overrides: Overrides = None) -> None:
     from sageserve.data.scenarios.draft import left_to_decide
     from sageserve.data.scenarios.load import load
 
-    found = load(name, overrides=overrides or ()).scenario
+    loaded = load(name, overrides=overrides or ())
+    found = loaded.scenario
     endpoints = sum(found.start_gpu(model, region) is not None for model in found.models for region in found.regions)
     typer.echo(
         f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
         f" {sum(start_counts(found, layout_of(found)).values())} instances to start with, tiers {', '.join(found.tiers)}"
     )
     warn_of_promises(found)
+    if wander := _unsaid(loaded):
+        typer.echo(
+            f"note: {', '.join(wander)} may be served outside the region they enter, as nothing else is said;"
+            " `regions: origin` keeps them there",
+            err=True,
+        )
     for remark in remarks(found):
         typer.echo(f"note: {remark}")
     path = Path(name)
