@@ -98,7 +98,8 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
         SERVE, "Write alert rules for Prometheus: burn rates of each tier's error budget, failures, blindness, too few instances."
     ),
     "dashboards": MenuEntry(
-        SERVE, "Write Grafana dashboards: error budgets, demand beside capacity, decisions, batch work, what is not seen."
+        SERVE,
+        "Write Grafana dashboards: error budget and times by tier, demand and capacity, decisions, batch work, what is not seen.",
     ),
     "status": MenuEntry(SERVE, "Say how the running fleet is: instances, utilisation, promises, decisions.", "up:status"),
     "top": MenuEntry(SERVE, "Watch the running fleet; Ctrl-C leaves it running."),

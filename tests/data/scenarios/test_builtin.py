@@ -222,6 +222,12 @@ def test_mistakes_do_not_fit_the_schema(value: dict[str, Value]) -> None:
     assert not fits(value, schema, schema)
 
 
+@pytest.mark.parametrize(("carbon", "right"), [(380, True), ([380, 361.5], True), ("grid.csv", True), ({}, False)])
+def test_carbon_is_a_number_numbers_or_a_file(carbon: Value, right: bool) -> None:
+    schema = scenario_schema()
+    assert fits({"regions": {"east": {"carbon": carbon}}}, schema, schema) == right
+
+
 def test_resolved_scenarios_fit_the_schema() -> None:
     schema = scenario_schema()
     tree: dict[str, Value] = load("quickstart").scenario.model_dump(mode="json", exclude_none=True)

@@ -49,6 +49,10 @@ def scenario_schema() -> Schema:
     properties = _within(_within(_within(schema, "$defs"), "ModelSettings"), "properties")
     engines = _within(_within(properties, "engines"), "patternProperties")
     engines.update({name: {"anyOf": [entry, names]} for name, entry in engines.items()})
+    carbon = _within(_within(_within(_within(schema, "$defs"), "RegionSettings"), "properties"), "carbon")
+    ways = carbon["anyOf"]
+    assert isinstance(ways, list)
+    ways.insert(-1, {"type": "string", "description": "a CSV file, as seen from this one"})
     admission = _within(_within(schema, "properties"), "admission")
     node = {"$ref": admission.pop("$ref")}
     admission["anyOf"] = [node, {"enum": ["on", "off"], "description": "`off` is short for `{act: false}`"}]
