@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,16 @@ def test_functions_are_counted_while_they_are_compiled() -> None:
     assert heard
     assert njit(lambda one: one + 2)(1) == 3
     assert len(told) == heard, "nobody listens any more"
+
+
+def test_compiling_loads_no_scipy_and_leaves_it_to_others(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom sageserve.base.kernel import kernel\n\n"
+        "@kernel\ndef more(x):\n    return x + 1\n\n"
+        "print(more(1), 'scipy.linalg' in sys.modules)\nimport scipy.linalg.cython_blas\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}  # noqa: TID251 # that of a user
+    done = subprocess.run([sys.executable, program], capture_output=True, encoding="utf-8", env=environment, check=False)
+    assert done.stdout.split() == ["2", "False"], done.stderr
+    assert done.returncode == 0, done.stderr

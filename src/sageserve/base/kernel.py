@@ -7,7 +7,9 @@ loaded, which spares a process that compiles nothing 70 MB. Knows nothing of wha
 """
 
 import ctypes
+import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -32,9 +34,26 @@ def kernel(function: F) -> F:
         return function
     from numba import njit  # noqa: PLC0415  # 70 MB
 
+    _spare_scipy()
     compiled: F = njit(**_OPTIONS)(function)
     _widen(compiled)
     return compiled
+
+
+@cache
+def _spare_scipy() -> None:
+    """Load numba's array functions while scipy.linalg is out of its sight.
+
+    They look whether it has a BLAS for `dot`, which no kernel calls; for that look scipy is loaded, a tenth of the quickstart.
+    """
+    wanted = "scipy.linalg.cython_blas"
+    if wanted in sys.modules:
+        return
+    sys.modules[wanted] = None  # type: ignore[assignment]  # Python's way to say: not there
+    try:
+        import numba.np.arraymath  # noqa: F401, PLC0415  # as above
+    finally:
+        del sys.modules[wanted]
 
 
 def _widen(compiled: Any) -> None:  # noqa: ANN401  # numba has no types
