@@ -254,6 +254,8 @@ def _limits(row: Row, where: str) -> tuple[EngineLimits, tuple[str, ...]]:
 
     blocks, block = number("kv_blocks", 0), number("block_size", 16) or 16
     sequences, batched = number("max_num_seqs", 0), number("max_num_batched_tokens", 0)
+    chunked = row.get("chunked_prefill", "")
+    missing = {"max_sequences": not sequences, "max_batched_tokens": not batched, "chunked": chunked.strip().lower() in _NOTHING}
     notes = []
     if not sequences or not batched:
         notes.append(f"limits not recorded are taken as {SEQUENCES_DEFAULT} sequences and {BATCHED_DEFAULT} tokens a batch")
@@ -263,8 +265,9 @@ def _limits(row: Row, where: str) -> tuple[EngineLimits, tuple[str, ...]]:
             max_batched_tokens=batched or BATCHED_DEFAULT,
             kv_tokens=blocks * block or None,
             block_size=block,
-            chunked=_truth(row.get("chunked_prefill", ""), otherwise=True),
+            chunked=_truth(chunked, otherwise=True),
             prefix_caching=_truth(row.get("prefix_caching", ""), otherwise=False),
+            assumed=tuple(name for name, lacks in missing.items() if lacks),
         ),
         tuple(notes),
     )

@@ -32,6 +32,8 @@ class EngineLimits:
         block_size: tokens per KV block.
         chunked: prompts are prefilled in pieces beside decoding.
         prefix_caching: blocks of equal prefixes are shared.
+        mixed, evicts: as in a profile.
+        assumed: fields that were not recorded, by name.
     """
 
     max_sequences: int = SEQUENCES_DEFAULT
@@ -40,6 +42,9 @@ class EngineLimits:
     block_size: int = 16
     chunked: bool = True
     prefix_caching: bool = False
+    mixed: bool | None = None
+    evicts: bool = True
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

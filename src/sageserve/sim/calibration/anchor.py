@@ -4,12 +4,14 @@ Measured runs name models as hubs do (`meta-llama/Llama-3.1-8B-Instruct`) and GP
 Read next: `data/profiles/roofline.py`, `data/profiles/naming.py`.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
-from sageserve.base.errors import SageServeError
+from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
+from sageserve.data.profiles.engines import usual_limits
 from sageserve.data.profiles.hardware import gpu_named, shape
 from sageserve.data.profiles.naming import known_gpu, known_model
 from sageserve.data.profiles.roofline import BatchLimits, Parallelism, curve, roofline
@@ -33,6 +35,24 @@ def anchor_of(run: MeasuredRun) -> Anchor | None:
         return None
     terms = curve(shape(model), gpu_named(gpu), Parallelism(run.tp, run.dp))
     return Anchor(found if run.limits.kv_tokens is None else found.model_copy(update={"kv_tokens": run.limits.kv_tokens}), terms)
+
+
+def with_usual_limits(run: MeasuredRun) -> MeasuredRun:
+    """A run whose engine fills its iterations as is usual for it, in all that was not recorded; the same if that is not known."""
+    gpu = known_gpu(run.gpu)
+    if gpu is None or not run.engine:
+        return run
+    try:
+        usual = usual_limits(run.engine, gpu_named(gpu), gpu, run.tp)
+    except ConfigError:  # an engine or a version of which nothing is known
+        return run
+    taken = {name: getattr(usual, name) for name in run.limits.assumed}
+    limits = replace(run.limits, **taken, evicts=usual.evicts, assumed=())
+    if limits.chunked == usual.chunked:  # told otherwise, it is not the usual schedule
+        limits = replace(limits, mixed=usual.mixed)
+    what = f"what was not recorded is as usual for {usual.engine}: {', '.join(taken)}"
+    notes = [note for note in run.notes if not note.startswith("limits not recorded")]
+    return replace(run, limits=limits, notes=(*notes, what) if taken else run.notes)
 
 
 def capacity_of(run: MeasuredRun, anchor: Anchor | None) -> tuple[int, str]:

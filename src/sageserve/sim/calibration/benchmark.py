@@ -14,7 +14,7 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.data.measured.runs import MeasuredRun
 from sageserve.data.measured.validation import LatencyErrors
-from sageserve.sim.calibration.anchor import anchor_of, capacity_of
+from sageserve.sim.calibration.anchor import anchor_of, capacity_of, with_usual_limits
 from sageserve.sim.calibration.coefficients import blank
 from sageserve.sim.calibration.judge import judge
 from sageserve.sim.calibration.logs import arrivals_of, fit_logs, notes_on
@@ -53,6 +53,7 @@ def fit_benchmark(closed: MeasuredRun, opened: MeasuredRun, progress: Callable[[
     Raises:
         MeasurementError: nothing can be fitted, or the profile fails on the open loop; says why.
     """
+    closed = with_usual_limits(closed)
     seen, kept_out = closed.requests, opened.requests
     if seen is None or kept_out is None:
         raise MeasurementError("a benchmark has requests in both loops", hint="the folder was not written by a benchmark")

@@ -131,6 +131,8 @@ def blank(run: MeasuredRun, kv_tokens: int) -> ProfileSettings:
         max_sequences=run.limits.max_sequences,
         max_batched_tokens=max(run.limits.max_batched_tokens, run.limits.max_sequences + 1),
         chunked=run.limits.chunked,
+        mixed=run.limits.mixed,
+        evicts=run.limits.evicts,
         prefix_caching=run.limits.prefix_caching,
         source="",
     )

@@ -13,7 +13,7 @@ from sageserve.base.errors import MeasurementError
 from sageserve.data.measured.runs import MeasuredRun
 from sageserve.data.measured.validation import LatencyErrors
 from sageserve.data.profiles.naming import known_gpu
-from sageserve.sim.calibration.anchor import anchor_of, capacity_of
+from sageserve.sim.calibration.anchor import anchor_of, capacity_of, with_usual_limits
 from sageserve.sim.calibration.coefficients import blank
 from sageserve.sim.calibration.counters import judge_counters
 from sageserve.sim.calibration.validation import validate_run
@@ -71,6 +71,7 @@ def from_counters(run: MeasuredRun) -> Calibrated:
     Raises:
         MeasurementError: the counters cannot support a profile; says why.
     """
+    run = with_usual_limits(run)
     if run.series is None:
         raise MeasurementError(f"{run.name} has no counters", hint="timeseries.csv holds one row per second")
     anchor = anchor_of(run)

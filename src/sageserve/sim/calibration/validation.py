@@ -11,7 +11,7 @@ from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
 from sageserve.data.measured.runs import MeasuredRequests, MeasuredRun
 from sageserve.data.measured.validation import FromCounters, RunPicture, RunVerdict
-from sageserve.sim.calibration.anchor import anchor_of, capacity_of
+from sageserve.sim.calibration.anchor import anchor_of, capacity_of, with_usual_limits
 from sageserve.sim.calibration.coefficients import NAMES, STREAMED, PlainCosts, blank, coefficients_of
 from sageserve.sim.calibration.counters import CountersFit, first_seconds, fit_counters
 from sageserve.sim.calibration.judge import judge, judge_curves, judge_low_load, judge_parts, picture
@@ -38,6 +38,7 @@ def validate_run(run: MeasuredRun, progress: Callable[[int], None] | None = None
     Raises:
         MeasurementError: the run cannot support a fit; says why.
     """
+    run = with_usual_limits(run)
     requests = run.requests
     if requests is None:
         raise MeasurementError(f"{run.name} has no requests", hint="requests.csv holds one row per finished request")
