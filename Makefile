@@ -20,7 +20,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
 ANYWHERE := $(addprefix tests/,cli data docs installed live show)
 
-.PHONY: help demo test test-anywhere test-newest mutants check lint format docs bench install lock clean
+.PHONY: help demo demo-live test test-anywhere test-newest mutants check lint format docs bench install lock clean
 
 help: ## list these commands
 	@echo "SageServe: make <command>"
@@ -29,6 +29,9 @@ help: ## list these commands
 
 demo: $(STAMP) ## set up, then compare what a day costs with an autoscaler and with SageServe
 	@$(BIN)/sageserve compare quickstart --strategies fixed:4,hpa,reactive,foresight --baseline hpa
+
+demo-live: $(STAMP) ## a fleet of emulated engines, traffic, and a real Prometheus that scrapes it; Ctrl-C ends it
+	@$(BIN)/python -m bench.demo_live
 
 test: $(STAMP) ## set up, compile the kernels once, then run the whole test suite
 	@$(BIN)/python -m sageserve.cli.main warm-up

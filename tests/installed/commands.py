@@ -83,6 +83,7 @@ TRIES: Final = {
     "scenario show": Try(("quickstart",)),
     "scenario list": Try(()),
     "profile list": Try(()),
+    "profile fit": Try(("--points", "{stage}/trace.csv", "--out", "{stage}/fitted.yaml"), code=2),
     "profile show": Try(PROFILES[:1]),
     "profile compare": Try(PROFILES),
     "calibrate benchmark": Try(("http://127.0.0.1:9", "--model", "m", "-o", "{stage}/profile.yaml"), needs="live", code=2),

@@ -1,7 +1,8 @@
 """The control process for people and monitors: its state as JSON, as Prometheus metrics, and as a page that refreshes itself.
 
     GET /admin/status     `status.Status`         GET /admin/metrics    Prometheus text
-    GET /admin/day        `day.DayView`           GET /ui               the page
+    GET /admin/day        `day.DayView`           GET /admin/targets    engines, for Prometheus' http_sd_configs
+    GET /ui               the page
 
 Read-only: nothing here changes the fleet. Who may ask is the gateway's business (`gateway/rights.py`), which is the only one
 that reaches this server (`door.py`). Read next: `status.py`, `process.py`.
@@ -12,6 +13,7 @@ from importlib.resources import files
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import Struct
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -125,6 +127,21 @@ class CapacityCollector(Collector):
         yield from (wanted, busy, needed, serving)
 
 
+class ScrapeTarget(Struct, frozen=True):
+    """An engine, as Prometheus' HTTP service discovery wants it."""
+
+    targets: tuple[str, ...]
+    labels: dict[str, str]
+
+
+def scrape_targets(status: Status) -> Iterator[ScrapeTarget]:
+    """Engines that can be scraped now, each with the name of its pool; none of a fleet that others run."""
+    for one in status.instances:
+        scheme, found, place = one.url.partition("://")
+        if found and one.state in {"serving", "draining"}:
+            yield ScrapeTarget((place.partition("/")[0],), {"pool": one.pool, "__scheme__": scheme})
+
+
 def routes(
     status: Callable[[], Status],
     decided: Callable[[], dict[tuple[str, str], int]],
@@ -152,6 +169,9 @@ def routes(
     async def as_day(_request: Request) -> Response:
         return Response(msgspec.json.encode(day()), media_type="application/json", headers={"cache-control": "no-store"})
 
+    async def as_targets(_request: Request) -> Response:
+        return Response(msgspec.json.encode(list(scrape_targets(status()))), media_type="application/json")
+
     async def as_metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -164,6 +184,7 @@ def routes(
     return [
         Route("/admin/status", as_json),
         Route("/admin/day", as_day),
+        Route("/admin/targets", as_targets),
         Route("/admin/metrics", as_metrics),
         Route("/ui", as_page),
         Route("/ui/", to_page),
