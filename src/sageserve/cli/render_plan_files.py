@@ -13,7 +13,7 @@ from sageserve.base.config.clusters import TargetSettings
 from sageserve.base.errors import ConfigError
 from sageserve.data.results.plans import PlanFile
 from sageserve.live.kubernetes.patches import KUSTOMIZATION, kustomization, patches_of
-from sageserve.live.kubernetes.schedules import KIND_OF, ScheduleFormat, Window, schedule_component, schedules_of
+from sageserve.live.kubernetes.schedules import KIND_OF, ScheduleFormat, ScheduleWindow, schedule_component, schedules_of
 
 
 def wall_clock(form: str, begin: str | None, zone: str) -> datetime | None:
@@ -73,7 +73,7 @@ def schedule_files(file: PlanFile, targets: Mapping[str, TargetSettings], form: 
     return {KUSTOMIZATION: schedule_component(patches), **{one.file: one.text for one in patches}}
 
 
-def _said(window: Window) -> str:
+def _said(window: ScheduleWindow) -> str:
     return f"{window.count} from {window.begins:%a %H:%M} to {window.ends:%a %H:%M}"
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.live.alerts import fleet_panels, promise_panels
-from sageserve.live.alerts.figures import Board, Choice
+from sageserve.live.alerts.figures import Board, BoardChoice
 from sageserve.live.alerts.rules import Source, promises_of
 
 
@@ -42,10 +42,10 @@ def boards_of(scenario: Scenario, source: Source) -> tuple[Board, Board]:
         *((fleet_panels.batch(),) if ours else ()),
         fleet_panels.sight(ours=ours),
     )
-    found = Choice("model", f"label_values({counted}, {by})")
+    found = BoardChoice("model", f"label_values({counted}, {by})")
     places = (
-        Choice("region", "label_values(sageserve_utilisation, region)"),
-        Choice("model", 'label_values(sageserve_utilisation{region=~"$region"}, model)'),
+        BoardChoice("region", "label_values(sageserve_utilisation, region)"),
+        BoardChoice("model", 'label_values(sageserve_utilisation{region=~"$region"}, model)'),
     )
     about = "Made of the scenario's promises: write it again when they change."
     return (

@@ -60,7 +60,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class BoardChoice:
     """What a reader may choose: values of a label, found by a query."""
 
     name: str
@@ -82,7 +82,7 @@ class Board:
     name: str
     title: str
     about: str
-    choices: tuple[Choice, ...]
+    choices: tuple[BoardChoice, ...]
     sections: tuple[Section, ...]
 
     def panels(self) -> Iterator[Panel]:

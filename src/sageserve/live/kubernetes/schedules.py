@@ -29,7 +29,7 @@ _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ScheduleWindow:
     """A time with one count.
 
     Args:
@@ -43,7 +43,7 @@ class Window:
     count: int
 
 
-def windows_of(file: PlanFile, pool: int, begins: datetime, bounds: tuple[int, int]) -> tuple[Window, ...]:
+def windows_of(file: PlanFile, pool: int, begins: datetime, bounds: tuple[int, int]) -> tuple[ScheduleWindow, ...]:
     """What a pool should have, from the plan's instant to the end of what it says; neighbours of one count are one window.
 
     A plan of an hour holds until it expires. A trajectory says what serves or is coming in each step: the target, then what is
@@ -64,14 +64,14 @@ def windows_of(file: PlanFile, pool: int, begins: datetime, bounds: tuple[int, i
             counts.append((timedelta(hours=step.hours), present))
     else:
         counts.append((timedelta(microseconds=file.expires_at - file.made_at), float(file.pools[pool].target)))
-    found: list[Window] = []
+    found: list[ScheduleWindow] = []
     at = begins.astimezone(UTC)
     for length, value in counts:
         count = min(max(math.ceil(value - 1e-6), bounds[0]), bounds[1])
         here, at = at.astimezone(begins.tzinfo), at + length
         if found and found[-1].count == count:
             here = found.pop().begins
-        found.append(Window(here, at.astimezone(begins.tzinfo), count))
+        found.append(ScheduleWindow(here, at.astimezone(begins.tzinfo), count))
     return tuple(found)
 
 
@@ -89,7 +89,7 @@ class SchedulePatch:
 
     target: str
     file: str
-    windows: tuple[Window, ...]
+    windows: tuple[ScheduleWindow, ...]
     text: str
     selector: Tree
 
@@ -131,7 +131,7 @@ def _schedules(
         yield SchedulePatch(name, file_name, windows, head + yaml.safe_dump(patch, sort_keys=False), selector)
 
 
-def _cron(windows: Sequence[Window], zone: str) -> list[dict[str, object]]:
+def _cron(windows: Sequence[ScheduleWindow], zone: str) -> list[dict[str, object]]:
     """Triggers added to those that the object has; the highest of all wins, so these are floors."""
     return [
         {
@@ -155,7 +155,7 @@ def _cron_time(at: datetime) -> str:
     return f"{at.minute} {at.hour} {at.day} {at.month} *"
 
 
-def _weekly(windows: Sequence[Window], zone: str) -> list[dict[str, object]]:
+def _weekly(windows: Sequence[ScheduleWindow], zone: str) -> list[dict[str, object]]:
     """The object's schedules; a window over midnight is two."""
     parts = [part for one in windows for part in _days(one)]
     return [
@@ -177,16 +177,16 @@ def _weekly(windows: Sequence[Window], zone: str) -> list[dict[str, object]]:
     ]
 
 
-def _days(window: Window) -> Iterator[Window]:
+def _days(window: ScheduleWindow) -> Iterator[ScheduleWindow]:
     """A window day by day; one that reaches midnight ends at 23:59, the latest that AIBrix takes."""
     here = window.begins
     while here.date() < window.ends.date():
         last = here.replace(hour=23, minute=59, second=0, microsecond=0)
         if here < last:
-            yield Window(here, last, window.count)
+            yield ScheduleWindow(here, last, window.count)
         here = (here.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)).replace(fold=0)
     if here < window.ends:
-        yield Window(here, window.ends, window.count)
+        yield ScheduleWindow(here, window.ends, window.count)
 
 
 def schedule_component(patches: Sequence[SchedulePatch]) -> str:
