@@ -246,6 +246,19 @@ def test_a_donated_instance_comes_back_or_is_taken(good: Callable[[Play], None])
     good(play)
 
 
+def test_a_reclaim_that_comes_to_nothing_ends_the_fake_engine() -> None:
+    heard: list[Heard] = []
+    fake = FakeActuator(heard.append, lambda _, action: ScriptedOutcome(1, "no" if isinstance(action, Reclaim) else ""))
+    fake.perform(0, Start(0, Source.VM, GPUS))
+    fake.play(1)
+    fake.perform(1, Donate(0))
+    fake.perform(1, Reclaim(0))
+    fake.play(2)
+    fake.perform(2, Reclaim(0))
+    fake.play(3)
+    assert heard == [InstanceReady(0), StartFailed(0, "no"), StartFailed(0, "it was taken away before it was reclaimed")]
+
+
 # --- what only processes have ---
 
 

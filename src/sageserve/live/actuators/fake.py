@@ -57,6 +57,8 @@ class FakeActuator:
             if self._spell[event.instance] == spell:
                 if isinstance(event, InstanceReady):
                     self._up[event.instance] = False
+                elif isinstance(event, StartFailed):
+                    self._up.pop(event.instance, None)  # a reclaim that comes to nothing ends the engine
                 self._hear(event)
 
     def perform(self, now: Micros, action: Order) -> None:
