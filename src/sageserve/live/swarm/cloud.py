@@ -69,13 +69,15 @@ class SwarmCloud(FakeActuator):
     # --- what happens ---
 
     def crash(self, row: int) -> None:
-        """An engine dies."""
+        """An engine dies: one that is waited for does not come, like any start that comes to nothing."""
+        now = self._ground.loop.now
+        self._drop(row)
         if row in self._up:
-            engine = self.engines.pop(row)
-            self.gpus.pop(row, None)
-            engine.end()
-            self.lose(self._ground.loop.now, row, "killed")
-            self._wind()
+            self.lose(now, row, "killed")
+        else:
+            self._spell[row] += 1
+            self._later(now, StartFailed(row, "killed"))
+        self._wind()
 
     def _drop(self, row: int) -> None:
         self.gpus.pop(row, None)
@@ -145,10 +147,13 @@ class SwarmCloud(FakeActuator):
         found = []
         for row, gpus in sorted(self.gpus.items()):
             engine = self.engines.get(row)
-            if engine is not None:
-                self._up[row] = False  # that it was given away is not known any more
             serves = engine is not None and not engine.frozen
-            if engine is not None and engine.frozen:
+            if engine is not None:
+                self._spell[row] += 1  # whoever waited for it to come back is gone
+                self._up.pop(row, None)
+            if serves:
+                self._up[row] = False  # that it was given away is not known any more
+            elif engine is not None:
                 self._ground.loop.tell(None, MINUTE, self._waited_for, engine, control)
             found.append(Adopted(row, gpus, serves, self.place(row)))
         return tuple(found)
@@ -161,6 +166,7 @@ class SwarmCloud(FakeActuator):
             self.crash_unheard(engine.row)
             self.tell(StartFailed(engine.row, "it did not serve in time"))
         else:
+            self._up[engine.row] = False
             self.tell(InstanceReady(engine.row))
 
     def crash_unheard(self, row: int) -> None:
@@ -173,9 +179,7 @@ class SwarmCloud(FakeActuator):
         """Kill an engine that hangs."""
         if self._up.get(row) is not False:
             return False
-        engine = self.engines.pop(row)
-        self.gpus.pop(row, None)
-        engine.end()
+        self._drop(row)
         self.lose(self._ground.loop.now, row, why)
         self._wind()
         return True
