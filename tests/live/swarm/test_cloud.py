@@ -6,11 +6,11 @@ Read next: `src/sageserve/live/swarm/cloud.py`; `tests/live/actuators/`, where r
 import pytest
 
 from sageserve.base.units import MINUTE, SECOND
-from sageserve.core.actions import Donate, Reclaim, Source, Start
+from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceReady, StartFailed
 from sageserve.live.actuators.base import Heard
 from sageserve.live.swarm.cloud import CloudActuator, SwarmCloud
-from sageserve.live.swarm.engines import SwarmEngine
+from sageserve.live.swarm.engines import Attempt, SwarmEngine
 from sageserve.live.swarm.ground import StoryGround
 from sageserve.live.swarm.laws import Laws
 from sageserve.live.swarm.virtual_time import VirtualProcess
@@ -45,6 +45,11 @@ class Rig:
     def engine(self) -> SwarmEngine:
         return self.cloud.engines[0]
 
+    def sends(self) -> Attempt:
+        one = Attempt(VirtualProcess("gateway"), 1000, 1000, "", lambda: None, lambda _: None, lambda _: None)
+        self.cloud.send(0, one)
+        return one
+
 
 @pytest.mark.parametrize("crashes", [True, False])
 def test_an_adopted_engine_that_answers_nothing_starts_until_it_serves_or_comes_to_nothing(crashes: bool) -> None:
@@ -70,3 +75,19 @@ def test_what_an_earlier_control_process_reclaimed_is_adopted_as_it_serves() -> 
     rig.runs(30)
     assert rig.heard == []
     assert rig.cloud.end(0, "it hangs")
+
+
+def test_requests_count_until_an_engine_is_given_away() -> None:
+    rig = Rig()
+    rig.cloud.perform(0, Donate(0))
+    rig.runs(1)
+    rig.sends()  # of a gateway that goes by an old table
+    rig.cloud.perform(0, Release(0))
+    assert not rig.laws.broken
+    back = Rig()
+    back.cloud.perform(0, Donate(0))
+    back.cloud.perform(0, Reclaim(0))
+    back.runs(30)
+    back.sends()
+    back.cloud.perform(0, Release(0))
+    assert set(back.laws.broken) == {"drained-in-peace"}

@@ -56,6 +56,7 @@ class SwarmCloud(FakeActuator):
             self.gpus[i] = action.gpus
         elif isinstance(action, Release | Donate) and i in self.engines:
             laws.takes_away(self.engines[i], self._reached)
+            self.engines[i].given_at = now
         super().perform(now, action)
         if isinstance(action, Release):
             self._drop(i)
@@ -98,8 +99,8 @@ class SwarmCloud(FakeActuator):
     def _happened(self, event: Heard) -> None:
         """Something came of an order, or an engine is gone: whoever controls is told, a little later."""
         row = event.instance
-        if isinstance(event, InstanceReady) and row not in self.engines:
-            self.engines[row] = SwarmEngine(self._ground.loop, row)
+        if isinstance(event, InstanceReady):
+            self.engines.setdefault(row, SwarmEngine(self._ground.loop, row)).given_at = NEVER
         elif isinstance(event, StartFailed):
             self._drop(row)
         self.tell(event)
@@ -149,6 +150,7 @@ class SwarmCloud(FakeActuator):
             engine = self.engines.get(row)
             serves = engine is not None and not engine.frozen
             if engine is not None:
+                engine.given_at = NEVER
                 self._spell[row] += 1  # whoever waited for it to come back is gone
                 self._up.pop(row, None)
             if serves:

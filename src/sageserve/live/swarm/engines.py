@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sageserve.base.units import Micros
+from sageserve.base.units import NEVER, Micros
 from sageserve.live.control.fleet_view import Missed
 from sageserve.live.control.liveness import Probed
 from sageserve.live.swarm.virtual_time import VirtualLoop, VirtualProcess
@@ -69,6 +69,7 @@ class SwarmEngine:
         self.sick = False  # answers 500
         self.slow = 1.0
         self.frozen_at: Micros = 0
+        self.given_at: Micros = NEVER  # when control gave it away; what a gateway sends later is not control's to wait for
         self.left_at: list[Micros] = []  # when a living gateway took a request away that it had stood still with
         self.inside: dict[Attempt, None] = {}
         self._loop = loop

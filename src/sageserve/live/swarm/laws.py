@@ -109,10 +109,12 @@ class Laws:
     def takes_away(self, engine: SwarmEngine, reached: Callable[[VirtualProcess], bool]) -> None:
         """An engine is released or given away by a decision; control can reach some gateways.
 
-        What others sent counts if it was there when the engine was last seen.
+        What others sent counts if it was there when the engine was last seen. What came after it was given away does
+        not: a gateway that stood still meanwhile goes by an old table for a moment, and tries elsewhere when that breaks.
         """
         seen = self.seen_at.get(engine.row, 0)
-        left = [one for one in engine.inside if not one.sender.killed and (reached(one.sender) or one.taken_at < seen - _SLACK)]
+        mine = [one for one in engine.inside if one.taken_at <= engine.given_at and not one.sender.killed]
+        left = [one for one in mine if reached(one.sender) or one.taken_at < seen - _SLACK]
         if left and engine.honest:
             self.breaks("drained-in-peace", f"instance {engine.row} is taken away with {len(left)} requests of live gateways")
 
