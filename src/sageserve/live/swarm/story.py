@@ -28,6 +28,7 @@ FAULTS: Final = (5 * SECOND, 50 * SECOND)  # when they begin
 CALM: Final = 60 * SECOND  # what still lasts is ended
 QUIET: Final = 110 * SECOND  # nobody asks any more
 END: Final = 145 * SECOND
+LAST_START: Final = 30 * SECOND  # the longest start, and a look at the fleet
 SETTLED: Final = CALM + 25 * SECOND  # nothing is held up any more
 FOUND_OUT: Final = 45 * SECOND  # longer than that nobody may overlook that an instance stands still
 
@@ -94,6 +95,9 @@ def _play(world: SwarmWorld, seed: int) -> None:
     while lasting:
         lasting.pop(0)()
     loop.run_until(END)
+    if any(lacking and coming >= lacking for _, lacking, coming in _lacks(world)):
+        # Engines that stand still are found one after another, and the last may just have been: what replaces it has to serve.
+        loop.run_until(END + LAST_START)
     _check(world, clients)
     loop.wind_up()
 
@@ -127,11 +131,20 @@ def _check_fleet(world: SwarmWorld) -> None:
         serves = state is State.SERVING and world.control.clock.now() - fleet.since[i] > FOUND_OUT
         if serves and runs and _is_overlooked(world, cloud.engines[i]):
             laws.breaks("fleet-recovers", f"instance {i} serves, and makes no token")
+    for e, lacking, _ in _lacks(world):
+        if lacking:
+            laws.breaks("fleet-recovers", f"{world.layout.endpoint_name(e)} lacks {lacking} instances of its minimum")
+
+
+def _lacks(world: SwarmWorld) -> Iterator[tuple[int, int, int]]:
+    """Endpoints, how many instances each lacks of its minimum, and how many are coming."""
+    if world.control is None:
+        return
+    fleet = world.control.fleet
     for e in range(world.layout.endpoints):
-        pools = world.layout.endpoint_pools(e)
-        serving = sum(fleet.serving(pool.number) for pool in pools)
-        if pools and serving < pools[0].minimum:
-            laws.breaks("fleet-recovers", f"{world.layout.endpoint_name(e)} has {serving} instances")
+        if pools := world.layout.endpoint_pools(e):
+            serving = sum(fleet.serving(pool.number) for pool in pools)
+            yield e, max(0, pools[0].minimum - serving), sum(fleet.coming(pool.number) for pool in pools)
 
 
 def _is_overlooked(world: SwarmWorld, engine: SwarmEngine) -> bool:
