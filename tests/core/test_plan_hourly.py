@@ -35,7 +35,8 @@ def test_plan_reports_its_own_figures(case: HourlyProblem) -> None:
     assert plan.delta == tuple(x - one.now for x, one in zip(plan.target, case.pools, strict=True))
     assert all(one.slack >= -1e-2 for one in plan.constraints) != bool(plan.short)
     assert plan.status == "optimal"
-    assert plan.gap <= 1e-6
+    # a plan that costs nothing has only what breaks ties, of which the solver's absolute gap of 1e-8 is a larger share
+    assert plan.gap <= (1e-6 if abs(plan.objective) > 1e-2 else 1e-4)
 
 
 @given(problems())

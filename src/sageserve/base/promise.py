@@ -13,4 +13,4 @@ def allowed(patience: int, growth: int, prompt: int) -> int:
         growth: more for every 1,000 tokens of prompt, microseconds; also those that are found in a prefix cache.
         prompt: tokens.
     """
-    return patience + growth * prompt // 1000
+    return patience + growth * int(prompt) // 1000  # not in the int32 of a request's tokens

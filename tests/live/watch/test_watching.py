@@ -154,7 +154,7 @@ def test_more_engines_than_the_settings_have_room_for_are_said(tmp_path: Path) -
     stage.look()
     assert serving(stage) == 3
     assert stage.watch.notes() == (
-        "1 instances of east/big/h100 have no place in the settings: fleet.maximum is 3, and east/h100 has 80 GPUs.",
+        "1 instances of east/big/h100 have no place in the settings: its maximum is 3, and east/h100 has 80 GPUs.",
     )
 
 
@@ -165,7 +165,7 @@ def test_more_engines_than_there_are_gpus_are_said(tmp_path: Path) -> None:
     stage.run(MINUTE)
     assert serving(stage) == 2
     assert stage.watch.notes() == (
-        "2 instances of east/big/h100 have no place in the settings: fleet.maximum is 8, and east/h100 has 16 GPUs.",
+        "2 instances of east/big/h100 have no place in the settings: its maximum is 8, and east/h100 has 16 GPUs.",
     )
 
 
