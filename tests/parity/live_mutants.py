@@ -87,7 +87,7 @@ LIVE_MUTANTS = (
         ROUTING,
         "if target.open and now",
         "if now",
-        first=39,
+        first=105,
     ),
     Mutant(
         "mean lengths are learnt with every table",

@@ -10,18 +10,21 @@ RULE_MUTANTS: Final = (
         "sim/kernel/admission.py",
         'engine["used"], engine["promised"], context',
         'engine["used"], 0, context',
+        first=69,
     ),
     Mutant(
         "what was promised stays promised after it was taken",
         "sim/kernel/batching.py",
         '    engine["promised"] -= grown\n',
         "",
+        first=69,
     ),
     Mutant(
         "an engine that pauses decoding gives prompts less than its whole budget",
         "sim/kernel/batching.py",
         '(engine["running"] if mixed else 0)',
         'engine["running"]',
+        first=45,
     ),
     Mutant(
         "CUDA graphs hold batches of any size",
