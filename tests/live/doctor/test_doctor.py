@@ -275,6 +275,19 @@ def test_exactly_one_check_fires_and_its_next_step_mends_it(tmp_path: Path, case
     assert fired(world.examine()) == {}, finding.next
 
 
+def test_an_instance_that_was_scaled_away_is_not_stale_and_one_that_cannot_be_scraped_is(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for name in ("llama-0-0", "llama-0-1"):
+        world.kubernetes.delete("Pod", "serving", name)  # as where no cluster is asked
+    series(stale)(world)
+    one, gone = ({"pod": f"llama-0-{n}", "namespace": "serving", "instance": f"llama-0-{n}:8000"} for n in range(2))
+    found = {}
+    for name, up in (("gone", [(one, 1.0)]), ("down", [(one, 1.0), (gone, 0.0)]), ("not told", [])):
+        world.prometheus.up = up
+        found[name] = "series-fresh" in fired(world.examine())
+    assert found == {"gone": False, "down": True, "not told": True}
+
+
 def test_every_check_has_a_broken_set_up() -> None:
     assert {case.id for case in BROKEN} == set(CHECKS)
     assert len(CHECKS) >= 30

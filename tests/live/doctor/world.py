@@ -46,6 +46,7 @@ class FakePrometheus(httpx.BaseTransport):
         self.bounds = [*TOKENS, float("inf")]
         self.series: list[RawSeries] = [one for model, pod in pods for one in engine_series(model, pod)]
         self.old_step = STEP
+        self.up: list[tuple[dict[str, str], float]] = []
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if self.status != 200:
@@ -63,6 +64,8 @@ class FakePrometheus(httpx.BaseTransport):
         return self._vector(self._rows(query, at))
 
     def _rows(self, query: str, at: float) -> list[tuple[dict[str, str], float]]:
+        if query == "up":
+            return [({"__name__": "up"} | labels, value) for labels, value in self.up]
         if query.startswith("count({"):
             return [({}, 1.0)] if at >= NOW / SECOND - self.days * 86_400 - 10 else []
         if query.startswith("sum by (model_name, le)"):

@@ -38,7 +38,7 @@ CHECKS: Final[dict[str, Check]] = {
         Check(
             "series-match", "running, waiting and arrivals of each target are recorded under a known name", "error", "prometheus"
         ),
-        Check("series-fresh", "the newest sample of each instance is young enough", "error", "prometheus"),
+        Check("series-fresh", "the newest sample of each instance that is still a target is young enough", "error", "prometheus"),
         Check("series-double", "no instance is recorded twice", "error", "prometheus"),
         Check("series-cover", "nine tenths of the Ready pods are recorded", "error", "both"),
         Check("histogram-shape", "lengths are recorded in all of vLLM's buckets, and these add up", "warn", "prometheus"),

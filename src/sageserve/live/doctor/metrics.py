@@ -10,7 +10,7 @@ from sageserve.data.documents import suggest
 from sageserve.data.history.collect import spacing
 from sageserve.data.history.histograms import bound_of
 from sageserve.data.history.names import FRONTS, FrontSignal
-from sageserve.data.history.raw import label_matches, without_copies
+from sageserve.data.history.raw import instance_of, label_matches, without_copies
 from sageserve.data.history.records import SEEN_LEAST
 from sageserve.data.rebuild.render import TOKENS
 from sageserve.live.doctor.checks import CheckFinding
@@ -142,11 +142,20 @@ def series_fresh(facts: ClusterFacts) -> Iterator[CheckFinding]:
     for target in facts.targets:
         ready = set(facts.ready(target))
         old = [pod for pod in _pods(facts, target) if pod.age > limit and (not ready or _pod_name(pod.name) in ready)]
+        if old and not ready and (listed := _listed(facts)):
+            old = [pod for pod in old if pod.name in listed]  # the others were scaled away
         if old:
             said = f"{len(old)} instances have no sample younger than {show_duration(limit)}, such as {old[0].name} "
             said += f"({show_duration(old[0].age // SECOND * SECOND)})"
             job = next((one.labels.get("job", "") for one in facts.raw(target) if one.instance == old[0].name), "")
             yield CheckFinding(target.name, said, f"scrape_interval: 15s  # of the job {job}, whose targets must be up", "error")
+
+
+def _listed(facts: ClusterFacts) -> frozenset[str]:
+    """Instances that are targets now, whether they can be scraped or not; empty: the server does not say."""
+    assert facts.server is not None
+    found = facts.server.vector("up", facts.now_s)
+    return frozenset() if isinstance(found, NotSeen) else frozenset(instance_of(one.labels) for one in found)
 
 
 def _pod_name(instance: str) -> str:
