@@ -144,6 +144,8 @@ def test_a_plan_of_an_hour_is_a_schedule_until_it_expires(folder: Path, plan: Pl
         ([], "needs --begin"),
         (["--begin", "soon"], "'soon' is no time"),
         (["--begin", "2026-11-30T14:00", "--timezone", "Mars/Olympus"], "there is no zone"),
+        (["--begin", "9999-12-31T23:59"], "the year 9999"),
+        (["--begin", "2026-10-25T01:30", "--timezone", "Europe/Berlin"], "2026-10-25 02:30 comes twice in Europe/Berlin"),
     ):
         assert said in str(CliRunner().invoke(app, [*words, *more]).exception)
     ran = CliRunner().invoke(app, [*words[:-1], "aibrix-schedules", "--begin", "2026-11-30T14:00"])

@@ -34,7 +34,7 @@ def dashboards(
     ] = False,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as tiers.iw-f.ttft=2s; may be repeated"),
+        typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as tiers.chat.ttft=2s; may be repeated"),
     ] = None,
 ) -> None:
     """Write Grafana dashboards: error budget and times by tier, demand and capacity, decisions, batch work, what is not seen."""

@@ -13,14 +13,16 @@ from sageserve.base.config.clusters import TargetSettings
 from sageserve.base.errors import ConfigError
 from sageserve.data.results.plans import PlanFile
 from sageserve.live.kubernetes.patches import KUSTOMIZATION, kustomization, patches_of
-from sageserve.live.kubernetes.schedules import KIND_OF, ScheduleFormat, ScheduleWindow, schedule_component, schedules_of
+from sageserve.live.kubernetes.schedules import KIND_OF, ScheduleFormat, ScheduleWindow, comes_twice, schedule_component, schedules_of
+
+_YEARS = (1970, 2200)  # in which zones and calendars can be reckoned with
 
 
 def wall_clock(form: str, begin: str | None, zone: str) -> datetime | None:
     """The plan's instant by the wall clock; None where the format has no times.
 
     Raises:
-        ConfigError: it is missing, or is no time; or there is no such zone.
+        ConfigError: it is missing, is no time or beyond the calendar; or there is no such zone.
     """
     if form == "kustomize":
         return None
@@ -37,6 +39,8 @@ def wall_clock(form: str, begin: str | None, zone: str) -> datetime | None:
         found = datetime.fromisoformat(begin)
     except ValueError:
         raise ConfigError(f"--begin: {begin!r} is no time", hint="such as 2026-11-30T14:00, in --timezone") from None
+    if not _YEARS[0] <= found.year <= _YEARS[1]:
+        raise ConfigError(f"--begin: the year {found.year} is none for a schedule", hint="such as 2026-11-30T14:00")
     return found.replace(tzinfo=where) if found.tzinfo is None else found.astimezone(where)
 
 
@@ -56,12 +60,16 @@ def schedule_files(file: PlanFile, targets: Mapping[str, TargetSettings], form: 
     """Patches with schedules, by name of the file.
 
     Raises:
-        ConfigError: no target is of the kind that has them.
+        ConfigError: no target is of the kind that has them, or a window begins or ends in an hour that comes twice.
     """
     which: ScheduleFormat = "keda-cron" if form == "keda-cron" else "aibrix-schedules"
     patches = schedules_of(file, targets, which, begins)
     if not patches:
         raise ConfigError(f"no target of the plan's pools is a {KIND_OF[which]}", hint=f"--format {form} is for these alone")
+    twice = next((at for one in patches for window in one.windows for at in (window.begins, window.ends) if comes_twice(at)), None)
+    if twice is not None:
+        said = f"{twice:%Y-%m-%d %H:%M} comes twice in {begins.tzinfo}, for its clock is put back: no schedule can say which is meant"
+        raise ConfigError(said, hint="--timezone UTC, with --begin in UTC too")
     _say_left(file, {targets[one.target].pool for one in patches}, f"no {KIND_OF[which]} has them")
     for one in patches:
         typer.echo(f"{one.target}: {', '.join(map(_said, one.windows))}", err=True)

@@ -22,7 +22,7 @@ _SHOWN = 20
 
 
 def swarm(
-    seeds: Annotated[int, typer.Option(min=1, help="how many stories are played")] = 100,
+    seeds: Annotated[int, typer.Option(min=1, max=1_000_000, help="how many stories are played")] = 100,
     first: Annotated[int, typer.Option(min=0, help="the seed of the first one")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="tell the story of this seed alone")] = None,
     workers: Annotated[

@@ -14,7 +14,7 @@ import yaml
 from sageserve.base.config.clusters import TargetSettings
 from sageserve.core.plan.horizon import HorizonPlan, Step
 from sageserve.data.results.plans import AheadPlan, PlanFile
-from sageserve.live.kubernetes.schedules import ScheduleFormat, schedule_component, schedules_of, windows_of
+from sageserve.live.kubernetes.schedules import ScheduleFormat, comes_twice, schedule_component, schedules_of, windows_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MONDAY = datetime(2026, 11, 30, 14, 0, tzinfo=BERLIN)
@@ -87,3 +87,10 @@ def test_an_hour_is_an_hour_when_clocks_are_set_back() -> None:
     before = datetime(2026, 10, 25, 1, 30, tzinfo=BERLIN)
     (found,) = windows_of(ahead(2, step(3.0)), 0, before, (0, 9))
     assert f"{found.ends:%H:%M}" == "03:30"
+
+
+def test_only_an_hour_that_the_clock_shows_twice_comes_twice() -> None:
+    autumn, spring = datetime(2026, 10, 25, tzinfo=BERLIN), datetime(2026, 3, 29, tzinfo=BERLIN)
+    assert [hour for hour in range(24) if comes_twice(autumn.replace(hour=hour))] == [2]
+    assert not any(comes_twice(spring.replace(hour=hour)) for hour in range(24)), "an hour that is left out comes never"
+    assert not comes_twice(autumn.replace(hour=2, tzinfo=ZoneInfo("UTC")))

@@ -75,6 +75,12 @@ def windows_of(file: PlanFile, pool: int, begins: datetime, bounds: tuple[int, i
     return tuple(found)
 
 
+def comes_twice(at: datetime) -> bool:
+    """Whether a zone's clock shows this time twice, because it is put back: a schedule that names it would end early or go on."""
+    first, second = at.replace(fold=0).utcoffset(), at.replace(fold=1).utcoffset()
+    return first is not None and second is not None and first > second
+
+
 @dataclass(frozen=True, slots=True)
 class SchedulePatch:
     """The schedule of one object.
