@@ -175,7 +175,7 @@ def _checked(answer: "httpx.Response") -> "httpx.Response":
     answer.read()
     try:
         said = msgspec.json.decode(answer.content, type=_Error).error.message
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         said = answer.text[:300] or "no reason given"
     hint = f"give a key in ${_KEY}, or name the variable with --key-env" if answer.status_code == 401 else ""
     raise SageServeError(f"the gateway refuses ({answer.status_code}): {said}", hint=hint)
@@ -204,7 +204,7 @@ def _first_url(file: Path) -> str:
             if text.strip():
                 try:
                     return msgspec.json.decode(text, type=_First).url or _no_url(file)
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     return _no_url(file)
     raise ConfigError(f"{file} is empty", hint="write one request per line")
 

@@ -13,7 +13,14 @@ from sageserve.base.config.clusters import TargetSettings
 from sageserve.base.errors import ConfigError
 from sageserve.data.results.plans import PlanFile
 from sageserve.live.kubernetes.patches import KUSTOMIZATION, kustomization, patches_of
-from sageserve.live.kubernetes.schedules import KIND_OF, ScheduleFormat, ScheduleWindow, comes_twice, schedule_component, schedules_of
+from sageserve.live.kubernetes.schedules import (
+    KIND_OF,
+    ScheduleFormat,
+    ScheduleWindow,
+    comes_twice,
+    schedule_component,
+    schedules_of,
+)
 
 _YEARS = (1970, 2200)  # in which zones and calendars can be reckoned with
 
@@ -66,9 +73,11 @@ def schedule_files(file: PlanFile, targets: Mapping[str, TargetSettings], form: 
     patches = schedules_of(file, targets, which, begins)
     if not patches:
         raise ConfigError(f"no target of the plan's pools is a {KIND_OF[which]}", hint=f"--format {form} is for these alone")
-    twice = next((at for one in patches for window in one.windows for at in (window.begins, window.ends) if comes_twice(at)), None)
+    twice = next(
+        (at for one in patches for window in one.windows for at in (window.begins, window.ends) if comes_twice(at)), None
+    )
     if twice is not None:
-        said = f"{twice:%Y-%m-%d %H:%M} comes twice in {begins.tzinfo}, for its clock is put back: no schedule can say which is meant"
+        said = f"{twice:%Y-%m-%d %H:%M} comes twice in {begins.tzinfo}, whose clock is put back then: a schedule cannot say which"
         raise ConfigError(said, hint="--timezone UTC, with --begin in UTC too")
     _say_left(file, {targets[one.target].pool for one in patches}, f"no {KIND_OF[which]} has them")
     for one in patches:

@@ -69,7 +69,7 @@ def running(state: Path | None) -> Running:
     folder = state_folder(state)
     try:
         found = msgspec.json.decode((folder / FLEET).read_bytes(), type=Running)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         raise SageServeError(f"no fleet runs in {folder}", hint="start one: sageserve up --detach") from None
     if not lives(folder):
         raise SageServeError(f"the fleet in {folder} is not running any more", hint="start it again: sageserve up --detach")
@@ -115,7 +115,7 @@ def ask_status(found: Running) -> "Status":
         answer = httpx.get(f"{found.control_url}/admin/status", headers=ours, timeout=5.0, trust_env=False)
         answer.raise_for_status()
         return msgspec.json.decode(answer.content, type=Status)
-    except (httpx.HTTPError, msgspec.DecodeError) as error:
+    except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SageServeError(
             f"the control process at {found.control_url} does not answer ({in_words(error)})",
             hint="it is started again when it dies: try once more; requests are served meanwhile",

@@ -22,7 +22,7 @@ def whole_lines(path: Path, decoder: msgspec.json.Decoder[Line]) -> Iterator[Lin
         for text in lines:
             try:
                 yield decoder.decode(text)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 _LOG.warning("%s holds a line that was cut off", path.name)
 
 

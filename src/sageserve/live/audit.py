@@ -151,7 +151,7 @@ def _end(folder: Path) -> tuple[Path, int, str]:
         return newest, 0, _NOTHING
     try:
         last = msgspec.json.decode(text, type=AuditLine)
-    except msgspec.DecodeError:  # found by `verify`; what happens from here on is written down all the same
+    except (msgspec.DecodeError, UnicodeDecodeError):  # found by `verify`; what happens from here on is written down all the same
         return newest, 0, hashlib.sha256(text).hexdigest()
     if path == newest and size > _FILE_MAX:
         newest = folder / _name(int(path.stem.rpartition("-")[2]) + 1)

@@ -109,7 +109,7 @@ class MatrixReader:
             raise NotMatrix("cut", "the answer ends in the middle of its samples")
         try:
             told = msgspec.json.decode(whole, type=_Envelope)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise NotMatrix("cut" if self._head else "not-json", "the answer is no JSON of Prometheus") from None
         if told.status != "success":
             raise NotMatrix("refused", told.error or told.status or "the answer says neither success nor error")
@@ -217,7 +217,7 @@ class MatrixReader:
     def _series(self, words: bytes) -> RawSeries | None:
         try:
             labels: Mapping[str, str] = msgspec.json.decode(words, type=_Metric).metric
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             raise NotMatrix("not-raw", "the answer holds a series whose labels cannot be read") from None
         pieces, self._pieces = self._pieces, []
         if not pieces:

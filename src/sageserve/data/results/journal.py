@@ -72,7 +72,7 @@ def read_journal(path: Path) -> Iterator[JournalLine]:
             for text in _lines(source):
                 yield decoder.decode(text)
                 read += 1
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultError(
             f"{path}: the journal cannot be read after line {read:,} ({error})", hint="simulate again with --out"
         ) from None

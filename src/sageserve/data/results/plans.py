@@ -155,7 +155,7 @@ def read_plan(path: Path) -> PlanFile:
         raise PlanError(
             f"{path} cannot be read: {error.strerror or error}", hint="make one: sageserve plan SCENARIO --at TIME -o plan.json"
         ) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PlanError(f"{path} is not a plan of ours ({error})", hint="plan again with -o") from None
     for solved in (found.solved, *([found.what_if.solved] if found.what_if else [])):
         if input_hash(solved.question) != solved.plan.input_hash:

@@ -170,7 +170,7 @@ def read_run(folder: Path) -> RunFolder:
         raise ResultError(f"{folder} is not a whole result: {', '.join(missing)} missing", hint="simulate again with --out")
     try:
         summary = parse_summary((folder / SUMMARY).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultError(
             f"{folder / SUMMARY} cannot be read ({error})",
             hint="it was damaged, or written by another version of sageserve: simulate again with --out",

@@ -109,7 +109,7 @@ def read_kept(folder: Path) -> KeptRun:
         )
     try:
         summary = parse_summary((folder / SUMMARY).read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultError(
             f"{folder / SUMMARY} cannot be read ({error})",
             hint="it was damaged, or written by another version of sageserve: simulate again with --out",
@@ -154,7 +154,7 @@ def read_frontier(folder: Path) -> Frontier | None:
         return msgspec.json.decode((folder / FRONTIER).read_bytes(), type=Frontier)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ResultError(
             f"{folder / FRONTIER} cannot be read ({error})", hint="delete it and give the compare command again"
         ) from None
@@ -216,7 +216,7 @@ def _bounds(cells: list[Path], like: dict[str, str]) -> Iterator[tuple[int, Kept
         if _shared(scenario) == like:
             try:
                 yield scenario.seed, msgspec.json.decode((place / BOUND).read_bytes(), type=KeptBound)
-            except (OSError, msgspec.DecodeError) as error:
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ResultError(f"{place / BOUND} cannot be read ({error})", hint="delete it and compare again") from None
 
 

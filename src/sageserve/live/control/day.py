@@ -335,5 +335,5 @@ def _tail(folder: Path) -> Iterator[Stamped]:
     for line in text.split(b"\n")[1 if size > _TAIL else 0 :]:
         try:
             yield decoder.decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue  # cut off by a kill or a full disk

@@ -99,6 +99,6 @@ class SpendingFile:
             return _decode(self._path.read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             _LOG.error("what keys have used today is forgotten, because %s cannot be read: %s", self._path, error)
             return {}

@@ -167,7 +167,7 @@ class DemandFile:
         for text in lines:
             try:
                 one = decoder.decode(text)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError):
                 _LOG.warning("%s holds a line that was cut off", self._path.name)
                 continue
             if all(len(column) == cells for column in (one.prompt_tokens, one.output_tokens, one.requests)):
@@ -205,7 +205,7 @@ def _names_of(header: bytes) -> Names | None:
     """The names a file was written under; None when its first line does not say."""
     try:
         found = msgspec.json.decode(header, type=_Header)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return Names(found.models, found.regions, found.tiers)
 

@@ -278,7 +278,7 @@ class Engine:
     def _change_faults(self, request: Request, reply: EngineReply) -> None:
         try:
             self.faults = with_changes(self.faults, request.body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Refused(400, str(error)) from None
         self._batch.slowness = self.faults.slow
         if self.faults.crash_after == 0:

@@ -158,7 +158,7 @@ def read_chat(data: bytes, limits: ServedLimits) -> GenerationRequest:
     """
     try:
         body = _chat.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _malformed(error) from None
     if not body.messages:
         raise Refused(400, "messages must not be empty", param="messages")
@@ -178,7 +178,7 @@ def read_completion(data: bytes, limits: ServedLimits) -> GenerationRequest:
     """
     try:
         body = _completion.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _malformed(error) from None
     most = _DEFAULT_COMPLETION if body.max_tokens is None and not body.ignore_eos else body.max_tokens
     alternatives = -1 if body.logprobs is None else body.logprobs
@@ -193,7 +193,7 @@ def read_embedding(data: bytes, limits: ServedLimits) -> tuple[EmbeddingBody, li
     """
     try:
         body = _embedding.decode(data)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _malformed(error) from None
     _check_model(body.model, limits)
     prompts = _prompts(body.input, "input")
@@ -202,7 +202,7 @@ def read_embedding(data: bytes, limits: ServedLimits) -> tuple[EmbeddingBody, li
     return body, prompts
 
 
-def _malformed(error: msgspec.MsgspecError) -> Refused:
+def _malformed(error: msgspec.MsgspecError | UnicodeDecodeError) -> Refused:
     return Refused(400, f"the body is not as it should be: {error}")
 
 

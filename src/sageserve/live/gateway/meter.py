@@ -211,7 +211,7 @@ class Snapshots:
                 continue
             try:
                 others = msgspec.json.decode(path.read_bytes(), type=dict[str, float])
-            except (OSError, msgspec.DecodeError) as error:
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 _LOG.error("the counts of another process cannot be read: %s", error)
                 continue
             for line, value in others.items():

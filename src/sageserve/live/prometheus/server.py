@@ -219,7 +219,7 @@ class PrometheusServer:
                 if answer.warnings:
                     return NotSeen(NotSeenReason.PARTIAL, f"{self.url} answers in part: {answer.warnings[0]}")
                 return msgspec.json.decode(answer.data, type=kind)
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 return NotSeen(NotSeenReason.NOT_JSON, f"{self.url}/api/v1/{path} answers with no JSON of Prometheus")
 
         return self._ask(path, form, BYTES_MAX, take)

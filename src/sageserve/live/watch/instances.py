@@ -118,6 +118,6 @@ def _load(path: Path) -> dict[str, dict[str, int]]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, int]])
     except FileNotFoundError:
         return {}
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         _LOG.warning("which row was whose is forgotten, because %s cannot be read: %s", path, error)
         return {}

@@ -107,7 +107,7 @@ def _kept(kept: Kept | None, cell: Cell, key: str) -> Outcome | None:
         return None
     try:
         return Finished(parse_summary(text)) if cell.what == "run" else Bounded(msgspec.json.decode(text, type=Bound))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None  # damaged: it is made again
 
 
