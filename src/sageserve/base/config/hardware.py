@@ -72,7 +72,7 @@ class RegionSettings(Settings):
     local_rtt: Duration = Field(
         default=5_000, description="within the region: measured medians between US data centres are 3-10 ms"
     )
-    carbon: Grams | tuple[Grams, ...] | None = Field(
+    carbon: Grams | Annotated[tuple[Grams, ...], Field(min_length=1)] | None = Field(
         default=None,
         description="g of CO2 equivalents per kWh of its grid: a number, a list by the hour from the start of the window, or a "
         "CSV file with the column g_per_kwh; none: CO2 is not counted",

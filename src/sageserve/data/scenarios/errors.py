@@ -6,7 +6,7 @@ Read next: `load.py`, which collects complaints from all stages on one screen.
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Final, TypeAlias, get_args, get_origin
+from typing import Annotated, Final, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,6 +16,7 @@ from sageserve.data.documents import suggest
 from sageserve.data.yaml_positions import Complaint, Document, Keys
 
 COMPLAINTS_MAX: Final = 10  # what fits a screen beside its explanations
+_UNIONS: Final = (UnionType, get_origin(Annotated[int, ""] | None))  # X | Y, and the same where X is annotated
 Shape: TypeAlias = object
 """A type annotation of the settings tree."""
 
@@ -42,7 +43,7 @@ def node_at(keys: Keys) -> Shape:
 
 def _certain(shape: Shape) -> Shape:
     """What may be there, of what is there or not: `X | None` is X."""
-    parts = [part for part in get_args(shape) if part is not type(None)] if get_origin(shape) is UnionType else []
+    parts = [part for part in get_args(shape) if part is not type(None)] if get_origin(shape) in _UNIONS else []
     return parts[0] if len(parts) == 1 else shape
 
 
@@ -75,14 +76,21 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "greater_than": "{given} must be more than {gt}",
     "less_than_equal": "{given} is more than {le}",
     "less_than": "{given} must be less than {lt}",
-    "string_pattern_mismatch": _NOT_NAME,
-    "string_too_long": _NOT_NAME,
+    "string_too_long": "{given} has more than {max_length} characters",
     "dict_type": "needs entries of its own, not {given}",
     "tuple_type": "needs a list, not {given}",
     "too_short": "needs {min_length} entries or more, has {actual_length}",
     "too_long": "has more than {max_length} entries",
 }
 """What to say for each kind of pydantic's errors; kinds that need more than their context are in `_sentence`."""
+_FORMS: Final[Mapping[str, str]] = {
+    "^[A-Z]{3}$": "a currency: write the three capitals of ISO 4217, as in EUR",
+    "^/": "an absolute path: begin with /",
+    "^[A-Za-z_][A-Za-z0-9_]*$": "the name of a variable: use letters, digits and '_'",
+    "^[0-9a-f]{64}$": "a SHA-256: it has 64 digits of 0-9 and a-f",
+    "^https?://[^/]": "a URL: begin with http:// or https:// and a host",
+}
+"""What texts with such a pattern are, where it is not plain from the words on names."""
 
 
 def _sentence(error: ErrorDetails, keys: Keys) -> str:
@@ -98,6 +106,9 @@ def _sentence(error: ErrorDetails, keys: Keys) -> str:
             return f"{given} is not one of {', '.join(choices)}"
         case "model_type":
             return f"needs settings of its own ({', '.join(field_names(keys))}), not {given}"
+        case "string_pattern_mismatch":
+            form = _FORMS.get(context["pattern"])
+            return f"{given} is not {form}" if form else _NOT_NAME.format(given=given)
         case kind if kind in _SENTENCES:
             return _SENTENCES[kind].format(given=given, **context)
         case _:
@@ -108,6 +119,12 @@ def complaints_of(error: ValidationError, document: Document) -> Iterator[Compla
     """One complaint per thing pydantic found, with the place where it was written."""
     for details in error.errors(include_url=False):
         keys = tuple(key for key in details["loc"] if key != "[key]")
+        choice = next((end for end in range(len(keys)) if get_origin(node_at(keys[:end])) in _UNIONS), None)
+        if choice is not None:  # a number or a list of them: pydantic complains once for each, and names it among the keys
+            of_list = isinstance(details["input"], list) and choice + 1 == len(keys) and details["type"] != "too_short"
+            if of_list or details["type"] == "tuple_type":
+                continue
+            keys = (*keys[:choice], *keys[choice + 1 :])
         place = document.place(keys)
         yield Complaint(str(place or ""), keys, _sentence(details, keys))
 
