@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from sageserve.base.errors import LawBroken, ResultError
+from sageserve.base.errors import ConfigError, LawBroken, ResultError
 from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app, run, show_error
 from sageserve.cli.progress import Interruption
@@ -116,6 +116,9 @@ def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path
     assert told["cost_by"]["tenant"]["search"]["requests"] == 40
     assert set(read_run(tmp_path / "run").requests(["tenant"])["tenant"].to_pylist()) == {"chat", "search"}
     file = printed("costs", str(tmp_path / "run"), "--format", "focus-csv", "--begins", "2026-11-01")
+    for begins in ("", "soon", "9999-12-31", "0001-01-01T00:00+14:00"):
+        refused = CliRunner().invoke(app, ["costs", str(tmp_path / "run"), "--format", "focus-csv", "--begins", begins])
+        assert isinstance(refused.exception, ConfigError)
     rows = list(csv.DictReader(io.StringIO(file)))
     for column in ("BilledCost", "EffectiveCost"):
         assert sum(Decimal(row[column]) for row in rows) == Decimal(str(total))

@@ -97,9 +97,11 @@ def _focus(folder: Path, begins: str | None) -> str:
     from sageserve.data.results.run_folder import read_run
 
     try:
-        first = datetime.fromisoformat(begins or "1970-01-01")
+        first = datetime.fromisoformat("1970-01-01" if begins is None else begins)
     except ValueError:
-        raise ConfigError(f"--begins: {begins!r} is no date", hint="write it as in 2026-11-01 or 2026-11-01T08:00Z") from None
+        first = None
+    if first is None or not 1900 <= first.year < 2200:  # far from where dates end: zones and months reach beyond the window
+        raise ConfigError(f"--begins: {begins!r} is no date", hint="write it as in 2026-11-01 or 2026-11-01T08:00Z")
     run = read_run(folder)
     if begins is None:
         typer.echo("a simulation has no date: its window is said to begin at 1970-01-01; --begins 2026-11-01 says when", err=True)
