@@ -193,6 +193,7 @@ def test_a_table_is_read_with_what_it_has(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("id,gpu\n", "has no column tp, model, dtype, isl, osl, concurrency"),
+        (HEADER, "has a header and no points below it"),
         (f"{HEADER}a,H100,one,m,bf16,1000,100,8,900\n", "row 1: tp: 'one' is not a number above 0"),
         (
             "id,gpu,tp,model,dtype,isl,osl,concurrency,kv_dtype\na,H100,1,m,bf16,1,1,8,e4m3\n",

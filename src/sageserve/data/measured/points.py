@@ -121,7 +121,7 @@ def read_points(path: Path) -> list[MeasuredPoint]:
         path: a CSV file.
 
     Raises:
-        MeasurementError: no such file, a missing column, or a cell that makes no sense.
+        MeasurementError: no such file, a missing column, no row, or a cell that makes no sense.
     """
     if not path.is_file():
         what = "is a folder; give the table in it" if path.is_dir() else "does not exist"
@@ -137,6 +137,8 @@ def read_points(path: Path) -> list[MeasuredPoint]:
     missing = [name for name in NEEDED if name not in columns]
     if missing:
         raise MeasurementError(f"{path} has no column {', '.join(missing)}", hint=_HINT)
+    if not rows:
+        raise MeasurementError(f"{path} has a header and no points below it", hint=_HINT)
     return [_point(row, f"{path}: row {number}") for number, row in enumerate(rows, start=1)]
 
 
