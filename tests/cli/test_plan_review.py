@@ -140,6 +140,7 @@ def test_a_plan_of_an_hour_is_a_schedule_until_it_expires(folder: Path, plan: Pl
     }  # fmt: skip
     assert "eastus/llama-3.1-8b" in ran.stderr, "a Deployment has no schedule, and that is told"
     assert "come again a year later" in ran.stderr
+    assert "in the past: is --begin 2020-01-01 00:00" in CliRunner().invoke(app, [*words, "--begin", "2020-01-01"]).stderr
     for more, said in (
         ([], "needs --begin"),
         (["--begin", "soon"], "'soon' is no time"),

@@ -4,7 +4,7 @@ Knows options and words; `live/kubernetes/` makes the patches. Read next: `plan.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -82,6 +82,8 @@ def schedule_files(file: PlanFile, targets: Mapping[str, TargetSettings], form: 
     _say_left(file, {targets[one.target].pool for one in patches}, f"no {KIND_OF[which]} has them")
     for one in patches:
         typer.echo(f"{one.target}: {', '.join(map(_said, one.windows))}", err=True)
+    if patches[0].windows[-1].ends < datetime.now(UTC):
+        typer.echo(f"all of it is in the past: is --begin {begins:%Y-%m-%d %H:%M} what you mean?", err=True)
     again = "a year" if which == "keda-cron" else "a week"
     typer.echo(
         f"the last window ends {patches[0].windows[-1].ends:%Y-%m-%d %H:%M}; all come again {again} later: render anew before",
