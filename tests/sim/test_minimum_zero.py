@@ -22,6 +22,10 @@ def test_a_strategy_that_cannot_start_from_nothing_says_so(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"fleet\.minimum: 0: {name} keeps an instance of every model") as refused:
         Simulation(settings, trace(settings, [row(0)]))
     assert "--set fleet.minimum=1" in (refused.value.hint or "")
+    one = scenario(fleet={"start": 1, "minimum": 1, "endpoints": {"east/*": {"start": 0, "minimum": 0}}}, strategy={"name": name})
+    with pytest.raises(ConfigError) as refused:
+        kind_of(one)
+    assert "give east/big a minimum and a start of 1 in fleet.endpoints" in (refused.value.hint or "")
     kept = scenario(fleet={"start": 1, "minimum": 1, "maximum": 4}, strategy={"name": name})
     assert max(kind_of(kept).minimum(kept)) == 1
 

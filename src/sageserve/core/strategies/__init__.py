@@ -70,14 +70,16 @@ def kind_of(scenario: Scenario) -> StrategyKind:
     """
     name = scenario.strategy.name
     kind = strategy_kind(name)
-    ends = [scenario.at(region, model) for region in scenario.regions for model in scenario.models]
-    none = [here for here in ends if here.fleet.minimum == 0]
-    if none and not isinstance(kind, FixedCount) and max(kind.minimum(none[0])) > 0:
-        where = "fleet.minimum" if scenario.fleet.endpoints is None else "fleet.minimum or fleet.endpoints"
+    ends = {f"{region}/{model}": scenario.at(region, model) for region in scenario.regions for model in scenario.models}
+    none = [end for end, here in ends.items() if here.fleet.minimum == 0]
+    if none and not isinstance(kind, FixedCount) and max(kind.minimum(ends[none[0]])) > 0:
+        where, give = "fleet.minimum", "--set fleet.minimum=1 --set fleet.start=1"
+        if scenario.fleet.endpoints is not None:
+            where, give = "fleet.minimum or fleet.endpoints", f"{none[0]} a minimum and a start of 1 in fleet.endpoints"
         raise ConfigError(
             f"{where}: 0: {name} keeps an instance of every model in every region that has its GPUs: without one there is"
             " no utilisation and no queue that could ask for the first",
-            hint="give --set fleet.minimum=1 --set fleet.start=1, or play a constant fleet with `fixed`",
+            hint=f"give {give}, or play a constant fleet with `fixed`",
         )
     return kind
 

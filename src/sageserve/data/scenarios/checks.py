@@ -255,7 +255,8 @@ def _stock(scenario: Scenario) -> Iterator[SettingProblem]:
         for gpu, parts in needs.items():
             if total[gpu] > (have := settings.gpus[gpu].gpus):
                 text = f"the first instances need {' + '.join(parts)} = {total[gpu]} > {have} GPUs in stock"
-                hint = "lower fleet.start, or raise the stock of the region"
+                where = "fleet.start" if scenario.fleet.endpoints is None else "start in fleet or fleet.endpoints"
+                hint = f"lower {where}, or raise the stock of the region"
                 yield SettingProblem(("regions", region, "gpus", gpu, "gpus"), text, hint=hint)
 
 
