@@ -91,7 +91,12 @@ def test_a_file_is_read_beside_the_scenario_and_mistakes_say_where(tmp_path: Pat
         fleet.write_text(f"extends: {SMALL_FLEET}\n{text}\n")
         with pytest.raises(SageServeError, match=words):
             load_scenario(fleet)
-    for text, words in {"kwh\n1\n": "no column g_per_kwh", "g_per_kwh\n" + "1\n" * (MOST_HOURS + 1): "8,785 hours"}.items():
+    for text, words in {
+        "kwh\n1\n": "no column g_per_kwh",
+        "g_per_kwh\n" + "1\n" * (MOST_HOURS + 1): "8,785 hours",
+        "g_per_kwh\n1\n\n2\n": r"grid\.csv:3: 0 cells under a header of 1",
+        "g_per_kwh\n1,5\n": r"grid\.csv:2: 2 cells under a header of 1",
+    }.items():
         (tmp_path / "grid.csv").write_text(text)
         with pytest.raises(ConfigError, match=words):
             hourly_carbon(tmp_path / "grid.csv")

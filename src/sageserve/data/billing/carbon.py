@@ -22,21 +22,28 @@ def hourly_carbon(path: Path) -> list[float]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if COLUMN not in (rows.fieldnames or ()):
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if COLUMN not in header:
                 raise ConfigError(f"{path} has no column {COLUMN}", hint=_HINT)
-            found = [_number(path, rows.line_num, row[COLUMN]) for row in rows]
+            lines = [(rows.line_num, row) for row in rows]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read {path}: {why}", hint=_HINT) from None
+    while lines and not lines[-1][1]:
+        lines.pop()  # empty lines at the end
+    for line, row in lines:  # an hour that is passed over would move all later ones
+        if len(row) != len(header):
+            raise ConfigError(f"{path}:{line}: {len(row)} cells under a header of {len(header)}", hint=_HINT)
+    found = [_number(path, line, row[header.index(COLUMN)]) for line, row in lines]
     if not 0 < len(found) <= MOST_HOURS:
         raise ConfigError(f"{path} has {len(found):,} hours; a year has at most {MOST_HOURS:,}", hint=_HINT)
     return found
 
 
-def _number(path: Path, line: int, text: str | None) -> float:
+def _number(path: Path, line: int, text: str) -> float:
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:  # also where it is no number
