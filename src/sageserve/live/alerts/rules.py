@@ -174,7 +174,7 @@ def _burning(promise: Promise, link: str) -> Iterator[Rule]:
                 "alert": "SageServePromiseBurn",
                 "expr": " or ".join(f"({_both(promise, one)})" for one in burns),
                 "for": "2m" if severity == "page" else "15m",
-                "labels": {"severity": severity},
+                "labels": {"severity": severity, "tier": promise.tier},  # of its series; promtool tells rules apart by it
                 "annotations": {
                     "summary": f"{promise.tier}: more requests of {{{{ $labels.{promise.by} }}}} are late than promised",
                     "description": (
