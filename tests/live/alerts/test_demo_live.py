@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.live.alerts.boards import boards_of
@@ -34,6 +35,9 @@ def test_engines_that_serve_are_told_to_prometheus() -> None:
     found = list(scrape_targets(made()))
     assert found[0] == ScrapeTarget(("127.0.0.1:20000",), {"pool": "east/llama-3.1-8b/h100-80gb", "__scheme__": "http"})
     assert [one.targets[0][-2:] for one in found] == ["00", "01", "03", "04", "08", "12"], "none that starts or is lent out"
+    one = replace(made().instances[0], url="http://127.0.0.1:20000/below/", metrics="/prometheus")
+    (there,) = scrape_targets(replace(made(), instances=(one,)))
+    assert there.labels["__metrics_path__"] == "/below/prometheus"
 
 
 @contextmanager

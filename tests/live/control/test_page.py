@@ -127,11 +127,21 @@ def made_day() -> DayView:
     needed = tuple(None if one is None else float(math.ceil(one)) for one in busy)
     ahead = ForecastAhead((end, end + 900, end + 1800), (3.0, 3.2, 3.4), (2.0, 2.1, 2.2), (4.0, 4.5, 5.0))
     unseen = (Unseen(begin + 100 * step, begin + 110 * step, "signals too old"),)
-    each = EndpointDay(name, busy, needed, (2.0,) * steps, (2.0,) * 144 + (3.0,) * (steps - 144), (None,) * steps, unseen, ahead)
+    each = EndpointDay(
+        name,
+        busy,
+        needed,
+        (2.0,) * steps,
+        (2.0,) * 144 + (3.0,) * (steps - 144),
+        (None,) * steps,
+        unseen,
+        ahead,
+        (f"{name}/h100-80gb",),
+    )
     decisions = (
         DayDecision(begin + 150 * step, f"{name}/h100-80gb", f"one more: {WHY}", "not"),
         DayDecision(begin + 200 * step, f"{name}/h100-80gb", HOSTILE, "no-stock"),
-        DayDecision(begin + 150 * step, "west/llama-3.1-70b/h100-80gb", "of another endpoint", "not"),
+        DayDecision(begin + 150 * step, f"{name}/tuned/h100-80gb", "of a model named like this one", "not"),
     )
     plans = (DayPlan(begin + 250 * step, {f"{name}/h100-80gb": 3}, {f"{name}/h100-80gb": "demand"}, ""),)
     tiers = (TierDay("iw-f", 0.95, (None,) * 10 + (0.999,) * (steps - 10)), TierDay("niw", 0.95, (None,) * steps))

@@ -139,7 +139,10 @@ def scrape_targets(status: Status) -> Iterator[ScrapeTarget]:
     for one in status.instances:
         scheme, found, place = one.url.partition("://")
         if found and one.state in {"serving", "draining"}:
-            yield ScrapeTarget((place.partition("/")[0],), {"pool": one.pool, "__scheme__": scheme})
+            host, _, path = place.partition("/")
+            below = f"/{path}".rstrip("/") + one.metrics
+            elsewhere = {} if below == "/metrics" else {"__metrics_path__": below}
+            yield ScrapeTarget((host,), {"pool": one.pool, "__scheme__": scheme, **elsewhere})
 
 
 def routes(

@@ -91,6 +91,7 @@ class EndpointDay(Struct, frozen=True):
         late: share of late requests.
         unseen: when, and why.
         ahead: the newest forecast; None: there is none.
+        pools: names of its pools.
     """
 
     endpoint: str
@@ -101,6 +102,7 @@ class EndpointDay(Struct, frozen=True):
     late: Values
     unseen: tuple[Unseen, ...]
     ahead: ForecastAhead | None
+    pools: tuple[str, ...]
 
 
 class TierDay(Struct, frozen=True):
@@ -259,6 +261,7 @@ class LastDay:
                 _each(ends, lambda some: max((one.late for one in some if one.late is not None), default=None)),
                 tuple(_unseen([(wall, one.blind) for step in found for wall, one in step])),
                 self._ahead(ends, pools[0].region * len(layout.names.models) + pools[0].model, now),
+                tuple(pool.name for pool in pools),
             )
 
     def _ahead(self, ends: Sequence[Sequence[EndpointMinute]], series: int, now: Micros) -> ForecastAhead | None:

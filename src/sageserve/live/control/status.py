@@ -27,6 +27,7 @@ class InstanceStatus(Struct, frozen=True):
     in_flight: int  # requests there now
     kv: float | None  # share of its memory in use, None when it was not seen
     seen_s: float | None  # age of that
+    metrics: str = "/metrics"  # path of its metrics, below its URL
 
 
 class PoolStatus(Struct, frozen=True):
@@ -227,6 +228,7 @@ def _instances(sources: Sources) -> Iterable[InstanceStatus]:
             int(view.in_flight[i]),
             here.kv if here is not None and was_seen else None,
             (now - here.seen_at) / SECOND if here is not None and was_seen else None,
+            here.place.metrics if here is not None else "/metrics",
         )
 
 

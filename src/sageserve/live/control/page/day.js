@@ -125,12 +125,12 @@ function said(one, at_s) {
   return [`${clock(at_s)}: ${parts.join(", ")}.`, ...marks.slice(0, 4), ...more].join(" ");
 }
 
-function marksOf(day, endpoint) {
-  const mine = pool => pool.startsWith(endpoint + "/");
+function marksOf(day, pools) {
+  const mine = pool => pools.includes(pool);
   const decided = day.decisions.filter(one => mine(one.pool)).map(one => ({at_s: one.at_s, held: one.blocked !== "not", text: `${one.words}.`.replace(/[.][.]$/, ".")}));
   const planned = day.plans.map(plan => {
-    const pools = Object.entries(plan.targets).filter(([pool]) => mine(pool));
-    const text = pools.map(([pool, count]) => `${pool}: ${count}${plan.why[pool] ? ` (${plan.why[pool]})` : ""}`).join(", ");
+    const targets = Object.entries(plan.targets).filter(([pool]) => mine(pool));
+    const text = targets.map(([pool, count]) => `${pool}: ${count}${plan.why[pool] ? ` (${plan.why[pool]})` : ""}`).join(", ");
     return {at_s: plan.at_s, held: false, text: `Plan: ${text}${plan.short ? `; short: ${plan.short}` : ""}.`};
   });
   return [...decided, ...planned].sort((one, other) => one.at_s - other.at_s);
@@ -151,7 +151,7 @@ function showDay(day) {
     const until = ahead ? Math.max(base.until, ahead.begins_s.at(-1) + step) : base.until;
     const top = Math.max(1, ...lines.flatMap(line => line.values), ...(ahead ? [...ahead.middle, ...ahead.high] : []));
     const now = lines.map(line => `${line.name} ${number(line.values.findLast(value => value !== null))}`).join(", ");
-    figures.push(figure({...base, title: end.endpoint, summary: `Now: ${now}; in instances of the fastest type.`, lines, ahead, until, most: Math.ceil(1.1 * top), unseen: end.unseen, marks: marksOf(day, end.endpoint)}));
+    figures.push(figure({...base, title: end.endpoint, summary: `Now: ${now}; in instances of the fastest type.`, lines, ahead, until, most: Math.ceil(1.1 * top), unseen: end.unseen, marks: marksOf(day, end.pools)}));
   }
   const share = value => value === null ? "–" : kept(value);
   if (day.tiers.length) {
