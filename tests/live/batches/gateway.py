@@ -2,6 +2,7 @@
 
     "fails": [500, 429]     the first answers have these statuses           "wait": 0.2     seconds before the answer
     "limit": 5              the owner's key has used up a limit as long as fewer than so many jobs of others were run
+    "held": true            no answer before `let_go`
     "cut": true             the connection is closed without an answer
     "poison": "gzip"        an answer of an engine that is not what it should be: see POISON
 
@@ -44,6 +45,7 @@ class FakeGateway:
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
+        self._let_go = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -71,6 +73,11 @@ class FakeGateway:
             self._loop.call_soon_threadsafe(self._stop.set)
             thread.join()
 
+    def let_go(self) -> None:
+        """Answer the jobs that are held, and all that come."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._let_go.set)
+
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while await self._one(reader, writer):
@@ -89,6 +96,10 @@ class FakeGateway:
         self.runs[number] += 1
         if "wait" in job and not await self._wait(reader, float(job["wait"])):
             return False
+        if job.get("held"):
+            self.inside += 1
+            await self._let_go.wait()
+            self.inside -= 1
         if job.get("cut"):
             return False
         if "poison" in job:

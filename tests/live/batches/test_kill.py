@@ -114,10 +114,11 @@ def test_results_wait_for_room_on_a_full_disk(tmp_path: Path) -> None:
     with FakeGateway().running() as gateway, served(Plane(open_store("sqlite", tmp_path), gateway.url, live)) as service:
         client = client_of(service)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        batch = submit(client, *(line(wait=0.5) for _ in range(50)))
+        batch = submit(client, *(line(held=True) for _ in range(50)))
         until(lambda: gateway.inside == 50)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+            gateway.let_go()
             until(lambda: bool(service.plane.runner.writer.trouble))
             refused = httpx.post(
                 f"{service.url}/v1/files", files={"file": ("f", b"x" * 100)}, data={"purpose": "batch"}, trust_env=False
