@@ -17,7 +17,7 @@ BATCHES: Final = (16, 40, 64, 96, 124)
 BEFORE: Final = (0, 256, 1024, 1900)  # tokens of the prompt in the step before
 ROUNDS: Final = 12
 LATER: Final = 4  # steps that are timed after each prompt
-SUSTAINED: Final = 300  # steps with a prompt, each followed by one without
+SUSTAINED: Final = 300  # pairs of steps
 PROMPT: Final = 900
 
 
@@ -32,13 +32,14 @@ def holding(machine: Machine, limits: Limits, count: int, steps: int) -> Engine:
     return engine
 
 
-def prompted(engine: Engine, number: int, tokens: int) -> int:
-    """Microseconds of a step with a prompt in it."""
-    one = Sequence(1000 + number, 0, tokens, 1)
-    if not engine.machine.admit(one):
-        raise ValueError(f"a prompt of {tokens} tokens does not fit into memory")
-    engine.begun = one
-    return engine.iterate().time
+def before(engine: Engine, number: int, tokens: int) -> None:
+    """A step with so many tokens of a prompt beside what decodes; 0: without."""
+    if tokens:
+        one = Sequence(1000 + number, 0, tokens, 1)
+        if not engine.machine.admit(one):
+            raise ValueError(f"a prompt of {tokens} tokens does not fit into memory")
+        engine.begun = one
+    engine.iterate()
 
 
 def after(machine: Machine, limits: Limits, count: int, tokens: int) -> list[float]:
@@ -46,11 +47,19 @@ def after(machine: Machine, limits: Limits, count: int, tokens: int) -> list[flo
     engine = holding(machine, limits, count, ROUNDS * (LATER + 1))
     rounds = []
     for number in range(ROUNDS):
-        if tokens:
-            prompted(engine, number, tokens)
+        before(engine, number, tokens)
         rounds.append([engine.iterate().time for _ in range(LATER)])
     engine.leave()
     return [median(times) for times in zip(*rounds[2:], strict=True)]
+
+
+def sustained(engine: Engine, numbers: range, tokens: int) -> float:
+    """Microseconds of steps that only decode, each after one with `tokens` of a prompt, or after one without; the median."""
+    times = []
+    for number in numbers:
+        before(engine, number, tokens)
+        times.append(engine.iterate().time)
+    return median(times)
 
 
 def clock() -> str:
@@ -73,8 +82,12 @@ def show(name: str) -> None:
             for tokens in BEFORE:
                 times = "".join(f"{time / 1e3:8.2f}" for time in after(device, limits, count, tokens))
                 print(f"{count:8}{tokens:8}{times}", flush=True)
-        engine = holding(device, limits, BATCHES[-1] - 4, 2 * SUSTAINED)
-        print("in turns with prompts of", PROMPT, "tokens:")
-        for begun in range(0, SUSTAINED, 60):
-            pairs = [(prompted(engine, number, PROMPT), engine.iterate().time) for number in range(begun, begun + 60)]
-            print("".join(f"{median(times) / 1e3:8.2f}" for times in zip(*pairs, strict=True)), "ms,", clock(), flush=True)
+        for tokens in (0, PROMPT):
+            print(
+                f"{BATCHES[-1]} sequences, contexts that grow, "
+                + (f"in turns with prompts of {tokens} tokens:" if tokens else "alone:")
+            )
+            engine = holding(device, limits, BATCHES[-1], 2 * SUSTAINED)
+            for begun in range(0, SUSTAINED, SUSTAINED // 5):
+                print(f"{sustained(engine, range(begun, begun + SUSTAINED // 5), tokens) / 1e3:8.2f} ms,", clock(), flush=True)
+            engine.leave()

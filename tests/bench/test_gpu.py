@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import pytest
 
+from bench.gpu import power
 from bench.gpu.loop import Engine, Sequence, play
 from bench.gpu.measure import arriving, lengths, measure, write
 from bench.gpu.predict import composed, fit, report, step_times
@@ -124,6 +125,15 @@ def test_a_folder_is_written_that_predicts_itself(tmp_path: Path, capsys: pytest
         assert e2e < 0.2, line
     for line in shown[7:]:  # decoding steps and those with prompts, if it is known what was in them
         assert [abs(float(one.rstrip("%"))) < 0.2 for one in line.split()[2::2]] == [True, True], line
+
+
+def test_a_machine_that_forgets_takes_as_long_after_a_prompt() -> None:
+    alone, late = (power.after(Virtual(), LIMIT, 40, tokens) for tokens in (0, 1024))
+    assert alone == pytest.approx(late, abs=1)
+    engine = power.holding(Virtual(), LIMIT, 40, 20)
+    assert power.sustained(engine, range(5), 0) == pytest.approx(power.sustained(engine, range(5, 10), 900), rel=0.01)
+    with pytest.raises(ValueError, match="do not fit into memory"):
+        power.holding(Virtual(rows=3), LIMIT, 4, 10)
 
 
 def test_who_finds_no_memory_waits_and_is_counted() -> None:
