@@ -104,8 +104,17 @@ def test_messages_go_both_ways_and_a_lost_server_is_found_again(tmp_path: Path) 
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("words", [frame(Gone(1)), frame(Hello(VERSION + 1, 0, "1")), b"\0\0\0\1x", b"GET / HTTP/1.1\r\n"])
-def test_a_stranger_is_cut_off_and_others_stay(tmp_path: Path, words: bytes) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        frame(Gone(1)),
+        frame(Hello(VERSION + 1, 0, "1")),
+        b"\0\0\0\1x",
+        b"GET / HTTP/1.1\r\n",
+        frame(Hello(VERSION, 0, "~")).replace(b"~", b"\xff"),
+    ],
+)
+def test_a_stranger_is_cut_off_and_others_stay(tmp_path: Path, words: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async def play() -> None:
         ends, changes = Ends(), list[bool]()
         await ends.server.open(tmp_path / "link")
@@ -123,6 +132,7 @@ def test_a_stranger_is_cut_off_and_others_stay(tmp_path: Path, words: bytes) -> 
         await ends.server.close()
 
     asyncio.run(play())
+    assert not any(record.exc_info for record in caplog.records), "it is no fault of ours"
 
 
 def test_a_gateway_that_does_not_read_gets_the_last_table_only(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-from msgspec import DecodeError, ValidationError
+from msgspec import DecodeError
 
 from sageserve.base.errors import SageServeError, in_words
 from sageserve.live.wire import (
@@ -103,7 +103,7 @@ class _Pipe(asyncio.Protocol):
         try:
             for body in self._frames.feed(data):
                 self._heard(self, body)
-        except (LinkBroken, DecodeError, ValidationError) as error:
+        except (LinkBroken, DecodeError, UnicodeDecodeError) as error:
             _LOG.warning("a link was cut off: %s", error)
             self.abort()
 

@@ -190,13 +190,14 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
         ({"version": 99}, "version 99; this sageserve reads version 2"),
         ({"version": 2}, "metadata is damaged"),
         ([], "metadata is damaged"),
+        ({"version": "~"}, "metadata is damaged"),
     ],
 )
 def test_files_of_other_versions_are_refused(tmp_path: Path, metadata: object, says: str) -> None:
     path = tmp_path / "t.parquet"
     write_trace(path, small())
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({MARK: json.dumps(metadata).encode()}), path)
+    pq.write_table(table.replace_schema_metadata({MARK: json.dumps(metadata).encode().replace(b"~", b"\xff")}), path)
     with pytest.raises(TraceError, match=says):
         read_as_is(path)
 

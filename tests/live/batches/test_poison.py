@@ -3,6 +3,7 @@
 Read next: `gateway.py` for what engines answer here, `src/sageserve/live/batches/job_client.py`.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ import sqlalchemy
 
 from sageserve.base.config import LiveSettings
 from sageserve.live.batches import gateway_lines, job_client
-from sageserve.live.store.models import BadData, Batch, Committed, File, Lease, NewJob, Result
+from sageserve.live.batches.gateway_lines import GatewayAnswer
+from sageserve.live.store.models import BadData, Batch, Committed, File, Job, Lease, NewJob, Result
 from sageserve.live.store.sql import SqlStore, open_store
 from tests.live.batches.gateway import POISON, FakeGateway
 from tests.live.batches.plane import Plane, Served, served
@@ -87,6 +89,19 @@ def test_an_answer_without_end_is_not_kept(service: Served, monkeypatch: pytest.
     client = client_of(service)
     over = finished(client, submit(client, line()))
     assert "longer than 20 bytes" in lines_of(client, over.error_file_id)[0]["error"]["message"]
+
+
+def test_a_refusal_that_is_no_text_is_tried_again() -> None:
+    class Lines:
+        async def post(self, path: str, body: bytes, fields: str) -> GatewayAnswer:
+            return GatewayAnswer(429, {}, b'{"error": {"code": "\xff"}}')
+
+        def close(self) -> None: ...
+
+    job = Job(1, (1, 1), "big", CHAT, 0, 0, 2, b"{}", "anyone")
+    said = asyncio.run(job_client.ask(Lines(), job, b"{}", "its id", ""))
+    assert isinstance(said, job_client.Retry)
+    assert (said.failed, said.limited) == (False, False)
 
 
 def test_the_gateways_own_refusal_of_this_processs_key_fails_no_line(service: Served) -> None:

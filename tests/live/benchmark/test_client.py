@@ -86,6 +86,7 @@ def test_a_stream_that_ends_with_done_is_over_though_the_socket_stays_open() -> 
         ([events(usage(3, 0), "[DONE]")], "no token at all"),
         ([events(text("a"), json.dumps({"error": None}), json.dumps({"error": {"message": "out of memory"}}))], "out of memory"),
         ([events("not json")], "no completion chunk"),
+        ([b'data: {"choices": [{"index": 0, "text": "\xff"}]}\n\n'], "no completion chunk"),
     ],
 )
 def test_broken_answers_fail_with_the_reason(pieces: list[bytes], said: str) -> None:

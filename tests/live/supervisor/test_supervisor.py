@@ -14,7 +14,7 @@ import pytest
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.logs import Logs
-from sageserve.live.supervisor.messages import Begin, Life, Process, Restart, SupervisorError
+from sageserve.live.supervisor.messages import Acknowledged, Begin, Forget, Life, Process, Restart, SupervisorError, frame
 from sageserve.live.supervisor.service import SOCKET, keep
 from tests.live.supervisor.supervising import (
     PARENT,
@@ -217,7 +217,7 @@ def test_orders_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         asyncio.run(run())
 
 
-def test_garbage_on_the_socket_harms_only_its_sender(tmp_path: Path) -> None:
+def test_garbage_on_the_socket_harms_only_its_sender(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     async def run() -> None:
         async with client(tmp_path) as one:
             reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
@@ -228,10 +228,31 @@ def test_garbage_on_the_socket_harms_only_its_sender(tmp_path: Path) -> None:
             writer.write(b"\xff\xff\xff\xff")
             assert await reader.read() == b""
             writer.close()
+            reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+            writer.write(frame(Forget(0, "~")).replace(b"~", b"\xff"))
+            async with asyncio.timeout(30):
+                assert await reader.read() == b""
+            writer.close()
             assert await one.look() == ()
 
     with supervisor(tmp_path):
         asyncio.run(run())
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_who_answers_in_no_text_is_no_supervisor_of_ours(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(frame(Acknowledged(1, "~", "")).replace(b"~", b"\xff"))
+
+    async def run() -> None:
+        async with await asyncio.start_unix_server(answer, tmp_path / SOCKET):
+            one = await SupervisorClient(tmp_path / SOCKET, lambda _: None).connect()
+            with pytest.raises(SupervisorError, match="gone"):
+                await one.look()
+            await one.close()
+
+    asyncio.run(run())
 
 
 def test_one_folder_has_one_supervisor(tmp_path: Path) -> None:

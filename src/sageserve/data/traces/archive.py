@@ -69,7 +69,7 @@ def parse_header(path: Path, metadata: bytes) -> Header:
                 hint="convert it again with the sageserve that wrote it, to CSV or by a newer one",
             )
         found = msgspec.json.decode(metadata, type=_Metadata)
-    except (msgspec.DecodeError, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
         raise TraceError(f"{path}: its sageserve metadata is damaged ({error})", hint="convert it again") from None
     names = Names(found.models, found.regions, found.tiers)
     return Header(names, found.window_us, found.notes, found.start_us, found.block_tokens)

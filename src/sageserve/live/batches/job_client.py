@@ -153,7 +153,7 @@ def _code(answer: GatewayAnswer) -> str | None:
     """What a refusal says for programs; None: nothing that can be read."""
     try:
         return _refused(answer.body or b"").error.code
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

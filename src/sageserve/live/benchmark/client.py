@@ -232,7 +232,7 @@ class EngineClient:
                 await self._follow(response, heard)
         except httpx.HTTPError as error:
             raise RequestFailed(self.scrub(_words(error))) from None
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RequestFailed(self.scrub(f"the engine sent an event that is no completion chunk: {error}")) from None
         return _sample(sent, heard)
 

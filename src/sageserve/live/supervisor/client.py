@@ -133,7 +133,7 @@ class SupervisorClient:
                     self._changed(message.process)
                 elif (future := self._open.pop(message.ticket, None)) is not None and not future.done():
                     future.set_result(message)
-        except (EOFError, msgspec.DecodeError):
+        except (EOFError, msgspec.DecodeError, UnicodeDecodeError):
             return  # it closed, or is no supervisor of ours
         finally:
             assert self._writer is not None

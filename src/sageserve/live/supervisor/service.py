@@ -98,7 +98,7 @@ class Supervisor:
                 task = asyncio.create_task(self._obey(order, writer))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        except (EOFError, msgspec.DecodeError):
+        except (EOFError, msgspec.DecodeError, UnicodeDecodeError):
             self._clients.discard(writer)
             writer.close()
 
