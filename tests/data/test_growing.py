@@ -15,9 +15,8 @@ from sageserve.core.layout import names_of
 from sageserve.core.strategies import layout_of
 from sageserve.core.work import Entry
 from sageserve.data.growing import append_lines
-from sageserve.data.results.journal import read_stamped
+from sageserve.data.results.journal import newest_stamped, read_stamped
 from sageserve.data.watched.minutes import MinuteFiles, PoolMinute, WatchedMinute, read_minutes
-from sageserve.live.control import day
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from tests.core.small import scenario
 
@@ -68,6 +67,6 @@ def test_each_file_that_grows_goes_on_with_the_next_line(tmp_path: Path) -> None
                 damaged = last.replace(b':"', b':"\xff') + b"\n"  # no UTF-8: a disk lost a byte of it
                 out.write(damaged * (b"\xff" in damaged) + last[:9])  # and what a full disk leaves of the next one
     assert [one.line.now for one in read_stamped(tmp_path / "journal")] == [0, 2]
-    assert [one.line.now for one in day._tail(tmp_path / "journal")] == [0, 2]
+    assert [one.line.now for one in newest_stamped(tmp_path / "journal", 1 << 20)] == [0, 2]
     assert [one.wall for one in read_minutes(tmp_path)] == [HOUR, HOUR + 2]
     assert [one.wall for one in DemandFile(tmp_path / "demand.jsonl", names)._kept()] == [HOUR, HOUR + 2]

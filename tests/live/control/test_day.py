@@ -12,7 +12,7 @@ from sageserve.core.actions import Blocked, Decision, Reason
 from sageserve.core.plan.hourly import Plan
 from sageserve.core.strategies import layout_of
 from sageserve.core.work import Entry, Forecasted, Solved
-from sageserve.data.results.journal import LIVE, Stamped
+from sageserve.data.results.journal import LIVE, Stamped, newest_stamped
 from sageserve.data.watched.minutes import BacklogMinute, EndpointMinute, MinuteFiles, PoolMinute, TierMinute, WatchedMinute
 from sageserve.live.control.day import MOST, LastDay, Unseen
 from sageserve.live.control.state_files import JournalFile
@@ -91,6 +91,26 @@ def test_a_process_that_begins_anew_shows_what_the_one_before_it_did(tmp_path: P
     ]
     assert [(one.targets, one.short) for one in found.plans] == [({POOL: 5}, "")]
     assert sum(one is not None for one in found.endpoints[0].busy) == 1
+
+
+def test_decisions_of_files_before_the_newest_are_shown_as_far_as_is_read(tmp_path: Path) -> None:
+    folder, layout = tmp_path / LIVE, layout_of(one_pool())
+    files = [folder / f"journal-{number:06d}.jsonl" for number in (1, 2, 3)]
+    folder.mkdir()
+    for change, file in zip((1, 2, 3), files, strict=True):
+        file.touch()
+        journal = JournalFile(folder, layout, lambda: NOW - HOUR)
+        journal.write(Entry(HOUR, PLAN, (Decision(0, change, Reason.PLANNED, 0.8, 0, 2, 0),), ()))
+    assert [one.words for one in day_of(tmp_path).view().decisions] == ["+1", "+2", "+3"]
+    sizes = [file.stat().st_size for file in files]
+    for most, changes in (
+        (0, []),
+        (sizes[2] - 2, []),
+        (sizes[2], [3]),
+        (sizes[2] + sizes[1] // 2, [3]),
+        (sum(sizes[1:]), [2, 3]),
+    ):
+        assert [one.line.decisions[0].decision.change for one in newest_stamped(folder, most)] == changes, most
 
 
 def test_what_is_held_is_bounded(tmp_path: Path) -> None:

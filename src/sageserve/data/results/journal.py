@@ -7,7 +7,9 @@ of its state folder: journal/journal-000001.jsonl. Knows no simulator and no liv
 Read next: `core/events.py`, `core/actions.py` for the records; `run_folder.py` for the folder it lies in.
 """
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,8 +103,34 @@ def read_stamped(folder: Path) -> Iterator[Stamped]:
         folder: `journal` in the state folder.
     """
     decoder = msgspec.json.Decoder(Stamped)
-    for path in sorted(folder.glob("journal-*.jsonl")):
+    for path in live_files(folder):
         yield from whole_lines(path, decoder)
+
+
+def newest_stamped(folder: Path, most: int) -> Iterator[Stamped]:
+    """The newest lines that a live fleet kept, oldest first; torn ones, and the one that `most` cuts off, are left out.
+
+    Args:
+        folder: `journal` in the state folder.
+        most: bytes that are read, of as many files as it takes.
+    """
+    decoder, texts = msgspec.json.Decoder(Stamped), list[bytes]()
+    for path in reversed(live_files(folder)):
+        if most <= 0:
+            break
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - most))
+            texts.append(file.read())
+        most -= size
+    for line in (line for text in reversed(texts) for line in text.split(b"\n")):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            yield decoder.decode(line)
+
+
+def live_files(folder: Path) -> list[Path]:
+    """Files of a live journal, oldest first."""
+    return sorted(folder.glob("journal-*.jsonl"))
 
 
 @dataclass(frozen=True, slots=True)

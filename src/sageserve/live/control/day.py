@@ -6,7 +6,6 @@ Minutes and lines of the journal come as they are written, and at the start from
 of minutes, MOST decisions and plans, one forecast. Decides nothing. Read next: `data/watched/minutes.py`; `page/day.js` draws it.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Final, TypeAlias, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from sageserve.base.config import Scenario
@@ -23,7 +21,7 @@ from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros
 from sageserve.core.layout import Layout
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.work import Forecasted, Solved, SolvedAhead
-from sageserve.data.results.journal import LIVE, Stamped
+from sageserve.data.results.journal import LIVE, Stamped, newest_stamped
 from sageserve.data.watched.minutes import EndpointMinute, WatchedMinute, read_minutes
 
 STEP: Final = 5 * MINUTE
@@ -32,7 +30,7 @@ AHEAD: Final = 6 * HOUR
 MOST: Final = 1000
 """Decisions and plans that are held."""
 _TAIL: Final = 4 << 20
-"""Bytes of the newest journal file that are read at the start."""
+"""Bytes of the journal that are read at the start."""
 Values: TypeAlias = tuple[float | None, ...]
 _Item = TypeVar("_Item")
 
@@ -187,7 +185,7 @@ class LastDay:
         since = now() - DAY
         with suppress(ResultError):  # nothing was kept yet
             self._minutes.extend(read_minutes(state, since))
-        for line in _tail(state / LIVE):
+        for line in newest_stamped(state / LIVE, _TAIL):
             if line.wall >= since:
                 self.hear(line)
 
@@ -323,20 +321,3 @@ def _unseen(minutes: Sequence[tuple[Micros, str]]) -> Iterator[Unseen]:
         if why and not last:
             begin, last = wall, why
         end = wall + MINUTE
-
-
-def _tail(folder: Path) -> Iterator[Stamped]:
-    """The newest lines of a journal; the first may be cut off, and is left out."""
-    files = sorted(folder.glob("journal-*.jsonl"))
-    if not files:
-        return
-    with files[-1].open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL))
-        text = file.read()
-    decoder = msgspec.json.Decoder(Stamped)
-    for line in text.split(b"\n")[1 if size > _TAIL else 0 :]:
-        try:
-            yield decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue  # cut off by a kill or a full disk

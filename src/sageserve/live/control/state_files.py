@@ -25,7 +25,7 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
 from sageserve.core.work import Entry
 from sageserve.data.growing import append_lines
-from sageserve.data.results.journal import Decided, JournalLine, Stamped
+from sageserve.data.results.journal import Decided, JournalLine, Stamped, live_files
 
 _LOG = logging.getLogger(__name__)
 _KEEP: Final = 14 * DAY  # two of the longest season that forecasters look for
@@ -55,7 +55,7 @@ class JournalFile:
         self._wall = wall
         self._append = append
         self._encode = msgspec.json.Encoder().encode
-        self._file = (self._files() or [folder / _name(1)])[-1]
+        self._file = (live_files(folder) or [folder / _name(1)])[-1]
 
     def write(self, entry: Entry) -> None:
         """Append one line."""
@@ -72,11 +72,8 @@ class JournalFile:
     def _turn_over(self) -> None:
         if self._file.exists() and self._file.stat().st_size > _FILE_MAX:
             self._file = self._folder / _name(int(self._file.stem.rpartition("-")[2]) + 1)
-            for old in self._files()[:-_FILES]:
+            for old in live_files(self._folder)[:-_FILES]:
                 old.unlink()
-
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("journal-*.jsonl"))
 
 
 def _name(number: int) -> str:
