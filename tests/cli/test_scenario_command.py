@@ -79,6 +79,11 @@ def test_check_points_out_profiles_of_another_engine() -> None:
         in said
     )
     assert "note:" not in printed("check", "quickstart")
+    typed = printed("check", SMALL_FLEET, "--set", "models.llama-2-70b.engine=vlm 0.19")
+    assert "note: models.llama-2-70b.engine: nothing is known of an engine 'vlm 0.19'; did you mean 'vllm'?" in typed
+    own = printed("check", SMALL_FLEET, "--set", "models.llama-2-70b.engine=foo")
+    assert "an engine 'foo'; there is vllm, sglang, trtllm, llama.cpp" in own
+    assert "nothing is known" not in said
     with pytest.raises(ConfigError, match="names no engine"):
         printed("check", SMALL_FLEET, "--set", "models.llama-2-70b.engine=7 of 9")
 

@@ -141,6 +141,14 @@ def usual_limits(text: str, gpu: Gpu, gpu_name: str, tp: int) -> BatchLimits:
     )
 
 
+def unknown_engine(text: str) -> str:
+    """That nothing is known of an engine, and what may be meant; empty when it is known."""
+    found, known = engine_named(text), list(known_engines())
+    if found is not None and found.name in known:
+        return ""
+    return f"nothing is known of an engine {text!r}{suggest(found.name if found else text, known)}"
+
+
 def other_engine(profile: str, served: str) -> str:
     """Why a profile of one engine says little of another, in a few words; empty when it is of that engine and version.
 

@@ -13,7 +13,7 @@ from sageserve.base.config import FleetSettings, ModelSettings, ProfileSettings,
 from sageserve.base.units import Micros, show_duration, show_size
 from sageserve.core.engine.timing import first_time, iteration_time, row_of
 from sageserve.data.documents import suggest
-from sageserve.data.profiles.engines import engine_named, other_engine
+from sageserve.data.profiles.engines import engine_named, other_engine, unknown_engine
 from sageserve.data.scenarios.cluster_checks import cluster_names, pool_names, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
@@ -30,13 +30,16 @@ def problems(scenario: Scenario) -> list[SettingProblem]:
 
 
 def remarks(scenario: Scenario) -> list[str]:
-    """What works, and yet may say little: profiles of another engine, or version, than the one that serves a model."""
-    return [
-        f"models.{name}.engines.{gpu}: the profile {text}"
-        for name, model in scenario.models.items()
-        for gpu, engine in model.engines.items()
-        if model.engine and (text := other_engine(engine.engine, model.engine))
-    ]
+    """What works, and yet may say little: engines that are not known, profiles of another engine or version than serves."""
+    found: list[str] = []
+    for name, model in scenario.models.items():
+        if not model.engine:
+            continue
+        if text := unknown_engine(model.engine):
+            found.append(f"models.{name}.engine: {text}")
+        profiles = {gpu: other_engine(engine.engine, model.engine) for gpu, engine in model.engines.items()}
+        found += [f"models.{name}.engines.{gpu}: the profile {text}" for gpu, text in profiles.items() if text]
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ names
