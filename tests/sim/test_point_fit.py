@@ -54,6 +54,17 @@ def test_points_that_cannot_be_met_are_told_apart() -> None:
     assert why["not measured"] == "its E2E was not measured"
 
 
+def test_a_row_that_is_there_twice_is_not_held_out_against_itself() -> None:
+    (found,), why = fit_points([POINT, replace(POINT, note="copied"), replace(POINT, id="")])
+    assert (found.points, found.heldout) == (1, None)
+    assert why == {POINT.id: "row 2 is row 1 again", "row 3": "row 3 is row 1 again"}
+
+
+def test_points_of_one_name_are_told_one_by_one() -> None:
+    _, why = fit_points([replace(POINT, clients=clients, e2e_ms=None) for clients in (2, 8)])
+    assert list(why) == [POINT.id, f"{POINT.id} (row 2)"]
+
+
 def test_the_command_writes_profiles_that_scenarios_can_name(tmp_path: Path) -> None:
     table, out = tmp_path / "points.csv", tmp_path / "mine.yaml"
     table.write_text(

@@ -8,7 +8,7 @@ each judged by the factor of the others. One point is enough. Read next: `points
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 from statistics import fmean, median
 from typing import Final
@@ -54,14 +54,19 @@ def fit_points(
 ) -> tuple[list[ScaledProfile], dict[str, str]]:
     """Profiles for the points of a table, and why points take part in none, by their id.
 
+    A row that is there twice takes part once: held out, it would be judged by itself.
+
     Args:
         points: with measured E2E.
         progress: told how many points are done.
     """
     why: dict[str, str] = {}
     groups: dict[str, list[tuple[MeasuredPoint, ProfileSettings, float]]] = {}
+    rows: dict[MeasuredPoint, int] = {}
     for number, point in enumerate(points, start=1):
         reason = why_not(point) or ("" if point.e2e_ms is not None else "its E2E was not measured")
+        if (first := rows.setdefault(replace(point, id="", note=""), number)) != number and not reason:
+            reason = f"row {number} is row {first} again"
         if not reason:
             try:
                 profile = derived(point)
@@ -70,7 +75,8 @@ def fit_points(
             except SageServeError as error:
                 reason = error.message
         if reason:
-            why[point.id] = reason
+            called = point.id or f"row {number}"
+            why[f"{called} (row {number})" if called in why else called] = reason
         if progress is not None:
             progress(number)
     return [_fitted(name, group) for name, group in groups.items()], why
