@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sageserve.cli.main import MISTAKE, run
-from sageserve.data.results.run_folder import SUMMARY
+from sageserve.data.results.run_folder import SCENARIO, SUMMARY
+from sageserve.data.results.sweep_folder import MARK
 
 FILES = {
     "trace.csv": "time,model,prompt_tokens,output_tokens\n0,llama-3.3-70b,100,10\n60,qwen3-32b,200,20\n",
@@ -27,6 +28,11 @@ FILES = {
     "circle.yaml": "extends: circle.yaml\n",
     "full/letter.txt": "dear",
     f"half/{SUMMARY}": "{}",
+    f"swept/{MARK}": "",
+    f"swept/reactive-seed1-0a/{SUMMARY}": "{}",
+    f"swept/reactive-seed1-0a/{SCENARIO}": "extends: quickstart\n",
+    f"swept/siloed-seed1-0a/{SUMMARY}": "{}",
+    f"swept/siloed-seed1-0a/{SCENARIO}": "extends: quickstart\n",
 }
 MISTAKES = """
 simulat quickstart                                      | Did you mean 'simulate'
@@ -71,6 +77,10 @@ compare quickstart --baseline fixed:x                   | there is no strategy '
 compare quickstart --workers 0                          | --workers
 show nowhere                                            | there is no result folder nowhere
 show half                                               | not a whole result
+show swept/reactive                                     | swept/reactive does not exist.*runs in swept: reactive-seed1-0a $
+costs swept/hpa                                         | runs in swept: reactive-seed1-0a, siloed-seed1-0a
+costs swept                                             | holds many runs.*swept/reactive-seed1-0a
+costs swept --format focus-csv                          | holds many runs.*swept/reactive-seed1-0a
 diff half                                               | takes two folders
 report nowhere                                          | there is no result folder nowhere
 explain nowhere eastus                                  | there is no result folder nowhere
@@ -114,7 +124,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with what the mistakes are made on."""
     for name, text in FILES.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -46,6 +46,7 @@ def costs(
     from sageserve.cli.render_costs import draw_costs
 
     _refuse_both(form, by=by is not None, begins=begins is not None, as_json=as_json)
+    _refuse_many(folder)
     if form == "focus-csv":
         typer.echo(_focus(folder, begins), nl=False)
         return
@@ -64,19 +65,24 @@ _DIMENSIONS = ("tier", "model", "region", "tenant")
 
 def _tables(folder: Path) -> "tuple[Summary, CostTables]":
     """A run's summary, and its tables with every tenant where the folder has them."""
-    from sageserve.base.errors import ResultError
     from sageserve.data.billing.allocations import tables_of
     from sageserve.data.results.run_folder import is_whole, read_run
     from sageserve.data.results.sweep_read import is_sweep, read_kept
 
-    if is_sweep(folder):
-        some = next((path.name for path in sorted(folder.iterdir()) if (path / "summary.json").is_file()), "RUN")
-        raise ResultError(f"{folder} holds many runs", hint=f"name one of them, such as {folder / some}")
     if is_sweep(folder.resolve().parent) and not is_whole(folder):
         kept = read_kept(folder)
         return kept.summary, kept.summary.cost_by
     run = read_run(folder)
     return run.summary, tables_of(run.costs(), most=None)
+
+
+def _refuse_many(folder: Path) -> None:
+    from sageserve.base.errors import ResultError
+    from sageserve.data.results.sweep_read import is_sweep, runs_in
+
+    if is_sweep(folder):
+        some = next(iter(runs_in(folder)), folder / "RUN")
+        raise ResultError(f"{folder} holds many runs", hint=f"name one of them, such as {some}")
 
 
 def _refuse_both(form: str, *, by: bool, begins: bool, as_json: bool) -> None:

@@ -83,6 +83,11 @@ def is_run(folder: Path) -> bool:
     return (folder / SUMMARY).is_file() and (folder / SCENARIO).is_file()
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """The finished runs of a sweep's folder, by name."""
+    return sorted(place for place in folder.iterdir() if is_run(place))
+
+
 def flat(scenario: Scenario) -> dict[str, str]:
     """Every setting as `key.path: value`, values with their units as in scenario.yaml."""
     leaves = Loaded(scenario, Document()).leaves()
@@ -179,16 +184,22 @@ def _refuse(folder: Path, variants: list[KeptRun]) -> NoReturn:
     again = "give the compare command again"
     if not variants:
         raise ResultError(f"{folder} holds no finished run", hint=f"{again}: it goes on from what is there")
-    names = [run.path.name for run in variants]
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
     raise ResultError(
-        f"{folder} holds settings set against each other, and no strategy as it is: {', '.join(names[:_TOLD])}{more}",
+        f"{folder} holds settings set against each other, and no strategy as it is: {_some([run.path for run in variants])}",
         hint=f"{again}, which plays nothing twice and prints the answer (--frontier without --no-report keeps it),"
         f" or name one run: {variants[0].path}",
     )
 
 
+def _some(runs: list[Path]) -> str:
+    more = f" and {len(runs) - _TOLD} more" if len(runs) > _TOLD else ""
+    return ", ".join(place.name for place in runs[:_TOLD]) + more
+
+
 def _exists(folder: Path) -> None:
+    if not folder.exists() and is_sweep(folder.parent) and (runs := runs_in(folder.parent)):
+        meant = [run for run in runs if run.name.startswith(folder.name)] or runs
+        raise ResultError(f"{folder} does not exist", hint=f"runs in {folder.parent}: {_some(meant)}")
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise ResultError(f"{folder} {what}", hint="make a result: sageserve simulate quickstart --out DIR")
