@@ -12,9 +12,13 @@ from sageserve.base.config import Scenario
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.events import EndpointSeen, EnginesSeen, Observed, SpotTaken
 from sageserve.sim.faults import SimulatedSight
+from sageserve.sim.oracle import oracle_bound
+from sageserve.sim.reach import out_of_reach
+from sageserve.sim.results.summary import summarise, work_gpu_hours
 from sageserve.sim.run import Run, simulate
-from tests.core.small import ENGINE, row, scenario, trace
+from tests.core.small import ENGINE, TIERS, row, scenario, trace
 
+ALONE = {"start": 1, "minimum": 1, "maximum": 1}
 LOOKS = 40  # of two endpoints, every 15 s
 
 
@@ -70,7 +74,7 @@ def test_noise_is_around_what_is_there_and_the_same_in_all_numbers_of_a_look() -
 
 
 def slow(times: float) -> Scenario:
-    return scenario(faults={"engine_time": times}, fleet={"start": 1, "minimum": 1, "maximum": 1})
+    return scenario(faults={"engine_time": times}, fleet=ALONE)
 
 
 def played(settings: Scenario) -> Run:
@@ -86,6 +90,33 @@ def test_engines_take_longer_than_is_believed_of_them(times: float) -> None:
         assert took[1] == pytest.approx(took[0] * times, abs=2)
     assert true.kernel.demand_work.tolist() == believed.kernel.demand_work.tolist(), "what is planned with"
     assert true.kernel.mixes.tolist() == believed.kernel.mixes.tolist()
+
+
+@pytest.mark.parametrize("times", [1.25, 0.5])
+def test_what_is_reckoned_of_a_run_and_the_bound_are_of_engines_as_they_are(times: float) -> None:
+    tiers = {**TIERS, "iw-f": {"ttft": "170ms"}}  # a prompt of 7,000 tokens takes 155 ms with its way, if all is as believed
+    last = row(2 * MINUTE - 1, prompt=7_000, output=900, tier="iw-n")
+    owed, bounds = [], []
+    for settings in (scenario(tiers=tiers, fleet=ALONE), scenario(tiers=tiers, fleet=ALONE, faults={"engine_time": times})):
+        asked = trace(settings, [row(k * 20 * SECOND, prompt=7_000, output=100) for k in range(1, 5)] + [last], window=2 * MINUTE)
+        run = simulate(settings, asked)
+        owed.append(work_gpu_hours(run)[0])
+        late = settings.faults.engine_time > 1
+        assert summarise(run, 1.0).tiers["iw-f"].missed == ({"alone": 4} if late else {})
+        assert [one.share for one in out_of_reach(settings, run.layout, asked)] == ([0.0] if late else [])
+        batch = trace(settings, [row(k * SECOND // 100, prompt=7_000, output=2, tier="niw") for k in range(2_400)])
+        bounds.append(oracle_bound(settings, batch).models["big"])
+    assert owed[1] == pytest.approx(owed[0] * times)
+    assert bounds[1] == pytest.approx(bounds[0] * times, rel=1e-3)
+
+
+def test_instances_that_would_have_been_enough_are_as_slow_as_those_there_are() -> None:
+    settings = scenario(fleet=ALONE, strategy={"name": "reactive"})
+    run = simulate(settings, trace(settings, [row(k * SECOND // 40, prompt=2_000, output=2) for k in range(7_200)]))
+    (one,) = summarise(run, 1.0).starved
+    run.scenario = scenario(fleet=ALONE, strategy={"name": "reactive"}, faults={"engine_time": 2})
+    (slower,) = summarise(run, 1.0).starved
+    assert one.more < slower.more
 
 
 def test_in_a_wave_the_cloud_takes_all_that_is_donated_and_nothing_else() -> None:

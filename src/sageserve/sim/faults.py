@@ -7,6 +7,7 @@ and two strategies meet the same luck where they do the same thing. Knows no pol
 import math
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 from sageserve.base.config import Scenario
@@ -14,11 +15,18 @@ from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, MINUTE, NEVER, Micros
 from sageserve.core.events import EndpointSeen, EnginesSeen, Observed
 from sageserve.core.layout import Layout
+from sageserve.core.perf import slowed
 
 LOST: Final = "the region is lost"
 """Why an instance is gone, or could not be started, during an outage."""
 
 _Numbers: TypeAlias = tuple[EndpointSeen, int, int]  # of an endpoint: utilisations, running and waiting requests
+
+
+def true_layout(scenario: Scenario, layout: Layout) -> Layout:
+    """The layout with engines that take as long as they do, where strategies believe otherwise (`faults.engine_time`)."""
+    times = scenario.faults.engine_time
+    return layout if times == 1 else replace(layout, profiles=slowed(layout.profiles, times))
 
 
 class SimulatedFaults:

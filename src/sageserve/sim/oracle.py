@@ -26,6 +26,7 @@ from sageserve.core.order import promised_us
 from sageserve.core.perf import curve_time, first_time, prefill_work, request_work
 from sageserve.core.plan.milp import Program
 from sageserve.core.response import MIX_WIDTH, fewest, mix_of, note_request, sustainable
+from sageserve.sim.faults import true_layout
 
 STEP: Final[Micros] = 15 * MINUTE
 
@@ -68,7 +69,7 @@ def oracle_bound(scenario: Scenario, trace: Trace) -> Bound:
         scenario: fleet, tiers and profiles.
         trace: codes are those of the scenario's names in order.
     """
-    layout = lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,))
+    layout = true_layout(scenario, lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,)))
     steps = int(-(-trace.window // STEP))
     lengths = np.minimum(STEP, trace.window - np.arange(steps) * STEP) / HOUR
     turns = closed_loop(trace) if scenario.workload.loop == "closed" else None

@@ -18,6 +18,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.order import promised_us
 from sageserve.core.perf import first_times
 from sageserve.data.workload.rates import length_table, streams_of
+from sageserve.sim.faults import true_layout
 
 
 class OutOfReach(Struct, frozen=True):
@@ -61,7 +62,7 @@ def out_of_reach(scenario: Scenario, layout: Layout, trace: Trace) -> list[OutOf
     allowed = promised_us(layout.tiers, trace.tier, trace.prompt)
     if trace.deadline is not None:
         allowed = np.where(trace.deadline == UNSET, allowed, trace.deadline - trace.arrival)
-    idle = idle_times(layout, trace.model, trace.prompt, cached_tokens(trace, layout.prefix_hits))
+    idle = idle_times(true_layout(scenario, layout), trace.model, trace.prompt, cached_tokens(trace, layout.prefix_hits))
     late = idle + np.diagonal(layout.rtt)[trace.region] > allowed
     late &= trace.prompt < layout.context[trace.model]  # longer ones are refused
     if trace.blocks is not None or "session" in trace.labels:

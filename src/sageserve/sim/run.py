@@ -23,13 +23,13 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
 from sageserve.core.order import ORDERS, promised_us
-from sageserve.core.perf import OUTPUT_GUESS, slowed
+from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import INSTANCES, ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import kind_of, layout_of
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.data.own_code import own_code
-from sageserve.sim.faults import LOST, SimulatedSight
+from sageserve.sim.faults import LOST, SimulatedSight, true_layout
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
 from sageserve.sim.kernel.state import FUTURE, PLACE, SHED, Setup, request_rows
@@ -101,7 +101,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
     profiles, slot_profile, believed = layout.profiles, layout.slot_profile, 0
     if scenario.faults.engine_time != 1:
         believed = len(profiles)
-        profiles = np.concatenate([profiles, slowed(profiles, scenario.faults.engine_time)])
+        profiles = np.concatenate([profiles, true_layout(scenario, layout).profiles])
         slot_profile = np.where(slot_profile >= 0, slot_profile + np.int32(believed), slot_profile)
     return Setup(
         regions=len(layout.names.regions),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET, Ints
+from sageserve.sim.faults import true_layout
 from sageserve.sim.reach import idle_times
 from sageserve.sim.results.meter import RequestBlock
 from sageserve.sim.run import Run
@@ -32,7 +33,7 @@ def causes_of(run: Run, block: RequestBlock) -> NDArray[np.uint8]:
     tiers = list(run.scenario.tiers.values())
     batch = np.array([tier.batch for tier in tiers])[late["tier"]]
     allowed = np.where(batch, 2**62, late["deadline"] - late["arrival"])
-    alone = idle_times(run.layout, late["model"], late["prompt"], late["cached"])
+    alone = idle_times(true_layout(run.scenario, run.layout), late["model"], late["prompt"], late["cached"])
     in_time = (block.ttft[missed] != UNSET) & (block.ttft[missed] <= allowed) & ~batch
     tests = (
         alone > allowed,

@@ -15,6 +15,7 @@ from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.fleet import Pool
 from sageserve.data.results.summary import Starved
 from sageserve.sim.enough import Asked, enough
+from sageserve.sim.faults import true_layout
 from sageserve.sim.results.meter import arrived
 from sageserve.sim.run import Run
 from sageserve.sim.timeline import COUNTS, SAMPLE
@@ -84,7 +85,7 @@ def _enough(run: Run, m: int, pool: Pool, span: tuple[Micros, Micros]) -> int:
     rows = run.requests[: arrived(run)]
     inside = rows["prompt"] < run.layout.context[m]
     rows = rows[(rows["model"] == m) & (rows["arrival"] >= begins) & (rows["arrival"] < ends) & inside]
-    profile, tiers = run.layout.profiles[pool.profile], list(run.scenario.tiers.values())
+    profile, tiers = true_layout(run.scenario, run.layout).profiles[pool.profile], list(run.scenario.tiers.values())
     found = 0
     for region in np.unique(rows["region"]):
         here = rows[rows["region"] == region]

@@ -31,6 +31,7 @@ from sageserve.data.results.summary import (
     TierSummary,
     Utilisation,
 )
+from sageserve.sim.faults import true_layout
 from sageserve.sim.kernel.state import reference_profiles
 from sageserve.sim.results.allocation import allocations_of
 from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
@@ -209,11 +210,10 @@ def work_gpu_hours(run: Run) -> Floats:
 
     A model's work is taken at the speed of its fastest engine among those the fleet can hold, times that engine's GPUs.
     """
-    setup = kernel_setup(run.scenario, run.layout)
-    fastest = reference_profiles(setup)
-    owed = np.zeros(setup.models)
-    add_work_left(run.requests[: arrived(run)], setup.profiles, fastest, min(run.now, run.window), owed)
-    hours: Floats = owed * setup.profiles["gpus"][fastest] / HOUR
+    fastest, profiles = reference_profiles(kernel_setup(run.scenario, run.layout)), true_layout(run.scenario, run.layout).profiles
+    owed = np.zeros(len(fastest))
+    add_work_left(run.requests[: arrived(run)], profiles, fastest, min(run.now, run.window), owed)
+    hours: Floats = owed * profiles["gpus"][fastest] / HOUR
     return hours
 
 
