@@ -265,6 +265,18 @@ def test_a_folder_too_long_for_sockets_is_refused_before_anything_is_made(tmp_pa
     assert not folder.exists()
 
 
+def test_a_control_process_that_dies_at_each_start_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("in the way of its folder", "utf-8")
+    try:
+        done = command("up", "--detach", "--state", str(tmp_path), "--port", "0")
+        assert done.returncode == 2
+        assert "control has died 2 times; it exited with code 2: " in done.stderr
+        assert f"{tmp_path / 'journal'}: File exists" in done.stderr.replace("\n", "")
+        assert "sageserve down" in done.stderr
+    finally:
+        command("down", "--state", str(tmp_path))
+
+
 def test_nothing_survives_the_death_of_the_supervisor(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "state")
     assert len(fleet.processes()) >= 7

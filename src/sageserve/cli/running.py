@@ -122,6 +122,44 @@ def ask_status(found: Running) -> "Status":
         ) from None
 
 
+def what_keeps_dying(folder: Path, pid: int) -> str:
+    """Which service of a fleet died more than once and waits for its next start, and why.
+
+    Empty: none; or what runs there is not, or not yet, the fleet of the supervisor with that process number.
+    """
+    import asyncio
+
+    from sageserve.live.supervisor.client import SupervisorClient
+    from sageserve.live.supervisor.logs import Logs
+    from sageserve.live.supervisor.messages import Life, Process
+    from sageserve.live.supervisor.service import SOCKET
+
+    async def look() -> tuple[Process, ...]:
+        supervisor = await SupervisorClient(folder / SOCKET, lambda _: None).connect()
+        try:
+            return await supervisor.look()
+        finally:
+            await supervisor.close()
+
+    try:
+        there = asyncio.run(look()) if running(folder).pid == pid else ()
+    except SageServeError:
+        return ""
+    found = next((one for one in there if one.life is Life.RESTING and one.runs > 1), None)
+    if found is None:
+        return ""
+    why = f"{found.name} has died {found.runs} times; it {found.how_it_ended}"
+    killed = found.code is not None and found.code < 0  # and left no words
+    return why if killed else f"{why}: {last_words(Logs(folder / 'logs').tail(found.name))}"
+
+
+def last_words(log: str) -> str:
+    """What a process of ours said was wrong; the last line, where it did not say."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith(("error: ", "sageserve failed: "))] or lines
+    return said[-1].removeprefix("error: ") if said else "it said nothing"
+
+
 def lives(folder: Path) -> bool:
     """Whether a supervisor holds the folder's lock; a process number may be another process's by now, the lock may not."""
     lock = folder / LOCK

@@ -26,7 +26,7 @@ from sageserve.cli.durations import time_of
 from sageserve.cli.extras import need, need_for
 from sageserve.cli.gateway import INTERNAL_KEY
 from sageserve.cli.reload import mark_of, write_fleet
-from sageserve.cli.running import FLEET, Running, State, ask_status, lives, running, state_folder
+from sageserve.cli.running import FLEET, Running, State, ask_status, last_words, lives, running, state_folder, what_keeps_dying
 from sageserve.cli.unit import UnitFleet, unit
 
 if TYPE_CHECKING:
@@ -229,7 +229,13 @@ def _detach(folder: Path, arguments: list[str], enough: Callable[[Iterable[bool]
     end = time.monotonic() + _READY_WITHIN_S  # the command line waits for a process
     while time.monotonic() < end:
         if child.poll() is not None:
-            raise SageServeError(f"the fleet did not start: {_last_words(log)}", hint=f"all of it is in {log}")
+            words = last_words(log.read_text("utf-8", "replace"))
+            raise SageServeError(f"the fleet did not start: {words}", hint=f"all of it is in {log}")
+        if why := what_keeps_dying(folder, child.pid):
+            raise SageServeError(
+                f"the fleet does not serve: {why}",
+                hint=f"mend that, or `sageserve down`: it is started again and again; see {folder / 'logs'}",
+            )
         if _serves(folder, child.pid, enough):
             found = running(folder)
             typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nstop it    sageserve down")
@@ -253,11 +259,6 @@ def _serves(folder: Path, pid: int, enough: Callable[[Iterable[bool]], bool]) ->
             hint="mend the engine's command, then `sageserve down` and `up`; `sageserve status` says what serves",
         )
     return enough(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
-
-
-def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return lines[0].removeprefix("error: ") if lines else "it said nothing"
 
 
 def status(
