@@ -9,7 +9,6 @@ Read next: `promise_panels.py`, `fleet_panels.py`; `grafana.py`; docs/how-to/ale
 from dataclasses import replace
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError
 from sageserve.live.alerts import fleet_panels, promise_panels
 from sageserve.live.alerts.figures import Board, BoardChoice
 from sageserve.live.alerts.rules import Source, promises_of
@@ -26,11 +25,6 @@ def boards_of(scenario: Scenario, source: Source) -> tuple[Board, Board]:
         ConfigError: no tier promises a time to the first token that is the same for prompts of all lengths.
     """
     promises = promises_of(scenario, source)
-    if not promises:
-        raise ConfigError(
-            f"{scenario.name} has no tier that promises a time to first token, the same for all prompts",
-            hint="write tiers.NAME.ttft and percentile; a histogram cannot be held against ttft_per_1k_tokens",
-        )
     ours = source == "gateway"
     kept = [replace(one, matchers=_and(one.matchers, f'{one.by}=~"$model"')) for one in promises]
     by, counted = promises[0].by, f"{promises[0].histogram}_count"

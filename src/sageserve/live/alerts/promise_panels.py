@@ -38,7 +38,7 @@ def budget(promises: Sequence[Promise]) -> Section:
             ),
             Panel(
                 "Burn rate of the last hour",
-                "1 uses the budget of 30 days up in 30 days; alerts look at 14.4, 6, 3 and 1.",
+                f"1 uses the budget of 30 days up in 30 days; alerts look at {', '.join(f'{one.rate:g}' for one in BURNS)}.",
                 "none",
                 tuple(burn),
                 marks=((None, "green"), *zip(rates, colours, strict=True)),

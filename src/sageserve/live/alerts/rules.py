@@ -88,11 +88,6 @@ def rules_of(scenario: Scenario, source: Source, runbooks: str = "") -> dict[str
         ConfigError: no tier promises a time to the first token that is the same for prompts of all lengths.
     """
     promises = promises_of(scenario, source)
-    if not promises:
-        raise ConfigError(
-            f"{scenario.name} has no tier that promises a time to first token, the same for all prompts",
-            hint="write tiers.NAME.ttft and percentile; a histogram cannot be held against ttft_per_1k_tokens",
-        )
     link = f"{runbooks.rstrip('/')}/how-to/alerts" if runbooks else RUNBOOK
     recorded = [_recorded(promise, window) for promise in promises for window in WINDOWS]
     burning = [rule for promise in promises for rule in _burning(promise, link)]
@@ -122,13 +117,21 @@ def as_yaml(rules: dict[str, object], *, name: str, operator: bool) -> str:
 
 
 def promises_of(scenario: Scenario, source: Source) -> list[Promise]:
-    """What may be late, as far as the histograms of a source tell it: by tier, or of engines the laxest promise."""
+    """What may be late, as far as the histograms of a source tell it: by tier, or of engines the laxest promise.
+
+    Raises:
+        ConfigError: no tier promises a time to the first token that is the same for prompts of all lengths.
+    """
     promised = {name: tier for name, tier in scenario.tiers.items() if tier.ttft is not None}
     tiers = {name: tier for name, tier in promised.items() if not tier.growth}
+    mixed = len(tiers) < len(promised)
+    if not tiers or (mixed and source == "engines"):  # engines know no tiers: what is late for one may be in time for another
+        raise ConfigError(
+            f"{scenario.name} has no tier that promises a time to first token, the same for all prompts",
+            hint="write tiers.NAME.ttft and percentile; a histogram cannot be held against ttft_per_1k_tokens",
+        )
     if source == "gateway":
         return [_promise(name, tier, f'tier="{name}"', TTFT, "gen_ai_request_model", TTFT_S) for name, tier in tiers.items()]
-    if not tiers or len(tiers) < len(promised):  # engines know no tiers: what is late for one may be in time for another
-        return []
     name, tier = max(tiers.items(), key=lambda one: (one[1].ttft or 0, one[0]))  # later than this is late for every tier
     histogram = aliases_of(EngineKind.VLLM, EngineSignal.TTFT)[0].metric
     assert histogram.startswith(PREFIXES[EngineKind.VLLM])
