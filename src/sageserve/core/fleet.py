@@ -96,6 +96,11 @@ class Stock:
     per_vm: int
     purchase: Purchase
 
+    @property
+    def region(self) -> str:
+        """Name of where they are: what stands before the type in their own."""
+        return self.name.removesuffix(f"/{self.gpu}")
+
 
 class Fleet:
     """Instances, pools and stocks.

@@ -186,8 +186,7 @@ def _bills(run: Run, cost: Cost) -> list[StockBill]:
     for number, stock in enumerate(run.layout.stocks):
         line = cost.lines[stock.name]
         reserved, unused, on_demand = (round(100 * amount) for amount in (line.reserved, line.unused, line.on_demand))
-        region = stock.name.removesuffix(f"/{stock.gpu}")
-        found.append(StockBill(region, stock.gpu, reserved - unused, unused, on_demand, spare_of(run, number)))
+        found.append(StockBill(stock.region, stock.gpu, reserved - unused, unused, on_demand, spare_of(run, number)))
     return found
 
 

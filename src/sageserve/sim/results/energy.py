@@ -47,7 +47,7 @@ def _line(run: Run, number: int, uses: list[PoolUse]) -> StockEnergy:
     busy = sum(use.busy for use in mine) / HOUR
     other = (sum(use.idle + use.start for use in mine) + spare_of(run, number)) / HOUR
     kwh = round((busy * power.busy + other * power.idle) / 1000, _DIGITS)
-    carbon = run.scenario.regions[stock.name.removesuffix(f"/{stock.gpu}")].carbon
+    carbon = run.scenario.regions[stock.region].carbon
     kg = None if carbon is None else round(kwh * _grams(run, number, carbon) / 1000, _DIGITS)
     return StockEnergy(round(busy, _DIGITS), round(other, _DIGITS), kwh, kg)
 
