@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from sageserve.base.config.clusters import TargetSettings
+from sageserve.base.errors import ConfigError
 from sageserve.cli.main import app
 from sageserve.data.results.plans import PlanFile, read_plan, write_plan
 from sageserve.live.kubernetes.kinds import KINDS
@@ -96,6 +97,15 @@ def test_a_plan_as_patches_for_a_repository(folder: Path, plan: PlanFile) -> Non
     ]
     printed = CliRunner().invoke(app, ["plan", "render", str(folder / "plan.json"), str(folder / "fleet.yaml")]).stdout
     assert [one["kind"] for one in yaml.safe_load_all(printed)] == ["Component", "ScaledObject", "Deployment"]
+
+
+def test_nothing_half_written_is_left_where_a_patch_cannot_be(folder: Path) -> None:
+    out = folder / "barred"
+    (out / "chat.yaml").mkdir(parents=True)
+    ran = CliRunner().invoke(app, ["plan", "render", str(folder / "plan.json"), str(folder / "fleet.yaml"), "-o", str(out)])
+    assert isinstance(ran.exception, ConfigError)
+    assert ran.exception.message.startswith(f"{out}/chat.yaml cannot be written")
+    assert not list(out.glob(".*"))
 
 
 def test_a_plan_of_other_settings_is_not_rendered(folder: Path) -> None:

@@ -42,7 +42,7 @@ def alerts(
     ] = None,
 ) -> None:
     """Write alert rules for Prometheus: burn rates of each tier's error budget, failures, blindness, too few instances."""
-    from sageserve.base.errors import ConfigError
+    from sageserve.data.documents import write_text
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.alerts.rules import as_yaml, rules_of
 
@@ -53,11 +53,4 @@ def alerts(
     if out is None:
         typer.echo(text, nl=False)
         return
-    part = out.with_name(f".{out.name}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(out)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror}", hint="choose another place with -o") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(out, text)

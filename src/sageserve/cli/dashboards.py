@@ -40,6 +40,7 @@ def dashboards(
     """Write Grafana dashboards: error budget and times by tier, demand and capacity, decisions, batch work, what is not seen."""
     from sageserve.base.errors import ConfigError
     from sageserve.cli.extras import need
+    from sageserve.data.documents import write_texts
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.alerts.boards import boards_of
 
@@ -54,15 +55,7 @@ def dashboards(
     if out is None:
         typer.echo(as_config_map(texts), nl=False)
         return
-    for name, text in texts.items():
-        path = out / f"{name}.json"
-        part = out / f".{name}.part"
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            part.write_text(text, "utf-8")
-            part.replace(path)
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be written: {error.strerror}", hint="choose another place with -o") from None
-        finally:
-            part.unlink(missing_ok=True)
-        typer.echo(str(path))
+    files = {f"{name}.json": text for name, text in texts.items()}
+    write_texts(out, files)
+    for name in files:
+        typer.echo(str(out / name))

@@ -57,8 +57,9 @@ def init(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Write a first scenario of your own: commented, ready to run, with every guess marked as one."""
     from sageserve.base.errors import ConfigError
+    from sageserve.data.documents import write_text
     from sageserve.data.scenarios.draft import draft_text, left_to_decide
-    from sageserve.data.scenarios.extension import check_place, write_text
+    from sageserve.data.scenarios.extension import check_place
     from sageserve.data.scenarios.load import load_scenario
 
     if file.suffix not in {".yaml", ".yml"}:

@@ -176,6 +176,7 @@ def render(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Write a plan as Kustomize patches of the objects in live.targets: for a repository, without any right in a cluster."""
     from sageserve.cli.render_plan_files import counts_files, schedule_files, wall_clock
+    from sageserve.data.documents import write_texts
     from sageserve.data.results.plans import read_plan
     from sageserve.data.scenarios.load import load_scenario
 
@@ -188,7 +189,8 @@ def render(  # noqa: PLR0913, PLR0917 # one argument per option
     if out is None:
         typer.echo("---\n".join(f"# {name}\n{text}" for name, text in files.items()), nl=False)
         return
-    _write_all(out, files)
+    write_texts(out, files)
+    typer.echo(f"{len(files)} files in {out}; list it under `components:` of an overlay", err=True)
 
 
 def _refuse_other(file: "PlanFile", settings: "Scenario") -> None:
@@ -206,21 +208,6 @@ def _refuse_other(file: "PlanFile", settings: "Scenario") -> None:
             f"{settings.name} names no target: nothing says which object has a pool's count",
             hint="write live.clusters and live.targets: each with its pool, kind and NAMESPACE/NAME",
         )
-
-
-def _write_all(folder: Path, files: dict[str, str]) -> None:
-    """All files of a folder; each appears under its name only when it is complete."""
-    from sageserve.base.errors import ConfigError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            part = folder / f".{name}.part"
-            part.write_text(text, "utf-8")
-            part.replace(folder / name)
-    except OSError as error:
-        raise ConfigError(f"{error.filename or folder} cannot be written: {error.strerror}", hint="choose another -o") from None
-    typer.echo(f"{len(files)} files in {folder}; list it under `components:` of an overlay", err=True)
 
 
 def _counts(layout: "Layout", text: str) -> dict[str, int]:

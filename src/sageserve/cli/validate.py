@@ -148,18 +148,10 @@ def _told(status: "Status", name: str) -> "Callable[[int], None]":
 
 
 def _write_page(path: Path, found: "Validation", pictures: "dict[str, RunPicture]") -> None:
-    from sageserve.base.errors import MeasurementError
+    from sageserve.data.documents import write_texts
     from sageserve.show.validation import validation_page
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(validation_page(found, pictures), "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise MeasurementError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_texts(path.parent, {path.name: validation_page(found, pictures)})
     typer.echo(f"pictures are in {path}", err=True)
 
 

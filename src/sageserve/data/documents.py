@@ -1,10 +1,12 @@
-"""Files of settings as documents: reading one, what messages call it, and what someone may have meant.
+"""Files of settings as documents: reading one, what messages call it, what someone may have meant, and putting one in place.
 
 Knows sizes and encodings, and where the package keeps its own files. Must not know what any key means.
 Read next: `yaml_positions.py` for the YAML itself, `data/scenarios/layers.py` and `data/profiles/library.py` for what is read.
 """
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
@@ -45,3 +47,45 @@ def read_file(path: Path) -> Document:
     if len(data) > BYTES_MAX:
         raise ConfigError(f"{name} is larger than {BYTES_MAX >> 20} MiB", hint="is it a trace? Give that with --trace")
     return read_yaml(text, name, ours=path.is_relative_to(BUILTIN.parent))
+
+
+def write_text(path: Path, text: str, *, check: Callable[[Path], object] | None = None) -> None:
+    """Put a file in place, whole or not at all; a file that is there keeps its mode, and a link leads where it did.
+
+    Args:
+        path: of the file.
+        text: its content.
+        check: given the file before it is in place; what it raises keeps it from getting there.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    place = path.resolve()
+    folder = place.parent / f".{path.name}.part-{os.getpid()}"
+    part = folder / path.name
+    try:
+        folder.mkdir(mode=0o755)
+        part.write_text(text, "utf-8", newline="")
+        if check is not None:
+            check(part)
+        if place.exists():
+            shutil.copymode(place, part)
+        part.replace(place)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Put files by their names in a folder, which is made if needed; each as `write_text` does.
+
+    Raises:
+        ConfigError: one of them cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror or error}", hint="choose another place") from None
+    for name, text in texts.items():
+        write_text(folder / name, text)

@@ -222,6 +222,10 @@ def test_the_command_writes_what_prometheus_or_its_operator_reads(tmp_path: Path
     ran = CliRunner().invoke(app, ["alerts", "quickstart", "-o", str(out)])
     assert ran.exit_code == 0, ran.output
     assert yaml.safe_load(out.read_text("utf-8")).keys() == {"groups"}
+    (tmp_path / "link.yaml").symlink_to(out)
+    ran = CliRunner().invoke(app, ["alerts", "quickstart", "--operator", "-o", str(tmp_path / "link.yaml")])
+    assert (tmp_path / "link.yaml").is_symlink()
+    assert yaml.safe_load(out.read_text("utf-8"))["kind"] == "PrometheusRule", "a link leads where it did"
     ran = CliRunner().invoke(app, ["alerts", "quickstart", "--operator", "--runbooks", "https://docs.here/"])
     found = yaml.safe_load(ran.stdout)
     assert (found["kind"], found["metadata"]["name"]) == ("PrometheusRule", "sageserve-quickstart")

@@ -4,7 +4,6 @@ The form is that of `builtin/profiles.yaml`: profiles, by name, with source, fit
 at all. Knows no measurements. Read next: `library.py`, `sim/calibration/`.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import yaml
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import MeasurementError
+from sageserve.data.documents import write_texts
 
 _HEAD = "# Engine profiles made from measurements. docs/reference/engine-model.md has the formula.\n"
 
@@ -31,16 +31,9 @@ def write_profile(path: Path, profiles: Mapping[str, ProfileSettings], *, replac
         replace: replace a file that is there.
 
     Raises:
-        MeasurementError: the file is there already, or cannot be written.
+        MeasurementError: the file is there already.
+        ConfigError: it cannot be written.
     """
     if path.exists() and not replace:
         raise MeasurementError(f"{path} is there already", hint="choose another name with --out, or add --replace")
-    part = path.parent / f".{path.name}.part-{os.getpid()}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(profile_yaml(profiles), "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise MeasurementError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
-    finally:
-        part.unlink(missing_ok=True)
+    write_texts(path.parent, {path.name: profile_yaml(profiles)})

@@ -17,8 +17,7 @@ import msgspec
 import yaml
 
 from sageserve.base.errors import ConfigError
-from sageserve.data.documents import read_file
-from sageserve.data.scenarios.extension import write_text
+from sageserve.data.documents import read_file, write_text
 from sageserve.data.scenarios.layers import Stack
 from sageserve.data.scenarios.load import load
 from sageserve.data.yaml_positions import Value

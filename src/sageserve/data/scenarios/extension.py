@@ -4,11 +4,11 @@ Knows no setting. Read next: `layers.py`, which reads such a file.
 """
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sageserve.base.errors import ConfigError
+from sageserve.data.documents import write_text
 from sageserve.data.scenarios.layers import Stack, builtin_names, find
 from sageserve.data.yaml_positions import Value, write_yaml
 
@@ -29,34 +29,6 @@ def write_extension(path: Path, reference: str, settings: Sequence[str], about: 
     check_place(path, replace=replace)
     text = write_yaml({"extends": [_from(path, reference)], "about": about, **_merged(reference, settings)})
     write_text(path, text)
-
-
-def write_text(path: Path, text: str, *, check: Callable[[Path], object] | None = None) -> None:
-    """Put a scenario file in place, whole or not at all; a file that is there keeps its mode, and a link leads where it did.
-
-    Args:
-        path: of the file.
-        text: its content.
-        check: given the file before it is in place; what it raises keeps it from getting there.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    place = path.resolve()
-    folder = place.parent / f".{path.name}.part-{os.getpid()}"
-    part = folder / path.name
-    try:
-        folder.mkdir(mode=0o755)
-        part.write_text(text, "utf-8", newline="")
-        if check is not None:
-            check(part)
-        if place.exists():
-            shutil.copymode(place, part)
-        part.replace(place)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror or error}", hint="choose another place") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_place(path: Path, *, replace: bool) -> None:
