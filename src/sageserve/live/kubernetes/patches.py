@@ -89,11 +89,12 @@ def _text(kind: KubeKind, target: TargetSettings, count: int, annotations: Mappi
     return yaml.safe_dump(tree, sort_keys=False)
 
 
-def kustomization(patches: tuple[TargetPatch, ...]) -> str:
+def kustomization(patches: Iterable[TargetPatch]) -> str:
     """The component that has these patches."""
-    tree = {
-        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
-        "kind": "Component",
-        "patches": [{"path": one.file} for one in patches],
-    }
+    return component({"path": one.file} for one in patches)
+
+
+def component(patches: Iterable[Tree]) -> str:
+    """A Kustomize component: of each patch its file, and of one that does not say it itself the object."""
+    tree = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component", "patches": list(patches)}
     return yaml.safe_dump(tree, sort_keys=False)

@@ -21,7 +21,7 @@ import yaml
 from sageserve.base.config.clusters import TargetSettings
 from sageserve.data.results.plans import AheadPlan, PlanFile
 from sageserve.live.kubernetes.kinds import KINDS
-from sageserve.live.kubernetes.patches import Tree, file_names
+from sageserve.live.kubernetes.patches import Tree, component, file_names
 
 ScheduleFormat: TypeAlias = Literal["keda-cron", "aibrix-schedules"]
 KIND_OF: Final[Mapping[ScheduleFormat, str]] = {"keda-cron": "ScaledObject", "aibrix-schedules": "PodAutoscaler"}
@@ -197,6 +197,4 @@ def _days(window: ScheduleWindow) -> Iterator[ScheduleWindow]:
 
 def schedule_component(patches: Sequence[SchedulePatch]) -> str:
     """The Kustomize component that has these patches."""
-    listed: list[Tree] = [{"path": one.file, "target": one.selector} for one in patches]
-    tree = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component", "patches": listed}
-    return yaml.safe_dump(tree, sort_keys=False)
+    return component({"path": one.file, "target": one.selector} for one in patches)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from sageserve.base.units import NEVER, Micros
+from sageserve.base.units import Micros
 from sageserve.live.swarm.dice import Dice
 from sageserve.live.swarm.virtual_time import VirtualLoop, VirtualProcess
 from sageserve.live.wire import Report, ToControl, ToGateway, decode_to_control, decode_to_gateway, encode
@@ -167,4 +167,4 @@ class Wires:
 
     def hold(self, gateway: int, until: Micros) -> None:
         """Messages of a gateway, in both directions, arrive only then."""
-        self.held[gateway] = min(until, NEVER)
+        self.held[gateway] = until
