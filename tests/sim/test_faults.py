@@ -11,6 +11,17 @@ import pytest
 from sageserve.base.config import Scenario
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.events import EndpointSeen, EnginesSeen, Observed, SpotTaken
+from sageserve.core.perf import (
+    first_time,
+    iteration_time,
+    lone_time,
+    prefill_work,
+    profile_rows,
+    request_work,
+    shared_time,
+    slowed,
+)
+from sageserve.data.profiles.library import profile_named
 from sageserve.sim.faults import SimulatedSight
 from sageserve.sim.oracle import oracle_bound
 from sageserve.sim.reach import out_of_reach
@@ -90,6 +101,23 @@ def test_engines_take_longer_than_is_believed_of_them(times: float) -> None:
         assert took[1] == pytest.approx(took[0] * times, abs=2)
     assert true.kernel.demand_work.tolist() == believed.kernel.demand_work.tolist(), "what is planned with"
     assert true.kernel.mixes.tolist() == believed.kernel.mixes.tolist()
+
+
+def test_all_that_an_iteration_is_made_of_takes_longer_and_nothing_else() -> None:
+    """Of an engine whose ranks keep in step, so that no term of the formula is zero."""
+    rows = profile_rows([profile_named("deepseek-v3/h200/tp1dp8").profile])
+    slower = slowed(rows, 1.5)
+    for work in (
+        lambda row: iteration_time(row, 500.0, 250_000.0, 40, 60_000),
+        lambda row: lone_time(row, 700.0),
+        lambda row: shared_time(row, 3_000.0),
+        lambda row: first_time(row, 20_000, 500),
+        lambda row: prefill_work(row, 9_000, 1_000),
+        lambda row: request_work(row, 3_000, 100, 400.0),
+    ):
+        assert work(slower[0]) == pytest.approx(1.5 * work(rows[0]))
+    same = [name for name in rows.dtype.names or () if (slower[name] == rows[name]).all()]
+    assert {"entry", "weight", "kv_tokens", "max_sequences", "max_batched", "per_token", "ranks"} <= set(same)
 
 
 @pytest.mark.parametrize("times", [1.25, 0.5])
