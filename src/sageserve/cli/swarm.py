@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sageserve.cli.streams import answer_json
+
 if TYPE_CHECKING:
     from sageserve.live.swarm.story import Violation
 
@@ -96,7 +98,5 @@ def _answer(played: int, first: int, found: "list[Violation]", *, as_json: bool)
 
 
 def _print(played: int, found: "list[Violation]") -> None:
-    import msgspec
-
     rows = [{"seed": one.seed, "law": one.law, "story": list(one.story)} for one in found]
-    typer.echo(msgspec.json.encode({"seeds": played, "violations": rows}))
+    typer.echo(answer_json({"seeds": played, "violations": rows}))
