@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.data.profiles import hardware
+from sageserve.data.profiles.bands import error_bands
 from sageserve.data.profiles.engines import engine_named, other_engine
 from sageserve.data.profiles.library import library, named, profile_entries, profile_named
 from sageserve.data.scenarios.load import load
@@ -159,3 +161,11 @@ def test_a_profile_of_another_engine_or_version_is_told_apart() -> None:
     assert other_engine("vllm 0.18", "vllm 0.19.1").startswith("is of vllm 0.18, and vllm 0.19.1 serves: versions")
     assert other_engine("vllm 0.18", "sglang").startswith("is of vllm 0.18, and sglang serves: engines")
     assert other_engine("", "sglang 0.5").startswith("does not say")
+
+
+@pytest.mark.parametrize("text", ["bands: soon\n", "bands: [\n", "others: []\n"])
+def test_damaged_facts_are_told(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_FACTS", tmp_path)
+    (tmp_path / "bands.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="the facts about bands are damaged"):
+        error_bands.__wrapped__()

@@ -14,9 +14,7 @@ import msgspec
 from pydantic import Field
 
 from sageserve.base.config.settings import Settings
-from sageserve.base.errors import ConfigError
-from sageserve.data.documents import read_file
-from sageserve.data.profiles.hardware import FACTS, Gpu, ModelShape
+from sageserve.data.profiles.hardware import Gpu, ModelShape, facts
 
 UNSEEN: Final = 30  # percent, at least, on GPUs of which no point is known
 GpuClass = Literal["hopper", "blackwell", "any"]
@@ -47,10 +45,8 @@ def error_bands() -> tuple[ErrorBand, ...]:
     Raises:
         ConfigError: the file of the package is damaged.
     """
-    document = read_file(FACTS / "bands.yaml")
-    entries = document.values.get("bands")
-    if document.complaints or not isinstance(entries, list):
-        raise ConfigError("the facts about bands are damaged", hint="install the package again")
+    entries = facts("bands")
+    assert isinstance(entries, list)
     return tuple(ErrorBand.model_validate_json(msgspec.json.encode(entry), strict=True) for entry in entries)
 
 

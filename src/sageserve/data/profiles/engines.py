@@ -19,8 +19,8 @@ from pydantic import Field
 from sageserve.base.config.settings import Settings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import Size
-from sageserve.data.documents import read_file, suggest
-from sageserve.data.profiles.hardware import FACTS, Gpu
+from sageserve.data.documents import suggest
+from sageserve.data.profiles.hardware import Gpu, facts
 from sageserve.data.profiles.roofline import BatchLimits
 
 _SPELT: Final = {
@@ -84,7 +84,7 @@ def engine_named(text: str) -> EngineName | None:
         return None
     numbers = _NUMBERS.match(found[2] or "")
     name = _SPELT.get(found[1], found[1])
-    return EngineName(name, tuple(int(part) for part in numbers[0].split(".")) if numbers else ())
+    return EngineName(name, _version(numbers[0]) if numbers else ())
 
 
 @cache
@@ -94,10 +94,8 @@ def known_engines() -> dict[str, KnownEngine]:
     Raises:
         ConfigError: the file of the package is damaged.
     """
-    document = read_file(FACTS / "engines.yaml")
-    entries = document.values.get("engines")
-    if document.complaints or not isinstance(entries, dict):
-        raise ConfigError("the facts about engines are damaged", hint="install the package again")
+    entries = facts("engines")
+    assert isinstance(entries, dict)
     return {name: KnownEngine.model_validate_json(msgspec.json.encode(entry), strict=True) for name, entry in entries.items()}
 
 

@@ -21,7 +21,7 @@ from sageserve.base.units import Size
 from sageserve.data.documents import read_file, suggest
 from sageserve.data.yaml_positions import Value
 
-FACTS: Final = Path(__file__).parent / "facts"
+_FACTS: Final = Path(__file__).parent / "facts"
 WINDOW_AT: Final = 4096
 """Tokens of context at which layers with a sliding window are counted: they hold at most their window of it."""
 
@@ -224,23 +224,34 @@ class Gpu(Settings):
         return 1e12 * (own or self.bf16)
 
 
-@cache
-def _facts(name: Literal["models", "gpus"]) -> dict[str, Value]:
-    document = read_file(FACTS / f"{name}.yaml")
+def facts(name: str) -> Value:
+    """The entries of a file of the package's facts.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    document = read_file(_FACTS / f"{name}.yaml")
     entries = document.values.get(name)
-    if document.complaints or not isinstance(entries, dict):
+    if document.complaints or not isinstance(entries, dict | list):
         raise ConfigError(f"the facts about {name} are damaged", hint="install the package again")
+    return entries
+
+
+@cache
+def _named(name: Literal["models", "gpus"]) -> dict[str, Value]:
+    entries = facts(name)
+    assert isinstance(entries, dict)
     return entries
 
 
 def model_names() -> tuple[str, ...]:
     """Models whose shape is known, in the order of the file."""
-    return tuple(_facts("models"))
+    return tuple(_named("models"))
 
 
 def gpu_names() -> tuple[str, ...]:
     """GPUs whose rates are known, in the order of the file."""
-    return tuple(_facts("gpus"))
+    return tuple(_named("gpus"))
 
 
 @cache
@@ -250,7 +261,7 @@ def shape(model: str) -> ModelShape:
     Raises:
         ConfigError: no shape of that name is known.
     """
-    entries = _facts("models")
+    entries = _named("models")
     entry = entries.get(model)
     if not isinstance(entry, dict):
         return _in_format(model)
@@ -297,7 +308,7 @@ def gpu_named(name: str) -> Gpu:
     Raises:
         ConfigError: no rates are known under that name.
     """
-    entries = _facts("gpus")
+    entries = _named("gpus")
     entry = entries.get(name)
     if not isinstance(entry, dict):
         raise ConfigError(f"no GPU is called {name!r}{suggest(name, list(entries))}", hint=_HINT)
