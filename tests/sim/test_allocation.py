@@ -16,19 +16,24 @@ from sageserve.base.records import UNSET, Labels
 from sageserve.base.units import HOUR, MINUTE
 from sageserve.data.billing.allocations import (
     AMOUNTS,
-    DIMENSIONS,
     NO_TENANT,
     OTHERS,
     UNALLOCATED,
     Allocation,
+    CostTables,
     tables_of,
-    total_of,
 )
 from sageserve.sim.results.allocation import Cell, CellWork, PoolUse, StockBill, allocate, split
 from sageserve.sim.results.summary import costs_of_run, summarise
 from sageserve.sim.run import simulate
 from tests.core.small import ENGINE, row, scenario, trace
 
+PARTS = {
+    "total": AMOUNTS,
+    **{use: tuple(name for name in AMOUNTS if name.endswith(use)) for use in ("busy", "idle", "start", "unused")},
+    "prompts": ("prompts",),
+    "outputs": ("outputs",),
+}
 CENTS = st.integers(0, 10**8)
 TIME = st.integers(0, 10**13)
 WORK = st.builds(CellWork, st.integers(0, 9), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**15), TIME)
@@ -105,11 +110,12 @@ def test_lines_are_those_of_the_rule_and_come_to_the_bills(
     for line in lines:
         assert line.prompts + line.outputs in {line.total, 0}
     assert sum(line.requests for line in lines) == sum(one.requests for cells in work.values() for one in cells.values())
-    tables, total = tables_of(lines, most=None), total_of(lines)
-    for name in DIMENSIONS:
+    tables = tables_of(lines, most=None)
+    for name in CostTables.__struct_fields__:
         if rows := getattr(tables, name).values():
-            for amount in ("total", "busy", "idle", "start", "unused", "prompts", "outputs"):
-                assert sum(round(100 * getattr(one, amount)) for one in rows) == round(100 * getattr(total, amount))
+            for amount, parts in PARTS.items():
+                cents = sum(getattr(line, part) for line in lines for part in parts)
+                assert sum(round(100 * getattr(one, amount)) for one in rows) == cents
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**18), min_size=1).filter(any))

@@ -107,9 +107,6 @@ class CostTables(Struct, frozen=True):
     region: dict[str, CostShare] = {}
 
 
-DIMENSIONS: Final = ("tenant", "tier", "model", "region")
-
-
 def tables_of(lines: Sequence[Allocation], most: int | None = TENANTS) -> CostTables:
     """The tables that lines sum up to.
 
@@ -124,11 +121,6 @@ def tables_of(lines: Sequence[Allocation], most: int | None = TENANTS) -> CostTa
         model=_shares(_grouped(lines, lambda line: line.model)),
         region=_shares(_grouped(lines, lambda line: line.region)),
     )
-
-
-def total_of(lines: Iterable[Allocation]) -> CostShare:
-    """All lines as one."""
-    return _share(list(lines))
 
 
 def _grouped(lines: Iterable[Allocation], key: Callable[[Allocation], str]) -> dict[str, list[Allocation]]:
