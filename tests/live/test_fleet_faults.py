@@ -106,6 +106,7 @@ def full_disk(pid: int) -> Iterator[None]:
 
 
 def test_without_metrics_requests_go_on_and_nothing_is_drained(fleet: Broken) -> None:
+    until(lambda: fleet.serving() == 4, 30)  # it is up with one of each
     until(lambda: all(endpoint.blind for endpoint in fleet.status().endpoints), 20)
     assert all(fleet.ask(f"dark {k}") for k in range(5))
 
