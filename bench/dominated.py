@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final
 
 import bench.figures  # noqa: F401 # before anything with a kernel: it sets their cache
+from sageserve.base.errors import ConfigError
+from sageserve.cli.seeds import parse_seeds
 from sageserve.data.results.comparison import needed
 from sageserve.data.results.significance import Interval, paired
 from sageserve.data.results.summary import Summary
@@ -103,27 +105,25 @@ def lines(scenario: str, rivals: Sequence[Rival]) -> Iterator[str]:
         yield f"| {scenario} | {one.strategy} | {cost} | {kept} | {one.word} |"
 
 
-def seeds_of(text: str) -> list[int]:
-    """Seeds from 1..5, or from 1,2,3."""
-    first, dots, last = text.partition("..")
-    return list(range(int(first), int(last) + 1)) if dots else [int(one) for one in text.split(",")]
-
-
 def main() -> None:
     """Print a row per scenario and strategy, and the dominated ones at the end."""
     parser = argparse.ArgumentParser(description="Look for scenarios in which another strategy dominates foresight.")
     parser.add_argument("scenarios", nargs="*", default=SCENARIOS)
-    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("1..5"), help="two or more")
+    parser.add_argument("--seeds", default="1..5", help="two or more")
     parser.add_argument("--others", default=OTHERS)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
     parser.add_argument("--out", type=Path, help="folder of a sweep: what is there is not played again")
     given = parser.parse_args()
-    if len(given.seeds) < 2:
+    try:
+        seeds = parse_seeds(given.seeds)
+    except ConfigError as error:
+        parser.error(error.message)
+    if len(seeds) < 2:
         parser.error("an interval takes two seeds or more: --seeds 1..5")
     others, found = given.others.split(","), []
     print("| scenario | other | its cost against foresight's | what it keeps, points | foresight is |\n|---|---|---|---|---|")
     for scenario in given.scenarios:
-        runs = play(scenario, [OURS, *others], given.seeds, given.set, None if given.out is None else Kept(given.out))
+        runs = play(scenario, [OURS, *others], seeds, given.set, None if given.out is None else Kept(given.out))
         rivals = [rival(name, runs) for name in others]
         print(*lines(scenario, rivals), sep="\n", flush=True)
         found += [f"{scenario} by {one.strategy}" for one in rivals if one.word == "dominated"]

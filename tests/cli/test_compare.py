@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 from sageserve.base.errors import ConfigError, ResultError
 from sageserve.cli import compare_ablate
 from sageserve.cli.columns import WIDTH, Column, tables
-from sageserve.cli.compare import parse_seeds
 from sageserve.cli.main import app
+from sageserve.cli.seeds import parse_seeds
 from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import GENERATED
@@ -103,7 +103,7 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     for arguments, words in (
         (("--strategies", "reactiv"), ("reactiv", "siloed", "oracle")),
         (("--strategies", ","), ("names none",)),
-        (("--seeds", "5..1"), ("5..1", "1..5")),
+        (("--seeds", "5..1"), ("5..1 runs backwards",)),
         (("--seeds", "x"), ("'x' is no seed",)),
         (("--trace", str(tmp_path / "none.csv")), ("none.csv",)),
         (("--map", "a=b"), ("--trace",)),
@@ -122,8 +122,21 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
 
 def test_seeds_are_read_as_written() -> None:
     assert parse_seeds("1..3, 7,2") == [1, 2, 3, 7]
-    for text in ("", "1..", "-1", "1..9999999", "1.5"):
-        with pytest.raises(ConfigError):
+    assert parse_seeds(f"{2**63 - 1}") == [2**63 - 1]
+    for text, words in (
+        ("", "'': a seed is missing"),
+        ("1..3,", "1..3,: a seed is missing"),
+        ("1..", "'1..' is no seed"),
+        ("-1", "'-1' is no seed"),
+        ("1.5", "'1.5' is no seed"),
+        ("²", "'²' is no seed"),
+        ("1..3, 9..7", "9..7 runs backwards"),
+        ("1..1001", "more than 1,000 seeds"),
+        ("0..999,1001", "more than 1,000 seeds"),
+        (f"{2**63}", "a seed of 19 digits is too great"),
+        ("9" * 5000, "a seed of 5000 digits is too great"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(words)):
             parse_seeds(text)
 
 

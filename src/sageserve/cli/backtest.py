@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sageserve.cli.compare import Overrides, Workers, finish, gather, parse_seeds, run_cells, runner, with_first_seeds_whole
+from sageserve.cli.compare import Overrides, Workers, finish, gather, run_cells, runner, with_first_seeds_whole
 from sageserve.cli.progress import bar, compile_once
+from sageserve.cli.seeds import parse_seeds
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario

@@ -16,6 +16,7 @@ import typer
 from sageserve.cli import compare_ablate, compare_frontier, complete, kernels
 from sageserve.cli.progress import Interruption, bar, compile_once
 from sageserve.cli.reach import warn_of_promises
+from sageserve.cli.seeds import Seeds, parse_seeds
 from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 ORACLE = "oracle"
 ABLATED = "foresight"
 UNKEPT = ", with --out DIR they would have been kept"
-MOST_SEEDS = 1000  # of one range: more is a slip of the hand
 EXAMPLES = """[bold]Examples[/bold]
 
 sageserve compare quickstart --strategies siloed,reactive,lt-ua,oracle
@@ -43,7 +43,6 @@ sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-3.3-70b' -
 """
 
 Where = Literal["local", "ray"]
-Seeds = Annotated[str | None, typer.Option(metavar="1..5|1,2", help="play each so often", show_default="the scenario's")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")]
 
@@ -282,24 +281,6 @@ def _strategies(text: str | None, option: str = "--strategies") -> list[str]:
         except ConfigError as error:
             raise ConfigError(error.message.replace("strategy.name", option), hint=f"{error.hint}, {ORACLE}") from None
     return names
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Seeds as written: `1..5`, `1,2,3`, or both.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    from sageserve.base.errors import ConfigError
-
-    found: list[int] = []
-    for part in text.split(","):
-        first, dots, last = (piece.strip() for piece in part.partition(".."))
-        end = last if dots else first
-        if not (first.isdecimal() and end.isdecimal()) or not 0 <= int(end) - int(first) < MOST_SEEDS:
-            raise ConfigError(f"--seeds {text}: {part.strip()!r} is no seed", hint="write 1..5 or 1,2,3")
-        found += range(int(first), int(end) + 1)
-    return list(dict.fromkeys(found))
 
 
 def _cells(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sageserve.cli import complete
-from sageserve.cli.compare import Overrides, Seeds, Workers, finish, parse_seeds, run_cells, runner
+from sageserve.cli.compare import Overrides, Workers, finish, run_cells, runner
+from sageserve.cli.seeds import Seeds, parse_seeds
 from sageserve.cli.trace_options import takes_trace
 from sageserve.data.traces.options import TraceOptions
 
