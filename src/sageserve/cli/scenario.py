@@ -133,7 +133,7 @@ def check(name: Reference, overrides: Overrides = None) -> None:
     if wander := _unsaid(loaded):
         typer.echo(
             f"note: {', '.join(wander)} may be served outside the region they enter, as nothing else is said;"
-            " `regions: origin` keeps them there",
+            " `regions: origin` keeps them there, and a list of regions within that",
             err=True,
         )
     for remark in remarks(found):

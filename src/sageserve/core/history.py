@@ -7,6 +7,7 @@ Filled from DemandSeen events, and from arrival history that is known from befor
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sageserve.base.errors import PlanError
 from sageserve.base.records import Demand, Floats
@@ -26,13 +27,17 @@ class DemandHistory:
     Args:
         shape: numbers of regions, models and tiers.
         earlier: what arrived before the first instant; it ends at 0. None when nothing is known.
+        home: int[regions, models, tiers], the region that what enters in another is counted in; None: where it enters.
 
     Raises:
         PlanError: `earlier` is of another shape, does not end at 0, or its bins do not divide BIN.
     """
 
-    def __init__(self, shape: tuple[int, int, int], earlier: Demand | None = None) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], earlier: Demand | None = None, *, home: NDArray[np.int64] | None = None
+    ) -> None:
         self.shape = shape
+        self._home = home
         self.start: Micros = 0
         self._tokens = np.zeros((0, *shape))
         self._open_until: Micros = 0  # of the demand events taken in
@@ -52,7 +57,7 @@ class DemandHistory:
                 )
             factor = BIN // earlier.bin
             skip = bins % factor
-            self._tokens = earlier.prompt_tokens[skip:].reshape(-1, factor, *shape).sum(axis=1)
+            self._tokens = self._at_home(earlier.prompt_tokens[skip:].reshape(-1, factor, *shape).sum(axis=1))
             self.start = earlier.start + skip * earlier.bin
             requests = earlier.requests.sum(axis=(0, 1, 3))
             self._earlier_mean = np.where(
@@ -61,21 +66,28 @@ class DemandHistory:
 
     def add(self, seen: DemandSeen) -> None:
         """Take in one bin of demand; bins must come in order."""
-        tokens = np.array(seen.prompt_tokens, float).reshape(self.shape)
+        tokens = self._at_home(np.array(seen.prompt_tokens, float).reshape(self.shape))
         self._recent_tokens += tokens
         self._latest.append((seen.length, tokens))
         while sum(length for length, _ in self._latest[1:]) >= BIN:
             del self._latest[0]
         fade = 0.5 ** (seen.length / (6 * HOUR))
-        self._work = self._work * fade + np.array(seen.work).reshape(self.shape)
+        self._work = self._work * fade + self._at_home(np.array(seen.work).reshape(self.shape))
         self._work_tokens = self._work_tokens * fade + tokens
-        self._work_requests = self._work_requests * fade + np.array(seen.requests, float).reshape(self.shape)
+        self._work_requests = self._work_requests * fade + self._at_home(np.array(seen.requests, float).reshape(self.shape))
         if seen.mixes:
             self._mixes = self._mixes * 0.5 ** (seen.length / _MIX_FADE) + np.array(seen.mixes)
         self._open_until = seen.start + seen.length
         if self._open_until % BIN == 0:
             self._tokens = np.concatenate((self._tokens, self._recent_tokens[None]))
             self._recent_tokens = np.zeros(self.shape)
+
+    def _at_home(self, sums: Floats) -> Floats:
+        """Sums of [..., regions, models, tiers], each in the region that it is counted in."""
+        if self._home is None:
+            return sums
+        moves = (self._home[:, None] == np.arange(self.shape[0])[:, None, None]).astype(float)  # from, to, models, tiers
+        return np.asarray(np.einsum("...gmk,ghmk->...hmk", sums, moves))
 
     @property
     def end(self) -> Micros:

@@ -223,12 +223,12 @@ def _walks(
     walk = np.full((regions, models, len(names.tiers), regions * len(roles)), -1, np.int32)
     for g in range(regions):
         near = sorted(range(regions), key=lambda other: (other != g, int(rtt[g, other]), other))
-        for k, tier in enumerate(scenario.tiers.values()):
+        for k, tier in enumerate(names.tiers):
+            allowed = scenario.serving(tier, names.regions[g])
+            may = [other for other in near if names.regions[other] in allowed]
+            open_to = [o for o, role in enumerate(roles) if k in role.tiers]
             for m in range(models):
-                allowed = [g] if tier.regions == "origin" else near
-                tried = [
-                    (other * models + m) * len(roles) + o for other in allowed for o, role in enumerate(roles) if k in role.tiers
-                ]
+                tried = [(other * models + m) * len(roles) + o for other in may for o in open_to]
                 tried = [endpoint for endpoint in tried if endpoint in served]
                 walk[g, m, k, : len(tried)] = tried
     return walk

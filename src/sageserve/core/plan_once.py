@@ -195,10 +195,10 @@ def _ahead(
     seen, batch_seen = _last_hour(prospects)
     tokens = (SECOND / prospects.work_per_token()).tolist()  # per second of a busy instance
     batch_tokens = (SECOND / prospects.work_per_token(batch=True)).tolist()
-    streams = {stream.name: stream for stream in outlook.streams}
     expected = []
     for g, m, name in _endpoints(layout):
-        rate, middle = streams[name].rate, streams[name].expected[0]
+        mine = [stream for stream in outlook.streams if stream.name.partition(" ")[0] == name]
+        rate, middle = np.sum([stream.rate for stream in mine], axis=0).tolist(), sum(stream.expected[0] for stream in mine)
         rates = (middle * tokens[m], rate[0] * tokens[m], max(rate) * tokens[m])
         expected.append(Expected(name, *rates, float(seen[g, m])))
     for m, model in enumerate(layout.names.models):

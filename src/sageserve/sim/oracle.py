@@ -1,11 +1,11 @@
 """A bound, not a policy: the least capacity that could have served a trace, with perfect knowledge of its demand.
 
 Per model, all regions together, in steps of 15 minutes and fractions of GPUs: no start takes time, nothing is stopped in vain,
-each request is done by the engine that spends the fewest GPU-seconds on it, batch work lies where it costs least between its
-arrival and its deadline (or the end of the window: what arrives in the window is done in it). An instance is as busy as it may
-be with no more late than promises allow (`core/response.py`), with the queue that all of a model's instances share at the peak;
-every endpoint keeps its minimum. Where there is doubt within a step, the answer is the lower one: turns that wait for answers
-are no work, for a fleet may be so slow that they come after the window.
+each request is done by the engine that spends the fewest GPU-seconds on it, of those in regions that may serve its tier, batch
+work lies where it costs least between its arrival and its deadline (or the end of the window: what arrives in the window is done
+in it). An instance is as busy as it may be with no more late than promises allow (`core/response.py`), with the queue that all of
+a model's instances share at the peak; every endpoint keeps its minimum. Where there is doubt within a step, the answer is the
+lower one: turns that wait for answers are no work, for a fleet may be so slow that they come after the window.
 """
 
 from dataclasses import dataclass
@@ -111,28 +111,35 @@ def least(need: Need, *, load: float, floor: float) -> float:
 def _work(trace: Trace, layout: Layout, steps: int) -> Floats:
     """float64[models, 3, steps]: GPU-microseconds of interactive work by arrival, of batch work by arrival and by due time."""
     work = np.zeros((len(layout.names.models), 3, steps))
-    usable = np.zeros((len(layout.names.models), len(layout.profiles)), np.bool_)
-    for pool in layout.pools:
-        usable[pool.model, pool.profile] = True
     due = trace.arrival + promised_us(layout.tiers, trace.tier, trace.prompt)
     if trace.deadline is not None:
         due = np.where(trace.deadline == UNSET, due, trace.deadline)
     batch = layout.tiers["batch"][trace.tier].astype(np.uint8)
     cached = cached_tokens(trace, layout.prefix_hits)
-    requests = (trace.arrival, due, trace.prompt, cached, trace.output, trace.model, batch)
-    _add_work(requests, layout.profiles, usable, layout.context, work)
+    requests = (trace.arrival, due, trace.prompt, cached, trace.output, (trace.region, trace.model, trace.tier), batch)
+    _add_work(requests, layout.profiles, _usable(layout), layout.context, work)
     return work
+
+
+def _usable(layout: Layout) -> NDArray[np.bool_]:
+    """bool[regions, models, tiers, profiles]: the engines that may do a request, by where it enters."""
+    regions, models, tiers = layout.walk.shape[:3]
+    usable = np.zeros((regions, models, tiers, len(layout.profiles)), np.bool_)
+    for g, m, k in np.ndindex(regions, models, tiers):
+        there = set(layout.walk[g, m, k].tolist())
+        usable[g, m, k, [pool.profile for pool in layout.pools if pool.endpoint in there]] = True
+    return usable
 
 
 @kernel
 def _add_work(
-    requests: tuple[Ints, Ints, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
+    requests: tuple[Ints, Ints, NDArray[Any], NDArray[Any], NDArray[Any], tuple[NDArray[Any], ...], NDArray[Any]],
     profiles: NDArray[Any],
     usable: NDArray[np.bool_],
     context: Ints,
     work: Floats,
 ) -> None:
-    arrival, due, prompt, cached, output, model, batch = requests
+    arrival, due, prompt, cached, output, (region, model, tier), batch = requests
     last = work.shape[2] - 1
     for q in range(len(arrival)):
         m, step = model[q], arrival[q] // STEP
@@ -141,11 +148,11 @@ def _add_work(
         answer = float(min(output[q], context[m] - prompt[q]))
         cheapest = np.inf
         for p in range(len(profiles)):
-            if usable[m, p]:
+            if usable[region[q], m, tier[q], p]:
                 engine = request_work(profiles[p], prompt[q], cached[q], answer)
                 cheapest = min(cheapest, engine * profiles[p]["gpus"])
         if cheapest == np.inf:
-            continue  # no region can run the model
+            continue  # no region that it may go to can run the model
         work[m, batch[q], step] += cheapest
         if batch[q] != 0:
             work[m, 2, min(max(due[q] // STEP, step), last)] += cheapest

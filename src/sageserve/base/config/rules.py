@@ -29,9 +29,9 @@ class TierSettings(Settings):
     itl: Duration | None = Field(default=None, gt=0, description="time between tokens that is promised; none in the paper")
     deadline: Duration | None = Field(default=None, gt=0, description="completion promised; none: an interactive tier")
     priority: int = Field(default=0, ge=0, le=99, description="0 is served first; equal unless said")
-    regions: Literal["any", "origin"] = Field(
+    regions: Literal["any", "origin"] | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
         default="any",
-        description="origin: may not leave the region it enters; any, as all tiers of the paper",
+        description="that may serve it: any, as all tiers of the paper; origin: the one it enters alone; or a list of them",
     )
     urgent: Duration = Field(default=SECOND, description="DPA: less slack than this is urgent; 1 s, the fast target")
     expired: Duration = Field(

@@ -63,6 +63,16 @@ class Scenario(Settings):
         there, back = self.regions[origin].rtt, self.regions[region].rtt
         return there[region] if region in there else back[origin]
 
+    def serving(self, tier: Name, origin: Name) -> list[Name]:
+        """Regions that may serve requests of a tier that enter at `origin`: every walk, plan and check asks this."""
+        match self.tiers[tier].regions:
+            case "any":
+                return list(self.regions)
+            case "origin":
+                return [origin]
+            case listed:
+                return [region for region in self.regions if region in listed]
+
     def at(self, region: Name, model: Name) -> Self:
         """The same with the fleet's numbers for one endpoint."""
         return self if self.fleet.endpoints is None else self.model_copy(update={"fleet": self.fleet.at(region, model)})

@@ -8,6 +8,7 @@ Knows no thresholds. Read next: `planned.py`, `core/response.py`.
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Floats
@@ -27,6 +28,21 @@ _LEAST_SLACK: Final = 0.25  # of the target: a guess of the mix leaves queueing 
 _POOLED: Final = ("least", "quickest")  # routers that send to where there is room, however near the rest is
 
 
+def homes(scenario: Scenario, layout: Layout) -> NDArray[np.int64] | None:
+    """int64[regions, models, tiers]: the region in which demand is planned for: the nearest, where its own may not serve it.
+
+    None where no tier has a list of regions.
+    """
+    names = layout.names
+    if all(isinstance(tier.regions, str) for tier in scenario.tiers.values()):
+        return None
+    found = np.indices(layout.walk.shape[:3])[0]
+    for g, m, k in np.ndindex(found.shape):
+        if names.regions[g] not in scenario.serving(names.tiers[k], names.regions[g]) and layout.walk[g, m, k, 0] >= 0:
+            found[g, m, k] = layout.walk[g, m, k, 0] // (len(names.models) * len(layout.roles))
+    return found
+
+
 class DemandEstimates:
     """What is known and expected of demand.
 
@@ -39,7 +55,8 @@ class DemandEstimates:
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None, worth: float | None = None) -> None:
         names = layout.names
-        self.history = DemandHistory((len(names.regions), len(names.models), len(names.tiers)), earlier)
+        shape = (len(names.regions), len(names.models), len(names.tiers))
+        self.history = DemandHistory(shape, earlier, home=homes(scenario, layout))
         self._rules = scenario.strategy.planned
         self._worth = self._rules.worth if worth is None else worth
         self._layout = layout

@@ -5,10 +5,13 @@ work keeps one busy, and uses as much more as the curve rises. A pool uses its w
 and forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import Demand, Floats
@@ -42,6 +45,14 @@ _DRIFT: Final = 2.0  # the newest bin may correct the forecast's level by this f
 _FADE_HOURS: Final = 1.0  # half-life of that correction
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Tiers that the same regions may serve: `may` is bool[origins, regions]."""
+
+    tiers: list[int]
+    may: NDArray[np.bool_]
+
+
 class ForesightInputs:
     """Draws the outlook.
 
@@ -64,7 +75,7 @@ class ForesightInputs:
         self._forecasts: tuple[QuantileForecast | None, ...] = ()
         self._expected = np.zeros((len(layout.names.models), len(self.steps)))  # busy instances, all regions
         interactive = [tier for tier in scenario.tiers.values() if not tier.batch]
-        self._pinned = any(tier.regions == "origin" for tier in interactive)
+        self._groups = self._alike()
         self._reach = min((tier.patience for tier in interactive), default=NEVER) * _NETWORK_SHARE
         self._loads = [0.0] * len(layout.names.models)
         self.drawn = False  # whether there has been an outlook
@@ -86,7 +97,7 @@ class ForesightInputs:
         if self._scenario.routing.region == "nearest" or not self.drawn:
             return [endpoint]
         regions = range(len(self._layout.names.regions))
-        return [endpoint + (g - region) * each for g in regions if self._reaches(region, g)]
+        return [endpoint + (g - region) * each for g in regions if all(self._reaches(region, g, one) for one in self._groups)]
 
     def few(self, model: int, serving: int) -> float:
         """Utilisation below which one instance fewer would do, with something to spare."""
@@ -132,17 +143,7 @@ class ForesightInputs:
             steps=self.steps,
             pools=tuple(self._pool(pool, fleet) for pool in self._layout.pools),
             stocks=tuple(HorizonStock(stock.name, stock.gpus) for stock in self._layout.stocks),
-            streams=tuple(
-                Stream(
-                    f"{region}/{model}",
-                    self._ways(m, g, 1.0),
-                    tuple(rates[g, m].tolist()),
-                    tuple(means[g, m].tolist()),
-                    level=levels[m],
-                )
-                for g, region in enumerate(names.regions)
-                for m, model in enumerate(names.models)
-            ),
+            streams=tuple(self._streams(rates, means, levels)),
             batches=tuple(
                 BatchDemand(f"batch {model}", self._ways(m, -1, slopes[m]), tuple(lots[m]), carry_cost=price * slopes[m])
                 for m, model in enumerate(names.models)
@@ -158,23 +159,51 @@ class ForesightInputs:
             tiers=self.worth.kept(),
         )
 
+    def _alike(self) -> list[_Group]:
+        """Tiers of interactive demand that the same regions may serve, wherever it enters."""
+        names, found = self._layout.names, list[_Group]()
+        for k in self.demand.interactive:
+            allowed = [self._scenario.serving(names.tiers[k], origin) for origin in names.regions]
+            may = np.array([[region in served for region in names.regions] for served in allowed])
+            alike = next((group for group in found if np.array_equal(group.may, may)), None)
+            if alike is None:
+                found.append(_Group([k], may))
+            else:
+                alike.tiers.append(k)
+        everywhere = np.ones((len(names.regions), len(names.regions)), np.bool_)
+        return found or [_Group([], everywhere)]
+
+    def _streams(self, rates: Floats, means: Floats, levels: list[float]) -> Iterator[Stream]:
+        """Demand by region and model (float64[regions, models, steps], instances), parted by where its tiers may be served."""
+        names, day = self._layout.names, self.demand.history.rate(24 * HOUR)
+        together = day[..., self.demand.interactive].sum(axis=-1)
+        parts = [day[..., group.tiers].sum(axis=-1) for group in self._groups]
+        shares = [np.divide(part, together, out=np.full_like(part, 1 / len(parts)), where=together > 0) for part in parts]
+        for g, region in enumerate(names.regions):
+            for m, model in enumerate(names.models):
+                for group, share in zip(self._groups, shares, strict=True):
+                    mine = "" if len(parts) == 1 else f" ({', '.join(names.tiers[k] for k in group.tiers)})"
+                    rate, mean = (rates[g, m] * share[g, m]).tolist(), (means[g, m] * share[g, m]).tolist()
+                    ways = self._ways(m, g, 1.0, group)
+                    yield Stream(f"{region}/{model}{mine}", ways, tuple(rate), tuple(mean), level=levels[m])
+
     def _weight(self, pool: Pool) -> float:
         return int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE
 
-    def _ways(self, model: int, origin: int, use: float) -> tuple[Way, ...]:
+    def _ways(self, model: int, origin: int, use: float, group: _Group | None = None) -> tuple[Way, ...]:
         """Pools that may serve a model: from an origin those within reach, dearer by the way; batch work (-1) goes anywhere."""
         found = []
         for pool in self._layout.pools:
-            if pool.model == model and self._reaches(origin, pool.region):
+            if pool.model == model and (group is None or self._reaches(origin, pool.region, group)):
                 way = 0.0 if origin < 0 else float(self._layout.rtt[origin, pool.region]) / 1000 * self._rules.travel
                 found.append(Way(pool.number, self._weight(pool) * use, way))
         return tuple(found)
 
-    def _reaches(self, origin: int, region: int) -> bool:
-        """Whether interactive work of one region may be planned for another: no tier is pinned, and the way is short enough."""
-        if origin in (-1, region):
+    def _reaches(self, origin: int, region: int, group: _Group) -> bool:
+        """Whether interactive work of one region may be planned for another: its tiers may go there, and the way is short."""
+        if origin == region:
             return True
-        return not self._pinned and float(self._layout.rtt[origin, region]) <= self._reach
+        return bool(group.may[origin, region]) and float(self._layout.rtt[origin, region]) <= self._reach
 
     def _pool(self, pool: Pool, fleet: Fleet) -> HorizonPool:
         names, stock = self._layout.names, self._layout.stocks[pool.stock]

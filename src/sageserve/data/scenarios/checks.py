@@ -5,7 +5,7 @@ found here would otherwise show as a fleet that never serves, hours into a run.
 Knows the settings tree only: no file, no trace. Read next: `load.py`, which adds the places; `cluster_checks.py` for clusters.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Literal, TypeAlias
 
@@ -56,6 +56,8 @@ def _unknown_names(scenario: Scenario) -> Iterator[SettingProblem]:
             if engine.gpu != gpu:
                 text = f"the profile is for {engine.gpu!r}, it cannot say how fast {gpu!r} is"
                 yield SettingProblem(("models", model, "engines", gpu), text, arithmetic=False)
+    for name, tier in tiers.items():
+        yield from _known_regions(name, tier, regions)
     yield from unknown(("fleet", "gpu"), "GPU type", [scenario.fleet.gpu] if scenario.fleet.gpu else [], gpus)
     for i, outage in enumerate(scenario.faults.outages):
         yield from unknown(("faults", "outages", i, "region"), "region", [outage.region], regions)
@@ -72,6 +74,15 @@ def _unknown_names(scenario: Scenario) -> Iterator[SettingProblem]:
     for i, burst in enumerate(generate.bursts):
         yield from unknown((*at, "bursts", i, "models"), "model", burst.models, models)
         yield from unknown((*at, "bursts", i, "tiers"), "tier", burst.tiers, tiers)
+
+
+def _known_regions(name: str, tier: TierSettings, regions: Mapping[str, object]) -> Iterator[SettingProblem]:
+    """Regions of a tier's list that there are none of."""
+    listed = tier.regions if isinstance(tier.regions, tuple) else ()
+    for i, region in enumerate(listed):
+        if region not in regions:
+            text = f"region {region!r} is not defined{suggest(region, tuple(regions))}"
+            yield SettingProblem(("tiers", name, "regions", i), text, arithmetic=False, hint=f"regions: {', '.join(regions)}")
 
 
 def _round_trips(scenario: Scenario) -> Iterator[SettingProblem]:
@@ -109,8 +120,9 @@ def _sizes(scenario: Scenario) -> Iterator[SettingProblem]:
         text = f"two jobs below {scenario.batch.two_below:g}, but one below {scenario.batch.one_below:g}: bands inverted"
         yield SettingProblem(("batch", "two_below"), text)
     for name, tier in scenario.tiers.items():
-        if tier.batch and tier.regions == "origin" and scenario.batch.feed != "direct":
-            text = f"the batch queue of a model serves all regions, but {name} may not leave the region it enters"
+        if tier.batch and tier.regions != "any" and scenario.batch.feed != "direct":
+            where = "may not leave the region it enters" if tier.regions == "origin" else f"only {', '.join(tier.regions)}"
+            text = f"the batch queue of a model serves all regions, but {name} {where}"
             yield SettingProblem(("tiers", name, "regions"), text, hint="write `batch.feed: direct`, or `regions: any`")
     for region, settings in scenario.regions.items():
         for gpu, stock in settings.gpus.items():
@@ -292,9 +304,8 @@ def first_token_us(engine: ProfileSettings) -> Micros:
     return round(first_time(row_of(engine), 1, 0))
 
 
-def _allowed(scenario: Scenario, tier: TierSettings, model: str, origin: str) -> list[str]:
-    regions: Sequence[str] = [origin] if tier.regions == "origin" else list(scenario.regions)
-    return [region for region in regions if scenario.start_gpu(model, region)]
+def _allowed(scenario: Scenario, tier: str, model: str, origin: str) -> list[str]:
+    return [region for region in scenario.serving(tier, origin) if scenario.start_gpu(model, region)]
 
 
 def _reach(scenario: Scenario) -> Iterator[SettingProblem]:
@@ -306,14 +317,16 @@ def _reach(scenario: Scenario) -> Iterator[SettingProblem]:
 
 
 def _serves(scenario: Scenario, name: str, model: str, tier: TierSettings) -> Iterator[SettingProblem]:
-    lacking = [origin for origin in scenario.regions if not _allowed(scenario, tier, model, origin)]
+    lacking = [origin for origin in scenario.regions if not _allowed(scenario, name, model, origin)]
     if lacking:
         text = f"may not leave its origin, but {', '.join(lacking)} cannot run {model}"
+        if isinstance(tier.regions, tuple):
+            text = f"may be served in {', '.join(tier.regions)} alone, and {model} cannot run there"
         yield SettingProblem(
             ("tiers", name, "regions"), text, hint="write `regions: any`, or give the regions GPUs that can run it"
         )
         return
-    slowest = max((_fastest(scenario, tier, model, origin) for origin in scenario.regions), key=lambda found: found[0])
+    slowest = max((_fastest(scenario, name, model, origin) for origin in scenario.regions), key=lambda found: found[0])
     total, story = slowest
     key = "deadline" if tier.ttft is None else "ttft"
     if total > (allowed := tier.patience_of(1)):
@@ -329,7 +342,7 @@ def _step_us(engine: ProfileSettings) -> Micros:
     return round(iteration_time(row_of(engine), 0, 0.0, 1, 0))
 
 
-def _fastest(scenario: Scenario, tier: TierSettings, model: str, origin: str) -> tuple[Micros, str]:
+def _fastest(scenario: Scenario, tier: str, model: str, origin: str) -> tuple[Micros, str]:
     """Time of the fastest possible first token for a one-token prompt from `origin`, and how it adds up."""
     times = []
     for region in _allowed(scenario, tier, model, origin):

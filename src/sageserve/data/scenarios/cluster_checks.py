@@ -127,10 +127,12 @@ def _tiers(scenario: Scenario) -> Iterator[SettingProblem]:
     assert scenario.live is not None
     served = {tuple(_parts(target.pool)[:2]) for target in scenario.live.targets.values()}
     for name, tier in scenario.tiers.items():
-        if tier.regions != "origin":
+        if tier.regions == "any":
             continue
         for model in {model for _, model in served}:
-            missing = [region for region in scenario.regions if (region, model) not in served]
+            missing = [g for g in scenario.regions if not any((one, model) in served for one in scenario.serving(name, g))]
             if missing:
                 text = f"may not leave its origin, but no target serves {model} in {', '.join(missing)}"
+                if isinstance(tier.regions, tuple):
+                    text = f"may be served in {', '.join(tier.regions)} alone, but no target serves {model} there"
                 yield SettingProblem(("tiers", name, "regions"), text, hint="write `regions: any`, or add a target there")

@@ -102,8 +102,10 @@ def _sentence(error: ErrorDetails, keys: Keys) -> str:
         case "value_error":
             return str(context["error"])
         case "literal_error":
-            choices = get_args(node_at(keys))
-            return f"{given} is not one of {', '.join(choices)}"
+            node = node_at(keys)
+            parts = get_args(node) if get_origin(node) in _UNIONS else (node,)
+            choices = [choice for part in parts for choice in get_args(part) if isinstance(choice, str)]
+            return f"{given} is not one of {', '.join(choices)}" + (", nor a list" if len(parts) > 1 else "")
         case "model_type":
             return f"needs settings of its own ({', '.join(field_names(keys))}), not {given}"
         case "string_pattern_mismatch":

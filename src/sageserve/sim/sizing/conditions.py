@@ -154,7 +154,7 @@ def losses_of(pools: Collection[SizedPool], survive: Survive, served: Iterable[s
         pools: that are sized.
         survive: what is to be survived; empty: nothing.
         served: models that have requests.
-        pinned: tiers that have requests which stay where they enter.
+        pinned: tiers that have requests which one region alone may serve.
 
     Raises:
         ConfigError: nothing would be left that may serve.
@@ -182,6 +182,6 @@ def _check_regions(pools: Collection[SizedPool], served: Iterable[str], pinned: 
             )
     if pinned:
         raise ConfigError(
-            f"--survive region: requests of {', '.join(pinned)} stay in the region that they enter (regions: origin)",
+            f"--survive region: requests of {', '.join(pinned)} stay in one region, as `regions` of their tiers says",
             hint=f"let them go elsewhere: --set tiers.{pinned[0]}.regions=any",
         )

@@ -7,7 +7,7 @@ A window of generated traffic is the scenario's with another seed; a window of a
 the whole fleet in all windows. Read next: `search.py`, `answer.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -56,8 +56,7 @@ def size(scenario: Scenario, source: SweepSource, wish: Wish, runner: CellRunner
         raise ConfigError(f"nothing arrives in {scenario.name}: there is nothing to size for", hint="give --trace, or traffic")
     percentiles = {name: tier.percentile for name, tier in scenario.tiers.items()}
     promises = Promises(percentiles, wish.windows, wish.safety, len(there))
-    pinned = {name for name, tier in scenario.tiers.items() if tier.regions == "origin"} & {tier for _, tier in there}
-    losses = losses_of(plays.pools.values(), wish.survive, served, pinned)
+    losses = losses_of(plays.pools.values(), wish.survive, served, _confined(scenario, there))
     searches = {
         model: Search(model, of_model, promises, losses=_of_model(losses, of_model))
         for model, of_model in pools.items()
@@ -76,6 +75,16 @@ def size(scenario: Scenario, source: SweepSource, wish: Wish, runner: CellRunner
         counts, plays.pools, measured, less, [plays.seed(w) for w in range(wish.windows)], plays.count, reach, targets
     )
     return answer(scenario, found_all, promises, first)
+
+
+def _confined(scenario: Scenario, there: Collection[tuple[str, str]]) -> set[str]:
+    """Tiers with requests, of (model, tier) pairs, that one region alone may serve."""
+    return {
+        tier
+        for model, tier in there
+        for origin in scenario.regions
+        if scenario.tiers[tier].regions != "any" and len({*scenario.serving(tier, origin)} & {*scenario.places(model)}) < 2
+    }
 
 
 def _of_model(losses: Losses, pools: Sequence[SizedPool]) -> dict[str, Counts]:
