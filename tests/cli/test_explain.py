@@ -269,11 +269,14 @@ def test_nothing_is_said_of_those_turned_away_where_nobody_was(runs: Path) -> No
 
 def test_a_plan_file_is_explained_too(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    printed("plan", SMALL_FLEET, "--at", "2h", *SET, "-o", str(path))
+    printed("plan", SMALL_FLEET, "--at", "2h", *SET, "--set", "currency=EUR", "-o", str(path))
     file = read_plan(path)
     found = json.loads(printed("explain", str(path), POOL, "--json"))
-    assert found == json.loads(msgspec.json.encode(answer(file.solved.question, file.solved.plan, POOL)))
-    assert f"{POOL}: 3 -> {found['target']} in the plan of lt-ua at 2h" in printed("explain", str(path), POOL)
+    assert found == json.loads(msgspec.json.encode(answer(file.solved.question, file.solved.plan, POOL, "EUR")))
+    text = printed("explain", str(path), POOL)
+    assert f"{POOL}: 3 -> {found['target']} in the plan of lt-ua at 2h" in text
+    assert f"EUR {found['more']['other']['dollars']:,.2f} per hour more" in text
+    assert "$" not in text
     with pytest.raises(ConfigError, match="--at is for runs"):
         printed("explain", str(path), POOL, "--at", "2h")
 

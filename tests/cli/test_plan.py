@@ -254,9 +254,12 @@ def test_theta_is_load_over_engine_time(tmp_path: Path) -> None:
 
 def test_what_if_is_the_changed_problem_solved(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
-    text = printed("plan", SMALL_FLEET, "--at", "2h", *SET, "--what-if", "demand=3,eastus/h100-80gb=8", "-o", str(path))
+    changes = ("--what-if", "demand=3,eastus/h100-80gb=8", "--set", "currency=EUR")
+    text = printed("plan", SMALL_FLEET, "--at", "2h", *SET, *changes, "-o", str(path))
     file = read_plan(path)
     assert file.what_if is not None
+    assert text.count("ΔEUR/h") == 2  # of the plan, and of what if
+    assert "$" not in text
     assert isinstance(file.solved, HourPlan)
     changed = change(file.solved.question, {"demand": 3.0, "eastus/h100-80gb": 8.0})
     assert file.what_if.solved == HourPlan(changed, paper.solve(changed))

@@ -71,6 +71,7 @@ def test_one_more_says_what_it_costs_or_that_there_is_no_room() -> None:
     more = why_not(case, plan, 1, 1)
     assert more.dollars == pytest.approx(99.0)
     assert more.sentence == "with 3 in west/big/h100 the plan costs $99.00 more"
+    assert why_not(case, plan, 1, 1, "EUR").sentence.endswith("the plan costs EUR 99.00 more")
     full = why_not(case, plan, 0, 2)
     assert not full.possible
     assert full.sentence == "east/big/h100 cannot have 5: stock east/h100"

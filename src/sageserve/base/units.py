@@ -162,10 +162,15 @@ def money_sign(currency: str) -> str:
     return "$" if currency == "USD" else currency
 
 
+def money_before(currency: str) -> str:
+    """What stands before an amount: `$`, and `EUR ` with a blank."""
+    sign = money_sign(currency)
+    return sign if sign == "$" else f"{sign} "
+
+
 def show_money(amount: float, currency: str, digits: int = 2) -> str:
     """An amount with its currency (ISO 4217): $9.80, -EUR 9.80."""
-    sign = money_sign(currency)
-    return f"{'-' if amount < 0 else ''}{sign}{'' if sign == '$' else ' '}{abs(amount):,.{digits}f}"
+    return f"{'-' if amount < 0 else ''}{money_before(currency)}{abs(amount):,.{digits}f}"
 
 
 @dataclass(frozen=True, slots=True)

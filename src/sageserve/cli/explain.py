@@ -55,7 +55,7 @@ def explain(
     if source.is_file():
         file = read_plan(source)
         question = file.solved.question
-        found = answer(question, file.solved.plan, find_pool(pool_names(question), pool))
+        found = answer(question, file.solved.plan, find_pool(pool_names(question), pool), file.currency)
         _refuse_time(at, file)
         if as_json:
             typer.echo(answer_json(found))

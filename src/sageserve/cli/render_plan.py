@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from sageserve.base.units import show_duration
+from sageserve.base.units import money_sign, show_duration, show_money
 from sageserve.cli.columns import StackedTable, terminal
 from sageserve.data.results.plans import AheadPlan, HourPlan, PlanFile, PoolLine, WhatIf
 from sageserve.show.plan_difference import PlanDifference
@@ -30,8 +30,8 @@ def draw_plan(file: PlanFile) -> None:
     for note in file.notes:
         out.print(escape(note), style="dim")
     out.print()
-    out.print(_pools(file.pools))
-    out.print(_cost(file.pools, file.solved))
+    out.print(_pools(file.pools, money_sign(file.currency)))
+    out.print(_cost(file.pools, file.solved, file.currency))
     for sentence in plan.short_sentences:
         out.print(f"[red]short[/red]  {escape(sentence)}")
     out.print()
@@ -49,14 +49,16 @@ def draw_plan_difference(found: PlanDifference) -> None:
     for name, side in (("before", found.before), ("after", found.after)):
         out.print(
             f"[bold]{name:>6}[/bold]  {escape(side.strategy)} at {show_duration(side.made_at)}, expires at"
-            f" {show_duration(side.expires_at)}   inputs {side.input_hash[:12]}   {side.cost_per_hour:,.2f} $/h"
+            f" {show_duration(side.expires_at)}   inputs {side.input_hash[:12]}   {side.cost_per_hour:,.2f}"
+            f" {money_sign(side.currency)}/h"
         )
     if found.same_inputs:
         out.print("both solved the same problem", style="dim")
     if not found.same_scenario:
         out.print("[yellow]made under different settings[/yellow]")
     out.print()
-    made = StackedTable("pool", "now", "then", "plan", "then", "change", "Δ$/h")
+    sign = money_sign(found.after.currency)
+    made = StackedTable("pool", "now", "then", "plan", "then", "change", f"Δ{sign}/h")
     made.add_column("why")
     for one in found.pools:
         before, after = one.target
@@ -64,20 +66,20 @@ def draw_plan_difference(found: PlanDifference) -> None:
         cells = ["–" if number is None else str(number) for number in (*one.now, *one.target)]
         made.add_row(escape(one.pool), *cells, by, dollars(one.cost_per_hour), escape(one.why) if before != after else "")
     out.print(made)
-    out.print(f"{found.changed} of {len(found.pools)} targets change, {dollars(found.cost_per_hour)} $/h")
+    out.print(f"{found.changed} of {len(found.pools)} targets change, {dollars(found.cost_per_hour)} {sign}/h")
 
 
 def draw_what_if(file: PlanFile, other: WhatIf) -> None:
     """Print a plan beside the one under other circumstances."""
     out = terminal()
     out.print(f"\n[bold]what if[/bold] {escape(other.changes)}")
-    made = StackedTable("pool", "now", "plan", "what if", "change", "Δ$/h")
+    made = StackedTable("pool", "now", "plan", "what if", "change", f"Δ{money_sign(file.currency)}/h")
     for line, there in zip(file.pools, other.pools, strict=True):
         by = there.target - line.target
         cost = there.cost_change_per_hour - line.cost_change_per_hour
         made.add_row(escape(line.pool), str(line.now), str(line.target), str(there.target), _by(by), dollars(cost))
     out.print(made)
-    out.print(_cost(other.pools, other.solved))
+    out.print(_cost(other.pools, other.solved, file.currency))
     for sentence in other.solved.plan.short_sentences:
         out.print(f"[red]short[/red]  {escape(sentence)}")
     changed = [there for line, there in zip(file.pools, other.pools, strict=True) if there.target != line.target]
@@ -85,8 +87,8 @@ def draw_what_if(file: PlanFile, other: WhatIf) -> None:
         out.print(f"  {escape(line.pool)}: {line.target} because {escape(line.why)}", style="dim")
 
 
-def _pools(lines: tuple[PoolLine, ...]) -> StackedTable:
-    made = StackedTable("pool", "now", "plan", "change", "Δ$/h")
+def _pools(lines: tuple[PoolLine, ...], sign: str) -> StackedTable:
+    made = StackedTable("pool", "now", "plan", "change", f"Δ{sign}/h")
     made.add_column("why")
     for line in lines:
         made.add_row(
@@ -104,16 +106,17 @@ def _by(change: int) -> str:
     return f"{change:+d}" if change else "="
 
 
-def _cost(lines: tuple[PoolLine, ...], solved: HourPlan | AheadPlan) -> str:
+def _cost(lines: tuple[PoolLine, ...], solved: HourPlan | AheadPlan, currency: str) -> str:
     before = sum(line.price_per_hour * line.now for line in lines)
     after = sum(line.price_per_hour * line.target for line in lines)
-    text = f"cost {before:,.2f} -> {after:,.2f} $/h ({dollars(after - before)})"
+    text = f"cost {before:,.2f} -> {after:,.2f} {money_sign(currency)}/h ({dollars(after - before)})"
     if isinstance(solved, HourPlan) and solved.plan.start_cost:
-        return f"{text}, and ${solved.plan.start_cost:,.2f} for starting"
+        return f"{text}, and {show_money(solved.plan.start_cost, currency)} for starting"
     if isinstance(solved, AheadPlan):
         costs = solved.plan.costs
         span = sum(step.hours for step in solved.plan.steps)
-        return f"{text}; ${costs.serving:,.0f} of serving and ${costs.starts:,.0f} of starting over {span:g} h"
+        serving, starts = (show_money(one, currency, 0) for one in (costs.serving, costs.starts))
+        return f"{text}; {serving} of serving and {starts} of starting over {span:g} h"
     return text
 
 

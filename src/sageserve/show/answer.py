@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from msgspec import Struct
 
 from sageserve.base.errors import ConfigError
+from sageserve.base.units import money_before, show_money
 from sageserve.core.plan.explain import AnyPlan, Other, Threshold, what_would_change, why_not
 from sageserve.core.plan.hourly_rows import HourlyProblem, rows_of
 from sageserve.core.plan.outlook import Outlook
@@ -48,7 +49,7 @@ class PlanAnswer(Struct, frozen=True):
         status: of the solver.
         gap: distance to the proven bound.
         input_hash: of the problem.
-        period: what the plan's dollars are for, such as `per hour`.
+        period: what the plan's amounts are for, such as `per hour`.
     """
 
     pool: str
@@ -86,18 +87,18 @@ def find_pool(names: Sequence[str], text: str) -> str:
     )
 
 
-def answer(question: Question, plan: AnyPlan, name: str) -> PlanAnswer:
-    """Everything about the pool of this name; solves about thirty times."""
+def answer(question: Question, plan: AnyPlan, name: str, currency: str = "USD") -> PlanAnswer:
+    """Everything about the pool of this name, with prices in a currency (ISO 4217); solves about thirty times."""
     pool = pool_names(question).index(name)
     return PlanAnswer(
         pool=name,
         before=held_now(question)[pool],
         target=plan.target[pool],
         reason=reason(question, plan, pool),
-        demand=_demand(question, pool),
+        demand=_demand(question, pool, currency),
         standings=standings(question, plan, pool),
-        less=_alternative(question, plan, pool, -1),
-        more=_alternative(question, plan, pool, 1),
+        less=_alternative(question, plan, pool, -1, currency),
+        more=_alternative(question, plan, pool, 1, currency),
         changes=what_would_change(question, plan, pool),
         short=plan.short_sentences,
         status=plan.status,
@@ -107,21 +108,20 @@ def answer(question: Question, plan: AnyPlan, name: str) -> PlanAnswer:
     )
 
 
-def _alternative(question: Question, plan: AnyPlan, pool: int, by: int) -> Alternative:
-    other = why_not(question, plan, pool, by)
+def _alternative(question: Question, plan: AnyPlan, pool: int, by: int, currency: str) -> Alternative:
+    other = why_not(question, plan, pool, by, currency)
     alone = _alone(question, plan, pool, other)
-    return Alternative(
-        other, alone, _sentence(other, alone, "per hour" if isinstance(question, HourlyProblem) else "over the horizon")
-    )
+    period = "per hour" if isinstance(question, HourlyProblem) else "over the horizon"
+    cost = f"{show_money(abs(other.dollars), currency)} {period} {_more(other.dollars)}"
+    return Alternative(other, alone, _sentence(other, alone, "at the same cost" if abs(other.dollars) < 0.01 else cost))
 
 
-def _sentence(other: Other, alone: tuple[str, ...], period: str) -> str:
+def _sentence(other: Other, alone: tuple[str, ...], price: str) -> str:
     if not other.possible:
         return f"not possible: {'; '.join(alone) or other.sentence}"
     moved = ", ".join(f"{name} {by:+d}" for name, by in other.moves)
     if other.breaks:
         return f"it would be short: {'; '.join(other.breaks)}" + (f" (even with {moved})" if moved else "")
-    price = "at the same cost" if abs(other.dollars) < 0.01 else f"${abs(other.dollars):,.2f} {period} {_more(other.dollars)}"
     if moved and alone:
         return f"alone it would break {'; '.join(alone)}; with {moved} it holds, {price}"
     return f"{price}, with {moved}" if moved else f"{price}, and nothing else changes"
@@ -147,7 +147,7 @@ def _alone(question: Question, plan: AnyPlan, pool: int, other: Other) -> tuple[
     return tuple(found)
 
 
-def _demand(question: Question, pool: int) -> tuple[str, ...]:
+def _demand(question: Question, pool: int, currency: str) -> tuple[str, ...]:
     """What the plan expected of the demand that this pool may serve."""
     if isinstance(question, HourlyProblem):
         here = question.pools[pool]
@@ -177,13 +177,13 @@ def _demand(question: Question, pool: int) -> tuple[str, ...]:
             waiting = sum(lot.work for lot in work.lots if lot.arrives <= 0) * uses[0]
             later = sum(lot.work for lot in work.lots if lot.arrives > 0) * uses[0]
             found.append(f"{work.name}: {amount(waiting)} instance-hours wait, {amount(later)} are to come")
-    return (*found, *_worth(question))
+    return (*found, *_worth(question, currency))
 
 
-def _worth(outlook: Outlook) -> tuple[str, ...]:
+def _worth(outlook: Outlook, currency: str) -> tuple[str, ...]:
     """What a request in time was taken to be worth, and the promises that this follows from."""
     if not outlook.worth:
         return ()
     kept = "; ".join(f"{one.kept:.2%} of {one.tier}, promised {one.promised:.0%}" for one in outlook.tiers)
     told = f": kept lately, of those that could be in time, {kept}" if kept else ""
-    return (f"a request in time counts ${amount(outlook.worth)}{told}",)
+    return (f"a request in time counts {money_before(currency)}{amount(outlook.worth)}{told}",)

@@ -10,7 +10,7 @@ from sageserve.data.results.plans import PlanFile, PoolLine
 
 
 class PlanSide(Struct, frozen=True):
-    """One of the two: whose, of when, until when, what it was asked, and what its targets cost in dollars per hour."""
+    """One of the two: whose, of when, until when, what it was asked, and what its targets cost per hour."""
 
     strategy: str
     made_at: Micros
@@ -18,6 +18,7 @@ class PlanSide(Struct, frozen=True):
     input_hash: str
     scenario_hash: str
     cost_per_hour: float
+    currency: str
 
 
 class PoolDifference(Struct, frozen=True):
@@ -27,7 +28,7 @@ class PoolDifference(Struct, frozen=True):
         pool: its name.
         now: instances there were, before and after.
         target: instances that there should be.
-        cost_per_hour: dollars per hour that the second's target costs more.
+        cost_per_hour: what the second's target costs more in an hour.
         why: the second's reason.
     """
 
@@ -48,7 +49,7 @@ class PlanDifference(Struct, frozen=True):
         same_scenario: both were made under the same settings and code.
         pools: in the order of the first, those of the second alone after them.
         changed: how many of them have another target.
-        cost_per_hour: dollars per hour that the second's targets cost more.
+        cost_per_hour: what the second's targets cost more in an hour.
     """
 
     before: PlanSide
@@ -78,7 +79,8 @@ def plan_difference(before: PlanFile, after: PlanFile) -> PlanDifference:
 
 def _side(file: PlanFile) -> PlanSide:
     cost = sum(line.price_per_hour * line.target for line in file.pools)
-    return PlanSide(file.strategy, file.made_at, file.expires_at, file.solved.plan.input_hash, file.scenario_hash, cost)
+    inputs = file.solved.plan.input_hash
+    return PlanSide(file.strategy, file.made_at, file.expires_at, inputs, file.scenario_hash, cost, file.currency)
 
 
 def _pool(name: str, first: PoolLine | None, second: PoolLine | None) -> PoolDifference:

@@ -40,4 +40,5 @@ def plan_file(scenario: Scenario, proposal: Proposal, *, when: Micros, source: s
         thetas=proposal.thetas,
         notes=tuple(notes),
         what_if=what_if,
+        currency=scenario.currency,
     )

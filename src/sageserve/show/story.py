@@ -197,7 +197,7 @@ def _story(reading: _Reading, scenario: Scenario, at: Micros, asked: int, shed: 
     since, plan = -1, None
     if reading.plan is not None:
         fitted, since, question, found = reading.plan
-        plan = PlanInForce(fitted, since, reading.data_until, answer(question, found, name))
+        plan = PlanInForce(fitted, since, reading.data_until, answer(question, found, name, scenario.currency))
     told = [(now, decided) for now, decided in reading.decisions if now >= since]
     return Story(
         pool=name,

@@ -1,6 +1,6 @@
 """Why a plan has this number, why not one less or one more, and what would change it: solved again, not guessed.
 
-Works on both programs. Dollars are those of the plan's objective: per hour for the paper's program, over the horizon for ours.
+Works on both programs. Amounts are those of the plan's objective: per hour for the paper's program, over the horizon for ours.
 Knows no fleet and no clock. Read next: `what_if.py`, docs/reference/planning.md for how to read what binds.
 """
 
@@ -10,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
+from sageserve.base.units import show_money
 from sageserve.core.plan import horizon
 from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.horizon import HorizonPlan
@@ -82,8 +83,8 @@ def what_if(problem: Question, changes: Mapping[str, float] | str) -> AnyPlan:
     return solve(change(problem, parse(changes) if isinstance(changes, str) else changes))
 
 
-def why_not(problem: Question, plan: AnyPlan, pool: int, by: int) -> Other:
-    """What it would mean for a pool to have `by` instances more (or, negative, fewer) than planned."""
+def why_not(problem: Question, plan: AnyPlan, pool: int, by: int, currency: str = "USD") -> Other:
+    """What it would mean for a pool to have `by` instances more (or, negative, fewer) than planned, at prices in a currency."""
     names = _names(problem)
     name, planned = names[pool], plan.target[pool]
     asked = planned + by
@@ -99,9 +100,9 @@ def why_not(problem: Question, plan: AnyPlan, pool: int, by: int) -> Other:
     )
     breaks = tuple(one for one in other.short_sentences if one not in plan.short_sentences)
     dollars = other.objective - plan.objective
-    return Other(
-        name, planned, asked, True, dollars, breaks, alone, moves, _sentence(name, asked, dollars, breaks=breaks, moves=moves)
-    )
+    price = f"{show_money(abs(dollars), currency)} {'more' if dollars >= 0 else 'less'}"
+    sentence = _sentence(name, asked, price, breaks=breaks, moves=moves)
+    return Other(name, planned, asked, True, dollars, breaks, alone, moves, sentence)
 
 
 def what_would_change(problem: Question, plan: AnyPlan, pool: int) -> tuple[Threshold, ...]:
@@ -135,11 +136,10 @@ def _threshold(
     return Threshold(what, direction, same, 0.0, was, f"no {what} between x 1 and x {probes[-1]:g} changes it")
 
 
-def _sentence(name: str, asked: int, dollars: float, *, breaks: tuple[str, ...], moves: tuple[tuple[str, int], ...]) -> str:
+def _sentence(name: str, asked: int, price: str, *, breaks: tuple[str, ...], moves: tuple[tuple[str, int], ...]) -> str:
     if breaks:
         return f"with {asked} in {name}, short: {'; '.join(breaks)}"
     moved = ", ".join(f"{other} {by:+d}" for other, by in moves)
-    price = f"${abs(dollars):,.2f} {'more' if dollars >= 0 else 'less'}"
     return f"with {asked} in {name} the plan costs {price}" + (f", with {moved}" if moved else "")
 
 

@@ -80,6 +80,7 @@ class PlanFile(Struct, frozen=True, kw_only=True):
         thetas: tokens/s of one instance of each pool.
         notes: what the reader should know, in sentences.
         what_if: the same under other circumstances.
+        currency: of every price and cost (ISO 4217).
     """
 
     version: int = VERSION
@@ -96,6 +97,7 @@ class PlanFile(Struct, frozen=True, kw_only=True):
     thetas: tuple[Theta, ...]
     notes: tuple[str, ...] = ()
     what_if: WhatIf | None = None
+    currency: str = "USD"
 
 
 class _Version(Struct):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from sageserve.base.config import Scenario
 from sageserve.base.config.clusters import TargetSettings
+from sageserve.base.units import show_money
 from sageserve.data.documents import suggest
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
@@ -109,7 +110,7 @@ def _budget(scenario: Scenario) -> Iterator[SettingProblem]:
         prices = scenario.regions[region].gpus[gpu].price
         price = prices.of_gpu(prices.on_demand, scenario.gpus[gpu].per_vm) * each
         cost += target.min * price
-        costs.append(f"{name} {target.min} x ${price:,.2f}/h")
+        costs.append(f"{name} {target.min} x {show_money(price, scenario.currency)}/h")
     budget = scenario.live.safety.budget
     for stock, parts in needs.items():
         region, gpu = stock.rsplit("/", 1)
@@ -118,7 +119,8 @@ def _budget(scenario: Scenario) -> Iterator[SettingProblem]:
             text = f"the minima of targets need {' + '.join(parts)} = {total[stock]} > {have} GPUs of {stock}"
             yield SettingProblem(("live", "targets"), text, hint="lower `min` of a target, or raise the budget and the stock")
     if budget.per_hour is not None and cost > budget.per_hour:
-        text = f"the minima of targets cost {' + '.join(costs)} = ${cost:,.2f}/h > ${budget.per_hour:,.2f}/h"
+        least, most = (show_money(one, scenario.currency) for one in (cost, budget.per_hour))
+        text = f"the minima of targets cost {' + '.join(costs)} = {least}/h > {most}/h"
         yield SettingProblem(("live", "safety", "budget", "per_hour"), text)
 
 
