@@ -86,6 +86,7 @@ def test_a_file_is_read_beside_the_scenario_and_mistakes_say_where(tmp_path: Pat
     for text, words in {
         f"{power}\nregions: {{eastus: {{carbon: 400}}}}": "no `carbon`, which eastus has",
         "regions: {eastus: {carbon: 400}, centralus: {carbon: 400}}": "carbon without energy",
+        f"{power}\ncarbon_price: 85": "a price of CO2 that nobody counts",
         "gpus: {h100-80gb: {power: {idle: 700, busy: 70}}}": "busy 70 W < idle 700 W",
     }.items():
         fleet.write_text(f"extends: {SMALL_FLEET}\n{text}\n")

@@ -189,7 +189,9 @@ def _energy(summary: Summary) -> Iterator[str]:
     """Energy and CO2, where the scenario says enough."""
     if isinstance(summary.energy, Energy):
         carbon = "" if summary.energy.kg_co2 is None else f", {hours(summary.energy.kg_co2)} kg of CO2"
-        yield f"energy        {hours(summary.energy.kwh)} kWh{carbon}"
+        worth = summary.energy.carbon_cost
+        priced = "" if worth is None else f", worth {show_money(worth, summary.currency, 0)} and in no bill"
+        yield f"energy        {hours(summary.energy.kwh)} kWh{carbon}{priced}"
 
 
 def totals(summary: Summary) -> str:

@@ -116,7 +116,8 @@ def _cost(lines: tuple[PoolLine, ...], solved: HourPlan | AheadPlan, currency: s
         costs = solved.plan.costs
         span = sum(step.hours for step in solved.plan.steps)
         serving, starts = (show_money(one, currency, 0) for one in (costs.serving, costs.starts))
-        return f"{text}; {serving} of serving and {starts} of starting over {span:g} h"
+        carbon = f", CO2 worth {show_money(costs.carbon, currency)}" if costs.carbon else ""
+        return f"{text}; {serving} of serving and {starts} of starting over {span:g} h{carbon}"
     return text
 
 

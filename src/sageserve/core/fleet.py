@@ -13,7 +13,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from sageserve.base.errors import LawBroken
-from sageserve.base.units import Micros
+from sageserve.base.units import HOUR, Micros
 from sageserve.core.ledger import Ledger, Purchase
 
 
@@ -95,11 +95,22 @@ class Stock:
     gpus: int
     per_vm: int
     purchase: Purchase
+    carbon: tuple[float, ...] = ()  # what the CO2 of a GPU's hour at work is worth, by the hour from 0 on, again and again
 
     @property
     def region(self) -> str:
         """Name of where they are: what stands before the type in their own."""
         return self.name.removesuffix(f"/{self.gpu}")
+
+    def carbon_cost(self, begin: Micros, end: Micros) -> float:
+        """What the CO2 of a GPU's hour at work is worth between two times, begin < end, in the currency of prices."""
+        if not self.carbon:
+            return 0.0
+        worth = 0.0
+        for hour in range(begin // HOUR, -(-end // HOUR)):
+            inside = min(end, (hour + 1) * HOUR) - max(begin, hour * HOUR)
+            worth += self.carbon[hour % len(self.carbon)] * inside
+        return worth / (end - begin)
 
 
 class Fleet:

@@ -158,8 +158,17 @@ def _stocks(scenario: Scenario) -> tuple[Stock, ...]:
             per_vm, price = scenario.gpus[gpu].per_vm, stock.price
             committed, on_demand, spot = (price.of_gpu(one, per_vm) for one in (price.committed, price.on_demand, price.spot))
             purchase = Purchase(stock.reserved, committed, on_demand, spot)
-            stocks.append(Stock(f"{region}/{gpu}", gpu, stock.gpus, per_vm, purchase))
+            stocks.append(Stock(f"{region}/{gpu}", gpu, stock.gpus, per_vm, purchase, _carbon(scenario, region, gpu)))
     return tuple(stocks)
+
+
+def _carbon(scenario: Scenario, region: str, gpu: str) -> tuple[float, ...]:
+    """What the CO2 of a GPU's hour at work is worth, by the hour: price per tonne x kW x g/kWh / 1e6."""
+    power, grid = scenario.gpus[gpu].power, scenario.regions[region].carbon
+    if not scenario.carbon_price or power is None or grid is None:
+        return ()
+    grams = (grid,) if isinstance(grid, float) else grid
+    return tuple(scenario.carbon_price * power.busy / 1000 * each / 1e6 for each in grams)
 
 
 def _pools(

@@ -33,6 +33,12 @@ class Scenario(Settings):
     name: Name = Field(description="of the scenario; the file's name when left out")
     about: str = Field(default="", description="what it is for, in a sentence")
     currency: str = Field(default="USD", pattern="^[A-Z]{3}$", description="of every price and cost, as ISO 4217 has it: EUR")
+    carbon_price: float = Field(
+        default=0.0,
+        ge=0,
+        le=1_000_000,
+        description="of a tonne of CO2: plans weigh it beside the prices of GPUs, and no bill holds it; 0: not weighed",
+    )
     seed: int = Field(default=1, ge=0, lt=2**63, description="of all random streams; 1: any number gives equal bytes")
     gpus: dict[Name, GpuSettings] = Field(min_length=1, description="GPU types by name")
     regions: dict[Name, RegionSettings] = Field(min_length=1, max_length=255, description="by name")

@@ -76,6 +76,7 @@ class Costs(Struct, frozen=True):
         forgone: spot income given up by serving; what makes an hour of serving dearer where donating pays.
         spot_income: what donated instances earn; not part of the objective.
         penalty: no money: what shortages, lateness and work left to after the horizon count.
+        carbon: no money either: what the CO2 of instances that serve is worth.
     """
 
     serving: float
@@ -84,6 +85,7 @@ class Costs(Struct, frozen=True):
     forgone: float
     spot_income: float
     penalty: float
+    carbon: float = 0.0
 
 
 class HorizonPlan(Struct, frozen=True):
@@ -336,15 +338,16 @@ class _Reading:
         return tuple(found)
 
     def costs(self) -> Costs:
-        serving = starts = travel = forgone = income = 0.0
+        serving = starts = travel = forgone = income = carbon = 0.0
         for facts, pool in zip(self.outlook.pools, self.columns.pools, strict=True):
             for s, hours in enumerate(self.outlook.steps):
                 serving += facts.price_per_hour * hours * self.at(pool.serving[s])
                 forgone += facts.spot_income_per_hour * hours * self.at(pool.serving[s])
+                carbon += facts.carbon_per_hour[s] * hours * self.at(pool.serving[s]) if facts.carbon_per_hour else 0.0
                 income += facts.spot_income_per_hour * hours * self.at(pool.spot[s])
                 starts += facts.start_cost * self.at(pool.start[s]) + facts.stop_cost * self.at(pool.stop[s])
                 starts += facts.reclaim_cost * self.at(pool.reclaim[s])
         for (d, s, w), column in self.columns.flow.items():
             travel += self.outlook.streams[d].ways[w].cost_per_hour * self.outlook.steps[s] * self.at(column)
-        rest = self.found.objective - serving - starts - travel - forgone
-        return Costs(serving, starts, travel, forgone, income, rest)
+        rest = self.found.objective - serving - starts - travel - forgone - carbon
+        return Costs(serving, starts, travel, forgone, income, rest, carbon)

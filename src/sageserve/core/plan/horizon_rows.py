@@ -108,12 +108,14 @@ def penalty(outlook: Outlook, work: Stream | BatchDemand) -> float:
 def _pool(program: Program, outlook: Outlook, number: int) -> PoolColumns:
     pool, columns = outlook.pools[number], PoolColumns(ready_steps(outlook, number))
     # Serving gives the spot income up. Paying it out for donated instances instead would start instances only to donate them.
-    price = (pool.price_per_hour + pool.spot_income_per_hour) * (1 + _NUDGE * (number + 1) / len(outlook.pools))
+    nudged = 1 + _NUDGE * (number + 1) / len(outlook.pools)
+    carbon = pool.carbon_per_hour or (0.0,) * len(outlook.steps)
     touch = _NUDGE * (pool.price_per_hour + 1.0)
     most = max(pool.maximum, pool.held)
     for step, hours in enumerate(outlook.steps):
         whole = step < outlook.whole_steps
         useful = columns.ready[step] < len(outlook.steps)
+        price = (pool.price_per_hour + pool.spot_income_per_hour + carbon[step]) * nudged
         columns.serving.append(program.column(price * hours, upper=most, whole=whole))
         columns.start.append(program.column(pool.start_cost + touch, upper=most if useful else 0, whole=whole and useful))
         columns.stop.append(program.column(pool.stop_cost + touch, upper=most))

@@ -169,7 +169,8 @@ def _program(problem: HourlyProblem, rows: list[ConstraintRow], *, elastic: bool
     """Columns: targets, then starts, then (elastic) what is missing of each demand, in units of its row."""
     program = Program()
     for number, pool in enumerate(problem.pools):
-        program.column(pool.price_per_hour * (1 + _nudge(problem, number)), lower=pool.lowest, upper=pool.maximum, whole=True)
+        price = (pool.price_per_hour + pool.carbon_per_hour) * (1 + _nudge(problem, number))
+        program.column(price, lower=pool.lowest, upper=pool.maximum, whole=True)
     for number, pool in enumerate(problem.pools):
         touched = pool.start_cost + _NUDGE * pool.price_per_hour  # of equal answers, the one that starts less
         starts = program.column(touched, upper=max(0, pool.maximum - pool.now))

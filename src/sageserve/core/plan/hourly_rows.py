@@ -34,6 +34,7 @@ class PoolFacts(Struct, frozen=True):
         now: instances that serve, or will.
         maximum: instances at most.
         lowest: instances at least, come what may; what is merely wished belongs in the problem's `minimum`.
+        carbon_per_hour: what the CO2 of an instance's hour is worth, weighed like its price.
     """
 
     name: str
@@ -47,6 +48,7 @@ class PoolFacts(Struct, frozen=True):
     now: int
     maximum: int
     lowest: int = 0
+    carbon_per_hour: float = 0.0
 
 
 class StockFacts(Struct, frozen=True):
@@ -125,8 +127,8 @@ def check(problem: HourlyProblem) -> None:
     _require(all(isfinite(rate) and rate >= 0 for rate in [*rates, *problem.buffer, *problem.weight]), "demand must be finite")
     _require(0 <= problem.epsilon <= 1, f"epsilon is {problem.epsilon}, and must be between 0 and 1")
     for pool in problem.pools:
-        numbers = (pool.price_per_hour, pool.start_cost, pool.theta)
-        _require(all(isfinite(x) and x >= 0 for x in numbers), f"pool {pool.name}: price, start cost and theta must be finite")
+        numbers = (pool.price_per_hour, pool.start_cost, pool.theta, pool.carbon_per_hour)
+        _require(all(isfinite(x) and x >= 0 for x in numbers), f"pool {pool.name}: costs and theta must be finite")
         _require(pool.gpus > 0 and pool.now >= 0 and pool.maximum >= 0, f"pool {pool.name}: counts must not be negative")
         inside = 0 <= pool.region < regions and 0 <= pool.model < models and 0 <= pool.stock < len(problem.stocks)
         _require(inside, f"pool {pool.name}: its region, model or stock does not exist")

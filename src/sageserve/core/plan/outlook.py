@@ -36,6 +36,7 @@ class HorizonPool(Struct, frozen=True):
         reclaim_hours: from the decision to take one back until it serves.
         reclaim_cost: dollars wasted by taking one back.
         pinned: the target it must have, to see what that costs; -1 when it is free.
+        carbon_per_hour: by step, what the CO2 of an instance's hour is worth, weighed like its price; empty: nothing.
     """
 
     name: str
@@ -53,6 +54,7 @@ class HorizonPool(Struct, frozen=True):
     reclaim_hours: float = 1 / 60
     reclaim_cost: float = 0.0
     pinned: int = -1
+    carbon_per_hour: tuple[float, ...] = ()
 
     @property
     def held(self) -> int:
@@ -231,6 +233,8 @@ def check(outlook: Outlook) -> None:
         _require(0 <= pool.stock < len(outlook.stocks), f"pool {pool.name}: its stock does not exist")
         numbers = (pool.price_per_hour, pool.start_cost, pool.lead_hours, pool.stop_cost, pool.spot_income_per_hour)
         _require(all(isfinite(x) and x >= 0 for x in numbers), f"pool {pool.name}: prices and times must be finite")
+        _require(len(pool.carbon_per_hour) in {0, count}, f"pool {pool.name}: one cost of CO2 per step, or none")
+        _require(all(isfinite(x) and x >= 0 for x in pool.carbon_per_hour), f"pool {pool.name}: costs of CO2 must be finite")
         _require(pool.serving >= 0 and pool.spot >= 0 and pool.gpus > 0, f"pool {pool.name}: counts must not be negative")
     for stream in outlook.streams:
         _require(len(stream.rate) == len(stream.expected) == count, f"stream {stream.name}: one rate per step")

@@ -217,7 +217,8 @@ class DemandEstimates:
         return max((pool.minimum for pool in self._layout.pools if (pool.region, pool.model) == (region, model)), default=0)
 
     def _facts(self, pool: Pool, theta: float, fleet: Fleet) -> PoolFacts:
-        price = self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus
+        stock, now = self._layout.stocks[pool.stock], self.history.end
+        price = stock.purchase.price_on_demand * pool.gpus
         load = self._scenario.models[self._layout.names.models[pool.model]].load
         return PoolFacts(
             name=pool.name,
@@ -230,6 +231,7 @@ class DemandEstimates:
             theta=theta,
             now=fleet.serving(pool.number) + fleet.coming(pool.number),
             maximum=pool.end - pool.begin,
+            carbon_per_hour=stock.carbon_cost(now, now + HOUR) * pool.gpus,
         )
 
     def _load(self, m: int, busy: float) -> Load:

@@ -7,6 +7,7 @@ and forecast. Read next: `foresight.py`, `core/plan/outlook.py`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Final
 
@@ -141,7 +142,7 @@ class ForesightInputs:
         price = max(self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus for pool in self._layout.pools)
         return Outlook(
             steps=self.steps,
-            pools=tuple(self._pool(pool, fleet) for pool in self._layout.pools),
+            pools=tuple(self._pool(pool, fleet, now) for pool in self._layout.pools),
             stocks=tuple(HorizonStock(stock.name, stock.gpus) for stock in self._layout.stocks),
             streams=tuple(self._streams(rates, means, levels)),
             batches=tuple(
@@ -205,7 +206,7 @@ class ForesightInputs:
             return True
         return bool(group.may[origin, region]) and float(self._layout.rtt[origin, region]) <= self._reach
 
-    def _pool(self, pool: Pool, fleet: Fleet) -> HorizonPool:
+    def _pool(self, pool: Pool, fleet: Fleet, now: Micros) -> HorizonPool:
         names, stock = self._layout.names, self._layout.stocks[pool.stock]
         load = self._scenario.models[names.models[pool.model]].load
         price = stock.purchase.price_on_demand * pool.gpus
@@ -228,7 +229,13 @@ class ForesightInputs:
             spot_income_per_hour=stock.purchase.price_spot * pool.gpus if self._scenario.spot.donate else 0.0,
             reclaim_hours=load.reclaim / HOUR,
             reclaim_cost=price * load.reclaim / HOUR,
+            carbon_per_hour=self._carbon(pool, now),
         )
+
+    def _carbon(self, pool: Pool, now: Micros) -> tuple[float, ...]:
+        stock = self._layout.stocks[pool.stock]
+        times = [now + round(at * HOUR) for at in begins(self.steps)]
+        return tuple(pool.gpus * stock.carbon_cost(*span) for span in pairwise(times)) if stock.carbon else ()
 
     def _tokens(self) -> tuple[Floats, Floats]:
         """float64[regions, models, steps] twice: interactive tokens/s to keep capacity for, and to expect."""

@@ -141,6 +141,7 @@ class Energy(Struct, frozen=True):
     kwh: float
     kg_co2: float | None
     lines: dict[str, StockEnergy]  # by region/gpu
+    carbon_cost: float | None = None  # what the CO2 is worth at the scenario's carbon_price; in no bill. None: it has no price
 
 
 class GpuCounts(Struct, frozen=True):

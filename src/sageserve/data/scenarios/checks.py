@@ -290,6 +290,9 @@ def _energy(scenario: Scenario) -> Iterator[SettingProblem]:
     if told and not known:
         text = "carbon without energy: give `power: {idle: 70, busy: 700}` of the GPU types too"
         yield SettingProblem(("regions", told[0], "carbon"), text, arithmetic=False)
+    if scenario.carbon_price and not told:
+        text = "a price of CO2 that nobody counts: give `carbon` of every region, and `power` of the GPU types"
+        yield SettingProblem(("carbon_price",), text, arithmetic=False)
     for name in scenario.regions if told else ():
         if name not in told:
             text = f"no `carbon`, which {told[0]} has: give that of every region, or of none"

@@ -31,10 +31,12 @@ def energy_of_run(run: Run, idle: Floats) -> Energy | UnsetType:
     uses = uses_of(run, idle)
     lines = {stock.name: _line(run, number, uses) for number, stock in enumerate(run.layout.stocks)}
     carbon = [line.kg_co2 for line in lines.values() if line.kg_co2 is not None]
+    kg, price = round(sum(carbon), _DIGITS), run.scenario.carbon_price
     return Energy(
         kwh=round(sum(line.kwh for line in lines.values()), _DIGITS),
-        kg_co2=round(sum(carbon), _DIGITS) if carbon else None,
+        kg_co2=kg if carbon else None,
         lines=lines,
+        carbon_cost=round(kg / 1000 * price, 2) if carbon and price else None,
     )
 
 
