@@ -1,6 +1,7 @@
 """Compiled kernels are kept where they belong to exactly one version of the sources, and nowhere others could plant code."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -44,6 +45,8 @@ def test_a_changed_source_has_another_folder(fresh: Path, monkeypatch: pytest.Mo
     names = {path.relative_to(kernels.PACKAGE).as_posix() for path in sources}
     assert {"sim/kernel/engine.py", "sim/kernel/state.py", "core/perf.py", "base/kernel.py", "base/records.py"} <= names
     assert not {name for name in names if name.startswith(("cli/", "data/", "show/"))}
+    holding = [path for path in kernels.PACKAGE.rglob("*.py") if re.search(rb"^@kernel$", path.read_bytes(), re.MULTILINE)]
+    assert {path.relative_to(kernels.PACKAGE).as_posix() for path in holding} <= names, "none are in rooms that nobody looks into"
     before = kernels.use_cache()
     copy = fresh / "package"
     for path in sources:
@@ -101,3 +104,17 @@ def test_compiling_loads_no_scipy_and_leaves_it_to_others(tmp_path: Path) -> Non
     done = subprocess.run([sys.executable, program], capture_output=True, encoding="utf-8", env=environment, check=False)
     assert done.stdout.split() == ["2", "False"], done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_what_is_compiled_already_is_loaded_without_the_compilers_knowledge(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom numba import njit\nfrom sageserve.base.kernel import kernel\n\n"
+        "@kernel\ndef more(x):\n    return max(x + 1, 0)\n\n"
+        "print(more(1), 'numba.np.arraymath' in sys.modules, more.stats.cache_hits != {})\n"
+        "print(njit(lambda x: x * 2)(more(2)))  # and the compiler comes when it is needed\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}  # noqa: TID251 # as above
+    first, again = (subprocess.check_output([sys.executable, program], encoding="utf-8", env=environment) for _ in range(2))
+    assert first.split() == ["2", "True", "False", "6"]
+    assert again.split() == ["2", "False", "True", "6"]

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 PACKAGE: Final = Path(__file__).resolve().parent.parent
 VARIABLE: Final = "NUMBA_CACHE_DIR"
+_ROOMS: Final = ("core", "sim")  # where kernels are: to read all others for their names as well takes longer than to hash these
 _KERNEL: Final = b"\n@kernel\n"
 _IMPORT: Final = re.compile(rb"^from sageserve\.([a-z_.]+) import", re.MULTILINE)
 _TINY: Final = (
@@ -98,7 +100,8 @@ def counted(tell: Callable[[int], None]) -> Iterator[None]:
 
 def kernel_sources() -> list[Path]:
     """The files that hold kernels, and all they import: record layouts and constants are compiled in."""
-    wanted = [path for path in sorted(PACKAGE.rglob("*.py")) if _KERNEL in path.read_bytes()]
+    rooms = chain.from_iterable((PACKAGE / room).rglob("*.py") for room in _ROOMS)
+    wanted = [path for path in rooms if _KERNEL in path.read_bytes()]
     found: set[Path] = set()
     while wanted:
         path = wanted.pop()
