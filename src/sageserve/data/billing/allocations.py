@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct
 
 UNALLOCATED: Final = "(unallocated)"
@@ -166,6 +164,9 @@ def _share(lines: list[Allocation]) -> CostShare:
 
 def write_allocations(path: Path, lines: Sequence[Allocation]) -> None:
     """Write lines as Parquet."""
+    import pyarrow as pa  # noqa: PLC0415 # 50 ms: a summary has these lines too, and writes none
+    import pyarrow.parquet as pq  # noqa: PLC0415 # likewise
+
     columns: dict[str, pa.Array] = {}
     for field in msgspec.structs.fields(Allocation):
         values = [getattr(line, field.name) for line in lines]
@@ -181,4 +182,6 @@ def read_allocations(path: Path) -> tuple[Allocation, ...]:
         pa.ArrowInvalid: it is no Parquet.
         msgspec.ValidationError: it holds something else.
     """
+    import pyarrow.parquet as pq  # noqa: PLC0415 # as above
+
     return tuple(msgspec.convert(pq.read_table(path).to_pylist(), list[Allocation]))

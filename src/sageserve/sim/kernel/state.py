@@ -229,17 +229,17 @@ def request_rows(trace: Trace, setup: Setup, turns: Turns | None = None) -> NDAr
     if turns is not None:
         trace = replace(trace, blocks=None).take(turns.order)
     rows = np.zeros(len(trace), REQUEST)
-    for name in ("arrival", "prompt", "output", "model", "region", "tier"):
-        rows[name] = getattr(trace, name)
-    rows["cached"] = cached_tokens(trace, setup.prefix_hits)
-    for name in ("first", "finish", "next", "finish_step", "instance"):
-        rows[name] = UNSET
-    rows["output"] = np.minimum(trace.output, np.maximum(setup.context[trace.model] - trace.prompt, 1))
+    columns = {name: getattr(trace, name) for name in ("arrival", "prompt", "model", "region", "tier")}
     if setup.clients:
-        rows["arrival"][setup.clients :] = NEVER
-    rows["deadline"] = rows["arrival"] + promised_us(setup.tiers, trace.tier, trace.prompt)
-    if trace.deadline is not None:
-        rows["deadline"] = np.where(trace.deadline == UNSET, rows["deadline"], trace.deadline)
+        columns["arrival"] = np.where(np.arange(len(trace)) < setup.clients, trace.arrival, NEVER)
+    columns["cached"] = cached_tokens(trace, setup.prefix_hits)
+    columns["output"] = np.minimum(trace.output, np.maximum(setup.context[trace.model] - trace.prompt, 1))
+    due = columns["arrival"] + promised_us(setup.tiers, trace.tier, trace.prompt)
+    columns["deadline"] = due if trace.deadline is None else np.where(trace.deadline == UNSET, due, trace.deadline)
+    columns |= dict.fromkeys(("first", "finish", "next", "finish_step", "instance"), np.broadcast_to(UNSET, len(trace)))
+    for part in (slice(first, first + 8192) for first in range(0, len(rows), 8192)):  # stays in the processor's cache
+        for name, column in columns.items():
+            rows[name][part] = column[part]
     if turns is not None:
         waiting = rows[turns.first :]
         waiting["deadline"] -= waiting["arrival"]

@@ -222,12 +222,14 @@ def _work(run: Run) -> dict[int, dict[Cell, CellWork]]:
     end = 0
     for block in blocks(run):
         first, end = end, end + len(block.rows)
-        rows = block.rows[block.finished]
-        tenant = 0 if run.tenants is None else run.tenants.codes[first:end][block.finished].astype(np.int64) - UNSET
-        keys = (pool_of[rows["instance"]] * len(tiers) + rows["tier"]) * len(names) + tenant
-        found, cells = np.unique(keys, return_inverse=True)
+        done = block.finished
+        tenant = 0 if run.tenants is None else run.tenants.codes[first:end][done].astype(np.int64) - UNSET
+        keys = (pool_of[block.rows["instance"][done]] * len(tiers) + block.rows["tier"][done]) * len(names) + tenant
+        found, numbers = np.unique(keys, return_inverse=True)
         into = np.zeros((len(found), len(SUMS)), np.int64)
-        add_work(rows, cells, profile_of[found // len(names) // len(tiers)], run.layout.profiles, into)
+        cells = np.full(len(done), UNSET, np.int64)
+        cells[done] = numbers
+        add_work(block.rows, cells, profile_of[found // len(names) // len(tiers)], run.layout.profiles, into)
         for key, values in zip(found.tolist(), into.tolist(), strict=True):
             one = CellWork(*values)
             sums[key] = sums[key].plus(one) if key in sums else one

@@ -159,8 +159,8 @@ def costs_of_run(run: Run) -> tuple[Allocation, ...]:
 def _prefix_cache(run: Run) -> PrefixCounts | UnsetType:
     """What requests that were placed found."""
     rows = run.requests[: arrived(run)]
-    served = rows[rows["instance"] != NOWHERE]
-    prompt, found = (int(served[name].sum(dtype=np.int64)) for name in ("prompt", "cached"))
+    served = rows["instance"] != NOWHERE
+    prompt, found = (int(rows[name].sum(dtype=np.int64, where=served)) for name in ("prompt", "cached"))
     return PrefixCounts(prompt, found, _round(found / prompt)) if found else UNSET
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.kernel import kernel
-from sageserve.base.records import Ints
+from sageserve.base.records import UNSET, Ints
 from sageserve.core.perf import prefill_work, request_work
 
 SUMS: Final = ("requests", "prompt_tokens", "output_tokens", "prompt_ns", "output_ns")
@@ -25,7 +25,7 @@ def add_work(
 
     Args:
         requests: REQUEST rows.
-        cells: int64[n], row of `into` for each request.
+        cells: int64[n], row of `into` for each request; UNSET for those that are not counted.
         profile_of: int32[cells], row of `profiles`.
         profiles: PROFILE rows.
         into: int64[cells, SUMS], added to: counts, and nanoseconds of engine time.
@@ -33,6 +33,8 @@ def add_work(
     for i in range(len(requests)):
         row = requests[i]
         cell = cells[i]
+        if cell == UNSET:
+            continue
         profile = profiles[profile_of[cell]]
         prompt = prefill_work(profile, row["prompt"], row["cached"])
         output = max(0.0, request_work(profile, row["prompt"], row["cached"], float(row["output"])) - prompt)
