@@ -14,7 +14,7 @@ from sageserve.cli.columns import WIDTH
 from sageserve.cli.profile import app
 from sageserve.core.engine.timing import curve_time, row_of
 from sageserve.data.profiles.hardware import gpu_names
-from sageserve.data.profiles.library import profile_named
+from sageserve.data.profiles.library import NOT_MODELLED, profile_named
 from sageserve.data.profiles.speed import speed, ttft_ms
 
 
@@ -66,6 +66,15 @@ def test_show_says_coefficients_trust_and_meaning() -> None:
     assert shown["profile"]["iteration_ms"] == [list(knot) for knot in profile.iteration_ms]
     assert [pace["batch"] for pace in shown["speed"]["paces"]] == [1, 16, 64, 256]
     assert shown["speed"]["usd_per_million"] is None
+
+
+def test_show_says_what_a_profile_does_not_know() -> None:
+    limits = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "limits.md").read_text("utf-8").lower()
+    text = " ".join(printed("show", "llama-3.1-70b/h100-80gb/tp4").split())
+    assert json.loads(printed("show", "llama-3.1-70b/h100-80gb/tp4", "--json"))["not_modelled"] == list(NOT_MODELLED)
+    for one in NOT_MODELLED:
+        assert one in text
+        assert one.lower() in limits
 
 
 def test_show_reads_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -128,13 +128,13 @@ def _rows(found: "list[ListedProfile]") -> StackedTable:
 @app.command()
 def show(name: Name, gpu_hour: GpuHour = None, as_json: AsJson = False) -> None:
     """Print one profile: coefficients, where they come from, and what they mean."""
-    from sageserve.data.profiles.library import profile_named
+    from sageserve.data.profiles.library import NOT_MODELLED, profile_named
     from sageserve.data.profiles.speed import speed
 
     one = profile_named(name)
     means = speed(one.profile, gpu_hour=gpu_hour)
     if as_json:
-        typer.echo(answer_json({**_plain(one), "speed": _speed_plain(means)}))
+        typer.echo(answer_json({**_plain(one), "not_modelled": NOT_MODELLED, "speed": _speed_plain(means)}))
         return
     profile = one.profile
     gpus = f"{profile.gpus} x {profile.gpu}" if profile.gpus > 1 else profile.gpu
@@ -194,12 +194,15 @@ def _memory(profile: "ProfileSettings") -> str:
 
 
 def _trust(profile: "ProfileSettings") -> StackedTable:
+    from sageserve.data.profiles.library import NOT_MODELLED
+
     table = StackedTable("", "", left=2)
     for label, text in (
         ("engine", profile.engine),
         ("source", profile.source),
         ("fitted on", profile.fitted),
         ("error", profile.error),
+        ("not in it", ", ".join(NOT_MODELLED)),
     ):
         table.add_row(label, escape(text or "not stated"))
     return table

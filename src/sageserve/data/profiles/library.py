@@ -29,6 +29,13 @@ from sageserve.data.profiles.roofline import DEFAULTS, TENSOR_PARALLEL, Parallel
 from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value
 
 PROFILES: Final = "profiles"
+NOT_MODELLED: Final = (
+    "speculative decoding",
+    "LoRA adapters that are swapped",
+    "prefill and decode on instances of their own",
+    "images and audio",
+)
+"""What engines do and no profile knows; docs/reference/limits.md says which way that moves results."""
 _FILE: Final = re.compile(r"^(?P<path>[^#]+\.ya?ml)(?:#(?P<name>.+))?$")
 _DERIVED: Final = re.compile(
     r"^(?P<model>[^/]+)/(?P<gpu>[^/]+)/tp(?P<tp>[1-9][0-9]?)(?:dp(?P<dp>[1-9][0-9]?))?(?:ep(?P<ep>[1-9][0-9]{0,2}))?(?:@(?P<engine>[^/@]+))?$"
