@@ -233,7 +233,10 @@ def test_foresight_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[
     lines = shown.stdout.splitlines()
     assert [line.split("  ")[0] for line in lines if line.startswith(("all of it ", "without "))] == [
         "all of it",
-        *(f"without {part}" for part in ("promises", "forecast", "batch placement", "guard", "router")),
+        *(
+            f"without {part}"
+            for part in ("promises", "forecast", "response curve", "learning", "batch placement", "guard", "router")
+        ),
     ]
     assert max(map(len, (line for line in lines if not line.startswith("worth: ")))) <= WIDTH
     again = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)  # from what is kept
@@ -246,7 +249,7 @@ def test_foresight_is_taken_apart(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(ConfigError, match="two questions"):
         CliRunner().invoke(app, ["compare", SMALL_FLEET, "--ablate", "--frontier"], catch_exceptions=False)
     for what in ("report", "show"):
-        with pytest.raises(ResultError, match=r"no strategy as it is: foresight-.+ and 9 more"):  # not one variant for the whole
+        with pytest.raises(ResultError, match=r"no strategy as it is: foresight-.+ and 11 more"):  # not one variant for the whole
             CliRunner().invoke(app, [what, str(tmp_path / "a")], catch_exceptions=False)
     points = compare_ablate.ablated_cells(SMALL_FLEET, ["foresight"], None, (), GENERATED)
     summary = read_kept(next((tmp_path / "a").glob("foresight-*"))).summary

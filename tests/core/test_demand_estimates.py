@@ -14,7 +14,7 @@ from sageserve.core.forecast import QuantileForecast
 from sageserve.core.history import BIN
 from sageserve.core.plan.hourly import solve
 from sageserve.core.response import MIX_WIDTH, held, late, mix_of, note_request
-from sageserve.core.strategies.demand_estimates import DemandEstimates
+from sageserve.core.strategies.demand_estimates import FLAT, DemandEstimates
 from sageserve.data.scenarios.load import check
 from tests.core.small import ENGINE, PRICE, TIERS, fleet_of, layout_of, scenario
 
@@ -203,3 +203,24 @@ def test_loads_before_the_first_request_are_those_of_a_guess_at_this_length() ->
     assert [load.mix.slack_us for load in loads] == [1e6 - 10_000 - 20 * 5_000] * 2
     assert loads[0].instances > 3
     assert loads[1].instances == 1
+
+
+def test_foresight_may_do_without_its_curve_or_without_what_it_has_learned() -> None:
+    def enough(curve: str) -> tuple[float, float]:
+        settings = scenario(strategy={"foresight": {"curve": curve}})
+        estimates = DemandEstimates(settings, layout_of(settings), None, foresight=True)
+        counted = np.zeros(MIX_WIDTH)
+        for _ in range(90):
+            note_request(counted, 20_000.0, 100_000.0, 60_000.0)
+        mixes = (tuple(counted.tolist()),) * 2
+        count = len(settings.tiers)
+        estimates.history.add(
+            DemandSeen(0, BIN, (90_000,) * 4 * count, (0,) * 4 * count, (90,) * 4 * count, (9e6,) * 4 * count, mixes)
+        )
+        estimates.sustainable_loads(np.ones(2))
+        return estimates.busy_most(0, 1), estimates.busy_most(0, 4) / 4
+
+    assert enough("flat") == pytest.approx((FLAT, FLAT))
+    learned, guessed = enough("learned"), enough("guessed")
+    assert learned != guessed
+    assert learned[0] < learned[1], "one alone may be less full than one of four"

@@ -287,6 +287,11 @@ class ForesightSettings(Settings):
         ge=0,
         description="dollars that one request more in time is worth, at most",
     )
+    curve: Literal["learned", "guessed", "flat"] = Field(
+        default="learned",
+        description="how many instances are enough: by the response curve of the requests that are seen, by that of a guess of "
+        "them, or by a load of 0.75 however many there are; the last two show what the first is worth",
+    )
     driven: bool = Field(default=True, description="worth falls and rises as promises are kept; false: it stays as it is")
     aim: Share = Field(default=0.5, description="of the late requests that promises allow; the rest is for what nobody foresees")
     relax: Share = Field(default=0.08, description="below the load at which one fewer would do, one is stopped between plans")

@@ -23,6 +23,8 @@ from sageserve.core.perf import OUTPUT_GUESS, curve_time, first_time, prefill_wo
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
 from sageserve.core.response import FULL, Load, RequestMix, held, instances_for, late
 
+FLAT: Final = 0.75
+"""Load at which instances are enough where there is no curve: the tuned threshold's."""
 _VARIATION_GUESS: Final = 0.5  # of prompts, before any were seen: between that of O365's 70B (0.2) and its 8B (1.3)
 _LEAST_SLACK: Final = 0.25  # of the target: a guess of the mix leaves queueing this much
 _POOLED: Final = ("least", "quickest")  # routers that send to where there is room, however near the rest is
@@ -50,15 +52,16 @@ class DemandEstimates:
         scenario: for tiers and `strategy.planned`.
         layout: numbers of regions, models, tiers and pools.
         earlier: what arrived before the first instant, None when nothing is known.
-        worth: dollars that a request in time is worth; those of `strategy.planned` when left out.
+        foresight: its worth and its curve are those of `strategy.foresight`, not those of `strategy.planned`.
     """
 
-    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None, worth: float | None = None) -> None:
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None, *, foresight: bool = False) -> None:
         names = layout.names
         shape = (len(names.regions), len(names.models), len(names.tiers))
         self.history = DemandHistory(shape, earlier, home=homes(scenario, layout))
         self._rules = scenario.strategy.planned
-        self._worth = self._rules.worth if worth is None else worth
+        ahead = scenario.strategy.foresight
+        self._worth, self._curve = (ahead.worth, ahead.curve) if foresight else (self._rules.worth, "learned")
         self._layout = layout
         self._reference = [layout.fastest(m) for m in range(len(names.models))]
         tiers = list(scenario.tiers.values())
@@ -78,7 +81,7 @@ class DemandEstimates:
         ]
         self._group = len(names.regions) if scenario.routing.region in _POOLED else 1
         self._mixes = [self._guess(m) for m in range(len(names.models))]
-        self._held = [held(mix, self._worth_us(m), self._most[m], group=self._group) for m, mix in enumerate(self._mixes)]
+        self._held = [self._enough(m) for m in range(len(names.models))]
 
     @property
     def known(self) -> bool:
@@ -163,8 +166,9 @@ class DemandEstimates:
         """
         for m in range(len(demand)):
             step = float(curve_time(self._layout.profiles[self._reference[m]], 1.0))
-            self._mixes[m] = self.history.mix(m, step) or self._guess(m)
-            self._held[m] = held(self._mixes[m], self._worth_us(m), self._most[m], group=self._group)
+            seen = None if self._curve == "guessed" else self.history.mix(m, step)
+            self._mixes[m] = seen or self._guess(m)
+            self._held[m] = self._enough(m)
         self.loads = [self._load(m, float(busy)) for m, busy in enumerate(demand)]
         return self.loads
 
@@ -212,6 +216,12 @@ class DemandEstimates:
             minimum=tuple(tuple(self._minimum(g, m) for m in range(len(names.models))) for g in range(len(names.regions))),
             epsilon=self._rules.epsilon,
         )
+
+    def _enough(self, m: int) -> Floats:
+        """Busy instances up to which 0, 1, 2, ... instances of a model are enough."""
+        if self._curve == "flat":
+            return np.arange(self._most[m] + 1, dtype=np.float64) * FLAT
+        return held(self._mixes[m], self._worth_us(m), self._most[m], group=self._group)
 
     def _minimum(self, region: int, model: int) -> int:
         return max((pool.minimum for pool in self._layout.pools if (pool.region, pool.model) == (region, model)), default=0)

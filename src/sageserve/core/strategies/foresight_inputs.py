@@ -65,7 +65,7 @@ class ForesightInputs:
 
     def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None) -> None:
         self._rules = scenario.strategy.foresight
-        self.demand = DemandEstimates(scenario, layout, earlier, self._rules.worth)
+        self.demand = DemandEstimates(scenario, layout, earlier, foresight=True)
         self.worth = PromisedWorth(scenario, layout)
         self._scenario = scenario
         self._layout = layout

@@ -17,12 +17,15 @@ WHOLE: Final = "foresight"
 PROMISES: Final = "promises"
 PARTS: Final = (
     Candidate("forecast", ("strategy.foresight.forecaster=last-value",)),
+    Candidate("response curve", ("strategy.foresight.curve=flat",)),
+    Candidate("learning", ("strategy.foresight.curve=guessed",)),
     Candidate("batch placement", ("strategy.foresight.ready=24h",)),
     Candidate("guard", ("strategy.foresight.guard=1",)),
     Candidate("router", ("routing.region=nearest",)),
 )
-"""Parts, and settings in which they are not there: demand stays as it is, batch work is done as soon as it comes, nothing is
-started between plans, requests stay in the nearest region."""
+"""Parts, and settings in which they are not there: demand stays as it is; any number of instances may be as full; the curve is
+that of a guess and not of what is seen; batch work is done as soon as it comes; nothing is started between plans; requests stay
+in the nearest region."""
 
 
 class PartWorth(Struct, frozen=True):
