@@ -16,6 +16,7 @@ from sageserve.base.units import SECOND
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceReady, StartFailed
 from sageserve.live.actuators import local
+from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.actuators.local import LocalActuator
 from sageserve.live.actuators.start_failures import StartFailures
 from sageserve.live.supervisor.client import SupervisorClient
@@ -252,9 +253,10 @@ def test_a_row_never_has_two_engines(state: Path) -> None:
 
 
 def test_without_a_free_port_nothing_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = LocalRig(tmp_path, posts(stub()))
     monkeypatch.setattr(local, "_PORTS", 0)
     with pytest.raises(SupervisorError, match="ports"):
-        LocalRig(tmp_path, posts(stub())).perform(Start(0, Source.VM, GPUS))
+        rig.perform(Start(0, Source.VM, GPUS))
 
 
 def test_the_words_of_a_supervisor_that_cannot_be_read_end_the_connection(tmp_path: Path) -> None:
@@ -287,3 +289,18 @@ def test_hangs_are_counted_of_processes_that_are_there(tmp_path: Path) -> None:
     assert actuator.hung() == {"gateway": 2}
     actuator._changed(structs.replace(gateway, hangs=0))  # of the one in its place nothing is known
     assert actuator.hung() == {}
+
+
+def test_fleets_that_start_at_once_want_other_ports_and_no_engine_that_of_one_that_is_loading(tmp_path: Path) -> None:
+    def fleet(name: str) -> LocalActuator:
+        return LocalActuator(lambda _: None, posts(stub()), tmp_path / name)
+
+    def urls(fleet: LocalActuator, *rows: int) -> list[str]:
+        return [fleet._new(row, GPUS).note.url for row in rows]
+
+    here, there = urls(fleet("here"), 0, 1, 2), urls(fleet("there"), 0, 1, 2)
+    assert len({*here, *there}) == 6, "nothing listens yet, and still no port is wanted twice"
+    assert urls(fleet("here"), 0, 1, 2) == here
+    again = fleet("here")  # control, begun again: it finds an engine that loads
+    again._places[0] = EngineAddress(here[0], "big")
+    assert urls(again, 1) == [here[1]]

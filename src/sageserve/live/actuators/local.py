@@ -13,6 +13,7 @@ import socket
 from functools import partial
 from pathlib import Path
 from typing import Final, assert_never
+from zlib import crc32
 
 import httpx
 import msgspec
@@ -73,7 +74,7 @@ class LocalActuator:
         self._logs = Logs(folder / "logs")
         self._hangs: dict[str, int] = {}
         self._runs = 0
-        self._port = _FIRST_PORT
+        self._port = _FIRST_PORT + crc32(str(folder.resolve()).encode()) % _PORTS  # each fleet of a machine from elsewhere
         self._tasks: set[asyncio.Task[None]] = set()
         self._supervisor: SupervisorClient | None = None
         self._http: httpx.AsyncClient | None = None
@@ -360,11 +361,12 @@ class LocalActuator:
         return self._supervisor
 
     def _free_port(self) -> int:
-        """A port nobody listens on, below those that the system gives to outgoing connections."""
+        """A port nobody listens on, nor will who is loading, below those that the system gives to outgoing connections."""
+        ours = {one.url for one in self._places.values()}
         for _ in range(_PORTS):
             self._port = _FIRST_PORT + (self._port + 1 - _FIRST_PORT) % _PORTS
             with socket.socket(family_of(self._host)) as one:
-                if one.connect_ex((self._host, self._port)) != 0:
+                if url_of(self._host, self._port) not in ours and one.connect_ex((self._host, self._port)) != 0:
                     return self._port
         raise SupervisorError(f"all ports from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} are taken")
 
