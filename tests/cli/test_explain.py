@@ -179,7 +179,7 @@ def test_thresholds_change_the_number_when_they_are_solved_by_hand(runs: Path) -
 
 
 def test_the_text_holds_the_answers(runs: Path) -> None:
-    text = printed("explain", str(runs / "lt-ua"), "eastus/llama-2", "--at", "2h30m")
+    text = " ".join(printed("explain", str(runs / "lt-ua"), "eastus/llama-2", "--at", "2h30m").split())
     found = json.loads(printed("explain", str(runs / "lt-ua"), POOL, "--at", "2h30m", "--json"))
     less, more = (found["plan"]["answer"][way] for way in ("less", "more"))
     for word in (

@@ -74,8 +74,8 @@ def test_no_number_is_cut_or_missing_in_any_terminal(line: str, place: Path, mon
         told[width] = (text, {word for word in text.split() if NUMBER.fullmatch(word)})
     assert told[60][1] >= told[140][1]
     for width, (text, _) in told.items():
-        tables = [one for one in text.splitlines() if re.search(r"\S {2,}\S", one)]
-        assert max(map(len, tables), default=0) <= min(width, WIDTH)
+        lines = [one.rstrip() for one in text.splitlines() if "sageserve " not in one]  # a command is copied: never broken
+        assert max(map(len, lines)) <= min(width, WIDTH)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -13,6 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 WIDTH: Final = 100  # columns: wider lines are hard to follow, and pipes have no width
 _GAP: Final = 2  # blanks between two columns
@@ -51,6 +52,25 @@ def terminal() -> Console:
     console = Console(soft_wrap=False, highlight=False, emoji=False)
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     return console
+
+
+def prose(console: Console, markup: str, *, under: int = 0, style: str = "") -> None:
+    """Print a sentence that fits the width; words are never broken, because a path may be one.
+
+    Args:
+        console: where to.
+        markup: the sentence, perhaps with blanks before it.
+        under: blanks before its further lines.
+        style: of all of it.
+    """
+    text, cuts, room = Text.from_markup(markup, style=style, emoji=False), list[int](), console.width
+    for word in re.finditer(r"\S+", text.plain):
+        if word.end() > room and text.plain[cuts[-1] if cuts else 0 : word.start()].strip():
+            cuts.append(word.start())
+            room = word.start() + console.width - under
+    for number, line in enumerate(text.divide(cuts)):
+        line.rstrip()
+        console.print(Text(" " * under if number else "").append_text(line), soft_wrap=True)
 
 
 def tables(columns: Sequence[Column], width: int) -> Iterator[Table]:

@@ -74,14 +74,14 @@ def show(
 def _draw(scenario: str, whole: "FrontierPoint", found: "Sequence[PartWorth]", tier: str) -> None:
     from rich.markup import escape
 
-    from sageserve.cli.columns import Column, tables, terminal
+    from sageserve.cli.columns import Column, prose, tables, terminal
     from sageserve.cli.render import hours
     from sageserve.cli.render_compare import change, kept
 
     console = terminal()
     seeds = len(whole.by_seed)
     means = f", means of {seeds} seeds" if seeds > 1 else ""
-    console.print(f"[bold]{escape(scenario)}[/bold]: foresight without each of its parts{means}", soft_wrap=True)
+    prose(console, f"[bold]{escape(scenario)}[/bold]: foresight without each of its parts{means}", under=2)
     points = [whole, *(one.without for one in found)]
     tiers = list(dict.fromkeys(name for point in points for name in point.kept))
     columns = [
@@ -97,4 +97,4 @@ def _draw(scenario: str, whole: "FrontierPoint", found: "Sequence[PartWorth]", t
         console.print(table)
     console.print()
     words = f"worth: GPU-hours that the part saves for as much of {tier} kept; –: no setting of the whole keeps as much."
-    console.print(f"[dim]{escape(words)}[/dim]", soft_wrap=True)
+    prose(console, escape(words), style="dim")

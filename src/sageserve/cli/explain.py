@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from sageserve.cli.columns import prose
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -113,12 +114,12 @@ def _draw_story(out: "Console", told: "Story") -> None:
     if told.plan is not None:
         _draw_plan(out, told, told.plan)
     for note in told.notes:
-        out.print(escape(note), style="dim")
+        prose(out, escape(note), under=2, style="dim")
     out.print()
     since = "decisions since that plan" if told.plan is not None else "decisions that led here"
     out.print(f"[bold]{since}[/bold]" + ("" if told.decisions else ": none"))
     for one in told.decisions:
-        out.print(f"  {show_duration(one.at):>9}  {one.done:+d}  {one.reason.value}: {escape(one.words)}", soft_wrap=True)
+        prose(out, f"  {show_duration(one.at):>9}  {one.done:+d}  {one.reason.value}: {escape(one.words)}", under=15)
     if told.earlier:
         out.print(f"  and {told.earlier} before those", style="dim")
 
@@ -135,13 +136,13 @@ def _draw_plan(out: "Console", told: "Story", plan: "PlanInForce") -> None:
 
 
 def _draw_answer(out: "Console", found: "PlanAnswer") -> None:
-    out.print(f"[bold]why {found.target}[/bold]: {escape(found.reason)}")
+    prose(out, f"[bold]why {found.target}[/bold]: {escape(found.reason)}", under=2)
     _lines(out, found.demand)
     _lines(out, found.standings)
     for sentence in found.short:
-        out.print(f"  [red]short[/red] {escape(sentence)}", soft_wrap=True)
-    out.print(f"[bold]why not {found.less.other.asked}[/bold]: {escape(found.less.sentence)}", soft_wrap=True)
-    out.print(f"[bold]why not {found.more.other.asked}[/bold]: {escape(found.more.sentence)}", soft_wrap=True)
+        prose(out, f"  [red]short[/red] {escape(sentence)}", under=8)
+    for one in (found.less, found.more):
+        prose(out, f"[bold]why not {one.other.asked}[/bold]: {escape(one.sentence)}", under=2)
     out.print("[bold]what would change it[/bold]")
     _lines(out, [one.sentence for one in found.changes])
     out.print(f"inputs {found.input_hash[:12]}   solver {found.status}, gap {found.gap:.2%}", style="dim")
@@ -149,7 +150,7 @@ def _draw_answer(out: "Console", found: "PlanAnswer") -> None:
 
 def _lines(out: "Console", lines: "list[str] | tuple[str, ...]") -> None:
     for line in lines:
-        out.print(f"  {escape(line)}", soft_wrap=True)
+        prose(out, f"  {escape(line)}", under=4)
 
 
 def _signed(instant: int) -> str:

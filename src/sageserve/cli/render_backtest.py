@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from sageserve.base.units import SECOND, show_duration, show_money
-from sageserve.cli.columns import Column, tables, terminal
+from sageserve.cli.columns import Column, prose, tables, terminal
 from sageserve.cli.render import NONE, hours
 from sageserve.cli.render_compare import change, kept
 from sageserve.data.results.comparison import held, owed
@@ -37,16 +37,16 @@ def draw(answer: "BacktestAnswer", scenario: str) -> None:
     span = show_duration(round(some.window_s * SECOND))
     seeds = sorted({seed for runs in answer.comparison.runs.values() for seed in runs})
     made = "made once" if len(seeds) == 1 else f"made {len(seeds)} times; means over them"
-    console.print(f"[bold]{escape(scenario)}[/bold]: {some.requests.arrived:,} requests over {span}, {made}", soft_wrap=True)
+    prose(console, f"[bold]{escape(scenario)}[/bold]: {some.requests.arrived:,} requests over {span}, {made}", under=2)
     for name, check in _checks(answer):
         said = f"{check.said} {check.next}".strip()
-        console.print(f"[{_COLOURS[check.state]}]{check.state:>7}[/] [bold]{name}[/] {escape(said)}", soft_wrap=True)
+        prose(console, f"[{_COLOURS[check.state]}]{check.state:>7}[/] [bold]{name}[/] {escape(said)}", under=8)
     console.print()
     for table in tables(_columns(answer), console.width):
         console.print(table)
     console.print()
     for line in (answer.error_sentence(), *noise_words(answer)):
-        console.print(escape(line), style="dim", soft_wrap=True)
+        prose(console, escape(line), under=2, style="dim")
 
 
 def _checks(answer: "BacktestAnswer") -> Iterator[tuple[str, AnswerCheck]]:

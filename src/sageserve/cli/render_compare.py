@@ -10,7 +10,7 @@ import msgspec
 from rich.markup import escape
 
 from sageserve.base.units import SECOND, show_duration, show_money
-from sageserve.cli.columns import Column, tables, terminal
+from sageserve.cli.columns import Column, prose, tables, terminal
 from sageserve.cli.render import NONE, hours, seconds, share
 from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed, spread
 from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
@@ -54,7 +54,7 @@ def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str, *, 
     played = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds; mean and ± standard deviation"
     span = show_duration(round(some.window_s * SECOND))
     asked = f"{some.requests.arrived:,} requests over {span}, {some.order}, signal {some.signal}"
-    console.print(f"[bold]{escape(scenario)}[/bold]: {asked}, {played}", soft_wrap=True)  # may be a path: never broken
+    prose(console, f"[bold]{escape(scenario)}[/bold]: {asked}, {played}", under=2)
     names = list(comparison.runs)
     if following and len(names) > 1:
         found = verdict(comparison)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from rich.markup import escape
 
 from sageserve.base.units import money_sign, show_money
-from sageserve.cli.columns import Column, tables, terminal
+from sageserve.cli.columns import Column, prose, tables, terminal
 from sageserve.cli.render import header
 from sageserve.data.billing.allocations import CostShare
 from sageserve.data.results.summary import StockCost, Summary
@@ -24,7 +24,7 @@ def draw_costs(summary: Summary, shown: Mapping[str, Mapping[str, CostShare]]) -
         shown: tables by what they are by.
     """
     console = terminal()
-    console.print(header(summary), soft_wrap=True)
+    prose(console, header(summary), under=2)
     cost = summary.cost_usd
     total, reserved, on_demand = (show_money(one, summary.currency) for one in (cost.total, cost.reserved, cost.on_demand))
     console.print(f"cost [bold]{total}[/bold]: {reserved} reserved and {on_demand} on demand")

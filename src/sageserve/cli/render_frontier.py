@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from rich.markup import escape
 
-from sageserve.cli.columns import Column, tables, terminal
+from sageserve.cli.columns import Column, prose, tables, terminal
 from sageserve.cli.render import hours, share
 from sageserve.cli.render_compare import change, kept
 from sageserve.data.results.comparison import Frontier, FrontierPoint, Match
@@ -27,7 +27,7 @@ def draw_frontier(swept: Frontier, scenario: str) -> None:
     console = terminal()
     seeds = max(len(point.by_seed) for points in swept.points.values() for point in points)
     means = f", means of {seeds} seeds" if seeds > 1 else ""
-    console.print(f"[bold]{escape(scenario)}[/bold]: one knob of each strategy{means}", soft_wrap=True)
+    prose(console, f"[bold]{escape(scenario)}[/bold]: one knob of each strategy{means}", under=2)
     rows = [
         (name, point, by)
         for name, points in swept.points.items()
@@ -48,7 +48,7 @@ def draw_frontier(swept: Frontier, scenario: str) -> None:
         console.print(table)
     console.print()
     for line in _verdict(swept.matched):
-        console.print(escape(line), soft_wrap=True)
+        prose(console, escape(line), under=2)
     console.print("[dim]beaten by: that strategy is more than 1% cheaper and keeps as much in every tier, with every seed.[/dim]")
 
 

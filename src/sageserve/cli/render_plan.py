@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from sageserve.base.units import money_sign, show_duration, show_money
-from sageserve.cli.columns import StackedTable, terminal
+from sageserve.cli.columns import StackedTable, prose, terminal
 from sageserve.data.results.plans import AheadPlan, HourPlan, PlanFile, PoolLine, WhatIf
 from sageserve.show.plan_difference import PlanDifference
 from sageserve.show.why import amount, binding, dollars, theta_texts
@@ -28,12 +28,12 @@ def draw_plan(file: PlanFile) -> None:
     )
     out.print(f"inputs {plan.input_hash[:12]}   solver {plan.status}, gap {plan.gap:.2%}   demand from {escape(file.demand)}")
     for note in file.notes:
-        out.print(escape(note), style="dim")
+        prose(out, escape(note), under=2, style="dim")
     out.print()
     out.print(_pools(file.pools, money_sign(file.currency)))
     out.print(_cost(file.pools, file.solved, file.currency))
     for sentence in plan.short_sentences:
-        out.print(f"[red]short[/red]  {escape(sentence)}")
+        prose(out, f"[red]short[/red]  {escape(sentence)}", under=7)
     out.print()
     out.print(_expected(file))
     out.print()
@@ -81,10 +81,10 @@ def draw_what_if(file: PlanFile, other: WhatIf) -> None:
     out.print(made)
     out.print(_cost(other.pools, other.solved, file.currency))
     for sentence in other.solved.plan.short_sentences:
-        out.print(f"[red]short[/red]  {escape(sentence)}")
+        prose(out, f"[red]short[/red]  {escape(sentence)}", under=7)
     changed = [there for line, there in zip(file.pools, other.pools, strict=True) if there.target != line.target]
     for line in changed:
-        out.print(f"  {escape(line.pool)}: {line.target} because {escape(line.why)}", style="dim")
+        prose(out, f"  {escape(line.pool)}: {line.target} because {escape(line.why)}", under=4, style="dim")
 
 
 def _pools(lines: tuple[PoolLine, ...], sign: str) -> StackedTable:
@@ -135,4 +135,4 @@ def _expected(file: PlanFile) -> StackedTable:
 def _section(out: "Console", title: str, lines: Sequence[str]) -> None:
     out.print(f"[dim]{title}[/dim]")
     for line in lines:
-        out.print(f"  {escape(line)}", soft_wrap=True)
+        prose(out, f"  {escape(line)}", under=4)

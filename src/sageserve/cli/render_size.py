@@ -9,7 +9,7 @@ from typing import Final
 from rich.markup import escape
 
 from sageserve.base.units import DAY, SECOND, WEEK, money_sign, show_money
-from sageserve.cli.columns import Column, tables, terminal
+from sageserve.cli.columns import Column, prose, tables, terminal
 from sageserve.sim.sizing.conditions import KINDS
 from sageserve.sim.sizing.records import CostLine, OneLess, PromiseProof, Sizing
 
@@ -28,20 +28,18 @@ def draw_sizing(sizing: Sizing, following: str) -> None:
     which = "every promise" if all(one.reach is None for one in sizing.proof.values()) else "every promise that is in reach"
     if sizing.strategy:
         which = f"what {escape(sizing.strategy)} needs at most"
-    console.print(
+    prose(
+        console,
         f"[bold]{escape(sizing.scenario)}[/bold]: [bold]{gpus:,} GPUs[/bold] {'are' if sizing.strategy else 'keep'} {which},"
         f" {show_money(sizing.cost_per_month_usd, sizing.currency)} a month",
-        soft_wrap=True,
+        under=2,
     )
     for line in (*_conditions(sizing), *_quota(sizing)):
-        console.print(f"  {line}", soft_wrap=True)
-    console.print(
-        f"  {sizing.windows} windows of about {sizing.requests:,} requests; {sizing.plays:,} were played",
-        style="dim",
-        soft_wrap=True,
-    )
+        prose(console, f"  {line}", under=4)
+    played = f"  {sizing.windows} windows of about {sizing.requests:,} requests; {sizing.plays:,} were played"
+    prose(console, played, under=4, style="dim")
     for note in sizing.notes:
-        console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
+        prose(console, f"  {escape(note)}", under=4, style="dim")
     for columns in (_counts(sizing) if sizing.strategy else _fleet(sizing), _bought(sizing), _promises(sizing)):
         console.print()
         for table in tables(columns, console.width):

@@ -59,15 +59,15 @@ def shadow_report(
 
 
 def _draw(report: "ShadowReport") -> None:
-    from sageserve.cli.columns import Column, tables, terminal
+    from sageserve.cli.columns import Column, prose, tables, terminal
     from sageserve.show.format import NONE, money, percent
     from sageserve.show.shadow import shadow_page as words
 
     out = terminal()
-    out.print(f"[bold]{escape(report.fleet)}[/bold] under {escape(report.strategy)}: {words.span_words(report)}", soft_wrap=True)
-    out.print(f"[bold]{escape(words.headline(report))}[/bold]", soft_wrap=True)
-    out.print(escape(words.saving_words(report)), soft_wrap=True)
-    out.print(f"decisions: {escape(words.decision_words(report))}", style="dim", soft_wrap=True)
+    prose(out, f"[bold]{escape(report.fleet)}[/bold] under {escape(report.strategy)}: {words.span_words(report)}", under=2)
+    prose(out, f"[bold]{escape(words.headline(report))}[/bold]", under=2)
+    prose(out, escape(words.saving_words(report)), under=2)
+    prose(out, f"decisions: {escape(words.decision_words(report))}", under=2, style="dim")
     out.print()
     ends = report.endpoints
     columns = [
@@ -93,5 +93,7 @@ def _draw(report: "ShadowReport") -> None:
     for table in tables(columns, out.width):
         out.print(table)
     out.print()
-    for line in (*words.risk_words(report), *words.next_words(report)):
-        out.print(escape(line), style="dim", soft_wrap=True)
+    for line in words.risk_words(report):
+        prose(out, escape(line), under=2, style="dim")
+    for line in words.next_words(report):
+        out.print(escape(line), style="dim", soft_wrap=True)  # commands

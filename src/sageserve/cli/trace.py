@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sageserve.cli import complete
-from sageserve.cli.columns import StackedTable, terminal
+from sageserve.cli.columns import StackedTable, prose, terminal
 from sageserve.cli.streams import answer_json
 from sageserve.cli.trace_options import is_file, takes_trace
 from sageserve.data.traces.options import DROPPED_MAX, TraceOptions
@@ -227,7 +227,7 @@ def _draw(seen: "Overview") -> None:
     rate, many = _joined(seen.rate, console.width)
     window, width = (show_duration(round(span * SECOND)) for span in (seen.window_s, seen.bin_s * many))
     finest = show_duration(round(seen.bin_s * SECOND))
-    show(f"{seen.source}: {seen.requests:,} requests over {window} ({seen.format})", soft_wrap=True)  # a path may be long
+    prose(console, escape(f"{seen.source}: {seen.requests:,} requests over {window} ({seen.format})"), under=2)
     mean = seen.requests / seen.window_s
     show(f"requests per second: mean {mean:,.3g}, highest {max(seen.rate):,.3g} over {finest}; one bar per {width}")
     show(sparkline(rate))

@@ -126,11 +126,11 @@ def _json(strategy: str, trials: "Sequence[Trial]", chosen: "Trial") -> bytes:
 def _draw(scenario: str, strategy: str, trials: "Sequence[Trial]", chosen: "Trial", to: Path | None) -> None:
     from rich.markup import escape
 
-    from sageserve.cli.columns import Column, tables, terminal
+    from sageserve.cli.columns import Column, prose, tables, terminal
     from sageserve.cli.render import hours, share
 
     console = terminal()
-    console.print(f"[bold]{escape(scenario)}[/bold]: {len(trials)} settings of {strategy}, cheapest first", soft_wrap=True)
+    prose(console, f"[bold]{escape(scenario)}[/bold]: {len(trials)} settings of {strategy}, cheapest first", under=2)
     rows = sorted(trials, key=lambda one: one.gpu_hours)
     columns = [
         Column(strategy, [one.candidate.name for one in rows]),
@@ -145,7 +145,8 @@ def _draw(scenario: str, strategy: str, trials: "Sequence[Trial]", chosen: "Tria
         if not chosen.shortfall
         else f"comes nearest to the promises: {100 * chosen.shortfall:.1f} points short"
     )
-    console.print(f"\n{chosen.candidate.name} {short}.", soft_wrap=True)
+    console.print()
+    prose(console, f"{chosen.candidate.name} {short}.", under=2)
     sets = " ".join(f"--set '{change}'" for change in chosen.candidate.changes)
     again = f"{to} --strategies {strategy}" if to else f"{scenario} --strategies {strategy} {sets}"
     console.print(f"next: sageserve compare {escape(again)}", soft_wrap=True, style="dim")

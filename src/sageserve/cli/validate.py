@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from sageserve.cli.columns import StackedTable, terminal
+from sageserve.cli.columns import StackedTable, prose, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ def _print_points(verdict: "PointVerdict") -> None:
     console.print(f"{predicted:,} of {len(verdict.points):,} points predicted; --json prints each of them")
     reasons = Counter(point.reason.split(":")[0] for point in verdict.points if point.reason is not None)
     for reason, count in reasons.most_common(12):
-        console.print(f"[dim]{count:7,}  {escape(reason)}[/dim]", soft_wrap=True)
+        prose(console, f"{count:7,}  {escape(reason)}", under=9, style="dim")
 
 
 def _judge(runs: "Sequence[MeasuredRun]") -> "tuple[Validation, dict[str, RunPicture]]":
@@ -169,7 +169,7 @@ def _print(found: "Validation", pictures: "dict[str, RunPicture]") -> None:
         console.print(_means(found))
         console.print()
     for name, why in found.skipped.items():
-        console.print(f"[dim]not judged: {escape(name)}: {escape(why)}[/dim]", soft_wrap=True)
+        prose(console, f"not judged: {escape(name)}: {escape(why)}", under=2, style="dim")
 
 
 def _errors(verdict: "RunVerdict") -> StackedTable:
@@ -206,14 +206,15 @@ def _say(console: Console, verdict: "RunVerdict") -> None:
 
     low, one, curves = verdict.low_load, verdict.coefficients, verdict.curves
     if low.ttft_error_ms is not None and low.ttft_mape is not None and low.ttft_bias_ms is not None:
-        console.print(
+        prose(
+            console,
             f"low load: TTFT of {low.requests} requests that met at most {low.others} others is off by {low.ttft_error_ms:.0f} ms"
             f" (median; {low.ttft_mape:.1%} mean; bias {low.ttft_bias_ms:+.0f} ms)",
-            soft_wrap=True,
+            under=2,
         )
     console.print(f"fitted with {verdict.evaluations} simulations, {verdict.preemptions} preemptions:")
     for line in coefficient_lines(one):
-        console.print(f"  {line}", soft_wrap=True)
+        prose(console, f"  {line}", under=4)
     if curves is not None:
         share = "" if curves.kv_share is None else f", KV share {curves.kv_share:.1%}"
         console.print(
@@ -221,9 +222,9 @@ def _say(console: Console, verdict: "RunVerdict") -> None:
             f" waiting {curves.waiting:.2g} of {curves.waiting_mean:.3g}{share}"
         )
     if verdict.counters is not None and verdict.counters.refused:
-        console.print(f"counters alone: refused, because {escape(verdict.counters.refused)}", style="dim", soft_wrap=True)
+        prose(console, f"counters alone: refused, because {escape(verdict.counters.refused)}", under=2, style="dim")
     for note in verdict.notes:
-        console.print(escape(note), style="dim", soft_wrap=True)
+        prose(console, escape(note), under=2, style="dim")
 
 
 def _draw(console: Console, picture: "RunPicture") -> None:
