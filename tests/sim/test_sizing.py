@@ -68,6 +68,22 @@ def holds(play: Callable[[Counts, int], Measured], counts: Counts) -> bool:
     return not any(ASKED.broken_in(one, w) for w, one in enumerate(windows)) and ASKED.unsure(windows) is None
 
 
+def test_too_few_requests_to_show_a_safety_ask_for_no_instances_more() -> None:
+    asks = 0
+
+    def keeps_all(counts: Counts, window: int) -> Measured:
+        nonlocal asks
+        asks += 1
+        return Measured({"chat": KeptShare(19 + window % 3, 19 + window % 3)}, 0.0, 1.0)
+
+    promises = replace(ASKED, percentiles={"chat": 0.95})
+    assert promises.unsure([keeps_all((), window) for window in range(LEAST_WINDOWS)]) is None
+    asks = 0
+    found = found_by(Search("m", [pool(0, floor=1)], promises), keeps_all)
+    assert (found.counts, found.reach) == ((1,), {})
+    assert asks <= 2 * LEAST_WINDOWS
+
+
 @given(
     loads=st.lists(st.integers(50, 60), min_size=LEAST_WINDOWS, max_size=LEAST_WINDOWS),
     weights=st.tuples(st.integers(4, 9), st.integers(4, 9)),

@@ -78,7 +78,7 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
         plays=found.plays,
         scenario=scenario.name,
         currency=scenario.currency,
-        notes=(*first.notes, *_beyond(found, promises)),
+        notes=(*first.notes, *_beyond(found, promises), *_too_few(found, promises)),
         reserve=reserve,
     )
 
@@ -164,6 +164,20 @@ def _beyond(found: Found, promises: Promises) -> list[str]:
         f" sized for {promises.percentiles[tier]:.1%} of those, {found.targets[model][tier]:.1%}"
         for (model, tier), share in found.reach.items()
     ]
+
+
+def _too_few(found: Found, promises: Promises) -> list[str]:
+    """Promises whose safety no number of instances shows."""
+    told = []
+    for model, windows in found.measured.items():
+        for tier in promises.proofs(windows):
+            if not promises.asked(tier, windows):
+                counts = [one.kept[tier].requests for one in windows if tier in one.kept]
+                told.append(
+                    f"{tier} of {model} has {sum(counts) / len(counts):,.1f} requests in a window, too few to show by them how"
+                    " safe its promise is: all windows keep it, and more instances would show no more"
+                )
+    return told
 
 
 def _one_less(found: Found, promises: Promises, name: str) -> OneLess:

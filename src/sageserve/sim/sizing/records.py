@@ -112,8 +112,8 @@ class PromiseProof(Struct, frozen=True):
         model: which one.
         target: the share that was sized for: the percentile, or where that is out of reach its share of what is in reach.
         reach: where the promise is out of reach, the share that idle engines serve in time.
-        needed: the safety that is asked for of this promise alone; None: its requests are so few that none may be late, and
-            that all windows keep it is what is asked for.
+        needed: the safety that is asked for of this promise alone; None: its requests are so few that none may be late, or that
+            a fleet that is late for none cannot be shown to be that safe; that all windows keep it is what is asked for.
     """
 
     safety: float

@@ -104,9 +104,14 @@ class Promises:
         return found
 
     def asked(self, tier: str, windows: Sequence[Measured]) -> bool:
-        """Whether the safety of a tier is asked for: not where the mean window has so few requests that none may be late."""
+        """Whether the safety of a tier is asked for.
+
+        Not where windows have so few requests that none may be late, or that a fleet that is late for none is not shown safe.
+        """
         counts = [one.kept[tier].requests for one in windows if tier in one.kept]
-        return bool(counts) and may_miss(sum(counts) / len(counts), self.percentiles[tier]) > 0
+        if len(counts) < 2 or not may_miss(sum(counts) / len(counts), self.percentiles[tier]):
+            return False
+        return prove([KeptShare(count, count) for count in counts], self.percentiles[tier], self.each).safety >= self.each
 
     def unsure(self, windows: Sequence[Measured]) -> Broken | None:
         """The promise that is least sure, of those whose safety is asked for, if it is not sure enough."""
@@ -299,8 +304,8 @@ class Search:
 
     def _none(self, last: Counts) -> Infeasible:
         return Infeasible(
-            f"no fleet was found for {self.model} that holds with {self.promises.confidence:.2%} safety: the last had"
-            f" {sum(last)} instances",
+            f"no fleet was found for {self.model} that holds with {self.promises.confidence:.2%} safety: {sum(last)} instances do"
+            " not, and more keep no more",
             hint="ask for less with --safety 90%, or look at the traffic: a burst may be beyond any constant fleet",
         )
 
@@ -309,7 +314,7 @@ class Search:
 
         False: more than the large fleet is wanted, of which two windows are known; the others may ask for what nobody can keep.
         """
-        step, low, high, most = 1, total, total, max(_MOST, large)
+        step, low, high, most = 1, total, total, 2 * large  # what this does not keep is not missed for want of instances
         self.counts = self._total(high)
         while (yield from self._holds(self.counts)) is not None:
             if high >= large and not self.looked:
