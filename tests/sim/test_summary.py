@@ -142,8 +142,13 @@ def test_time_between_tokens_is_part_of_a_promise_that_names_it() -> None:
     kept = {}
     for itl in ("10ms", "9.999ms"):
         settings = scenario(tiers={"fast": {"ttft": "50ms", "itl": itl}})
-        kept[itl] = summarise(simulate(settings, trace(settings, (1_000, "fast", "east", 10, 50))), 1.0).tiers["fast"].attainment
-    assert kept == {"10ms": 1.0, "9.999ms": 0.0}
+        rows = (1_000, "fast", "east", 10, 50), (2_000, "fast", "east", 10, 1)  # one of a single token has no pace
+        found = summarise(simulate(settings, trace(settings, *rows)), 1.0)
+        kept[itl] = found.tiers["fast"].attainment
+        assert found.tiers["fast"].tpot_s == Quantiles(0.01, 0.01, 0.01)
+        assert found.models["m"].tiers["fast"].tpot_s_p95 == 0.01
+        assert all(one.tpot_s is msgspec.UNSET for name, one in found.tiers.items() if name != "fast")
+    assert kept == {"10ms": 1.0, "9.999ms": 0.5}
 
 
 def test_nothing_to_measure_is_null() -> None:

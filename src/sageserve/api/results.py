@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 import pyarrow as pa
+from msgspec import UNSET
 
 from sageserve.base.config import Scenario
 from sageserve.data.results.comparison import needed
@@ -120,6 +121,7 @@ class ComparisonResult:
                 "ttft_s_p50": found.ttft_s.p50,
                 "ttft_s_p95": found.ttft_s.p95,
                 "e2e_s_p95": found.e2e_s.p95,
+                "tpot_s_p95": None if found.tpot_s is UNSET else found.tpot_s.p95,
             }
             for name, seeds in self.summaries.items()
             for seed, one in seeds.items()

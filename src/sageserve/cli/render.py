@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Final
 
+from msgspec import UNSET, UnsetType
 from rich.markup import escape
 from rich.table import Table
 
@@ -118,8 +119,15 @@ def tiers_tables(summary: Summary, width: int) -> Iterator[Table]:
         *shed,
         Column("kept", [_kept(tier) for tier in found]),
     ]
-    for word, times in (("TTFT", [tier.ttft_s for tier in found]), ("E2E", [tier.e2e_s for tier in found])):
-        cells = [_row(values) for values in times]
+    times: dict[str, list[Quantiles | UnsetType]] = {
+        "TTFT": [tier.ttft_s for tier in found],
+        "token": [tier.tpot_s for tier in found],
+        "E2E": [tier.e2e_s for tier in found],
+    }
+    for word, values in times.items():
+        if all(one is UNSET for one in values):
+            continue
+        cells = [_row(one) for one in values]
         columns.append(Column(f"{word} p50", [row[0] for row in cells]))
         columns += [Column(f"{word} {part}", [row[k] for row in cells], beside=part) for k, part in ((1, "p95"), (2, "p99"))]
     return tables(columns, width)
@@ -136,7 +144,9 @@ def _kept(tier: TierSummary) -> str:
     return f"{share(tier.attainment)} {'✓' if tier.kept else '✗'}"
 
 
-def _row(values: Quantiles) -> list[str]:
+def _row(values: Quantiles | UnsetType) -> list[str]:
+    if values is UNSET:
+        return [NONE, NONE, NONE]
     return [seconds(values.p50), seconds(values.p95), seconds(values.p99)]
 
 
@@ -177,12 +187,36 @@ def _limits(summary: Summary) -> Iterator[str]:
 
 def _lost(tier: TierSummary) -> str:
     """Misses by cause, most first, and what is left to keep where idle engines miss some."""
-    causes = sorted(tier.missed.items(), key=lambda one: -one[1])
-    text = ", ".join(f"{count:,} {_CAUSES.get(cause, cause)}" for cause, count in causes)
+    text = _causes(tier.missed)
     if tier.possible is None or tier.possible == 1.0 or tier.attainment is None:
         return text
     of_it = share(tier.attainment / tier.possible) if tier.possible else NONE
     return f"{text}; {of_it} kept of what an idle fleet could keep"
+
+
+def _titled(title: str, texts: Sequence[str]) -> Iterator[str]:
+    for number, text in enumerate(texts):
+        yield fill(f"{'' if number else title:<14}{text}", WIDTH, subsequent_indent=_UNDER)
+
+
+def _causes(missed: Mapping[str, int]) -> str:
+    """Most first."""
+    ordered = sorted(missed.items(), key=lambda one: -one[1])
+    return ", ".join(f"{count:,} {_CAUSES.get(cause, cause)}" for cause, count in ordered)
+
+
+def _short(summary: Summary) -> list[str]:
+    """Of several models those that miss a promise, and why; what is kept over all models, and hides one, comes first."""
+    if len(summary.models) < 2:
+        return []
+    found = [
+        (tier.kept is not True, f"{model} keeps {share(one.attainment)} of {name}, {share(tier.percentile, 0)} promised: {why}")
+        for name, tier in summary.tiers.items()
+        for model, of_model in summary.models.items()
+        if (one := of_model.tiers.get(name)) is not None and one.attainment is not None and one.attainment < tier.percentile
+        for why in [_causes(one.missed)]
+    ]
+    return [text for _, text in sorted(found, key=lambda one: one[0])]
 
 
 def _energy(summary: Summary) -> Iterator[str]:
@@ -217,7 +251,8 @@ def totals(summary: Summary) -> str:
     if summary.start_failures:
         scaling += f", {summary.start_failures:,} failed"
     lines = [
-        *(fill(f"{'' if number else 'missed':<14}{line}", WIDTH, subsequent_indent=_UNDER) for number, line in enumerate(lost)),
+        *_titled("by model", _short(summary)),
+        *_titled("missed", lost),
         paid,
         *_energy(summary),
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",

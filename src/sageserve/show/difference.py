@@ -153,7 +153,7 @@ def _keys(before: Summary, after: Summary) -> Iterator[tuple[str, str]]:
     yield "utilisation/mean", "share"
     for tier in [*before.tiers, *(name for name in after.tiers if name not in before.tiers)]:
         yield f"tiers/{tier}/{ATTAINMENT}", "share"
-        for what in ("ttft_s", "e2e_s"):
+        for what in ("ttft_s", "tpot_s", "e2e_s"):
             yield from ((f"tiers/{tier}/{what}/{quantile}", "s") for quantile in _QUANTILES)
     for counted in ("arrived", "finished", "unfinished", "refused", "shed"):
         yield f"requests/{counted}", ""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from msgspec import UNSET
+
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
 from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed
@@ -284,19 +286,21 @@ def _kept(comparison: Comparison, name: str, tier: str) -> TableCell:
 def _tiers(comparison: Comparison) -> Iterator[Sheet]:
     shed = _any_shed(comparison)
     counts = ("requests", "finished", "shed") if shed else ("requests", "finished")
-    columns = ("promise", *counts, "kept", "TTFT p50", "p95", "p99", "E2E p50", "p95", "p99")
+    paced = any(one.tpot_s is not UNSET for name in comparison.runs for one in _first(comparison, name).tiers.values())
+    kinds = {"ttft_s": "TTFT", **({"tpot_s": "token"} if paced else {}), "e2e_s": "E2E"}
+    columns = ("promise", *counts, "kept", *(title for word in kinds.values() for title in (f"{word} p50", "p95", "p99")))
     rows = []
     for name in comparison.runs:
         run = _first(comparison, name)
         for tier, one in run.tiers.items():
             title = tier if len(comparison.runs) == 1 else f"{name}, {tier}"
-            rows.append(TableRow(title, tuple(_tier_cells(tier, one, counts))))
+            rows.append(TableRow(title, tuple(_tier_cells(tier, one, counts, list(kinds)))))
     seeded = any(len(runs) > 1 for runs in comparison.runs.values())
     notes = ("Of the first seed.",) if seeded else ()
     yield Sheet("Promises in detail", columns, tuple(rows), notes)
 
 
-def _tier_cells(tier: str, one: TierSummary, counts: Sequence[str]) -> Iterator[TableCell]:
+def _tier_cells(tier: str, one: TierSummary, counts: Sequence[str], kinds: Sequence[str]) -> Iterator[TableCell]:
     word = "first token" if one.promise == "ttft" else "done"
     yield TableCell(f"{percent(one.percentile, 0)} {word} in {one.words}")
     for counted in counts:
@@ -304,9 +308,10 @@ def _tier_cells(tier: str, one: TierSummary, counts: Sequence[str]) -> Iterator[
         yield TableCell(f"{number:,}", f"tiers.{tier}.{counted}", number)
     mark = "" if one.kept is None else "good" if one.kept else "bad"
     yield TableCell(percent(one.attainment), f"tiers.{tier}.attainment", one.attainment, mark)
-    for kind, values in (("ttft_s", one.ttft_s), ("e2e_s", one.e2e_s)):
+    for kind in kinds:
+        values = getattr(one, kind)
         for point in ("p50", "p95", "p99"):
-            value = getattr(values, point)
+            value = None if values is UNSET else getattr(values, point)
             yield TableCell(seconds(value), f"tiers.{tier}.{kind}.{point}", value)
 
 

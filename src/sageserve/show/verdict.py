@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+from sageserve.base.units import SECOND, show_duration
 from sageserve.core.strategies.recorded import NAME as RECORDED
 from sageserve.data.results.comparison import Comparison, held, needed, owed
 from sageserve.data.results.significance import Interval, paired, proportions
@@ -172,7 +173,9 @@ def _promises(comparison: Comparison, name: str) -> str:
     if not judged:
         return "no request to judge it by"
     if not missed:
-        return "every promise is kept" if len(judged) > 1 else "the promise is kept"
+        words = "every promise is kept" if len(judged) > 1 else "the promise is kept"
+        hidden = [f"{tier} is missed by {_models(found)}" for tier in judged if (found := _failing(comparison, name, tier))]
+        return f"{words} over all models, but {listed(hidden)}" if hidden else words
     words = listed([f"{tier} reaches {_reached(comparison, name, tier)}" for tier in missed])
     return f"{len(judged) - len(missed)} of {count(len(judged), 'promise')} {'is' if len(judged) == 1 else 'are'} kept ({words})"
 
@@ -220,8 +223,8 @@ def _risks(comparison: Comparison, name: str) -> Iterator[str]:
     told = False
     for risk in (
         *_missed(comparison, name),
-        *_near(comparison, name),
         *_hidden(comparison, name),
+        *_near(comparison, name),
         *_left_over(comparison, name),
         *_thin(comparison, name),
     ):
@@ -249,7 +252,8 @@ def _missed(comparison: Comparison, name: str) -> Iterator[str]:
 
 def _promise(tier: TierSummary) -> str:
     what = "to the first token" if tier.promise == "ttft" else "to the last token"
-    return f"{tier.within} {what}"
+    pace = "" if tier.itl_s is None else f" and {show_duration(round(tier.itl_s * SECOND))} a token"
+    return f"{tier.within} {what}{pace}"
 
 
 def _near(comparison: Comparison, name: str) -> Iterator[str]:

@@ -49,6 +49,7 @@ class TierSummary(Struct, frozen=True):
     missed: dict[str, int] = {}  # by cause, adding up; empty in results written before causes were told
     possible: float | None = None  # of the requests, what an idle fleet could have kept
     growth_s: float | UnsetType = UNSET  # seconds that 1,000 tokens of prompt add to promise_s; unset: none
+    tpot_s: Quantiles | UnsetType = UNSET  # for each token after the first, mean of a request; unset: no pace is promised
 
     @property
     def within(self) -> str:
@@ -84,6 +85,7 @@ class ModelTier(Struct, frozen=True):
     ttft_s_p95: float | None
     missed: dict[str, int] = {}  # by cause, adding up
     possible: float | None = None  # of the requests, what an idle fleet could have kept
+    tpot_s_p95: float | UnsetType = UNSET  # for each token after the first; unset: no pace is promised
 
 
 class ModelSummary(Struct, frozen=True):

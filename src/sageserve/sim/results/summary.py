@@ -4,7 +4,9 @@ Reads the run, changes nothing. Memory beside the run: 16 bytes per request. Rea
 request, `data/results/summary.py` for the records.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -60,9 +62,10 @@ class _Cell:
     output_tokens: int = 0
     ttft: list[Ints] = field(default_factory=list)
     e2e: list[Ints] = field(default_factory=list)
+    tpot: list[Floats] = field(default_factory=list)
     causes: Ints = field(default_factory=lambda: np.zeros(KEPT + 1, np.int64))
 
-    def add(self, block: "_Sorted", part: slice) -> None:
+    def add(self, block: "_Sorted", part: slice, *, paced: bool) -> None:
         done = block.finished[part]
         self.requests += len(done)
         self.finished += int(done.sum())
@@ -74,6 +77,9 @@ class _Cell:
         self.output_tokens += int(block.output[part][done].sum(dtype=np.int64))
         self.ttft.append(block.ttft[part][done])
         self.e2e.append(block.e2e[part][done])
+        if paced:
+            several = done & (block.output[part] > 1)
+            self.tpot.append(block.after_first[part][several] / (block.output[part][several] - 1))
         self.causes += np.bincount(block.causes[part], minlength=KEPT + 1)
 
 
@@ -89,6 +95,13 @@ class _Sorted:
         self.prompt, self.output = block.rows["prompt"][order], block.rows["output"][order]
         self.ttft, self.e2e = block.ttft[order], block.e2e[order]
         self.causes = causes[order]
+        self._rows, self._order = block.rows, order
+
+    @cached_property
+    def after_first(self) -> Ints:
+        """int64[n]: microseconds from the first token to the last."""
+        found: Ints = (self._rows["finish"] - self._rows["first"])[self._order]
+        return found
 
 
 def summarise(run: Run, cpu_s: float) -> Summary:
@@ -189,6 +202,7 @@ def _measure(run: Run, owed: float) -> tuple[list[list[_Cell]], AfterWindow, Int
     """Counts and latencies by [model][tier], what was finished after the window, and misses by [model, minute of arrival]."""
     models, tiers = len(run.layout.names.models), len(run.layout.names.tiers)
     cells = [[_Cell() for _ in range(tiers)] for _ in range(models)]
+    paced = [tier.itl is not None for tier in run.scenario.tiers.values()]
     late, latest = 0, run.window
     minutes = np.zeros((models, run.window // MINUTE + 1), np.int64)
     for block in blocks(run):
@@ -198,7 +212,8 @@ def _measure(run: Run, owed: float) -> tuple[list[list[_Cell]], AfterWindow, Int
         ordered = _Sorted(block, causes, tiers, models * tiers)
         for number, (first, end) in enumerate(pairwise([0, *ordered.ends.tolist()])):
             if end > first:
-                cells[number // tiers][number % tiers].add(ordered, slice(first, end))
+                k = number % tiers
+                cells[number // tiers][k].add(ordered, slice(first, end), paced=paced[k])
         finish = block.rows["finish"]
         late += int((finish > run.window).sum())
         latest = max(latest, int(finish.max(initial=NOWHERE)))
@@ -236,6 +251,7 @@ def _tier(tier: TierSettings, cells: list[_Cell]) -> TierSummary:
         missed=_missed(cells),
         possible=_possible(cells),
         growth_s=_round(tier.growth / SECOND) if tier.growth else UNSET,
+        tpot_s=UNSET if tier.itl is None else _quantiles([part for cell in cells for part in cell.tpot]),
     )
 
 
@@ -248,11 +264,20 @@ def _model(run: Run, m: int, cells: list[_Cell], idle: Floats, owed: float) -> M
         output_tokens=sum(cell.output_tokens for cell in cells),
         gpu_hours=_hours(run, pools, in_gpus=True, idle=idle),
         instance_hours=_hours(run, pools, in_gpus=False, idle=idle),
-        tiers={
-            name: ModelTier(cell.requests, _attainment([cell]), _quantiles(cell.ttft).p95, _missed([cell]), _possible([cell]))
-            for name, cell in zip(run.layout.names.tiers, cells, strict=True)
-        },
+        tiers={name: _model_tier(cell) for name, cell in zip(run.layout.names.tiers, cells, strict=True)},
         work_gpu_hours=_round(owed),
+    )
+
+
+def _model_tier(cell: _Cell) -> ModelTier:
+    pace = _quantiles(cell.tpot).p95
+    return ModelTier(
+        cell.requests,
+        _attainment([cell]),
+        _quantiles(cell.ttft).p95,
+        _missed([cell]),
+        _possible([cell]),
+        tpot_s_p95=UNSET if pace is None else pace,
     )
 
 
@@ -275,7 +300,7 @@ def _attainment(cells: list[_Cell]) -> float | None:
     return sum(cell.met for cell in cells) * 10**_DIGITS // judged / 10**_DIGITS if judged else None
 
 
-def _quantiles(parts: list[Ints]) -> Quantiles:
+def _quantiles(parts: Sequence[Ints | Floats]) -> Quantiles:
     """Of microseconds, in seconds; between two values it is interpolated."""
     if not sum(len(part) for part in parts):
         return Quantiles(None, None, None)

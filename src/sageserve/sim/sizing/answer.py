@@ -159,11 +159,14 @@ def proofs_of(found: Found, promises: Promises) -> dict[str, PromiseProof]:
 
 def _beyond(found: Found, promises: Promises) -> list[str]:
     """What is out of reach, and what was sized for instead."""
-    return [
-        f"{tier} of {model} is out of reach: idle engines keep {share:.1%} of it, promised are {promises.percentiles[tier]:.1%};"
-        f" sized for {promises.percentiles[tier]:.1%} of those, {found.targets[model][tier]:.1%}"
-        for (model, tier), share in found.reach.items()
-    ]
+    told = []
+    for (model, tier), share in found.reach.items():
+        promised = promises.percentiles[tier]
+        words = f"is out of reach: idle engines keep {share:.1%} of it, promised are {promised:.1%}"
+        if share >= promised:  # they keep it in every window that was played
+            words = f"cannot be so sure: idle engines keep {share:.1%} of it in the worst window, too near to {promised:.1%}"
+        told.append(f"{tier} of {model} {words}; sized for {promised:.1%} of those, {found.targets[model][tier]:.1%}")
+    return told
 
 
 def _too_few(found: Found, promises: Promises) -> list[str]:
