@@ -273,7 +273,7 @@ def test_a_plan_file_is_explained_too(tmp_path: Path) -> None:
     file = read_plan(path)
     found = json.loads(printed("explain", str(path), POOL, "--json"))
     assert found == json.loads(msgspec.json.encode(answer(file.solved.question, file.solved.plan, POOL, "EUR")))
-    text = printed("explain", str(path), POOL)
+    text = " ".join(printed("explain", str(path), POOL).split())
     assert f"{POOL}: 3 -> {found['target']} in the plan of lt-ua at 2h" in text
     assert f"EUR {found['more']['other']['dollars']:,.2f} per hour more" in text
     assert "$" not in text
