@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ import msgspec
 import openai
 import pytest
 
+from sageserve.cli.up import held_port
 from sageserve.live.audit import verify
 from sageserve.live.control.status import Status
 
@@ -285,3 +287,13 @@ def test_nothing_survives_the_death_of_the_supervisor(tmp_path: Path) -> None:
     done = command("status", "--state", str(fleet.state))
     assert done.returncode == 2
     assert "not running any more" in done.stderr
+
+
+def test_the_port_of_control_is_nobody_elses_while_control_is_away() -> None:
+    port = held_port()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    with socket.socket() as control:
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        control.bind(("127.0.0.1", port))
+        control.listen()

@@ -152,7 +152,7 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     sockets = _public_sockets(live)
     port = int(sockets[0].getsockname()[1])
     descriptors = tuple(one.detach() for one in sockets)
-    control_url = f"http://127.0.0.1:{_free_port('127.0.0.1')}"
+    control_url = f"http://127.0.0.1:{held_port()}"
     url = url_of(live.host, port, "http" if live.tls is None else "https")
     door, inner = _own_door(live)
     key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
@@ -333,10 +333,18 @@ async def _end_gateways(folder: Path, patience: "Micros") -> None:
         await supervisor.close()
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+def held_port() -> int:
+    """A port of this machine's own for control, held as long as this process lives.
+
+    Control comes and goes. While nothing is bound to its port the system may give it to an outgoing connection, and the next
+    control process could not listen. What is bound here does not listen, and keeps nobody from it who reuses addresses.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
 
 
 def _public_sockets(live: "LiveSettings") -> "list[socket.socket]":

@@ -44,7 +44,7 @@ def no_folder(state: Path, patch: pytest.MonkeyPatch) -> None:
 def no_question(state: Path, patch: pytest.MonkeyPatch) -> None:
     """Asking after an engine's health raises something that is no answer and no silence."""
 
-    async def get(*_: object) -> httpx.Response:
+    async def get(*_: object, **__: object) -> httpx.Response:
         raise httpx.InvalidURL("not a URL")
 
     patch.setattr(httpx.AsyncClient, "get", get)
@@ -165,7 +165,7 @@ def test_engines_that_still_run_are_asked_all_at_once(state: Path, monkeypatch: 
     async def second() -> None:
         everyone = asyncio.Barrier(3)  # each waits until all are asked
 
-        async def get(*_: object) -> httpx.Response:
+        async def get(*_: object, **__: object) -> httpx.Response:
             await everyone.wait()
             return httpx.Response(httpx.codes.OK)
 

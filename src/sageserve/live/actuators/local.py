@@ -36,6 +36,7 @@ from sageserve.live.supervisor.service import SOCKET
 from sageserve.live.waiting import within
 
 _ASK_S: Final = 2.0  # what an engine has to answer a question after its health
+_ASK_AGAIN_S: Final = 6.0  # of one that ran before: who says nothing is closed, and gateways go on as long as it takes
 _SOON_S: Final = 0.05  # until the next question; doubled each time
 _SELDOM_S: Final = 1.0
 _START_WITHIN: Final = 10 * MINUTE  # of the emulated engine, beside its loading
@@ -250,11 +251,11 @@ class LocalActuator:
             engine.phase = EnginePhase.STARTING
             self._do(self._bring_up(engine, action))
 
-    async def _answers(self, engine: EngineProcess) -> bool:
+    async def _answers(self, engine: EngineProcess, within_s: float = _ASK_S) -> bool:
         assert self._http is not None
         path = engine.post.command.ready if engine.post.command else "/health"
         try:
-            return (await self._http.get(engine.note.url + path)).status_code == httpx.codes.OK
+            return (await self._http.get(engine.note.url + path, timeout=within_s)).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
@@ -342,10 +343,10 @@ class LocalActuator:
             engine = self._known(EngineProcess(self._posts[row], structs.replace(note, row=row), process.name))
             self._all[engine.name] = engine
             found.append(engine)
-        return tuple(await asyncio.gather(*map(self._take_over, found)))  # all at once: one that hangs takes 2 s to say nothing
+        return tuple(await asyncio.gather(*map(self._take_over, found)))  # all at once: one that hangs takes its time
 
     async def _take_over(self, engine: EngineProcess) -> Adopted:
-        serves = await self._answers(engine)
+        serves = await self._answers(engine, _ASK_AGAIN_S)
         if serves:
             engine.phase = EnginePhase.SERVING
         else:
