@@ -254,7 +254,8 @@ def test_quota_is_due_a_lead_time_before_traffic_has_grown_so_much(capsys: pytes
 
     def told(which: Sizing, weeks: int) -> str:
         draw_sizing(with_lead(which, weeks * WEEK, reached if which.growth else 0.0), "nothing")
-        return next(line.strip() for line in capsys.readouterr().out.splitlines() if "quota:" in line)
+        text = " ".join(capsys.readouterr().out.split())  # it is wrapped where the terminal ends
+        return text[text.index("quota:") : text.index(" 20 windows")]
 
     asks = f"quota: ask for 8 GPUs of {name}"
     assert told(wanted, 12) == f"{asks} within 2 weeks: it takes 12 weeks, and the traffic is there in 14 weeks"
