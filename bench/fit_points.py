@@ -20,7 +20,7 @@ from sageserve.base.records import Floats
 from sageserve.base.rng import stream
 from sageserve.data.measured.points import MeasuredPoint, read_points
 from sageserve.data.profiles.roofline import FITTED, Efficiency
-from sageserve.sim.points import shape_of
+from sageserve.sim.points.predict import shape_of
 
 NAMES: Final = (
     "bandwidth_fp8",

@@ -31,7 +31,7 @@ from sageserve.data.profiles.bands import gpu_class
 from sageserve.data.profiles.hardware import gpu_named
 from sageserve.data.profiles.naming import known_gpu
 from sageserve.data.profiles.roofline import FITTED, Efficiency
-from sageserve.sim.points import NEAR, group_of, predict, shape_of, ways_of, why_not
+from sageserve.sim.points.predict import NEAR, group_of, predict, shape_of, ways_of, why_not
 
 FOLDS: Final = 5
 SHORTEST: Final = 0.8  # of a nominal prompt: lengths may be uniform from there

@@ -1,6 +1,6 @@
 """Profiles are scaled to measured points: what was put in is found again, and what cannot be met is told.
 
-Read next: `src/sageserve/sim/point_fit.py`.
+Read next: `src/sageserve/sim/points/fit.py`.
 """
 
 import json
@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from sageserve.cli.profile import app
 from sageserve.data.profiles.library import profile_named
 from sageserve.data.profiles.roofline import scaled
-from sageserve.sim.point_fit import fit_points
-from sageserve.sim.points import derived, played_e2e_ms
+from sageserve.sim.points.fit import fit_points
+from sageserve.sim.points.predict import derived, played_e2e_ms
 from tests.sim.test_points import POINT
 
 

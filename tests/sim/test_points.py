@@ -1,6 +1,6 @@
 """Measured points are read, named and predicted, or it is said why not.
 
-Read next: `src/sageserve/sim/points.py`, `src/sageserve/data/measured/points.py`.
+Read next: `src/sageserve/sim/points/predict.py`, `src/sageserve/data/measured/points.py`.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from sageserve.base.errors import MeasurementError
 from sageserve.data.measured.points import MeasuredPoint, read_points
 from sageserve.data.profiles.naming import known_gpu, model_in
 from sageserve.data.profiles.roofline import Parallelism
-from sageserve.sim.points import group_of, judge, predict, shape_of, ways_of
+from sageserve.sim.points.predict import group_of, judge, predict, shape_of, ways_of
 
 POINT = MeasuredPoint(
     id="one",

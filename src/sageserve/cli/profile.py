@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sageserve.base.config import ProfileSettings
     from sageserve.data.profiles.library import ListedProfile
     from sageserve.data.profiles.speed import Speed
-    from sageserve.sim.point_fit import ScaledProfile
+    from sageserve.sim.points.fit import ScaledProfile
 
 NONE = "–"
 _COLUMNS = 6  # GPU types beside the longest name of a model
@@ -245,7 +245,7 @@ def fit(
     from sageserve.base.errors import MeasurementError
     from sageserve.data.measured.points import read_points
     from sageserve.data.profiles.write import write_profile
-    from sageserve.sim.point_fit import fit_points
+    from sageserve.sim.points.fit import fit_points
 
     table = read_points(points)
     with Console(stderr=True).status("fitting") as status:

@@ -81,7 +81,7 @@ def validate(
 def _judge_points(path: Path, *, as_json: bool) -> None:
     from sageserve.base.errors import MeasurementError
     from sageserve.data.measured.points import read_points, verdict_json
-    from sageserve.sim.points import judge
+    from sageserve.sim.points.predict import judge
 
     table = read_points(path)
     with Console(stderr=True).status("predicting") as status:

@@ -3,8 +3,8 @@
     id, gpu, tp, model, dtype, isl, osl, concurrency; mode, gpus, dp, ep, kv_dtype, engine, ttft_ms, tpot_ms, e2e_ms, note
 
 Columns after the semicolon may be missing, and every cell may be empty. A concurrency is a number of requests that are always
-in flight, or `poisson 2/s`; what it says else is a point that nobody predicts. Knows no simulator. Read next: `sim/points.py`,
-which predicts them; docs/how-to/validate-and-calibrate.md.
+in flight, or `poisson 2/s`; what it says else is a point that nobody predicts. Knows no simulator.
+Read next: `sim/points/predict.py`, which predicts them; docs/how-to/validate-and-calibrate.md.
 """
 
 import csv

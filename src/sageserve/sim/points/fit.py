@@ -4,7 +4,7 @@
 
 A configuration is what is fixed while concurrency and lengths vary: model, format, GPU, parallelism, engine. Its factor is the
 median of those at which each point is met, found with the simulator in the loop; what it is worth is told by the points in turn,
-each judged by the factor of the others. One point is enough. Read next: `points.py`, which plays a point.
+each judged by the factor of the others. One point is enough. Read next: `predict.py`, which plays a point.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from sageserve.base.errors import SageServeError
 from sageserve.data.measured.points import MeasuredPoint
 from sageserve.data.profiles.naming import known_gpu, model_in
 from sageserve.data.profiles.roofline import scaled
-from sageserve.sim.points import derived, played_e2e_ms, ways_of, why_not
+from sageserve.sim.points.predict import derived, played_e2e_ms, ways_of, why_not
 
 FURTHEST: Final = 4.0
 """A factor beyond which a point is not what the profile is about: another unit, several replicas, a cache."""
