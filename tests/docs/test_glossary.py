@@ -15,7 +15,7 @@ import yaml
 from sageserve.base.config import BatchSettings, OrderSettings, RoutingSettings, SignalSettings
 from sageserve.base.config.settings import Settings
 from sageserve.cli.compare import ORACLE
-from sageserve.core.actions import Blocked, Reason
+from sageserve.core.actions import Blocked, Reason, RolloutStep, RolloutWhy
 from sageserve.core.fleet import State
 from sageserve.core.plan.horizon import PlanReason
 from sageserve.core.strategies import STRATEGIES
@@ -63,6 +63,8 @@ NAMES: Final[dict[str, set[str]]] = {
     "States of a batch": set(BatchState),
     "States of a process": set(Life),
     "Reasons of decisions": set(Reason),
+    "Steps of a rollout": set(RolloutStep),
+    "Why a rollout took a step": set(RolloutWhy),
     "What stands in the way of a decision": set(Blocked),
     "Why an engine is not seen": set(BlindReason),
     "Why a pool has its number in foresight's plan": set(PlanReason),

@@ -26,6 +26,7 @@ from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.loop import Counters, Loop
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import request_rows
+from sageserve.sim.revisions import SimulatedRevisions
 from sageserve.sim.run import Simulation, kernel_setup
 from sageserve.sim.world import SimulatedWorld
 from tests.worlds import SMALL_FLEET
@@ -40,7 +41,7 @@ class VirtualFleet:
         setup = kernel_setup(scenario, layout)
         self.kernel = Kernel(setup, request_rows(trace, setup))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["in_flight"])
-        self.world = SimulatedWorld(scenario, layout, fleet, self.kernel)
+        self.world = SimulatedWorld(scenario, layout, fleet, self.kernel, SimulatedRevisions(scenario, layout, self.kernel))
         self.journal: list[Entry] = []
         self.minutes: list[DemandSeen] = []
         self.end = trace.window

@@ -16,7 +16,7 @@ from rich.table import Table
 from sageserve.base.units import SECOND, show_duration, show_money
 from sageserve.cli.columns import WIDTH, Column, tables, terminal
 from sageserve.data.results.summary import Energy, Quantiles, Summary, TierSummary
-from sageserve.show.limits import idle, starved
+from sageserve.show.limits import idle, rolled_out, starved
 
 NONE = "–"
 _STATES: Final[Mapping[str, str]] = {
@@ -257,6 +257,10 @@ def totals(summary: Summary) -> str:
         *_energy(summary),
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",
         *_limits(summary),
+        *(
+            fill(f"{'' if k else 'rollouts':<14}{one}", WIDTH, subsequent_indent=_UNDER)
+            for k, one in enumerate(rolled_out(summary))
+        ),
         f"utilisation   {share(used.mean, 1)} on average ({parts}){pressed}",
         f"{scaling}, {summary.preemptions:,} preemptions",
     ]

@@ -2,7 +2,7 @@
 
     Start    -> InstanceReady | StartFailed          Reclaim -> InstanceReady | StartFailed | SpotTaken
     Drain    -> InstanceDrained                      Donate  -> (later) SpotTaken, or nothing
-    Release  -> nothing: the GPUs are free at once   Feed -> nothing: it holds from now on
+    Release  -> nothing: the GPUs are free at once   Feed, Roll -> nothing: they hold from now on
 
 An instance may also be lost at any moment (InstanceLost), whatever was asked for.
 
@@ -30,6 +30,9 @@ class Reason(StrEnum):
     METRIC_LOW = "metric-low"
     RECORDED = "recorded"
     OWN_RULE = "own-rule"  # of a strategy of the user's
+    CANARY = "canary"  # of a rollout, as are the next two
+    ROLLING = "rolling"
+    ROLLING_BACK = "rolling-back"
 
 
 class Blocked(StrEnum):
@@ -54,12 +57,35 @@ class Source(StrEnum):
     SPOT = "spot"  # a donated instance of the same model, still loaded there
 
 
-class Start(Struct, frozen=True, tag="start"):
-    """Bring up an instance on these GPUs (numbers within its region and GPU type)."""
+class RolloutStep(StrEnum):
+    """How far a rollout is."""
+
+    WAITING = "waiting"
+    CANARY = "canary"  # a share of the instances is new, and judged
+    ROLLING = "rolling"  # the others follow
+    DONE = "done"
+    BACK = "back"  # the new ones are replaced by old ones
+    UNDONE = "undone"
+    STOPPED = "stopped"  # what is new stays, and nothing more becomes new
+
+
+class RolloutWhy(StrEnum):
+    """Why a rollout took a step."""
+
+    DUE = "due"  # its time has come
+    KEPT = "kept"  # the new revision was judged, and does not break promises that the old one keeps
+    BROKEN = "broken"  # it does
+    NOT_STARTING = "not-starting"  # its starts came to nothing, several in a row
+    REPLACED = "replaced"  # nothing is left to replace
+
+
+class Start(Struct, frozen=True, tag="start", omit_defaults=True):
+    """Bring up an instance on these GPUs (numbers within its region and GPU type), in a revision: 0 is that of the start."""
 
     instance: int
     source: Source
     gpus: tuple[int, ...]
+    revision: int = 0
 
 
 class Reclaim(Struct, frozen=True, tag="reclaim"):
@@ -94,7 +120,21 @@ class Feed(Struct, frozen=True, tag="feed"):
     two_below: float
 
 
-Action: TypeAlias = Start | Reclaim | Drain | Donate | Release | Feed
+class Roll(Struct, frozen=True, tag="roll"):
+    """A rollout takes a step; what was asked of the judged tier by either revision, and kept, is -1 where nothing was judged."""
+
+    model: int
+    revision: int
+    step: RolloutStep
+    why: RolloutWhy
+    tier: int = -1
+    old_asked: int = -1
+    old_kept: int = -1
+    new_asked: int = -1
+    new_kept: int = -1
+
+
+Action: TypeAlias = Start | Reclaim | Drain | Donate | Release | Feed | Roll
 
 
 class Decision(Struct, frozen=True):

@@ -4,13 +4,14 @@ It takes each event into the fleet, asks the strategy what to change, finds the 
 what it decided. No clock, no I/O, no randomness. Read next: `strategies/base.py`, `spot.py`, `fleet.py`.
 """
 
-from typing import assert_never
+from collections.abc import Iterator, Sequence
+from typing import Final, assert_never
 
 from msgspec.structs import replace
 
 from sageserve.base.config import SpotSettings
 from sageserve.base.units import Micros
-from sageserve.core.actions import Action, Blocked, Decision, Donate, Drain, Reclaim, Release, Source, Start
+from sageserve.core.actions import Action, Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Source, Start
 from sageserve.core.events import (
     DemandSeen,
     EnginesSeen,
@@ -18,14 +19,18 @@ from sageserve.core.events import (
     InstanceLost,
     InstanceReady,
     Observed,
+    RevisionsSeen,
     SpotTaken,
     StartFailed,
 )
 from sageserve.core.fleet import Fleet, State
+from sageserve.core.rollout import RolloutPlan, Rollouts
 from sageserve.core.safety import Guard
 from sageserve.core.spot import find_capacity, pick_drain
 from sageserve.core.strategies.base import Strategy
 from sageserve.core.work import AnyAction, AnyEvent, Fitted, Solved, SolvedAhead
+
+_OF_ROLLOUTS: Final = frozenset({Reason.CANARY, Reason.ROLLING, Reason.ROLLING_BACK})
 
 
 class Controller:
@@ -36,10 +41,19 @@ class Controller:
         strategy: says which pools should change.
         spot: what to do with instances that are not needed.
         guard: what is never done, whatever the strategy wants; None: a simulated fleet needs no guard.
+        rollouts: new revisions of models.
     """
 
-    def __init__(self, fleet: Fleet, strategy: Strategy, spot: SpotSettings, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        strategy: Strategy,
+        spot: SpotSettings,
+        guard: Guard | None = None,
+        rollouts: Sequence[RolloutPlan] = (),
+    ) -> None:
         self.fleet = fleet
+        self.rollouts = Rollouts(rollouts, fleet)
         self.decisions: tuple[Decision, ...] = ()
         self._strategy = strategy
         self._spot = spot
@@ -49,7 +63,7 @@ class Controller:
         """Take in one event and say what should be done about it; `decisions` then holds why."""
         actions: list[AnyAction] = list(self._take_in(now, event))
         decisions = []
-        for wanted in self._strategy.handle(now, event, self.fleet):
+        for wanted in self._wanted(now, event):
             if not isinstance(wanted, Decision):
                 actions.append(wanted)
                 continue
@@ -70,7 +84,19 @@ class Controller:
             actions.append(Start(i, Source.INITIAL, gpus))
         return tuple(actions)
 
+    def _wanted(self, now: Micros, event: AnyEvent) -> Iterator[Decision | AnyAction]:
+        """What the strategy wants, then what rollouts want; each is carried out before the next is asked for."""
+        yield from self._strategy.handle(now, event, self.fleet)
+        if isinstance(event, Observed):
+            yield from self.rollouts.decide(now, event)
+
     def _take_in(self, now: Micros, event: AnyEvent) -> tuple[Action, ...]:
+        actions = self._change(now, event)
+        if not isinstance(event, Fitted | Solved | SolvedAhead):
+            self.rollouts.hear(now, event)
+        return actions
+
+    def _change(self, now: Micros, event: AnyEvent) -> tuple[Action, ...]:
         match event:
             case InstanceReady(instance=i):
                 self.fleet.ready(i, now)
@@ -85,7 +111,7 @@ class Controller:
             case Observed():
                 if self._guard is not None:
                     self._guard.see(event)
-            case DemandSeen() | EnginesSeen() | Fitted() | Solved() | SolvedAhead():
+            case DemandSeen() | EnginesSeen() | RevisionsSeen() | Fitted() | Solved() | SolvedAhead():
                 pass
             case _:
                 assert_never(event)
@@ -103,7 +129,7 @@ class Controller:
         blocked = Blocked.NOT
         done = 0
         while done < abs(wanted.change) and blocked is Blocked.NOT:
-            more = self._grow(now, wanted.pool) if wanted.change > 0 else self._shrink(now, wanted.pool)
+            more = self._grow(now, wanted) if wanted.change > 0 else self._shrink(now, wanted)
             if isinstance(more, Blocked):
                 blocked = more
             else:
@@ -111,32 +137,45 @@ class Controller:
                 actions += more
         return (done if wanted.change > 0 else -done), blocked, actions
 
-    def _grow(self, now: Micros, pool: int) -> list[Action] | Blocked:
-        offer = find_capacity(self.fleet, pool)
+    def _grow(self, now: Micros, wanted: Decision) -> list[Action] | Blocked:
+        rollout, own = self.rollouts.at(wanted.pool), wanted.reason in _OF_ROLLOUTS
+        revision = rollout.goal if own and rollout is not None else self.fleet.wanted[wanted.pool]
+        offer = find_capacity(self.fleet, wanted.pool, revision)
         if isinstance(offer, Blocked):
             return offer
-        endpoint = self.fleet.pools[pool].endpoint
+        endpoint = self.fleet.pools[wanted.pool].endpoint
         if self._guard is not None and (why := self._guard.forbids_growth(endpoint)) is not Blocked.NOT:
             return why
+        actions: list[Action] = []
         if offer.source is Source.SPOT and offer.victim < 0:
             self.fleet.reclaim(offer.instance, now)
-            return [Reclaim(offer.instance)]
-        actions: list[Action] = []
-        if offer.victim >= 0:
-            self.fleet.take(offer.victim, now)
-            actions.append(Release(offer.victim))
-        self.fleet.start(offer.instance, now, offer.gpus)
-        return [*actions, Start(offer.instance, offer.source, offer.gpus)]
+            actions.append(Reclaim(offer.instance))
+        else:
+            if offer.victim >= 0:
+                self.fleet.take(offer.victim, now)
+                actions.append(Release(offer.victim))
+            self.fleet.start(offer.instance, now, offer.gpus, revision=revision)
+            actions.append(Start(offer.instance, offer.source, offer.gpus, revision))
+        if rollout is not None:
+            rollout.note(now, offer.instance, 1, own=own)
+        return actions
 
-    def _shrink(self, now: Micros, pool: int) -> list[Action] | Blocked:
-        here = self.fleet.pools[pool]
+    def _shrink(self, now: Micros, wanted: Decision) -> list[Action] | Blocked:
+        here = self.fleet.pools[wanted.pool]
+        rollout, own = self.rollouts.at(wanted.pool), wanted.reason in _OF_ROLLOUTS
         serving = sum(self.fleet.serving(other.number) for other in self.fleet.pools if other.endpoint == here.endpoint)
-        i = pick_drain(self.fleet, pool)
-        if i < 0 or serving <= here.minimum:
+        spared = -1 if rollout is None else rollout.goal if own else rollout.spares(wanted.pool)
+        i = pick_drain(self.fleet, wanted.pool, spared)
+        if i < 0 and not own:
+            i = pick_drain(self.fleet, wanted.pool)
+        in_place = own and rollout is not None and rollout.plan.surge == 0
+        if i < 0 or serving <= (1 if in_place else here.minimum):
             return Blocked.AT_MINIMUM
         if self._guard is not None:
             if (why := self._guard.forbids_drain(now, here.endpoint, serving)) is not Blocked.NOT:
                 return why
             self._guard.drained(now, here.endpoint)
         self.fleet.drain(i, now)
+        if rollout is not None:
+            rollout.note(now, i, -1, own=own)
         return [Drain(i)]

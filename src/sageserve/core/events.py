@@ -49,6 +49,17 @@ class DemandSeen(Struct, frozen=True, tag="demand"):
     missed: tuple[int, ...] = ()  # answered too late or turned away in this bin
 
 
+class RevisionsSeen(Struct, frozen=True, tag="revisions"):
+    """Interactive requests since a rollout of a model began: one number per tier of the old revision, then of the new one.
+
+    Asked counts those whose first token came, and those whose promise was broken without one.
+    """
+
+    model: int
+    asked: tuple[int, ...]
+    missed: tuple[int, ...]
+
+
 class InstanceReady(Struct, frozen=True, tag="ready"):
     """An instance that was started or reclaimed now serves."""
 
@@ -81,4 +92,6 @@ class InstanceLost(Struct, frozen=True, tag="lost"):
     why: str
 
 
-Event: TypeAlias = Observed | EnginesSeen | DemandSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost
+Event: TypeAlias = (
+    Observed | EnginesSeen | DemandSeen | RevisionsSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost
+)

@@ -133,6 +133,9 @@ class Fleet:
         self.pool_of = [-1] * instances
         for pool in pools:
             self.pool_of[pool.begin : pool.end] = [pool.number] * (pool.end - pool.begin)
+        self.revision = [0] * instances  # that a row was started in last
+        self.wanted = [0] * len(pools)  # revision in which a pool's next instance starts
+        self.surge: set[int] = set()  # that start beside those a rollout is going to replace
         self.counts = [[0] * len(State) for _ in pools]
         for pool in pools:
             self.counts[pool.number][State.OFF] = pool.end - pool.begin
@@ -152,8 +155,9 @@ class Fleet:
         return self.counts[pool][State.SERVING]
 
     def coming(self, pool: int) -> int:
-        """Instances of a pool that will serve: starting or being reclaimed."""
-        return self.counts[pool][State.STARTING] + self.counts[pool][State.RECLAIMING]
+        """Instances of a pool that will serve: starting or being reclaimed; not those of a rollout, which replace others."""
+        extra = sum(self.pool_of[i] == pool for i in self.surge)
+        return self.counts[pool][State.STARTING] + self.counts[pool][State.RECLAIMING] - extra
 
     def rows(self, pool: int, state: State) -> Iterator[int]:
         """Instances of a pool in a state, lowest row first."""
@@ -167,7 +171,8 @@ class Fleet:
     def unplanned(self, stock: int) -> int:
         """GPUs of a stock that no serving or coming instance holds: free, donated, or of instances about to be empty."""
         here = self.stocks[stock]
-        busy = sum((self.serving(p.number) + self.coming(p.number)) * p.gpus for p in self.pools if p.stock == stock)
+        held = (State.SERVING, State.STARTING, State.RECLAIMING)
+        busy = sum(self.count(p.number, *held) * p.gpus for p in self.pools if p.stock == stock)
         return here.gpus - busy
 
     def room(self, pool: int) -> tuple[int, ...]:
@@ -182,7 +187,7 @@ class Fleet:
 
     # --- verbs ---
 
-    def start(self, i: int, now: Micros, gpus: tuple[int, ...], *, initial: bool = False) -> None:
+    def start(self, i: int, now: Micros, gpus: tuple[int, ...], *, initial: bool = False, revision: int = 0) -> None:
         """Instance `i` begins to start on these GPUs, which must be free; `initial` ones are not counted as starts."""
         pool = self.pools[self.pool_of[i]]
         stock = self.stocks[pool.stock]
@@ -198,6 +203,7 @@ class Fleet:
         for n in gpus:
             free[n // per_vm] &= ~(1 << n % per_vm)
         self.gpus[i] = gpus
+        self.revision[i] = revision
         self._hold(i, now, pool.gpus)
         self.ledger.starts += not initial
 
@@ -262,6 +268,7 @@ class Fleet:
         self.counts[pool][old] -= 1
         self.counts[pool][new] += 1
         self.state[i] = new
+        self.surge.discard(i)
 
     def _go_on(self, now: Micros) -> None:
         if now < self.now:

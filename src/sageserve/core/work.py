@@ -14,8 +14,17 @@ from msgspec import Struct
 
 from sageserve.base.errors import PlanError
 from sageserve.base.units import Micros
-from sageserve.core.actions import Action, Decision, Donate, Drain, Feed, Reclaim, Release, Start
-from sageserve.core.events import DemandSeen, EnginesSeen, Event, InstanceDrained, Observed, SpotTaken, StartFailed
+from sageserve.core.actions import Action, Decision, Donate, Drain, Feed, Reclaim, Release, Roll, Start
+from sageserve.core.events import (
+    DemandSeen,
+    EnginesSeen,
+    Event,
+    InstanceDrained,
+    Observed,
+    RevisionsSeen,
+    SpotTaken,
+    StartFailed,
+)
 from sageserve.core.forecast import QuantileForecast, Series, forecaster
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.plan.horizon import solve as solve_ahead
@@ -117,7 +126,7 @@ class Entry(Struct, frozen=True):
 
 def entry(now: Micros, event: AnyEvent, decisions: tuple[Decision, ...], actions: tuple[AnyAction, ...]) -> Entry | None:
     """What the journal keeps of an instant; None of a look or a minute's demand that led to nothing."""
-    if isinstance(event, Observed | EnginesSeen | DemandSeen) and not decisions and not actions:
+    if isinstance(event, Observed | EnginesSeen | DemandSeen | RevisionsSeen) and not decisions and not actions:
         return None
     return Entry(now, recorded_event(event), decisions, tuple(recorded_action(action) for action in actions))
 
@@ -159,7 +168,7 @@ def came_to_nothing(action: AnyAction, why: str) -> AnyEvent | None:
             return Solved(number, None, why)
         case SolveAhead(number=number):
             return SolvedAhead(number, None, why)
-        case Release() | Feed():
+        case Release() | Feed() | Roll():
             return None
         case _:
             assert_never(action)

@@ -31,6 +31,9 @@ REASONS: Final = {
     Reason.METRIC_LOW: "its metrics ask for fewer",
     Reason.RECORDED: "as recorded",
     Reason.OWN_RULE: "the strategy's own rule",
+    Reason.CANARY: "a rollout's canaries",
+    Reason.ROLLING: "a rollout goes on",
+    Reason.ROLLING_BACK: "a rollout is taken back",
 }
 """A few words for each reason of the closed list."""
 

@@ -5,8 +5,12 @@ Pure: from a summary to sentences; what is told was found in `sim/results/starve
 
 from typing import Final
 
-from sageserve.data.results.summary import Starved, Summary
+from msgspec import UNSET
+
+from sageserve.core.actions import RolloutStep, RolloutWhy
+from sageserve.data.results.summary import RolloutSummary, Starved, Summary
 from sageserve.show.format import count, gpu_hours
+from sageserve.show.rolls import STEPS, WHY
 
 AT_FLOOR: Final = 1.05  # times what minima hold: what is held beyond is no more than a guard
 IDLE: Final = 0.5  # of engine time: a constant fleet that is sized is busier at its peak, and no fleet is idle above it
@@ -28,6 +32,23 @@ def starved(summary: Summary) -> list[str]:
     """The times in which most was missed because nothing could grow, a sentence each, in order of time."""
     most = sorted(summary.starved, key=lambda one: -one.missed)[:_MOST]
     return [_starved(one, _keeps(summary, one.model)) for one in sorted(most, key=lambda one: (one.begins_s, one.model))]
+
+
+def rolled_out(summary: Summary) -> list[str]:
+    """What became of rollouts, a sentence each."""
+    return [] if summary.rollouts is UNSET else [_rolled_out(one) for one in summary.rollouts]
+
+
+def _rolled_out(one: RolloutSummary) -> str:
+    if one.begun_s is None:
+        return f"{one.model}: not begun"
+    went = f"until {clock(one.ended_s)}" if one.ended_s is not None else "and not over"
+    more = "" if one.missed_more is None else f", {count(one.missed_more, 'promise')} broken more than by the old one"
+    return (
+        f"{one.model} from {clock(one.begun_s)} {went}, {STEPS[RolloutStep(one.step)]}: {WHY[RolloutWhy(one.why)]};"
+        f" the new version was asked {count(one.new.requests, 'request')}{more};"
+        f" {gpu_hours(one.surplus_gpu_hours)} GPU-hours beyond what was wanted"
+    )
 
 
 def _keeps(summary: Summary, model: str) -> str:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import HOUR, SECOND, Micros, show_duration
-from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Start
+from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Roll, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
 from sageserve.core.layout import Layout
@@ -30,6 +30,7 @@ from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEv
 from sageserve.data.results.journal import Decided, JournalLine, LiveJournal
 from sageserve.data.results.run_folder import RunFolder
 from sageserve.show.answer import PlanAnswer, answer, find_pool
+from sageserve.show.rolls import ROLLS, roll_notes
 
 _KEPT: Final = 8  # decisions that are told; older ones are counted
 
@@ -115,6 +116,7 @@ class _Reading:
     data_until: Micros | None = None
     failure: str = ""
     unfitted: str = ""  # why the last forecast failed
+    rolls: list[tuple[Micros, Roll]] = field(default_factory=list)
     decisions: deque[tuple[Micros, Decided]] = field(default_factory=lambda: deque(maxlen=_KEPT))
     decided: int = 0
 
@@ -212,7 +214,12 @@ def _story(reading: _Reading, scenario: Scenario, at: Micros, asked: int, shed: 
         earlier=reading.decided - len(told),
         asked=asked,
         shed=shed,
-        notes=_notes(reading, scenario) + _outage_notes(reading.pool, scenario, at) + _shed_note(asked, shed),
+        notes=(
+            *_notes(reading, scenario),
+            *roll_notes(reading.rolls, scenario),
+            *_outage_notes(reading.pool, scenario, at),
+            *_shed_note(asked, shed),
+        ),
     )
 
 
@@ -301,6 +308,8 @@ def _do(reading: _Reading, now: Micros, action: RecordedAction) -> None:
             reading.asked[number] = (reading.fits.pop(number, now), problem)
         case SolveAhead(number=number, outlook=outlook):
             reading.asked[number] = (reading.fits.pop(number, now), outlook)
+        case Roll(model=model) if model == reading.pool.model:
+            reading.rolls.append((now, action))
         case _:
             pass
 
@@ -349,8 +358,9 @@ def _words(decided: Decided, scenario: Scenario) -> str:
             return f"{seen} was above{high}"
         case Reason.UTILISATION_LOW:
             return f"{seen} was below{low}"
-        case Reason.BELOW_MINIMUM:
-            return f"only {one.serving} served and {one.coming} were coming, fewer than the minimum"
+        case Reason.BELOW_MINIMUM | Reason.CANARY | Reason.ROLLING | Reason.ROLLING_BACK:
+            held = f"{one.serving} served and {one.coming} were coming"
+            return f"{ROLLS[one.reason]}; {held}" if one.reason in ROLLS else f"only {held}, fewer than the minimum"
         case Reason.PLANNED | Reason.RECORDED:
             who = "the plan" if one.reason is Reason.PLANNED else "the fleet's history"
             return f"{who} says {one.target}; {one.serving} served and {one.coming} were coming"

@@ -42,9 +42,9 @@ class SimulatedFaults:
         self._evictions_per_us = scenario.spot.reclaimed_by_cloud_per_hour / HOUR
         self._notice = scenario.spot.notice
 
-    def start_fails(self, instance: int, now: Micros) -> bool:
-        """Whether a start that begins now comes to nothing."""
-        chance = self._rules.start_failure
+    def start_fails(self, instance: int, now: Micros, own: float = 0.0) -> bool:
+        """Whether a start that begins now comes to nothing; `own` is the chance that its revision has besides."""
+        chance = 1 - (1 - self._rules.start_failure) * (1 - own) if own else self._rules.start_failure
         return chance > 0 and stream(self._seed, f"start/{instance}/{now}").random() < chance
 
     def stretch(self, instance: int, now: Micros, delay: Micros) -> Micros:

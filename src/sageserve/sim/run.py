@@ -24,6 +24,7 @@ from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
 from sageserve.core.order import ORDERS, promised_us
 from sageserve.core.perf import OUTPUT_GUESS
+from sageserve.core.rollout import Rollout
 from sageserve.core.route import INSTANCES, ROUTES
 from sageserve.core.signals import SIGNALS
 from sageserve.core.strategies import kind_of, layout_of
@@ -33,6 +34,7 @@ from sageserve.sim.faults import LOST, SimulatedSight, true_layout
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
 from sageserve.sim.kernel.state import FUTURE, PLACE, SHED, Setup, request_rows
+from sageserve.sim.revisions import SimulatedRevisions, plans_of, revised
 from sageserve.sim.timeline import SAMPLE, Timeline
 from sageserve.sim.world import SimulatedWorld
 
@@ -74,6 +76,8 @@ class Run:
         talk: at the end, who waited for whom; None: every request arrived by itself.
         own_code: hash of the source of each strategy and forecaster of the user's.
         tenants: of the requests, in their order; None where the trace names none.
+        rollouts: new revisions of models, and what became of them.
+        revisions: what each instance ran when; None before anything was played.
     """
 
     scenario: Scenario
@@ -89,6 +93,8 @@ class Run:
     talk: Talk | None = None
     own_code: dict[str, str] = field(default_factory=dict)
     tenants: Labels | None = None
+    rollouts: tuple[Rollout, ...] = ()
+    revisions: SimulatedRevisions | None = None
 
     @property
     def now(self) -> Micros:
@@ -103,6 +109,8 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         believed = len(profiles)
         profiles = np.concatenate([profiles, true_layout(scenario, layout).profiles])
         slot_profile = np.where(slot_profile >= 0, slot_profile + np.int32(believed), slot_profile)
+    if scenario.rollouts:
+        profiles = revised(scenario, profiles)
     return Setup(
         regions=len(layout.names.regions),
         models=len(layout.names.models),
@@ -181,8 +189,9 @@ class Simulation:
             own_code=own_code(scenario),  # now: their files may be edited while this is played
             tenants=_in_order(trace.labels.get("tenant"), None if turns is None else turns.order),
         )
-        self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot)
-        self._world = SimulatedWorld(scenario, layout, fleet, kernel)
+        self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot, rollouts=plans_of(scenario, layout))
+        self.run.rollouts, self.run.revisions = self._controller.rollouts.all, SimulatedRevisions(scenario, layout, kernel)
+        self._world = SimulatedWorld(scenario, layout, fleet, kernel, self.run.revisions)
         self._sight = SimulatedSight(scenario)
         self._debug = debug
         self._plans = 0
@@ -294,6 +303,9 @@ class Simulation:
         scraped = self.run.kernel.scraped
         engines = EnginesSeen(scraped, tuple(rows["running"].tolist()), tuple(rows["waiting"].tolist()))
         observed = Observed(scraped, seen, tuple(self.run.kernel.batch_waiting.tolist()))
+        if self.run.revisions is not None:
+            for told in self.run.revisions.seen(now, self._controller.rollouts.judged):
+                self._tell(now, told)
         for event in self._sight.of(now, engines, observed):
             self._tell(now, event)
 

@@ -10,7 +10,7 @@ from typing import TypeAlias, assert_never
 
 from sageserve.base.config import LoadSettings, Scenario
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Source, Start
+from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Roll, Source, Start
 from sageserve.core.events import InstanceDrained, InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout
@@ -18,6 +18,7 @@ from sageserve.core.work import AnyAction, Done, Fit, Solve, SolveAhead
 from sageserve.core.work import perform as do_work
 from sageserve.sim.faults import LOST, Outages, SimulatedFaults
 from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.revisions import SimulatedRevisions
 
 _Life: TypeAlias = InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost
 
@@ -30,11 +31,13 @@ class SimulatedWorld:
         layout: numbers of pools and stocks.
         fleet: looked at, never changed.
         kernel: the engines.
+        revisions: what they run.
     """
 
-    def __init__(self, scenario: Scenario, layout: Layout, fleet: Fleet, kernel: Kernel) -> None:
+    def __init__(self, scenario: Scenario, layout: Layout, fleet: Fleet, kernel: Kernel, revisions: SimulatedRevisions) -> None:
         self._fleet = fleet
         self._kernel = kernel
+        self._revisions = revisions
         self._faults = SimulatedFaults(scenario)
         self._load = [scenario.models[layout.names.models[pool.model]].load for pool in layout.pools]
         self._vm_start = [scenario.gpus[layout.stocks[pool.stock].gpu].start for pool in layout.pools]
@@ -73,9 +76,12 @@ class SimulatedWorld:
         if isinstance(action, Feed):
             self._kernel.set_feed(action.endpoint, one_below=action.one_below, two_below=action.two_below)
             return
+        if isinstance(action, Roll):
+            return
         self._spell[action.instance] += 1
         match action:
-            case Start(instance=i, source=source):
+            case Start(instance=i, source=source, revision=revision):
+                self._revisions.start(now, i, revision)
                 self._begin(now, i, self._start_time(i, source), may_fail=source is not Source.INITIAL)
             case Reclaim(instance=i):
                 self._begin(now, i, self._load_of(i).reclaim, may_fail=True)
@@ -122,7 +128,7 @@ class SimulatedWorld:
     def _begin(self, now: Micros, i: int, delay: Micros, *, may_fail: bool) -> None:
         if (end := self._outages.end(i, now)) > now:
             self._later(min(now + delay, end), StartFailed(i, LOST))
-        elif may_fail and self._faults.start_fails(i, now):
+        elif may_fail and self._faults.start_fails(i, now, self._revisions.start_failure(self._fleet.revision[i])):
             self._later(now + delay, StartFailed(i, "the cloud had no capacity, or the model did not load"))
         else:
             self._later(now + (self._faults.stretch(i, now, delay) if may_fail else delay), InstanceReady(i))

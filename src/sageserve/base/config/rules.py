@@ -237,6 +237,36 @@ class FaultSettings(Settings):
     outages: tuple[OutageSettings, ...] = Field(default=(), description="regions lost, and when; none unless asked for")
 
 
+class RolloutSettings(Settings):
+    """A new version of a model's engine, or new weights: a few instances first, judged by promises, then the others, or back."""
+
+    model: Name = Field(description="which")
+    at: Duration = Field(description="from the start of the window; later, if one of the same model is not over by then")
+    engine_time: float = Field(
+        default=1.0,
+        ge=0.1,
+        le=10,
+        description="of an iteration, in units of what it takes without rollouts: 1.3 is slower; 1: equal",
+    )
+    start_failure: Share = Field(default=0.0, description="chance that a start of it comes to nothing, beside that of `faults`")
+    surge: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="instances of an endpoint beyond what is wanted, at once; 0: one fewer instead, where GPUs are short",
+    )
+    canary: Share = Field(
+        default=0.1, gt=0, le=0.5, description="of an endpoint's instances, that are new until they are judged; one at least"
+    )
+    judge_after: Duration = Field(
+        default=10 * MINUTE, gt=0, description="that canaries serve before the others follow: tens of long answers"
+    )
+    judge_requests: int = Field(
+        default=300, ge=1, description="that canaries were asked before the others follow: 90 % is told from 95 % by 300"
+    )
+    back: bool = Field(default=True, description="a version that breaks promises is replaced again; false: no more become new")
+
+
 class ReactiveSettings(Settings):
     """Threshold scaling."""
 

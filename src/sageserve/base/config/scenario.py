@@ -16,6 +16,7 @@ from sageserve.base.config.rules import (
     FaultSettings,
     FleetSettings,
     OrderSettings,
+    RolloutSettings,
     RoutingSettings,
     SignalSettings,
     SpotSettings,
@@ -52,6 +53,9 @@ class Scenario(Settings):
     batch: BatchSettings = Field(default=BatchSettings(), description="how non-interactive work enters")
     spot: SpotSettings = Field(default=SpotSettings(), description="what happens to instances not needed")
     faults: FaultSettings = Field(default=FaultSettings(), description="what goes wrong, and how often")
+    rollouts: tuple[RolloutSettings, ...] = Field(
+        default=(), description="new versions of engines or weights; none unless asked for"
+    )
     strategy: StrategySettings = Field(default=StrategySettings(), description="how many instances each pool has")
     workload: WorkloadSettings = Field(default=WorkloadSettings(), description="requests when no trace is given")
     live: LiveSettings | None = Field(

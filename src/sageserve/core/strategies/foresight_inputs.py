@@ -212,8 +212,8 @@ class ForesightInputs:
         price = stock.purchase.price_on_demand * pool.gpus
         vm = self._scenario.gpus[stock.gpu].start
         lead = (vm + load.fresh) / HOUR
-        starting = fleet.count(pool.number, State.STARTING)
         reclaiming = fleet.count(pool.number, State.RECLAIMING)
+        starting = max(0, fleet.coming(pool.number) - reclaiming)
         coming = ((lead / 2, starting), (load.reclaim / HOUR, reclaiming))
         return HorizonPool(
             name=pool.name,

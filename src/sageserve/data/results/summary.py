@@ -179,6 +179,41 @@ class Starved(Struct, frozen=True):
     more: int
 
 
+class RevisionCounts(Struct, frozen=True):
+    """Interactive requests that a revision was sent while a rollout went on, and those whose promise was broken."""
+
+    requests: int
+    missed: int
+
+
+class RolloutSummary(Struct, frozen=True):
+    """A new version of a model, and what became of it.
+
+    Args:
+        model: its name.
+        step: how far it was at the end; `waiting`, `canary`, `rolling`, `done`, `back`, `undone` or `stopped`.
+        why: of the last step that was not the end of another; empty where it did not begin.
+        begun_s: seconds from the start of the window; None: it did not begin.
+        ended_s: likewise; None: it was not over.
+        old: requests of the old version from its begin to its end.
+        new: likewise of the new one.
+        missed_more: promises that the new version broke beyond the old one's share; None where the old one was asked nothing.
+        surplus_gpu_hours: of instances that started beside those they were to replace, until one of these was drained.
+        steps: each with its reason.
+    """
+
+    model: str
+    step: str
+    why: str
+    begun_s: float | None
+    ended_s: float | None
+    old: RevisionCounts
+    new: RevisionCounts
+    missed_more: int | None
+    surplus_gpu_hours: float
+    steps: tuple[str, ...]
+
+
 class Utilisation(Struct, frozen=True):
     """Means over serving instances and time; what is asked for beyond 1 counts as 1, and is a figure of its own."""
 
@@ -252,6 +287,7 @@ class Summary(Struct, frozen=True):
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything
     energy: Energy | UnsetType = UNSET  # left out where the scenario gives no power
+    rollouts: tuple[RolloutSummary, ...] | UnsetType = UNSET  # left out where the scenario has none
     own_code: dict[str, str] | msgspec.UnsetType = (
         msgspec.UNSET
     )  # SHA-256 of the user's strategy and forecasters, where there are any

@@ -61,6 +61,8 @@ def _unknown_names(scenario: Scenario) -> Iterator[SettingProblem]:
     yield from unknown(("fleet", "gpu"), "GPU type", [scenario.fleet.gpu] if scenario.fleet.gpu else [], gpus)
     for i, outage in enumerate(scenario.faults.outages):
         yield from unknown(("faults", "outages", i, "region"), "region", [outage.region], regions)
+    for i, rollout in enumerate(scenario.rollouts):
+        yield from unknown(("rollouts", i, "model"), "model", [rollout.model], models)
     assign, generate = scenario.workload.assign, scenario.workload.generate
     at: Keys = ("workload", "assign")
     yield from unknown((*at, "model"), "model", assign.model, models)

@@ -43,8 +43,13 @@ def check_commands(scenario: Scenario) -> None:
     """Refuse templates that cannot be filled.
 
     Raises:
-        ConfigError: an unknown word, a broken brace, no `{port}`, or a model the scenario does not have.
+        ConfigError: an unknown word, a broken brace, no `{port}`, or a model the scenario does not have; rollouts, too.
     """
+    if scenario.rollouts:
+        raise ConfigError(
+            "rollouts: they are simulated; a fleet that runs cannot start some of its instances by another command yet",
+            hint="take them out of the file; to change a command, `sageserve down --drain`, then `sageserve up`",
+        )
     for model, engine in (scenario.live.engines if scenario.live else {}).items():
         where = f"live.engines.{model}"
         if model not in scenario.models:

@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeAlias, assert_never
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, Micros
-from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Start
+from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Roll, Start
 from sageserve.core.controller import Controller
 from sageserve.core.events import (
     DemandSeen,
@@ -253,6 +253,8 @@ class Loop:
                 self._actuator.perform(now, action)
             case Fit() | Solve() | SolveAhead():
                 self._worker.submit(action)
+            case Roll():
+                pass  # it is written down; instances are started and drained one by one
             case _:
                 assert_never(action)
 

@@ -352,6 +352,10 @@ class Kernel:
         """Play until `time`; True when it returned early because a draining instance became empty (see `drained`)."""
         return bool(run(self.world.address, time))
 
+    def revise(self, i: int, profile: int) -> None:
+        """Instance `i`, which must be closed, is an engine of another PROFILE row, with as many ranks and as much memory."""
+        self.engines["profile"][self.engines["head"] == i] = profile
+
     def open(self, i: int) -> None:
         """Let instance `i` receive work from now on."""
         open_instance(self.world.address, i)

@@ -39,9 +39,10 @@ from sageserve.sim.results.allocation import allocations_of
 from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
 from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
 from sageserve.sim.results.energy import energy_of_run
-from sageserve.sim.results.leftover import add_work_left
 from sageserve.sim.results.meter import RequestBlock, arrived, blocks
+from sageserve.sim.results.rollouts import rollouts_of
 from sageserve.sim.results.starved import starved_of
+from sageserve.sim.results.work import add_work_left
 from sageserve.sim.run import Run, Talk, kernel_setup
 
 _FOR_WANT = [CAUSES.index(cause) for cause in ("shed", "unfinished", "pace", "queue")]  # what more instances may help
@@ -160,6 +161,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
         prefix_cache=_prefix_cache(run),
         energy=energy_of_run(run, idle),
+        rollouts=rollouts_of(run) or UNSET,
         own_code=run.own_code or UNSET,
     )
 
