@@ -69,6 +69,18 @@ def test_what_arrived_covers_what_completed_and_is_inside(steps: list[tuple[int,
     assert found.sum() - owed == pytest.approx(completed.sum() + inside[-1])
 
 
+@pytest.mark.parametrize(("counted", "arrived"), [(3.0, 5.0), (900.0, 2.0)])
+def test_an_instance_that_begins_in_mid_history_brings_what_it_counted_and_an_old_one_what_is_inside(
+    counted: float, arrived: float
+) -> None:
+    """Pods come and go between scrapes: what theirs counted before the first would be lost at every start."""
+    late = engine([counted + 2 * row for row in range(5)], [2.0] * 5, "late")
+    late = [RawSeries(one.labels, one.time + 4 * STEP, one.value) for one in late]
+    pool = collected([*engine([0.0] * 9, [0.0] * 9), *late])
+    assert pool.arrivals.sum() == arrived + 4 * 2
+    assert pool.prompt_tokens.sum() == 100 * (4 * 2 + (counted if counted < 900 else 0))
+
+
 def test_an_engine_that_begins_anew_counts_from_zero_and_owes_nothing() -> None:
     done = [100.0, 102, 104, 1, 3, 5, 7, 9, 11]
     inside = [2.0, 2, 2, 1, 1, 1, 1, 1, 1]

@@ -43,6 +43,9 @@ HISTOGRAMS: Final = (
 )
 """Signals that are read by window."""
 
+PACE: Final = 2.0  # times as fast as soon after: engines take as much at once as ever when a fleet is short of them
+SOON: Final = 4  # samples in which that shows
+
 _COUNTED: Final = (EngineSignal.SUCCESS, EngineSignal.PROMPT_TOKENS, EngineSignal.OUTPUT_TOKENS)
 _SUMS: Final = ("arrivals", "completed", "prompt_tokens", "output_tokens")
 
@@ -142,9 +145,8 @@ class PoolCollector:
         }
         if old is None:
             old = _Instance(Presence(int(time[0]), int(time[0]), [(int(time[0]), int(time[0]))]), {})
-            self._begin(instance, kind, time, values)
             self._instances[instance] = old
-            rows, whole = values, time
+            rows, whole = self._begin(kind, time, values)
         else:
             rows = {key: np.concatenate(([old.row[key]], column)) for key, column in values.items()}
             whole = np.concatenate(([old.presence.last], time))
@@ -153,14 +155,25 @@ class PoolCollector:
         old.presence.extend(time, hole)
         old.row = {key: float(column[-1]) for key, column in values.items()}
 
-    def _begin(self, instance: str, kind: EngineKind, time: Ints, values: Mapping[EngineSignal, Floats]) -> None:
-        """An instance that is first seen in mid-history brings what is inside it: that arrived a moment ago."""
+    def _begin(
+        self, kind: EngineKind, time: Ints, values: Mapping[EngineSignal, Floats]
+    ) -> tuple[Mapping[EngineSignal, Floats], Ints]:
+        """Samples of an instance that is first seen, with zeros before them where it began in mid-history.
+
+        What it counted until its first sample arrived since it began: in an interval at most. One that has counted for longer
+        was not scraped before, and brings what is inside it: that arrived a moment ago.
+        """
         if completions(kind) == ():
             self._uncounted.add(kind.value)
         first = int(time[0])
-        if first > self._grid.begin + 2.5 * self._grid.interval and first < self._grid.end:
-            inside = values[EngineSignal.RUNNING][0] + values[EngineSignal.WAITING][0]
+        if not self._grid.begin + 2.5 * self._grid.interval < first < self._grid.end:
+            return values, time
+        inside = float(values[EngineSignal.RUNNING][0] + values[EngineSignal.WAITING][0])
+        if not _young(values[EngineSignal.SUCCESS], inside):
             self._sums["arrivals"][(first - self._grid.begin) // self._grid.interval] += inside
+            return values, time
+        rows = {signal: np.concatenate(([0.0], column)) for signal, column in values.items()}
+        return rows, np.concatenate(([first - self._grid.interval], time))
 
     def _grow(self, one: _Instance, time: Ints, rows: Mapping[EngineSignal, Floats]) -> None:
         """Counters: by how much they grew, and what arrived."""
@@ -237,6 +250,12 @@ class PoolCollector:
             for kind in sorted(self._uncounted)
         ]
         return tuple(notes)
+
+
+def _young(completed: Floats, inside: float) -> bool:
+    """Whether a counter began within an interval before its first sample, by how fast it grows and what is inside."""
+    grown = float(np.diff(completed[: SOON + 1]).max(initial=0.0))
+    return float(completed[0]) <= PACE * max(grown, inside)
 
 
 def _kind(named: Named) -> EngineKind | None:
