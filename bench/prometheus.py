@@ -1,22 +1,28 @@
 """What reading weeks of a fleet's history costs the client, from a server that streams: `python -m bench.prometheus`.
 
 200 instances at 15 s, for 30 days (or `--days N`): six plain series each, histograms by window. The server runs in a process of
-its own, and its CPU time is not counted. One JSON line per figure. Read next: docs/reference/prometheus.md.
+its own, and its CPU time is not counted. `--real` reads the same plain series from a real Prometheus instead, which promtool
+fills first: for three days that takes some minutes. One JSON line per figure. Read next: docs/reference/prometheus.md.
 """
 
 import argparse
 import multiprocessing
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from bench import figures  # isort: skip # before any kernel is imported
-
 import numpy as np
 
+from bench.stored import put, serving
 from sageserve.base.config.clusters import prometheus_at
 from sageserve.base.units import DAY, SECOND
+from sageserve.data.history.raw import RawSeries
 from sageserve.data.rebuild.render import TOKENS
 from sageserve.live.prometheus.read import HistorySpan, PoolQuery, read_history
 from sageserve.live.prometheus.server import PrometheusServer
@@ -108,30 +114,62 @@ def _serve(sock: socket.socket, pods: int) -> None:
     server.serve_forever()
 
 
+@contextmanager
+def streaming(pods: int) -> Iterator[str]:
+    """A server of ours that makes up its answers; its address."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(sock, pods), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        process.kill()
+
+
+def _day(day: int, pods: int, *, last: bool) -> Iterator[RawSeries]:
+    """What the streaming server would say of a day's plain series; behind the last there are some more samples."""
+    rows = np.arange(day * DAY // SECOND // STEP_S, (day + 1) * DAY // SECOND // STEP_S + (4 if last else 0))
+    times = (BEGIN_S + rows * STEP_S) * SECOND + 1000
+    for name, rate in NAMES:
+        values = np.floor(rows * rate if rate else (rows * 7 + 1.0) % 40).astype(np.float64)
+        for pod in range(pods):
+            labels = {"__name__": name, "pod": f"p-{pod}", "instance": f"10.0.0.{pod}:8000", "model_name": "m", "job": "vllm"}
+            yield RawSeries(labels, times, values)
+
+
+@contextmanager
+def real(days: int, pods: int) -> Iterator[str]:
+    """A Prometheus that holds them; its address."""
+    with tempfile.TemporaryDirectory(prefix="prometheus-") as name:
+        for day in range(days):
+            put(Path(name) / "data", _day(day, pods, last=day == days - 1))
+        with serving(Path(name) / "data") as url:
+            yield url
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--pods", type=int, default=200)
+    parser.add_argument("--real", action="store_true", help="through a real Prometheus, plain series alone")
     given = parser.parse_args()
-    sock = socket.create_server(("127.0.0.1", 0))
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(sock, given.pods), daemon=True)
-    process.start()
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    before, wall = time.process_time(), time.perf_counter()
-    span = HistorySpan(BEGIN_S * SECOND, BEGIN_S * SECOND + given.days * DAY, STEP_S * SECOND)
-    with PrometheusServer(prometheus_at(url)) as server:
-        found = read_history(server, [PoolQuery("pool", 'model_name="m"')], span)
+    with real(given.days, given.pods) if given.real else streaming(given.pods) as url:
+        before, wall = time.process_time(), time.perf_counter()
+        span = HistorySpan(BEGIN_S * SECOND, BEGIN_S * SECOND + given.days * DAY, STEP_S * SECOND)
+        with PrometheusServer(prometheus_at(url)) as server:
+            found = read_history(server, [PoolQuery("pool", 'model_name="m"')], span)
+        spent = time.process_time() - before
     figures.show("prometheus_samples", found.samples, "samples")
-    figures.show("prometheus_cpu_s", time.process_time() - before, "s")
+    figures.show("prometheus_cpu_s", spent, "s")
+    figures.show("prometheus_cpu_us_per_sample", 1e6 * spent / found.samples, "us")
     figures.show("prometheus_wall_s", time.perf_counter() - wall, "s")
     figures.show("prometheus_rss_gb", figures.peak_gb(), "GB")
     pool = found.pools[0]
     assert not found.unread, found.unread
     assert abs(float(np.nansum(pool.completed)) / (given.pods * given.days * DAY / SECOND / STEP_S) - 1) < 1e-3
     assert pool.instances.min() == given.pods
-    assert len(pool.histograms) == 2
-    process.kill()
+    assert given.real or len(pool.histograms) == 2
 
 
 if __name__ == "__main__":
