@@ -26,6 +26,8 @@ FILES = {
     "typo.yaml": "extends: quickstart\nflet: {start: 3}\n",
     "unit.yaml": "extends: quickstart\ntiers: {chat: {ttft: 5}}\n",
     "circle.yaml": "extends: circle.yaml\n",
+    "heir.yaml": "extends: quikstart\n",
+    "noise.parquet": "\x0b\x01\x02PAR\n\x03",
     "full/letter.txt": "dear",
     f"half/{SUMMARY}": "{}",
     f"swept/{MARK}": "",
@@ -45,6 +47,7 @@ simulate broken.yaml                                    | scenario broken: broke
 simulate text.yaml                                      | scenario text: text.yaml:1: a scenario is a mapping
 simulate typo.yaml                                      | typo.yaml:2: flet: unknown key; did you mean 'fleet'
 simulate unit.yaml                                      | unit.yaml:2: tiers.chat.ttft: 5 has no unit
+simulate heir.yaml                                      | scenario heir: heir.yaml:1: extends: .*mean 'quickstart'
 simulate circle.yaml                                    | in a circle.*take one
 simulate quickstart --strategy reactiv                  | did you mean reactive
 simulate quickstart --strategi reactive                 | --strategy
@@ -61,6 +64,8 @@ simulate quickstart --trace nothing.csv                 | nothing.csv does not e
 simulate quickstart --trace empty.csv                   | empty.csv is empty
 simulate quickstart --trace head.csv                    | head.csv holds no requests
 simulate quickstart --trace columns.csv                 | its columns are a, b.*--column
+simulate quickstart --trace noise.parquet               | noise.parquet is not text
+simulate quickstart --strategy mine.py:Own              | a module is named without its .py.*write mine:Own
 simulate quickstart --trace full                        | full is a folder
 simulate quickstart --trace trace.csv --load 0          | give a factor above 0
 simulate quickstart --trace trace.csv --map llama       | write FROM=TO
@@ -72,7 +77,7 @@ simulate quickstart --out full                          | full holds files that 
 simulate quickstart --out trace.csv                     | trace.csv is a file, not a folder
 compare quickstart --strategies reactive,reactiv        | did you mean reactive
 compare quickstart --strategies ''                      | names none
-compare quickstart --seeds 5..1                         | write 1..5 or 1,2,3
+compare quickstart --seeds 5..1                         | runs backwards try: write 1..5
 compare quickstart --baseline fixed:x                   | there is no strategy 'fixed:x'
 compare quickstart --workers 0                          | --workers
 show nowhere                                            | there is no result folder nowhere
@@ -105,6 +110,7 @@ forecast trace.csv                                      | choose shorter ones wi
 forecast nothing.csv                                    | nothing.csv does not exist
 trace inspect full                                      | full is a folder
 trace generate quickstart mine.csv                      | mine.csv would hold Parquet
+scenario set quickstart fleet.start=3                   | quickstart is built in.*extends: quickstart
 scenario set nowhere.yaml fleet.start=3                 | cannot read nowhere.yaml
 profile show llama-3.1-8b/h200/tp3                      | did you mean
 profile list --gpu h101                                 | no GPU is called 'h101'

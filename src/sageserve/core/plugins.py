@@ -56,6 +56,10 @@ def registered(kind: str) -> tuple[str, ...]:
 
 
 def _attribute(kind: str, name: str, module: str, attribute: str) -> object:
+    if module.endswith(".py"):
+        raise ConfigError(
+            f"the {kind} {name}: a module is named without its .py", hint=f"write {module.removesuffix('.py')}:{attribute}"
+        )
     if "" not in sys.path:
         sys.path.append("")  # the current folder, where a program that is installed does not look by itself
     try:

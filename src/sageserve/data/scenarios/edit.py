@@ -18,7 +18,7 @@ import yaml
 
 from sageserve.base.errors import ConfigError
 from sageserve.data.documents import read_file, write_text
-from sageserve.data.scenarios.layers import Stack
+from sageserve.data.scenarios.layers import Stack, builtin_names
 from sageserve.data.scenarios.load import load
 from sageserve.data.yaml_positions import Value
 
@@ -37,6 +37,11 @@ def set_values(path: Path, settings: Sequence[str]) -> None:
     Raises:
         ConfigError: the file or a setting cannot be read, or the result is wrong.
     """
+    if str(path) in builtin_names() and not path.exists():
+        raise ConfigError(
+            f"{path} is built in, and stays as it is",
+            hint=f"write a file with the line `extends: {path}`, and set its values",
+        )
     document = read_file(path)
     if document.complaints:
         raise ConfigError(str(document.complaints[0]), hint="mend the file first")

@@ -16,6 +16,7 @@ from sageserve.data.documents import suggest
 from sageserve.data.yaml_positions import Complaint, Document, Keys
 
 COMPLAINTS_MAX: Final = 10  # what fits a screen beside its explanations
+MISSING: Final = "is missing"
 _UNIONS: Final = (UnionType, get_origin(Annotated[int, ""] | None))  # X | Y, and the same where X is annotated
 Shape: TypeAlias = object
 """A type annotation of the settings tree."""
@@ -62,7 +63,7 @@ _NOT_WHOLE: Final = "{given} is not a whole number"
 _NOT_NUMBER: Final = "{given} is not a number"
 _NOT_NAME: Final = "{given} is not a name: use letters, digits, '.', '_', '/' and '-', at most 100"
 _SENTENCES: Final[Mapping[str, str]] = {
-    "missing": "is missing",
+    "missing": MISSING,
     "int_type": _NOT_WHOLE,
     "int_parsing": _NOT_WHOLE,
     "int_from_float": _NOT_WHOLE,

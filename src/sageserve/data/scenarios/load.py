@@ -21,7 +21,7 @@ from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN
 from sageserve.data.profiles.library import profile_entries
 from sageserve.data.scenarios.checks import problems
-from sageserve.data.scenarios.errors import complaints_of, node_at, on_one_screen
+from sageserve.data.scenarios.errors import MISSING, complaints_of, node_at, on_one_screen
 from sageserve.data.scenarios.layers import Stack, builtin_names, find
 from sageserve.data.scenarios.problem import SettingProblem
 from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, write_yaml
@@ -118,7 +118,8 @@ def _typed(document: Document, name: str) -> Scenario:
         scenario = Scenario.model_validate_json(msgspec.json.encode(document.values), strict=True)
     except ValidationError as error:
         known = {complaint.keys for complaint in found}
-        found += [one for one in complaints_of(error, document) if not any(one.keys[: len(k)] == k for k in known if k)]
+        more = [one for one in complaints_of(error, document) if not any(one.keys[: len(k)] == k for k in known if k)]
+        found += [one for one in more if not (("extends",) in known and one.text == MISSING)]  # it may be in what is extended
         raise ConfigError(on_one_screen(name, found), hint=_way_out(found)) from None
     if found:
         raise ConfigError(on_one_screen(name, found), hint=_way_out(found))

@@ -4,6 +4,7 @@ Converts no cell and refuses no request (`data/traces/columns/convert.py` does),
 Read next: `csv_file.py`, `json_file.py`, `arrow_file.py`.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from sageserve.data.traces.readers.csv_file import open_csv
 from sageserve.data.traces.readers.json_file import open_json
 
 _MARK: Final = b"\xef\xbb\xbf"  # what UTF-8 text may begin with, and nobody sees
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # in no line of names
 _PEEK: Final = 1 << 16  # bytes looked at to tell kinds apart; a header is shorter than that
 _WIDE: Final = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _FOREIGN: Final = {
@@ -77,7 +79,7 @@ def _open_text(path: Path, magic: bytes, explicit: Mapping[str, str], progress: 
     text = head.removeprefix(_MARK)
     if not text.strip():
         raise TraceError(f"{path} holds nothing but blanks", hint=WHAT_IS_READ)
-    if b"\0" in head or packed(head) or is_arrow(head):
+    if b"\0" in head or _CONTROL.search(text.lstrip().partition(b"\n")[0]) or packed(head) or is_arrow(head):
         raise TraceError(f"{path} is not text inside", hint=WHAT_IS_READ)
     if text.lstrip()[:1] in {b"{", b"["}:
         return open_json(path, stream, explicit)
