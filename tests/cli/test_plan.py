@@ -123,7 +123,7 @@ SETTINGS = {
     "lt-i": ("every=30m", "ahead=0s", "forecaster=last-value", "quantile=0.5", "epsilon=0.5", "batch_buffer=3", "worth=0.01"),
     "foresight": (
         "every=30m", "refit=2h", "horizon=6h", "forecaster=last-value", "quantile=0.8", "headroom=1.05",
-        "worth=0.01", "margin=1.5", "ready=2h", "travel=0.1",
+        "worth=0.01", "margin=1.5", "ready=2h", "travel=0.1", "curve=flat",
     ),
 }  # fmt: skip
 UNPLANNED = {"low", "high", "cooldown", "patrol", "above", "below", "latency", "guard", "relax", "calm", "driven", "aim"}
