@@ -40,6 +40,7 @@ MODELS: Final = (
     "models.gpt-oss-120b={context: 131072, engines: {h200: gpt-oss-120b/h200/tp1}, load: {local: 210s}}",
     "models.deepseek-r1={context: 131072, engines: {h200: deepseek-r1/h200/tp8}, load: {local: 210s}}",
     "workload.assign.model={llama-3.3-70b: 1, qwen3-32b: 1, gpt-oss-120b: 1, deepseek-r1: 1}",
+    "fleet.minimum=0",  # an instance of each model in each region is more than its rate needs
 )
 MAPS: Final = ("m-large=llama-3.3-70b", "m-mid=gpt-oss-120b", "m-small=qwen3-32b", "IW=chat", "NIW=batch")
 
