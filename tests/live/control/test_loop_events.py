@@ -14,7 +14,21 @@ import pytest
 
 from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.base.units import HOUR
-from sageserve.core.actions import Action, Decision, Donate, Drain, Feed, Reason, Reclaim, Release, Source, Start
+from sageserve.core.actions import (
+    Action,
+    Decision,
+    Donate,
+    Drain,
+    Feed,
+    Reason,
+    Reclaim,
+    Release,
+    Roll,
+    RolloutStep,
+    RolloutWhy,
+    Source,
+    Start,
+)
 from sageserve.core.events import (
     InstanceDrained,
     InstanceLost,
@@ -153,8 +167,18 @@ ACTIONS: dict[str, tuple[State, AnyAction, AnyEvent | None, State]] = {
 
 def test_every_kind_of_action_is_tried_here() -> None:
     kinds = {type(action) for _, action, _, _ in ACTIONS.values()}
-    assert kinds == set(get_args(Action)) | set(get_args(Work))
+    assert kinds == (set(get_args(Action)) - {Roll}) | set(get_args(Work))
     assert all(came_to_nothing(action, "why") == event for _, action, event, _ in ACTIONS.values())
+
+
+def test_a_step_of_a_rollout_is_asked_of_nobody_who_could_refuse_it() -> None:
+    step = Roll(0, 1, RolloutStep.CANARY, RolloutWhy.DUE)
+    assert came_to_nothing(step, "why") is None
+    stage = Stage()
+    stage.refuses = SageServeError("why")
+    stage.loop._perform(0, (step,))
+    assert (stage.told, stage.loop.heard.is_set()) == ([], False)
+    assert stage.refuses is not None, "nobody was asked"
 
 
 @pytest.mark.parametrize("error", [SageServeError("why"), OSError("why"), KeyError("why"), LawBroken("why")], ids=repr)
