@@ -6,6 +6,7 @@ Read next: `past.py` for the past, docs/how-to/backtest.md for what is done.
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,10 @@ def test_a_replay_on_the_true_profile_fits_and_on_one_twice_as_slow_does_not(kno
     right = check_replay(pools, simulate(known.scenario, made), 10 * MINUTE)
     assert right.state == "ok"
     assert right.apart["inside"] == pytest.approx(0.0, abs=0.15)
+    alone = known.run.requests[:1].copy()
+    alone["arrival"], alone["first"], alone["finish"] = 0, HOUR, HOUR  # a prompt that is worked on for an hour
+    inside = [one.replayed["inside"] for one in check_replay(pools, replace(known.run, requests=alone), 0).hours]
+    assert inside == [1.0, 0.0, 0.0, 0.0]
     profile = known.scenario.models["m"].engines["h100"].model_copy(update={"iteration_ms": ((1, 20.04), (10001, 420.04))})
     model = known.scenario.models["m"].model_copy(update={"engines": {"h100": profile}})
     slow = known.scenario.model_copy(update={"models": {"m": model}})

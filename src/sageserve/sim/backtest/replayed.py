@@ -5,18 +5,18 @@ the mean of what ran and waited. An hour counts where the history saw enough of 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
-from sageserve.base.records import Bools, Floats, Ints
+from sageserve.base.records import Floats, Ints
 from sageserve.base.units import HOUR, SECOND, Micros
 from sageserve.data.history.histograms import joined
 from sageserve.data.history.records import HistogramHistory
 from sageserve.data.rebuild.demand import PlacedPool
 from sageserve.sim.run import Run
-from sageserve.sim.timeline import SAMPLE
 
 WITHIN: Final = 0.15  # of what was measured
 LEAST: Final = 100  # first tokens in an hour: below, a p95 is a handful of requests
@@ -94,9 +94,9 @@ def _endpoint(place: tuple[str, str], mine: Sequence[PlacedPool], run: Run, firs
     measured = joined(one.history.histograms["ttft"] for one in mine if "ttft" in one.history.histograms)
     inside = np.sum([one.history.running + one.history.waiting for one in mine], axis=0)
     interval = mine[0].history.grid.interval
-    numbers = _endpoints(run, place)
-    first_tokens, waited = _first_tokens(run, numbers)
-    counted = run.timeline.column("running")[:, numbers].sum(axis=1) + run.timeline.column("waiting")[:, numbers].sum(axis=1)
+    here = _served(run, _endpoints(run, place))
+    first_tokens, waited = _first_tokens(here)
+    stays = _stays(run, here)
     for hour in range(first, int(run.window // HOUR)):
         begin, end = hour * HOUR, (hour + 1) * HOUR
         seen = _hour(measured, begin, end)
@@ -104,7 +104,7 @@ def _endpoint(place: tuple[str, str], mine: Sequence[PlacedPool], run: Run, firs
         inside_here = inside[begin // interval : end // interval]
         shown: dict[Measure, float | None] = {"ttft_s_p50": None, "ttft_s_p95": None, "inside": _mean(inside_here)}
         played: dict[Measure, float | None] = dict(shown)
-        played["inside"] = _mean(counted[begin // SAMPLE : end // SAMPLE])
+        played["inside"] = round(_mean_inside(stays, begin, end), 4)
         if seen is not None and count >= LEAST:
             same = _bucketed(seen, waited[(first_tokens >= begin) & (first_tokens < end)])
             for measure, share in QUANTILES:
@@ -120,14 +120,38 @@ def _endpoints(run: Run, place: tuple[str, str]) -> list[int]:
     return sorted({pool.endpoint for pool in run.layout.pools if (pool.region, pool.model) == code})
 
 
-def _first_tokens(run: Run, endpoints: Sequence[int]) -> tuple[Ints, Floats]:
-    """When first tokens came at these endpoints, and seconds that they took."""
-    rows = run.requests
+def _served(run: Run, endpoints: Sequence[int]) -> NDArray[Any]:
+    """Requests that were given to instances of these endpoints."""
     pool_of = np.array([*run.fleet.pool_of, -1], np.int64)
     endpoint_of = np.array([*(pool.endpoint for pool in run.layout.pools), -1], np.int64)
-    here: Bools = np.isin(endpoint_of[pool_of[rows["instance"]]], endpoints) & (rows["first"] >= 0)
-    first = rows["first"][here].astype(np.int64)
-    return first, (first - rows["arrival"][here]) / SECOND
+    served: NDArray[Any] = run.requests[np.isin(endpoint_of[pool_of[run.requests["instance"]]], endpoints)]
+    return served
+
+
+def _first_tokens(rows: NDArray[Any]) -> tuple[Ints, Floats]:
+    """When first tokens came, and seconds that they took."""
+    rows = rows[rows["first"] >= 0]
+    first = rows["first"].astype(np.int64)
+    return first, (first - rows["arrival"]) / SECOND
+
+
+def _stays(run: Run, rows: NDArray[Any]) -> tuple[Ints, Ints]:
+    """From when to when requests ran or waited at engines; what waits in a queue of ours before them is not there yet.
+
+    Not the timeline's counts: a prompt that is being worked on is in neither of them, and those are up to a fifth of what is
+    inside.
+    """
+    begin, end = rows["arrival"].astype(np.int64), rows["finish"].astype(np.int64)
+    end = np.where(end < 0, run.window, end)
+    if run.scenario.batch.feed != "direct":
+        held = np.array([tier.deadline is not None for tier in run.scenario.tiers.values()])[rows["tier"]]
+        begin = np.where(held, np.where(rows["first"] >= 0, rows["first"], end), begin)
+    return begin, end
+
+
+def _mean_inside(stays: tuple[Ints, Ints], begin: Micros, end: Micros) -> float:
+    came, gone = (np.clip(column, begin, end) for column in stays)
+    return float((gone - came).sum()) / (end - begin)
 
 
 def _hour(measured: HistogramHistory | None, begin: Micros, end: Micros) -> HistogramHistory | None:
