@@ -18,7 +18,12 @@ PLANTED = (
         "        if endpoint in self._blind:\n            return Blocked.BLIND\n        if serving",
         "        if serving",
     ),
-    Mutant("one below the minimum", "core/controller.py", "serving <= here.minimum:", "serving < here.minimum:"),
+    Mutant(
+        "one below the minimum",
+        "core/controller.py",
+        "serving <= (1 if in_place else here.minimum):",
+        "serving < (1 if in_place else here.minimum):",
+    ),
     Mutant(
         "results are forgotten when the store is full",
         "live/batches/result_writer.py",
