@@ -33,6 +33,14 @@ def test_a_command_that_takes_a_trace_takes_every_option_for_it(name: str) -> No
     assert options_of(name) >= BLOCK
 
 
+@pytest.mark.parametrize("name", ["simulate", "compare", "size", "tune"])
+def test_what_plays_may_know_what_came_before_and_warm_up(name: str) -> None:
+    assert options_of(name) >= {"--history", "--warm-up"}
+    result = CliRunner().invoke(app, [name, SMALL_FLEET, "--warm-up", "6"])
+    assert isinstance(result.exception, SageServeError)
+    assert "workload.warm_up: 6 has no unit" in str(result.exception)
+
+
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     path = tmp_path / "log.csv"
@@ -86,7 +94,7 @@ def test_a_missing_path_is_said_to_be_missing(command: tuple[str, ...], tmp_path
 
 
 def test_hints_of_readers_name_options_that_every_command_has() -> None:
-    known = set.intersection(*(options_of(name) for name in TRACES)) | {"--trace"}
+    known = set.intersection(*(options_of(name) for name in TRACES)) | {"--trace", "--history"}  # said of it where it was given
     folder = Path(__file__).resolve().parents[2] / "src" / "sageserve" / "data" / "traces"
     for path in folder.rglob("*.py"):
         if path.name not in {"catalog.py", "series.py"}:  # a page of the docs, and the reader of `forecast` alone

@@ -356,7 +356,7 @@ def _requests(scenario: Scenario, trace: TraceLike) -> Requests:
 
 def _options(trace: str | Path | TraceOptions | None) -> TraceOptions:
     options = trace if isinstance(trace, TraceOptions) else TraceOptions(files=() if trace is None else (Path(trace),))
-    return replace(options, files=tuple(map(Path, options.files)))
+    return replace(options, files=tuple(map(Path, options.files)), history=tuple(map(Path, options.history)))
 
 
 @contextmanager

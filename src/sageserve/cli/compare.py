@@ -47,7 +47,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
 Workers = Annotated[int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")]
 
 
-@takes_trace()
+@takes_trace(plays=True)
 def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, complete.SCENARIO],
     options: TraceOptions,

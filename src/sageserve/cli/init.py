@@ -35,7 +35,7 @@ _REGION: Final = "region-1"
 _MODEL: Final = "llama-3.1-8b"  # of a trace that names none
 
 
-@takes_trace()
+@takes_trace(ahead=False)
 def init(  # noqa: PLR0913, PLR0917 # one argument per option
     file: Annotated[Path, typer.Argument(metavar="FILE", help="the scenario to write")],
     options: TraceOptions,

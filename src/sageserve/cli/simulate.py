@@ -33,7 +33,7 @@ sageserve simulate quickstart --trace azure_conv.csv.gz --map '*=llama-3.3-70b' 
 """
 
 
-@takes_trace()
+@takes_trace(plays=True)
 def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, complete.SCENARIO],
     options: TraceOptions,

@@ -50,7 +50,7 @@ _LeadTime = Annotated[str, typer.Option(metavar="TIME", help="how long quota tak
 _Nine = Annotated[bool, typer.Option(NINE, help="say also what a tenth of the doubt would cost")]
 
 
-@takes_trace()
+@takes_trace(plays=True)
 def size(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, complete.SCENARIO],
     options: TraceOptions,

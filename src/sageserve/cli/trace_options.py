@@ -110,8 +110,27 @@ _Ends = Annotated[
     bool,
     typer.Option("--end-to-end", help="lay dated files one after the other, whatever their dates", rich_help_panel=_PANEL),
 ]
+_History = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--history",
+        metavar="FILE",
+        help="requests that came before, which forecasters know from the start",
+        rich_help_panel=_PANEL,
+    ),
+]
+_WarmUp = Annotated[
+    str | None,
+    typer.Option(
+        "--warm-up",
+        metavar="TIME",
+        help="a first part that is played and not judged: short for --set workload.warm_up=6h",
+        rich_help_panel=_PANEL,
+    ),
+]
 _BLOCK: Final[dict[str, tuple[Any, object]]] = {
     "files": (_Files, None),
+    "history": (_History, None),
     "columns": (_Columns, None),
     "maps": (_Maps, None),
     "begin": (_From, None),
@@ -130,14 +149,19 @@ _BLOCK: Final[dict[str, tuple[Any, object]]] = {
 }
 
 
-def takes_trace(*, files: bool = True, max_dropped: float = DROPPED_MAX) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_trace(
+    *, files: bool = True, ahead: bool = True, plays: bool = False, max_dropped: float = DROPPED_MAX
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of a trace in place of its parameter `options`, which gets one `TraceOptions`.
 
     Args:
         files: with `--trace`; without, the command names the files itself.
+        ahead: with `--history`: the command looks ahead from what it knows.
+        plays: with `--warm-up`, which becomes one of the command's `overrides`.
         max_dropped: share of rows that may be left out where the user says nothing.
     """
-    names = [name for name in _BLOCK if files or name != "files"]
+    left_out = {"files", "history"} if not files else set() if ahead else {"history"}
+    names = [name for name in _BLOCK if name not in left_out]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command).parameters
@@ -148,12 +172,17 @@ def takes_trace(*, files: bool = True, max_dropped: float = DROPPED_MAX) -> Call
                     inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY, default=_BLOCK[each][1], annotation=_BLOCK[each][0])
                     for each in names
                 ]
+                if plays:
+                    kind = inspect.Parameter.KEYWORD_ONLY
+                    made.append(inspect.Parameter("warm_up", kind, default=None, annotation=_WarmUp))
             else:
                 made.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
         @functools.wraps(command)
         def run(**given: Any) -> None:  # noqa: ANN401 # whatever the command's own options are
             block = {name: given.pop(name) for name in names}
+            if plays and (warm_up := given.pop("warm_up")) is not None:
+                given["overrides"] = [*(given["overrides"] or ()), f"workload.warm_up={warm_up}"]
             command(**given, options=_options(block, max_dropped))
 
         run.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined] # read by inspect.signature, and so by typer
@@ -211,6 +240,6 @@ def _options(block: dict[str, Any], max_dropped: float) -> TraceOptions:
             max_dropped = share(block["max_dropped"])
         except ValueError as error:
             raise TraceError(f"--max-dropped: {error}", hint="for example --max-dropped 5%") from None
-    lists = {name: tuple(block.pop(name, None) or ()) for name in ("files", "columns", "maps")}
+    lists = {name: tuple(block.pop(name, None) or ()) for name in ("files", "history", "columns", "maps")}
     given: dict[str, Any] = {**lists, **block, "max_dropped": max_dropped}
     return TraceOptions(**given)

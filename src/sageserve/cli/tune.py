@@ -32,7 +32,7 @@ sageserve tune quickstart --trace last-week.csv.gz --map '*=llama-3.3-70b'
 """
 
 
-@takes_trace()
+@takes_trace(plays=True)
 def tune(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, complete.SCENARIO],
     options: TraceOptions,

@@ -252,10 +252,18 @@ class Fleet:
 
     def settle(self, now: Micros) -> None:
         """Count the time of every instance up to `now` and close the ledger."""
+        self._count_all(now)
+        self.ledger.close(now)
+
+    def restart(self, now: Micros) -> None:
+        """Count from `now` on alone."""
+        self._count_all(now)
+        self.ledger.restart(now)
+
+    def _count_all(self, now: Micros) -> None:
         self._go_on(now)
         for i, state in enumerate(self.state):
             self._count_time(i, state, now)
-        self.ledger.close(now)
 
     def _move(self, i: int, signal: Signal, now: Micros) -> None:
         old = self.state[i]

@@ -119,6 +119,17 @@ class Ledger:
             self.counts[pool].settle(now)
         self.counts[pool].value += by
 
+    def restart(self, now: Micros) -> None:
+        """Forget what was counted up to `now`; what is held goes on being held."""
+        for purchase in self.purchases:
+            purchase.settle(now)
+            purchase.reserved_us = purchase.unused_us = purchase.on_demand_us = purchase.held_us = purchase.donated_us = 0
+        for level in (*self.counts, *(purchase.level for purchase in self.purchases)):
+            level.settle(now)
+            level.time = {}
+        self.gpu_us = [[0] * self.states for _ in range(self.pools)]
+        self.starts = self.reclaims = self.failures = self.taken = 0
+
     def close(self, now: Micros) -> None:
         """Count everything up to `now`, and nothing after."""
         for purchase in self.purchases:

@@ -8,7 +8,7 @@ a model's instances share at the peak; every endpoint keeps its minimum. Where t
 lower one: turns that wait for answers are no work, for a fleet may be so slow that they come after the window.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -70,16 +70,27 @@ def oracle_bound(scenario: Scenario, trace: Trace) -> Bound:
         trace: codes are those of the scenario's names in order.
     """
     layout = true_layout(scenario, lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,)))
+    turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
+    alone = trace if turns is None else trace.take(turns.order[: turns.first])
+    trace, alone = (_judged(one, scenario.workload.warm_up) for one in (trace, alone))
     steps = int(-(-trace.window // STEP))
     lengths = np.minimum(STEP, trace.window - np.arange(steps) * STEP) / HOUR
-    turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
-    work = _work(trace if turns is None else trace.take(turns.order[: turns.first]), layout, steps) / HOUR
+    work = _work(alone, layout, steps) / HOUR
     hours, loads = {}, {}
     for m, model in enumerate(layout.names.models):
         need = Need(lengths, work[m, 0], work[m, 1], work[m, 2])
         loads[model] = _load(scenario, trace, layout, model=m, need=need)
         hours[model] = least(need, load=loads[model], floor=_floor(layout, m))
     return Bound(sum(hours.values()), hours, loads)
+
+
+def _judged(trace: Trace, warm_up: Micros) -> Trace:
+    """What arrives after the warm-up, at times from its end on."""
+    if not warm_up:
+        return trace
+    some = trace.take(np.flatnonzero(trace.arrival >= warm_up))
+    deadline = None if some.deadline is None else np.where(some.deadline == UNSET, UNSET, some.deadline - warm_up)
+    return replace(some, arrival=some.arrival - warm_up, deadline=deadline, window=trace.window - warm_up)
 
 
 def least(need: Need, *, load: float, floor: float) -> float:

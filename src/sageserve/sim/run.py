@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import Infeasible, TraceError
 from sageserve.base.records import UNSET, Bools, Demand, Ints, Labels, Trace
 from sageserve.base.sessions import Turns, closed_loop
-from sageserve.base.units import DAY, Micros
+from sageserve.base.units import DAY, Micros, show_duration
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceLost, Observed, StartFailed
 from sageserve.core.fleet import Fleet
@@ -35,7 +36,7 @@ from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
 from sageserve.sim.kernel.state import FUTURE, PLACE, SHED, Setup, request_rows
 from sageserve.sim.revisions import SimulatedRevisions, plans_of, revised
-from sageserve.sim.timeline import SAMPLE, Timeline
+from sageserve.sim.timeline import SAMPLE, Timeline, check_warm_up
 from sageserve.sim.world import SimulatedWorld
 
 _PATIENCE = DAY  # beyond the longest deadline: work that is not done by then never will be
@@ -78,6 +79,9 @@ class Run:
         tenants: of the requests, in their order; None where the trace names none.
         rollouts: new revisions of models, and what became of them.
         revisions: what each instance ran when; None before anything was played.
+        warm_up: microseconds played before the window; at the end all times count from its end.
+        unjudged: requests that arrived in it, and are no longer among `requests` at the end.
+        preempted_before: preemptions in it.
     """
 
     scenario: Scenario
@@ -95,11 +99,36 @@ class Run:
     tenants: Labels | None = None
     rollouts: tuple[Rollout, ...] = ()
     revisions: SimulatedRevisions | None = None
+    warm_up: Micros = 0
+    unjudged: int = 0
+    preempted_before: int = 0
 
     @property
     def now(self) -> Micros:
         """How far it was played."""
-        return self.kernel.now
+        return self.kernel.now - self.warm_up
+
+    def begin_after(self, warm_up: Micros) -> None:
+        """Leave what was played before an instant out of everything that is judged, and count times from it."""
+        rows = self.requests
+        came = int(((rows["state"] & PLACE) != FUTURE).sum())
+        first = int(np.searchsorted(rows["arrival"][:came], warm_up))
+        for name in ("arrival", "first", "finish", "deadline"):
+            times = rows[name][first:came]
+            np.subtract(times, warm_up, out=times, where=times != UNSET)
+        self.warm_up, self.unjudged, self.requests = warm_up, first, rows[first:]
+        self.window = max(self.window - warm_up, 0)
+        self.timeline.begin_at(warm_up)
+        self.journal = [structs.replace(line, now=line.now - warm_up) for line in self.journal if line.now >= warm_up]
+        if self.talk is not None:
+            talk = self.talk
+            self.talk = Talk(talk.session[first:], talk.number[first:], talk.waited[first:], talk.names)
+        if self.tenants is not None:
+            self.tenants = Labels(self.tenants.codes[first:], self.tenants.names)
+        self.notes = (
+            *self.notes,
+            f"the first {show_duration(warm_up)} were played and are not judged, nor the {first:,} requests that arrived in them",
+        )
 
 
 def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
@@ -173,6 +202,7 @@ class Simulation:
         kind, layout = kind_of(scenario), layout_of(scenario)
         if trace.names != layout.names:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
+        check_warm_up(scenario, trace.window)
         setup = kernel_setup(scenario, layout)
         turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
         kernel = _loaded(Kernel(setup, request_rows(trace, setup, turns), turns, prefixes_of(trace, turns)))
@@ -250,6 +280,10 @@ class Simulation:
             run.notes = (*run.notes, _told_of_outages(run))
         if self._turns is not None:
             self._tell_turns(self._turns)
+        if (warm_up := run.scenario.workload.warm_up) and run.now >= warm_up:
+            run.begin_after(warm_up)
+        elif warm_up:
+            run.notes = (*run.notes, "interrupted before the warm-up was over: it is all there is")
 
     def _tell_turns(self, turns: Turns) -> None:
         """Bring the requests into the order in which they arrived, and say what became of conversations."""
@@ -324,6 +358,9 @@ class Simulation:
     def _sample(self, now: Micros) -> None:
         self._next_sample = now + SAMPLE
         kernel = self.run.kernel
+        if now == self.run.scenario.workload.warm_up > 0:
+            self.run.fleet.restart(now)
+            self.run.preempted_before = kernel.preemptions
         if now <= self.run.window:
             self.run.timeline.sample(now, self.run.fleet, kernel)
         counters = self._counters()

@@ -8,8 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sageserve.base.config import Scenario
+from sageserve.base.errors import ConfigError
 from sageserve.base.records import Bools
-from sageserve.base.units import MINUTE, Micros
+from sageserve.base.units import MINUTE, Micros, show_duration
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout
 from sageserve.sim.kernel.engine import Kernel
@@ -23,6 +25,22 @@ MODEL: Final = ("batch_waiting",)
 FIELDS: Final = (*COUNTS, *SEEN, *INSIDE, *TOTALS, *MODEL)
 """Columns of a timeline. Instance counts; shares of capacity as last scraped; requests waiting, decoding and in all, prompt
 tokens not prefilled; totals since the start; jobs in the batch queue of the endpoint's model (all regions together)."""
+
+
+def check_warm_up(scenario: Scenario, window: Micros) -> None:
+    """Refuse a warm-up that is no part of the window, no whole number of samples, or beside what tells times from the start.
+
+    Raises:
+        ConfigError: it is.
+    """
+    warm_up = scenario.workload.warm_up
+    if warm_up % SAMPLE or (warm_up and warm_up >= window):
+        why = (
+            "is not a whole number of minutes" if warm_up % SAMPLE else f"leaves nothing of {show_duration(window)} to be judged"
+        )
+        raise ConfigError(f"workload.warm_up: {show_duration(warm_up)} {why}", hint="for example --warm-up 1h")
+    if warm_up and scenario.rollouts:
+        raise ConfigError("workload.warm_up: rollouts are judged from the first request on", hint="leave one of them out")
 
 
 class Timeline:
@@ -48,6 +66,16 @@ class Timeline:
     def full(self) -> Bools:
         """bool[samples, endpoints]: none of its pools could hold one instance more, for its maximum or the stock."""
         return self._full[: self.length]
+
+    def begin_at(self, begin: Micros) -> None:
+        """Leave out what was sampled before an instant, and count times and totals from it."""
+        first = int(np.searchsorted(self.times[: self.length], begin))
+        self.length -= first
+        self.times = self.times[first:] - begin
+        self._full = self._full[first:]
+        self._columns = {name: old[first:] for name, old in self._columns.items()}
+        for name in TOTALS if self.length else ():
+            self._columns[name] -= self._columns[name][0].copy()
 
     def sample(self, now: Micros, fleet: Fleet, kernel: Kernel) -> None:
         """Add a row for this instant."""

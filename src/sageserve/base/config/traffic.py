@@ -94,6 +94,11 @@ class WorkloadSettings(Settings):
 
     generate: GeneratorSettings = Field(default=GeneratorSettings(), description="a workload that needs no file")
     assign: AssignSettings = Field(default=AssignSettings(), description="shares for columns a trace does not have")
+    warm_up: Duration = Field(
+        default=0,
+        ge=0,
+        description="a first part of the requests that is played and not judged, in whole minutes; 0: all are judged",
+    )
     loop: Literal["closed", "open"] = Field(
         default="closed",
         description="closed: a turn with a pause comes that long after the answer before it; open: at the times of the trace",

@@ -288,6 +288,7 @@ class Summary(Struct, frozen=True):
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything
     energy: Energy | UnsetType = UNSET  # left out where the scenario gives no power
     rollouts: tuple[RolloutSummary, ...] | UnsetType = UNSET  # left out where the scenario has none
+    warm_up_s: float | UnsetType = UNSET  # played before the window, not judged; left out where all was
     own_code: dict[str, str] | msgspec.UnsetType = (
         msgspec.UNSET
     )  # SHA-256 of the user's strategy and forecasters, where there are any

@@ -59,14 +59,14 @@ def source_of(options: TraceOptions) -> SweepSource:
     """
     options.refuse_without_files()
     digest = hashlib.sha256()
-    for path in options.files:
+    for path in (*options.files, *options.history):
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise TraceError(f"cannot read {path}: {error.strerror}", hint="give the path of a trace file") from None
-    files = tuple(path.resolve() for path in options.files)
-    return SweepSource(replace(options, files=files), digest.hexdigest() if files else "")
+    files, history = (tuple(path.resolve() for path in paths) for paths in (options.files, options.history))
+    return SweepSource(replace(options, files=files, history=history), digest.hexdigest() if files else "")
 
 
 @cache  # of the code as this process began with it
@@ -84,7 +84,13 @@ def key_of(scenario: Scenario, source: SweepSource, code: str) -> str:
     """The name of a result: equal keys give equal results."""
     digest = hashlib.sha256()
     own = "".join(f"{name}={found}" for name, found in own_code(scenario).items())
-    for part in (code, resolved_yaml(scenario), repr(replace(source.options, files=())), source.content, own):
+    for part in (
+        code,
+        resolved_yaml(scenario),
+        repr(replace(source.options, files=(), history=(Path(),) * len(source.options.history))),
+        source.content,
+        own,
+    ):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()[:_DIGITS]
 

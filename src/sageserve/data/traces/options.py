@@ -25,6 +25,7 @@ class TraceOptions:
 
     Args:
         files: trace files; none: the scenario's generator.
+        history: trace files of what came before, which forecasters know from the start, as `--history`.
         columns: OURS=THEIRS, as `--column`.
         maps: FROM=TO, as `--map`.
         all_at: a time at which every request without one arrives, as `--all-at`.
@@ -45,6 +46,7 @@ class TraceOptions:
     """
 
     files: tuple[Path, ...] = ()
+    history: tuple[Path, ...] = ()
     columns: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
     all_at: str | None = None
@@ -75,6 +77,7 @@ class TraceOptions:
 
 
 _OF_FILES: Final = {
+    "history": "--history",
     "maps": "--map",
     "columns": "--column",
     "all_at": "--all-at",

@@ -8,6 +8,7 @@ changes traces takes a quarter of a second. Read next: `options.py`, `read.py`, 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from sageserve.base.config import Scenario
@@ -60,18 +61,26 @@ def requests_of(options: TraceOptions, scenario: Scenario | None, watch: Watch =
         UnknownName: the files have names the scenario does not define.
     """
     from sageserve.data.traces.changes.join import join  # noqa: PLC0415 # as the module says
-    from sageserve.data.traces.changes.window import FIRST, cut  # noqa: PLC0415 # likewise
+    from sageserve.data.traces.changes.window import FIRST, cut, known_before  # noqa: PLC0415 # likewise
     from sageserve.data.traces.read import read_as_is, read_trace  # noqa: PLC0415 # likewise
+
+    def read(path: Path) -> "tuple[Trace, ReadReport]":
+        with watch(f"read {path.name}") as tell:
+            return read_as_is(path, options, tell) if scenario is None else read_trace(path, scenario, options, tell)
 
     traces, reports = [], []
     for path in options.files:
-        with watch(f"read {path.name}") as tell:
-            trace, report = read_as_is(path, options, tell) if scenario is None else read_trace(path, scenario, options, tell)
+        trace, report = read(path)
         if options.begin == FIRST and trace.start is None and len(options.files) > 1:
             trace, _ = cut(trace, FIRST, None)  # laid end to end, each of them begins at its first request
         traces.append(trace)
         reports.append(report)
-    return changed(Requests(join(traces, end_to_end=options.end_to_end), None, tuple(reports)), options, _seed(options, scenario))
+    found = Requests(join(traces, end_to_end=options.end_to_end), None, tuple(reports))
+    if options.history:
+        past = [read(path) for path in options.history]
+        trace, earlier = known_before(found.trace, join([one for one, _ in past], end_to_end=options.end_to_end), options)
+        found = Requests(trace, earlier, (*reports, *(report for _, report in past)))
+    return changed(found, options, _seed(options, scenario))
 
 
 def changed(requests: Requests, options: TraceOptions, seed: int) -> Requests:

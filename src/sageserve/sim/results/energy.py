@@ -61,7 +61,7 @@ def _grams(run: Run, number: int, carbon: float | tuple[float, ...]) -> float:
     power = run.scenario.gpus[run.layout.stocks[number].gpu].power
     assert power is not None
     inside = run.timeline.times[: run.timeline.length] < run.window
-    grid = np.array(carbon)[run.timeline.times[: run.timeline.length][inside] // HOUR % len(carbon)]
+    grid = np.array(carbon)[(run.timeline.times[: run.timeline.length][inside] + run.warm_up) // HOUR % len(carbon)]
     drawn = np.zeros(len(grid))
     for pool in run.layout.pools:
         if pool.stock == number:

@@ -66,7 +66,7 @@ def instance_regions(layout: Layout) -> Ints:
 
 def arrived(run: Run) -> int:
     """How many requests have arrived: all, unless the run was interrupted or conversations were broken off."""
-    return run.kernel.arrived()
+    return run.kernel.arrived() - run.unjudged
 
 
 def blocks(run: Run) -> Iterator[RequestBlock]:

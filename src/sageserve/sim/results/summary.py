@@ -146,7 +146,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         start_failures=ledger.failures,
         reclaims=ledger.reclaims,
         spot_taken=ledger.taken,
-        preemptions=run.kernel.preemptions,
+        preemptions=run.kernel.preemptions - run.preempted_before,
         notes=run.notes,
         cpu_s=_round(cpu_s),
         requests_per_cpu_s=_round(came / cpu_s) if cpu_s > 0 else None,
@@ -163,6 +163,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         energy=energy_of_run(run, idle),
         rollouts=rollouts_of(run) or UNSET,
         own_code=run.own_code or UNSET,
+        warm_up_s=_round(run.warm_up / SECOND) if run.warm_up else UNSET,
     )
 
 

@@ -72,6 +72,36 @@ def _before(trace: Trace, low: Micros) -> Demand | None:
     return replace(earlier, start=-minutes * MINUTE)
 
 
+def known_before(trace: Trace, history: Trace, options: TraceOptions) -> tuple[Trace, Demand | None]:
+    """A trace with a note, and the demand of what came before it.
+
+    With dates on both, what of the history lies before the trace; without, the history ends where the trace begins.
+
+    Args:
+        trace: what is played.
+        history: what came before, with the same names.
+        options: for how files are laid, and how long the trace is played.
+
+    Raises:
+        TraceError: nothing of the history lies before the trace, or minutes of it would have another length.
+    """
+    if options.time_scale != 1.0:
+        raise TraceError(
+            "--history tells minutes as they were, and --time-scale changes their length", hint="leave one of them out"
+        )
+    dated = trace.start is not None and history.start is not None and not options.end_to_end
+    length = trace.start - history.start if dated and trace.start is not None and history.start is not None else history.window
+    before = None if length < MINUTE else _before(history, length)
+    if before is None:
+        raise TraceError(
+            "nothing of --history lies before the trace", hint="name requests that came before it, or lay both --end-to-end"
+        )
+    silent = length - history.window
+    told = f"; {show_duration(silent // MINUTE * MINUTE)} between them count as silence" if silent >= MINUTE else ""
+    note = f"forecasters know the {show_duration(length // MINUTE * MINUTE)} before it from --history{told}"
+    return replace(trace, notes=(*trace.notes, note)), before
+
+
 def _moment(option: str, text: str, trace: Trace) -> Micros:
     """Microseconds from the start of a trace."""
     if text == FIRST and option == "--from":
