@@ -88,6 +88,12 @@ def test_check_points_out_profiles_of_another_engine() -> None:
         printed("check", SMALL_FLEET, "--set", "models.llama-2-70b.engine=7 of 9")
 
 
+def test_check_refuses_what_a_simulation_refuses() -> None:
+    with pytest.raises(ConfigError, match=r"fleet\.minimum: 0: reactive keeps an instance of every model"):
+        check("quickstart", ["fleet.minimum=0", "fleet.start=0", "strategy.name=reactive"])
+    check("quickstart", ["fleet.minimum=0", "fleet.start=0", "strategy.name=fixed"])
+
+
 def test_check_notes_that_work_leaves_its_origin_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     told = "may be served outside the region they enter"
 

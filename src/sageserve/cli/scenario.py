@@ -117,13 +117,14 @@ def _unsaid(loaded: "Loaded") -> list[str]:
 def check(name: Reference, overrides: Overrides = None) -> None:
     """Say whether a scenario can work, and what in it is still a guess; an error names everything that is wrong."""
     from sageserve.core.plan_once import start_counts
-    from sageserve.core.strategies import layout_of
+    from sageserve.core.strategies import kind_of, layout_of
     from sageserve.data.scenarios.checks import remarks
     from sageserve.data.scenarios.draft import left_to_decide
     from sageserve.data.scenarios.load import load
 
     loaded = load(name, overrides=overrides or ())
     found = loaded.scenario
+    kind_of(found)  # what a simulation would refuse cannot work
     endpoints = sum(found.start_gpu(model, region) is not None for model in found.models for region in found.regions)
     typer.echo(
         f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
