@@ -55,6 +55,7 @@ simulate quickstart --strategy nomodule:Class           | there is no module 'no
 simulate quickstart --set fleet.strat=3                 | did you mean 'start'
 simulate quickstart --set fleet.start                   | write --set key.path=value
 simulate quickstart --set fleet.start=many              | 'many' is not a whole number
+simulate quickstart --strategy fixed:100                | to begin with: at most 24 are allowed.*raise fleet.maximum
 simulate quickstart --set fleet.start=900               | start 900 > maximum 24.*lower fleet.start
 simulate quickstart --set workload.generate.length=90   | 90 has no unit
 simulate quickstart --set workload.generate.length=90x  | '90x' is not a duration

@@ -37,7 +37,7 @@ def test_a_trace_coded_for_other_names_is_refused() -> None:
 
 def test_instances_that_do_not_fit_into_vms_are_refused_and_not_left_out() -> None:
     settings = single("east", "h100", gpus=16, per_instance=5, start=3)  # 15 of 16 GPUs, but one instance per VM
-    with pytest.raises(Infeasible, match="only 2 of the first 3 instances"):
+    with pytest.raises(Infeasible, match="to begin with: only 2 fit into the stock"):
         simulate(settings, trace(settings, [row(0)]))
 
 

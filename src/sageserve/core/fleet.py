@@ -85,6 +85,10 @@ class Pool:
     end: int
     minimum: int
 
+    def limit(self, fit: int) -> str:
+        """Why it has no more than so many instances: what the fleet's settings allow, or what there is."""
+        return f"at most {fit} are allowed" if fit == self.end - self.begin else f"only {fit} fit into the stock"
+
 
 @dataclass(frozen=True, slots=True)
 class Stock:

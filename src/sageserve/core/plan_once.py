@@ -243,8 +243,7 @@ def _fleet(layout: Layout, counts: Mapping[str, int], now: Micros) -> Fleet:
         for i in range(pool.begin, pool.begin + wanted):
             gpus = fleet.room(pool.number) if i < pool.end else ()
             if not gpus:
-                there = fleet.serving(pool.number)
-                limit = f"at most {pool.end - pool.begin} are allowed" if i >= pool.end else f"only {there} fit into the stock"
+                limit = pool.limit(fleet.serving(pool.number))
                 raise PlanError(f"{wanted} instances of {pool.name}: {limit}", hint="lower the number, or raise the limit")
             fleet.start(i, now, gpus)
             fleet.ready(i, now)

@@ -308,8 +308,8 @@ class Simulation:
             actions = self._controller.begin(0, pool.number, count)
             if len(actions) < count:
                 raise Infeasible(
-                    f"only {len(actions)} of the first {count} instances of {pool.name} fit into the stock",
-                    hint="an instance holds GPUs of one VM: lower fleet.start, or raise the stock of the region",
+                    f"{count} instances of {pool.name} to begin with: {pool.limit(len(actions))}",
+                    hint="begin with fewer, or raise fleet.maximum or the region's stock; an instance holds GPUs of one VM",
                 )
             for action in actions:
                 self._world.perform(0, action)
