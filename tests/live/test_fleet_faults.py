@@ -26,6 +26,7 @@ SCENARIO = f"""
 extends: local
 gpus: {{h100-80gb: {{start: 0s}}}}
 fleet: {{start: 2, minimum: 1, maximum: 3}}
+strategy: {{check: 2s}}
 live:
   port: 0
   scrape_timeout: 0.5s

@@ -75,7 +75,7 @@ def wide(browser: Browser) -> Iterator[Watched]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (WIDE, "dark"), (PHONE, "dark")])
+@pytest.mark.parametrize(("size", "theme"), [(WIDE, "light"), (PHONE, "dark")])
 def test_every_section_is_drawn_in_silence_and_without_faults_of_access(
     browser: Browser, compared: Path, pictures: Path, size: tuple[int, int], theme: str
 ) -> None:

@@ -49,6 +49,14 @@ _CURES: Final = (
         "`--drop-outliers` leaves out the few beyond it; `--keep-gaps` plays it",
     ),
     (
+        "what came before",
+        "`--history FILE`: forecasters know its demand from the first instant; with dates, what lies before the trace, else all of it",
+    ),
+    (
+        "what is not judged",
+        "`--warm-up 6h` (`workload.warm_up`): played first; promises, costs and GPU-hours are of requests that come after it",
+    ),
+    (
         "several files",
         "dated ones are placed by their dates and merged where they overlap; others are laid end to end (`--end-to-end`: all)",
     ),
