@@ -50,7 +50,7 @@ _CURES: Final = (
     ),
     (
         "what came before",
-        "`--history FILE`: forecasters know its demand from the first instant; with dates, what lies before the trace, else all of it",
+        "`--history FILE`: forecasters know its demand from the start; with dates, what lies before the trace, else all of it",
     ),
     (
         "what is not judged",
