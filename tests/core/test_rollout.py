@@ -19,7 +19,7 @@ from sageserve.base.rng import stream
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.actions import Decision, Drain, Reason, Reclaim, Roll, RolloutStep, RolloutWhy, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import EndpointSeen, InstanceDrained, InstanceReady, Observed, RevisionsSeen, StartFailed
+from sageserve.core.events import EndpointSeen, InstanceDrained, InstanceLost, InstanceReady, Observed, RevisionsSeen, StartFailed
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.invariants import check_fleet
 from sageserve.core.rollout import RevisionKept, Rollout, RolloutPlan, interval, is_broken
@@ -200,6 +200,17 @@ def test_one_that_does_not_start_is_given_up_after_the_third_time() -> None:
 def test_the_others_wait_until_enough_was_asked() -> None:
     played = World(replace(PLAN, judge_requests=10**9), 0.99, 0.99, 4)
     assert played.play(60) is RolloutStep.CANARY
+
+
+def test_an_instance_of_another_model_may_be_lost_meanwhile() -> None:
+    played = World(PLAN, 0.99, 0.99, 4)
+    other = next(pool for pool in played.fleet.pools if pool.model != PLAN.model)
+    (action,) = played.controller.begin(0, other.number, 1)
+    assert isinstance(action, Start)
+    played.tell(InstanceReady(action.instance))
+    played.look()
+    played.tell(InstanceLost(action.instance, "gone"))
+    assert played.rollout.step is RolloutStep.CANARY
 
 
 def test_safety_rules_hold_for_a_rollout_too() -> None:

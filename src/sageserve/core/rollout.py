@@ -147,7 +147,7 @@ class Rollout:
                 self._failed += self._is_new(i)
             case InstanceLost(instance=i):
                 endpoint = self._fleet.pools[self._fleet.pool_of[i]].endpoint
-                if self._ready(endpoint) > 0:
+                if endpoint in self._extra and self._ready(endpoint) > 0:
                     self._extra[endpoint] -= 1  # the one beyond stands in for it
             case RevisionsSeen(model=model) if model == self.plan.model:
                 self._seen.append((now, event))
