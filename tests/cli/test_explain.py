@@ -30,6 +30,7 @@ from sageserve.data.results.run_folder import RunFolder, read_run
 from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.show import story as telling
 from sageserve.show.answer import answer, find_pool
+from sageserve.show.chronicle import chronicle
 from sageserve.show.story import story
 from sageserve.show.why import WHY, amount
 from tests.core.driven import Driven
@@ -237,6 +238,24 @@ def test_reactive_is_told_by_its_thresholds(runs: Path) -> None:
     text = printed("explain", str(runs / "reactive"), POOL)
     assert "decisions that led here" in text
     assert "why not" not in text
+
+
+def test_what_a_warm_up_led_to_is_told_at_times_from_its_end(runs: Path, tmp_path: Path) -> None:
+    warm = ("--set", "workload.warm_up=1h", "--set", "faults.outages=[{region: centralus, at: 3h, length: 1h}]")
+    printed("simulate", SMALL_FLEET, *SET, *warm, "--strategy", "lt-ua", "--out", str(tmp_path / "run"))
+    run = read_run(tmp_path / "run")
+    whole, part = story(read_run(runs / "lt-ua"), POOL, 2 * HOUR), story(run, POOL, HOUR)
+    assert whole.plan is not None
+    assert part.plan is not None
+    assert whole.plan.data_until is not None
+    moved = replace(whole.plan, asked_at=whole.plan.asked_at - HOUR, made_at=whole.plan.made_at - HOUR)
+    assert part.plan == replace(moved, data_until=whole.plan.data_until - HOUR)
+    decisions = tuple(replace(one, at=one.at - HOUR) for one in whole.decisions)
+    assert part == replace(whole, at=HOUR, plan=part.plan, decisions=decisions)
+    assert [change.at for change in chronicle(run).changes if change.at < 0] == []
+    early, late = (chronicle(one).forecasts for one in (read_run(runs / "lt-ua"), run))
+    assert {one.start for one in late} <= {one.start - HOUR for one in early}
+    assert "from 2h to 3h" in " ".join(story(run, POOL, 2 * HOUR).notes)
 
 
 def test_before_the_first_plan_there_is_none(runs: Path) -> None:

@@ -32,8 +32,7 @@ def test_what_is_judged_is_what_came_after() -> None:
     assert len(rows) == len(judged.requests) == 1_200
     assert (judged.requests["arrival"] == rows["arrival"] - 20 * MINUTE).all()
     assert (judged.requests["finish"] == rows["finish"] - 20 * MINUTE).all(), "the same was played"
-    late = [line.now - 20 * MINUTE for line in all_of_it.journal if line.now >= 20 * MINUTE]
-    assert [line.now for line in judged.journal] == late
+    assert [line.now for line in judged.journal] == [line.now - 20 * MINUTE for line in all_of_it.journal]
     found = summarise(judged, 1.0)
     assert (found.window_s, found.warm_up_s, found.requests.arrived) == (2400.0, 1200.0, 1_200)
     assert "not judged" in " ".join(found.notes)

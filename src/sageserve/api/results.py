@@ -55,6 +55,7 @@ class SimulationResult:
             {"time_us": entry.now, **msgspec.to_builtins(one), "pool": pools[one.pool].name}
             for entry in self.run.journal
             for one in entry.decisions
+            if entry.now >= 0
         ]
         return pa.Table.from_pylist(rows, schema=_DECISIONS)
 

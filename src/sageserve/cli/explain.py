@@ -129,8 +129,8 @@ def _draw_plan(out: "Console", told: "Story", plan: "PlanInForce") -> None:
 
     data = "" if plan.data_until is None else f", from demand until {_signed(plan.data_until)}"
     out.print(
-        f"the plan in force says [bold]{plan.answer.target}[/bold]: asked at {show_duration(plan.asked_at)}{data}, back at"
-        f" {show_duration(plan.made_at)}, {show_duration(told.at - plan.made_at)} old"
+        f"the plan in force says [bold]{plan.answer.target}[/bold]: asked at {_signed(plan.asked_at)}{data}, back at"
+        f" {_signed(plan.made_at)}, {show_duration(told.at - plan.made_at)} old"
     )
     _draw_answer(out, plan.answer)
 

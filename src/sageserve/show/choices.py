@@ -91,11 +91,13 @@ def choices(journal: Iterable[JournalLine], scenario: Scenario) -> Choices:
     """Sum up a journal.
 
     Args:
-        journal: lines in order.
+        journal: lines in order; those of a warm-up, before 0, are left out.
         scenario: of the run, for the thresholds in the words.
     """
     tally = _Tally()
     for line in journal:
+        if line.now < 0:
+            continue
         if isinstance(line.event, Solved | SolvedAhead):
             tally.plans += 1
             tally.failed += line.event.plan is None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sageserve.base.config import Scenario
-from sageserve.base.units import Micros
+from sageserve.base.units import SECOND, Micros
 from sageserve.core.actions import Reason
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.what_if import Question
@@ -103,23 +103,19 @@ def chronicle(run: RunFolder) -> Chronicle:
     found = Chronicle()
     fits: dict[int, FitAsked] = {}
     asked: dict[int, Question] = {}
-    end = round(run.summary.window_s * 1_000_000)
+    end, warm_up = round(run.summary.window_s * SECOND), run.warm_up
     for line in run.journal():
         if line.now > end:
             break  # what happens while the last requests are done is not drawn
+        _asks(line, fits, asked)
+        if line.now < 0:
+            continue  # what was decided in a warm-up is not drawn
         _changes(found, line, run.scenario)
-        for action in line.actions:
-            match action:
-                case FitAsked(number=number):
-                    fits[number] = action
-                case Solve(number=number, problem=question) | SolveAhead(number=number, outlook=question):
-                    asked[number] = question
-                case _:
-                    pass
         match line.event:
             case Forecasted(number=number) as made if number in fits and made.bin:
                 levels = fits.pop(number).levels
-                found.forecasts.append(Forecast(line.now, made.start, made.bin, levels, made.points, made.quantiles))
+                start = made.start - warm_up
+                found.forecasts.append(Forecast(line.now, start, made.bin, levels, made.points, made.quantiles))
             case Forecasted(failure=failure) if failure:
                 found.failures.append((line.now, failure))
             case Solved(number=number, plan=plan, failure=failure) | SolvedAhead(number=number, plan=plan, failure=failure):
@@ -132,6 +128,17 @@ def chronicle(run: RunFolder) -> Chronicle:
             case _:
                 pass
     return found
+
+
+def _asks(line: JournalLine, fits: dict[int, FitAsked], asked: dict[int, Question]) -> None:
+    for action in line.actions:
+        match action:
+            case FitAsked(number=number):
+                fits[number] = action
+            case Solve(number=number, problem=question) | SolveAhead(number=number, outlook=question):
+                asked[number] = question
+            case _:
+                pass
 
 
 def _changes(found: Chronicle, line: JournalLine, scenario: Scenario) -> None:

@@ -139,8 +139,11 @@ def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
         raise ConfigError(f"the run ended at {show_duration(end)}", hint=f"choose a time up to then, not {show_duration(when)}")
     layout = layout_of(scenario)
     reading = _read_until(when, run.journal(), layout, pool)
+    if reading.data_until is not None:
+        reading.data_until -= run.warm_up
     asked, shed = _turned_away(run, layout, reading.pool, when)
-    return _story(reading, scenario, when, asked, shed)
+    told = _story(reading, scenario, when, asked, shed)
+    return replace(told, notes=(*told.notes, *_outage_notes(reading.pool, scenario, when, run.warm_up)))
 
 
 def live_story(live: LiveJournal, pool: str, at: Micros | None = None) -> Story:
@@ -217,7 +220,6 @@ def _story(reading: _Reading, scenario: Scenario, at: Micros, asked: int, shed: 
         notes=(
             *_notes(reading, scenario),
             *roll_notes(reading.rolls, scenario),
-            *_outage_notes(reading.pool, scenario, at),
             *_shed_note(asked, shed),
         ),
     )
@@ -244,12 +246,13 @@ def _notes(reading: _Reading, scenario: Scenario) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _outage_notes(pool: Pool, scenario: Scenario, at: Micros) -> tuple[str, ...]:
-    """What is to be known of outages that go on, in the pool's region or in another one."""
+def _outage_notes(pool: Pool, scenario: Scenario, at: Micros, warm_up: Micros) -> tuple[str, ...]:
+    """What is to be known of outages that go on, in the pool's region or in another one; they count from before the warm-up."""
     here, notes = list(scenario.regions)[pool.region], []
     for outage in scenario.faults.outages:
-        if not outage.donated_only and outage.at <= at < outage.at + outage.length:
-            span = f"from {show_duration(outage.at)} to {show_duration(outage.at + outage.length)}"
+        begin = outage.at - warm_up
+        if not outage.donated_only and begin <= at < begin + outage.length:
+            span = f"from {show_duration(begin)} to {show_duration(begin + outage.length)}"
             what = "its instances are gone, starts fail" if outage.region == here else "its requests go elsewhere, here too"
             notes.append(f"{outage.region} is lost {span} (faults.outages): {what}")
     return tuple(notes)

@@ -119,7 +119,7 @@ class Run:
         self.warm_up, self.unjudged, self.requests = warm_up, first, rows[first:]
         self.window = max(self.window - warm_up, 0)
         self.timeline.begin_at(warm_up)
-        self.journal = [structs.replace(line, now=line.now - warm_up) for line in self.journal if line.now >= warm_up]
+        self.journal = [structs.replace(line, now=line.now - warm_up) for line in self.journal]  # what is there began before it
         if self.talk is not None:
             talk = self.talk
             self.talk = Talk(talk.session[first:], talk.number[first:], talk.waited[first:], talk.names)

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
+from sageserve.base.units import SECOND, Micros
 from sageserve.data.billing.allocations import Allocation, read_allocations, write_allocations
 from sageserve.data.results.journal import JournalLine, is_state_folder, read_journal, write_journal
 from sageserve.data.results.summary import Summary, parse_summary, summary_json
@@ -74,6 +75,12 @@ class RunFolder:
     path: Path
     summary: Summary
     scenario: Scenario
+
+    @property
+    def warm_up(self) -> Micros:
+        """Microseconds that were played before the window; instants of the journal there are below 0."""
+        told = self.summary.warm_up_s
+        return 0 if told is msgspec.UNSET else round(told * SECOND)
 
     def timeline(self) -> pa.Table:
         """The timeline, all of it."""
