@@ -202,6 +202,13 @@ def test_the_others_wait_until_enough_was_asked() -> None:
     assert played.play(60) is RolloutStep.CANARY
 
 
+def test_a_strategy_that_wants_less_than_the_minimum_leaves_a_lone_canary_where_it_is() -> None:
+    played = World(PLAN, 0.99, 0.99, 1)
+    assert played.play(changes=(-1,)) is RolloutStep.DONE
+    assert [one.step for one in played.steps] == [RolloutStep.CANARY, RolloutStep.ROLLING, RolloutStep.DONE]
+    assert played.fleet.ledger.starts == played.newer() == played.held() == 1
+
+
 def test_an_instance_of_another_model_may_be_lost_meanwhile() -> None:
     played = World(PLAN, 0.99, 0.99, 4)
     other = next(pool for pool in played.fleet.pools if pool.model != PLAN.model)

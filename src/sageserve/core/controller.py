@@ -169,7 +169,8 @@ class Controller:
         if i < 0 and not own:
             i = pick_drain(self.fleet, wanted.pool)
         in_place = own and rollout is not None and rollout.plan.surge == 0
-        if i < 0 or serving <= (1 if in_place else here.minimum):
+        beyond = 0 if own or rollout is None else rollout.beyond(here.endpoint)
+        if i < 0 or serving - beyond <= (1 if in_place else here.minimum):
             return Blocked.AT_MINIMUM
         if self._guard is not None:
             if (why := self._guard.forbids_drain(now, here.endpoint, serving)) is not Blocked.NOT:

@@ -166,6 +166,7 @@ class Rollout:
         if self.step in (RolloutStep.ROLLING, RolloutStep.BACK) and not self._is_left():
             over = RolloutStep.DONE if self.step is RolloutStep.ROLLING else RolloutStep.UNDONE
             yield self._take(now, over, RolloutWhy.REPLACED)
+            self._extra = dict.fromkeys(self._endpoints, 0)  # where a strategy drained what one was to replace, it is capacity
 
     def spares(self, pool: int) -> int:
         """The revision of which a strategy's drain takes an instance only where there is no other."""
@@ -173,6 +174,10 @@ class Rollout:
         if self.step is RolloutStep.CANARY and self._new(endpoint) > self._share(endpoint, less=1):
             return self._old
         return self.goal
+
+    def beyond(self, endpoint: int) -> int:
+        """Serving instances that a strategy's minimum is not made of: those that are there to replace others."""
+        return max(0, self._ready(endpoint))
 
     def note(self, now: Micros, instance: int, change: int, *, own: bool) -> None:
         """An instance was started (1) or drained (-1), for this rollout or by the strategy."""
@@ -316,7 +321,7 @@ class Rollout:
 
     def _is_left(self) -> bool:
         """Whether an instance is to be replaced still, or one that replaces it is on its way."""
-        return bool(self._surging) or any(self._others(e) or self._extra[e] != 0 for e in self._endpoints)
+        return bool(self._surging) or any(self._others(e) or self._extra[e] < 0 for e in self._endpoints)
 
     def _account(self, now: Micros) -> None:
         if self.active:
