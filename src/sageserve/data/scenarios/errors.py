@@ -120,7 +120,11 @@ def _sentence(error: ErrorDetails, keys: Keys) -> str:
 
 def complaints_of(error: ValidationError, document: Document) -> Iterator[Complaint]:
     """One complaint per thing pydantic found, with the place where it was written."""
-    for details in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for details in found:
+        entries = [other for other in found if other["loc"][:-1] == details["loc"]]
+        if details["type"] == "too_short" and entries:
+            continue  # pydantic counts entries that are right; which are wrong is said
         keys = tuple(key for key in details["loc"] if key != "[key]")
         choice = next((end for end in range(len(keys)) if get_origin(node_at(keys[:end])) in _UNIONS), None)
         if choice is not None:  # a number or a list of them: pydantic complains once for each, and names it among the keys
