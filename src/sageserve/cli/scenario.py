@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from sageserve.base.units import NEVER
 from sageserve.cli import complete
 from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.reach import warn_of_promises
@@ -125,6 +126,10 @@ def check(name: Reference, overrides: Overrides = None) -> None:
     loaded = load(name, overrides=overrides or ())
     found = loaded.scenario
     kind_of(found)  # what a simulation would refuse cannot work
+    if found.workload.warm_up:
+        from sageserve.sim.timeline import check_warm_up  # what it imports takes a second
+
+        check_warm_up(found, NEVER)  # how long a trace is, only its file says
     endpoints = sum(found.start_gpu(model, region) is not None for model in found.models for region in found.regions)
     typer.echo(
         f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
