@@ -144,6 +144,8 @@ def check(name: Reference, overrides: Overrides = None) -> None:
         )
     for remark in remarks(found):
         typer.echo(f"note: {remark}")
+    if found.workload.warm_up >= found.workload.generate.length:
+        typer.echo("note: workload.warm_up leaves nothing to be judged of what is generated: only a longer trace can be played")
     path = Path(name)
     guesses = list(left_to_decide(path.read_text("utf-8"))) if path.is_file() else []
     if guesses:

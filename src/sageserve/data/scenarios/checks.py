@@ -30,12 +30,8 @@ def problems(scenario: Scenario) -> list[SettingProblem]:
 
 
 def remarks(scenario: Scenario) -> list[str]:
-    """What works, and yet may say little: unknown engines, profiles of another one, a warm-up that is all there is."""
+    """What works, and yet may say little: engines that are not known, profiles of another engine or version than serves."""
     found: list[str] = []
-    warm_up, length = scenario.workload.warm_up, scenario.workload.generate.length
-    if warm_up >= length and scenario.workload.generate.requests:
-        lengths = show_duration(warm_up), show_duration(length)
-        found.append(f"workload.warm_up: {lengths[0]} leave nothing to be judged of the {lengths[1]} that are generated")
     for name, model in scenario.models.items():
         if not model.engine:
             continue
