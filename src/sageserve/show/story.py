@@ -203,7 +203,7 @@ def _story(reading: _Reading, scenario: Scenario, at: Micros, asked: int, shed: 
     if reading.plan is not None:
         fitted, since, question, found = reading.plan
         plan = PlanInForce(fitted, since, reading.data_until, answer(question, found, name, scenario.currency))
-    told = [(now, decided) for now, decided in reading.decisions if now >= since]
+    told = [(now, decided) for now, decided in reading.decisions if plan is None or now >= since]
     return Story(
         pool=name,
         at=at,
