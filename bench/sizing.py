@@ -2,11 +2,11 @@
 
     python -m bench.sizing [CASE ...] [--seeds 1001..1010] [--workers N]
 
-Cases: azure-code and azure-conv, an hour each at ten times its rate; servegen-hours, -day and -week, of four models. A seed that
-sizing never saw draws another window: which minute's requests come when (the bootstrap of docs/how-to/how-many-gpus.md), in which
-region each request enters, how copies are shifted, the network. Printed are the fleet, what one instance less in each pool comes
-to, the seeds that break a promise, and the CPU seconds of sizing, reading included, also as minutes for a million requests on two
-cores. Traces are in --data.
+Cases: azure-code and azure-conv, an hour each at ten times its rate; servegen-hours, servegen-hours-held (an instance of each
+model in each region, at least), -day and -week, of four models. A seed that sizing never saw draws another window: which minute's
+requests come when (the bootstrap of docs/how-to/how-many-gpus.md), in which region each request enters, how copies are shifted,
+the network. Printed are the fleet, what one instance less in each pool comes to, the seeds that break a promise, and the CPU
+seconds of sizing, reading included, also as minutes for a million requests on two cores. Traces are in --data.
 
 Knows nothing of how a fleet is found. Read next: `src/sageserve/sim/sizing/run.py`, docs/why/results.md.
 """
@@ -58,6 +58,9 @@ CASES: Final = {
     "azure-code": Case("azure2023/AzureLLMInferenceTrace_code.csv.gz", TraceOptions(maps=("*=qwen3-32b",), load=10.0)),
     "azure-conv": Case("azure2023/AzureLLMInferenceTrace_conv.csv.gz", TraceOptions(maps=("*=llama-3.3-70b",), load=10.0)),
     "servegen-hours": Case("servegen_week/tiered_7d.parquet", TraceOptions(maps=MAPS, begin="2d9h", until="2d15h"), MODELS),
+    "servegen-hours-held": Case(
+        "servegen_week/tiered_7d.parquet", TraceOptions(maps=MAPS, begin="2d9h", until="2d15h"), (*MODELS, "fleet.minimum=1")
+    ),
     "servegen-day": Case("servegen_week/tiered_7d.parquet", TraceOptions(maps=MAPS, begin="2d", until="3d"), MODELS),
     "servegen-week": Case("servegen_week/tiered_7d.parquet", TraceOptions(maps=MAPS), MODELS),
 }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import PlanError
+from sageserve.base.errors import ConfigError, PlanError
 from sageserve.base.units import HOUR, MINUTE
 from sageserve.core.fleet import Stock
 from sageserve.core.ledger import Purchase
@@ -21,6 +21,7 @@ from sageserve.core.plan.hourly import solve
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts
 from sageserve.core.plan.outlook import BatchDemand, HorizonPool, HorizonStock, Lot, Outlook, Stream, Way
 from sageserve.data.results.summary import Energy, Summary
+from sageserve.live.actuators.commands import check_commands
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
 from tests.core.small import layout_of, row, scenario, trace
@@ -53,6 +54,13 @@ def test_the_worth_of_an_hour_is_kilowatts_times_grams_times_the_price() -> None
     assert east.carbon == pytest.approx((0.7 * 0.4 / 1000 * 85,))
     assert west.carbon == pytest.approx((0.7 * 0.02 / 1000 * 85, 0.7 * 0.04 / 1000 * 85))
     assert not layout_of(priced(0.0, {"east": 400, "west": 20})).stocks[0].carbon
+
+
+def test_a_fleet_that_runs_has_no_hours_of_a_window() -> None:
+    with pytest.raises(ConfigError, match=r"regions\.west\.carbon: its hours count from the start"):
+        check_commands(priced(85.0, {"east": 400, "west": [20, 40]}))
+    check_commands(priced(85.0, {"east": 400, "west": 20}))
+    check_commands(priced(0.0, {"east": 400, "west": [20, 40]}))
 
 
 def pool(name: str, stock: int, carbon: tuple[float, ...]) -> HorizonPool:
