@@ -79,6 +79,7 @@ simulate quickstart --out trace.csv                     | trace.csv is a file, n
 compare quickstart --strategies reactive,reactiv        | did you mean reactive
 compare quickstart --strategies ''                      | names none
 compare quickstart --seeds 5..1                         | runs backwards try: write 1..5
+compare quickstart --strategies fixed:99 --seeds 1,2        | fixed:99-seed1, fixed:99-seed2: 99 instances.*try: begin
 compare quickstart --baseline fixed:x                   | there is no strategy 'fixed:x'
 compare quickstart --workers 0                          | --workers
 show nowhere                                            | there is no result folder nowhere

@@ -43,6 +43,7 @@ sageserve compare quickstart --trace azure_conv.csv.gz --map '*=llama-3.3-70b' -
 """
 
 Where = Literal["local", "ray"]
+_NAMED = 3  # cells that failed alike, by their names
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes at once", show_default="as cores and memory allow")]
 
@@ -236,9 +237,15 @@ def run_cells(
     remarks = [line for outcome in outcomes if isinstance(outcome, Finished) for line in outcome.remarks]
     for line in dict.fromkeys(remarks):
         typer.echo(line, err=True)
+    failed: dict[Failed, list[str]] = {}
     for cell, outcome in zip(cells, outcomes, strict=True):
         if isinstance(outcome, Failed):
-            typer.echo(f"{cell.name}: {outcome.message}" + (f"\n{outcome.hint}" if outcome.hint else ""), err=True)
+            failed.setdefault(outcome, []).append(cell.name)
+    for why, names in failed.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        typer.echo(
+            f"error: {', '.join(names[:_NAMED])}{more}: {why.message}" + (f"\ntry: {why.hint}" if why.hint else ""), err=True
+        )
     return outcomes
 
 
