@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.config import SafetySettings, SpotSettings
-from sageserve.base.units import HOUR, MINUTE
+from sageserve.base.units import HOUR, MINUTE, SECOND
 from sageserve.core.actions import Blocked, Decision, Drain, Start
 from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceReady, Observed
@@ -46,6 +46,14 @@ def test_an_endpoint_that_is_not_seen_loses_nothing() -> None:
 
 def test_before_anything_was_seen_everything_is_blind() -> None:
     assert Guard(SafetySettings(), 4).forbids_drain(0, 2, 10) is Blocked.BLIND
+
+
+def test_what_was_seen_before_a_process_stood_still_is_believed_no_more() -> None:
+    rules = SafetySettings.model_validate({"act": True, "blind_after": "30s", "headroom": 0.9})
+    guard = Guard(rules, 4, every=15 * SECOND)
+    guard.see(seen(0.1, 0.1, 0.1, 0.1))
+    assert guard.forbids_drain(45 * SECOND, 0, 10) is Blocked.NOT
+    assert guard.forbids_drain(45 * SECOND + 1, 0, 10) is Blocked.BLIND
 
 
 def test_a_blind_endpoint_may_grow_and_others_may_shrink() -> None:

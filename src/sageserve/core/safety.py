@@ -1,6 +1,6 @@
 """What is never done, whatever a strategy wants: the guard between decisions and a live fleet.
 
-    blind        an endpoint whose signals are too old loses no instance; empty is not zero
+    blind        an endpoint whose signals are too old loses no instance, nor does any after a look that was too long ago
     headroom     none is drained if the others would then be fuller than a mark (seen x N / (N - 1))
     pace         a share of an endpoint's instances within an hour, one at least
     shadow       decisions are only written down; what a run begins with is started all the same
@@ -14,7 +14,7 @@ from collections import deque
 from math import floor
 
 from sageserve.base.config import SafetySettings
-from sageserve.base.units import HOUR, Micros
+from sageserve.base.units import HOUR, NEVER, Micros
 from sageserve.core.actions import Blocked
 from sageserve.core.events import Observed
 
@@ -25,16 +25,21 @@ class Guard:
     Args:
         rules: the marks.
         endpoints: how many endpoints there are.
+        every: microseconds from look to look. What was seen that long before `blind_after` is believed no more, however late
+            the next look is: a process that stood still goes on with what it knew. NEVER: the newest look is believed.
     """
 
-    def __init__(self, rules: SafetySettings, endpoints: int) -> None:
+    def __init__(self, rules: SafetySettings, endpoints: int, *, every: Micros = NEVER) -> None:
         self._rules = rules
+        self._patience = rules.blind_after + every
+        self._scraped: Micros = 0
         self._blind = frozenset(range(endpoints))  # nothing has been seen yet
         self._seen = [0.0] * endpoints
         self._drained: list[deque[Micros]] = [deque() for _ in range(endpoints)]
 
     def see(self, event: Observed) -> None:
         """Take in what was seen of the fleet."""
+        self._scraped = event.scraped
         self._blind = frozenset(event.blind)
         self._seen = [endpoint.seen for endpoint in event.endpoints]
 
@@ -44,6 +49,8 @@ class Guard:
 
     def forbids_drain(self, now: Micros, endpoint: int, serving: int) -> Blocked:
         """Why none of the `serving` instances of an endpoint may be drained now; NOT when one may."""
+        if now - self._scraped > self._patience:
+            return Blocked.BLIND
         if endpoint in self._blind:
             return Blocked.BLIND
         if serving < 2 or self._seen[endpoint] * serving / (serving - 1) > self._rules.headroom:
@@ -67,10 +74,11 @@ class Onlooker(Guard):
     Args:
         rules: the marks; whatever they say of acting, nothing is done.
         endpoints: how many endpoints there are.
+        every: microseconds from look to look.
     """
 
-    def __init__(self, rules: SafetySettings, endpoints: int) -> None:
-        super().__init__(rules.model_copy(update={"act": False}), endpoints)
+    def __init__(self, rules: SafetySettings, endpoints: int, *, every: Micros = NEVER) -> None:
+        super().__init__(rules.model_copy(update={"act": False}), endpoints, every=every)
 
     def forbids_growth(self, endpoint: int) -> Blocked:
         """Why no instance of an endpoint may be started: it is blind, or nothing is done at all."""

@@ -93,6 +93,19 @@ def test_gateways_that_come_and_go_for_ever_are_forgotten(scene: Scene) -> None:
     assert scene.view.counters()[2][0] == 509, "the latest may come back"
 
 
+def test_an_answer_is_as_old_as_its_question(scene: Scene) -> None:
+    """A process that stood still finds answers which have waited for it."""
+    scene.hello()
+    scene.view.open(0)
+    scene.view.saw(0, kv=0.1, in_flight=0)
+    asked, scene.now = scene.now, scene.now + 10 * MINUTE
+    scene.report()
+    scene.view.saw(0, kv=0.1, in_flight=0, at=asked)
+    assert scene.view.blind() == (0,)
+    scene.view.saw(0, kv=0.1, in_flight=0)
+    assert scene.view.blind() == ()
+
+
 def test_signals_follow_what_was_offered_and_how_full_engines_are(scene: Scene) -> None:
     scene.hello()
     scene.view.open(0)

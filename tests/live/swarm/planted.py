@@ -21,8 +21,8 @@ PLANTED = (
     Mutant(
         "one below the minimum",
         "core/controller.py",
-        "serving <= (1 if in_place else here.minimum):",
-        "serving < (1 if in_place else here.minimum):",
+        "serving - beyond <= (1 if in_place else here.minimum):",
+        "serving - beyond < (1 if in_place else here.minimum):",
     ),
     Mutant(
         "results are forgotten when the store is full",

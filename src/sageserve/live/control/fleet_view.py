@@ -237,7 +237,9 @@ class FleetView(ControllerView):
 
     # --- what scrapes say ---
 
-    def saw(self, instance: int, *, kv: float | None, in_flight: int, waiting: int = 0, made: float | None = None) -> None:
+    def saw(
+        self, instance: int, *, kv: float | None, in_flight: int, waiting: int = 0, made: float | None = None, at: Micros = NEVER
+    ) -> None:
         """A scrape of an instance succeeded.
 
         Args:
@@ -247,12 +249,13 @@ class FleetView(ControllerView):
             in_flight: requests that run or wait there.
             waiting: those of them that wait.
             made: tokens it has worked through since it began; None: it does not say.
+            at: when it was asked; a process that stood still reads old answers late. NEVER: now.
         """
         if instance in self.opened:
             here = self.opened[instance]
             self._set_answers(here, answers=True)
             share = min(1.0, in_flight / self._places(instance)) if kv is None else kv
-            here.seen_at, here.kv, here.in_flight, here.waiting = self._now(), share, in_flight, waiting
+            here.seen_at, here.kv, here.in_flight, here.waiting = min(at, self._now()), share, in_flight, waiting
             here.made = made
 
     def missed(self, instance: int, how: Missed) -> None:

@@ -226,7 +226,8 @@ class Control:
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.view.in_flight)
         self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
         self.liveness = Liveness(self.view, parts.probe, self._end, live.safety.hung_after, self.clock.now)
-        guard = Guard(live.safety.model_copy(update={"act": live.safety.act and self._ours}), self.layout.endpoints)
+        rules = live.safety.model_copy(update={"act": live.safety.act and self._ours})
+        guard = Guard(rules, self.layout.endpoints, every=scenario.strategy.check)
         earlier = self._demand.load(parts.wall())
         self._minutes = OwnMinutes(scenario, self.layout, self.fleet, home.state, earlier)
         self._day = LastDay(scenario, self.layout, home.state, parts.wall, parts.words)
@@ -323,13 +324,13 @@ class Control:
     async def _look_around(self) -> None:
         """Scrape all engines at once, every scrape period."""
         while True:
-            rows = [(i, here.place) for i, here in self.view.opened.items()]
+            rows, asked = [(i, here.place) for i, here in self.view.opened.items()], self.clock.now()
             seen = await asyncio.gather(*(self._parts.scrape(place) for _, place in rows))
             for (i, _), found in zip(rows, seen, strict=True):
                 if isinstance(found, Missed):
                     self.view.missed(i, found)
                 else:
-                    self.view.saw(i, kv=found[0], in_flight=found[1], waiting=found[2], made=found[3])
+                    self.view.saw(i, kv=found[0], in_flight=found[1], waiting=found[2], made=found[3], at=asked)
             self.view.refresh()
             self._minutes.look(self.clock.now(), self.view.blind())
             self.queue.scraped()

@@ -118,7 +118,7 @@ class FleetWatch:
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbled.setdefault)
         assert scenario.live is not None
-        guard = Onlooker(scenario.live.safety, self.layout.endpoints)
+        guard = Onlooker(scenario.live.safety, self.layout.endpoints, every=scenario.strategy.check)
         self._worker = ThreadWorker(self._hear)
         self.loop = Loop(
             controller=Controller(self.fleet, strategy, scenario.spot, guard),
