@@ -7,6 +7,7 @@ region.
 Read next: `front_door.py` for the live plane, `tests/sim/compare.py` for what is compared.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -145,11 +146,12 @@ def play_kernel(one: LiveCase) -> Iterator[Stop]:
     return watch(Kernel(one.case.setup, request_rows(one.case.trace, one.case.setup)), one.case)
 
 
-def differs(one: LiveCase) -> str:
-    """How the live plane departs from the simulator; empty when it does not."""
-    return first_difference(
-        [_settled(one, stop) for stop in play_live(one)[0]], (_settled(one, stop) for stop in play_kernel(one))
-    )
+def differs(one: LiveCase, tried: Counter[str] | None = None) -> str:
+    """How the live plane departs from the simulator; empty when it does not. `tried` counts which rules were."""
+    stops, plane = play_live(one)
+    if tried is not None:
+        tried.update(plane.counts)
+    return first_difference([_settled(one, stop) for stop in stops], (_settled(one, stop) for stop in play_kernel(one)))
 
 
 def _settled(one: LiveCase, stop: Stop) -> Stop:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from sageserve.base.units import NEVER
 from sageserve.cli import complete
 from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.reach import warn_of_promises
@@ -117,6 +116,7 @@ def _unsaid(loaded: "Loaded") -> list[str]:
 @app.command()
 def check(name: Reference, overrides: Overrides = None) -> None:
     """Say whether a scenario can work, and what in it is still a guess; an error names everything that is wrong."""
+    from sageserve.base.units import NEVER
     from sageserve.core.plan_once import start_counts
     from sageserve.core.strategies import kind_of, layout_of
     from sageserve.data.scenarios.checks import remarks
