@@ -20,11 +20,12 @@ from sageserve.core.plan.horizon import solve as solve_ahead
 from sageserve.core.plan.hourly import solve
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts
 from sageserve.core.plan.outlook import BatchDemand, HorizonPool, HorizonStock, Lot, Outlook, Stream, Way
+from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.data.results.summary import Energy, Summary
-from sageserve.live.actuators.commands import check_commands
+from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
-from tests.core.small import layout_of, row, scenario, trace
+from tests.core.small import fleet_of, layout_of, row, scenario, trace
 
 STOCK = Stock("east/h100", "h100", 8, 8, Purchase(0, 1.0, 1.0, 0.0))
 TIMES = st.integers(-50 * HOUR, 50 * HOUR)
@@ -58,9 +59,25 @@ def test_the_worth_of_an_hour_is_kilowatts_times_grams_times_the_price() -> None
 
 def test_a_fleet_that_runs_has_no_hours_of_a_window() -> None:
     with pytest.raises(ConfigError, match=r"regions\.west\.carbon: its hours count from the start"):
-        check_commands(priced(85.0, {"east": 400, "west": [20, 40]}))
-    check_commands(priced(85.0, {"east": 400, "west": 20}))
-    check_commands(priced(0.0, {"east": 400, "west": [20, 40]}))
+        refuse_simulated_only(priced(85.0, {"east": 400, "west": [20, 40]}))
+    refuse_simulated_only(priced(85.0, {"east": 400, "west": 20}))
+    refuse_simulated_only(priced(0.0, {"east": 400, "west": [20, 40]}))
+
+
+def test_later_is_weighed_as_now_and_a_request_is_worth_less_of_a_dearer_hour() -> None:
+    """Were work that is left to after the horizon free of CO2, a plan would leave it all."""
+
+    def drawn(price: float) -> tuple[float, float, float]:
+        settings = priced(price, {"east": 400, "west": 400})
+        inputs, layout = ForesightInputs(settings, layout_of(settings), None), layout_of(settings)
+        outlook = inputs.outlook(0, fleet_of(layout))
+        hour = outlook.pools[0].price_per_hour + (outlook.pools[0].carbon_per_hour or (0.0,))[0]
+        return outlook.batches[0].carry_cost, hour, inputs.demand.level(0)
+
+    (free, cheap, much), (dear, hour, less) = drawn(0.0), drawn(200_000.0)
+    assert dear / free == pytest.approx(hour / cheap)
+    assert hour > 2 * cheap
+    assert less < much, "capacity is kept for less of the demand that may come"
 
 
 def pool(name: str, stock: int, carbon: tuple[float, ...]) -> HorizonPool:

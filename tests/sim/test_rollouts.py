@@ -15,7 +15,7 @@ from sageserve.core.actions import RolloutStep
 from sageserve.core.fleet import State
 from sageserve.data.results.summary import RolloutSummary
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.live.actuators.commands import check_commands
+from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.show.limits import rolled_out
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, simulate
@@ -104,4 +104,4 @@ def test_a_model_that_is_not_there_and_a_fleet_that_runs_are_refused() -> None:
     with pytest.raises(ConfigError, match="model 'bigger' is not defined"):
         load_scenario("quickstart", overrides=['rollouts=[{"model": "bigger", "at": "1h"}]'])
     with pytest.raises(ConfigError, match="rollouts: they are simulated"):
-        check_commands(settings())
+        refuse_simulated_only(settings())

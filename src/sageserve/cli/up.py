@@ -85,13 +85,12 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     """Start a whole fleet on this machine: engines, gateway, controller. Ctrl-C stops it."""
     need("live")
     from sageserve.data.scenarios.load import load_scenario, resolved_yaml
-    from sageserve.live.actuators.commands import check_commands
     from sageserve.live.private import make_private, write_private
 
     given = {"strategy.name": strategy, "live.port": port, "live.speed": speed}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
-    check_commands(settings)
+    _refuse(settings)
     need_for(settings)
     folder = state_folder(state)
     _check_length(folder)
@@ -130,6 +129,14 @@ def _print_unit(settings: "Scenario", source: str, overrides: list[str], folder:
     inherit = (*settings.live.inherit, *variables_of(settings.live)) if settings.live is not None else ()
     fleet = UnitFleet(settings.name, folder, inherit)
     typer.echo(unit(fleet, ["up", source, *words], root=os.geteuid() == 0, path=path), nl=False)
+
+
+def _refuse(settings: "Scenario") -> None:
+    from sageserve.live.actuators.commands import check_commands
+    from sageserve.live.simulated_only import refuse_simulated_only
+
+    refuse_simulated_only(settings)
+    check_commands(settings)
 
 
 def _check_length(folder: Path) -> None:

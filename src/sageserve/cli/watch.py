@@ -81,9 +81,11 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
     need("live")
     from sageserve.data.rebuild.places import watched_pools
     from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.simulated_only import refuse_simulated_only
 
     changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy is not None else [])]
     settings = load_scenario(scenario, overrides=changes)
+    refuse_simulated_only(settings)
     need_for(settings)
     pools = watched_pools(settings)
     _refuse_roles(settings)

@@ -25,6 +25,7 @@ from sageserve.live.actuators.fixed import FixedActuator
 from sageserve.live.engine_access import variables_of
 from sageserve.live.gateway.context import GatewayContext, Options
 from sageserve.live.private import write_private
+from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.messages import SupervisorError
 from sageserve.live.supervisor.service import SOCKET
@@ -115,6 +116,7 @@ def check(after: Scenario) -> None:
     Raises:
         SageServeError: they would not start.
     """
+    refuse_simulated_only(after)
     check_commands(after)
     layout = layout_of(after)
     live = after.live or LiveSettings()

@@ -251,9 +251,14 @@ class DemandEstimates:
 
     def _worth_us(self, m: int) -> float:
         """Microseconds of an instance that a request in time is worth; of the dearest the model has."""
-        stocks = self._layout.stocks
-        prices = [stocks[pool.stock].purchase.price_on_demand * pool.gpus for pool in self._layout.pools if pool.model == m]
+        now = self.history.end
+        prices = [self.hour_price(pool, now, now + HOUR) for pool in self._layout.pools if pool.model == m]
         return self._worth / price * HOUR if (price := max(prices, default=0.0)) > 0 else float("inf")
+
+    def hour_price(self, pool: Pool, begin: Micros, end: Micros) -> float:
+        """What an hour of an instance is weighed at between two times: its price, and what its CO2 is worth."""
+        stock = self._layout.stocks[pool.stock]
+        return (stock.purchase.price_on_demand + stock.carbon_cost(begin, end)) * pool.gpus
 
     def _guess(self, m: int) -> RequestMix:
         """The mix of a model of which nothing has been seen."""

@@ -139,7 +139,8 @@ class ForesightInputs:
         slopes = [float(np.diff(self.demand.instances(m, np.array([busy[m], busy[m] + 1.0])))[0]) for m in models]
         self.drawn = True
         names = self._layout.names
-        price = max(self._layout.stocks[pool.stock].purchase.price_on_demand * pool.gpus for pool in self._layout.pools)
+        ahead = now + self._rules.horizon
+        price = max(self.demand.hour_price(pool, now, ahead) for pool in self._layout.pools)  # later is not cheaper
         return Outlook(
             steps=self.steps,
             pools=tuple(self._pool(pool, fleet, now) for pool in self._layout.pools),

@@ -43,20 +43,8 @@ def check_commands(scenario: Scenario) -> None:
     """Refuse templates that cannot be filled.
 
     Raises:
-        ConfigError: an unknown word, a broken brace, no `{port}`, or a model the scenario does not have; rollouts, too, and a
-            price of CO2 by hours of a window, which a fleet that runs does not have.
+        ConfigError: an unknown word, a broken brace, no `{port}`, or a model the scenario does not have.
     """
-    hourly = [name for name, region in scenario.regions.items() if isinstance(region.carbon, tuple)]
-    if scenario.carbon_price and hourly:
-        raise ConfigError(
-            f"regions.{hourly[0]}.carbon: its hours count from the start of a window, and a fleet that runs has none",
-            hint="give one number, the grid's mean, or take carbon_price out",
-        )
-    if scenario.rollouts:
-        raise ConfigError(
-            "rollouts: they are simulated; a fleet that runs cannot start some of its instances by another command yet",
-            hint="take them out of the file; to change a command, `sageserve down --drain`, then `sageserve up`",
-        )
     for model, engine in (scenario.live.engines if scenario.live else {}).items():
         where = f"live.engines.{model}"
         if model not in scenario.models:
