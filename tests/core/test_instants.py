@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sageserve.base.config import SafetySettings, Scenario
-from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
+from sageserve.base.units import HOUR, MINUTE, NEVER, SECOND, Micros
 from sageserve.core.actions import Blocked, Reason
 from sageserve.core.events import EndpointSeen, Observed
 from sageserve.core.forecast import QuantileForecast
@@ -166,7 +166,8 @@ def test_a_plan_may_reach_as_far_ahead_as_the_day(lead: int) -> None:
 
 def guard_of(**rules: object) -> Guard:
     settings: Scenario = scenario()
-    guard = Guard(SafetySettings.model_validate({"headroom": 0.8, "change_per_hour": 0.25, **rules}), settings.fleet.maximum)
+    marks = SafetySettings.model_validate({"headroom": 0.8, "change_per_hour": 0.25, **rules})
+    guard = Guard(marks, settings.fleet.maximum, every=NEVER)
     guard.see(Observed(0, (EndpointSeen(0.1, 0.1, 0.1),) * settings.fleet.maximum, (0, 0)))
     return guard
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import SafetySettings, SpotSettings
 from sageserve.base.rng import stream
-from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.base.units import MINUTE, NEVER, SECOND, Micros
 from sageserve.core.actions import Decision, Drain, Reason, Reclaim, Roll, RolloutStep, RolloutWhy, Start
 from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceDrained, InstanceLost, InstanceReady, Observed, RevisionsSeen, StartFailed
@@ -221,7 +221,7 @@ def test_an_instance_of_another_model_may_be_lost_meanwhile() -> None:
 
 
 def test_safety_rules_hold_for_a_rollout_too() -> None:
-    guard = Guard(SafetySettings(change_per_hour=0.25, headroom=0.9), 4)
+    guard = Guard(SafetySettings(change_per_hour=0.25, headroom=0.9), 4, every=NEVER)
     played = World(PLAN, 0.99, 0.99, 8, guard=guard)
     played.look()
     blind = Observed(played.now, (EndpointSeen(0.3, 0.3, 0.3),) * 4, (0, 0), blind=(0, 1, 2, 3))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.config import SafetySettings, SpotSettings
-from sageserve.base.units import HOUR, MINUTE, SECOND
+from sageserve.base.units import HOUR, MINUTE, NEVER, SECOND
 from sageserve.core.actions import Blocked, Decision, Drain, Start
 from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceReady, Observed
@@ -24,7 +24,7 @@ def seen(*utilisations: float, blind: tuple[int, ...] = ()) -> Observed:
 def guarded(rules: SafetySettings, serving: int) -> tuple[Controller, Told, Fleet]:
     """A controller whose first pool serves with so many instances."""
     fleet, told = fleet_of(layout_of(scenario(gpus=200, fleet={"start": 2, "minimum": 1, "maximum": 20}))), Told()
-    controller = Controller(fleet, told, SpotSettings(), Guard(rules, 4))
+    controller = Controller(fleet, told, SpotSettings(), Guard(rules, 4, every=NEVER))
     for i in range(serving):
         fleet.start(i, 0, fleet.room(0), initial=True)
         fleet.ready(i, 0)
@@ -45,7 +45,7 @@ def test_an_endpoint_that_is_not_seen_loses_nothing() -> None:
 
 
 def test_before_anything_was_seen_everything_is_blind() -> None:
-    assert Guard(SafetySettings(), 4).forbids_drain(0, 2, 10) is Blocked.BLIND
+    assert Guard(SafetySettings(), 4, every=NEVER).forbids_drain(0, 2, 10) is Blocked.BLIND
 
 
 def test_what_was_seen_before_a_process_stood_still_is_believed_no_more() -> None:
@@ -100,12 +100,13 @@ def test_in_shadow_what_would_not_have_been_done_anyway_says_why() -> None:
 
 
 def test_an_onlooker_wants_nothing_of_what_it_does_not_see() -> None:
-    guard = Onlooker(SafetySettings(), 2)
+    guard = Onlooker(SafetySettings(), 2, every=NEVER)
     assert guard.forbids_growth(0) is Blocked.BLIND  # nothing has been seen yet
     guard.see(seen(0.1, 0.1, blind=(1,)))
     assert (guard.forbids_growth(0), guard.forbids_growth(1)) == (Blocked.SHADOW, Blocked.BLIND)
     assert guard.forbids_drain(0, 0, 5) is Blocked.SHADOW  # whatever the settings say of acting
-    assert Guard(SafetySettings(act=False), 2).forbids_growth(0) is Blocked.SHADOW  # a fleet of ours knows what it has
+    ours = Guard(SafetySettings(act=False), 2, every=NEVER)
+    assert ours.forbids_growth(0) is Blocked.SHADOW  # it knows what it has
 
 
 @given(

@@ -14,7 +14,7 @@ from collections import deque
 from math import floor
 
 from sageserve.base.config import SafetySettings
-from sageserve.base.units import HOUR, NEVER, Micros
+from sageserve.base.units import HOUR, Micros
 from sageserve.core.actions import Blocked
 from sageserve.core.events import Observed
 
@@ -26,10 +26,10 @@ class Guard:
         rules: the marks.
         endpoints: how many endpoints there are.
         every: microseconds from look to look. What was seen that long before `blind_after` is believed no more, however late
-            the next look is: a process that stood still goes on with what it knew. NEVER: the newest look is believed.
+            the next look is: a process that stood still goes on with what it knew.
     """
 
-    def __init__(self, rules: SafetySettings, endpoints: int, *, every: Micros = NEVER) -> None:
+    def __init__(self, rules: SafetySettings, endpoints: int, *, every: Micros) -> None:
         self._rules = rules
         self._patience = rules.blind_after + every
         self._scraped: Micros = 0
@@ -77,7 +77,7 @@ class Onlooker(Guard):
         every: microseconds from look to look.
     """
 
-    def __init__(self, rules: SafetySettings, endpoints: int, *, every: Micros = NEVER) -> None:
+    def __init__(self, rules: SafetySettings, endpoints: int, *, every: Micros) -> None:
         super().__init__(rules.model_copy(update={"act": False}), endpoints, every=every)
 
     def forbids_growth(self, endpoint: int) -> Blocked:

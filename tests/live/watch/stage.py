@@ -125,7 +125,8 @@ class WatchStage:
         back = max(self.watch.demand.back(BEGIN + self.at), 2 * self.watch.limit)
         series = [one for pod in self.pods for one in pod.series(self.at - back, self.at)]
         answer = AWAY if self.away else RawAnswer(tuple(series))
-        self.watch.take({"": ClusterLook({POOL: answer}, answer, None if self.away else self.failing)}, BEGIN + self.at)
+        said = ClusterLook({POOL: answer}, answer, None if self.away else self.failing)
+        self.watch.take({"": said}, BEGIN + self.at, self.clock.at)
         self.watch.loop.step(self.clock.at)
 
     def run(self, length: Micros) -> None:

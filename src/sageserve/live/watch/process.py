@@ -202,7 +202,7 @@ class FleetWatch:
 
     async def look(self) -> None:
         """Ask all servers once, and take in what they say."""
-        parts, wall = self._parts, self._parts.wall()
+        parts, wall, asked_at = self._parts, self._parts.wall(), self._parts.clock.now()
         back = max(self.demand.back(wall), 2 * self.limit)
         mine = {name: [one for one in parts.watched if one.cluster == name] for name in parts.servers}
         asked = [asyncio.to_thread(look_at, parts.servers[name], pools, wall, back) for name, pools in mine.items()]
@@ -214,14 +214,15 @@ class FleetWatch:
                 if looks[name].answered
             ]
             self._late = {pool: count for found in await asyncio.gather(*late) for pool, count in found.items()}
-        self.take(looks, wall)
+        self.take(looks, wall, asked_at)
 
-    def take(self, looks: Mapping[str, ClusterLook], wall: Micros) -> None:
+    def take(self, looks: Mapping[str, ClusterLook], wall: Micros, asked_at: Micros) -> None:
         """Take in what servers said.
 
         Args:
             looks: by cluster.
             wall: when they were asked, microseconds since 1970.
+            asked_at: the same by the loop's clock.
         """
         unseen: dict[int, str] = {}
         in_flight: dict[int, int] = {}
@@ -232,7 +233,7 @@ class FleetWatch:
                 unseen[pool.endpoint] = f"{pool.name}: {found.why}"
             self._follow(pool, found)
             for each in found.seen:
-                self.view.saw(each.row, kv=each.kv, in_flight=each.in_flight, waiting=each.waiting)
+                self.view.saw(each.row, kv=each.kv, in_flight=each.in_flight, waiting=each.waiting, at=asked_at)
                 in_flight[each.row] = each.in_flight
                 prompts = self.demand.prefill_us(pool.model, each.waiting)
                 waiting[pool.endpoint] = waiting.get(pool.endpoint, 0.0) + prompts
