@@ -257,10 +257,7 @@ def totals(summary: Summary) -> str:
         *_energy(summary),
         f"waste         {wasted} of the GPU-hours held; nobody can go below the floor of {hours(summary.gpu_hours.floor)}",
         *_limits(summary),
-        *(
-            fill(f"{'' if k else 'rollouts':<14}{one}", WIDTH, subsequent_indent=_UNDER)
-            for k, one in enumerate(rolled_out(summary))
-        ),
+        *_titled("rollouts", list(rolled_out(summary))),
         f"utilisation   {share(used.mean, 1)} on average ({parts}){pressed}",
         f"{scaling}, {summary.preemptions:,} preemptions",
     ]

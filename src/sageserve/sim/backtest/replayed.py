@@ -144,7 +144,7 @@ def _stays(run: Run, rows: NDArray[Any]) -> tuple[Ints, Ints]:
     begin, end = rows["arrival"].astype(np.int64), rows["finish"].astype(np.int64)
     end = np.where(end < 0, run.window, end)
     if run.scenario.batch.feed != "direct":
-        held = np.array([tier.deadline is not None for tier in run.scenario.tiers.values()])[rows["tier"]]
+        held = np.array([tier.batch for tier in run.scenario.tiers.values()])[rows["tier"]]
         begin = np.where(held, np.where(rows["first"] >= 0, rows["first"], end), begin)
     return begin, end
 
