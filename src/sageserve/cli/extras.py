@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "forecast": ("statsforecast",),
     "grafana": ("grafana_foundation_sdk",),
+    "keda": ("grpc", "google.protobuf"),
     "kubernetes": ("lightkube",),
     "live": (
         "uvloop",
@@ -63,6 +64,8 @@ def need_for(scenario: "Scenario") -> None:
 
     if scenario.live is not None and scenario.live.store.startswith("postgres"):
         need("postgres")
+    if scenario.live is not None and scenario.live.scaler is not None:
+        need("keda")
     layout_of(scenario)
     strategy = scenario.strategy
     if strategy.name == "foresight":

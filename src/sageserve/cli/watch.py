@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from sageserve.base.units import Micros
     from sageserve.data.rebuild.places import WatchedPool
     from sageserve.live.prometheus.server import PrometheusServer
+    from sageserve.live.scaler.service import ScalerPort
+    from sageserve.live.watch.process import FleetWatch
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -248,6 +250,12 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
     from sageserve.live.watch.serve import serve
 
     lines = WatchLines(lambda stamped: decision_words(settings, stamped), as_json=as_json)
+
+    def looked() -> None:
+        lines.looked(watching)
+        if port is not None:
+            port.scaler.look()
+
     parts = WatchParts(
         servers=sides.servers,
         watched=sides.pools,
@@ -258,9 +266,11 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         words=lambda stamped: decision_words(settings, stamped),
         wrote=lines.wrote,
         passed=lines.passed,
-        looked=lambda: lines.looked(watching),
+        looked=looked,
     )
     watching = FleetWatch(settings, folder, parts)
+    port = _scaler(settings, watching)
+    answers = [] if port is None else [port.serve]
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -268,12 +278,24 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
             asyncio.get_running_loop().add_signal_handler(number, _asked_to_stop, number, stop, folder)
         if length:
             asyncio.get_running_loop().call_later(length / SECOND, stop.set)
-        await watching.run(stop, lambda: serve(watching, sides.listening))
+        await watching.run(stop, lambda: serve(watching, sides.listening, port.scaler if port is not None else None), *answers)
 
     try:
         asyncio.run(run())
     finally:
         lines.ended()
+
+
+def _scaler(settings: "Scenario", watching: "FleetWatch") -> "ScalerPort | None":
+    """KEDA's side, where settings have one."""
+    assert settings.live is not None
+    if settings.live.scaler is None:
+        return None
+    from sageserve.live.scaler.service import Scaler, ScalerPort
+
+    port = ScalerPort(settings.live.scaler, Scaler(settings.live.targets, watching.wish))
+    port.opened = lambda address: typer.echo(f"scaler     {address}", err=True)
+    return port
 
 
 def _asked_to_stop(number: int, stop: "asyncio.Event", folder: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_plan_that_is_carried_out_at_once_stands_until_the_next_one() -> None:
     assert wishes.would(0, 0) == 2
     wishes.hear(Entry(0, PLAN, (), ()))
     wishes.hear(Entry(MINUTE, Solved(2, None, "no answer before its limits"), (), ()))
-    assert wishes.would(HOUR, 0) == 5
+    assert (wishes.would(HOUR, 0), wishes.planned_at) == (5, 0), "a plan that failed makes the one before no younger"
 
 
 def test_a_plan_that_is_a_direction_alone_changes_nothing() -> None:

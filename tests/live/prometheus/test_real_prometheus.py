@@ -1,5 +1,6 @@
 """Against a real Prometheus: what it scraped of our engines is what was sent, and a backfilled history comes back as it was."""
 
+import asyncio
 import json
 import os
 import time
@@ -32,7 +33,8 @@ from sageserve.live.prometheus.sight import look
 from sageserve.live.watch.looks import late_shares
 from sageserve.live.watch.past import read_past
 from tests.live.emulator.process import Running, engine
-from tests.live.prometheus.real import backfill, prometheus
+from tests.live.prometheus.real import backfill, free_port, prometheus
+from tests.live.scaler.keda import Poll, poll
 from tests.live.watch.command import FLEET, POOL, Watching, watching
 
 SCRAPE = """
@@ -141,6 +143,8 @@ def test_what_was_scraped_is_what_was_sent_and_a_process_that_watches_sees_it(tm
     seen: list[Status] = []
     pages: list[str] = []
     processes: list[Watching] = []
+    polls: list[Poll] = []
+    scaler = f"127.0.0.1:{free_port()}"
 
     @contextmanager
     def beside(url: str) -> Iterator[Callable[[], None]]:
@@ -151,10 +155,11 @@ def test_what_was_scraped_is_what_was_sent_and_a_process_that_watches_sees_it(tm
                 if seen[-1].tiers[0].requests > 0:
                     break
                 time.sleep(0.1)
+            polls.append(asyncio.run(poll(scaler, "serving/small")))
             pages.append(httpx.get(f"{found.control_url}/metrics").text)
             assert one.end() == 0, one.stderr
 
-        with watching(folder, url, "--json") as one:
+        with watching(folder, url, "--json", "--set", f"live.scaler.listen={scaler}") as one:
             processes.append(one)
             yield finish
 
@@ -163,6 +168,10 @@ def test_what_was_scraped_is_what_was_sent_and_a_process_that_watches_sees_it(tm
     status, (one,) = seen[-1], processes
     assert (status.acting, status.notes, [endpoint.blind for endpoint in status.endpoints]) == (False, (), [False])
     assert len(status.instances) == 4
+    wanted = float(pages[0].split(f'sageserve_wanted_instances{{pool="{POOL}"}}')[1].split()[0])
+    assert polls == [Poll(("desired", 1.0), wanted, active=True)]
+    assert 'sageserve_scaler_answers_total{call="GetMetrics",code="ok"} 1.0' in pages[0]
+    assert f"scaler     {scaler}" in one.stderr
     assert 0 < status.tiers[0].requests <= len(log.sent)
     assert f'sageserve_instances{{pool="{POOL}",state="serving"}} 4.0' in pages[0]
     assert f'sageserve_wanted_instances{{pool="{POOL}"}}' in pages[0]
@@ -219,7 +228,7 @@ def test_a_backfilled_history_comes_back_as_it_was(tmp_path: Path) -> None:
             history(url, begin / SECOND - 9000, begin / SECOND - 5000, 15)
         with PrometheusServer(prometheus_at(url)) as server:
             span = begin - 5 * HOUR, begin + HOUR  # of which five hours hold nothing
-            past = read_past({"": server}, tiny, watched_pools(tiny), span, lambda *_: None)
+            past = read_past({"here": server}, tiny, watched_pools(tiny), span, lambda *_: None)
             late = late_shares(server, watched_pools(tiny), begin + HOUR, 1.0)
             nobody = late_shares(server, watched_pools(tiny), begin - HOUR, 1.0)
             now = begin + HOUR

@@ -25,6 +25,10 @@ models:
 tiers: {chat: {ttft: 1s}}
 fleet: {start: 2, minimum: 1, maximum: 6}
 strategy: {name: reactive}
+live:
+  clusters: {here: {}}
+  targets:
+    small: {cluster: here, pool: here/small/l40s, kind: ScaledObject, name: serving/small, authority: floor, min: 1, max: 6}
 """
 POOL = "here/small/l40s"
 

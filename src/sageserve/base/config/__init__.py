@@ -20,6 +20,8 @@ from sageserve.base.config.clusters import (
     ClusterSettings,
     PrioritySettings,
     PrometheusSettings,
+    ScalerSettings,
+    ScalerTlsSettings,
     TargetSettings,
 )
 from sageserve.base.config.hardware import GpuSettings, PowerSettings, PriceSettings, RegionSettings, StockSettings
@@ -113,6 +115,8 @@ __all__ = [
     "RolloutSettings",
     "RoutingSettings",
     "SafetySettings",
+    "ScalerSettings",
+    "ScalerTlsSettings",
     "Scenario",
     "Settings",
     "ShapeSettings",

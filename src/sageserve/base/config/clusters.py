@@ -100,6 +100,29 @@ class TargetSettings(Settings):
     take_over: bool = Field(default=False, description="fields that another manager owns may be taken from it, once")
 
 
+class ScalerTlsSettings(Settings):
+    """What the scaler's port is opened with."""
+
+    certificate: str = Field(pattern="^/", description="absolute path of a PEM file: the certificate, then those that sign it")
+    key: str = Field(pattern="^/", description="absolute path of its key, without a password; for its user alone")
+    client_ca: str | None = Field(
+        default=None,
+        pattern="^/",
+        description="PEM file: who may have signed the certificate that KEDA shows; none: not asked for",
+    )
+
+
+class ScalerSettings(Settings):
+    """The port at which KEDA asks how many instances targets should have."""
+
+    listen: str = Field(
+        default="127.0.0.1:7001",
+        pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
+        description="HOST:PORT; port 0: any",
+    )
+    tls: ScalerTlsSettings | None = Field(default=None, description="none: in the clear")
+
+
 class PrioritySettings(Settings):
     """How routers and histories name a tier."""
 

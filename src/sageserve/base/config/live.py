@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from sageserve.base.config.clusters import BudgetSettings, ClusterSettings, PrioritySettings, TargetSettings
+from sageserve.base.config.clusters import BudgetSettings, ClusterSettings, PrioritySettings, ScalerSettings, TargetSettings
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import DAY, MINUTE, SECOND, Duration, Share, Size
 
@@ -208,6 +208,9 @@ class LiveSettings(Settings):
     clusters: dict[Name, ClusterSettings] = Field(default={}, description="clusters that others run, by name; none: only ours")
     targets: dict[Name, TargetSettings] = Field(
         default={}, description="objects in them that decide how many instances pools have"
+    )
+    scaler: ScalerSettings | None = Field(
+        default=None, description="KEDA's external scaler, beside `sageserve watch`; none: nobody is answered"
     )
     tiers: dict[Name, PrioritySettings] = Field(default={}, description="how routers and histories name tiers; none: they do not")
     records: bool = Field(

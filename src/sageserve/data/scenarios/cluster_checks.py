@@ -78,6 +78,10 @@ def target_arithmetic(scenario: Scenario) -> Iterator[SettingProblem]:
     """Bounds the wrong way round, two targets on one object, minima beyond budget or stock, tiers with nowhere to go."""
     live = scenario.live
     if live is None or not live.targets:
+        if live is not None and live.scaler is not None:
+            yield SettingProblem(
+                ("live", "scaler"), "nothing to answer about", hint="write live.targets: which object is which pool"
+            )
         return
     seen: dict[tuple[str, str, str], str] = {}
     for name, target in live.targets.items():

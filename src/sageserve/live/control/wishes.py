@@ -28,6 +28,13 @@ def follows_plans(scenario: Scenario) -> bool:
     return isinstance(kind, type) and issubclass(kind, Foresight | LtI)
 
 
+def plan_holds(scenario: Scenario) -> Micros:
+    """How long a plan of such a strategy stands: until the next one is overdue by as much as there is between two."""
+    kind, settings = kind_of(scenario), scenario.strategy
+    ahead = isinstance(kind, type) and issubclass(kind, Foresight)
+    return 2 * (settings.foresight.every if ahead else settings.planned.every)
+
+
 class Wishes:
     """Counts that stand.
 
@@ -40,12 +47,14 @@ class Wishes:
         self._fleet = fleet
         self._follows = follows
         self._planned: dict[int, int] = {}
+        self.planned_at: Micros | None = None  # when the plan that stands was made; None: there is none
         self._decided: dict[int, tuple[Micros, int]] = {}
 
     def hear(self, entry: Entry) -> None:
         """A line of the journal."""
         if isinstance(entry.event, Solved | SolvedAhead) and entry.event.plan is not None and self._follows:
             self._planned = dict(enumerate(entry.event.plan.target))
+            self.planned_at = entry.now
             self._decided.clear()
         for one in entry.decisions:
             if one.blocked in {Blocked.SHADOW, Blocked.NOT}:

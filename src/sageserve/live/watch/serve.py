@@ -7,11 +7,13 @@ Read next: `process.py`; `live/control/admin.py`, whose pages these are.
 """
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
+from typing import Protocol
 
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -36,15 +38,38 @@ class DemandAge(Collector):
         )
 
 
-async def serve(watch: FleetWatch, listening: socket.socket) -> None:
+class Answering(Protocol):
+    """Who answers KEDA."""
+
+    answered: Counter[tuple[str, str]]
+    """Answers, by call and gRPC's code."""
+
+
+class ScalerAnswers(Collector):
+    """What KEDA was told, as a metric."""
+
+    def __init__(self, scaler: Answering) -> None:
+        self._scaler = scaler
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The family, anew for each scrape."""
+        found = CounterMetricFamily("sageserve_scaler_answers", "to KEDA, by call and gRPC's code", labels=["call", "code"])
+        for labels, count in sorted(self._scaler.answered.items()):
+            found.add_metric(labels, count)
+        yield found
+
+
+async def serve(watch: FleetWatch, listening: socket.socket, scaler: Answering | None) -> None:
     """Serve until cancelled.
 
     Args:
         watch: whose pages these are.
         listening: the open port.
+        scaler: who answers KEDA; None: nobody.
     """
     registry = CollectorRegistry()
-    more = (CapacityCollector(watch.book, watch.now), DemandAge(watch))
+    scaled = () if scaler is None else (ScalerAnswers(scaler),)
+    more = (CapacityCollector(watch.book, watch.now), DemandAge(watch), *scaled)
     for one in (FleetCollector(watch.status, lambda: dict(watch.decided)), *more):
         registry.register(one)
 
