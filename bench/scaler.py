@@ -24,7 +24,7 @@ _SERVE: Final = "serve"
 
 async def _serve(count: int) -> None:
     from sageserve.base.config import ScalerSettings, TargetSettings
-    from sageserve.live.scaler.answers import Wish
+    from sageserve.live.scaler.answers import PoolWish
     from sageserve.live.scaler.service import Scaler, ScalerPort
 
     targets = {
@@ -33,7 +33,7 @@ async def _serve(count: int) -> None:
         )
         for n in range(count)
     }
-    port = ScalerPort(ScalerSettings(listen="127.0.0.1:0"), Scaler(targets, lambda _: Wish(3)))
+    port = ScalerPort(ScalerSettings(listen="127.0.0.1:0"), Scaler(targets, lambda _: PoolWish(3)))
     port.opened = lambda address: print(address, flush=True)
     server = await port.open()
     looks = asyncio.create_task(_look(port.scaler))

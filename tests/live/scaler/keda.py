@@ -15,7 +15,7 @@ import grpc
 from grpc import aio
 
 from sageserve.base.config import ScalerSettings, TargetSettings
-from sageserve.live.scaler.answers import Wish
+from sageserve.live.scaler.answers import PoolWish
 from sageserve.live.scaler.messages import SERVICE, TYPES
 from sageserve.live.scaler.service import Scaler, ScalerPort
 
@@ -77,7 +77,7 @@ class Keda:
 @asynccontextmanager
 async def scaler_of(
     targets: Mapping[str, TargetSettings],
-    wish_of: Callable[[str], Wish],
+    wish_of: Callable[[str], PoolWish],
     settings: ScalerSettings | None = None,
     credentials: grpc.ChannelCredentials | None = None,
 ) -> AsyncIterator[tuple[Scaler, aio.Channel, str]]:

@@ -9,8 +9,8 @@ from sageserve.base.config.autoscalers import HpaPolicySettings, HpaScalingSetti
 from sageserve.base.config.clusters import RUNGS
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.strategies.hpa_rules import Behaviour, MetricSeen, largest, wanted_by
-from sageserve.live.scaler.answers import Refusal, Refused, Told, Wish, answer
-from sageserve.live.scaler.messages import Asked
+from sageserve.live.scaler.answers import NoCount, PoolWish, RefusalCode, TargetCount, answer
+from sageserve.live.scaler.messages import KedaTrigger
 
 POOL = "east/big/h100"
 OTHER = "east/small/h100"
@@ -24,9 +24,9 @@ def target(**changes: object) -> TargetSettings:
     return TargetSettings.model_validate({**settings, **changes})
 
 
-def asked(place: str = "serving/big", **metadata: str) -> Asked:
+def asked(place: str = "serving/big", **metadata: str) -> KedaTrigger:
     namespace, name = place.split("/")
-    return Asked(name, namespace, metadata)
+    return KedaTrigger(name, namespace, metadata)
 
 
 TARGETS = {"big": target(min=1), "small": target(pool=OTHER, name="serving/small", min=2), "plain": target(kind="Deployment")}
@@ -42,14 +42,14 @@ def test_a_number_is_inside_the_bounds_and_never_said_for_what_is_not_known(
     count: int, unknown: str, rung: str, bounds: tuple[int, int]
 ) -> None:
     low, high = min(bounds), max(bounds)
-    found = answer({"big": target(authority=rung, min=low, max=high)}, lambda _: Wish(count, unknown), asked(target="big"))
+    found = answer({"big": target(authority=rung, min=low, max=high)}, lambda _: PoolWish(count, unknown), asked(target="big"))
     if rung == "observe":
-        assert found == Told("big", low), "a target that is only observed is told what it has anyway"
+        assert found == TargetCount("big", low), "a target that is only observed is told what it has anyway"
     elif unknown:
-        assert isinstance(found, Refusal)
-        assert found.code is Refused.UNAVAILABLE
+        assert isinstance(found, NoCount)
+        assert found.code is RefusalCode.UNAVAILABLE
     else:
-        assert found == Told("big", sorted((low, count, high))[1])
+        assert found == TargetCount("big", sorted((low, count, high))[1])
 
 
 @pytest.mark.parametrize(
@@ -65,26 +65,31 @@ def test_a_number_is_inside_the_bounds_and_never_said_for_what_is_not_known(
         (asked("staging/any", target="plain"), "target plain is Deployment serving/big, and staging/any asks"),
     ],
 )
-def test_a_trigger_means_the_target_that_it_names_and_no_other_object_gets_its_count(who: Asked, expected: str) -> None:
-    found = answer(TARGETS, lambda _: Wish(3), who)
-    if isinstance(found, Told):
-        assert found == Told(expected, 3)
+def test_a_trigger_means_the_target_that_it_names_and_no_other_object_gets_its_count(who: KedaTrigger, expected: str) -> None:
+    found = answer(TARGETS, lambda _: PoolWish(3), who)
+    if isinstance(found, TargetCount):
+        assert found == TargetCount(expected, 3)
     else:
-        assert found.code is Refused.NOT_FOUND
+        assert found.code is RefusalCode.NOT_FOUND
         assert found.why.startswith(expected)
 
 
-def told_of(wish: Wish) -> Told | Refusal:
+def told_of(wish: PoolWish) -> TargetCount | NoCount:
     return answer({"big": target(max=30)}, lambda _: wish, asked(target="big"))
 
 
 def hpa(
-    current: int, ours: Told | Refusal, theirs: float | None, behaviour: Behaviour, now: int, bounds: tuple[int, int] = (0, 50)
+    current: int,
+    ours: TargetCount | NoCount,
+    theirs: float | None,
+    behaviour: Behaviour,
+    now: int,
+    bounds: tuple[int, int] = (0, 50),
 ) -> int:
     """The next count of an HPA that KEDA made, of our trigger and one more that asks for `theirs` replicas, if there is one."""
-    metrics = [None if isinstance(ours, Refusal) else float(ours.count), *([] if theirs is None else [theirs])]
+    metrics = [None if isinstance(ours, NoCount) else float(ours.count), *([] if theirs is None else [theirs])]
     wanted = largest(current, [wanted_by("external", MetricSeen(one, current), 1.0, (0.1, 0.1)) for one in metrics])
-    return current if wanted is None else behaviour.limit(now, current, wanted, bounds)
+    return current if wanted is None else behaviour.limit(now, current, wanted, (0, 50))
 
 
 @given(
@@ -97,7 +102,7 @@ def test_an_hpa_never_shrinks_while_we_are_blind_and_never_lacks_a_tenth_of_what
 ) -> None:
     behaviour, current = Behaviour(AT_ONCE, AT_ONCE), 5
     for sync, (other, wish, sees) in enumerate(zip(theirs, wishes, seen, strict=True)):
-        told = told_of(Wish(wish, "" if sees else "blind"))
+        told = told_of(PoolWish(wish, "" if sees else "blind"))
         before, current = current, hpa(current, told, float(other), behaviour, sync * 15 * SECOND + MINUTE)
         if not sees:
             assert current >= before
@@ -107,9 +112,9 @@ def test_an_hpa_never_shrinks_while_we_are_blind_and_never_lacks_a_tenth_of_what
 
 @given(wish=st.integers(1, 30), current=st.integers(1, 30), floor=st.integers(1, 30))
 def test_alone_and_blind_the_fallback_keeps_what_runs_or_the_floor(wish: int, current: int, floor: int) -> None:
-    told = told_of(Wish(wish, "blind"))
-    assert isinstance(told, Refusal), "KEDA's fallback begins when the call fails, and only then"
-    fallback = Told("big", max(current, floor))  # currentReplicasIfHigher
+    told = told_of(PoolWish(wish, "blind"))
+    assert isinstance(told, NoCount), "KEDA's fallback begins when the call fails, and only then"
+    fallback = TargetCount("big", max(current, floor))  # currentReplicasIfHigher
     found = hpa(current, fallback, None, Behaviour(AT_ONCE, AT_ONCE), MINUTE)
     assert found >= current
     assert found * 1.1 >= floor

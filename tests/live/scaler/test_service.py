@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sageserve.base.config import ScalerSettings, ScalerTlsSettings
 from sageserve.base.errors import ConfigError
 from sageserve.live.scaler import service
-from sageserve.live.scaler.answers import Wish
+from sageserve.live.scaler.answers import PoolWish
 from sageserve.live.scaler.messages import active, metric_spec, metric_value, read_asked, read_metrics_asked
 from sageserve.live.scaler.service import Scaler, ScalerPort
 from sageserve.live.watch.serve import ScalerAnswers
@@ -29,11 +29,11 @@ class Wishes:
     """What is wanted of the one pool, as a test sets it."""
 
     def __init__(self) -> None:
-        self.now = Wish(3)
+        self.now = PoolWish(3)
         self.address = ""  # of the port
 
-    def of(self, pool: str) -> Wish:
-        return self.now if pool == POOL else Wish(7)
+    def of(self, pool: str) -> PoolWish:
+        return self.now if pool == POOL else PoolWish(7)
 
 
 def play(
@@ -68,11 +68,11 @@ def test_a_poll_is_answered_or_refused_and_specs_always_are() -> None:
     async def story(scaler: Scaler, channel: aio.Channel, wishes: Wishes) -> None:
         big, unknown = Keda(channel, "serving/big", {"target": "big"}), Keda(channel, "serving/big", {"target": "bug"})
         assert await big.poll() == Poll(SPEC, 3.0, active=True)
-        wishes.now = Wish(0)
+        wishes.now = PoolWish(0)
         assert await big.poll() == Poll(SPEC, 1.0, active=True), "its minimum"
         plain = Keda(channel, "serving/x", {"target": "plain"})
         assert await plain.poll() == Poll(SPEC, 0.0, active=False), "it may be at 0, and nothing is wanted"
-        wishes.now = Wish(3, "no series")
+        wishes.now = PoolWish(3, "no series")
         assert await big.poll() == Poll(SPEC, Code.UNAVAILABLE, Code.UNAVAILABLE)
         assert big.said == "big: no series"
         assert await Keda(channel, "serving/watched", {"target": "watched"}).poll() == Poll(SPEC, 2.0, active=True)
@@ -108,16 +108,16 @@ def test_a_stream_says_at_once_what_changes_and_ends_with_what_is_not_known(monk
         messages = Keda(channel, "serving/x", {"target": "plain"}).stream()
         assert await anext(messages) == active(is_active=True)
         scaler.look()  # nothing changed: nothing is said
-        wishes.now = Wish(0)
+        wishes.now = PoolWish(0)
         scaler.look()
         assert await anext(messages) == active(is_active=False)
-        wishes.now = Wish(0, "blind")
+        wishes.now = PoolWish(0, "blind")
         scaler.look()
         with pytest.raises(aio.AioRpcError) as refused:
             await anext(messages)
         assert refused.value.code() is Code.UNAVAILABLE
         monkeypatch.setattr(service, "AGAIN_S", 0.01)
-        wishes.now = Wish(1)
+        wishes.now = PoolWish(1)
         again = Keda(channel, "serving/x", {"target": "plain"}).stream()
         assert [await anext(again) for _ in range(3)] == [active(is_active=True)] * 3, "also when nothing changes"
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sageserve.base.config import TargetSettings
-from sageserve.live.scaler.messages import Asked
+from sageserve.live.scaler.messages import KedaTrigger
 
 
-class Refused(Enum):
+class RefusalCode(Enum):
     """Why there is no number; gRPC's names."""
 
     NOT_FOUND = "not-found"
@@ -21,7 +21,7 @@ class Refused(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class NoCount:
     """No number.
 
     Args:
@@ -29,12 +29,12 @@ class Refusal:
         why: a sentence, which KEDA shows in the events of its ScaledObject.
     """
 
-    code: Refused
+    code: RefusalCode
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PoolWish:
     """What is wanted of a pool now.
 
     Args:
@@ -47,7 +47,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TargetCount:
     """A number.
 
     Args:
@@ -59,7 +59,7 @@ class Told:
     count: int
 
 
-def target_of(targets: Mapping[str, TargetSettings], asked: Asked) -> str | Refusal:
+def target_of(targets: Mapping[str, TargetSettings], asked: KedaTrigger) -> str | NoCount:
     """Which target a trigger means: the one it names, else the one whose object asks.
 
     A trigger that was copied to another object would carry one deployment's count to another; it is refused.
@@ -70,17 +70,19 @@ def target_of(targets: Mapping[str, TargetSettings], asked: Asked) -> str | Refu
         if len(mine) == 1:
             return mine[0]
         said = f"the trigger of {asked.place} has no `target`, and no target is this ScaledObject"
-        return Refusal(Refused.NOT_FOUND, f"{said}; targets are {', '.join(targets)}")
+        return NoCount(RefusalCode.NOT_FOUND, f"{said}; targets are {', '.join(targets)}")
     if name not in targets:
-        return Refusal(Refused.NOT_FOUND, f"there is no target {name!r}; targets are {', '.join(targets)}")
+        return NoCount(RefusalCode.NOT_FOUND, f"there is no target {name!r}; targets are {', '.join(targets)}")
     target = targets[name]
     theirs = target.name if target.kind == "ScaledObject" else target.name.partition("/")[0]
     if theirs != (asked.place if target.kind == "ScaledObject" else asked.namespace):
-        return Refusal(Refused.NOT_FOUND, f"target {name} is {target.kind} {target.name}, and {asked.place} asks")
+        return NoCount(RefusalCode.NOT_FOUND, f"target {name} is {target.kind} {target.name}, and {asked.place} asks")
     return name
 
 
-def answer(targets: Mapping[str, TargetSettings], wish_of: Callable[[str], Wish], asked: Asked) -> Told | Refusal:
+def answer(
+    targets: Mapping[str, TargetSettings], wish_of: Callable[[str], PoolWish], asked: KedaTrigger
+) -> TargetCount | NoCount:
     """How many instances, or why not.
 
     Args:
@@ -89,12 +91,12 @@ def answer(targets: Mapping[str, TargetSettings], wish_of: Callable[[str], Wish]
         asked: who asks.
     """
     name = target_of(targets, asked)
-    if isinstance(name, Refusal):
+    if isinstance(name, NoCount):
         return name
     target = targets[name]
     if target.authority == "observe":
-        return Told(name, target.min)
+        return TargetCount(name, target.min)
     wish = wish_of(target.pool)
     if wish.unknown:
-        return Refusal(Refused.UNAVAILABLE, f"{name}: {wish.unknown}")
-    return Told(name, min(max(wish.count, target.min), target.max))
+        return NoCount(RefusalCode.UNAVAILABLE, f"{name}: {wish.unknown}")
+    return TargetCount(name, min(max(wish.count, target.min), target.max))

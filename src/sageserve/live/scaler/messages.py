@@ -39,7 +39,7 @@ _MESSAGES: Final[Mapping[str, tuple[str, ...]]] = {  # fields in order of their 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class KedaTrigger:
     """Who asks: a ScaledObject, and what its trigger says.
 
     Args:
@@ -94,7 +94,7 @@ TYPES: Final[Mapping[str, Any]] = _classes()
 """Protobuf's class of every message, by name; also for a client."""
 
 
-def read_asked(data: bytes) -> Asked:
+def read_asked(data: bytes) -> KedaTrigger:
     """A ScaledObjectRef.
 
     Raises:
@@ -103,7 +103,7 @@ def read_asked(data: bytes) -> Asked:
     return _asked(_parsed("ScaledObjectRef", data))
 
 
-def read_metrics_asked(data: bytes) -> tuple[Asked, str]:
+def read_metrics_asked(data: bytes) -> tuple[KedaTrigger, str]:
     """A GetMetricsRequest: who asks, and for which metric.
 
     Raises:
@@ -120,8 +120,8 @@ def _parsed(name: str, data: bytes) -> Any:  # noqa: ANN401 # protobuf's classes
         raise ValueError(f"no {name}: {error}") from None
 
 
-def _asked(found: Any) -> Asked:  # noqa: ANN401 # see above
-    return Asked(str(found.name), str(found.namespace), dict(found.scalerMetadata))
+def _asked(found: Any) -> KedaTrigger:  # noqa: ANN401 # see above
+    return KedaTrigger(str(found.name), str(found.namespace), dict(found.scalerMetadata))
 
 
 def active(is_active: bool) -> bytes:  # it is the message

@@ -1,7 +1,8 @@
 """The port that KEDA asks at: gRPC, over TLS where settings say so; certificates that are renewed are used from then on.
 
-`GetMetricSpec` answers always, also for a target that is not there: without it KEDA builds its HPA without our trigger, and says
-nothing. Everything else refuses what is not known. Read next: `answers.py`, `live/watch/process.py`, which knows what is wished.
+Specs of the metric are answered always, also for a target that is not there: without them KEDA builds its HPA without our
+trigger, and says nothing. Everything else refuses what is not known. Read next: `answers.py`, `live/watch/process.py`, which
+knows what is wished.
 """
 
 import asyncio
@@ -17,11 +18,11 @@ from grpc import aio
 from sageserve.base.config import ScalerSettings, ScalerTlsSettings, TargetSettings
 from sageserve.base.errors import ConfigError
 from sageserve.live.key_files import KeyFiles
-from sageserve.live.scaler.answers import Refusal, Refused, Told, Wish, answer
+from sageserve.live.scaler.answers import NoCount, PoolWish, RefusalCode, TargetCount, answer
 from sageserve.live.scaler.messages import (
     METRIC,
     SERVICE,
-    Asked,
+    KedaTrigger,
     active,
     metric_spec,
     metric_value,
@@ -33,7 +34,7 @@ _LOG: Final = logging.getLogger(__name__)
 AGAIN_S: Final = 30.0
 """Between two messages of a stream in which nothing changes."""
 _LARGEST: Final = 64 << 10  # bytes of a question; KEDA's have some hundred
-_CODES: Final = {Refused.NOT_FOUND: grpc.StatusCode.NOT_FOUND, Refused.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE}
+_CODES: Final = {RefusalCode.NOT_FOUND: grpc.StatusCode.NOT_FOUND, RefusalCode.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE}
 _GRACE_S: Final = 1.0
 
 _Context = aio.ServicerContext[bytes, bytes]
@@ -47,7 +48,7 @@ class Scaler:
         wish_of: what is wanted of a pool now.
     """
 
-    def __init__(self, targets: Mapping[str, TargetSettings], wish_of: Callable[[str], Wish]) -> None:
+    def __init__(self, targets: Mapping[str, TargetSettings], wish_of: Callable[[str], PoolWish]) -> None:
         self.answered: Counter[tuple[str, str]] = Counter()  # by call and gRPC's code
         self._targets = targets
         self._wish_of = wish_of
@@ -101,15 +102,15 @@ class Scaler:
             except TimeoutError:
                 continue
 
-    async def _asked(self, context: _Context, call: str, request: bytes) -> Asked:
+    async def _asked(self, context: _Context, call: str, request: bytes) -> KedaTrigger:
         try:
             return read_asked(request)
         except ValueError as error:
             await self._abort(context, call, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
-    async def _told(self, context: _Context, call: str, asked: Asked) -> Told:
+    async def _told(self, context: _Context, call: str, asked: KedaTrigger) -> TargetCount:
         found = answer(self._targets, self._wish_of, asked)
-        if isinstance(found, Refusal):
+        if isinstance(found, NoCount):
             await self._abort(context, call, _CODES[found.code], found.why)
         self.answered[call, "ok"] += 1
         return found

@@ -38,13 +38,13 @@ from sageserve.live.control.status import GatewayAddress, Sources, Status, statu
 from sageserve.live.control.wishes import Wishes, follows_plans, plan_holds
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 from sageserve.live.prometheus.sight import blind_after
-from sageserve.live.scaler.answers import Wish
+from sageserve.live.scaler.answers import PoolWish
 from sageserve.live.watch.demand import CountedDemand
 from sageserve.live.watch.instances import WatchedInstances
 from sageserve.live.watch.looks import ClusterLook, LateCount, late_shares, look_at
+from sageserve.live.watch.pool_wishes import PoolWishes
 from sageserve.live.watch.sightings import PoolSighting, sight_pool
 from sageserve.live.watch.view import NobodysEngines, WatchedView, only_watched, tightest_promise_s
-from sageserve.live.watch.wanted import Wanted
 from sageserve.live.wire import ToGateway
 
 _LOG: Final = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class FleetWatch:
         earlier = self._demand_file.load(parts.wall())
         kind = kind_of(scenario)
         self._wishes = Wishes(self.fleet, follows=follows_plans(scenario))
-        self._wanted = Wanted(self._pools, self._wishes, self.view, plan_holds(scenario), self._nothing_known)
+        self._wanted = PoolWishes(self._pools, self._wishes, self.view, plan_holds(scenario), self._nothing_known)
         self.book = MinuteBook(scenario, self.layout, self.fleet, self._wishes.would, earlier)
         self.day = LastDay(scenario, self.layout, state, parts.wall, parts.words)
         strategy = kind(scenario, self.layout, earlier)
@@ -185,7 +185,7 @@ class FleetWatch:
         """What runs and what would, now."""
         return self.book.pools(self._parts.clock.now())
 
-    def wish(self, pool: str) -> Wish:
+    def wish(self, pool: str) -> PoolWish:
         """What is wanted of a pool (region/model/gpu) now, for whoever acts on it."""
         return self._wanted.of(pool, self._parts.clock.now())
 

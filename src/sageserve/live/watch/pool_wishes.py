@@ -9,14 +9,14 @@ from typing import Final
 from sageserve.base.units import SECOND, Micros, show_duration
 from sageserve.core.fleet import Pool
 from sageserve.live.control.wishes import Wishes
-from sageserve.live.scaler.answers import Wish
+from sageserve.live.scaler.answers import PoolWish
 from sageserve.live.watch.view import WatchedView
 
 FRESH: Final[Micros] = SECOND
 """What was found is said again for so long: hundreds may ask within a second."""
 
 
-class Wanted:
+class PoolWishes:
     """Counts of pools, found anew at most once a second.
 
     Args:
@@ -32,10 +32,10 @@ class Wanted:
     ) -> None:
         self._pools: Final = {pool.name: pool for pool in pools}
         self._wishes, self._view, self._holds, self._unheard = wishes, view, holds, unheard
-        self._found: Mapping[str, Wish] = {}
+        self._found: Mapping[str, PoolWish] = {}
         self._found_at: Micros = -FRESH
 
-    def of(self, pool: str, now: Micros) -> Wish:
+    def of(self, pool: str, now: Micros) -> PoolWish:
         """What is wanted of a pool.
 
         Args:
@@ -44,9 +44,9 @@ class Wanted:
         """
         if not 0 <= now - self._found_at < FRESH:
             self._found, self._found_at = self._find(now), now
-        return self._found.get(pool, Wish(0, f"{pool} is not watched"))
+        return self._found.get(pool, PoolWish(0, f"{pool} is not watched"))
 
-    def _find(self, now: Micros) -> Mapping[str, Wish]:
+    def _find(self, now: Micros) -> Mapping[str, PoolWish]:
         common = self._unheard() or self._overdue(now)
         blind = frozenset(self._view.blind())
         found = {}
@@ -54,7 +54,7 @@ class Wanted:
             unknown = common
             if not unknown and pool.endpoint in blind:
                 unknown = self._view.unseen.get(pool.endpoint, "its signals are too old")
-            found[name] = Wish(self._wishes.would(now, pool.number), unknown)
+            found[name] = PoolWish(self._wishes.would(now, pool.number), unknown)
         return found
 
     def _overdue(self, now: Micros) -> str:
