@@ -101,6 +101,11 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
         SERVE,
         "Write Grafana dashboards: error budget and times by tier, demand and capacity, decisions, batch work, what is not seen.",
     ),
+    "render": MenuEntry(
+        SERVE,
+        "Write manifests of a process that watches a fleet from inside a cluster: `sageserve render chart`.",
+        "render_chart:app",
+    ),
     "status": MenuEntry(SERVE, "Say how the running fleet is: instances, utilisation, promises, decisions.", "up:status"),
     "top": MenuEntry(SERVE, "Watch the running fleet; Ctrl-C leaves it running."),
     "reload": MenuEntry(

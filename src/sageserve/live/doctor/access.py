@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from sageserve.live.doctor.checks import CheckFinding
-from sageserve.live.doctor.facts import READS, ClusterFacts, DoctorTarget, needed_rights, write_rights
+from sageserve.live.doctor.facts import ClusterFacts, DoctorTarget, write_rights
 from sageserve.live.kubernetes.kinds import KINDS
 from sageserve.live.kubernetes.reader import NotRead, Right
+from sageserve.live.kubernetes.rights import READS, rights_of
 
 LEASE_OLD = 60  # seconds without renewal: four times its length
 
@@ -31,7 +32,7 @@ def kube_version(facts: ClusterFacts) -> Iterator[CheckFinding]:
 def rbac_rung(facts: ClusterFacts) -> Iterator[CheckFinding]:
     """Every right of the authority."""
     for target in facts.targets:
-        missing = [right for right in needed_rights(target) if facts.rights.get(right) is False]
+        missing = [right for right in rights_of(target.settings) if facts.rights.get(right) is False]
         if missing:
             verbs = ", ".join(f"{right.verb} {right.plural}" for right in missing[:4])
             said = f"authority {target.settings.authority} needs what we may not: {verbs}"

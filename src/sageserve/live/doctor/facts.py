@@ -16,13 +16,13 @@ from sageserve.data.history.raw import RawSeries, label_matches
 from sageserve.live.kubernetes.kinds import KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, selects
 from sageserve.live.kubernetes.reader import ClusterReader, NotRead, Right
+from sageserve.live.kubernetes.rights import rights_of
 from sageserve.live.prometheus import queries
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer, RawAnswer
 
 LOOK_S: Final = 600.0  # seconds of samples that a look needs: for the scrape interval, and for what has just stopped
 ASIDE: Final = ("Pod", "Event", "ResourceQuota", "PodDisruptionBudget", "ConfigMap", "Lease")
 WRITES: Final = ("patch", "update", "delete", "create")
-READS: Final = ("get", "list", "watch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +153,6 @@ def _labelled(one: RawSeries, target: DoctorTarget) -> bool:
     return all(label_matches(one.labels.get(label, ""), value) for label, value in target.label_set().items())
 
 
-def needed_rights(target: DoctorTarget) -> list[Right]:
-    """What a target's authority needs."""
-    kind = KINDS[target.settings.kind]
-    found = [Right(verb, kind.group, kind.plural, target.namespace) for verb in READS]
-    found += [Right(verb, "", "pods", target.namespace) for verb in READS]
-    if target.settings.authority in ("floor", "bounds"):
-        found.append(Right("patch", kind.group, kind.plural, target.namespace))
-    if target.settings.authority == "full":
-        plural = f"{kind.plural}/scale" if kind.scale else kind.plural
-        found += [Right(verb, kind.group, plural, target.namespace) for verb in ("get", "patch")]
-        found.append(Right("patch", "", "pods", target.namespace))
-    return found
-
-
 def write_rights(target: DoctorTarget) -> list[Right]:
     """What nobody needs who only observes."""
     kind = KINDS[target.settings.kind]
@@ -209,7 +195,8 @@ async def _cluster(facts: ClusterFacts, reader: ClusterReader | None) -> None:
 
 
 def _asked(target: DoctorTarget) -> Sequence[Right]:
-    return needed_rights(target) if target.acts else [*needed_rights(target), *write_rights(target)]
+    needed = rights_of(target.settings)
+    return needed if target.acts else [*needed, *write_rights(target)]
 
 
 def _counted() -> Iterable[str]:

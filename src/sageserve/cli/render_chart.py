@@ -1,0 +1,132 @@
+"""`sageserve render chart`: what runs `sageserve watch` in a cluster, as plain manifests; `live/kubernetes/` makes them.
+
+Knows options. stdout is the file. Read next: docs/how-to/in-a-cluster.md.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli import complete
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SIZE: Final = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?")
+
+_EXAMPLES: Final = """[bold]Examples[/bold]
+
+sageserve render chart fleet.yaml --image registry.example/sageserve:1 | kubectl apply --server-side -f -
+
+sageserve render chart fleet.yaml --image … --secret prometheus-token:/var/run/prometheus -o sageserve.yaml
+"""
+
+
+app = typer.Typer(
+    help="Write manifests of a process that watches a fleet from inside a cluster: `sageserve render chart`.",
+    no_args_is_help=True,
+    epilog=_EXAMPLES,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def render() -> None:
+    """Keep `chart` a word of its own, beside what will be rendered later."""
+
+
+@app.command(epilog=_EXAMPLES)
+def chart(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, complete.SCENARIO],
+    image: Annotated[str, typer.Option(metavar="NAME", help="of the container, which has `sageserve` on its PATH")],
+    namespace: Annotated[str, typer.Option("-n", "--namespace", metavar="NAME", help="where it runs")] = "sageserve",
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="of live.clusters, the one it runs in", show_default="the only one there is")
+    ] = "",
+    storage: Annotated[str, typer.Option(metavar="SIZE", help="of its disk: five weeks of minutes and a journal")] = "5Gi",
+    secrets: Annotated[
+        list[str] | None,
+        typer.Option("--secret", metavar="NAME:FOLDER", help="a Secret whose files stand in FOLDER; may be repeated"),
+    ] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="with a ServiceMonitor and a PrometheusRule, for the Prometheus operator")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="write it there", show_default="print it")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.maximum=40; may be repeated"),
+    ] = None,
+) -> None:
+    """Write manifests of a process that watches, and that answers KEDA where settings say so: no more rights than it needs."""
+    from sageserve.data.documents import write_text
+    from sageserve.data.rebuild.places import watched_pools
+    from sageserve.data.scenarios.load import load_scenario, resolved_yaml
+    from sageserve.live.kubernetes.manifests import ChartChoices, as_documents, manifests
+    from sageserve.live.simulated_only import refuse_simulated_only
+
+    settings = load_scenario(scenario, overrides=overrides or ())
+    refuse_simulated_only(settings)
+    watched_pools(settings)
+    home = _cluster(settings, cluster)
+    _check(namespace, "--namespace", _NAME, "a name of small letters, digits and hyphens")
+    _check(storage, "--storage", _SIZE, "such as 5Gi")
+    choices = ChartChoices(image, namespace, home, storage, dict(map(_secret, secrets or ())), operator)
+    found = manifests(settings, resolved_yaml(settings), choices)
+    text = as_documents(found)
+    if operator:
+        from sageserve.live.alerts.rules import as_yaml, rules_of
+
+        text += "---\n" + as_yaml(rules_of(settings, "engines", ""), name=f"sageserve-{settings.name}", operator=True)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_text(out, text)
+
+
+def _cluster(settings: "Scenario", name: str) -> str:
+    """Which cluster it runs in.
+
+    Raises:
+        ConfigError: there is none, none of that name, or several, or no server is named.
+    """
+    clusters = settings.live.clusters if settings.live is not None else {}
+    if not clusters:
+        raise ConfigError(
+            f"{settings.name} has no live.clusters, so nothing says where its Prometheus is",
+            hint='write live: {clusters: {east: {prometheus: {url: "http://prometheus.monitoring:9090"}}}, targets: …}',
+        )
+    if name and name not in clusters:
+        raise ConfigError(f"--cluster: there is no {name!r} in live.clusters", hint=f"there are {', '.join(clusters)}")
+    if not name and len(clusters) > 1:
+        raise ConfigError(f"live.clusters has {', '.join(clusters)}", hint="say which one it runs in: --cluster NAME")
+    missing = next((each for each, one in clusters.items() if one.prometheus is None), None)
+    if missing is not None:
+        raise ConfigError(
+            f"live.clusters.{missing} has no prometheus: a process without a terminal is told by settings alone",
+            hint=f"--set live.clusters.{missing}.prometheus.url=http://prometheus.monitoring:9090",
+        )
+    scaler = settings.live.scaler if settings.live is not None else None
+    if scaler is not None and (scaler.listen.endswith(":0") or scaler.listen.startswith(("127.", "localhost:", "[::1]"))):
+        raise ConfigError(
+            f"live.scaler.listen: {scaler.listen} is reached by nobody outside the pod",
+            hint="--set live.scaler.listen=0.0.0.0:7001",
+        )
+    return name or next(iter(clusters))
+
+
+def _check(text: str, option: str, pattern: "re.Pattern[str]", hint: str) -> None:
+    if not pattern.fullmatch(text):
+        raise ConfigError(f"{option}: {text!r} is none", hint=hint)
+
+
+def _secret(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition(":")
+    if not _NAME.fullmatch(name) or not folder.startswith("/") or folder == "/":
+        raise ConfigError(f"--secret {text!r} is not NAME:FOLDER", hint="such as prometheus-token:/var/run/prometheus")
+    return name, folder

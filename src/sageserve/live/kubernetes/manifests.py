@@ -1,0 +1,200 @@
+"""What runs `sageserve watch` in a cluster: one process, its settings, its disk, its ports, and a Role no larger than needed.
+
+The Role is made of the authority of the targets: who only observes may only read. One replica, never two at once: its state
+folder has one owner. Nothing runs as root, and nothing but the disk and /tmp is written. Pure.
+Read next: `rights.py`, `cli/render_chart.py`.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import yaml
+
+from sageserve.base.config import Scenario
+from sageserve.base.config.clusters import TargetSettings
+from sageserve.live.kubernetes.rights import rights_of
+
+Manifest: TypeAlias = "dict[str, object]"
+
+STATE: Final = "/var/lib/sageserve"
+SETTINGS: Final = "/etc/sageserve"
+FILE: Final = "fleet.yaml"
+PORT: Final = 8110
+_USER: Final = 65532  # nobody's
+_CORE: Final = "v1"
+_RBAC: Final = "rbac.authorization.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class ChartChoices:
+    """What is not in the scenario.
+
+    Args:
+        image: of the container.
+        namespace: where it runs.
+        cluster: of live.clusters, the one that it runs in.
+        storage: size of its disk, as Kubernetes writes it.
+        secrets: folder of the container by name of the Secret whose files it holds.
+        monitored: a ServiceMonitor, for the Prometheus operator.
+    """
+
+    image: str
+    namespace: str
+    cluster: str
+    storage: str
+    secrets: Mapping[str, str]
+    monitored: bool
+
+
+def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Manifest]:
+    """Objects in the order in which they are to be made.
+
+    Args:
+        scenario: which targets, with which authority, and whether KEDA is answered.
+        text: the scenario file.
+        choices: all else.
+    """
+    assert scenario.live is not None
+    mine = [one for one in scenario.live.targets.values() if one.cluster == choices.cluster]
+    made = _Made(f"sageserve-{scenario.name.lower().replace('_', '-').replace('/', '-')}", choices)
+    scaler = scenario.live.scaler
+    ports = {"metrics": PORT, **({} if scaler is None else {"scaler": int(scaler.listen.rpartition(":")[2])})}
+    found = [
+        made.object(_CORE, "ServiceAccount", automountServiceAccountToken=bool(mine)),
+        *made.roles(mine),
+        made.object(_CORE, "ConfigMap", data={FILE: text}),
+        made.disk(),
+        made.deployment(text, ports),
+        made.service(ports),
+    ]
+    return [*found, *([made.monitor()] if choices.monitored else [])]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Files within files as they are written, and nothing by reference."""
+
+    def ignore_aliases(self, data: object) -> bool:  # the signature is yaml's
+        """All of it is written out."""
+        return True
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def as_documents(found: Iterable[Manifest]) -> str:
+    """Objects as one YAML file."""
+    return yaml.dump_all(found, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Objects of one fleet.
+
+    Args:
+        name: of all of them.
+        choices: of whoever asks for them.
+    """
+
+    name: str
+    choices: ChartChoices
+
+    @property
+    def _mine(self) -> Mapping[str, str]:
+        return {"app.kubernetes.io/name": "sageserve", "app.kubernetes.io/instance": self.name}
+
+    def object(self, version: str, kind: str, /, namespace: str = "", **content: object) -> Manifest:
+        """One, with its labels."""
+        metadata = {"name": self.name, "namespace": namespace or self.choices.namespace, "labels": dict(self._mine)}
+        return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
+
+    def roles(self, targets: Iterable[TargetSettings]) -> Iterator[Manifest]:
+        """A Role and its binding for every namespace in which there are targets."""
+        spaces: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
+        for target in targets:
+            for right in rights_of(target):
+                verbs = spaces.setdefault(right.namespace, {}).setdefault((right.group, right.plural), {})
+                verbs[right.verb] = None
+        for space, resources in spaces.items():
+            rules = [{"apiGroups": [key[0]], "resources": [key[1]], "verbs": list(verbs)} for key, verbs in resources.items()]
+            yield self.object(f"{_RBAC}/v1", "Role", namespace=space, rules=rules)
+            bound = {"apiGroup": _RBAC, "kind": "Role", "name": self.name}
+            us = {"kind": "ServiceAccount", "name": self.name, "namespace": self.choices.namespace}
+            yield self.object(f"{_RBAC}/v1", "RoleBinding", namespace=space, roleRef=bound, subjects=[us])
+
+    def disk(self) -> Manifest:
+        """Of the state folder: five weeks of minutes, and the journal."""
+        wanted = {"requests": {"storage": self.choices.storage}}
+        return self.object(_CORE, "PersistentVolumeClaim", spec={"accessModes": ["ReadWriteOnce"], "resources": wanted})
+
+    def deployment(self, text: str, ports: Mapping[str, int]) -> Manifest:
+        """The process; it is started anew when the settings are others."""
+        marks = {"sageserve.io/settings": f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:16]}"}
+        pod = {"metadata": {"labels": dict(self._mine), "annotations": marks}, "spec": self._pod(ports)}
+        spec = {"replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": dict(self._mine)}, "template": pod}
+        return self.object("apps/v1", "Deployment", spec=spec)
+
+    def _pod(self, ports: Mapping[str, int]) -> Manifest:
+        volumes: list[Manifest] = [
+            {"name": "settings", "configMap": {"name": self.name}},
+            {"name": "state", "persistentVolumeClaim": {"claimName": self.name}},
+            {"name": "tmp", "emptyDir": {}},
+        ]
+        volumes += [{"name": f"secret-{name}", "secret": {"secretName": name}} for name in self.choices.secrets]
+        return {
+            "serviceAccountName": self.name,
+            "terminationGracePeriodSeconds": 60,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": _USER,
+                "runAsGroup": _USER,
+                "fsGroup": _USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [self._container(ports)],
+            "volumes": volumes,
+        }
+
+    def _container(self, ports: Mapping[str, int]) -> Manifest:
+        mounts: list[Manifest] = [
+            {"name": "settings", "mountPath": SETTINGS, "readOnly": True},
+            {"name": "state", "mountPath": STATE},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 # of the container
+        ]
+        mounts += [
+            {"name": f"secret-{name}", "mountPath": folder, "readOnly": True} for name, folder in self.choices.secrets.items()
+        ]
+        look = {"httpGet": {"path": "/metrics", "port": "metrics"}}
+        return {
+            "name": "watch",
+            "image": self.choices.image,
+            "command": ["sageserve"],
+            "args": ["watch", f"{SETTINGS}/{FILE}", "--state", f"{STATE}/watch", "--listen", f"0.0.0.0:{PORT}"],
+            "env": [{"name": "HOME", "value": STATE}],  # where compiled code is kept, too
+            "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+            "readinessProbe": look,
+            "livenessProbe": {**look, "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 4},
+            "startupProbe": {**look, "periodSeconds": 5, "failureThreshold": 120},  # it compiles once, and reads two weeks
+            "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": mounts,
+        }
+
+    def service(self, ports: Mapping[str, int]) -> Manifest:
+        """Where Prometheus and KEDA find it."""
+        listed: Sequence[Manifest] = [{"name": name, "port": port, "targetPort": name} for name, port in ports.items()]
+        return self.object(_CORE, "Service", spec={"selector": dict(self._mine), "ports": listed})
+
+    def monitor(self) -> Manifest:
+        """That its metrics are scraped, for the Prometheus operator."""
+        spec = {"selector": {"matchLabels": dict(self._mine)}, "endpoints": [{"port": "metrics", "interval": "15s"}]}
+        return self.object("monitoring.coreos.com/v1", "ServiceMonitor", spec=spec)

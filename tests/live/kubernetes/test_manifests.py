@@ -1,0 +1,134 @@
+"""What runs a watching process in a cluster: no more rights than targets need, settings that come back, options that exist."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sageserve.base.config import Scenario
+from sageserve.base.config.clusters import RUNGS
+from sageserve.base.errors import ConfigError
+from sageserve.cli.main import app
+from sageserve.cli.menu import load
+from sageserve.data.scenarios.load import load_scenario
+from sageserve.live.doctor.facts import WRITES
+from sageserve.live.kubernetes.manifests import FILE, ChartChoices, as_documents, manifests
+from tests.live.watch.command import FLEET
+
+CHOICES = ChartChoices("registry/sageserve:1", "sageserve", "here", "5Gi", {"token": "/var/run/prometheus"}, monitored=True)
+
+
+def scenario(folder: Path, **live: object) -> Scenario:
+    tree = yaml.safe_load(FLEET)
+    tree["live"]["clusters"]["here"] = {"prometheus": {"url": "http://prometheus:9090"}}
+    tree["live"] |= live
+    file = folder / "fleet.yaml"
+    file.write_text(yaml.safe_dump(tree, sort_keys=False), "utf-8")
+    return load_scenario(str(file))
+
+
+def target(kind: str = "ScaledObject", name: str = "serving/small", authority: str = "observe") -> dict[str, object]:
+    return {"cluster": "here", "pool": "here/small/l40s", "kind": kind, "name": name, "authority": authority, "max": 6}
+
+
+def made(settings: Scenario) -> dict[str, list[Any]]:
+    """Objects by kind, as kubectl would read them."""
+    found: dict[str, list[Any]] = {}
+    for one in yaml.safe_load_all(as_documents(manifests(settings, "name: x\n", CHOICES))):
+        found.setdefault(one["kind"], []).append(one)
+    return found
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("kind", ["ScaledObject", "Deployment"])
+def test_a_role_writes_what_the_authority_of_its_targets_needs_and_nothing_else(tmp_path: Path, rung: str, kind: str) -> None:
+    (role,) = made(scenario(tmp_path, targets={"small": target(kind, authority=rung)}))["Role"]
+    writes = {
+        (resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"] if verb in WRITES
+    }
+    plural = {"ScaledObject": "scaledobjects", "Deployment": "deployments"}[kind]
+    scale = "deployments/scale" if kind == "Deployment" else plural
+    bounds = {(plural, "patch")}
+    assert writes == {"observe": set(), "floor": bounds, "bounds": bounds, "full": {(scale, "patch"), ("pods", "patch")}}[rung]
+    assert not any("*" in rule["verbs"] + rule["resources"] + rule["apiGroups"] for rule in role["rules"])
+
+
+def test_targets_in_two_namespaces_are_two_roles_of_one_account(tmp_path: Path) -> None:
+    targets = {"small": target(), "other": target(name="other/small", authority="floor")}
+    found = made(scenario(tmp_path, targets=targets))
+    assert {one["metadata"]["namespace"] for one in found["Role"]} == {"serving", "other"}
+    (account,) = found["ServiceAccount"]
+    assert {one["subjects"][0]["name"] for one in found["RoleBinding"]} == {account["metadata"]["name"]}
+    assert account["automountServiceAccountToken"] is True
+    elsewhere = made(scenario(tmp_path, clusters={"here": {}, "far": {}}, targets={"small": {**target(), "cluster": "far"}}))
+    assert "Role" not in elsewhere, "an account here has no right there"
+    assert elsewhere["ServiceAccount"][0]["automountServiceAccountToken"] is False
+
+
+def test_ports_disk_and_account_fit_each_other(tmp_path: Path) -> None:
+    found = made(scenario(tmp_path, scaler={"listen": "0.0.0.0:7009"}))
+    pod = found["Deployment"][0]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert ports == {"metrics": 8110, "scaler": 7009}
+    assert {one["targetPort"]: one["port"] for one in found["Service"][0]["spec"]["ports"]} == ports
+    assert found["Service"][0]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    mounted = {one["name"] for one in container["volumeMounts"]}
+    assert mounted == {one["name"] for one in pod["spec"]["volumes"]} == {"settings", "state", "tmp", "secret-token"}
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    again = made(scenario(tmp_path))["Deployment"][0]["spec"]["template"]["metadata"]["annotations"]
+    assert again == pod["metadata"]["annotations"], "the same settings start nothing anew"
+
+
+def test_the_container_runs_a_command_that_there_is_with_the_settings_that_were_given(tmp_path: Path) -> None:
+    settings = scenario(tmp_path, scaler={"listen": "0.0.0.0:7001"})
+    done = CliRunner().invoke(app, ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1"])
+    assert done.exit_code == 0, done.output
+    found = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
+    kept = tmp_path / "kept.yaml"
+    kept.write_text(found["ConfigMap"]["data"][FILE], "utf-8")
+    assert load_scenario(str(kept)) == settings
+    (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    options = {name for one in load("watch").params for name in one.opts}
+    assert container["args"][0] == "watch"
+    assert {word for word in container["args"] if word.startswith("--")} <= options
+
+
+@pytest.mark.parametrize(
+    ("live", "words", "said"),
+    [
+        ({"scaler": {}}, [], "127.0.0.1:7001 is reached by nobody outside the pod"),
+        ({"clusters": {"here": {}}}, [], "live.clusters.here has no prometheus"),
+        ({"clusters": {"here": {}, "far": {}}}, [], "live.clusters has here, far"),
+        ({}, ["--cluster", "nowhere"], "there is no 'nowhere' in live.clusters"),
+        ({}, ["--secret", "token"], "--secret 'token' is not NAME:FOLDER"),
+        ({}, ["--storage", "lots"], "--storage: 'lots' is none"),
+        ({}, ["-n", "No"], "--namespace: 'No' is none"),
+    ],
+)
+def test_what_cannot_run_is_refused(tmp_path: Path, live: dict[str, object], words: list[str], said: str) -> None:
+    scenario(tmp_path, **live)
+    done = CliRunner().invoke(app, ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1", *words])
+    assert isinstance(done.exception, ConfigError)
+    assert said in str(done.exception)
+    assert not done.stdout
+
+
+@pytest.mark.extended
+@pytest.mark.skipif("SAGESERVE_KUBERNETES_VALIDATE" not in os.environ, reason="set SAGESERVE_KUBERNETES_VALIDATE to that program")  # noqa: TID251 # as for the others
+def test_kubernetes_own_schemas_take_them(tmp_path: Path) -> None:
+    program = os.environ["SAGESERVE_KUBERNETES_VALIDATE"]  # noqa: TID251 # as for the others
+    settings = scenario(tmp_path, scaler={"listen": "0.0.0.0:7001"})
+    files = []
+    for number, one in enumerate(manifests(settings, "name: x\n", CHOICES)):
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(one), "utf-8")
+    done = subprocess.run([program, "--strict", *map(str, files)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("passed") == len(files) - 1, "all but the operator's own kind"
