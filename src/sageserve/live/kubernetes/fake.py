@@ -1,7 +1,7 @@
 """An API server's memory, for tests: objects with versions, and every change in order, as a real server keeps them.
 
-Only what is read of a server: who writes is the test. Unknown kinds are not installed, as without their CRD.
-Read next: `fake_api.py`, which answers requests from it.
+Tests put objects here; what is written over HTTP comes by `fake_writes.py`. Unknown kinds are not installed, as without their
+CRD. Read next: `fake_api.py`, which answers requests from it.
 """
 
 import asyncio
@@ -43,17 +43,23 @@ class FakeCluster:
         allowed: whether the caller has a right; all, unless told otherwise.
         missing: kinds that are not installed.
         forbidden: kinds that may not be read: 403.
+        failing: the code with which a request ends, by its method and path; 0: it does not fail.
     """
 
     version: str = "v1.36.2"
     allowed: Callable[[Right], bool] = field(default=lambda _: True)
     missing: set[str] = field(default_factory=set)
     forbidden: set[str] = field(default_factory=set)
+    failing: Callable[[str, str], int] = field(default=lambda *_: 0)
     _objects: dict[Key, Stored] = field(default_factory=dict)
     _changes: list[ObjectChange] = field(default_factory=list)
     _first: int = 1
     _now: int = 1
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def now(self) -> str:
+        """The server's clock: a second with each change."""
+        return f"2026-11-18T{self._now // 3600 % 24:02}:{self._now // 60 % 60:02}:{self._now % 60:02}Z"
 
     @property
     def resource_version(self) -> int:

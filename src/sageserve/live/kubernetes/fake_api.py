@@ -2,8 +2,8 @@
 
     client = AsyncClient(config=fake_config(), transport=FakeTransport(FakeCluster()))
 
-Get, list (labels, fields, pages), watch (from a version, bookmarks, timeouts, 410 Gone), SelfSubjectAccessReview, /version. Where
-a real server differs, this one is wrong. Read next: `fake.py` for what it holds.
+Get, list (labels, fields, pages), watch (from a version, bookmarks, timeouts, 410 Gone), SelfSubjectAccessReview, /version, and
+all writes. Where a real server differs, this one is wrong. Read next: `fake.py` for what it holds, `fake_writes.py`.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import Cluster, User
 
 from sageserve.live.kubernetes.fake import SELECTABLE, FakeCluster, Stored
+from sageserve.live.kubernetes.fake_writes import ServerRefusal, WriteRequest, scale_of, write
 from sageserve.live.kubernetes.kinds import KubeKind
 from sageserve.live.kubernetes.objects import KubeObject
 from sageserve.live.kubernetes.reader import Right
@@ -28,12 +29,6 @@ BOOKMARK_S: Final = 0.05  # a quiet watch gets a bookmark this often; a real ser
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class _Refused(Exception):
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason = code, reason
 
 
 class FakeApi:
@@ -48,33 +43,43 @@ class FakeApi:
         method, path = scope["method"], scope["path"]
         query = dict(parse_qsl(scope["query_string"].decode()))
         self.requests.append((method, path))
+        headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
         try:
+            if code := self.cluster.failing(method, path):
+                raise ServerRefusal(code, "InternalError", "this server was told to fail")
             if query.get("watch") in ("true", "1"):
-                await self._watch(self._place(path), query, send)
+                await self._watch(self._place(path)[:3], query, send)
                 return
-            body = await _body(receive) if method == "POST" else b""
-            await _json(send, 200 if method == "GET" else 201, self._answer(method, path, query, body))
-        except _Refused as refused:
-            await _json(send, refused.code, _status(refused))
+            body = await _body(receive) if method != "GET" else b""
+            await _json(send, *self._answer(method, path, query, (headers, body)))
+        except ServerRefusal as refused:
+            await _json(send, refused.code, refused.status())
 
-    def _answer(self, method: str, path: str, query: "Mapping[str, str]", body: bytes) -> Stored:
+    def _answer(
+        self, method: str, path: str, query: "Mapping[str, str]", told: tuple["Mapping[str, str]", bytes]
+    ) -> tuple[int, Stored]:
         if path == "/version":
             major, minor = self.cluster.version.lstrip("v").split(".")[:2]
-            return {"major": major, "minor": minor, "gitVersion": self.cluster.version}
-        kind, namespace, name = self._place(path)
+            return 200, {"major": major, "minor": minor, "gitVersion": self.cluster.version}
+        kind, namespace, name, sub = self._place(path)
+        headers, body = told
         if kind.kind == "SelfSubjectAccessReview" and method == "POST":
-            return self._review(KubeObject(msgspec.json.decode(body)))
+            return 201, self._review(KubeObject(msgspec.json.decode(body)))
         if method != "GET":
-            raise _Refused(405, "MethodNotAllowed", "this server is only read")
+            how = headers.get("content-type", "").split(";")[0]
+            agent = headers.get("user-agent", "")
+            return write(self.cluster, WriteRequest(method, kind, namespace, name, sub, query, how, body, agent))
         if not name:
-            return self._list(kind, namespace, query)
+            return 200, self._list(kind, namespace, query)
         found = self.cluster.get(kind.kind, namespace, name)
         if found is None:
-            raise _Refused(404, "NotFound", f'{kind.resource} "{name}" not found')
-        return found
+            raise ServerRefusal(404, "NotFound", f'{kind.resource} "{name}" not found')
+        if sub == "scale" and not kind.scale:
+            raise ServerRefusal(404, "NotFound", "the server could not find the requested resource")
+        return 200, scale_of(kind, found) if sub == "scale" else found
 
-    def _place(self, path: str) -> tuple[KubeKind, str, str]:
-        """Kind, namespace and name of a path; a name only where it has one."""
+    def _place(self, path: str) -> tuple[KubeKind, str, str, str]:
+        """Kind, namespace, name and subresource of a path; the last ones only where it has them."""
         parts = path.strip("/").split("/")
         group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
         namespace = ""
@@ -82,10 +87,12 @@ class FakeApi:
             namespace, rest = rest[1], rest[2:]
         kind = self.cluster.installed(group, rest[0]) if rest else None
         if kind is None:
-            raise _Refused(404, "NotFound", "the server could not find the requested resource")
+            raise ServerRefusal(404, "NotFound", "the server could not find the requested resource")
         if kind.kind in self.cluster.forbidden:
-            raise _Refused(403, "Forbidden", f'{kind.resource} is forbidden: User "fake" cannot list resource "{kind.plural}"')
-        return kind, namespace, rest[1] if len(rest) > 1 else ""
+            raise ServerRefusal(
+                403, "Forbidden", f'{kind.resource} is forbidden: User "fake" cannot list resource "{kind.plural}"'
+            )
+        return kind, namespace, rest[1] if len(rest) > 1 else "", rest[2] if len(rest) > 2 else ""
 
     def _review(self, review: KubeObject) -> Stored:
         asked = review.labels("spec", "resourceAttributes")
@@ -121,8 +128,8 @@ class FakeApi:
         while loop.time() < end:
             changes = self.cluster.since(at)
             if changes is None:
-                gone = _Refused(410, "Expired", f"too old resource version: {at}")
-                await _line(send, "ERROR", _status(gone))
+                gone = ServerRefusal(410, "Expired", f"too old resource version: {at}")
+                await _line(send, "ERROR", gone.status())
                 break
             for change in changes:
                 at = change.version
@@ -143,7 +150,7 @@ def _selected(data: Stored, query: "Mapping[str, str]") -> bool:
     for part in fields:
         key, wrong, value = part.partition("!=") if "!=" in part else part.replace("==", "=").partition("=")
         if key not in SELECTABLE:
-            raise _Refused(400, "BadRequest", f"field label not supported: {key}")
+            raise ServerRefusal(400, "BadRequest", f"field label not supported: {key}")
         if (one.text(*SELECTABLE[key]) == value) == (wrong == "!="):
             return False
     return all(_labelled(part, labels) for part in _requirements(query.get("labelSelector", "")))
@@ -172,18 +179,6 @@ def _labelled(part: str, labels: "Mapping[str, str]") -> bool:
         key, _, value = part.replace("==", "=").partition("=")
         return labels.get(key.strip()) == value.strip()
     return part[1:].strip() not in labels if part.startswith("!") else part in labels
-
-
-def _status(refused: _Refused) -> Stored:
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": str(refused),
-        "reason": refused.reason,
-        "code": refused.code,
-    }
 
 
 async def _body(receive: Receive) -> bytes:

@@ -114,3 +114,9 @@ def quantity(value: Json) -> float:
         return float(text.rstrip("kMm")) * scale
     except ValueError:
         return 0.0
+
+
+def fleet_object(fleet: str) -> str:
+    """The name of our own objects of a fleet, its lease and its orders, and of its field manager."""
+    plain = "".join(sign if sign.isascii() and sign.isalnum() else "-" for sign in fleet.lower())
+    return f"sageserve-{plain.strip('-')}"[:63].rstrip("-")
