@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 
@@ -35,15 +35,7 @@ def mentions(name: str, text: str) -> tuple[tuple[int, str], ...]:
     """Lines of a file where prose may name paths: docstrings of code, all of a document but the targets of its links."""
     if not name.endswith(".py"):
         return tuple(enumerate((LINK.sub("]", WRITTEN.sub("```", line)) for line in text.splitlines()), start=1))
-    return tuple(docstring_lines(text))
-
-
-def docstring_lines(text: str) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-            said := ast.get_docstring(node)
-        ):
-            yield from enumerate(said.splitlines(), start=node.body[0].lineno)
+    return facts(text).docstrings
 
 
 def lost_paths(name: str, text: str) -> Iterator[str]:
@@ -60,20 +52,32 @@ def lost_paths(name: str, text: str) -> Iterator[str]:
 
 def known_names(texts: Iterable[str]) -> set[str]:
     """Every name that code defines, imports or uses."""
-    return set().union(*map(names_in, texts))
+    return set().union(*(facts(text).names for text in texts))
+
+
+class Facts(NamedTuple):
+    """What is looked for in a file of code: lines of its docstrings, and every name that it defines, imports or uses."""
+
+    docstrings: tuple[tuple[int, str], ...]
+    names: frozenset[str]
 
 
 @cache
-def names_in(text: str) -> frozenset[str]:
-    """Every name that one file defines, imports or uses."""
-    found: set[str] = set()
+def facts(text: str) -> Facts:
+    """Of one file; it is parsed once for all rules."""
+    lines: list[tuple[int, str]] = []
+    names: set[str] = set()
     for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            said := ast.get_docstring(node)
+        ):
+            lines += enumerate(said.splitlines(), start=node.body[0].lineno)
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.ClassDef(name=name) | ast.alias(name=name):
-                found.update(name.split("."))
+                names.update(name.split("."))
             case _:
                 pass
-    return frozenset(found)
+    return Facts(tuple(lines), frozenset(names))
 
 
 def lost_errors(name: str, text: str, known: Container[str]) -> Iterator[str]:

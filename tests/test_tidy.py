@@ -43,6 +43,8 @@ def long_files(name: str, text: str) -> Iterator[str]:
 
 
 def long_functions(name: str, text: str) -> Iterator[str]:
+    if len(text.splitlines()) <= LINES_PER_FUNCTION:
+        return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -51,7 +53,7 @@ def long_functions(name: str, text: str) -> Iterator[str]:
 
 
 def silent_modules(name: str, text: str) -> Iterator[str]:
-    if not ast.get_docstring(ast.parse(text)):
+    if not re.match(r'"""\S', text) and not ast.get_docstring(ast.parse(text)):
         yield f"{name}: say what the module knows, what it must not do, and where to read next"
 
 
@@ -81,7 +83,7 @@ def bare_suppressions(name: str, text: str) -> Iterator[str]:
 
 
 def writes_to_stdout(name: str, text: str) -> Iterator[str]:
-    if not name.startswith("src/") or name.startswith("src/sageserve/cli/"):
+    if not name.startswith("src/") or name.startswith("src/sageserve/cli/") or not ("print(" in text or "stdout" in text):
         return
     for node in ast.walk(ast.parse(text)):
         match node:
@@ -92,7 +94,7 @@ def writes_to_stdout(name: str, text: str) -> Iterator[str]:
 
 
 def writes_no_numbers_as_json(name: str, text: str) -> Iterator[str]:
-    if not name.startswith("src/"):
+    if not name.startswith("src/") or "json.dump" not in text:
         return
     for node in ast.walk(ast.parse(text)):
         match node:
