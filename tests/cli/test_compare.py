@@ -26,7 +26,7 @@ from sageserve.data.results.sweep_read import read_kept, read_sweep
 from sageserve.sim.sweep.cell import Finished
 from tests.worlds import SMALL_FLEET
 
-SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
+SETTINGS = ("--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m", "--set", "tiers.iw-f.itl=1s")
 SMALL = ("compare", SMALL_FLEET, *SETTINGS)
 TIMINGS = {"cpu_s", "requests_per_cpu_s"}
 
@@ -86,7 +86,7 @@ def test_the_tables_fit_and_say_what_is_asked(folder: Path, seeds: str) -> None:
     rows = [line.split() for line in text.splitlines()]
     reactive = next(row for row in rows if row[:1] == ["reactive"])
     assert "+0.0%" in reactive
-    for word in ("4,000 requests", "owed", "oracle", "waste", "$", "iw-f", "niw", "on time", "floor", "all models"):
+    for word in ("4,000 requests", "owed", "oracle", "waste", "$", "iw-f", "niw", "on time", "floor", "all models", "token"):
         assert word in text
     assert ("±" in text.partition("\n")[2]) == (seeds == "1..2")
 

@@ -107,7 +107,14 @@ def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
         columns.append(column(f"{tier}\n{word}", kept, _in_tier(comparison, tier, lambda one: one.attainment)))
         if run.promise == "ttft":
             columns.append(column("TTFT\np95", seconds, _in_tier(comparison, tier, lambda one: one.ttft_s.p95)))
+        if run.itl_s is not None:
+            columns.append(column("token\np95", seconds, _in_tier(comparison, tier, _token_p95)))
     return columns
+
+
+def _token_p95(tier: TierSummary) -> float | None:
+    """Seconds a token after the first; None where a result does not say."""
+    return None if tier.tpot_s is msgspec.UNSET else tier.tpot_s.p95
 
 
 def _found(run: Summary) -> float:

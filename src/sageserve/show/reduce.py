@@ -95,6 +95,7 @@ class Digest:
         met: int64[K, B], of those, how many promises were kept.
         ttft: int64[K, BINS], finished requests by latency; see `edges_s`.
         e2e: int64[K, BINS], likewise.
+        pace: int64[K, BINS], likewise by time per token after the first, of those with several.
         flows: int64[M, R, R + 1], requests by origin and by the region that served them; last: none.
         hopeless: int64[K], requests whose prompt alone takes an idle engine longer than the promised time to the first token.
         jobs: of the batch tiers; None without such.
@@ -108,6 +109,7 @@ class Digest:
     met: Ints
     ttft: Ints
     e2e: Ints
+    pace: Ints
     flows: Ints
     hopeless: Ints
     jobs: BatchSeries | None
@@ -173,6 +175,7 @@ class _Sums:
         self.met = np.zeros_like(self.arrived)
         self.ttft = np.zeros((tiers, BINS), np.int64)
         self.e2e = np.zeros((tiers, BINS), np.int64)
+        self.pace = np.zeros((tiers, BINS), np.int64)
         self.flows = np.zeros((models, regions, regions + 1), np.int64)
         self.hopeless = np.zeros(tiers, np.int64)
         self.came = np.zeros(grid.count + 1, np.int64)
@@ -194,6 +197,8 @@ class _Sums:
         done = part.e2e >= 0
         for into, value in ((self.ttft, part.ttft), (self.e2e, part.e2e)):
             _count(into, part.tier[done], _bin(value[done]))
+        several = done & (part.output > 1)
+        _count(self.pace, part.tier[several], _bin((part.e2e - part.ttft)[several] // (part.output[several] - 1)))
         place = np.where(part.served < 0, self.flows.shape[2] - 1, part.served)
         _count(self.flows, part.model, part.region, place)
         if self.batch.any():
@@ -213,6 +218,7 @@ class _Sums:
             self.met[:, keep],
             self.ttft,
             self.e2e,
+            self.pace,
             self.flows,
             self.hopeless,
             self._queue() if self.batch.any() else None,

@@ -19,6 +19,7 @@ from tests.worlds import SMALL_FLEET
 NAMES = ("reactive", "lt-ua", "foresight")
 SETTINGS = (
     *("workload.generate.requests=16000", "workload.generate.length=2h", "fleet.minimum=1", "fleet.start=1", "fleet.maximum=3"),
+    "tiers.iw-f.itl=200ms",
     "workload.generate.bursts=[{at: 40m, length: 20m, factor: 3, tiers: [iw-f, iw-n]}]",
 )
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ResultError
@@ -139,9 +140,26 @@ def test_requests_are_counted_as_the_summary_counts_them(reading: RunReading) ->
         assert digest.ttft[k].sum() == digest.e2e[k].sum() == tier.finished
         assert tier.attainment is not None
         assert digest.met[k].sum() / tier.requests == pytest.approx(tier.attainment, abs=1e-5)
-        for counts, exact in ((digest.ttft[k], tier.ttft_s.p95), (digest.e2e[k], tier.e2e_s.p95)):
+        assert (tier.tpot_s is not UNSET) == (name == "iw-f"), "of the one that promises it"
+        paced = [] if tier.tpot_s is UNSET else [(digest.pace[k], tier.tpot_s.p95)]
+        for counts, exact in ((digest.ttft[k], tier.ttft_s.p95), (digest.e2e[k], tier.e2e_s.p95), *paced):
             at = int(np.searchsorted(np.cumsum(counts), 0.95 * counts.sum()))
             assert edges_s()[at] == pytest.approx(exact, rel=0.05)  # two bins, where few requests lie between neighbours
+
+
+def test_times_per_token_have_a_panel_of_their_own_where_they_are_promised(runs: dict[str, Path]) -> None:
+    readings = {name: read(read_run(path), 720) for name, path in runs.items()}
+    (figure,) = (one for one in figures_of(readings) if one.name == "latencies")
+    by_tier = {view.keys["tier"]: view for view in figure.views}
+    for tier, view in by_tier.items():
+        assert {str(trace["col"]).partition(" ")[0] for trace in view.data} == {"TTFT", "E2E", "TPOT"}
+        shapes = view.layout["shapes"]
+        assert isinstance(shapes, list)
+        lines = {shape["yref"]: shape["x0"] for shape in shapes if isinstance(shape, dict)}
+        assert (
+            lines
+            == {"iw-f": {"y domain": 1.0, "y3 domain": 0.2}, "iw-n": {"y domain": 60.0}, "niw": {"y2 domain": 86400.0}}[tier]
+        )
 
 
 def test_no_strategy_keeps_more_than_what_an_idle_engine_could(runs: dict[str, Path]) -> None:

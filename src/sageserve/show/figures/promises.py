@@ -38,10 +38,14 @@ def latencies(readings: Mapping[str, RunReading]) -> Figure:
 
 
 def _cdf(keys: Mapping[str, str], lines: Sequence[tuple[str, RunReading, int]], what: str) -> View:
+    paced = any(tier.itl_s is not None for _, one, _ in lines for tier in one.summary.tiers.values())
+    kinds = {"TTFT": "Time to first token (TTFT)", "E2E": "Time to the last token (E2E)"}
+    if paced:
+        kinds["TPOT"] = "Time per token after the first (TPOT)"
     traces: list[Fields] = []
-    for row, kind in enumerate(("ttft", "e2e")):
+    for row, kind in enumerate(kinds):
         for number, (title, one, tier) in enumerate(lines):
-            x, y = _cumulative(one.digest.ttft[tier] if kind == "ttft" else one.digest.e2e[tier])
+            x, y = _cumulative({"TTFT": one.digest.ttft, "E2E": one.digest.e2e, "TPOT": one.digest.pace}[kind][tier])
             traces.append(
                 {
                     "type": "scatter",
@@ -52,16 +56,17 @@ def _cdf(keys: Mapping[str, str], lines: Sequence[tuple[str, RunReading, int]], 
                     "line": stroke(f"@c{number % 8}", DASHES[number % len(DASHES)]),
                     "legendgroup": title,
                     "showlegend": row == 0,
-                    "col": f"{kind.upper()} {title}: % of requests",
+                    "col": f"{kind} {title}: % of requests",
                     "hovertemplate": "%{y:.2f}% within %{x:.3s}s<extra>" + title + "</extra>",
                     **panel(row),
                 }
             )
-    layout = panels(["Time to first token (TTFT)", "Time to the last token (E2E)"], "% of requests", height=230)
+    layout = panels(list(kinds.values()), "% of requests", height=230)
     axis: dict[str, Json] = {"type": "log", "tickvals": list(_TICKS), "ticktext": list(_LABELS), "title": {"text": "time"}}
-    layout["xaxis"] = {"anchor": "y2", **axis}
+    layout["xaxis"] = {"anchor": f"y{len(kinds)}", **axis}
     layout["shapes"] = _promises(lines)
-    alt = f"Cumulative shares of requests by time to first token and time to last token, {what}, on a logarithmic time axis."
+    times = "time to first token, to the last token and per token" if paced else "time to first token and time to last token"
+    alt = f"Cumulative shares of requests by {times}, {what}, on a logarithmic time axis."
     return View(keys, alt, traces, layout)
 
 
@@ -71,14 +76,19 @@ def _promises(lines: Sequence[tuple[str, RunReading, int]]) -> list[Json]:
     done = set()
     for number, (_, one, tier) in enumerate(lines):
         promised = one.summary.tiers[one.digest.layout.names.tiers[tier]]
-        if tier in done or promised.growth_s is not UNSET:
+        if tier in done:
             continue
         done.add(tier)
-        x = promised.promise_s
         axis = "y" if promised.promise == "ttft" else "y2"
+        at = {} if promised.growth_s is not UNSET else {axis: promised.promise_s}
+        if promised.itl_s is not None:
+            at["y3"] = promised.itl_s
         colour = f"@c{number % 8}" if len(lines) == len({k for _, _, k in lines}) and len(lines) > 1 else "@ink"
         line = stroke(colour, "dot", 1.5)
-        shapes.append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": f"{axis} domain", "xref": "x", "line": line})
+        shapes += [
+            {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": f"{axis} domain", "xref": "x", "line": line}
+            for axis, x in at.items()
+        ]
     return shapes
 
 
