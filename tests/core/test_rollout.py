@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import floor
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -22,7 +23,9 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import EndpointSeen, InstanceDrained, InstanceLost, InstanceReady, Observed, RevisionsSeen, StartFailed
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.invariants import check_fleet
-from sageserve.core.rollout import RevisionKept, Rollout, RolloutPlan, interval, is_broken
+from sageserve.core.judging import RevisionKept, interval, is_broken
+from sageserve.core.rollout import Rollout
+from sageserve.core.rollout_plan import RolloutMemory, RolloutPlan
 from sageserve.core.safety import Guard
 from sageserve.core.work import AnyAction, AnyEvent
 from tests.core.small import fleet_of, layout_of, scenario
@@ -248,6 +251,100 @@ def test_a_second_rollout_waits_for_the_first_and_replaces_what_it_left() -> Non
     assert last.step is RolloutStep.DONE
     assert last.begun >= played.rollout.ended
     assert left == {2}, "the canary of the first one is replaced, too"
+
+
+def test_one_lost_while_it_drains_leaves_none_beyond_what_is_wanted() -> None:
+    played = World(PLAN, 0.99, 0.99, 4)
+    lost = 0
+    for _ in range(200):
+        played.look()
+        for action in [one for one in played.pending if isinstance(one, Drain)]:
+            played.pending.remove(action)
+            played.tell(InstanceLost(action.instance, "gone"))
+            lost += 1
+    assert played.rollout.step is RolloutStep.DONE
+    assert lost == 4
+    assert played.newer() == played.held() == 4
+
+
+def test_one_that_starts_when_a_rollout_is_stopped_is_replaced_by_the_next_one() -> None:
+    played = World(PLAN, 0.99, 0.99, 4)
+    while not any(isinstance(one, Start) for one in played.pending):
+        played.look()
+    held, played.pending = played.pending, []
+    played.controller.rollouts.ask(0, RolloutStep.STOPPED)
+    played.look()
+    assert played.rollout.step is RolloutStep.STOPPED
+    second = played.controller.rollouts.add(replace(PLAN, revision=2, at=played.now))
+    played.look()
+    played.pending += held
+    for _ in range(300):
+        played.look()
+        assert played.held() <= 5
+    assert second.step is RolloutStep.DONE
+    assert played.held() == played.fleet.serving(0) == 4
+    assert played.newer() == 0
+
+
+def test_the_only_instance_gets_another_beside_it_where_none_is_to_be_beyond() -> None:
+    played = World(replace(PLAN, surge=0), 0.99, 0.99, 1)
+    assert played.play(changes=(0,)) is RolloutStep.DONE
+    assert played.newer() == played.held() == 1
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_what_somebody_asks_for_is_done_at_the_next_look(done: bool) -> None:
+    played = World(PLAN, 0.99, 0.99, 4)
+    if done:
+        played.play()
+    else:
+        played.look()
+    played.controller.rollouts.ask(0, RolloutStep.BACK)
+    assert played.rollout.active is not done
+    for _ in range(100):
+        played.look()
+    assert played.rollout.step is RolloutStep.UNDONE
+    assert RolloutWhy.ASKED in {one.why for one in played.steps}
+    assert played.newer() == 0
+    assert played.held() == 4
+    played.controller.rollouts.ask(0, RolloutStep.STOPPED)
+    played.look()
+    assert played.rollout.step is RolloutStep.UNDONE, "there is nothing to stop"
+
+
+def restarted(before: World) -> World:
+    """The same fleet under another process: what drained serves again, and the rollout goes on where it was, on another clock."""
+    after = World(before.plan, before.old, before.new, 0, before.seed + 1)
+    after.wanted, after.rng = before.wanted, before.rng
+    after.pending = [one for one in before.pending if isinstance(one, Start)]
+    for i, state in enumerate(before.fleet.state):
+        if state is not State.OFF:
+            after.fleet.start(i, 0, before.fleet.gpus[i], initial=True, revision=before.fleet.revision[i])
+            if state is not State.STARTING:
+                after.fleet.ready(i, 0)
+    kept = msgspec.json.decode(msgspec.json.encode(before.rollout.remember(before.now)), type=RolloutMemory)
+    after.controller.rollouts.all = ()
+    after.controller.rollouts.add(before.plan, kept.shifted(-before.now), 0)
+    after.counts = before.counts.copy()
+    return after
+
+
+@settings(max_examples=20)
+@given(worlds, st.lists(st.integers(1, 12), min_size=1, max_size=5), st.sampled_from([0.99, 0.6]), st.sampled_from([0.0, 0.3]))
+def test_another_process_goes_on_where_one_was(
+    world: tuple[RolloutPlan, int, int], looks: list[int], new: float, failing: float
+) -> None:
+    plan, count, seed = world
+    played = World(plan, 0.99, new, count, seed, failing)
+    for some in looks:
+        for _ in range(some):
+            played.look()
+        played = restarted(played)
+    assert played.play(changes=(0,)) is (RolloutStep.DONE if new > 0.9 else RolloutStep.UNDONE)
+    for _ in range(40):
+        played.look()
+    assert played.held() == played.fleet.serving(0) == played.wanted
+    assert played.newer() == (played.wanted if new > 0.9 else 0)
 
 
 @pytest.mark.parametrize(("asked", "kept", "low", "high"), [(100, 90, 0.7600, 0.9624), (10, 0, 0.0, 0.5199), (0, 0, 0.0, 1.0)])

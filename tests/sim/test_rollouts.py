@@ -103,5 +103,5 @@ def test_a_fleet_without_rollouts_says_nothing_of_them() -> None:
 def test_a_model_that_is_not_there_and_a_fleet_that_runs_are_refused() -> None:
     with pytest.raises(ConfigError, match="model 'bigger' is not defined"):
         load_scenario("quickstart", overrides=['rollouts=[{"model": "bigger", "at": "1h"}]'])
-    with pytest.raises(ConfigError, match="rollouts: they are simulated"):
+    with pytest.raises(ConfigError, match="begins one when it is told"):
         refuse_simulated_only(settings())

@@ -146,6 +146,11 @@ def check(name: Reference, overrides: Overrides = None) -> None:
         typer.echo(f"note: {remark}")
     if found.workload.warm_up >= found.workload.generate.length:
         typer.echo("note: workload.warm_up leaves nothing to be judged of what is generated: only a longer trace can be played")
+    if found.rollouts:
+        from sageserve.sim.revisions import too_late  # as above
+
+        for said in too_late(found, found.workload.generate.length):
+            typer.echo(f"note: {said}")
     path = Path(name)
     guesses = list(left_to_decide(path.read_text("utf-8"))) if path.is_file() else []
     if guesses:

@@ -77,6 +77,7 @@ class RolloutWhy(StrEnum):
     BROKEN = "broken"  # it does
     NOT_STARTING = "not-starting"  # its starts came to nothing, several in a row
     REPLACED = "replaced"  # nothing is left to replace
+    ASKED = "asked"  # by a person
 
 
 class Start(Struct, frozen=True, tag="start", omit_defaults=True):

@@ -24,7 +24,8 @@ from sageserve.core.events import (
     StartFailed,
 )
 from sageserve.core.fleet import Fleet, State
-from sageserve.core.rollout import RolloutPlan, Rollouts
+from sageserve.core.rollout_plan import RolloutPlan
+from sageserve.core.rollouts import Rollouts
 from sageserve.core.safety import Guard
 from sageserve.core.spot import find_capacity, pick_drain
 from sageserve.core.strategies.base import Strategy
@@ -91,8 +92,9 @@ class Controller:
             yield from self.rollouts.decide(now, event)
 
     def _take_in(self, now: Micros, event: AnyEvent) -> tuple[Action, ...]:
+        drained = isinstance(event, InstanceLost) and self.fleet.state[event.instance] is State.DRAINING
         actions = self._change(now, event)
-        if not isinstance(event, Fitted | Solved | SolvedAhead):
+        if not (drained or isinstance(event, Fitted | Solved | SolvedAhead)):  # of what drains, none is expected back
             self.rollouts.hear(now, event)
         return actions
 

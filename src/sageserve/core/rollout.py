@@ -5,12 +5,12 @@
 
 An instance more is started before one is drained, as many at once as `surge` says; with a surge of 0 one is drained first. What a
 strategy wants stays its own: it does not see instances that start beside those they replace. Safety rules hold as for any drain.
-No clock, no I/O. Read next: `controller.py`, which carries decisions out; docs/how-to/roll-out.md.
+No clock, no I/O. Read next: `rollouts.py`, which has all of them; `controller.py`, which carries decisions out;
+docs/how-to/roll-out.md.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import floor
 from typing import Final
 
@@ -18,11 +18,9 @@ from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.actions import Decision, Reason, Roll, RolloutStep, RolloutWhy
 from sageserve.core.events import Event, InstanceLost, InstanceReady, Observed, RevisionsSeen, StartFailed
 from sageserve.core.fleet import Fleet, State
+from sageserve.core.judging import DOUBT, RevisionKept, interval, is_broken
+from sageserve.core.rollout_plan import RolloutMemory, RolloutPlan
 
-SURE: Final = 0.999  # of intervals: a rollout looks many times, and none of the looks may see by chance what is not there
-DOUBT: Final = (
-    0.8  # of intervals that lie apart: so much says that a version may be broken, and more is asked before the others follow
-)
 STARTS_MOST: Final = 3  # starts that fail in a row before a revision is given up: one may have met bad luck
 _AGAIN: Final[Micros] = MINUTE  # after something stood in the way
 _REASONS: Final = {
@@ -30,64 +28,10 @@ _REASONS: Final = {
     RolloutStep.ROLLING: Reason.ROLLING,
     RolloutStep.BACK: Reason.ROLLING_BACK,
     RolloutStep.STOPPED: Reason.ROLLING_BACK,
+    RolloutStep.DONE: Reason.ROLLING,  # of one that is over, what another process drained and did not end
+    RolloutStep.UNDONE: Reason.ROLLING_BACK,
 }
 _HELD: Final = (State.SERVING, State.STARTING, State.RECLAIMING)
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutPlan:
-    """What is rolled out, and how.
-
-    Args:
-        model: number of it.
-        revision: number of the new one, above that of every earlier one.
-        at: when it begins; one of the same model that is not over by then is waited for.
-        surge: instances of an endpoint that may be there beyond what is wanted; 0: one fewer instead.
-        canary: share of an endpoint's instances that is new until it is judged; one at least.
-        judge_after: microseconds that all canaries serve before the others follow, and over which is judged from then on.
-        judge_requests: that the new revision must have been asked before the others follow.
-        back: a revision that breaks promises is replaced by the old one; false: nothing more becomes new.
-        percentiles: by tier, share of requests that is promised; 0: not judged.
-    """
-
-    model: int
-    revision: int
-    at: Micros
-    surge: int
-    canary: float
-    judge_after: Micros
-    judge_requests: int
-    back: bool
-    percentiles: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RevisionKept:
-    """Requests asked of a revision, and those whose promise was kept."""
-
-    asked: int
-    kept: int
-
-    def __sub__(self, other: "RevisionKept") -> "RevisionKept":
-        return RevisionKept(self.asked - other.asked, self.kept - other.kept)
-
-
-def interval(asked: int, kept: int, level: float = SURE) -> tuple[float, float]:
-    """Wilson's interval of the share that is kept (SciPy's; Wilson 1927); nothing is known of nothing."""
-    from scipy.stats import binomtest  # noqa: PLC0415  # half a second that only rollouts pay
-
-    if asked == 0:
-        return 0.0, 1.0
-    found = binomtest(kept, asked).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def is_broken(promised: float, old: RevisionKept, new: RevisionKept, level: float = SURE) -> bool:
-    """Whether a new revision breaks its promise and does worse than the old one beside it, both more than by chance."""
-    if new.kept >= promised * new.asked:
-        return False  # what was seen lies in its interval
-    most = interval(new.asked, new.kept, level)[1]
-    return most < promised and most < interval(old.asked, old.kept, level)[0]
 
 
 class Rollout:
@@ -126,9 +70,11 @@ class Rollout:
         """Whether it has begun and may still change something."""
         return self.step in (RolloutStep.CANARY, RolloutStep.ROLLING, RolloutStep.BACK)
 
-    def begin(self, now: Micros) -> Iterator[Roll]:
-        """It is due, and no other one of its model goes on."""
+    def begin(self, now: Micros, before: RolloutMemory | None = None) -> Iterator[Roll]:
+        """It is due, and no other one of its model goes on; what the one before it began is this one's to end."""
         self.begun = self._accounted = now
+        if before is not None:
+            self._extra, self._surging, self._owed = dict(before.extra), dict(before.surging), dict(before.owed)
         self._old = self._fleet.wanted[self._pools[0].number] if self._pools else 0
         yield self._take(now, RolloutStep.CANARY, RolloutWhy.DUE)
 
@@ -168,6 +114,62 @@ class Rollout:
             yield self._take(now, over, RolloutWhy.REPLACED)
             self._extra = dict.fromkeys(self._endpoints, 0)  # where a strategy drained what one was to replace, it is capacity
 
+    def ask(self, now: Micros, step: RolloutStep) -> Iterator[Roll]:
+        """Somebody wants it stopped, or taken back (which one that is over may be, too); what it is not in the way of is done."""
+        if self.takes(step):
+            self._account(now)
+            yield self._take(now, step, RolloutWhy.ASKED)
+
+    def takes(self, step: RolloutStep) -> bool:
+        """Whether there is something to stop (STOPPED), or to take back (BACK)."""
+        if step is RolloutStep.STOPPED:
+            return self.active
+        return self.step in (RolloutStep.CANARY, RolloutStep.ROLLING, RolloutStep.STOPPED, RolloutStep.DONE)
+
+    @property
+    def full(self) -> Micros:
+        """Since when every canary serves; NEVER: they do not yet."""
+        return self._full
+
+    def remember(self, now: Micros) -> RolloutMemory:
+        """How far it is."""
+        self._account(now)
+        held = {endpoint: len(self._at(endpoint, _HELD)) for endpoint in self._endpoints}
+        return RolloutMemory(
+            self.step,
+            self.begun,
+            self.ended,
+            tuple(self.steps),
+            self.surplus_gpu_us,
+            self._old,
+            dict(self._extra),
+            held,
+            dict(self._surging),
+            dict(self._owed),
+            self._failed,
+            self._full,
+            tuple(self._seen),
+            self._base,
+        )
+
+    def recall(self, now: Micros, kept: RolloutMemory) -> None:
+        """Go on where another process was, with the instances that are there now.
+
+        One that it drained and that serves again is one beyond what is wanted; of those beyond, some may be gone.
+        """
+        self.step, self.begun, self.ended, self.steps = kept.step, kept.begun, kept.ended, list(kept.steps)
+        self.surplus_gpu_us, self._old, self._accounted = kept.surplus, kept.old, now
+        self._failed, self._full, self._base = kept.failed, kept.full, kept.base
+        self._seen = deque(kept.seen)
+        self._surging = {i: e for i, e in kept.surging.items() if self._fleet.state[i] is State.STARTING and e in self._extra}
+        self._owed = dict(kept.owed)
+        for endpoint in self._endpoints:
+            held = len(self._at(endpoint, _HELD))
+            extra, more = kept.extra.get(endpoint, 0), held - kept.held.get(endpoint, held)
+            self._extra[endpoint] = extra + more if more > 0 else max(min(extra, 0), extra + more)
+        self._fleet.surge.update(i for i, endpoint in self._surging.items() if self._extra[endpoint] > 0)
+        self._want()
+
     def spares(self, pool: int) -> int:
         """The revision of which a strategy's drain takes an instance only where there is no other."""
         endpoint = self._fleet.pools[pool].endpoint
@@ -201,7 +203,7 @@ class Rollout:
             return
         if self._full == NEVER and all(self._new(e, (State.SERVING,)) >= self._share(e) for e in self._endpoints):
             self._full = now
-        judged = {tier: self._kept(tier) for tier, promised in enumerate(self.plan.percentiles) if promised > 0}
+        judged = {tier: self.kept(tier) for tier, promised in enumerate(self.plan.percentiles) if promised > 0}
         for tier, (old, new) in judged.items():
             if is_broken(self.plan.percentiles[tier], old, new):
                 yield self._take(now, self._way_out, RolloutWhy.BROKEN, tier)
@@ -211,14 +213,21 @@ class Rollout:
         asked = sum(new.asked for _, new in judged.values())
         doubted = any(is_broken(self.plan.percentiles[tier], *both, DOUBT) for tier, both in judged.items())
         if asked >= self.plan.judge_requests and not doubted:
-            worst = min(judged, key=lambda tier: interval(judged[tier][1].asked, judged[tier][1].kept)[1])
+            news = {tier: new for tier, (_, new) in judged.items() if new.asked}
+            worst = min(news, key=lambda tier: interval(news[tier].asked, news[tier].kept)[1])
             yield self._take(now, RolloutStep.ROLLING, RolloutWhy.KEPT, worst)
+
+    def _want(self) -> None:
+        """Say in which revision instances start that the strategy asks for."""
+        wanted = self.plan.revision if self.step in (RolloutStep.ROLLING, RolloutStep.DONE) else self._old
+        for pool in self._pools:
+            self._fleet.wanted[pool.number] = wanted
 
     @property
     def _way_out(self) -> RolloutStep:
         return RolloutStep.BACK if self.plan.back else RolloutStep.STOPPED
 
-    def _kept(self, tier: int) -> tuple[RevisionKept, RevisionKept]:
+    def kept(self, tier: int) -> tuple[RevisionKept, RevisionKept]:
         """Of the old and the new revision: since the first canary served while they are judged, then over the judging time."""
         before = self._base if self.step is RolloutStep.CANARY or not self._seen else self._seen[0][1]
         if not self._seen or before is None:
@@ -227,13 +236,13 @@ class Rollout:
         return _kept_of(newest, tier) - _kept_of(before, tier), _kept_of(newest, new) - _kept_of(before, new)
 
     def _take(self, now: Micros, step: RolloutStep, why: RolloutWhy, tier: int = -1) -> Roll:
-        old, new = self._kept(tier) if tier >= 0 else (RevisionKept(-1, -1), RevisionKept(-1, -1))
+        old, new = self.kept(tier) if tier >= 0 else (RevisionKept(-1, -1), RevisionKept(-1, -1))
         self.step = step
         if step in (RolloutStep.DONE, RolloutStep.UNDONE, RolloutStep.STOPPED):
             self.ended = now
-        wanted = self.plan.revision if step in (RolloutStep.ROLLING, RolloutStep.DONE) else self._old
-        for pool in self._pools:
-            self._fleet.wanted[pool.number] = wanted
+        else:
+            self.ended = NEVER  # one that was over may be taken back
+        self._want()
         self._again = dict.fromkeys(self._endpoints, 0)
         roll = Roll(self.plan.model, self.plan.revision, step, why, tier, old.asked, old.kept, new.asked, new.kept)
         self.steps.append((now, roll))
@@ -261,13 +270,17 @@ class Rollout:
 
     def _may_start(self, endpoint: int) -> bool:
         extra = self._extra[endpoint]
-        if not self.active or extra >= max(self.plan.surge, 0):
+        if not self.active or extra >= self._surge(endpoint):
             return extra < 0  # one was drained for it, whatever came meanwhile
         if extra < 0:
             return True
         if self.step is RolloutStep.CANARY:
             return self._new(endpoint) < self._share(endpoint)
         return self._others(endpoint) > extra
+
+    def _surge(self, endpoint: int) -> int:
+        """Instances beyond what is wanted; the only one of an endpoint is not drained first, so one starts beside it."""
+        return self.plan.surge or int(len(self._at(endpoint, _HELD)) - self._extra[endpoint] == 1)
 
     def _may_drain(self, endpoint: int) -> bool:
         least = -1 if self.plan.surge == 0 and self.active else 0
@@ -334,41 +347,3 @@ class Rollout:
 
 def _kept_of(seen: RevisionsSeen, at: int) -> RevisionKept:
     return RevisionKept(seen.asked[at], seen.asked[at] - seen.missed[at])
-
-
-class Rollouts:
-    """All that is rolled out, one after the other where they are of one model.
-
-    Args:
-        plans: any number.
-        fleet: of the controller.
-    """
-
-    def __init__(self, plans: Sequence[RolloutPlan], fleet: Fleet) -> None:
-        self._fleet = fleet
-        self.all = tuple(Rollout(plan, fleet) for plan in sorted(plans, key=lambda plan: (plan.at, plan.revision)))
-        self._latest: dict[int, Rollout] = {}  # by model, of those that have begun
-
-    @property
-    def judged(self) -> tuple[Rollout, ...]:
-        """Those of which it counts what requests are kept."""
-        return tuple(one for one in self._latest.values() if one.step in (RolloutStep.CANARY, RolloutStep.ROLLING))
-
-    def at(self, pool: int) -> Rollout | None:
-        """The one that the instances of a pool are in; None before the first."""
-        return self._latest.get(self._fleet.pools[pool].model)
-
-    def hear(self, now: Micros, event: Event) -> None:
-        """Take in one event, after the fleet has."""
-        for one in self._latest.values():
-            one.hear(now, event)
-
-    def decide(self, now: Micros, look: Observed) -> Iterator[Decision | Roll]:
-        """What to do at a look; see `Rollout.decide`."""
-        for one in self.all:
-            before = self._latest.get(one.plan.model)
-            if one.step is RolloutStep.WAITING and one.plan.at <= now and (before is None or not before.active):
-                self._latest[one.plan.model] = one
-                yield from one.begin(now)
-        for one in tuple(self._latest.values()):
-            yield from one.decide(now, look)

@@ -27,6 +27,7 @@ WHY: Final[Mapping[RolloutWhy, str]] = {
     RolloutWhy.BROKEN: "it breaks a promise that the old version keeps better",
     RolloutWhy.NOT_STARTING: "its starts came to nothing, several in a row",
     RolloutWhy.REPLACED: "nothing is left to replace",
+    RolloutWhy.ASKED: "somebody asked for it",
 }
 
 

@@ -12,30 +12,28 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.records import UNSET, Bools, Ints
-from sageserve.base.units import Micros
+from sageserve.base.units import Micros, show_duration
 from sageserve.core.events import RevisionsSeen
 from sageserve.core.layout import Layout
 from sageserve.core.perf import slowed
-from sageserve.core.rollout import Rollout, RolloutPlan
+from sageserve.core.rollout import Rollout
+from sageserve.core.rollout_plan import RolloutPlan, plan_of
 from sageserve.sim.kernel.engine import Kernel
 
 
 def plans_of(scenario: Scenario, layout: Layout) -> tuple[RolloutPlan, ...]:
-    """What a scenario rolls out, in numbers; tiers that promise a first token are judged."""
-    percentiles = tuple(0.0 if tier.batch else tier.percentile for tier in scenario.tiers.values())
+    """What a scenario rolls out, in numbers."""
+    models, tiers = layout.names.models, scenario.tiers
+    return tuple(plan_of(one, number, one.at, models, tiers) for number, one in enumerate(scenario.rollouts, 1))
+
+
+def too_late(scenario: Scenario, window: Micros) -> tuple[str, ...]:
+    """Rollouts that nothing is served during, in a sentence each."""
     return tuple(
-        RolloutPlan(
-            model=layout.names.models.index(one.model),
-            revision=number,
-            at=one.at,
-            surge=one.surge,
-            canary=one.canary,
-            judge_after=one.judge_after,
-            judge_requests=one.judge_requests,
-            back=one.back,
-            percentiles=percentiles,
-        )
-        for number, one in enumerate(scenario.rollouts, 1)
+        f"rollouts[{i}] is due at {show_duration(one.at)}, and the window ends at {show_duration(window)}:"
+        " its canaries are asked little or nothing"
+        for i, one in enumerate(scenario.rollouts)
+        if one.at >= window
     )
 
 

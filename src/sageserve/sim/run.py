@@ -35,7 +35,7 @@ from sageserve.sim.faults import LOST, SimulatedSight, true_layout
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
 from sageserve.sim.kernel.state import FUTURE, PLACE, SHED, Setup, request_rows
-from sageserve.sim.revisions import SimulatedRevisions, plans_of, revised
+from sageserve.sim.revisions import SimulatedRevisions, plans_of, revised, too_late
 from sageserve.sim.timeline import SAMPLE, Timeline, check_warm_up
 from sageserve.sim.world import SimulatedWorld
 
@@ -276,6 +276,7 @@ class Simulation:
         if self._failures:
             missing = f"{len(self._failures)} of {self._plans} plans could not be made, and the one before stood"
             run.notes = (*run.notes, f"{missing}; the first because {self._failures[0]}")
+        run.notes = (*run.notes, *too_late(run.scenario, run.window))
         if any(not outage.donated_only for outage in run.scenario.faults.outages):
             run.notes = (*run.notes, _told_of_outages(run))
         if self._turns is not None:
