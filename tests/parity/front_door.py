@@ -18,7 +18,8 @@ from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.batch_queue import BatchQueue, QueueHead
-from sageserve.live.control.fleet_view import Callbacks, FleetView
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.opened import Callbacks
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.flex_queue import FlexQueue
 from sageserve.live.gateway.routing_state import RoutingState

@@ -6,16 +6,17 @@ Read next: `src/sageserve/live/control/loop.py`, `src/sageserve/sim/run.py`.
 """
 
 import asyncio
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import RolloutSettings, Scenario
 from sageserve.base.records import Trace
 from sageserve.base.units import MINUTE, Micros
-from sageserve.core.actions import Donate, Drain, Reclaim, Release, Start
+from sageserve.core.actions import Donate, Drain, Reclaim, Release, RolloutStep, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceReady, Observed
+from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceReady, Observed, RevisionsSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import lay_out
 from sageserve.core.strategies import strategy_kind
@@ -26,7 +27,7 @@ from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.loop import Counters, Loop
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import request_rows
-from sageserve.sim.revisions import SimulatedRevisions
+from sageserve.sim.revisions import SimulatedRevisions, plans_of
 from sageserve.sim.run import Simulation, kernel_setup
 from sageserve.sim.world import SimulatedWorld
 from tests.worlds import SMALL_FLEET
@@ -41,12 +42,16 @@ class VirtualFleet:
         setup = kernel_setup(scenario, layout)
         self.kernel = Kernel(setup, request_rows(trace, setup))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["in_flight"])
-        self.world = SimulatedWorld(scenario, layout, fleet, self.kernel, SimulatedRevisions(scenario, layout, self.kernel))
+        self.played = SimulatedRevisions(scenario, layout, self.kernel)
+        self.world = SimulatedWorld(scenario, layout, fleet, self.kernel, self.played)
         self.journal: list[Entry] = []
         self.minutes: list[DemandSeen] = []
         self.end = trace.window
+        self.controller = Controller(fleet, kind(scenario, layout, None), scenario.spot)
+        for plan in plans_of(scenario, layout):
+            self.controller.rollouts.add(plan)  # as a fleet that runs is told of it
         self.loop = Loop(
-            controller=Controller(fleet, kind(scenario, layout, None), scenario.spot),
+            controller=self.controller,
             view=self,
             actuator=self,
             worker=self,
@@ -96,6 +101,9 @@ class VirtualFleet:
         return Observed(
             self.kernel.scraped, tuple(EndpointSeen(*row) for row in columns), tuple(self.kernel.batch_waiting.tolist())
         )
+
+    def revisions(self, now: Micros) -> Iterable[RevisionsSeen]:
+        return self.played.seen(now, self.controller.rollouts.judged)
 
     def counted_until(self, now: Micros) -> Micros:
         return now
@@ -164,3 +172,17 @@ def test_simulator_and_live_loop_write_equal_journals(strategy: str) -> None:
     assert [seen.start for seen in live.minutes] == list(range(0, trace.window, MINUTE))
     assert any(isinstance(line.event, InstanceReady) for line in lines)
     assert np.array_equal(live.kernel.requests["first"][:1000], simulated.requests["first"][:1000])
+
+
+@pytest.mark.parametrize(("engine_time", "last"), [(0.9, RolloutStep.DONE), (4.0, RolloutStep.UNDONE)])
+def test_a_rollout_is_decided_alike_in_both_worlds(engine_time: float, last: RolloutStep) -> None:
+    one = {"model": "llama-2-70b", "at": "20m", "engine_time": engine_time, "canary": 0.5, "judge_after": "5m"}
+    scenario = quick("fixed")
+    scenario = scenario.model_copy(update={"rollouts": (RolloutSettings.model_validate(one | {"judge_requests": 60}),)})
+    trace = generate(scenario)
+    live = VirtualFleet(scenario, trace)
+    asyncio.run(live.loop.run(live))
+    expected = [line for line in Simulation(scenario, trace).play().journal if line.now < trace.window]
+    lines = [line for line in live.journal if line.now < trace.window]
+    assert lines == expected
+    assert live.controller.rollouts.all[0].step is last

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from sageserve.core.layout import Layout
     from sageserve.data.results.journal import Stamped
     from sageserve.live.actuators.base import EngineAddress, Hear
+    from sageserve.live.actuators.revisions import EngineRevisions
     from sageserve.live.control.engine_clients import EngineClients
-    from sageserve.live.control.fleet_view import Missed
     from sageserve.live.control.liveness import Probed
+    from sageserve.live.control.opened import Missed
     from sageserve.live.control.process import Home, ManagedActuator
 
 
@@ -64,6 +65,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
 
     from sageserve.base.units import SECOND
     from sageserve.core.layout import names_of
+    from sageserve.live.actuators.revisions import EngineRevisions
     from sageserve.live.batches.api_context import ApiContext
     from sageserve.live.batches.routes import routes
     from sageserve.live.batches.runner import BatchRunner, Door
@@ -78,14 +80,15 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    clock, signs = WallClock(), os.environ.pop(READY, "")
+    clock, revisions, signs = WallClock(), EngineRevisions(), os.environ.pop(READY, "")
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(_wall, clock.now)
     runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
     doors = EngineDoors(live, take_engine_keys(live))
     async with EngineClients(doors, live.scrape_timeout / SECOND) as clients:
         parts = Parts(
-            actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout),
+            actuator=lambda hear, layout: _actuator(scenario, live, home, hear, layout, revisions),
+            revisions=revisions,
             scrape=lambda place: _ask(clients, place, _scrape),
             probe=lambda place: _ask(clients, place, _makes_a_token),
             jobs=runner,
@@ -103,14 +106,16 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             await store.close()
 
 
-def _actuator(scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "Hear", layout: "Layout") -> "ManagedActuator":
+def _actuator(  # one argument per part
+    scenario: "Scenario", live: "LiveSettings", home: "Home", hear: "Hear", layout: "Layout", revisions: "EngineRevisions"
+) -> "ManagedActuator":
     from sageserve.live.actuators.base import posts_of
     from sageserve.live.actuators.fixed import FixedActuator
     from sageserve.live.actuators.local import LocalActuator
 
     if live.actuator == "fixed":
         return FixedActuator(layout, live.instances)
-    return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed)
+    return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed, revisions=revisions)
 
 
 async def _ask(
@@ -123,7 +128,7 @@ async def _ask(
 
 async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int, int, float | None] | Missed":
     from sageserve.data.history.names import EngineSignal
-    from sageserve.live.control.fleet_view import Missed
+    from sageserve.live.control.opened import Missed
     from sageserve.live.telemetry.scrape import scrape
     from sageserve.live.telemetry.seen import BlindReason, EngineSeen
 

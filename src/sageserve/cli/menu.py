@@ -112,6 +112,11 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
         SERVE,
         "Take on changed settings while the fleet runs: keys, limits, tiers, instances, strategy. No connection is refused.",
     ),
+    "rollout": MenuEntry(
+        SERVE,
+        "Roll out a new version of a model in the running fleet: canaries, judged by promises, then the others; or back.",
+        "rollout:app",
+    ),
     "down": MenuEntry(
         SERVE,
         "Stop the running fleet and every process of it: first the gateway, which finishes what it has, then what is behind it.",

@@ -87,7 +87,7 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
 
     changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy is not None else [])]
     settings = load_scenario(scenario, overrides=changes)
-    refuse_simulated_only(settings)
+    refuse_simulated_only(settings, ours=False)
     need_for(settings)
     pools = watched_pools(settings)
     _refuse_roles(settings)

@@ -1,4 +1,4 @@
-"""What a scenario may ask of a simulated fleet alone. Knows no process.
+"""What the settings of a fleet that runs cannot say, and those of a simulated one can. Knows no process.
 
 Read next: `docs/how-to/roll-out.md`, docs/reference/money.md ("A price of CO2").
 """
@@ -7,8 +7,12 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 
 
-def refuse_simulated_only(scenario: Scenario) -> None:
+def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
     """Refuse what a fleet that runs, ours or one that is watched, cannot have.
+
+    Args:
+        scenario: its settings.
+        ours: it is not watched.
 
     Raises:
         ConfigError: rollouts, or a price of CO2 by the hours of a window.
@@ -21,6 +25,10 @@ def refuse_simulated_only(scenario: Scenario) -> None:
         )
     if scenario.rollouts:
         raise ConfigError(
-            "rollouts: they are simulated; a fleet that runs cannot start some of its instances by another command yet",
-            hint="take them out of the file; to change a command, `sageserve down --drain`, then `sageserve up`",
+            "rollouts: a fleet that runs begins one when it is told, not by its settings"
+            if ours
+            else "rollouts: what is watched is others', and rolled out by them",
+            hint="put them into a file that extends this one; `sageserve rollout begin FILE` begins it in the fleet that runs"
+            if ours
+            else "take them out of the file",
         )

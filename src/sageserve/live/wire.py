@@ -48,6 +48,8 @@ class InstanceRow(Struct, frozen=True, array_like=True):
     profile: int  # row of the layout's profiles
     well: bool = True  # False: nothing comes from it; requests there that have no first byte go elsewhere
     unfinished: int = 0  # prompt tokens that the other gateways sent there and whose first token has not come
+    revision: int = -1  # that it runs, of a model that is rolled out and judged: what its requests got is counted by it; -1: not
+    trial: bool = False  # it is a canary: it gets its share of the requests, and no more
 
 
 class RoutingTable(Struct, frozen=True, tag="table"):
@@ -128,6 +130,15 @@ class MixCount(Struct, frozen=True, array_like=True):
     counted: tuple[float, ...]  # columns as in `core/response.py`
 
 
+class RevisionCount(Struct, frozen=True, array_like=True):
+    """Cumulative since the gateway began: interactive requests that instances of a revision were asked, one number per tier."""
+
+    model: int
+    revision: int
+    asked: tuple[int, ...]
+    missed: tuple[int, ...]  # of these, promises broken
+
+
 class Report(Struct, frozen=True, tag="report"):
     """What a gateway counted; only rows that are not zero."""
 
@@ -138,6 +149,7 @@ class Report(Struct, frozen=True, tag="report"):
     mixes: tuple[MixCount, ...]
     output_mean: tuple[float, ...]  # tokens, by model x tier, as this gateway saw them
     streams: int  # open now
+    revisions: tuple[RevisionCount, ...] = ()
 
 
 class Trouble(Struct, frozen=True, tag="trouble"):

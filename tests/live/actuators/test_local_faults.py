@@ -103,8 +103,8 @@ def test_why_an_engine_does_not_start_is_heard_with_its_last_words_and_the_next_
 ) -> None:
     pauses: list[int] = []
 
-    def pause(failures: StartFailures, pool: str) -> int:
-        pauses.append(pool in failures._failed)
+    def pause(failures: StartFailures, pool: str, revision: int) -> int:
+        pauses.append((pool, revision) in failures._failed)
         return 0
 
     monkeypatch.setattr(StartFailures, "pause", pause)
@@ -296,7 +296,7 @@ def test_fleets_that_start_at_once_want_other_ports_and_no_engine_that_of_one_th
         return LocalActuator(lambda _: None, posts(stub()), tmp_path / name)
 
     def urls(fleet: LocalActuator, *rows: int) -> list[str]:
-        return [fleet._new(row, GPUS).note.url for row in rows]
+        return [fleet._new(Start(row, Source.VM, GPUS)).note.url for row in rows]
 
     here, there = urls(fleet("here"), 0, 1, 2), urls(fleet("there"), 0, 1, 2)
     assert len({*here, *there}) == 6, "nothing listens yet, and still no port is wanted twice"

@@ -7,7 +7,8 @@ from sageserve.base.units import SECOND
 from sageserve.core.events import InstanceDrained
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
-from sageserve.live.control.fleet_view import Callbacks, FleetView
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.opened import Callbacks
 from sageserve.live.wire import VERSION, CellCount, EndpointCount, Hello, InstanceCount, Report, RoutingTable, ToGateway
 from tests.core.small import layout_of, scenario
 

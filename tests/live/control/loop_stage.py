@@ -15,6 +15,7 @@ from sageserve.core.events import (
     EndpointSeen,
     EnginesSeen,
     Observed,
+    RevisionsSeen,
 )
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.response import MIX_WIDTH
@@ -85,6 +86,9 @@ class Stage:
 
     def look(self) -> Observed:
         return Observed(0, (EndpointSeen(0.5, 0.5, 0.5),) * self.layout.endpoints, (0, 0))
+
+    def revisions(self, now: Micros) -> tuple[RevisionsSeen, ...]:
+        return ()
 
     def counters(self) -> Counters:
         prompt, output, requests = (one.copy() for one in self.counted)

@@ -9,7 +9,7 @@ import pytest
 
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.events import InstanceDrained
-from sageserve.live.control.fleet_view import Missed
+from sageserve.live.control.opened import Missed
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, RoutingTable, Trouble
 from tests.live.control.fleet_view_stage import BLIND_AFTER, Scene, cell
 

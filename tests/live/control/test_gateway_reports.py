@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sageserve.base.units import SECOND
-from sageserve.live.control.fleet_view import FleetView, Missed, Opened
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.opened import Missed, Opened
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
 from tests.live.control.fleet_view_stage import Scene
 from tests.live.control.fleet_view_stage import cell as cell_row

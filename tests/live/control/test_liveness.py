@@ -12,8 +12,8 @@ import pytest
 from sageserve.base.units import SECOND
 from sageserve.cli.control import _makes_a_token
 from sageserve.live.actuators.base import EngineAddress
-from sageserve.live.control.fleet_view import Missed
 from sageserve.live.control.liveness import Liveness, Probed
+from sageserve.live.control.opened import Missed
 from sageserve.live.wire import Trouble
 from tests.live.control.fleet_view_stage import Scene
 

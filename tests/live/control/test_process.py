@@ -14,9 +14,9 @@ from sageserve.base.errors import SageServeError
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Order
 from sageserve.live.control.batch_queue import QueueHead
-from sageserve.live.control.fleet_view import Missed
 from sageserve.live.control.liveness import Probed
 from sageserve.live.control.loop import WallClock
+from sageserve.live.control.opened import Missed
 from sageserve.live.control.process import SOCKET, Control, Home, Parts, run_until
 from tests.core.small import scenario
 

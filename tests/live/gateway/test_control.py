@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from sageserve.core import route
@@ -35,7 +36,7 @@ from sageserve.live.wire import (
     Trouble,
     Wait,
 )
-from tests.live.gateway.stage import HELLO, Engine, Stage, ask, play, staged
+from tests.live.gateway.stage import HELLO, Engine, Got, Script, Stage, answer, ask, play, staged, whole
 from tests.live.gateway.test_faults import die
 from tests.live.test_link import tell_all
 
@@ -287,5 +288,38 @@ def test_a_gateway_says_that_it_goes_on_once_it_is_ready() -> None:
             while len(said) < 2:  # noqa: ASYNC110 # a callback of the gateway's own clock
                 await asyncio.sleep(0.02)
         assert said == ["ready", "alive"]
+
+    play(story())
+
+
+async def fails(got: Got, writer: asyncio.StreamWriter) -> None:
+    writer.write(whole({"error": {"message": "no weights"}}, 500))
+
+
+async def knows_nothing(got: Got, writer: asyncio.StreamWriter) -> None:
+    writer.write(whole({"error": {"message": "no such model"}}, 404))
+
+
+async def refuses(got: Got, writer: asyncio.StreamWriter) -> None:
+    writer.write(whole({"error": {"message": "too long"}}, 400))
+
+
+@pytest.mark.parametrize(("script", "new"), [(fails, (5, 5)), (knows_nothing, (5, 5)), (refuses, (0, 0)), (answer, (5, 0))])
+def test_what_versions_keep_is_counted_by_who_had_the_request(tmp_path: Path, script: Script, new: tuple[int, int]) -> None:
+    async def story() -> None:
+        engines = Engine(), Engine(script=script)
+        async with controlled(tmp_path, *engines) as (stage, control), httpx.AsyncClient(base_url=stage.url) as client:
+            rows = [replace(at(engine, row), revision=row, trial=row == 1) for row, engine in enumerate(engines)]
+            control.table(*rows)
+            await control.wait(lambda: stage.worker.context.routing.known)
+            for k in range(10):
+                control.table(*rows)  # it leaves one out that answered 500, until the next table
+                await control.wait(lambda: stage.worker.context.routing.version == control.version)
+                asked = await client.post("/v1/chat/completions", json={**HELLO, "stream": k % 2 == 1})
+                assert script is not fails or asked.status_code == 200, "another version answers in its place"
+            await control.wait(lambda: any(sum(sum(row.asked) for row in r.revisions) >= 5 + new[0] for r in control.of(Report)))
+            counted = {row.revision: (sum(row.asked), sum(row.missed)) for row in control.of(Report)[-1].revisions}
+            assert counted.get(1, (0, 0)) == new
+            assert counted[0] == (10 if script is fails else 5, 0), "what it answers in the other's place is its own, too"
 
     play(story())

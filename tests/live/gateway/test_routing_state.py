@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.live.actuators.base import EngineAddress
-from sageserve.live.control.fleet_view import Callbacks, FleetView
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.opened import Callbacks
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.targets import Placement
@@ -266,3 +267,37 @@ def test_a_gateway_leaves_out_what_it_could_not_reach_until_the_next_table() -> 
     state.leave_out(target, 5)
     state.replace(table(), 6)
     assert state.choose_at(NEAR) is target
+
+
+# --- canaries ---
+
+
+@given(st.integers(1, 5), st.integers(0, 5), st.lists(st.booleans(), min_size=1, max_size=120))
+def test_canaries_get_their_share_of_requests_and_never_more(new: int, old: int, ends: list[bool]) -> None:
+    rows = tuple(replace(instance(row), revision=int(row < new), trial=row < new) for row in range(min(LAYOUT.slots, new + old)))
+    state = state_of(replace(table(), instances=rows))
+    trials, all_rows, tried = sum(row.trial for row in rows), len(rows), 0
+    running: list[Placement] = []
+    for count, over in enumerate(ends, 1):
+        target = state.choose_at(0)
+        assert target is not None
+        running.append(state.weigh(target, 100, 0, 0))
+        state.place(running[-1])
+        tried += target.trial
+        assert trials == all_rows or 0 <= count * trials - tried * all_rows < all_rows, (
+            "as many as are due, whatever is under way"
+        )
+        if over:
+            state.end(running.pop(0), 10, count)
+
+
+def test_requests_go_where_there_is_least_to_do_among_canaries_and_among_the_others() -> None:
+    rows = tuple(replace(instance(row), revision=int(row == 1), trial=row == 1) for row in range(3))
+    state = state_of(replace(table(), instances=rows))
+    went = []
+    for _ in range(6):
+        target = state.choose_at(0)
+        assert target is not None
+        state.place(state.weigh(target, 100, 0, 0))
+        went.append(target.row)
+    assert went == [0, 2, 1, 0, 2, 1]

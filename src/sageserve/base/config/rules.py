@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sageserve.base.config.autoscalers import HpaSettings, KedaSettings, RecordedSettings
+from sageserve.base.config.live import EngineCommand
 from sageserve.base.config.settings import CompiledRule, Name, Pattern, RuleName, Settings, refuse_code
 from sageserve.base.promise import allowed
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
@@ -241,7 +242,13 @@ class RolloutSettings(Settings):
     """A new version of a model's engine, or new weights: a few instances first, judged by promises, then the others, or back."""
 
     model: Name = Field(description="which")
-    at: Duration = Field(description="from the start of the window; later, if one of the same model is not over by then")
+    at: Duration = Field(
+        default=0,
+        description="from the start of the window; later, if one of the same model is not over by then; live: when told",
+    )
+    engine: EngineCommand | None = Field(
+        default=None, description="how instances of it are run, live; none: the emulated engine. No simulation reads it"
+    )
     engine_time: float = Field(
         default=1.0,
         ge=0.1,

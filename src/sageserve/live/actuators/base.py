@@ -45,6 +45,7 @@ class Adopted:
     gpus: tuple[int, ...]
     serves: bool  # false: it still starts; InstanceReady or StartFailed follows
     place: EngineAddress
+    revision: int = 0  # that it was started in
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Post:
         command: how it is run; none: the emulated engine.
         loading: how long it takes until it serves, by where it comes from; the emulated engine takes as long.
         reclaim: the same for one that was donated.
+        revision: of the engine; 0: as the settings have it.
+        engine_time: of an iteration of the emulated engine, in units of what its profile says.
     """
 
     row: int
@@ -80,6 +83,8 @@ class Post:
     command: EngineCommand | None
     loading: Mapping[Source, Micros]
     reclaim: Micros
+    revision: int = 0
+    engine_time: float = 1.0
 
 
 class Actuator(Protocol):

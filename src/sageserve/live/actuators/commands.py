@@ -4,12 +4,14 @@ A template is checked when it is loaded, not when the first instance starts at n
 Knows no process. Read next: `base/config/live.py` for the setting, `local.py` for its use.
 """
 
+import json
 import string
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import EngineCommand, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import Micros
 from sageserve.data.documents import suggest
@@ -49,11 +51,33 @@ def check_commands(scenario: Scenario) -> None:
         where = f"live.engines.{model}"
         if model not in scenario.models:
             raise ConfigError(f"{where}: there is no such model{suggest(model, list(scenario.models))}")
-        used: set[str] = set()
-        for text in (*engine.command, *engine.environment.values()):
-            used |= _words(text, where)
-        if "port" not in used:
-            raise ConfigError(f"{where}: the command does not say {{port}}", hint="engines of one machine need different ports")
+        check_command(engine, where)
+
+
+def check_command(engine: EngineCommand, where: str) -> None:
+    """Refuse a template that cannot be filled.
+
+    Raises:
+        ConfigError: an unknown word, a broken brace, or no `{port}`.
+    """
+    used: set[str] = set()
+    for text in (*engine.command, *engine.environment.values()):
+        used |= _words(text, where)
+    if "port" not in used:
+        raise ConfigError(f"{where}: the command does not say {{port}}", hint="engines of one machine need different ports")
+
+
+def profile_file(folder: Path, post: Post) -> str:
+    """A file with the profile of a post, for the emulated engine and for templates."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{post.number}.yaml"
+    profile = post.profile.model_dump(mode="json", exclude_none=True)
+    text = json.dumps({"profiles": {"profile": profile}}, indent=1, allow_nan=False)  # JSON is YAML
+    if not path.exists() or path.read_text("utf-8") != text:
+        new = path.with_suffix(".new")
+        new.write_text(text, "utf-8")
+        new.replace(path)
+    return str(path)
 
 
 def fill(post: Post, given: Given) -> Filled:

@@ -35,6 +35,7 @@ class EngineNote(Struct, frozen=True):
     gpus: tuple[int, ...]
     pool: str  # under other settings its rows may have other numbers
     place: int  # among the rows of its pool
+    revision: int = 0
 
 
 @dataclass(slots=True)

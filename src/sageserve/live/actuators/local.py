@@ -7,7 +7,6 @@ Read next: `base.py`, `commands.py`, `live/supervisor/`.
 """
 
 import asyncio
-import json
 import logging
 import socket
 from functools import partial
@@ -25,8 +24,9 @@ from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.work import AnyEvent
 from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Heard, Order, Post, ending
-from sageserve.live.actuators.commands import Given, fill, served_model
+from sageserve.live.actuators.commands import Given, fill, profile_file, served_model
 from sageserve.live.actuators.engine_process import STOP_WITHIN, EngineNote, EnginePhase, EngineProcess
+from sageserve.live.actuators.revisions import EngineRevisions
 from sageserve.live.actuators.start_failures import StartFailures
 from sageserve.live.address import family_of, url_of
 from sageserve.live.supervisor.client import SupervisorClient
@@ -56,11 +56,22 @@ class LocalActuator:
         folder: of state; profiles are written into it.
         host: address engines listen on.
         speed: of the emulated engine.
+        revisions: how engines of those that are rolled out are run.
     """
 
-    def __init__(self, hear: Hear, posts: dict[int, Post], folder: Path, *, host: str = "127.0.0.1", speed: float = 1.0) -> None:
+    def __init__(
+        self,
+        hear: Hear,
+        posts: dict[int, Post],
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        speed: float = 1.0,
+        revisions: EngineRevisions | None = None,
+    ) -> None:
         self._hear = hear
         self._posts = posts
+        self._revisions = revisions or EngineRevisions()
         self._first: dict[str, int] = {}  # row of each pool
         for row, post in sorted(posts.items()):
             self._first.setdefault(post.pool, row)
@@ -117,8 +128,8 @@ class LocalActuator:
         """Begin to do it."""
         i = action.instance
         match action:
-            case Start(gpus=gpus):
-                self._do(self._bring_up(self._new(i, gpus), action))
+            case Start():
+                self._do(self._bring_up(self._new(action), action))
             case Reclaim():
                 self._reclaim(i, action)
             case Donate():
@@ -131,7 +142,7 @@ class LocalActuator:
 
     def failing(self, least: int = 1) -> tuple[str, ...]:
         """A sentence for each pool of which so many starts have failed in a row."""
-        return self._failures.told(least)
+        return self._failures.told(least, self._revisions.is_over)
 
     def hung(self) -> dict[str, int]:
         """How often processes hung, by name; only of those that did."""
@@ -147,12 +158,13 @@ class LocalActuator:
 
     # --- starting ---
 
-    def _new(self, row: int, gpus: tuple[int, ...]) -> EngineProcess:
+    def _new(self, order: Start) -> EngineProcess:
+        row = order.instance
         if (other := self._engines.get(row)) is not None:  # of a start that was given up unheard: a row has one engine
             self._leave(other)
         self._runs += 1
-        post, url = self._posts[row], url_of(self._host, self._free_port())
-        note = EngineNote(row, self._runs, url, gpus, post.pool, row - self._first[post.pool])
+        post, url = self._revisions.post(self._posts[row], order.revision), url_of(self._host, self._free_port())
+        note = EngineNote(row, self._runs, url, order.gpus, post.pool, row - self._first[post.pool], order.revision)
         return self._known(EngineProcess(post, note, f"engine-{row}-{note.run}"))
 
     def _known(self, engine: EngineProcess) -> EngineProcess:
@@ -173,7 +185,7 @@ class LocalActuator:
         if engine.phase is EnginePhase.STARTING and not engine.gone.is_set():  # else it was released, or its end was told
             assert isinstance(event, StartFailed)
             self._leave(engine)
-            self._failures.failed(engine.post.pool, event.why)
+            self._failures.failed(engine.post.pool, event.why, engine.post.revision)
             self._hear(event)
 
     async def _start(self, engine: EngineProcess, source: Source) -> Micros:
@@ -184,7 +196,8 @@ class LocalActuator:
         delay = round(post.loading[source] / self._speed)
         if engine.phase is EnginePhase.STARTING:  # it was not released meanwhile
             port = int(note.url.rpartition(":")[2])
-            command = fill(post, Given(self._host, port, note.gpus, self._profile_file(post), delay, self._speed))
+            profile = profile_file(self._folder, post)
+            command = fill(post, Given(self._host, port, note.gpus, profile, delay, self._speed / post.engine_time))
             self._all[engine.name] = engine
             text = msgspec.json.encode(note).decode()
             await self._told.begin(Begin(0, engine.name, command.argv, command.environment, text))
@@ -192,7 +205,7 @@ class LocalActuator:
 
     async def _rest(self, engine: EngineProcess) -> None:
         """After a start that failed the next one of its pool waits; of its row, old logs go."""
-        rests = asyncio.get_running_loop().time() + self._failures.pause(engine.post.pool) / SECOND
+        rests = asyncio.get_running_loop().time() + self._failures.pause(engine.post.pool, engine.post.revision) / SECOND
         while engine.phase is EnginePhase.STARTING and (left := rests - asyncio.get_running_loop().time()) > 0:
             await within(engine.gone, min(left, _SELDOM_S))
         self._logs.drop_but(f"engine-{engine.note.row}-", _LOGS_KEPT)
@@ -233,7 +246,7 @@ class LocalActuator:
     def _serve(self, engine: EngineProcess) -> None:
         if engine.phase is EnginePhase.STARTING and not engine.gone.is_set():  # neither died nor was released meanwhile
             engine.phase = EnginePhase.SERVING
-            self._failures.served(engine.post.pool)
+            self._failures.served(engine.post.pool, engine.post.revision)
             self._hear(InstanceReady(engine.note.row))
 
     def _donate(self, row: int) -> None:
@@ -299,7 +312,7 @@ class LocalActuator:
         match engine.phase:
             case EnginePhase.STARTING:
                 heard = StartFailed(row, why)
-                self._failures.failed(engine.post.pool, why)
+                self._failures.failed(engine.post.pool, why, engine.post.revision)
             case EnginePhase.SERVING:
                 heard = InstanceLost(row, why)
             case EnginePhase.DONATED:
@@ -340,7 +353,8 @@ class LocalActuator:
             if process.life is Life.STOPPING or row not in self._posts or self._posts[row].pool != note.pool:
                 self._do(self._told.end(process.name, STOP_WITHIN))
                 continue
-            engine = self._known(EngineProcess(self._posts[row], structs.replace(note, row=row), process.name))
+            post = self._revisions.post(self._posts[row], note.revision)
+            engine = self._known(EngineProcess(post, structs.replace(note, row=row), process.name))
             self._all[engine.name] = engine
             found.append(engine)
         return tuple(await asyncio.gather(*map(self._take_over, found)))  # all at once: one that hangs takes its time
@@ -351,7 +365,8 @@ class LocalActuator:
             engine.phase = EnginePhase.SERVING
         else:
             self._do(self._bring_up(engine, Start(engine.note.row, Source.GPUS, engine.note.gpus), begun=True))
-        return Adopted(engine.note.row, engine.note.gpus, serves, self.place(engine.note.row))
+        note = engine.note
+        return Adopted(note.row, note.gpus, serves, self.place(note.row), note.revision)
 
     # --- odds and ends ---
 
@@ -370,18 +385,6 @@ class LocalActuator:
                 if url_of(self._host, self._port) not in ours and one.connect_ex((self._host, self._port)) != 0:
                     return self._port
         raise SupervisorError(f"all ports from {_FIRST_PORT} to {_FIRST_PORT + _PORTS - 1} are taken")
-
-    def _profile_file(self, post: Post) -> str:
-        """A file with the profile of a post, for the emulated engine and for templates."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._folder / f"{post.number}.yaml"
-        profile = post.profile.model_dump(mode="json", exclude_none=True)
-        text = json.dumps({"profiles": {"profile": profile}}, indent=1, allow_nan=False)  # JSON is YAML
-        if not path.exists() or path.read_text("utf-8") != text:
-            new = path.with_suffix(".new")
-            new.write_text(text, "utf-8")
-            new.replace(path)
-        return str(path)
 
     def _do(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)

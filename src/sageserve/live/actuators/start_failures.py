@@ -1,10 +1,11 @@
-"""Starts that fail, pool by pool: why, how often in a row, and how long the next one waits.
+"""Starts that fail, pool by pool and revision by revision: why, how often in a row, and how long the next one waits.
 
 One that fails may do so for a reason that passes (memory that is freed in a moment) or for one that stays (no such program): the
 next one waits 1 s, then twice as long each time, ten minutes at most, and the first that serves ends it. Knows no process.
 Read next: `local.py`.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from sageserve.base.units import MINUTE, SECOND, Micros
@@ -14,28 +15,29 @@ _MOST: Final[Micros] = 10 * MINUTE
 
 
 class StartFailures:
-    """Of the pools of one fleet."""
+    """Of the pools of one fleet, and the revisions that are started there (0: as the settings have it)."""
 
     def __init__(self) -> None:
-        self._failed: dict[str, tuple[int, str]] = {}
+        self._failed: dict[tuple[str, int], tuple[int, str]] = {}
 
-    def failed(self, pool: str, why: str) -> None:
+    def failed(self, pool: str, why: str, revision: int = 0) -> None:
         """A start came to nothing."""
-        self._failed[pool] = (self._failed.get(pool, (0, ""))[0] + 1, why)
+        self._failed[pool, revision] = (self._failed.get((pool, revision), (0, ""))[0] + 1, why)
 
-    def served(self, pool: str) -> None:
+    def served(self, pool: str, revision: int = 0) -> None:
         """One was successful."""
-        self._failed.pop(pool, None)
+        self._failed.pop((pool, revision), None)
 
-    def pause(self, pool: str) -> Micros:
+    def pause(self, pool: str, revision: int = 0) -> Micros:
         """How long the next start waits before it begins."""
-        count = self._failed.get(pool, (0, ""))[0]
+        count = self._failed.get((pool, revision), (0, ""))[0]
         return min(_MOST, _FIRST << min(count - 1, 20)) if count else 0
 
-    def told(self, least: int = 1) -> tuple[str, ...]:
-        """A sentence for each pool of which so many starts have failed in a row."""
+    def told(self, least: int = 1, over: Callable[[int], bool] = lambda _: False) -> tuple[str, ...]:
+        """A sentence for each pool of which so many starts have failed in a row, in a revision that is not over."""
         return tuple(
-            f"{pool}: {count:,} starts failed in a row; the last one {why}. The next one waits {self.pause(pool) / SECOND:g} s."
-            for pool, (count, why) in self._failed.items()
-            if count >= least
+            f"{pool}{f' in version {revision}' if revision else ''}: {count:,} starts failed in a row; the last one {why}."
+            f" The next one waits {self.pause(pool, revision) / SECOND:g} s."
+            for (pool, revision), (count, why) in self._failed.items()
+            if count >= least and not over(revision)
         )

@@ -6,9 +6,7 @@ docs/reference/kernel.md and into one RoutingTable per gateway. An endpoint whos
 Read next: `loop.py`, whose `ControllerView` this is; `gateway_reports.py` for the counts; `live/wire.py`; `batch_queue.py`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -16,66 +14,17 @@ import numpy as np
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.columns import ENDPOINT
-from sageserve.core.events import EndpointSeen, EnginesSeen, InstanceDrained, Observed
+from sageserve.core.events import EndpointSeen, EnginesSeen, InstanceDrained, Observed, RevisionsSeen
 from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
-from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.gateway_reports import GatewayReports
 from sageserve.live.control.loop import ControllerView, Counters
+from sageserve.live.control.opened import Callbacks, Missed, Opened
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
 _LINGERS: Final = 10 * MINUTE  # as long as a gateway that control lost sight of may wait for an answer
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
-
-
-class Missed(Enum):
-    """An instance that a scrape did not see."""
-
-    BLIND = "blind"  # it answers, and does not say how it is
-    SILENT = "silent"  # nothing answers there
-
-
-@dataclass(slots=True)
-class Opened:
-    """An instance that serves or drains."""
-
-    place: EngineAddress
-    opened_at: Micros
-    open: bool = True
-    closed_version: int = 0  # of the first table that says it receives nothing
-    closed_at: Micros = 0  # when that was sent
-    seen_at: Micros = -NEVER  # of the last scrape that succeeded
-    kv: float = 0.0  # share of its memory, or of its places, in use
-    in_flight: int = 0  # requests that run or wait there, by its own account
-    waiting: int = 0  # of these, in its queues
-    trouble: Micros = -NEVER  # when a gateway last could not reach it
-    answers: bool = True  # something answered there when it was last asked
-    made: float | None = None  # tokens it has worked through, by its own count
-    mute: bool = False  # a gateway says that it takes requests and nothing comes back; `liveness.py` finds out
-    well: bool = True  # as far as `liveness.py` knows
-
-    @property
-    def gives(self) -> bool:
-        """Whether work sent there comes back, as far as is known."""
-        return self.answers and self.well
-
-
-@dataclass(slots=True)
-class Callbacks:
-    """Who is told what, and who is asked: the sides of a fleet view.
-
-    Args:
-        send: tells a gateway; False when it is gone; `LinkServer.send`.
-        place: where an instance that became ready answers.
-        drained: told when a draining instance is empty.
-        waiting: batch jobs that wait, by model.
-    """
-
-    send: Callable[[int, ToGateway], bool]
-    place: Callable[[int], EngineAddress]
-    drained: Callable[[InstanceDrained], None]
-    waiting: Callable[[], tuple[int, ...]]
 
 
 class FleetView(ControllerView):
@@ -98,6 +47,7 @@ class FleetView(ControllerView):
         self.gateways = self._reports.gateways
         self.in_flight = self._reports.in_flight  # by gateways' account; the fleet reads it
         self.totals = self._reports.totals
+        self.by_revision = self._reports.revisions
         self.freed = self._reports.freed
         self.output_mean = self._reports.output_mean
         self.scraped: Micros = 0
@@ -134,6 +84,10 @@ class FleetView(ControllerView):
     def engines(self) -> EnginesSeen:
         """What engines said of their queues when they were last scraped."""
         return EnginesSeen(self.scraped, tuple(self.endpoints["running"].tolist()), tuple(self.endpoints["waiting"].tolist()))
+
+    def revisions(self, now: Micros) -> Iterable[RevisionsSeen]:
+        """What requests got so far by revision, of models that are rolled out and judged."""
+        return self._told.trials.seen(now)
 
     def counters(self) -> Counters:
         """What has arrived and finished so far."""
@@ -322,6 +276,11 @@ class FleetView(ControllerView):
 
     # --- what gateways are told ---
 
+    def speak(self, send: Callable[[int, ToGateway], bool]) -> None:
+        """What runs is known: from now on gateways are told."""
+        self._told.send = send
+        self.publish()
+
     def publish(self) -> None:
         """Send every gateway the present state."""
         self._version += 1
@@ -345,6 +304,7 @@ class FleetView(ControllerView):
                 int(self.layout.slot_profile[i]),
                 here.gives,
                 int(reports.unfinished[i]) - own.unfinished(i),
+                *self._told.trials.trial(i),
             )
             for i, here in sorted(self.opened.items())
         )

@@ -84,6 +84,7 @@ class GatewayReports:
         self.in_flight = np.zeros(layout.instances, np.int64)
         self.outstanding = np.zeros(layout.instances, np.int64)  # tokens times weight
         self.unfinished = np.zeros(layout.instances, np.int64)  # prompt tokens
+        self.revisions: dict[tuple[int, int], tuple[Ints, Ints]] = {}  # by model and revision: asked and missed, by tier
         self.freed = np.zeros(layout.endpoints, np.int64)  # see EndpointCount
         self.output_mean = np.full(len(names.models) * len(names.tiers), output_guess)
         self._endpoints = endpoints
@@ -158,6 +159,13 @@ class GatewayReports:
         for mix in after.mixes:
             first = mixes.get(mix.model)
             totals.mixes[mix.model] += np.array(mix.counted) - (np.array(first.counted) if first else 0.0)
+        counted = {(row.model, row.revision): row for row in before.revisions}
+        for each in after.revisions:
+            key, tiers = (each.model, each.revision), len(each.asked)
+            asked, missed = self.revisions.setdefault(key, (np.zeros(tiers, np.int64), np.zeros(tiers, np.int64)))
+            earlier = counted.get(key)
+            asked += np.array(each.asked) - (np.array(earlier.asked) if earlier else 0)
+            missed += np.array(each.missed) - (np.array(earlier.missed) if earlier else 0)
         offered = {row.endpoint: row for row in before.endpoints}
         for row in after.endpoints:
             past = offered.get(row.endpoint)

@@ -16,7 +16,8 @@ from typing import Final
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.engine.timing import prefill_work
 from sageserve.live.actuators.base import EngineAddress
-from sageserve.live.control.fleet_view import FleetView, Opened
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.opened import Opened
 
 _LOG: Final = logging.getLogger(__name__)
 _LEAST: Final = 10 * SECOND  # counts that stand still for less say nothing

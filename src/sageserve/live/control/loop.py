@@ -9,6 +9,7 @@ Read next: `fleet_view.py`, `live/actuators/base.py`, `core/controller.py`.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol, TypeAlias, assert_never
 
 from sageserve.base.records import Floats, Ints
@@ -22,6 +23,7 @@ from sageserve.core.events import (
     InstanceLost,
     InstanceReady,
     Observed,
+    RevisionsSeen,
     SpotTaken,
     StartFailed,
 )
@@ -61,6 +63,10 @@ class ControllerView(Protocol):
     def engines(self) -> EnginesSeen:
         """What engines said of their queues at the last scrape."""
         ...
+
+    def revisions(self, now: Micros) -> Iterable[RevisionsSeen]:
+        """What requests got so far by revision, of models that are rolled out and judged."""
+        return ()
 
     def counters(self) -> Counters:
         """What has arrived and finished so far."""
@@ -193,6 +199,8 @@ class Loop:
             self._sample(now, counted)
         if now >= self._next_look:
             self._next_look = now + self._check
+            for seen in self._view.revisions(now):
+                self._tell(now, seen)
             self._tell(now, self._view.engines())
             self._tell(now, self._view.look())
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -31,20 +31,25 @@ from sageserve.core.work import AnyEvent, Entry, Work, perform
 from sageserve.data.growing import append_lines
 from sageserve.data.results.journal import Stamped
 from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
+from sageserve.live.actuators.revisions import EngineRevisions
 from sageserve.live.control.admin import CapacityCollector, routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
 from sageserve.live.control.day import LastDay
-from sageserve.live.control.fleet_view import Callbacks, FleetView, Missed
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.live_rollouts import LiveRollouts, RolloutSides
 from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Clock, Loop
+from sageserve.live.control.opened import Callbacks, Missed, not_yet
 from sageserve.live.control.own_minutes import OwnMinutes
 from sageserve.live.control.pages import Pages, served
+from sageserve.live.control.rollout_file import RolloutFile
+from sageserve.live.control.rollout_routes import rollout_routes
 from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import Sources, Status, status
 from sageserve.live.link import LinkKind, LinkServer
 from sageserve.live.waiting import within
-from sageserve.live.wire import Gone, Grant, Hello, Refusal, Spent, ToControl, Wait, layout_mark
+from sageserve.live.wire import Gone, Hello, Spent, ToControl, Wait, layout_mark
 
 _LOG: Final = logging.getLogger(__name__)
 _FEED_EVERY_S: Final = 0.25  # as often as gateways report
@@ -123,6 +128,7 @@ class Parts:
         link: to the gateways.
         pages: what serves pages on a host and a port to whoever knows the secret.
         append: adds whole lines to a file.
+        revisions: how engines of rollouts are run, which the actuator is told.
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
@@ -139,6 +145,7 @@ class Parts:
     link: LinkKind = LinkServer
     pages: Pages = served
     append: Callable[[Path, bytes], None] = append_lines
+    revisions: EngineRevisions = field(default_factory=EngineRevisions)
 
 
 async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
@@ -220,9 +227,9 @@ class Control:
         self._decided: Counter[tuple[str, str]] = Counter()
         self._stumbled: Counter[str] = Counter()
         self._actuator = parts.actuator(self._hear, self.layout)
-        told = Callbacks(self._link.send, self._actuator.place, self._hear, self._waiting)
+        told = Callbacks(not_yet, self._actuator.place, self._hear, self._waiting)
         self.view = FleetView(scenario, self.layout, home.epoch, self.clock.now, told)
-        self.queue = BatchQueue(scenario, self.view, parts.jobs, self._decide, self.clock.now)
+        self.queue = BatchQueue(scenario, self.view, parts.jobs, self._link.send, self.clock.now)
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.view.in_flight)
         self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
         self.liveness = Liveness(self.view, parts.probe, self._end, live.safety.hung_after, self.clock.now)
@@ -235,6 +242,7 @@ class Control:
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbles)
         controller = Controller(self.fleet, strategy, scenario.spot, guard)
+        told.trials = self.rollouts = self._live_rollouts(controller)
         self._worker = ThreadWorker(self._hear)
         self.loop = Loop(
             controller=controller,
@@ -253,8 +261,18 @@ class Control:
             held.callback(self._worker.close)
             await self._link.open(self._home.state / SOCKET)
             await self._adopt()
+            self.view.speak(self._link.send)
             self._parts.ready()
             await self._all(stop)
+
+    def _live_rollouts(self, controller: Controller) -> LiveRollouts:
+        """Those that were begun, with how their engines are run: before any of these is found again."""
+        home, now, wall = self._home, self.clock.now, self._parts.wall
+        file = RolloutFile(home.state, home.secret, layout_mark(self.layout), wall() - now(), len(self._scenario.tiers))
+        sides = RolloutSides(self._scenario, self.layout, self._parts.revisions, self.view.by_revision, now, wall)
+        found = LiveRollouts(sides, file)
+        found.attach(controller.rollouts, self.fleet)
+        return found
 
     def status(self) -> Status:
         """The present state."""
@@ -269,7 +287,8 @@ class Control:
             self._parts.words,
             self._home.url,
         )
-        return status(sources, (*self._actuator.failing(), *self._notes()), self.liveness.ended, self._actuator.failing(LASTING))
+        failing, lasting = self._actuator.failing(), self._actuator.failing(LASTING)
+        return status(sources, (*failing, *self._notes()), self.liveness.ended, lasting, self.rollouts.status())
 
     def _notes(self) -> tuple[str, ...]:
         lost = self._journal.lost + self._minutes.files.lost
@@ -279,7 +298,7 @@ class Control:
         )
         stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
         hung = tuple(f"{name}: hung and was started again, {n:,} x so far." for name, n in self._actuator.hung().items())
-        return full + hung + self.liveness.notes() + last + stumbled
+        return full + hung + self.liveness.notes() + last + stumbled + self.rollouts.notes()
 
     def _stumbles(self, said: str) -> None:
         """An own strategy raised an exception, or gave what cannot be used."""
@@ -292,16 +311,18 @@ class Control:
     async def _adopt(self) -> None:
         for one in await self._actuator.connect():
             gpus = one.gpus or self.fleet.room(self.fleet.pool_of[one.instance])
-            self.fleet.start(one.instance, 0, gpus, initial=True)
+            self.fleet.start(one.instance, 0, gpus, initial=True, revision=one.revision)
             if one.serves:
                 self.fleet.ready(one.instance, 0)
                 self.view.adopt(one.instance)
         if self._ours:
+            self.rollouts.recall()
             self.loop.begin(self._initial)
 
     async def _all(self, stop: asyncio.Event) -> None:
         capacity = CapacityCollector(self._minutes.book, self.clock.now)
-        found = [*routes(self.status, lambda: dict(self._decided), self._day.view, [capacity]), *self._parts.queue_routes]
+        found = [*routes(self.status, lambda: dict(self._decided), self._day.view, [capacity]), *rollout_routes(self.rollouts)]
+        found += self._parts.queue_routes
         home, scrape = self._home, self._scenario.signals.scrape
         pages = self._parts.pages(found, home.secret, home.host, home.port)
         clock, actuator = self.clock, self._actuator
@@ -353,6 +374,8 @@ class Control:
         self._day.hear(self._journal.recent[-1])
         for decision in entry.decisions:
             self._decided[str(decision.reason), str(decision.blocked)] += 1
+        if self.rollouts.noted():
+            self.view.publish()
 
     def _from_gateway(self, gateway: int, message: ToControl) -> None:
         if isinstance(message, Wait | Gone):
@@ -368,9 +391,6 @@ class Control:
         self.queue.left(gateway)
         self._spending.left(gateway)
         self.view.left(gateway)
-
-    def _decide(self, gateway: int, decision: Grant | Refusal) -> bool:
-        return self._link.send(gateway, decision)
 
     def add(self, seen: DemandSeen) -> None:
         """Keep a minute's demand."""

@@ -14,6 +14,7 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.core.fleet import Fleet, State
 from sageserve.data.results.journal import Stamped
 from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.live_rollouts import RolloutStatus
 
 
 class InstanceStatus(Struct, frozen=True):
@@ -105,6 +106,7 @@ class Status(Struct, frozen=True):
         notes: what the reader should know, in sentences.
         ended: instances that hung and were ended since this control process began.
         failing: a sentence for each pool whose starts go on failing; they are notes, too, from the first one on.
+        rollouts: of this fleet, since it is up, the latest first.
         watched: servers through which a fleet that others run is seen; none: it is ours, and there is a gateway.
     """
 
@@ -123,6 +125,7 @@ class Status(Struct, frozen=True):
     ended: int = 0
     failing: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
+    rollouts: tuple[RolloutStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,13 @@ class Sources:
     url: str
 
 
-def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0, failing: tuple[str, ...] = ()) -> Status:
+def status(
+    sources: Sources,
+    notes: tuple[str, ...] = (),
+    ended: int = 0,
+    failing: tuple[str, ...] = (),
+    rollouts: tuple[RolloutStatus, ...] = (),
+) -> Status:
     """The present state."""
     scenario, fleet, now = sources.scenario, sources.fleet, sources.now()
     live = scenario.live
@@ -171,6 +180,7 @@ def status(sources: Sources, notes: tuple[str, ...] = (), ended: int = 0, failin
         notes=notes,
         ended=ended,
         failing=failing,
+        rollouts=rollouts,
     )
 
 

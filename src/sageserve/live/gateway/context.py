@@ -129,6 +129,7 @@ class GatewayContext:
         self.regions = {name.encode(): k for k, name in enumerate(layout.names.regions)}
         self.held = [tier.batch and layout.feed != DIRECT for tier in scenario.tiers.values()]  # they wait at control
         self.ttft: list[Micros | None] = [tier.ttft for tier in scenario.tiers.values()]
+        self.gap: list[Micros | None] = [tier.itl for tier in scenario.tiers.values()]
         self.patience = [tier.patience for tier in scenario.tiers.values()]
         self.told = [
             [f"x-sageserve-region: {region}\r\nx-sageserve-tier: {tier}\r\n".encode() for tier in layout.names.tiers]

@@ -15,7 +15,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.response import MIX_WIDTH
 from sageserve.live.gateway.python_kernels import engines_of, note_request
 from sageserve.live.gateway.routing_state import RoutingState
-from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, MixCount, Report
+from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, MixCount, Report, RevisionCount
 
 BYTES_PER_TOKEN: Final = 4.0  # English text, and OpenAI's own rule of thumb
 _FADE: Final = 1 - 1 / 256  # how much of what was learnt a request leaves standing
@@ -56,6 +56,7 @@ class DemandCounters:
         self._waits = [not tier.batch or layout.feed == DIRECT for tier in scenario.tiers.values()]
         self._nearby = np.diagonal(layout.rtt).tolist()
         self._mixes = [[0.0] * MIX_WIDTH for _ in layout.names.models]
+        self._revisions: dict[tuple[int, int], tuple[list[int], list[int]]] = {}  # asked and missed, by tier
 
     def prompt_tokens(self, model: int, size: int) -> int:
         """Tokens of the prompt in a body of so many bytes, as far as one can tell; at most the model's context."""
@@ -100,6 +101,13 @@ class DemandCounters:
         one.output += output
         one.on_time += took <= self._routing.promised(cell % self._routing.tiers, prompt)
 
+    def judged(self, model: int, revision: int, tier: int, *, missed: bool) -> None:
+        """An instance of a revision was asked something, and its promise was kept or not."""
+        if (found := self._revisions.get((model, revision))) is None:
+            found = self._revisions[model, revision] = [0] * self._routing.tiers, [0] * self._routing.tiers
+        found[0][tier] += 1
+        found[1][tier] += missed
+
     def report(self, streams: int) -> Report:
         """All of it, without rows of zeros."""
         routing = self._routing
@@ -118,7 +126,8 @@ class DemandCounters:
             for number, one in sorted(self._cells.items())
         )
         mixes = tuple(MixCount(model, tuple(counted)) for model, counted in enumerate(self._mixes) if counted[0])
-        return Report(routing.version, endpoints, instances, cells, mixes, tuple(routing.output_mean), streams)
+        revisions = tuple(RevisionCount(*key, *map(tuple, counts)) for key, counts in self._revisions.items())
+        return Report(routing.version, endpoints, instances, cells, mixes, tuple(routing.output_mean), streams, revisions)
 
     def _outstanding(self, row: int) -> int:
         target = self._routing.targets[row]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # loaded only when traces are asked for
 
     from sageserve.live.gateway.spans import Tracer
 
+_ENGINES_FAULT: Final = frozenset([401, 403, 404, 429])  # of what an engine answers, beside what begins with a 5: not the asker's
 LEFT: Final = 499  # status of a request whose client left, as nginx has it; nobody is sent it
 
 
@@ -29,7 +30,7 @@ class RequestRecord:
     `first` is when the first of its answer came (0: not yet), `bytes` how many of the body were passed on.
     """
 
-    __slots__ = ("_call", "_context", "_line", "_one", "_region", "_retries", "_sent", "_span", "bytes", "first")
+    __slots__ = ("_at", "_call", "_context", "_line", "_one", "_region", "_retries", "_sent", "_span", "bytes", "first")
 
     def __init__(self, context: GatewayContext, call: ApiCall, one: HttpRequest) -> None:
         self._context = context
@@ -38,6 +39,7 @@ class RequestRecord:
         self._region = call.region
         self._retries = 0
         self._sent: Micros = 0
+        self._at: Target | None = None  # who has it, if what its revision keeps is counted
         self._span: Span | None = None
         self.first: Micros = 0
         self.bytes = 0
@@ -45,6 +47,7 @@ class RequestRecord:
     def sent(self, placed: Placement, now: Micros) -> None:
         """It went to a target."""
         self._sent = now
+        self._at = placed.target if placed.target.revision >= 0 else None
         self._region = self._context.routing.region_of(placed.target.endpoint)
 
     def lines(self, target: Target) -> bytes:
@@ -78,6 +81,7 @@ class RequestRecord:
 
     def retried(self, reason: str) -> None:
         """It was sent to another instance."""
+        self._judge(missed=True)
         self._retries += 1
         self._context.meter.count(m.RETRIES, (reason,))
 
@@ -95,6 +99,8 @@ class RequestRecord:
         context, call = self._context, self._call
         if status == LEFT:
             context.meter.count(m.ABORTED)
+        if self._at is not None and not context.draining and (status != LEFT or self._waited_in_vain(context.clock())):
+            self._judge(missed=True)
         if made:
             line = context.meter.lines[call.model][call.tier]
             line.prompt += call.prompt
@@ -106,6 +112,8 @@ class RequestRecord:
         """It was answered; tokens as the engine said."""
         context, call = self._context, self._call
         now = context.clock() if streamed else self.first
+        if self._at is not None and (status < 400 or status >= 500 or status in _ENGINES_FAULT):
+            self._judge(missed=status >= 400 or self._is_late(now, output if streamed else 0))
         if status < 400:
             arrived, line = self._one.arrived, context.meter.lines[call.model][call.tier]
             line.duration.add(now - arrived)
@@ -123,6 +131,27 @@ class RequestRecord:
             context.demand.finished(call.cell, known, output, (now if batch else self.first) - arrived)
             self._charge(known, output, now)
         self._end(status, now, prompt, output)
+
+    def _is_late(self, now: Micros, streamed: int) -> bool:
+        """Whether an answer broke its promise; of one that was tried elsewhere first, only the time since then counts."""
+        gap = self._context.gap[self._call.tier]
+        slow = gap is not None and streamed > 1 and now - self.first > gap * (streamed - 1)
+        return slow or self._is_over(self.first)
+
+    def _waited_in_vain(self, now: Micros) -> bool:
+        """Whether a client left because nothing had come in time."""
+        return self.first == 0 and self._is_over(now)
+
+    def _is_over(self, time: Micros) -> bool:
+        since = self._sent if self._retries else self._one.arrived
+        return time - since > self._context.routing.promised(self._call.tier, self._call.prompt)
+
+    def _judge(self, *, missed: bool) -> None:
+        """Count for the revision of the instance that had it, once; batch tiers promise no first token."""
+        call, context, target = self._call, self._context, self._at
+        if target is not None and context.ttft[call.tier] is not None:
+            context.demand.judged(call.model, target.revision, call.tier, missed=missed)
+        self._at = None
 
     def _charge(self, prompt: int, output: int, now: Micros) -> None:
         """Let whoever pays pay what was used."""

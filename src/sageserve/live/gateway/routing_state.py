@@ -29,7 +29,7 @@ from sageserve.live.gateway.python_kernels import (
     pick_instance,
     predicted_wait,
 )
-from sageserve.live.gateway.targets import TOGETHER, EndpointLoad, Placement, Target
+from sageserve.live.gateway.targets import TOGETHER, EndpointLoad, Placement, Target, trial_of
 from sageserve.live.wire import InstanceRow, RoutingTable
 
 _SLOW: Final = 256  # requests over which the mean output length moves
@@ -128,6 +128,7 @@ class RoutingState:
                 key=lambda one: one.row,
             )
             column["open"] = len(load.targets)
+            load.trial = trial_of(load.targets, load.trial)
             load.sequences = sum(int(target.profile["ranks"] * target.profile["max_sequences"]) for target in load.targets)
             for at, target in enumerate(load.targets):
                 target.at = at
@@ -209,6 +210,11 @@ class RoutingState:
     def choose_at(self, endpoint: int, asked: Beginning = ANY_BEGINNING) -> Target | None:
         """The target for a request at a given endpoint."""
         load = self.loads[endpoint]
+        if load.trial is not None:
+            turn = load.trial.turn()
+            at = turn[pick(asked, [load.outstanding[at] for at in turn], [load.targets[at] for at in turn])]
+            load.trial.chosen = load.targets[at]
+            return load.targets[at]
         return load.targets[pick(asked, load.outstanding, load.targets)] if load.targets else None
 
     def choose_again(self, walk: list[int], first: int, tried: AbstractSet[int], now: Micros) -> Target | None:
@@ -275,6 +281,8 @@ class RoutingState:
         target.in_flight += 1
         target.unfinished += prompt
         target.prompts.note(asked.keys)
+        if load.trial is not None:
+            load.trial.note(target)
         self._note(load, target)
 
     def begin(self, one: Placement) -> None:

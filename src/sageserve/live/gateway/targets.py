@@ -3,6 +3,7 @@
 Plain counts; `routing_state.py` keeps them and decides by them.
 """
 
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,11 +34,13 @@ class Target:
         "prefix",
         "profile",
         "prompts",
+        "revision",
         "row",
         "secured",
         "served",
         "there",
         "told_at",
+        "trial",
         "trouble",
         "unfinished",
         "unfinished_there",
@@ -76,8 +79,49 @@ class Target:
         self.served = one.served_model
         self.open = one.open
         self.well = one.well
+        self.revision = one.revision
+        self.trial = one.trial
         self.there = one.elsewhere  # outstanding tokens times weight that other gateways sent
         self.unfinished_there = one.unfinished  # of those, tokens of prompts that are not done
+
+
+class CanaryTurns:
+    """An endpoint some of whose targets are canaries: they get their share of its requests, and never more.
+
+    Args:
+        targets: that may be chosen.
+    """
+
+    __slots__ = ("_asked", "_new", "_old", "_tried", "chosen", "rows")
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self.rows = [(target.row, target.trial) for target in targets]
+        self._new = [at for at, target in enumerate(targets) if target.trial]
+        self._old = [at for at, target in enumerate(targets) if not target.trial]
+        self._asked = 0
+        self._tried = 0
+        self.chosen: Target | None = None  # last, for a request that was not tried elsewhere before
+
+    def turn(self) -> list[int]:
+        """Where the next request may go: places among the targets."""
+        due = (self._tried + 1) * len(self.rows) <= (self._asked + 1) * len(self._new)
+        return self._new if due else self._old
+
+    def note(self, target: Target) -> None:
+        """A request was sent; one that failed elsewhere is nobody's turn: a canary that fails is not asked the more for it."""
+        if target is self.chosen:
+            self.chosen = None
+            self._asked += 1
+            self._tried += target.trial
+
+
+def trial_of(targets: Sequence[Target], before: CanaryTurns | None) -> CanaryTurns | None:
+    """The trial among these targets, which goes on while they are the same; None where all are canaries, or none is."""
+    if not any(target.trial for target in targets) or all(target.trial for target in targets):
+        return None
+    if before is not None and before.rows == [(target.row, target.trial) for target in targets]:
+        return before
+    return CanaryTurns(targets)
 
 
 class EndpointLoad:
@@ -96,6 +140,7 @@ class EndpointLoad:
         "seen_offered",
         "sequences",
         "targets",
+        "trial",
     )
 
     def __init__(self) -> None:
@@ -111,6 +156,7 @@ class EndpointLoad:
         self.freed = 0  # iterations of open targets that finished something, as far as can be told from here
         self.in_flight = 0
         self.held = 0.0  # tokens of requests in flight: prompt and half an answer
+        self.trial: CanaryTurns | None = None  # some targets are canaries, and some are not
 
 
 class Placement:

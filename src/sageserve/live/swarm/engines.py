@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sageserve.base.units import NEVER, Micros
-from sageserve.live.control.fleet_view import Missed
 from sageserve.live.control.liveness import Probed
+from sageserve.live.control.opened import Missed
 from sageserve.live.swarm.virtual_time import VirtualLoop, VirtualProcess
 
 PLACES: Final = 8

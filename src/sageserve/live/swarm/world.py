@@ -26,8 +26,8 @@ from sageserve.live.actuators.base import EngineAddress, Hear
 from sageserve.live.batches.gateway_lines import AnswerBroken, GatewayAnswer, GatewayAway
 from sageserve.live.batches.runner import BatchRunner, Door
 from sageserve.live.batches.store_thread import SteadyWall
-from sageserve.live.control.fleet_view import Missed
 from sageserve.live.control.liveness import Probed
+from sageserve.live.control.opened import Missed
 from sageserve.live.control.process import Control, Home, Parts
 from sageserve.live.swarm.cloud import CloudActuator, SwarmCloud
 from sageserve.live.swarm.gateways import Sides, SwarmGateway, SwarmRequest

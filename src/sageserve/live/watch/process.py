@@ -29,9 +29,9 @@ from sageserve.data.rebuild.places import WatchedPool
 from sageserve.data.results.journal import Stamped
 from sageserve.data.watched.minutes import MinuteFiles, PoolMinute, WatchedMinute
 from sageserve.live.control.day import LastDay
-from sageserve.live.control.fleet_view import Callbacks
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.minute_book import MinuteBook
+from sageserve.live.control.opened import Callbacks
 from sageserve.live.control.process import ThreadWorker, run_until
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import GatewayAddress, Sources, Status, status

@@ -11,7 +11,8 @@ from sageserve.base.units import SECOND, Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Start
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
-from sageserve.live.control.fleet_view import Callbacks, FleetView
+from sageserve.live.control.fleet_view import FleetView
+from sageserve.live.control.opened import Callbacks
 from sageserve.live.watch.demand import CountedDemand
 from sageserve.live.wire import VERSION, CellCount, EndpointCount, Hello, InstanceCount, Report
 
