@@ -22,6 +22,7 @@ from typing import Any, Final
 PACKAGE: Final = Path(__file__).resolve().parent.parent
 VARIABLE: Final = "NUMBA_CACHE_DIR"
 _ROOMS: Final = ("core", "sim")  # where kernels are: to read all others for their names as well takes longer than to hash these
+_ALONE: Final = ("data/digits.py",)
 _KERNEL: Final = b"\n@kernel\n"
 _IMPORT: Final = re.compile(rb"^from sageserve\.([a-z_.]+) import", re.MULTILINE)
 _TINY: Final = (
@@ -101,7 +102,7 @@ def counted(tell: Callable[[int], None]) -> Iterator[None]:
 def kernel_sources() -> list[Path]:
     """The files that hold kernels, and all they import: record layouts and constants are compiled in."""
     rooms = chain.from_iterable((PACKAGE / room).rglob("*.py") for room in _ROOMS)
-    wanted = [path for path in rooms if _KERNEL in path.read_bytes()]
+    wanted = [path for path in (*rooms, *(PACKAGE / name for name in _ALONE)) if _KERNEL in path.read_bytes()]
     found: set[Path] = set()
     while wanted:
         path = wanted.pop()

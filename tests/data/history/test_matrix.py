@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sageserve.data import digits
+from sageserve.data.history import matrix as reading
 from sageserve.data.history.matrix import WORDS_MAX, MatrixReader, NotMatrix
 from sageserve.data.history.raw import RawSeries
 from tests.data.history.made import BEGIN, matrix, series
@@ -100,3 +102,46 @@ def test_an_answer_without_an_end_is_given_up_early() -> None:
         any(reader.feed(b'[%d,"1"],' % i * 10) for i in fed)
     assert caught.value.why == "too-large"
     assert next(fed) < 3000
+
+
+TIMES = st.one_of(st.integers(0, 10**10).map(str), st.decimals(0, 10**10, places=3).map(str), st.just("1e9"), st.just("1.0001"))
+NUMBERS = st.one_of(
+    st.integers(-(10**15), 10**17).map(str),
+    st.decimals(-(10**6), 10**6, places=7).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["NaN", "+Inf", "-Inf", "-0", "007", "1.", "0.1", "12345678901234.5"]),
+)
+
+
+@given(st.lists(st.tuples(TIMES, NUMBERS), min_size=1), st.sampled_from(["[[", ",[", "["]), st.sampled_from([",[", ", ["]))
+def test_compiled_samples_are_the_slow_ones_to_the_last_bit(pairs: list[tuple[str, str]], begin: str, between: str) -> None:
+    text = (begin + between.join(f'{time},"{value}"]' for time, value in pairs)).encode()
+    found = reading._compiled(text)
+    plain = all(digits_of(time) and digits_of(value) for time, value in pairs) and between == ",["
+    assert found is not None or not plain
+    if found is not None:
+        time, value = reading._slowly(text)
+        assert (found[0] == time).all()
+        assert (found[1].view(np.int64) == value.view(np.int64)).all()
+
+
+def digits_of(text: str) -> bool:
+    """Whether a number is as almost all of them are, which must not go the slow way."""
+    whole, _, after = text.removeprefix("-").partition(".")
+    return (whole + after).isdecimal() and len(whole + after) <= digits.DIGITS_MOST and (len(after) != 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"[[1,2]", b'[[1,"2"', b'[[1,"2"]]', b'1,"2"]', b'[[1,"2"],,[3,"4"]', b'[[,"2"]', b'[[1,""]', b'[[1,"2",3]', b"[", b""],
+)
+def test_what_is_not_plain_is_left_to_the_slow_way(text: bytes) -> None:
+    found = reading._compiled(text)
+    assert found is None or not text
+
+
+def test_long_answers_are_read_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "LONG", 0)
+    monkeypatch.setattr(reading, "_slowly", None)
+    wanted = [series("vllm:x_total", list(range(3000)), pod="c")]
+    assert same(read(matrix(wanted))[0], wanted)

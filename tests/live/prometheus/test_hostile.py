@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sageserve.base.config.clusters import BasicSettings, PrometheusSettings
@@ -198,3 +199,21 @@ def test_blindness_waits_for_three_scrapes() -> None:
     assert blind_after(30 * SECOND, 15 * SECOND) == 90 * SECOND
     assert blind_after(30 * SECOND, 60 * SECOND) == 180 * SECOND
     assert blind_after(5 * MINUTE, 15 * SECOND) == 5 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("url", "packed"), [("http://prom.east:9090", True), ("http://localhost:9090", False), ("http://[::1]", False)]
+)
+def test_answers_are_packed_for_a_network_alone(url: str, packed: bool) -> None:
+    asked: list[str] = []
+
+    def reply(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["Accept-Encoding"])
+        return httpx.Response(200, content=matrix(HEALTHY))
+
+    for headers in ({}, {"Accept-Encoding": "br"}):
+        settings = PrometheusSettings.model_validate({"url": url, "headers": headers})
+        with PrometheusServer(settings, httpx.MockTransport(reply)) as client:
+            client.raw("up", 60, NOW / SECOND)
+    assert ["gzip" in one for one in asked] == [packed, False]
+    assert asked[1] == "br", "what settings say goes first"

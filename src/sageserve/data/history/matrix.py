@@ -2,12 +2,14 @@
 
     {"status":"success","data":{"resultType":"matrix","result":[{"metric":{...},"values":[[1700000000.123,"42"],...]},...]}}
 
-Samples are numbers in text, and nine tenths of the time go into them: Arrow's CSV reader makes columns of them, some millions a
-second. Everything else is taken apart as bytes, and checked as JSON in the end. An answer that is cut, too large, unordered or
-foreign raises `NotMatrix` with a reason out of a closed list. Knows no server. Read next: `files.py`, `live/prometheus/`.
+Samples are numbers in text, and nine tenths of the time go into them: Arrow's CSV reader makes columns of them, and of long
+answers a compiled function (`data/digits.py`), which takes a fifth. Everything else is taken apart as bytes, and checked as
+JSON in the end. An answer that is cut, too large, unordered or foreign raises `NotMatrix` with a reason out of a closed list.
+Knows no server. Read next: `files.py`, `live/prometheus/`.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final, Literal, TypeAlias
@@ -21,7 +23,9 @@ from sageserve.base.records import Floats, Ints
 from sageserve.data.history.raw import RawSeries
 
 WORDS_MAX: Final = 1 << 20  # bytes before, between and after samples: labels of one series are some hundred
+LONG: Final = 1 << 22  # bytes of samples from which loading the compiler costs less than it spares
 PIECE: Final = 1 << 18  # bytes of samples turned into columns at once: fewer cost more per sample, more do not cost less
+_DIGITS: Final = "sageserve.data.digits"
 _RESULT: Final = re.compile(rb'"result"\s*:\s*\[')
 _VALUES: Final = re.compile(rb'"values"\s*:\s*\[')
 _ENDED: Final = re.compile(rb"^\[\s*\]|\]\s*\]")  # with room between, as people's tools print JSON
@@ -76,6 +80,7 @@ class MatrixReader:
 
     def __init__(self, samples_max: int) -> None:
         self._left = samples_max
+        self._taken = 0
         self._place = _Place.HEAD
         self._buffer = b""
         self._head = b""
@@ -198,21 +203,14 @@ class MatrixReader:
         return 0
 
     def _take(self, text: bytes) -> None:
-        # Every piece begins with what stands before a sample: `[[` at first, `,[` later; a comma makes it an empty column.
-        lines = b"," + text.translate(_LINES, b'["\t\r\n ').lstrip(b",")
-        if len(lines) == 1:
-            return
-        try:
-            table = pc.read_csv(pa.BufferReader(lines), read_options=_READ, convert_options=_CONVERT)
-        except pa.ArrowInvalid:
-            raise NotMatrix("not-samples", "the answer holds samples that are no pairs of time and value") from None
-        self._left -= len(table)
+        self._taken += len(text)
+        found = _compiled(text) if self._taken > LONG or _DIGITS in sys.modules else None
+        time, value = _slowly(text) if found is None else found
+        self._left -= len(time)
         if self._left < 0:
             raise NotMatrix("too-large", "more samples than were asked for")
-        time = np.rint(table["time"].to_numpy() * 1e3)
-        if not np.isfinite(time).all() or len(table) != text.count(b"]"):
-            raise NotMatrix("not-samples", "the answer holds samples that are no pairs of time and value")
-        self._pieces.append((time.astype(np.int64) * 1000, table["value"].to_numpy()))
+        if len(time):
+            self._pieces.append((time, value))
 
     def _series(self, words: bytes) -> RawSeries | None:
         try:
@@ -238,3 +236,28 @@ def _closing(text: bytes) -> int:
         if depth == 0 and token == b"}":
             return match.end()
     return -1
+
+
+def _compiled(text: bytes) -> tuple[Ints, Floats] | None:
+    """Samples of a text that is plain; None: it is not."""
+    from sageserve.data.digits import NOT_PLAIN, read_pairs  # noqa: PLC0415 # loads the compiler
+
+    most = text.count(b"]")
+    time, value = np.empty(most, np.int64), np.empty(most, np.float64)
+    return (time, value) if read_pairs(np.frombuffer(text, np.uint8), time, value) != NOT_PLAIN else None
+
+
+def _slowly(text: bytes) -> tuple[Ints, Floats]:
+    """Samples of any text that holds some."""
+    # Every piece begins with what stands before a sample: `[[` at first, `,[` later; a comma makes it an empty column.
+    lines = b"," + text.translate(_LINES, b'["\t\r\n ').lstrip(b",")
+    if len(lines) == 1:
+        return np.empty(0, np.int64), np.empty(0, np.float64)
+    try:
+        table = pc.read_csv(pa.BufferReader(lines), read_options=_READ, convert_options=_CONVERT)
+    except pa.ArrowInvalid:
+        raise NotMatrix("not-samples", "the answer holds samples that are no pairs of time and value") from None
+    time = np.rint(table["time"].to_numpy() * 1e3)
+    if not np.isfinite(time).all() or len(table) != text.count(b"]"):
+        raise NotMatrix("not-samples", "the answer holds samples that are no pairs of time and value")
+    return time.astype(np.int64) * 1000, table["value"].to_numpy()
