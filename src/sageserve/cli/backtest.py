@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sageserve.base.records import Trace
     from sageserve.cli.backtest_history import PlacedHistory
     from sageserve.data.rebuild.requests import Rebuilt
+    from sageserve.data.results.comparison import Comparison
     from sageserve.sim.backtest.answer import AnswerChecks
     from sageserve.sim.backtest.own_error import PolicyError
     from sageserve.sim.sweep.cell import Cell, Outcome
@@ -99,7 +100,7 @@ def backtest(  # noqa: PLR0913, PLR0917 # one argument per option
     as_json: AsJson = False,
 ) -> None:
     """Play policies on a fleet's past: what each would have cost, which promises it would have kept, and how sure that is."""
-    from sageserve.cli.backtest_history import HistoryOptions, read_placed, tell_notes
+    from sageserve.cli.backtest_history import HistoryOptions, read_placed, server_of, tell_notes
     from sageserve.cli.report import write
     from sageserve.core.strategies.recorded import NAME
     from sageserve.data.results.run_folder import REPORT
@@ -114,13 +115,16 @@ def backtest(  # noqa: PLR0913, PLR0917 # one argument per option
     tell_notes(history.notes)
     plan = _where_it_stood(plan, history)
     made = _made(plan, history)
-    checks = _checks(plan, history, made[plan.seeds[0]], prometheus)
+    where = "URL" if files else server_of(plan.load(()), history.watched[0].cluster, prometheus).url
+    checks = _checks(plan, history, made[plan.seeds[0]], where)
     (out / REQUESTS).mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
     cells, outcomes = _play(plan, made, out)
     comparison, bounds = gather(cells, outcomes)
     base = NAME if NAME in comparison.runs else next(iter(comparison.runs), "")
-    errors = {} if no_error or None in outcomes or not base else _errors(plan, history, made[plan.seeds[0]].trace, base)
+    errors = (
+        {} if no_error or None in outcomes or not base else _errors(plan, history, made[plan.seeds[0]].trace, (base, comparison))
+    )
     notes = tuple(dict.fromkeys((*history.notes, *made[plan.seeds[0]].notes)))
     answer = BacktestAnswer(checks, errors, comparison, bounds, base, notes)
     if answer.comparison.runs:
@@ -192,6 +196,7 @@ def _checks(plan: _Plan, history: "PlacedHistory", made: "Rebuilt", url: str) ->
     """What must be known before any figure is looked at."""
     from sageserve.core.strategies import layout_of
     from sageserve.core.strategies.recorded import lead_of
+    from sageserve.live.prometheus.queries import matchers
     from sageserve.sim.backtest.answer import AnswerChecks, counters_check, lengths_check, profile_check
     from sageserve.sim.backtest.replayed import check_replay
     from sageserve.sim.run import Simulation
@@ -205,19 +210,18 @@ def _checks(plan: _Plan, history: "PlacedHistory", made: "Rebuilt", url: str) ->
     lead = max(lead_of(settings, layout, pool) for pool in layout.pools)
     replayed = check_replay(history.pools, run, lead)
     one = history.watched[0]
-    match = ",".join(f'{label}="{value}"' for label, value in one.labels.items())
-    calibrate = f"sageserve calibrate counters --prometheus {url or 'URL'} --match '{match},instance=\"…\"'"
+    calibrate = f"sageserve calibrate counters --prometheus {url} --match '{matchers(one.labels)},instance=\"…\"'"
     return AnswerChecks(
         profile_check(replayed, calibrate), counters_check(made.trace, history.streams), lengths_check(made.lengths), replayed
     )
 
 
-def _errors(plan: _Plan, history: "PlacedHistory", made: "Trace", base: str) -> "dict[str, PolicyError]":
+def _errors(plan: _Plan, history: "PlacedHistory", made: "Trace", played: "tuple[str, Comparison]") -> "dict[str, PolicyError]":
     """What making requests of counters does to each policy's figures, and to its difference from the base."""
     from sageserve.core.strategies.recorded import NAME
     from sageserve.data.rebuild.demand import UNKNOWN
     from sageserve.sim.backtest.exported import Recording
-    from sageserve.sim.backtest.own_error import pairs_of, policy_error
+    from sageserve.sim.backtest.own_error import pairs_of, policy_error, with_spread
     from sageserve.sim.backtest.policies import error_cells, error_runs
 
     labelled = all(one.source == "gateway" and one.tier != UNKNOWN for one in history.streams)
@@ -229,4 +233,9 @@ def _errors(plan: _Plan, history: "PlacedHistory", made: "Trace", base: str) -> 
         outcomes = run_cells(cells, runner("local", plan.workers), "measure the error", out=None, replace=False)
     runs = error_runs(cells, outcomes)
     known = set.intersection(*(set(one) for one in runs.values())) if runs else set()
-    return {name: policy_error(runs, name, base) for name in plan.names if name in known}
+    base, comparison = played
+    return {
+        name: with_spread(policy_error(runs, name, base), comparison.runs[name], comparison.runs[base])
+        for name in plan.names
+        if name in known and name in comparison.runs
+    }

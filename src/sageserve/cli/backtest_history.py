@@ -26,6 +26,10 @@ COARSEST: Final[Micros] = 5 * MINUTE
 """Longer intervals are refused: means over an hour showed 97.6 % of promises kept where 80.5 % were."""
 
 
+MISSING: Final[Micros] = 5 * MINUTE
+"""Without samples at the begin of what is asked for, more is left out."""
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryOptions:
     """Where the history is, and which stretch of it.
@@ -121,6 +125,7 @@ def _from_servers(
     until -= until % MINUTE
     begin = until - _length("--last", options.last or "24h")
     interval = _length("--interval", options.interval) if options.interval else None
+    begin = _where_it_begins(scenario, watched, options.url, (begin, until), notes)
     by_pool: dict[str, PoolHistory] = {}
     fronts: list[PlacedFront] = []
     for cluster in dict.fromkeys(one.cluster for one in watched):
@@ -137,6 +142,28 @@ def _from_servers(
         fronts += place_fronts(scenario, mine, found.fronts, notes)
         notes += [f"not read: {line}" for line in found.unread]
     return [by_pool[one.pool] for one in watched], fronts
+
+
+def _where_it_begins(
+    scenario: "Scenario", watched: Sequence[WatchedPool], url: str, span: tuple[Micros, Micros], notes: list[str]
+) -> Micros:
+    """Of the stretch that is asked for, where samples begin: a fleet that nobody saw needed no instances, whatever is played."""
+    from sageserve.live.prometheus.queries import matchers
+    from sageserve.live.prometheus.read import PoolQuery, first_sample
+    from sageserve.live.prometheus.server import PrometheusServer
+
+    found = []
+    for cluster in dict.fromkeys(one.cluster for one in watched):
+        mine = [PoolQuery(one.pool, matchers(one.labels)) for one in watched if one.cluster == cluster]
+        with PrometheusServer(server_of(scenario, cluster, url)) as server:
+            found.append(first_sample(server, mine, *span))
+    known = [one for one in found if one is not None]
+    first = -(-min(known) // MINUTE) * MINUTE if known else span[0]
+    if first - span[0] <= MISSING or first >= span[1]:
+        return span[0]
+    date = datetime.fromtimestamp(first / SECOND, UTC)
+    notes.append(f"samples begin at {date:%Y-%m-%d %H:%M} UTC: the {show_duration(first - span[0])} before are left out")
+    return first
 
 
 def server_of(scenario: "Scenario", cluster: str, url: str) -> "PrometheusSettings":

@@ -1,6 +1,7 @@
 """Weeks from a server, chunk by chunk: chunks stay within bounds, what cannot be read is a named gap, gateways come along."""
 
 import re
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from sageserve.base.units import SECOND
 from sageserve.data.history.raw import RawSeries, label_matches
 from sageserve.live.prometheus import read
 from sageserve.live.prometheus.queries import growth, histogram_names, matchers, plain_names, selector
-from sageserve.live.prometheus.read import HistorySpan, PoolQuery, ServerHistory, read_history
-from sageserve.live.prometheus.server import PrometheusServer
+from sageserve.live.prometheus.read import HistorySpan, PoolQuery, ServerHistory, first_sample, read_history
+from sageserve.live.prometheus.server import NotSeen, NotSeenReason, PrometheusServer, RawAnswer
 from tests.data.history.made import BEGIN, STEP, engine, matrix, series
 from tests.live.prometheus.stub import Asked, Stub, stub
 
@@ -160,3 +161,32 @@ def test_histograms_are_new_or_old_and_never_both() -> None:
     assert query.count(" or ") == 1
     assert query.count("sum by (le)") == 2
     assert 'increase(vllm:request_prompt_tokens_bucket{a="b"}[300s])' in query
+
+
+class Since:
+    """Counts series that are there from an instant on, by pool; answers at equal steps, as query_range does."""
+
+    def __init__(self, first: dict[str, float]) -> None:
+        self.first = first
+        self.asked = 0
+
+    def over(self, query: str, begin: float, end: float, step: float) -> RawAnswer | NotSeen:
+        self.asked += 1
+        assert (end - begin) / step <= 11_000
+        pool = next((name for name in self.first if name in query), "")
+        if not pool:
+            return NotSeen(NotSeenReason.TIMEOUT, "late")
+        points = np.arange(begin, end + 1e-6, step)
+        times = np.round(points[points >= self.first[pool]] * SECOND).astype(np.int64)
+        return RawAnswer((RawSeries({}, times, np.ones(len(times))),) if len(times) else ())
+
+
+@pytest.mark.parametrize("first", [-5.0, 0.0, 1.0, 86_399.0, 86_400.0, 1_000_000.5, 2_591_000.0])
+def test_where_samples_begin_is_found_in_a_month_by_four_questions(first: float) -> None:
+    server = Since({'pool="late"': first + 3_000_000, 'pool="early"': first})
+    pools = [PoolQuery(name, f'pool="{name}"') for name in ("late", "early", "mute")]
+    found = first_sample(cast("PrometheusServer", server), pools, 0, 30 * 86_400 * SECOND)
+    assert found is not None
+    assert max(first, 0.0) <= found / SECOND <= max(first, 0.0) + 12
+    assert server.asked <= 5
+    assert first_sample(cast("PrometheusServer", server), [PoolQuery("mute", "mute")], 0, SECOND) is None

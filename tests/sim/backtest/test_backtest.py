@@ -7,10 +7,13 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from sageserve.base.errors import MeasurementError
@@ -26,7 +29,7 @@ from sageserve.data.rebuild.requests import rebuild
 from sageserve.data.results.comparison import Comparison
 from sageserve.sim.backtest.answer import AnswerCheck, AnswerChecks, BacktestAnswer, lengths_check
 from sageserve.sim.backtest.own_error import PolicyError, correlated, pairs_of, policy_error, reshaped
-from sageserve.sim.backtest.replayed import ProfileCheck, check_replay
+from sageserve.sim.backtest.replayed import ProfileCheck, check_replay, mean_inside
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
 from tests.show.made import summary_of
@@ -99,7 +102,7 @@ def test_the_error_of_a_saving_is_measured_against_its_base_or_not_known() -> No
     true, made = (
         {name: summary_of(name, 1, hours, {"fast": 1.0}) for name, hours in (("a", 10.0), ("b", base))} for base in (20.0, 25.0)
     )
-    runs = {"independent": {name: (true[name], made[name]) for name in true}}
+    runs = {"made": {name: (true[name], made[name]) for name in true}}
     assert policy_error(runs, "a", "b").saving == pytest.approx(abs(10 / 25 - 10 / 20))
     assert policy_error(runs, "a", "recorded").saving is None
 
@@ -185,5 +188,30 @@ def test_true_requests_that_counters_cannot_tell_apart(known: Past) -> None:
         assert np.array_equal(np.searchsorted(sizes.bounds, moved.prompt), np.searchsorted(sizes.bounds, made.prompt))
         assert not np.array_equal(moved.prompt, made.prompt)
     pairs = pairs_of(made, known.scenario, RECORDING, streams, 1)
-    assert [pair.name for pair in pairs] == ["independent", "correlated", "apart", "together"]
+    assert [pair.name for pair in pairs] == ["made", "correlated", "opposed", "apart", "together"]
     assert all(abs(len(pair.made) - len(pair.true)) <= 3 for pair in pairs)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-50, 250), st.integers(0, 200))),
+    st.lists(st.integers(0, 200), min_size=2, unique=True).map(sorted),
+)
+def test_how_many_were_inside_is_counted_instant_by_instant(stays: list[tuple[int, int]], edges: list[int]) -> None:
+    came = np.array([begin for begin, _ in stays], np.int64)
+    gone = np.array([begin + length for begin, length in stays], np.int64)
+    found = mean_inside((came, gone), np.array(edges, np.int64))
+    inside = [int(((came <= at) & (gone > at)).sum()) for at in range(200)]
+    assert found.tolist() == pytest.approx([sum(inside[a:b]) / (b - a) for a, b in pairwise(edges)])
+
+
+def test_an_hour_that_was_seen_in_part_is_compared_in_that_part(known: Past) -> None:
+    watched = watched_pools(known.scenario)
+    pools = place_pools(watched, histories_of(read_files([known.history]), {POOL: watched[0].labels}).pools)
+    (one,) = pools
+    dark = {name: getattr(one.history, name).copy() for name in ("running", "waiting")}
+    for values in dark.values():
+        values[: len(values) * 7 // 8] = np.nan
+    half = replace(one, history=replace(one.history, **dark))
+    apart = [hour.apart["inside"] for hour in check_replay([half], known.run, 0).hours]
+    assert apart[:3] == [None, None, None]
+    assert apart[3] == pytest.approx(0.0, abs=0.1)

@@ -3,8 +3,8 @@
     made = rebuild(demand_of(pools, fronts), scenario, seed=1)
     made.trace, made.notes
 
-In each interval as many requests as arrived, at even chances within it; lengths window by window (`lengths.py`), prompt and
-answer independent of each other within a window, for counters cannot show more. Equal histories and seeds give equal bytes.
+In each interval as many requests as arrived, at even chances within it; lengths window by window (`lengths.py`); within a window
+answers go with prompts as far as windows show that they do (`joint.py`). Equal histories and seeds give equal bytes.
 Read next: `recount.py` for what that is worth.
 """
 
@@ -22,6 +22,7 @@ from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, show_duration
 from sageserve.data.history.records import HistogramHistory
 from sageserve.data.rebuild.demand import UNKNOWN, DemandStream
+from sageserve.data.rebuild.joint import joined_by_window, length_ranks
 from sageserve.data.rebuild.lengths import Buckets, draw_lengths
 from sageserve.data.rebuild.tiers import HOURS, hour_of_week, hourly_shares
 
@@ -75,7 +76,8 @@ def rebuild(streams: Sequence[DemandStream], scenario: Scenario, seed: int) -> R
             "the history shows no requests at all", hint="choose another window, or let `sageserve doctor` say what is not seen"
         )
     notes: list[str] = []
-    drawn = [_draw(one, scenario, seed, notes) for one in streams]
+    ranks = length_ranks(streams)
+    drawn = [_draw(one, scenario, (seed, ranks[one.model, one.tier].found), notes) for one in streams]
     names = Names(tuple(scenario.models), tuple(scenario.regions), tuple(scenario.tiers))
     lengths = [len(one.arrival) for one in drawn]
     arrival = np.concatenate([one.arrival for one in drawn])
@@ -99,7 +101,8 @@ def rebuild(streams: Sequence[DemandStream], scenario: Scenario, seed: int) -> R
     return Rebuilt(trace, "means" if means else "histograms", trace.notes)
 
 
-def _draw(one: DemandStream, scenario: Scenario, seed: int, notes: list[str]) -> _Drawn:
+def _draw(one: DemandStream, scenario: Scenario, how: tuple[int, float], notes: list[str]) -> _Drawn:
+    seed, rho = how
     who = f"{one.region}/{one.model}" + (f"/{one.tier}" if one.tier != UNKNOWN else "")
     counts = whole_counts(one.filled())
     rng = stream(seed, f"rebuild/times/{who}")
@@ -118,7 +121,13 @@ def _draw(one: DemandStream, scenario: Scenario, seed: int, notes: list[str]) ->
             columns.append(_alike(tokens, len(arrival), (who, side), notes))
             continue
         columns.append(_lengths(sizes, arrival, (tokens, longest, f"{who}: {side}"), drawn, notes))
-    return _Drawn(arrival, columns[0], columns[1], _tiers(one, scenario, arrival, seed, notes), means)
+    prompt, output = columns
+    if rho and not means and one.output is not None:
+        kind = "longer" if rho > 0 else "shorter"
+        notes.append(f"{who}: longer prompts have {kind} answers (rank correlation {rho:.2f}, by how windows differ)")
+        rows = _rows(one.output, arrival)[1]
+        output = joined_by_window((prompt, output), rows, rho, stream(seed, f"rebuild/joint/{who}"))
+    return _Drawn(arrival, prompt, output, _tiers(one, scenario, arrival, seed, notes), means)
 
 
 def whole_counts(arrivals: Floats) -> Ints:
@@ -136,9 +145,7 @@ def _lengths(
 ) -> NDArray[np.int32]:
     """Lengths by window, at each window's own shares and mean; all together with as many tokens as counters have."""
     tokens, longest, who = told
-    edges = _windows(sizes)
-    rows = np.searchsorted(arrival, edges * sizes.grid.interval)
-    rows[0], rows[-1] = 0, len(arrival)
+    edges, rows = _rows(sizes, arrival)
     counts = np.add.reduceat(sizes.counts, edges[:-1], axis=0)
     means = np.add.reduceat(sizes.total, edges[:-1]) / np.maximum(counts.sum(axis=1), 1e-9)
     n = np.diff(rows)
@@ -155,6 +162,14 @@ def _lengths(
         one = Buckets(sizes.bounds, counts[window], float(means[window]) * factor, longest)
         found[rows[window] : rows[window + 1]] = draw_lengths(one, int(n[window]), rng)
     return found
+
+
+def _rows(sizes: HistogramHistory, arrival: Ints) -> tuple[Ints, Ints]:
+    """Where windows begin, and the last ends: in the histogram, and among requests."""
+    edges = _windows(sizes)
+    rows = np.searchsorted(arrival, edges * sizes.grid.interval)
+    rows[0], rows[-1] = 0, len(arrival)
+    return edges, rows
 
 
 def _windows(sizes: HistogramHistory) -> Ints:

@@ -32,6 +32,7 @@ CHUNK_LEAST: Final[Micros] = MINUTE
 PROBE: Final[Micros] = 10 * MINUTE  # in which the scrape interval shows itself
 BEYOND: Final = 2  # intervals that are read before and after, so that growth across the first and last edge is known
 POINTS_MOST: Final = 2_880  # windows asked for at once: ten days; a server keeps all instances of them in memory
+POINTS_LOOKED: Final = 500
 TRIES: Final = 3
 AGAIN: Final = frozenset(
     {NotSeenReason.UNREACHABLE, NotSeenReason.TIMEOUT, NotSeenReason.STATUS, NotSeenReason.CUT, NotSeenReason.PARTIAL}
@@ -106,6 +107,26 @@ def read_history(
         MeasurementError: the server answers nothing at all, or knows none of these series.
     """
     return _Reader(server, span, progress, len(pools) + (fronts is not None)).read(pools, fronts)
+
+
+def first_sample(server: PrometheusServer, pools: Sequence[PoolQuery], begin: Micros, end: Micros) -> Micros | None:
+    """Where samples of any of these pools begin, within seconds for a month; None: there are none, or nothing is answered."""
+    first: Micros | None = None
+    for pool in pools:
+        query = f"count({queries.selector(queries.plain_names(), pool.labels)})"
+        lower, upper = begin, end if first is None else first
+        found = None
+        for _ in range(2):  # the second time between the last point without and the first with samples
+            step = max(SECOND, (upper - lower) // POINTS_LOOKED)
+            answer = server.over(query, lower / SECOND, upper / SECOND, step / SECOND)
+            if isinstance(answer, NotSeen) or not any(len(one) for one in answer.series):
+                break
+            found = min(int(one.time[0]) for one in answer.series if len(one))
+            lower, upper = max(begin, found - step), found
+            if lower >= upper:
+                break
+        first = found if first is None else min(first, found or first)
+    return first
 
 
 class _Reader:

@@ -9,7 +9,7 @@ Judges; plays nothing. Read next: `replayed.py`, `own_error.py`; docs/how-to/bac
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -19,11 +19,9 @@ from sageserve.base.records import Trace
 from sageserve.data.rebuild.demand import DemandStream
 from sageserve.data.rebuild.recount import recount
 from sageserve.data.results.comparison import Comparison, needed
-from sageserve.sim.backtest.own_error import RHO, PolicyError
+from sageserve.sim.backtest.own_error import RHO, SIGMAS, PolicyError
 from sageserve.sim.backtest.replayed import MEASURES, ProfileCheck, as_numbers
 from sageserve.sim.oracle import Bound
-
-SIGMAS: Final = 2.0  # of the seeds' spread
 
 
 class AnswerCheck(Struct, frozen=True):
@@ -114,9 +112,10 @@ class BacktestAnswer:
             f"Making requests of counters puts GPU-hours off by up to {hours:.1%} and promises by up to {points:.1f} points: "
             "measured by playing made requests, recording that as this history was, making requests of it again and playing "
             "these. "
-            "Counters cannot show whether long prompts have long answers, nor where in a bucket lengths lie; the error is the "
-            f"largest of those for independent lengths, for a rank correlation of {RHO:g}, and for lengths nearer to the ends "
-            "and to the middle of their buckets."
+            "Counters cannot show which prompt has which answer, only whether both are longer in the same windows, nor where in "
+            "a bucket lengths lie; the error is the largest of those for lengths as they were made, for rank correlations of "
+            f"{RHO:g} and {-RHO:g}, and for lengths nearer to the ends and to the middle of their buckets, and twice the spread "
+            "over the seeds on top."
         )
 
     def warnings(self) -> Iterator[str]:
@@ -169,7 +168,7 @@ def profile_check(found: ProfileCheck, calibrate: str) -> AnswerCheck:
     if found.state == "unknown":
         return AnswerCheck(
             "unknown",
-            "The profile could not be checked: the history has no TTFT histograms with enough requests in an hour.",
+            "The profile could not be checked: no hour of the history but its first has enough requests in a TTFT histogram.",
             "Scrape the engines' histograms, or validate the profile on a measured run.",
         )
     apart = ", ".join(as_numbers(found.apart))

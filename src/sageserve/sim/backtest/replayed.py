@@ -93,18 +93,18 @@ def check_replay(pools: Sequence[PlacedPool], run: Run, skip: Micros) -> Profile
 def _endpoint(place: tuple[str, str], mine: Sequence[PlacedPool], run: Run, first: int) -> Iterator[HourCheck]:
     measured = joined(one.history.histograms["ttft"] for one in mine if "ttft" in one.history.histograms)
     inside = np.sum([one.history.running + one.history.waiting for one in mine], axis=0)
-    interval = mine[0].history.grid.interval
+    grid = mine[0].history.grid
+    interval = grid.interval
     here = _served(run, _endpoints(run, place))
     first_tokens, waited = _first_tokens(here)
-    stays = _stays(run, here)
+    replayed = np.where(np.isnan(inside), np.nan, mean_inside(_stays(run, here), grid.edges() - grid.begin))
     for hour in range(first, int(run.window // HOUR)):
         begin, end = hour * HOUR, (hour + 1) * HOUR
         seen = _hour(measured, begin, end)
         count = 0 if seen is None else int(seen.counts.sum())
-        inside_here = inside[begin // interval : end // interval]
-        shown: dict[Measure, float | None] = {"ttft_s_p50": None, "ttft_s_p95": None, "inside": _mean(inside_here)}
-        played: dict[Measure, float | None] = dict(shown)
-        played["inside"] = round(_mean_inside(stays, begin, end), 4)
+        part = slice(begin // interval, end // interval)
+        shown: dict[Measure, float | None] = {"ttft_s_p50": None, "ttft_s_p95": None, "inside": _mean(inside[part])}
+        played: dict[Measure, float | None] = shown | {"inside": _mean(replayed[part])}
         if seen is not None and count >= LEAST:
             same = _bucketed(seen, waited[(first_tokens >= begin) & (first_tokens < end)])
             for measure, share in QUANTILES:
@@ -149,9 +149,21 @@ def _stays(run: Run, rows: NDArray[Any]) -> tuple[Ints, Ints]:
     return begin, end
 
 
-def _mean_inside(stays: tuple[Ints, Ints], begin: Micros, end: Micros) -> float:
-    came, gone = (np.clip(column, begin, end) for column in stays)
-    return float((gone - came).sum()) / (end - begin)
+def mean_inside(stays: tuple[Ints, Ints], edges: Ints) -> Floats:
+    """How many were inside on average between each edge and the next.
+
+    Args:
+        stays: when each came and went.
+        edges: int64[n + 1], rising.
+    """
+    spent = np.zeros(len(edges))  # by all of them together until each edge
+    for column, sign in zip(stays, (1.0, -1.0), strict=True):
+        at = np.sort(column).astype(np.float64)
+        sums = np.concatenate(([0.0], np.cumsum(at)))
+        before = np.searchsorted(at, edges)
+        spent += sign * (before * edges.astype(np.float64) - sums[before])
+    found: Floats = np.diff(spent) / np.diff(edges)
+    return found
 
 
 def _hour(measured: HistogramHistory | None, begin: Micros, end: Micros) -> HistogramHistory | None:
