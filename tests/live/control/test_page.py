@@ -324,3 +324,25 @@ def test_the_day_is_read_by_mouse_and_by_keyboard(browser: Browser, served: Serv
     assert one.page.locator("#day img").count() == 0
     assert one.said == []
     one.page.context.close()
+
+
+def test_who_reads_a_figure_goes_on_reading_in_what_is_known_since(browser: Browser, served: Served) -> None:
+    one = opened(browser, served)
+    said, chart = "#day section:first-child .read", one.page.locator("#day svg[tabindex]").first
+    chart.focus()
+    for _ in range(6):
+        one.page.keyboard.press("ArrowLeft")
+    before = one.text(said)
+    more = "value => value === null ? null : value + 1"
+    later = f"day => ({{...day, endpoints: day.endpoints.map(end => ({{...end, busy: end.busy.map({more})}}))}})"
+    one.page.evaluate(f"showDay(({later})(latest))")
+    after = one.text(said)
+    assert after != before
+    assert after.partition(": ")[0] == before.partition(": ")[0], "at the same time"
+    assert one.page.evaluate("document.activeElement.name") == "east/llama-3.1-8b"
+    one.page.keyboard.press("End")
+    one.page.evaluate("showDay({...latest, begins_s: latest.begins_s + latest.step_s, now_s: latest.now_s + latest.step_s})")
+    assert one.text(said) != after
+    assert one.page.evaluate("latest.now_s - document.activeElement.reading()") <= 0, "the newest stays the newest"
+    assert one.said == []
+    one.page.context.close()

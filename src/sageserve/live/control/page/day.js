@@ -42,6 +42,7 @@ function figure(one) {
     cursor.setAttribute("x2", x(here));
     read.textContent = said(one, here);
   };
+  Object.assign(svg, {show, name: one.title, reading: () => here < one.until_known - one.step ? here : Infinity}); // the newest stays the newest
   svg.addEventListener("pointermove", event => {
     const place = svg.getBoundingClientRect();
     show(one.from + (one.until - one.from) * ((event.clientX - place.left) / place.width * WIDE - LEFT) / (WIDE - LEFT));
@@ -168,8 +169,19 @@ function showDay(day) {
     figures.push(figure({...base, title: `Batch work of ${one.model}`, summary: `${short(one.waiting.findLast(value => value !== null) ?? 0)} wait.`, lines: [{name: "waiting", values: one.waiting, colour: 0, area: true}], most: top, say: value => value === null ? "–" : value.toLocaleString()}));
     if (slack !== undefined) figures.push(figure({...base, title: `Hours to the first deadline of ${one.model}`, summary: slack < 0 ? "The first deadline has passed." : `The first deadline is in ${number(slack)} h.`, lines: [{name: "hours left", values: hours, colour: 4}], least: Math.min(0, ...hours), most: Math.max(1, ...hours), zero: true}));
   }
-  const shown = document.activeElement && at("day").contains(document.activeElement);
-  if (figures.length && !shown) fill("day", figures); // whoever reads one is not disturbed
+  if (figures.length) redraw(figures);
+}
+
+// Whoever reads a figure goes on where they were, in what is known now: a page that is left open is never old.
+function redraw(figures) {
+  const charts = () => [...at("day").querySelectorAll("svg[tabindex]")];
+  const old = charts().find(svg => svg === document.activeElement) || charts().find(svg => svg.matches(":hover"));
+  const focused = old === document.activeElement;
+  fill("day", figures);
+  const same = old && charts().find(svg => svg.name === old.name);
+  if (!same) return;
+  if (focused) same.focus({preventScroll: true});
+  same.show(Math.min(old.reading(), latest.now_s));
 }
 
 async function lookBack() {
