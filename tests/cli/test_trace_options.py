@@ -17,7 +17,7 @@ from tests.worlds import SMALL_FLEET
 TRACES = ("simulate", "compare", "plan make", "forecast", "trace inspect", "trace convert")
 BLOCK = {
     *("--column", "--map", "--from", "--until", "--load", "--time-scale", "--all-at", "--rate", "--expand", "--chars-per-token"),
-    *("--max-dropped", "--drop-outliers", "--keep-gaps", "--end-to-end"),
+    *("--image-tokens", "--max-dropped", "--drop-outliers", "--keep-gaps", "--end-to-end"),
 }
 OPTION = re.compile(r"--[a-z][a-z-]+")
 ROWS = "timestamp,in,out,model,extra\n" + "".join(f"{1748736000 + second},{100 + second},5,m,x\n" for second in range(60))

@@ -83,6 +83,15 @@ _Characters = Annotated[
         "--chars-per-token", metavar="X", help="count the tokens of prompts that are only there as text", rich_help_panel=_PANEL
     ),
 ]
+_Images = Annotated[
+    int | None,
+    typer.Option(
+        "--image-tokens",
+        metavar="N",
+        help="add N tokens to a prompt for each of its images, where it does not count them",
+        rich_help_panel=_PANEL,
+    ),
+]
 _Prompts = Annotated[
     Prompts,
     typer.Option("--prompts", help="what the prompts of later turns count: all, or what the turn adds", rich_help_panel=_PANEL),
@@ -141,6 +150,7 @@ _BLOCK: Final[dict[str, tuple[Any, object]]] = {
     "rate": (_Rate, None),
     "expand": (_Expand, None),
     "chars_per_token": (_Characters, None),
+    "image_tokens": (_Images, None),
     "prompts": (_Prompts, "whole"),
     "max_dropped": (_Dropped, None),
     "drop_outliers": (_Outliers, False),

@@ -171,6 +171,32 @@ def test_who_asked_is_kept_and_keys_are_not(tmp_path: Path) -> None:
     assert names(read_as_is(tmp_path / "t.parquet")[0], "key") == names(trace, "key")
 
 
+def test_images_become_tokens_of_the_prompt_where_that_is_asked_for(tmp_path: Path) -> None:
+    line: dict[str, object] = {"prompt_tokens": 9, "output_tokens": 1}
+    lines = [line | {"timestamp": at, "images": count} for at, count in enumerate((0, 3, None))]
+    assert read(lines, tmp_path / "t").prompt.tolist() == [9, 9, 9]
+    trace = read(lines, tmp_path / "t", image_tokens=576)
+    assert trace.prompt.tolist() == [9, 9 + 3 * 576, 9]
+    assert any(
+        "576 tokens are added to prompts for each of 3 images in 1 requests (--image-tokens)" in note for note in trace.notes
+    )
+    assert not any("without effect" in note for note in trace.notes)
+    assert next(iter(overview(trace, "t").models.values())).prompt_tokens.longest == 9 + 3 * 576
+    write_trace(tmp_path / "t.parquet", trace)
+    with pytest.raises(TraceError, match="was added when it was written"):
+        read_as_is(tmp_path / "t.parquet", TraceOptions(image_tokens=576))
+    write_trace(tmp_path / "plain.parquet", read(lines, tmp_path / "t"))
+    assert read_as_is(tmp_path / "plain.parquet", TraceOptions(image_tokens=576))[0].prompt.tolist() == trace.prompt.tolist()
+
+
+@pytest.mark.parametrize(("count", "tokens", "said"), [(1, 0, "no number of tokens"), (None, 576, "nothing to add")])
+def test_images_that_are_not_there_add_nothing(tmp_path: Path, count: int | None, tokens: int, said: str) -> None:
+    line: dict[str, object] = {"timestamp": 0, "prompt_tokens": 9, "output_tokens": 1}
+    line |= {"images": count} if count else {}
+    with pytest.raises(TraceError, match=said):
+        read([line], tmp_path / "t", image_tokens=tokens)
+
+
 def test_whole_numbers_are_names_too(tmp_path: Path) -> None:
     trace = read([{"timestamp": at, "prompt_tokens": 9, "output_tokens": 1, "model": at} for at in (0, 1)], tmp_path / "t")
     assert trace.names.models == ("0", "1")

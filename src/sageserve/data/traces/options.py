@@ -32,6 +32,7 @@ class TraceOptions:
         rate: requests per second at which requests without a time arrive, as `--rate`.
         expand: how rows that sum up many requests become requests; None refuses them.
         chars_per_token: characters per token of prompts that nobody counted; None refuses them.
+        image_tokens: tokens that each image of a prompt adds to it, as `--image-tokens`; None: the prompt counts them already.
         prompts: what prompt lengths of later turns count; `added` puts the conversation so far before them.
         max_dropped: share of rows that may be left out before reading fails.
         drop_outliers: leave out the few requests beyond a silence that fills most of the window.
@@ -53,6 +54,7 @@ class TraceOptions:
     rate: float | None = None
     expand: Expansion | None = None
     chars_per_token: float | None = None
+    image_tokens: int | None = None
     prompts: Prompts = "whole"
     max_dropped: float = DROPPED_MAX
     drop_outliers: bool = False
@@ -84,6 +86,7 @@ _OF_FILES: Final = {
     "rate": "--rate",
     "expand": "--expand",
     "chars_per_token": "--chars-per-token",
+    "image_tokens": "--image-tokens",
     "prompts": "--prompts",
     "max_dropped": "--max-dropped",
     "drop_outliers": "--drop-outliers",

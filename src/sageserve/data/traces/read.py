@@ -32,6 +32,7 @@ from sageserve.data.traces.readers.batches import Progress, TraceFile
 from sageserve.data.traces.readers.sources import open_source
 from sageserve.data.traces.report import STARTS, BadCounter, ReadReport, carried_note
 
+IMAGE_TOKENS_MAX: Final = 65_536  # more than any encoder makes of one image
 GAP: Final[Micros] = 6 * HOUR  # a silence this long is worth a note; it never ends a trace
 _BUSY: Final = 200.0  # requests per second of a file of milliseconds that are worth a question
 _IDLE: Final = 300.0  # seconds between requests of a file whose unit nobody named that are worth one
@@ -145,11 +146,13 @@ def _read(source: Path, options: TraceOptions, seed: int, progress: Progress | N
     block = opened.layout.format.block if header is None else header.block
     rows = rows_of(pieces, converter, block)
     try:
+        rows, seen = _with_images(rows, options.image_tokens, header.notes if header is not None else ())
         rows, notes = (rows, []) if own else _complete(rows, options, seed, characters=converter.characters)
+        notes = [*seen, *notes]
         table, more = _placed(rows, converter, opened, header)
     except TraceError as error:
         raise _at(source, error) from None
-    carried = carried_note(_carried(table.rows), len(table.rows))
+    carried = carried_note(_carried(table.rows, as_tokens=options.image_tokens is not None), len(table.rows))
     every = (*report.notes, *converter.times.notes, *notes, *more)
     return table, replace(report, notes=(*every, *(note for note in carried if note not in every)))
 
@@ -204,6 +207,36 @@ def _tokens_of_text(rows: Rows, per_token: float | None) -> tuple[Rows, str]:
     return replace(rows, prompt=tokens), f"prompts are counted as one token per {per_token:g} characters (--chars-per-token)"
 
 
+def _with_images(rows: Rows, each: int | None, told: tuple[str, ...]) -> tuple[Rows, list[str]]:
+    """Prompts with the tokens of their images, if somebody says how many they are and that prompts do not count them.
+
+    Args:
+        rows: of a file.
+        each: tokens of an image; None: prompts stay as they are.
+        told: notes of a file of ours, which may hold them already.
+
+    Raises:
+        TraceError: there are no images, none has so many tokens, or they are counted already.
+    """
+    if each is None:
+        return rows, []
+    if any("(--image-tokens)" in note for note in told):
+        raise TraceError("has prompts to which --image-tokens was added when it was written", hint="leave the option out")
+    if not 0 < each <= IMAGE_TOKENS_MAX:
+        raise TraceError(
+            f"--image-tokens {each:,} is no number of tokens of an image", hint="LLaVA-1.5 has 576, others up to 16,384"
+        )
+    if "images" not in rows.numbers:
+        raise TraceError(
+            "says of no request how many images its prompt has, so --image-tokens has nothing to add",
+            hint="name the column: --column images=NAME, or leave the option out",
+        )
+    images = np.maximum(rows.numbers["images"], 0)  # where it is not said there are none
+    of = f"{int(images.sum()):,} images in {int((images > 0).sum()):,} requests"
+    note = f"{each:,} tokens are added to prompts for each of {of} (--image-tokens)"
+    return replace(rows, prompt=rows.prompt + images * each), [note]
+
+
 def _placed(rows: Rows, converter: Converter, opened: TraceFile, header: Header | None) -> tuple[_Table, list[str]]:
     """The requests in order of time, counted from the start of the trace."""
     assert rows.time is not None
@@ -254,10 +287,15 @@ def _named(rows: Rows, header: Header | None) -> dict[Field, NamedColumn]:
     return found
 
 
-def _carried(rows: Rows) -> dict[str, int]:
-    """How many requests carry what no engine of the model takes notice of; sessions whose turns wait for answers are played."""
+def _carried(rows: Rows, *, as_tokens: bool) -> dict[str, int]:
+    """How many requests carry what no engine of the model takes notice of; sessions whose turns wait for answers are played.
+
+    Args:
+        rows: of the trace.
+        as_tokens: prompts hold the tokens of images.
+    """
     played = ("session",) if "delay" in rows.numbers else ()
-    found = {"images": rows.numbers.get("images"), "audio": rows.numbers.get("audio")}
+    found = {"images": None if as_tokens else rows.numbers.get("images"), "audio": rows.numbers.get("audio")}
     counted = {name: int((values > 0).sum()) for name, values in found.items() if values is not None}
     named = {
         label: int((rows.named[label].codes != UNSET).sum()) for label in LABELS if label in rows.named and label not in played

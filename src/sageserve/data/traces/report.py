@@ -171,4 +171,5 @@ def _unused_note(unused: Sequence[Unused]) -> list[str]:
 def carried_note(carried: Mapping[str, int], rows: int) -> list[str]:
     """What requests carry that the engine model does not use, counted."""
     said = [f"{name} ({count:,} of {rows:,} requests)" for name, count in carried.items() if count]
-    return [f"kept, and without effect on engines: {', '.join(said)}"] if said else []
+    more = "; if prompts do not count the tokens of images, --image-tokens N adds them" if carried.get("images") else ""
+    return [f"kept, and without effect on engines: {', '.join(said)}{more}"] if said else []

@@ -86,7 +86,9 @@ TABLE
   is written. Hashes of any width, numbers or texts, are kept in our Parquet. The tokens per block are the file's, else
   the format's, else the power of two that fits the number of hashes.
 * **Sessions, turns and pauses** make [conversations](#conversations).
-* **Adapters, tenants, users, keys, images and audio** are kept and counted. Of API keys only a short hash is kept.
+* **Images** are kept and counted. Where prompts do not count their tokens, `--image-tokens 576` adds so many for each: 576 is
+  LLaVA-1.5's image, other models have from 64 to some thousands, by its size. What their encoder takes is not modelled.
+* **Adapters, tenants, users, keys and audio** are kept and counted. Of API keys only a short hash is kept.
 
 ## Conversations
 
