@@ -28,7 +28,7 @@ from sageserve.base.records import Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout, lay_out, unified_roles
-from sageserve.core.perf import curve_time, first_time
+from sageserve.core.perf import decoding_time, first_time
 from sageserve.core.response import RequestMix, arrays_of, late, late_share, mix_of, must_wait
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.workload.generate import generate
@@ -123,7 +123,7 @@ def played(those: Lengths, instances: int, load: float, promise: str) -> Point:
     play(kernel)
     profile = layout.profiles[layout.fastest(0)]
     patience = next(iter(scenario.tiers.values())).patience
-    mix = mix_of(kernel.mixes[0], float(curve_time(profile, 1.0)))
+    mix = mix_of(kernel.mixes[0], float(decoding_time(profile, 1.0)))
     assert mix is not None
     return Point(instances, load, mix, _late(kernel.requests, profile, patience), late(instances, load, mix))
 

@@ -77,6 +77,18 @@ def test_show_says_what_a_profile_does_not_know() -> None:
         assert one.lower() in limits
 
 
+def test_show_counts_speculation_in_and_refuses_what_is_not_whole() -> None:
+    name, told = "llama-3.1-70b/h100-80gb/tp4", "{tokens: 3, acceptance: 0.7, draft: 0.05}"
+    plain, shown = (json.loads(printed("show", name, *more, "--json"))["speed"] for more in ((), ("--speculative", told)))
+    gained = [one["tpot_ms"] / two["tpot_ms"] for one, two in zip(plain["paces"], shown["paces"], strict=True)]
+    assert 1.8 < gained[0] < 2.53
+    assert gained == sorted(gained, reverse=True), "the fuller the batch the less there is to gain"
+    assert shown["ttft_ms"] == pytest.approx(1.05 * plain["ttft_ms"], rel=0.03)
+    assert "2.53" in printed("show", name, "--speculative", told)
+    with pytest.raises(ConfigError, match="acceptance: Field required"):
+        printed("show", name, "--speculative", "{tokens: 3, draft: 0}")
+
+
 def test_show_reads_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(

@@ -59,6 +59,26 @@ def with_rules(draw: Callable[[int, int], int], setup: Setup) -> Setup:
     return replace(setup, profiles=rows)
 
 
+def with_speculation(draw: Callable[[int, int], int], setup: Setup) -> Setup:
+    """In one of four worlds engines draft up to five tokens, of which as many are accepted as it happens, whole ones or not.
+
+    Args:
+        draw: as in `cases.py`.
+        setup: whose engines decode token by token.
+    """
+    if draw(0, 3) < 3:
+        return setup
+    rows = setup.profiles.copy()
+    for row in rows:
+        row["drafted"] = draw(0, 5)
+        row["extra"] = int(row["drafted"]) * draw(0, 12) * 2**20 // 12
+        row["drafting"] = draw(0, 3) * draw(0, 8) / 32 if row["drafted"] > 1 else 0
+        row["max_batched"] += row["max_sequences"] * row["drafted"]
+        row["per_token"] = 1 / row["max_batched"]
+        row["whole"] = (np.interp(row["max_batched"], *line(row)) + row["eager"]) / row["max_batched"]
+    return replace(setup, profiles=rows)
+
+
 def curve(row: Rec, steps: list[tuple[int, float]]) -> None:
     """A curve that begins at 1 token with the first time; each step says after how many tokens more which slope ended."""
     tokens = np.cumsum([distance for distance, _ in steps]).astype(float)

@@ -19,7 +19,7 @@ from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
-from tests.sim.case_engines import NOTHING, curve, line, with_ranks, with_rules
+from tests.sim.case_engines import NOTHING, curve, line, with_ranks, with_rules, with_speculation
 from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
 
 Draw = Callable[[int, int], int]
@@ -144,10 +144,10 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
         setup.profiles["kv_tokens"] = setup.context.max() + draw(0, 12)
         setup.profiles["per_kv"] = 1 / setup.profiles["kv_tokens"]
     setup = with_affinity(draw, with_ranks(draw, _with_distances(draw, setup, grain)))
-    trace = with_hashes(draw, trace, often=crowded)
-    setup = with_quickest(draw, setup)
+    trace, setup = with_hashes(draw, trace, often=crowded), with_quickest(draw, setup)
     lost = frozenset(k for k in range(len(steps)) if draw(0, 1)) if draw(0, 3) == 3 else frozenset()
-    return Case(setup if crowded else with_rules(draw, setup), trace, opened, tuple(steps), replaces, closed_loop(trace), lost)
+    setup = with_speculation(draw, setup if crowded else with_rules(draw, setup))
+    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost)
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:

@@ -79,6 +79,8 @@ class Engine:
         self.short = False  # the block is one iteration long
         self.cut = False
         self.decodes = False  # decoding sequences take part
+        self.decoded = 0  # iterations in which any did, ever
+        self.beyond = 0  # tokens that were accepted after the last one of an answer
         self.used_at_start = 0
         self.end = NO_TIME  # of the iteration in progress
         self.last = False  # the iteration in progress is the last of its block
@@ -153,7 +155,8 @@ class Engine:
         if self.prefilling or self.head(now) is not job:
             return False
         n = len(self.decoding)
-        return n < self.profile.max_sequences and self._has_memory(job, self.used + n, n)
+        grown = n * self.profile.made_in(self.decoded)
+        return n < self.profile.max_sequences and self._has_memory(job, self.used + grown, n)
 
     # ---- iterations
 
@@ -173,9 +176,11 @@ class Engine:
     def count_tokens(self) -> None:
         """Every sequence and every prompt has what the iteration in progress computed."""
         if self.decodes:
+            made = self.profile.made_in(self.decoded)
             for job in self.decoding:
-                job.made += 1
-                self.given += 1
+                job.made += made
+                self.given += made
+            self.decoded += bool(self.decoding)
         for job in self.prefilling:
             job.filled += job.piece
         self.done += 1
@@ -184,13 +189,17 @@ class Engine:
         """Those who have all their tokens leave, and those whose prompt is filled decode from now on."""
         self._shrink()
         outcome = Outcome()
-        outcome.finished = sorted((job for job in self.decoding if job.made == job.output), key=lambda job: job.row)
+        finished = [job for job in self.decoding if job.made >= job.output]
+        outcome.finished = sorted(finished, key=lambda job: (job.output - job.made, job.row))
         self.decoding = [job for job in self.decoding if job.made < job.output]
         outcome.prompts = [job for job in self.prefilling if job.filled == job.context]
         self.prefilling = [job for job in self.prefilling if job.filled < job.context]
         for job in outcome.prompts:
             job.made += 1
             (self.decoding if job.made < job.output else outcome.finished).append(job)
+        for job in finished:
+            self.beyond += job.made - job.output
+            job.made = job.output
         for job in outcome.finished:
             self._leave(job, job.answer, job.context + 10**9)
         self.busy = False
@@ -202,8 +211,9 @@ class Engine:
         self.end = self.start + block_time(self.first, self.step, self.done + 1)
         self.last = self.short or self.cut
         if self.decodes and n:
-            finishes = any(job.made + 1 == job.output for job in self.decoding)
-            self.last = self.last or finishes or self.used + 2 * n > profile.kv_tokens
+            made = profile.made_in(self.decoded)
+            finishes = any(job.made + made >= job.output for job in self.decoding)
+            self.last = self.last or finishes or self.used + n * (made + 1 + profile.drafted) > profile.kv_tokens
         for job in self.prefilling:
             rest = job.context - job.filled - job.piece
             self.last = self.last or rest <= job.piece
@@ -216,7 +226,7 @@ class Engine:
         if self.profile.mixed:
             preempted = self._preempt()
             if not preempted:
-                self._admit_prompts(now, self.profile.max_batched - len(self.decoding))
+                self._admit_prompts(now, self.profile.max_batched - len(self.decoding) * (1 + self.profile.drafted))
             self.decodes = bool(self.decoding)
         else:
             self._admit_prompts(now, self.profile.max_batched)
@@ -230,7 +240,7 @@ class Engine:
         out: list[Job] = []
         while (
             self.decoding
-            and self.used + len(self.decoding) > self.profile.kv_tokens
+            and self.used + len(self.decoding) * (1 + self.profile.drafted) > self.profile.kv_tokens
             and len(self.decoding) + len(self.prefilling) > 1
         ):
             self.lost_tokens = self.prefilling[-1].filled if self.prefilling else self.decoding[-1].context
@@ -250,10 +260,11 @@ class Engine:
         """Whether there is memory for a job beside `running` others; for its whole answer and theirs if nobody is evicted."""
         needs, capacity = self.needs(job), self.profile.kv_tokens
         if self.profile.evicts or (running == 0 and used + needs <= capacity):
-            room = running + 1 if running else 0
+            room = (running + 1) * (1 + self.profile.drafted) if running else 0
             return used + needs + room <= capacity
         inside = [one.output - one.made for one in self.decoding] + [one.output - one.made - 1 for one in self.prefilling]
-        return self.used + sum(inside) + needs - 1 + job.output - job.made <= capacity
+        drafts = (running + 1) * self.profile.drafted
+        return self.used + sum(inside) + needs - 1 + job.output - job.made + drafts <= capacity
 
     def _found(self, job: Job) -> int:
         """Tokens of its context that need not be computed."""
@@ -311,10 +322,10 @@ class Engine:
         kv = sum(job.prompt + job.made for job in self.decoding) if self.decodes else 0
         pieces = [(job.piece, job.filled) for job in self.prefilling]
         self.first = profile.iteration(pieces, n, kv)
-        self.step = profile.d * n
+        self.step = profile.d * n * profile.gain
         completes = any(job.filled + job.piece == job.context for job in self.prefilling)
         self.short = preempted or completes or len(pieces) > 1
         if len(pieces) == 1:
             self.step += profile.e * pieces[0][0] ** 2
-        self.computes = n + sum(p for p, _ in pieces)
+        self.computes = n * (1 + profile.drafted) + sum(p for p, _ in pieces)
         self.look_ahead()

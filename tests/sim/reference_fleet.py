@@ -122,9 +122,9 @@ class ReferenceFleet:
         if not self._open[i] and not self._draining[i]:
             self.counts["opened with a past"] += bool(self._kept[i])
             self._kept[i] = {}
-            if self._size:
-                for rank in self._engines[i].ranks:
-                    rank.cache = ReferenceCache(self._size, self.counts)
+            for rank in self._engines[i].ranks:
+                rank.decoded = 0
+                rank.cache = ReferenceCache(self._size, self.counts) if self._size else None
         self._open[i], self._draining[i] = True, False
 
     def drain(self, i: int) -> bool:
@@ -279,8 +279,9 @@ class ReferenceFleet:
 
     def _note_admitted(self, engine: Instance, endpoint: Endpoint) -> None:
         self.counts["found again after preemption"] += sum(rank.recovered for rank in engine.ranks)
+        self.counts["accepted after the last token"] += sum(rank.beyond for rank in engine.ranks)
         for rank in engine.ranks:
-            rank.recovered = 0
+            rank.recovered = rank.beyond = 0
         for rank, job in ((one, job) for one in engine.ranks for job in one.prefilling):
             self._put(job, PREFILLING)
             if job.path is not None and job.made == 0:

@@ -30,6 +30,9 @@ class Profile:
     graphs: int
     caching: bool
     entry: int
+    drafted: int
+    extra: int  # parts of 2^20 of a token
+    drafting: float
     ranks: int
     lockstep: bool
     shared: tuple[tuple[float, float], ...]  # knots of what goes by the mean tokens of all ranks
@@ -57,6 +60,9 @@ class Profile:
             graphs=int(row["graphs"]),
             caching=bool(row["caching"]),
             entry=int(row["entry"]),
+            drafted=int(row["drafted"]),
+            extra=int(row["extra"]),
+            drafting=float(row["drafting"]),
             ranks=int(row["ranks"]),
             lockstep=bool(row["lockstep"]),
             shared=lines[1],
@@ -68,7 +74,21 @@ class Profile:
 
     def decode(self, n: float) -> float:
         """F of an iteration that only decodes."""
-        return self.curve(n) + (self.eager if n > self.graphs else 0.0)
+        return self.computing(0, n) + (self.eager if n > self.graphs else 0.0)
+
+    def computing(self, tokens: float, n: float) -> float:
+        """F with the tokens that n sequences verify, and the drafter's further passes over them."""
+        drafting = self.drafting * self.curve(n) if self.drafting and n else 0.0
+        return self.curve(tokens + n + n * self.drafted) + drafting
+
+    def made_in(self, iteration: int) -> int:
+        """Tokens that each decoding sequence makes in an iteration, numbered from 0, of those in which sequences decode."""
+        return 1 + ((iteration + 1) * self.extra >> 20) - (iteration * self.extra >> 20)
+
+    @property
+    def gain(self) -> float:
+        """Tokens that a sequence makes in an iteration, on average."""
+        return 1.0 + self.extra / 2**20
 
     @property
     def per_token(self) -> float:
@@ -89,8 +109,11 @@ class Profile:
         return self._work_of_rank(x, found, o) * (1.0 / self.ranks)
 
     def _work_of_rank(self, x: int, found: int, o: float) -> float:
-        u, steps, budget = float(x - found), max(o - 1, 0.0), float(self.max_batched)
-        kept = x + 0.5 * o if self.evicts else x + o
+        u, steps, budget, each = float(x - found), max(o - 1, 0.0), float(self.max_batched), self.drafted + 1
+        if self.drafted:
+            steps /= self.gain
+        stays = 1 + steps if self.drafted else max(o, 1.0)
+        kept = (x + 0.5 * o if self.evicts else x + o) + self.drafted
         alone = min(1.0, max(1.0 / self.max_sequences, kept * (1.0 / self.kv_tokens)))  # one over how many fit
         if self.evicts and alone > 1.0 / self.max_sequences:
             u += o  # what is made at the expense of others is computed again
@@ -102,22 +125,22 @@ class Profile:
                 batch = max(u, batch)
             decode = steps * alone * self.decode(1.0 / alone) if steps else 0.0
             return own + decode + u / batch * (self.curve(batch) + self.eager)
-        every = max(max(o, 1.0) * alone, (u + steps) * (1.0 / self.max_batched))  # iterations from one that joins to the next
+        every = max(stays * alone, (u + steps * each) * (1.0 / self.max_batched))  # iterations from one that joins to the next
         n = steps / every
-        if self.chunked and u > budget - n:  # a prompt takes several iterations, all of them full
-            full = u / (budget - n)
+        if self.chunked and u > budget - n * each:  # a prompt takes several iterations, all of them full
+            full = u / (budget - n * each)
             own += full * budget * ((self.curve(budget) + self.eager) / budget)
             return own + max(every - full, 0.0) * self.decode(n)
         if every > 1.0:
-            return own + self.curve(n + u) + self.eager + (every - 1.0) * self.decode(n)
-        return own + every * (self.curve(n + u / every) + self.eager)
+            return own + self.computing(u, n) + self.eager + (every - 1.0) * self.decode(n)
+        return own + every * (self.computing(u / every, n) + self.eager)
 
     def iteration(self, pieces: list[tuple[int, int]], n: int, kv: int) -> float:
         """Microseconds of an iteration; `pieces` holds (tokens, tokens of the prompt before)."""
         tokens = sum(p for p, _ in pieces)
         attention = sum(p * (x + p / 2) for p, x in pieces)
         eager = self.eager if pieces or n > self.graphs else 0.0
-        return self.curve(n + tokens) + self.s * n + self.d * kv + self.e * attention + eager
+        return self.computing(tokens, n) + self.s * n + self.d * kv + self.e * attention + eager
 
     def alone(self, x: int, found: int) -> float:
         """Microseconds from the arrival of a context of x tokens at an idle engine to its first token."""

@@ -17,6 +17,7 @@ PLAIN = 200
 CROWDED = 120
 LEAST = {
     "preempted": 500,
+    "accepted after the last token": 500,
     "partly prefilled": 1_500,
     "blocks ended by a cut": 700,
     "promoted": 800,

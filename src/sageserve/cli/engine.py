@@ -38,6 +38,9 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     prefix_hits: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="of prompts, in the prefix cache")] = 0.0,
     start_delay: Annotated[str, typer.Option(metavar="DURATION", help="before it listens, as loading takes")] = "0s",
     fail_start: Annotated[bool, typer.Option("--fail-start", help="exit with an error instead of serving")] = False,
+    speculative: Annotated[
+        str | None, typer.Option(metavar="SETTINGS", help='drafts: "{tokens: 3, acceptance: 0.7, draft: 0.05}"')
+    ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME[=VALUE]", help="hang, crash-after, errors, plain-errors, reset-after, slow, metrics, health"),
@@ -50,7 +53,7 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     """
     need("live")
     from sageserve.core.engine.timing import row_of
-    from sageserve.data.profiles.library import profile_named
+    from sageserve.data.profiles.library import profile_named, speculating
     from sageserve.live.emulator.engine import Served
     from sageserve.live.emulator.faults import read_faults
     from sageserve.live.emulator.requests import ServedLimits
@@ -58,6 +61,8 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.live.emulator.text import AnswerLengths
 
     listed = profile_named(profile)
+    if speculative is not None:
+        listed = speculating(listed, speculative)
     found = listed.profile
     limits = ServedLimits(
         model or listed.model or "model", min(context or 131_072, found.kv_tokens), AnswerLengths(output_mean, seed), prefix_hits

@@ -46,6 +46,10 @@ Name = Annotated[str, complete.PROFILE]
 GpuHour = Annotated[
     float | None, typer.Option("--gpu-hour", metavar="USD", min=0, help="price of one GPU, for dollars per token")
 ]
+Speculative = Annotated[
+    str | None,
+    typer.Option("--speculative", metavar="SETTINGS", help='drafts: "{tokens: 3, acceptance: 0.7, draft: 0.05}"'),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -111,11 +115,11 @@ def _cell(ones: "list[ListedProfile]") -> str:
 
 
 def _rows(found: "list[ListedProfile]") -> StackedTable:
-    from sageserve.data.profiles.speed import PROMPT, step_ms, ttft_ms
+    from sageserve.data.profiles.speed import PROMPT, tpot_ms, ttft_ms
 
     table = StackedTable("profile", "TTFT 1k", "TPOT at 1", "TPOT at 64", "KV tokens", "origin", "error")
     for one in found:
-        times = (ttft_ms(one.profile, PROMPT), step_ms(one.profile, 1), step_ms(one.profile, 64))
+        times = (ttft_ms(one.profile, PROMPT), tpot_ms(one.profile, 1), tpot_ms(one.profile, 64))
         cells = [f"{number(time)} ms" for time in times]
         error = one.profile.error.split("(")[0].split(",")[0].strip() if one.origin == "derived" else "see show"
         table.add_row(escape(one.name), *cells, f"{one.profile.kv_tokens:,}", one.origin, escape(error))
@@ -126,12 +130,14 @@ def _rows(found: "list[ListedProfile]") -> StackedTable:
 
 
 @app.command()
-def show(name: Name, gpu_hour: GpuHour = None, as_json: AsJson = False) -> None:
+def show(name: Name, gpu_hour: GpuHour = None, speculative: Speculative = None, as_json: AsJson = False) -> None:
     """Print one profile: coefficients, where they come from, and what they mean."""
-    from sageserve.data.profiles.library import NOT_MODELLED, profile_named
+    from sageserve.data.profiles.library import NOT_MODELLED, profile_named, speculating
     from sageserve.data.profiles.speed import speed
 
     one = profile_named(name)
+    if speculative is not None:
+        one = speculating(one, speculative)
     means = speed(one.profile, gpu_hour=gpu_hour)
     if as_json:
         typer.echo(answer_json({**_plain(one), "not_modelled": NOT_MODELLED, "speed": _speed_plain(means)}))
@@ -173,6 +179,9 @@ def _coefficients(profile: "ProfileSettings") -> StackedTable:
     limits += f", each of {profile.dp} ranks" if profile.dp > 1 else ""
     table.add_row("limits", "", "", f"{limits}")
     table.add_row("schedule", "", "", _schedule(profile))
+    if (told := profile.speculative) is not None:
+        drafts = f"drafts of {told.tokens}, of which {told.acceptance:.0%} are accepted one after the other"
+        table.add_row("speculation", f"{told.gain:.3g}", "", f"tokens of a sequence in an iteration: {drafts}")
     table.add_row("KV cache", f"{profile.kv_tokens:,}", "", f"tokens{_memory(profile)}")
     return table
 
@@ -201,7 +210,7 @@ def _trust(profile: "ProfileSettings") -> StackedTable:
         ("engine", profile.engine),
         ("source", profile.source),
         ("fitted on", profile.fitted),
-        ("error", profile.error),
+        ("error", profile.error + ("; of engines that do not speculate" if profile.speculative and profile.error else "")),
         ("not in it", ", ".join(NOT_MODELLED)),
     ):
         table.add_row(label, escape(text or "not stated"))
@@ -319,14 +328,14 @@ def _side_by_side(found: "list[ListedProfile]", means: "list[Speed]") -> Stacked
 
 
 def _metrics(found: "list[ListedProfile]", means: "list[Speed]") -> "list[tuple[str, list[float | None]]]":
-    from sageserve.data.profiles.speed import step_ms
+    from sageserve.data.profiles.speed import tpot_ms
 
     profiles = [one.profile for one in found]
     rows: list[tuple[str, list[float | None]]] = [
         ("GPUs", [float(one.gpus) for one in profiles]),
         ("TTFT of 1k tokens, ms", [one.ttft_ms for one in means]),
-        ("TPOT at batch 1, ms", [step_ms(one, 1) for one in profiles]),
-        ("TPOT at batch 64, ms", [step_ms(one, 64) for one in profiles]),
+        ("TPOT at batch 1, ms", [tpot_ms(one, 1) for one in profiles]),
+        ("TPOT at batch 64, ms", [tpot_ms(one, 64) for one in profiles]),
         ("largest batch of 1.3k", [float(one.paces[-1].batch) for one in means]),
         ("tokens/s at that batch", [one.paces[-1].tokens_per_s for one in means]),
         ("KV tokens", [float(one.kv_tokens) for one in profiles]),

@@ -50,6 +50,9 @@ PROFILE = np.dtype(
         ("evicts", "i4"),
         ("graphs", "i4"),
         ("caching", "i4"),
+        ("drafted", "i4"),
+        ("extra", "i8"),
+        ("drafting", "f8"),
         ("ranks", "i4"),
         ("lockstep", "i4"),
         ("gpus", "i4"),
@@ -78,13 +81,17 @@ def slowed(profiles: NDArray[Any], times: float) -> NDArray[Any]:
 block_time = kernel(timing.block_time)
 on_line = kernel(timing.on_line)
 curve_time = kernel(rebound(timing.curve_time, on_line=on_line))
-iteration_time = kernel(rebound(timing.iteration_time, curve_time=curve_time))
+sequences_time = kernel(rebound(timing.sequences_time, curve_time=curve_time))
+iteration_time = kernel(rebound(timing.iteration_time, sequences_time=sequences_time))
 shared_time = kernel(rebound(timing.shared_time, on_line=on_line))
 lone_time = kernel(rebound(timing.lone_time, curve_time=curve_time, shared_time=shared_time))
 first_time = kernel(rebound(timing.first_time, lone_time=lone_time))
 prefill_work = kernel(timing.prefill_work)
-decoding_time = kernel(rebound(timing.decoding_time, curve_time=curve_time))
-rank_work = kernel(rebound(timing.rank_work, curve_time=curve_time, decoding_time=decoding_time))
+decoding_time = kernel(rebound(timing.decoding_time, sequences_time=sequences_time))
+gain = kernel(timing.gain)
+rank_work = kernel(
+    rebound(timing.rank_work, curve_time=curve_time, sequences_time=sequences_time, decoding_time=decoding_time, gain=gain)
+)
 request_work = kernel(rebound(timing.request_work, rank_work=rank_work))
 allowed = kernel(in_time)
 

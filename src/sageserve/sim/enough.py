@@ -15,7 +15,7 @@ from sageserve.base.config import TierSettings
 from sageserve.base.records import Ints
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.engine.timing import EngineRow
-from sageserve.core.perf import curve_time
+from sageserve.core.perf import decoding_time
 from sageserve.core.response import MIX_WIDTH, fewest, mix_of, note_requests
 
 
@@ -63,7 +63,7 @@ def enough(asked: Asked, profile: EngineRow, tiers: Sequence[TierSettings], step
             later += float(work.sum()) / asked.window
         else:
             busy += np.bincount(asked.arrival[rows] // step, work, len(busy)) / min(step, asked.window)
-    mix = mix_of(counted.sum(axis=0), float(curve_time(profile, 1.0)))
+    mix = mix_of(counted.sum(axis=0), float(decoding_time(profile, 1.0)))
     needed = max(float(busy.max()), float(busy.mean()) + later)
     if mix is None or not mix.weights:
         return ceil(needed)

@@ -23,7 +23,7 @@ from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.engine.timing import EngineRow
 from sageserve.core.layout import Layout, lay_out, unified_roles
 from sageserve.core.order import promised_us
-from sageserve.core.perf import curve_time, first_time, prefill_work, request_work
+from sageserve.core.perf import decoding_time, first_time, prefill_work, request_work
 from sageserve.core.plan.milp import Program
 from sageserve.core.response import MIX_WIDTH, fewest, mix_of, note_request, sustainable
 from sageserve.sim.faults import true_layout
@@ -198,7 +198,7 @@ def _load(scenario: Scenario, trace: Trace, layout: Layout, *, model: int, need:
         profile = layout.profiles[row]
         counted = np.zeros(MIX_WIDTH)
         _count_mix(requests, profile, counted)
-        mix = mix_of(counted, float(curve_time(profile, 1.0)))
+        mix = mix_of(counted, float(decoding_time(profile, 1.0)))
         if mix is not None:
             kept = int(_floor(layout, model) / int(profile["gpus"]))
             together = max(fewest(peak / int(profile["gpus"]), mix, misses), kept)

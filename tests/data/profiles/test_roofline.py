@@ -29,7 +29,7 @@ from sageserve.data.profiles.roofline import (
     roofline,
     scaled,
 )
-from sageserve.data.profiles.speed import step_ms, ttft_ms
+from sageserve.data.profiles.speed import tpot_ms, ttft_ms
 
 NVLINK = [name for name in gpu_names() if gpu_named(name).link == "nvlink"]
 
@@ -45,7 +45,7 @@ def derived(model: str, gpu: str, tp: int, limits: BatchLimits | None = None) ->
 def test_more_gpus_decode_a_large_batch_no_slower(model: str, gpu: str, tp: int) -> None:
     one, two = derived(model, gpu, tp), derived(model, gpu, 2 * tp)
     if one and two and shape(model).parameters > 5e9:
-        assert step_ms(two, 256) <= step_ms(one, 256)
+        assert tpot_ms(two, 256) <= tpot_ms(one, 256)
         assert two.kv_tokens >= one.kv_tokens
 
 
@@ -56,7 +56,7 @@ def test_a_faster_gpu_is_no_slower(model: str, fast: str, slow: str) -> None:
         better, worse = derived(model, fast, tp), derived(model, slow, tp)
         if better and worse:
             for batch in (16, 64, 256):
-                assert step_ms(better, batch) <= (1 + DEVIATION) * step_ms(worse, batch)
+                assert tpot_ms(better, batch) <= (1 + DEVIATION) * tpot_ms(worse, batch)
             assert ttft_ms(better, 1000) <= ttft_ms(worse, 1000) * (1 + DEVIATION)
 
 
@@ -183,7 +183,7 @@ def test_the_band_is_that_of_the_engine_the_gpus_and_the_kind_of_model(model: st
 def test_scaling_to_a_point_scales_times_and_nothing_else() -> None:
     profile = roofline(shape("llama-3.1-8b"), gpu_named("h100-80gb"), Parallelism(), name="h100-80gb")
     slower = scaled(profile, 1.5, "a run of mine")
-    assert step_ms(slower, 64) == pytest.approx(1.5 * step_ms(profile, 64), rel=1e-3)
+    assert tpot_ms(slower, 64) == pytest.approx(1.5 * tpot_ms(profile, 64), rel=1e-3)
     assert (slower.kv_tokens, slower.first_token_ms) == (profile.kv_tokens, profile.first_token_ms)
     assert "times 1.500 to meet a run of mine" in slower.source
     assert slower.error != profile.error

@@ -72,7 +72,7 @@ def test_the_base_of_these_tests_can_work(base: Path) -> None:
         ),
         (["tiers.niw.deadline=10ms"], "10ms is out of reach"),
         (["tiers.niw.ttft_per_1k_tokens=1s"], "adds to `ttft`, which is not promised"),
-        (["tiers.iw-f.itl=20ms"], "20ms is out of reach for big: one decode step takes 30.2ms"),
+        (["tiers.iw-f.itl=20ms"], "20ms is out of reach for big: a token takes 30.2ms"),
         (["tiers.iw-f.regions=origin", "regions.west.gpus.h100.gpus=0"], "may not leave its origin, but west cannot run big"),
         (
             ["regions.east.gpus.h100.gpus=0", "tiers.iw-f.ttft=120ms"],

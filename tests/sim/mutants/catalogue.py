@@ -172,8 +172,8 @@ MUTANTS = (
     Mutant(
         "decoding runs one iteration beyond memory",
         "sim/kernel/batching.py",
-        '(profile["kv_tokens"] - engine["used"]) // decoding)',
-        '(profile["kv_tokens"] - engine["used"]) // decoding + 1)',
+        "steps_within(made + room, extra) + 1)",
+        "steps_within(made + room, extra) + 2)",
     ),
     Mutant(
         "the clock runs backwards for one-token outputs",
@@ -184,7 +184,7 @@ MUTANTS = (
     Mutant(
         "decoding leaves the token budget whole",
         "sim/kernel/batching.py",
-        'profile["max_batched"] - (engine["running"] if mixed else 0)',
+        'profile["max_batched"] - (engine["running"] * each if mixed else 0)',
         'profile["max_batched"]',
     ),
     Mutant(
@@ -283,7 +283,7 @@ MUTANTS = (
     Mutant(
         "decoding sequences are no tokens of an iteration",
         "core/engine/timing.py",
-        "curve_time(profile, prefill + sequences)",
+        'curve_time(profile, prefill + sequences + sequences * profile["drafted"])',
         "curve_time(profile, prefill)",
     ),
     Mutant(

@@ -6,6 +6,19 @@ from tests.sim.mutants.catalogue import Mutant
 
 RULE_MUTANTS: Final = (
     Mutant(
+        "what is accepted after the last token of an answer is promised no more",
+        "sim/kernel/batching.py",
+        '        engine["promised"] += beyond\n',
+        "",
+        first=763,
+    ),
+    Mutant(
+        "drafts need no memory",
+        "sim/kernel/admission.py",
+        'profile["drafted"] + 1\n    preempted = False',
+        "1\n    preempted = False",
+    ),
+    Mutant(
         "an engine that never preempts forgets what those inside will take",
         "sim/kernel/admission.py",
         'engine["used"], engine["promised"], context',
@@ -22,8 +35,8 @@ RULE_MUTANTS: Final = (
     Mutant(
         "an engine that pauses decoding gives prompts less than its whole budget",
         "sim/kernel/batching.py",
-        '(engine["running"] if mixed else 0)',
-        'engine["running"]',
+        '(engine["running"] * each if mixed else 0)',
+        'engine["running"] * each',
         first=45,
     ),
     Mutant(

@@ -5,9 +5,9 @@ Knows nothing of regions. Read next: `core/engine/timing.py` for the formula,
 """
 
 from itertools import pairwise
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import HOUR, MINUTE, Duration, Micros, Share, Size
@@ -32,6 +32,29 @@ Curve = Annotated[
     Field(min_length=2, max_length=KNOTS),
     AfterValidator(_rising),
 ]
+
+
+class SpeculativeSettings(Settings):
+    """Speculative decoding: tokens that a drafter proposes and the model verifies in one iteration."""
+
+    tokens: int = Field(ge=1, le=32, description="proposed beyond the next one: vLLM's num_speculative_tokens")
+    acceptance: float = Field(
+        ge=0,
+        le=1,
+        description="probability that a proposed token is accepted if those before it were. It depends on model and traffic: "
+        "measure it (vLLM: vllm:spec_decode_num_accepted_tokens by position), nothing stands in for it",
+    )
+    draft: float = Field(
+        ge=0,
+        le=1,
+        description="time of one pass of the drafter, as a share of the model's: 0 for n-grams, about one over the layers for "
+        "MTP and EAGLE heads, the ratio of the two for a smaller model",
+    )
+
+    @property
+    def gain(self) -> float:
+        """Tokens that a sequence makes in an iteration, on average (Leviathan et al. 2023, arXiv 2211.17192)."""
+        return sum(self.acceptance**number for number in range(self.tokens + 1))
 
 
 class ProfileSettings(Settings):
@@ -99,6 +122,9 @@ class ProfileSettings(Settings):
         description="what a preempted request has computed is found again, as far as nobody needed the memory; vLLM does, "
         "engines that do not lose a little more",
     )
+    speculative: SpeculativeSettings | None = Field(
+        default=None, description="tokens that are drafted and verified; the coefficients are those without it; none: it is off"
+    )
     weights: Size | None = Field(default=None, description="on all GPUs together; when given, memory is checked")
     kv_per_token: Size | None = Field(
         default=None, description="2 x layers x KV heads x head size x bytes; when given, memory is checked"
@@ -111,6 +137,25 @@ class ProfileSettings(Settings):
     source: str = Field(description="where the coefficients come from")
     fitted: str = Field(default="", description="the range they were fitted on; empty: not stated")
     error: str = Field(default="", description="how wrong they are, and measured how; empty: not stated")
+
+    @model_validator(mode="after")
+    def _drafts_fit(self) -> Self:
+        if text := self.crowded:
+            raise ValueError(text)
+        return self
+
+    @property
+    def crowded(self) -> str:
+        """Why drafts leave no room for prompts in an iteration; empty if they do."""
+        if self.speculative is None or not self.is_mixed:
+            return ""
+        tokens, most = 1 + self.speculative.tokens, self.max_sequences * (1 + self.speculative.tokens)
+        if self.max_batched_tokens > most:
+            return ""
+        return (
+            f"{self.max_sequences} sequences (max_sequences) of {tokens} tokens each, drafts included, are {most:,}; "
+            f"max_batched_tokens is {self.max_batched_tokens:,} and leaves no room for prompts: raise it, or have fewer"
+        )
 
     @property
     def is_mixed(self) -> bool:
@@ -151,6 +196,9 @@ class ModelSettings(Settings):
         max_length=80,
         description="engine and version that serves it: `sglang 0.5.9`; profiles of another are pointed out; empty: not said",
     )
+    speculative: SpeculativeSettings | None = Field(
+        default=None, description="how all of its engines decode that do not say otherwise; none: one token an iteration"
+    )
     prefix_cache: bool = Field(
         default=True,
         description="an instance finds in its prefix cache what it served of a conversation, or of prompts whose blocks are "
@@ -162,3 +210,13 @@ class ModelSettings(Settings):
         "and a guess would make fleets too small",
     )
     load: LoadSettings = Field(default=LoadSettings(), description="how long it takes until an instance serves")
+
+    @model_validator(mode="after")
+    def _engines_speculate(self) -> Self:
+        """Give the engines what is said of the model."""
+        for gpu, engine in self.engines.items():
+            if self.speculative is not None and engine.speculative is None:
+                self.engines[gpu] = engine.model_copy(update={"speculative": self.speculative})
+                if text := self.engines[gpu].crowded:
+                    raise ValueError(f"engines.{gpu}: {text}")
+        return self

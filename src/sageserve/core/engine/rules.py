@@ -1,20 +1,47 @@
 """What an engine decides between two iterations: whom it admits, what it finds of a context in its cache, which rank is slowest.
 
-Plain functions of numbers, as in `timing.py`. The rules around them, and who calls which, are docs/reference/kernel.md, "Inside
-an instance". Read next: `sim/kernel/admission.py` and `live/emulator/batch.py`, the callers.
+Beside them what speculation makes: how many tokens in how many iterations. Plain functions of numbers, as in `timing.py`. The
+rules around them, and who calls which, are docs/reference/kernel.md, "Inside an instance". Read next:
+`sim/kernel/admission.py` and `live/emulator/batch.py`, the callers.
 """
 
 from typing import Final
 
 from sageserve.base.records import CACHE_BLOCK
+from sageserve.core.engine.timing import ACCEPTED_PARTS
 
 APART: Final = 2.0**-10
 """Microseconds by which a rank must be slower than another to count as slower: more than sums in another order can differ by."""
 
 
-def fits_memory(used: int, context: int, running: int, capacity: int) -> bool:
-    """Whether a context may be admitted beside `running` others: each of them, and the new one, must get one token more."""
-    room = running + 1 if running > 0 else 0
+def tokens_made(steps: int, extra: int) -> int:
+    """Tokens that a sequence makes which decodes from an engine's first iteration on, in so many: sums of what is accepted.
+
+    Args:
+        steps: iterations in which sequences decode.
+        extra: tokens beyond one that each makes in an iteration, in parts of ACCEPTED_PARTS; 0 without speculation.
+    """
+    return steps + steps * extra // ACCEPTED_PARTS
+
+
+def steps_until(tokens: int, extra: int) -> int:
+    """Iterations after which so many tokens are made, at least."""
+    if extra == 0:
+        return tokens
+    whole = ACCEPTED_PARTS + extra
+    return (tokens * ACCEPTED_PARTS + whole - 1) // whole
+
+
+def steps_within(tokens: int, extra: int) -> int:
+    """The most iterations after which no more than so many tokens are made."""
+    if extra == 0:
+        return tokens
+    return ((tokens + 1) * ACCEPTED_PARTS - 1) // (ACCEPTED_PARTS + extra)
+
+
+def fits_memory(used: int, context: int, running: int, capacity: int, drafted: int) -> bool:
+    """Whether a context may be admitted beside `running` others: each, the new one too, must get one token and its drafts."""
+    room = (running + 1) * (drafted + 1) if running > 0 else 0
     return used + context + 1 + room <= capacity
 
 
@@ -25,7 +52,7 @@ def fits_whole(used: int, promised: int, context: int, left: int, running: int, 
         used: KV tokens in use.
         promised: those that the sequences inside will still take.
         context: of the one that waits.
-        left: tokens that it will still make.
+        left: tokens that it will still make, and those that all inside, itself included, draft at once.
         running: others inside; whoever is alone is let in as by `fits_memory`, or it would wait forever.
         capacity: of the KV cache.
     """

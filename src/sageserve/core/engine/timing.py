@@ -9,6 +9,10 @@ F is a curve of straight lines between knots: weights are streamed until arithme
 more of them the more tokens ask for it. T stays the same while nobody joins or leaves, so a run of decode iterations is linear in
 its number and has a closed form (`block_time`).
 
+An engine that speculates tries k tokens beyond the next one of every decoding sequence: T has k + 1 tokens for each, and all
+sequences gain the same in an iteration, on average as many as are accepted (`tokens_made`). The drafter's first pass is over all
+T tokens and the k - 1 others over the n sequences; each takes its share of what the model takes.
+
 An engine with data parallelism has ranks, each with a batch and a cache of its own. Those of a mixture of experts keep in step:
 an iteration takes as long as that of the slowest rank, and the part of F that is shared goes by the mean of T over all of them.
 Work that an instance is given is spread over its ranks.
@@ -23,6 +27,9 @@ from typing import Final, TypedDict
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.config.models import KNOTS
+
+ACCEPTED_PARTS: Final = 1 << 20
+"""Parts of a token in which the tokens that are accepted are counted: sums of them are exact."""
 
 WEIGHT_ONE: Final = 1000
 """Weight of the fastest profile of a model; a profile that is 1.5 times slower weighs 1500."""
@@ -60,6 +67,9 @@ class EngineRow(TypedDict):
     evicts: int  # memory is given as contexts grow, and who came last loses it; else all of it is kept free from the start
     graphs: int  # sequences up to which decoding runs in CUDA graphs
     caching: int  # what a preempted request computed is found again until others need the memory
+    drafted: int  # tokens tried beyond the next one of each decoding sequence
+    extra: int  # of these, accepted per iteration, in parts of ACCEPTED_PARTS
+    drafting: float  # the drafter's further passes, as a share of F over the sequences
     ranks: int
     lockstep: int  # ranks begin and end iterations together
     gpus: int
@@ -67,8 +77,11 @@ class EngineRow(TypedDict):
 
 def row_of(profile: ProfileSettings) -> EngineRow:
     """The row of a profile."""
-    tokens, time, slope = _lines(profile.iteration_ms)
-    shared = _lines(profile.shared_ms if profile.in_step and profile.shared_ms else ((1, 0.0), (2, 0.0)))
+    told = profile.speculative
+    draft, drafted = (told.draft, told.tokens) if told else (0.0, 0)
+    once = 1.0 + draft  # the model, and the drafter's pass over the same tokens
+    tokens, time, slope = _lines(profile.iteration_ms, once)
+    shared = _lines(profile.shared_ms if profile.in_step and profile.shared_ms else ((1, 0.0), (2, 0.0)), once)
     row = EngineRow(
         tokens=tokens,
         time=time,
@@ -78,8 +91,8 @@ def row_of(profile: ProfileSettings) -> EngineRow:
         shared_slope=shared[2],
         eager=profile.eager_ms * 1e3,
         decode=profile.decode_us_per_sequence,
-        kv=profile.kv_ns_per_token * 1e-3,
-        attention=profile.attention_ns_per_token2 * 1e-3,
+        kv=profile.kv_ns_per_token * 1e-3 * (1.0 + drafted * draft),
+        attention=profile.attention_ns_per_token2 * 1e-3 * once,
         whole=0.0,
         per_sequence=1.0 / profile.max_sequences,
         per_kv=1.0 / profile.kv_tokens,
@@ -95,6 +108,9 @@ def row_of(profile: ProfileSettings) -> EngineRow:
         evicts=int(profile.evicts),
         graphs=profile.graph_sequences or ALWAYS_GRAPHS,
         caching=int(profile.prefix_caching),
+        drafted=drafted,
+        extra=round((told.gain - 1.0) * ACCEPTED_PARTS) if told else 0,
+        drafting=(drafted - 1) * draft / once if told else 0.0,
         ranks=profile.dp,
         lockstep=int(profile.in_step),
         gpus=profile.gpus,
@@ -103,9 +119,9 @@ def row_of(profile: ProfileSettings) -> EngineRow:
     return row
 
 
-def _lines(curve: tuple[tuple[int, float], ...]) -> tuple[list[float], list[float], list[float]]:
-    """Tokens, microseconds and slopes of a curve, KNOTS of each."""
-    knots = [(float(tokens), ms * 1e3) for tokens, ms in curve]
+def _lines(curve: tuple[tuple[int, float], ...], times: float) -> tuple[list[float], list[float], list[float]]:
+    """Tokens, microseconds and slopes of a curve that takes `times` as long, KNOTS of each."""
+    knots = [(float(tokens), ms * 1e3 * times) for tokens, ms in curve]
     slopes = [(later[1] - one[1]) / (later[0] - one[0]) for one, later in pairwise(knots)]
     unused = KNOTS - len(knots)
     tokens = [tokens for tokens, _ in knots] + [float("inf")] * unused
@@ -127,7 +143,21 @@ def curve_time(profile: EngineRow, tokens: float) -> float:
 
 def decoding_time(profile: EngineRow, sequences: float) -> float:
     """F of an iteration in which so many sequences decode and nothing is prefilled, with what it takes without a CUDA graph."""
-    return curve_time(profile, sequences) + (profile["eager"] if sequences > profile["graphs"] else 0.0)
+    time = sequences_time(profile, 0.0, sequences)
+    return time + (profile["eager"] if sequences > profile["graphs"] else 0.0)
+
+
+def sequences_time(profile: EngineRow, prefill: float, sequences: float) -> float:
+    """F of an iteration of `prefill` prompt tokens and so many sequences that decode, with what the drafter adds."""
+    time = curve_time(profile, prefill + sequences + sequences * profile["drafted"])
+    if profile["drafting"] > 0.0 and sequences > 0.0:
+        time += profile["drafting"] * curve_time(profile, sequences)
+    return time
+
+
+def gain(profile: EngineRow) -> float:
+    """Tokens that a decoding sequence makes in an iteration, on average."""
+    return 1.0 + profile["extra"] / ACCEPTED_PARTS
 
 
 def shared_time(profile: EngineRow, tokens: float) -> float:
@@ -145,7 +175,7 @@ def lone_time(profile: EngineRow, tokens: float) -> float:
 
 def iteration_time(profile: EngineRow, prefill: float, attention: float, sequences: int, kv: int) -> float:
     """Microseconds of one iteration: `prefill` tokens with attention sum `attention`, `sequences` decoding over `kv` tokens."""
-    time = curve_time(profile, prefill + sequences) + profile["attention"] * attention
+    time = sequences_time(profile, prefill, sequences) + profile["attention"] * attention
     time += profile["decode"] * sequences + profile["kv"] * kv
     if prefill > 0 or sequences > profile["graphs"]:
         time += profile["eager"]
@@ -192,13 +222,17 @@ def rank_work(profile: EngineRow, context: int, cached: int, output: float) -> f
     """Microseconds that a rank spends on a request among its like, if all ranks are as full as its limits and memory allow.
 
     One comes and one goes every `gap` iterations, so that sequences, memory or tokens are used up; each is in the batch for
-    `output` iterations, holds half of its output on average, and is prefilled beside those that decode (or, prefill first,
+    `stays` iterations, holds half of its output on average, and is prefilled beside those that decode (or, prefill first,
     before them). Where memory is what limits, contexts grow at the expense of those that came last: as much as is made is lost
     and computed again. An engine that never preempts keeps the whole of every answer free instead, and has fewer together.
     """
     x, todo, steps, budget = float(context), float(context - cached), max(output - 1.0, 0.0), float(profile["max_batched"])
+    stays, each = max(output, 1.0), 1.0 + profile["drafted"]
+    if profile["drafted"] != 0:
+        steps /= gain(profile)
+        stays = 1.0 + steps
     held = x + 0.5 * output
-    kept = held if profile["evicts"] != 0 else x + output
+    kept = (held if profile["evicts"] != 0 else x + output) + profile["drafted"]
     crowd = min(1.0, max(profile["per_sequence"], kept * profile["per_kv"]))  # one over how many are together
     if crowd > profile["per_sequence"] and profile["evicts"] != 0:
         todo += output  # 50 profiles and lengths: within 6 % of the simulator, where without it 25 % were missing
@@ -208,13 +242,13 @@ def rank_work(profile: EngineRow, context: int, cached: int, output: float) -> f
         tokens = max(todo if profile["chunked"] == 0 else 0.0, min(budget, joining * todo))
         decoding = 0.0 if steps == 0.0 else steps * crowd * decoding_time(profile, 1.0 / crowd)
         return own + decoding + todo / tokens * (curve_time(profile, tokens) + profile["eager"])
-    gap = max(max(output, 1.0) * crowd, (todo + steps) * profile["per_token"])
+    gap = max(stays * crowd, (todo + steps * each) * profile["per_token"])
     decoding = steps / gap
-    left = budget - decoding
+    left = budget - decoding * each
     if todo > left and profile["chunked"] != 0:
         pieces = todo / left
         own += pieces * budget * profile["whole"]
         return own + (gap - pieces) * decoding_time(profile, decoding) if gap > pieces else own
     if gap > 1.0:
-        return own + curve_time(profile, decoding + todo) + profile["eager"] + (gap - 1.0) * decoding_time(profile, decoding)
-    return own + gap * (curve_time(profile, decoding + todo / gap) + profile["eager"])
+        return own + sequences_time(profile, todo, decoding) + profile["eager"] + (gap - 1.0) * decoding_time(profile, decoding)
+    return own + gap * (sequences_time(profile, todo / gap, decoding) + profile["eager"])

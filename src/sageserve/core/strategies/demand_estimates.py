@@ -19,7 +19,7 @@ from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
-from sageserve.core.perf import OUTPUT_GUESS, curve_time, first_time, prefill_work, request_work
+from sageserve.core.perf import OUTPUT_GUESS, decoding_time, first_time, prefill_work, request_work
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
 from sageserve.core.response import FULL, Load, RequestMix, held, instances_for, late
 
@@ -165,7 +165,7 @@ class DemandEstimates:
         Takes in the mix of late. Kept as `loads` for whoever explains a plan.
         """
         for m in range(len(demand)):
-            step = float(curve_time(self._layout.profiles[self._reference[m]], 1.0))
+            step = float(decoding_time(self._layout.profiles[self._reference[m]], 1.0))
             seen = None if self._curve == "guessed" else self.history.mix(m, step)
             self._mixes[m] = seen or self._guess(m)
             self._held[m] = self._enough(m)
@@ -272,7 +272,7 @@ class DemandEstimates:
             prefill_us=prefill,
             variation=_VARIATION_GUESS,
             decode_us=float(request_work(profile, prompt, found, OUTPUT_GUESS)) - prefill,
-            step_us=float(curve_time(profile, 1.0)),
+            step_us=float(decoding_time(profile, 1.0)),
             slacks=(max(tight - idle, _LEAST_SLACK * tight),),
             weights=(1.0,),
         )

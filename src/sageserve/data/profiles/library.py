@@ -12,7 +12,7 @@ Read next: `data/scenarios/layers.py`, which puts profiles where scenarios name 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -26,14 +26,13 @@ from sageserve.data.documents import BUILTIN, read_file, suggest
 from sageserve.data.profiles.engines import usual_limits
 from sageserve.data.profiles.hardware import gpu_named, gpu_names, is_model, model_names, shape
 from sageserve.data.profiles.roofline import DEFAULTS, TENSOR_PARALLEL, Parallelism, roofline
-from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value
+from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value, read_value
 
 PROFILES: Final = "profiles"
 NOT_MODELLED: Final = (
-    "speculative decoding",
     "LoRA adapters that are swapped",
     "prefill and decode on instances of their own",
-    "images and audio",
+    "encoders of images and audio",
 )
 """What engines do and no profile knows; docs/reference/limits.md says which way that moves results."""
 _FILE: Final = re.compile(r"^(?P<path>[^#]+\.ya?ml)(?:#(?P<name>.+))?$")
@@ -124,6 +123,25 @@ def profile_named(name: str, folder: Path = Path()) -> ListedProfile:
         raise ConfigError(f"{name}: {faults}", hint="docs/reference/profiles.md describes every setting") from None
     match = _DERIVED.match(name)
     return ListedProfile(name, match["model"] if match else "", profile.gpu, profile.tp, found.origin, profile)
+
+
+def speculating(listed: ListedProfile, text: str) -> ListedProfile:
+    """The same profile with the speculation that an option says: `{tokens: 3, acceptance: 0.7, draft: 0.05}`.
+
+    Raises:
+        ConfigError: the text says something else, or drafts do not fit into an iteration.
+    """
+    hint = "write --speculative '{tokens: 3, acceptance: 0.7, draft: 0.05}'"
+    try:
+        told = read_value(text)
+    except ValueError as error:
+        raise ConfigError(f"--speculative {text}: {error}", hint=hint) from None
+    try:
+        values = listed.profile.model_dump() | {"speculative": told}
+        return replace(listed, profile=ProfileSettings.model_validate(values))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
+        raise ConfigError(f"--speculative {text}: {faults}", hint=hint) from None
 
 
 @cache

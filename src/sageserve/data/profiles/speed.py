@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.units import HOUR, SECOND
-from sageserve.core.engine.timing import curve_time, first_time, iteration_time, prefill_work, request_work, row_of
+from sageserve.core.engine.timing import decoding_time, first_time, gain, iteration_time, prefill_work, request_work, row_of
 from sageserve.core.response import RequestMix, must_wait, sustainable
 
 PROMPT: Final = 1000
@@ -59,7 +59,7 @@ def speed(profile: ProfileSettings, *, gpu_hour: float | None = None) -> Speed:
     row = row_of(profile)
     service, prefill = request_work(row, PROMPT, 0, float(OUTPUT)), prefill_work(row, PROMPT, 0)
     slack = TTFT_PROMISE_S * SECOND - first * 1e3
-    mix = RequestMix(prefill, 0.0, service - prefill, curve_time(row, 1.0), (slack,), (1.0,))
+    mix = RequestMix(prefill, 0.0, service - prefill, decoding_time(row, 1.0), (slack,), (1.0,))
     held = PROMPT + OUTPUT * (0.5 if row["evicts"] else 1.0)
     places = profile.dp * min(float(row["max_sequences"]), row["kv_tokens"] / held)
     load = min(sustainable(1, mix, MISSES), place_load(max(1, int(places)), service, slack))
@@ -96,12 +96,13 @@ def ttft_ms(profile: ProfileSettings, prompt: int) -> float:
     return first_time(row_of(profile), prompt, 0) / 1e3 + profile.first_token_ms
 
 
-def step_ms(profile: ProfileSettings, batch: int) -> float:
-    """Milliseconds of one decode iteration of so many sequences, each half-way through its output."""
-    return iteration_time(row_of(profile), 0, 0.0, batch, batch * (PROMPT + OUTPUT // 2)) / 1e3
+def tpot_ms(profile: ProfileSettings, batch: int) -> float:
+    """Milliseconds that a token takes when so many sequences decode, each half-way through its output."""
+    row = row_of(profile)
+    return iteration_time(row, 0, 0.0, batch, batch * (PROMPT + OUTPUT // 2)) / gain(row) / 1e3
 
 
 def _paces(profile: ProfileSettings) -> list[Pace]:
     most = max(1, min(profile.max_sequences, profile.kv_tokens // (PROMPT + OUTPUT)))
     batches = sorted({*(batch for batch in BATCHES if batch < most), most})
-    return [Pace(batch, (took := step_ms(profile, batch)), profile.dp * batch * 1e3 / took) for batch in batches]
+    return [Pace(batch, (took := tpot_ms(profile, batch)), profile.dp * batch * 1e3 / took) for batch in batches]

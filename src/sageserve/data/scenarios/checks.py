@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from sageserve.base.config import FleetSettings, ModelSettings, ProfileSettings, Scenario, TierSettings
 from sageserve.base.units import Micros, show_duration, show_size
-from sageserve.core.engine.timing import first_time, iteration_time, row_of
+from sageserve.core.engine.timing import first_time, gain, iteration_time, row_of
 from sageserve.data.documents import suggest
 from sageserve.data.profiles.engines import engine_named, other_engine, unknown_engine
 from sageserve.data.scenarios.cluster_checks import cluster_names, pool_names, target_arithmetic
@@ -339,12 +339,13 @@ def _serves(scenario: Scenario, name: str, model: str, tier: TierSettings) -> It
         yield SettingProblem(("tiers", name, key), text)
     step = min(_step_us(engine) for engine in scenario.models[model].engines.values())
     if tier.itl is not None and step > tier.itl:
-        text = f"{show_duration(tier.itl)} is out of reach for {model}: one decode step takes {show_duration(step)}"
+        text = f"{show_duration(tier.itl)} is out of reach for {model}: a token takes {show_duration(step)}"
         yield SettingProblem(("tiers", name, "itl"), text)
 
 
 def _step_us(engine: ProfileSettings) -> Micros:
-    return round(iteration_time(row_of(engine), 0, 0.0, 1, 0))
+    row = row_of(engine)
+    return round(iteration_time(row, 0, 0.0, 1, 0) / gain(row))
 
 
 def _fastest(scenario: Scenario, tier: str, model: str, origin: str) -> tuple[Micros, str]:

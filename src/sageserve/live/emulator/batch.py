@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.engine.rules import fits_memory, fits_whole, found_again
+from sageserve.core.engine.rules import fits_memory, fits_whole, found_again, tokens_made
 from sageserve.core.engine.timing import EngineRow, block_time, iteration_time
 
 
@@ -60,7 +60,10 @@ class Sink(Protocol):
     """Is told what an iteration brought; must not submit or abort while it is told."""
 
     def made(self, now: Micros, decoded: list[Sequence], prompts: list[Sequence]) -> None:
-        """Each of these has one token more (`sequence.made`); done are those with `made == output`."""
+        """Each of these has one token more (`sequence.made`); done are those with `made == output`.
+
+        An iteration that gives several tokens to those that decode is told of as often, at the same instant.
+        """
 
 
 class RunningBatch:
@@ -86,6 +89,7 @@ class RunningBatch:
         self._prefilling: list[Sequence] = []
         self.busy = False  # an iteration is in progress
         self._decodes = False  # decoding sequences take part in the iteration in progress
+        self._steps = 0  # iterations in which sequences decoded
         self._given = 0  # KV tokens ever given to sequences
         self._lost: Sequence | None = None  # the latest preempted one: what it computed may still be there
         self._lost_tokens = 0  # so much it had computed
@@ -135,17 +139,13 @@ class RunningBatch:
     def _finish(self, now: Micros) -> None:
         decoded: list[Sequence] = []
         if self._decodes:
-            decoded = self._decoding
-            for one in decoded:
-                one.made += 1
-            self.used += len(decoded)
-            self._given += len(decoded)
+            decoded = self._decode(now)
         prompts = self._prefilled() if self._prefilling else []
         if decoded or prompts:
             self._sink.made(now, decoded, prompts)
-        over = [one for one in decoded if one.made >= one.output]
+        over = [one for one in self._decoding if one.made >= one.output]
         if over:
-            self._decoding = [one for one in decoded if one.made < one.output]
+            self._decoding = [one for one in self._decoding if one.made < one.output]
         for one in prompts:
             if one.made >= one.output:
                 over.append(one)
@@ -155,6 +155,22 @@ class RunningBatch:
         for one in over:
             self.used -= one.context
             one.place = Sequence.OUT
+
+    def _decode(self, now: Micros) -> list[Sequence]:
+        """Those that decode have what the iteration made, of which all but the last token is told here; who has that one."""
+        extra = self.row["extra"]
+        made = tokens_made(self._steps + 1, extra) - tokens_made(self._steps, extra)
+        self._steps += 1
+        self._given += made * len(self._decoding)
+        decoded = self._decoding
+        for number in range(made):
+            if number > 0:
+                self._sink.made(now, decoded, [])
+                decoded = [one for one in decoded if one.made < one.output]
+            for one in decoded:
+                one.made += 1
+            self.used += len(decoded)
+        return decoded
 
     def _prefilled(self) -> list[Sequence]:
         """The prompts that are complete with this iteration, each with one token more."""
@@ -174,7 +190,7 @@ class RunningBatch:
         admit = self._admit_chunks if self.row["chunked"] else self._admit_whole
         if self.row["mixed"]:
             if not self._preempt():
-                admit(now, self.row["max_batched"] - len(self._decoding))
+                admit(now, self.row["max_batched"] - len(self._decoding) * (1 + self.row["drafted"]))
             self._decodes = bool(self._decoding)
         else:
             admit(now, self.row["max_batched"])
@@ -191,11 +207,12 @@ class RunningBatch:
             attention += one.piece * (one.filled + one.piece / 2)
         count = len(self._decoding) if self._decodes else 0
         kv = self.used - sum(one.context + 1 for one in self._prefilling) if self._decodes else 0
-        return tokens + count, iteration_time(self.row, tokens, attention, count, kv)
+        return tokens + count * (1 + self.row["drafted"]), iteration_time(self.row, tokens, attention, count, kv)
 
     def _preempt(self) -> bool:
         preempted = False
-        while self._decoding and self.used + len(self._decoding) > self.row["kv_tokens"] and self.running > 1:
+        each = 1 + self.row["drafted"]
+        while self._decoding and self.used + len(self._decoding) * each > self.row["kv_tokens"] and self.running > 1:
             one = self._prefilling.pop() if self._prefilling else self._decoding.pop()
             self._lost, self._lost_given = one, self._given
             self._lost_tokens = one.filled if one.place == Sequence.PREFILLING else one.context
@@ -227,10 +244,11 @@ class RunningBatch:
         if running >= self.row["max_sequences"]:
             return False
         if self.row["evicts"]:
-            return fits_memory(self.used, one.context, running, capacity)
+            return fits_memory(self.used, one.context, running, capacity, self.row["drafted"])
         promised = sum(each.output - each.made for each in self._decoding)
         promised += sum(each.output - each.made - 1 for each in self._prefilling)
-        return fits_whole(self.used, promised, one.context, one.output - one.made, running, capacity)
+        left = one.output - one.made + (running + 1) * self.row["drafted"]
+        return fits_whole(self.used, promised, one.context, left, running, capacity)
 
     def _found(self, one: Sequence) -> int:
         """Tokens of its context that need not be computed."""

@@ -123,7 +123,9 @@ class Engine:
         """Tokens were made: count them and send them."""
         metrics, previous, steady = self._metrics, self._previous, 0
         for one in decoded:
-            if one.last == previous:
+            if one.last == now:
+                pass  # a further token of this iteration: vLLM counts the time between iterations
+            elif one.last == previous:
                 steady += 1
             else:
                 metrics.between(now - one.last)

@@ -13,6 +13,7 @@ from sageserve.sim.kernel.prefix_cache import ALL, covered, found_of, hold, is_h
 from sageserve.sim.kernel.queues import head_of, pop_front, push_front
 from sageserve.sim.kernel.state import PREFILLING, WAITING, view_endpoints, view_engines, view_profiles, view_requests
 
+tokens_made = kernel(rules.tokens_made)
 fits_memory = kernel(rules.fits_memory)
 fits_whole = kernel(rules.fits_whole)
 found_again = kernel(rules.found_again)
@@ -26,8 +27,9 @@ def fits(w: Rec, i: int, q: int, used: int, running: int, held: int) -> bool:
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     context, capacity = r["prompt"] + r["made"] - held, profile["kv_tokens"]
     if profile["evicts"] == 0:  # what decoding takes until then was promised: the sum of the two is the same then
-        return bool(fits_whole(engine["used"], engine["promised"], context, r["output"] - r["made"], running, capacity))
-    return bool(fits_memory(used, context, running, capacity))
+        left = r["output"] - r["made"] + (running + 1) * profile["drafted"]
+        return bool(fits_whole(engine["used"], engine["promised"], context, left, running, capacity))
+    return bool(fits_memory(used, context, running, capacity, profile["drafted"]))
 
 
 @kernel
@@ -67,7 +69,8 @@ def preempt(w: Rec, i: int) -> None:
         q = engine["latest"]
         r = requests[q]
         unlink(w, i, q)  # its link lies where `made` goes
-        r["made"] = r["output"] - (r["finish_step"] - engine["steps"])
+        extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
+        r["made"] = r["output"] - (r["finish_step"] - tokens_made(engine["steps"], extra))
         r["finish_step"] = UNSET
         context = r["prompt"] + r["made"]
         engine["used"] -= context - covered(w, q)
@@ -91,11 +94,12 @@ def preempt(w: Rec, i: int) -> None:
 
 @kernel
 def make_room(w: Rec, i: int) -> bool:
-    """Preempt until every decoding sequence can have one more token; returns whether anything was preempted."""
+    """Preempt until every decoding sequence can have one more token, and its drafts; returns whether anything was preempted."""
     engine = view_engines(w["at_engines"], w["units"])[i]
-    capacity = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["kv_tokens"]
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    capacity, each = profile["kv_tokens"], profile["drafted"] + 1
     preempted = False
-    while engine["used"] + engine["running"] > capacity and engine["running"] + (engine["partial"] >= 0) > 1:
+    while engine["used"] + engine["running"] * each > capacity and engine["running"] + (engine["partial"] >= 0) > 1:
         preempt(w, i)
         preempted = True
     if preempted:

@@ -30,7 +30,7 @@ from sageserve.sim.kernel.queues import (
     push_job,
     set_time,
 )
-from sageserve.sim.kernel.ranks import cut_together, passed_iterations
+from sageserve.sim.kernel.ranks import cut_together, passed_iterations, used_after
 from sageserve.sim.kernel.state import (
     DECODE,
     HELD,
@@ -101,7 +101,7 @@ def cut_block(w: Rec, i: int, q: int, now: int) -> None:
         return
     length = engine["length"]
     n = passed_iterations(w, i, length, now)
-    if not fits(w, i, q, engine["used"] + n * engine["running"], engine["running"], shared(w, i, q)[1]):
+    if not fits(w, i, q, used_after(w, i, n), engine["running"], shared(w, i, q)[1]):
         return
     engine["cut"] = 1
     if n < length:

@@ -8,8 +8,9 @@ Must not know regions, routing or batch feeding; `arrive.py` and `engine.py` cal
 from sageserve.base.kernel import Rec, inlined, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
-from sageserve.core.perf import block_time, iteration_time, prefill_work
-from sageserve.sim.kernel.admission import admit, make_room, whole_budgets
+from sageserve.core.engine import rules
+from sageserve.core.perf import block_time, gain, iteration_time, prefill_work
+from sageserve.sim.kernel.admission import admit, make_room, tokens_made, whole_budgets
 from sageserve.sim.kernel.bookkeeping import finish, log_block, note_outstanding, set_place, unlink
 from sageserve.sim.kernel.prefix_cache import covered, finish_prefix, make_way
 from sageserve.sim.kernel.queues import add_finish, drop_first_finish, first_finish, set_time
@@ -26,6 +27,9 @@ from sageserve.sim.kernel.state import (
     view_requests,
 )
 
+steps_until = kernel(rules.steps_until)
+steps_within = kernel(rules.steps_within)
+
 
 @kernel
 def begin_decoding(w: Rec, i: int, q: int) -> None:
@@ -34,7 +38,8 @@ def begin_decoding(w: Rec, i: int, q: int) -> None:
     requests = view_requests(w["at_requests"], w["rows"])
     engine = engines[i]
     r = requests[q]
-    add_finish(w, i, q, engine["steps"] + r["output"] - r["made"] - 1)
+    extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
+    add_finish(w, i, q, tokens_made(engine["steps"], extra) + r["output"] - r["made"] - 1)
     engine["kv"] += r["prompt"] + r["made"] + 1
     engine["running"] += 1
     latest = engine["latest"]
@@ -51,8 +56,11 @@ def end_decode(w: Rec, i: int, now: int) -> int:
     """Account for the decode steps of the block that ends now; returns how many requests finished."""
     engine = view_engines(w["at_engines"], w["units"])[i]
     requests = view_requests(w["at_requests"], w["rows"])
-    grown = engine["length"] * engine["running"]
+    extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
+    before = tokens_made(engine["steps"], extra)
     engine["steps"] += engine["length"]
+    made = tokens_made(engine["steps"], extra)
+    grown = (made - before) * engine["running"]
     engine["kv"] += grown
     engine["used"] += grown
     engine["promised"] -= grown
@@ -62,11 +70,13 @@ def end_decode(w: Rec, i: int, now: int) -> int:
     finished = 0
     while True:
         entry = first_finish(w, i)
-        if entry < 0 or entry >> 32 != engine["steps"]:
+        if entry < 0 or entry >> 32 > made:
             return finished
         drop_first_finish(w, i)
         q = entry & 0xFFFFFFFF
-        held = requests[q]["prompt"] + requests[q]["output"]
+        beyond = made - (entry >> 32)  # tokens that were accepted after its last one
+        held = requests[q]["prompt"] + requests[q]["output"] + beyond
+        engine["promised"] += beyond
         engine["kv"] -= held
         engine["used"] -= held - covered(w, q)
         engine["running"] -= 1
@@ -120,7 +130,8 @@ def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
     alone = False  # nothing may join, and the block is one iteration long
     if mixed and engine["running"] > 0:
         alone = make_room(w, i)
-    budget = profile["max_batched"] - (engine["running"] if mixed else 0)
+    each = profile["drafted"] + 1
+    budget = profile["max_batched"] - (engine["running"] * each if mixed else 0)
     tokens = 0
     attention = 0.0
     completed = 0
@@ -134,7 +145,10 @@ def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
     more = 0.0
     length = NEVER
     if decoding > 0:
-        length = min((first_finish(w, i) >> 32) - engine["steps"], (profile["kv_tokens"] - engine["used"]) // decoding)
+        extra = profile["extra"]
+        room = (profile["kv_tokens"] - engine["used"] - decoding * each) // decoding  # before the last iteration
+        made = tokens_made(engine["steps"], extra)
+        length = min(steps_until(first_finish(w, i) >> 32, extra), steps_within(made + room, extra) + 1) - engine["steps"]
     if alone or completed > 0:
         length = 1
     elif engine["partial"] >= 0:
@@ -153,7 +167,7 @@ def compose(w: Rec, i: int, now: int) -> None:
     engine = view_engines(w["at_engines"], w["units"])[i]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     first = iteration_time(profile, tokens, attention, decoding, engine["kv"] if decoding > 0 else 0)
-    step = profile["kv"] * decoding + profile["attention"] * more
+    step = profile["kv"] * decoding * gain(profile) + profile["attention"] * more
     if length > 1 and tokens > 0:
         engine["filled"] += (length - 1) * tokens
     engine["phase"] = PREFILL if tokens > 0 else DECODE

@@ -185,6 +185,7 @@ def open_instance(address: int, i: int) -> None:
     if engine["phase"] == SHUT:
         engine["phase"] = IDLE
         for k in range(engine["ranks"]):
+            view_engines(w["at_engines"], w["units"])[row_of_rank(w, i, k)]["steps"] = 0
             forget(w, row_of_rank(w, i, k))
         view_i8(w["at_opened"], w["instances"])[i] = w["now"]
     engine["draining"] = 0

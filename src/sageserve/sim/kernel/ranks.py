@@ -11,8 +11,8 @@ from math import sqrt
 from sageserve.base.kernel import Rec, inlined, kernel
 from sageserve.base.units import NEVER
 from sageserve.core.engine import rules
-from sageserve.core.perf import block_time, iteration_time, shared_time
-from sageserve.sim.kernel.admission import fits, shared
+from sageserve.core.perf import block_time, gain, iteration_time, shared_time
+from sageserve.sim.kernel.admission import fits, shared, tokens_made
 from sageserve.sim.kernel.batching import end_decode, end_prefill, fall_idle, plan_block
 from sageserve.sim.kernel.bookkeeping import note_outstanding
 from sageserve.sim.kernel.queues import head_of, row_of_rank, set_time
@@ -41,6 +41,15 @@ def passed_iterations(w: Rec, i: int, length: int, now: int) -> int:
 
 
 @kernel
+def used_after(w: Rec, i: int, n: int) -> int:
+    """KV tokens that rank `i` uses after `n` iterations of its block, in which nobody finishes."""
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
+    made = tokens_made(engine["steps"] + n, extra) - tokens_made(engine["steps"], extra)
+    return int(engine["used"] + made * engine["running"])
+
+
+@kernel
 def compose_together(w: Rec, i: int, now: int) -> None:
     """Choose the next block of all ranks of instance `i`, and say when it ends."""
     engines = view_engines(w["at_engines"], w["units"])
@@ -53,12 +62,13 @@ def compose_together(w: Rec, i: int, now: int) -> None:
         tokens, attention, decoding, length, more = plan_block(w, u, now)
         engine["tokens"], engine["length"] = tokens, min(decoding, 1)
         engine["first"], engine["step"] = 0.0, 0.0
-        computed += max(tokens + decoding, 1)
+        whole_tokens = tokens + decoding * (profile["drafted"] + 1)
+        computed += max(whole_tokens, 1)
         if length == 0:
             continue
         whole = iteration_time(profile, tokens, attention, decoding, engine["kv"] if decoding > 0 else 0)
-        engine["first"] = whole - shared_time(profile, float(tokens + decoding))
-        engine["step"] = profile["kv"] * decoding + profile["attention"] * more
+        engine["first"] = whole - shared_time(profile, float(whole_tokens))
+        engine["step"] = profile["kv"] * decoding * gain(profile) + profile["attention"] * more
         if slowest < 0 or is_slower(engine["first"], engine["step"], first, step):
             slowest, first, step = u, engine["first"], engine["step"]
         prefills = prefills or tokens > 0
@@ -120,7 +130,7 @@ def cut_together(w: Rec, i: int, u: int, q: int, now: int) -> None:
         return
     length = engines[i]["iterations"]
     n = passed_iterations(w, i, length, now)
-    if not fits(w, u, q, engine["used"] + n * engine["running"], engine["running"], shared(w, u, q)[1]):
+    if not fits(w, u, q, used_after(w, u, n), engine["running"], shared(w, u, q)[1]):
         return
     engines[i]["cut"] = 1
     if n == length:

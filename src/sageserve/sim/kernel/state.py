@@ -49,7 +49,7 @@ ENGINE: Final = np.dtype(
         ("start", "i8"),  # when the current block began
         ("first", "f8"),  # us of its first iteration
         ("step", "f8"),  # us each further iteration takes more
-        ("steps", "i8"),  # decode steps made since the beginning
+        ("steps", "i8"),  # decode steps made since it was opened
         ("kv", "i8"),  # KV tokens of decoding sequences, at the block's start
         ("used", "i8"),  # kv + tokens reserved for prompts
         ("promised", "i8"),  # tokens that the requests inside will still take
@@ -273,13 +273,13 @@ class World:
     def __init__(
         self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None, prefixes: Prefixes | None = None
     ) -> None:
-        if bool((setup.profiles["max_batched"] <= setup.profiles["max_sequences"]).any()):
+        rows = setup.profiles
+        if bool((rows["max_batched"] <= rows["max_sequences"] * (1 + rows["mixed"] * rows["drafted"])).any()):
             raise Infeasible(
-                "an engine's max_batched_tokens must exceed its max_sequences, or decoding leaves no room for prompts",
+                "an engine's max_batched_tokens must exceed its max_sequences and their drafts, or no room is left for prompts",
                 hint="raise max_batched_tokens or lower max_sequences in the profile",
             )
-        self.setup = setup
-        self.requests = requests
+        self.setup, self.requests = setup, requests
         kv_tokens = setup.profiles["kv_tokens"][_engines(setup)["profile"]]
         memory = PrefixMemory(kv_tokens, requests, prefixes, setup.caches)
         arrays = self._allocate(setup, requests) | _turn_arrays(setup, requests, turns) | memory.arrays
