@@ -72,7 +72,7 @@ class History:
         self.budget = self._up_to(40) if self._often(0.3) else None
         self.ladder = TargetLadder(self.rules, 0)
         self.order, self.wish, self.window = TargetOrder(), BoundWish(None), False
-        self.demoted, self.account = False, Account()
+        self.demoted, self.account, self.stuck = False, Account(), 0
 
     def _often(self, share: float) -> bool:
         return next(self._dice) < share
@@ -114,6 +114,7 @@ class History:
         if self.rules.rung != "full" and self._often(0.5):
             self.count = min(max(self.desired, self.low), self.high)
         self.ready = self._up_to(self.count) if self._often(0.3) else self.count
+        self.stuck = self._up_to(2) if self._often(0.1) else 0
         self.account.desired.append((self.now, self.desired))
 
     def _restart(self) -> None:
@@ -153,6 +154,7 @@ class History:
             ours=self.account.writes > 0,
             budget=self.budget,
             frozen=self.window,
+            stuck=self.stuck,
         )
         step = self.ladder.decide(self.now, self._change(sight), self.wish, self.order, leased=self.held)
         self.demoted = self.demoted or self.ladder.demoted is not None
@@ -193,6 +195,7 @@ def check(at: History, sight: TargetSight, step: BoundStep) -> None:
         total = lately(at.account.raised, now, MINUTE) + above
         assert total <= max(2, int(rules.ramp_up * sight.count)), "faster than the ramp"
         at.account.raised.append((now, above))
+        assert not sight.stuck, "more asked for while some cannot come"
         assert not (rules.stands_at_zero and sight.count == 0), "a minimum that does nothing"
     if step.high is not None and step.high < sight.high:
         _check_lower_high(at, sight, step)

@@ -59,6 +59,7 @@ def found(change: Callable[[TargetSight], TargetSight] = lambda sight: sight) ->
         (without(own_low=0), "below the minimum that was found"),
         (without(budget=None), "above the settings, the guard or the budget"),
         (without(frozen=False), "written while frozen"),
+        (without(stuck=0), "more asked for while some cannot come"),
         (without(count=100), "above the settings, the guard or the budget"),
         (without(wall=0), "written while frozen"),  # what ended goes on
     ],
@@ -183,6 +184,11 @@ def test_the_guard_clips_wishes_and_takes_authority_where_it_is_overstepped() ->
 def test_a_minimum_of_an_hpa_at_zero_is_not_waited_for() -> None:
     assert decide(old(structs.replace(RULES, stands_at_zero=True)), 0, sight(1, 0), 4) == (1, "at-zero")
     assert decide(old(), 0, sight(1, 0), 4) == (3, "too-fast")  # KEDA lifts from zero
+
+
+def test_nothing_more_is_asked_for_while_pods_cannot_come() -> None:
+    assert decide(old(), 0, sight(2, 10, ready=7, stuck=3), 20) == (10, "no-stock")
+    assert decide(old(), 0, sight(2, 10, ready=7, stuck=3), 8) == (8, "not")
 
 
 def test_people_win_over_decisions_until_their_time_is_over() -> None:

@@ -4,7 +4,6 @@ Knows options and how results look. stdout is the result: lines, or one JSON obj
 something could not be checked. Read next: `live/doctor/`, docs/reference/doctor.md.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +16,7 @@ from rich.markup import escape
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.extras import need
+from sageserve.cli.kube import kubeconfig_file
 from sageserve.cli.running import State, state_folder
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _check_clusters(scenario: str, overrides: Sequence[str], kubeconfig: Path | 
             f"{settings.name} names no cluster: there is nothing to check",
             hint="write `live: {clusters: {east: {prometheus: {url: http://localhost:9090}}}}`, and targets in it",
         )
-    results = asyncio.run(_examine(settings, kubeconfig or _kubeconfig()))
+    results = asyncio.run(examined(settings, kubeconfig or kubeconfig_file()))
     _answer(results, f"{len(settings.live.targets)} targets", as_json=as_json)
 
 
@@ -103,14 +103,8 @@ def _answer(results: "Sequence[CheckResult]", of: str, *, as_json: bool) -> None
     raise typer.Exit(exit_code(results))
 
 
-def _kubeconfig() -> Path | None:
-    """What kubectl would use: the first file of KUBECONFIG, else the one of the home folder; none: there is neither."""
-    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
-    path = Path(named) if named else Path.home() / ".kube" / "config"
-    return path if path.is_file() else None
-
-
-async def _examine(settings: "Scenario", kubeconfig: Path | None) -> "tuple[CheckResult, ...]":
+async def examined(settings: "Scenario", kubeconfig: Path | None) -> "tuple[CheckResult, ...]":
+    """All checks of the clusters."""
     from sageserve.live.doctor.run import DoctorSources, examine
     from sageserve.live.kubernetes.reader import ClusterReader, cluster_config
     from sageserve.live.prometheus.server import PrometheusServer

@@ -94,6 +94,21 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "watch": MenuEntry(
         SERVE, "Decide for a fleet that others run, and only write it down: no write right, Prometheus alone. Ctrl-C stops it."
     ),
+    "promote": MenuEntry(SERVE, "Say whether a target may be given more authority, what is missing, and the line to change."),
+    "freeze": MenuEntry(SERVE, "Carry no decision out for a while: bounds stay as they are, overrides work.", "orders:freeze"),
+    "thaw": MenuEntry(
+        SERVE,
+        "Carry decisions out again: ends a freeze, and gives targets their authority back after the cause is mended.",
+        "orders:thaw",
+    ),
+    "override": MenuEntry(
+        SERVE,
+        "Want a number of instances instead of what decisions want; ramp, pace and budget hold all the same.",
+        "orders:override",
+    ),
+    "release": MenuEntry(
+        SERVE, "Give the object of a target back as it was found, and only observe the target from then on.", "orders:release"
+    ),
     "alerts": MenuEntry(
         SERVE, "Write alert rules for Prometheus: burn rates of each tier's error budget, failures, blindness, too few instances."
     ),

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,6 +19,7 @@ import typer
 from sageserve.base.errors import ConfigError, MeasurementError
 from sageserve.cli import complete
 from sageserve.cli.extras import need, need_for
+from sageserve.cli.kube import Kubeconfig
 from sageserve.cli.running import watched_folder
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ sageserve watch fleet.yaml --prometheus http://localhost:9090
 sageserve shadow-report [dim]— later: would it have done harm, or helped?[/dim]
 
 sageserve watch fleet.yaml --strategy foresight --for 8h --json > decisions.jsonl
+
+sageserve watch fleet.yaml --act --dry-run [dim]— what would be written, checked by the server and not kept[/dim]
 """
 LOOK_BACK_S: Final = 600.0  # in which the scrape interval shows itself
 
@@ -77,18 +80,23 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="of metrics, status and the live page; port 0: any free one")
     ] = "127.0.0.1:8110",
+    act: Annotated[
+        bool, typer.Option("--act", help="carry out what the authority of targets allows: their minima and maxima")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --act: the server checks every write and keeps none")] = False,
+    kubeconfig: Kubeconfig = None,
     as_json: Annotated[bool, typer.Option("--json", help="minutes, decisions and notes as JSON lines")] = False,
 ) -> None:
-    """Decide for a fleet that others run, and only write it down: no write right, Prometheus alone. Ctrl-C stops it."""
+    """Decide for a fleet that others run, and only write it down: no write right, Prometheus alone. Ctrl-C stops it.
+
+    With --act, what targets' authority allows is carried out by one process at a time, and stays when it ends.
+    """
     need("live")
     from sageserve.data.rebuild.places import watched_pools
-    from sageserve.data.scenarios.load import load_scenario
-    from sageserve.live.simulated_only import refuse_simulated_only
 
     changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy is not None else [])]
-    settings = load_scenario(scenario, overrides=changes)
-    refuse_simulated_only(settings, ours=False)
-    need_for(settings)
+    settings = _settings(scenario, changes)
+    _check_act(settings, kubeconfig, act=act, dry_run=dry_run)
     pools = watched_pools(settings)
     _refuse_roles(settings)
     spans = {option: _span(option, text) for option, text in (("--every", every), ("--past", past), ("--for", length))}
@@ -101,18 +109,49 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
         stack.enter_context(_home(folder, settings, listening, (source, tuple(changes))))
         _read_past(servers, settings, pools, folder, spans["--past"])
         pace = interval, spans["--every"] or max(settings.signals.scrape, interval)
-        _run(settings, folder, _Sides(servers, pools, pace, listening), spans["--for"], as_json=as_json)
+        sides = _Sides(servers, pools, pace, listening, (kubeconfig, dry_run) if act else None)
+        _run(settings, folder, sides, spans["--for"], as_json=as_json)
     typer.echo(f"what was seen is in {folder}; sum it up: sageserve shadow-report {folder}", err=True)
+
+
+def _settings(scenario: str, changes: Sequence[str]) -> "Scenario":
+    """The scenario, with all that it needs installed."""
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.simulated_only import refuse_simulated_only
+
+    settings = load_scenario(scenario, overrides=changes)
+    refuse_simulated_only(settings, ours=False)
+    need_for(settings)
+    return settings
 
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """Whom a process speaks to: servers by cluster, pools there, scrape interval and pace of looks (us), and the open port."""
+    """Whom a process speaks to: servers by cluster, pools there, scrape interval and pace of looks (us), and the open port.
+
+    `acts` is the kubeconfig and whether writes are dry runs; None: nothing is written.
+    """
 
     servers: "Mapping[str, PrometheusServer]"
     pools: "Sequence[WatchedPool]"
     pace: "tuple[Micros, Micros]"
     listening: socket.socket
+    acts: tuple[Path | None, bool] | None = None
+
+
+def _check_act(settings: "Scenario", kubeconfig: Path | None, *, act: bool, dry_run: bool) -> None:
+    """Options and authority fit together."""
+    if act:
+        from sageserve.cli.acting import refuse_unwritten
+
+        refuse_unwritten(settings)
+        return
+    for option, given in (("--dry-run", dry_run), ("--kubeconfig", kubeconfig is not None)):
+        if given:
+            raise ConfigError(f"{option} is of --act", hint="add --act")
+    acting = [name for name, one in (settings.live.targets if settings.live else {}).items() if one.authority != "observe"]
+    if acting:
+        typer.echo(f"nothing is written to {', '.join(acting)} without --act, whatever their authority", err=True)
 
 
 def _span(option: str, text: str) -> "Micros":
@@ -243,8 +282,10 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
     import asyncio  # late: it takes a tenth of what --help takes
 
     from sageserve.base.units import SECOND
+    from sageserve.cli.acting import hands_of
     from sageserve.cli.control import decision_words
     from sageserve.cli.watch_lines import WatchLines
+    from sageserve.live.authority.hands import Hands
     from sageserve.live.control.loop import WallClock
     from sageserve.live.watch.process import FleetWatch, WatchParts
     from sageserve.live.watch.serve import serve
@@ -267,10 +308,12 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         wrote=lines.wrote,
         passed=lines.passed,
         looked=looked,
+        more_notes=lambda: tuple(note for one in hands for note in one.notes()),
     )
     watching = FleetWatch(settings, folder, parts)
     port = _scaler(settings, watching)
     answers = [] if port is None else [port.serve]
+    hands: list[Hands] = []
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -278,7 +321,11 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
             asyncio.get_running_loop().add_signal_handler(number, _asked_to_stop, number, stop, folder)
         if length:
             asyncio.get_running_loop().call_later(length / SECOND, stop.set)
-        await watching.run(stop, lambda: serve(watching, sides.listening, port.scaler if port is not None else None), *answers)
+        pages = lambda: serve(watching, sides.listening, port.scaler if port is not None else None)  # noqa: E731 # one line, once
+        async with AsyncExitStack() as stack:
+            if sides.acts is not None:
+                hands.append(await hands_of(stack, settings, folder, watching, sides.acts))
+            await watching.run(stop, pages, *answers, *(one.run for one in hands))
 
     try:
         asyncio.run(run())

@@ -77,6 +77,11 @@ class ClusterSettings(Settings):
     context: str | None = Field(default=None, description="of the kubeconfig; none: its current one")
     prometheus: PrometheusSettings | None = Field(default=None, description="none: what runs is not seen")
     namespaces: tuple[str, ...] = Field(default=(), description="that hold engines; none: those of the targets")
+    guard: str | None = Field(
+        default=None,
+        pattern="^/",
+        description="absolute path of a file of the cluster's owner: how far targets may go; none: no guard",
+    )
 
 
 class TargetSettings(Settings):

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from sageserve.base.config.clusters import BudgetSettings, ClusterSettings, PrioritySettings, ScalerSettings, TargetSettings
 from sageserve.base.config.settings import Name, Settings
-from sageserve.base.units import DAY, MINUTE, SECOND, Duration, Share, Size
+from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share, Size
 
 
 class EngineCommand(Settings):
@@ -171,6 +171,17 @@ class SafetySettings(Settings):
         default=0.5, gt=0, description="share of an endpoint's instances that may be drained within an hour, one at least"
     )
     headroom: Share = Field(default=0.85, description="utilisation the others may reach when one is drained")
+    ramp_up: Share = Field(
+        default=0.5, description="of what runs, that a bound of a target may be raised above it within a minute; two always may"
+    )
+    hold_for: Duration = Field(
+        default=6 * HOUR,
+        gt=0,
+        description="a bound of a target stays so long after the last look that could decide, then it falls",
+    )
+    freeze: tuple[str, ...] = Field(
+        default=(), description="windows of the week in which no target is changed, such as Fri 22:00-Mon 06:00 Europe/Berlin"
+    )
     budget: BudgetSettings = Field(default=BudgetSettings(), description="what targets may hold together; none: stock decides")
 
 

@@ -207,6 +207,8 @@ class TargetLadder:
         if self.rules.stands_at_zero and sight.count == 0:
             return present, Withheld.AT_ZERO
         free = max(present, sight.count)
+        if sight.stuck and target > free:
+            return max(present, min(target, free)), Withheld.NO_STOCK
         value = max(present, min(target, free + ramp_room(self._raised, now, sight.count, self.rules.ramp_up)))
         return value, Withheld.NOT if value == target else Withheld.TOO_FAST
 

@@ -29,6 +29,7 @@ class Withheld(StrEnum):
     AT_BOUND = "at-bound"  # of the settings, of the object's other bound, or its own minimum
     OVER_BUDGET = "over-budget"
     GUARD = "guard"  # the cluster owner's word
+    NO_STOCK = "no-stock"  # pods of it cannot be scheduled, or a quota holds them back
     AT_ZERO = "at-zero"  # an HPA whose target has no replicas is off: a minimum does nothing
 
 
@@ -103,6 +104,7 @@ class TargetSight(Struct, frozen=True):
         ours: the bounds are as we wrote them.
         budget: instances that a budget leaves it; None: there is no budget.
         frozen: a window of the settings is open.
+        stuck: pods that are asked for and cannot come.
     """
 
     low: int
@@ -117,6 +119,7 @@ class TargetSight(Struct, frozen=True):
     ours: bool = True
     budget: int | None = None
     frozen: bool = False
+    stuck: int = 0
 
 
 class BoundWish(Struct, frozen=True):

@@ -10,6 +10,7 @@ from sageserve.base.config.clusters import TargetSettings
 from sageserve.base.units import show_money
 from sageserve.data.documents import suggest
 from sageserve.data.scenarios.problem import SettingProblem, unknown
+from sageserve.data.watched.freeze_windows import freeze_windows
 from sageserve.data.yaml_positions import Keys
 
 
@@ -28,6 +29,10 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
             elif value.startswith("=~") and len(value) == 2:
                 yield SettingProblem((*keys, "series", label), "=~ needs a regular expression", arithmetic=False)
     yield from unknown(("live", "tiers"), "tier", live.tiers, scenario.tiers)
+    try:
+        freeze_windows(live.safety.freeze)
+    except ValueError as error:
+        yield SettingProblem(("live", "safety", "freeze"), str(error), arithmetic=False)
     yield from unknown(("live", "safety", "budget", "gpus"), "stock", live.safety.budget.gpus, stocks(scenario))
 
 

@@ -69,12 +69,17 @@ class Wishes:
 
     def would(self, now: Micros, pool: int) -> int:
         """Instances that would run in a pool."""
+        stands = self.stands(now, pool)
+        return self._held(pool) if stands is None else stands
+
+    def stands(self, now: Micros, pool: int) -> int | None:
+        """The count that stands for a pool; None: nothing does, and what runs is agreed with."""
         if pool in self._decided:
             at, count = self._decided[pool]
             if now - at <= STANDS:
                 return count
             del self._decided[pool]
-        return self._planned.get(pool, self._held(pool))
+        return self._planned.get(pool)
 
     def _held(self, pool: int) -> int:
         return self._fleet.serving(pool) + self._fleet.coming(pool)

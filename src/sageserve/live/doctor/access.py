@@ -7,6 +7,7 @@ from datetime import datetime
 from sageserve.live.doctor.checks import CheckFinding
 from sageserve.live.doctor.facts import ClusterFacts, DoctorTarget, write_rights
 from sageserve.live.kubernetes.kinds import KINDS
+from sageserve.live.kubernetes.objects import fleet_object
 from sageserve.live.kubernetes.reader import NotRead, Right
 from sageserve.live.kubernetes.rights import READS, rights_of
 
@@ -32,7 +33,7 @@ def kube_version(facts: ClusterFacts) -> Iterator[CheckFinding]:
 def rbac_rung(facts: ClusterFacts) -> Iterator[CheckFinding]:
     """Every right of the authority."""
     for target in facts.targets:
-        missing = [right for right in rights_of(target.settings) if facts.rights.get(right) is False]
+        missing = [right for right in rights_of(target.settings, target.home) if facts.rights.get(right) is False]
         if missing:
             verbs = ", ".join(f"{right.verb} {right.plural}" for right in missing[:4])
             said = f"authority {target.settings.authority} needs what we may not: {verbs}"
@@ -70,7 +71,7 @@ def _listed(words: tuple[str, ...]) -> str:
 
 def clock_lease(facts: ClusterFacts) -> Iterator[CheckFinding]:
     """Nobody holds the lease and has stopped renewing it."""
-    name = f"sageserve-{facts.scenario.name}"
+    name = fleet_object(facts.scenario.name)
     for space in sorted({target.namespace for target in facts.targets}):
         lease = facts.find("Lease", space, name)
         if lease is None or not lease.text("spec", "holderIdentity"):

@@ -16,7 +16,7 @@ from sageserve.data.history.raw import RawSeries, label_matches
 from sageserve.live.kubernetes.kinds import KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, selects
 from sageserve.live.kubernetes.reader import ClusterReader, NotRead, Right
-from sageserve.live.kubernetes.rights import rights_of
+from sageserve.live.kubernetes.rights import home_of, rights_of
 from sageserve.live.prometheus import queries
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer, RawAnswer
 
@@ -27,13 +27,14 @@ WRITES: Final = ("patch", "update", "delete", "create")
 
 @dataclass(frozen=True, slots=True)
 class DoctorTarget:
-    """A target with its name, and the parts of its pool."""
+    """A target with its name, the parts of its pool, and the namespace of its cluster's lease and orders."""
 
     name: str
     settings: TargetSettings
     region: str
     model: str
     gpu: str
+    home: str
 
     @property
     def namespace(self) -> str:
@@ -58,12 +59,12 @@ class DoctorTarget:
 def targets_of(scenario: Scenario, cluster: str) -> tuple[DoctorTarget, ...]:
     """Targets of a cluster, in the order of the settings."""
     live = scenario.live
-    found = []
-    for name, settings in (live.targets if live is not None else {}).items():
-        if settings.cluster == cluster:
-            region, rest = settings.pool.split("/", 1)
-            model, gpu = rest.rsplit("/", 1)
-            found.append(DoctorTarget(name, settings, region, model, gpu))
+    mine = {name: one for name, one in (live.targets if live is not None else {}).items() if one.cluster == cluster}
+    home, found = home_of(mine.values()), []
+    for name, settings in mine.items():
+        region, rest = settings.pool.split("/", 1)
+        model, gpu = rest.rsplit("/", 1)
+        found.append(DoctorTarget(name, settings, region, model, gpu, home))
     return tuple(found)
 
 
@@ -195,7 +196,7 @@ async def _cluster(facts: ClusterFacts, reader: ClusterReader | None) -> None:
 
 
 def _asked(target: DoctorTarget) -> Sequence[Right]:
-    needed = rights_of(target.settings)
+    needed = rights_of(target.settings, target.home)
     return needed if target.acts else [*needed, *write_rights(target)]
 
 

@@ -7,7 +7,7 @@ from sageserve.data.documents import suggest
 from sageserve.live.doctor.checks import CheckFinding
 from sageserve.live.doctor.facts import ClusterFacts, DoctorTarget
 from sageserve.live.kubernetes.kinds import KINDS, OWNERS, SCALERS
-from sageserve.live.kubernetes.objects import Json, KubeObject
+from sageserve.live.kubernetes.objects import Json, KubeObject, fleet_object
 from sageserve.live.kubernetes.reader import NotRead
 
 OURS = "sageserve"
@@ -143,7 +143,7 @@ def gitops_drift(facts: ClusterFacts) -> Iterator[CheckFinding]:
             rule = {
                 "group": KINDS[found.kind].group,
                 "kind": found.kind,
-                "managedFieldsManagers": [f"{OURS}-{facts.scenario.name}"],
+                "managedFieldsManagers": [fleet_object(facts.scenario.name)],
             }
             text = json.dumps({"spec": {"ignoreDifferences": [rule]}}, separators=(",", ":"), allow_nan=False)
             command = f"kubectl -n argocd patch applications.argoproj.io {app} --type merge -p '{text}'"

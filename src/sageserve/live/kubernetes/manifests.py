@@ -14,7 +14,7 @@ import yaml
 
 from sageserve.base.config import Scenario
 from sageserve.base.config.clusters import TargetSettings
-from sageserve.live.kubernetes.rights import rights_of
+from sageserve.live.kubernetes.rights import home_of, rights_of
 
 Manifest: TypeAlias = "dict[str, object]"
 
@@ -113,11 +113,11 @@ class _Made:
         metadata = {"name": self.name, "namespace": namespace or self.choices.namespace, "labels": dict(self._mine)}
         return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
-    def roles(self, targets: Iterable[TargetSettings]) -> Iterator[Manifest]:
+    def roles(self, targets: Sequence[TargetSettings]) -> Iterator[Manifest]:
         """A Role and its binding for every namespace in which there are targets."""
         spaces: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
         for target in targets:
-            for right in rights_of(target):
+            for right in rights_of(target, home_of(targets)):
                 verbs = spaces.setdefault(right.namespace, {}).setdefault((right.group, right.plural), {})
                 verbs[right.verb] = None
         for space, resources in spaces.items():

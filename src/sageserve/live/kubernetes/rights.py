@@ -3,6 +3,7 @@
 Facts of the APIs; asks nobody. Read next: `manifests.py`, which makes a Role of them; `live/doctor/access.py`, which asks.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from sageserve.base.config.clusters import TargetSettings
@@ -10,14 +11,33 @@ from sageserve.live.kubernetes.kinds import KINDS
 from sageserve.live.kubernetes.reader import Right
 
 READS: Final = ("get", "list", "watch")
+KEEPS: Final = ("get", "create", "update")
+"""What the lease and the orders of a fleet need."""
+SCALED: Final = ("Deployment", "StatefulSet", "LeaderWorkerSet")
+"""Kinds that autoscalers scale, whose counts are read by whoever writes their bounds."""
 
 
-def rights_of(target: TargetSettings) -> list[Right]:
-    """What a target's authority needs."""
+def home_of(targets: Iterable[TargetSettings]) -> str:
+    """The namespace of the lease and the orders of a cluster's targets: that of the first one."""
+    return next((one.name.partition("/")[0] for one in targets), "")
+
+
+def rights_of(target: TargetSettings, home: str) -> list[Right]:
+    """What a target's authority needs.
+
+    Args:
+        target: of a cluster.
+        home: where the lease and the orders of that cluster are.
+    """
     kind, namespace = KINDS[target.kind], target.name.partition("/")[0]
     found = [Right(verb, kind.group, kind.plural, namespace) for verb in READS]
     found += [Right(verb, "", "pods", namespace) for verb in READS]
+    if target.authority != "observe":
+        found += [Right(verb, "coordination.k8s.io", "leases", home) for verb in KEEPS]
+        found += [Right(verb, "", "configmaps", home) for verb in KEEPS]
     if target.authority in ("floor", "bounds"):
+        beside = [KINDS[one] for one in (*SCALED, "HorizontalPodAutoscaler") if one != target.kind]
+        found += [Right(verb, one.group, one.plural, namespace) for one in beside for verb in ("get", "list")]
         found.append(Right("patch", kind.group, kind.plural, namespace))
     if target.authority == "full":
         plural = f"{kind.plural}/scale" if kind.scale else kind.plural

@@ -9,7 +9,7 @@ refuses is a `NotWritten`, never an exception. Read next: `reader.py`; `fake_wri
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from sageserve.live.kubernetes.reader import ClusterReader
 if TYPE_CHECKING:
     import httpx2
 
+Answer = TypeVar("Answer")
 APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 MERGE: Final = "application/merge-patch+json"
 DECISION_HEADER: Final = "x-sageserve-decision"
@@ -135,6 +136,19 @@ class ClusterWriter(ClusterReader):
     async def read_scale(self, place: ObjectPlace) -> KubeObject | NotWritten:
         """The subresource `scale`: replicas, selector and version."""
         return await self._write("GET", f"{place.path}/scale", None, WriteMark(""))
+
+    async def read_as(self, path: str, kind: type[Answer]) -> Answer | NotWritten:
+        """An answer whose parts of a type alone are read: of thousands of pods the rest is never made into objects."""
+        import httpx2
+
+        try:
+            async with self._few:
+                answer = await self._plain.get(path)
+            if answer.is_success:
+                return msgspec.json.decode(answer.content, type=kind)
+            return NotWritten(answer.status_code, "", f"HTTP {answer.status_code}")
+        except (httpx2.HTTPError, msgspec.MsgspecError) as error:
+            return NotWritten(0, "NoAnswer", str(error).splitlines()[0] if str(error) else type(error).__name__)
 
     async def create(self, place: ObjectPlace, body: Mapping[str, Json], mark: WriteMark) -> KubeObject | NotWritten:
         """A new object."""

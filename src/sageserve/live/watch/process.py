@@ -28,6 +28,7 @@ from sageserve.core.work import AnyEvent, Entry
 from sageserve.data.rebuild.places import WatchedPool
 from sageserve.data.results.journal import Stamped
 from sageserve.data.watched.minutes import MinuteFiles, PoolMinute, WatchedMinute
+from sageserve.live.authority.target_hand import PoolAsked
 from sageserve.live.control.day import LastDay
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.minute_book import MinuteBook
@@ -65,6 +66,7 @@ class WatchParts:
         wrote: told every line of the journal.
         passed: told every minute that is over and counted.
         looked: called after every look.
+        more_notes: what else a person should know.
     """
 
     servers: Mapping[str, PrometheusServer]
@@ -77,6 +79,7 @@ class WatchParts:
     wrote: Callable[[Stamped], None] = lambda _: None
     passed: Callable[[WatchedMinute], None] = lambda _: None
     looked: Callable[[], None] = lambda: None
+    more_notes: Callable[[], tuple[str, ...]] = lambda: ()
 
 
 class FleetWatch:
@@ -109,6 +112,7 @@ class FleetWatch:
         self._late: dict[str, LateCount] = {}  # by pool, of the newest minute
         self._unheard = ""  # why no server answers; empty: one does
         self._begun = False  # there was a look
+        self._decidable_at: Micros = 0  # the last look at which a server answered
         self._settled = False  # all that an earlier process knew has been looked for
         self._instances = WatchedInstances(self.fleet, state / "instances.json")
         earlier = self._demand_file.load(parts.wall())
@@ -175,7 +179,14 @@ class FleetWatch:
             notes.append(f"Demand is counted up to {show_duration(behind // SECOND * SECOND)} ago.")
         lost = self._journal.lost + self._minutes.lost
         notes += [f"{lost:,} lines could not be written: is the disk full?"] if lost else []
-        return (*notes, *self.demand.notes, *self.demand.shares.notes, *self._stumbled)
+        return (*notes, *self._parts.more_notes(), *self.demand.notes, *self.demand.shares.notes, *self._stumbled)
+
+    def asked(self, name: str) -> PoolAsked:
+        """What decisions ask of a pool, and how its endpoint is; where nothing stands, what runs is agreed with."""
+        pool, now = self._pool(name), self._parts.clock.now()
+        blind = bool(self.wish(name).unknown)
+        use = float(self.view.endpoints["seen"][pool.endpoint])
+        return PoolAsked(None if blind else self._wishes.stands(now, pool.number), use, blind, self._decidable_at)
 
     def now(self) -> Micros:
         """The loop's clock."""
@@ -253,6 +264,7 @@ class FleetWatch:
         self._lose_left()
         self._unheard = _unheard(looks)
         if not self._unheard:
+            self._decidable_at = self._parts.clock.now()
             self.demand.take(looks, wall, self.limit)
             self.view.count(self.demand, in_flight, waiting)
         self.view.refresh()

@@ -1,0 +1,86 @@
+"""`sageserve watch --act`: what targets' authority allows is carried out, from the process that watches.
+
+Read next: `watch.py`; `live/authority/hands.py`; docs/how-to/raise-the-floor.md.
+"""
+
+import os
+import socket
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli.extras import need
+
+if TYPE_CHECKING:
+    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.live.authority.hands import Hands
+    from sageserve.live.watch.process import FleetWatch
+
+
+def refuse_unwritten(settings: "Scenario") -> "LiveSettings":
+    """Refuse what cannot be carried out, before anything begins.
+
+    Raises:
+        ConfigError: no target may be acted on, or one in a way that is not there.
+    """
+    from sageserve.live.authority.target_object import BOUNDED
+
+    need("kubernetes")
+    live = settings.live
+    acting = {} if live is None else {name: one for name, one in live.targets.items() if one.authority != "observe"}
+    if live is None or not acting:
+        raise ConfigError(
+            "--act: no target may be acted on, all are only observed", hint="sageserve promote TARGET floor says what is missing"
+        )
+    for name, one in acting.items():
+        where = f"live.targets.{name}"
+        if one.authority == "full":
+            raise ConfigError(
+                f"{where}.authority: full is not carried out: minima and maxima are, replicas are not",
+                hint="write bounds or floor",
+            )
+        if one.kind not in BOUNDED:
+            raise ConfigError(
+                f"{where}.kind: the bounds of a {one.kind} are not written, those of {' and '.join(BOUNDED)} are",
+                hint="write authority: observe, or name the HPA or ScaledObject that scales it",
+            )
+    return live
+
+
+async def hands_of(
+    stack: AsyncExitStack, settings: "Scenario", folder: Path, watching: "FleetWatch", told: tuple[Path | None, bool]
+) -> "Hands":
+    """What acts, for as long as the stack lives.
+
+    Args:
+        stack: of clients.
+        settings: with targets.
+        folder: of the state, for the audit log.
+        watching: decides.
+        told: the kubeconfig, and whether writes are only checked by the server.
+    """
+    from sageserve.cli.kube import writer_of
+    from sageserve.live.audit import note
+    from sageserve.live.authority.hands import Hands, HandsParts
+
+    live = refuse_unwritten(settings)
+    kubeconfig, dry_run = told
+    clusters = dict.fromkeys(one.cluster for one in live.targets.values() if one.authority != "observe")
+    writers = {name: await writer_of(stack, live, name, kubeconfig) for name in clusters}
+    parts = HandsParts(
+        writers=writers,
+        asked=watching.asked,
+        now=watching.now,
+        wall=_wall,
+        me=f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}",
+        told=lambda act, facts: note(folder, _wall(), "watch", act, facts),
+        dry_run=dry_run,
+    )
+    return Hands(settings, parts)
+
+
+def _wall() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000

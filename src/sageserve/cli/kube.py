@@ -1,0 +1,101 @@
+"""Clusters for commands: the kubeconfig, the settings of what is watched, and its targets by name.
+
+Reads the environment; must not write to a cluster. Read next: `orders.py`, `promote.py`, `acting.py`.
+"""
+
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sageserve.base.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.core.authority.records import GuardRange
+    from sageserve.live.kubernetes.writer import ClusterWriter
+
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option("--kubeconfig", metavar="FILE", help="of the clusters", show_default="KUBECONFIG, or the pod's service account"),
+]
+
+
+def kubeconfig_file() -> Path | None:
+    """What kubectl would use: the first file of KUBECONFIG, else the one of the home folder; none: there is neither."""
+    named = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+    path = Path(named) if named else Path.home() / ".kube" / "config"
+    return path if path.is_file() else None
+
+
+def watched_settings(state: Path | None) -> "tuple[Path, Scenario, LiveSettings]":
+    """The folder of what is watched, and the settings that it is watched with.
+
+    Raises:
+        ConfigError: nothing was watched there, or no targets.
+    """
+    from sageserve.cli.running import watched_folder
+    from sageserve.data.scenarios.load import load_scenario
+
+    folder = watched_folder(state)
+    if not (folder / "scenario.yaml").is_file():
+        raise ConfigError(f"nothing was watched in {folder}", hint="name the folder of `sageserve watch`, with --state")
+    settings = load_scenario(folder / "scenario.yaml")
+    if settings.live is None or not settings.live.targets:
+        raise ConfigError(f"{settings.name} has no targets", hint="write live.clusters and live.targets, and watch it again")
+    return folder, settings, settings.live
+
+
+def targets_at(live: "LiveSettings", where: str) -> tuple[str, ...]:
+    """Targets that a word names: one by its name, or those of a pool, region or cluster, or all.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    from sageserve.data.documents import suggest
+
+    found = tuple(
+        name for name, one in live.targets.items() if where in {"all", name, one.cluster, one.pool, one.pool.split("/", 1)[0]}
+    )
+    if not found:
+        known = [*live.targets, *live.clusters, *(one.pool for one in live.targets.values()), "all"]
+        raise ConfigError(f"there is no target {where!r}{suggest(where, known)}", hint=f"targets: {', '.join(live.targets)}, all")
+    return found
+
+
+def acted_on(live: "LiveSettings", names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the targets that are more than observed.
+
+    Raises:
+        ConfigError: none is.
+    """
+    found = tuple(name for name in names if live.targets[name].authority != "observe")
+    if not found:
+        raise ConfigError(
+            f"{', '.join(names)}: only observed, so nothing is written there", hint=f"sageserve promote {names[0]} floor"
+        )
+    return found
+
+
+def guard_of(live: "LiveSettings", name: str) -> "GuardRange":
+    """What the owner of a target's cluster allows.
+
+    Raises:
+        ConfigError: the guard cannot be read.
+    """
+    from sageserve.live.authority.guard_file import GuardFile
+
+    target = live.targets[name]
+    guard = live.clusters[target.cluster].guard
+    return GuardFile(None if guard is None else Path(guard)).range_of(target.name)
+
+
+async def writer_of(stack: AsyncExitStack, live: "LiveSettings", cluster: str, kubeconfig: Path | None) -> "ClusterWriter":
+    """A client of a cluster, for as long as the stack lives."""
+    from sageserve.live.kubernetes.reader import cluster_config
+    from sageserve.live.kubernetes.writer import ClusterWriter
+
+    config = cluster_config(live.clusters[cluster].context, kubeconfig or kubeconfig_file())
+    return await stack.enter_async_context(ClusterWriter(config))

@@ -1,0 +1,244 @@
+"""`sageserve freeze`, `thaw`, `override`, `release`: what a person says of targets that are acted on, and gives back.
+
+Orders are kept in the cluster, where the process that acts reads them, and the one after it. Read next: `kube.py`;
+`live/authority/orders.py`; docs/how-to/raise-the-floor.md.
+"""
+
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import typer
+
+from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli.acts import note_act
+from sageserve.cli.extras import need
+from sageserve.cli.kube import Kubeconfig, acted_on, guard_of, targets_at, watched_settings, writer_of
+from sageserve.cli.watch import WatchedState
+
+if TYPE_CHECKING:
+    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.base.units import Micros
+    from sageserve.live.authority.orders import FleetOrders
+    from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace
+
+Where = Annotated[str, typer.Argument(metavar="WHERE", help="a target, or the pool, region or cluster of some, or all")]
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="its name in live.targets")]
+Answer = TypeVar("Answer")
+OVERRIDE_MOST_H: Final = 24
+FREEZE_MOST_D: Final = 31
+Change = Callable[[tuple[str, ...], "FleetOrders"], "FleetOrders"]
+
+
+def freeze(
+    where: Where,
+    length: Annotated[str, typer.Option("--for", metavar="DURATION", help="until it ends by itself, 31d at most")],
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="for whoever finds it")] = "",
+    state: WatchedState = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Carry no decision out for a while: bounds stay as they are, overrides work."""
+    from msgspec import structs
+
+    from sageserve.base.units import DAY
+    from sageserve.core.authority.records import TargetOrder
+
+    until = _until(length, FREEZE_MOST_D * DAY)
+
+    def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
+        new = {
+            name: structs.replace(orders.targets.get(name, TargetOrder()), frozen_until=until, freeze_why=why) for name in names
+        }
+        return structs.replace(orders, targets=orders.targets | new)
+
+    names = _order(state, where, kubeconfig, change)
+    _done(state, "freeze", names, {"for": length, "why": why})
+    typer.echo(f"frozen until {_clock(until)}: {', '.join(names)}")
+
+
+def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None) -> None:
+    """Carry decisions out again: ends a freeze, and gives targets their authority back after the cause is mended."""
+    from msgspec import structs
+
+    before: dict[str, str] = {}
+
+    def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
+        before.update({name: f"{one.cause.value}: {one.detail}" for name, one in orders.demoted.items() if name in names})
+        kept = {
+            name: structs.replace(one, frozen_until=0, freeze_why="") if name in names else one
+            for name, one in orders.targets.items()
+        }
+        return structs.replace(
+            orders, targets=kept, demoted={name: one for name, one in orders.demoted.items() if name not in names}
+        )
+
+    names = _order(state, where, kubeconfig, change)
+    _done(state, "thaw", names, {})
+    for name in names:
+        typer.echo(f"{name} is acted on again{f'; it was demoted, {before[name]}' if name in before else ''}")
+
+
+def override(
+    wanted: Annotated[str, typer.Argument(metavar="TARGET=N", help="instances, between the target's min and max")],
+    length: Annotated[str, typer.Option("--for", metavar="DURATION", help="until it ends by itself, 24h at most")],
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="for whoever finds it, and for the audit log")],
+    state: WatchedState = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Want a number of instances instead of what decisions want; ramp, pace and budget hold all the same."""
+    from msgspec import structs
+
+    from sageserve.base.units import HOUR
+    from sageserve.core.authority.records import TargetOrder
+
+    name, _, text = wanted.partition("=")
+    if not text.isdigit():
+        raise ConfigError(f"{wanted!r} is no target with a number", hint="sageserve override llama70=12 --for 2h --why launch")
+    until, count = _until(length, OVERRIDE_MOST_H * HOUR), int(text)
+    _, settings, live = watched_settings(state)
+    if name not in live.targets:
+        targets_at(live, name)
+        raise ConfigError(f"{name!r} is more than one target", hint="an override is of one target, by its name")
+    target, guard = live.targets[name], guard_of(live, name)
+    least, most = max(target.min, guard.low), min(target.max, guard.high)
+    if not least <= count <= most:
+        raise ConfigError(
+            f"{name} may have {least} to {most} instances, not {count}", hint=f"{name}={min(max(count, least), most)}"
+        )
+    _run(_check_budget(settings, live, (name, count), kubeconfig))
+
+    def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
+        one = structs.replace(orders.targets.get(names[0], TargetOrder()), count=count, until=until, why=why)
+        return structs.replace(orders, targets=orders.targets | {names[0]: one})
+
+    names = _order(state, name, kubeconfig, change)
+    _done(state, "override", names, {"count": count, "for": length, "why": why})
+    typer.echo(f"{name} is held to {count} instances until {_clock(until)}")
+
+
+def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig = None) -> None:
+    """Give the object of a target back as it was found, and only observe the target from then on."""
+    from msgspec import structs
+
+    from sageserve.core.authority.records import Demotion, DemotionCause
+    from sageserve.live.authority.give_back import give_back
+    from sageserve.live.kubernetes.objects import fleet_object
+    from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
+
+    need("kubernetes")
+    _, settings, live = watched_settings(state)
+    if target not in live.targets:
+        targets_at(live, target)
+        raise ConfigError(f"{target!r} is more than one target", hint="give back one at a time, by its name")
+    one = live.targets[target]
+    wall = time.time_ns() // 1000
+
+    def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
+        demotion = Demotion(DemotionCause.RELEASED, "given back by a person", wall)
+        return structs.replace(orders, demoted=orders.demoted | dict.fromkeys(names, demotion))
+
+    async def work() -> tuple[str, ...]:
+        async with AsyncExitStack() as stack:
+            writer = await writer_of(stack, live, one.cluster, kubeconfig)
+            await _changed(writer, _place(live, one.cluster, settings.name), partial(change, (target,)))
+            namespace, name = one.name.split("/", 1)
+            found = await give_back(writer, ObjectPlace(one.kind, namespace, name), fleet_object(settings.name))
+            if isinstance(found, NotWritten):
+                raise _refusal(found)
+            return found
+
+    said = _run(work())
+    _done(state, "release", (target,), {"fields": len(said)})
+    for line in said or (f"nothing of {one.kind} {one.name} is ours",):
+        typer.echo(line)
+    typer.echo(f"{target} is only observed from now on; to go on: sageserve thaw {target}")
+
+
+def _until(length: str, most: "Micros") -> "Micros":
+    from sageserve.base.units import show_duration
+    from sageserve.cli.durations import time_of
+
+    span = time_of("--for", length)
+    if not 0 < span <= most:
+        raise ConfigError(f"--for {length} is not between 0 and {show_duration(most)}", hint="give it again when it ends")
+    return time.time_ns() // 1000 + span
+
+
+def _order(state: Path | None, where: str, kubeconfig: Path | None, change: Change) -> tuple[str, ...]:
+    """Change the orders of targets in their clusters."""
+    need("kubernetes")
+    _, settings, live = watched_settings(state)
+    names = acted_on(live, targets_at(live, where))
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            for cluster in dict.fromkeys(live.targets[name].cluster for name in names):
+                mine = tuple(name for name in names if live.targets[name].cluster == cluster)
+                writer = await writer_of(stack, live, cluster, kubeconfig)
+                await _changed(writer, _place(live, cluster, settings.name), partial(change, mine))
+
+    _run(work())
+    return names
+
+
+def _place(live: "LiveSettings", cluster: str, fleet: str) -> "ObjectPlace":
+    from sageserve.live.authority.hands import orders_place
+
+    return orders_place(live, cluster, fleet)
+
+
+async def _changed(writer: "ClusterWriter", place: "ObjectPlace", change: Callable[["FleetOrders"], "FleetOrders"]) -> None:
+    from sageserve.live.authority.orders import change_orders, without_ended
+    from sageserve.live.kubernetes.writer import NotWritten
+
+    wall = time.time_ns() // 1000
+    done = await change_orders(writer, place, lambda orders: change(without_ended(orders, wall)))
+    if isinstance(done, NotWritten):
+        raise _refusal(done)
+
+
+def _refusal(done: "NotWritten") -> SageServeError:
+    return SageServeError(f"the cluster does not take it: {done.detail}", hint="kubectl auth can-i --list says what you may")
+
+
+async def _check_budget(settings: "Scenario", live: "LiveSettings", wanted: tuple[str, int], kubeconfig: Path | None) -> None:
+    """Refuse more than a budget leaves.
+
+    Raises:
+        ConfigError: with the number that is possible.
+    """
+    from sageserve.live.authority.budget import budget_room
+    from sageserve.live.authority.hands import held_by, look_at_targets
+
+    need("kubernetes")
+    name, count = wanted
+    if not live.safety.budget.gpus and live.safety.budget.per_hour is None:
+        return
+    held: dict[str, int] = {}
+    async with AsyncExitStack() as stack:
+        for cluster in live.clusters:
+            mine: Mapping[str, object] = {key: one for key, one in live.targets.items() if one.cluster == cluster}
+            if mine:
+                writer = await writer_of(stack, live, cluster, kubeconfig)
+                held |= held_by(await look_at_targets(writer, live, tuple(mine)))
+    room = budget_room(settings, name, held)
+    if room is not None and count > room:
+        raise ConfigError(f"live.safety.budget leaves {name} {room} instances, not {count}", hint=f"{name}={room}")
+
+
+def _run(work: Coroutine[None, None, Answer]) -> Answer:
+    import asyncio  # late: it takes a tenth of what --help takes
+
+    return asyncio.run(work)
+
+
+def _done(state: Path | None, act: str, names: tuple[str, ...], facts: Mapping[str, str | int]) -> None:
+    folder, _, _ = watched_settings(state)
+    note_act(folder, act, {"targets": ", ".join(names), **facts})
+
+
+def _clock(wall: "Micros") -> str:
+    return time.strftime("%a %H:%M", time.localtime(wall / 1e6))

@@ -1,0 +1,279 @@
+"""All targets that are acted on, cluster by cluster, round after round: read, hear orders, decide, write.
+
+A round reads objects first and orders afterwards: a target that is given back meanwhile has changed by then, and a write that was
+decided on what it was before comes to nothing. The lease is renewed beside. Read next: `target_hand.py`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from msgspec import structs
+
+from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import SECOND, Micros
+from sageserve.core.authority.records import Demotion, LadderRules, LeaseTimes, TargetOrder
+from sageserve.data.watched.freeze_windows import FreezeWindow, freeze_windows
+from sageserve.live.authority.budget import budget_room
+from sageserve.live.authority.guard_file import GuardFile
+from sageserve.live.authority.lease_keeper import LeaseKeeper
+from sageserve.live.authority.orders import FleetOrders, change_orders, read_orders
+from sageserve.live.authority.pods import PodList
+from sageserve.live.authority.target_hand import HandTools, PoolAsked, TargetHand, Told
+from sageserve.live.authority.target_object import TargetObject
+from sageserve.live.kubernetes.kinds import KINDS
+from sageserve.live.kubernetes.objects import KubeObject, fleet_object
+from sageserve.live.kubernetes.reader import NotRead
+from sageserve.live.kubernetes.rights import home_of
+from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, path_of
+
+ROUND: Final[Micros] = 5 * SECOND
+PODS_EVERY: Final[Micros] = 30 * SECOND
+Lists: TypeAlias = dict[tuple[str, str], list[KubeObject] | NotRead]
+
+
+@dataclass(frozen=True, slots=True)
+class HandsParts:
+    """What is made outside and plugged in.
+
+    Args:
+        writers: by cluster.
+        asked: what decisions ask of a pool, by its name.
+        now: the monotonic clock, the loop's.
+        wall: microseconds since 1970.
+        me: name of this process; no two have the same.
+        told: the audit log.
+        dry_run: writes are checked by the server and not kept.
+    """
+
+    writers: Mapping[str, ClusterWriter]
+    asked: Callable[[str], PoolAsked]
+    now: Callable[[], Micros]
+    wall: Callable[[], Micros]
+    me: str
+    told: Told
+    dry_run: bool = False
+
+
+def orders_place(live: LiveSettings, cluster: str, fleet: str) -> ObjectPlace:
+    """Where the orders of a cluster's targets are: the namespace of its first target."""
+    home = home_of(one for one in live.targets.values() if one.cluster == cluster)
+    return ObjectPlace("ConfigMap", home, fleet_object(fleet))
+
+
+async def look_at_targets(writer: ClusterWriter, live: LiveSettings, names: Sequence[str]) -> dict[str, TargetObject | str]:
+    """Objects of targets of one cluster, with what they scale; a sentence for each that could not be read."""
+    places: dict[str, tuple[str, str, str]] = {}
+    for name in names:
+        space, _, of = live.targets[name].name.partition("/")
+        places[name] = live.targets[name].kind, space, of
+    lists = await _lists(writer, {(kind, space) for kind, space, _ in places.values()})
+    found = {name: _named(lists, *place) for name, place in places.items()}
+    more = {("HorizontalPodAutoscaler", space) for kind, space, _ in places.values() if kind == "ScaledObject"}
+    for name, one in found.items():
+        if isinstance(one, KubeObject) and (kind := _reference(one)[0]) in KINDS:
+            more.add((kind, places[name][1]))
+    lists |= await _lists(writer, more - lists.keys())
+    return {name: one if isinstance(one, str) else _target_object(lists, places[name], one) for name, one in found.items()}
+
+
+def held_by(seen: Mapping[str, TargetObject | str]) -> dict[str, int]:
+    """Instances that targets have, or are held to."""
+    return {name: max(one.low, one.count) for name, one in seen.items() if isinstance(one, TargetObject)}
+
+
+def _target_object(lists: Lists, place: tuple[str, str, str], found: KubeObject) -> TargetObject | str:
+    """An object with what it scales; why it cannot be told how many there are, where that is not known."""
+    kind, name = _reference(found)
+    scaled = _named(lists, kind, place[1], name)
+    if isinstance(scaled, str):
+        return f"how many run is not known: {scaled}"
+    made = _named(lists, "HorizontalPodAutoscaler", place[1], f"keda-hpa-{place[2]}")
+    return TargetObject(found, scaled, None if isinstance(made, str) else made)
+
+
+async def _lists(writer: ClusterWriter, wanted: set[tuple[str, str]]) -> Lists:
+    keys = sorted(wanted)
+    answers = await asyncio.gather(*(writer.list(kind, namespace) for kind, namespace in keys))
+    return dict(zip(keys, answers, strict=True))
+
+
+class ClusterHands:
+    """The targets of one cluster.
+
+    Args:
+        scenario: with them.
+        cluster: its name.
+        parts: what is plugged in.
+
+    Raises:
+        ConfigError: the cluster's guard cannot be read.
+    """
+
+    def __init__(self, scenario: Scenario, cluster: str, parts: HandsParts) -> None:
+        live = scenario.live
+        assert live is not None
+        self._scenario, self._live, self._parts = scenario, live, parts
+        self._writer = parts.writers[cluster]
+        self._orders = orders_place(live, cluster, scenario.name)
+        lease = ObjectPlace("Lease", self._orders.namespace, self._orders.name)
+        self.keeper: Final = LeaseKeeper(self._writer, lease, parts.me, parts.now, parts.wall)
+        tools = HandTools(
+            self._writer, self.keeper, fleet_object(scenario.name), parts.now, parts.wall, parts.told, parts.dry_run
+        )
+        self.hands: Final = [
+            TargetHand(name, one, rules_of(live, name), tools)
+            for name, one in live.targets.items()
+            if one.cluster == cluster and one.authority != "observe"
+        ]
+        self._guard = GuardFile(None if (guard := live.clusters[cluster].guard) is None else Path(guard))
+        self._hear_guard()
+        self._windows: tuple[FreezeWindow, ...] = freeze_windows(live.safety.freeze)
+        self.trouble = ""
+        self.pod_trouble = ""
+        self._pods_at: Micros | None = None
+        self.orders = FleetOrders()
+
+    async def round(self) -> None:
+        """Everything once."""
+        seen = await look_at_targets(self._writer, self._live, [hand.name for hand in self.hands])
+        read = await read_orders(self._writer, self._orders)
+        if isinstance(read, NotWritten):
+            self.trouble = f"orders cannot be read, so nothing is written: {read.detail}"
+            return
+        try:
+            self._hear_guard()
+        except ConfigError as error:
+            self.trouble = f"{error.message}; so nothing is written"
+            return
+        self.trouble = ""
+        self.orders, _ = read
+        frozen = any(one.open_at(self._parts.wall()) for one in self._windows)
+        for hand in self.hands:
+            hand.seen = one if isinstance(one := seen.get(hand.name), TargetObject) else None
+        await self._look_at_pods()
+        held = held_by(seen)
+        for hand in self.hands:
+            hand.hear_orders(self.orders.demoted.get(hand.name))
+            found = seen.get(hand.name)
+            if isinstance(found, TargetObject):
+                order = self.orders.targets.get(hand.name, TargetOrder())
+                room = budget_room(self._scenario, hand.name, held)
+                await hand.act(found, self._parts.asked(hand.settings.pool), order, room, frozen=frozen)
+            elif found is not None:
+                hand.trouble = found
+        await self._keep_demotions()
+
+    async def _look_at_pods(self) -> None:
+        """Pods of all targets, now and then: they are many, and change slowly."""
+        now = self._parts.now()
+        if self._pods_at is not None and now - self._pods_at < PODS_EVERY:
+            return
+        self._pods_at, self.pod_trouble = now, ""
+        for space in dict.fromkeys(hand.place.namespace for hand in self.hands):
+            found = await self._writer.read_as(f"{path_of(KINDS['Pod'], space)}?resourceVersion=0", PodList)
+            if isinstance(found, NotWritten):
+                self.pod_trouble = f"pods of {space} cannot be read ({found.detail}), so those that cannot come are not known."
+            for hand in self.hands:
+                if hand.place.namespace == space:
+                    hand.see_pods([] if isinstance(found, NotWritten) else found.items, self._parts.wall())
+
+    def _hear_guard(self) -> None:
+        """Take in what the cluster's owner allows now."""
+        for hand in self.hands:
+            hand.ladder.rules = structs.replace(hand.ladder.rules, guard=self._guard.range_of(hand.settings.name))
+
+    async def _keep_demotions(self) -> None:
+        new: dict[str, Demotion] = {
+            hand.name: hand.ladder.demoted
+            for hand in self.hands
+            if hand.ladder.demoted is not None and hand.name not in self.orders.demoted
+        }
+        if not new or not self.keeper.elector.may_write(self._parts.now()):
+            return
+        done = await change_orders(
+            self._writer, self._orders, lambda orders: structs.replace(orders, demoted=new | orders.demoted)
+        )
+        if isinstance(done, NotWritten):
+            self.trouble = f"a demotion cannot be kept: {done.detail}"
+            return
+        for name, one in new.items():
+            self._parts.told("demoted", {"target": name, "cause": one.cause.value, "detail": one.detail})
+        for hand in self.hands:
+            hand.hear_orders(done.demoted.get(hand.name))
+
+    def notes(self) -> list[str]:
+        """What a person should know."""
+        found = [one for one in (self.trouble, self.keeper.trouble, self.pod_trouble) if one]
+        elector = self.keeper.elector
+        if not elector.leads(self._parts.now()) and elector.holder and not self.keeper.trouble:
+            found.append(f"{elector.holder} holds the lease, so nothing is written here.")
+        return [*found, *(note for hand in self.hands if (note := hand.note()))]
+
+
+class Hands:
+    """All targets that are acted on.
+
+    Args:
+        scenario: with them.
+        parts: what is plugged in.
+    """
+
+    def __init__(self, scenario: Scenario, parts: HandsParts) -> None:
+        self.clusters: Final = [ClusterHands(scenario, name, parts) for name in parts.writers]
+
+    async def run(self) -> None:
+        """Until cancelled; then the lease is given up, and values stay as they are."""
+        try:
+            await asyncio.gather(*(_keep(one) for one in self.clusters), *(_go_round(one) for one in self.clusters))
+        finally:
+            await asyncio.gather(*(one.keeper.let_go() for one in self.clusters))
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know, in sentences."""
+        return tuple(note for one in self.clusters for note in one.notes())
+
+
+async def _keep(cluster: ClusterHands) -> None:
+    while True:
+        await cluster.keeper.keep()
+        await asyncio.sleep(LeaseTimes().every / SECOND)
+
+
+async def _go_round(cluster: ClusterHands) -> None:
+    while True:
+        await asyncio.sleep(ROUND / SECOND)
+        await cluster.round()
+
+
+def rules_of(live: LiveSettings, name: str) -> LadderRules:
+    """The rules of a target's ladder."""
+    target, safety = live.targets[name], live.safety
+    return LadderRules(
+        rung=target.authority,
+        low=target.min,
+        high=target.max,
+        ramp_up=safety.ramp_up,
+        headroom=safety.headroom,
+        hold_for=safety.hold_for,
+        stands_at_zero=target.kind == "HorizontalPodAutoscaler",
+    )
+
+
+def _reference(found: KubeObject) -> tuple[str, str]:
+    reference = found.part("spec", "scaleTargetRef")
+    return reference.text("kind") or "Deployment", reference.text("name")
+
+
+def _named(lists: Lists, kind: str, namespace: str, name: str) -> KubeObject | str:
+    """An object of a list, or why there is none."""
+    found = lists.get((kind, namespace))
+    if found is None:
+        return f"{kind} {namespace}/{name} was not looked for"
+    if isinstance(found, NotRead):
+        return f"{kind} {namespace}/{name} cannot be read: {found.detail}"
+    one = next((each for each in found if each.name == name), None)
+    return f"there is no {kind} {namespace}/{name}" if one is None else one

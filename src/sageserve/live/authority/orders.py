@@ -1,0 +1,74 @@
+"""What people said of targets, and which targets are demoted: a ConfigMap in the cluster, so that a new leader knows it.
+
+    sageserve-FLEET    orders.json: {"targets": {NAME: {frozen_until, count, until, …}}, "demoted": {NAME: {cause, …}}}
+
+Commands and the leader change it, each bound to the version that it read. Read next: `hands.py`; `cli/orders.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from sageserve.core.authority.records import Demotion, TargetOrder
+from sageserve.live.kubernetes.objects import Json, KubeObject
+from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
+
+KEY: Final = "orders.json"
+TRIES: Final = 5
+
+
+class FleetOrders(Struct, frozen=True):
+    """Everything that was said.
+
+    Args:
+        targets: orders, by target.
+        demoted: by target.
+    """
+
+    targets: dict[str, TargetOrder] = {}
+    demoted: dict[str, Demotion] = {}
+
+
+async def read_orders(writer: ClusterWriter, place: ObjectPlace) -> tuple[FleetOrders, str] | NotWritten:
+    """Orders, and the version of what holds them; empty where nothing was ever said."""
+    found = await writer.get("ConfigMap", place.name, place.namespace)
+    if not isinstance(found, KubeObject):
+        return (FleetOrders(), "") if found.status == 404 else NotWritten(found.status, "NotRead", found.detail)
+    try:
+        orders = msgspec.json.decode(found.text("data", KEY) or "{}", type=FleetOrders)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        detail = f"{KEY} of ConfigMap {place.namespace}/{place.name} is not ours: {error}"
+        return NotWritten(0, "Unreadable", detail)
+    return orders, found.text("metadata", "resourceVersion")
+
+
+async def change_orders(
+    writer: ClusterWriter, place: ObjectPlace, change: Callable[[FleetOrders], FleetOrders]
+) -> FleetOrders | NotWritten:
+    """Change what was said; tried again when somebody else changed it meanwhile."""
+    last = NotWritten(409, "Conflict", "it is changed all the time")
+    for _ in range(TRIES):
+        read = await read_orders(writer, place)
+        if isinstance(read, NotWritten):
+            return read
+        orders, version = read
+        new = change(orders)
+        if new == orders:
+            return orders
+        body: Mapping[str, Json] = {"data": {KEY: msgspec.json.encode(new).decode()}}
+        mark = WriteMark(place.name)
+        done = await (writer.replace(place, body, version, mark) if version else writer.create(place, body, mark))
+        if isinstance(done, KubeObject):
+            return new
+        if not done.stale:
+            return done
+        last = done
+    return last
+
+
+def without_ended(orders: FleetOrders, wall: int) -> FleetOrders:
+    """Orders that still hold."""
+    kept = {name: one for name, one in orders.targets.items() if wall < max(one.frozen_until, one.until)}
+    return FleetOrders(kept, orders.demoted)

@@ -1,0 +1,174 @@
+"""Pods of targets: who serves, who comes, who cannot come, and how long a start takes.
+
+    stuck    gated by a quota (`spec.schedulingGates`), or unschedulable: nothing more is asked for on their account
+    coming   pending or not ready yet; late once it has taken longer than twice the 95th percentile of starts
+
+A cold start is from a pod's creation to its being Ready, of pods whose containers never began anew. Typed parts of pods alone are
+read: there may be thousands. Read next: `hands.py`; tests/live/authority/test_pods.py.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct, field
+
+from sageserve.base.units import SECOND, Micros
+
+KEEP: Final = 50
+"""Starts that quantiles are made of."""
+LEAST: Final = 3
+"""Starts below which nothing is said of how long one takes."""
+
+
+class PodCondition(Struct, frozen=True, rename="camel"):
+    """A condition of a pod's status."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    last_transition_time: str = ""
+
+
+class PodContainer(Struct, frozen=True, rename="camel"):
+    """A container's status."""
+
+    restart_count: int = 0
+
+
+class PodStatus(Struct, frozen=True, rename="camel"):
+    """A pod's status."""
+
+    phase: str = ""
+    conditions: list[PodCondition] = field(default_factory=list)
+    container_statuses: list[PodContainer] = field(default_factory=list)
+
+
+class PodSpec(Struct, frozen=True, rename="camel"):
+    """What of a pod's spec keeps it from being scheduled."""
+
+    scheduling_gates: list[dict[str, str]] = field(default_factory=list)
+
+
+class PodMeta(Struct, frozen=True, rename="camel"):
+    """A pod's metadata."""
+
+    name: str = ""
+    uid: str = ""
+    creation_timestamp: str = ""
+    deletion_timestamp: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class PodSeen(Struct, frozen=True):
+    """A pod, as far as anybody here asks."""
+
+    metadata: PodMeta = PodMeta()
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    def condition(self, kind: str) -> PodCondition:
+        """Its condition of a type, or an empty one."""
+        return next((one for one in self.status.conditions if one.type == kind), PodCondition())
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves."""
+        return self.condition("Ready").status == "True" and not self.metadata.deletion_timestamp
+
+    @property
+    def stuck(self) -> str:
+        """Why it cannot come; empty: it may."""
+        if self.spec.scheduling_gates:
+            return "gated by " + ", ".join(one.get("name", "") for one in self.spec.scheduling_gates)
+        scheduled = self.condition("PodScheduled")
+        return "unschedulable" if scheduled.status == "False" and scheduled.reason == "Unschedulable" else ""
+
+
+class PodList(Struct, frozen=True):
+    """Pods of a namespace."""
+
+    items: list[PodSeen] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class PodTally:
+    """Pods of one target.
+
+    Args:
+        ready: that serve.
+        coming: that are on their way.
+        stuck: that cannot come.
+        late: of those that are coming, the ones that take too long.
+        why: the first reason why one is stuck; empty: none is.
+    """
+
+    ready: int = 0
+    coming: int = 0
+    stuck: int = 0
+    late: int = 0
+    why: str = ""
+
+
+class ColdStarts:
+    """How long starts of a target take: the newest fifty, each once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, None] = {}
+        self._took: deque[Micros] = deque(maxlen=KEEP)
+
+    def see(self, pods: Iterable[PodSeen]) -> None:
+        """Take in pods that have become ready."""
+        new = [pod for pod in pods if pod.ready and pod.metadata.uid not in self._known]
+        for pod in sorted(new, key=lambda one: one.condition("Ready").last_transition_time):
+            self._known[pod.metadata.uid] = None
+            if (took := _took(pod)) is not None:
+                self._took.append(took)
+        for uid in list(self._known)[: max(0, len(self._known) - 100 * KEEP)]:
+            del self._known[uid]
+
+    def quantile(self, share: float) -> Micros | None:
+        """A quantile of the starts, by nearest rank; None: too few are known."""
+        if len(self._took) < LEAST:
+            return None
+        ordered = sorted(self._took)
+        return ordered[min(len(ordered) - 1, max(0, -(-len(ordered) * round(share * 1000) // 1000) - 1))]
+
+
+def tally(pods: Sequence[PodSeen], starts: ColdStarts, wall: Micros) -> PodTally:
+    """Count the pods of one target; those that have ended, or are about to, count for nothing.
+
+    Args:
+        pods: of the target.
+        starts: how long they take to start.
+        wall: microseconds since 1970, by our clock: only what is late depends on it.
+    """
+    here = [pod for pod in pods if not pod.metadata.deletion_timestamp and pod.status.phase not in {"Failed", "Succeeded"}]
+    stuck = [pod for pod in here if pod.stuck]
+    coming = [pod for pod in here if not pod.ready and not pod.stuck]
+    usual = starts.quantile(0.95)
+    late = 0 if usual is None else sum(wall - _instant(pod.metadata.creation_timestamp) > 2 * usual for pod in coming)
+    return PodTally(sum(pod.ready for pod in here), len(coming), len(stuck), late, stuck[0].stuck if stuck else "")
+
+
+def selected(pods: Iterable[PodSeen], labels: Mapping[str, str]) -> list[PodSeen]:
+    """Pods that have these labels; none where there are no labels."""
+    return [pod for pod in pods if labels and labels.items() <= pod.metadata.labels.items()]
+
+
+def _took(pod: PodSeen) -> Micros | None:
+    """From its creation to Ready; None: it began anew since, or does not say."""
+    begun, ready = _instant(pod.metadata.creation_timestamp), _instant(pod.condition("Ready").last_transition_time)
+    if any(one.restart_count for one in pod.status.container_statuses) or not begun or ready <= begun:
+        return None
+    return ready - begun
+
+
+def _instant(text: str) -> Micros:
+    """Microseconds since 1970 by the cluster's clock; 0: it does not say."""
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * SECOND)
+    except ValueError:
+        return 0

@@ -1,0 +1,206 @@
+"""One target: what is seen of its object becomes a step of its ladder, the step a write, and what comes of it is taken in.
+
+Each write is bound to the version of the object that was read, so that one from a process that stood still comes to nothing once
+anybody wrote there. Read next: `target_object.py`; `hands.py`, which goes round.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from msgspec import structs
+
+from sageserve.base.config.clusters import TargetSettings
+from sageserve.base.units import SECOND, Micros, show_duration
+from sageserve.core.authority.ladder import TargetLadder
+from sageserve.core.authority.records import (
+    BoundStep,
+    BoundWish,
+    Demotion,
+    DemotionCause,
+    LadderRules,
+    TargetOrder,
+    Withheld,
+)
+from sageserve.live.authority.lease_keeper import LeaseKeeper
+from sageserve.live.authority.pods import ColdStarts, PodSeen, PodTally, selected, tally
+from sageserve.live.authority.target_object import (
+    DECISION,
+    EPOCH,
+    TargetObject,
+    apply_body,
+    dotted,
+    foreign_writer,
+    paths_of,
+    sight_of,
+)
+from sageserve.live.kubernetes.kinds import KINDS
+from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
+
+Told: TypeAlias = Callable[[str, Mapping[str, str | int]], None]
+"""An act and facts about it, for the audit log."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAsked:
+    """What decisions ask of a pool, and how it is.
+
+    Args:
+        count: instances; None: nothing is asked.
+        use: utilisation of its endpoint.
+        blind: its signals are too old.
+        heard: when decisions were last possible, by the loop's clock.
+    """
+
+    count: int | None
+    use: float
+    blind: bool
+    heard: Micros
+
+
+@dataclass(frozen=True, slots=True)
+class HandTools:
+    """What a hand works with.
+
+    Args:
+        writer: the cluster.
+        keeper: of the lease.
+        manager: of our fields.
+        now: the monotonic clock.
+        wall: microseconds since 1970.
+        told: the audit log.
+        dry_run: writes are checked by the server and not kept.
+    """
+
+    writer: ClusterWriter
+    keeper: LeaseKeeper
+    manager: str
+    now: Callable[[], Micros]
+    wall: Callable[[], Micros]
+    told: Told
+    dry_run: bool = False
+
+
+class TargetHand:
+    """One target.
+
+    Args:
+        name: in the settings.
+        settings: of it.
+        rules: of its ladder.
+        tools: to work with.
+    """
+
+    def __init__(self, name: str, settings: TargetSettings, rules: LadderRules, tools: HandTools) -> None:
+        self.name, self.settings = name, settings
+        self.ladder: Final = TargetLadder(rules, tools.now())
+        self.step = BoundStep(withheld=Withheld.NO_LEASE)
+        self.seen: TargetObject | None = None
+        self.pods = PodTally()
+        self.starts: Final = ColdStarts()
+        self.trouble = ""  # why the last write was refused; empty: it was not
+        self._tools = tools
+        self._told_demotion: Demotion | None = None
+        self._again = False  # a person thawed it: what is there now is the original
+        self._dry: BoundStep | None = None
+
+    @property
+    def place(self) -> ObjectPlace:
+        """Of its object."""
+        namespace, name = self.settings.name.split("/", 1)
+        return ObjectPlace(self.settings.kind, namespace, name)
+
+    def hear_orders(self, demoted: Demotion | None) -> None:
+        """What the orders say of its demotion: one of an earlier process holds, and one that a person took away does not."""
+        if demoted is not None:
+            self.ladder.demote(demoted)
+        elif self.ladder.demoted is not None and self._told_demotion is not None:
+            self.ladder.thaw()
+            self._again = True
+            self._tools.told("thawed", {"target": self.name})
+        self._told_demotion = demoted
+
+    def see_pods(self, pods: Sequence[PodSeen], wall: Micros) -> None:
+        """Pods of the namespace of its object."""
+        mine = selected(pods, {} if self.seen is None else self.seen.pod_labels)
+        self.starts.see(mine)
+        self.pods = tally(mine, self.starts, wall)
+
+    async def act(self, seen: TargetObject, asked: PoolAsked, order: TargetOrder, budget: int | None, *, frozen: bool) -> None:
+        """Look, decide, and write what is decided."""
+        tools, rung = self._tools, self.ladder.rules.rung
+        self.seen = seen
+        tools.keeper.elector.saw_epoch(seen.epoch)
+        if not self._again and (who := foreign_writer(seen, tools.manager)):
+            self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, who, tools.wall()))
+        sight = sight_of(seen, rung, tools.wall(), asked.use, blind=asked.blind)
+        if self._again:
+            sight = structs.replace(sight, own_low=seen.low, ours=False)
+        sight = structs.replace(sight, budget=budget, frozen=frozen, stuck=self.pods.stuck)
+        wish = BoundWish(asked.count, None, asked.heard)
+        leased = tools.keeper.elector.may_write(tools.now())
+        self.step = step = self.ladder.decide(tools.now(), sight, wish, order, leased=leased)
+        if not step.changes:
+            self.trouble = "" if self.ladder.demoted is None else self.trouble
+            return
+        marks = {EPOCH: str(tools.keeper.elector.epoch), DECISION: f"{self.settings.pool}@{tools.wall() // SECOND}"}
+        body, new = apply_body(seen, rung, step, marks, again=self._again)
+        mark = WriteMark(tools.manager, marks[DECISION], tools.dry_run)
+        force = new and self.settings.take_over
+        if not tools.keeper.elector.may_write(tools.now()):
+            return  # it was lost while this was thought about
+        done = await tools.writer.apply(self.place, body, mark, force=force)
+        if isinstance(done, NotWritten):
+            self._refused(done, taken=not new)
+            return
+        self.trouble = ""
+        if tools.dry_run:
+            self._tell_dry(step)
+            return
+        self._again = False
+        self.ladder.wrote(tools.now(), sight, step)
+        tools.told("bounds", self._facts(step) | {"was_low": seen.low, "was_high": seen.high, "withheld": step.withheld.value})
+
+    def _refused(self, done: NotWritten, *, taken: bool) -> None:
+        tools = self._tools
+        if done.stale or done.status == 0:
+            return  # it had just changed, or nobody answered: the next look says how it is
+        self.trouble = done.detail
+        if done.conflicts:
+            one = done.conflicts[0]
+            self.trouble = f"{one.field.lstrip('.')} belongs to {one.manager}"
+            if not taken:
+                self.trouble += f": take that line out of its manifest, or write live.targets.{self.name}.take_over: true"
+        tools.told("refused", {"target": self.name, "status": done.status, "why": done.detail})
+        if done.conflicts and taken:
+            self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, self.trouble, tools.wall()))
+            return
+        self.ladder.refused(tools.now(), self.trouble, tools.wall())
+
+    def _tell_dry(self, step: BoundStep) -> None:
+        if step != self._dry:
+            self._dry = step
+            self._tools.told("dry-run", self._facts(step))
+
+    def _facts(self, step: BoundStep) -> dict[str, str | int]:
+        kind = KINDS[self.settings.kind]
+        values = {dotted(kind.low): step.low, dotted(kind.high): step.high}
+        found: dict[str, str | int] = {"target": self.name, "object": f"{self.settings.kind} {self.settings.name}"}
+        names = [dotted(path) for path in paths_of(self.settings.kind, self.ladder.rules.rung)]
+        found |= {name: value for name, value in values.items() if value is not None and name in names}
+        return found | {"epoch": self._tools.keeper.elector.epoch}
+
+    def note(self) -> str:
+        """What a person should know of it, in a sentence; empty: nothing."""
+        if (demoted := self.ladder.demoted) is not None:
+            return f"{self.name} is only observed: {demoted.cause.value}, {demoted.detail}. Then: sageserve thaw {self.name}"
+        if self.trouble:
+            return f"{self.name} was not written: {self.trouble}."
+        if self.pods.stuck:
+            return f"{self.name} has {self.pods.stuck} pods that cannot come ({self.pods.why}): no more is asked for."
+        if self.pods.late and (usual := self.starts.quantile(0.95)) is not None:
+            took = show_duration(usual // SECOND * SECOND)
+            return f"{self.name} has {self.pods.late} pods that have been starting for more than twice what it takes ({took})."
+        if self.step.withheld is Withheld.AT_ZERO:
+            return f"{self.name} stands at 0 replicas, where an HPA is off: a minimum does nothing until somebody starts one."
+        return ""
