@@ -3,11 +3,13 @@
 import json
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+from openai.types.responses import Response
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.live.emulator.process import Running, engine
@@ -205,3 +207,68 @@ def test_a_client_that_leaves_without_a_stream_is_forgotten_too(http: httpx.Clie
 
 def test_faults_cannot_be_set_unless_allowed(http: httpx.Client) -> None:
     assert http.post("/_fault", json={"hang": True}).status_code == 404
+
+
+# --- responses and tool calls ---
+
+SPEAKS = {"name": "say", "description": "says it", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}
+
+
+def test_a_response_is_whole_or_a_stream_of_steps_with_the_same_text(client: openai.OpenAI) -> None:
+    whole = client.responses.create(model="small", input="hello there, engine", instructions="be short")
+    assert (whole.status, whole.output[0].type) == ("completed", "message")
+    assert whole.usage is not None
+    assert whole.usage.output_tokens == len(whole.output_text.split())
+    steps = list(client.responses.create(model="small", input="hello there, engine", instructions="be short", stream=True))
+    assert [step.sequence_number for step in steps] == list(range(len(steps)))
+    assert [step.type for step in steps[:4]] == [
+        "response.created", "response.in_progress", "response.output_item.added", "response.content_part.added",
+    ]  # fmt: skip
+    assert "".join(step.delta for step in steps if step.type == "response.output_text.delta") == whole.output_text
+    last = steps[-1]
+    assert last.type == "response.completed"
+    assert (last.response.output_text, last.response.usage) == (whole.output_text, whole.usage)
+
+
+def test_a_response_that_may_be_no_longer_is_incomplete(client: openai.OpenAI) -> None:
+    for stream in (False, True):
+        cut = client.responses.create(
+            model="small", input="hello", max_output_tokens=3, stream=stream, extra_body={"ignore_eos": True}
+        )
+        found = cut if isinstance(cut, Response) else next(s.response for s in cut if s.type == "response.incomplete")
+        assert (found.status, found.usage and found.usage.output_tokens) == ("incomplete", 3)
+        assert found.incomplete_details is not None
+
+
+def test_functions_are_called_where_one_has_to_be(client: openai.OpenAI) -> None:
+    tools: Any = [{"type": "function", "function": SPEAKS}]
+    asked: Any = {"model": "small", "messages": HELLO, "tools": tools}
+    choices: list[Any] = ["required", {"type": "function", "function": {"name": "say"}}]
+    for choice in choices:
+        answer = client.chat.completions.create(**asked, tool_choice=choice)
+        (call,) = answer.choices[0].message.tool_calls or []
+        assert (call.function.name, answer.choices[0].finish_reason) == ("say", "tool_calls")
+        arguments = json.loads(call.function.arguments)
+        assert answer.usage is not None
+        assert len(arguments["text"].split()) == answer.usage.completion_tokens
+        chunks = list(client.chat.completions.create(**asked, tool_choice=choice, stream=True))
+        parts = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or [] if call.function]
+        assert parts[0].function.name == "say"
+        assert json.loads("".join(part.function.arguments or "" for part in parts)) == arguments
+        assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    assert client.chat.completions.create(**asked).choices[0].message.content, "where none has to be, a text is the answer"
+    with pytest.raises(openai.BadRequestError, match="not among the tools"):
+        client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": "sing"}})
+    again: Any = [{"type": "function", **SPEAKS}]
+    response = client.responses.create(model="small", input="hello", tools=again, tool_choice="required")
+    item = response.output[0]
+    assert item.type == "function_call"
+    steps = list(client.responses.create(model="small", input="hello", tools=again, tool_choice="required", stream=True))
+    pieces = "".join(step.delta for step in steps if step.type == "response.function_call_arguments.delta")
+    assert pieces == item.arguments
+    assert json.loads(pieces)["text"]
+
+
+def test_a_response_does_not_go_on_from_one_that_nobody_kept(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="no response is kept here"):
+        client.responses.create(model="small", input="hello", previous_response_id="resp_1")

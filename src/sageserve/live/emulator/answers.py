@@ -85,6 +85,7 @@ class Answer:
 
     def __init__(self, ask: GenerationRequest, name: str, created: int, model: str) -> None:
         self.ask = ask
+        self.name = name
         kind = "chat.completion" if ask.chat else "text_completion"
         chunk = "chat.completion.chunk" if ask.chat else "text_completion"
         self._head: dict[str, Json] = {"id": name, "object": kind, "created": created, "model": model}

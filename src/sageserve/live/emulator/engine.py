@@ -27,7 +27,9 @@ from sageserve.live.emulator.metrics import EngineMetrics
 from sageserve.live.emulator.ranks import EngineRanks
 from sageserve.live.emulator.requests import GenerationRequest, Refused
 from sageserve.live.emulator.response_stream import ChoiceStream, RequestStream
+from sageserve.live.emulator.responses_api import ResponsesAnswer, read_response
 from sageserve.live.emulator.text import key_of
+from sageserve.live.emulator.tool_calls import ToolAnswer
 
 _DIMENSIONS: Final = 384  # of an embedding, unless the request says
 _DIMENSIONS_MAX: Final = 4096
@@ -158,6 +160,8 @@ class Engine:
             match request.method, path:
                 case "POST", "/v1/chat/completions":
                     self._generate(asks.read_chat, request, reply)
+                case "POST", "/v1/responses":
+                    self._generate(read_response, request, reply)
                 case "POST", "/v1/completions":
                     self._generate(asks.read_completion, request, reply)
                 case "POST", "/v1/embeddings":
@@ -214,7 +218,13 @@ class Engine:
         ask = read(request.body, self.served.limits)
         self._asked += 1
         name = request.headers.get("x-request-id") or f"{self.served.name}-{self._asked}"
-        head = answers.Answer(ask, f"{'chatcmpl' if ask.chat else 'cmpl'}-{name}", self._clock.unix(), self.served.limits.model)
+        made, model = self._clock.unix(), self.served.limits.model
+        head: answers.Answer | ResponsesAnswer
+        if read is read_response:
+            head = ResponsesAnswer(ask, name, made, model)
+        else:
+            kind = ToolAnswer if ask.tool else answers.Answer
+            head = kind(ask, f"{'chatcmpl' if ask.chat else 'cmpl'}-{name}", made, model)
         request_stream = RequestStream(ask, head, reply, reset_after=self.faults.reset_after, over=self._over)
         reply.on_gone = lambda: self._abort(request_stream)
         self._tellings.add(request_stream)

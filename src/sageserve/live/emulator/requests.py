@@ -54,8 +54,8 @@ class _StreamOptions(Struct):
     continuous_usage_stats: bool | None = None
 
 
-class _Body(Struct, kw_only=True):
-    """What chat and completion have in common."""
+class AskedBody(Struct, kw_only=True):
+    """What chats, completions and responses have in common."""
 
     model: str = ""
     max_tokens: int | None = None
@@ -70,7 +70,22 @@ class _Body(Struct, kw_only=True):
     echo: bool | None = None
 
 
-class ChatBody(_Body, kw_only=True):
+class _Function(Struct):
+    name: str = ""
+
+
+class _Tool(Struct):
+    type: str = "function"
+    name: str = ""  # in the Responses API
+    function: _Function | None = None  # in chats
+
+    @property
+    def called(self) -> str:
+        """Its function's name."""
+        return self.function.name if self.function is not None else self.name
+
+
+class ChatBody(AskedBody, kw_only=True):
     """Of /v1/chat/completions."""
 
     messages: list[_Message]
@@ -78,9 +93,10 @@ class ChatBody(_Body, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     tools: msgspec.Raw = msgspec.Raw(b"")
+    tool_choice: msgspec.Raw = msgspec.Raw(b"")
 
 
-class CompletionBody(_Body, kw_only=True):
+class CompletionBody(AskedBody, kw_only=True):
     """Of /v1/completions."""
 
     prompt: _Prompts
@@ -130,7 +146,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What a chat or completion request comes to."""
+    """What a request for a text, or for a call of a function, comes to."""
 
     chat: bool
     choices: tuple[Choice, ...]
@@ -143,8 +159,11 @@ class GenerationRequest:
     usage_always: bool
     priority: int
     logprobs: int  # -1: none, else how many alternatives
+    tool: str = ""  # function that is called; empty: none
 
 
+_tools: Final = msgspec.json.Decoder(list[_Tool] | None)
+_tool_choice: Final = msgspec.json.Decoder(str | _Tool | None)
 _chat: Final = msgspec.json.Decoder(ChatBody)
 _completion: Final = msgspec.json.Decoder(CompletionBody)
 _embedding: Final = msgspec.json.Decoder(EmbeddingBody)
@@ -159,7 +178,7 @@ def read_chat(data: bytes, limits: ServedLimits) -> GenerationRequest:
     try:
         body = _chat.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _malformed(error) from None
+        raise malformed(error) from None
     if not body.messages:
         raise Refused(400, "messages must not be empty", param="messages")
     tokens = sum(TOKENS_PER_MESSAGE + _message_tokens(message) for message in body.messages)
@@ -167,7 +186,8 @@ def read_chat(data: bytes, limits: ServedLimits) -> GenerationRequest:
     spoken = msgspec.json.encode(body.messages)
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     alternatives = (body.top_logprobs or 0) if body.logprobs else -1
-    return _ask(body, [(tokens, spoken)], limits, most=most, logprobs=alternatives)
+    tool = tool_to_call(body.tools, body.tool_choice)
+    return ask_of(body, [(tokens, spoken)], limits, most=most, logprobs=alternatives, tool=tool)
 
 
 def read_completion(data: bytes, limits: ServedLimits) -> GenerationRequest:
@@ -179,10 +199,10 @@ def read_completion(data: bytes, limits: ServedLimits) -> GenerationRequest:
     try:
         body = _completion.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _malformed(error) from None
+        raise malformed(error) from None
     most = _DEFAULT_COMPLETION if body.max_tokens is None and not body.ignore_eos else body.max_tokens
     alternatives = -1 if body.logprobs is None else body.logprobs
-    return _ask(body, _prompts(body.prompt, "prompt"), limits, most=most, logprobs=alternatives)
+    return ask_of(body, _prompts(body.prompt, "prompt"), limits, most=most, logprobs=alternatives)
 
 
 def read_embedding(data: bytes, limits: ServedLimits) -> tuple[EmbeddingBody, list[tuple[int, bytes]]]:
@@ -194,7 +214,7 @@ def read_embedding(data: bytes, limits: ServedLimits) -> tuple[EmbeddingBody, li
     try:
         body = _embedding.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise _malformed(error) from None
+        raise malformed(error) from None
     _check_model(body.model, limits)
     prompts = _prompts(body.input, "input")
     for tokens, _ in prompts:
@@ -202,8 +222,31 @@ def read_embedding(data: bytes, limits: ServedLimits) -> tuple[EmbeddingBody, li
     return body, prompts
 
 
-def _malformed(error: msgspec.MsgspecError | UnicodeDecodeError) -> Refused:
+def malformed(error: msgspec.MsgspecError | UnicodeDecodeError) -> Refused:
+    """The answer to a body that cannot be read."""
     return Refused(400, f"the body is not as it should be: {error}")
+
+
+def tool_to_call(tools: msgspec.Raw, choice: msgspec.Raw) -> str:
+    """Name of the function that has to be called, as `required` or a name says; empty: none, for nothing has to be.
+
+    Raises:
+        Refused: they are not as they should be, or the one that is named is not among them.
+    """
+    try:
+        known: list[str] = [
+            one.called for one in (_tools.decode(tools) if bytes(tools) else None) or [] if one.type == "function"
+        ]
+        wanted: str | _Tool | None = _tool_choice.decode(choice) if bytes(choice) else None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Refused(400, f"tools or tool_choice are not as they should be: {error}", param="tools") from None
+    if wanted is None or wanted in ("auto", "none"):
+        return ""
+    if wanted == "required" and known:
+        return known[0]
+    if isinstance(wanted, _Tool) and wanted.called in known:
+        return wanted.called
+    raise Refused(400, "tool_choice asks for a function that is not among the tools", param="tool_choice")
 
 
 def _message_tokens(message: _Message) -> int:
@@ -251,9 +294,14 @@ def _check_room(tokens: int, most: int, limits: ServedLimits) -> None:
         )
 
 
-def _ask(
-    body: _Body, prompts: list[tuple[int, bytes]], limits: ServedLimits, *, most: int | None, logprobs: int
+def ask_of(  # what each API calls by its own names
+    body: AskedBody, prompts: list[tuple[int, bytes]], limits: ServedLimits, *, most: int | None, logprobs: int, tool: str = ""
 ) -> GenerationRequest:
+    """What a body comes to.
+
+    Raises:
+        Refused: it names another model, does not fit into the context, or asks for what cannot be.
+    """
     _check_model(body.model, limits)
     if most is not None and most < 1:
         raise Refused(400, f"max_tokens must be at least 1, got {most}", param="max_tokens")
@@ -269,7 +317,7 @@ def _ask(
     options = body.stream_options or _StreamOptions()
     longest = limits.context - min(tokens for tokens, _ in prompts)
     return GenerationRequest(
-        chat=isinstance(body, ChatBody),
+        chat=not isinstance(body, CompletionBody),
         choices=tuple(_choice(body, p, i, limits, most) for p in prompts for i in range(count)),
         prompt_tokens=sum(tokens for tokens, _ in prompts),
         stops=tuple(stop for stop in stops if stop),
@@ -280,10 +328,11 @@ def _ask(
         usage_always=bool(options.continuous_usage_stats),
         priority=body.priority or 0,
         logprobs=logprobs,
+        tool=tool,
     )
 
 
-def _choice(body: _Body, prompt: tuple[int, bytes], index: int, limits: ServedLimits, most: int | None) -> Choice:
+def _choice(body: AskedBody, prompt: tuple[int, bytes], index: int, limits: ServedLimits, most: int | None) -> Choice:
     tokens, text = prompt
     key = key_of(text, str(body.seed or 0).encode(), str(index).encode())
     room, cached = limits.context - tokens, limits.cached(tokens)

@@ -10,6 +10,7 @@ from sageserve.live.emulator.answers import Answer
 from sageserve.live.emulator.batch import Sequence
 from sageserve.live.emulator.connection import EngineReply
 from sageserve.live.emulator.requests import Choice, GenerationRequest
+from sageserve.live.emulator.responses_api import ResponsesAnswer
 from sageserve.live.emulator.text import Words, cut_at_stop
 
 
@@ -64,7 +65,7 @@ class RequestStream:
     def __init__(
         self,
         ask: GenerationRequest,
-        head: Answer,
+        head: Answer | ResponsesAnswer,
         reply: EngineReply,
         *,
         reset_after: int | None,
