@@ -17,7 +17,7 @@ import typer
 from msgspec import Struct
 
 from sageserve.base.errors import ConfigError, SageServeError, in_words
-from sageserve.cli import batch_backup
+from sageserve.cli import batch_backup, batch_erase
 from sageserve.cli.running import State, running_url
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ app = typer.Typer(
 
 app.command()(batch_backup.backup)
 app.command()(batch_backup.restore)
+app.command()(batch_erase.erase)
 
 Url = Annotated[str | None, typer.Option(metavar="URL", help="of the gateway", show_default="of the fleet that runs here")]
 KeyVariable = Annotated[str, typer.Option("--key-env", metavar="NAME", help="environment variable that holds the API key")]

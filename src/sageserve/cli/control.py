@@ -67,6 +67,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     from sageserve.core.layout import names_of
     from sageserve.live.actuators.revisions import EngineRevisions
     from sageserve.live.batches.api_context import ApiContext
+    from sageserve.live.batches.erasure import erase_routes
     from sageserve.live.batches.routes import routes
     from sageserve.live.batches.runner import BatchRunner, Door
     from sageserve.live.batches.store_thread import SteadyWall, StoreThread
@@ -84,6 +85,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(_wall, clock.now)
     runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
+    api = ApiContext(store, wall, live, runner.notify, runner.tier)
     doors = EngineDoors(live, take_engine_keys(live))
     async with EngineClients(doors, live.scrape_timeout / SECOND) as clients:
         parts = Parts(
@@ -92,7 +94,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             scrape=lambda place: _ask(clients, place, _scrape),
             probe=lambda place: _ask(clients, place, _makes_a_token),
             jobs=runner,
-            queue_routes=routes(ApiContext(store, wall, live, runner.notify, runner.tier)),
+            queue_routes=[*routes(api), *erase_routes(api)],
             background=(runner.run,),
             clock=clock,
             wall=_wall,

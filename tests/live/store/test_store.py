@@ -338,3 +338,19 @@ def test_what_was_kept_is_there_when_opened_again(fresh: Callable[[], Store]) ->
     assert result is not None
     assert (result.good, result.status, result.body) == (True, 200, b"answer")
     assert again.piece("file-5", 0) == b"abc"
+
+
+def test_batches_of_one_owner_that_are_over_are_forgotten_and_nothing_else(store: Store) -> None:
+    store.begin_epoch()
+    mine, other, still = running(store, 1), running(store, 1, batch(2, "you")), running(store, 2, batch(3))
+    for one in (mine, other):
+        store.cancel(one.number, 3000)
+        store.close_batch(one.number, (None, None), 4000)
+    assert store.forget_batches("me") == 1
+    with pytest.raises(Unknown):
+        store.batch("me", mine.id)
+    assert store.outcomes(mine.number, 0, 10) == []
+    assert store.batch("you", other.id).state is BatchState.CANCELLED
+    assert [one.number for one in store.unfinished()] == [still.number]
+    assert store.unfinished_jobs() == {"m": 2}
+    assert store.forget_batches("nobody") == 0

@@ -151,6 +151,10 @@ class Batches(Protocol):
         """Its jobs after a line, in order of lines."""
         ...
 
+    def forget_batches(self, owner: str) -> int:
+        """Forget an owner's batches that are over, with all that is kept of their lines; how many. Files are another matter."""
+        ...
+
     def close_batch(self, number: int, files: tuple[File | None, File | None], now: Micros) -> None:
         """Output and error file (of known size) are written: show them, and forget jobs and results, which they hold now."""
         ...

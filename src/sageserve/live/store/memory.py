@@ -163,6 +163,15 @@ class MemoryStore(Store):
         """Batches that still have somewhere to go."""
         return [one for one in self._batches.values() if one.state in OPEN_BATCHES]
 
+    def forget_batches(self, owner: str) -> int:
+        """Forget those that are over."""
+        over = [n for n, one in self._batches.items() if one.owner == owner and one.state not in OPEN_BATCHES]
+        for number in over:
+            del self._batches[number]
+            for key in [key for key in self._jobs if key[0] == number]:
+                del self._jobs[key]
+        return len(over)
+
     def begin_reading(self, number: int) -> None:
         """Forget what an interrupted reading left."""
         for key in [key for key, job in self._jobs.items() if key[0] == number and job.state is JobState.HELD]:

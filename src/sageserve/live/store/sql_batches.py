@@ -75,6 +75,16 @@ class SqlBatches(StorePart):
             rows = connection.execute(select(BATCHES).where(_B.state.in_(OPEN_BATCHES)).order_by(_B.number))
             return [batch for row in rows if (batch := _readable(row)) is not None]
 
+    def forget_batches(self, owner: str) -> int:
+        """Forget those that are over."""
+        over = select(_B.number).where(_B.owner == owner, _B.state.not_in(OPEN_BATCHES))
+        with self._database.transaction() as connection:
+            connection.execute(delete(RESULTS).where(_R.batch.in_(over)))
+            connection.execute(delete(JOBS).where(_J.batch.in_(over)))
+            gone = changed(connection.execute(delete(BATCHES).where(_B.owner == owner, _B.state.not_in(OPEN_BATCHES))))
+        self._database.forget()
+        return gone
+
     def begin_reading(self, number: int) -> None:
         """Forget what an interrupted reading left."""
         with self._database.transaction() as connection:
