@@ -3,6 +3,7 @@
 Read next: `test_discover.py`, whose fleet this is.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -79,7 +80,10 @@ def test_from_a_server_to_an_answer_without_an_edit(tmp_path: Path, monkeypatch:
         made = CliRunner().invoke(app, ["init", "fleet.yaml", "--prometheus", url], catch_exceptions=False)
         assert made.exit_code == 0, made.output
         assert "next: sageserve backtest fleet.yaml" in made.stdout
-        more = ["--last", "50m", "--policies", "recorded,fixed:2", "--seeds", "1", "--no-error", "--json"]
+        more = ["--policies", "recorded,fixed:2", "--seeds", "1", "--no-error", "--json"]
         answer = CliRunner().invoke(app, ["backtest", "fleet.yaml", *more], catch_exceptions=False)
     assert answer.exit_code == 0, answer.output
-    assert '"recorded"' in answer.stdout
+    said = json.loads(answer.stdout)
+    assert 3_600 < said["policies"]["recorded"]["window_s"] < 4_200, "of the day that is asked for, what was recorded"
+    assert "samples begin at" in " ".join(said["notes"])
+    assert f"--prometheus {url} --match" in said["checks"]["profile"]["next"] or said["checks"]["profile"]["state"] != "wrong"
