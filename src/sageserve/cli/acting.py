@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ async def hands_of(
         told: the kubeconfig, and whether writes are only checked by the server.
     """
     from sageserve.cli.kube import writer_of
-    from sageserve.live.audit import note
     from sageserve.live.authority.hands import Hands, HandsParts
 
     live = refuse_unwritten(settings)
@@ -75,7 +75,7 @@ async def hands_of(
         now=watching.now,
         wall=_wall,
         me=f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}",
-        told=lambda act, facts: note(folder, _wall(), "watch", act, facts),
+        told=lambda act, facts: note_act(folder, act, facts),  # a full disk stops no write
         dry_run=dry_run,
     )
     return Hands(settings, parts)

@@ -83,7 +83,7 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
     act: Annotated[
         bool, typer.Option("--act", help="carry out what the authority of targets allows: their minima and maxima")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --act: the server checks every write and keeps none")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="with --act: writes are checked and not kept; the lease is")] = False,
     kubeconfig: Kubeconfig = None,
     as_json: Annotated[bool, typer.Option("--json", help="minutes, decisions and notes as JSON lines")] = False,
 ) -> None:

@@ -300,6 +300,12 @@ def test_a_dry_run_asks_the_server_and_leaves_nothing() -> None:
         await process.turn()
         assert field.bare() == before
         assert [act for act, _ in field.told] == ["dry-run"]
+        field.cluster.allowed = lambda right: right.plural != "scaledobjects"
+        for _ in range(4):
+            field.now += 5 * SECOND
+            await process.turn()
+        assert process.hands.hands[0].ladder.demoted is not None
+        assert field.cluster.get("ConfigMap", SPACE, "sageserve-small") is None  # nobody else is told
 
     played(story)
 

@@ -192,7 +192,7 @@ class ClusterHands:
             for hand in self.hands
             if hand.ladder.demoted is not None and hand.name not in self.orders.demoted
         }
-        if not new or not self.keeper.elector.may_write(self._parts.now()):
+        if not new or self._parts.dry_run or not self.keeper.elector.may_write(self._parts.now()):
             return
         done = await change_orders(
             self._writer, self._orders, lambda orders: structs.replace(orders, demoted=new | orders.demoted)
