@@ -12,6 +12,7 @@ from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros
 from sageserve.core.actions import Decision, Feed, Reason
 from sageserve.core.events import (
     DemandSeen,
+    DoorSeen,
     EndpointSeen,
     EnginesSeen,
     InstanceDrained,
@@ -40,6 +41,7 @@ __all__ = [
     "Decision",
     "Demand",
     "DemandSeen",
+    "DoorSeen",
     "EndpointLook",
     "EndpointSeen",
     "EnginesSeen",

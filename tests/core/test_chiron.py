@@ -168,8 +168,9 @@ def test_the_floor_of_both_roles_stays_and_is_restored() -> None:
         stage.see(step * MINUTE, 0.0, 0.0, 0.0)
         stage.settle(step * MINUTE)
     assert [stage.fleet.serving(e) for e in (OWN, BATCH, MIXED)] == [1, 0, 1]
-    stage = Stage(chiron(fleet={"start": 0, "minimum": 0, "maximum": 4}))
-    assert {one.reason for one in stage.see(0)} == {Reason.BELOW_MINIMUM}
+    for lost in tuple(stage.fleet.rows(MIXED, State.SERVING)):
+        stage.fleet.lose(lost, HOUR)
+    assert {one.reason for one in stage.see(HOUR)} == {Reason.BELOW_MINIMUM}
     assert [stage.fleet.coming(e) for e in (OWN, BATCH, MIXED)] == [0, 0, 1]
 
 

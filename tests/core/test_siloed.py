@@ -48,7 +48,9 @@ def test_silos_keep_at_least_one_instance_each() -> None:
         strategy={"name": "siloed", "siloed": {"batch_minimum": 0, "batch_share": 0}},
     )
     assert Siloed.minimum(settings) == (1, 1)
-    assert starts_by_role(Siloed, settings) == (1, 1)
+    assert starts_by_role(Siloed, settings) == (2, 0), "where none need be kept, none begins for nothing"
+    kept = scenario(fleet={"start": 2, "minimum": 1, "maximum": 4}, strategy=settings.strategy.model_dump())
+    assert starts_by_role(Siloed, kept) == (1, 1)
 
 
 def test_each_silo_is_scaled_by_what_is_seen_of_it_and_by_its_own_marks() -> None:

@@ -96,8 +96,9 @@ def places(kernel: Kernel) -> Iterator[tuple[int, int, int]]:
         begin = int(arrays["batch_begin"][model])
         for row in arrays["batch_heap"][begin : begin + int(arrays["batch_count"][model])]:
             yield int(row), HELD, UNSET
-        for row in chain(int(arrays["door_head"][model]), following):
-            yield row, HELD, UNSET
+        for door in (model, int(world["models"]) + model):
+            for row in chain(int(arrays["door_head"][door]), following):
+                yield row, HELD, UNSET
     lanes = int(world["tiers"]) + 1
     for i, engine in enumerate(kernel.engines):
         for lane in range(lanes):

@@ -19,6 +19,7 @@ from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
+from tests.sim.case_doors import with_distances, with_sleepers
 from tests.sim.case_engines import NOTHING, curve, line, with_ranks, with_rules, with_speculation
 from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
 
@@ -63,6 +64,8 @@ class Simulator(Protocol):
     def made_tokens(self) -> NDArray[np.int64]: ...
     @property
     def endpoints(self) -> NDArray[Any]: ...
+    @property
+    def held(self) -> NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class Stop:
     batch_waiting: NDArray[np.int64]
     demand: NDArray[np.float64]  # requests, prompt tokens, work, finished output tokens, could be in time, missed; by cell
     mixes: NDArray[np.float64]
+    held: NDArray[np.int64]
 
 
 def look(sim: Simulator) -> Stop:
@@ -116,6 +120,7 @@ def look(sim: Simulator) -> Stop:
         batch_waiting=sim.batch_waiting.copy(),
         demand=np.stack([sim.demand_requests, sim.demand_tokens, sim.demand_work, sim.made_tokens, sim.could, sim.missed]),
         mixes=sim.mixes.copy(),
+        held=sim.held.copy(),
     )
 
 
@@ -143,10 +148,10 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
     if crowded:
         setup.profiles["kv_tokens"] = setup.context.max() + draw(0, 12)
         setup.profiles["per_kv"] = 1 / setup.profiles["kv_tokens"]
-    setup = with_affinity(draw, with_ranks(draw, _with_distances(draw, setup, grain)))
+    setup = with_affinity(draw, with_ranks(draw, with_distances(draw, setup, grain)))
     trace, setup = with_hashes(draw, trace, often=crowded), with_quickest(draw, setup)
     lost = frozenset(k for k in range(len(steps)) if draw(0, 1)) if draw(0, 3) == 3 else frozenset()
-    setup = with_speculation(draw, setup if crowded else with_rules(draw, setup))
+    setup = with_sleepers(draw, with_speculation(draw, setup if crowded else with_rules(draw, setup)))
     return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost)
 
 
@@ -160,15 +165,6 @@ def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -
     delay = [UNSET if draw(0, 5) == 0 else draw(0, longest) // grain * grain for _ in range(n)]
     names = tuple(f"talk-{number}" for number in range(sessions))
     return replace(trace, labels={"session": Labels(session, names)}, delay=np.array(delay, np.int64)).check()
-
-
-def _with_distances(draw: Draw, setup: Setup, grain: int) -> Setup:
-    """In half of the worlds answers travel, and engines of one model in four keep no conversations."""
-    if draw(0, 1):
-        return setup
-    caches = tuple(draw(0, 3) > 0 for _ in range(setup.models))
-    rtt = [draw(0, 3_000) // grain * grain for _ in range(setup.regions**2)]
-    return replace(setup, caches=caches, rtt=np.array(rtt, np.int64).reshape(setup.regions, setup.regions))
 
 
 def _with_admission(draw: Draw, setup: Setup) -> Setup:

@@ -48,6 +48,7 @@ def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:
             *(_column(name, one.endpoints, two.endpoints, exact=False) for name in SIGNALS),
             "" if np.allclose(one.demand, two.demand, rtol=1e-9) else f"demand {one.demand} is {two.demand}",
             "" if np.allclose(one.mixes, two.mixes, rtol=1e-9) else f"mixes {one.mixes} are {two.mixes}",
+            "" if (one.held == two.held).all() else f"held {one.held} are {two.held}",
             "" if (one.batch_waiting == two.batch_waiting).all() else f"batch queues {one.batch_waiting} are {two.batch_waiting}",
         ]
         if any(words):

@@ -23,8 +23,8 @@ class Reference(ReferenceFleet):
     """The slow, obvious simulator."""
 
     def run_until(self, t: int) -> bool:
-        """Handle everything before t and the scrape at t; True if it stopped because a draining instance is empty."""
-        self.drained = []
+        """Handle everything before t and the scrape at t; True if it stopped: one is drained, or asked for."""
+        self.drained, self.asked = [], False
         while True:
             time, phase, index = self._next_event()
             if time > t or (time == t and phase != SCRAPE_PHASE):
@@ -40,6 +40,8 @@ class Reference(ReferenceFleet):
                 else:
                     self._coming.remove(index)
                 self._arrive(self._jobs[index])
+                if self.asked:
+                    return True
             else:
                 index, rank = self._rank_at(index)
                 self._advance(index, rank)
@@ -80,15 +82,32 @@ class Reference(ReferenceFleet):
         elif self._tiers[job.tier].batch and self.setup.feed != DIRECT:
             self._put(job, HELD)
             self._hold(job)
-        elif self._route(job, judged=True):
-            return
-        elif self.setup.admission and not self._tiers[job.tier].batch:
-            self._shed(job, "shed")
-        else:
+        elif not self._route(job, judged=True):
+            self._wait_or_shed(job)
+
+    def _wait_or_shed(self, job: Job) -> None:
+        """What was not placed waits at the door, is held for an endpoint that sleeps, or is turned away."""
+        model, alike, sleeping = self._model[job.row], self.held[self._cell(job)], self._asleep(job)
+        self.asked |= sleeping is not None and alike == 0
+        if not self.setup.admission or self._tiers[job.tier].batch:
             self._put(job, HELD)
             self._doors[model].append(job)
             self.counts["waited at the door"] += 1
             self.counts["came again"] += self.setup.admission
+        elif sleeping is not None and alike < self.setup.admission_queued * self._engines[sleeping * self.setup.slots].places:
+            self._put(job, HELD)
+            self._rooms[model].append(job)
+            self.counts["held for one that sleeps"] += 1
+        else:
+            self._shed(job, "shed")
+            self.counts["no room to be held"] += sleeping is not None
+
+    def _asleep(self, job: Job) -> int | None:
+        """The nearest endpoint that sleeps, if nothing of the job's walk is open."""
+        walk = list(self._walk(job))
+        if not self.setup.sleeps or any(self._opened(self._endpoints[e]) for e in walk):
+            return None
+        return next((e for e in walk if self.setup.sleeps[e]), None)
 
     def _hold(self, job: Job) -> None:
         """Queue a batch job; the best endpoint of its walk may take one at once."""
@@ -189,11 +208,7 @@ class Reference(ReferenceFleet):
             queue.append(job)
             queue.sort(key=lambda one: (one.deadline, one.row))
         elif not self._route(job):
-            if self.setup.admission and not batch:
-                self._shed(job, "shed")
-            else:
-                self._put(job, HELD)
-                self._doors[self._model[job.row]].append(job)
+            self._wait_or_shed(job)
 
     # ---- an iteration ends
 
@@ -220,13 +235,26 @@ class Reference(ReferenceFleet):
         for model, means in enumerate(self._mean):
             self._guess[model] = int(sum(means) / len(means) + 0.5)
         self._last_scrape = self.now
-        for model, door in enumerate(self._doors):
-            self._doors[model] = self._knock(door)
+        for model in range(self.setup.models):
+            self._empty(model)
         for model in range(self.setup.models):
             self._promote(model)
         for e in range(len(self._endpoints)):
             self._feed(e)
         self._next_scrape = self.now + int(self.setup.scrape)
+
+    def open(self, i: int) -> None:
+        """Instance i may receive work; whoever waits for an endpoint that slept is let in at once."""
+        super().open(i)
+        e = i // self.setup.slots
+        if self.setup.sleeps and self.setup.sleeps[e] and len(self._opened(self._endpoints[e])) == 1:
+            self.counts["woken while requests waited"] += bool(sum(self.held))
+            self._empty(self._endpoints[e].model)
+
+    def _empty(self, model: int) -> None:
+        """Let those in who wait at the doors of a model: those that are held last, and without being judged again."""
+        self._doors[model] = self._knock(self._doors[model])
+        self._rooms[model] = [job for job in self._rooms[model] if not self._route(job)]
 
     def _knock(self, door: list[Job]) -> list[Job]:
         """Let those in who wait at a door; who stays. With admission, the first that is not let in ends it."""

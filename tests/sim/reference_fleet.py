@@ -66,6 +66,7 @@ class ReferenceFleet:
         self.requests = requests
         self.now = 0
         self.drained: list[int] = []
+        self.asked = False
         self.counts: Counter[str] = Counter()
         self._tiers = [
             Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), int(r["patience"]), int(r["growth"]), bool(r["batch"]))
@@ -106,6 +107,7 @@ class ReferenceFleet:
         self._last_scrape = 0
         self._batch: list[list[Job]] = [[] for _ in range(setup.models)]
         self._doors: list[list[Job]] = [[] for _ in range(setup.models)]
+        self._rooms: list[list[Job]] = [[] for _ in range(setup.models)]  # where those are held that wait for who sleeps
         self._mean = [[float(setup.output_guess)] * tiers for _ in range(setup.models)]
         counts = np.zeros((4, setup.regions * setup.models * tiers), np.int64)
         self.demand_requests, self.demand_tokens, self.made_tokens, self.could = counts
@@ -159,6 +161,14 @@ class ReferenceFleet:
     def batch_waiting(self) -> NDArray[np.int64]:
         """Jobs in the batch queue, by model."""
         return np.array([len(queue) for queue in self._batch], np.int64)
+
+    @property
+    def held(self) -> NDArray[np.int64]:
+        """Requests that wait at a door, by (region, model, tier)."""
+        found = np.zeros(self.setup.regions * self.setup.models * len(self._tiers), np.int64)
+        for job in (job for door in (*self._doors, *self._rooms) for job in door):
+            found[self._cell(job)] += 1
+        return found
 
     @property
     def endpoints(self) -> NDArray[Any]:

@@ -37,6 +37,8 @@ LEAST = {
     "beyond the cap": 150,
     "came again": 100,
     "given up": 25,
+    "held for one that sleeps": 50,
+    "woken while requests waited": 50,
     "turns that followed": 2_000,
     "turns that never came": 500,
     "conversation in the cache": 200,

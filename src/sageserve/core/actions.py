@@ -29,6 +29,8 @@ class Reason(StrEnum):
     METRIC_HIGH = "metric-high"
     METRIC_LOW = "metric-low"
     RECORDED = "recorded"
+    WOKEN = "woken"  # requests waited where nothing was open
+    IDLE = "idle"  # nobody asked for long
     OWN_RULE = "own-rule"  # of a strategy of the user's
     CANARY = "canary"  # of a rollout, as are the next two
     ROLLING = "rolling"

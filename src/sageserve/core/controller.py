@@ -14,6 +14,7 @@ from sageserve.base.units import Micros
 from sageserve.core.actions import Action, Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Source, Start
 from sageserve.core.events import (
     DemandSeen,
+    DoorSeen,
     EnginesSeen,
     InstanceDrained,
     InstanceLost,
@@ -30,6 +31,7 @@ from sageserve.core.safety import Guard
 from sageserve.core.spot import find_capacity, pick_drain
 from sageserve.core.strategies.base import Strategy
 from sageserve.core.work import AnyAction, AnyEvent, Fitted, Solved, SolvedAhead
+from sageserve.core.zero import Sleepers
 
 _OF_ROLLOUTS: Final = frozenset({Reason.CANARY, Reason.ROLLING, Reason.ROLLING_BACK})
 
@@ -43,6 +45,7 @@ class Controller:
         spot: what to do with instances that are not needed.
         guard: what is never done, whatever the strategy wants; None: a simulated fleet needs no guard.
         rollouts: new revisions of models.
+        sleepers: endpoints that may have no instance; None: there are none, or the strategy sees to them.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Controller:
         spot: SpotSettings,
         guard: Guard | None = None,
         rollouts: Sequence[RolloutPlan] = (),
+        sleepers: Sleepers | None = None,
     ) -> None:
         self.fleet = fleet
         self.rollouts = Rollouts(rollouts, fleet)
@@ -59,6 +63,7 @@ class Controller:
         self._strategy = strategy
         self._spot = spot
         self._guard = guard
+        self._sleepers = sleepers
 
     def handle(self, now: Micros, event: AnyEvent) -> tuple[AnyAction, ...]:
         """Take in one event and say what should be done about it; `decisions` then holds why."""
@@ -86,10 +91,20 @@ class Controller:
         return tuple(actions)
 
     def _wanted(self, now: Micros, event: AnyEvent) -> Iterator[Decision | AnyAction]:
-        """What the strategy wants, then what rollouts want; each is carried out before the next is asked for."""
-        yield from self._strategy.handle(now, event, self.fleet)
+        """What wakes and sleeps, what the strategy wants, then rollouts; each is carried out before the next is asked for."""
+        if self._sleepers is None:
+            yield from self._strategy.handle(now, event, self.fleet)
+        else:
+            yield from self._wanted_but_sleep(now, event, self._sleepers)
         if isinstance(event, Observed):
             yield from self.rollouts.decide(now, event)
+
+    def _wanted_but_sleep(self, now: Micros, event: AnyEvent, sleepers: Sleepers) -> Iterator[Decision | AnyAction]:
+        if not isinstance(event, Fitted | Solved | SolvedAhead):
+            yield from sleepers.handle(now, event, self.fleet)
+        for wanted in self._strategy.handle(now, event, self.fleet):
+            if not (isinstance(wanted, Decision) and sleepers.leaves(wanted, self.fleet)):
+                yield wanted
 
     def _take_in(self, now: Micros, event: AnyEvent) -> tuple[Action, ...]:
         drained = isinstance(event, InstanceLost) and self.fleet.state[event.instance] is State.DRAINING
@@ -113,7 +128,7 @@ class Controller:
             case Observed():
                 if self._guard is not None:
                     self._guard.see(event)
-            case DemandSeen() | EnginesSeen() | RevisionsSeen() | Fitted() | Solved() | SolvedAhead():
+            case DemandSeen() | DoorSeen() | EnginesSeen() | RevisionsSeen() | Fitted() | Solved() | SolvedAhead():
                 pass
             case _:
                 assert_never(event)
@@ -172,10 +187,12 @@ class Controller:
             i = pick_drain(self.fleet, wanted.pool)
         in_place = own and rollout is not None and rollout.plan.surge == 0
         beyond = 0 if own or rollout is None else rollout.beyond(here.endpoint)
-        if i < 0 or serving - beyond <= (1 if in_place else here.minimum):
+        least = here.floor if wanted.reason is Reason.IDLE else 1 if in_place else here.minimum
+        if i < 0 or serving - beyond <= least:
             return Blocked.AT_MINIMUM
         if self._guard is not None:
-            if (why := self._guard.forbids_drain(now, here.endpoint, serving)) is not Blocked.NOT:
+            asked = serving if wanted.reason is not Reason.IDLE else Guard.NOBODY
+            if (why := self._guard.forbids_drain(now, here.endpoint, asked)) is not Blocked.NOT:
                 return why
             self._guard.drained(now, here.endpoint)
         self.fleet.drain(i, now)

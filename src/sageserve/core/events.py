@@ -49,6 +49,17 @@ class DemandSeen(Struct, frozen=True, tag="demand"):
     missed: tuple[int, ...] = ()  # answered too late or turned away in this bin
 
 
+class DoorSeen(Struct, frozen=True, tag="door"):
+    """Who waits for an instance, and where there was work; told only of fleets in which endpoints may have none.
+
+    Held are requests that wait because nothing is open that may serve them, by region x model x tier. Worked are endpoints, in
+    order: whether one was given work since it was told last, or has some.
+    """
+
+    held: tuple[int, ...]
+    worked: tuple[bool, ...]
+
+
 class RevisionsSeen(Struct, frozen=True, tag="revisions"):
     """Interactive requests since a rollout of a model began: one number per tier of the old revision, then of the new one.
 
@@ -92,6 +103,7 @@ class InstanceLost(Struct, frozen=True, tag="lost"):
     why: str
 
 
-Event: TypeAlias = (
-    Observed | EnginesSeen | DemandSeen | RevisionsSeen | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost
-)
+Looked: TypeAlias = Observed | EnginesSeen | DoorSeen | DemandSeen | RevisionsSeen
+"""What is seen of the fleet again and again."""
+
+Event: TypeAlias = Looked | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost

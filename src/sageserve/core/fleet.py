@@ -83,7 +83,13 @@ class Pool:
     gpus: int  # per instance
     begin: int
     end: int
-    minimum: int
+    minimum: int  # of its endpoint, while it has any
+    sleeps: bool = False  # its endpoint may have none
+
+    @property
+    def floor(self) -> int:
+        """Instances that its endpoint has at least, whatever happens."""
+        return 0 if self.sleeps else self.minimum
 
     def limit(self, fit: int) -> str:
         """Why it has no more than so many instances: what the fleet's settings allow, or what there is."""

@@ -65,6 +65,14 @@ class Layout:
         return len(self.names.regions) * len(self.names.models) * len(self.roles)
 
     @property
+    def wakes(self) -> NDArray[np.bool_]:
+        """bool[endpoints]: may have no instance, and has one again when it is asked for."""
+        found = np.zeros(self.endpoints, np.bool_)
+        for pool in self.pools:
+            found[pool.endpoint] = pool.sleeps and pool.minimum > 0
+        return found
+
+    @property
     def instances(self) -> int:
         """How many instance rows there are."""
         return self.endpoints * self.slots
@@ -100,13 +108,16 @@ def unified_roles(scenario: Scenario) -> tuple[Role, ...]:
     return (Role("shared", tuple(range(len(scenario.tiers))), queued=scenario.batch.feed != "direct"),)
 
 
-def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: Callable[[Scenario], tuple[int, ...]]) -> Layout:
+def lay_out(
+    scenario: Scenario, roles: tuple[Role, ...], minimum: Callable[[Scenario], tuple[int, ...]], *, sleeps: bool = True
+) -> Layout:
     """Number everything in a scenario.
 
     Args:
         scenario: with all profiles resolved.
         roles: the strategy's.
         minimum: instances an endpoint keeps, by role; asked with the fleet's numbers for that endpoint.
+        sleeps: where the fleet's minimum is 0, endpoints of which one is to be kept may have none; false: they keep it.
     """
     names = names_of(scenario)
     stocks = _stocks(scenario)
@@ -115,7 +126,7 @@ def lay_out(scenario: Scenario, roles: tuple[Role, ...], minimum: Callable[[Scen
     _weigh(profiles, [names.models.index(model) for model, _ in engines])
     ends = [(region, model) for region in names.regions for model in names.models]
     slots = max(scenario.at(g, m).fleet.maximum * len(scenario.gpus_at(m, g)) for g, m in ends)
-    pools = _pools(scenario, roles, minimum, slots, engines)
+    pools = _pools(scenario, roles, minimum, slots, engines, sleeps=sleeps)
     slot_profile = np.full(len(names.regions) * len(names.models) * len(roles) * slots, -1, np.int32)
     for pool in pools:
         slot_profile[pool.begin : pool.end] = pool.profile
@@ -177,6 +188,8 @@ def _pools(
     minimum: Callable[[Scenario], tuple[int, ...]],
     slots: int,
     engines: list[tuple[str, str]],
+    *,
+    sleeps: bool,
 ) -> tuple[Pool, ...]:
     pools: list[Pool] = []
     stocks = [(region, gpu) for region, settings in scenario.regions.items() for gpu in settings.gpus]
@@ -203,6 +216,7 @@ def _pools(
                             begin=begin,
                             end=begin + most,
                             minimum=kept[o],
+                            sleeps=sleeps and here.fleet.minimum == 0 and max(kept) > 0,
                         )
                     )
     return tuple(pools)

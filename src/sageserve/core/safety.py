@@ -1,7 +1,7 @@
 """What is never done, whatever a strategy wants: the guard between decisions and a live fleet.
 
     blind        an endpoint whose signals are too old loses no instance, nor does any after a look that was too long ago
-    headroom     none is drained if the others would then be fuller than a mark (seen x N / (N - 1))
+    headroom     none is drained if the others would then be fuller than a mark (seen x N / (N - 1)), but of an idle endpoint
     pace         a share of an endpoint's instances within an hour, one at least
     shadow       decisions are only written down; what a run begins with is started all the same
 
@@ -12,6 +12,7 @@ Read next: `controller.py`, which asks before it acts.
 
 from collections import deque
 from math import floor
+from typing import ClassVar
 
 from sageserve.base.config import SafetySettings
 from sageserve.base.units import HOUR, Micros
@@ -28,6 +29,9 @@ class Guard:
         every: microseconds from look to look. What was seen that long before `blind_after` is believed no more, however late
             the next look is: a process that stood still goes on with what it knew.
     """
+
+    NOBODY: ClassVar[int] = 0
+    """Instances that serve an endpoint which nobody asks for: none is missed."""
 
     def __init__(self, rules: SafetySettings, endpoints: int, *, every: Micros) -> None:
         self._rules = rules
@@ -53,6 +57,8 @@ class Guard:
             return Blocked.BLIND
         if endpoint in self._blind:
             return Blocked.BLIND
+        if serving == self.NOBODY:
+            return Blocked.NOT if self._rules.act else Blocked.SHADOW
         if serving < 2 or self._seen[endpoint] * serving / (serving - 1) > self._rules.headroom:
             return Blocked.NO_HEADROOM
         drained = self._drained[endpoint]

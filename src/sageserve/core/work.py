@@ -16,12 +16,9 @@ from sageserve.base.errors import PlanError
 from sageserve.base.units import Micros
 from sageserve.core.actions import Action, Decision, Donate, Drain, Feed, Reclaim, Release, Roll, Start
 from sageserve.core.events import (
-    DemandSeen,
-    EnginesSeen,
     Event,
     InstanceDrained,
-    Observed,
-    RevisionsSeen,
+    Looked,
     SpotTaken,
     StartFailed,
 )
@@ -126,7 +123,7 @@ class Entry(Struct, frozen=True):
 
 def entry(now: Micros, event: AnyEvent, decisions: tuple[Decision, ...], actions: tuple[AnyAction, ...]) -> Entry | None:
     """What the journal keeps of an instant; None of a look or a minute's demand that led to nothing."""
-    if isinstance(event, Observed | EnginesSeen | DemandSeen | RevisionsSeen) and not decisions and not actions:
+    if isinstance(event, Looked) and not decisions and not actions:
         return None
     return Entry(now, recorded_event(event), decisions, tuple(recorded_action(action) for action in actions))
 

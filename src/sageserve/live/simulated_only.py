@@ -1,10 +1,11 @@
 """What the settings of a fleet that runs cannot say, and those of a simulated one can. Knows no process.
 
-Read next: `docs/how-to/roll-out.md`, docs/reference/money.md ("A price of CO2").
+Read next: `docs/how-to/roll-out.md`, docs/how-to/scale-to-zero.md, docs/reference/money.md ("A price of CO2").
 """
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
+from sageserve.core.strategies import may_sleep, or_one, where_zero
 
 
 def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
@@ -15,13 +16,19 @@ def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
         ours: it is not watched.
 
     Raises:
-        ConfigError: rollouts, or a price of CO2 by the hours of a window.
+        ConfigError: rollouts, endpoints that may have no instance, or a price of CO2 by the hours of a window.
     """
     hourly = [name for name, region in scenario.regions.items() if isinstance(region.carbon, tuple)]
     if scenario.carbon_price and hourly:
         raise ConfigError(
             f"regions.{hourly[0]}.carbon: its hours count from the start of a window, and a fleet that runs has none",
             hint="give one number, the grid's mean, or take carbon_price out",
+        )
+    if none := may_sleep(scenario):
+        raise ConfigError(
+            f"{where_zero(scenario)}: {none[0]} could have no instance, and gateways hold no request until one is started yet:"
+            " scaling to zero is simulated",
+            hint=f"give {or_one(scenario, none[0])}",
         )
     if scenario.rollouts:
         raise ConfigError(

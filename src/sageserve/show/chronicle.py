@@ -30,6 +30,8 @@ REASONS: Final = {
     Reason.METRIC_HIGH: "its metrics ask for more",
     Reason.METRIC_LOW: "its metrics ask for fewer",
     Reason.RECORDED: "as recorded",
+    Reason.WOKEN: "asked for while it had none",
+    Reason.IDLE: "nobody asked for it",
     Reason.OWN_RULE: "the strategy's own rule",
     Reason.CANARY: "a rollout's canaries",
     Reason.ROLLING: "a rollout goes on",

@@ -348,6 +348,14 @@ def _used(seen: float) -> str:
     return f"{min(seen, 1.0):.2f}{more}"
 
 
+SAID: Final[Mapping[Reason, str]] = {
+    Reason.QUEUE_LATE: "the batch queue would have missed its deadline",
+    Reason.QUEUE_EMPTY: "the batch queue was empty",
+    Reason.WOKEN: "it had no instance, and was asked for by what waited or was too much for others",
+    Reason.IDLE: "it had no work for long, and may have no instance then",
+}
+
+
 def _words(decided: Decided, scenario: Scenario) -> str:
     """A decision's reason with the numbers it was based on."""
     one = decided.decision
@@ -371,9 +379,8 @@ def _words(decided: Decided, scenario: Scenario) -> str:
             return f"{seen} was above what the plan keeps room for"
         case Reason.BEHIND_PLAN:
             return f"{seen} was below{low}, and less arrives than was planned for"
-        case Reason.QUEUE_LATE | Reason.QUEUE_EMPTY:
-            late = one.reason is Reason.QUEUE_LATE
-            return "the batch queue would have missed its deadline" if late else "the batch queue was empty"
+        case Reason.QUEUE_LATE | Reason.QUEUE_EMPTY | Reason.WOKEN | Reason.IDLE:
+            return SAID[one.reason]
         case Reason.METRIC_HIGH | Reason.METRIC_LOW | Reason.OWN_RULE:
             much = "fewer" if one.reason is Reason.METRIC_LOW or one.change < 0 else "more"
             who = f"the rule of {scenario.strategy.name}" if one.reason is Reason.OWN_RULE else "its metrics"

@@ -6,16 +6,21 @@ and two strategies meet the same luck where they do the same thing. Knows no pol
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
+
+from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
+from sageserve.base.records import UNSET
 from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, MINUTE, NEVER, Micros
-from sageserve.core.events import EndpointSeen, EnginesSeen, Observed
+from sageserve.core.events import EndpointSeen, EnginesSeen, InstanceLost, Observed, StartFailed
 from sageserve.core.layout import Layout
 from sageserve.core.perf import slowed
+from sageserve.core.work import Entry
+from sageserve.sim.kernel.state import PLACE, SHED
 
 LOST: Final = "the region is lost"
 """Why an instance is gone, or could not be started, during an outage."""
@@ -154,3 +159,14 @@ class Outages:
         """When the last outage of an instance's region that goes on now is over; `now` when none goes on."""
         region = instance // self._per_region
         return max((end for at, begin, end in self._spans if at == region and begin <= now < end), default=now)
+
+
+def told_of_outages(journal: Sequence[Entry], requests: NDArray[Any]) -> str:
+    """What regions that were lost cost, in a sentence."""
+    gone = [line.event for line in journal if isinstance(line.event, InstanceLost | StartFailed) and line.event.why == LOST]
+    lost = sum(isinstance(event, InstanceLost) for event in gone)
+    broken = int((((requests["state"] & PLACE) == SHED) & (requests["first"] != UNSET)).sum())
+    return (
+        f"outages: {lost:,} instances were lost with their region, {len(gone) - lost:,} starts there came to nothing, and"
+        f" {broken:,} requests that had a first token were broken off (they count as shed)"
+    )

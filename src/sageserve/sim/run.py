@@ -5,7 +5,7 @@ controller's look at the fleet, then arrivals and engines. GPU-hours are counted
 is run to its end. Read next: `world.py`, `core/controller.py`; `sim/results/summary.py` for what is made of a run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from sageserve.base.records import UNSET, Bools, Demand, Ints, Labels, Trace
 from sageserve.base.sessions import Turns, closed_loop
 from sageserve.base.units import DAY, Micros, show_duration
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceLost, Observed, StartFailed
+from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
@@ -28,13 +28,14 @@ from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.rollout import Rollout
 from sageserve.core.route import INSTANCES, ROUTES
 from sageserve.core.signals import SIGNALS
-from sageserve.core.strategies import kind_of, layout_of
+from sageserve.core.strategies import kind_of, layout_of, sleepers_of
 from sageserve.core.work import AnyEvent, Entry, Solved, SolvedAhead, entry
 from sageserve.data.own_code import own_code
-from sageserve.sim.faults import LOST, SimulatedSight, true_layout
+from sageserve.sim.doors import SimulatedDoor
+from sageserve.sim.faults import SimulatedSight, told_of_outages, true_layout
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
-from sageserve.sim.kernel.state import FUTURE, PLACE, SHED, Setup, request_rows
+from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
 from sageserve.sim.revisions import SimulatedRevisions, plans_of, revised, too_late
 from sageserve.sim.timeline import SAMPLE, Timeline, check_warm_up
 from sageserve.sim.world import SimulatedWorld
@@ -172,6 +173,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         admission_wait=scenario.admission.wait,
         admission_queued=scenario.admission.queued,
         believed=believed,
+        sleeps=tuple(layout.wakes.tolist()),
     )
 
 
@@ -219,7 +221,10 @@ class Simulation:
             own_code=own_code(scenario),  # now: their files may be edited while this is played
             tenants=_in_order(trace.labels.get("tenant"), None if turns is None else turns.order),
         )
-        self._controller = Controller(fleet, kind(scenario, layout, earlier), scenario.spot, rollouts=plans_of(scenario, layout))
+        strategy, rollouts = kind(scenario, layout, earlier), plans_of(scenario, layout)
+        sleepers = sleepers_of(scenario, layout)
+        self._controller = Controller(fleet, strategy, scenario.spot, rollouts=rollouts, sleepers=sleepers)
+        self._door = SimulatedDoor(layout, kernel)
         self.run.rollouts, self.run.revisions = self._controller.rollouts.all, SimulatedRevisions(scenario, layout, kernel)
         self._world = SimulatedWorld(scenario, layout, fleet, kernel, self.run.revisions)
         self._sight = SimulatedSight(scenario)
@@ -250,13 +255,13 @@ class Simulation:
             early = kernel.run_until(until)
             now = kernel.now
             if early:
-                for drained in self._world.drained():
-                    self._tell(now, drained)
+                self._tell_all(now, self._world.drained())
+                self._tell_all(now, self._door.seen(looked=False))
                 continue
             if now >= window and not run.fleet.ledger.closed:
                 run.fleet.settle(window)
-            for event in self._world.due(now):
-                self._tell(now, event)
+            self._tell_all(now, self._world.due(now))
+            self._tell_all(now, self._door.seen(looked=now == self._next_look))
             if now == self._next_sample:
                 self._sample(now)
                 if progress:
@@ -278,7 +283,7 @@ class Simulation:
             run.notes = (*run.notes, f"{missing}; the first because {self._failures[0]}")
         run.notes = (*run.notes, *too_late(run.scenario, run.window))
         if any(not outage.donated_only for outage in run.scenario.faults.outages):
-            run.notes = (*run.notes, _told_of_outages(run))
+            run.notes = (*run.notes, told_of_outages(run.journal, run.requests))
         if self._turns is not None:
             self._tell_turns(self._turns)
         if (warm_up := run.scenario.workload.warm_up) and run.now >= warm_up:
@@ -316,6 +321,10 @@ class Simulation:
                 self._world.perform(0, action)
         for event in self._world.due(0):
             self._tell(0, event)
+
+    def _tell_all(self, now: Micros, events: Iterable[AnyEvent]) -> None:
+        for event in events:
+            self._tell(now, event)
 
     def _tell(self, now: Micros, event: AnyEvent) -> None:
         if isinstance(event, Solved | SolvedAhead):
@@ -376,17 +385,6 @@ class Simulation:
 def _in_order(labels: Labels | None, order: Ints | None) -> Labels | None:
     """Names of requests that are brought into another order."""
     return labels if labels is None or order is None else Labels(labels.codes[order], labels.names)
-
-
-def _told_of_outages(run: Run) -> str:
-    """What regions that were lost cost, in a sentence."""
-    gone = [line.event for line in run.journal if isinstance(line.event, InstanceLost | StartFailed) and line.event.why == LOST]
-    lost = sum(isinstance(event, InstanceLost) for event in gone)
-    broken = int((((run.requests["state"] & PLACE) == SHED) & (run.requests["first"] != UNSET)).sum())
-    return (
-        f"outages: {lost:,} instances were lost with their region, {len(gone) - lost:,} starts there came to nothing, and"
-        f" {broken:,} requests that had a first token were broken off (they count as shed)"
-    )
 
 
 def simulate(scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> Run:

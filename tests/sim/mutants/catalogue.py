@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "the door is never emptied",
         "sim/kernel/engine.py",
-        '    for model in range(w["models"]):\n        empty_door(w, model, now)\n',
+        '    for model in range(w["models"]):\n        empty_doors(w, model, now)\n',
         "",
     ),
     Mutant(
@@ -77,7 +77,7 @@ MUTANTS = (
     ),
     Mutant(
         "a changed guess does not reach the outstanding tokens",
-        "sim/kernel/engine.py",
+        "sim/kernel/bookkeeping.py",
         "    if changed:\n",
         '    if changed and w["rows"] < 0:\n',
         first=54,

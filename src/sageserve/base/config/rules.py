@@ -77,7 +77,12 @@ class FleetSettings(Settings):
 
     start: int = Field(default=20, ge=0, le=10_000, description="instances per endpoint at t = 0: 20 (paper)")
     minimum: int = Field(
-        default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper); 0: with constant fleets (`fixed`)"
+        default=2, ge=0, description="instances per endpoint: 2, so that one may fail (paper); 0: none while nobody asks"
+    )
+    idle: Duration = Field(
+        default=15 * MINUTE,
+        gt=0,
+        description="minimum 0: without work for so long an endpoint is left without instances; a start takes about 10 minutes",
     )
     maximum: int = Field(default=40, ge=1, le=10_000, description="instances per pool: twice the start leaves room")
     gpu: Name | None = Field(default=None, description="GPU type of the first instances; none: a model's first engine")

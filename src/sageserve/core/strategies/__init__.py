@@ -14,7 +14,7 @@ from sageserve.core.layout import Layout, lay_out
 from sageserve.core.plugins import STRATEGY, registered
 from sageserve.core.strategies.base import Strategy, StrategyKind
 from sageserve.core.strategies.chiron import Chiron
-from sageserve.core.strategies.fixed import PREFIX, STARTED, FixedCount, fixed_kind
+from sageserve.core.strategies.fixed import PREFIX, STARTED, fixed_kind
 from sageserve.core.strategies.foresight import Foresight
 from sageserve.core.strategies.hpa import Hpa, Keda
 from sageserve.core.strategies.own import own_kind
@@ -23,6 +23,7 @@ from sageserve.core.strategies.reactive import Reactive, ReactiveTuned
 from sageserve.core.strategies.recorded import NAME as RECORDED
 from sageserve.core.strategies.recorded import Recorded
 from sageserve.core.strategies.siloed import Siloed
+from sageserve.core.zero import Sleepers
 
 STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "siloed": Siloed,
@@ -37,7 +38,21 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = {
     "foresight": Foresight,
 }
 
-__all__ = ["STRATEGIES", "Strategy", "StrategyKind", "kind_of", "layout_of", "strategy_kind"]
+_HPA: Final = "hpa"
+_KEDA: Final = "keda"
+
+__all__ = [
+    "STRATEGIES",
+    "Strategy",
+    "StrategyKind",
+    "kind_of",
+    "layout_of",
+    "may_sleep",
+    "or_one",
+    "sleepers_of",
+    "strategy_kind",
+    "where_zero",
+]
 
 
 def strategy_kind(name: str) -> StrategyKind:
@@ -65,23 +80,45 @@ def kind_of(scenario: Scenario) -> StrategyKind:
     """The strategy of a scenario, which can do with the instances that its fleet may come down to.
 
     Raises:
-        ConfigError: there is none, or it cannot start from nothing and the fleet may come down to that.
+        ConfigError: there is none, or it can do nothing of nothing and the fleet may come down to that.
         PluginError: the module of the user's own cannot be imported.
     """
     name = scenario.strategy.name
     kind = strategy_kind(name)
-    ends = {f"{region}/{model}": scenario.at(region, model) for region in scenario.regions for model in scenario.models}
-    none = [end for end, here in ends.items() if here.fleet.minimum == 0]
-    if none and not isinstance(kind, FixedCount) and max(kind.minimum(ends[none[0]])) > 0:
-        where, give = "fleet.minimum", "--set fleet.minimum=1 --set fleet.start=1"
-        if scenario.fleet.endpoints is not None:
-            where, give = "fleet.minimum or fleet.endpoints", f"{none[0]} a minimum and a start of 1 in fleet.endpoints"
+    if name == _HPA and (none := may_sleep(scenario)):
         raise ConfigError(
-            f"{where}: 0: {name} keeps an instance of every model in every region that has its GPUs: without one there is"
-            " no utilisation and no queue that could ask for the first",
-            hint=f"give {give}, or play a constant fleet with `fixed`",
+            f"{where_zero(scenario)}: {name} keeps an instance of every model in every region that has its GPUs: of no pod there"
+            " is a metric that could ask for the first, and Kubernetes switches it off at 0",
+            hint=f"give {or_one(scenario, none[0])}, or let another strategy scale from 0, such as keda",
         )
     return kind
+
+
+def may_sleep(scenario: Scenario) -> list[str]:
+    """`region/model` of endpoints that may have no instance while nobody asks for them."""
+    if scenario.strategy.name == _KEDA and scenario.strategy.keda.minimum:
+        return []  # it keeps them by a rule of its own
+    kind = strategy_kind(scenario.strategy.name)
+    ends = {f"{region}/{model}": scenario.at(region, model) for region in scenario.regions for model in scenario.models}
+    return [end for end, here in ends.items() if here.fleet.minimum == 0 and max(kind.minimum(here)) > 0]
+
+
+def where_zero(scenario: Scenario) -> str:
+    """Which setting lets an endpoint have no instance."""
+    return "fleet.minimum: 0" if scenario.fleet.endpoints is None else "fleet.minimum or fleet.endpoints: 0"
+
+
+def or_one(scenario: Scenario, end: str) -> str:
+    """How an endpoint is given one instance at least."""
+    if scenario.fleet.endpoints is None:
+        return "--set fleet.minimum=1 --set fleet.start=1"
+    return f"{end} a minimum and a start of 1 in fleet.endpoints"
+
+
+def sleepers_of(scenario: Scenario, layout: Layout) -> Sleepers | None:
+    """What wakes and leaves endpoints that may have no instance; None: there are none, or KEDA, which does it itself."""
+    sleepers = Sleepers(layout, scenario.fleet.idle, full=scenario.routing.threshold)
+    return sleepers if sleepers.any and scenario.strategy.name != _KEDA else None
 
 
 def layout_of(scenario: Scenario) -> Layout:
@@ -91,4 +128,4 @@ def layout_of(scenario: Scenario) -> Layout:
         ConfigError: the strategy is not known.
     """
     kind = strategy_kind(scenario.strategy.name)
-    return lay_out(scenario, kind.roles(scenario), kind.minimum)
+    return lay_out(scenario, kind.roles(scenario), kind.minimum, sleeps=bool(may_sleep(scenario)))

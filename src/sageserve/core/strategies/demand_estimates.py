@@ -224,7 +224,7 @@ class DemandEstimates:
         return held(self._mixes[m], self._worth_us(m), self._most[m], group=self._group)
 
     def _minimum(self, region: int, model: int) -> int:
-        return max((pool.minimum for pool in self._layout.pools if (pool.region, pool.model) == (region, model)), default=0)
+        return max((pool.floor for pool in self._layout.pools if (pool.region, pool.model) == (region, model)), default=0)
 
     def _facts(self, pool: Pool, theta: float, fleet: Fleet) -> PoolFacts:
         stock, now = self._layout.stocks[pool.stock], self.history.end

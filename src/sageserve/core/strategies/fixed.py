@@ -94,7 +94,7 @@ class FixedCount:
 
     def minimum(self, scenario: Scenario) -> tuple[int, ...]:
         """The fleet's minimum: what others could go down to."""
-        return (max(scenario.fleet.minimum, 1),)
+        return (scenario.fleet.minimum,)
 
     def initial(self, scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """All of them, in the first pool of each endpoint."""

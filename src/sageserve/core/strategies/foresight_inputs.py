@@ -151,7 +151,7 @@ class ForesightInputs:
                 for m, model in enumerate(names.models)
             ),
             endpoints=tuple(
-                Endpoint(self._layout.endpoint_name(e), tuple(pool.number for pool in pools), pools[0].minimum)
+                Endpoint(self._layout.endpoint_name(e), tuple(pool.number for pool in pools), pools[0].floor)
                 for e in range(self._layout.endpoints)
                 if (pools := self._layout.endpoint_pools(e))
             ),

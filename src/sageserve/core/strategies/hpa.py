@@ -6,7 +6,7 @@ Read next: `hpa_rules.py`, docs/reference/strategies.md.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sageserve.base.config import HpaMetricSettings, HpaSettings, Scenario
 from sageserve.base.records import Demand
@@ -18,7 +18,8 @@ from sageserve.core.layout import Layout
 from sageserve.core.strategies.base import Unified
 from sageserve.core.strategies.hpa_rules import Behaviour, MetricSeen, largest, wanted_by
 from sageserve.core.strategies.steps import EndpointLook, look
-from sageserve.core.work import AnyEvent
+from sageserve.core.work import AnyEvent, Fitted, Solved, SolvedAhead
+from sageserve.core.zero import Sleepers
 
 
 @dataclass(slots=True)
@@ -74,6 +75,8 @@ class Hpa(Unified):
             target.behaviour.note(now, here.missing)
             yield here.more(here.missing, Reason.BELOW_MINIMUM)
             return
+        if not here.held:
+            return  # an HPA of none is switched off
         seen = [self._seen(metric, target.endpoint, here, event) for metric in self._rules.metrics]
         answers = [
             wanted_by(metric.kind, one, metric.target, self._tolerance)
@@ -107,12 +110,50 @@ class Hpa(Unified):
 
 
 class Keda(Hpa):
-    """KEDA: the HPA it makes for a trigger. Its own step between none and one waits for endpoints that may have none."""
+    """KEDA: the HPA it makes for a trigger, and its own step between none and one.
+
+    Polled every `polling`: one is started when the metric is above `activation`, and none is left when it was not for `cooldown`.
+    Of none, the metric is what waits at the front door; of requests in progress it knows what its metric says.
+
+    Args:
+        scenario: for its `strategy.keda` settings.
+        layout: numbers of pools and endpoints.
+        earlier: not looked at.
+    """
+
+    def __init__(self, scenario: Scenario, layout: Layout, earlier: Demand | None = None) -> None:  # see above
+        super().__init__(scenario, layout, earlier)
+        rules = scenario.strategy.keda
+        self._activation = rules.activation
+        self._none = Sleepers(layout, rules.cooldown, polling=rules.polling, activation=rules.activation, own_work=False)
 
     @staticmethod
     def rules(scenario: Scenario) -> HpaSettings:
         """The settings of `strategy.keda`."""
         return scenario.strategy.keda
+
+    def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision]:
+        """Its own step, then the HPA's."""
+        if self._none.any and not isinstance(event, Fitted | Solved | SolvedAhead):
+            if isinstance(event, Observed):
+                self._note_active(now, event, fleet)
+            yield from self._none.handle(now, event, fleet)
+        yield from super().handle(now, event, fleet)
+
+    def _note_active(self, now: Micros, event: Observed, fleet: Fleet) -> None:
+        for target in self._targets:
+            here = look(now, event, target.pools, fleet)
+            seen = [self._seen(metric, target.endpoint, here, event).total for metric in self._rules.metrics]
+            seen.append(float(self._none.held[target.endpoint]))
+            if any(total is None or total > self._activation for total in seen):  # what cannot be read takes nothing away
+                self._none.saw(now, target.endpoint)
+
+    def _seen(self, metric: HpaMetricSettings, endpoint: int, here: EndpointLook, event: Observed) -> MetricSeen:
+        """Requests that wait at the front door are among those that wait."""
+        seen, held = super()._seen(metric, endpoint, here, event), self._none.held[endpoint]
+        if seen.total is None or metric.signal not in {"waiting", "requests"}:
+            return seen
+        return replace(seen, total=seen.total + held)
 
 
 def _fewer(here: EndpointLook, count: int, wanted: int, fleet: Fleet) -> Iterator[Decision]:

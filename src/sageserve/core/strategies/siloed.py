@@ -32,10 +32,11 @@ class Siloed(Reactive):
     def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start, divided by `siloed.batch_share`."""
 
-        def split(start: int, _: Scenario) -> tuple[int, ...]:
+        def split(start: int, here: Scenario) -> tuple[int, ...]:
             if len(layout.roles) == 1:
                 return (start,)
-            batch = max(Siloed.minimum(scenario)[1], round(start * scenario.strategy.siloed.batch_share))
+            least = Siloed.minimum(scenario)[1] if here.fleet.minimum else 0
+            batch = max(least, round(start * scenario.strategy.siloed.batch_share))
             return (max(start - batch, 0), batch)
 
         return first_instances(scenario, layout, split)

@@ -46,8 +46,8 @@ class EndpointLook:
 
     @property
     def missing(self) -> int:
-        """Instances below the endpoint's minimum."""
-        return max(0, self.pools[0].minimum - self.held)
+        """Instances below the endpoint's minimum; none where it may have none and has none."""
+        return 0 if self.pools[0].sleeps and not self.held else max(0, self.pools[0].minimum - self.held)
 
     def more(self, count: int, reason: Reason, *, target: int = -1) -> Decision:
         """Start `count` instances."""

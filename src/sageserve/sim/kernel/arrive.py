@@ -18,7 +18,15 @@ from sageserve.core.perf import allowed, block_time, first_time, prefill_work, r
 from sageserve.core.response import MIX_WIDTH, note_request
 from sageserve.core.route import AFFINITY, CLOSED, QUICKEST, expected_first, pick_affine, pick_endpoint, pick_instance
 from sageserve.sim.kernel.admission import fits, shared
-from sageserve.sim.kernel.bookkeeping import expected_work, note_outstanding, set_place, shed, wait_at_door
+from sageserve.sim.kernel.bookkeeping import (
+    count_held,
+    expected_work,
+    note_outstanding,
+    set_place,
+    shed,
+    wait_at_door,
+    wait_or_shed,
+)
 from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up, look_up_all
 from sageserve.sim.kernel.queues import (
     choose_rank,
@@ -223,30 +231,39 @@ def send(w: Rec, q: int, now: int, judged: bool) -> bool:
 
 
 @kernel
-def empty_door(w: Rec, model: int, now: int) -> None:
-    """Send every request that waits at the door of a model; those that find nothing stay, in order.
+def empty_door(w: Rec, door: int, now: int, judged: bool) -> None:
+    """Send every request that waits at a door of a model; those that find nothing stay, in order.
 
-    With admission only batch work waits there. It comes again until its deadline, and the first that is not let in ends it.
+    With admission only batch work waits at the first one; it comes again, and the first that is not let in ends it.
     """
     requests = view_requests(w["at_requests"], w["rows"])
-    heads = view_i4(w["at_door_head"], w["models"])
-    tails = view_i4(w["at_door_tail"], w["models"])
-    judged = w["admission"] != 0
-    q = heads[model]
-    last = tails[model]
-    heads[model] = UNSET
-    tails[model] = UNSET
+    heads = view_i4(w["at_door_head"], 2 * w["models"])
+    tails = view_i4(w["at_door_tail"], 2 * w["models"])
+    q = heads[door]
+    last = tails[door]
+    heads[door] = UNSET
+    tails[door] = UNSET
     while q >= 0:
         following = requests[q]["next"]
+        count_held(w, q, -1)
         if judged and is_over(requests[q]["deadline"], now):
             shed(w, q)
         elif not send(w, q, now, judged):
             if judged:
-                heads[model] = q
-                tails[model] = last
+                count_held(w, q, 1)
+                heads[door] = q
+                tails[door] = last
                 return
-            wait_at_door(w, q)
+            wait_at_door(w, q, door)
         q = following
+
+
+@kernel
+def empty_doors(w: Rec, model: int, now: int) -> None:
+    """Send every request that waits at the doors of a model, those that are held last."""
+    empty_door(w, model, now, w["admission"] != 0)
+    if w["sleepers"] != 0:
+        empty_door(w, w["models"] + model, now, False)
 
 
 @kernel
@@ -380,7 +397,4 @@ def arrive(w: Rec, q: int, now: int) -> None:
     elif view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0 and w["feed"] != DIRECT:
         hold_job(w, q, now)
     elif not send(w, q, now, w["admission"] != 0):
-        if w["admission"] == 0 or view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0:
-            wait_at_door(w, q)
-        else:
-            shed(w, q)
+        wait_or_shed(w, q)

@@ -1,7 +1,10 @@
-"""What is counted of an instance and its requests: places, outstanding work, who is done, what a request is expected to need.
+"""What is counted of an instance and its requests: places, outstanding work, doors, who is done, what a request should need.
 
 The log of blocks (`Setup.block_rows` > 0) tells what blocks were made of. Times follow from the engine model's coefficients: it
 tells what other coefficients would have made of the same blocks.
+
+A model has two doors. With admission only batch work waits at the first, and is judged again; at the second is who is held for an
+endpoint that sleeps, and is let in.
 
 Decides nothing. Read next: `admission.py` and `batching.py`, which call it; `sim/replay.py`, which reads the log.
 """
@@ -44,6 +47,25 @@ def note_outstanding(w: Rec, i: int) -> None:
 
 
 @kernel
+def learn_lengths(w: Rec) -> None:
+    """Refresh the mean output length per model, and the outstanding tokens that depend on it."""
+    tiers = w["tiers"]
+    means = view_f8(w["at_output_mean"], w["models"] * tiers)
+    guess = view_i8(w["at_guess"], w["models"])
+    changed = False
+    for model in range(w["models"]):
+        total = 0.0
+        for tier in range(tiers):
+            total += means[model * tiers + tier]
+        value = int(total / tiers + 0.5)
+        changed = changed or value != guess[model]
+        guess[model] = value
+    if changed:
+        for i in range(w["instances"]):
+            note_outstanding(w, i)
+
+
+@kernel
 def set_place(w: Rec, q: int, place: int) -> None:
     """Move request `q` to another state, keeping its flags."""
     r = view_requests(w["at_requests"], w["rows"])[q]
@@ -51,12 +73,17 @@ def set_place(w: Rec, q: int, place: int) -> None:
 
 
 @kernel
+def cell_of(w: Rec, q: int) -> int:
+    """Where request `q` is counted: its region, model and tier."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    return int((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"])
+
+
+@kernel
 def miss(w: Rec, q: int) -> None:
     """Count that the promise of request `q` was not kept."""
-    r = view_requests(w["at_requests"], w["rows"])[q]
     cells = w["regions"] * w["models"] * w["tiers"]
-    cell = (r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]
-    view_i8(w["at_promises"], 2 * cells)[cells + cell] += 1
+    view_i8(w["at_promises"], 2 * cells)[cells + cell_of(w, q)] += 1
 
 
 @kernel
@@ -69,18 +96,71 @@ def shed(w: Rec, q: int) -> None:
 
 
 @kernel
-def wait_at_door(w: Rec, q: int) -> None:
-    """Keep request `q` until an instance of its model opens."""
+def count_held(w: Rec, q: int, change: int) -> int:
+    """Count one request more (1) or less (-1) at a door, or look (0); how many of its kind wait."""
+    held = view_i8(w["at_held"], w["regions"] * w["models"] * w["tiers"])
+    cell = cell_of(w, q)
+    held[cell] += change
+    return int(held[cell])
+
+
+@kernel
+def wait_at_door(w: Rec, q: int, door: int) -> None:
+    """Keep request `q` until an instance of its model opens: at the model's door, or at its other one, of those that are held."""
     requests = view_requests(w["at_requests"], w["rows"])
-    model = requests[q]["model"]
-    tails = view_i4(w["at_door_tail"], w["models"])
+    tails = view_i4(w["at_door_tail"], 2 * w["models"])
+    count_held(w, q, 1)
     requests[q]["next"] = UNSET
     set_place(w, q, HELD)
-    if tails[model] >= 0:
-        requests[tails[model]]["next"] = q
+    if tails[door] >= 0:
+        requests[tails[door]]["next"] = q
     else:
-        view_i4(w["at_door_head"], w["models"])[model] = q
-    tails[model] = q
+        view_i4(w["at_door_head"], 2 * w["models"])[door] = q
+    tails[door] = q
+
+
+@kernel
+def find_asleep(w: Rec, q: int) -> int:
+    """The nearest endpoint that sleeps and may serve request `q`; -1: there is none, or something is open for it."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    width = w["walk_length"]
+    walk = view_i4(w["at_walk"], w["regions"] * w["models"] * w["tiers"] * width)
+    begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
+    sleeps = view_i4(w["at_sleeps"], w["endpoint_count"])
+    endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    found = -1
+    for position in range(begin, begin + width):
+        e = walk[position]
+        if e < 0:
+            break
+        if endpoints[e]["open"] > 0:
+            return UNSET
+        if found < 0 and sleeps[e] != 0:
+            found = int(e)
+    return found
+
+
+@kernel
+def has_room(w: Rec, e: int, q: int) -> bool:
+    """Whether request `q` may be held for endpoint `e`, which sleeps: as many of its kind as one instance would be let have."""
+    engine = view_engines(w["at_engines"], w["units"])[e * w["slots"]]
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    return bool(count_held(w, q, 0) < w["admission_queued"] * profile["ranks"] * profile["max_sequences"])
+
+
+@kernel
+def wait_or_shed(w: Rec, q: int) -> None:
+    """Request `q` was not placed: it waits at the door, is held for an endpoint that sleeps, or is turned away."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    e = find_asleep(w, q) if w["sleepers"] != 0 else UNSET
+    if e >= 0 and count_held(w, q, 0) == 0:
+        w["asked"] = 1
+    if w["admission"] == 0 or view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]["batch"] != 0:
+        wait_at_door(w, q, r["model"])
+    elif e >= 0 and has_room(w, e, q):
+        wait_at_door(w, q, w["models"] + r["model"])
+    else:
+        shed(w, q)
 
 
 @kernel

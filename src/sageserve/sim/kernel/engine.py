@@ -17,9 +17,9 @@ from sageserve.base.units import NEVER, Micros
 from sageserve.core.feed import DIRECT
 from sageserve.core.perf import prefill_work
 from sageserve.core.signals import busyness, signal, smoothed
-from sageserve.sim.kernel.arrive import arrive, empty_door, feed_endpoint, promote, send
+from sageserve.sim.kernel.arrive import arrive, empty_doors, feed_endpoint, promote, send
 from sageserve.sim.kernel.batching import end_block
-from sageserve.sim.kernel.bookkeeping import note_outstanding, set_place, shed, wait_at_door
+from sageserve.sim.kernel.bookkeeping import learn_lengths, note_outstanding, set_place, shed, wait_or_shed
 from sageserve.sim.kernel.prefix_cache import ALL, forget, is_hashed, let_go
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.queues import next_instance, push_job, row_of_rank, set_time
@@ -37,7 +37,6 @@ from sageserve.sim.kernel.state import (
     World,
     view_endpoints,
     view_engines,
-    view_f8,
     view_i4,
     view_i8,
     view_nodes,
@@ -83,25 +82,6 @@ def observe(w: Rec, e: int, elapsed: int) -> None:
 
 
 @kernel
-def learn_lengths(w: Rec) -> None:
-    """Refresh the mean output length per model, and the outstanding tokens that depend on it."""
-    tiers = w["tiers"]
-    means = view_f8(w["at_output_mean"], w["models"] * tiers)
-    guess = view_i8(w["at_guess"], w["models"])
-    changed = False
-    for model in range(w["models"]):
-        total = 0.0
-        for tier in range(tiers):
-            total += means[model * tiers + tier]
-        value = int(total / tiers + 0.5)
-        changed = changed or value != guess[model]
-        guess[model] = value
-    if changed:
-        for i in range(w["instances"]):
-            note_outstanding(w, i)
-
-
-@kernel
 def scrape(w: Rec, now: int) -> None:
     """Everything that happens when the fleet is scraped: see, learn, empty the doors, promote, feed."""
     for e in range(w["endpoint_count"]):
@@ -110,7 +90,7 @@ def scrape(w: Rec, now: int) -> None:
     w["next_scrape"] = now + w["scrape"]
     learn_lengths(w)
     for model in range(w["models"]):
-        empty_door(w, model, now)
+        empty_doors(w, model, now)
     for model in range(w["models"]):
         promote(w, model, now)
     for e in range(w["endpoint_count"]):
@@ -119,7 +99,7 @@ def scrape(w: Rec, now: int) -> None:
 
 @kernel
 def run(address: int, until: int) -> bool:
-    """Play everything before `until`, and the scrape at `until`; True when stopped early by a drained instance."""
+    """Play everything before `until`, and the scrape at `until`; True when stopped early: one is drained, or asked for."""
     w = view_world(address, 1)[0]
     requests = view_requests(w["at_requests"], w["rows"])
     times = view_i8(w["at_times"], 2 * w["leaves"])
@@ -129,6 +109,7 @@ def run(address: int, until: int) -> bool:
     tick = w["next_scrape"]
     events = 0
     w["drained_count"] = 0
+    w["asked"] = 0
     while True:
         alone = requests[row]["arrival"] if row < rows else NEVER
         arrival = min(alone, w["next_turn"])
@@ -145,6 +126,11 @@ def run(address: int, until: int) -> bool:
             else:
                 q = next_turn(w)
             arrive(w, q, arrival)
+            if w["asked"] != 0:
+                w["next_row"] = row
+                w["now"] = arrival
+                w["events"] += events + 1
+                return True
         else:
             if block >= until:
                 break
@@ -192,6 +178,8 @@ def open_instance(address: int, i: int) -> None:
     endpoint["open"] += 1
     count_capacity(w, i, 1)
     note_outstanding(w, i)
+    if endpoint["open"] == 1 and view_i4(w["at_sleeps"], w["endpoint_count"])[engine["endpoint"]] != 0:
+        empty_doors(w, engine["model"], w["now"])
 
 
 @kernel
@@ -269,10 +257,7 @@ def send_again(w: Rec, q: int, now: int) -> None:
         set_place(w, q, HELD)
         push_job(w, r["model"], q)
     elif not send(w, q, now, False):
-        if w["admission"] != 0 and not batch:
-            shed(w, q)
-        else:
-            wait_at_door(w, q)
+        wait_or_shed(w, q)
 
 
 @kernel
@@ -310,6 +295,7 @@ class Kernel:
         self.demand_requests = self.world.arrays["demand_requests"]
         self.could, self.missed = self.world.arrays["promises"].reshape(2, -1)  # see DemandSeen
         self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests
+        self.held = self.world.arrays["held"]  # by (region, model, tier), requests that wait at a door
         self.batch_waiting = self.world.arrays["batch_count"]  # by model
 
     def counted(self, name: str) -> NDArray[np.int64]:
@@ -328,6 +314,11 @@ class Kernel:
     def drained(self) -> list[int]:
         """Instances that became empty and closed in the last call of `run_until`."""
         return [int(i) for i in self.world.arrays["drained"][: int(self.world.record["drained_count"])]]
+
+    @property
+    def asked(self) -> bool:
+        """Whether the first of its kind waits for an endpoint that sleeps since `run_until` was called last."""
+        return bool(self.world.record["asked"])
 
     @property
     def scraped(self) -> Micros:
@@ -350,7 +341,7 @@ class Kernel:
         return int(self.world.record["preemptions"])
 
     def run_until(self, time: Micros) -> bool:
-        """Play until `time`; True when it returned early because a draining instance became empty (see `drained`)."""
+        """Play until `time`; True when it returned early: a draining instance became empty (see `drained`), or see `asked`."""
         return bool(run(self.world.address, time))
 
     def revise(self, i: int, profile: int) -> None:

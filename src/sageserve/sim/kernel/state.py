@@ -106,19 +106,19 @@ _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instan
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
 _PROGRESS: Final = ("next_row", "released", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions")
-_TURNED_AWAY: Final = ("refused", "shed")
+_DOORS: Final = ("refused", "shed", "sleepers", "asked")
 _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived", "block_rows", "block_count")
 _CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
 _FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
 _COUNTERS: Final = ("mixes", "promises", "guess", "output_mean", "made_tokens", "reference")
-_DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work")
+_DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work", "held", "sleeps")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
 _ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_TURNED_AWAY, *_LOOP, *_CACHE)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_DOORS, *_LOOP, *_CACHE)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -155,6 +155,7 @@ class Setup:
         tiers: TIER rows.
         walk: int32[regions, models, tiers, endpoints tried], padded with -1.
         feeds: bool[endpoints], serves batch work from the queue.
+        sleeps: by endpoint, may be closed wholly, and is opened again when requests wait; empty: none is.
         order: FCFS, EDF, PF or DPA.
         route: THRESHOLD, NEAREST, LEAST or QUICKEST.
         threshold: utilisation below which a nearer region takes the request.
@@ -213,6 +214,7 @@ class Setup:
     overlap: float = 1.0
     clients: int = 0
     believed: int = 0
+    sleeps: tuple[bool, ...] = ()
 
     @property
     def endpoints(self) -> int:
@@ -314,8 +316,7 @@ class World:
             "twigs": _power_of_two(setup.slots),
             "linear": int(setup.slots <= LINEAR_SLOTS),
             "batch_size": int(setup.profiles["max_sequences"].max()),
-            "last_scrape": 0,
-            "next_scrape": 0,
+            "sleepers": int(any(setup.sleeps)),
         }
 
     @staticmethod
@@ -345,15 +346,13 @@ class World:
             "batch_heap": np.zeros(max(1, int(jobs.sum())), np.int32),
             "batch_begin": np.concatenate(([0], np.cumsum(jobs)[:-1])).astype(np.int64),
             "batch_count": np.zeros(setup.models, np.int64),
-            "door_head": np.full(setup.models, UNSET, np.int32),
-            "door_tail": np.full(setup.models, UNSET, np.int32),
+            **{name: np.full(2 * setup.models, UNSET, np.int32) for name in ("door_head", "door_tail")},
+            "sleeps": np.array(setup.sleeps or (False,) * endpoints, np.int32),
             "guess": np.full(setup.models, int(setup.output_guess + 0.5), np.int64),
             "output_mean": np.full(setup.models * tiers, setup.output_guess),
-            "demand_tokens": np.zeros(cells, np.int64),
-            "demand_requests": np.zeros(cells, np.int64),
+            **{name: np.zeros(cells, np.int64) for name in ("demand_tokens", "demand_requests", "made_tokens", "held")},
             "demand_work": np.zeros(cells),
             "reference": reference_profiles(setup),
-            "made_tokens": np.zeros(cells, np.int64),
             "mixes": np.zeros(setup.models * MIX_WIDTH),
             "promises": np.zeros(2 * cells, np.int64),
             "drained": np.full(endpoints * setup.slots, UNSET, np.int32),

@@ -322,7 +322,7 @@ def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool, idle: Floats) ->
     waste = time[State.STARTING] + time[State.RECLAIMING] + time[State.DRAINING]
     smallest: dict[int, int] = {}
     for pool in pools:
-        need = pool.minimum * (pool.gpus if in_gpus else 1)
+        need = pool.floor * (pool.gpus if in_gpus else 1)
         smallest[pool.endpoint] = min(smallest.get(pool.endpoint, need), need)
     return Hours(
         total=_round((time[State.SERVING] + waste) / HOUR),
