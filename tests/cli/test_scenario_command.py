@@ -89,9 +89,10 @@ def test_check_points_out_profiles_of_another_engine() -> None:
 
 
 def test_check_refuses_what_a_simulation_refuses() -> None:
-    with pytest.raises(ConfigError, match=r"fleet\.minimum: 0: reactive keeps an instance of every model"):
-        check("quickstart", ["fleet.minimum=0", "fleet.start=0", "strategy.name=reactive"])
-    check("quickstart", ["fleet.minimum=0", "fleet.start=0", "strategy.name=fixed"])
+    with pytest.raises(ConfigError, match=r"fleet\.minimum: 0: hpa keeps an instance of every model"):
+        check("quickstart", ["fleet.minimum=0", "fleet.start=0", "strategy.name=hpa"])
+    for name in ("fixed", "reactive"):
+        check("quickstart", ["fleet.minimum=0", "fleet.start=0", f"strategy.name={name}"])
 
 
 def test_check_notes_that_work_leaves_its_origin_by_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,7 +121,7 @@ def test_a_fleet_that_runs_keeps_the_gpu_types_of_its_endpoints() -> None:
         ({"east/big": {"start": 7}}, "start 7 > maximum 6 instances of east/big"),
         ({"east/big": {"gpus": ["b200"]}}, "GPU type 'b200' is not defined"),
         ({"*/big": {"gpus": []}}, "big is placed in no region"),
-        ({"east/big": {"minimum": 0, "start": 0}}, "fleet.minimum or fleet.endpoints: 0: reactive keeps an instance"),
+        ({"east/big": {"minimum": 0, "start": 0}}, "fleet.minimum or fleet.endpoints: 0: hpa keeps an instance"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_the_endpoint_it_is_about(endpoints: dict[str, object], words: str) -> None:
@@ -129,4 +129,4 @@ def test_what_does_not_fit_is_refused_with_the_endpoint_it_is_about(endpoints: d
     if "minimum 5" in words:
         given["maximum"] = 4
     with pytest.raises(ConfigError, match=re.escape(words)):
-        kind_of(scenario(fleet=given, gpus=320))
+        kind_of(scenario(fleet=given, gpus=320, strategy={"name": "hpa"}))

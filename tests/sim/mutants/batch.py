@@ -10,6 +10,7 @@ from typing import Final
 
 from tests.sim.cases import make_case, seeded
 from tests.sim.mutants.catalogue import MUTANTS
+from tests.sim.mutants.doors import DOOR_MUTANTS
 from tests.sim.mutants.outages import OUTAGE_MUTANTS
 from tests.sim.mutants.prefix_trial import Worlds, function_of
 from tests.sim.mutants.promises import PROMISE_MUTANTS
@@ -18,7 +19,16 @@ from tests.sim.mutants.routes import ROUTE_MUTANTS
 from tests.sim.mutants.rules import RULE_MUTANTS
 from tests.sim.mutants.turns import TURN_MUTANTS
 
-ALL: Final = (*MUTANTS, *OUTAGE_MUTANTS, *PROMISE_MUTANTS, *RANK_MUTANTS, *ROUTE_MUTANTS, *RULE_MUTANTS, *TURN_MUTANTS)
+ALL: Final = (
+    *MUTANTS,
+    *DOOR_MUTANTS,
+    *OUTAGE_MUTANTS,
+    *PROMISE_MUTANTS,
+    *RANK_MUTANTS,
+    *ROUTE_MUTANTS,
+    *RULE_MUTANTS,
+    *TURN_MUTANTS,
+)
 COPIED: Final = "core/engine/"  # its functions are copied into `core/perf.py` as it is imported: other code comes too late
 IN_FUNCTIONS: Final = tuple(one for one in ALL if function_of(one) and not one.module.startswith(COPIED))
 SEEDS: Final = range(120)  # cases tried until a fault counts as unseen; most are seen within ten

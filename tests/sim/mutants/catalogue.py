@@ -363,8 +363,8 @@ MUTANTS = (
     ),
     Mutant(
         "batch work that is not let in never comes again",
-        "sim/kernel/arrive.py",
-        """if w["admission"] == 0 or view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"] != 0:""",
+        "sim/kernel/bookkeeping.py",
+        """if w["admission"] == 0 or view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]["batch"] != 0:""",
         """if w["admission"] == 0:""",
     ),
     Mutant(
