@@ -186,7 +186,7 @@ class Controller:
         if i < 0 and not own:
             i = pick_drain(self.fleet, wanted.pool)
         in_place = own and rollout is not None and rollout.plan.surge == 0
-        beyond = 0 if own or rollout is None else rollout.beyond(here.endpoint)
+        beyond = 0 if own or rollout is None or wanted.reason is Reason.IDLE else rollout.beyond(here.endpoint)
         least = here.floor if wanted.reason is Reason.IDLE else 1 if in_place else here.minimum
         if i < 0 or serving - beyond <= least:
             return Blocked.AT_MINIMUM
