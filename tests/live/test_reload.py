@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import RolloutSettings, Scenario
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.base.units import SECOND
 from sageserve.cli.reload import _tell
+from sageserve.core.actions import RolloutStep
+from sageserve.core.rollout_plan import RolloutMemory
 from sageserve.data.scenarios.load import load_scenario, resolved_yaml
-from sageserve.live.reload import SETTINGS, apply, changes, check, refused
+from sageserve.live.control.rollout_file import KeptRollout, RolloutFile
+from sageserve.live.reload import SETTINGS, apply, changes, check, refused, settled
 from sageserve.live.supervisor.messages import Begin, Life, Restart
 from tests.live.supervisor.supervising import client, first_line, supervisor, until
 
@@ -150,3 +153,21 @@ def test_only_a_supervisor_without_a_terminal_takes_a_hang_up_for_an_order() -> 
     os.waitpid(pid, 0)
     os.close(terminal)
     assert said.strip() == b"True"
+
+
+@pytest.mark.parametrize(("step", "barred"), [(RolloutStep.DONE, False), (RolloutStep.ROLLING, True), (RolloutStep.UNDONE, True)])
+def test_the_command_that_a_model_was_rolled_out_to_may_be_put_into_the_settings(
+    tmp_path: Path, step: RolloutStep, barred: bool
+) -> None:
+    old, new = (
+        "live.engines={llama-3.1-8b: {command: [old, '{port}']}}",
+        "live.engines={llama-3.1-8b: {command: [new, '{port}']}}",
+    )
+    engine = {"command": ["new", "{port}"]}
+    one = RolloutSettings.model_validate({"model": "llama-3.1-8b", "engine": engine})
+    memory = RolloutMemory(step, 0, 0, (), 0, 0, {}, {}, {}, {}, 0, 0, (), None)
+    RolloutFile(tmp_path, "secret", "layout", 0, 3).save([KeptRollout(1, one, 0, memory)], 0)
+    before, after = settings(old), settings(new)
+    assert bool(refused(before, changes(before, after), settled(tmp_path, after))) is barred
+    other = settings(new.replace("new", "newer"))
+    assert refused(before, changes(before, other), settled(tmp_path, other)), "no other command than that"

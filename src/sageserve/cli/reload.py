@@ -62,22 +62,22 @@ def reload(
         found = running(state)  # as the reload before this one left it
         given = [*found.overrides, *(overrides or ())]
         from sageserve.data.scenarios.load import load_scenario
-        from sageserve.live.reload import SETTINGS, apply, changes, check, refused
+        from sageserve.live.reload import SETTINGS, apply, changes, check, refused, settled
 
         held = (folder / SETTINGS).read_bytes()
         after = load_scenario(found.source, overrides=given)
         need_for(after)
         before = load_scenario(folder / SETTINGS)
         differ = changes(before, after)
-        barred = refused(before, differ)
+        barred = refused(before, differ, settled(folder, after))
         if not barred:
             check(after)
         due = bool(differ) or mark_of(held) != found.applied
         if due and not barred and not dry_run:
             asyncio.run(apply(folder, after))
-            settled = structs.replace(found, overrides=tuple(given), applied=mark_of((folder / SETTINGS).read_bytes()))
-            write_fleet(folder, settled)
-            facts = {"changed": ", ".join(one.key for one in differ)[:_FACT], "settings": settled.applied}
+            now = structs.replace(found, overrides=tuple(given), applied=mark_of((folder / SETTINGS).read_bytes()))
+            write_fleet(folder, now)
+            facts = {"changed": ", ".join(one.key for one in differ)[:_FACT], "settings": now.applied}
             note_act(folder, "reload", facts)
         _tell(differ, barred, applied=due and not barred and not dry_run, as_json=as_json)
     if barred:

@@ -9,7 +9,7 @@ been begun with the new one begun again. Knows no command line. Read next: `supe
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -22,6 +22,7 @@ from sageserve.core.strategies import kind_of, layout_of
 from sageserve.data.scenarios.load import dump, resolved_yaml
 from sageserve.live.actuators.commands import check_commands
 from sageserve.live.actuators.fixed import FixedActuator
+from sageserve.live.control.rollout_file import rolled_out
 from sageserve.live.engine_access import variables_of
 from sageserve.live.gateway.context import GatewayContext, Options
 from sageserve.live.private import write_private
@@ -79,10 +80,24 @@ def changes(before: Scenario, after: Scenario) -> tuple[SettingChange, ...]:
     return tuple(SettingChange(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key))
 
 
-def refused(before: Scenario, found: tuple[SettingChange, ...]) -> tuple[RefusedChange, ...]:
-    """Those of the changes to what a fleet was started with that need `down` and `up`."""
+def refused(before: Scenario, found: tuple[SettingChange, ...], rolled_out: Collection[str] = ()) -> tuple[RefusedChange, ...]:
+    """Those of the changes to what a fleet was started with that need `down` and `up`.
+
+    Args:
+        before: what it was started with.
+        found: the changes.
+        rolled_out: models whose engines run by the command that is new in the settings.
+    """
     held = variables_of(before.live or LiveSettings())
-    return tuple(RefusedChange(one.key, why) for one in found if (why := _why(one, held)))
+    known = [f"live.engines.{model}" for model in rolled_out]
+    new = [one for one in found if not any(one.key == key or one.key.startswith(f"{key}.") for key in known)]
+    return tuple(RefusedChange(one.key, why) for one in new if (why := _why(one, held)))
+
+
+def settled(folder: Path, after: Scenario) -> tuple[str, ...]:
+    """Models that a rollout gave the command which new settings have for them."""
+    engines = (after.live or LiveSettings()).engines
+    return tuple(model for model, engine in rolled_out(folder).items() if engines.get(model) == engine)
 
 
 def _why(one: SettingChange, held: tuple[str, ...]) -> str:

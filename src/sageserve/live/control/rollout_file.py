@@ -14,8 +14,9 @@ import msgspec
 from msgspec import Struct, structs
 from pydantic import ValidationError
 
-from sageserve.base.config import RolloutSettings
+from sageserve.base.config import EngineCommand, RolloutSettings
 from sageserve.base.units import Micros
+from sageserve.core.actions import RolloutStep
 from sageserve.core.rollout_plan import RolloutMemory
 from sageserve.live.private import write_private
 
@@ -45,6 +46,18 @@ class _Kept(Struct, frozen=True):
     layout: str
     origin: Micros  # the clock's zero, microseconds since 1970
     rollouts: tuple[_One, ...]
+
+
+def rolled_out(state: Path) -> dict[str, EngineCommand]:
+    """How engines are run of models whose latest rollout in a state folder is done, where it brought a command."""
+    try:
+        kept = msgspec.json.decode((state / FILE).read_bytes(), type=_Kept)
+        latest = {str(one.settings["model"]): one for one in kept.rollouts}  # in the order in which they were begun
+        done = [one for one in latest.values() if one.memory is not None and one.memory.step is RolloutStep.DONE]
+        found = [RolloutSettings.model_validate(one.settings) for one in done]
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, ValidationError, KeyError):
+        return {}  # control says in its log what is wrong with it
+    return {one.model: one.engine for one in found if one.engine is not None}
 
 
 class RolloutFile:
