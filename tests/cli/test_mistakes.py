@@ -71,8 +71,11 @@ simulate quickstart --trace full                        | full is a folder
 simulate quickstart --trace trace.csv --load 0          | give a factor above 0
 simulate quickstart --trace trace.csv --map llama       | write FROM=TO
 simulate quickstart --set tiers.chat.ttft=0s            | tiers.chat.ttft: '0s' must be more than 0
-simulate quickstart --set routing.instance=mine:B:C     | 'mine:B:C' cannot take the place of a rule .*0013-rules-of-requests
-simulate quickstart --set admission=mine:Gate           | 'mine:Gate' cannot take the place of a rule
+simulate quickstart --set routing.instance=mine:B:C     | 'mine:B:C' is not a name
+simulate quickstart --set routing.instance=mine:rule    | there is no module 'mine'
+simulate quickstart --set routing.region=near           | 'near' is not one of threshold, nearest
+simulate quickstart --set order.kind=mine:rule          | 'mine:rule' cannot take the place of this rule
+simulate quickstart --set admission=mine:Gate           | the rule mine:Gate: there is no module 'mine'
 simulate quickstart --map a=b                           | no --trace was given
 simulate quickstart --out full                          | full holds files that are not a result
 simulate quickstart --out trace.csv                     | trace.csv is a file, not a folder

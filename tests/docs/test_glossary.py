@@ -12,12 +12,13 @@ from typing import Final, get_args
 import pytest
 import yaml
 
-from sageserve.base.config import BatchSettings, OrderSettings, RoutingSettings, SignalSettings
+from sageserve.base.config import BatchSettings, OrderSettings, SignalSettings
 from sageserve.base.config.settings import Settings
 from sageserve.cli.compare import ORACLE
 from sageserve.core.actions import Blocked, Reason, RolloutStep, RolloutWhy
 from sageserve.core.fleet import State
 from sageserve.core.plan.horizon import PlanReason
+from sageserve.core.route import ROUTES
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.strategies.fixed import PREFIX, STARTED
 from sageserve.core.strategies.recorded import NAME as RECORDED
@@ -54,7 +55,7 @@ NAMES: Final[dict[str, set[str]]] = {
     "Tiers": builtin_tiers(),
     "Strategies": {*STRATEGIES, RECORDED, STARTED, f"{PREFIX}N", ORACLE},
     "Signals": set(choices(SignalSettings, "kind")),
-    "Routing": set(choices(RoutingSettings, "region")),
+    "Routing": set(ROUTES),
     "Orders": set(choices(OrderSettings, "kind")),
     "Feeds": set(choices(BatchSettings, "feed")),
     "States of an instance": {state.name.lower() for state in State},

@@ -1,7 +1,7 @@
-"""The page about strategies of one's own: its files are written, its commands are typed, and what it shows is printed.
+"""The pages about strategies and rules of one's own: files are written, commands are typed, and what they show is printed.
 
 Commands are run in this process, which has compiled the simulator already.
-Read next: docs/how-to/own-strategies.md, `pages.py`.
+Read next: docs/how-to/own-strategies.md, docs/how-to/own-routers.md, `pages.py`.
 """
 
 import shlex
@@ -15,14 +15,15 @@ from typer.testing import CliRunner
 from sageserve.cli.main import app
 from tests.docs.pages import agree, steps
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "own-strategies.md"
+PAGES: Final = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
 
-def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "files"), [("own-strategies", ["mine.py", "yesterday.py"]), ("own-routers", ["mine.py"])])
+def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str, files: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    given = list(steps(PAGE.read_text("utf-8")))
-    assert [step.file for step in given if step.file] == ["mine.py", "yesterday.py"]
+    given = list(steps((PAGES / f"{page}.md").read_text("utf-8")))
+    assert [step.file for step in given if step.file] == files
     for step in given:
         if step.file:
             lines = step.text.splitlines()
@@ -32,5 +33,5 @@ def test_the_page_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         done = CliRunner().invoke(app, shlex.split(step.text)[1:], catch_exceptions=False)
         assert done.exit_code == 0, done.stderr
         assert not step.shown or agree(step.shown, "\n".join(x.rstrip() for x in done.stdout.splitlines())), done.stdout
-    for name in ("mine", "yesterday"):
-        sys.modules.pop(name, None)
+    for name in files:
+        sys.modules.pop(name.removesuffix(".py"), None)

@@ -184,7 +184,10 @@ class LivePlane(Reference):
     def _choose(self, job: Job) -> Target | None:
         region = self._region[job.row]
         walk = self.routing.walk[region][self._model[job.row]][job.tier]
-        return self.routing.choose(walk, self.now, prompt=job.prompt, region=region)
+        return self.routing.choose(walk, self.now, prompt=job.prompt, region=region, tier=job.tier)
+
+    def _choose_at(self, endpoint: int, job: Job) -> Target | None:
+        return self.routing.choose_at(endpoint, prompt=job.prompt, tier=job.tier)
 
     def _route(self, job: Job, *, judged: bool = False) -> bool:
         target = self._choose(job)
@@ -198,7 +201,7 @@ class LivePlane(Reference):
 
     def go(self, job: Job, endpoint: int) -> None:
         """The batch queue lets a job go, to an endpoint or ANYWHERE: then it is promoted."""
-        target = self._choose(job) if endpoint == ANYWHERE else self.routing.choose_at(endpoint)
+        target = self._choose(job) if endpoint == ANYWHERE else self._choose_at(endpoint, job)
         assert target is not None, "nothing is let go while nothing is open"
         if endpoint == ANYWHERE:
             job.queue = len(self._tiers)
@@ -212,7 +215,7 @@ class LivePlane(Reference):
         self._placed[job.row] = placed
 
     def _emptiest(self, e: int, job: Job) -> int:
-        target = self.routing.choose_at(e)
+        target = self._choose_at(e, job)
         assert target is not None
         return target.row
 

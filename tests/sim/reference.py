@@ -14,6 +14,7 @@ from sageserve.sim.kernel.state import HELD, REFUSED, SHED
 from tests.sim.reference_engine import NO_TIME, Job
 from tests.sim.reference_fleet import ReferenceFleet
 from tests.sim.reference_ranks import Instance
+from tests.sim.reference_rules import asked_of, numbers_at
 
 SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, ITERATION_PHASE = 0, 1, 2, 3
 """Order at one instant. An iteration inside a block comes last: a placement at this very instant may still cut there."""
@@ -129,7 +130,10 @@ class Reference(ReferenceFleet):
         if not choice:
             return False
         best = min(choice, key=self._expected)
-        if self.setup.route == NEAREST:
+        if (rule := self.setup.rules.region) is not None:
+            best = min(choice, key=lambda e: rule.ask(numbers_at(self, e, job)))
+            self.counts["sent by a rule of the user's"] += best != choice[0]
+        elif self.setup.route == NEAREST:
             best = choice[0]
         elif self.setup.route == THRESHOLD:
             best = next((e for e in choice if self._expected(e) < self.setup.threshold), best)
@@ -172,7 +176,14 @@ class Reference(ReferenceFleet):
         prompts, turns = sum(endpoint.unfinished.values()), max(0, inside - places) * work
         wait = max(prompts, turns) / len(opened)
         self.counts["beyond the cap"] += inside >= self.setup.admission_queued * places
-        patience = self.setup.admission_wait * self._tiers[job.tier].promised(job.prompt)
+        promised = self._tiers[job.tier].promised(job.prompt)
+        patience = self.setup.admission_wait * promised
+        if (rule := self.setup.rules.admission) is not None:
+            most = self.setup.admission_queued * places
+            found = {"wait": wait, "limit": patience, "in_flight": inside, "most": most, "instances": len(opened)}
+            said = rule.ask(asked_of(self, job) | found | {"service": work, "patience": promised})
+            self.counts["turned away by a rule of the user's"] += said == 0
+            return said != 0
         return wait <= patience and inside < self.setup.admission_queued * places
 
     # ---- an instance is lost

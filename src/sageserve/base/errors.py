@@ -3,7 +3,7 @@
     SageServeError            what is wrong and where; `hint` says what to do next
     ├── ConfigError           a scenario or a command-line setting is wrong
     │   └── Infeasible        every value is legal, but together they cannot work
-    ├── PluginError           a strategy or forecaster of the user's raised an exception, or gave what cannot be used
+    ├── PluginError           code of the user's raised an exception, or gave what cannot be used
     ├── TraceError            a request trace cannot be read or does not fit the scenario
     │   └── UnknownName       a model, tier or region the scenario does not define
     ├── ResultError           a result folder is missing, partial or unreadable
@@ -41,7 +41,7 @@ class Infeasible(ConfigError):
 
 
 class PluginError(SageServeError):
-    """A strategy or forecaster of the user's raised an exception, or gave what cannot be used; the message has file and line."""
+    """Code of the user's raised an exception, or gave what cannot be used; the message has file and line."""
 
 
 class TraceError(SageServeError):

@@ -28,6 +28,15 @@ def run_plain() -> None:
     _plain.append(True)
 
 
+def is_plain() -> bool:
+    """Whether compiled functions run as plain Python in this process."""
+    if _plain:
+        return True
+    from numba import config  # noqa: PLC0415  # 70 MB
+
+    return bool(config.DISABLE_JIT)
+
+
 def kernel(function: F) -> F:
     """Compile a function over scalars, records and arrays; compiled code calls it without overhead."""
     if _plain:
@@ -113,13 +122,11 @@ def viewer(dtype: np.dtype[Any]) -> Callable[[int, int], NDArray[Any]]:
 
     The caller keeps the array that owns the memory alive. Bounds are not checked.
     """
-    if _plain:
+    if is_plain():
         return lambda address, length: _plain_view(dtype, address, length)
-    from numba import config, from_dtype, types  # noqa: PLC0415  # as above
+    from numba import from_dtype, types  # noqa: PLC0415  # as above
     from numba.extending import intrinsic  # noqa: PLC0415  # as above
 
-    if config.DISABLE_JIT:
-        return lambda address, length: _plain_view(dtype, address, length)
     array_type = types.Array(from_dtype(dtype), 1, "C")
 
     @intrinsic  # type: ignore[untyped-decorator]  # numba has no types

@@ -117,6 +117,7 @@ def _unsaid(loaded: "Loaded") -> list[str]:
 def check(name: Reference, overrides: Overrides = None) -> None:
     """Say whether a scenario can work, and what in it is still a guess; an error names everything that is wrong."""
     from sageserve.base.units import NEVER
+    from sageserve.core.own_rules import own_rules
     from sageserve.core.plan_once import start_counts
     from sageserve.core.strategies import kind_of, layout_of
     from sageserve.data.scenarios.checks import remarks
@@ -126,6 +127,7 @@ def check(name: Reference, overrides: Overrides = None) -> None:
     loaded = load(name, overrides=overrides or ())
     found = loaded.scenario
     kind_of(found)  # what a simulation would refuse cannot work
+    own_rules(found)
     if found.workload.warm_up:
         from sageserve.sim.timeline import check_warm_up  # what it imports takes a second
 

@@ -20,6 +20,7 @@ from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
     from sageserve.data.results.summary import Summary
     from sageserve.sim.run import Run, Simulation
 
@@ -62,7 +63,6 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
-    from sageserve.core.strategies import kind_of
     from sageserve.data.scenarios.checks import remarks
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.data.workload.requests import requests_for
@@ -72,8 +72,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     asked = {"strategy.name": strategy, "order.kind": order, "seed": seed}
     given = {key: str(value) for key, value in asked.items() if value is not None}
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *map("=".join, given.items())])
-    kind_of(settings)  # refused before a trace is read and anything compiled
-    _check(out, replace=replace)
+    _check(settings, out, replace=replace)
     requests = requests_for(settings, options, bar)
     for line in chain(remarks(settings), requests.remarks()):
         typer.echo(line, err=True)
@@ -96,7 +95,13 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
         raise typer.Exit(130)
 
 
-def _check(out: Path | None, *, replace: bool) -> None:
+def _check(settings: "Scenario", out: Path | None, *, replace: bool) -> None:
+    """Refuse, before a trace is read and anything compiled, what cannot be played or put where it is to go."""
+    from sageserve.core.own_rules import own_rules
+    from sageserve.core.strategies import kind_of
+
+    kind_of(settings)
+    own_rules(settings)
     if out is not None:
         from sageserve.data.results.run_folder import check_folder  # loads Arrow
 

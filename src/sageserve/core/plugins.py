@@ -1,4 +1,4 @@
-"""Code of the user's: a strategy or forecaster given as `module:Name`, or registered by an installed package as an entry point.
+"""Code of the user's: a strategy, forecaster or rule as `module:Name`, or registered by an installed package as an entry point.
 
 Finds and imports it, checks how it can be called, and turns whatever goes wrong in it into one sentence with the user's own file
 and line. Knows no strategy and no forecaster. The current folder is searched last: no file there hides an installed module.
@@ -12,14 +12,19 @@ import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Final
 
 from sageserve.base.errors import ConfigError, PluginError, SageServeError
 
 STRATEGY: Final = "strategy"
 FORECASTER: Final = "forecaster"
-GROUPS: Final[Mapping[str, str]] = {STRATEGY: "sageserve.strategies", FORECASTER: "sageserve.forecasters"}
+RULE: Final = "rule"
+GROUPS: Final[Mapping[str, str]] = {
+    STRATEGY: "sageserve.strategies",
+    FORECASTER: "sageserve.forecasters",
+    RULE: "sageserve.rules",
+}
 """Groups of entry points, by the word for what they hold."""
 
 _PACKAGE: Final = __file__.rpartition("core")[0]
@@ -31,7 +36,7 @@ def find_plugin(kind: str, name: str) -> object | None:
     """What the user's code calls `name`: the attribute of `module:Name`, or an entry point; None when it is neither.
 
     Args:
-        kind: STRATEGY or FORECASTER.
+        kind: STRATEGY, FORECASTER or RULE.
         name: as it was given.
 
     Raises:
@@ -45,7 +50,9 @@ def find_plugin(kind: str, name: str) -> object | None:
     if not module or not attribute:
         raise ConfigError(
             f"the {kind} {name!r} is no module:Name",
-            hint=f"write it as in mine:My{kind.title()}, for class My{kind.title()} of mine.py",
+            hint="write it as in mine:my_rule, for function my_rule of mine.py"
+            if kind == RULE
+            else f"write it as in mine:My{kind.title()}, for class My{kind.title()} of mine.py",
         )
     return _attribute(kind, name, module, attribute)
 
@@ -75,7 +82,7 @@ def _attribute(kind: str, name: str, module: str, attribute: str) -> object:
         raise blamed(f"{kind} {name} cannot be imported", error) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ConfigError(f"the {kind} {name}: {_file(module)} defines no {part!r}", hint=_there_are(found, module))
+            raise ConfigError(f"the {kind} {name}: {_file(module)} defines no {part!r}", hint=_there_are(kind, found, module))
         found = getattr(found, part)
     return found
 
@@ -84,9 +91,10 @@ def _file(module: str) -> str:
     return getattr(sys.modules[module], "__file__", None) or module
 
 
-def _there_are(found: object, module: str) -> str:
-    names = [name for name, value in vars(found).items() if isinstance(value, type) and value.__module__ == module]
-    return f"it defines {', '.join(names)}" if names else "it defines no class: was another file meant?"
+def _there_are(kind: str, found: object, module: str) -> str:
+    thing, word = (FunctionType, "function") if kind == RULE else (type, "class")
+    names = [name for name, value in vars(found).items() if isinstance(value, thing) and value.__module__ == module]
+    return f"it defines {', '.join(names)}" if names else f"it defines no {word}: was another file meant?"
 
 
 def where(thing: object) -> str:

@@ -1,4 +1,4 @@
-"""The source of strategies and forecasters of the user's that a scenario names, as a hash: a result is of the code that made it.
+"""The source of the user's own code that a scenario names, as a hash: a result is of the code that made it.
 
 A module counts with every module it imports, as far as they are no part of Python, of SageServe or of other installed packages.
 A file is read once, when its hash is first asked for after the import; whoever plays a run asks before. Imports what the scenario
@@ -17,6 +17,7 @@ from typing import Final
 from sageserve.base.config import Scenario
 from sageserve.core.forecast import FORECASTERS
 from sageserve.core.forecast.own import own_forecaster
+from sageserve.core.own_rules import own_rules
 from sageserve.core.plugins import is_library, is_part_of_sageserve
 from sageserve.core.strategies import STRATEGIES
 from sageserve.core.strategies.fixed import fixed_kind
@@ -39,7 +40,7 @@ def own_code(scenario: Scenario) -> dict[str, str]:
     for name in (rules.planned.forecaster, rules.foresight.forecaster):
         if name not in FORECASTERS and (own := own_forecaster(name)) is not None:
             found[name] = source_digest(own.target)
-    return found
+    return found | {rule.name: source_digest(rule.function) for rule in own_rules(scenario)}
 
 
 def _module_of(target: object) -> str:

@@ -24,6 +24,7 @@ from sageserve.core.fleet import Fleet
 from sageserve.core.invariants import check_fleet
 from sageserve.core.layout import Layout
 from sageserve.core.order import ORDERS, promised_us
+from sageserve.core.own_rules import own_rules
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.rollout import Rollout
 from sageserve.core.route import INSTANCES, ROUTES
@@ -76,7 +77,7 @@ class Run:
         journal: decisions, actions and life-cycle events.
         partial: it was interrupted.
         talk: at the end, who waited for whom; None: every request arrived by itself.
-        own_code: hash of the source of each strategy and forecaster of the user's.
+        own_code: hash of the source of all code of the user's.
         tenants: of the requests, in their order; None where the trace names none.
         rollouts: new revisions of models, and what became of them.
         revisions: what each instance ran when; None before anything was played.
@@ -134,6 +135,7 @@ class Run:
 
 def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
     """The kernel's view of a scenario; what strategies believe of engines is in the layout."""
+    rules = own_rules(scenario)
     profiles, slot_profile, believed = layout.profiles, layout.slot_profile, 0
     if scenario.faults.engine_time != 1:
         believed = len(profiles)
@@ -153,9 +155,10 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         walk=layout.walk,
         feeds=layout.feeds,
         order=ORDERS.index(scenario.order.kind),
-        route=ROUTES.index(scenario.routing.region),
+        route=0 if rules.region else ROUTES.index(scenario.routing.region),
         threshold=scenario.routing.threshold,
-        instance=INSTANCES.index(scenario.routing.instance),
+        instance=0 if rules.instance else INSTANCES.index(scenario.routing.instance),
+        rules=rules,
         overlap=scenario.routing.overlap,
         signal=SIGNALS.index(scenario.signals.kind),
         scrape=scenario.signals.scrape,

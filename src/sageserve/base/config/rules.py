@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from sageserve.base.config.autoscalers import HpaSettings, KedaSettings, RecordedSettings
 from sageserve.base.config.live import EngineCommand
-from sageserve.base.config.settings import CompiledRule, Name, Pattern, RuleName, Settings, refuse_code
+from sageserve.base.config.settings import CompiledRule, Name, Pattern, RuleName, Settings, own_rule_or
 from sageserve.base.promise import allowed
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share
 
@@ -148,14 +148,16 @@ class SignalSettings(Settings):
 class RoutingSettings(Settings):
     """How a request finds its region and instance."""
 
-    region: Annotated[Literal["threshold", "nearest", "least", "quickest"], CompiledRule] = Field(
+    region: Annotated[RuleName, *own_rule_or("threshold", "nearest", "least", "quickest")] = Field(
         default="threshold",
-        description="nearest region below the threshold, else the least utilised (paper); quickest: soonest first token expected",
+        description="nearest region below the threshold, else the least utilised (paper); quickest: soonest first token expected;"
+        " module:function: the least by a rule of your own",
     )
     threshold: Share = Field(default=0.70, description="the first region below this utilisation takes it (paper)")
-    instance: Annotated[Literal["least", "affinity"], CompiledRule] = Field(
+    instance: Annotated[RuleName, *own_rule_or("least", "affinity")] = Field(
         default="least",
-        description="least outstanding work (paper); affinity: less what an instance has of the prompt in its prefix cache",
+        description="least outstanding work (paper); affinity: less what an instance has of the prompt in its prefix cache;"
+        " module:function: the least by a rule of your own",
     )
     overlap: float = Field(
         default=1.0, ge=0, le=100, description="affinity: what a token in the cache counts for; 1: as much as one that waits"
@@ -166,14 +168,19 @@ class AdmissionSettings(Settings):
     """When an interactive request is turned away at once, because waiting would break its promise anyway.
 
     `admission: off` in a file is short for `admission: {act: false}`. Settings of its own laid over that turn it on again.
+    `admission: module:function` is short for `admission: {rule: "module:function"}`.
     """
 
-    act: Annotated[bool, CompiledRule] = Field(
+    act: bool = Field(
         default=True,
         description="a simulation turns away whom the gateway would; false, or `admission: off`: everybody waits (paper)",
     )
     wait: float = Field(default=1.0, gt=0, description="let in while the predicted wait is below this times the TTFT target")
     queued: int = Field(default=4, ge=1, description="requests in flight per instance, in units of its max_sequences")
+    rule: RuleName | None = Field(
+        default=None,
+        description="module:function: a rule of your own that says who is let in; none: whom `wait` and `queued` leave room for",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -181,7 +188,9 @@ class AdmissionSettings(Settings):
         """A switch alone stands for the node."""
         if not isinstance(given, str):
             return given
-        if refuse_code(given) not in {"on", "off"}:
+        if ":" in given:
+            return {"rule": given}
+        if given not in {"on", "off"}:
             raise ValueError(f"{given!r} is neither on nor off, nor settings of its own ({', '.join(cls.model_fields)})")
         return {"act": given == "on"}
 

@@ -5,9 +5,18 @@ source; it is shown by `sageserve scenario show`, exported with the JSON Schema,
 a test. Knows no field. Read next: `scenario.py`.
 """
 
+from importlib.metadata import entry_points
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 Name = Annotated[
     str,
@@ -39,18 +48,31 @@ RuleName = Annotated[
 ]
 
 
+def own_rule_or(*words: str) -> tuple[WrapValidator, WithJsonSchema]:
+    """Marks a RuleName that is one of these words, or a rule of the user's: `module:function`, or the name of an entry point."""
+
+    def check(given: object, handler: ValidatorFunctionWrapHandler) -> object:
+        known = given in words or not isinstance(given, str) or ":" in given
+        if not known and not entry_points(group="sageserve.rules", name=str(given)):
+            raise ValueError(f"{given!r} is not one of {', '.join(words)}, nor module:function of your own")
+        return handler(given)
+
+    own = {"type": "string", "pattern": "^[^:]+:[^:]+$", "maxLength": 100}
+    return WrapValidator(check), WithJsonSchema({"anyOf": [{"type": "string", "enum": list(words)}, own]})
+
+
 def refuse_code(given: object) -> object:
     """Say why `module:Class` is no value, where somebody hopes that it is."""
     if isinstance(given, str) and ":" in given:
         raise ValueError(
-            f"{given!r} cannot take the place of a rule that is asked for every request: only strategies and forecasters can be"
-            " code of yours (docs/why/decisions/0013-rules-of-requests.md)"
+            f"{given!r} cannot take the place of this rule: strategies, forecasters, routers and admission can be code of yours"
+            " (docs/how-to/own-routers.md)"
         )
     return given
 
 
 CompiledRule = BeforeValidator(refuse_code)
-"""Marks a setting that names a rule which is compiled into the simulator and run by the gateway for every request."""
+"""Marks a setting that names a rule which is compiled into the simulator, and which no code of the user's takes the place of."""
 
 
 class Settings(BaseModel):

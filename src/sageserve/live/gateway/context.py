@@ -106,7 +106,9 @@ class GatewayContext:
         self.options = options
         self.clock = clock
         self.routing = RoutingState(scenario, layout)
-        self.overlap = scenario.routing.overlap if scenario.routing.instance == "affinity" else None  # None: load alone
+        looks = scenario.routing.instance == "affinity" or self.routing.choices.finds
+        self.overlap = scenario.routing.overlap if looks else None  # None: load alone
+        self._failures_told = 0  # of rules of the user's
         self.lines: RequestLines | None = None  # a line for each request is kept
         self.wall = wall
         self.cross_origin = CrossOrigin(live.cors) if live.cors else None
@@ -206,7 +208,11 @@ class GatewayContext:
         return overloaded(message, come_again(placed.wait, limit))
 
     def tidy(self, now: Micros) -> None:
-        """Close idle connections, and forget addresses that no instance has any more."""
+        """Close idle connections, forget addresses that no instance has any more, and tell of rules that failed."""
+        choices = self.routing.choices
+        if choices.failures > self._failures_told:
+            LOG.warning("%s; the built-in rule decided %d times", choices.failed, choices.failures - self._failures_told)
+            self._failures_told = choices.failures
         self.doors.look()
         if self.lines is not None:
             self.lines.tidy()

@@ -103,13 +103,11 @@ class Exchange:
 
     def granted(self, endpoint: int) -> None:
         """There is room for it at this endpoint; or it is urgent, and goes ANYWHERE."""
-        routing = self._context.routing
-        there = routing.choose_at(endpoint, self._call.beginning) if endpoint != ANYWHERE else None
-        target = there or self._choose(self._context.clock())
-        if target is None:
+        now = self._context.clock()
+        if (target := self._choose(now, endpoint) or self._choose(now)) is None:
             self._fail(no_capacity("The instance that was to serve this request is gone."))
         else:
-            self._send(self._weigh(target), self._context.clock())
+            self._send(self._weigh(target), now)
 
     def waited_in_vain(self, retry_after: Micros) -> None:
         """It is to come again later."""
@@ -119,9 +117,11 @@ class Exchange:
         call = self._call
         return self._context.routing.walk[call.region][call.model][call.tier]
 
-    def _choose(self, now: Micros) -> Target | None:
-        call = self._call
-        return self._context.routing.choose(self._walk(), now, call.beginning, prompt=call.prompt, region=call.region)
+    def _choose(self, now: Micros, endpoint: int = ANYWHERE) -> Target | None:
+        call, routing = self._call, self._context.routing
+        if endpoint != ANYWHERE:
+            return routing.choose_at(endpoint, call.beginning, prompt=call.prompt, tier=call.tier)
+        return routing.choose(self._walk(), now, call.beginning, prompt=call.prompt, region=call.region, tier=call.tier)
 
     def _weigh(self, target: Target) -> Placement:
         call, found = self._call, self._call.beginning.found(target.prompts)
@@ -131,7 +131,7 @@ class Exchange:
         context, call = self._context, self._call
         routing = context.routing
         forced = call.endpoint >= 0
-        target = routing.choose_at(call.endpoint, call.beginning) if forced else self._choose(self._one.arrived)
+        target = self._choose(self._one.arrived, call.endpoint if forced else ANYWHERE)
         if target is None:
             context.demand.refused(call.cell)
             raise no_capacity(routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")

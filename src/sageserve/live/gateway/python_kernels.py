@@ -27,13 +27,13 @@ def engines_of(rows: NDArray[Any]) -> list[timing.EngineRow]:
 
 
 _signal: Final = rebound(signals.signal)
-_expected_busy: Final = rebound(route.expected_busy)
+expected_busy: Final = cast("Callable[[Mapping[str, float], Row, int], float]", rebound(route.expected_busy))
 expected: Final = cast(
-    "Callable[[Mapping[str, float], Row, int], float]", rebound(route.expected, signal=_signal, expected_busy=_expected_busy)
+    "Callable[[Mapping[str, float], Row, int], float]", rebound(route.expected, signal=_signal, expected_busy=expected_busy)
 )
 expected_first: Final = cast(
     "Callable[[Mapping[str, float], Row, int, float, float], float]",
-    rebound(route.expected_first, expected_busy=_expected_busy),
+    rebound(route.expected_first, expected_busy=expected_busy),
 )
 pick_endpoint: Final = cast(
     "Callable[[Mapping[str, float], Sequence[Row], Sequence[int], int, int, int], int]",

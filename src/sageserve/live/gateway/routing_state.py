@@ -16,9 +16,11 @@ from sageserve.base.promise import allowed
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.engine import timing
 from sageserve.core.layout import Layout
+from sageserve.core.own_rules import own_rules
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import QUICKEST, ROUTES
 from sageserve.core.signals import SIGNALS
+from sageserve.live.gateway.own_choices import OwnChoices
 from sageserve.live.gateway.prompt_memory import ANY_BEGINNING, Beginning, pick
 from sageserve.live.gateway.python_kernels import (
     Row,
@@ -43,6 +45,10 @@ class RoutingState:
     Args:
         scenario: for the rules of routing.
         layout: the numbers behind its names.
+
+    Raises:
+        ConfigError: a rule of the user's is not there, or is none.
+        PluginError: it cannot be imported, or gives no number.
     """
 
     def __init__(self, scenario: Scenario, layout: Layout) -> None:
@@ -57,12 +63,14 @@ class RoutingState:
         self.half_life = float(scenario.signals.half_life)
         self.admission = scenario.admission
         self._promised = [(tier.patience, tier.growth) for tier in scenario.tiers.values()]
+        rules = own_rules(scenario)
         self.rules: Row = {
-            "route": ROUTES.index(scenario.routing.region),
+            "route": 0 if rules.region else ROUTES.index(scenario.routing.region),
             "threshold": scenario.routing.threshold,
             "signal": SIGNALS.index(scenario.signals.kind),
             "half_life": self.half_life,
         }
+        self.choices = OwnChoices(rules, [(tier.priority, tier.batch) for tier in scenario.tiers.values()], self.rules)
         columns = ("kv", "busy", "rate", "offered", "backlog", "kv_tokens", "open")
         self.columns: list[Row] = [dict.fromkeys(columns, 0) for _ in range(layout.endpoints)]
         self.loads = [EndpointLoad() for _ in range(layout.endpoints)]
@@ -181,7 +189,7 @@ class RoutingState:
         return endpoint // (len(self.layout.roles) * self.models)
 
     def choose(
-        self, walk: list[int], now: Micros, asked: Beginning = ANY_BEGINNING, *, prompt: int = 1, region: int = 0
+        self, walk: list[int], now: Micros, asked: Beginning = ANY_BEGINNING, *, prompt: int = 1, region: int = 0, tier: int = 0
     ) -> Target | None:
         """The target for a request: endpoint by the router's rule, instance by work and prompt; None when all are closed.
 
@@ -190,14 +198,26 @@ class RoutingState:
             now: own clock.
             asked: how its prompt begins.
             prompt: tokens of it, of which and
-            region: from which it comes `quickest` takes account.
+            region: from which it comes `quickest` takes account, and rules of the user's of these and its
+            tier.
         """
+        own = self._own_endpoint(walk, now, prompt, region, tier)
+        if own is not None:
+            return self.choose_at(own, asked, prompt=prompt, tier=tier) if own >= 0 else None
         if self.rules["route"] == QUICKEST:
-            targets = [target for e in walk if (target := self.choose_at(e, asked)) is not None]
+            seen = [self.choose_at(e, asked, prompt=prompt, tier=tier) for e in walk]
+            targets = [target for target in seen if target is not None]
             times = [self._first_token(target, now, prompt, asked.found(target.prompts), region) for target in targets]
             return targets[times.index(min(times))] if targets else None
         e = pick_endpoint(self.rules, self.columns, walk, 0, len(walk), now - self._seen)
-        return self.choose_at(e, asked) if e >= 0 else None
+        return self.choose_at(e, asked, prompt=prompt, tier=tier) if e >= 0 else None
+
+    def _own_endpoint(self, walk: list[int], now: Micros, prompt: int, region: int, tier: int) -> int | None:
+        """The endpoint that the user's rule chooses; -1: none is open, None: no rule of the user's says."""
+        if self.choices.rules.region is None:
+            return None
+        ways, numbers = self.ways[region], self.choices.request(prompt, tier)
+        return self.choices.endpoint(numbers, walk, self.columns, now - self._seen, lambda e: ways[self.region_of(e)])
 
     def _first_token(self, target: Target, now: Micros, prompt: int, found: int, region: int) -> float:
         """Microseconds until the first token of a request, of which the target has `found` tokens, would be back."""
@@ -207,7 +227,7 @@ class RoutingState:
         way = self.ways[region][self.region_of(e)] + profile["entry"]
         return way + expected_first(self.rules, self.columns[e], now - self._seen, alone, queued)
 
-    def choose_at(self, endpoint: int, asked: Beginning = ANY_BEGINNING) -> Target | None:
+    def choose_at(self, endpoint: int, asked: Beginning = ANY_BEGINNING, *, prompt: int = 1, tier: int = 0) -> Target | None:
         """The target for a request at a given endpoint."""
         load = self.loads[endpoint]
         if load.trial is not None:
@@ -215,6 +235,12 @@ class RoutingState:
             at = turn[pick(asked, [load.outstanding[at] for at in turn], [load.targets[at] for at in turn])]
             load.trial.chosen = load.targets[at]
             return load.targets[at]
+        if load.targets and self.choices.rules.instance is not None:
+            numbers, first = self.choices.request(prompt, tier), endpoint * self.layout.slots
+            guess = self.guess[self.model_of(endpoint)]
+            at = self.choices.instance(numbers, load, lambda target: asked.found(target.prompts), first, guess)
+            if at >= 0:
+                return load.targets[at]
         return load.targets[pick(asked, load.outstanding, load.targets)] if load.targets else None
 
     def choose_again(self, walk: list[int], first: int, tried: AbstractSet[int], now: Micros) -> Target | None:
@@ -265,7 +291,20 @@ class RoutingState:
             return True
         load = self.loads[one.target.endpoint]
         most = int(part * self.admission.queued * load.sequences)
-        return is_admitted(one.wait, part * self.limit(one), load.in_flight * self.gateways, most)
+        limit, in_flight = part * self.limit(one), load.in_flight * self.gateways
+        if self.choices.rules.admission is not None:
+            numbers = self.choices.request(one.length, one.tier) | {
+                "wait": one.wait,
+                "limit": limit,
+                "in_flight": in_flight,
+                "most": most,
+                "instances": len(load.targets),
+                "service": one.work,
+                "patience": self.promised(one.tier, one.length),
+            }
+            if (own := self.choices.admits(numbers)) is not None:
+                return own
+        return is_admitted(one.wait, limit, in_flight, most)
 
     def place(self, one: Placement, asked: Beginning = ANY_BEGINNING) -> None:
         """Count a request as sent to its target."""

@@ -196,7 +196,7 @@ class SwarmExchange:
 
     def _route(self, endpoint: int) -> None:
         context = self._context
-        target = context.routing.choose_at(endpoint) if endpoint >= 0 else self._choose()
+        target = self._choose_at(endpoint) if endpoint >= 0 else self._choose()
         if target is None:
             if endpoint < 0:
                 gateway = self._gateway
@@ -211,7 +211,7 @@ class SwarmExchange:
 
     def granted(self, endpoint: int) -> None:
         """There is room at this endpoint; or it is urgent, and goes ANYWHERE."""
-        there = self._context.routing.choose_at(endpoint) if endpoint != ANYWHERE else None
+        there = self._choose_at(endpoint) if endpoint != ANYWHERE else None
         target = there or self._choose()
         if target is None:
             self._refuse(counted=False)
@@ -227,7 +227,11 @@ class SwarmExchange:
 
     def _choose(self) -> Target | None:
         call = self._call
-        return self._context.routing.choose(self._walk(), self._context.clock(), prompt=call.prompt, region=call.region)
+        walk, now = self._walk(), self._context.clock()
+        return self._context.routing.choose(walk, now, prompt=call.prompt, region=call.region, tier=call.tier)
+
+    def _choose_at(self, endpoint: int) -> Target | None:
+        return self._context.routing.choose_at(endpoint, prompt=self._call.prompt, tier=self._call.tier)
 
     def _weigh(self, target: Target) -> Placement:
         call = self._call

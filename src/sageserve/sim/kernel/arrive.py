@@ -16,7 +16,7 @@ from sageserve.core.admit import is_admitted, predicted_wait
 from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import allowed, block_time, first_time, prefill_work, request_work
 from sageserve.core.response import MIX_WIDTH, note_request
-from sageserve.core.route import AFFINITY, CLOSED, QUICKEST, expected_first, pick_affine, pick_endpoint, pick_instance
+from sageserve.core.route import QUICKEST, expected_first, pick_endpoint
 from sageserve.sim.kernel.admission import fits, shared
 from sageserve.sim.kernel.bookkeeping import (
     count_held,
@@ -27,12 +27,12 @@ from sageserve.sim.kernel.bookkeeping import (
     wait_at_door,
     wait_or_shed,
 )
-from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up, look_up_all
+from sageserve.sim.kernel.choices.instances import choose_instance
+from sageserve.sim.kernel.choices.own import best_endpoint, note_admission, own_says
 from sageserve.sim.kernel.queues import (
     choose_rank,
     first_job,
     head_of,
-    least_outstanding,
     pop_job,
     push_back,
     push_job,
@@ -56,47 +56,7 @@ from sageserve.sim.kernel.state import (
     view_requests,
     view_tiers,
 )
-from sageserve.sim.kernel.turns import break_off, remember, would_find
-
-
-@kernel
-def choose_affine(w: Rec, e: int, q: int) -> int:
-    """The open instance of endpoint `e` with the least outstanding work after request `q`, less what it has of it."""
-    slots = w["slots"]
-    twigs = w["twigs"]
-    begin = e * 2 * twigs + twigs
-    tree = view_i8(w["at_outstanding"], w["endpoint_count"] * 2 * twigs)
-    found = view_i8(w["at_found"], slots)
-    weights = view_i8(w["at_weights"], w["instances"])[e * slots : (e + 1) * slots]
-    hashed = is_hashed(w, q)
-    engines = view_engines(w["at_engines"], w["units"])
-    for k in range(slots):
-        found[k] = -1 if tree[begin + k] != CLOSED else 0
-        i = e * slots + k
-        if hashed and found[k] < 0 and engines[i]["ranks"] > 1:
-            found[k] = look_up(w, choose_rank(w, i), q)[0]
-    if hashed:
-        look_up_all(w, e, q, found)
-    for k in range(slots):
-        if hashed:
-            found[k] = found_of(w, q, max(found[k], 0))
-        elif found[k] < 0:
-            found[k] = would_find(w, e * slots + k, q)
-    prompt = view_requests(w["at_requests"], w["rows"])[q]["prompt"]
-    return int(e * slots + pick_affine(w["overlap"], prompt, tree, begin, found, weights) - begin)
-
-
-@kernel
-def choose_instance(w: Rec, e: int, q: int) -> int:
-    """The open instance of endpoint `e` with the least outstanding work, or (affinity) with the least after request `q`."""
-    if w["instance"] == AFFINITY and (w["caches"] != 0 or w["loop"] != 0):
-        return choose_affine(w, e, q)
-    if w["linear"] == 0:
-        return least_outstanding(w, e)
-    twigs = w["twigs"]
-    begin = e * 2 * twigs + twigs
-    tree = view_i8(w["at_outstanding"], w["endpoint_count"] * 2 * twigs)
-    return int(e * w["slots"] + pick_instance(tree, begin, begin + w["slots"]) - begin)
+from sageserve.sim.kernel.turns import break_off, remember
 
 
 @kernel
@@ -166,7 +126,11 @@ def is_let_in(w: Rec, e: int, q: int, work: float) -> bool:
     in_flight = endpoint["placed"] - endpoint["finished"]
     wait = predicted_wait(endpoint["backlog"], in_flight, endpoint["sequences"], work, endpoint["open"])
     limit = w["admission_wait"] * allowed(tier["patience"], tier["growth"], r["prompt"])
-    return is_admitted(wait, limit, in_flight, w["admission_queued"] * endpoint["sequences"])
+    most = w["admission_queued"] * endpoint["sequences"]
+    if w["own_admission"] != 0 and w["own_failed"] == 0:
+        note_admission(w, e, q, wait, work)
+        return own_says(w, limit, most)
+    return is_admitted(wait, limit, in_flight, most)
 
 
 @kernel
@@ -210,6 +174,10 @@ def find_endpoint(w: Rec, q: int, now: int) -> int:
     begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
     walk = view_i4(w["at_walk"], cells * width)
     endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
+    if w["own_region"] != 0 and w["own_failed"] == 0:
+        best = best_endpoint(w, q, walk[begin : begin + width], now - w["last_scrape"])
+        if w["own_failed"] == 0:
+            return best
     if w["route"] == QUICKEST:
         return find_quickest(w, q, walk[begin : begin + width], now - w["last_scrape"])
     return pick_endpoint(w, endpoints, walk, begin, begin + width, now - w["last_scrape"])

@@ -342,7 +342,9 @@ class Kernel:
 
     def run_until(self, time: Micros) -> bool:
         """Play until `time`; True when it returned early: a draining instance became empty (see `drained`), or see `asked`."""
-        return bool(run(self.world.address, time))
+        early = bool(run(self.world.address, time))
+        self.world.check_rules()
+        return early
 
     def revise(self, i: int, profile: int) -> None:
         """Instance `i`, which must be closed, is an engine of another PROFILE row, with as many ranks and as much memory."""

@@ -18,11 +18,14 @@ from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
 from sageserve.core.order import TIER, promised_us
+from sageserve.core.own_rules import NO_RULES, OwnRules
 from sageserve.core.perf import PROFILE
 from sageserve.core.response import MIX_WIDTH
 from sageserve.core.route import CLOSED, LEAST_WORK
 from sageserve.sim.kernel.prefixes.memory import CACHE, NODE, PrefixMemory
 from sageserve.sim.kernel.prefixes.tree import PREFIX, SEGMENT, Prefixes
+from sageserve.sim.kernel.rows.own import OWN_ARRAYS, OWN_SIZES, OwnMemory
+from sageserve.sim.kernel.rows.turns import turn_arrays
 
 # where a request is (column `state` of REQUEST); PROMOTED is a flag on top
 FUTURE: Final = 0
@@ -116,9 +119,9 @@ _COUNTERS: Final = ("mixes", "promises", "guess", "output_mean", "made_tokens", 
 _DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work", "held", "sleeps")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
-_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, "blocks")
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, *OWN_ARRAYS, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_DOORS, *_LOOP, *_CACHE)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_DOORS, *_LOOP, *_CACHE, *OWN_SIZES)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -178,6 +181,7 @@ class Setup:
         instance: LEAST_WORK or AFFINITY.
         overlap: with AFFINITY: what a token that is found in a cache counts for, in outstanding tokens.
         clients: closed loop: so many rows arrive by themselves, each that is done sends the next; 0: all arrive as they say.
+        rules: of the user's; each takes the place of a built-in one.
         believed: PROFILE rows that are only believed in; each has its true one so many rows on, as `slot_profile` says.
     """
 
@@ -213,6 +217,7 @@ class Setup:
     instance: int = LEAST_WORK
     overlap: float = 1.0
     clients: int = 0
+    rules: OwnRules = NO_RULES
     believed: int = 0
     sleeps: tuple[bool, ...] = ()
 
@@ -270,6 +275,7 @@ class World:
 
     Raises:
         Infeasible: an engine whose token budget does not exceed its largest batch.
+        ConfigError: a rule of the user's cannot be compiled.
     """
 
     def __init__(
@@ -284,20 +290,27 @@ class World:
         self.setup, self.requests = setup, requests
         kv_tokens = setup.profiles["kv_tokens"][_engines(setup)["profile"]]
         memory = PrefixMemory(kv_tokens, requests, prefixes, setup.caches)
-        arrays = self._allocate(setup, requests) | _turn_arrays(setup, requests, turns) | memory.arrays
+        self.own = OwnMemory(setup.rules, setup.slots)
+        arrays = self._allocate(setup, requests) | memory.arrays | self.own.arrays
+        arrays |= turn_arrays(turns, requests["cached"], setup.endpoints * setup.slots)
         self.arrays, self.engines, self.endpoints = arrays, arrays["engines"], arrays["endpoints"]
         self._record = np.zeros(1, WORLD)
         self.record = self._record[0]
         self.address = self._record.ctypes.data
         for name in ("regions", "models", "roles", "slots", *_POLICIES, *_FLOATS):
             self.record[name] = getattr(setup, name)
-        for name, value in (self._sizes(setup, requests, len(kv_tokens)) | memory.sizes).items():
+        for name, value in (self._sizes(setup, requests, len(kv_tokens)) | memory.sizes | self.own.sizes).items():
             self.record[name] = value
         for name in _ARRAYS:
             self.record["at_" + name] = arrays[name].ctypes.data
         self.record["loop"] = int(turns is not None)
         self.record["alone"] = len(requests) if turns is None else turns.first
         self.record["next_turn"] = NEVER
+
+    def check_rules(self) -> None:
+        """Raise what a rule of the user's raised, if one did."""
+        if self.record["own_failed"]:
+            self.own.check(int(self.record["own_failed"]))
 
     @staticmethod
     def _sizes(setup: Setup, requests: NDArray[Any], units: int) -> dict[str, int]:
@@ -358,6 +371,8 @@ class World:
             "drained": np.full(endpoints * setup.slots, UNSET, np.int32),
             "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
             "found": np.zeros(setup.slots, np.int64),
+            "keeps": np.array(setup.caches or (True,) * setup.models, np.int32),
+            "rtt": np.ascontiguousarray(setup.rtt if setup.rtt.size else np.zeros(setup.regions**2), np.int64).ravel(),
             "weights": setup.profiles["weight"][setup.slot_profile].astype(np.int64),
         }
 
@@ -377,22 +392,6 @@ def _engines(setup: Setup) -> NDArray[Any]:
     for name in ("batch", "partial", "latest", "lost"):
         rows[name] = UNSET
     return rows
-
-
-def _turn_arrays(setup: Setup, requests: NDArray[Any], turns: Turns | None) -> dict[str, NDArray[Any]]:
-    """What conversations need; next to nothing where there are none."""
-    none = np.zeros(1, np.int32)
-    rtt = setup.rtt if setup.rtt.size else np.zeros((setup.regions, setup.regions), np.int64)
-    return {
-        "before": none if turns is None else np.ascontiguousarray(turns.before),
-        "after": none if turns is None else np.ascontiguousarray(turns.after),
-        "pause": np.zeros(1, np.int64) if turns is None else np.ascontiguousarray(turns.pause),
-        "stated": none if turns is None else requests["cached"].copy(),
-        "turn_heap": none if turns is None else np.zeros(max(1, turns.first), np.int32),
-        "opened": np.zeros(setup.endpoints * setup.slots, np.int64),
-        "keeps": np.array(setup.caches or (True,) * setup.models, np.int32),
-        "rtt": np.ascontiguousarray(rtt, np.int64).ravel(),
-    }
 
 
 def _power_of_two(n: int) -> int:
