@@ -14,7 +14,7 @@ from sageserve.sim.kernel.state import HELD, REFUSED, SHED
 from tests.sim.reference_engine import NO_TIME, Job
 from tests.sim.reference_fleet import ReferenceFleet
 from tests.sim.reference_ranks import Instance
-from tests.sim.reference_rules import asked_of, numbers_at
+from tests.sim.reference_rules import asked_of, numbers_at, numbers_of
 
 SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, ITERATION_PHASE = 0, 1, 2, 3
 """Order at one instant. An iteration inside a block comes last: a placement at this very instant may still cut there."""
@@ -152,6 +152,11 @@ class Reference(ReferenceFleet):
         one = self._endpoints[e]
         news = (one.offered - one.rate * (self.now - self._last_scrape)) * log(2) / self.setup.half_life
         return one.busy + news / len(self._opened(one))
+
+    def _emptiest(self, e: int, job: Job) -> int:
+        if (rule := self.setup.rules.instance) is None:
+            return super()._emptiest(e, job)
+        return min(self._opened(self._endpoints[e]), key=lambda i: (rule.ask(numbers_of(self, i, job)), i))
 
     def _first_token(self, e: int, job: Job) -> float:
         """Microseconds until a job's first token would be back from endpoint e."""

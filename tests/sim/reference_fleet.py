@@ -27,7 +27,6 @@ from tests.sim.reference_engine import Job, Outcome
 from tests.sim.reference_profile import Profile
 from tests.sim.reference_promises import Tier, missed_of
 from tests.sim.reference_ranks import Instance
-from tests.sim.reference_rules import numbers_of
 
 
 class Endpoint:
@@ -255,8 +254,6 @@ class ReferenceFleet:
 
     def _emptiest(self, e: int, job: Job) -> int:
         """The instance that a job for endpoint e goes to."""
-        if (rule := self.setup.rules.instance) is not None:
-            return min(self._opened(self._endpoints[e]), key=lambda one: (rule.ask(numbers_of(self, one, job)), one))
         return min(self._opened(self._endpoints[e]), key=lambda one: (self._outstanding(one) + self._left(job, one), one))
 
     def _left(self, job: Job, i: int) -> int:

@@ -120,7 +120,6 @@ def check(name: Reference, overrides: Overrides = None) -> None:
     from sageserve.core.own_rules import own_rules
     from sageserve.core.plan_once import start_counts
     from sageserve.core.strategies import kind_of, layout_of
-    from sageserve.data.scenarios.checks import remarks
     from sageserve.data.scenarios.draft import left_to_decide
     from sageserve.data.scenarios.load import load
 
@@ -144,7 +143,7 @@ def check(name: Reference, overrides: Overrides = None) -> None:
             " `regions: origin` keeps them there, and a list of regions within that",
             err=True,
         )
-    for remark in remarks(found):
+    for remark in loaded.remarks():
         typer.echo(f"note: {remark}")
     if found.workload.warm_up >= found.workload.generate.length:
         typer.echo("note: workload.warm_up leaves nothing to be judged of what is generated: only a longer trace can be played")

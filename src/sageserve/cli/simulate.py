@@ -63,18 +63,18 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     debug_laws: Annotated[bool, typer.Option("--debug-laws", help="check every law after every event (slow)")] = False,
 ) -> None:
     """Play a request trace through a fleet under a strategy: cost, waste, and which promises were kept."""
-    from sageserve.data.scenarios.checks import remarks
-    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.data.scenarios.load import load
     from sageserve.data.workload.requests import requests_for
     from sageserve.sim.results.summary import summarise
     from sageserve.sim.run import Simulation
 
     asked = {"strategy.name": strategy, "order.kind": order, "seed": seed}
     given = {key: str(value) for key, value in asked.items() if value is not None}
-    settings = load_scenario(scenario, overrides=[*(overrides or ()), *map("=".join, given.items())])
+    loaded = load(scenario, overrides=[*(overrides or ()), *map("=".join, given.items())])
+    settings = loaded.scenario
     _check(settings, out, replace=replace)
     requests = requests_for(settings, options, bar)
-    for line in chain(remarks(settings), requests.remarks()):
+    for line in chain(loaded.remarks(), requests.remarks()):
         typer.echo(line, err=True)
     compile_once()
     warn_of_promises(settings, requests.trace)

@@ -55,11 +55,12 @@ class Complaint:
 
 @dataclass(slots=True)
 class Document:
-    """A mapping, the place of every value in it, and what is wrong with it."""
+    """A mapping, the place of every value in it, what is wrong with it, and what is to be said of it all the same."""
 
     values: dict[str, Value] = field(default_factory=dict)
     places: dict[Keys, SourcePlace] = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def place(self, keys: Keys) -> SourcePlace | None:
         """The place of a value, or of the nearest mapping around it that has one."""

@@ -5,6 +5,7 @@ Read next: `docs/how-to/roll-out.md`, docs/how-to/scale-to-zero.md, docs/referen
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
+from sageserve.core.own_rules import own_rules
 from sageserve.core.strategies import may_sleep, or_one, where_zero
 
 
@@ -16,8 +17,11 @@ def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
         ours: it is not watched.
 
     Raises:
-        ConfigError: rollouts, endpoints that may have no instance, or a price of CO2 by the hours of a window.
+        ConfigError: rollouts, endpoints that may have no instance, a price of CO2 by the hours of a window, or no rule.
+        PluginError: a rule of the user's cannot be imported, or gives no number.
     """
+    if ours:
+        own_rules(scenario)  # gateways ask them, and would not start
     hourly = [name for name, region in scenario.regions.items() if isinstance(region.carbon, tuple)]
     if scenario.carbon_price and hourly:
         raise ConfigError(

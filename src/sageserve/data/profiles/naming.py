@@ -20,6 +20,7 @@ _FORMAT: Final = re.compile(r"(-fp8-dynamic|-fp8|-nvfp4)$", re.IGNORECASE)
 _META: Final = re.compile(r"meta-(?=llama-)", re.IGNORECASE)
 _BOARD: Final = re.compile(r"[-_ ](sxm\d?|pcie|hbm\d?e?)(?=[-_ ]|$)", re.IGNORECASE)
 _MAKER: Final = re.compile(r"^((nvidia|amd|tesla|geforce|instinct)[-_ ]+)+", re.IGNORECASE)
+_SIZES: Final = ("layers", "hidden", "heads", "kv_heads", "intermediate", "experts")
 _WEIGHTS: Final = {
     "bf16": "bf16",
     "fp16": "bf16",
@@ -35,6 +36,20 @@ def known_model(name: str) -> str | None:
     """Our name of a model, from a hub's; None when its shape is not known."""
     bare = _META.sub("", _ORGANISATION.sub("", name.lower()))
     return _same(_VARIANT.sub("", bare), model_names()) or _same(bare, model_names())
+
+
+def other_model(profile: str, served: str) -> str:
+    """How a profile's model differs from the one that is served, by their names; empty where it does not, or who knows.
+
+    Other formats of the same weights are the same model, and so are models of one architecture: they take the same time.
+    """
+    ours, theirs = known_model(profile), known_model(served)
+    if ours is None or theirs is None:
+        return ""
+    one, other = shape(ours), shape(theirs)
+    if all(getattr(one, size) == getattr(other, size) for size in _SIZES):
+        return ""
+    return f"is of {ours}, {one.published:g} billion parameters; {served} has {other.published:g}"
 
 
 def model_in(name: str, weights: str) -> str | None:

@@ -16,6 +16,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.data.billing.carbon import hourly_carbon
 from sageserve.data.documents import BUILTIN, read_file, source_name, suggest
 from sageserve.data.profiles.library import PROFILES, named
+from sageserve.data.profiles.naming import other_model
 from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, read_value
 
 _CHAIN_MAX: Final = 20  # files deep; people extend two or three
@@ -228,3 +229,5 @@ class Stack:
             for gpu, engine in engines.items() if isinstance(engines, dict) else ():
                 if isinstance(engine, str) and isinstance(engines, dict):
                     engines[gpu] = self._profile(engine, ("models", model, "engines", gpu))
+                    if text := other_model(engine.partition("/")[0], str(model)):
+                        self.document.notes.append(f"models.{model}.engines.{gpu}: the profile {engine} {text}")

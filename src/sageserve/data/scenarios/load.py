@@ -20,7 +20,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN
 from sageserve.data.profiles.library import profile_entries
-from sageserve.data.scenarios.checks import problems
+from sageserve.data.scenarios.checks import problems, remarks
 from sageserve.data.scenarios.errors import MISSING, complaints_of, node_at, on_one_screen
 from sageserve.data.scenarios.layers import Stack, builtin_names, find
 from sageserve.data.scenarios.problem import SettingProblem
@@ -56,6 +56,10 @@ class Loaded:
             if isinstance(node, str) and keys[:end] in self.document.places:
                 return self.document.places[keys[:end]]
         return None
+
+    def remarks(self) -> list[str]:
+        """What works, and yet may say little."""
+        return [*self.document.notes, *remarks(self.scenario)]
 
     def leaves(self) -> Iterator[tuple[Keys, Value]]:
         """Every value of the resolved tree in the order of the tree, with its keys; lists are single values."""

@@ -24,7 +24,6 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
-from sageserve.core.own_rules import own_rules
 from sageserve.core.safety import Guard
 from sageserve.core.strategies import kind_of, layout_of
 from sageserve.core.strategies.own import OwnStrategy
@@ -215,7 +214,6 @@ class Control:
     def __init__(self, scenario: Scenario, home: Home, parts: Parts) -> None:
         live = scenario.live or LiveSettings()
         kind = kind_of(scenario)
-        own_rules(scenario)  # asked by gateways: refused here, before they start
         self.layout = layout_of(scenario)
         self.clock = parts.clock
         self._scenario = scenario

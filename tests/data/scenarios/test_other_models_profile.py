@@ -1,0 +1,31 @@
+"""A profile of another model than is served is pointed out; one of the same shape, or of a model nobody knows, is not.
+
+Read next: `src/sageserve/data/profiles/naming.py`.
+"""
+
+import pytest
+
+from sageserve.data.profiles.naming import other_model
+from sageserve.data.scenarios.load import load
+
+
+@pytest.mark.parametrize(
+    ("profile", "served", "other"),
+    [
+        ("llama-3.1-8b", "llama-3.3-70b", True),
+        ("llama-3.1-8b", "meta-llama/Llama-3.3-70B-Instruct", True),
+        ("llama-3.1-70b", "llama-3.3-70b", False),
+        ("llama-3.3-70b-fp8", "llama-3.3-70b", False),
+        ("llama-3.1-8b", "our-assistant", False),
+        ("", "llama-3.3-70b", False),
+    ],
+)
+def test_models_are_told_apart_by_their_shapes(profile: str, served: str, other: bool) -> None:
+    assert bool(other_model(profile, served)) is other
+
+
+def test_a_scenario_says_so_once_for_each_engine() -> None:
+    given = "models.llama-3.3-70b.engines.h200=llama-3.1-8b/h200/tp1"
+    said = "the profile llama-3.1-8b/h200/tp1 is of llama-3.1-8b, 8.03 billion parameters; llama-3.3-70b has 70.55"
+    assert load("quickstart", overrides=[given]).remarks() == [f"models.llama-3.3-70b.engines.h200: {said}"]
+    assert load("quickstart").remarks() == []
