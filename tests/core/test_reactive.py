@@ -89,14 +89,14 @@ def test_the_floor_stays_and_is_restored() -> None:
     assert controller.decisions == (), "what is coming counts"
 
 
-def test_the_last_instance_stays_even_without_a_floor() -> None:
+def test_the_last_instance_is_left_to_whoever_lets_endpoints_sleep() -> None:
     settings = scenario(fleet={"start": 1, "minimum": 0, "maximum": 4})
     controller, fleet = begin(settings, serving=1)
     controller.handle(0, seen(0.0))
-    assert fleet.serving(0) == 1, "without an instance nothing would ever be seen again"
+    assert fleet.serving(0) == 1, "it has not been idle for long"
     controller, fleet = begin(settings, serving=0)
     controller.handle(0, seen(0.0))
-    assert fleet.coming(0) == 1
+    assert fleet.coming(0) == 0, "nobody waits"
 
 
 def kinds(stock: int) -> Scenario:

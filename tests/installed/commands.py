@@ -95,6 +95,12 @@ TRIES: Final = {
     "batch status": Try(("--state", "{state}"), needs="live"),
     "batch backup": Try(("{stage}/queue.copy", "--state", "{state}", "--replace"), needs="live"),
     "batch restore": Try(("{stage}/queue.copy", "--state", "{state}-again"), needs="live"),
+    "batch erase": Try(("somebody", "--yes", "--state", "{state}"), needs="live"),
+    "rollout begin": Try(("quickstart", "--state", "{stage}/run"), needs="live", code=2),
+    "rollout show": Try(("--state", "{state}"), needs="live"),
+    "rollout stop": Try(("llama-3.1-8b", "--state", "{stage}/run"), needs="live", code=2),
+    "rollout back": Try(("llama-3.1-8b", "--state", "{stage}/run"), needs="live", code=2),
+    "promote": Try(("t", "floor", "--state", "{stage}/run"), needs="live", code=2),
     "key new": Try(("someone",), needs="live"),
 }
 
@@ -110,6 +116,10 @@ REFUSED: Final = {
     "calibrate counters": Try(("--prometheus", "http://127.0.0.1:9", "--out", "{stage}/counters.yaml"), needs="live"),
     "batch submit": Try(("{stage}/trace.csv", "--endpoint", "/v1/completions", "--state", "{state}"), needs="live"),
     "batch fetch": Try(("batch_0", "--state", "{state}"), needs="live"),
+    "freeze": Try(("t", "--for", "1h", "--state", "{state}"), needs="kubernetes"),
+    "thaw": Try(("t", "--state", "{state}"), needs="kubernetes"),
+    "override": Try(("t=2", "--for", "1h", "--why", "a test", "--state", "{state}"), needs="kubernetes"),
+    "release": Try(("t", "--state", "{state}"), needs="kubernetes"),
     "batch cancel": Try(("batch_0", "--state", "{state}"), needs="live"),
     "simulate quickstart": Try(
         ("--strategy", "foresight", "--set", "strategy.foresight.forecaster=ets", *SMALL), needs="forecast"

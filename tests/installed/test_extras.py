@@ -90,6 +90,7 @@ def test_every_command_is_tried() -> None:
         "report",
         "alerts",
         "plan render",
+        "render chart",
         "down",
         "warm-up",
         "scenario schema",

@@ -4,13 +4,14 @@ Speaks to control with the secret of the state folder, and writes the act into t
 `live/batches/erasure.py`; docs/reference/security.md.
 """
 
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
 
-from sageserve.base.errors import SageServeError, in_words
+from sageserve.base.errors import ConfigError, SageServeError, in_words
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
 from sageserve.cli.running import Running, State, refuse_watched, running, state_folder
@@ -34,6 +35,8 @@ def erase(
     need("live")
     found, folder = running(state), state_folder(state)
     refuse_watched(found)
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise ConfigError(f"nothing of {tenant} was erased: nobody is there to be asked again", hint="say --yes")
     if not yes:
         typer.confirm(f"Erase all batches, files and answers of {tenant}?", abort=True, err=True)
     files = batches = 0

@@ -94,6 +94,7 @@ def override(
     from sageserve.base.units import HOUR
     from sageserve.core.authority.records import TargetOrder
 
+    need("kubernetes")
     name, _, text = wanted.partition("=")
     if not text.isdigit():
         raise ConfigError(f"{wanted!r} is no target with a number", hint="sageserve override llama70=12 --for 2h --why launch")

@@ -150,7 +150,7 @@ def test_an_unknown_profile_is_named_once_with_a_suggestion(small: Path) -> None
         ("fleet.start=true", "True is not a whole number"),
         ("fleet.start=-1", "-1 is less than 0"),
         ("fleet.maximum=10001", "10001 is more than 10000"),
-        ("fleet=3", "needs settings of its own (start, minimum, maximum, gpu, starts, endpoints), not 3"),
+        ("fleet=3", "needs settings of its own (start, minimum, idle, maximum, gpu, starts, endpoints), not 3"),
         ("gpus.h100.memory=80", "80 is not a size: write a number with one of"),
         ("tiers.iw-f.ttft=1", "1 has no unit: write a duration such as 1s"),
         ("regions.east.gpus.h100.price.on_demand=98.32", "98.32 is not a price: write dollars per hour, as in 98.32/h"),

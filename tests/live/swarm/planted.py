@@ -21,8 +21,8 @@ PLANTED = (
     Mutant(
         "one below the minimum",
         "core/controller.py",
-        "serving - beyond <= (1 if in_place else here.minimum):",
-        "serving - beyond < (1 if in_place else here.minimum):",
+        "serving - beyond <= least:",
+        "serving - beyond < least:",
     ),
     Mutant(
         "results are forgotten when the store is full",

@@ -20,7 +20,7 @@ OUTAGE_MUTANTS: Final = (
         ENGINE,
         '[lane] = UNSET\n            view_i4(w["at_tails"]',
         '[lane] += 0\n            view_i4(w["at_tails"]',
-        first=47,
+        first=340,
     ),
     Mutant(
         "a lost instance that is back has its old memory in use",

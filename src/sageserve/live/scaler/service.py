@@ -29,6 +29,7 @@ from sageserve.live.scaler.messages import (
     read_asked,
     read_metrics_asked,
 )
+from sageserve.live.waiting import within
 
 _LOG: Final = logging.getLogger(__name__)
 AGAIN_S: Final = 30.0
@@ -97,10 +98,7 @@ class Scaler:
             if found != said or clock() >= again:
                 said, again = found, clock() + AGAIN_S
                 yield active(found)
-            try:
-                await asyncio.wait_for(changed.wait(), max(again - clock(), 0.0))
-            except TimeoutError:
-                continue
+            await within(changed, max(again - clock(), 0.0))
 
     async def _asked(self, context: _Context, call: str, request: bytes) -> KedaTrigger:
         try:
