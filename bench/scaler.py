@@ -29,7 +29,7 @@ async def _serve(count: int) -> None:
 
     targets = {
         f"t{n}": TargetSettings.model_validate(
-            {"cluster": "c", "pool": f"r/m{n}/g", "kind": "ScaledObject", "name": f"s/t{n}", "authority": "floor", "max": 9}
+            {"cluster": "c", "pool": f"r/m{n}/g", "kind": "ScaledObject", "name": f"s/t{n}", "keda": True, "max": 9}
         )
         for n in range(count)
     }

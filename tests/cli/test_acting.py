@@ -51,7 +51,7 @@ class Watched:
 
     def orders(self) -> FleetOrders:
         read = asyncio.run(
-            read_orders(Field(cluster=self.field.cluster).writer(), ObjectPlace("ConfigMap", SPACE, "sageserve-small"))
+            read_orders(Field(cluster=self.field.cluster).writer(), ObjectPlace("ConfigMap", SPACE, "sageserve-small-orders"))
         )
         assert not isinstance(read, NotWritten)
         return read[0]

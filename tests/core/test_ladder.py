@@ -92,7 +92,8 @@ def test_a_bug_in_demotions_rungs_or_restarts_is_seen(monkeypatch: pytest.Monkey
         assert "authority was taken away" in found()
     with monkeypatch.context() as planted:
         planted.setattr(TargetLadder, "rung", "bounds")
-        assert "writes" in found()
+        said = found()  # the first law that is broken is told
+        assert "writes" in said or "authority was taken away" in said
     with monkeypatch.context() as planted:
         planted.setattr(RecentSteps, "known", lambda *_: True)
         assert "faster than" in found()

@@ -168,6 +168,7 @@ def test_the_command_that_a_model_was_rolled_out_to_may_be_put_into_the_settings
     memory = RolloutMemory(step, 0, 0, (), 0, 0, {}, {}, {}, {}, 0, 0, (), None)
     RolloutFile(tmp_path, "secret", "layout", 0, 3).save([KeptRollout(1, one, 0, memory)], 0)
     before, after = settings(old), settings(new)
-    assert bool(refused(before, changes(before, after), settled(tmp_path, after))) is barred
+    assert bool(refused(before, changes(before, after), settled(tmp_path, "secret", after))) is barred
     other = settings(new.replace("new", "newer"))
-    assert refused(before, changes(before, other), settled(tmp_path, other)), "no other command than that"
+    assert refused(before, changes(before, other), settled(tmp_path, "secret", other)), "no other command than that"
+    assert settled(tmp_path, "of another run", after) == (), "engines of that run are gone"

@@ -6,9 +6,12 @@ Read next: `watch.py`; `live/authority/hands.py`; docs/how-to/raise-the-floor.md
 import os
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.acts import note_act
@@ -69,13 +72,20 @@ async def hands_of(
     kubeconfig, dry_run = told
     clusters = dict.fromkeys(one.cluster for one in live.targets.values() if one.authority != "observe")
     writers = {name: await writer_of(stack, live, name, kubeconfig) for name in clusters}
+    names = [name for name, one in live.targets.items() if one.authority != "observe"]
+    typer.echo(f"acts on    {', '.join(names)}{', as a dry run: the server keeps nothing' if dry_run else ''}", err=True)
+
+    def told_of(act: str, facts: Mapping[str, str | int]) -> None:
+        note_act(folder, act, facts)  # a full disk stops no write
+        typer.echo(f"{act}: {', '.join(f'{key} {value}' for key, value in facts.items())}", err=True)
+
     parts = HandsParts(
         writers=writers,
         asked=watching.asked,
         now=watching.now,
         wall=_wall,
         me=f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}",
-        told=lambda act, facts: note_act(folder, act, facts),  # a full disk stops no write
+        told=told_of,
         dry_run=dry_run,
     )
     return Hands(settings, parts)

@@ -33,6 +33,8 @@ def erase(
 ) -> None:
     """Erase all batches, files and answers of a tenant; those under way are cancelled. It cannot be undone."""
     need("live")
+    if not tenant.strip():
+        raise ConfigError("KEY_NAME is empty", hint="the name of a key: `sageserve scenario show` lists live.keys")
     found, folder = running(state), state_folder(state)
     refuse_watched(found)
     if not yes and (as_json or not sys.stdin.isatty()):

@@ -98,6 +98,8 @@ def override(
     name, _, text = wanted.partition("=")
     if not text.isdigit():
         raise ConfigError(f"{wanted!r} is no target with a number", hint="sageserve override llama70=12 --for 2h --why launch")
+    if not why.strip():
+        raise ConfigError("--why is empty", hint="say it for whoever finds it: --why 'launch of a product'")
     until, count = _until(length, OVERRIDE_MOST_H * HOUR), int(text)
     _, settings, live = watched_settings(state)
     if name not in live.targets:
@@ -112,6 +114,8 @@ def override(
     _run(_check_budget(settings, live, (name, count), kubeconfig))
 
     def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
+        if (held := orders.demoted.get(names[0])) is not None:
+            raise ConfigError(f"{names[0]} is only observed: {held.detail}", hint=f"sageserve thaw {names[0]}, then again")
         one = structs.replace(orders.targets.get(names[0], TargetOrder()), count=count, until=until, why=why)
         return structs.replace(orders, targets=orders.targets | {names[0]: one})
 

@@ -69,7 +69,7 @@ def reload(
         need_for(after)
         before = load_scenario(folder / SETTINGS)
         differ = changes(before, after)
-        barred = refused(before, differ, settled(folder, after))
+        barred = refused(before, differ, settled(folder, found.secret, after))
         if not barred:
             check(after)
         due = bool(differ) or mark_of(held) != found.applied

@@ -13,9 +13,13 @@ from sageserve.base.errors import ConfigError
 from sageserve.cli import complete
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sageserve.base.config import Scenario
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SECRET: Final = re.compile("auth|cookie|token|key|secret|password", re.IGNORECASE)
+_IMAGE: Final = re.compile(r"[A-Za-z0-9][^\s]*")
 _SIZE: Final = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?")
 
 _EXAMPLES: Final = """[bold]Examples[/bold]
@@ -55,6 +59,9 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     operator: Annotated[
         bool, typer.Option("--operator", help="with a ServiceMonitor and a PrometheusRule, for the Prometheus operator")
     ] = False,
+    act: Annotated[
+        bool, typer.Option("--act", help="it carries out what the authority of targets allows, and has the rights for it")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="write it there", show_default="print it")
     ] = None,
@@ -71,13 +78,14 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.live.simulated_only import refuse_simulated_only
 
     settings = load_scenario(scenario, overrides=overrides or ())
-    refuse_simulated_only(settings)
+    refuse_simulated_only(settings, ours=False)
     watched_pools(settings)
     home = _cluster(settings, cluster)
     _check(namespace, "--namespace", _NAME, "a name of small letters, digits and hyphens")
+    _check(image, "--image", _IMAGE, "such as registry.example/sageserve:1")
     _check(storage, "--storage", _SIZE, "such as 5Gi")
-    choices = ChartChoices(image, namespace, home, storage, dict(map(_secret, secrets or ())), operator)
-    found = manifests(settings, resolved_yaml(settings), choices)
+    choices = ChartChoices(image, namespace, home, storage, _secrets(secrets or ()), operator, act)
+    found = manifests(settings, resolved_yaml(_inside(settings, home)), choices)
     text = as_documents(found)
     if operator:
         from sageserve.live.alerts.rules import as_yaml, rules_of
@@ -89,12 +97,33 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     write_text(out, text)
 
 
+def _inside(settings: "Scenario", home: str) -> "Scenario":
+    """Settings as a pod of the cluster `home` has them: its own account in the place of a context.
+
+    Raises:
+        ConfigError: a header may hold a secret, and everybody who may read a ConfigMap would read it.
+    """
+    live = settings.live
+    assert live is not None
+    for name, one in live.clusters.items():
+        secret = next((each for each in (one.prometheus.headers if one.prometheus else ()) if _SECRET.search(each)), None)
+        if secret is not None:
+            raise ConfigError(
+                f"live.clusters.{name}.prometheus.headers: {secret} would stand in a ConfigMap",
+                hint="put the token into a Secret: bearer_file, and --secret NAME:FOLDER",
+            )
+    clusters = live.clusters | {home: live.clusters[home].model_copy(update={"context": None})}
+    return settings.model_copy(update={"live": live.model_copy(update={"clusters": clusters})})
+
+
 def _cluster(settings: "Scenario", name: str) -> str:
     """Which cluster it runs in.
 
     Raises:
         ConfigError: there is none, none of that name, or several, or no server is named.
     """
+    from sageserve.live.kubernetes.manifests import PORT
+
     clusters = settings.live.clusters if settings.live is not None else {}
     if not clusters:
         raise ConfigError(
@@ -117,12 +146,32 @@ def _cluster(settings: "Scenario", name: str) -> str:
             f"live.scaler.listen: {scaler.listen} is reached by nobody outside the pod",
             hint="--set live.scaler.listen=0.0.0.0:7001",
         )
+    if scaler is not None and int(scaler.listen.rpartition(":")[2]) == PORT:
+        raise ConfigError(
+            f"live.scaler.listen: {PORT} is the port of metrics there", hint="--set live.scaler.listen=0.0.0.0:7001"
+        )
     return name or next(iter(clusters))
 
 
 def _check(text: str, option: str, pattern: "re.Pattern[str]", hint: str) -> None:
     if not pattern.fullmatch(text):
         raise ConfigError(f"{option}: {text!r} is none", hint=hint)
+
+
+def _secrets(texts: "Sequence[str]") -> dict[str, str]:
+    """Folders by Secret.
+
+    Raises:
+        ConfigError: one is not NAME:FOLDER, or two things would stand in one folder.
+    """
+    from sageserve.live.kubernetes.manifests import SETTINGS, STATE
+
+    found = [_secret(text) for text in texts]
+    for number, (_, folder) in enumerate(found):
+        taken = [STATE, SETTINGS, "/tmp", *(other for _, other in found[:number])]  # noqa: S108 # of the container
+        if folder.rstrip("/") in taken:
+            raise ConfigError(f"--secret: {folder} is taken", hint="give each Secret a folder of its own")
+    return dict(found)
 
 
 def _secret(text: str) -> tuple[str, str]:

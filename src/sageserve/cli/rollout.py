@@ -5,6 +5,7 @@ Read next: `live/control/rollout_routes.py`; docs/how-to/roll-out.md.
 """
 
 import time
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -72,8 +73,9 @@ def begin(
     found, folder = _fleet(state)
     one = _chosen(load_scenario(scenario, overrides=overrides or ()), scenario, model)
     told = _ask(found, "POST", "", one.model_dump_json(exclude_none=True).encode())
-    command = " ".join(one.engine.command) if one.engine else "the emulated engine"
-    note_act(folder, "rollout begin", {"model": one.model, "version": told[0].version, "command": command[:400]})
+    command = one.engine.command if one.engine else ("the emulated engine",)
+    whole = sha256("\0".join(command).encode()).hexdigest()[:16]  # arguments may hold what nobody should read
+    note_act(folder, "rollout begin", {"model": one.model, "version": told[0].version, "command": command[0], "sha256": whole})
     _tell(told, folder, as_json=as_json)
 
 

@@ -55,7 +55,7 @@ def picture(status: "Status") -> Group:
 
 
 def _head(status: "Status") -> Text:
-    mode = "" if status.acting else ", only watching"
+    mode = "" if status.acting and not status.watched else ", acting on targets" if status.acting else ", only watching"
     ours = f"{status.gateway.url}/v1  ({status.gateway.processes} gateway{'s' if status.gateway.processes != 1 else ''})"
     return Text.assemble(
         (status.fleet, "bold"),

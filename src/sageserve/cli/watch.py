@@ -309,6 +309,7 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         passed=lines.passed,
         looked=looked,
         more_notes=lambda: tuple(note for one in hands for note in one.notes()),
+        acts=lambda: bool(hands),
     )
     watching = FleetWatch(settings, folder, parts)
     port = _scaler(settings, watching)
@@ -338,6 +339,7 @@ def _scaler(settings: "Scenario", watching: "FleetWatch") -> "ScalerPort | None"
     assert settings.live is not None
     if settings.live.scaler is None:
         return None
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # noqa: TID251 # it writes on the terminal, and is asked when it is loaded
     from sageserve.live.scaler.service import Scaler, ScalerPort
 
     port = ScalerPort(settings.live.scaler, Scaler(settings.live.targets, watching.wish))

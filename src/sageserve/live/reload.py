@@ -94,10 +94,10 @@ def refused(before: Scenario, found: tuple[SettingChange, ...], rolled_out: Coll
     return tuple(RefusedChange(one.key, why) for one in new if (why := _why(one, held)))
 
 
-def settled(folder: Path, after: Scenario) -> tuple[str, ...]:
+def settled(folder: Path, secret: str, after: Scenario) -> tuple[str, ...]:
     """Models that a rollout gave the command which new settings have for them."""
     engines = (after.live or LiveSettings()).engines
-    return tuple(model for model, engine in rolled_out(folder).items() if engines.get(model) == engine)
+    return tuple(model for model, engine in rolled_out(folder, secret).items() if engines.get(model) == engine)
 
 
 def _why(one: SettingChange, held: tuple[str, ...]) -> str:

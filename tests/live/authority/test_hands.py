@@ -15,6 +15,7 @@ from sageserve.live.kubernetes.writer import NotWritten, WriteMark
 from tests.live.authority.stage import NAME, SPACE, USER, WALL, Field, Process, acted_on, played, settled
 
 HPA = "HorizontalPodAutoscaler"
+OURS = "sageserve-small"
 LOW = {"ScaledObject": "minReplicaCount", HPA: "minReplicas"}
 
 
@@ -182,6 +183,7 @@ def test_the_owner_of_a_cluster_has_the_last_word(tmp_path: Path) -> None:
         field.wants = 9
         await process.turn()
         assert field.bounds() == (6, 16)  # clipped, and no more than a floor
+        assert OURS not in TargetObject(field.found()).owners(("spec", "maxReplicaCount"))
         assert process.hands.hands[0].step.withheld == "guard"
         guard.write_text("targets:\n  serving/llama: {max: 4}\n", "utf-8")
         await process.turn()
@@ -195,6 +197,38 @@ def test_the_owner_of_a_cluster_has_the_last_word(tmp_path: Path) -> None:
         guard.unlink()
         with pytest.raises(ConfigError, match="cannot be read"):
             field.process(acted_on(guard=str(guard)))
+
+    played(story)
+
+
+def test_a_standby_that_heard_of_a_thaw_gives_back_what_was_found_before_all_of_us() -> None:
+    async def story() -> None:
+        field = await Field().made(low=3, count=9)
+        scenario = acted_on(take_over=True)
+        first, second = await settled(field, scenario), field.process(scenario, "two")
+        field.wants = 9
+        await first.turn()
+        await field.user_writes({"spec": {"minReplicaCount": 4}})
+        for _ in range(2):
+            field.now += 5 * SECOND
+            await first.turn()
+            await second.turn()
+        assert first.hands.hands[0].ladder.demoted is not None
+        await change_orders(field.outside(), first.hands._orders, lambda orders: structs.replace(orders, demoted={}))
+        for _ in range(3):  # the first one writes again, and the second one sees it
+            field.now += 5 * SECOND
+            await first.turn()
+            await second.turn()
+        while second.hands.keeper.elector.epoch == 0:
+            field.now += 2 * SECOND
+            await second.turn()
+        field.wants = 12
+        for _ in range(3):
+            field.now += MINUTE
+            await second.turn()
+        assert field.bounds()[0] == 12
+        found = TargetObject(field.found()).original()["spec.minReplicaCount"]
+        assert (found.value, found.manager) == (4, USER.manager), "not what one of us wrote"
 
     played(story)
 
@@ -305,7 +339,7 @@ def test_a_dry_run_asks_the_server_and_leaves_nothing() -> None:
             field.now += 5 * SECOND
             await process.turn()
         assert process.hands.hands[0].ladder.demoted is not None
-        assert field.cluster.get("ConfigMap", SPACE, "sageserve-small") is None  # nobody else is told
+        assert field.cluster.get("ConfigMap", SPACE, "sageserve-small-orders") is None  # nobody else is told
 
     played(story)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sageserve.live.doctor.facts import WRITES
 from sageserve.live.kubernetes.manifests import FILE, ChartChoices, as_documents, manifests
 from tests.live.watch.command import FLEET
 
+PROMETHEUS = {"url": "http://prometheus:9090"}
 CHOICES = ChartChoices("registry/sageserve:1", "sageserve", "here", "5Gi", {"token": "/var/run/prometheus"}, monitored=True)
 
 
@@ -36,10 +38,10 @@ def target(kind: str = "ScaledObject", name: str = "serving/small", authority: s
     return {"cluster": "here", "pool": "here/small/l40s", "kind": kind, "name": name, "authority": authority, "max": 6}
 
 
-def made(settings: Scenario) -> dict[str, list[Any]]:
+def made(settings: Scenario, *, acts: bool = False) -> dict[str, list[Any]]:
     """Objects by kind, as kubectl would read them."""
     found: dict[str, list[Any]] = {}
-    for one in yaml.safe_load_all(as_documents(manifests(settings, "name: x\n", CHOICES))):
+    for one in yaml.safe_load_all(as_documents(manifests(settings, "name: x\n", replace(CHOICES, acts=acts)))):
         found.setdefault(one["kind"], []).append(one)
     return found
 
@@ -47,7 +49,8 @@ def made(settings: Scenario) -> dict[str, list[Any]]:
 @pytest.mark.parametrize("rung", RUNGS)
 @pytest.mark.parametrize("kind", ["ScaledObject", "Deployment"])
 def test_a_role_writes_what_the_authority_of_its_targets_needs_and_nothing_else(tmp_path: Path, rung: str, kind: str) -> None:
-    (role,) = made(scenario(tmp_path, targets={"small": target(kind, authority=rung)}))["Role"]
+    settings = scenario(tmp_path, targets={"small": target(kind, authority=rung)})
+    (role,) = made(settings, acts=True)["Role"]
     writes = {
         (resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"] if verb in WRITES
     }
@@ -58,6 +61,10 @@ def test_a_role_writes_what_the_authority_of_its_targets_needs_and_nothing_else(
     ours = {(name, verb) for name in ("leases", "configmaps") for verb in ("create", "update")} if rung != "observe" else set()
     assert writes - ours == {"observe": set(), "floor": bounds, "bounds": bounds, "full": full}[rung]
     assert ours <= writes
+    (reads,) = made(settings)["Role"]
+    assert {verb for rule in reads["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}, (
+        "who only watches writes nothing"
+    )
     assert not any("*" in rule["verbs"] + rule["resources"] + rule["apiGroups"] for rule in role["rules"])
 
 
@@ -90,13 +97,20 @@ def test_ports_disk_and_account_fit_each_other(tmp_path: Path) -> None:
 
 
 def test_the_container_runs_a_command_that_there_is_with_the_settings_that_were_given(tmp_path: Path) -> None:
-    settings = scenario(tmp_path, scaler={"listen": "0.0.0.0:7001"})
+    settings = scenario(
+        tmp_path, scaler={"listen": "0.0.0.0:7001"}, clusters={"here": {"prometheus": PROMETHEUS, "context": "far-away"}}
+    )
     done = CliRunner().invoke(app, ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1"])
     assert done.exit_code == 0, done.output
     found = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
     kept = tmp_path / "kept.yaml"
     kept.write_text(found["ConfigMap"]["data"][FILE], "utf-8")
-    assert load_scenario(str(kept)) == settings
+    assert settings.live is not None
+    assert settings.live.clusters["here"].context == "far-away"
+    inside = load_scenario(str(kept)).live
+    assert inside is not None
+    assert inside.clusters["here"].context is None, "its own account in the place of a context"
+    assert inside.targets == settings.live.targets
     (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
     options = {name for one in load("watch").params for name in one.opts}
     assert container["args"][0] == "watch"
@@ -107,6 +121,15 @@ def test_the_container_runs_a_command_that_there_is_with_the_settings_that_were_
     ("live", "words", "said"),
     [
         ({"scaler": {}}, [], "127.0.0.1:7001 is reached by nobody outside the pod"),
+        ({"scaler": {"listen": "0.0.0.0:8110"}}, [], "8110 is the port of metrics"),
+        (
+            {"clusters": {"here": {"prometheus": PROMETHEUS | {"headers": {"Authorization": "Bearer x"}}}}},
+            [],
+            "stand in a ConfigMap",
+        ),
+        ({}, ["--image", ""], "--image: '' is none"),
+        ({}, ["--secret", "a:/var/lib/sageserve"], "/var/lib/sageserve is taken"),
+        ({}, ["--secret", "a:/x", "--secret", "b:/x"], "/x is taken"),
         ({"clusters": {"here": {}}}, [], "live.clusters.here has no prometheus"),
         ({"clusters": {"here": {}, "far": {}}}, [], "live.clusters has here, far"),
         ({}, ["--cluster", "nowhere"], "there is no 'nowhere' in live.clusters"),

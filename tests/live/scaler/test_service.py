@@ -43,7 +43,7 @@ def play(
 ) -> None:
     async def run() -> None:
         wishes = Wishes()
-        targets = {**TARGETS, "watched": target(authority="observe", name="serving/watched", min=2)}
+        targets = {**TARGETS, "watched": target(keda=False, name="serving/watched", min=2)}
         async with scaler_of(targets, wishes.of, settings, credentials) as (scaler, channel, wishes.address):
             await asyncio.wait_for(story(scaler, channel, wishes), 20)
 

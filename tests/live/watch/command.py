@@ -28,7 +28,7 @@ strategy: {name: reactive}
 live:
   clusters: {here: {}}
   targets:
-    small: {cluster: here, pool: here/small/l40s, kind: ScaledObject, name: serving/small, authority: floor, min: 1, max: 6}
+    small: {cluster: here, pool: here/small/l40s, kind: ScaledObject, name: serving/small, keda: true, min: 1, max: 6}
 """
 POOL = "here/small/l40s"
 

@@ -21,7 +21,7 @@ PREFIX_MUTANTS = (
     Mutant("tokens of slow engines cost no more", "core/route.py", "* found[k])) * weights[k]", "* found[k])) * 1000"),
     Mutant(
         "closed instances have something, too",
-        "sim/kernel/arrive.py",
+        "sim/kernel/choices/instances.py",
         "if tree[begin + k] != CLOSED else 0",
         "if tree[begin + k] != CLOSED else 2**52",
     ),

@@ -4,13 +4,17 @@ Everything here is read by `sageserve doctor` and by what watches; nothing is wr
 `region/model/gpu`, as everywhere. Knows no client. Read next: `data/scenarios/cluster_checks.py` for what must fit together.
 """
 
+import re
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Duration, Price
+
+_LISTEN: Final = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")
+_PORT_MOST: Final = 65_535
 
 Rung: TypeAlias = Literal["observe", "floor", "bounds", "full"]
 RUNGS: Final[tuple[Rung, ...]] = ("observe", "floor", "bounds", "full")
@@ -102,6 +106,9 @@ class TargetSettings(Settings):
         description="labels of its engines' series; a value that begins with =~ is a regular expression; none: model_name is the "
         "pool's model",
     )
+    keda: bool = Field(
+        default=False, description="live.scaler tells KEDA what decisions ask for, whatever `authority` says; false: only `min`"
+    )
     take_over: bool = Field(default=False, description="fields that another manager owns may be taken from it, once")
 
 
@@ -120,12 +127,15 @@ class ScalerTlsSettings(Settings):
 class ScalerSettings(Settings):
     """The port at which KEDA asks how many instances targets should have."""
 
-    listen: str = Field(
-        default="127.0.0.1:7001",
-        pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
-        description="HOST:PORT; port 0: any",
-    )
+    listen: str = Field(default="127.0.0.1:7001", description="HOST:PORT; port 0: any")
     tls: ScalerTlsSettings | None = Field(default=None, description="none: in the clear")
+
+    @field_validator("listen")
+    @classmethod
+    def _is_a_port(cls, listen: str) -> str:
+        if not _LISTEN.match(listen) or int(listen.rpartition(":")[2]) > _PORT_MOST:
+            raise ValueError("write HOST:PORT, such as 0.0.0.0:7001; a port is 65535 at most")
+        return listen
 
 
 class PrioritySettings(Settings):

@@ -63,8 +63,11 @@ class TargetLadder:
     @property
     def rung(self) -> Rung:
         """How far it may be acted on now, as far as nobody else's lease stands against it."""
-        if self.demoted is not None:
-            return "observe"
+        return "observe" if self.demoted is not None else self.allowed
+
+    @property
+    def allowed(self) -> Rung:
+        """How far the settings and the cluster's owner let it be acted on, whatever has happened since."""
         return RUNGS[min(RUNGS.index(self.rules.rung), RUNGS.index(self.rules.guard.rung))]
 
     def decide(
@@ -133,7 +136,8 @@ class TargetLadder:
     def _outside(self, sight: TargetSight) -> str:
         """A bound of ours that the cluster's owner does not allow; empty: there is none."""
         guard, rung = self.rules.guard, self.rung
-        fields = {"floor": (sight.low,), "bounds": (sight.low, sight.high), "full": (sight.count,)}.get(rung, ())
+        high = (sight.high,) if sight.high_ours else ()
+        fields = {"floor": (sight.low,), "bounds": (sight.low, *high), "full": (sight.count,)}.get(rung, ())
         beyond = next((value for value in fields if not guard.low <= value <= guard.high), None)
         return "" if beyond is None else f"{beyond} is outside {guard.low}..{guard.high} of the cluster's guard"
 
@@ -215,6 +219,8 @@ class TargetLadder:
     def _ceiling(self, now: Micros, sight: TargetSight, wish: BoundWish, low: int) -> tuple[int, Withheld]:
         """The maximum next."""
         most = min(self.rules.high, self.rules.guard.high)
+        if sight.budget is not None:
+            most = min(most, max(sight.budget, sight.high))  # nothing is given beyond a budget, and nothing taken away for it
         wished = min(most if wish.high is None else wish.high, most)
         if wished >= sight.high:
             return max(wished, low), Withheld.NOT

@@ -101,7 +101,8 @@ class TargetSight(Struct, frozen=True):
         blind: signals are too old.
         wall: microseconds since 1970.
         own_low: the minimum that was found before the first write; what is written is never below.
-        ours: the bounds are as we wrote them.
+        ours: the minimum is as we wrote it; on rung `full` the replicas.
+        high_ours: likewise the maximum.
         budget: instances that a budget leaves it; None: there is no budget.
         frozen: a window of the settings is open.
         stuck: pods that are asked for and cannot come.
@@ -117,6 +118,7 @@ class TargetSight(Struct, frozen=True):
     wall: Micros
     own_low: int = 0
     ours: bool = True
+    high_ours: bool = True
     budget: int | None = None
     frozen: bool = False
     stuck: int = 0

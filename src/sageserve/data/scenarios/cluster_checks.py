@@ -88,6 +88,12 @@ def target_arithmetic(scenario: Scenario) -> Iterator[SettingProblem]:
                 ("live", "scaler"), "nothing to answer about", hint="write live.targets: which object is which pool"
             )
         return
+    if live.scaler is not None and not any(one.keda for one in live.targets.values()):
+        yield SettingProblem(
+            ("live", "scaler"),
+            "every target would only be told its own minimum",
+            hint="write `keda: true` at targets KEDA asks for",
+        )
     seen: dict[tuple[str, str, str], str] = {}
     for name, target in live.targets.items():
         keys: Keys = ("live", "targets", name)

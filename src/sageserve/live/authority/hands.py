@@ -59,9 +59,9 @@ class HandsParts:
 
 
 def orders_place(live: LiveSettings, cluster: str, fleet: str) -> ObjectPlace:
-    """Where the orders of a cluster's targets are: the namespace of its first target."""
+    """Where the orders of a cluster's targets are: the namespace of its first target, beside its settings."""
     home = home_of(one for one in live.targets.values() if one.cluster == cluster)
-    return ObjectPlace("ConfigMap", home, fleet_object(fleet))
+    return ObjectPlace("ConfigMap", home, f"{fleet_object(fleet)}-orders")
 
 
 async def look_at_targets(writer: ClusterWriter, live: LiveSettings, names: Sequence[str]) -> dict[str, TargetObject | str]:
@@ -119,7 +119,7 @@ class ClusterHands:
         self._scenario, self._live, self._parts = scenario, live, parts
         self._writer = parts.writers[cluster]
         self._orders = orders_place(live, cluster, scenario.name)
-        lease = ObjectPlace("Lease", self._orders.namespace, self._orders.name)
+        lease = ObjectPlace("Lease", self._orders.namespace, fleet_object(scenario.name))
         self.keeper: Final = LeaseKeeper(self._writer, lease, parts.me, parts.now, parts.wall)
         tools = HandTools(
             self._writer, self.keeper, fleet_object(scenario.name), parts.now, parts.wall, parts.told, parts.dry_run
@@ -163,6 +163,7 @@ class ClusterHands:
                 order = self.orders.targets.get(hand.name, TargetOrder())
                 room = budget_room(self._scenario, hand.name, held)
                 await hand.act(found, self._parts.asked(hand.settings.pool), order, room, frozen=frozen)
+                held[hand.name] = max(held[hand.name], hand.step.low or 0)  # what the next one finds taken
             elif found is not None:
                 hand.trouble = found
         await self._keep_demotions()

@@ -1,6 +1,6 @@
 """What people said of targets, and which targets are demoted: a ConfigMap in the cluster, so that a new leader knows it.
 
-    sageserve-FLEET    orders.json: {"targets": {NAME: {frozen_until, count, until, …}}, "demoted": {NAME: {cause, …}}}
+    sageserve-FLEET-orders    orders.json: {"targets": {NAME: {frozen_until, count, until, …}}, "demoted": {NAME: {cause, …}}}
 
 Commands and the leader change it, each bound to the version that it read. Read next: `hands.py`; `cli/orders.py`.
 """

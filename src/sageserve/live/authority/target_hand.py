@@ -27,6 +27,7 @@ from sageserve.live.authority.pods import ColdStarts, PodSeen, PodTally, selecte
 from sageserve.live.authority.target_object import (
     DECISION,
     EPOCH,
+    OriginalField,
     TargetObject,
     apply_body,
     dotted,
@@ -128,23 +129,27 @@ class TargetHand:
 
     async def act(self, seen: TargetObject, asked: PoolAsked, order: TargetOrder, budget: int | None, *, frozen: bool) -> None:
         """Look, decide, and write what is decided."""
-        tools, rung = self._tools, self.ladder.rules.rung
+        tools, rung = self._tools, self.ladder.allowed
         self.seen = seen
         tools.keeper.elector.saw_epoch(seen.epoch)
-        if not self._again and (who := foreign_writer(seen, tools.manager)):
+        who = foreign_writer(seen, tools.manager)
+        self._again &= bool(who) or not seen.original()  # whoever wrote since has it as it was found
+        if who and not self._again:
             self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, who, tools.wall()))
-        sight = sight_of(seen, rung, tools.wall(), asked.use, blind=asked.blind)
+        sight = sight_of(seen, tools.wall(), asked.use, blind=asked.blind)
         if self._again:
-            sight = structs.replace(sight, own_low=seen.low, ours=False)
+            own = sight.own_low if tools.manager in seen.owners(KINDS[seen.found.kind].low) else seen.low
+            sight = structs.replace(sight, own_low=own, ours=False)
         sight = structs.replace(sight, budget=budget, frozen=frozen, stuck=self.pods.stuck)
         wish = BoundWish(asked.count, None, asked.heard)
         leased = tools.keeper.elector.may_write(tools.now())
         self.step = step = self.ladder.decide(tools.now(), sight, wish, order, leased=leased)
-        if not step.changes:
+        taken_back = bool(who) and step.low is not None and step.withheld is not Withheld.FROZEN  # to be told on it
+        if not step.changes and not taken_back:
             self.trouble = "" if self.ladder.demoted is None else self.trouble
             return
         marks = {EPOCH: str(tools.keeper.elector.epoch), DECISION: f"{self.settings.pool}@{tools.wall() // SECOND}"}
-        body, new = apply_body(seen, rung, step, marks, again=self._again)
+        body, new = apply_body(seen, rung, step, marks, kept=self._kept(seen))
         mark = WriteMark(tools.manager, marks[DECISION], tools.dry_run)
         force = new and self.settings.take_over
         if not tools.keeper.elector.may_write(tools.now()):
@@ -160,6 +165,12 @@ class TargetHand:
         self._again = False
         self.ladder.wrote(tools.now(), sight, step)
         tools.told("bounds", self._facts(step) | {"was_low": seen.low, "was_high": seen.high, "withheld": step.withheld.value})
+
+    def _kept(self, seen: TargetObject) -> dict[str, OriginalField]:
+        """What was found before us, of fields that are still ours where a person has taken some back."""
+        found = seen.original()
+        mine = self._tools.manager
+        return {name: one for name, one in found.items() if not self._again or mine in seen.owners(tuple(name.split(".")))}
 
     def _refused(self, done: NotWritten, *, taken: bool) -> None:
         tools = self._tools
@@ -186,7 +197,7 @@ class TargetHand:
         kind = KINDS[self.settings.kind]
         values = {dotted(kind.low): step.low, dotted(kind.high): step.high}
         found: dict[str, str | int] = {"target": self.name, "object": f"{self.settings.kind} {self.settings.name}"}
-        names = [dotted(path) for path in paths_of(self.settings.kind, self.ladder.rules.rung)]
+        names = [dotted(path) for path in paths_of(self.settings.kind, self.ladder.allowed)]
         found |= {name: value for name, value in values.items() if value is not None and name in names}
         return found | {"epoch": self._tools.keeper.elector.epoch}
 

@@ -136,12 +136,11 @@ def foreign_writer(seen: TargetObject, manager: str) -> str:
     return ""
 
 
-def sight_of(seen: TargetObject, rung: Rung, wall: int, use: float, *, blind: bool) -> TargetSight:
+def sight_of(seen: TargetObject, wall: int, use: float, *, blind: bool) -> TargetSight:
     """What a ladder is told of an object."""
     original = seen.original()
     low = original.get(dotted(KINDS[seen.found.kind].low))
     own = seen.low if low is None else _ABSENT[seen.found.kind][0] if low.value is None else low.value
-    taken = [dotted(path) in original for path in paths_of(seen.found.kind, rung)]
     return TargetSight(
         low=seen.low,
         high=seen.high,
@@ -152,12 +151,13 @@ def sight_of(seen: TargetObject, rung: Rung, wall: int, use: float, *, blind: bo
         blind=blind,
         wall=wall,
         own_low=own,
-        ours=bool(taken) and all(taken),
+        ours=low is not None,
+        high_ours=dotted(KINDS[seen.found.kind].high) in original,
     )
 
 
 def apply_body(
-    seen: TargetObject, rung: Rung, step: BoundStep, marks: Mapping[str, str], *, again: bool
+    seen: TargetObject, rung: Rung, step: BoundStep, marks: Mapping[str, str], *, kept: Mapping[str, OriginalField]
 ) -> tuple[dict[str, Json], bool]:
     """What is applied, and whether some field in it was not ours before.
 
@@ -166,11 +166,10 @@ def apply_body(
         rung: that the step was decided on.
         step: the values.
         marks: annotations besides those about the original.
-        again: what is there now is the original, whatever was found earlier: somebody has taken it back meanwhile.
+        kept: what was found before us and still counts; of another field, what is there now is the original.
     """
     kind = KINDS[seen.found.kind]
-    before = {} if again else seen.original()
-    original = dict(before)
+    before, original = kept, dict(kept)
     values = {kind.low: step.low, kind.high: step.high}
     body: dict[str, Json] = {}
     for path in (kind.low, kind.high):

@@ -44,8 +44,10 @@ async def erase(api: ApiContext, owner: str) -> Erased:
         StoreError: the store cannot be asked; what was erased is.
     """
     call, keep = api.store.call, api.store.store
+    left = 0
     for batch in await call(keep.unfinished):
         if batch.owner == owner:
+            left += 1  # even if it ends meanwhile: its answers may come after the files below are gone
             try:
                 await call(keep.cancel, batch.number, api.time.now())
             except (BadMove, Unknown):
@@ -60,7 +62,6 @@ async def erase(api: ApiContext, owner: str) -> Erased:
             except Unknown:
                 continue  # its time was over just now
     batches = await call(keep.forget_batches, owner)
-    left = sum(batch.owner == owner for batch in await call(keep.unfinished))
     return Erased(files, batches, left)
 
 

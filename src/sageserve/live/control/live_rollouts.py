@@ -189,9 +189,24 @@ class LiveRollouts(Trials):
                 f" {'stop' if step is RolloutStep.STOPPED else 'take back'}",
                 hint="`sageserve rollout show` says how it went",
             )
+        if step is not RolloutStep.STOPPED:
+            self._refuse_the_same(latest)
         assert self._rollouts is not None
         self._rollouts.ask(latest.plan.model, step)
         return self._status(latest)
+
+    def _refuse_the_same(self, latest: Rollout) -> None:
+        """Settings that were given the new command have no old one to go back to.
+
+        Raises:
+            ConfigError: they were.
+        """
+        one, live = self._settings[latest.plan.revision], self._sides.scenario.live
+        if one.engine is not None and live is not None and live.engines.get(one.model) == one.engine:
+            raise ConfigError(
+                f"live.engines.{one.model} has the new command by now: going back would change nothing",
+                hint="roll the old command out: `sageserve rollout begin FILE`",
+            )
 
     def seen(self, now: Micros) -> Iterator[RevisionsSeen]:
         """What requests got so far, by revision, of models whose rollouts are judged."""

@@ -48,16 +48,28 @@ class _Kept(Struct, frozen=True):
     rollouts: tuple[_One, ...]
 
 
-def rolled_out(state: Path) -> dict[str, EngineCommand]:
-    """How engines are run of models whose latest rollout in a state folder is done, where it brought a command."""
+def rolled_out(state: Path, secret: str) -> dict[str, EngineCommand]:
+    """How engines are run of models whose latest rollout is done, where it brought a command.
+
+    Args:
+        state: folder of the fleet.
+        secret: of this run of it; rollouts of another one changed engines that are gone.
+    """
     try:
         kept = msgspec.json.decode((state / FILE).read_bytes(), type=_Kept)
+        if kept.run != _mark(secret):
+            return {}
         latest = {str(one.settings["model"]): one for one in kept.rollouts}  # in the order in which they were begun
         done = [one for one in latest.values() if one.memory is not None and one.memory.step is RolloutStep.DONE]
         found = [RolloutSettings.model_validate(one.settings) for one in done]
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, ValidationError, KeyError):
         return {}  # control says in its log what is wrong with it
     return {one.model: one.engine for one in found if one.engine is not None}
+
+
+def _mark(secret: str) -> str:
+    """Of a run of a fleet; its secret has many bytes, so nothing is told by it."""
+    return sha256(secret.encode()).hexdigest()[:_DIGITS]
 
 
 class RolloutFile:
@@ -73,7 +85,7 @@ class RolloutFile:
 
     def __init__(self, state: Path, secret: str, layout: str, origin: Micros, tiers: int) -> None:
         self._path = state / FILE
-        self._run = sha256(secret.encode()).hexdigest()[:_DIGITS]  # of a secret of many bytes: nothing is told by it
+        self._run = _mark(secret)
         self._layout = layout
         self._origin = origin
         self._tiers = tiers

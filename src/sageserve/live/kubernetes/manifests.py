@@ -38,6 +38,7 @@ class ChartChoices:
         storage: size of its disk, as Kubernetes writes it.
         secrets: folder of the container by name of the Secret whose files it holds.
         monitored: a ServiceMonitor, for the Prometheus operator.
+        acts: it carries out what the authority of targets allows; else it needs no right to write.
     """
 
     image: str
@@ -46,6 +47,7 @@ class ChartChoices:
     storage: str
     secrets: Mapping[str, str]
     monitored: bool
+    acts: bool = False
 
 
 def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Manifest]:
@@ -117,7 +119,8 @@ class _Made:
         """A Role and its binding for every namespace in which there are targets."""
         spaces: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
         for target in targets:
-            for right in rights_of(target, home_of(targets)):
+            held = target if self.choices.acts else target.model_copy(update={"authority": "observe"})
+            for right in rights_of(held, home_of(targets)):
                 verbs = spaces.setdefault(right.namespace, {}).setdefault((right.group, right.plural), {})
                 verbs[right.verb] = None
         for space, resources in spaces.items():
@@ -174,7 +177,15 @@ class _Made:
             "name": "watch",
             "image": self.choices.image,
             "command": ["sageserve"],
-            "args": ["watch", f"{SETTINGS}/{FILE}", "--state", f"{STATE}/watch", "--listen", f"0.0.0.0:{PORT}"],
+            "args": [
+                "watch",
+                f"{SETTINGS}/{FILE}",
+                "--state",
+                f"{STATE}/watch",
+                "--listen",
+                f"0.0.0.0:{PORT}",
+                *(["--act"] if self.choices.acts else []),
+            ],
             "env": [{"name": "HOME", "value": STATE}],  # where compiled code is kept, too
             "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
             "readinessProbe": look,

@@ -1,7 +1,8 @@
 """What an autoscaler that asks is told: a count, or why there is none. What is not known is never said, least of all as a 0.
 
-A target at `observe` is told its own minimum, which changes nothing. Above it: what decisions ask for, inside the target's
-bounds, as long as its pool is seen and the plan behind it holds. Pure: it is told who asks and what is wanted.
+A target without `keda: true` is told its own minimum, which changes nothing. One with it: what decisions ask for, inside the
+target's bounds, as long as its pool is seen and the plan behind it holds. Authority, which is about writes, has no say here, nor
+have orders about them. Pure: it is told who asks and what is wanted.
 Read next: `service.py`.
 """
 
@@ -94,7 +95,7 @@ def answer(
     if isinstance(name, NoCount):
         return name
     target = targets[name]
-    if target.authority == "observe":
+    if not target.keda:
         return TargetCount(name, target.min)
     wish = wish_of(target.pool)
     if wish.unknown:

@@ -145,9 +145,9 @@ class ScalerPort:
                 port = server.add_insecure_port(settings.listen)
             else:
                 port = server.add_secure_port(settings.listen, _credentials(settings.tls))
-        except RuntimeError as error:
+        except RuntimeError:  # which says nothing but how to debug gRPC
             raise ConfigError(
-                f"live.scaler.listen: {settings.listen} cannot be opened ({error})",
+                f"live.scaler.listen: {settings.listen} cannot be opened",
                 hint="does another one watch? Give another port, or 0 for any free one",
             ) from None
         await server.start()

@@ -67,6 +67,7 @@ class WatchParts:
         passed: told every minute that is over and counted.
         looked: called after every look.
         more_notes: what else a person should know.
+        acts: whether decisions are carried out, by whoever holds its targets.
     """
 
     servers: Mapping[str, PrometheusServer]
@@ -80,6 +81,7 @@ class WatchParts:
     passed: Callable[[WatchedMinute], None] = lambda _: None
     looked: Callable[[], None] = lambda: None
     more_notes: Callable[[], tuple[str, ...]] = lambda: ()
+    acts: Callable[[], bool] = lambda: False
 
 
 class FleetWatch:
@@ -161,7 +163,7 @@ class FleetWatch:
         )
         found = status(sources, self.notes())
         urls = tuple(server.url for server in self._parts.servers.values())
-        return structs.replace(found, gateway=GatewayAddress("", 0, 0), watched=urls)
+        return structs.replace(found, gateway=GatewayAddress("", 0, 0), watched=urls, acting=self._parts.acts())
 
     def notes(self) -> tuple[str, ...]:
         """What is not seen and why, and what is guessed, in sentences."""
