@@ -146,7 +146,11 @@ def _chosen(scenario: "Scenario", name: str, model: str | None) -> "RolloutSetti
         )
     if not found:
         raise ConfigError(f"{name} rolls out nothing of {model!r}", hint=f"it has rollouts of {models}")
-    raise ConfigError(f"{name} has {len(found)} rollouts of {models}", hint="begin one at a time: --model NAME, or a file of one")
+    one = len({each.model for each in found}) == 1
+    raise ConfigError(
+        f"{name} has {len(found)} rollouts of {found[0].model if one else models}",
+        hint="begin one at a time: a file with that one alone" if one else "begin one at a time: --model NAME",
+    )
 
 
 def _ask(found: Running, method: str, path: str, body: bytes = b"") -> "tuple[RolloutStatus, ...]":

@@ -339,7 +339,7 @@ def _scaler(settings: "Scenario", watching: "FleetWatch") -> "ScalerPort | None"
     assert settings.live is not None
     if settings.live.scaler is None:
         return None
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # noqa: TID251 # it writes on the terminal, and is asked when it is loaded
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes on the terminal, and is asked when it is loaded
     from sageserve.live.scaler.service import Scaler, ScalerPort
 
     port = ScalerPort(settings.live.scaler, Scaler(settings.live.targets, watching.wish))

@@ -30,8 +30,9 @@ def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
         )
     if none := may_sleep(scenario):
         raise ConfigError(
-            f"{where_zero(scenario)}: {none[0]} could have no instance, and gateways hold no request until one is started yet:"
-            " scaling to zero is simulated",
+            f"{where_zero(scenario)}: {none[0]} could have no instance, and "
+            + ("gateways hold no request until one is started yet" if ours else "who would hold its requests is not seen")
+            + ": scaling to zero is simulated",
             hint=f"give {or_one(scenario, none[0])}",
         )
     if scenario.rollouts:

@@ -1,7 +1,7 @@
 """The process of a watched fleet: one controller for what others run, told by Prometheus, and everything it would have done.
 
 Wires the loop and the state files of `live/control` to looks at servers instead of gateways, engines and an actuator. Decisions
-are written down and never carried out. It may be killed at any moment; the next one goes on where it was.
+are written down; `live/authority/` may carry some out. It may be killed at any moment; the next one goes on where it was.
 Read next: `sightings.py`, `demand.py`, `live/control/minute_book.py`; `live/control/process.py` for a fleet of ours.
 """
 
