@@ -17,7 +17,7 @@ MUTANTS := $(VENV)-mutants
 PY ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 WORKERS ?= 3 # on two cores: many tests wait for processes
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) -q
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 ANYWHERE := $(addprefix tests/,cli data docs installed live show)
 
 .PHONY: help demo demo-live test test-anywhere test-newest mutants check lint format docs bench install lock clean
