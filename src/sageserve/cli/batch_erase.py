@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
-from sageserve.base.errors import ConfigError, SageServeError, in_words
+from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
-from sageserve.cli.running import Running, State, refuse_watched, running, state_folder
+from sageserve.cli.running import Running, State, ask_control, refuse_watched, running, state_folder
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
@@ -64,22 +64,14 @@ def _ask(found: Running, tenant: str) -> "Erased":
     Raises:
         SageServeError: it does not.
     """
-    import httpx
-
     from sageserve.live.batches.erasure import Erased
 
-    try:
-        answer = httpx.post(
-            f"{found.control_url}/fleet/erase",
-            headers={"x-sageserve-secret": found.secret},
-            json={"tenant": tenant},
-            timeout=_PATIENCE_S,
-            trust_env=False,
-        )
-        answer.raise_for_status()
-        return msgspec.json.decode(answer.content, type=Erased)
-    except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SageServeError(
-            f"the control process at {found.control_url} does not answer ({in_words(error)})",
-            hint="what was erased is; do it again for the rest",
-        ) from None
+    return ask_control(
+        found,
+        "/fleet/erase",
+        msgspec.json.Decoder(Erased).decode,
+        hint="what was erased is; do it again for the rest",
+        method="POST",
+        body=msgspec.json.encode({"tenant": tenant}),
+        patience_s=_PATIENCE_S,
+    )

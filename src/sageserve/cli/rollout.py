@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
-from msgspec import Struct
 
-from sageserve.base.errors import ConfigError, SageServeError, in_words
+from sageserve.base.errors import ConfigError
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
-from sageserve.cli.running import Running, State, refuse_watched, running, state_folder
+from sageserve.cli.running import Running, State, ask_control, refuse_watched, running, state_folder
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from sageserve.base.config import RolloutSettings, Scenario
@@ -47,15 +45,6 @@ app = typer.Typer(
 )
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of lines")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="whose latest rollout is meant")]
-
-
-class _Problem(Struct):
-    message: str
-    hint: str = ""
-
-
-class _Refused(Struct):
-    error: _Problem
 
 
 @app.command()
@@ -159,26 +148,15 @@ def _ask(found: Running, method: str, path: str, body: bytes = b"") -> "tuple[Ro
     Raises:
         SageServeError: it refuses, or does not answer.
     """
-    import httpx
-
     from sageserve.live.control.live_rollouts import RolloutStatus
 
-    try:
-        ours: Mapping[str, str] = {"x-sageserve-secret": found.secret}
-        url = f"{found.control_url}/fleet/rollouts{path}"
-        answer = httpx.request(method, url, headers=ours, content=body, timeout=_PATIENCE_S, trust_env=False)
-        if answer.status_code == httpx.codes.BAD_REQUEST:
-            problem = msgspec.json.decode(answer.content, type=_Refused).error
-            raise SageServeError(problem.message, hint=problem.hint)
-        answer.raise_for_status()
+    def read(answer: bytes) -> tuple[RolloutStatus, ...]:
         if method == "GET":
-            return msgspec.json.decode(answer.content, type=tuple[RolloutStatus, ...])
-        return (msgspec.json.decode(answer.content, type=RolloutStatus),)
-    except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SageServeError(
-            f"the control process at {found.control_url} does not answer ({in_words(error)})",
-            hint="it is started again when it dies: try once more; `sageserve rollout show` says what it knows",
-        ) from None
+            return msgspec.json.decode(answer, type=tuple[RolloutStatus, ...])
+        return (msgspec.json.decode(answer, type=RolloutStatus),)
+
+    hint = "it is started again when it dies: try once more; `sageserve rollout show` says what it knows"
+    return ask_control(found, f"/fleet/rollouts{path}", read, hint=hint, method=method, body=body, patience_s=_PATIENCE_S)
 
 
 def _line(one: "RolloutStatus") -> str:

@@ -5,8 +5,9 @@ Starts and stops nothing. Read next: `up.py`.
 
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import msgspec
 import typer
@@ -16,6 +17,8 @@ from sageserve.base.errors import SageServeError, in_words
 
 if TYPE_CHECKING:
     from sageserve.live.control.status import Status
+
+Answer = TypeVar("Answer")
 
 FLEET: Final = "fleet.json"
 LOCK: Final = "supervisor.lock"  # held by the supervisor while it lives
@@ -100,26 +103,66 @@ def refuse_watched(found: Running) -> None:
         )
 
 
+class _Problem(Struct):
+    message: str
+    hint: str = ""
+
+
+class _Refused(Struct):
+    error: _Problem
+
+
+def ask_control(  # noqa: PLR0913 # an HTTP request and what is made of its answer
+    found: Running,
+    path: str,
+    read: Callable[[bytes], Answer],
+    *,
+    hint: str,
+    method: str = "GET",
+    body: bytes = b"",
+    patience_s: float = 5.0,
+) -> Answer:
+    """What the control process of a running fleet answers, asked with the fleet's secret.
+
+    Args:
+        found: the fleet.
+        path: of the request.
+        read: the body of the answer; may raise what msgspec does.
+        hint: what to do when nobody answers.
+        method: of HTTP.
+        body: of the request.
+        patience_s: seconds.
+
+    Raises:
+        SageServeError: it refuses, or does not answer.
+    """
+    import httpx
+
+    try:
+        ours = {"x-sageserve-secret": found.secret}
+        url = f"{found.control_url}{path}"
+        answer = httpx.request(method, url, headers=ours, content=body, timeout=patience_s, trust_env=False)
+        if answer.status_code == httpx.codes.BAD_REQUEST:
+            problem = msgspec.json.decode(answer.content, type=_Refused).error
+            raise SageServeError(problem.message, hint=problem.hint)
+        answer.raise_for_status()
+        return read(answer.content)
+    except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SageServeError(
+            f"the control process at {found.control_url} does not answer ({in_words(error)})", hint=hint
+        ) from None
+
+
 def ask_status(found: Running) -> "Status":
     """The state of a running fleet.
 
     Raises:
         SageServeError: its control process does not answer.
     """
-    import httpx
-
     from sageserve.live.control.status import Status
 
-    try:
-        ours = {"x-sageserve-secret": found.secret}
-        answer = httpx.get(f"{found.control_url}/admin/status", headers=ours, timeout=5.0, trust_env=False)
-        answer.raise_for_status()
-        return msgspec.json.decode(answer.content, type=Status)
-    except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SageServeError(
-            f"the control process at {found.control_url} does not answer ({in_words(error)})",
-            hint="it is started again when it dies: try once more; requests are served meanwhile",
-        ) from None
+    hint = "it is started again when it dies: try once more; requests are served meanwhile"
+    return ask_control(found, "/admin/status", msgspec.json.Decoder(Status).decode, hint=hint)
 
 
 def what_keeps_dying(folder: Path, pid: int) -> str:

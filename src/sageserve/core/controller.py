@@ -183,7 +183,7 @@ class Controller:
         serving = sum(self.fleet.serving(other.number) for other in self.fleet.pools if other.endpoint == here.endpoint)
         spared = -1 if rollout is None else rollout.goal if own else rollout.spares(wanted.pool)
         i = pick_drain(self.fleet, wanted.pool, spared)
-        if i < 0 and not own:
+        if i < 0:
             i = pick_drain(self.fleet, wanted.pool)
         in_place = own and rollout is not None and rollout.plan.surge == 0
         beyond = 0 if own or rollout is None or wanted.reason is Reason.IDLE else rollout.beyond(here.endpoint)

@@ -28,7 +28,7 @@ _REASONS: Final = {
     RolloutStep.ROLLING: Reason.ROLLING,
     RolloutStep.BACK: Reason.ROLLING_BACK,
     RolloutStep.STOPPED: Reason.ROLLING_BACK,
-    RolloutStep.DONE: Reason.ROLLING,  # of one that is over, what another process drained and did not end
+    RolloutStep.DONE: Reason.ROLLING,  # of one that is over, what is beyond what is wanted
     RolloutStep.UNDONE: Reason.ROLLING_BACK,
 }
 _HELD: Final = (State.SERVING, State.STARTING, State.RECLAIMING)
@@ -112,7 +112,6 @@ class Rollout:
         if self.step in (RolloutStep.ROLLING, RolloutStep.BACK) and not self._is_left():
             over = RolloutStep.DONE if self.step is RolloutStep.ROLLING else RolloutStep.UNDONE
             yield self._take(now, over, RolloutWhy.REPLACED)
-            self._extra = dict.fromkeys(self._endpoints, 0)  # where a strategy drained what one was to replace, it is capacity
 
     def ask(self, now: Micros, step: RolloutStep) -> Iterator[Roll]:
         """Somebody wants it stopped, or taken back (which one that is over may be, too); what it is not in the way of is done."""
@@ -285,8 +284,12 @@ class Rollout:
     def _may_drain(self, endpoint: int) -> bool:
         least = -1 if self.plan.surge == 0 and self.active else 0
         others = self._others(endpoint, (State.SERVING,))
-        if self._ready(endpoint) <= least or others == 0:
+        if self._ready(endpoint) <= least:
             return False
+        if (
+            others == 0
+        ):  # all is replaced, and what is beyond still goes: its own old one was drained by the strategy, or came back
+            return self.step is not RolloutStep.CANARY and self._ready(endpoint) > 0 and self._others(endpoint) == 0
         if self.step is not RolloutStep.CANARY:
             return self._ready(endpoint) > 0 or len(self._at(endpoint, (State.SERVING,))) > 1
         short = self._new(endpoint) < self._share(endpoint)
@@ -297,6 +300,8 @@ class Rollout:
         if change > 0 and self._extra[endpoint] < 0:
             return self._owed[endpoint]
         states = (State.SERVING,) if change < 0 else _HELD
+        if change < 0 and self._others(endpoint, states) == 0:
+            return max((pool.number for pool in self._pools if pool.endpoint == endpoint), key=self._fleet.serving)
         here = [pool.number for pool in self._pools if pool.endpoint == endpoint]
         return max(here, key=lambda pool: (len([r for r in self._revisions(pool, states) if r != self.goal]), -pool))
 
