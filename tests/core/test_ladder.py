@@ -142,6 +142,20 @@ def test_a_floor_follows_what_runs_at_once_and_goes_beyond_it_by_the_ramp() -> N
     assert decide(old(), 0, sight(1, 1), 9) == (3, "too-fast")  # two always may
 
 
+def test_the_worked_example_of_the_page() -> None:
+    ladder, low = old(), 24
+    fallen = []
+    for window in range(100):
+        value, _ = decide(ladder, 5 * MINUTE * window, sight(low, low, use=0.2), 4)
+        assert value is not None
+        fallen.append(low - value)
+        low = value
+        if low == 4:
+            break
+    assert fallen[:5] == [2, 2, 2, 1, 1]
+    assert 5 * (len(fallen) - 1) == 80, "minutes"
+
+
 def test_a_process_that_begins_takes_the_minutes_before_for_used_up() -> None:
     ladder = TargetLadder(RULES, 0)
     assert decide(ladder, SECOND, sight(2, 4), 12) == (4, "too-fast")

@@ -57,6 +57,7 @@ class Field:
     wants: int | None = None
     blind: bool = False
     use: float = 0.4
+    runs: int = 0
     told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
     transports: list[FakeTransport] = field(default_factory=list)
     _outside: ClusterWriter | None = None
@@ -79,7 +80,7 @@ class Field:
         writer = self.writer()
         parts = HandsParts(
             {"east": writer},
-            lambda _: PoolAsked(self.wants, self.use, self.blind, self.now),
+            lambda _: PoolAsked(self.wants, self.use, self.blind, self.now, self.runs),
             lambda: self.now,
             lambda: WALL + self.now,
             me,

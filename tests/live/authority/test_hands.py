@@ -13,6 +13,7 @@ from sageserve.live.authority.orders import FleetOrders, change_orders, read_ord
 from sageserve.live.authority.target_object import DECISION, EPOCH, TargetObject
 from sageserve.live.kubernetes.writer import NotWritten, WriteMark
 from tests.live.authority.stage import NAME, SPACE, USER, WALL, Field, Process, acted_on, played, settled
+from tests.live.watch.stage import POOL, one_pool
 
 HPA = "HorizontalPodAutoscaler"
 OURS = "sageserve-small"
@@ -242,6 +243,24 @@ def test_a_budget_is_kept() -> None:
         await process.turn()
         assert field.bounds()[0] == 6
         assert process.hands.hands[0].step.withheld == "over-budget"
+
+    played(story)
+
+
+def test_what_runs_of_targets_of_other_clusters_uses_a_budget_too() -> None:
+    """A budget is of a region's GPUs, and one region's can be in two clusters, or be changed by nobody here."""
+
+    async def story() -> None:
+        field = await Field().made(low=1, count=8)
+        here = {"cluster": "east", "pool": POOL, "kind": "ScaledObject", "name": f"{SPACE}/{NAME}", "gpus": 4, "max": 20}
+        there = here | {"cluster": "other", "name": f"{SPACE}/elsewhere"}
+        targets = {"here": here | {"authority": "floor", "take_over": True}, "there": there}
+        budget = {"budget": {"gpus": {"east/h100": 24}}}
+        both = one_pool(live={"clusters": {"east": {}, "other": {}}, "targets": targets, "safety": budget})
+        process = await settled(field, both)
+        field.wants, field.runs = 8, 3
+        await process.turn()
+        assert field.bounds()[0] == 3, "six fit, and three of them run elsewhere"
 
     played(story)
 

@@ -13,13 +13,13 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, MINUTE
-from sageserve.core.layout import names_of
 from sageserve.data.history.raw import RawSeries
 from sageserve.data.watched.minutes import WatchedMinute
 from sageserve.sim.backtest.exported import Recording, engine_series
 from sageserve.sim.run import simulate
 from tests.core.small import ENGINE
 from tests.live.watch.stage import BEGIN, SCRAPE, Pod, WatchStage, one_pool
+from tests.sim.backtest.past import lengths_for, spread
 
 WARM = 10 * MINUTE  # the process begins when the fleet has run so long
 SLOW = ENGINE | {"iteration_ms": [[1, 100.2], [10_001, 2100.2]]}
@@ -52,19 +52,8 @@ def wave(settings: Scenario) -> Trace:
     rng = stream(1, "wave")
     rate = 4.0 + 6.0 * (1.0 - np.cos(2.0 * np.pi * np.arange(70) / 70))
     counts = rng.poisson(60.0 * rate)
-    arrival = np.sort(np.concatenate([k * MINUTE + rng.integers(0, MINUTE, n) for k, n in enumerate(counts.tolist())]))
-    n = len(arrival)
-    zeros = np.zeros(n, np.uint8)
-    return Trace(
-        arrival=arrival,
-        prompt=np.clip(np.exp(rng.normal(6.0, 0.7, n)), 1, 6000).astype(np.int32),
-        output=np.clip(np.exp(rng.normal(4.0, 0.5, n)), 1, 1500).astype(np.int32),
-        model=zeros,
-        region=zeros,
-        tier=zeros,
-        names=names_of(settings),
-        window=HOUR + WARM,
-    ).check()
+    arrival = spread(rng, counts.tolist(), MINUTE)
+    return lengths_for(settings, arrival, rng, HOUR + WARM, prompt=(6.0, 0.7), output=(4.0, 0.5))
 
 
 def watched(folder: Path, ran: str, shadow: str) -> list[WatchedMinute]:

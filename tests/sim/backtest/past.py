@@ -3,15 +3,16 @@
 Four hours of the small scenario's east, which scales out and in again once. Read next: `test_backtest.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sageserve.base.config import Scenario
-from sageserve.base.records import Trace
+from sageserve.base.records import Ints, Trace
 from sageserve.base.rng import stream
-from sageserve.base.units import DAY, HOUR, SECOND
+from sageserve.base.units import DAY, HOUR, SECOND, Micros
 from sageserve.core.layout import names_of
 from sageserve.data.rebuild.render import write_openmetrics
 from sageserve.data.scenarios.load import load_scenario
@@ -69,16 +70,32 @@ def traffic(scenario: Scenario) -> Trace:
     """Two requests per second in the second and third hour, one in the others."""
     rng = stream(1, "past")
     counts = rng.poisson([3600, 7200, 7200, 3600])
-    arrival = np.sort(np.concatenate([hour * HOUR + rng.integers(0, HOUR, n) for hour, n in enumerate(counts.tolist())]))
+    return lengths_for(scenario, spread(rng, counts.tolist(), HOUR), rng, LENGTH)
+
+
+def spread(rng: np.random.Generator, counts: Sequence[int], each: Micros) -> Ints:
+    """Instants, so many in every stretch of `each` microseconds."""
+    return np.sort(np.concatenate([k * each + rng.integers(0, each, n) for k, n in enumerate(counts)]))
+
+
+def lengths_for(
+    scenario: Scenario,
+    arrival: Ints,
+    rng: np.random.Generator,
+    window: Micros,
+    prompt: tuple[float, float] = (6.5, 0.9),
+    output: tuple[float, float] = (5.0, 0.7),
+) -> Trace:
+    """Requests of one model, region and tier at these instants, with log-normal lengths: mean and spread of the logarithm."""
     n = len(arrival)
     zeros = np.zeros(n, np.uint8)
     return Trace(
         arrival=arrival,
-        prompt=np.clip(np.exp(rng.normal(6.5, 0.9, n)), 1, 6000).astype(np.int32),
-        output=np.clip(np.exp(rng.normal(5.0, 0.7, n)), 1, 1500).astype(np.int32),
+        prompt=np.clip(np.exp(rng.normal(*prompt, n)), 1, 6000).astype(np.int32),
+        output=np.clip(np.exp(rng.normal(*output, n)), 1, 1500).astype(np.int32),
         model=zeros,
         region=zeros,
         tier=zeros,
         names=names_of(scenario),
-        window=LENGTH,
+        window=window,
     ).check()

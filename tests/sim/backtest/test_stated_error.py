@@ -16,7 +16,6 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import HOUR, SECOND
-from sageserve.core.layout import names_of
 from sageserve.data.rebuild.requests import rebuild
 from sageserve.data.results.comparison import needed
 from sageserve.data.results.summary import Summary
@@ -26,7 +25,7 @@ from sageserve.sim.backtest.own_error import PolicyError, correlated, pairs_of, 
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
 from tests.show.made import summary_of
-from tests.sim.backtest.past import RECORDING, YAML
+from tests.sim.backtest.past import RECORDING, YAML, lengths_for
 
 LENGTH = 2 * HOUR
 SEEDS = (1, 2, 3, 4, 5)
@@ -40,17 +39,7 @@ ROUNDED = 5e-4  # errors are printed to a tenth of a percent or point
 def traffic(scenario: Scenario, per_second: float, seed: int) -> Trace:
     rng = stream(seed, "stated")
     n = int(rng.poisson(per_second * LENGTH / SECOND))
-    zeros = np.zeros(n, np.uint8)
-    return Trace(
-        arrival=np.sort(rng.integers(0, LENGTH, n)),
-        prompt=np.clip(np.exp(rng.normal(6.5, 0.9, n)), 1, 6000).astype(np.int32),
-        output=np.clip(np.exp(rng.normal(5.0, 0.7, n)), 1, 1500).astype(np.int32),
-        model=zeros,
-        region=zeros,
-        tier=zeros,
-        names=names_of(scenario),
-        window=LENGTH,
-    ).check()
+    return lengths_for(scenario, np.sort(rng.integers(0, LENGTH, n)), rng, LENGTH)
 
 
 def held(scenarios: dict[str, Scenario], true: Trace) -> Iterator[bool]:

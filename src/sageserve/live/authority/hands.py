@@ -6,7 +6,7 @@ decided on what it was before comes to nothing. The lease is renewed beside. Rea
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -47,6 +47,7 @@ class HandsParts:
         me: name of this process; no two have the same.
         told: the audit log.
         dry_run: writes are checked by the server and not kept.
+        held: instances that targets have or are held to, by name, as they were last read in whichever cluster.
     """
 
     writers: Mapping[str, ClusterWriter]
@@ -56,6 +57,7 @@ class HandsParts:
     me: str
     told: Told
     dry_run: bool = False
+    held: dict[str, int] = field(default_factory=dict)
 
 
 def orders_place(live: LiveSettings, cluster: str, fleet: str) -> ObjectPlace:
@@ -87,6 +89,8 @@ def held_by(seen: Mapping[str, TargetObject | str]) -> dict[str, int]:
 
 def _target_object(lists: Lists, place: tuple[str, str, str], found: KubeObject) -> TargetObject | str:
     """An object with what it scales; why it cannot be told how many there are, where that is not known."""
+    if KINDS[found.kind].count:
+        return TargetObject(found, found)
     kind, name = _reference(found)
     scaled = _named(lists, kind, place[1], name)
     if isinstance(scaled, str):
@@ -155,18 +159,22 @@ class ClusterHands:
         for hand in self.hands:
             hand.seen = one if isinstance(one := seen.get(hand.name), TargetObject) else None
         await self._look_at_pods()
-        held = held_by(seen)
+        self._parts.held.update(held_by(seen))
         for hand in self.hands:
             hand.hear_orders(self.orders.demoted.get(hand.name))
             found = seen.get(hand.name)
             if isinstance(found, TargetObject):
                 order = self.orders.targets.get(hand.name, TargetOrder())
-                room = budget_room(self._scenario, hand.name, held)
+                room = budget_room(self._scenario, hand.name, self._held())
                 await hand.act(found, self._parts.asked(hand.settings.pool), order, room, frozen=frozen)
-                held[hand.name] = max(held[hand.name], hand.step.low or 0)  # what the next one finds taken
+                self._parts.held[hand.name] = max(self._parts.held[hand.name], hand.step.low or 0)  # the next one finds it taken
             elif found is not None:
                 hand.trouble = found
         await self._keep_demotions()
+
+    def _held(self) -> dict[str, int]:
+        """What budgets are used by: of targets that nobody here reads, what runs."""
+        return {name: self._parts.asked(one.pool).runs for name, one in self._live.targets.items()} | self._parts.held
 
     async def _look_at_pods(self) -> None:
         """Pods of all targets, now and then: they are many, and change slowly."""

@@ -51,12 +51,14 @@ class PoolAsked:
         use: utilisation of its endpoint.
         blind: its signals are too old.
         heard: when decisions were last possible, by the loop's clock.
+        runs: instances of it that serve.
     """
 
     count: int | None
     use: float
     blind: bool
     heard: Micros
+    runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ BOUNDED: Final = ("HorizontalPodAutoscaler", "ScaledObject")
 """Kinds whose bounds are written."""
 _ABSENT: Final[Mapping[str, tuple[int, int]]] = {"HorizontalPodAutoscaler": (1, 100_000), "ScaledObject": (0, 100)}
 """What a minimum and a maximum are that do not stand there."""
+_UNBOUNDED: Final = (0, 100_000)
 
 
 class OriginalField(Struct, frozen=True):
@@ -59,14 +60,16 @@ class TargetObject:
     @property
     def low(self) -> int:
         """Its minimum."""
-        value = self.found.number(*KINDS[self.found.kind].low)
-        return _ABSENT[self.found.kind][0] if value is None else value
+        return self._bound(KINDS[self.found.kind].low, 0)
 
     @property
     def high(self) -> int:
         """Its maximum."""
-        value = self.found.number(*KINDS[self.found.kind].high)
-        return _ABSENT[self.found.kind][1] if value is None else value
+        return self._bound(KINDS[self.found.kind].high, 1)
+
+    def _bound(self, path: Path, which: int) -> int:
+        value = self.found.number(*path) if path else None
+        return _ABSENT.get(self.found.kind, _UNBOUNDED)[which] if value is None else value
 
     @property
     def count(self) -> int:

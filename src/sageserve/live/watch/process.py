@@ -188,7 +188,13 @@ class FleetWatch:
         pool, now = self._pool(name), self._parts.clock.now()
         blind = bool(self.wish(name).unknown)
         use = float(self.view.endpoints["seen"][pool.endpoint])
-        return PoolAsked(None if blind else self._wishes.stands(now, pool.number), use, blind, self._decidable_at)
+        return PoolAsked(
+            None if blind else self._wishes.stands(now, pool.number),
+            use,
+            blind,
+            self._decidable_at,
+            self.fleet.serving(pool.number),
+        )
 
     def now(self) -> Micros:
         """The loop's clock."""
