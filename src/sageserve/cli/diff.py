@@ -29,6 +29,8 @@ sageserve compare quickstart --strategies reactive --seeds 1..5 --set fleet.star
 sageserve diff seeds/three seeds/four
 
 sageserve diff a/seed1 a/seed2 a/seed3 --against b/seed1 b/seed2 b/seed3
+
+sageserve diff ~/.local/state/sageserve --last 24h   [dim]# of a live fleet: with the 24 hours before[/dim]
 """
 _SEEDS = "1..5"
 
@@ -58,22 +60,38 @@ def _repeated(args: Sequence[str]) -> Iterator[str]:
 
 
 def diff(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B", help="folders of `simulate --out` or `compare --out`")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_A RUN_B", help="folders of `simulate --out` or `compare --out`, or live fleets' state folders"
+        ),
+    ],
     against: Annotated[
         list[Path] | None, typer.Option("--against", metavar="B1 B2 ...", help="the other side, when a side is several runs")
     ] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="also if the requests or the window differ")] = False,
+    last: Annotated[
+        str | None,
+        typer.Option(
+            "--last", metavar="DURATION", help="of live fleets: back from the newest minute; of one: and as long before"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the difference as JSON")] = False,
 ) -> None:
     """Say what changed between two results, in settings and numbers, with the spread over seeds deciding what is noise."""
     import msgspec
 
     from sageserve.base.errors import ConfigError
+    from sageserve.cli.lived import refuse_last, state_folders
     from sageserve.cli.render_diff import draw, draw_offer
     from sageserve.cli.render_show import TerminalPage
     from sageserve.show.difference import difference
     from sageserve.show.sides import pairs_of, sides_of, unlike
 
+    if live := state_folders([*folders, *(against or [])]):
+        _diff_lived(live, last, as_json=as_json)
+        return
+    refuse_last(last)
     if not against and len(folders) != 2:
         raise ConfigError(
             f"diff takes two folders, not {len(folders)}", hint="for several runs on a side: sageserve diff A1 A2 --against B1 B2"
@@ -98,6 +116,31 @@ def diff(
         draw(page, each)
         if each.strategies in offers and _open(each):
             draw_offer(page, offers[each.strategies])
+
+
+def _diff_lived(folders: Sequence[Path], last: str | None, *, as_json: bool) -> None:
+    """Two live fleets, or two stretches of one."""
+    from sageserve.base.errors import ConfigError
+    from sageserve.cli.lived import length
+    from sageserve.cli.render_diff import draw
+    from sageserve.cli.render_show import TerminalPage
+    from sageserve.show.lived.compare import lived_difference
+    from sageserve.show.lived.read import read_lived
+
+    span = length(last)
+    if len(folders) == 1:
+        if span is None:
+            raise ConfigError("one live fleet is compared with itself, before", hint="say how long: --last 24h")
+        sides = read_lived(folders[0], span, before=span), read_lived(folders[0], span)
+    elif len(folders) == 2:
+        sides = read_lived(folders[0], span), read_lived(folders[1], span)
+    else:
+        raise ConfigError(f"diff takes one or two live fleets, not {len(folders)}", hint="sageserve diff STATE_A STATE_B")
+    found = lived_difference(*sides)
+    if as_json:
+        typer.echo(answer_json({"differences": [found]}))
+    else:
+        draw(TerminalPage(), found)
 
 
 def _refuse(before: "Side", after: "Side", reasons: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from rich.markup import escape
 
 from sageserve.cli.render_show import TerminalPage
-from sageserve.show.difference import Difference, Number, Word
+from sageserve.show.difference import Difference, How, Number, Word
 from sageserve.show.format import NONE, count, gpu_hours, listed, money, percent, seconds
 
 _MARK: Final[Mapping[Word, str]] = {
@@ -17,6 +17,7 @@ _MARK: Final[Mapping[Word, str]] = {
     Word.NOISE: "[dim]noise[/dim]",
     Word.SAMPLING: "[dim]sampling[/dim]",
     Word.UNKNOWN: "[yellow]unknown[/yellow]",
+    Word.TRAFFIC: "[yellow]differs[/yellow]",
     Word.EQUAL: "[dim]equal[/dim]",
 }
 _MEANING: Final[Mapping[Word, str]] = {
@@ -24,6 +25,7 @@ _MEANING: Final[Mapping[Word, str]] = {
     Word.NOISE: "noise: no difference beyond the seeds' spread",
     Word.SAMPLING: "sampling: no difference in attainment beyond what so many requests differ by, each taken on its own",
     Word.UNKNOWN: "unknown: one seed only (or a number one side lacks): cannot tell noise from change",
+    Word.TRAFFIC: "differs: other requests came (or one side does not know it): cannot tell what they did from what was changed",
 }
 _FEW: Final = 10  # GPU-hours below which a second digit says something; and times, from which a change is told as a factor
 _SHOW: Final[Mapping[str, Callable[[float], str]]] = {
@@ -40,7 +42,8 @@ def draw(page: TerminalPage, found: Difference) -> None:
     for name, strategy, seeds, word in zip(
         (found.before, found.after), found.strategies, found.seeds, ("before", "after"), strict=True
     ):
-        page.print(f"  {word:7}{escape(name)}: {escape(strategy)}, {_seeds(seeds)}", whole=True)
+        played = f", {_seeds(seeds)}" if seeds else ""
+        page.print(f"  {word:7}{escape(name)}: {escape(strategy)}{played}", whole=True)
     for caution in found.cautions:
         page.print(f"  [yellow]not alike[/yellow]: {escape(caution)}")
     page.title(
@@ -51,7 +54,7 @@ def draw(page: TerminalPage, found: Difference) -> None:
         for setting in found.settings:
             table.add_row(escape(setting.key), escape(setting.before), escape(setting.after))
         page.print(table)
-    _draw_numbers(page, found.numbers)
+    _draw_numbers(page, found.numbers, found.how)
 
 
 def draw_offer(page: TerminalPage, commands: Sequence[str]) -> None:
@@ -61,9 +64,12 @@ def draw_offer(page: TerminalPage, commands: Sequence[str]) -> None:
         page.print(f"  {escape(command)}", whole=True)
 
 
-def _draw_numbers(page: TerminalPage, numbers: Sequence[Number]) -> None:
+def _draw_numbers(page: TerminalPage, numbers: Sequence[Number], how: How) -> None:
     told = [number for number in numbers if number.word is not Word.EQUAL]
-    page.title("results", "means over seeds, with the 95% interval of the change")
+    page.title(
+        "results",
+        "with the 95% interval of the change" if how == "stretches" else "means over seeds, with the 95% interval of the change",
+    )
     if told:
         table = page.table("number", "before", "after", "change", "relative", "interval", left=1)
         table.add_column("", no_wrap=True)

@@ -22,7 +22,7 @@ from sageserve.data.results.sweep_read import flat
 from sageserve.show.format import count
 from sageserve.show.sides import Side, changed_settings
 
-How: TypeAlias = Literal["paired", "welch", "single"]
+How: TypeAlias = Literal["paired", "welch", "single", "stretches"]
 _QUANTILES: Final = ("p50", "p95", "p99")
 _HOURS: Final = ("total", "serving", "starting", "reclaiming", "draining", "waste", "spot")
 ATTAINMENT: Final = "attainment"
@@ -35,6 +35,7 @@ class Word(StrEnum):
     NOISE = "no difference beyond the seeds' spread"
     SAMPLING = "no difference beyond the sampling of requests"
     UNKNOWN = "one seed only: cannot tell noise from change"
+    TRAFFIC = "other requests came: cannot tell what they did from change"
     EQUAL = "equal"
 
 
@@ -77,7 +78,7 @@ class Difference(Struct, frozen=True):
         before: name of the first side.
         after: name of the second.
         strategies: of both.
-        how: equal seeds in pairs, two sets of seeds, or a single seed on a side.
+        how: equal seeds in pairs, two sets of seeds, a single seed on a side, or stretches of live fleets.
         seeds: that were compared, of both sides.
         settings: those that differ, the seed apart.
         numbers: in the order of docs/reference/summary.md.

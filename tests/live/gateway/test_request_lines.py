@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.main import app
+from sageserve.data.watched.request_lines import FOLDER, RequestLine
 from sageserve.live.gateway import request_lines
 from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.keys import hash_of
-from sageserve.live.gateway.request_lines import FOLDER, RequestLine, RequestLines
+from sageserve.live.gateway.request_lines import RequestLines
 from sageserve.live.gateway.server import GatewayBinding, GatewayProcess
 from tests.live.gateway.stage import HELLO, MODEL, Engine, play, settings, staged
 

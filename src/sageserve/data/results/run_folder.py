@@ -169,8 +169,8 @@ def read_run(folder: Path) -> RunFolder:
         raise ResultError(f"there is no result folder {folder}", hint="make one: sageserve simulate quickstart --out DIR")
     if is_state_folder(folder):
         raise ResultError(
-            f"{folder} is the state folder of a live fleet, which keeps decisions and no requests",
-            hint="`sageserve explain` reads it; simulate its scenario.yaml for the rest",
+            f"{folder} is the state folder of a live fleet, not a run",
+            hint="`sageserve explain`, `report` and `diff` read it by itself; simulate its scenario.yaml for the rest",
         )
     missing = [name for name in (SUMMARY, *CONTENT) if not (folder / name).is_file()]
     if missing:

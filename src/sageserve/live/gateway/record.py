@@ -8,11 +8,11 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from sageserve.base.units import SECOND, Micros
+from sageserve.data.watched.request_lines import RequestLine
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.context import LOG, GatewayContext
 from sageserve.live.gateway.header_lines import without
 from sageserve.live.gateway.request import ApiCall, HttpRequest
-from sageserve.live.gateway.request_lines import RequestLine
 from sageserve.live.gateway.targets import Placement, Target
 
 if TYPE_CHECKING:  # loaded only when traces are asked for

@@ -12,34 +12,15 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 
-from sageserve.base.units import Micros
 from sageserve.data.growing import append_lines
+from sageserve.data.watched.request_lines import FOLDER, RequestLine
 
 _LOG: Final = logging.getLogger("sageserve.live.gateway")
-FOLDER: Final = "requests"
 _FILE_MAX: Final = 64 << 20  # bytes of a file before a new one is begun: about 300,000 requests
 _FILES: Final = 8
 _NUMBER: Final = "[0-9]" * 6
 _AHEAD: Final = 100_000  # lines in memory that a disk may be behind: 20 MB
-
-
-class RequestLine(Struct, frozen=True):
-    """One request."""
-
-    arrival_us: Micros  # since 1970
-    request_id: str
-    tenant: str  # name of the key
-    model: str
-    tier: str
-    region: str  # of the engine; where it was turned away, of the gateway
-    status: int  # 499: the client left
-    prompt_tokens: int | None  # as the engine said; None: it did not
-    output_tokens: int
-    first_us: Micros | None  # until the first of its answer came
-    duration_us: Micros
-    retries: int
 
 
 class RequestLines:

@@ -35,7 +35,7 @@ def shadow_page(reading: ShadowReading) -> str:
     report = reading.report
     names = tuple(one.endpoint for one in report.endpoints)
     start = min((int(one.wall[0]) for one in reading.counts.values() if len(one.wall)), default=0)
-    views = [_view(name, reading.counts[name], start) for name in names]
+    views = [capacity_view(name, reading.counts[name], start) for name in names]
     figure = Figure(
         "shadow",
         "What ran, what would have run, what was needed?",
@@ -164,7 +164,8 @@ def _forecasts(report: ShadowReport) -> Sheet:
     return Sheet("Forecasts of the hour ahead", ("bins", "error", "bias", "band", "inside"), tuple(rows), notes, "endpoint")
 
 
-def _view(name: str, counts: EndpointCounts, start: int) -> View:
+def capacity_view(name: str, counts: EndpointCounts, start: int) -> View:
+    """Instances of an endpoint over time: what ran, what decisions asked for, what was needed; minutes from `start`."""
     rows = ((counts.wall - start) // MINUTE).astype(np.int64)
     step = max(1, -(-(int(rows[-1]) + 1) // _POINTS))
     looks = {
