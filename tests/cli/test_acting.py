@@ -25,6 +25,7 @@ from sageserve.live.authority.orders import FleetOrders, read_orders
 from sageserve.live.doctor.checks import CheckResult
 from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
 from tests.cli.kube_server import served
+from tests.live.authority.count_stage import CountField
 from tests.live.authority.stage import SPACE, Field, acted_on, settled
 from tests.live.doctor.world import World
 from tests.show.shadow.test_reckon import Row, decided, write
@@ -94,7 +95,7 @@ def test_orders_are_kept_in_the_cluster_and_ended(watched: Watched) -> None:
         (("release", "east"), "more than one target"),
         (("promote", "big", "fllor"), "did you mean 'floor'"),
         (("promote", "big", "floor"), "has floor already"),
-        (("promote", "big", "full"), "one rung at a time"),
+        (("promote", "big", "full"), "the replicas of a ScaledObject are not written"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_can(watched: Watched, words: tuple[str, ...], said: str) -> None:
@@ -136,6 +137,35 @@ def test_a_target_is_given_back_and_only_observed_from_then_on(watched: Watched)
     assert watched.field.bare() == before
     assert "nothing of ScaledObject serving/llama is ours" in watched.say("release", "big")
     assert "it was demoted, released" in watched.say("thaw", "big")
+
+
+def test_a_count_is_given_back_and_begins_anew_after_a_thaw(tmp_path: Path) -> None:
+    field = asyncio.run(CountField().made(count=4))
+    scenario = acted_on("Deployment", authority="full", take_over=True)
+    (tmp_path / "state").mkdir()
+    settle(tmp_path / "state", scenario)
+
+    async def act(wants: int) -> None:
+        process = await settled(field, scenario)
+        field.wants = wants
+        await process.turn()
+        field.scaled()
+
+    with served(field.cluster, tmp_path) as kubeconfig:
+        watched = Watched(tmp_path / "state", field, kubeconfig)
+        asyncio.run(act(6))
+        assert watched.orders().held["big"].found == 4
+        assert "spec.replicas stays 6, and is kubectl-client-side-apply's again" in watched.say("release", "big")
+        assert watched.orders().held == {}
+        asyncio.run(act(9))
+        assert field.count == 6
+        assert "it was demoted, released" in watched.say("thaw", "big")
+        asyncio.run(act(9))
+        assert (field.count, watched.orders().held["big"].found) == (9, 6)
+        assert "has full already" in watched.say("promote", "big", "full")
+        settle(tmp_path / "state", acted_on("Deployment", authority="observe"))
+        assert "the bounds of a Deployment are not written" in watched.say("promote", "big", "floor")
+        assert "may not be raised to full" in watched.say("promote", "big", "full")
 
 
 # --- promote ---
@@ -217,7 +247,9 @@ def test_who_accepts_the_risk_is_written_down_with_what_was_missing(tmp_path: Pa
     [
         ({"authority": "observe"}, "all are only observed"),
         ({"kind": "LLMInferenceService"}, "the bounds of a LLMInferenceService are not written"),
-        ({"kind": "Deployment", "authority": "full"}, "full is not carried out"),
+        ({"authority": "full"}, "the replicas of a ScaledObject are not written"),
+        ({"kind": "VLLMRuntime", "authority": "full"}, "those of Deployment, StatefulSet and LeaderWorkerSet are"),
+        ({"kind": "Deployment", "authority": "floor"}, "the bounds of a Deployment are not written"),
     ],
 )
 def test_what_cannot_be_carried_out_is_refused_before_anything_begins(target: dict[str, object], said: str) -> None:

@@ -1,7 +1,7 @@
 """Random histories of one target under a ladder, and the laws that hold whatever happens in them, on accounts of their own.
 
 A world of one object, its autoscaler and its owner: decisions, blindness, foreign and refused writes, lost leases, restarts,
-freezes, overrides, guards. Read next: `test_ladder.py`; `src/sageserve/core/authority/ladder.py`.
+freezes, overrides, guards, other writers. Read next: `test_ladder.py`; `src/sageserve/core/authority/ladder.py`.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class History:
         self.budget = self._up_to(40) if self._often(0.3) else None
         self.ladder = TargetLadder(self.rules, 0)
         self.order, self.wish, self.window = TargetOrder(), BoundWish(None), False
-        self.demoted, self.account, self.stuck = False, Account(), 0
+        self.demoted, self.account, self.stuck, self.rival = False, Account(), 0, ""
 
     def _often(self, share: float) -> bool:
         return next(self._dice) < share
@@ -115,6 +115,7 @@ class History:
             self.count = min(max(self.desired, self.low), self.high)
         self.ready = self._up_to(self.count) if self._often(0.3) else self.count
         self.stuck = self._up_to(2) if self._often(0.1) else 0
+        self.rival = "an HPA" if self._often(0.05) else ""
         self.account.desired.append((self.now, self.desired))
 
     def _restart(self) -> None:
@@ -155,6 +156,7 @@ class History:
             budget=self.budget,
             frozen=self.window,
             stuck=self.stuck,
+            rival=self.rival,
         )
         step = self.ladder.decide(self.now, self._change(sight), self.wish, self.order, leased=self.held)
         self.demoted = self.demoted or self.ladder.demoted is not None
@@ -179,6 +181,7 @@ def check(at: History, sight: TargetSight, step: BoundStep) -> None:
     rules, now = at.rules, at.now
     assert at.held, "written without the lease"
     assert not at.demoted, "written after its authority was taken away"
+    assert not at.rival, "written beside another writer"
     overridden = at.order.count is not None and at.wall < at.order.until
     assert overridden or not (at.window or at.wall < at.order.frozen_until), "written while frozen"
     written = {name for name, value in (("low", step.low), ("high", step.high), ("count", step.count)) if value is not None}

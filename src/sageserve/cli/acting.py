@@ -18,7 +18,8 @@ from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
 
 if TYPE_CHECKING:
-    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.base.config import LiveSettings, Scenario, TargetSettings
+    from sageserve.base.config.clusters import Rung
     from sageserve.live.authority.hands import Hands
     from sageserve.live.watch.process import FleetWatch
 
@@ -29,8 +30,6 @@ def refuse_unwritten(settings: "Scenario") -> "LiveSettings":
     Raises:
         ConfigError: no target may be acted on, or one in a way that is not there.
     """
-    from sageserve.live.authority.target_object import BOUNDED
-
     need("kubernetes")
     live = settings.live
     acting = {} if live is None else {name: one for name, one in live.targets.items() if one.authority != "observe"}
@@ -39,18 +38,38 @@ def refuse_unwritten(settings: "Scenario") -> "LiveSettings":
             "--act: no target may be acted on, all are only observed", hint="sageserve promote TARGET floor says what is missing"
         )
     for name, one in acting.items():
-        where = f"live.targets.{name}"
-        if one.authority == "full":
-            raise ConfigError(
-                f"{where}.authority: full is not carried out: minima and maxima are, replicas are not",
-                hint="write bounds or floor",
-            )
-        if one.kind not in BOUNDED:
-            raise ConfigError(
-                f"{where}.kind: the bounds of a {one.kind} are not written, those of {' and '.join(BOUNDED)} are",
-                hint="write authority: observe, or name the HPA or ScaledObject that scales it",
-            )
+        refuse_rung(one, one.authority, f"live.targets.{name}")
     return live
+
+
+def rungs_of(kind: str) -> "tuple[Rung, ...]":
+    """How far an object of a kind may be acted on: bounds and counts are different objects, so no kind has all rungs."""
+    from sageserve.live.kubernetes.kinds import BOUNDED, COUNTED
+
+    return ("observe", "floor", "bounds") if kind in BOUNDED else ("observe", "full") if kind in COUNTED else ("observe",)
+
+
+def refuse_rung(target: "TargetSettings", rung: str, where: str) -> None:
+    """Refuse a rung that the target's kind does not have.
+
+    Raises:
+        ConfigError: with what can be written instead.
+    """
+    from sageserve.live.kubernetes.kinds import BOUNDED, COUNTED
+
+    if rung in rungs_of(target.kind):
+        return
+    bounded, counted = " and ".join(BOUNDED), f"{', '.join(COUNTED[:-1])} and {COUNTED[-1]}"
+    if rung == "full":
+        said, hint = f"the replicas of a {target.kind} are not written, those of {counted} are", "write bounds or floor"
+        if target.kind in BOUNDED:
+            hint = "write bounds; or name the object that it scales, and delete the autoscaler: two writers undo each other"
+        raise ConfigError(f"{where}.authority: {said}", hint=hint)
+    raise ConfigError(
+        f"{where}.kind: the bounds of a {target.kind} are not written, those of {bounded} are",
+        hint="name the HPA or ScaledObject that scales it"
+        + (", or write authority: full, where none does" if target.kind in COUNTED else ", or write authority: observe"),
+    )
 
 
 async def hands_of(

@@ -71,9 +71,9 @@ def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None
             name: structs.replace(one, frozen_until=0, freeze_why="") if name in names else one
             for name, one in orders.targets.items()
         }
-        return structs.replace(
-            orders, targets=kept, demoted={name: one for name, one in orders.demoted.items() if name not in names}
-        )
+        held = {name: one for name, one in orders.held.items() if name not in before}  # what is there now is the original
+        demoted = {name: one for name, one in orders.demoted.items() if name not in names}
+        return structs.replace(orders, targets=kept, demoted=demoted, held=held)
 
     names = _order(state, where, kubeconfig, change)
     _done(state, "thaw", names, {})
@@ -129,7 +129,8 @@ def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig =
     from msgspec import structs
 
     from sageserve.core.authority.records import Demotion, DemotionCause
-    from sageserve.live.authority.give_back import give_back
+    from sageserve.live.authority.give_back import give_back, give_back_count
+    from sageserve.live.kubernetes.kinds import COUNTED
     from sageserve.live.kubernetes.objects import fleet_object
     from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
 
@@ -145,14 +146,23 @@ def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig =
         demotion = Demotion(DemotionCause.RELEASED, "given back by a person", wall)
         return structs.replace(orders, demoted=orders.demoted | dict.fromkeys(names, demotion))
 
+    def forget(orders: "FleetOrders") -> "FleetOrders":
+        return structs.replace(orders, held={name: each for name, each in orders.held.items() if name != target})
+
     async def work() -> tuple[str, ...]:
         async with AsyncExitStack() as stack:
             writer = await writer_of(stack, live, one.cluster, kubeconfig)
-            await _changed(writer, _place(live, one.cluster, settings.name), partial(change, (target,)))
+            orders = _place(live, one.cluster, settings.name)
+            kept = await _changed(writer, orders, partial(change, (target,)))
             namespace, name = one.name.split("/", 1)
-            found = await give_back(writer, ObjectPlace(one.kind, namespace, name), fleet_object(settings.name))
+            place, ours = ObjectPlace(one.kind, namespace, name), fleet_object(settings.name)
+            if one.kind in COUNTED:
+                found = await give_back_count(writer, place, ours, kept.held.get(target))
+            else:
+                found = await give_back(writer, place, ours)
             if isinstance(found, NotWritten):
                 raise _refusal(found)
+            await _changed(writer, orders, forget)
             return found
 
     said = _run(work())
@@ -195,7 +205,9 @@ def _place(live: "LiveSettings", cluster: str, fleet: str) -> "ObjectPlace":
     return orders_place(live, cluster, fleet)
 
 
-async def _changed(writer: "ClusterWriter", place: "ObjectPlace", change: Callable[["FleetOrders"], "FleetOrders"]) -> None:
+async def _changed(
+    writer: "ClusterWriter", place: "ObjectPlace", change: Callable[["FleetOrders"], "FleetOrders"]
+) -> "FleetOrders":
     from sageserve.live.authority.orders import change_orders, without_ended
     from sageserve.live.kubernetes.writer import NotWritten
 
@@ -203,6 +215,7 @@ async def _changed(writer: "ClusterWriter", place: "ObjectPlace", change: Callab
     done = await change_orders(writer, place, lambda orders: change(without_ended(orders, wall)))
     if isinstance(done, NotWritten):
         raise _refusal(done)
+    return done
 
 
 def _refusal(done: "NotWritten") -> SageServeError:

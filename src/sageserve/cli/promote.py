@@ -31,7 +31,7 @@ sageserve promote llama70 bounds --accept-risk "staging, nobody depends on it"
 
 def promote(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="its name in live.targets")],
-    rung: Annotated[str, typer.Argument(metavar="RUNG", help="floor, or bounds")],
+    rung: Annotated[str, typer.Argument(metavar="RUNG", help="floor, bounds, or full of an object that nothing else scales")],
     accept_risk: Annotated[
         str, typer.Option("--accept-risk", metavar="TEXT", help="go on without the evidence; the audit log keeps why")
     ] = "",
@@ -71,29 +71,21 @@ def promote(
 
 def _next_rung(live: "LiveSettings", target: str, rung: str) -> "Rung":
     from sageserve.base.config.clusters import RUNGS
+    from sageserve.cli.acting import refuse_rung, rungs_of
     from sageserve.data.documents import suggest
-    from sageserve.live.authority.target_object import BOUNDED
 
     settings = live.targets[target]
     wanted = next((one for one in RUNGS if one == rung), None)
     if wanted is None:
         raise ConfigError(f"{rung!r} is no rung{suggest(rung, RUNGS)}", hint=f"rungs: {', '.join(RUNGS)}")
-    at = RUNGS.index(settings.authority)
-    if RUNGS.index(wanted) <= at:
+    if RUNGS.index(wanted) <= RUNGS.index(settings.authority):
         raise ConfigError(
             f"{target} has {settings.authority} already", hint="to go down, change the settings: no evidence is asked for"
         )
-    if RUNGS.index(wanted) > at + 1:
-        raise ConfigError(
-            f"{target} has {settings.authority}: one rung at a time", hint=f"sageserve promote {target} {RUNGS[at + 1]}"
-        )
-    if wanted == "full":
-        raise ConfigError("full is not carried out: minima and maxima are, replicas are not", hint="bounds is the highest rung")
-    if settings.kind not in BOUNDED:
-        raise ConfigError(
-            f"the bounds of a {settings.kind} are not written, those of {' and '.join(BOUNDED)} are",
-            hint=f"name the HPA or ScaledObject that scales it as live.targets.{target}.kind and name",
-        )
+    refuse_rung(settings, wanted, f"live.targets.{target}")
+    above = [one for one in rungs_of(settings.kind) if RUNGS.index(one) > RUNGS.index(settings.authority)]
+    if wanted != above[0]:
+        raise ConfigError(f"{target} has {settings.authority}: one rung at a time", hint=f"sageserve promote {target} {above[0]}")
     return wanted
 
 

@@ -58,6 +58,7 @@ class Field:
     blind: bool = False
     use: float = 0.4
     runs: int = 0
+    busy: dict[str, int] = field(default_factory=dict)
     told: list[tuple[str, dict[str, str | int]]] = field(default_factory=list)
     transports: list[FakeTransport] = field(default_factory=list)
     _outside: ClusterWriter | None = None
@@ -80,7 +81,7 @@ class Field:
         writer = self.writer()
         parts = HandsParts(
             {"east": writer},
-            lambda _: PoolAsked(self.wants, self.use, self.blind, self.now, self.runs),
+            lambda _: PoolAsked(self.wants, self.use, self.blind, self.now, self.runs, self.busy),
             lambda: self.now,
             lambda: WALL + self.now,
             me,

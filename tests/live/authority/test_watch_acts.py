@@ -31,6 +31,7 @@ def test_a_busy_fleet_has_its_floor_raised_and_keeps_it_while_nothing_is_seen(tm
         raised = field.bounds()[0]
         assert raised is not None
         assert raised >= 3  # the reactive rule wants one more than the two that run
+        assert stage.watch.asked("east/big/h100").busy == {"a": 40, "b": 40}  # who has the least to do goes first
         stage.away = True
         await watch(5 * MINUTE)
         assert field.bounds()[0] == raised

@@ -4,12 +4,12 @@
     observe   nothing                   anything
     floor     minimum                   above the object's maximum, or below the minimum that was found there
     bounds    minimum and maximum       a maximum below what is ready, the minimum, or what its autoscaler wanted of late
-    full      replicas                  beside another writer
+    full      replicas                  below what the others can carry
 
 On every rung: within the settings and the cluster owner's guard; up by the ramp, down by the pace and with headroom; nothing is
-lowered while blind; nothing without the lease. A foreign write, three refused ones in ten minutes, or a bound of ours outside the
-guard take the authority away at once: values stay as they are, until a person thaws the target. What people say of a target wins
-over decisions, not over any of this.
+lowered while blind; nothing without the lease, or beside another writer. A foreign write, three refused ones in ten minutes, or a
+bound of ours outside the guard take the authority away at once: values stay as they are, until a person thaws the target. What
+people say of a target wins over decisions, not over any of this.
 
 A process that begins knows nothing of the minutes before, and takes them for used up. Pure. Read next: `steps.py`, `lease.py`.
 """
@@ -89,6 +89,8 @@ class TargetLadder:
             self.demote(Demotion(DemotionCause.OUT_OF_GUARD, wrong, sight.wall))
         if self.rung == "observe":
             return BoundStep(withheld=Withheld.OBSERVED if self.demoted is None else Withheld.DEMOTED)
+        if sight.rival:
+            return self._keep(sight, Withheld.OTHER_WRITER, None)
         wish, frozen = self._wished(now, sight, wish, order)
         if frozen:
             return self._keep(sight, Withheld.FROZEN, None)

@@ -30,6 +30,7 @@ class Withheld(StrEnum):
     OVER_BUDGET = "over-budget"
     GUARD = "guard"  # the cluster owner's word
     NO_STOCK = "no-stock"  # pods of it cannot be scheduled, or a quota holds them back
+    OTHER_WRITER = "other-writer"  # somebody else decides the same count, or puts back what is written
     AT_ZERO = "at-zero"  # an HPA whose target has no replicas is off: a minimum does nothing
 
 
@@ -106,6 +107,7 @@ class TargetSight(Struct, frozen=True):
         budget: instances that a budget leaves it; None: there is no budget.
         frozen: a window of the settings is open.
         stuck: pods that are asked for and cannot come.
+        rival: who else decides the same, in one sentence; empty: nobody does.
     """
 
     low: int
@@ -122,6 +124,7 @@ class TargetSight(Struct, frozen=True):
     budget: int | None = None
     frozen: bool = False
     stuck: int = 0
+    rival: str = ""
 
 
 class BoundWish(Struct, frozen=True):

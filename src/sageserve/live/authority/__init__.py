@@ -1,7 +1,8 @@
-"""Acting on clusters that others run: decisions become minima and maxima of their objects, by one writer, and are given back.
+"""Acting on clusters that others run: decisions become bounds or replicas of their objects, by one writer, and are given back.
 
     target_object.py   an object: its bounds, who owns them, what was found there, what is applied next
     target_hand.py     one target: looks, decides by its ladder, writes, hears what came of it
+    bound_hand.py      its minimum and maximum          count_hand.py   its replicas          drains.py   which pods go
     lease_keeper.py    the lease of a cluster, read and renewed
     orders.py          what people said, and which targets are demoted: a ConfigMap that survives us
     pods.py            who comes, who cannot, and how long a start takes

@@ -3,13 +3,20 @@
 A field that we alone have is deleted when our apply leaves it out, and an HPA then falls to 1 instance. So its first owner writes
 the value that was found, and only then do we leave it out. Where that value stands there already, a write of it would change
 nothing and own nothing: there we leave it out first. A field that somebody has taken meanwhile is theirs, and stays.
-Read next: `target_object.py`; tests/live/authority/test_give_back.py.
+
+Replicas stay as many as they are: to go back to what was found at once could end half of a busy fleet. Only whose they are is
+given back, and marks of pods are taken away. Read next: `target_object.py`, `drains.py`; tests/live/authority/test_give_back.py.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Final
 
-from sageserve.live.authority.target_object import TargetObject
+from sageserve.live.authority.count_hand import mark_pods, pods_of
+from sageserve.live.authority.drains import COST, FIRST, DrainOrder
+from sageserve.live.authority.orders import HeldCount
+from sageserve.live.authority.target_object import TargetObject, dotted
+from sageserve.live.kubernetes.kinds import KINDS, Path
 from sageserve.live.kubernetes.objects import Json, KubeObject
 from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
 
@@ -75,3 +82,87 @@ def _nested(path: tuple[str, ...], value: int) -> Mapping[str, Json]:
 
 def _words(value: int | None) -> str:
     return "nothing" if value is None else str(value)
+
+
+async def give_back_count(
+    writer: ClusterWriter, place: ObjectPlace, manager: str, held: HeldCount | None
+) -> NotWritten | tuple[str, ...]:
+    """Give the replicas of an object back to whom they belonged, as many as they are.
+
+    Args:
+        writer: the cluster.
+        place: of the object.
+        manager: ours.
+        held: what was found; None: they are not ours.
+
+    Returns:
+        What was done, a sentence each; nothing: they were not ours. Or why it could not be.
+    """
+    found = await writer.get(place.kind, place.name, place.namespace)
+    if not isinstance(found, KubeObject):
+        return NotWritten(found.status, "NotRead", found.detail)
+    kind = KINDS[place.kind]
+    seen = TargetObject(found, found)
+    if (gone := await _unmark(writer, place, seen.pod_labels)) is not None:
+        return gone
+    owners = seen.owners(kind.count)
+    if manager not in owners:
+        who = " and ".join(owners) or "somebody else"
+        return () if held is None else (f"{dotted(kind.count)} stays {seen.count}: {who} has taken it",)
+    owner = "" if held is None else held.manager
+    metadata: Json = {"resourceVersion": seen.version, "managedFields": _handed(found, kind.count, manager, owner)}
+    done = await writer.merge(place, {"metadata": metadata}, WriteMark(owner or NOBODY))
+    if isinstance(done, NotWritten):
+        return done
+    said = f"{dotted(kind.count)} stays {seen.count}, and is {owner or 'nobody'}'s again"
+    if held is None or held.found == seen.count:
+        return (said,)
+    command = f"kubectl -n {place.namespace} scale {kind.resource} {place.name} --replicas={held.found}"
+    return (f"{said}; {held.found} were found: {command}",)
+
+
+async def _unmark(writer: ClusterWriter, place: ObjectPlace, labels: dict[str, str]) -> NotWritten | None:
+    """Take our marks from pods."""
+    pods = await pods_of(writer, place, labels)
+    if isinstance(pods, NotWritten):
+        return pods
+    names = tuple(pod.metadata.name for pod in pods if pod.metadata.annotations.get(COST) == FIRST)
+    return await mark_pods(writer, place.namespace, DrainOrder(clear=names), WriteMark(NOBODY))
+
+
+def _handed(found: KubeObject, path: Path, manager: str, owner: str) -> list[Json]:
+    """Managed fields with one field of ours made another's: no value changes, so no write of that other could."""
+    entries: list[dict[str, Json]] = [dict(copy.deepcopy(one.data)) for one in found.parts("metadata", "managedFields")]
+    keys = [f"f:{part}" for part in path]
+    mine = [one for one in entries if one.get("manager") == manager and KubeObject(one).at("fieldsV1", *keys) is not None]
+    for one in mine:
+        one["fieldsV1"] = _without(KubeObject(one).part("fieldsV1").data, keys)
+    if owner:
+        given: Mapping[str, Json] = {}
+        for key in reversed(keys):
+            given = {key: given}
+        theirs = next((one for one in entries if one.get("manager") == owner and not one.get("subresource")), None)
+        if theirs is None:
+            about: dict[str, Json] = {key: mine[0].get(key, "") for key in ("apiVersion", "time", "fieldsType")}
+            entries.append({"manager": owner, "operation": "Update", **about, "fieldsV1": given})
+        else:
+            theirs["fieldsV1"] = _with(KubeObject(theirs).part("fieldsV1").data, given)
+    return [one for one in entries if one.get("fieldsV1")]
+
+
+def _without(tree: Mapping[str, Json], keys: list[str]) -> dict[str, Json]:
+    """A tree without a leaf, and without what is empty then."""
+    head, *rest = keys
+    inner = KubeObject(tree).part(head).data
+    kept: Mapping[str, Json] = _without(inner, rest) if rest else {}
+    found = {key: value for key, value in tree.items() if key != head}
+    return found | ({head: kept} if kept else {})
+
+
+def _with(tree: Mapping[str, Json], more: Mapping[str, Json]) -> dict[str, Json]:
+    """Two trees as one."""
+    found = dict(tree)
+    for key, value in more.items():
+        assert isinstance(value, Mapping)
+        found[key] = _with(KubeObject(found).part(key).data, value)
+    return found

@@ -17,17 +17,20 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.authority.records import Demotion, LadderRules, LeaseTimes, TargetOrder
 from sageserve.data.watched.freeze_windows import FreezeWindow, freeze_windows
+from sageserve.live.authority.bound_hand import BoundHand
 from sageserve.live.authority.budget import budget_room
+from sageserve.live.authority.count_hand import CountHand
 from sageserve.live.authority.guard_file import GuardFile
 from sageserve.live.authority.lease_keeper import LeaseKeeper
 from sageserve.live.authority.orders import FleetOrders, change_orders, read_orders
 from sageserve.live.authority.pods import PodList
 from sageserve.live.authority.target_hand import HandTools, PoolAsked, TargetHand, Told
 from sageserve.live.authority.target_object import TargetObject
-from sageserve.live.kubernetes.kinds import KINDS
+from sageserve.live.kubernetes.kinds import COUNTED, KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, fleet_object
 from sageserve.live.kubernetes.reader import NotRead
 from sageserve.live.kubernetes.rights import home_of
+from sageserve.live.kubernetes.rivals import rival_of
 from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, path_of
 
 ROUND: Final[Micros] = 5 * SECOND
@@ -75,8 +78,9 @@ async def look_at_targets(writer: ClusterWriter, live: LiveSettings, names: Sequ
     lists = await _lists(writer, {(kind, space) for kind, space, _ in places.values()})
     found = {name: _named(lists, *place) for name, place in places.items()}
     more = {("HorizontalPodAutoscaler", space) for kind, space, _ in places.values() if kind == "ScaledObject"}
+    more |= {(scaler, space) for kind, space, _ in places.values() if kind in COUNTED for scaler in SCALERS}
     for name, one in found.items():
-        if isinstance(one, KubeObject) and (kind := _reference(one)[0]) in KINDS:
+        if isinstance(one, KubeObject) and one.kind not in COUNTED and (kind := _reference(one)[0]) in KINDS:
             more.add((kind, places[name][1]))
     lists |= await _lists(writer, more - lists.keys())
     return {name: one if isinstance(one, str) else _target_object(lists, places[name], one) for name, one in found.items()}
@@ -89,6 +93,9 @@ def held_by(seen: Mapping[str, TargetObject | str]) -> dict[str, int]:
 
 def _target_object(lists: Lists, place: tuple[str, str, str], found: KubeObject) -> TargetObject | str:
     """An object with what it scales; why it cannot be told how many there are, where that is not known."""
+    scalers = [each for kind in SCALERS if isinstance(some := lists.get((kind, place[1]), []), list) for each in some]
+    if place[0] in COUNTED:
+        return TargetObject(found, found, rival=_unknown_scaler(lists, place[1]) or rival_of(found, found, scalers))
     if KINDS[found.kind].count:
         return TargetObject(found, found)
     kind, name = _reference(found)
@@ -96,7 +103,15 @@ def _target_object(lists: Lists, place: tuple[str, str, str], found: KubeObject)
     if isinstance(scaled, str):
         return f"how many run is not known: {scaled}"
     made = _named(lists, "HorizontalPodAutoscaler", place[1], f"keda-hpa-{place[2]}")
-    return TargetObject(found, scaled, None if isinstance(made, str) else made)
+    return TargetObject(found, scaled, None if isinstance(made, str) else made, rival_of(found, scaled, scalers))
+
+
+def _unknown_scaler(lists: Lists, namespace: str) -> str:
+    """A kind of autoscaler that may be there and cannot be looked at; empty: there is none."""
+    for kind in SCALERS:
+        if isinstance(found := lists.get((kind, namespace)), NotRead) and found.status != 404:
+            return f"whether a {kind} scales it is not known: {found.detail}"
+    return ""
 
 
 async def _lists(writer: ClusterWriter, wanted: set[tuple[str, str]]) -> Lists:
@@ -126,10 +141,17 @@ class ClusterHands:
         lease = ObjectPlace("Lease", self._orders.namespace, fleet_object(scenario.name))
         self.keeper: Final = LeaseKeeper(self._writer, lease, parts.me, parts.now, parts.wall)
         tools = HandTools(
-            self._writer, self.keeper, fleet_object(scenario.name), parts.now, parts.wall, parts.told, parts.dry_run
+            self._writer,
+            self.keeper,
+            fleet_object(scenario.name),
+            self._orders,
+            parts.now,
+            parts.wall,
+            parts.told,
+            parts.dry_run,
         )
-        self.hands: Final = [
-            TargetHand(name, one, rules_of(live, name), tools)
+        self.hands: Final[list[TargetHand]] = [
+            (CountHand if one.authority == "full" else BoundHand)(name, one, rules_of(live, name), tools)
             for name, one in live.targets.items()
             if one.cluster == cluster and one.authority != "observe"
         ]
@@ -162,12 +184,14 @@ class ClusterHands:
         self._parts.held.update(held_by(seen))
         for hand in self.hands:
             hand.hear_orders(self.orders.demoted.get(hand.name))
+            hand.held = self.orders.held.get(hand.name)
             found = seen.get(hand.name)
             if isinstance(found, TargetObject):
                 order = self.orders.targets.get(hand.name, TargetOrder())
                 room = budget_room(self._scenario, hand.name, self._held())
                 await hand.act(found, self._parts.asked(hand.settings.pool), order, room, frozen=frozen)
-                self._parts.held[hand.name] = max(self._parts.held[hand.name], hand.step.low or 0)  # the next one finds it taken
+                mine = max(self._parts.held[hand.name], hand.step.low or 0, hand.step.count or 0)
+                self._parts.held[hand.name] = mine  # the next one finds it taken
             elif found is not None:
                 hand.trouble = found
         await self._keep_demotions()
@@ -193,7 +217,10 @@ class ClusterHands:
     def _hear_guard(self) -> None:
         """Take in what the cluster's owner allows now."""
         for hand in self.hands:
-            hand.ladder.rules = structs.replace(hand.ladder.rules, guard=self._guard.range_of(hand.settings.name))
+            guard = self._guard.range_of(hand.settings.name)
+            if hand.settings.authority == "full" and guard.rung != "full":
+                guard = structs.replace(guard, rung="observe")  # what has a count has no bounds to fall back on
+            hand.ladder.rules = structs.replace(hand.ladder.rules, guard=guard)
 
     async def _keep_demotions(self) -> None:
         new: dict[str, Demotion] = {

@@ -1,6 +1,7 @@
 """What people said of targets, and which targets are demoted: a ConfigMap in the cluster, so that a new leader knows it.
 
-    sageserve-FLEET-orders    orders.json: {"targets": {NAME: {frozen_until, count, until, …}}, "demoted": {NAME: {cause, …}}}
+    sageserve-FLEET-orders    orders.json: {"targets": {NAME: {frozen_until, count, until, …}}, "demoted": {NAME: {cause, …}},
+                                            "held": {NAME: {found, manager, epoch, …}}}
 
 Commands and the leader change it, each bound to the version that it read. Read next: `hands.py`; `cli/orders.py`.
 """
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from sageserve.core.authority.records import Demotion, TargetOrder
 from sageserve.live.kubernetes.objects import Json, KubeObject
@@ -19,16 +20,34 @@ KEY: Final = "orders.json"
 TRIES: Final = 5
 
 
+class HeldCount(Struct, frozen=True):
+    """Replicas that are ours: the subresource `scale` takes no annotations, so what was found is kept here.
+
+    Args:
+        found: replicas before our first write.
+        manager: whose they were; empty: nobody's.
+        epoch: of the newest writer.
+        written: some write of ours is known to have come through.
+    """
+
+    found: int
+    manager: str = ""
+    epoch: int = 0
+    written: bool = False
+
+
 class FleetOrders(Struct, frozen=True):
-    """Everything that was said.
+    """Everything that was said, and what must outlive whoever acts.
 
     Args:
         targets: orders, by target.
         demoted: by target.
+        held: counts that we decide, by target.
     """
 
     targets: dict[str, TargetOrder] = {}
     demoted: dict[str, Demotion] = {}
+    held: dict[str, HeldCount] = {}
 
 
 async def read_orders(writer: ClusterWriter, place: ObjectPlace) -> tuple[FleetOrders, str] | NotWritten:
@@ -71,4 +90,4 @@ async def change_orders(
 def without_ended(orders: FleetOrders, wall: int) -> FleetOrders:
     """Orders that still hold."""
     kept = {name: one for name, one in orders.targets.items() if wall < max(one.frozen_until, one.until)}
-    return FleetOrders(kept, orders.demoted)
+    return structs.replace(orders, targets=kept)

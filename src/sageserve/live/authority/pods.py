@@ -42,6 +42,7 @@ class PodStatus(Struct, frozen=True, rename="camel"):
     """A pod's status."""
 
     phase: str = ""
+    pod_ip: str = field(default="", name="podIP")
     conditions: list[PodCondition] = field(default_factory=list)
     container_statuses: list[PodContainer] = field(default_factory=list)
 
@@ -60,6 +61,7 @@ class PodMeta(Struct, frozen=True, rename="camel"):
     creation_timestamp: str = ""
     deletion_timestamp: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 class PodSeen(Struct, frozen=True):

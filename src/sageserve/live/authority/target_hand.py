@@ -1,11 +1,13 @@
 """One target: what is seen of its object becomes a step of its ladder, the step a write, and what comes of it is taken in.
 
 Each write is bound to the version of the object that was read, so that one from a process that stood still comes to nothing once
-anybody wrote there. Read next: `target_object.py`; `hands.py`, which goes round.
+anybody wrote there. What is written, and how, is each kind's own. Read next: `bound_hand.py`, `count_hand.py`; `hands.py`, which
+goes round.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from msgspec import structs
@@ -20,22 +22,13 @@ from sageserve.core.authority.records import (
     DemotionCause,
     LadderRules,
     TargetOrder,
+    TargetSight,
     Withheld,
 )
 from sageserve.live.authority.lease_keeper import LeaseKeeper
+from sageserve.live.authority.orders import HeldCount
 from sageserve.live.authority.pods import ColdStarts, PodSeen, PodTally, selected, tally
-from sageserve.live.authority.target_object import (
-    DECISION,
-    EPOCH,
-    OriginalField,
-    TargetObject,
-    apply_body,
-    dotted,
-    foreign_writer,
-    paths_of,
-    sight_of,
-)
-from sageserve.live.kubernetes.kinds import KINDS
+from sageserve.live.authority.target_object import TargetObject
 from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
 
 Told: TypeAlias = Callable[[str, Mapping[str, str | int]], None]
@@ -52,6 +45,7 @@ class PoolAsked:
         blind: its signals are too old.
         heard: when decisions were last possible, by the loop's clock.
         runs: instances of it that serve.
+        busy: requests in flight, by name or address of the instance, of those that were seen.
     """
 
     count: int | None
@@ -59,17 +53,19 @@ class PoolAsked:
     blind: bool
     heard: Micros
     runs: int = 0
+    busy: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class HandTools:
-    """What a hand works with.
+    """What all hands of a cluster share.
 
     Args:
         writer: the cluster.
         keeper: of the lease.
-        manager: of our fields.
-        now: the monotonic clock.
+        manager: of fields, in the cluster.
+        orders: where what people said is kept, and what was found.
+        now: the monotonic clock, the loop's.
         wall: microseconds since 1970.
         told: the audit log.
         dry_run: writes are checked by the server and not kept.
@@ -78,14 +74,15 @@ class HandTools:
     writer: ClusterWriter
     keeper: LeaseKeeper
     manager: str
+    orders: ObjectPlace
     now: Callable[[], Micros]
     wall: Callable[[], Micros]
     told: Told
     dry_run: bool = False
 
 
-class TargetHand:
-    """One target.
+class TargetHand(ABC):
+    """One target; what is written of it is said by whoever inherits this.
 
     Args:
         name: in the settings.
@@ -99,6 +96,7 @@ class TargetHand:
         self.ladder: Final = TargetLadder(rules, tools.now())
         self.step = BoundStep(withheld=Withheld.NO_LEASE)
         self.seen: TargetObject | None = None
+        self.held: HeldCount | None = None
         self.pods = PodTally()
         self.starts: Final = ColdStarts()
         self.trouble = ""  # why the last write was refused; empty: it was not
@@ -131,32 +129,22 @@ class TargetHand:
 
     async def act(self, seen: TargetObject, asked: PoolAsked, order: TargetOrder, budget: int | None, *, frozen: bool) -> None:
         """Look, decide, and write what is decided."""
-        tools, rung = self._tools, self.ladder.allowed
+        tools = self._tools
         self.seen = seen
-        tools.keeper.elector.saw_epoch(seen.epoch)
-        who = foreign_writer(seen, tools.manager)
-        self._again &= bool(who) or not seen.original()  # whoever wrote since has it as it was found
-        if who and not self._again:
+        tools.keeper.elector.saw_epoch(self._epoch(seen))
+        if who := self._foreign(seen):
             self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, who, tools.wall()))
-        sight = sight_of(seen, tools.wall(), asked.use, blind=asked.blind)
-        if self._again:
-            own = sight.own_low if tools.manager in seen.owners(KINDS[seen.found.kind].low) else seen.low
-            sight = structs.replace(sight, own_low=own, ours=False)
-        sight = structs.replace(sight, budget=budget, frozen=frozen, stuck=self.pods.stuck)
+        sight = self._sight(seen, asked)
+        sight = structs.replace(sight, budget=budget, frozen=frozen, stuck=self.pods.stuck, rival=seen.rival)
         wish = BoundWish(asked.count, None, asked.heard)
         leased = tools.keeper.elector.may_write(tools.now())
         self.step = step = self.ladder.decide(tools.now(), sight, wish, order, leased=leased)
-        taken_back = bool(who) and step.low is not None and step.withheld is not Withheld.FROZEN  # to be told on it
-        if not step.changes and not taken_back:
+        if not step.changes and not self._to_be_told(seen, step):
             self.trouble = "" if self.ladder.demoted is None else self.trouble
             return
-        marks = {EPOCH: str(tools.keeper.elector.epoch), DECISION: f"{self.settings.pool}@{tools.wall() // SECOND}"}
-        body, new = apply_body(seen, rung, step, marks, kept=self._kept(seen))
-        mark = WriteMark(tools.manager, marks[DECISION], tools.dry_run)
-        force = new and self.settings.take_over
         if not tools.keeper.elector.may_write(tools.now()):
             return  # it was lost while this was thought about
-        done = await tools.writer.apply(self.place, body, mark, force=force)
+        done, new = await self._write(seen, step, asked)
         if isinstance(done, NotWritten):
             self._refused(done, taken=not new)
             return
@@ -164,15 +152,48 @@ class TargetHand:
         if tools.dry_run:
             self._tell_dry(step)
             return
-        self._again = False
         self.ladder.wrote(tools.now(), sight, step)
-        tools.told("bounds", self._facts(step) | {"was_low": seen.low, "was_high": seen.high, "withheld": step.withheld.value})
+        self._wrote(seen, step)
 
-    def _kept(self, seen: TargetObject) -> dict[str, OriginalField]:
-        """What was found before us, of fields that are still ours where a person has taken some back."""
-        found = seen.original()
-        mine = self._tools.manager
-        return {name: one for name, one in found.items() if not self._again or mine in seen.owners(tuple(name.split(".")))}
+    # --- each kind's own ---
+
+    @abstractmethod
+    def _epoch(self, seen: TargetObject) -> int:
+        """Of the last write of ours."""
+
+    @abstractmethod
+    def _foreign(self, seen: TargetObject) -> str:
+        """Who took what was ours; empty: nobody did."""
+
+    @abstractmethod
+    def _sight(self, seen: TargetObject, asked: PoolAsked) -> TargetSight:
+        """What the ladder is told of the object."""
+
+    @abstractmethod
+    def _to_be_told(self, seen: TargetObject, step: BoundStep) -> bool:
+        """Whether there is something to write although no value changes."""
+
+    @abstractmethod
+    async def _write(self, seen: TargetObject, step: BoundStep, asked: PoolAsked) -> tuple[object, bool]:
+        """Write a step: what came of it, and whether something was taken that was not ours before."""
+
+    @abstractmethod
+    def _wrote(self, seen: TargetObject, step: BoundStep) -> None:
+        """A step was written."""
+
+    @abstractmethod
+    def _facts(self, step: BoundStep) -> dict[str, str | int]:
+        """What the audit log holds of a step."""
+
+    # --- of all kinds ---
+
+    def _mark(self, decision: str) -> WriteMark:
+        return WriteMark(self._tools.manager, decision, self._tools.dry_run)
+
+    @property
+    def _decision(self) -> str:
+        """Its number."""
+        return f"{self.settings.pool}@{self._tools.wall() // SECOND}"
 
     def _refused(self, done: NotWritten, *, taken: bool) -> None:
         tools = self._tools
@@ -195,20 +216,14 @@ class TargetHand:
             self._dry = step
             self._tools.told("dry-run", self._facts(step))
 
-    def _facts(self, step: BoundStep) -> dict[str, str | int]:
-        kind = KINDS[self.settings.kind]
-        values = {dotted(kind.low): step.low, dotted(kind.high): step.high}
-        found: dict[str, str | int] = {"target": self.name, "object": f"{self.settings.kind} {self.settings.name}"}
-        names = [dotted(path) for path in paths_of(self.settings.kind, self.ladder.allowed)]
-        found |= {name: value for name, value in values.items() if value is not None and name in names}
-        return found | {"epoch": self._tools.keeper.elector.epoch}
-
     def note(self) -> str:
         """What a person should know of it, in a sentence; empty: nothing."""
         if (demoted := self.ladder.demoted) is not None:
             return f"{self.name} is only observed: {demoted.cause.value}, {demoted.detail}. Then: sageserve thaw {self.name}"
         if self.trouble:
             return f"{self.name} was not written: {self.trouble}."
+        if self.step.withheld is Withheld.OTHER_WRITER and self.seen is not None:
+            return f"{self.name} is not written: {self.seen.rival}."
         if self.pods.stuck:
             return f"{self.name} has {self.pods.stuck} pods that cannot come ({self.pods.why}): no more is asked for."
         if self.pods.late and (usual := self.starts.quantile(0.95)) is not None:

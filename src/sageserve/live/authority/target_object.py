@@ -19,8 +19,8 @@ from sageserve.live.kubernetes.objects import Json, KubeObject
 ORIGINAL: Final = "sageserve.io/original"
 EPOCH: Final = "sageserve.io/epoch"
 DECISION: Final = "sageserve.io/decision"
-BOUNDED: Final = ("HorizontalPodAutoscaler", "ScaledObject")
-"""Kinds whose bounds are written."""
+LWS_NAME: Final = "leaderworkerset.sigs.k8s.io/name"
+"""Label of every pod of a LeaderWorkerSet."""
 _ABSENT: Final[Mapping[str, tuple[int, int]]] = {"HorizontalPodAutoscaler": (1, 100_000), "ScaledObject": (0, 100)}
 """What a minimum and a maximum are that do not stand there."""
 _UNBOUNDED: Final = (0, 100_000)
@@ -46,15 +46,19 @@ class TargetObject:
         found: the object.
         scaled: what its reference names; None: not read.
         autoscaler: the HPA that KEDA made of it; None: not read.
+        rival: who else decides the same, in one sentence; empty: nobody does.
     """
 
     found: KubeObject
     scaled: KubeObject | None = None
     autoscaler: KubeObject | None = None
+    rival: str = ""
 
     @property
     def pod_labels(self) -> dict[str, str]:
         """That its pods have; none: not known."""
+        if self.scaled is not None and self.scaled.kind == "LeaderWorkerSet":
+            return {LWS_NAME: self.scaled.name}
         return {} if self.scaled is None else self.scaled.labels("spec", "selector", "matchLabels")
 
     @property

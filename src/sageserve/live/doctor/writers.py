@@ -9,10 +9,13 @@ from sageserve.live.doctor.facts import ClusterFacts, DoctorTarget
 from sageserve.live.kubernetes.kinds import KINDS, OWNERS, SCALERS
 from sageserve.live.kubernetes.objects import Json, KubeObject, fleet_object
 from sageserve.live.kubernetes.reader import NotRead
+from sageserve.live.kubernetes.rivals import made_by, points_at, same
 
 OURS = "sageserve"
 """How our own field managers begin."""
 
+_ADAPTER = "DynamoGraphDeploymentScalingAdapter"
+"""What holds the count of an object that Dynamo made."""
 _FLUX = ("kustomize.toolkit.fluxcd.io/name", "helm.toolkit.fluxcd.io/name")
 _ARGO_LABEL, _ARGO_NOTE = "argocd.argoproj.io/instance", "argocd.argoproj.io/tracking-id"
 _FLUX_MERGE = "kustomize.toolkit.fluxcd.io/ssa"
@@ -64,8 +67,8 @@ def writer_single(facts: ClusterFacts) -> Iterator[CheckFinding]:
         mine, scaled = facts.object_of(target), facts.scaled(target)
         if mine is None or scaled is None:
             continue
-        others = [one for one in _scalers(facts, target.namespace) if _points_at(one, scaled) and not _same(one, mine)]
-        others = [one for one in others if not _made(one, [mine, *others])]
+        others = [one for one in _scalers(facts, target.namespace) if points_at(one, scaled) and not same(one, mine)]
+        others = [one for one in others if not made_by(one, [mine, *others])]
         counted = target.settings.kind not in SCALERS
         if others and (not counted or len(others) > 1 or target.settings.authority == "full"):
             other = others[0]
@@ -78,27 +81,12 @@ def writer_single(facts: ClusterFacts) -> Iterator[CheckFinding]:
             said = (
                 f"{owner.text('kind')} {owner.text('name')} owns {scaled.kind} {scaled.name} and puts back what is changed there"
             )
-            yield CheckFinding(target.name, said, f"live.targets.{target.name}.kind: {owner.text('kind')}", "error")
+            kind = _ADAPTER if owner.text("kind").startswith("Dynamo") else owner.text("kind")
+            yield CheckFinding(target.name, said, f"live.targets.{target.name}.kind: {kind}", "error")
 
 
 def _scalers(facts: ClusterFacts, namespace: str) -> list[KubeObject]:
     return [one for kind in SCALERS for one in facts.of(kind, namespace)]
-
-
-def _points_at(one: KubeObject, scaled: KubeObject) -> bool:
-    reference = one.part("spec", "scaleTargetRef")
-    return (reference.text("kind") or "Deployment", reference.text("name")) == (scaled.kind, scaled.name)
-
-
-def _same(one: KubeObject, other: KubeObject) -> bool:
-    return (one.kind, one.name) == (other.kind, other.name)
-
-
-def _made(one: KubeObject, makers: list[KubeObject]) -> bool:
-    """KEDA makes an HPA for each ScaledObject; that is no second writer."""
-    owners = {(owner.text("kind"), owner.text("name")) for owner in one.parts("metadata", "ownerReferences")}
-    names = {f"keda-hpa-{maker.name}" for maker in makers if maker.kind == "ScaledObject"}
-    return one.name in names or any((maker.kind, maker.name) in owners for maker in makers)
 
 
 def field_owner(facts: ClusterFacts) -> Iterator[CheckFinding]:

@@ -116,8 +116,9 @@ def applied(live: Stored, body: Stored, manager: str, *, force: bool, time: str)
 
 
 def updated(live: Stored, after: Stored, owner: FieldOwner, *, time: str) -> Stored:
-    """An object after a plain update, with what changed made the owner's."""
-    old, new, owners = dict(leaves(live)), dict(leaves(after)), owned(live)
+    """An object after a plain update, with what changed made the owner's; owners that it names itself are taken as given."""
+    given = KubeObject(after).at("metadata", "managedFields")
+    old, new, owners = dict(leaves(live)), dict(leaves(after)), owned(after if given else live)
     changed = {path for path, value in new.items() if path not in old or old[path] != value}
     gone = set(old) - set(new)
     for one, paths in owners.items():

@@ -110,5 +110,18 @@ KINDS: Final[dict[str, KubeKind]] = {
 SCALERS: Final = ("HorizontalPodAutoscaler", "ScaledObject", "PodAutoscaler", "VariantAutoscaling")
 """Kinds that write the count of another object."""
 
-OWNERS: Final = ("LLMInferenceService", "VLLMRuntime", "ModelDeployment", "DynamoGraphDeployment", "StormService")
+COUNTED: Final = ("Deployment", "StatefulSet", "LeaderWorkerSet")
+"""Kinds whose replicas are written, through `scale`: the pods of each, and how many of them serve, are known."""
+
+BOUNDED: Final = ("HorizontalPodAutoscaler", "ScaledObject")
+"""Kinds whose minimum and maximum are written."""
+
+OWNERS: Final = (
+    "LLMInferenceService",
+    "VLLMRuntime",
+    "ModelDeployment",
+    "DynamoGraphDeployment",
+    "DynamoComponentDeployment",
+    "StormService",
+)
 """Kinds whose controllers put back what is changed in the objects they made: they are patched instead."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sageserve.base.config.clusters import TargetSettings
-from sageserve.live.kubernetes.kinds import KINDS
+from sageserve.live.kubernetes.kinds import KINDS, SCALERS
 from sageserve.live.kubernetes.reader import Right
 
 READS: Final = ("get", "list", "watch")
@@ -42,5 +42,6 @@ def rights_of(target: TargetSettings, home: str) -> list[Right]:
     if target.authority == "full":
         plural = f"{kind.plural}/scale" if kind.scale else kind.plural
         found += [Right(verb, kind.group, plural, namespace) for verb in ("get", "patch")]
+        found += [Right("list", one.group, one.plural, namespace) for one in map(KINDS.__getitem__, SCALERS)]
         found.append(Right("patch", "", "pods", namespace))
     return found

@@ -113,6 +113,7 @@ class FleetWatch:
         self._promise_s = tightest_promise_s(scenario)
         self._late: dict[str, LateCount] = {}  # by pool, of the newest minute
         self._unheard = ""  # why no server answers; empty: one does
+        self._in_flight: Mapping[int, int] = {}  # by row, of the newest look
         self._begun = False  # there was a look
         self._decidable_at: Micros = 0  # the last look at which a server answered
         self._settled = False  # all that an earlier process knew has been looked for
@@ -188,12 +189,14 @@ class FleetWatch:
         pool, now = self._pool(name), self._parts.clock.now()
         blind = bool(self.wish(name).unknown)
         use = float(self.view.endpoints["seen"][pool.endpoint])
+        busy = {self._engines.names.get(row, ""): count for row, count in self._in_flight.items() if pool.begin <= row < pool.end}
         return PoolAsked(
             None if blind else self._wishes.stands(now, pool.number),
             use,
             blind,
             self._decidable_at,
             self.fleet.serving(pool.number),
+            busy,
         )
 
     def now(self) -> Micros:
@@ -267,7 +270,7 @@ class FleetWatch:
                 in_flight[each.row] = each.in_flight
                 prompts = self.demand.prefill_us(pool.model, each.waiting)
                 waiting[pool.endpoint] = waiting.get(pool.endpoint, 0.0) + prompts
-        self.view.unseen = unseen
+        self.view.unseen, self._in_flight = unseen, in_flight
         self._begun = True
         self._lose_left()
         self._unheard = _unheard(looks)
