@@ -11,8 +11,10 @@ from sageserve.cli.main import app
 from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.live.audit import note
 from sageserve.live.doctor.local_checks import LOCAL_CHECKS, LocalFacts, examine_folder
+from sageserve.live.store.models import Batch, File
+from sageserve.live.store.sql import open_store
 
-KEY = "live.keys=[{name: alice, sha256: '" + "0" * 64 + "', expires: '2027-03-31', role: operator}]"
+KEY = "live.keys=[{name: alice, sha256: '" + "0" * 64 + "', expires: '2027-03-31', role: operator, keep: 7d}]"
 NOW = 1_805_000_000_000_000  # March 14, 2027
 
 
@@ -52,7 +54,8 @@ def test_each_fault_is_found(state: Path) -> None:
     assert "others may read" in found(state, KEY, tls)["local-secrets"][0]
     assert "expires on 2027-03-31" in found(state, KEY, now=NOW + 10 * DAY)["local-keys"][0]
     assert "it expired on 2027-03-31" in found(state, KEY, now=NOW + 20 * DAY)["local-keys"][0]
-    assert len(found(state, KEY.replace("expires: '2027-03-31', role: operator", ""))["local-keys"]) == 2
+    assert len(found(state, KEY.replace("expires: '2027-03-31', role: operator, ", ""))["local-keys"]) == 2
+    assert "kept for 30d" in found(state, KEY.replace(", keep: 7d", ""))["local-retention"][0]
     engine = "live.engines={llama-3.1-8b: {command: [x, '{port}'], environment: {HF_TOKEN: hf_abc}}}"
     assert "HF_TOKEN" in found(state, KEY, engine)["local-secrets"][0]
     assert "password" in found(state, KEY, "live.store=postgresql://a:b@h/c")["local-secrets"][0]
@@ -81,3 +84,15 @@ def test_the_command_says_it_with_its_exit_code(state: Path) -> None:
 def test_every_check_is_explained_where_people_look(repo_root: Path) -> None:
     page = (repo_root / "docs/reference/doctor.md").read_text("utf-8")
     assert [name for name in LOCAL_CHECKS if f"`{name}`" not in page] == []
+
+
+def test_what_is_kept_of_who_has_no_key_any_more_is_told(state: Path) -> None:
+    store = open_store("sqlite", state)
+    for number, owner in enumerate(("alice", "bob", "anyone")):
+        store.begin_file(File(f"file-{number}", owner, "n", "batch", 1, None))
+        store.finish_file(f"file-{number}", 0)
+    store.add_batch(Batch("batch_1", "bob", "/v1/x", "file-1", "24h", {}, 3600, 1, 10**15))
+    store.close()
+    for path in state.glob("store.db*"):
+        path.chmod(0o600)
+    assert found(state, KEY) == {"local-retention": ["bob has no key any more, and 1 files and 1 batches are kept"]}

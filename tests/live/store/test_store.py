@@ -121,6 +121,18 @@ def test_files_expire(store: Store) -> None:
     assert store.piece("file-1", 0) is None
 
 
+def test_files_of_one_owner_are_kept_for_no_longer_than_is_said(store: Store) -> None:
+    for number, ends in ((1, 50), (2, 10**9), (3, None)):
+        kept(store, file(number, ends=ends), b"x")
+    kept(store, file(9, "you"), b"x")
+    made = store.file("me", "file-3").created_at
+    assert store.shorten_files("me", 1000) == 2
+    assert store.shorten_files("me", 1000) == 0
+    ends_at = [one.expires_at for one in store.files("me", ListRange(None, 9, newest_first=False), None)]
+    assert ends_at == [50, store.file("me", "file-2").created_at + 1000, made + 1000]
+    assert store.file("you", "file-9").expires_at is None
+
+
 def test_batches_are_numbered_listed_and_owned(store: Store) -> None:
     made = [store.add_batch(batch(k)) for k in (1, 2, 3)]
     assert [one.number for one in made] == sorted({one.number for one in made})
@@ -354,3 +366,5 @@ def test_batches_of_one_owner_that_are_over_are_forgotten_and_nothing_else(store
     assert [one.number for one in store.unfinished()] == [still.number]
     assert store.unfinished_jobs() == {"m": 2}
     assert store.forget_batches("nobody") == 0
+    assert store.forget_batches("you", 4000) == 0
+    assert store.forget_batches("you", 4001) == 1

@@ -109,6 +109,11 @@ class KeySettings(Settings):
     tokens_per_day: int | None = Field(default=None, ge=1, description="a budget, UTC's days; none: no limit")
     dollars_per_day: float | None = Field(default=None, gt=0, description="likewise, by live.prices; none: no limit")
     weight: float = Field(default=1.0, gt=0, le=1000, description="share of a tier under load, beside those of other keys")
+    keep: Duration | None = Field(
+        default=None,
+        ge=HOUR,
+        description="batch files, answers and batches that are over, for no longer than this; none: live.jobs.keep",
+    )
     role: KeyRole = Field(
         default="tenant", description="tenant: asks; operator: asks and sees the fleet's pages; read-only: sees them and no more"
     )

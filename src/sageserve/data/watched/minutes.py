@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from sageserve.base.errors import ResultError
-from sageserve.base.units import SECOND, Micros
+from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.data.growing import append_lines, whole_lines
 
 _LOG: Final = logging.getLogger(__name__)
@@ -163,6 +163,15 @@ def newest_minute(state: Path) -> Micros:
     """
     newest = (max((one.wall for one in whole_lines(path, _DECODER)), default=0) for path in reversed(_files(state)))
     return next(filter(None, newest), 0)
+
+
+def last_minute(state: Path) -> Micros | None:
+    """Where the newest minute ends, microseconds since 1970; None: none was kept."""
+    try:
+        newest = newest_minute(state)
+    except ResultError:
+        return None
+    return newest + MINUTE if newest else None
 
 
 def _files(state: Path) -> list[Path]:

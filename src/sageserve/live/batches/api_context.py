@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sageserve.base.config import LiveSettings
+from sageserve.base.units import Micros
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
 from sageserve.live.gateway.api_error import INVALID, SERVER, ApiError, bad_request, too_large
 from sageserve.live.store.models import BadData, BadMove, ListRange, StoreError, StoreFull, Unknown
@@ -131,6 +132,12 @@ def _retry(problem: ApiError) -> dict[str, str]:
 def answer(shape: msgspec.Struct) -> Response:
     """A value as JSON."""
     return Response(msgspec.json.encode(shape), media_type="application/json")
+
+
+def kept_for(live: LiveSettings, owner: str, asked: Micros | None) -> Micros:
+    """How long a file of an owner is kept: as it was asked for, or as usual, and no longer than its keys let it be."""
+    most = [key.keep for key in live.keys if key.name == owner and key.keep is not None]
+    return min([live.jobs.keep if asked is None else asked, *most])
 
 
 def owner_of(request: Request) -> str:

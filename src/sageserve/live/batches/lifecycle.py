@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sageserve.base.config import LiveSettings
-from sageserve.base.units import SECOND, Micros
+from sageserve.base.units import MINUTE, NEVER, SECOND, Micros
 from sageserve.live.batches.input_file import InputReader, read_batch
 from sageserve.live.batches.output_files import write_files
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
@@ -23,6 +23,7 @@ _EVERY_S: Final = 1.0  # how late a batch may expire
 _PAUSE_S: Final = 0.1  # between two looks, however much there is to see
 
 _SICK: Final = SECOND
+_RETAIN: Final = MINUTE  # between two looks at what keys let be kept
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -57,6 +58,7 @@ class BatchLifecycle:
         self.changes: asyncio.Queue[BatchChange] = asyncio.Queue()
         self._news = asyncio.Event()
         self._well = True
+        self._retained: Micros = -NEVER
         self._sick: dict[int, Micros] = {}  # batches with a fault of their own, and when they are tried again
 
     def notify(self) -> None:
@@ -84,7 +86,9 @@ class BatchLifecycle:
         """
         self._news.clear()
         keep = self._store.store
-        await self._store.call(keep.expire_files, self._time.now())
+        if self._time.sure():
+            await self._retain()
+            await self._store.call(keep.expire_files, self._time.now())
         for batch in await self._store.call(keep.unfinished):
             if self._sick.get(batch.number, 0) > self._time.now():
                 continue
@@ -100,6 +104,17 @@ class BatchLifecycle:
                 if batch.number not in self._sick:
                     _LOG.exception("batch %s could not be taken on from %s", batch.id, batch.state)
                 await self._set_aside(batch, fault)
+
+    async def _retain(self) -> None:
+        """Let what is kept of an owner end as its keys say, now and then: also of what was made before they said so."""
+        now = self._time.now()
+        if now - self._retained < _RETAIN:
+            return
+        self._retained, keep = now, self._store.store
+        for key in self._live.keys:
+            if key.keep is not None:
+                await self._store.call(keep.shorten_files, key.name, key.keep)
+                await self._store.call(keep.forget_batches, key.name, now - key.keep)
 
     async def _set_aside(self, batch: Batch, fault: Exception) -> None:
         """A batch with a fault of its own: one that was being read fails, with the reason; another one is tried again later.
@@ -126,7 +141,7 @@ class BatchLifecycle:
             case BatchState.IN_PROGRESS if batch.over:
                 await self._store.call(keep.finish, batch.number, now)
                 await self._write(batch)
-            case BatchState.IN_PROGRESS if now >= batch.expires_at:
+            case BatchState.IN_PROGRESS if now >= batch.expires_at and self._time.sure():
                 await self._store.call(keep.expire, batch.number, now)
                 await self._write(batch)
             case BatchState.EXPIRING | BatchState.CANCELLING | BatchState.FINALIZING:

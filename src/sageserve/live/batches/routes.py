@@ -20,6 +20,7 @@ from sageserve.live.batches.api_context import (
     conflict,
     fresh_id,
     guarded,
+    kept_for,
     owner_of,
     page_of,
     repeated_id,
@@ -95,9 +96,9 @@ class _BatchRoutes:
             return answer(batch_shape(made))
         await self._check_file(owner, asked.input_file_id)
         expiry = asked.output_expires_after
-        keep = self._api.live.jobs.keep // SECOND
+        asked_for = None
         if expiry is not None:
-            keep = read_expiry(expiry.anchor, expiry.seconds, param="output_expires_after")
+            asked_for = read_expiry(expiry.anchor, expiry.seconds, param="output_expires_after") * SECOND
         now = self._api.time.now()
         batch = Batch(
             id=name,
@@ -106,7 +107,7 @@ class _BatchRoutes:
             input_file=asked.input_file_id,
             window=asked.completion_window,
             metadata=asked.metadata,
-            output_expires=keep,
+            output_expires=kept_for(self._api.live, owner, asked_for) // SECOND,
             created_at=now,
             expires_at=now + window,
         )

@@ -5,14 +5,19 @@ Must not know files or batches. Read next: `result_writer.py`.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
-from sageserve.base.units import Micros
+from sageserve.base.units import DAY, HOUR, MINUTE, Micros
 from sageserve.live.store.interface import Store
 
+_LOG: Final = logging.getLogger(__name__)
+DOUBT: Final = DAY
+GRACE: Final = HOUR
+_STEP: Final = MINUTE
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -38,28 +43,60 @@ class StoreThread:
         self._threads.shutdown(wait=False)
 
 
+def _never() -> Micros | None:
+    return None
+
+
 class SteadyWall:
     """Wall time as it was first read, and from then on by a clock that nobody sets.
 
     A step of the machine's clock, in whichever direction, neither expires a batch nor keeps one alive; the next process goes by
-    the new time.
+    the new time. A process that begins long after anything was written down doubts it: the fleet was away, or the clock is
+    wrong for a moment. Until it has been so for an hour nothing is over (`sure`); when it is set meanwhile, that time counts.
 
     Args:
         wall: microseconds since 1970.
         clock: the loop's, which deadlines are told by.
+        newest: when this fleet last wrote something down, microseconds since 1970; None: never.
     """
 
-    def __init__(self, wall: Callable[[], Micros], clock: Callable[[], Micros]) -> None:
+    def __init__(
+        self, wall: Callable[[], Micros], clock: Callable[[], Micros], newest: Callable[[], Micros | None] = _never
+    ) -> None:
         self._wall = wall
         self._clock = clock
+        self._newest = newest
         self._origin: Micros | None = None
+        self._known: Micros | None = None
+        self._doubted: Micros | None = None  # since when, by the clock
 
     @property
     def origin(self) -> Micros:
         """Wall time at which the clock began."""
         if self._origin is None:
+            self._known = self._newest()
             self._origin = self._wall() - self._clock()
+            self._doubt()
         return self._origin
+
+    def sure(self) -> bool:
+        """Whether what is over by this time may be ended and deleted."""
+        origin = self.origin
+        if self._doubted is None:
+            return True
+        present = self._wall() - self._clock()
+        if abs(present - origin) > _STEP:
+            self._origin = present
+            self._doubt()
+        elif self._clock() - self._doubted >= GRACE:
+            self._doubted = None
+        return self._doubted is None
+
+    def _doubt(self) -> None:
+        odd = self._known is not None and self.now() - self._known > DOUBT
+        self._doubted = self._clock() if odd else None
+        if odd:
+            _LOG.warning("the clock is more than a day after what was written last: nothing is deleted or given up for an hour")
 
     def now(self) -> Micros:
         """Microseconds since 1970."""

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from sageserve.base.units import SECOND, Micros
-from sageserve.live.batches.api_context import ApiContext, BoundedRequest, answer, fresh_id, guarded, owner_of, page_of
+from sageserve.live.batches.api_context import ApiContext, BoundedRequest, answer, fresh_id, guarded, kept_for, owner_of, page_of
 from sageserve.live.batches.api_models import Deleted, ListPage, file_shape
 from sageserve.live.gateway.api_error import bad_request, too_large
 from sageserve.live.store.interface import PIECE
@@ -69,7 +69,7 @@ class _FileRoutes:
             raise too_large(self._api.live.limits.file)
         now = self._api.time.now()
         name = (upload.filename or "upload.jsonl").replace("\0", "")[:_NAME_MAX]
-        file = File(fresh_id("file-"), owner, name, "batch", now, now + self._lasts({k: str(v) for k, v in form.items()}))
+        file = File(fresh_id("file-"), owner, name, "batch", now, now + self._lasts(owner, {k: str(v) for k, v in form.items()}))
         return await self._fill(file, upload)
 
     async def _fill(self, file: File, upload: UploadFile) -> File:
@@ -85,11 +85,10 @@ class _FileRoutes:
             raise
         return await self._store.call(self._keep.file, file.owner, file.id)
 
-    def _lasts(self, fields: Mapping[str, str]) -> Micros:
+    def _lasts(self, owner: str, fields: Mapping[str, str]) -> Micros:
         anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
-        if anchor is None and seconds is None:
-            return self._api.live.jobs.keep
-        return read_expiry(anchor, seconds) * SECOND
+        asked = None if anchor is None and seconds is None else read_expiry(anchor, seconds) * SECOND
+        return kept_for(self._api.live, owner, asked)
 
     async def list(self, request: Request) -> Response:
         page = page_of(request, most=_LIST_MOST, usual=_LIST_MOST)

@@ -17,6 +17,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.units import DAY, Micros
 from sageserve.live.audit import AuditCheck, verify
 from sageserve.live.doctor.checks import Check, CheckFinding, CheckResult
+from sageserve.live.doctor.retention import retention
 from sageserve.live.gateway.keys import end_of
 
 _SOON: Final = 14 * DAY
@@ -63,6 +64,12 @@ LOCAL_CHECKS: Final[Mapping[str, Check]] = {
             "settings",
         ),
         Check("local-engines", "engines elsewhere are not reached in the clear", "warn", "settings"),
+        Check(
+            "local-retention",
+            "what batches leave is deleted when it was promised, also of who has no key any more",
+            "warn",
+            "settings",
+        ),
         Check("local-audit", "every line of the audit log follows the one before", "error", "settings"),
     )
 }
@@ -191,5 +198,6 @@ _EXAMINE: Final[Mapping[str, Callable[[LocalFacts], Iterator[CheckFinding]]]] = 
     "local-keys": _keys,
     "local-secrets": _secrets,
     "local-engines": _engines,
+    "local-retention": lambda facts: retention(facts.state, facts.live),
     "local-audit": _audit,
 }

@@ -21,7 +21,7 @@ from sageserve.live.gateway.api_error import expired_key, forbidden, no_key, rat
 
 INTERNAL: Final = "internal"
 _BASIC: Final = b"basic "
-_SHARED: Final = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "dollars_per_day", "weight")
+_SHARED: Final = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "dollars_per_day", "weight", "keep")
 
 
 class KeyRight(StrEnum):
@@ -284,7 +284,7 @@ def _accounts(keys: Sequence[KeySettings]) -> dict[str, KeyAccount]:
         if unlike := [name for name in _SHARED if getattr(key, name) != getattr(other, name)]:
             raise ConfigError(
                 f"live.keys: the keys of {key.name} differ in {unlike[0]}",
-                hint="keys of one name, as in a rotation, share one account: give them the same limits, or different names",
+                hint="keys of one name, as in a rotation, share one account: give them the same limits and keep, or other names",
             )
     return {name: _account(key) for name, key in first.items()}
 

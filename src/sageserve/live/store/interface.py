@@ -22,6 +22,8 @@ from sageserve.live.store.models import (
     Result,
 )
 
+STORE_FILE: Final = "store.db"
+"""Name of the SQLite file in the state folder."""
 PIECE: Final = 1 << 20
 """Bytes of a file that are kept together, at most: an upload in progress needs no more memory than a few of them."""
 SMALL: Final = 64 << 10
@@ -85,6 +87,10 @@ class Files(Protocol):
 
     def expire_files(self, now: Micros) -> int:
         """Remove those whose time is over; how many."""
+        ...
+
+    def shorten_files(self, owner: str, keep: Micros) -> int:
+        """Let an owner's complete files end so long after they were made, where they would later; how many."""
         ...
 
 
@@ -151,8 +157,13 @@ class Batches(Protocol):
         """Its jobs after a line, in order of lines."""
         ...
 
-    def forget_batches(self, owner: str) -> int:
-        """Forget an owner's batches that are over, with all that is kept of their lines; how many. Files are another matter."""
+    def forget_batches(self, owner: str, before: Micros | None = None) -> int:
+        """Forget an owner's batches that are over, with all that is kept of their lines; how many. Files are another matter.
+
+        Args:
+            owner: whose.
+            before: only those that were over before then, microseconds since 1970; None: all.
+        """
         ...
 
     def close_batch(self, number: int, files: tuple[File | None, File | None], now: Micros) -> None:

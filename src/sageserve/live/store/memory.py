@@ -137,6 +137,17 @@ class MemoryStore(Store):
             del self._files[file], self._pieces[file]
         return len(late)
 
+    def shorten_files(self, owner: str, keep: Micros) -> int:
+        """Let an owner's files end sooner."""
+        long = [
+            one
+            for one in self._files.values()
+            if one.owner == owner and one.ready and (one.expires_at is None or one.expires_at > one.created_at + keep)
+        ]
+        for one in long:
+            self._files[one.id] = replace(one, expires_at=one.created_at + keep)
+        return len(long)
+
     # --- batches ---
 
     def add_batch(self, batch: Batch) -> Batch:
@@ -163,9 +174,9 @@ class MemoryStore(Store):
         """Batches that still have somewhere to go."""
         return [one for one in self._batches.values() if one.state in OPEN_BATCHES]
 
-    def forget_batches(self, owner: str) -> int:
+    def forget_batches(self, owner: str, before: Micros | None = None) -> int:
         """Forget those that are over."""
-        over = [n for n, one in self._batches.items() if one.owner == owner and one.state not in OPEN_BATCHES]
+        over = [n for n, one in self._batches.items() if one.owner == owner and one.was_over(before)]
         for number in over:
             del self._batches[number]
             for key in [key for key in self._jobs if key[0] == number]:

@@ -249,6 +249,10 @@ class Batch:
         """Whether every job is."""
         return self.done + self.failed >= self.total
 
+    def was_over(self, before: Micros | None) -> bool:
+        """Whether nothing of it is open any more, since before an instant; None: now."""
+        return self.state not in OPEN_BATCHES and (before is None or max(self.stamps.values(), default=self.created_at) < before)
+
 
 Key: TypeAlias = tuple[int, int]
 """Of a job: number of its batch, its line (from 1)."""

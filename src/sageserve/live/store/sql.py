@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import update
 
 from sageserve.live.store.database import Database, sqlite_url
-from sageserve.live.store.interface import Store
+from sageserve.live.store.interface import STORE_FILE, Store
 from sageserve.live.store.memory import MemoryStore
 from sageserve.live.store.models import JobState
 from sageserve.live.store.sql_batches import SqlBatches, lost_jobs
@@ -16,8 +16,7 @@ from sageserve.live.store.sql_files import SqlFiles, drop_incomplete
 from sageserve.live.store.sql_queue import SqlQueue
 from sageserve.live.store.tables import EPOCHS, JOBS
 
-FILE = "store.db"
-"""Name of the SQLite file in the state folder."""
+FILE = STORE_FILE
 
 
 class SqlStore(SqlFiles, SqlBatches, SqlQueue, Store):

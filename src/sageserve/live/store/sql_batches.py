@@ -42,6 +42,7 @@ _LOG: Final = logging.getLogger(__name__)
 _B: Final = BATCHES.c
 _J: Final = JOBS.c
 _R: Final = RESULTS.c
+_TOGETHER: Final = 500  # numbers in one statement
 _json: Final = msgspec.json.Encoder().encode
 
 
@@ -75,15 +76,18 @@ class SqlBatches(StorePart):
             rows = connection.execute(select(BATCHES).where(_B.state.in_(OPEN_BATCHES)).order_by(_B.number))
             return [batch for row in rows if (batch := _readable(row)) is not None]
 
-    def forget_batches(self, owner: str) -> int:
+    def forget_batches(self, owner: str, before: Micros | None = None) -> int:
         """Forget those that are over."""
-        over = select(_B.number).where(_B.owner == owner, _B.state.not_in(OPEN_BATCHES))
         with self._database.transaction() as connection:
-            connection.execute(delete(RESULTS).where(_R.batch.in_(over)))
-            connection.execute(delete(JOBS).where(_J.batch.in_(over)))
-            gone = changed(connection.execute(delete(BATCHES).where(_B.owner == owner, _B.state.not_in(OPEN_BATCHES))))
-        self._database.forget()
-        return gone
+            rows = connection.execute(select(BATCHES).where(_B.owner == owner, _B.state.not_in(OPEN_BATCHES)))
+            over = [one.number for one in map(_batch, rows) if one.was_over(before)]
+            for numbers in (over[k : k + _TOGETHER] for k in range(0, len(over), _TOGETHER)):
+                connection.execute(delete(RESULTS).where(_R.batch.in_(numbers)))
+                connection.execute(delete(JOBS).where(_J.batch.in_(numbers)))
+                connection.execute(delete(BATCHES).where(_B.number.in_(numbers)))
+        if over:
+            self._database.forget()
+        return len(over)
 
     def begin_reading(self, number: int) -> None:
         """Forget what an interrupted reading left."""

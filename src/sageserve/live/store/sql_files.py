@@ -5,7 +5,7 @@ Must not know batches. Read next: `sql.py`, which joins the parts.
 
 from typing import Final
 
-from sqlalchemy import Connection, CursorResult, Row, Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, CursorResult, Row, Table, and_, delete, insert, or_, select, update
 from sqlalchemy.sql import Select
 
 from sageserve.base.units import Micros
@@ -88,6 +88,15 @@ class SqlFiles(StorePart):
         else:
             self._database.forget_rest()
         return len(ids)
+
+    def shorten_files(self, owner: str, keep: Micros) -> int:
+        """Let an owner's files end sooner."""
+        with self._database.transaction() as connection:
+            return changed(connection.execute(update(FILES).where(_longer(owner, keep)).values(expires_at=_F.created_at + keep)))
+
+
+def _longer(owner: str, keep: Micros) -> ColumnElement[bool]:
+    return and_(_F.owner == owner, _F.ready, or_(_F.expires_at.is_(None), _F.expires_at > _F.created_at + keep))
 
 
 def show_file(connection: Connection, file: str, size: int) -> None:

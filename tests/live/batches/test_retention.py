@@ -1,0 +1,125 @@
+"""What a key's batches leave is kept for as long as it says; and a clock that is wrong for a moment ends and deletes nothing.
+
+Read next: `src/sageserve/live/batches/lifecycle.py`, `store_thread.py`.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from sageserve.base.config import KeySettings, LiveSettings
+from sageserve.base.errors import ConfigError
+from sageserve.base.units import DAY, HOUR, MINUTE, Micros
+from sageserve.live.batches.api_context import kept_for
+from sageserve.live.batches.lifecycle import BatchLifecycle
+from sageserve.live.batches.store_thread import GRACE, SteadyWall, StoreThread
+from sageserve.live.gateway.keys import KeyRing, hash_of
+from sageserve.live.store.memory import MemoryStore
+from sageserve.live.store.models import Batch, BatchState, File, ListRange, NewJob
+
+ALL = ListRange(None, 100)
+BEGIN: Micros = 1_790_000_000_000_000
+
+
+def key(name: str, keep: str | None, number: int = 0) -> KeySettings:
+    return KeySettings.model_validate({"name": name, "sha256": hash_of(f"{name}{number}".encode()), "keep": keep})
+
+
+@dataclass
+class Kept:
+    """A store whose clocks are moved by hand: the machine's, and that of the process."""
+
+    keys: tuple[KeySettings, ...] = ()
+    written: Micros | None = BEGIN
+    wall: Micros = BEGIN
+    passed: Micros = 0
+    store: MemoryStore = field(default_factory=MemoryStore)
+
+    def __post_init__(self) -> None:
+        self.begin_process()
+
+    def begin_process(self) -> None:
+        self.passed = 0
+        self.time = SteadyWall(lambda: self.wall, lambda: self.passed, lambda: self.written)
+        self.lifecycle = BatchLifecycle(StoreThread(self.store), ("m",), LiveSettings(keys=self.keys), self.time)
+        self.time.sure()
+
+    def go_on(self, by: Micros) -> None:
+        self.wall += by
+        self.passed += by
+        asyncio.run(self.lifecycle.look())
+
+    def add(self, name: str, owner: str, ends: Micros | None = None) -> None:
+        self.store.begin_file(File(name, owner, "n", "batch", self.time.now(), ends))
+        self.store.append(name, 0, b"a prompt")
+        self.store.finish_file(name, 8)
+
+    def files(self, owner: str) -> list[str]:
+        return [one.id for one in self.store.files(owner, ALL, None)]
+
+
+def test_files_and_batches_are_kept_for_as_long_as_their_key_says() -> None:
+    one = Kept((key("short", "2h"), key("long", None)))
+    for owner in ("short", "long", "gone"):
+        one.add(f"file-{owner}", owner, BEGIN + 30 * DAY)
+        made = one.store.add_batch(
+            Batch(f"batch-{owner}", owner, "/v1/x", f"file-{owner}", "24h", {"a": "b"}, 1, BEGIN, BEGIN + DAY)
+        )
+        one.store.reject(made.number, [], BEGIN + HOUR)
+    one.go_on(HOUR)
+    assert (one.files("short"), len(one.store.batches("short", ALL))) == (["file-short"], 1)
+    one.go_on(HOUR + MINUTE)
+    assert (one.files("short"), len(one.store.batches("short", ALL))) == ([], 1), "a batch counts from its end"
+    assert one.store.piece("file-short", 0) is None
+    one.go_on(HOUR)
+    assert one.store.batches("short", ALL) == []
+    for owner in ("long", "gone"):
+        assert (one.files(owner), len(one.store.batches(owner, ALL))) == ([f"file-{owner}"], 1)
+
+
+def test_what_is_asked_for_is_shortened_and_never_lengthened() -> None:
+    live = LiveSettings(keys=(key("short", "2h"), key("short", "2h", 1), key("long", "60d")))
+    assert [kept_for(live, "short", asked) for asked in (None, HOUR, DAY)] == [2 * HOUR, HOUR, 2 * HOUR]
+    assert [kept_for(live, who, None) for who in ("long", "nobody")] == [30 * DAY, 30 * DAY]
+    with pytest.raises(ConfigError, match="differ in keep"):
+        KeyRing([key("a", "1h"), key("a", None, 1)], ("t",))
+
+
+def test_a_clock_that_is_wrong_when_a_process_begins_deletes_and_ends_nothing() -> None:
+    one = Kept()
+    one.add("file", "me", BEGIN + DAY)
+    made = one.store.add_batch(Batch("batch", "me", "/v1/x", "file", "24h", {}, 1, BEGIN, BEGIN + DAY))
+    one.store.hold(made.number, "m", [NewJob(1, "c", b"{}")])
+    one.store.accept(made.number, "m", BEGIN)
+    one.wall += 40 * DAY
+    one.begin_process()
+    one.go_on(MINUTE)
+    assert (one.files("me"), one.store.batch("me", "batch").state) == (["file"], BatchState.IN_PROGRESS)
+    one.wall -= 40 * DAY  # it is put right
+    one.go_on(MINUTE)
+    assert one.time.now() == BEGIN + 2 * MINUTE
+    assert one.time.sure()
+    one.go_on(DAY)
+    assert (one.files("me"), one.store.batch("me", "batch").state) == (["file-batch-error"], BatchState.EXPIRED)
+
+
+def test_a_fleet_that_was_away_for_long_deletes_an_hour_later() -> None:
+    one = Kept()
+    one.add("file", "me", BEGIN + DAY)
+    one.wall += 40 * DAY
+    one.begin_process()
+    one.go_on(GRACE - MINUTE)
+    assert one.files("me") == ["file"]
+    one.go_on(MINUTE)
+    assert one.files("me") == []
+
+
+@pytest.mark.parametrize(("written", "away"), [(None, 40 * DAY), (BEGIN, 23 * HOUR)], ids=["nothing was written", "a day"])
+def test_a_time_that_nothing_speaks_against_is_believed(written: Micros | None, away: Micros) -> None:
+    one = Kept(written=written)
+    one.add("file", "me", BEGIN + HOUR)
+    one.wall += away
+    one.begin_process()
+    one.go_on(0)
+    assert one.files("me") == []
