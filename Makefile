@@ -20,6 +20,8 @@ WORKERS ?= 3 # on two cores: many tests wait for processes
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 ANYWHERE := $(addprefix tests/,cli data docs installed live show)
 
+export PYTHONDONTWRITEBYTECODE := # where an image sets it, each of a thousand processes would compile every module again
+
 .PHONY: help demo demo-live test test-anywhere test-newest mutants check lint format docs bench install lock clean
 
 help: ## list these commands
@@ -34,7 +36,8 @@ demo-live: $(STAMP) ## a fleet of emulated engines, traffic, and a real Promethe
 	@$(BIN)/python -m bench.demo_live
 
 test: $(STAMP) ## set up, compile the kernels once, then run the whole test suite
-	@$(BIN)/python -m sageserve.cli.main warm-up
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null & \
+		$(BIN)/python -m sageserve.cli.main warm-up && wait # one core compiles kernels, the other what every worker would compile
 	@$(PYTEST) --durations=5
 
 test-anywhere: $(STAMP) ## what prints or reads files: on a long path, a narrow terminal, other locale and zone, in two random orders
