@@ -57,6 +57,7 @@ ELSEWHERE = {
     "rollout show": "likewise",
     "rollout stop": "likewise",
     "rollout back": "likewise",
+    "apply": "needs a watched fleet that is acted on; read in tests/cli/test_apply.py",
     "promote": "needs a watched fleet; read in tests/cli/test_acting.py",
     "reload": "needs a running fleet",
     "calibrate benchmark": "needs an engine",

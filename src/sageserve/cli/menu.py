@@ -98,13 +98,16 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "freeze": MenuEntry(SERVE, "Carry no decision out for a while: bounds stay as they are, overrides work.", "orders:freeze"),
     "thaw": MenuEntry(
         SERVE,
-        "Carry decisions out again: ends a freeze, and gives targets their authority back after the cause is mended.",
+        "Carry decisions out again: ends freezes and plans, and gives targets their authority back after the cause is mended.",
         "orders:thaw",
     ),
     "override": MenuEntry(
         SERVE,
         "Want a number of instances instead of what decisions want; ramp, pace and budget hold all the same.",
         "orders:override",
+    ),
+    "apply": MenuEntry(
+        SERVE, "Hand a reviewed plan to the process that acts: its counts stand in the place of decisions until the plan expires."
     ),
     "release": MenuEntry(
         SERVE, "Give the object of a target back as it was found, and only observe the target from then on.", "orders:release"

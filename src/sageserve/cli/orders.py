@@ -60,7 +60,7 @@ def freeze(
 
 
 def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None) -> None:
-    """Carry decisions out again: ends a freeze, and gives targets their authority back after the cause is mended."""
+    """Carry decisions out again: ends freezes and plans, and gives targets their authority back after the cause is mended."""
     from msgspec import structs
 
     before: dict[str, str] = {}
@@ -73,7 +73,8 @@ def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None
         }
         held = {name: one for name, one in orders.held.items() if name not in before}  # what is there now is the original
         demoted = {name: one for name, one in orders.demoted.items() if name not in names}
-        return structs.replace(orders, targets=kept, demoted=demoted, held=held)
+        plans = {name: one for name, one in orders.plans.items() if name not in names}
+        return structs.replace(orders, targets=kept, demoted=demoted, held=held, plans=plans)
 
     names = _order(state, where, kubeconfig, change)
     _done(state, "thaw", names, {})

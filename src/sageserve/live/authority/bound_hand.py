@@ -48,7 +48,7 @@ class BoundHand(TargetHand):
 
     async def _write(self, seen: TargetObject, step: BoundStep, asked: PoolAsked) -> tuple[KubeObject | NotWritten, bool]:
         tools = self._tools
-        marks = {EPOCH: str(tools.keeper.elector.epoch), DECISION: self._decision}
+        marks = {EPOCH: str(tools.keeper.elector.epoch), DECISION: self._decision(asked)}
         body, new = apply_body(seen, self.ladder.allowed, step, marks, kept=self._kept(seen))
         force = new and self.settings.take_over
         return await tools.writer.apply(self.place, body, self._mark(marks[DECISION]), force=force), new

@@ -76,7 +76,7 @@ class CountHand(TargetHand):
             return unmarked, new
         if not tools.keeper.elector.may_write(tools.now()):
             return NotWritten(0, "NoLease", "the lease was lost while this was prepared"), new
-        done = await tools.writer.scale(self.place, step.count, seen.version, self._mark(self._decision))
+        done = await tools.writer.scale(self.place, step.count, seen.version, self._mark(self._decision(asked)))
         if isinstance(done, KubeObject) and not tools.dry_run:
             await self._keep_held(seen.count, others, through=True)  # where that fails, the next write says so again
         return done, new
@@ -113,7 +113,7 @@ class CountHand(TargetHand):
             pods = found
         order = drain_order((self.settings.kind, self.place.name), pods, (seen.count, count), addresses(asked.busy))
         self._going, self._marked = order.going, bool(order.mark)
-        return await mark_pods(self._tools.writer, self.place.namespace, order, self._mark(self._decision))
+        return await mark_pods(self._tools.writer, self.place.namespace, order, self._mark(self._decision(asked)))
 
     def _wrote(self, seen: TargetObject, step: BoundStep) -> None:
         self._marked = False

@@ -6,7 +6,7 @@ decided on what it was before comes to nothing. The lease is renewed beside. Rea
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -189,12 +189,19 @@ class ClusterHands:
             if isinstance(found, TargetObject):
                 order = self.orders.targets.get(hand.name, TargetOrder())
                 room = budget_room(self._scenario, hand.name, self._held())
-                await hand.act(found, self._parts.asked(hand.settings.pool), order, room, frozen=frozen)
+                await hand.act(found, self._asked(hand), order, room, frozen=frozen)
                 mine = max(self._parts.held[hand.name], hand.step.low or 0, hand.step.count or 0)
                 self._parts.held[hand.name] = mine  # the next one finds it taken
             elif found is not None:
                 hand.trouble = found
         await self._keep_demotions()
+
+    def _asked(self, hand: TargetHand) -> PoolAsked:
+        """What is asked of a target: by a reviewed plan until it expires, else by decisions."""
+        asked, plan = self._parts.asked(hand.settings.pool), self.orders.plans.get(hand.name)
+        if plan is None or self._parts.wall() >= plan.until:
+            return asked
+        return replace(asked, count=plan.count, heard=self._parts.now(), plan=plan.plan)
 
     def _held(self) -> dict[str, int]:
         """What budgets are used by: of targets that nobody here reads, what runs."""

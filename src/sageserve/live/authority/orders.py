@@ -1,7 +1,7 @@
 """What people said of targets, and which targets are demoted: a ConfigMap in the cluster, so that a new leader knows it.
 
     sageserve-FLEET-orders    orders.json: {"targets": {NAME: {frozen_until, count, until, …}}, "demoted": {NAME: {cause, …}},
-                                            "held": {NAME: {found, manager, epoch, …}}}
+                                            "held": {NAME: {found, manager, epoch, …}}, "plans": {NAME: {count, …}}}
 
 Commands and the leader change it, each bound to the version that it read. Read next: `hands.py`; `cli/orders.py`.
 """
@@ -36,6 +36,20 @@ class HeldCount(Struct, frozen=True):
     written: bool = False
 
 
+class PlannedCount(Struct, frozen=True):
+    """Instances that a reviewed plan wants in the place of decisions.
+
+    Args:
+        count: instances.
+        until: the plan expires, microseconds since 1970.
+        plan: the beginning of its hash.
+    """
+
+    count: int
+    until: int
+    plan: str
+
+
 class FleetOrders(Struct, frozen=True):
     """Everything that was said, and what must outlive whoever acts.
 
@@ -43,11 +57,13 @@ class FleetOrders(Struct, frozen=True):
         targets: orders, by target.
         demoted: by target.
         held: counts that we decide, by target.
+        plans: counts of reviewed plans, by target.
     """
 
     targets: dict[str, TargetOrder] = {}
     demoted: dict[str, Demotion] = {}
     held: dict[str, HeldCount] = {}
+    plans: dict[str, PlannedCount] = {}
 
 
 async def read_orders(writer: ClusterWriter, place: ObjectPlace) -> tuple[FleetOrders, str] | NotWritten:
@@ -90,4 +106,5 @@ async def change_orders(
 def without_ended(orders: FleetOrders, wall: int) -> FleetOrders:
     """Orders that still hold."""
     kept = {name: one for name, one in orders.targets.items() if wall < max(one.frozen_until, one.until)}
-    return structs.replace(orders, targets=kept)
+    plans = {name: one for name, one in orders.plans.items() if wall < one.until}
+    return structs.replace(orders, targets=kept, plans=plans)

@@ -46,6 +46,7 @@ class PoolAsked:
         heard: when decisions were last possible, by the loop's clock.
         runs: instances of it that serve.
         busy: requests in flight, by name or address of the instance, of those that were seen.
+        plan: the reviewed plan whose count this is, by its hash; empty: decisions ask for it.
     """
 
     count: int | None
@@ -54,6 +55,7 @@ class PoolAsked:
     heard: Micros
     runs: int = 0
     busy: Mapping[str, int] = field(default_factory=dict)
+    plan: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +192,10 @@ class TargetHand(ABC):
     def _mark(self, decision: str) -> WriteMark:
         return WriteMark(self._tools.manager, decision, self._tools.dry_run)
 
-    @property
-    def _decision(self) -> str:
+    def _decision(self, asked: PoolAsked) -> str:
         """Its number."""
-        return f"{self.settings.pool}@{self._tools.wall() // SECOND}"
+        plan = f"#{asked.plan}" if asked.plan else ""
+        return f"{self.settings.pool}@{self._tools.wall() // SECOND}{plan}"
 
     def _refused(self, done: NotWritten, *, taken: bool) -> None:
         tools = self._tools
