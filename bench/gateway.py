@@ -184,9 +184,11 @@ class Bench:
 
 
 def scenario(engine: int) -> str:
-    """A scenario with tiers, a key with limits, and one engine; JSON is YAML too."""
-    key: dict[str, object] = {"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}
-    key |= {"requests_per_minute": 10**9, "tokens_per_minute": 10**12}
+    """A scenario with tiers, keys with limits, budgets and shares, and one engine; JSON is YAML too."""
+    key: dict[str, object] = {"name": "bench", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "weight": 2}
+    key |= {"requests_per_minute": 10**9, "tokens_per_minute": 10**12, "tokens_per_day": 10**14, "dollars_per_day": 1e9}
+    other = {"name": "other", "sha256": hashlib.sha256(b"nobody has it").hexdigest()}  # with one key alone nothing is shared
+    prices = {"m1": {"input": 0.2, "output": 0.6}}
     stock = {"h100": {"gpus": 64, "price": {"on_demand": "80/h"}}}
     tree = {
         "name": "bench",
@@ -195,7 +197,11 @@ def scenario(engine: int) -> str:
         "models": {"m1": {"context": 32768, "engines": {"h100": ENGINE}}},
         "tiers": {"fast": {"ttft": "1s"}, "normal": {"ttft": "60s", "priority": 1}, "batch": {"deadline": "24h", "priority": 2}},
         "fleet": {"start": 2, "minimum": 1, "maximum": 4},
-        "live": {"instances": [{"region": "east", "model": "m1", "url": f"http://127.0.0.1:{engine}"}], "keys": [key]},
+        "live": {
+            "instances": [{"region": "east", "model": "m1", "url": f"http://127.0.0.1:{engine}"}],
+            "keys": [key, other],
+            "prices": prices,
+        },
     }
     return json.dumps(tree)
 

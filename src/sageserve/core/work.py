@@ -8,7 +8,7 @@ Read next: `forecast/` and `plan/` for what is done, `strategies/planned.py` for
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from msgspec import Struct
 
@@ -22,12 +22,14 @@ from sageserve.core.events import (
     SpotTaken,
     StartFailed,
 )
-from sageserve.core.forecast import QuantileForecast, Series, forecaster
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.plan.horizon import solve as solve_ahead
 from sageserve.core.plan.hourly import Plan, solve
 from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.outlook import Outlook
+
+if TYPE_CHECKING:  # every gateway knows of this work, and fits nothing
+    from sageserve.core.forecast import QuantileForecast, Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Fit:
 
     number: int
     method: str
-    series: tuple[Series, ...]
+    series: "tuple[Series, ...]"
     bins: int
     levels: tuple[float, ...]
 
@@ -49,7 +51,7 @@ class Fitted:
     """
 
     number: int
-    forecasts: tuple[QuantileForecast | None, ...]
+    forecasts: "tuple[QuantileForecast | None, ...]"
     failure: str = ""
 
 
@@ -190,7 +192,9 @@ def perform(work: Work) -> Done:
             assert_never(work)
 
 
-def _forecast(work: Fit, series: Series) -> QuantileForecast | None:
+def _forecast(work: Fit, series: "Series") -> "QuantileForecast | None":
+    from sageserve.core.forecast import forecaster  # noqa: PLC0415 # as above
+
     if len(series) == 0:
         return None
     return forecaster(work.method).fit(series).predict(work.bins, work.levels)

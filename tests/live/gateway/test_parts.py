@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.cli.gateway import key_app
+from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.live.gateway.api_error import engine_body
 from sageserve.live.gateway.keys import Bucket, hash_of, show_reset
 from sageserve.live.gateway.meter import BYTES, Meter, Snapshots
@@ -180,16 +181,25 @@ def _children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
 
 
-def test_a_gateway_loads_no_compiler() -> None:
-    code = """
+def test_a_gateway_loads_no_compiler_and_nothing_that_only_others_need(tmp_path: Path) -> None:
+    """With a scenario as `up` hands it over: every profile is written out, the strategy plans."""
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(resolved_yaml(load_scenario("local", overrides=["strategy.name=foresight"])), "utf-8")
+    code = f"""
 import sys
+import sageserve.cli.gateway
 from sageserve.base.kernel import run_plain
 run_plain()
-import sageserve.live.gateway.server
+from sageserve.data.scenarios.load import load_scenario
+import sageserve.live.gateway.server as server
 from sageserve.base.kernel import kernel, viewer
 assert kernel(len) is len
-loaded = {name.partition(".")[0] for name in sys.modules}
-print(sorted(loaded & {"numba", "llvmlite", "scipy", "sqlalchemy", "starlette", "httpx"}))
+found = load_scenario({str(scenario)!r})
+loaded = {{name.partition(".")[0] for name in sys.modules}}
+print(sorted(loaded & {{"numba", "llvmlite", "scipy", "sqlalchemy", "starlette", "httpx", "highspy", "pyarrow", "rich"}}))
+ours = ("data.profiles", "core.forecast", "core.strategies.chiron", "core.strategies.planned")
+print([name for name in ours if name in sys.modules or "sageserve." + name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]", "70 MB"
+    assert done.stdout.split("\n")[0] == "[]", "70 MB"
+    assert done.stdout.split("\n")[1] == "[]", "three megabytes: `python -m bench.gateway` prints how many it holds"

@@ -78,4 +78,4 @@ CompiledRule = BeforeValidator(refuse_code)
 class Settings(BaseModel):
     """Base of every node: unknown keys are refused, values never change, numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)

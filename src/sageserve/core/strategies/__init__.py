@@ -5,7 +5,8 @@ Read next: `base.py`, docs/reference/strategies.md for when to use which.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Final
 
 from sageserve.base.config import Scenario
@@ -13,33 +14,44 @@ from sageserve.base.errors import ConfigError
 from sageserve.core.layout import Layout, lay_out
 from sageserve.core.plugins import STRATEGY, registered
 from sageserve.core.strategies.base import Strategy, StrategyKind
-from sageserve.core.strategies.chiron import Chiron
 from sageserve.core.strategies.fixed import PREFIX, STARTED, fixed_kind
-from sageserve.core.strategies.foresight import Foresight
-from sageserve.core.strategies.hpa import Hpa, Keda
 from sageserve.core.strategies.own import own_kind
-from sageserve.core.strategies.planned import LtI, LtU, LtUA
-from sageserve.core.strategies.reactive import Reactive, ReactiveTuned
-from sageserve.core.strategies.recorded import NAME as RECORDED
-from sageserve.core.strategies.recorded import Recorded
-from sageserve.core.strategies.siloed import Siloed
 from sageserve.core.zero import Sleepers
 
-STRATEGIES: Final[Mapping[str, StrategyKind]] = {
-    "siloed": Siloed,
-    "hpa": Hpa,
-    "keda": Keda,
-    "reactive": Reactive,
-    "reactive-tuned": ReactiveTuned,
-    "lt-i": LtI,
-    "lt-u": LtU,
-    "lt-ua": LtUA,
-    "chiron": Chiron,
-    "foresight": Foresight,
-}
+
+class _Kinds(Mapping[str, StrategyKind]):
+    """Strategies by name, each loaded when it is asked for: a gateway needs no forecasts and no plans for its own."""
+
+    _PLACES: Final = {
+        "siloed": ("siloed", "Siloed"),
+        "hpa": ("hpa", "Hpa"),
+        "keda": ("hpa", "Keda"),
+        "reactive": ("reactive", "Reactive"),
+        "reactive-tuned": ("reactive", "ReactiveTuned"),
+        "lt-i": ("planned", "LtI"),
+        "lt-u": ("planned", "LtU"),
+        "lt-ua": ("planned", "LtUA"),
+        "chiron": ("chiron", "Chiron"),
+        "foresight": ("foresight", "Foresight"),
+    }
+
+    def __getitem__(self, name: str) -> StrategyKind:
+        module, kind = self._PLACES[name]
+        found: StrategyKind = getattr(import_module(f"{__name__}.{module}"), kind)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._PLACES)
+
+    def __len__(self) -> int:
+        return len(self._PLACES)
+
+
+STRATEGIES: Final[Mapping[str, StrategyKind]] = _Kinds()
 
 _HPA: Final = "hpa"
 _KEDA: Final = "keda"
+_RECORDED: Final = "recorded"
 
 __all__ = [
     "STRATEGIES",
@@ -62,7 +74,7 @@ def strategy_kind(name: str) -> StrategyKind:
         ConfigError: there is none.
         PluginError: the module of the user's own cannot be imported.
     """
-    kind: StrategyKind | None = Recorded if name == RECORDED else STRATEGIES.get(name) or fixed_kind(name)
+    kind: StrategyKind | None = _recorded() if name == _RECORDED else STRATEGIES.get(name) or fixed_kind(name)
     if kind is None and not name.startswith(PREFIX):
         kind = own_kind(name)
     if kind is None:
@@ -74,6 +86,12 @@ def strategy_kind(name: str) -> StrategyKind:
             hint=f"choose one of {', '.join([*known, STARTED, f'{PREFIX}N'])}, or module:Class for your own",
         )
     return kind
+
+
+def _recorded() -> StrategyKind:
+    from sageserve.core.strategies.recorded import Recorded  # noqa: PLC0415 # loaded when it is asked for, as the others are
+
+    return Recorded
 
 
 def kind_of(scenario: Scenario) -> StrategyKind:

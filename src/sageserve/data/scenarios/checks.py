@@ -13,7 +13,6 @@ from sageserve.base.config import FleetSettings, ModelSettings, ProfileSettings,
 from sageserve.base.units import Micros, show_duration, show_size
 from sageserve.core.engine.timing import first_time, gain, iteration_time, row_of
 from sageserve.data.documents import suggest
-from sageserve.data.profiles.engines import engine_named, other_engine, unknown_engine
 from sageserve.data.scenarios.cluster_checks import cluster_names, pool_names, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
@@ -35,6 +34,8 @@ def remarks(scenario: Scenario) -> list[str]:
     for name, model in scenario.models.items():
         if not model.engine:
             continue
+        from sageserve.data.profiles.engines import other_engine, unknown_engine  # noqa: PLC0415 # two megabytes of a gateway
+
         if text := unknown_engine(model.engine):
             found.append(f"models.{name}.engine: {text}")
         profiles = {gpu: other_engine(engine.engine, model.engine) for gpu, engine in model.engines.items()}
@@ -209,12 +210,18 @@ def _said(scenario: Scenario, region: str, model: str, key: _Number) -> Keys:
 
 def _engines(scenario: Scenario) -> Iterator[SettingProblem]:
     for name, model in scenario.models.items():
-        if model.engine and engine_named(model.engine) is None:
+        if model.engine and _names_none(model.engine):
             text = f"{model.engine!r} names no engine"
             yield SettingProblem(("models", name, "engine"), text, arithmetic=False, hint="write name and version: vllm 0.19")
         for gpu, engine in model.engines.items():
             keys: Keys = ("models", name, "engines", gpu)
             yield from (SettingProblem(keys, text) for text in _engine(model, engine, scenario, gpu))
+
+
+def _names_none(engine: str) -> bool:
+    from sageserve.data.profiles.engines import engine_named  # noqa: PLC0415 # as above
+
+    return engine_named(engine) is None
 
 
 def _engine(model: ModelSettings, engine: ProfileSettings, scenario: Scenario, gpu: str) -> Iterator[str]:

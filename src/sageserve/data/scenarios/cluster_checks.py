@@ -3,14 +3,13 @@
 Knows the settings tree only; what is really there, `sageserve doctor` looks up. Read next: `checks.py`, which calls this.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sageserve.base.config import Scenario
 from sageserve.base.config.clusters import TargetSettings
 from sageserve.base.units import show_money
 from sageserve.data.documents import suggest
 from sageserve.data.scenarios.problem import SettingProblem, unknown
-from sageserve.data.watched.freeze_windows import freeze_windows
 from sageserve.data.yaml_positions import Keys
 
 
@@ -29,11 +28,18 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
             elif value.startswith("=~") and len(value) == 2:
                 yield SettingProblem((*keys, "series", label), "=~ needs a regular expression", arithmetic=False)
     yield from unknown(("live", "tiers"), "tier", live.tiers, scenario.tiers)
+    if live.safety.freeze:
+        yield from _freeze(live.safety.freeze)
+    yield from unknown(("live", "safety", "budget", "gpus"), "stock", live.safety.budget.gpus, stocks(scenario))
+
+
+def _freeze(windows: Sequence[str]) -> Iterator[SettingProblem]:
+    from sageserve.data.watched.freeze_windows import freeze_windows  # noqa: PLC0415 # time zones: a gateway has none
+
     try:
-        freeze_windows(live.safety.freeze)
+        freeze_windows(windows)
     except ValueError as error:
         yield SettingProblem(("live", "safety", "freeze"), str(error), arithmetic=False)
-    yield from unknown(("live", "safety", "budget", "gpus"), "stock", live.safety.budget.gpus, stocks(scenario))
 
 
 def pool_names(scenario: Scenario) -> Iterator[SettingProblem]:

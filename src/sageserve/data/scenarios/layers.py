@@ -15,17 +15,16 @@ from typing import Final
 from sageserve.base.errors import ConfigError
 from sageserve.data.billing.carbon import hourly_carbon
 from sageserve.data.documents import BUILTIN, read_file, source_name, suggest
-from sageserve.data.profiles.library import PROFILES, named
-from sageserve.data.profiles.naming import other_model
 from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, read_value
 
 _CHAIN_MAX: Final = 20  # files deep; people extend two or three
+_PROFILES: Final = "profiles"  # file of the library: no scenario
 _KEY: Final = re.compile(r'"([^"]*)"|([^."]+)')
 
 
 def builtin_names() -> tuple[str, ...]:
     """Names of the scenarios and parts of scenarios that ship with the package, sorted."""
-    return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml") if path.stem != PROFILES))
+    return tuple(sorted(path.stem for path in BUILTIN.glob("*.yaml") if path.stem != _PROFILES))
 
 
 def find(reference: str, folder: Path) -> Path:
@@ -195,6 +194,8 @@ class Stack:
 
     def _profile(self, name: str, keys: Keys) -> dict[str, Value]:
         """The settings of a named profile, placed at `keys`; empty, and a complaint, when there is none."""
+        from sageserve.data.profiles.library import named  # noqa: PLC0415 # two megabytes of every gateway: the scenario of a fleet that runs names none
+
         place = self.document.place(keys)
         folder = Path(place.source).parent if place and place.line else Path()
         try:
@@ -228,6 +229,8 @@ class Stack:
             engines = settings.get("engines") if isinstance(settings, dict) else None
             for gpu, engine in engines.items() if isinstance(engines, dict) else ():
                 if isinstance(engine, str) and isinstance(engines, dict):
+                    from sageserve.data.profiles.naming import other_model  # noqa: PLC0415 # as above
+
                     engines[gpu] = self._profile(engine, ("models", model, "engines", gpu))
                     if text := other_model(engine.partition("/")[0], str(model)):
                         self.document.notes.append(f"models.{model}.engines.{gpu}: the profile {engine} {text}")

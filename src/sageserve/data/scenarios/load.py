@@ -19,7 +19,6 @@ from pydantic import BaseModel, ValidationError
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN
-from sageserve.data.profiles.library import profile_entries
 from sageserve.data.scenarios.checks import problems, remarks
 from sageserve.data.scenarios.errors import MISSING, complaints_of, node_at, on_one_screen
 from sageserve.data.scenarios.layers import Stack, builtin_names, find
@@ -132,6 +131,8 @@ def _typed(document: Document, name: str) -> Scenario:
 
 def _way_out(complaints: Sequence[Complaint]) -> str:
     if any("engine profile" in complaint.text for complaint in complaints):
+        from sageserve.data.profiles.library import profile_entries  # noqa: PLC0415 # two megabytes of a gateway, whose scenario names none
+
         return f"measured profiles: {', '.join(profile_entries())}; `sageserve profile list` shows those derived for other models"
     return "`sageserve scenario schema` describes every key; `sageserve scenario show quickstart` is a working example"
 

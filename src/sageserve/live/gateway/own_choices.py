@@ -1,20 +1,23 @@
 """Rules of the user's in a gateway: what they are told of a request and of each choice, and what is done when they fail.
 
 The numbers are those that `sim/kernel/choices/own.py` writes down, from what this gateway knows. A rule that raises, or gives no
-number, decides nothing: the built-in one does, and it is counted and told. Knows no clock. Read next: `routing_state.py`;
+number, decides nothing: the built-in one does, and it is counted and told. So it is with one that thinks for too long
+(`rule_limit.py`). Knows no clock. Read next: `routing_state.py`;
 docs/how-to/own-routers.md for what each number is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from sageserve.base.errors import SageServeError
 from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.own_rules import OwnRule, OwnRules
 from sageserve.live.gateway.python_kernels import Row, expected, expected_busy
+from sageserve.live.gateway.rule_limit import RuleLimit
 from sageserve.live.gateway.targets import EndpointLoad, Target
 
 Numbers = dict[str, float]
+Instead = TypeVar("Instead", int, None)
 TOO_HIGH: Final = float("inf")
 
 
@@ -31,6 +34,7 @@ class OwnChoices:
         self.rules = rules
         self._routing = routing
         self._tiers = tiers
+        self._limit = RuleLimit() if any(rules) else None
         self.failures = 0
         self.failed = ""  # what was said of the last failure
 
@@ -55,8 +59,17 @@ class OwnChoices:
             guess: tokens that an answer of the model is taken to have.
         """
         rule = self.rules.instance
-        if rule is None:
+        if rule is None or self._limit is None:
             return -1
+        try:
+            with self._limit:
+                return self._lowest(rule, asked, load, found, first, guess)
+        except SageServeError as error:
+            return self._failed(error, -1)
+
+    def _lowest(  # as `instance`
+        self, rule: OwnRule, asked: Numbers, load: EndpointLoad, found: Callable[[Target], int], first: int, guess: int
+    ) -> int:
         scores = []
         for target, work in zip(load.targets, load.outstanding, strict=True):
             profile, weight = target.profile, target.weight
@@ -71,10 +84,7 @@ class OwnChoices:
                 "kv_tokens": profile["ranks"] * profile["kv_tokens"],
                 "number": target.row - first,
             }
-            score = self._ask(rule, asked)
-            if score is None:
-                return -1
-            scores.append(score)
+            scores.append(rule.ask(asked))
         return scores.index(min(scores))
 
     def endpoint(
@@ -90,8 +100,23 @@ class OwnChoices:
             away: microseconds of round trip to an endpoint.
         """
         rule = self.rules.region
-        if rule is None:
+        if rule is None or self._limit is None:
             return None
+        try:
+            with self._limit:
+                return self._nearest(rule, asked, walk, columns, elapsed, away)
+        except SageServeError as error:
+            return self._failed(error, None)
+
+    def _nearest(  # as `endpoint`
+        self,
+        rule: OwnRule,
+        asked: Numbers,
+        walk: Sequence[int],
+        columns: Sequence[Row],
+        elapsed: int,
+        away: Callable[[int], int],
+    ) -> int:
         best, least = -1, 0.0
         for e in walk:
             column = columns[e]
@@ -105,9 +130,7 @@ class OwnChoices:
                 "instances": column["open"],
                 "away": away(e),
             }
-            score = self._ask(rule, asked)
-            if score is None:
-                return None
+            score = rule.ask(asked)
             if best < 0 or score < least:
                 best, least = e, score
         return best
@@ -115,13 +138,16 @@ class OwnChoices:
     def admits(self, numbers: Numbers) -> bool | None:
         """Whether a request is let in; None: the built-in rule is to say."""
         rule = self.rules.admission
-        said = None if rule is None else self._ask(rule, numbers)
-        return None if said is None else said != 0.0
-
-    def _ask(self, rule: OwnRule, numbers: Numbers) -> float | None:
-        try:
-            return rule.ask(numbers)
-        except SageServeError as error:
-            self.failures += 1
-            self.failed = error.message
+        if rule is None or self._limit is None:
             return None
+        try:
+            with self._limit:
+                return rule.ask(numbers) != 0.0
+        except SageServeError as error:
+            return self._failed(error, None)
+
+    def _failed(self, error: SageServeError, instead: Instead) -> Instead:
+        """A rule raised, gave no number or took too long: what is said, so that the built-in rule decides."""
+        self.failures += 1
+        self.failed = error.message
+        return instead
