@@ -368,3 +368,14 @@ def test_batches_of_one_owner_that_are_over_are_forgotten_and_nothing_else(store
     assert store.forget_batches("nobody") == 0
     assert store.forget_batches("you", 4000) == 0
     assert store.forget_batches("you", 4001) == 1
+
+
+def test_a_batch_that_was_forgotten_cannot_be_moved_and_nobody_is_hurt(store: Store) -> None:
+    store.begin_epoch()
+    gone = running(store, 1)
+    store.cancel(gone.number, 3000)
+    store.close_batch(gone.number, (None, None), 4000)
+    assert store.forget_batches("me") == 1
+    for move in (store.cancel, store.expire, store.finish):
+        with pytest.raises(Unknown):
+            move(gone.number, 5000)

@@ -50,5 +50,11 @@ PLANTED = (
         "(one for one in load.all if one.open and (one.trouble <= now or one.model in self.unwell)),",
         "(one for one in load.all if one.trouble <= now or one.model in self.unwell),",
     ),
+    Mutant(
+        "erasing does not wait for what runs",
+        "live/batches/erasure.py",
+        "left += 1  # even if it ends meanwhile",
+        "left += 0  # even if it ends meanwhile",
+    ),
     Mutant("lost lines are not counted", "live/control/state_files.py", "            self.lost += 1\n", ""),
 )

@@ -217,7 +217,7 @@ class MemoryStore(Store):
 
     def finish(self, number: int, now: Micros) -> None:
         """Every job is over."""
-        if not self._batches[number].over:
+        if not self._find(number).over:
             raise BadMove(f"batch {number} has jobs that are not over")
         self._move(number, BatchSignal.FINISH, now)
 
@@ -248,8 +248,14 @@ class MemoryStore(Store):
         batch = self._batches[number]
         self._batches[number] = replace(batch, failed=batch.failed + ended)
 
+    def _find(self, number: int) -> Batch:
+        found = self._batches.get(number)
+        if found is None:
+            raise Unknown("This batch is gone.")
+        return found
+
     def _move(self, number: int, signal: BatchSignal, now: Micros) -> None:
-        batch = self._batches[number]
+        batch = self._find(number)
         after = BATCH_MOVES.get((batch.state, signal))
         if after is None:
             raise BadMove(f"batch {batch.id} is {batch.state}")

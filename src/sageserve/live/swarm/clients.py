@@ -11,8 +11,9 @@ import msgspec
 
 from sageserve.base.units import DAY, HOUR, SECOND, Micros
 from sageserve.live.store.interface import PIECE
-from sageserve.live.store.models import BadMove, Batch, BatchState, File
+from sageserve.live.store.models import BadMove, Batch, BatchState, File, Unknown
 from sageserve.live.swarm.dice import Dice
+from sageserve.live.swarm.eraser import Eraser
 from sageserve.live.swarm.gateways import SwarmRequest
 from sageserve.live.swarm.world import JobBody, SwarmWorld
 
@@ -20,7 +21,7 @@ _POISON_OF_ENGINES: Final = ("400", "401", "403", "500", "break")
 _POISON_OF_ANSWERS: Final = ("deep", "bytes", "count", "long", "packed")
 _POISON_OF_LINES: Final = ("nul", "deep", "bytes", "cut", "model", "twice")
 _URL: Final = "/v1/completions"
-_OWNERS: Final = ("ann", "bob")
+OWNERS: Final = ("ann", "bob")
 _FINAL: Final = (BatchState.COMPLETED, BatchState.EXPIRED, BatchState.FAILED, BatchState.CANCELLED)
 
 
@@ -52,10 +53,12 @@ class Clients:
     Args:
         world: of the story.
         dice: for what they ask.
+        eraser: who may erase one of them.
     """
 
     world: SwarmWorld
     dice: Dice
+    eraser: Eraser | None = None
     open: dict[int, str] = field(default_factory=dict)  # requests without an answer
     handed: list[Handed] = field(default_factory=list)
     fates: Counter[int] = field(default_factory=Counter)
@@ -96,8 +99,11 @@ class Clients:
         if world.store.away or world.store.full:
             world.loop.tell(None, SECOND, self.hand_in)
             return
-        number, owner, model = len(self.handed), dice.pick(_OWNERS), dice.pick(world.layout.names.models)
+        gone = "" if self.eraser is None else self.eraser.tenant
+        number, owner, model = len(self.handed), dice.pick(OWNERS), dice.pick(world.layout.names.models)
         lines, names = self._lines(model)
+        if owner == gone:
+            return  # it has no key any more
         poisoned = dice.chance(0.25)
         if poisoned:
             at = dice.between(0, len(lines) - 1)
@@ -135,8 +141,8 @@ class Clients:
         world = self.world
         try:
             world.store.kept.cancel(handed.batch.number, world.wall())
-        except BadMove:
-            return  # it is over
+        except (BadMove, Unknown):
+            return  # it is over, or erased
         handed.cancelled = True
         world.note(f"batch {handed.batch.number} is cancelled")
         self._tell_runner()
@@ -148,8 +154,12 @@ class Clients:
         laws = self.world.laws
         for what in self.open.values():
             laws.breaks("no-wait-for-ever", f"{what} has no answer")
+        gone = "" if self.eraser is None else self.eraser.tenant
         for handed in self.handed:
-            self._check_batch(handed)
+            if handed.batch.owner != gone:
+                self._check_batch(handed)
+        if self.eraser is not None:
+            self.eraser.check()
 
     def _check_batch(self, handed: Handed) -> None:
         laws, keep, number = self.world.laws, self.world.store.kept, handed.batch.number

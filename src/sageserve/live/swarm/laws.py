@@ -34,6 +34,7 @@ LAWS: Final[Mapping[str, str]] = {
     "one-fate": "every request is answered or refused exactly once",
     "no-wait-for-ever": "no request is left without an answer once the faults are over",
     "lines-kept": "every line of a batch that was taken on is in exactly one of its files",
+    "erased-is-gone": "once a tenant was erased nothing of it is kept, and nothing of others is gone",
     "batches-end": "every batch ends once the faults are over; none that is sound is rejected",
     "requests-counted": "control counts every request once, whatever links and processes do",
     "refusals-counted": "control counts every refusal once",

@@ -18,9 +18,10 @@ from sageserve.base.units import SECOND
 from sageserve.core.fleet import State
 from sageserve.data.growing import whole_lines
 from sageserve.data.results.journal import Stamped
-from sageserve.live.swarm.clients import Clients
+from sageserve.live.swarm.clients import OWNERS, Clients
 from sageserve.live.swarm.dice import Dice
 from sageserve.live.swarm.engines import SwarmEngine
+from sageserve.live.swarm.eraser import Eraser
 from sageserve.live.swarm.faults import draw
 from sageserve.live.swarm.world import SwarmWorld
 
@@ -84,7 +85,8 @@ def violations(told: Told) -> list[Violation]:
 
 
 def _play(world: SwarmWorld, seed: int) -> None:
-    dice, clients = Dice(seed, "faults"), Clients(world, Dice(seed, "clients"))
+    dice = Dice(seed, "faults")
+    clients = Clients(world, Dice(seed, "clients"), Eraser(world, Dice(seed, "eraser"), OWNERS))
     loop = world.loop
     lasting = draw(world, dice, *FAULTS)
     loop.tell(None, SECOND, clients.ask_until, QUIET)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.units import DAY, SECOND, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
@@ -23,6 +23,7 @@ from sageserve.core.work import Entry
 from sageserve.data.growing import append_lines
 from sageserve.data.scenarios.load import check
 from sageserve.live.actuators.base import EngineAddress, Hear
+from sageserve.live.batches.api_context import ApiContext
 from sageserve.live.batches.gateway_lines import AnswerBroken, GatewayAnswer, GatewayAway
 from sageserve.live.batches.runner import BatchRunner, Door
 from sageserve.live.batches.store_thread import SteadyWall
@@ -82,6 +83,7 @@ class SwarmWorld(StoryGround):
         self.control: Watched | None = None
         self.runner: BatchRunner | None = None
         self.process: VirtualProcess | None = None
+        self.api: ApiContext | None = None  # of its routes of files and batches
         self.gateways: list[SwarmGateway] = []
         self._stop = asyncio.Event()
         self._made = 0
@@ -125,7 +127,7 @@ class SwarmWorld(StoryGround):
             self.loop.tell(self.process, 0, self._stop.set)
 
     def _over(self, control: Watched | None) -> None:
-        self.process = self.control = self.runner = None
+        self.process = self.control = self.runner = self.api = None
         self.cloud.control = None
         if control is not None:
             self._lost += control._journal.lost  # noqa: SLF001 # what it would have shown in `status`
@@ -143,6 +145,7 @@ class SwarmWorld(StoryGround):
         control = Watched(self.scenario, home, self._parts(process, clock, runner))
         control.world = self
         self.control, self.runner = control, runner
+        self.api = ApiContext(store, wall, self.scenario.live or LiveSettings(), runner.notify)
         try:
             await control.run(self._stop)
         except Exception as fault:  # noqa: BLE001 # whatever it is, it is control's own
