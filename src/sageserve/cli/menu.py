@@ -3,6 +3,7 @@
 Help and completion of names load no command; a test holds the sentences to those of the commands. Read next: `main.py`.
 """
 
+import gc
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ from typer.main import get_group
 DO: Final = "Do"
 LOOK: Final = "Look and prepare"
 SERVE: Final = "Serve"
+_GARBAGE: Final = 50_000  # objects between two looks for circles in what serves: it lives long, and its memory counts
 
 
 class MenuEntry(NamedTuple):
@@ -182,4 +184,6 @@ class Menu(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 # click's; typer may bring its own click
         """Which command the words name, loaded."""
         name, found, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS and COMMANDS[name].panel == SERVE:
+            gc.set_threshold(_GARBAGE)
         return name, load(name) if name in COMMANDS and found is not None else found, rest

@@ -166,7 +166,7 @@ class Fleet:
 
     def coming(self, pool: int) -> int:
         """Instances of a pool that will serve: starting or being reclaimed; not those of a rollout, which replace others."""
-        extra = sum(self.pool_of[i] == pool for i in self.surge)
+        extra = sum(self.pool_of[i] == pool for i in self.surge) if self.surge else 0
         return self.counts[pool][State.STARTING] + self.counts[pool][State.RECLAIMING] - extra
 
     def rows(self, pool: int, state: State) -> Iterator[int]:

@@ -105,12 +105,14 @@ def idle_times(layout: Layout, model: NDArray[Any], prompt: NDArray[Any], cached
 
 
 def _missed(scenario: Scenario, trace: Trace, late: NDArray[np.bool_]) -> Iterator[OutOfReach]:
+    cells = trace.tier.astype(np.int64) * len(scenario.models) + trace.model
+    size = len(scenario.tiers), len(scenario.models)
+    asked, missed = (np.bincount(each, minlength=size[0] * size[1]).reshape(size) for each in (cells, cells[late]))
     for k, (name, tier) in enumerate(scenario.tiers.items()):
         if tier.batch:
             continue
         for m, model in enumerate(scenario.models):
-            mine = late[(trace.tier == k) & (trace.model == m)]
-            if len(mine) and (share := 1.0 - float(mine.mean())) < tier.percentile:
+            if asked[k, m] and (share := 1.0 - float(missed[k, m] / asked[k, m])) < tier.percentile:
                 growth = f" + {show_duration(tier.growth)}/1k" if tier.growth else ""
                 yield OutOfReach(name, model, share, tier.percentile, f"{show_duration(tier.patience)}{growth}")
 

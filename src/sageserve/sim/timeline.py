@@ -25,6 +25,7 @@ MODEL: Final = ("batch_waiting",)
 FIELDS: Final = (*COUNTS, *SEEN, *INSIDE, *TOTALS, *MODEL)
 """Columns of a timeline. Instance counts; shares of capacity as last scraped; requests waiting, decoding and in all, prompt
 tokens not prefilled; totals since the start; jobs in the batch queue of the endpoint's model (all regions together)."""
+_STATES: Final = {name: State[name.upper()] for name in COUNTS}
 
 
 def check_warm_up(scenario: Scenario, window: Micros) -> None:
@@ -90,11 +91,11 @@ class Timeline:
             self._columns[name][at] = kernel.endpoints[name]
         for name, counted in INSIDE.items():
             self._columns[name][at] = kernel.counted(counted).reshape(self._layout.endpoints, -1).sum(axis=1)
-        for name in COUNTS:
-            column = self._columns[name]
-            state = State[name.upper()]
+        for name, state in _STATES.items():
+            counts = [0] * self._layout.endpoints
             for pool in self._layout.pools:
-                column[at, pool.endpoint] += fleet.counts[pool.number][state]
+                counts[pool.endpoint] += fleet.counts[pool.number][state]
+            self._columns[name][at] = counts
         self._full[at] = True
         for pool in self._layout.pools:
             left = fleet.stocks[pool.stock].gpus - fleet.ledger.purchases[pool.stock].held

@@ -63,8 +63,10 @@ class EndpointLook:
 
 def look(now: Micros, event: Observed, pools: list[Pool], fleet: Fleet) -> EndpointLook:
     """What is seen of the endpoint of these pools."""
-    serving = sum(fleet.serving(pool.number) for pool in pools)
-    coming = sum(fleet.coming(pool.number) for pool in pools)
+    serving = coming = 0
+    for pool in pools:  # asked of every endpoint at every look
+        serving += fleet.serving(pool.number)
+        coming += fleet.coming(pool.number)
     return EndpointLook(
         pools, growing(pools, fleet), event.endpoints[pools[0].endpoint].seen, now - event.scraped, serving, coming
     )
