@@ -80,7 +80,8 @@ def test_orders_are_kept_in_the_cluster_and_ended(watched: Watched) -> None:
     assert order.until - order.frozen_until < MINUTE
     assert "big is acted on again" in watched.say("thaw", "all")
     assert (watched.orders().targets["big"].frozen_until, watched.orders().targets["big"].count) == (0, 9)
-    assert verify(watched.state).lines == 3  # each is in the audit log
+    assert watched.say("thaw", "all") == "big: no order freezes it, and it has its authority: nothing changed\n"
+    assert verify(watched.state).lines == 4  # each is in the audit log
 
 
 @pytest.mark.parametrize(
@@ -113,6 +114,16 @@ def test_what_is_only_observed_takes_no_orders(watched: Watched) -> None:
     settle(watched.state, acted_on(authority="observe"))
     assert "only observed" in watched.say("freeze", "big", "--for", "1h")
     assert "one rung at a time" in watched.say("promote", "big", "bounds")
+    for kind, authority, said, next_step in (
+        ("Deployment", "observe", "big: only observed", "sageserve promote big full"),
+        ("Deployment", "floor", "the bounds of a Deployment are not written", "authority: full"),
+        ("ModelDeployment", "observe", "big: only observed", "name the HPA or ScaledObject"),
+    ):
+        settle(watched.state, acted_on(kind, authority=authority))
+        for words in (("freeze", "all", "--for", "1h"), ("override", "big=9", "--for", "1h", "--why", "x"), ("thaw", "big")):
+            answer = watched.say(*words)
+            assert said in answer
+            assert next_step in answer
 
 
 def test_a_target_is_given_back_and_only_observed_from_then_on(watched: Watched) -> None:

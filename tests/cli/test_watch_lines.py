@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from sageserve.base.errors import SageServeError
 from sageserve.base.units import MINUTE
 from sageserve.cli.main import app
+from sageserve.cli.reload import write_fleet
+from sageserve.cli.running import Running
 from sageserve.cli.watch_lines import WatchLines, progress_line
 from sageserve.data.results.journal import Stamped
 from tests.live.watch.command import FLEET
@@ -93,3 +96,73 @@ def test_mistakes_are_told(tmp_path: Path, words: list[str], said: str) -> None:
     assert ran.exit_code != 0
     assert said in str(ran.exception)
     assert not (tmp_path / "state").exists()
+
+
+NOBODY = ["--prometheus", "http://127.0.0.1:9"]  # who asks there first is told that nobody answers
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["strategy.name=siloed", "tiers.niw={deadline: 24h}"], "sets instances apart"),
+        (["fleet.minimum=0"], "scaling to zero is simulated"),
+        (
+            ["live.scaler={tls: {certificate: /nowhere/tls.crt, key: /nowhere/tls.key}}"],
+            "live.scaler.tls.certificate: /nowhere/tls",
+        ),
+        (["live.scaler={tls: {certificate: /etc/hostname, key: /etc/hostname}}"], "/etc/hostname cannot be used"),
+        (
+            ["live.clusters.here.prometheus={url: 'http://p', bearer_file: /nowhere/t}"],
+            "prometheus.bearer_file: /nowhere/t cannot",
+        ),
+    ],
+)
+def test_what_is_refused_is_refused_before_anybody_is_asked_and_by_scenario_check_too(
+    tmp_path: Path, settings: list[str], said: str
+) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(FLEET, "utf-8")
+    words = [str(fleet), *(word for one in settings for word in ("--set", one))]
+    ran = CliRunner().invoke(app, ["watch", *words, *NOBODY, "--state", str(tmp_path / "state")])
+    assert isinstance(ran.exception, SageServeError)
+    assert said in ran.exception.message
+    assert not (tmp_path / "state").exists()
+    checked = CliRunner().invoke(app, ["scenario", "check", *words])
+    assert checked.exit_code == 0, checked.output
+    assert f"`sageserve watch` would refuse it here: {ran.exception.message}" in checked.stdout
+
+
+def test_a_cluster_that_cannot_be_written_to_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(FLEET, "utf-8")
+    act = [
+        "watch",
+        str(fleet),
+        *NOBODY,
+        "--state",
+        str(tmp_path / "state"),
+        "--act",
+        "--set",
+        "live.targets.small.authority=floor",
+    ]
+    ran = CliRunner().invoke(app, [*act, "--kubeconfig", str(tmp_path / "nowhere")])
+    assert "nowhere" in str(ran.exception)
+    assert "127.0.0.1:9" not in str(ran.exception)
+    ran = CliRunner().invoke(app, [*act, "--set", "live.clusters.here.guard=/nowhere/guard.yaml"])
+    assert "the guard /nowhere/guard.yaml cannot be read" in str(ran.exception)
+
+
+def test_who_asks_after_the_end_is_told_what_is_left(tmp_path: Path) -> None:
+    (tmp_path / "minutes").mkdir()
+    ran = CliRunner().invoke(app, ["status", "--state", str(tmp_path)])
+    assert isinstance(ran.exception, SageServeError)
+    assert ran.exception.message == f"nobody watches in {tmp_path} any more"
+    assert f"sageserve shadow-report {tmp_path};" in (ran.exception.hint or "")
+    for url, source, said in (
+        ("", "", "shadow-report"),
+        ("http://x", "my fleet.yaml", "sageserve up 'my fleet.yaml' --detach --set a=1 --state"),
+    ):
+        write_fleet(tmp_path, Running(1, url, "", "tiny", "", source=source, overrides=("a=1",)))
+        ran = CliRunner().invoke(app, ["status", "--state", str(tmp_path)])
+        assert isinstance(ran.exception, SageServeError)
+        assert said in (ran.exception.hint or "")

@@ -59,6 +59,11 @@ def test_what_a_rule_reads_is_taken_once(tmp_path: Path, monkeypatch: pytest.Mon
         ("    return math.log(in_flight)", "in_flight", "ValueError: math domain error, for in_flight = 0"),
         ("    return 'first'", "in_flight", "gave 'first', not a number, for in_flight = "),
         ("    return None", "in_flight", "gave None, not a number"),
+        (
+            "    while in_flight >= 0: in_flight += 1",
+            "in_flight",
+            "does not end: it did 100,000 lines for one request, for in_fl",
+        ),
     ],
 )
 def test_what_is_no_rule_is_refused_with_its_line(

@@ -29,9 +29,9 @@ class Installed:
         self.site = folder / "venv" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
         self.stage = folder / "stage"
 
-    def python(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """The interpreter, with nothing but the dependencies."""
-        return self._run(self.program.with_name("python"), *words, full=False)
+    def python(self, *words: str, full: bool = False) -> "subprocess.CompletedProcess[str]":
+        """The interpreter, with nothing but the dependencies, or with all that the extras bring."""
+        return self._run(self.program.with_name("python"), *words, full=full)
 
     def run(self, *words: str, full: bool) -> "subprocess.CompletedProcess[str]":
         """A command with nothing but the dependencies, or with all that the extras bring."""

@@ -23,7 +23,7 @@ import msgspec
 import openai
 import pytest
 
-from sageserve.cli.up import held_port
+from sageserve.cli.ports import held_port
 from sageserve.live.audit import verify
 from sageserve.live.control.status import Status
 

@@ -72,6 +72,26 @@ def refuse_rung(target: "TargetSettings", rung: str, where: str) -> None:
     )
 
 
+def acted_on(live: "LiveSettings", names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the targets that are more than observed.
+
+    Raises:
+        ConfigError: none is.
+    """
+    able = [name for name in names if len(rungs_of(live.targets[name].kind)) > 1]
+    found = tuple(name for name in able if live.targets[name].authority in rungs_of(live.targets[name].kind)[1:])
+    if found:
+        return found
+    for name in names:
+        refuse_rung(live.targets[name], live.targets[name].authority, f"live.targets.{name}")
+    if able:
+        rung = rungs_of(live.targets[able[0]].kind)[1]
+        hint = f"sageserve promote {able[0]} {rung} says what is missing"
+    else:
+        hint = f"name the HPA or ScaledObject that scales it as live.targets.{names[0]}.kind and name, and watch it again"
+    raise ConfigError(f"{', '.join(names)}: only observed, so nothing is written there", hint=hint)
+
+
 async def hands_of(
     stack: AsyncExitStack, settings: "Scenario", folder: Path, watching: "FleetWatch", told: tuple[Path | None, bool]
 ) -> "Hands":

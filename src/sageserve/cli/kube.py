@@ -65,20 +65,6 @@ def targets_at(live: "LiveSettings", where: str) -> tuple[str, ...]:
     return found
 
 
-def acted_on(live: "LiveSettings", names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the targets that are more than observed.
-
-    Raises:
-        ConfigError: none is.
-    """
-    found = tuple(name for name in names if live.targets[name].authority != "observe")
-    if not found:
-        raise ConfigError(
-            f"{', '.join(names)}: only observed, so nothing is written there", hint=f"sageserve promote {names[0]} floor"
-        )
-    return found
-
-
 def guard_of(live: "LiveSettings", name: str) -> "GuardRange":
     """What the owner of a target's cluster allows.
 

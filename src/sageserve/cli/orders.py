@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli.acting import acted_on
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
-from sageserve.cli.kube import Kubeconfig, acted_on, guard_of, targets_at, watched_settings, writer_of
+from sageserve.cli.kube import Kubeconfig, guard_of, targets_at, watched_settings, writer_of
 from sageserve.cli.watch import WatchedState
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None
     from msgspec import structs
 
     before: dict[str, str] = {}
+    frozen: set[str] = set()
 
     def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
+        frozen.update(name for name in names if name in orders.targets and orders.targets[name].frozen_until)
         before.update({name: f"{one.cause.value}: {one.detail}" for name, one in orders.demoted.items() if name in names})
         kept = {
             name: structs.replace(one, frozen_until=0, freeze_why="") if name in names else one
@@ -79,7 +82,10 @@ def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None
     names = _order(state, where, kubeconfig, change)
     _done(state, "thaw", names, {})
     for name in names:
-        typer.echo(f"{name} is acted on again{f'; it was demoted, {before[name]}' if name in before else ''}")
+        if name in before or name in frozen:
+            typer.echo(f"{name} is acted on again{f'; it was demoted, {before[name]}' if name in before else ''}")
+        else:
+            typer.echo(f"{name}: no order freezes it, and it has its authority: nothing changed")
 
 
 def override(

@@ -5,6 +5,7 @@ Starts and stops nothing. Read next: `up.py`.
 
 import fcntl
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
@@ -73,10 +74,29 @@ def running(state: Path | None) -> Running:
     try:
         found = msgspec.json.decode((folder / FLEET).read_bytes(), type=Running)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        raise SageServeError(f"no fleet runs in {folder}", hint="start one: sageserve up --detach") from None
+        if (folder / "minutes").is_dir() and not (folder / "logs").exists():  # what a process that watches leaves
+            raise SageServeError(f"nobody watches in {folder} any more", hint=_seen_in(folder)) from None
+        raise SageServeError(f"no fleet runs in {folder}", hint=f"start one: sageserve up --detach{named(folder)}") from None
     if not lives(folder):
-        raise SageServeError(f"the fleet in {folder} is not running any more", hint="start it again: sageserve up --detach")
+        if not found.url:
+            raise SageServeError(f"the process that watched in {folder} has died", hint=_seen_in(folder))
+        again = shlex.join(["sageserve", "up", found.source or found.scenario, "--detach", *_laid_over(found)])
+        raise SageServeError(f"the fleet in {folder} is not running any more", hint=f"start it again: {again}{named(folder)}")
     return found
+
+
+def named(folder: Path) -> str:
+    """The option that names a fleet's state folder, for a command to be typed; none where it is the user's own."""
+    return "" if folder == state_folder(None) else f" --state {shlex.quote(str(folder))}"
+
+
+def _seen_in(folder: Path) -> str:
+    place = shlex.quote(str(folder))
+    return f"sum up what was seen: sageserve shadow-report {place}; to go on: sageserve watch SCENARIO --state {place}"
+
+
+def _laid_over(found: Running) -> list[str]:
+    return [word for one in found.overrides for word in ("--set", one)]
 
 
 def running_url(state: Path | None) -> str:

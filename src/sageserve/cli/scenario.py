@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from sageserve.cli import complete
 from sageserve.cli.columns import StackedTable, terminal
+from sageserve.cli.live_checks import refusals
 from sageserve.cli.reach import warn_of_promises
 from sageserve.cli.streams import answer_json
 
@@ -152,6 +153,8 @@ def check(name: Reference, overrides: Overrides = None) -> None:
 
         for said in too_late(found, found.workload.generate.length):
             typer.echo(f"note: {said}")
+    for said in refusals(found):
+        typer.echo(f"note: {said}")
     path = Path(name)
     guesses = list(left_to_decide(path.read_text("utf-8"))) if path.is_file() else []
     if guesses:

@@ -7,7 +7,6 @@ started by the control process through the supervisor. Read next: `live/supervis
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,10 +22,23 @@ from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli import complete
 from sageserve.cli.acts import note_act
 from sageserve.cli.durations import time_of
-from sageserve.cli.extras import need, need_for
+from sageserve.cli.extras import need
 from sageserve.cli.gateway import INTERNAL_KEY
+from sageserve.cli.live_checks import check_up
+from sageserve.cli.ports import held_port, public_sockets
 from sageserve.cli.reload import mark_of, write_fleet
-from sageserve.cli.running import FLEET, Running, State, ask_status, last_words, lives, running, state_folder, what_keeps_dying
+from sageserve.cli.running import (
+    FLEET,
+    Running,
+    State,
+    ask_status,
+    last_words,
+    lives,
+    named,
+    running,
+    state_folder,
+    what_keeps_dying,
+)
 from sageserve.cli.unit import UnitFleet, unit
 
 if TYPE_CHECKING:
@@ -90,8 +102,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     given = {"strategy.name": strategy, "live.port": port, "live.speed": speed}
     changes = [f"{key}={value}" for key, value in given.items() if value is not None]
     settings = load_scenario(scenario, overrides=[*(overrides or ()), *changes])
-    _refuse(settings)
-    need_for(settings)
+    check_up(settings)
     folder = state_folder(state)
     _check_length(folder)
     source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
@@ -131,14 +142,6 @@ def _print_unit(settings: "Scenario", source: str, overrides: list[str], folder:
     typer.echo(unit(fleet, ["up", source, *words], root=os.geteuid() == 0, path=path), nl=False)
 
 
-def _refuse(settings: "Scenario") -> None:
-    from sageserve.live.actuators.commands import check_commands
-    from sageserve.live.simulated_only import refuse_simulated_only
-
-    refuse_simulated_only(settings)
-    check_commands(settings)
-
-
 def _check_length(folder: Path) -> None:
     """Refuse a folder in which no Unix socket can have its place."""
     if (left := _FOLDER_AT_MOST - len(os.fsencode(folder))) < 0:
@@ -156,7 +159,7 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
 
     live = settings.live or LiveSettings()
     EngineDoors(live, os.environ)  # what cannot be used is said now
-    sockets = _public_sockets(live)
+    sockets = public_sockets(live, _BACKLOG)
     port = int(sockets[0].getsockname()[1])
     descriptors = tuple(one.detach() for one in sockets)
     control_url = f"http://127.0.0.1:{held_port()}"
@@ -241,14 +244,16 @@ def _detach(folder: Path, arguments: list[str], enough: Callable[[Iterable[bool]
         if why := what_keeps_dying(folder, child.pid):
             raise SageServeError(
                 f"the fleet does not serve: {why}",
-                hint=f"mend that, or `sageserve down`: it is started again and again; see {folder / 'logs'}",
+                hint=f"mend that, or `sageserve down{named(folder)}`: it is started again and again; see {folder / 'logs'}",
             )
         if _serves(folder, child.pid, enough):
             found = running(folder)
-            typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nstop it    sageserve down")
+            typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nstop it    sageserve down{named(folder)}")
             return
         time.sleep(0.1)
-    raise SageServeError(f"the fleet does not serve after {_READY_WITHIN_S:.0f} s", hint=f"see {folder / 'logs'}; sageserve down")
+    raise SageServeError(
+        f"the fleet does not serve after {_READY_WITHIN_S:.0f} s", hint=f"see {folder / 'logs'}; sageserve down{named(folder)}"
+    )
 
 
 def _serves(folder: Path, pid: int, enough: Callable[[Iterable[bool]], bool]) -> bool:
@@ -263,7 +268,8 @@ def _serves(folder: Path, pid: int, enough: Callable[[Iterable[bool]], bool]) ->
     if state.failing:
         raise SageServeError(
             f"the fleet runs, and engines do not start: {state.failing[0]}",
-            hint="mend the engine's command, then `sageserve down` and `up`; `sageserve status` says what serves",
+            hint=f"mend the engine's command, then `sageserve down{named(folder)}` and `up`;"
+            f" `sageserve status{named(folder)}` says what serves",
         )
     return enough(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
 
@@ -338,51 +344,6 @@ async def _end_gateways(folder: Path, patience: "Micros") -> None:
         await asyncio.gather(*(supervisor.end(name, patience) for name in mine))
     finally:
         await supervisor.close()
-
-
-def held_port() -> int:
-    """A port of this machine's own for control, held as long as this process lives.
-
-    Control comes and goes. While nothing is bound to its port the system may give it to an outgoing connection, and the next
-    control process could not listen. What is bound here does not listen, and keeps nobody from it who reuses addresses.
-    """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    port = int(held.getsockname()[1])
-    held.detach()
-    return port
-
-
-def _public_sockets(live: "LiveSettings") -> "list[socket.socket]":
-    """The gateway's port, open as long as the fleet runs, once for each of its processes, which come and go.
-
-    Raises:
-        ConfigError: it cannot be opened.
-    """
-    from sageserve.live.gateway.server import listen
-
-    port, found = live.port, []
-    try:
-        if port:  # the sockets below share it with each other, and would with another fleet of this user
-            _probe(live.host, port)
-        for _ in range(live.workers):
-            found.append(listen(live.host, port))
-            found[-1].listen(_BACKLOG)
-            port = int(found[0].getsockname()[1])
-    except OSError as error:
-        raise ConfigError(
-            f"the gateway cannot listen on {live.host}:{port}: {error.strerror}", hint="another --port, or 0 for any free one"
-        ) from None
-    return found
-
-
-def _probe(host: str, port: int) -> None:
-    from sageserve.live.address import family_of
-
-    with socket.socket(family_of(host)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, port))
 
 
 def _has_terminal() -> bool:

@@ -18,8 +18,9 @@ import typer
 
 from sageserve.base.errors import ConfigError, MeasurementError
 from sageserve.cli import complete
-from sageserve.cli.extras import need, need_for
+from sageserve.cli.extras import need
 from sageserve.cli.kube import Kubeconfig
+from sageserve.cli.live_checks import check_clusters, check_watch
 from sageserve.cli.running import watched_folder
 
 if TYPE_CHECKING:
@@ -98,14 +99,14 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = _settings(scenario, changes)
     _check_act(settings, kubeconfig, act=act, dry_run=dry_run)
     pools = watched_pools(settings)
-    _refuse_roles(settings)
     spans = {option: _span(option, text) for option, text in (("--every", every), ("--past", past), ("--for", length))}
     folder = watched_folder(state)
+    _refuse_ours(folder)
     source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
     with ExitStack() as stack:
+        listening = stack.enter_context(_listening(listen))
         servers = _servers(stack, settings, pools, prometheus)
         interval = _interval(servers, pools)
-        listening = stack.enter_context(_listening(listen))
         stack.enter_context(_home(folder, settings, listening, (source, tuple(changes))))
         _read_past(servers, settings, pools, folder, spans["--past"])
         pace = interval, spans["--every"] or max(settings.signals.scrape, interval)
@@ -115,13 +116,11 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
 
 
 def _settings(scenario: str, changes: Sequence[str]) -> "Scenario":
-    """The scenario, with all that it needs installed."""
+    """The scenario, with all that it needs installed and in its place."""
     from sageserve.data.scenarios.load import load_scenario
-    from sageserve.live.simulated_only import refuse_simulated_only
 
     settings = load_scenario(scenario, overrides=changes)
-    refuse_simulated_only(settings, ours=False)
-    need_for(settings)
+    check_watch(settings)
     return settings
 
 
@@ -144,7 +143,7 @@ def _check_act(settings: "Scenario", kubeconfig: Path | None, *, act: bool, dry_
     if act:
         from sageserve.cli.acting import refuse_unwritten
 
-        refuse_unwritten(settings)
+        check_clusters(refuse_unwritten(settings), kubeconfig)
         return
     for option, given in (("--dry-run", dry_run), ("--kubeconfig", kubeconfig is not None)):
         if given:
@@ -163,18 +162,6 @@ def _span(option: str, text: str) -> "Micros":
         return duration_us(text)
     except ValueError as error:
         raise ConfigError(f"{option}: {error}", hint="write 15s, 6h or 14d") from None
-
-
-def _refuse_roles(settings: "Scenario") -> None:
-    from sageserve.core.strategies import layout_of
-
-    roles = layout_of(settings).roles
-    if len(roles) > 1:
-        names = ", ".join(role.name for role in roles)
-        raise ConfigError(
-            f"{settings.strategy.name} sets instances apart ({names}), and nothing recorded says which are whose",
-            hint="choose a strategy whose instances serve all tiers, such as foresight, lt-ua or reactive",
-        )
 
 
 def _servers(stack: ExitStack, settings: "Scenario", pools: "Sequence[WatchedPool]", url: str) -> "dict[str, PrometheusServer]":
@@ -225,6 +212,11 @@ def _listening(address: str) -> Iterator[socket.socket]:
         yield opened
 
 
+def _refuse_ours(folder: Path) -> None:
+    if (folder / "store.sqlite").exists() or (folder / "control.sock").exists():
+        raise ConfigError(f"{folder} is the state of a fleet of ours", hint="name another folder with --state")
+
+
 @contextmanager
 def _home(folder: Path, settings: "Scenario", listening: socket.socket, named: tuple[str, tuple[str, ...]]) -> Iterator[None]:
     """The state folder, which says where this process is as long as it lives."""
@@ -234,8 +226,6 @@ def _home(folder: Path, settings: "Scenario", listening: socket.socket, named: t
     from sageserve.live.private import make_private, write_private
     from sageserve.live.supervisor.service import only_one
 
-    if (folder / "store.sqlite").exists() or (folder / "control.sock").exists():
-        raise ConfigError(f"{folder} is the state of a fleet of ours", hint="name another folder with --state")
     make_private(folder)
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

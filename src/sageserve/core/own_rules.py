@@ -10,12 +10,14 @@ import builtins
 import dis
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from types import CodeType, FunctionType
-from typing import Final
+from types import CodeType, FrameType, FunctionType
+from typing import Any, Final
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, PluginError, SageServeError
@@ -59,6 +61,8 @@ _MOST: Final[Mapping[str, float]] = {
 }
 _WHOLE: Final = frozenset({*_REQUEST, *NUMBERS[INSTANCE], "instances", "most", "patience"}) - {"outstanding", "pace"}
 _ROWS: Final = 300
+_LINES: Final = 100_000
+"""Of a rule, while it is tried: one that has not ended by then is asked for every request, and would hold all of them up."""
 _TOKENS: Final = 1e6
 _TIME: Final = 1e9  # us
 _TIMES: Final = frozenset({"backlog", "away", "wait", "limit", "service", "patience"})
@@ -112,7 +116,8 @@ class OwnRule:
     def _with(self, error: SageServeError, given: list[float]) -> PluginError:
         told = ", ".join(f"{name} = {value:g}" for name, value in zip(self.wants, given, strict=True))
         return PluginError(
-            f"{error.message}, for {told}" if told else error.message, hint="a rule gives a number for all that can be"
+            f"{error.message}, for {told}" if told else error.message,
+            hint=error.hint if isinstance(error, ConfigError) else "a rule gives a number for all that can be",
         )
 
 
@@ -173,9 +178,44 @@ def _tried(kind: str, name: str, found: FunctionType) -> OwnRule:
     made: dict[FunctionType, FunctionType] = {}
     function = _taken(f"the {kind} rule {name}", found, made, ())
     rule = OwnRule(kind, name, wants, tuple(NUMBERS[kind].index(one) for one in wants), function, tuple(made.values())[:-1])
-    for row in made_up(kind):
-        rule.ask(row)
+    with _ending(f"the {kind} rule {name}") as begin:
+        for row in made_up(kind):
+            begin()
+            rule.ask(row)
     return rule
+
+
+@contextmanager
+def _ending(what: str) -> Iterator[Callable[[], None]]:
+    """Refuse a rule that goes on and on, where it does; whoever asks it calls what is given before.
+
+    Raises:
+        ConfigError: with the line it was at.
+    """
+    lines = 0
+
+    def begin() -> None:
+        nonlocal lines
+        lines = 0
+
+    def line(frame: FrameType, event: str, _arg: object) -> Any:  # noqa: ANN401 # itself, as Python calls it
+        nonlocal lines
+        if frame.f_code.co_filename == __file__:
+            return None
+        lines += event == "line"
+        if lines > _LINES:
+            raise ConfigError(
+                f"{frame.f_code.co_filename}:{frame.f_lineno}: {what} does not end: it did {_LINES:,} lines for one request",
+                hint="a rule is asked for every request: let its loops end soon",
+            )
+        return line
+
+    before = sys.gettrace()
+    sys.settrace(line)
+    try:
+        yield begin
+    finally:
+        sys.settrace(before)
 
 
 def _arguments(kind: str, name: str, function: FunctionType) -> tuple[str, ...]:

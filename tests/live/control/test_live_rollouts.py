@@ -33,7 +33,7 @@ from tests.core.small import fleet_of, layout_of, scenario
 SETTINGS = scenario(gpus=80, strategy={"name": "fixed", "check": "5s"}, fleet={"start": 3, "minimum": 1, "maximum": 6})
 LAYOUT = layout_of(SETTINGS)
 ONE = RolloutSettings.model_validate(
-    {"model": "big", "canary": 0.5, "judge_after": "30s", "judge_requests": 40, "engine": {"command": ["new", "{port}"]}}
+    {"model": "big", "canary": 0.5, "judge_after": "30s", "judge_requests": 40, "engine": {"command": ["true", "{port}"]}}
 )
 STEP = 5 * SECOND
 WALL = 1_800_000_000 * SECOND
@@ -252,7 +252,7 @@ def test_engines_of_a_revision_are_run_as_its_rollout_says() -> None:
     assert engines.post(post, 0) == post
     command = engines.post(post, 1).command
     assert command is not None
-    assert command.command == ("new", "{port}")
+    assert command.command == ("true", "{port}")
     assert (engines.post(post, 2).command, engines.post(post, 2).engine_time) == (None, 2.0)
     assert engines.post(post, 3).command is None, "of another model, as after a mistake: the settings' own"
 
@@ -263,6 +263,8 @@ def test_engines_of_a_revision_are_run_as_its_rollout_says() -> None:
         ({"model": "bib"}, {}, "there is no model 'bib'; did you mean 'big'"),
         ({"engine": {"command": ["new"]}}, {}, "does not say {port}"),
         ({"engine": {"command": ["new", "{port}", "{prot}"]}}, {}, "unknown word {prot}"),
+        ({"engine": {"command": ["vlm", "serve", "{port}"]}}, {}, "engine: there is no program 'vlm' that can be run here"),
+        ({"engine": {"command": ["sh", "{port}"], "environment": {"PATH": "/"}}}, {}, "there is no program 'sh'"),
         ({"engine": None}, {"engines": {"big": {"command": ["old", "{port}"]}}}, "how the new version of big is run is not said"),
         ({}, {"safety": {"act": False}}, "safety.act is off"),
         ({}, {"actuator": "fixed"}, "engines that others run"),

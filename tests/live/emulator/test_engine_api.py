@@ -259,6 +259,11 @@ def test_functions_are_called_where_one_has_to_be(client: openai.OpenAI) -> None
     assert client.chat.completions.create(**asked).choices[0].message.content, "where none has to be, a text is the answer"
     with pytest.raises(openai.BadRequestError, match="not among the tools"):
         client.chat.completions.create(**asked, tool_choice={"type": "function", "function": {"name": "sing"}})
+    nameless: Any = [{"type": "function", **SPEAKS}, {"type": "function", "parameters": {}}]
+    words: list[Any] = ["auto", "required"]
+    for word in words:
+        with pytest.raises(openai.BadRequestError, match=r"tools\[1\] is a function without a name"):
+            client.responses.create(model="small", input="hello", tools=nameless, tool_choice=word)
     again: Any = [{"type": "function", **SPEAKS}]
     response = client.responses.create(model="small", input="hello", tools=again, tool_choice="required")
     item = response.output[0]

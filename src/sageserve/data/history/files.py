@@ -48,7 +48,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise MeasurementError(f"cannot read {path}: {error.strerror}") from None
+        raise MeasurementError(f"cannot read {path}: {error.strerror}", hint="give the path of an exported history") from None
 
 
 def _read(path: Path) -> Iterator[RawSeries]:

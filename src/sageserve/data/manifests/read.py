@@ -158,7 +158,7 @@ def _objects(path: Path) -> Iterator[_Object]:
             raise ConfigError(f"{path} is larger than 1 MiB: no manifest is", hint="give the autoscaler's own file")
         documents = [one for one in yaml.safe_load_all(text) if isinstance(one, dict)]
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint="kubectl get hpa,scaledobject -o yaml > FILE") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
     for document in documents:

@@ -5,6 +5,7 @@ Knows no process. Read next: `base/config/live.py` for the setting, `local.py` f
 """
 
 import json
+import shutil
 import string
 import sys
 from dataclasses import dataclass
@@ -65,6 +66,23 @@ def check_command(engine: EngineCommand, where: str) -> None:
         used |= _words(text, where)
     if "port" not in used:
         raise ConfigError(f"{where}: the command does not say {{port}}", hint="engines of one machine need different ports")
+
+
+def check_program(engine: EngineCommand, where: str) -> None:
+    """Refuse a command whose program is not on this machine; who starts it has the same PATH.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    program, path = engine.command[0], engine.environment.get("PATH")
+    if _words(program, where) or (path is not None and _words(path, where)):
+        return  # known when an instance starts
+    program = program.format()
+    if shutil.which(program, path=None if path is None else path.format()) is None:
+        raise ConfigError(
+            f"{where}: there is no program {program!r} that can be run here",
+            hint="write its whole path, or have its folder in the PATH of `sageserve up`",
+        )
 
 
 def profile_file(folder: Path, post: Post) -> str:

@@ -3,7 +3,7 @@
 from sageserve.base.config import LiveSettings, RolloutSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.data.documents import suggest
-from sageserve.live.actuators.commands import check_command
+from sageserve.live.actuators.commands import check_command, check_program
 
 
 def check_rollout(one: RolloutSettings, scenario: Scenario) -> None:
@@ -23,6 +23,7 @@ def check_rollout(one: RolloutSettings, scenario: Scenario) -> None:
         raise ConfigError("no tier promises a first token, and canaries are judged by that", hint="give a tier `ttft`")
     if one.engine is not None:
         check_command(one.engine, f"rollouts.{one.model}.engine")
+        check_program(one.engine, f"rollouts.{one.model}.engine")
     elif one.model in live.engines:
         raise ConfigError(
             f"rollouts: how the new version of {one.model} is run is not said",

@@ -234,12 +234,14 @@ def tool_to_call(tools: msgspec.Raw, choice: msgspec.Raw) -> str:
         Refused: they are not as they should be, or the one that is named is not among them.
     """
     try:
-        known: list[str] = [
-            one.called for one in (_tools.decode(tools) if bytes(tools) else None) or [] if one.type == "function"
-        ]
+        given = (_tools.decode(tools) if bytes(tools) else None) or []
         wanted: str | _Tool | None = _tool_choice.decode(choice) if bytes(choice) else None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Refused(400, f"tools or tool_choice are not as they should be: {error}", param="tools") from None
+    known: list[str] = [one.called for one in given if one.type == "function"]
+    if "" in known:
+        number = next(i for i, one in enumerate(given) if one.type == "function" and not one.called)
+        raise Refused(400, f"tools[{number}] is a function without a name", param=f"tools[{number}].name")
     if wanted is None or wanted in ("auto", "none"):
         return ""
     if wanted == "required" and known:

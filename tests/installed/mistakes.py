@@ -1,21 +1,51 @@
-"""Fifty mistakes that people make: each gets a sentence that is true and a next step, exit code 2, and no traceback.
+"""Mistakes that people make, played one after another by the interpreter that runs this file, and what was said to each.
 
-Readers that left and full disks are in `test_streams.py`, narrow terminals in `test_widths.py`.
-Read next: `src/sageserve/cli/main.py`, where errors become text.
+    python mistakes.py FOLDER > answers.json
+
+Run by the environment of an installed wheel: imports nothing of the tests. Read next: `test_mistakes.py`.
 """
 
-import re
+import contextlib
+import io
+import json
+import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Final
 
-import pytest
-
-from sageserve.cli.main import MISTAKE, run
+from sageserve.cli.main import run
 from sageserve.data.results.run_folder import SCENARIO, SUMMARY
 from sageserve.data.results.sweep_folder import MARK
 
-FILES = {
+FLEET: Final = """
+name: tiny
+gpus: {l40s: {memory: 48GiB, start: 1m}}
+regions: {here: {gpus: {l40s: {gpus: 8, price: {on_demand: 8/h, spot: 2/h}}}}}
+models: {llama-3.1-8b: {context: 8192, engines: {l40s: llama-3.1-8b/l40s/tp1}}}
+tiers: {chat: {ttft: 1s}}
+fleet: {start: 2, minimum: 1, maximum: 6}
+strategy: {name: reactive}
+live:
+  clusters: {here: {}}
+  targets:
+    small: {cluster: here, pool: here/llama-3.1-8b/l40s, kind: ScaledObject, name: serving/small, min: 1, max: 6}
+"""
+KEDA: Final = FLEET.replace("max: 6}", "max: 6, keda: true}")
+RULES: Final = """import random; from sageserve.plugins import Unified
+
+def endless(in_flight):
+    while True: in_flight += 1
+
+def typo(inflight): return 1
+def dice(away): return random.random()
+def words(wait): return 'yes'
+
+class Broken(Unified):
+    def __init__(self, scenario, layout, earlier): 1 / 0
+    def handle(self, now, event, fleet): return ()
+"""
+FILES: Final = {
     "trace.csv": "time,model,prompt_tokens,output_tokens\n0,llama-3.3-70b,100,10\n60,qwen3-32b,200,20\n",
     "empty.csv": "",
     "head.csv": "time,model,prompt_tokens,output_tokens\n",
@@ -28,6 +58,13 @@ FILES = {
     "circle.yaml": "extends: circle.yaml\n",
     "heir.yaml": "extends: quikstart\n",
     "noise.parquet": "\x0b\x01\x02PAR\n\x03",
+    "watched.yaml": FLEET,
+    "scaled.yaml": f"{KEDA}  scaler: {{tls: {{certificate: /nowhere/tls.crt, key: /nowhere/tls.key}}}}\n",
+    "ours.yaml": "extends: local\nlive: {engines: {llama-3.1-8b: {command: [vlm, serve, '{port}']}}}\n",
+    "rolls.yaml": "extends: local\nrollouts: [{model: llama-3.1-8b}]\n",
+    "rules.py": RULES,
+    "seen/scenario.yaml": FLEET,
+    "seen/minutes/minutes-20260101.jsonl": "",
     "full/letter.txt": "dear",
     f"half/{SUMMARY}": "{}",
     f"swept/{MARK}": "",
@@ -36,7 +73,7 @@ FILES = {
     f"swept/siloed-seed1-0a/{SUMMARY}": "{}",
     f"swept/siloed-seed1-0a/{SCENARIO}": "extends: quickstart\n",
 }
-MISTAKES = """
+MISTAKES: Final = """
 simulat quickstart                                      | Did you mean 'simulate'
 simulate                                                | Missing argument 'SCENARIO'
 simulate quikstart                                      | did you mean 'quickstart'
@@ -55,7 +92,7 @@ simulate quickstart --strategy nomodule:Class           | there is no module 'no
 simulate quickstart --set fleet.strat=3                 | did you mean 'start'
 simulate quickstart --set fleet.start                   | write --set key.path=value
 simulate quickstart --set fleet.start=many              | 'many' is not a whole number
-simulate quickstart --strategy fixed:100                | to begin with: at most 24 are allowed.*raise fleet.maximum
+simulate quickstart --strategy fixed:100 --set workload.generate.requests=90 | at most 24 are allowed.*raise fleet.maximum
 simulate quickstart --set fleet.start=900               | start 900 > maximum 24.*lower fleet.start
 simulate quickstart --set workload.generate.length=90   | 90 has no unit
 simulate quickstart --set workload.generate.length=90x  | '90x' is not a duration
@@ -126,59 +163,96 @@ validate --points points.csv                            | has no column
 tune quickstart --strategy oracle                       | nothing to tune
 status --state nowhere                                  | no fleet runs in .*nowhere
 batch submit nothing.jsonl                              | there is no file nothing.jsonl
+watch nowhere.yaml                                      | there is no file nowhere.yaml
+watch watched.yaml                                      | nothing says where the history is of cluster here
+watch watched.yaml --prometheus prom                    | 'prom' is not the address of a server
+watch watched.yaml --prometheus http://127.0.0.1:9      | cannot be asked
+watch watched.yaml --prometheus http://127.0.0.1:9 --every soon | --every: 'soon' is not a duration
+watch watched.yaml --dry-run                            | --dry-run is of --act
+watch watched.yaml --act                                | no target may be acted on
+watch watched.yaml --set fleet.minimum=0                | scaling to zero is simulated
+watch watched.yaml --listen here                        | --listen 'here' is no address
+watch scaled.yaml                                       | live.scaler.tls.certificate: /nowhere/tls.crt cannot be read
+watch quickstart --prometheus http://127.0.0.1:9        | has llama-3.3-70b in 2 regions.*live.targets
+watch rolls.yaml                                        | rolled out by them
+status --state seen                                     | nobody watches in .*sageserve shadow-report
+promote small floor --state nowhere                     | nothing was watched in
+promote smal floor --state seen                         | there is no target 'smal'; did you mean 'small'
+promote small flor --state seen                         | 'flor' is no rung; did you mean 'floor'
+promote small bounds --state seen                       | small has observe: one rung at a time
+promote small floor --state seen                        | small may not be raised to floor
+freeze small --for 2h --state nowhere                   | nothing was watched in
+freeze small --for 40d --state seen                     | is not between 0 and 31d
+freeze small --for 2h --state seen                      | only observed.*sageserve promote small floor
+override small --for 2h --why launch --state seen       | 'small' is no target with a number
+override small=2 --for 2h --why '' --state seen         | --why is empty
+override small=9 --for 2h --why launch --state seen     | small may have 1 to 6 instances, not 9
+thaw all --state seen                                   | only observed
+release smal --state seen                               | did you mean 'small'
+render chrt watched.yaml                                | No such command 'chrt'
+render chart watched.yaml --image a                     | live.clusters.here has no prometheus
+render chart watched.yaml --image 'a b' --set live.clusters.here.prometheus.url=http://p | --image
+render chart watched.yaml --image a --storage much --set live.clusters.here.prometheus.url=http://p | --storage
+rollout begin rolls.yaml --state nowhere                | no fleet runs in
+rollout show --state seen                               | nobody watches in
+rollout stop llama-3.1-8b --state nowhere               | no fleet runs in
+batch erase '' --state nowhere                          | KEY_NAME is empty
+batch erase bob --state nowhere                         | no fleet runs in
+batch fetch batch_1 --state nowhere                     | no fleet runs in
+up nowhere.yaml                                         | there is no file nowhere.yaml
+up ours.yaml                                            | live.engines.llama-3.1-8b: there is no program 'vlm'
+up rolls.yaml                                           | begins one when it is told
+up local --set fleet.minimum=0                          | scaling to zero is simulated
+up local --speed 0                                      | --speed
+simulate quickstart --set routing.instance=rules:endless | rules.py:4: .* does not end
+simulate quickstart --set routing.instance=rules:typo   | rules.py:.* asks for 'inflight'.* did you mean in_flight
+simulate quickstart --set routing.region=rules:dice     | rules.py:.* uses random
+simulate quickstart --set admission=rules:words         | rules.py:.* gave 'yes', not a number
+simulate quickstart --set routing.instance=rules:Nobody | defines no 'Nobody'
+simulate quickstart --strategy rules:dice               | rules.py:7: rules:dice has no method
+simulate quickstart --strategy rules:Broken --set workload.generate.requests=90 | rules.py:11: .* cannot be made: ZeroDiv
+compare quickstart --strategies reactive,rules:Nobody   | defines no 'Nobody'
+plan quickstart --at 10h --set workload.generate.requests=90 --set strategy.planned.forecaster=rules:Nobody | defines no 'Nobody'
+shadow-report nowhere                                   | nowhere
+alerts nowhere.yaml                                     | there is no file nowhere.yaml
+top --state nowhere                                     | no fleet runs in
+backtest watched.yaml nothing.om                        | nothing.om
+reproduce papr                                          | papr
+swarm --seeds 0                                         | --seeds
+scenario check nowhere.yaml                             | there is no file nowhere.yaml
+trace convert nothing.csv new.parquet                   | nothing.csv does not exist
+plan diff nothing.json nothing.json                     | nothing.json
 """
-CASES = [tuple(part.strip() for part in line.split("|")) for line in MISTAKES.strip().splitlines()]
+CASES: Final = tuple(tuple(part.strip() for part in line.split("|", 1)) for line in MISTAKES.strip().splitlines())
+"""Every command line, and what must stand in its answer (a regular expression; blanks as one)."""
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with what the mistakes are made on."""
+def main(folder: Path) -> None:
+    """Make them all in a folder, and print a JSON object by command line: exit code, stdout, stderr, files left behind."""
     for name, text in FILES.items():
-        path = tmp_path / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    os.chdir(folder)
+    found: dict[str, object] = {}
+    before = listing(folder)
+    for line, _ in CASES:
+        sys.argv = ["sageserve", *shlex.split(line)]
+        code: object = 0
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                run()
+            except SystemExit as left:
+                code = left.code
+        found[line] = {"code": code, "out": out.getvalue(), "err": err.getvalue(), "left": sorted(listing(folder) - before)}
+    json.dump(found, sys.stdout, allow_nan=False)
 
 
-def refused(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What stderr says about a command that ends with exit code 2."""
-    monkeypatch.setattr(sys, "argv", ["sageserve", *shlex.split(line)])
-    with pytest.raises(SystemExit) as left:
-        run()
-    answer, said = capsys.readouterr()
-    assert left.value.code == MISTAKE, said
-    assert not answer
-    assert "Traceback" not in said
-    return said
+def listing(folder: Path) -> set[str]:
+    """All that is in a folder; Python's own files apart."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
 
 
-def test_there_are_fifty() -> None:
-    assert len({line for line, _ in CASES}) == len(CASES) >= 50
-
-
-@pytest.mark.parametrize(("line", "truth"), CASES, ids=[line for line, _ in CASES])
-def test_a_mistake_is_answered_by_a_sentence_and_a_next_step(
-    line: str, truth: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
-    said = refused(line, monkeypatch, capsys)
-    assert re.search(truth, re.sub(r"[│\s]+", " ", said)), said
-    assert re.search(r"^try: \S|^Try '", said, re.MULTILINE), "what to do next"
-    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before, "nothing is left behind"
-
-
-def test_what_an_extra_brings_is_named_where_it_lacks(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sageserve.cli.extras.find_spec", lambda _: None)
-    said = refused("top --state nowhere", monkeypatch, capsys)
-    assert "pip install 'sageserve[live]'" in said
-
-
-def test_a_narrow_terminal_says_the_same(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    said = refused("simulate quikstart", monkeypatch, capsys)
-    assert "did you mean 'quickstart'?" in said
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

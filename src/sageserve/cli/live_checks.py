@@ -1,0 +1,129 @@
+"""What a fleet that runs cannot have, ours or one that is watched: told before a process, a server or a cluster is asked.
+
+`up`, `watch` and `scenario check` ask the same. Looks at files and programs of this machine; starts nothing. Read next:
+`live/simulated_only.py`, `live/actuators/commands.py`; `up.py`, `watch.py`.
+"""
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.cli.extras import need_for
+
+if TYPE_CHECKING:
+    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.base.config.clusters import ScalerTlsSettings
+
+
+def check_up(settings: "Scenario") -> None:
+    """Refuse what `sageserve up` cannot start.
+
+    Raises:
+        SageServeError: why.
+    """
+    from sageserve.live.actuators.commands import check_commands, check_program
+    from sageserve.live.simulated_only import refuse_simulated_only
+
+    refuse_simulated_only(settings)
+    check_commands(settings)
+    for model, engine in (settings.live.engines if settings.live else {}).items():
+        check_program(engine, f"live.engines.{model}")
+    need_for(settings)
+
+
+def check_watch(settings: "Scenario") -> None:
+    """Refuse what `sageserve watch` cannot watch.
+
+    Raises:
+        SageServeError: why.
+    """
+    from sageserve.data.rebuild.places import watched_pools
+    from sageserve.live.simulated_only import refuse_simulated_only
+
+    refuse_simulated_only(settings, ours=False)
+    need_for(settings)
+    watched_pools(settings)
+    _refuse_roles(settings)
+    live = settings.live
+    if live is None:
+        return
+    for name, cluster in live.clusters.items():
+        if (server := cluster.prometheus) is not None:
+            files = {
+                "bearer_file": server.bearer_file,
+                "ca_file": server.ca_file,
+                "basic.password_file": server.basic.password_file if server.basic else None,
+            }
+            for key, file in files.items():
+                if file is not None:
+                    _readable(f"live.clusters.{name}.prometheus.{key}", file)
+    if live.scaler is not None and live.scaler.tls is not None:
+        _check_tls(live.scaler.tls)
+
+
+def check_clusters(live: "LiveSettings", kubeconfig: Path | None) -> None:
+    """Refuse clusters that cannot be written to, before any server is asked.
+
+    Raises:
+        ConfigError: no kubeconfig or no such context, or a guard that cannot be read.
+    """
+    from sageserve.cli.kube import guard_of, kubeconfig_file
+    from sageserve.live.kubernetes.reader import cluster_config
+
+    for name, one in live.targets.items():
+        if one.authority != "observe":
+            guard_of(live, name)
+            cluster_config(live.clusters[one.cluster].context, kubeconfig or kubeconfig_file())
+
+
+def refusals(settings: "Scenario") -> Iterator[str]:
+    """What the command that a scenario is for would say against it on this machine; `up` where it has no targets."""
+    if settings.live is None:
+        return
+    command, check = ("watch", check_watch) if settings.live.targets else ("up", check_up)
+    try:
+        check(settings)
+    except SageServeError as error:
+        yield f"`sageserve {command}` would refuse it here: {error.message}" + (f"; {error.hint}" if error.hint else "")
+
+
+def _refuse_roles(settings: "Scenario") -> None:
+    from sageserve.core.strategies import layout_of
+
+    roles = layout_of(settings).roles
+    if len(roles) > 1:
+        names = ", ".join(role.name for role in roles)
+        raise ConfigError(
+            f"{settings.strategy.name} sets instances apart ({names}), and nothing recorded says which are whose",
+            hint="choose a strategy whose instances serve all tiers, such as foresight, lt-ua or reactive",
+        )
+
+
+def _readable(where: str, file: str) -> None:
+    try:
+        Path(file).open("rb").close()
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: {file} cannot be read: {error.strerror}", hint="name a file that is there, readable for whoever watches"
+        ) from None
+
+
+def _check_tls(tls: "ScalerTlsSettings") -> None:
+    """The files of KEDA's port: a certificate, its key, and who may have signed KEDA's."""
+    from sageserve.live.key_files import prepare
+
+    for key, file in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
+        if file is not None:
+            _readable(f"live.scaler.tls.{key}", file)
+    files = f"{tls.certificate} and {tls.key}"
+    try:
+        context = prepare(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.certificate, tls.key)
+        if tls.client_ca is not None:
+            files = tls.client_ca
+            context.load_verify_locations(tls.client_ca)
+    except OSError as error:
+        raise ConfigError(
+            f"live.scaler.tls: {files} cannot be used: {error.strerror or error}", hint="PEM files; the key without a password"
+        ) from None
