@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from sageserve.data.scenarios.load import load_scenario
+from tests.docs.conftest import Typed
 from tests.docs.pages import Step, agree, do, steps
 from tests.extended.conftest import given
 from tests.installed.conftest import Installed, install
@@ -22,19 +23,21 @@ SHORT: Final = "make_log 1000 0.1"
 BOUGHT: Final = "to have"
 
 
-def walk(page: str, folder: Path, programs: Path, left_out: Collection[str] = ()) -> Iterator[tuple[Step, str]]:
+def walk(
+    page: str, folder: Path, programs: Path, left_out: Collection[str] = (), typed: Typed | None = None
+) -> Iterator[tuple[Step, str]]:
     """Every step and what it printed, with the programs of an environment first, and without some variables of this one."""
     around = {name: value for name, value in os.environ.items() if name not in left_out}  # noqa: TID251 # as in a shell
     own = {"PATH": f"{programs}{os.pathsep}{around['PATH']}", "HOME": str(folder), "COLUMNS": "100", "LC_ALL": "C.UTF-8"}
     for step in steps(page):
-        yield step, do(step, folder, around | own)
+        yield step, do(step, folder, around | own) if typed is None else typed(step, around | own)
 
 
-def test_a_log_becomes_gpus_by_type_and_region_dollars_and_a_report(tmp_path: Path) -> None:
+def test_a_log_becomes_gpus_by_type_and_region_dollars_and_a_report(tmp_path: Path, typed: Typed) -> None:
     page = PAGE.read_text("utf-8")
     assert WHOLE in page
     short = page.replace(WHOLE, SHORT)
-    printed = {step.text: said for step, said in walk(short, tmp_path, Path(sys.executable).parent)}
+    printed = {step.text: said for step, said in walk(short, tmp_path, Path(sys.executable).parent, typed=typed)}
     (sizing,) = [said for text, said in printed.items() if text.startswith("sageserve size")]
     bought = {line.split()[0]: line.split()[-1] for line in sizing.partition(BOUGHT)[2].splitlines() if "/h100-80gb " in line}
     assert set(bought) == {"us-east/h100-80gb", "eu-west/h100-80gb"}

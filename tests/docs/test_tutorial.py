@@ -1,4 +1,4 @@
-"""The tutorial: every command of it is run as a reader would, in order, and prints what the page shows.
+"""The tutorial: every command of it is run in order, and prints what the page shows; what serves, as a reader would.
 
 Read next: docs/tutorial/ten-minutes.md, `pages.py`.
 """
@@ -15,7 +15,8 @@ from typing import Final
 
 import pytest
 
-from tests.docs.pages import Step, agree, do, steps
+from tests.docs.conftest import Typed
+from tests.docs.pages import Step, agree, steps
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "tutorial" / "ten-minutes.md"
@@ -25,7 +26,7 @@ WIDTH: Final = "100"  # columns of the terminal that the page shows
 
 
 @pytest.mark.slow
-def test_the_tutorial_prints_what_it_shows(tmp_path: Path) -> None:
+def test_the_tutorial_prints_what_it_shows(typed: Typed) -> None:
     if shutil.which("curl") is None or shutil.which("bash") is None:
         pytest.skip("the tutorial is typed into bash and asks with curl, and one of them is not here")
     given = list(steps(PAGE.read_text("utf-8")))
@@ -34,7 +35,7 @@ def test_the_tutorial_prints_what_it_shows(tmp_path: Path) -> None:
     environment = as_a_reader()
     try:
         for step in [elsewhere(one, port) for one in given]:
-            printed = do(step, tmp_path, environment)
+            printed = typed(step, environment)
             assert not step.shown or agree(step.shown, printed), (
                 f"{PAGE.name}:{step.shown_line} shows\n{step.shown}\n\nand\n{step.text}\nprints\n{printed}"
             )

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from sageserve.base.errors import ConfigError, PlanError
+from sageserve.cli.acting import acted_on
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
-from sageserve.cli.kube import Kubeconfig, acted_on, guard_of, watched_settings, writer_of
+from sageserve.cli.kube import Kubeconfig, guard_of, watched_settings, writer_of
 from sageserve.cli.streams import answer_json
 from sageserve.cli.watch import WatchedState
 

@@ -1,10 +1,12 @@
 """No process is ever left behind, whoever dies; and whoever comes back finds what still runs."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ from sageserve.base.units import MINUTE, SECOND
 from sageserve.live.supervisor.client import SupervisorClient
 from sageserve.live.supervisor.logs import Logs
 from sageserve.live.supervisor.messages import Acknowledged, Begin, Forget, Life, Process, Restart, SupervisorError, frame
-from sageserve.live.supervisor.service import SOCKET, keep
+from sageserve.live.supervisor.service import SOCKET, keep, only_one
 from tests.live.supervisor.supervising import (
     PARENT,
     SLEEPER,
@@ -343,3 +345,15 @@ def test_a_process_that_hangs_is_killed_and_counted_and_nobody_beside_it(tmp_pat
                 assert later == found, "its parent started it again; who never spoke is not listened for"
 
     asyncio.run(story())
+
+
+def test_who_looks_at_the_lock_keeps_nobody_from_it(tmp_path: Path) -> None:
+    with only_one(tmp_path):
+        pass
+    held = os.open(tmp_path / "supervisor.lock", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)  # as a command does that asks whether a fleet runs
+    looking = threading.Timer(0.03, os.close, (held,))
+    looking.start()
+    with only_one(tmp_path), pytest.raises(SupervisorError, match="a fleet runs already"), only_one(tmp_path):
+        pass
+    looking.join()

@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,8 @@ from sageserve.live.supervisor.messages import (
 _LOG: Final = logging.getLogger(__name__)
 SOCKET: Final = "supervisor.sock"
 _LOCK: Final = "supervisor.lock"
+_LOOKS: Final = 10  # at the lock, so long apart
+_LOOK_S: Final = 0.02
 _TURN_OVER_S: Final = 10.0  # how often the sizes of logs are looked at
 _BEHIND_MAX: Final = 8 << 20  # bytes a client may leave unread before it is dropped
 
@@ -154,13 +157,23 @@ def only_one(folder: Path) -> Iterator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SupervisorError(f"a fleet runs already in {folder}", hint="`sageserve down` stops it") from None
+        if not _locked(lock):
+            raise SupervisorError(f"a fleet runs already in {folder}", hint=f"sageserve down --state {folder} stops it")
         yield
     finally:
         os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    """Whether the lock is ours; who only looks whether somebody holds it has it for a moment."""
+    for tries in range(_LOOKS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOOK_S * (tries < _LOOKS - 1))
+        else:
+            return True
+    return False
 
 
 def keep(
