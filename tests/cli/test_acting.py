@@ -80,7 +80,7 @@ def test_orders_are_kept_in_the_cluster_and_ended(watched: Watched) -> None:
     assert order.until - order.frozen_until < MINUTE
     assert "big is acted on again" in watched.say("thaw", "all")
     assert (watched.orders().targets["big"].frozen_until, watched.orders().targets["big"].count) == (0, 9)
-    assert watched.say("thaw", "all") == "big: no order freezes it, and it has its authority: nothing changed\n"
+    assert watched.say("thaw", "all") == "big: no freeze and no plan is ordered, and it has its authority: nothing changed\n"
     assert verify(watched.state).lines == 4  # each is in the audit log
 
 

@@ -18,7 +18,7 @@ from tests.docs.pages import Step, do
 
 Typed = Callable[[Step, Mapping[str, str]], str]
 HERE: Final = frozenset(["compare", "explain", "init", "scenario", "show", "simulate", "size", "trace"])
-SHELL: Final = frozenset("|&><;$`")
+SHELL: Final = frozenset("|&><;$`\\")
 
 
 class SameProcess:
@@ -48,8 +48,8 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
     monkeypatch.setattr("sageserve.sim.sweep.processes.Processes", SameProcess)
 
     def type_step(step: Step, environment: Mapping[str, str]) -> str:
-        lines = [shlex.split(line) for line in step.text.splitlines()]
-        if step.file or SHELL & set(step.text) or not all(words[:1] == ["sageserve"] and words[1] in HERE for words in lines):
+        lines = [] if step.file or SHELL & set(step.text) else [shlex.split(line) for line in step.text.splitlines()]
+        if not lines or not all(words[0] == "sageserve" and words[1] in HERE for words in lines):
             return do(step, tmp_path, environment)
         printed = ""
         for words in lines:

@@ -4,7 +4,9 @@ Read next: docs/tutorial/python.md, `pages.py`.
 """
 
 import contextlib
+import inspect
 import io
+import re
 import subprocess
 import sys
 import types
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import sageserve
@@ -51,9 +54,24 @@ def test_all_that_is_promised_is_there() -> None:
         _ = sageserve.shrink  # there is no command that does either
 
 
+def test_every_function_is_on_the_page() -> None:
+    page = PAGE.read_text("utf-8").partition("## The functions")[2]
+    listed = re.findall(r"^\| `(\w+)\(([^)]*)\)`", page, re.MULTILINE)
+    functions = {name for name in sageserve.__all__ if name.islower()}
+    assert {name for name, _ in listed} == functions
+    for name, arguments in listed:
+        known = inspect.signature(getattr(sageserve, name)).parameters
+        assert {one.strip().removesuffix("=") for one in arguments.split(",")} <= set(known), name
+
+
 def test_a_table_is_played_as_the_scenario_itself() -> None:
     day = sageserve.load("quickstart", SMALL)
-    own, given = sageserve.simulate(day), sageserve.simulate(day, trace=sageserve.generate(day))
+    requests = sageserve.generate(day)
+    own, given = sageserve.simulate(day), sageserve.simulate(day, trace=requests)
+    for table in (requests, own.requests(), own.timeline(), own.decisions()):
+        plain = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in table.schema.types]
+        assert all(pa.types.is_primitive(kind) or pa.types.is_string(kind) for kind in plain), "what every frame of others reads"
+        assert table.to_pandas().shape == table.shape
     assert own.summary.gpu_hours == given.summary.gpu_hours
     assert own.requests().num_rows == own.summary.requests.arrived
     assert own.decisions().num_rows == sum(len(entry.decisions) for entry in own.run.journal)

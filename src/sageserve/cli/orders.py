@@ -65,10 +65,11 @@ def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None
     from msgspec import structs
 
     before: dict[str, str] = {}
-    frozen: set[str] = set()
+    ordered: set[str] = set()
 
     def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
-        frozen.update(name for name in names if name in orders.targets and orders.targets[name].frozen_until)
+        ordered.update(name for name in names if name in orders.targets and orders.targets[name].frozen_until)
+        ordered.update(name for name in names if name in orders.plans)
         before.update({name: f"{one.cause.value}: {one.detail}" for name, one in orders.demoted.items() if name in names})
         kept = {
             name: structs.replace(one, frozen_until=0, freeze_why="") if name in names else one
@@ -82,10 +83,10 @@ def thaw(where: Where, state: WatchedState = None, kubeconfig: Kubeconfig = None
     names = _order(state, where, kubeconfig, change)
     _done(state, "thaw", names, {})
     for name in names:
-        if name in before or name in frozen:
+        if name in before or name in ordered:
             typer.echo(f"{name} is acted on again{f'; it was demoted, {before[name]}' if name in before else ''}")
         else:
-            typer.echo(f"{name}: no order freezes it, and it has its authority: nothing changed")
+            typer.echo(f"{name}: no freeze and no plan is ordered, and it has its authority: nothing changed")
 
 
 def override(
