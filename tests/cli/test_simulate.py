@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from msgspec import UNSET
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError, LawBroken, ResultError
@@ -25,7 +26,7 @@ from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app, run, show_error
 from sageserve.cli.progress import Interruption
 from sageserve.cli.render import seconds, share
-from sageserve.data.results.run_folder import CONTENT, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, read_run
+from sageserve.data.results.run_folder import CONTENT, PARTIAL, REPORT, REQUESTS, SCENARIO, SUMMARY, RunFolder, read_run
 from tests.worlds import SMALL_FLEET
 
 SMALL = ("simulate", SMALL_FLEET, "--set", "workload.generate.requests=4000", "--set", "workload.generate.length=45m")
@@ -99,6 +100,19 @@ def test_what_was_written_is_what_was_played(tmp_path: Path) -> None:
     assert untimed(again) == untimed((tmp_path / "run" / SUMMARY).read_text())
 
 
+def check_tenants(run: RunFolder) -> None:
+    """What each tenant got is what its rows say."""
+    rows = run.requests(["tenant", "tier", "met", "state"]).to_pylist()
+    assert run.summary.tenants is not UNSET
+    assert list(run.summary.tenants) == ["search", "chat"], "who asked most comes first"
+    for name, one in run.summary.tenants.items():
+        mine = [row for row in rows if row["tenant"] == name]
+        assert (one.requests, one.finished) == (len(mine), sum(row["state"] == "finished" for row in mine))
+        for tier, kept in one.attainment.items():
+            met = [row["met"] for row in mine if row["tier"] == tier]
+            assert kept == pytest.approx(sum(met) / len(met), abs=1e-6)
+
+
 def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path: Path) -> None:
     trace = tmp_path / "day.csv"
     asked = [f"{60 * k},llama-2-70b,{['chat', 'search'][k % 3 > 0]},{500 + k},9" for k in range(60)]
@@ -115,6 +129,7 @@ def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path
         assert round(sum(row["unused"] for row in rows), 2) == told["cost_usd"]["unused"]
     assert told["cost_by"]["tenant"]["search"]["requests"] == 40
     assert set(read_run(tmp_path / "run").requests(["tenant"])["tenant"].to_pylist()) == {"chat", "search"}
+    check_tenants(read_run(tmp_path / "run"))
     file = printed("costs", str(tmp_path / "run"), "--format", "focus-csv", "--begins", "2026-11-01")
     for begins in ("", "soon", "9999-12-31", "0001-01-01T00:00+14:00"):
         refused = CliRunner().invoke(app, ["costs", str(tmp_path / "run"), "--format", "focus-csv", "--begins", begins])
@@ -129,6 +144,7 @@ def test_every_table_of_costs_and_the_file_for_finance_come_to_the_bill(tmp_path
     shown += [printed(command, str(tmp_path / "run")) for command in ("costs", "show")]
     shown.append((tmp_path / "run" / REPORT).read_text().split('id="plotly"')[0])
     assert "search" in shown[1]
+    assert "What each tenant got" in shown[-1]
     for text in shown:
         assert "EUR " in text
         assert not re.search(r"\$ ?[0-9/]", text)

@@ -6,11 +6,13 @@ Adds nothing up. Read next: `data/billing/allocations.py` for the tables, docs/r
 from collections.abc import Iterator
 from typing import Final
 
+from msgspec import UnsetType
+
 from sageserve.base.units import show_money
 from sageserve.data.billing.allocations import CostShare
 from sageserve.data.results.comparison import Comparison
 from sageserve.data.results.summary import Summary
-from sageserve.show.format import NONE
+from sageserve.show.format import NONE, percent
 from sageserve.show.sheets import Sheet, TableCell, TableRow
 
 _RULE: Final = (
@@ -18,6 +20,7 @@ _RULE: Final = (
     " idle time, starts and unused reservations too."
 )
 _DIMENSIONS: Final = ("model", "tier", "region", "tenant")
+_COUNTED: Final = ("requests", "finished", "shed")
 _MOST: Final = 12  # tenants on a page; `sageserve costs` has all of them
 
 
@@ -48,6 +51,34 @@ def cost_sheets(comparison: Comparison) -> Iterator[Sheet]:
     )
     notes = (_RULE, "Of the first seed.") if seeded else (_RULE,)
     yield Sheet("Who pays", columns, tuple(rows), notes, "by")
+
+
+def tenant_sheets(comparison: Comparison) -> Iterator[Sheet]:
+    """A sheet of what each tenant got: requests and promises kept, of each strategy's first seed."""
+    firsts = {name: next(iter(runs.values())) for name, runs in comparison.runs.items()}
+    tenants = {name: run.tenants for name, run in firsts.items() if not isinstance(run.tenants, UnsetType)}
+    if not tenants:
+        return
+    tiers = list(next(iter(firsts.values())).tiers)
+    rows = []
+    for name, found in tenants.items():
+        before = f"{name}, " if len(firsts) > 1 else ""
+        for tenant, one in list(found.items())[:_MOST]:
+            key = f"tenants.{tenant}"
+            cells = [TableCell(f"{getattr(one, what):,}", f"{key}.{what}", getattr(one, what)) for what in _COUNTED]
+            for tier in tiers:
+                kept = one.attainment.get(tier)
+                mark = "" if kept is None else "good" if kept >= firsts[name].tiers[tier].percentile else "bad"
+                cells.append(TableCell(percent(kept), f"{key}.attainment.{tier}", kept, mark))
+            rows.append(TableRow(f"{before}{tenant}", tuple(cells)))
+    notes = ("Tenants share queues in a simulation; live, keys share a tier's capacity by their weights.",)
+    yield Sheet(
+        "What each tenant got",
+        ("requests", "finished", "shed", *(f"{tier} kept" for tier in tiers)),
+        tuple(rows),
+        notes,
+        "tenant",
+    )
 
 
 def _shown(run: Summary, kind: str) -> list[tuple[str, CostShare]]:

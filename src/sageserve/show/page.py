@@ -13,7 +13,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, show_duration
 from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed
 from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
-from sageserve.show.bill import cost_sheets
+from sageserve.show.bill import cost_sheets, tenant_sheets
 from sageserve.show.format import NONE, change, count, gpu_hours, money, percent, seconds
 from sageserve.show.reading import RunReading
 from sageserve.show.sheets import Sheet, TableCell, TableRow
@@ -91,7 +91,13 @@ def page_of(
     some = _first(comparison, next(iter(comparison.runs)))
     found = verdict(comparison)
     one = len(comparison.runs) == 1
-    sheets = (_strategies(comparison, found), *_tiers(comparison), *cost_sheets(comparison), *_gpus(comparison))
+    sheets = (
+        _strategies(comparison, found),
+        *_tiers(comparison),
+        *cost_sheets(comparison),
+        *tenant_sheets(comparison),
+        *_gpus(comparison),
+    )
     partial = [run for runs in comparison.runs.values() for run in runs.values() if run.partial]
     return FirstScreen(
         title=f"{some.scenario} under {some.strategy}" if one else f"{some.scenario}: {len(comparison.runs)} strategies compared",

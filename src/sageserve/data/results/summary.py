@@ -231,6 +231,15 @@ class AfterWindow(Struct, frozen=True):
     work_gpu_hours: float | None = None  # engine time still owed then; None in results written before it was counted
 
 
+class TenantSummary(Struct, frozen=True):
+    """What came of a tenant's requests; the share whose promise was kept, by tier that it asked for."""
+
+    requests: int
+    finished: int
+    shed: int
+    attainment: dict[str, float | None]
+
+
 class ConversationCounts(Struct, frozen=True):
     """Turns that wait for the answer before them, in a closed loop."""
 
@@ -288,6 +297,7 @@ class Summary(Struct, frozen=True):
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything
     energy: Energy | UnsetType = UNSET  # left out where the scenario gives no power
     rollouts: tuple[RolloutSummary, ...] | UnsetType = UNSET  # left out where the scenario has none
+    tenants: dict[str, TenantSummary] | UnsetType = UNSET  # who asked most first; left out where the trace names none
     warm_up_s: float | UnsetType = UNSET  # played before the window, not judged; left out where all was
     own_code: dict[str, str] | msgspec.UnsetType = (
         msgspec.UNSET

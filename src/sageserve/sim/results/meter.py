@@ -1,6 +1,7 @@
 """What every request felt, measured where it entered: latencies with network time, and whether its promise was kept.
 
-Works through the rows of a run in blocks that stay in the cache. Decides nothing and writes nothing.
+Works through the rows of a run in blocks that stay in the cache, and says what each tenant of a trace got: they share queues
+here, only gateways and the live batch queue go by weights. Decides nothing and writes nothing.
 Read next: `summary.py` (what is made of it), `export.py` (how it becomes files).
 """
 
@@ -15,9 +16,13 @@ from sageserve.base.records import UNSET, Bools, Ints
 from sageserve.base.rng import stream
 from sageserve.base.units import NEVER
 from sageserve.core.layout import Layout
+from sageserve.data.billing.allocations import NO_TENANT, OTHERS, TENANTS
+from sageserve.data.results.summary import TenantSummary
 from sageserve.sim.kernel.state import DONE, PLACE, REFUSED, SHED
 from sageserve.sim.run import Run
 
+_DIGITS: Final = 6
+_COLUMNS: Final = 5  # of a tenant and tier: requests, finished, shed, undecided, met
 BLOCK: Final = 1 << 17  # rows: 8 MB of 64 bytes each; also the unit in which network times are drawn
 
 
@@ -104,3 +109,43 @@ def _network(run: Run, number: int, origin: NDArray[np.uint8], served: Ints) -> 
         return medians
     factor = np.exp(spread * stream(run.scenario.seed, f"rtt/{number}").standard_normal(len(medians)))
     return np.rint(medians * factor).astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------------ by tenant
+
+
+def tenants_of(run: Run) -> dict[str, TenantSummary]:
+    """By name, who asked most first; beyond `TENANTS` together. Empty where the trace names none."""
+    if run.tenants is None:
+        return {}
+    names = (NO_TENANT, *run.tenants.names)
+    counts = _counts(run, run.tenants.codes.astype(np.int64) + 1, len(names))
+    asked = counts[..., 0].sum(axis=1)
+    order = [k for k in np.argsort(-asked, kind="stable").tolist() if asked[k]]
+    found = {names[k]: _summary(run, counts[k]) for k in order[:TENANTS]}
+    rest = order[TENANTS:]
+    return found | ({OTHERS: _summary(run, counts[rest].sum(axis=0))} if rest else {})
+
+
+def _counts(run: Run, tenant: Ints, many: int) -> Ints:
+    """int64[tenants, tiers, columns]."""
+    tiers = len(run.layout.names.tiers)
+    counts = np.zeros((many * tiers, _COLUMNS), np.int64)
+    end = 0
+    for block in blocks(run):
+        first, end = end, end + len(block.rows)
+        cell = tenant[first:end] * tiers + block.rows["tier"]
+        columns = (np.ones(len(cell), np.bool_), block.finished, block.shed, block.undecided, block.met)
+        for number, column in enumerate(columns):
+            counts[:, number] += np.bincount(cell[column], minlength=many * tiers)
+    return counts.reshape(many, tiers, _COLUMNS)
+
+
+def _summary(run: Run, counts: Ints) -> TenantSummary:
+    requests, finished, shed, _, _ = counts.sum(axis=0).tolist()
+    attainment = {}
+    for name, (came, _, _, undecided, met) in zip(run.layout.names.tiers, counts.tolist(), strict=True):
+        judged = came - undecided
+        if came:  # rounded down, as that of the tier is
+            attainment[name] = met * 10**_DIGITS // judged / 10**_DIGITS if judged else None
+    return TenantSummary(requests, finished, shed, attainment)

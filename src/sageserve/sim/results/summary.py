@@ -39,7 +39,7 @@ from sageserve.sim.results.allocation import allocations_of
 from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
 from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
 from sageserve.sim.results.energy import energy_of_run
-from sageserve.sim.results.meter import RequestBlock, arrived, blocks
+from sageserve.sim.results.meter import RequestBlock, arrived, blocks, tenants_of
 from sageserve.sim.results.rollouts import rollouts_of
 from sageserve.sim.results.starved import starved_of
 from sageserve.sim.results.work import add_work_left
@@ -154,14 +154,12 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         vm_gpus=stock_counts_of_run(run),
         vm_hours=curves_of_run(run),
         starved=starved_of(run, minutes, {m for m, row in enumerate(cells) if _fails(run, row)}),
-        stocks={
-            stock.name: _hours(run, _of_stock(run, number), in_gpus=True, idle=idle).total
-            for number, stock in enumerate(run.layout.stocks)
-        },
+        stocks=_stocks(run, idle),
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
         prefix_cache=_prefix_cache(run),
         energy=energy_of_run(run, idle),
         rollouts=rollouts_of(run) or UNSET,
+        tenants=tenants_of(run) or UNSET,
         own_code=run.own_code or UNSET,
         warm_up_s=_round(run.warm_up / SECOND) if run.warm_up else UNSET,
     )
@@ -335,6 +333,12 @@ def _hours(run: Run, pools: tuple[Pool, ...], *, in_gpus: bool, idle: Floats) ->
         floor=_round(sum(smallest.values()) * min(run.now, run.window) / HOUR),
         idle=_round(unused / HOUR) if run.timeline.length else None,
     )
+
+
+def _stocks(run: Run, idle: Floats) -> dict[str, float]:
+    """GPU-hours held by region/gpu."""
+    stocks = enumerate(run.layout.stocks)
+    return {stock.name: _hours(run, _of_stock(run, number), in_gpus=True, idle=idle).total for number, stock in stocks}
 
 
 def _of_stock(run: Run, stock: int) -> tuple[Pool, ...]:
