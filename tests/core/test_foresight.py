@@ -356,6 +356,10 @@ def test_pools_carry_weights_lead_times_and_prices() -> None:
     assert first.coming[0][0] == pytest.approx(lead / 2)
     assert [stock.gpus for stock in outlook.stocks] == [32, 32]
     assert [(endpoint.pools, endpoint.minimum) for endpoint in outlook.endpoints] == [((0, 1), 2)]
+    fleet.measured_start(0, 3 * HOUR)
+    measured = horizon.outlook(BIN, fleet).pools
+    assert [one.lead_hours for one in measured] == pytest.approx([3.0, lead])
+    assert measured[0].start_cost == pytest.approx(240.0)
 
 
 def test_history_from_before_the_first_instant_is_planned_from_at_once() -> None:

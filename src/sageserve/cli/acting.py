@@ -126,6 +126,7 @@ async def hands_of(
         me=f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}",
         told=told_of,
         dry_run=dry_run,
+        started=watching.started,
     )
     return Hands(settings, parts)
 

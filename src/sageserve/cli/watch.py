@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sageserve.base.config import Scenario
     from sageserve.base.units import Micros
     from sageserve.data.rebuild.places import WatchedPool
+    from sageserve.live.authority.hands import Hands
     from sageserve.live.prometheus.server import PrometheusServer
     from sageserve.live.scaler.service import ScalerPort
     from sageserve.live.watch.process import FleetWatch
@@ -302,9 +303,9 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         acts=lambda: bool(hands),
     )
     watching = FleetWatch(settings, folder, parts)
-    port = _scaler(settings, watching)
-    answers = [] if port is None else [port.serve]
     hands: list[Hands] = []
+    port = _scaler(settings, watching, hands)
+    answers = [] if port is None else [port.serve]
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -324,15 +325,19 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         lines.ended()
 
 
-def _scaler(settings: "Scenario", watching: "FleetWatch") -> "ScalerPort | None":
-    """KEDA's side, where settings have one."""
+def _scaler(settings: "Scenario", watching: "FleetWatch", hands: "Sequence[Hands]") -> "ScalerPort | None":
+    """KEDA's side, where settings have one; who acts knows what people say, and says it here too."""
     assert settings.live is not None
     if settings.live.scaler is None:
         return None
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes on the terminal, and is asked when it is loaded
+    from sageserve.live.scaler.answers import NOTHING_SAID, SaidOfTarget
     from sageserve.live.scaler.service import Scaler, ScalerPort
 
-    port = ScalerPort(settings.live.scaler, Scaler(settings.live.targets, watching.wish))
+    def said(target: str) -> SaidOfTarget:
+        return hands[0].said(target) if hands else NOTHING_SAID
+
+    port = ScalerPort(settings.live.scaler, Scaler(settings.live.targets, watching.wish, said))
     port.opened = lambda address: typer.echo(f"scaler     {address}", err=True)
     return port
 

@@ -149,10 +149,15 @@ class Fleet:
         self.counts = [[0] * len(State) for _ in pools]
         for pool in pools:
             self.counts[pool.number][State.OFF] = pool.end - pool.begin
+        self.took: dict[int, Micros] = {}  # what a start takes by pool, where it was measured
         self.now: Micros = 0  # the instant of the latest verb
         self._free = [_free_gpus(stock) for stock in stocks]
         self._used = [[0] * len(free) for free in self._free]  # GPUs that instances hold on each VM, without donated ones
         self.ledger = Ledger(len(pools), len(State), [stock.purchase for stock in stocks])
+
+    def measured_start(self, pool: int, took: Micros) -> None:
+        """Starts of a pool were measured: from being asked for to serving."""
+        self.took[pool] = took
 
     # --- looking ---
 

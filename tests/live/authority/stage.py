@@ -77,7 +77,14 @@ class Field:
         self.transports.append(FakeTransport(self.cluster))
         return ClusterWriter(fake_config(), self.transports[-1])
 
-    def process(self, scenario: Scenario, me: str = "one", *, dry_run: bool = False) -> Process:
+    def process(
+        self,
+        scenario: Scenario,
+        me: str = "one",
+        *,
+        dry_run: bool = False,
+        started: Callable[[str, Micros], None] = lambda *_: None,
+    ) -> Process:
         writer = self.writer()
         parts = HandsParts(
             {"east": writer},
@@ -87,6 +94,7 @@ class Field:
             me,
             lambda act, facts: self.told.append((act, dict(facts))),
             dry_run,
+            started,
         )
         return Process(ClusterHands(scenario, "east", parts), self.transports[-1])
 

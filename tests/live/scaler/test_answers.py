@@ -9,7 +9,7 @@ from sageserve.base.config.autoscalers import HpaPolicySettings, HpaScalingSetti
 from sageserve.base.config.clusters import RUNGS
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.strategies.hpa_rules import Behaviour, MetricSeen, largest, wanted_by
-from sageserve.live.scaler.answers import NoCount, PoolWish, RefusalCode, TargetCount, answer
+from sageserve.live.scaler.answers import NoCount, PoolWish, RefusalCode, SaidOfTarget, TargetCount, answer
 from sageserve.live.scaler.messages import KedaTrigger
 
 POOL = "east/big/h100"
@@ -121,3 +121,24 @@ def test_alone_and_blind_the_fallback_keeps_what_runs_or_the_floor(wish: int, cu
     found = hpa(current, fallback, None, Behaviour(AT_ONCE, AT_ONCE), MINUTE)
     assert found >= current
     assert found * 1.1 >= floor
+
+
+@given(
+    said=st.builds(SaidOfTarget, st.none() | st.integers(0, 99), st.none() | st.integers(0, 99), st.booleans()),
+    wish=st.builds(PoolWish, st.integers(0, 99), st.sampled_from(["", "blind"])),
+    last=st.none() | st.integers(1, 8),
+)
+def test_what_people_say_comes_before_decisions_and_blindness_before_all_but_an_override(
+    said: SaidOfTarget, wish: PoolWish, last: int | None
+) -> None:
+    found = answer(
+        {"big": target(min=1)}, lambda _: wish, asked(target="big"), lambda _: said, {} if last is None else {"big": last}
+    )
+    if said.override is not None:
+        assert found == TargetCount("big", sorted((1, said.override, 8))[1])
+    elif wish.unknown or (said.frozen and last is None):
+        assert isinstance(found, NoCount)
+    elif said.frozen:
+        assert found == TargetCount("big", last or 0), "what it was told last"
+    else:
+        assert found == TargetCount("big", sorted((1, wish.count if said.planned is None else said.planned, 8))[1])

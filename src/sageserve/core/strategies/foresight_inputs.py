@@ -212,7 +212,7 @@ class ForesightInputs:
         load = self._scenario.models[names.models[pool.model]].load
         price = stock.purchase.price_on_demand * pool.gpus
         vm = self._scenario.gpus[stock.gpu].start
-        lead = (vm + load.fresh) / HOUR
+        lead = fleet.took.get(pool.number, vm + load.fresh) / HOUR
         reclaiming = fleet.count(pool.number, State.RECLAIMING)
         starting = max(0, fleet.coming(pool.number) - reclaiming)
         coming = ((lead / 2, starting), (load.reclaim / HOUR, reclaiming))

@@ -3,6 +3,8 @@
 Read next: `target_hand.py`, `target_object.py`.
 """
 
+from typing import Final
+
 from msgspec import structs
 
 from sageserve.core.authority.records import BoundStep, TargetSight, Withheld
@@ -22,9 +24,14 @@ from sageserve.live.kubernetes.kinds import KINDS
 from sageserve.live.kubernetes.objects import KubeObject
 from sageserve.live.kubernetes.writer import NotWritten
 
+PAUSED_SCALE_IN: Final = "autoscaling.keda.sh/paused-scale-in"
+"""KEDA's brake: its HPA adds and takes nothing away."""
+
 
 class BoundHand(TargetHand):
-    """An HPA or a ScaledObject."""
+    """An HPA or a ScaledObject; of the latter on rung `bounds` nothing is taken away by KEDA either while we are blind."""
+
+    _brake = False  # it is to be on
 
     def _epoch(self, seen: TargetObject) -> int:
         return seen.epoch
@@ -35,6 +42,7 @@ class BoundHand(TargetHand):
         return "" if self._again else who
 
     def _sight(self, seen: TargetObject, asked: PoolAsked) -> TargetSight:
+        self._brake = asked.blind and seen.found.kind == "ScaledObject" and self.ladder.allowed == "bounds"
         sight = sight_of(seen, self._tools.wall(), asked.use, blind=asked.blind)
         if not self._again:
             return sight
@@ -44,14 +52,26 @@ class BoundHand(TargetHand):
     def _to_be_told(self, seen: TargetObject, step: BoundStep) -> bool:
         taken = bool(foreign_writer(seen, self._tools.manager))
         kept = step.withheld in {Withheld.FROZEN, Withheld.OTHER_WRITER}
-        return taken and step.low is not None and not kept
+        owners = seen.owners(("metadata", "annotations", PAUSED_SCALE_IN))
+        theirs = any(one != self._tools.manager for one in owners)
+        braked = bool(seen.original()) and not theirs and bool(owners) is not self._brake
+        return (taken or braked) and step.low is not None and not kept
 
     async def _write(self, seen: TargetObject, step: BoundStep, asked: PoolAsked) -> tuple[KubeObject | NotWritten, bool]:
         tools = self._tools
         marks = {EPOCH: str(tools.keeper.elector.epoch), DECISION: self._decision(asked)}
+        owners = seen.owners(("metadata", "annotations", PAUSED_SCALE_IN))
+        if self._brake and all(one == tools.manager for one in owners):
+            marks[PAUSED_SCALE_IN] = "true"
         body, new = apply_body(seen, self.ladder.allowed, step, marks, kept=self._kept(seen))
-        force = new and self.settings.take_over
+        force = self.settings.take_over and (new or self._shared(seen))
         return await tools.writer.apply(self.place, body, self._mark(marks[DECISION]), force=force), new
+
+    def _shared(self, seen: TargetObject) -> bool:
+        """Whether fields of ours are still their first owner's too: one that was taken at the value it had belongs to both."""
+        found = {name: set(seen.owners(tuple(name.split(".")))) - {self._tools.manager} for name in seen.original()}
+        others = {name: who for name, who in found.items() if who}
+        return bool(others) and all(who == {seen.original()[name].manager} for name, who in others.items())
 
     def _wrote(self, seen: TargetObject, step: BoundStep) -> None:
         self._again = False

@@ -32,6 +32,7 @@ from sageserve.live.kubernetes.reader import NotRead
 from sageserve.live.kubernetes.rights import home_of
 from sageserve.live.kubernetes.rivals import rival_of
 from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, path_of
+from sageserve.live.scaler.answers import NOTHING_SAID, SaidOfTarget
 
 ROUND: Final[Micros] = 5 * SECOND
 PODS_EVERY: Final[Micros] = 30 * SECOND
@@ -50,6 +51,7 @@ class HandsParts:
         me: name of this process; no two have the same.
         told: the audit log.
         dry_run: writes are checked by the server and not kept.
+        started: told what a start takes, by the pool's name, as measured on its pods.
         held: instances that targets have or are held to, by name, as they were last read in whichever cluster.
     """
 
@@ -60,6 +62,7 @@ class HandsParts:
     me: str
     told: Told
     dry_run: bool = False
+    started: Callable[[str, Micros], None] = lambda *_: None
     held: dict[str, int] = field(default_factory=dict)
 
 
@@ -220,6 +223,8 @@ class ClusterHands:
             for hand in self.hands:
                 if hand.place.namespace == space:
                     hand.see_pods([] if isinstance(found, NotWritten) else found.items, self._parts.wall())
+                    if (took := hand.starts.quantile(0.5)) is not None:
+                        self._parts.started(hand.settings.pool, took)
 
     def _hear_guard(self) -> None:
         """Take in what the cluster's owner allows now."""
@@ -248,6 +253,15 @@ class ClusterHands:
         for hand in self.hands:
             hand.hear_orders(done.demoted.get(hand.name))
 
+    def said(self, target: str) -> SaidOfTarget:
+        """What people say of one of its targets, as it was last read."""
+        order, plan, wall = self.orders.targets.get(target, TargetOrder()), self.orders.plans.get(target), self._parts.wall()
+        return SaidOfTarget(
+            override=order.count if wall < order.until else None,
+            planned=None if plan is None or wall >= plan.until else plan.count,
+            frozen=wall < order.frozen_until or any(one.open_at(wall) for one in self._windows),
+        )
+
     def notes(self) -> list[str]:
         """What a person should know."""
         found = [one for one in (self.trouble, self.keeper.trouble, self.pod_trouble) if one]
@@ -274,6 +288,11 @@ class Hands:
             await asyncio.gather(*(_keep(one) for one in self.clusters), *(_go_round(one) for one in self.clusters))
         finally:
             await asyncio.gather(*(one.keeper.let_go() for one in self.clusters))
+
+    def said(self, target: str) -> SaidOfTarget:
+        """What people say of a target; of one that is only observed, nothing."""
+        one = next((each for each in self.clusters if any(hand.name == target for hand in each.hands)), None)
+        return NOTHING_SAID if one is None else one.said(target)
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know, in sentences."""

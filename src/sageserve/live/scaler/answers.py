@@ -1,14 +1,16 @@
 """What an autoscaler that asks is told: a count, or why there is none. What is not known is never said, least of all as a 0.
 
 A target without `keda: true` is told its own minimum, which changes nothing. One with it: what decisions ask for, inside the
-target's bounds, as long as its pool is seen and the plan behind it holds. Authority, which is about writes, has no say here, nor
-have orders about them. Pure: it is told who asks and what is wanted.
+target's bounds, as long as its pool is seen and the plan behind it holds. Authority, which is about writes, has no say here; what
+people say of a target has, where somebody reads it: an override is told, a reviewed plan stands in the place of decisions, and
+while nothing is to be carried out it is told again what it was told last. Pure: it is told who asks and what is wanted.
 Read next: `service.py`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from sageserve.base.config import TargetSettings
 from sageserve.live.scaler.messages import KedaTrigger
@@ -48,6 +50,24 @@ class PoolWish:
 
 
 @dataclass(frozen=True, slots=True)
+class SaidOfTarget:
+    """What people say of a target.
+
+    Args:
+        override: instances a person wants; None: none are said.
+        planned: instances a reviewed plan wants; None: there is no plan.
+        frozen: no decision is to be carried out.
+    """
+
+    override: int | None = None
+    planned: int | None = None
+    frozen: bool = False
+
+
+NOTHING_SAID: Final = SaidOfTarget()
+
+
+@dataclass(frozen=True, slots=True)
 class TargetCount:
     """A number.
 
@@ -82,7 +102,11 @@ def target_of(targets: Mapping[str, TargetSettings], asked: KedaTrigger) -> str 
 
 
 def answer(
-    targets: Mapping[str, TargetSettings], wish_of: Callable[[str], PoolWish], asked: KedaTrigger
+    targets: Mapping[str, TargetSettings],
+    wish_of: Callable[[str], PoolWish],
+    asked: KedaTrigger,
+    said_of: Callable[[str], SaidOfTarget] = lambda _: NOTHING_SAID,
+    last: Mapping[str, int] | None = None,
 ) -> TargetCount | NoCount:
     """How many instances, or why not.
 
@@ -90,6 +114,8 @@ def answer(
         targets: by name.
         wish_of: what is wanted of a pool now.
         asked: who asks.
+        said_of: what people say of a target.
+        last: what was answered of targets before.
     """
     name = target_of(targets, asked)
     if isinstance(name, NoCount):
@@ -97,7 +123,16 @@ def answer(
     target = targets[name]
     if not target.keda:
         return TargetCount(name, target.min)
+    said = said_of(name)
+    if said.override is not None:
+        return TargetCount(name, min(max(said.override, target.min), target.max))
     wish = wish_of(target.pool)
     if wish.unknown:
         return NoCount(RefusalCode.UNAVAILABLE, f"{name}: {wish.unknown}")
-    return TargetCount(name, min(max(wish.count, target.min), target.max))
+    if said.frozen:
+        before = (last or {}).get(name)
+        if before is None:
+            return NoCount(RefusalCode.UNAVAILABLE, f"{name}: frozen, and what was asked for before is not known")
+        return TargetCount(name, before)
+    count = wish.count if said.planned is None else said.planned
+    return TargetCount(name, min(max(count, target.min), target.max))

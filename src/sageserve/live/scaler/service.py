@@ -18,7 +18,15 @@ from grpc import aio
 from sageserve.base.config import ScalerSettings, ScalerTlsSettings, TargetSettings
 from sageserve.base.errors import ConfigError
 from sageserve.live.key_files import KeyFiles
-from sageserve.live.scaler.answers import NoCount, PoolWish, RefusalCode, TargetCount, answer
+from sageserve.live.scaler.answers import (
+    NOTHING_SAID,
+    NoCount,
+    PoolWish,
+    RefusalCode,
+    SaidOfTarget,
+    TargetCount,
+    answer,
+)
 from sageserve.live.scaler.messages import (
     METRIC,
     SERVICE,
@@ -47,12 +55,19 @@ class Scaler:
     Args:
         targets: by name.
         wish_of: what is wanted of a pool now.
+        said_of: what people say of a target.
     """
 
-    def __init__(self, targets: Mapping[str, TargetSettings], wish_of: Callable[[str], PoolWish]) -> None:
+    def __init__(
+        self,
+        targets: Mapping[str, TargetSettings],
+        wish_of: Callable[[str], PoolWish],
+        said_of: Callable[[str], SaidOfTarget] = lambda _: NOTHING_SAID,
+    ) -> None:
         self.answered: Counter[tuple[str, str]] = Counter()  # by call and gRPC's code
         self._targets = targets
-        self._wish_of = wish_of
+        self._wish_of, self._said_of = wish_of, said_of
+        self._last: dict[str, int] = {}  # what was answered, by target
         self._changed = asyncio.Event()
 
     def look(self) -> None:
@@ -107,10 +122,11 @@ class Scaler:
             await self._abort(context, call, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def _told(self, context: _Context, call: str, asked: KedaTrigger) -> TargetCount:
-        found = answer(self._targets, self._wish_of, asked)
+        found = answer(self._targets, self._wish_of, asked, self._said_of, self._last)
         if isinstance(found, NoCount):
             await self._abort(context, call, _CODES[found.code], found.why)
         self.answered[call, "ok"] += 1
+        self._last[found.target] = found.count
         return found
 
     async def _abort(self, context: _Context, call: str, code: grpc.StatusCode, why: str) -> NoReturn:

@@ -199,6 +199,10 @@ class FleetWatch:
             busy,
         )
 
+    def started(self, name: str, took: Micros) -> None:
+        """Starts of a pool were measured: plans from now on reckon with what they take, and not with what settings say."""
+        self.fleet.measured_start(self._pool(name).number, took)
+
     def now(self) -> Micros:
         """The loop's clock."""
         return self._parts.clock.now()
