@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import LimitSettings, Scenario
 from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.batch_queue import BatchQueue, QueueHead
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.opened import Callbacks
+from sageserve.live.gateway.api_error import ApiError
 from sageserve.live.gateway.demand_counters import DemandCounters
+from sageserve.live.gateway.door_queue import DoorQueue, Knock
 from sageserve.live.gateway.flex_queue import FlexQueue
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.targets import Placement, Target
@@ -39,7 +41,7 @@ from sageserve.live.wire import (
     decode_to_gateway,
     encode,
 )
-from sageserve.sim.kernel.state import Setup
+from sageserve.sim.kernel.state import HELD, Setup
 from tests.sim.reference import Reference
 from tests.sim.reference_engine import NO_TIME, Job, Outcome
 from tests.sim.reference_fleet import Endpoint
@@ -62,6 +64,20 @@ class Client:
     def waited_in_vain(self, retry_after: Micros) -> None:
         assert retry_after > 0
         self.plane._shed(self.job, "refused while it waited")
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A client that waits for an endpoint without instances."""
+
+    plane: "LivePlane"
+    job: Job
+
+    def let_in(self) -> bool:
+        return self.plane._route(self.job)
+
+    def refuse(self, problem: ApiError) -> None:
+        raise AssertionError(f"no start fails here, and nobody waits ten minutes: {problem}")
 
 
 class Store:
@@ -111,7 +127,10 @@ class LivePlane(Reference):
         self.routing = RoutingState(scenario, layout)
         self.demand = DemandCounters(scenario, layout, self.routing)
         self.flex = FlexQueue(self._to_control)
-        told = Callbacks(self._to_gateway, _address, lambda _: None, lambda: (0,) * setup.models)
+        self.door = DoorQueue(layout, self.routing, LimitSettings())
+        self.door.asked = self._report
+        self._knocking: range | list[int] = []  # models whose first doors are emptied with the next table
+        told = Callbacks(self._to_gateway, _address, lambda _: None, lambda: (0,) * setup.models, asked=self._note_asked)
         self.view = FleetView(scenario, layout, "epoch", lambda: self.now, told)
         self.queue = BatchQueue(scenario, self.view, self._store, self._to_gateway, lambda: self.now)
         self._to_control(Hello(VERSION, GATEWAY, "gateway"))
@@ -132,12 +151,16 @@ class LivePlane(Reference):
         heard: ToGateway = decode_to_gateway(encode(message))
         if isinstance(heard, RoutingTable):
             self.routing.replace(heard, self.now)
+            knocking, self._knocking = self._knocking, []
+            for model in knocking:
+                self._doors[model] = self._knock(self._doors[model])
+            self.door.replace(heard)
         elif isinstance(heard, Grant | Refusal):
             self.flex.take(heard)
         return True
 
     def _report(self) -> None:
-        self._to_control(self.demand.report(0))
+        self._to_control(self.demand.report(0, self.door.counts()))
         totals = self.view.totals
         self.demand_requests[:], self.demand_tokens[:] = totals.requests, totals.prompt
         self.demand_work[:], self.made_tokens[:], self.could[:] = totals.work, totals.output, totals.could
@@ -153,6 +176,19 @@ class LivePlane(Reference):
     def open(self, i: int) -> None:
         super().open(i)
         self.view.open(i)
+
+    def _empty(self, model: int) -> None:
+        self._knocking = [model]  # once the gateway hears of who opened
+
+    def _note_asked(self) -> None:
+        self.asked = True
+        (seen,) = self.view.doors(looked=False)
+        assert sum(seen.held) > 0
+
+    @property
+    def held(self) -> NDArray[np.int64]:
+        """As the reference counts those at the first door, and control those that it heard of."""
+        return super().held + self.view.held
 
     def drain(self, i: int) -> bool:
         empty = super().drain(i)
@@ -180,6 +216,20 @@ class LivePlane(Reference):
         else:
             self._store.add(model, job)
             self.queue.run()
+
+    def _wait_or_shed(self, job: Job) -> None:
+        if self._asleep(job) is None or (self.setup.admission and self._tiers[job.tier].batch):
+            super()._wait_or_shed(job)
+            return
+        self._put(job, HELD)
+        region, model = self._region[job.row], self._model[job.row]
+        walk = self.routing.walk[region][model][job.tier]
+        try:
+            assert self.door.hold(Held(self, job), Knock(self._cell(job), job.tier, job.prompt, 0), walk, self.now)
+            self.counts["held for one that sleeps"] += 1
+        except ApiError:
+            self._shed(job, "shed")
+            self.counts["no room to be held"] += 1
 
     def _choose(self, job: Job) -> Target | None:
         region = self._region[job.row]
@@ -245,10 +295,9 @@ class LivePlane(Reference):
         for i, engine in enumerate(self._engines):
             if self._open[i] or self._draining[i]:
                 self.view.saw(i, kv=engine.used_at_start / engine.profile.kv_tokens, in_flight=engine.inside)
+        self._knocking = range(self.setup.models)
         self.view.refresh()
         self._last_scrape = self.now
-        for model, door in enumerate(self._doors):
-            self._doors[model] = self._knock(door)
         self.queue.scraped()
         self._next_scrape = self.now + int(self.setup.scrape)
 

@@ -77,7 +77,7 @@ def _scenario(draw: Draw) -> Scenario:
         gpus=800,
         tiers=tiers,
         models={name: {"context": 2_000, "engines": {"h100": _engine(draw)}} for name in ("big", "small")},
-        fleet={"start": 2, "minimum": 1, "maximum": 3},
+        fleet={"start": 2, "minimum": int(fast % 5 < 3), "maximum": 3},
         signals={"scrape": f"{draw(20, 400)}ms", "half_life": f"{draw(50, 2_000)}ms", "kind": ("load", "kv", "busy")[draw(0, 2)]},
         routing={"region": ROUTES[draw(0, 3)], "threshold": draw(1, 10) / 10},
         order={"kind": ("fcfs", "edf", "pf", "dpa")[draw(0, 3)]},
@@ -160,6 +160,9 @@ def _settled(one: LiveCase, stop: Stop) -> Stop:
         rows = stop.requests
         over = (rows["state"] == HELD) & (rows["deadline"] <= stop.now)
         rows["state"][over] = SHED
+        names = one.layout.names
+        cells = (rows["region"].astype(int) * len(names.models) + rows["model"]) * len(names.tiers) + rows["tier"]
+        stop.demand[-1] += np.bincount(cells[over], minlength=stop.demand.shape[1])
         if one.layout.feed != DIRECT:  # else they wait at the door
             stop.batch_waiting[:] -= np.bincount(rows["model"][over], minlength=len(stop.batch_waiting))
     return stop

@@ -20,6 +20,8 @@ LEAST = {
     "promoted": 500,
     "waited at the door": 400,
     "drained while busy": 80,
+    "held for one that sleeps": 100,
+    "woken while requests waited": 10,
 }
 """How often each rule must have been tried over all cases."""
 

@@ -6,6 +6,7 @@ Read next: `src/sageserve/live/control/loop.py`, `src/sageserve/sim/run.py`.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,17 +15,17 @@ import pytest
 from sageserve.base.config import RolloutSettings, Scenario
 from sageserve.base.records import Trace
 from sageserve.base.units import MINUTE, Micros
-from sageserve.core.actions import Donate, Drain, Reclaim, Release, RolloutStep, Start
+from sageserve.core.actions import Donate, Drain, Reason, Reclaim, Release, RolloutStep, Start
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, EndpointSeen, EnginesSeen, InstanceReady, Observed, RevisionsSeen
+from sageserve.core.events import DemandSeen, DoorSeen, EndpointSeen, EnginesSeen, InstanceReady, Observed, RevisionsSeen
 from sageserve.core.fleet import Fleet
-from sageserve.core.layout import lay_out
-from sageserve.core.strategies import strategy_kind
+from sageserve.core.strategies import kind_of, layout_of, sleepers_of
 from sageserve.core.work import Entry, Work
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.workload.generate import generate
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.loop import Counters, Loop
+from sageserve.sim.doors import SimulatedDoor
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import request_rows
 from sageserve.sim.revisions import SimulatedRevisions, plans_of
@@ -37,8 +38,7 @@ class VirtualFleet:
     """Engines, clouds and solvers in virtual time: clock, fleet view, actuator and worker of one loop."""
 
     def __init__(self, scenario: Scenario, trace: Trace) -> None:
-        kind = strategy_kind(scenario.strategy.name)
-        layout = lay_out(scenario, kind.roles(scenario), kind.minimum)
+        kind, layout = kind_of(scenario), layout_of(scenario)
         setup = kernel_setup(scenario, layout)
         self.kernel = Kernel(setup, request_rows(trace, setup))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, self.kernel.engines["in_flight"])
@@ -47,7 +47,9 @@ class VirtualFleet:
         self.journal: list[Entry] = []
         self.minutes: list[DemandSeen] = []
         self.end = trace.window
-        self.controller = Controller(fleet, kind(scenario, layout, None), scenario.spot)
+        self.door = SimulatedDoor(layout, self.kernel)
+        sleepers = sleepers_of(scenario, layout)
+        self.controller = Controller(fleet, kind(scenario, layout, None), scenario.spot, sleepers=sleepers)
         for plan in plans_of(scenario, layout):
             self.controller.rollouts.add(plan)  # as a fleet that runs is told of it
         self.loop = Loop(
@@ -105,6 +107,9 @@ class VirtualFleet:
     def revisions(self, now: Micros) -> Iterable[RevisionsSeen]:
         return self.played.seen(now, self.controller.rollouts.judged)
 
+    def doors(self, *, looked: bool) -> Iterable[DoorSeen]:
+        return self.door.seen(looked=looked)
+
     def counted_until(self, now: Micros) -> Micros:
         return now
 
@@ -143,7 +148,7 @@ class VirtualFleet:
         self.world.perform(self.kernel.now, work)
 
 
-def quick(strategy: str) -> Scenario:
+def quick(strategy: str, *more: str) -> Scenario:
     return load_scenario(
         SMALL_FLEET,
         overrides=[
@@ -154,6 +159,7 @@ def quick(strategy: str) -> Scenario:
             "fleet.start=2",
             "fleet.minimum=1",
             "strategy.recorded.counts={eastus/llama-2-70b/h100-80gb: [[0, 2], [1h, 5], [2h, 1]]}",
+            *more,
         ],
     )
 
@@ -172,6 +178,20 @@ def test_simulator_and_live_loop_write_equal_journals(strategy: str) -> None:
     assert [seen.start for seen in live.minutes] == list(range(0, trace.window, MINUTE))
     assert any(isinstance(line.event, InstanceReady) for line in lines)
     assert np.array_equal(live.kernel.requests["first"][:1000], simulated.requests["first"][:1000])
+
+
+@pytest.mark.parametrize("strategy", ["reactive", "siloed", "chiron", "keda", "lt-ua"])
+def test_endpoints_sleep_and_are_woken_alike_in_both_worlds(strategy: str) -> None:
+    few = ["workload.generate.requests=60", "fleet.start=0", "fleet.minimum=0", "fleet.idle=5m"]
+    scenario = quick(strategy, *few)
+    trace = generate(scenario)
+    live = VirtualFleet(scenario, trace)
+    asyncio.run(live.loop.run(live))
+    expected = [line for line in Simulation(scenario, trace).play().journal if line.now < trace.window]
+    lines = [line for line in live.journal if line.now < trace.window]
+    assert lines == expected
+    decided = Counter(one.reason for line in lines for one in line.decisions)
+    assert min(decided[Reason.WOKEN], decided[Reason.IDLE]) > 2
 
 
 @pytest.mark.parametrize(("engine_time", "last"), [(0.9, RolloutStep.DONE), (4.0, RolloutStep.UNDONE)])

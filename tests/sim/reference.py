@@ -263,7 +263,7 @@ class Reference(ReferenceFleet):
         """Instance i may receive work; whoever waits for an endpoint that slept is let in at once."""
         super().open(i)
         e = i // self.setup.slots
-        if self.setup.sleeps and self.setup.sleeps[e] and len(self._opened(self._endpoints[e])) == 1:
+        if any(self.setup.sleeps) and len(self._opened(self._endpoints[e])) == 1:
             self.counts["woken while requests waited"] += bool(sum(self.held))
             self._empty(self._endpoints[e].model)
 

@@ -156,9 +156,13 @@ def test_who_cannot_says_why() -> None:
     with pytest.raises(ConfigError) as refused:
         kind_of(zero("hpa", fleet=ends))
     assert "give east/big a minimum and a start of 1 in fleet.endpoints" in (refused.value.hint or "")
-    with pytest.raises(ConfigError, match="scaling to zero is simulated"):
-        refuse_simulated_only(zero())
-    refuse_simulated_only(zero("fixed"))
+    refuse_simulated_only(zero())
+    with pytest.raises(ConfigError, match="who waits for one is not seen"):
+        refuse_simulated_only(zero(), ours=False)
+    others = zero(live={"actuator": "fixed"})
+    with pytest.raises(ConfigError, match=r"live\.actuator is fixed: engines are others', and none can be woken"):
+        refuse_simulated_only(others)
+    refuse_simulated_only(zero("fixed", live={"actuator": "fixed"}))
 
 
 def test_fleets_of_constant_size_hold_none_where_none_is_asked_for() -> None:

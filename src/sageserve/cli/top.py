@@ -85,6 +85,10 @@ def _endpoints(status: "Status") -> StackedTable:
 
 
 def _bar(endpoint: "EndpointStatus") -> Text:
+    if endpoint.sleep in {"asleep", "waking"}:
+        return Text(
+            endpoint.sleep + (f", {endpoint.held:,} wait" if endpoint.held else ""), style="yellow" if endpoint.held else "dim"
+        )
     if endpoint.blind:
         return Text("not seen", style="bold red")
     full = round(endpoint.utilisation * _BLOCKS)

@@ -271,7 +271,7 @@ def _serves(folder: Path, pid: int, enough: Callable[[Iterable[bool]], bool]) ->
             hint=f"mend the engine's command, then `sageserve down{named(folder)}` and `up`;"
             f" `sageserve status{named(folder)}` says what serves",
         )
-    return enough(any(pool.serving for pool in endpoint.pools) for endpoint in state.endpoints)
+    return enough(end.sleep == "asleep" or any(pool.serving for pool in end.pools) for end in state.endpoints)
 
 
 def status(

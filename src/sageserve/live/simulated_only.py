@@ -28,11 +28,12 @@ def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
             f"regions.{hourly[0]}.carbon: its hours count from the start of a window, and a fleet that runs has none",
             hint="give one number, the grid's mean, or take carbon_price out",
         )
-    if none := may_sleep(scenario):
+    fixed = scenario.live is not None and scenario.live.actuator == "fixed"
+    if (fixed or not ours) and (none := may_sleep(scenario)):
         raise ConfigError(
             f"{where_zero(scenario)}: {none[0]} could have no instance, and "
-            + ("gateways hold no request until one is started yet" if ours else "who would hold its requests is not seen")
-            + ": scaling to zero is simulated",
+            + ("live.actuator is fixed: engines are others'" if ours else "who waits for one is not seen")
+            + (", and none can be woken" if ours else ": a fleet of ours, and a simulation, are scaled from zero"),
             hint=f"give {or_one(scenario, none[0])}",
         )
     if scenario.rollouts:

@@ -52,6 +52,17 @@ class InstanceRow(Struct, frozen=True, array_like=True):
     trial: bool = False  # it is a canary: it gets its share of the requests, and no more
 
 
+class AsleepRow(Struct, frozen=True, array_like=True):
+    """An endpoint that may have no instance, and has none that is open."""
+
+    endpoint: int
+    coming: bool  # one is being started
+    failures: int  # starts since control began that came to nothing
+    lasting: bool  # several in a row: waiting for the next one is hardly worth it
+    left: Micros  # how long the start will take yet, as far as is known
+    why: str  # why there is none, in words; empty: nobody asked
+
+
 class RoutingTable(Struct, frozen=True, tag="table"):
     """The present state; replaces the one before."""
 
@@ -64,6 +75,7 @@ class RoutingTable(Struct, frozen=True, tag="table"):
     output_mean: tuple[float, ...]  # tokens, by model x tier
     gateways: int  # this gateway's share of admission and of rate limits is one of so many
     note: str = ""  # why nothing is open, for error messages
+    asleep: tuple[AsleepRow, ...] = ()
 
 
 class Grant(Struct, frozen=True, tag="grant"):
@@ -139,6 +151,13 @@ class RevisionCount(Struct, frozen=True, array_like=True):
     missed: tuple[int, ...]  # of these, promises broken
 
 
+class WaitingCount(Struct, frozen=True, array_like=True):
+    """Requests of a cell that wait because nothing is open that may serve them: not cumulative."""
+
+    cell: int
+    requests: int
+
+
 class Report(Struct, frozen=True, tag="report"):
     """What a gateway counted; only rows that are not zero."""
 
@@ -150,6 +169,7 @@ class Report(Struct, frozen=True, tag="report"):
     output_mean: tuple[float, ...]  # tokens, by model x tier, as this gateway saw them
     streams: int  # open now
     revisions: tuple[RevisionCount, ...] = ()
+    held: tuple[WaitingCount, ...] = ()
 
 
 class Trouble(Struct, frozen=True, tag="trouble"):

@@ -12,6 +12,7 @@ from sageserve.core.actions import Decision, Feed
 from sageserve.core.controller import Controller
 from sageserve.core.events import (
     DemandSeen,
+    DoorSeen,
     EndpointSeen,
     EnginesSeen,
     Observed,
@@ -88,6 +89,9 @@ class Stage:
         return Observed(0, (EndpointSeen(0.5, 0.5, 0.5),) * self.layout.endpoints, (0, 0))
 
     def revisions(self, now: Micros) -> tuple[RevisionsSeen, ...]:
+        return ()
+
+    def doors(self, *, looked: bool) -> tuple[DoorSeen, ...]:
         return ()
 
     def counters(self) -> Counters:

@@ -51,8 +51,8 @@ from sageserve.core.work import (
     Work,
     came_to_nothing,
 )
-from sageserve.live.control import process
-from sageserve.live.control.process import ThreadWorker
+from sageserve.live.control import thread_worker
+from sageserve.live.control.thread_worker import ThreadWorker
 from tests.core.driven import Driven, asked
 from tests.core.small import scenario
 from tests.live.control.loop_stage import Stage
@@ -217,7 +217,7 @@ def test_work_that_fails_in_its_thread_ends_in_its_event(kind: str, monkeypatch:
     def fails(work: Work) -> AnyEvent:
         raise ValueError("why")
 
-    monkeypatch.setattr(process, "perform", fails)
+    monkeypatch.setattr(thread_worker, "perform", fails)
     heard: list[AnyEvent] = []
 
     async def run() -> None:

@@ -151,6 +151,13 @@ class LimitSettings(Settings):
     header_wait: Duration = Field(default=10 * SECOND, gt=0, description="for the whole header; slow ones are cut off")
     body_wait: Duration = Field(default=30 * SECOND, gt=0, description="without a byte of the body arriving")
     idle: Duration = Field(default=75 * SECOND, gt=0, description="a kept connection without a request")
+    held: int = Field(default=1000, ge=0, description="requests that a gateway process holds while an endpoint is woken for them")
+    held_bodies: Size = Field(default=128 << 20, ge=0, description="of them, bodies together")
+    held_for: Duration = Field(
+        default=10 * MINUTE,
+        ge=0,
+        description="how long each is held, its promised wait at least and ten minutes at most; 0: its promised wait",
+    )
     stream_idle: Duration = Field(default=60 * SECOND, gt=0, description="an engine that sends nothing in mid-answer has hung")
 
 

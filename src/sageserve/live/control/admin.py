@@ -8,6 +8,7 @@ Read-only: nothing here changes the fleet. Who may ask is the gateway's business
 that reaches this server (`door.py`). Read next: `status.py`, `process.py`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from typing import Final, Protocol
@@ -25,6 +26,7 @@ from sageserve.base.units import Micros
 from sageserve.data.watched.minutes import PoolMinute
 from sageserve.live.control.day import DayView
 from sageserve.live.control.minute_book import EndpointCapacity
+from sageserve.live.control.sleeping import Sleep
 from sageserve.live.control.status import Status
 
 _STATES: Final = ("serving", "coming", "draining", "spot")
@@ -72,7 +74,7 @@ class FleetCollector(Collector):
         for model, left in {endpoint.model: endpoint.slack_batch_s for endpoint in state.endpoints}.items():
             if left is not None:
                 slack.add_metric([model], round(left, 1))
-        yield from (instances, seen, pressure, blind, waiting, slack)
+        yield from (instances, seen, pressure, blind, waiting, slack, *_sleepers(state))
         yield GaugeMetricFamily("sageserve_gpus_held", "GPUs that instances hold", value=state.gpus_held)
         yield CounterMetricFamily("sageserve_instances_hung", "instances that hung and were ended", value=state.ended)
         yield GaugeMetricFamily("sageserve_gateways", "gateway processes connected", value=state.gateway.processes)
@@ -80,6 +82,26 @@ class FleetCollector(Collector):
         for (reason, blocked), count in sorted(self._decided().items()):
             decisions.add_metric([reason, blocked], count)
         yield decisions
+
+
+def _sleepers(state: Status) -> Iterator[GaugeMetricFamily]:
+    """Endpoints that may have no instance; nothing where none may."""
+    found: dict[tuple[str, str], tuple[Counter[str], int]] = {}
+    for end in state.endpoints:
+        if end.sleep:
+            states, waiting = found.get((end.region, end.model), (Counter(), 0))
+            found[end.region, end.model] = states + Counter([end.sleep]), waiting + end.held
+    if not found:
+        return
+    sleep = GaugeMetricFamily(
+        "sageserve_sleep", "1: so is an endpoint that may have no instance", labels=["region", "model", "state"]
+    )
+    held = GaugeMetricFamily("sageserve_requests_held", "requests that wait for an instance", labels=["region", "model"])
+    for (region, model), (states, waiting) in found.items():
+        for name in Sleep:
+            sleep.add_metric([region, model, name], states[name])
+        held.add_metric([region, model], waiting)
+    yield from (sleep, held)
 
 
 class CapacitySource(Protocol):

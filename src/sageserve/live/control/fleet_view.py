@@ -14,11 +14,12 @@ import numpy as np
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.columns import ENDPOINT
-from sageserve.core.events import EndpointSeen, EnginesSeen, InstanceDrained, Observed, RevisionsSeen
+from sageserve.core.events import DoorSeen, EndpointSeen, EnginesSeen, InstanceDrained, Observed, RevisionsSeen
 from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
 from sageserve.live.control.gateway_reports import GatewayReports
+from sageserve.live.control.live_door import LiveDoor
 from sageserve.live.control.loop import ControllerView, Counters
 from sageserve.live.control.opened import Callbacks, Missed, Opened
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
@@ -47,6 +48,8 @@ class FleetView(ControllerView):
         self.gateways = self._reports.gateways
         self.in_flight = self._reports.in_flight  # by gateways' account; the fleet reads it
         self.totals = self._reports.totals
+        self.held = self._reports.held  # requests that wait for an instance, by cell
+        self._door = LiveDoor(layout, self._reports, self.endpoints)
         self.by_revision = self._reports.revisions
         self.freed = self._reports.freed
         self.output_mean = self._reports.output_mean
@@ -88,6 +91,10 @@ class FleetView(ControllerView):
     def revisions(self, now: Micros) -> Iterable[RevisionsSeen]:
         """What requests got so far by revision, of models that are rolled out and judged."""
         return self._told.trials.seen(now)
+
+    def doors(self, *, looked: bool) -> Iterable[DoorSeen]:
+        """Who waits for an endpoint that sleeps, and where there was work."""
+        return self._door.seen(looked=looked)
 
     def counters(self) -> Counters:
         """What has arrived and finished so far."""
@@ -152,6 +159,8 @@ class FleetView(ControllerView):
         elif isinstance(message, Report):
             self._reports.take(gateway, message, now)
             self._tell_drained()
+            if self._door.asked:
+                self._told.asked()
         elif isinstance(message, Trouble) and message.row in self.opened:
             self.opened[message.row].trouble = now
             self.opened[message.row].mute |= message.mute
@@ -317,6 +326,7 @@ class FleetView(ControllerView):
             instances=instances,
             output_mean=tuple(self.output_mean.tolist()),
             gateways=max(len(self.gateways), 1),
+            asleep=self._told.asleep(),
         )
 
     def left_out(self) -> frozenset[int]:

@@ -16,7 +16,7 @@ from sageserve.base.records import Floats, Ints
 from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
 from sageserve.core.response import MIX_WIDTH
-from sageserve.live.wire import EndpointCount, Hello, InstanceCount, Report
+from sageserve.live.wire import EndpointCount, Hello, InstanceCount, Report, WaitingCount
 
 _REMEMBERED: Final = 64  # processes that left and may come back, such as gateways that control loses sight of
 
@@ -30,6 +30,7 @@ class Gateway:
     backlog: Floats  # by endpoint
     version: int = -1
     instances: dict[int, InstanceCount] = field(default_factory=dict)
+    held: tuple[WaitingCount, ...] = ()
 
     def has(self, instance: int) -> bool:
         """Whether it has requests there."""
@@ -86,6 +87,8 @@ class GatewayReports:
         self.unfinished = np.zeros(layout.instances, np.int64)  # prompt tokens
         self.revisions: dict[tuple[int, int], tuple[Ints, Ints]] = {}  # by model and revision: asked and missed, by tier
         self.freed = np.zeros(layout.endpoints, np.int64)  # see EndpointCount
+        self.held = np.zeros(cells, np.int64)  # requests that wait for an instance
+        self.asked = False  # the first of a cell began to wait; whoever reads it takes it back
         self.output_mean = np.full(len(names.models) * len(names.tiers), output_guess)
         self._endpoints = endpoints
         self._means: dict[int, Floats] = {}  # by gateway
@@ -112,11 +115,13 @@ class GatewayReports:
         self._means[number] = np.array(report.output_mean)
         self.output_mean[:] = np.mean(list(self._means.values()), axis=0)
         self._replace(gateway, report.instances, report.endpoints)
+        self._hold(gateway, report.held)
 
     def leave(self, number: int) -> None:
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
         if number in self.gateways:
             self._replace(self.gateways[number], (), ())
+            self._hold(self.gateways[number], ())
             self._means.pop(number, None)
             del self.gateways[number]
 
@@ -140,6 +145,15 @@ class GatewayReports:
         for row in endpoints:
             gateway.backlog[row.endpoint] = row.backlog
         self._endpoints["backlog"] = sum(one.backlog for one in self.gateways.values())
+
+    def _hold(self, gateway: Gateway, held: tuple[WaitingCount, ...]) -> None:
+        before = self.held.copy()
+        for one in gateway.held:
+            self.held[one.cell] -= one.requests
+        gateway.held = held
+        for one in held:
+            self.held[one.cell] += one.requests
+        self.asked |= bool(((before == 0) & (self.held > 0)).any())
 
     def _add_counts(self, before: Report, after: Report) -> None:
         old = {cell.cell: cell for cell in before.cells}

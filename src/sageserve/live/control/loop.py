@@ -18,6 +18,7 @@ from sageserve.core.actions import Donate, Drain, Feed, Reclaim, Release, Roll, 
 from sageserve.core.controller import Controller
 from sageserve.core.events import (
     DemandSeen,
+    DoorSeen,
     EnginesSeen,
     InstanceDrained,
     InstanceLost,
@@ -66,6 +67,10 @@ class ControllerView(Protocol):
 
     def revisions(self, now: Micros) -> Iterable[RevisionsSeen]:
         """What requests got so far by revision, of models that are rolled out and judged."""
+        return ()
+
+    def doors(self, *, looked: bool) -> Iterable[DoorSeen]:
+        """Who waits for an endpoint that sleeps: at every look, and when somebody begins to; nothing where none sleeps."""
         return ()
 
     def counters(self) -> Counters:
@@ -172,6 +177,10 @@ class Loop:
         self._inbox.append(event)
         self.heard.set()
 
+    def wake(self) -> None:
+        """Somebody waits: step soon."""
+        self.heard.set()
+
     def begin(self, initial: tuple[int, ...]) -> None:
         """Bring up the instances a strategy starts with, by pool: those that are missing, where an endpoint adopted some."""
         held: dict[int, int] = {}
@@ -194,6 +203,8 @@ class Loop:
         self._stepped_at = now
         while self._inbox:
             self._tell(now, self._inbox.popleft())
+        for door in self._view.doors(looked=now >= self._next_look):
+            self._tell(now, door)
         if (counted := min(now, self._view.counted_until(now))) >= self._next_sample:
             check_fleet(self.fleet, now)
             self._sample(now, counted)

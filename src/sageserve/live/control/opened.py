@@ -7,7 +7,7 @@ from enum import Enum
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.events import InstanceDrained, RevisionsSeen
 from sageserve.live.actuators.base import EngineAddress
-from sageserve.live.wire import ToGateway
+from sageserve.live.wire import AsleepRow, ToGateway
 
 
 class Missed(Enum):
@@ -69,6 +69,8 @@ class Callbacks:
         drained: told when a draining instance is empty.
         waiting: batch jobs that wait, by model.
         trials: rollouts that are judged.
+        asked: told when somebody begins to wait for an endpoint that sleeps.
+        asleep: endpoints that sleep.
     """
 
     send: Callable[[int, ToGateway], bool]
@@ -76,3 +78,5 @@ class Callbacks:
     drained: Callable[[InstanceDrained], None]
     waiting: Callable[[], tuple[int, ...]]
     trials: Trials = field(default_factory=Trials)
+    asked: Callable[[], None] = lambda: None
+    asleep: Callable[[], tuple[AsleepRow, ...]] = lambda: ()

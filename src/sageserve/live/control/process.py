@@ -9,10 +9,8 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -25,12 +23,12 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.safety import Guard
-from sageserve.core.strategies import kind_of, layout_of
+from sageserve.core.strategies import kind_of, layout_of, sleepers_of
 from sageserve.core.strategies.own import OwnStrategy
-from sageserve.core.work import AnyEvent, Entry, Work, perform
+from sageserve.core.work import AnyEvent, Entry
 from sageserve.data.growing import append_lines
 from sageserve.data.results.journal import Stamped
-from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear, ending
+from sageserve.live.actuators.base import Actuator, Adopted, EngineAddress, Hear
 from sageserve.live.actuators.revisions import EngineRevisions
 from sageserve.live.control.admin import CapacityCollector, routes
 from sageserve.live.control.batch_queue import BatchQueue, JobQueue
@@ -44,9 +42,11 @@ from sageserve.live.control.own_minutes import OwnMinutes
 from sageserve.live.control.pages import Pages, served
 from sageserve.live.control.rollout_file import RolloutFile
 from sageserve.live.control.rollout_routes import rollout_routes
+from sageserve.live.control.sleeping import Sleeping, begun_before
 from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import Sources, Status, status
+from sageserve.live.control.thread_worker import ThreadWorker
 from sageserve.live.link import LinkKind, LinkServer
 from sageserve.live.waiting import within
 from sageserve.live.wire import Gone, Hello, Spent, ToControl, Wait, layout_mark
@@ -173,35 +173,6 @@ async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[
         raise faults.exceptions[0] from None
 
 
-class ThreadWorker:
-    """Solves and fits in one thread: a plan is never made twice at once.
-
-    Args:
-        hear: told the answer, in the loop's thread.
-    """
-
-    def __init__(self, hear: Callable[[AnyEvent], None]) -> None:
-        self._hear = hear
-        self._threads = ThreadPoolExecutor(1, "solver")
-        self._open: set[asyncio.Future[AnyEvent]] = set()
-
-    def submit(self, work: Work) -> None:
-        """Begin to do it; the answer is heard as an event."""
-        future: asyncio.Future[AnyEvent] = asyncio.get_running_loop().run_in_executor(self._threads, perform, work)
-        self._open.add(future)
-        future.add_done_callback(partial(self._finish, work))
-
-    def close(self) -> None:
-        """Take no more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _finish(self, work: Work, future: "asyncio.Future[AnyEvent]") -> None:
-        self._open.discard(future)
-        if not future.cancelled():
-            with ending(work, self._hear):
-                self._hear(future.result())
-
-
 class Control:
     """One control process.
 
@@ -241,8 +212,10 @@ class Control:
         strategy = kind(scenario, self.layout, earlier)
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbles)
-        controller = Controller(self.fleet, strategy, scenario.spot, guard)
+        controller = Controller(self.fleet, strategy, scenario.spot, guard, sleepers=sleepers_of(scenario, self.layout))
         told.trials = self.rollouts = self._live_rollouts(controller)
+        self.sleeping = Sleeping(self.layout, self.fleet, self.view.held, self.clock.now)
+        told.asleep = self.sleeping.rows
         self._worker = ThreadWorker(self._hear)
         self.loop = Loop(
             controller=controller,
@@ -252,6 +225,7 @@ class Control:
             memory=self,
             check=scenario.strategy.check,
         )
+        told.asked = self.loop.wake
 
     async def run(self, stop: asyncio.Event) -> None:
         """Control until `stop` is set."""
@@ -286,6 +260,7 @@ class Control:
             lambda: list(self._journal.recent),
             self._parts.words,
             self._home.url,
+            self.sleeping,
         )
         failing, lasting = self._actuator.failing(), self._actuator.failing(LASTING)
         return status(sources, (*failing, *self._notes()), self.liveness.ended, lasting, self.rollouts.status())
@@ -298,7 +273,7 @@ class Control:
         )
         stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
         hung = tuple(f"{name}: hung and was started again, {n:,} x so far." for name, n in self._actuator.hung().items())
-        return full + hung + self.liveness.notes() + last + stumbled + self.rollouts.notes()
+        return full + hung + self.liveness.notes() + last + stumbled + self.rollouts.notes() + self.sleeping.notes()
 
     def _stumbles(self, said: str) -> None:
         """An own strategy raised an exception, or gave what cannot be used."""
@@ -317,7 +292,8 @@ class Control:
                 self.view.adopt(one.instance)
         if self._ours:
             self.rollouts.recall()
-            self.loop.begin(self._initial)
+            again = begun_before(self._home.state, self._home.secret)
+            self.loop.begin(self.sleeping.left_asleep(self._initial) if again else self._initial)
 
     async def _all(self, stop: asyncio.Event) -> None:
         capacity = CapacityCollector(self._minutes.book, self.clock.now)
@@ -374,7 +350,7 @@ class Control:
         self._day.hear(self._journal.recent[-1])
         for decision in entry.decisions:
             self._decided[str(decision.reason), str(decision.blocked)] += 1
-        if self.rollouts.noted():
+        if self.rollouts.noted() | self.sleeping.hear(entry):
             self.view.publish()
 
     def _from_gateway(self, gateway: int, message: ToControl) -> None:

@@ -57,7 +57,7 @@ def rolled_out(state: Path, secret: str) -> dict[str, EngineCommand]:
     """
     try:
         kept = msgspec.json.decode((state / FILE).read_bytes(), type=_Kept)
-        if kept.run != _mark(secret):
+        if kept.run != run_mark(secret):
             return {}
         latest = {str(one.settings["model"]): one for one in kept.rollouts}  # in the order in which they were begun
         done = [one for one in latest.values() if one.memory is not None and one.memory.step is RolloutStep.DONE]
@@ -67,7 +67,7 @@ def rolled_out(state: Path, secret: str) -> dict[str, EngineCommand]:
     return {one.model: one.engine for one in found if one.engine is not None}
 
 
-def _mark(secret: str) -> str:
+def run_mark(secret: str) -> str:
     """Of a run of a fleet; its secret has many bytes, so nothing is told by it."""
     return sha256(secret.encode()).hexdigest()[:_DIGITS]
 
@@ -85,7 +85,7 @@ class RolloutFile:
 
     def __init__(self, state: Path, secret: str, layout: str, origin: Micros, tiers: int) -> None:
         self._path = state / FILE
-        self._run = _mark(secret)
+        self._run = run_mark(secret)
         self._layout = layout
         self._origin = origin
         self._tiers = tiers

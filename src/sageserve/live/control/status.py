@@ -15,6 +15,7 @@ from sageserve.core.fleet import Fleet, State
 from sageserve.data.results.journal import Stamped
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.live_rollouts import RolloutStatus
+from sageserve.live.control.sleeping import Sleeping
 
 
 class InstanceStatus(Struct, frozen=True):
@@ -56,6 +57,8 @@ class EndpointStatus(Struct, frozen=True):
     pools: tuple[PoolStatus, ...]
     pressure: float = 0.0  # asked for beyond all there is; utilisation, kv and busy are 1 at most
     slack_batch_s: float | None = None  # to the first deadline of what waits of the model; None: nothing that may begin now
+    sleep: str = ""  # asleep, waking or awake; empty: it keeps an instance always
+    held: int = 0  # requests that wait for an instance of it
 
 
 class TierStatus(Struct, frozen=True):
@@ -142,6 +145,7 @@ class Sources:
         recent: journal lines, oldest first.
         words: a decision in a sentence.
         url: of the gateway.
+        sleeping: endpoints that may have no instance; None: none may.
     """
 
     scenario: Scenario
@@ -153,6 +157,7 @@ class Sources:
     recent: Callable[[], Iterable[Stamped]]
     words: Callable[[Stamped], tuple[str, ...]]
     url: str
+    sleeping: Sleeping | None = None
 
 
 def status(
@@ -217,9 +222,17 @@ def _endpoints(sources: Sources) -> tuple[EndpointStatus, ...]:
                 counts,
                 max(0.0, float(row["seen"]) - 1.0),
                 None if first is None else first / SECOND,
+                *_sleep(sources.sleeping, e),
             )
         )
     return tuple(found)
+
+
+def _sleep(sleeping: Sleeping | None, endpoint: int) -> tuple[str, int]:
+    """How an endpoint that may have no instance is, and who waits for one."""
+    if sleeping is None or (state := sleeping.state(endpoint)) is None:
+        return "", 0
+    return str(state), sleeping.held(endpoint)
 
 
 def _instances(sources: Sources) -> Iterable[InstanceStatus]:

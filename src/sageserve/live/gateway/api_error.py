@@ -170,6 +170,11 @@ def no_capacity(message: str, retry_after: Micros = 2 * SECOND) -> ApiError:
     return ApiError(503, message, kind=SERVER, code="no_capacity", retry_after=retry_after)
 
 
+def not_started(message: str, retry_after: Micros) -> ApiError:
+    """The instance that a request waited for did not come."""
+    return ApiError(503, message, kind=SERVER, code="start_failed", retry_after=retry_after)
+
+
 def broken(message: str, *, status: int = 502, code: str = "upstream_error") -> ApiError:
     """An engine failed and nobody else could take over."""
     return ApiError(status, message, kind=SERVER, code=code)

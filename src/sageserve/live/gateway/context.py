@@ -20,6 +20,7 @@ from sageserve.live.gateway.api_error import ApiError, overloaded
 from sageserve.live.gateway.budgets import DayBudgets
 from sageserve.live.gateway.cross_origin import CrossOrigin
 from sageserve.live.gateway.demand_counters import DemandCounters
+from sageserve.live.gateway.door_queue import DoorQueue
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.flex_queue import FlexQueue
 from sageserve.live.gateway.gateway_shares import GatewayShares
@@ -31,7 +32,7 @@ from sageserve.live.gateway.sse import Names, names_of
 from sageserve.live.gateway.targets import Placement, Target
 from sageserve.live.gateway.tiers import ServiceTiers
 from sageserve.live.gateway.upstream import ConnectionPool
-from sageserve.live.wire import ToControl, Trouble
+from sageserve.live.wire import RoutingTable, ToControl, Trouble
 
 if TYPE_CHECKING:  # loaded only when traces are asked for: 10 MB
     from sageserve.live.gateway.spans import Tracer
@@ -123,6 +124,7 @@ class GatewayContext:
         self.tell: Callable[[ToControl], bool] = lambda _: False
         self.controlled = False  # there is a control process, though it may be away
         self.waiting = FlexQueue(self._tell)
+        self.door = DoorQueue(layout, self.routing, live.limits, self.demand.refused)
         self.tracer: Tracer | None = None
         self.draining = False
         self.body_bytes = 0  # of all requests in memory
@@ -147,6 +149,14 @@ class GatewayContext:
 
     def _tell(self, message: ToControl) -> bool:
         return self.tell(message)
+
+    def replace(self, table: RoutingTable) -> None:
+        """Control said how everything is."""
+        before = self.routing.gateways
+        self.routing.replace(table, self.clock())
+        if self.routing.gateways != before:
+            self.keys.share(self.routing.gateways)
+        self.door.replace(table)
 
     def request_id(self) -> bytes:
         """An id no other request has."""

@@ -15,7 +15,7 @@ from sageserve.core.layout import Layout
 from sageserve.core.response import MIX_WIDTH
 from sageserve.live.gateway.python_kernels import engines_of, note_request
 from sageserve.live.gateway.routing_state import RoutingState
-from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, MixCount, Report, RevisionCount
+from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, MixCount, Report, RevisionCount, WaitingCount
 
 BYTES_PER_TOKEN: Final = 4.0  # English text, and OpenAI's own rule of thumb
 _FADE: Final = 1 - 1 / 256  # how much of what was learnt a request leaves standing
@@ -108,8 +108,8 @@ class DemandCounters:
         found[0][tier] += 1
         found[1][tier] += missed
 
-    def report(self, streams: int) -> Report:
-        """All of it, without rows of zeros."""
+    def report(self, streams: int, held: tuple[WaitingCount, ...] = ()) -> Report:
+        """All of it, without rows of zeros; `streams` are open now, and `held` wait for an instance."""
         routing = self._routing
         endpoints = tuple(
             EndpointCount(number, load.offered, max(0.0, load.backlog), load.placed, load.freed)
@@ -127,7 +127,8 @@ class DemandCounters:
         )
         mixes = tuple(MixCount(model, tuple(counted)) for model, counted in enumerate(self._mixes) if counted[0])
         revisions = tuple(RevisionCount(*key, *map(tuple, counts)) for key, counts in self._revisions.items())
-        return Report(routing.version, endpoints, instances, cells, mixes, tuple(routing.output_mean), streams, revisions)
+        means = tuple(routing.output_mean)
+        return Report(routing.version, endpoints, instances, cells, mixes, means, streams, revisions, held)
 
     def _outstanding(self, row: int) -> int:
         target = self._routing.targets[row]

@@ -11,6 +11,7 @@ from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.live.gateway.api_error import ApiError, broken, no_capacity, overloaded
 from sageserve.live.gateway.attempts import Attempts, ask_control, note_pace, waits_in_vain
 from sageserve.live.gateway.context import GatewayContext
+from sageserve.live.gateway.door_queue import Knock
 from sageserve.live.gateway.downstream import Downstream
 from sageserve.live.gateway.framing import ResponseHead
 from sageserve.live.gateway.record import LEFT, RequestRecord
@@ -105,13 +106,13 @@ class Exchange:
         """There is room for it at this endpoint; or it is urgent, and goes ANYWHERE."""
         now = self._context.clock()
         if (target := self._choose(now, endpoint) or self._choose(now)) is None:
-            self._fail(no_capacity("The instance that was to serve this request is gone."))
+            self.refuse(no_capacity("The instance that was to serve this request is gone."))
         else:
             self._send(self._weigh(target), now)
 
     def waited_in_vain(self, retry_after: Micros) -> None:
         """It is to come again later."""
-        self._fail(overloaded("No spare capacity came free in time; flex requests use what others leave.", retry_after))
+        self.refuse(overloaded("No spare capacity came free in time; flex requests use what others leave.", retry_after))
 
     def _walk(self) -> list[int]:
         call = self._call
@@ -124,23 +125,32 @@ class Exchange:
         return routing.choose(self._walk(), now, call.beginning, prompt=call.prompt, region=call.region, tier=call.tier)
 
     def _weigh(self, target: Target) -> Placement:
-        call, found = self._call, self._call.beginning.found(target.prompts)
-        return self._context.routing.weigh(target, call.prompt, call.model, call.tier, found)
+        call = self._call
+        return self._context.routing.weigh(target, call.prompt, call.model, call.tier, call.beginning.found(target.prompts))
 
     def _route(self) -> None:
         context, call = self._context, self._call
-        routing = context.routing
         forced = call.endpoint >= 0
         target = self._choose(self._one.arrived, call.endpoint if forced else ANYWHERE)
         if target is None:
+            knock = Knock(call.cell, call.tier, call.prompt, len(call.body))
+            if not forced and context.controlled and context.door.hold(self, knock, self._walk(), self._one.arrived):
+                return
             context.demand.refused(call.cell)
-            raise no_capacity(routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")
+            raise no_capacity(context.routing.note or f"No instance of {context.names.models[call.model]} is open at the moment.")
         placed = self._weigh(target)
         has_waited = context.held[call.tier] and call.holder.internal  # a job was let in when it was queued
         if not (forced or has_waited or context.shares.admits(placed, call.payer, call.model, self._one.arrived)):
             context.demand.refused(call.cell)
             raise context.overload(placed)
         self._send(placed, self._one.arrived)
+
+    def let_in(self) -> bool:
+        """An endpoint of its walk has an instance; False when it stays."""
+        now = self._context.clock()
+        if target := self._choose(now):
+            self._send(self._weigh(target), now)
+        return target is not None
 
     def _send(self, placed: Placement, now: Micros) -> None:
         context = self._context
@@ -162,25 +172,16 @@ class Exchange:
         elif connection is None:
             self._context.trouble(self._placed.target, reason)
             if not self._again("unreachable"):
-                self._fail(no_capacity(f"No instance can be reached: {reason}."))
+                self.refuse(no_capacity(f"No instance can be reached: {reason}."))
         else:
             self._write(connection, self._placed.target)
 
     def _write(self, connection: EngineConnection, target: Target) -> None:
-        one, call, body = self._one, self._call, self._call.body
+        call, body = self._call, self._call.body
         if target.served and target.served != self._context.names.models[call.model]:
             body = with_model(body, target.served)
-        fields = self._record.lines(target)
-        head = b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
-            target.prefix,
-            one.url,
-            target.authority,
-            fields,
-            one.id,
-            len(body),
-        )
         self._connection = connection
-        connection.begin(self, head, body)
+        connection.begin(self, self._record.head(target, len(body)), body)
 
     def answered(self, head: ResponseHead) -> None:
         """The head of an engine's answer came."""
@@ -192,7 +193,7 @@ class Exchange:
         tag, names = context.tiers.tag(call.tier, call.asked), context.renamed(placed.target, call.model)
         relay = fit_relay(self._reply, head, call.path, tag, names)
         if relay is None:
-            self._fail(broken("The engine answered a stream with something else."))
+            self.refuse(broken("The engine answered a stream with something else."))
         else:
             self._relay = relay
 
@@ -240,10 +241,10 @@ class Exchange:
         attempts, whole = self._failed(), relay is not None and not relay.streams
         if attempts.break_off(placed.target, self._one.id):
             told = f"{attempts.broke} instances broke off when they were sent this request, which is charged with it: {reason}."
-            self._fail(broken(told, code="request_breaks_engines"))
+            self.refuse(broken(told, code="request_breaks_engines"))
         elif whole or not self._again("broken"):
             attempts.undecided()
-            self._fail(
+            self.refuse(
                 broken(f"{'The engine broke off its answer' if whole else 'No instance could serve the request'}: {reason}.")
             )
 
@@ -291,7 +292,7 @@ class Exchange:
         self._close(502)
         self._client.cut()
 
-    def _fail(self, problem: ApiError) -> None:
+    def refuse(self, problem: ApiError) -> None:
         """Answer with an error: as an event if the stream was opened already."""
         fields = self._record.fields()
         self._close(problem.status)
@@ -324,6 +325,7 @@ class Exchange:
         placed, self._placed = self._placed, None
         if placed is not None:
             self._context.routing.end(placed, output, self._context.clock())
+        self._context.door.leave(self)
         if self._ticket:
             self._context.waiting.leave(self._ticket)
 
@@ -335,7 +337,7 @@ class Exchange:
     def stop(self) -> None:
         """The gateway stops."""
         if not self._over:
-            self._fail(broken("The gateway is shutting down.", status=503, code="shutting_down"))
+            self.refuse(broken("The gateway is shutting down.", status=503, code="shutting_down"))
 
     def pause(self) -> None:
         """The client does not keep up: take no more from the engine."""
@@ -365,11 +367,11 @@ class Exchange:
             if self._record.first:
                 self._break("the engine went silent")
             else:
-                self._fail(broken("The engine went silent in its answer.", status=504, code="timeout"))
+                self.refuse(broken("The engine went silent in its answer.", status=504, code="timeout"))
         elif placed is not None and not started and self._move(placed, now):
             return
         elif placed is not None and not started and now - self._sent > FIRST_BYTE:
-            self._fail(broken("The engine did not answer in time.", status=504, code="timeout"))
+            self.refuse(broken("The engine did not answer in time.", status=504, code="timeout"))
         elif self._call.stream and quiet >= PING and now - self._pinged >= PING and not self._client.paused:
             self._ping(now)
         elif (
@@ -395,6 +397,4 @@ class Exchange:
     def _ping(self, now: Micros) -> None:
         self._pinged = now
         if not isinstance(self._relay, RawRelay | WholeRelay):
-            if not self._reply.opened:
-                self._reply.open(None)
             self._reply.ping()

@@ -35,6 +35,7 @@ BYTES: Final = "sageserve_gateway_answer_bytes_total"
 IN_FLIGHT: Final = "sageserve_gateway_requests_in_flight"
 CONNECTIONS: Final = "sageserve_gateway_connections"
 WAITING: Final = "sageserve_gateway_requests_waiting"
+HELD: Final = "sageserve_gateway_requests_held"
 KINDS: Final[Mapping[str, tuple[str, str]]] = {
     REQUESTS: ("counter", "requests answered, by model, tier, region that served and status"),
     TTFT: ("histogram", "from the arrival of a streamed request to its first event"),
@@ -56,6 +57,7 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
     IN_FLIGHT: ("gauge", "requests that were not answered yet"),
     CONNECTIONS: ("gauge", "connections of clients"),
     WAITING: ("gauge", "requests of batch tiers that wait for spare capacity"),
+    HELD: ("gauge", "requests that wait for an endpoint without instances to be woken"),
 }
 Labels = tuple[str, ...]
 """Values in the order of the names in NAMED."""
@@ -137,7 +139,7 @@ class Meter:
         self.lines = [[TierMeter(model, tier) for tier in tiers] for model in models]
         self.answer_bytes = 0
         self.counters: dict[tuple[str, Labels], float] = {}
-        self.gauges: dict[str, float] = dict.fromkeys((IN_FLIGHT, CONNECTIONS, WAITING), 0)
+        self.gauges: dict[str, float] = dict.fromkeys((IN_FLIGHT, CONNECTIONS, WAITING, HELD), 0)
 
     def count(self, name: str, labels: Labels = (), amount: float = 1) -> None:
         """Add to a counter."""

@@ -113,6 +113,7 @@ def _metrics(context: GatewayContext) -> bytes:
     gauges[m.IN_FLIGHT] = len(context.exchanges)
     gauges[m.CONNECTIONS] = len(context.clients)
     gauges[m.WAITING] = len(context.waiting)
+    gauges[m.HELD] = len(context.door)
     return m.show(context.snapshots.total(context.meter))
 
 

@@ -50,7 +50,19 @@ class RequestRecord:
         self._at = placed.target if placed.target.revision >= 0 else None
         self._region = self._context.routing.region_of(placed.target.endpoint)
 
-    def lines(self, target: Target) -> bytes:
+    def head(self, target: Target, size: int) -> bytes:
+        """The head of the request as an engine gets it, with a body of so many bytes."""
+        one = self._one
+        return b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+            target.prefix,
+            one.url,
+            target.authority,
+            self._lines(target),
+            one.id,
+            size,
+        )
+
+    def _lines(self, target: Target) -> bytes:
         """Header lines for an engine: the client's, our key in the place of its, and with traces on ours as the parent."""
         fields = self._one.fields
         if key := self._context.engine_key(target):

@@ -84,7 +84,9 @@ class ClientReply:
         self._record.bytes += len(data)
 
     def ping(self) -> None:
-        """Send a comment, which clients pass over."""
+        """Send a comment, which clients pass over; the first thing that is sent, if it has to be."""
+        if not self.opened:
+            self.open(None)
         self.part(b": ping\n\n")
 
     def error(self, problem: ApiError) -> None:

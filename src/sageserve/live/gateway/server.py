@@ -178,6 +178,7 @@ class GatewayProcess:
             hello = Hello(VERSION, place.options.worker, place.options.nonce, layout_mark(context.layout))
             self._link = LinkClient(place.control, hello, self._hear, self._control_changed)
             context.tell = self._link.send
+            context.door.asked = self._report
             self._link.start()
         else:
             self._look_alone(clock())
@@ -277,10 +278,7 @@ class GatewayProcess:
     def _hear(self, message: ToGateway) -> None:
         match message:
             case RoutingTable():
-                before = self.context.routing.gateways
-                self.context.routing.replace(message, clock())
-                if self.context.routing.gateways != before:
-                    self.context.keys.share(self.context.routing.gateways)
+                self.context.replace(message)
                 self._told.set()
                 self._say_ready()
             case SpentElsewhere():
@@ -296,7 +294,8 @@ class GatewayProcess:
 
     def _report(self, *, anew: bool = False) -> None:
         if self._link is not None and self._link.connected:
-            self._link.send(self.context.demand.report(len(self.context.exchanges)))
+            context = self.context
+            self._link.send(context.demand.report(len(context.exchanges), context.door.counts()))
             if (spent := self.context.budgets.report(anew=anew)) is not None:
                 self._link.send(spent)
 
@@ -310,6 +309,7 @@ class GatewayProcess:
         for client in list(context.clients):
             client.check(now)
         context.waiting.tidy(now)
+        context.door.tidy(now)
         self._report()
         if self._was_ready and self._looks % _ALIVE == 0:
             self._place.alive()

@@ -33,9 +33,10 @@ from sageserve.live.control.day import LastDay
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.minute_book import MinuteBook
 from sageserve.live.control.opened import Callbacks
-from sageserve.live.control.process import ThreadWorker, run_until
+from sageserve.live.control.process import run_until
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import GatewayAddress, Sources, Status, status
+from sageserve.live.control.thread_worker import ThreadWorker
 from sageserve.live.control.wishes import Wishes, follows_plans, plan_holds
 from sageserve.live.prometheus.server import NotSeen, PrometheusServer
 from sageserve.live.prometheus.sight import blind_after

@@ -178,7 +178,7 @@ def open_instance(address: int, i: int) -> None:
     endpoint["open"] += 1
     count_capacity(w, i, 1)
     note_outstanding(w, i)
-    if endpoint["open"] == 1 and view_i4(w["at_sleeps"], w["endpoint_count"])[engine["endpoint"]] != 0:
+    if endpoint["open"] == 1 and w["sleepers"] != 0:
         empty_doors(w, engine["model"], w["now"])
 
 
