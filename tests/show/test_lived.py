@@ -243,6 +243,9 @@ def test_two_stretches_differ_beyond_what_their_requests_explain(tmp_path: Path)
     assert "chat worse" in lived_difference(calm, late).sentence
     assert numbers(lived_difference(calm, same).numbers)["tiers.chat.attainment"].word is Word.SAMPLING
     assert "No promise" in lived_difference(calm, same).sentence
+    none = read_lived(fleet(tmp_path / "d", [2] * 60, asked=(0, 0)))
+    assert numbers(lived_difference(calm, none).numbers)["requests.arrived"].after == 60 * 5, "jobs came"
+    assert numbers(lived_difference(calm, none).numbers)["tiers.chat.attainment"].after is None
 
 
 def numbers(found: Sequence[Number]) -> Mapping[str, Number]:
@@ -257,7 +260,9 @@ def test_the_commands(tmp_path: Path, results: Path) -> None:
     assert "kept the promise of chat." in text
     assert "Left out: latencies and tenants" in text
     assert "http://" not in text.split("plotly")[0]
+    assert "summary.json" not in text.split("<footer>")[1]
     found = json.loads(printed("diff", str(state), "--last", "2h", "--json"))["differences"][0]
+    assert "12,600 requests in 2h between" in found["before"]
     hours = next(one for one in found["numbers"] if one["key"] == f"instance_hours.{POOL}")
     assert (hours["before"], hours["after"]) == (4.0, 6.0)
     assert found["how"] == "stretches"

@@ -34,6 +34,11 @@ class RequestLine(Struct, frozen=True):
     retries: int
 
 
+def request_files(state: Path) -> list[Path]:
+    """The files of all processes, in order of their names; none where no lines were kept."""
+    return sorted((state / FOLDER).glob("*.jsonl"))
+
+
 def read_request_lines(state: Path, begin: Micros, end: Micros) -> Iterator[RequestLine]:
     """Lines of requests that came between two instants, process by process; torn ones are left out. None where none were kept.
 
@@ -43,5 +48,5 @@ def read_request_lines(state: Path, begin: Micros, end: Micros) -> Iterator[Requ
         end: likewise.
     """
     decoder = msgspec.json.Decoder(RequestLine)
-    for path in sorted((state / FOLDER).glob("*.jsonl")):
+    for path in request_files(state):
         yield from (one for one in whole_lines(path, decoder) if begin <= one.arrival_us < end)

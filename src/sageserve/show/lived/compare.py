@@ -8,12 +8,12 @@ Read next: `read.py`, `show/difference.py` for the record.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sageserve.base.units import HOUR, money_sign, show_duration
+from sageserve.base.units import MINUTE, money_sign, show_duration
 from sageserve.data.results.significance import proportions
 from sageserve.data.results.sweep_read import flat
 from sageserve.show.difference import ATTAINMENT, Difference, Number, Setting, Word
 from sageserve.show.lived.lived_page import span_words
-from sageserve.show.lived.read import LivedReading
+from sageserve.show.lived.read import COUNTED, LivedReading
 from sageserve.show.lived.records import LivedReport, LivedTier
 from sageserve.show.sides import changed_settings
 
@@ -45,7 +45,7 @@ def lived_difference(before: LivedReading, after: LivedReading) -> Difference:
 def numbers_of(report: LivedReport) -> Iterator[tuple[str, str, float]]:
     """Numbers of a stretch that are known: key, unit, value; keys are those of summary.json where the meaning is."""
     yield from _held(report)
-    if report.requests:
+    if COUNTED not in report.left_out:
         yield "requests.arrived", "", float(report.requests)
         yield "requests.per_hour", "", report.requests / report.hours
     for tier, one in report.tiers.items():
@@ -110,13 +110,13 @@ def _sentence(numbers: tuple[Number, ...]) -> str:
     moved = [f"{tier} {'better' if (one.change or 0) > 0 else 'worse'}" for tier, one in kept.items() if one.change is not None]
     if moved:
         return f"Promises were kept otherwise than the sampling of requests explains: {', '.join(moved)}."
-    return "No promise was kept otherwise than the sampling of requests explains."
+    return "No promise that both know was kept otherwise than the sampling of requests explains."
 
 
 def _cautions(first: LivedReport, second: LivedReport, *, same: bool) -> Iterator[str]:
     yield f"{_OTHERS}: what differs may be they, and not what was changed"
     if abs(first.hours - second.hours) > 0.01 * max(first.hours, second.hours):
-        spans = [show_duration(round(one.hours * HOUR)) for one in (first, second)]
+        spans = [show_duration(round(one.hours * 60) * MINUTE) for one in (first, second)]
         yield f"{spans[0]} were taken down in one and {spans[1]} in the other: read what is told by the hour"
     if same:
         yield "settings of earlier times are not kept, so none are compared; the audit log names those that a reload changed"

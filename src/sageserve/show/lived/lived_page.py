@@ -3,6 +3,7 @@
 Words, tables and figures; sums nothing up. Read next: `read.py`; `show/report.py`, whose page it fills.
 """
 
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
@@ -14,6 +15,7 @@ from sageserve.base.units import MINUTE, show_duration
 from sageserve.base.version import __version__
 from sageserve.data.results.summary import Quantiles
 from sageserve.data.watched.minutes import read_minutes
+from sageserve.data.watched.request_lines import request_files
 from sageserve.show.chronicle import REASONS
 from sageserve.show.figures.parts import Fields, Figure, Json, View, panel, panels, series, stroke
 from sageserve.show.format import NONE, count, gpu_hours, listed, money, percent, seconds
@@ -28,6 +30,7 @@ from sageserve.show.verdict import Verdict
 
 _BUCKETS: Final = 240  # of promises and requests over time: few requests in a bucket say little
 _TENANTS: Final = 100
+_FILES: Final = 8  # named in a command
 _REASONS: Final = {reason.value: words for reason, words in REASONS.items()}
 _STATES: Final = ("serving", "starting", "reclaiming", "draining", "spot")
 _OF_LINES: Final = (
@@ -72,7 +75,7 @@ def lived_page(reading: LivedReading) -> str:
 def span_words(report: LivedReport) -> str:
     """When, in a line."""
     begin, end = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}" for at in (report.begins_s, report.ends_s))
-    return f"{report.requests:,} requests in {report.hours:,.1f} h between {begin} and {end} UTC"
+    return f"{report.requests:,} requests in {show_duration(round(report.hours * 60) * MINUTE)} between {begin} and {end} UTC"
 
 
 def headline(report: LivedReport) -> str:
@@ -89,10 +92,15 @@ def headline(report: LivedReport) -> str:
 def _taken(report: LivedReport) -> str:
     if report.gpu_hours is None or report.cost is None:
         held = sum(one.instance_hours for one in report.pools.values())
-        return f"{gpu_hours(held)} instance-hours served. GPU-hours and cost are not known."
+        return f"{_hours(held)} instance-hours served. GPU-hours and cost are not known."
     hours = report.gpu_hours
     share = percent(hours.waste / hours.total, 1) if hours.total else NONE
-    return f"{gpu_hours(hours.total)} GPU-hours for {money(report.cost.total, report.currency)}; {share} of them came or ended."
+    return f"{_hours(hours.total)} GPU-hours for {money(report.cost.total, report.currency)}; {share} of them came or ended."
+
+
+def _hours(value: float) -> str:
+    """Hours with as many digits as say something, also of a fleet that ran for a minute."""
+    return gpu_hours(value) if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _risks(report: LivedReport) -> tuple[str, ...]:
@@ -109,8 +117,8 @@ def _risks(report: LivedReport) -> tuple[str, ...]:
 
 def _next(reading: LivedReading) -> Iterator[str]:
     if reading.report.tenants:
-        files = reading.state / "requests" / "*.jsonl"
-        yield f"sageserve simulate {reading.state / 'scenario.yaml'} --trace {files}"
+        words = [word for file in request_files(reading.state)[:_FILES] for word in ("--trace", str(file))]
+        yield shlex.join(["sageserve", "simulate", str(reading.state / "scenario.yaml"), *words])
     else:
         yield "set live.records, and give the lines that are kept then to simulate --trace"
 
@@ -135,7 +143,7 @@ def _sheets(report: LivedReport) -> Iterator[Sheet]:
 
 def _held(report: LivedReport, hours: LivedHours, cost: LivedCost) -> Sheet:
     columns = ("GPU-hours", *_STATES, "cost", "reserved", "on demand", "spot income", "starts", "failed or died")
-    cells = [TableCell(gpu_hours(value), exact=value) for value in (getattr(hours, name) for name in ("total", *_STATES))]
+    cells = [TableCell(_hours(value), exact=value) for value in (getattr(hours, name) for name in ("total", *_STATES))]
     amounts = (cost.total, cost.reserved, cost.on_demand, cost.spot_income)
     cells += [TableCell(money(value, report.currency), exact=value) for value in amounts]
     cells += [TableCell(f"{value:,}", exact=value) for value in (report.starts or 0, report.start_failures or 0)]
@@ -145,7 +153,7 @@ def _held(report: LivedReport, hours: LivedHours, cost: LivedCost) -> Sheet:
 def _pools(report: LivedReport) -> Sheet:
     rows = []
     for name, one in report.pools.items():
-        cells = TableCell(gpu_hours(one.instance_hours), exact=one.instance_hours), TableCell(f"{one.peak:,}")
+        cells = TableCell(_hours(one.instance_hours), exact=one.instance_hours), TableCell(f"{one.peak:,}")
         rows.append(TableRow(name, (*cells, TableCell(f"{one.mean:,.1f}", exact=one.mean))))
     return Sheet("Instances that served", ("instance-hours", "peak", "mean"), tuple(rows), (), "pool")
 

@@ -33,6 +33,7 @@ from sageserve.show.lived.table import MinuteTable, table_of
 _DIGITS: Final = 6
 _WHOLE: Final = 0.98  # of the requests that gateways counted: fewer lines are told as a part of them
 _FIRST: Final = "journal-000001.jsonl"
+COUNTED: Final = "promises and requests"
 _HELD: Final = "GPU-hours and cost"
 _OF_OTHERS: Final = "others start and stop its instances, and its engines do not say whose a request was"
 
@@ -140,13 +141,13 @@ def _unknown(scenario: Scenario, table: MinuteTable, asked: Mapping[str, AskedLi
     }
     lines = sum(len(one) for one in asked.values())
     if not table.requests:
-        found["promises and requests"] = f"{_OF_OTHERS}; `sageserve shadow-report` has what engines measured"
+        found[COUNTED] = f"{_OF_OTHERS}; `sageserve shadow-report` has what engines measured"
     batch = [name for name, tier in scenario.tiers.items() if tier.batch]
     if batch and table.requests:
         found[f"promises of {', '.join(batch)}"] = (
             "a job's deadline counts from its batch, which gateways do not see: /v1/batches has what expired"
         )
-    if not lines:
+    if not lines and requests:
         found["latencies and tenants"] = "no lines of requests were kept: set live.records"
     elif lines < _WHOLE * requests:
         found["the other requests' latencies and tenants"] = f"lines of {lines:,} of {requests:,} requests were kept"
