@@ -4,6 +4,7 @@ Read next: docs/how-to/reproduce-the-paper.md.
 """
 
 import json
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.cli.columns import WIDTH
 from sageserve.cli.main import app
 from sageserve.cli.reproduce import verdict
-from sageserve.data.results.studies import QUICK, SCENARIO, Finding, studies
+from sageserve.data.results.studies import QUICK, SCENARIO, Finding, StudyProfile, released_memory, studies
 from sageserve.data.scenarios.load import load_scenario
 
 TINY = (
@@ -22,8 +23,9 @@ TINY = (
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_every_case_is_a_scenario_and_every_finding_has_its_cases(quick: bool) -> None:
-    found = studies(quick=quick)
+@pytest.mark.parametrize("profile", get_args(StudyProfile))
+def test_every_case_is_a_scenario_and_every_finding_has_its_cases(quick: bool, profile: StudyProfile) -> None:
+    found = studies(quick=quick, profile=profile)
     assert set(found) == {"unified", "strategies", "orders", "bursts", "mixes", "a100", "trigger", "check"}
     for study in found.values():
         assert study.findings
@@ -40,6 +42,29 @@ def test_a_burst_comes_on_top_of_the_usual_requests() -> None:
     found = load_scenario(SCENARIO, overrides=[*QUICK, *changes]).workload.generate
     batch = found.requests * (1 - found.interactive)
     assert batch == pytest.approx(1_980_000 * 0.28, rel=1e-3)
+
+
+def test_engines_of_the_released_code_hold_keys_and_values_of_every_query_head() -> None:
+    ours = load_scenario(SCENARIO)
+    theirs = released_memory(ours)
+    gpu = "h100-80gb"
+    fewer = {
+        name: model.engines[gpu].kv_tokens // theirs.models[name].engines[gpu].kv_tokens for name, model in ours.models.items()
+    }
+    assert fewer == {"llama-2-70b": 8, "bloom-176b": 1, "llama-3.1-8b": 4, "llama-3.2-3b": 3}
+
+
+def test_what_is_set_by_hand_wins_over_a_study_and_the_profile_is_told() -> None:
+    words = ["reproduce", "paper", "--only", "unified", *TINY, "--set", "signals.kind=busy", "--profile"]
+    told = {}
+    for profile in get_args(StudyProfile):
+        result = CliRunner().invoke(app, [*words, profile, "--json"], catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        told[profile] = json.loads(result.stdout)
+        assert told[profile]["profile"] == profile
+    cases = [one["studies"]["unified"]["cases"]["siloed"] for one in told.values()]
+    assert [sum(tier["requests"] for tier in case["tiers"].values()) for case in cases] == [3000, 3000]
+    assert cases[0] != cases[1], "marks and silos are others"
 
 
 def test_findings_are_those_of_the_cases() -> None:

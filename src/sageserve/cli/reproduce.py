@@ -15,7 +15,7 @@ from sageserve.cli.compare import Where, Workers, finish, run_cells, runner
 from sageserve.cli.streams import answer_json
 
 if TYPE_CHECKING:
-    from sageserve.data.results.studies import Finding, Measure, Study
+    from sageserve.data.results.studies import Finding, Measure, Study, StudyProfile
     from sageserve.data.results.summary import Summary
     from sageserve.sim.sweep.cell import Cell
 
@@ -25,6 +25,8 @@ EXAMPLES = """[bold]Examples[/bold]
 sageserve reproduce paper --quick
 
 sageserve reproduce paper --out sweeps/paper --only unified,strategies
+
+sageserve reproduce paper --profile paper-signal --only unified,strategies
 """
 
 
@@ -32,6 +34,10 @@ def reproduce(  # noqa: PLR0913, PLR0917 # one argument per option
     what: Annotated[Literal["paper"], typer.Argument(help="SageServe, arXiv 2502.14617")],
     quick: Annotated[bool, typer.Option("--quick", help="four busy hours instead of a day: a fifth of the requests")] = False,
     only: Annotated[str | None, typer.Option(metavar="A,B", help="some of the studies", show_default="all")] = None,
+    profile: Annotated[
+        Literal["plain", "paper-signal"],
+        typer.Option(help="paper-signal: with the signal, marks, forecast and silos of the released code as well"),
+    ] = "plain",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting, for all cases; may be repeated")
     ] = None,
@@ -45,9 +51,8 @@ def reproduce(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.results.studies import QUICK, studies
     from sageserve.sim.sweep.cell import Finished
 
-    chosen = _chosen(studies(quick=quick), only)
-    settings = (*(QUICK if quick else ()), *(overrides or ()))
-    cells = _cells(chosen, settings)
+    chosen = _chosen(studies(quick=quick, profile=profile), only)
+    cells = _cells(chosen, QUICK if quick else (), overrides or (), profile)
     outcomes = run_cells(cells, runner(place, workers), f"reproduce {what}", out=out, replace=replace)
     found: dict[str, dict[str, Summary]] = {name: {} for name in chosen}
     for cell, outcome in zip(cells, outcomes, strict=True):
@@ -55,7 +60,7 @@ def reproduce(  # noqa: PLR0913, PLR0917 # one argument per option
         if isinstance(outcome, Finished):
             found[name][case] = outcome.summary
     if as_json:
-        typer.echo(_json(chosen, found, quick=quick), nl=False)
+        typer.echo(_json(chosen, found, quick=quick, profile=profile), nl=False)
     else:
         for name, study in chosen.items():
             _draw(name, study, found[name])
@@ -74,20 +79,26 @@ def _chosen(every: "dict[str, Study]", only: str | None) -> "dict[str, Study]":
     return {name: every[name] for name in every if name in names}
 
 
-def _cells(chosen: "Mapping[str, Study]", settings: Sequence[str]) -> "list[Cell]":
-    from sageserve.data.results.studies import SCENARIO
+def _cells(
+    chosen: "Mapping[str, Study]", window: Sequence[str], overrides: Sequence[str], profile: "StudyProfile"
+) -> "list[Cell]":
+    from sageserve.data.results.studies import SCENARIO, released_memory
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.sim.sweep.cell import Cell
 
-    return [
-        Cell(f"{name}: {case}", load_scenario(SCENARIO, overrides=[*settings, *changes]))
+    played = {
+        f"{name}: {case}": load_scenario(SCENARIO, overrides=[*window, *changes, *overrides])
         for name, study in chosen.items()
         for case, changes in study.cases.items()
-    ]
+    }
+    return [Cell(name, one if profile == "plain" else released_memory(one)) for name, one in played.items()]
 
 
-def _json(chosen: "Mapping[str, Study]", found: "Mapping[str, Mapping[str, Summary]]", *, quick: bool) -> str:
+def _json(
+    chosen: "Mapping[str, Study]", found: "Mapping[str, Mapping[str, Summary]]", *, quick: bool, profile: "StudyProfile"
+) -> str:
     value = {
+        "profile": profile,
         "quick": quick,
         "studies": {
             name: {

@@ -6,9 +6,11 @@ is shown. Plays nothing. Read next: `cli/reproduce.py`, docs/how-to/reproduce-th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, assert_never
 
+from sageserve.base.config import Scenario
+from sageserve.data.profiles.hardware import is_model, shape
 from sageserve.data.results.comparison import held, needed
 from sageserve.data.results.summary import Summary
 
@@ -19,6 +21,17 @@ QUICK: Final = (
     "workload.generate.length=4h",
     "workload.generate.requests=1980000",
 )
+StudyProfile: TypeAlias = Literal["plain", "paper-signal"]
+"""plain: one thing at a time in our scenario. paper-signal: with the signal, marks and forecast of the released code as well."""
+_SIGNAL: Final = (
+    "signals.kind=kv",
+    *(f"strategy.{name}.{mark}" for name in ("reactive", "siloed", "planned") for mark in ("high=0.5", "low=0.25")),
+    "strategy.planned.quantile=0.5",
+    "strategy.planned.epsilon=1",
+    "strategy.siloed.batch_minimum=2",
+)
+_LIGHT: Final = {True: 316_800, False: 1_600_000}  # requests of the day in the released notebook; of its four quick hours
+_A100_START: Final = "fleet.start=46"  # 2.3 times as many, for what an A100 makes less: 20 are full from the first minute
 _PAPER: Final = "paper"
 _NOTEBOOK: Final = "notebook"
 _EITHER: Final = "paper or notebook"  # published, and we do not know in which of the two
@@ -94,8 +107,46 @@ def _number(summary: Summary, measure: Measure, *, with_owed: bool) -> float | N
             assert_never(measure)
 
 
-def studies(*, quick: bool) -> dict[str, Study]:
-    """All studies by name; `quick` ones are for the window of `QUICK`."""
+def released_memory(scenario: Scenario) -> Scenario:
+    """A scenario whose engines hold as few tokens as in the released code, which keeps keys and values of every query head.
+
+    Of a model that shares them among g heads an engine holds a g-th of the tokens: an eighth for llama-2-70b.
+    """
+    models = dict(scenario.models)
+    for name, model in models.items():
+        known = shape(name) if is_model(name) else None
+        heads = 1 if known is None else known.heads // known.kv_heads
+        engines = {
+            gpu: one.model_copy(
+                update={
+                    "kv_tokens": one.kv_tokens // heads,
+                    "kv_per_token": None if one.kv_per_token is None else one.kv_per_token * heads,
+                }
+            )
+            for gpu, one in model.engines.items()
+        }
+        models[name] = model.model_copy(update={"engines": engines})
+    return scenario.model_copy(update={"models": models})
+
+
+def studies(*, quick: bool, profile: StudyProfile = "plain") -> dict[str, Study]:
+    """All studies by name; `quick` ones are for the window of `QUICK`.
+
+    With `paper-signal`, the cases are to be played with `released_memory`, too.
+    """
+    found = _studies(quick=quick)
+    if profile == "plain":
+        return found
+    more = {"unified": (f"workload.generate.requests={_LIGHT[quick]}",), "a100": (_A100_START,)}
+    return {
+        name: replace(
+            study, cases={case: (*_SIGNAL, *changes, *more.get(name, ())) for case, changes in study.cases.items()}, caveat=""
+        )
+        for name, study in found.items()
+    }
+
+
+def _studies(*, quick: bool) -> dict[str, Study]:
     return {
         "unified": _unified(),
         "strategies": _strategies(),
@@ -130,7 +181,7 @@ def _strategies() -> Study:
     hours, waste = (-0.248, -0.181, -0.228), (-0.69, -0.80, -0.75)
     return Study(
         "What do hourly plans save against thresholds alone?",
-        {name: _use(name) for name in ("reactive", *names)},
+        {name: _use(name) for name in ("reactive", *names, "chiron")},
         (
             *(
                 Finding(f"GPU-hours, {name} vs reactive", "hours", name, "reactive", (number,), _NOTEBOOK)
@@ -148,7 +199,8 @@ def _strategies() -> Study:
                 Finding(f"waste, {name} vs reactive", "waste", name, "reactive", (number,), _EITHER)
                 for name, number in zip(names, waste, strict=True)
             ),
-            *(Finding(f"{name}: fast tier kept", "kept", name) for name in ("reactive", *names)),
+            Finding("GPU-hours, chiron vs reactive", "hours", "chiron", "reactive"),
+            *(Finding(f"{name}: fast tier kept", "kept", name) for name in ("reactive", *names, "chiron")),
         ),
         "The paper forecasts with ARIMA and sees KV use; here the forecaster and the signal are the scenario's.",
     )
