@@ -5,7 +5,7 @@ Knows options. stdout is the file. Read next: docs/how-to/in-a-cluster.md.
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sageserve.base.config import Scenario
+    from sageserve.live.kubernetes.manifests import ChartChoices
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SECRET: Final = re.compile("auth|cookie|token|key|secret|password", re.IGNORECASE)
@@ -27,6 +28,8 @@ _EXAMPLES: Final = """[bold]Examples[/bold]
 sageserve render chart fleet.yaml --image registry.example/sageserve:1 | kubectl apply --server-side -f -
 
 sageserve render chart fleet.yaml --image … --secret prometheus-token:/var/run/prometheus -o sageserve.yaml
+
+sageserve render chart fleet.yaml --image … --format helm -o deploy/sageserve
 """
 
 
@@ -62,8 +65,11 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     act: Annotated[
         bool, typer.Option("--act", help="it carries out what the authority of targets allows, and has the rights for it")
     ] = False,
+    form: Annotated[
+        Literal["manifests", "helm"], typer.Option("--format", help="one file of manifests, or a Helm chart in the folder of -o")
+    ] = "manifests",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="write it there", show_default="print it")
+        Path | None, typer.Option("-o", "--out", metavar="PATH", help="write it there", show_default="print it")
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -85,16 +91,43 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     _check(image, "--image", _IMAGE, "such as registry.example/sageserve:1")
     _check(storage, "--storage", _SIZE, "such as 5Gi")
     choices = ChartChoices(image, namespace, home, storage, _secrets(secrets or ()), operator, act)
-    found = manifests(settings, resolved_yaml(_inside(settings, home)), choices)
-    text = as_documents(found)
+    kept = resolved_yaml(_inside(settings, home))
+    rules = ""
     if operator:
         from sageserve.live.alerts.rules import as_yaml, rules_of
 
-        text += "---\n" + as_yaml(rules_of(settings, "engines", ""), name=f"sageserve-{settings.name}", operator=True)
+        rules = as_yaml(rules_of(settings, "engines", ""), name=f"sageserve-{settings.name}", operator=True)
+    if form == "helm":
+        _write_chart(settings, kept, choices, rules, out)
+        return
+    text = as_documents(manifests(settings, kept, choices)) + (f"---\n{rules}" if rules else "")
     if out is None:
         typer.echo(text, nl=False)
         return
     write_text(out, text)
+
+
+def _write_chart(settings: "Scenario", kept: str, choices: "ChartChoices", rules: str, out: Path | None) -> None:
+    """Write a Helm chart.
+
+    Raises:
+        ConfigError: no folder is named, or it holds what is no chart of ours.
+    """
+    from importlib.metadata import version
+
+    from sageserve.data.documents import write_texts
+    from sageserve.live.kubernetes.helm import TEMPLATES, helm_chart
+
+    if out is None:
+        raise ConfigError("--format helm writes a folder", hint="-o deploy/sageserve")
+    found = helm_chart(settings, kept, choices, rules, version("sageserve"))
+    inner = {name.removeprefix(f"{TEMPLATES}/"): text for name, text in found.items() if name.startswith(f"{TEMPLATES}/")}
+    left = sorted(one.name for one in (out / TEMPLATES).glob("*") if one.name not in inner)
+    if left:
+        raise ConfigError(f"{out / TEMPLATES} also holds {', '.join(left)}", hint="take it away, or name another folder")
+    write_texts(out, {name: text for name, text in found.items() if "/" not in name})
+    write_texts(out / TEMPLATES, inner)
+    typer.echo(f"{len(found)} files in {out}; helm install sageserve {out} -n {choices.namespace} --create-namespace", err=True)
 
 
 def _inside(settings: "Scenario", home: str) -> "Scenario":
