@@ -22,7 +22,7 @@ ANYWHERE := $(addprefix tests/,cli data docs installed live show)
 
 export PYTHONDONTWRITEBYTECODE := # where an image sets it, each of a thousand processes would compile every module again
 
-.PHONY: help demo demo-live test test-anywhere test-newest mutants check lint format docs bench install lock clean
+.PHONY: help demo demo-live test test-anywhere test-newest mutants check lint format docs bench install lock sbom clean
 
 help: ## list these commands
 	@echo "SageServe: make <command>"
@@ -84,6 +84,9 @@ lock: $(STAMP) ## write requirements.lock after a change of pyproject.toml; UPGR
 	@$(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --extra dev --generate-hashes $(UPGRADE) \
 		--custom-compile-command 'make lock' --output-file $(LOCK)
 	@$(MAKE) install
+
+sbom: $(STAMP) ## what an install brings along, as CycloneDX, from requirements.lock: build/sageserve.cdx.json
+	@mkdir -p build && $(BIN)/python -m bench.sbom > build/sageserve.cdx.json && echo build/sageserve.cdx.json
 
 clean: ## remove caches and build products; the virtual environment stays
 	@rm -rf build dist .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,13 @@ except helm_python.HelmError:
     refused = True
 print(json.dumps({"objects": list(chart.render({}, namespace="ns").values()), "errors": found["errors"], "refused": refused}))
 """
+
+
+FILTERS: dict[str, Callable[[Any], str]] = {
+    "toJson": lambda value: json.dumps(value, allow_nan=False),
+    "sha256sum": lambda text: hashlib.sha256(text.encode()).hexdigest(),
+    "trunc 16": lambda text: str(text)[:16],
+}
 
 
 def settings_of(folder: Path, rung: str = "bounds") -> Scenario:
@@ -67,15 +75,11 @@ def _played(text: str, files: dict[str, str], values: dict[str, Any], namespace:
         elif first.startswith(".Files.Get"):
             here = files[first.split('"')[1]]
         for each in filters:
-            here = {"toJson": json.dumps, "sha256sum": _sum, "trunc 16": lambda one: one[:16]}[each](here)  # of the play
+            here = FILTERS[each](here)
         return str(here)
 
     text = re.sub(r"\{\{- if \.Values\.(\w+) \}\}(.*?)\{\{- end \}\}", condition, text, flags=re.DOTALL)
     return re.sub(r"\{\{ (\.(?:Values|Files|Release).*?) \}\}", value, text)
-
-
-def _sum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _bare(one: Any) -> Any:  # noqa: ANN401 # what YAML holds
