@@ -26,10 +26,12 @@ from tests.core.small import ENGINE, layout_of, scenario
 from tests.parity.front_door import LivePlane
 from tests.sim.cases import Case, Draw, Stop, drive, watch
 from tests.sim.compare import first_difference
+from tests.sim.reference_promises import missed_of
 
 MS = 1000
 REQUESTS = 120
 BATCH = 2  # of the tiers
+MISSED = 5  # of what a stop tells of demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +148,22 @@ def play_kernel(one: LiveCase) -> Iterator[Stop]:
     return watch(Kernel(one.case.setup, request_rows(one.case.trace, one.case.setup)), one.case)
 
 
-def differs(one: LiveCase, tried: Counter[str] | None = None) -> str:
-    """How the live plane departs from the simulator; empty when it does not. `tried` counts which rules were."""
+def live_stops(one: LiveCase, tried: Counter[str] | None = None) -> list[Stop]:
+    """What the live plane shows, as it is compared; `tried` counts which rules were."""
     stops, plane = play_live(one)
     if tried is not None:
         tried.update(plane.counts)
-    return first_difference([_settled(one, stop) for stop in stops], (_settled(one, stop) for stop in play_kernel(one)))
+    return [_settled(one, stop) for stop in stops]
+
+
+def simulated_stops(one: LiveCase) -> Iterator[Stop]:
+    """What the simulator shows, as it is compared."""
+    return (_settled(one, stop) for stop in play_kernel(one))
+
+
+def differs(one: LiveCase, tried: Counter[str] | None = None) -> str:
+    """How the live plane departs from the simulator; empty when it does not. `tried` counts which rules were."""
+    return first_difference(live_stops(one, tried), simulated_stops(one))
 
 
 def _settled(one: LiveCase, stop: Stop) -> Stop:
@@ -165,4 +177,5 @@ def _settled(one: LiveCase, stop: Stop) -> Stop:
         stop.demand[-1] += np.bincount(cells[over], minlength=stop.demand.shape[1])
         if one.layout.feed != DIRECT:  # else they wait at the door
             stop.batch_waiting[:] -= np.bincount(rows["model"][over], minlength=len(stop.batch_waiting))
+        stop.demand[MISSED] = missed_of(rows, one.case.setup)
     return stop

@@ -4,7 +4,6 @@ What a fit finds is held against what it was made of: coefficients, times of req
 Read next: `made.py`, `sim/calibration/fit/descent.py`.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -109,8 +108,6 @@ def test_preemption_is_among_the_cases() -> None:
         assert replay(LOGS[name].engine, arrivals_of(made_log(LOGS[name]))).preemptions > 10
 
 
-@pytest.mark.extended
-@pytest.mark.skipif("SAGESERVE_LONG" not in os.environ, reason="five seconds: set SAGESERVE_LONG=1")  # noqa: TID251 # by hand
 def test_logs_in_thousandths_of_a_millisecond_cost_no_more_than_at_the_truth() -> None:
     """Times that were rounded leave an error at the truth; an answer with a larger one was not looked for closely enough."""
     log = LOGS["ramp"]
@@ -177,8 +174,6 @@ def test_a_roofline_stands_in_for_what_nothing_tells(decode: float) -> None:
     assert found.profile.decode_us_per_sequence == pytest.approx(decode, rel=0.15)
 
 
-@pytest.mark.extended
-@pytest.mark.skipif("SAGESERVE_LONG" not in os.environ, reason="five seconds: set SAGESERVE_LONG=1")  # noqa: TID251 # by hand
 def test_cached_tokens_count() -> None:
     log = LOGS["cached"]
     requests = made_log(log)
@@ -196,8 +191,6 @@ def test_the_order_of_rows_and_the_zero_of_time_do_not_matter() -> None:
     assert fitted(log, requests_of(columns, "made up")).profile == fitted(log, requests).profile
 
 
-@pytest.mark.extended
-@pytest.mark.skipif("SAGESERVE_LONG" not in os.environ, reason="five seconds: set SAGESERVE_LONG=1")  # noqa: TID251 # by hand
 def test_noise_is_not_taken_for_knowledge() -> None:
     """With a tenth of noise hardly anything is told to 5 %, and the fit says so."""
     log = LOGS["busy"]

@@ -21,6 +21,7 @@ from tests.sim.compare import first_difference, play, watched
 from tests.sim.mutants.catalogue import Mutant
 from tests.sim.mutants.prefixes import PREFIX_MUTANTS
 
+DEFINED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 PACKAGE = Path(str(sageserve.__file__)).parent
 LARGER_FROM = 1000  # numbers of larger worlds are their seeds from here on
 SEEDS = range(100)  # of small worlds, of which two in five have hashes
@@ -28,12 +29,17 @@ LARGER = (9, 361, 710)  # instances chosen by what they have, equal hashes after
 
 
 def function_of(mutant: Mutant) -> str | None:
-    """The name of the function that the fault is in; None: it is in none, or in a method."""
+    """The qualified name of the function or method that the fault is in; None: it is in none."""
     text = (PACKAGE / mutant.module).read_text("utf-8")
     assert text.count(mutant.old) == 1, f"{mutant.module} no longer holds this text once: {mutant.old!r}"
     line = text[: text.index(mutant.old)].count("\n") + 1
-    functions = [one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef)]
-    return next((one.name for one in functions if one.lineno <= line <= (one.end_lineno or 0)), None)
+    at, names = ast.parse(text).body, []
+    while found := [one for one in at if isinstance(one, DEFINED) and one.lineno <= line <= (one.end_lineno or 0)]:
+        names.append(found[0].name)
+        if not isinstance(found[0], ast.ClassDef):
+            return ".".join(names)
+        at = found[0].body
+    return None
 
 
 @contextmanager
@@ -53,10 +59,20 @@ def _faulty(mutant: Mutant) -> tuple[FunctionType, CodeType]:
     module = importlib.import_module("sageserve." + mutant.module.removesuffix(".py").replace("/", "."))
     text, name = (PACKAGE / mutant.module).read_text("utf-8"), function_of(mutant)
     assert name is not None, f"{mutant.name} is in no function of {mutant.module}"
+    at: object = module
+    for part in name.split("."):
+        at = vars(at)[part]
+    assert isinstance(at, FunctionType)
     code = compile(text.replace(mutant.old, mutant.new), mutant.module, "exec")
-    function = getattr(module, name)
-    assert isinstance(function, FunctionType)
-    return function, next(each for each in code.co_consts if isinstance(each, CodeType) and each.co_name == name)
+    return at, next(each for each in _codes(code) if each.co_qualname == name)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """All functions in it, however deep."""
+    for one in code.co_consts:
+        if isinstance(one, CodeType):
+            yield one
+            yield from _codes(one)
 
 
 class Worlds:

@@ -17,13 +17,11 @@ import pytest
 from tests.sim.mutants.batch import ALL, IN_FUNCTIONS, SEEDS
 from tests.sim.mutants.catalogue import Mutant
 
-PARTS = 4
-ALWAYS = 2
-"""Parts of the faults that are tried each time; all of them with SAGESERVE_LONG."""
+PARTS = 2
 SOUND = range(25)  # cases on which the unchanged copy must agree, so that a difference is the fault's
 
 
-def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None, *, comparison: str = "kernel") -> str:
+def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None) -> str:
     """What the trial prints about a copy of the package, changed by `mutant`."""
     source = Path(__file__).resolve().parents[3]
     shutil.copytree(source / "src" / "sageserve", folder / "sageserve", ignore=shutil.ignore_patterns("*.nb?"))
@@ -38,7 +36,7 @@ def run_copy(folder: Path, seeds: range, mutant: Mutant | None = None, *, compar
         "PYTHONPATH": f"{folder}{os.pathsep}{source}",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), comparison, *(str(first + seed) for seed in seeds)],
+        [sys.executable, "-m", "tests.sim.mutants.trial", str(folder), *(str(first + seed) for seed in seeds)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -54,13 +52,7 @@ def test_the_kernel_agrees_without_compilation(tmp_path: Path) -> None:
     assert run_copy(tmp_path, SOUND) == ""
 
 
-def faults() -> list[object]:
-    """Every part, those that take too long for each time left out unless they are asked for."""
-    late = pytest.mark.skipif("SAGESERVE_LONG" not in os.environ, reason="the other half of the faults: set SAGESERVE_LONG=1")  # noqa: TID251 # by hand
-    return [pytest.param(part, marks=[pytest.mark.extended, late] if part >= ALWAYS else []) for part in range(PARTS)]
-
-
-@pytest.mark.parametrize("part", faults())
+@pytest.mark.parametrize("part", range(PARTS))
 def test_faults_of_functions_are_seen(part: int) -> None:
     root = Path(__file__).resolve().parents[3]
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}  # noqa: TID251  # the child differs from this process in this
