@@ -281,7 +281,8 @@ class LivePlane(Reference):
             self.routing.end(self._placed.pop(job.row), job.output, self.now)
             if (ticket := self._tickets.pop(job.row, None)) is not None:
                 self.flex.leave(ticket)
-        self._report()
+        if outcome.finished:
+            self._report()
 
     def _demand_cell(self, job: Job) -> int:
         return (self._region[job.row] * self.setup.models + self._model[job.row]) * len(self._tiers) + job.tier

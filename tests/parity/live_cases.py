@@ -8,8 +8,8 @@ Read next: `front_door.py` for the live plane, `tests/sim/compare.py` for what i
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,10 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout, names_of
+from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import ROUTES
 from sageserve.sim.kernel.engine import Kernel
-from sageserve.sim.kernel.state import HELD, SHED, request_rows
+from sageserve.sim.kernel.state import DONE, HELD, PLACE, REFUSED, SHED, request_rows
 from sageserve.sim.run import kernel_setup
 from tests.core.small import ENGINE, layout_of, scenario
 from tests.parity.front_door import LivePlane
@@ -30,8 +31,10 @@ from tests.sim.reference_promises import missed_of
 
 MS = 1000
 REQUESTS = 120
+LONGEST = 400  # prompt that is served
 BATCH = 2  # of the tiers
 MISSED = 5  # of what a stop tells of demand
+OVER = (DONE, REFUSED, SHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ def make_live_case(draw: Draw) -> LiveCase:
         pool = list(pools[draw(0, len(pools) - 1)])
         steps.append((at, tuple(sorted({pool[draw(0, len(pool) - 1)] for _ in range(draw(1, 3))}))))
     case = Case(setup, trace, opened, tuple(steps), draw(0, 1) == 1)
-    return LiveCase(settings, layout, case, clients)
+    one = LiveCase(settings, layout, case, clients)
+    return _balanced(one) if draw(0, 3) == 3 else one
 
 
 def _scenario(draw: Draw) -> Scenario:
@@ -120,7 +124,7 @@ def _trace(draw: Draw, settings: Scenario, jobs_at: int | None) -> Trace:
     for _ in range(REQUESTS):
         if draw(1, 4) >= together:
             at += draw(0, 2 * gap * MS)
-        prompt = 2_100 if draw(0, 40) == 40 else draw(1, 400)
+        prompt = 2_100 if draw(0, 40) == 40 else draw(1, LONGEST)
         region, tier = draw(0, 1), draw(0, 2) if draw(0, 1) else BATCH
         output = 1 if draw(0, 3) == 3 else draw(1, 24)  # one token: answers of one prefill end together
         rows.append((at, prompt, output, draw(0, 1), jobs_at if tier == BATCH and jobs_at is not None else region, tier))
@@ -135,6 +139,17 @@ def _trace(draw: Draw, settings: Scenario, jobs_at: int | None) -> Trace:
         names=names,
         window=at + 1,
     ).check()
+
+
+def _balanced(one: LiveCase) -> LiveCase:
+    """Prompts as long as answers are expected to be, so that who has least hangs on what is expected, and rare scrapes."""
+    trace, signals = one.case.trace, one.scenario.signals
+    short = trace.prompt <= LONGEST
+    trace.output[trace.prompt % 2 == 0] = 1  # many end between two scrapes, and move what is expected
+    trace.prompt[short] = int(OUTPUT_GUESS) - 1 - trace.prompt[short] % 12
+    settings = one.scenario.model_copy(update={"signals": signals.model_copy(update={"scrape": 4 * signals.scrape})})
+    case = replace(one.case, setup=kernel_setup(settings, one.layout))
+    return replace(one, scenario=settings, case=case)
 
 
 def play_live(one: LiveCase) -> tuple[list[Stop], LivePlane]:
@@ -153,12 +168,21 @@ def live_stops(one: LiveCase, tried: Counter[str] | None = None) -> list[Stop]:
     stops, plane = play_live(one)
     if tried is not None:
         tried.update(plane.counts)
-    return [_settled(one, stop) for stop in stops]
+    return list(_until_over(one, stops))
 
 
 def simulated_stops(one: LiveCase) -> Iterator[Stop]:
     """What the simulator shows, as it is compared."""
-    return (_settled(one, stop) for stop in play_kernel(one))
+    return _until_over(one, play_kernel(one))
+
+
+def _until_over(one: LiveCase, stops: Iterable[Stop]) -> Iterator[Stop]:
+    """Stops as they are settled, until the script is at its end and everything is over: what was given up unseen, too."""
+    end = max((at for at, _ in one.case.script), default=0)
+    for stop in stops:
+        yield _settled(one, stop)
+        if stop.now >= end and np.isin(stop.requests["state"] & PLACE, OVER).all():
+            return
 
 
 def differs(one: LiveCase, tried: Counter[str] | None = None) -> str:

@@ -94,6 +94,6 @@ LIVE_MUTANTS = (
         ROUTING,
         "            self._learn_lengths()\n        self._take_seats",
         "        self._learn_lengths()\n        self._take_seats",
-        first=112,
+        first=64,
     ),
 )

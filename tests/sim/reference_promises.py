@@ -34,12 +34,14 @@ class Tier:
 def missed_of(requests: NDArray[Any], setup: Setup) -> NDArray[np.int64]:
     """int64[regions x models x tiers]: requests that were answered too late, network and front end included, or turned away."""
     found = np.zeros((setup.regions, setup.models, len(setup.tiers)), np.int64)
-    for row in requests:
-        place, tier = row["state"] & _PLACE, row["tier"]
-        late = place == SHED
-        if place == DONE:
-            served = row["instance"] // (setup.slots * setup.roles * setup.models)
-            way = setup.rtt[row["region"], served] if setup.rtt.size else 0
-            late = row["finish" if setup.tiers[tier]["batch"] else "first"] + way > row["deadline"]
-        found[row["region"], row["model"], tier] += late
+    ended = requests[np.isin(requests["state"] & _PLACE, (DONE, SHED))]
+    names = ("state", "region", "model", "tier", "instance", "first", "finish", "deadline")
+    columns = (ended[name].tolist() for name in names)
+    for state, region, model, tier, instance, first, finish, deadline in zip(*columns, strict=True):
+        late = True
+        if state & _PLACE == DONE:
+            served = instance // (setup.slots * setup.roles * setup.models)
+            way = setup.rtt[region, served] if setup.rtt.size else 0
+            late = (finish if setup.tiers[tier]["batch"] else first) + way > deadline
+        found[region, model, tier] += late
     return found.ravel()

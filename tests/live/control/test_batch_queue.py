@@ -224,6 +224,38 @@ def test_a_client_that_was_let_go_and_is_done_makes_room_for_the_next() -> None:
     assert len(fed.decided) == 4, "it was done already"
 
 
+def test_what_is_over_where_an_instance_drains_is_a_place_only_if_gateways_say_so() -> None:
+    fed = Fed()
+    fed.scene.report()
+    fed.use(0.9)
+    for hours in range(20, 30):
+        fed.jobs.add(hours * HOUR)
+    fed.queue.run()
+    fed.use(0.0)
+    fed.scene.view.open(1)
+    fed.scene.view.close(0)
+    fed.jobs.ended(0)
+    fed.queue.run()
+    assert not fed.jobs.launched, "it may have run where nothing is to run any more"
+    fed.free(1)
+    fed.queue.run()
+    assert len(fed.jobs.launched) == 2
+
+
+def test_jobs_that_went_with_their_batch_are_not_taken_for_some_that_were_offered() -> None:
+    fed = Fed()
+    fed.use(0.9)
+    for hours in (20, 21):
+        fed.jobs.add(hours * HOUR)
+    fed.queue.run()
+    fed.jobs.jobs[0].clear()
+    fed.queue.scraped()
+    fed.use(0.0)
+    fed.jobs.add(22 * HOUR)
+    fed.queue.run()
+    assert fed.jobs.launched == [(0, 22 * HOUR, 0)]
+
+
 def test_jobs_wait_while_nothing_is_open() -> None:
     fed = Fed()
     fed.jobs.add(20 * HOUR, model=1)

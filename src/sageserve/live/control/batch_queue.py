@@ -168,10 +168,11 @@ class BatchQueue:
     def ended(self, endpoint: int) -> None:
         """Work that was fed to an endpoint is over: a place came free, which gateways would report a moment later.
 
-        What ends within a millisecond ended with one iteration, and is asked for once, as gateways count it.
+        What ends within a millisecond ended with one iteration, and is asked for once, as gateways count it. Where an instance
+        drains only gateways know whether it ran there, which frees no place.
         """
         now = self._now()
-        if endpoint != ANYWHERE and now - int(self._ended_at[endpoint]) > _TOGETHER:
+        if endpoint != ANYWHERE and not self._view.drains(endpoint) and now - int(self._ended_at[endpoint]) > _TOGETHER:
             self._ended_at[endpoint] = now
             self._free[endpoint] += 1
             self.news.set()
@@ -217,6 +218,7 @@ class BatchQueue:
         """What each owner has due first, after refusing who waited too long."""
         self._expire(model)
         turns = {job.owner: _Turn(job, None) for job in self._jobs.heads(model)}
+        self._offered[model] = min(self._offered[model], self._jobs.waiting(model))  # jobs of a batch that is over are gone
         for owner in self._waits[model]:
             client = self._first_wait(model, owner)
             if client is not None and (owner not in turns or client.deadline < turns[owner].head.deadline):

@@ -248,6 +248,10 @@ class FleetView(ControllerView):
         """Whether work can be sent to an endpoint."""
         return endpoint in self._reachable()[1]
 
+    def drains(self, endpoint: int) -> bool:
+        """Whether an instance of an endpoint is closed and may still have requests."""
+        return any(self._endpoint(i) == endpoint for i in self._closing)
+
     def _reachable(self) -> tuple[frozenset[int], frozenset[int]]:
         """Instances cut off, and endpoints that take work; found anew when something changed, for it is asked very often."""
         if self._reach is None:
