@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sageserve.live.actuators.revisions import EngineRevisions
     from sageserve.live.control.engine_clients import EngineClients
     from sageserve.live.control.liveness import Probed
-    from sageserve.live.control.opened import Missed
+    from sageserve.live.control.opened import MissedScrape
     from sageserve.live.control.process import Home, ManagedActuator
 
 
@@ -129,9 +129,11 @@ async def _ask(
         return await ask(client, place)
 
 
-async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple[float | None, int, int, float | None] | Missed":
+async def _scrape(
+    client: "httpx.AsyncClient", place: "EngineAddress"
+) -> "tuple[float | None, int, int, float | None] | MissedScrape":
     from sageserve.data.history.names import EngineSignal
-    from sageserve.live.control.opened import Missed
+    from sageserve.live.control.opened import Missed, MissedScrape
     from sageserve.live.telemetry.scrape import scrape
     from sageserve.live.telemetry.seen import BlindReason, EngineSeen
 
@@ -140,8 +142,8 @@ async def _scrape(client: "httpx.AsyncClient", place: "EngineAddress") -> "tuple
         made = [seen.counters[name] for name in (EngineSignal.PROMPT_TOKENS, EngineSignal.OUTPUT_TOKENS) if name in seen.counters]
         return seen.kv_use, round(seen.in_flight), round(seen.waiting), sum(made) if made else None
     if seen.why is BlindReason.UNREACHABLE or (seen.why is BlindReason.TIMEOUT and not await _answers(client, place.url)):
-        return Missed.SILENT
-    return Missed.BLIND
+        return MissedScrape(Missed.SILENT, seen.detail)
+    return MissedScrape(Missed.BLIND, seen.detail)
 
 
 async def _makes_a_token(client: "httpx.AsyncClient", place: "EngineAddress") -> "Probed":

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sageserve.base.units import SECOND
+from sageserve.base.units import MINUTE, SECOND
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.opened import Missed, Opened
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
@@ -233,3 +233,15 @@ def test_queues_are_told_as_engines_of_an_endpoint_count_them() -> None:
     scene.view.refresh()  # nothing is added up from scrape to scrape
     found = scene.view.engines()
     assert (found.scraped, found.running[:2], found.waiting[:2]) == (SECOND, (3, 1), (6, 0))
+
+
+def test_why_an_instance_is_not_seen_is_kept_until_it_is() -> None:
+    scene = Scene()
+    scene.view.open(0)
+    scene.view.missed(0, Missed.BLIND, "no metrics")
+    assert scene.view.why_not_seen() == [], "once is chance"
+    scene.now += MINUTE
+    scene.view.missed(0, Missed.BLIND, "it serves another model")
+    assert scene.view.why_not_seen() == [(0, "it serves another model")]
+    scene.view.saw(0, kv=0.0, in_flight=0)
+    assert scene.view.why_not_seen() == []

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from sageserve.base.errors import SageServeError
+from sageserve.base.units import HOUR
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Order
 from sageserve.live.control.batch_queue import QueueHead
 from sageserve.live.control.liveness import Probed
 from sageserve.live.control.loop import WallClock
-from sageserve.live.control.opened import Missed
+from sageserve.live.control.opened import Missed, MissedScrape, Opened
 from sageserve.live.control.process import SOCKET, Control, Home, Parts, run_until
 from tests.core.small import scenario
 
@@ -190,3 +191,38 @@ def test_control_says_that_it_goes_on_and_which_processes_did_not(tmp_path: Path
 
     assert "gateway: hung and was started again, 2 x so far." in asyncio.run(run())
     assert said == ["alive"]
+
+
+def test_why_instances_are_not_seen_is_told_once_it_has_lasted_and_until_they_are(tmp_path: Path) -> None:
+    """As a scrape says it: metrics of another model, of two instances."""
+    why = "it serves meta/Llama, not llama-2-70b"
+
+    async def silent(_: EngineAddress) -> MissedScrape:
+        return MissedScrape(Missed.SILENT, why)
+
+    async def mute(_: EngineAddress) -> Probed:
+        return Probed.NOTHING
+
+    async def run() -> list[list[str]]:
+        def actuator(hear: Hear, layout: Layout) -> Empty:
+            return Empty()
+
+        home = Home(tmp_path, "127.0.0.1", 0, "http://gateway", "epoch", "secret")
+        parts = Parts(actuator, silent, mute, NoJobs(), [], (), WallClock(), lambda: 1_800_000_000_000_000, lambda _: ())
+        control, told = Control(scenario(), home, parts), list[list[str]]()
+
+        def look() -> None:
+            told.append([note for note in control.status().notes if "not seen" in note])
+
+        for row in (0, 1):
+            control.view.opened[row] = Opened(EngineAddress("http://engine", "x"), -HOUR)
+            control.view.missed(row, Missed.BLIND, why)
+        look()
+        for row in (0, 1):
+            control.view.saw(row, kv=0.1, in_flight=0)
+        look()
+        return told
+
+    (said,), later = asyncio.run(run())
+    assert said.endswith(f" and 1 more is not seen: {why}.")
+    assert later == []

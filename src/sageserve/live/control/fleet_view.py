@@ -219,12 +219,20 @@ class FleetView(ControllerView):
             self._set_answers(here, answers=True)
             share = min(1.0, in_flight / self._places(instance)) if kv is None else kv
             here.seen_at, here.kv, here.in_flight, here.waiting = min(at, self._now()), share, in_flight, waiting
-            here.made = made
+            here.made, here.why = made, ""
 
-    def missed(self, instance: int, how: Missed) -> None:
+    def missed(self, instance: int, how: Missed, why: str = "") -> None:
         """A scrape of an instance did not succeed: no signals, and if nothing answers there, no requests either."""
         if instance in self.opened:
-            self._set_answers(self.opened[instance], answers=how is not Missed.SILENT)
+            here = self.opened[instance]
+            here.why = why
+            self._set_answers(here, answers=how is not Missed.SILENT)
+
+    def why_not_seen(self) -> list[tuple[int, str]]:
+        """Open instances that were not seen for too long, and why not as far as that was said."""
+        late = self._now() - self._blind_after
+        told = ((i, here) for i, here in self.opened.items() if here.open and here.why)
+        return [(i, here.why) for i, here in told if max(here.seen_at, here.opened_at) < late]
 
     def _set_answers(self, here: Opened, *, answers: bool) -> None:
         if here.answers != answers:

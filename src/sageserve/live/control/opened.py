@@ -17,6 +17,14 @@ class Missed(Enum):
     SILENT = "silent"  # nothing answers there
 
 
+@dataclass(frozen=True, slots=True)
+class MissedScrape:
+    """A scrape that did not succeed, and why, in words."""
+
+    how: Missed
+    why: str
+
+
 @dataclass(slots=True)
 class Opened:
     """An instance that serves or drains."""
@@ -32,6 +40,7 @@ class Opened:
     waiting: int = 0  # of these, in its queues
     trouble: Micros = -NEVER  # when a gateway last could not reach it
     answers: bool = True  # something answered there when it was last asked
+    why: str = ""  # the last scrape did not succeed; empty: it did
     made: float | None = None  # tokens it has worked through, by its own count
     mute: bool = False  # a gateway says that it takes requests and nothing comes back; `liveness.py` finds out
     well: bool = True  # as far as `liveness.py` knows

@@ -37,7 +37,7 @@ from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.live_rollouts import LiveRollouts, RolloutSides
 from sageserve.live.control.liveness import Liveness, Probed
 from sageserve.live.control.loop import Clock, Loop
-from sageserve.live.control.opened import Callbacks, Missed, not_yet
+from sageserve.live.control.opened import Callbacks, Missed, MissedScrape, not_yet
 from sageserve.live.control.own_minutes import OwnMinutes
 from sageserve.live.control.pages import Pages, served
 from sageserve.live.control.rollout_file import RolloutFile
@@ -132,7 +132,7 @@ class Parts:
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
-    scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int, int, float | None] | Missed]]
+    scrape: Callable[[EngineAddress], Coroutine[None, None, tuple[float | None, int, int, float | None] | Missed | MissedScrape]]
     probe: Callable[[EngineAddress], Coroutine[None, None, Probed]]
     jobs: JobQueue
     queue_routes: list[BaseRoute]
@@ -273,7 +273,17 @@ class Control:
         )
         stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
         hung = tuple(f"{name}: hung and was started again, {n:,} x so far." for name, n in self._actuator.hung().items())
-        return full + hung + self.liveness.notes() + last + stumbled + self.rollouts.notes() + self.sleeping.notes()
+        later = last + stumbled + self.rollouts.notes() + self.sleeping.notes()
+        return full + hung + self._unseen() + self.liveness.notes() + later
+
+    def _unseen(self) -> tuple[str, ...]:
+        """Why instances are not seen; each reason once."""
+        found: dict[str, list[int]] = {}
+        for i, why in self.view.why_not_seen():
+            found.setdefault(why, []).append(i)
+        pools, pool_of = self.layout.pools, self.fleet.pool_of
+        more = {why: f" and {len(rows) - 1} more" if len(rows) > 1 else "" for why, rows in found.items()}
+        return tuple(f"{pools[pool_of[rows[0]]].name}{more[why]} is not seen: {why}." for why, rows in found.items())
 
     def _stumbles(self, said: str) -> None:
         """An own strategy raised an exception, or gave what cannot be used."""
@@ -324,8 +334,8 @@ class Control:
             rows, asked = [(i, here.place) for i, here in self.view.opened.items()], self.clock.now()
             seen = await asyncio.gather(*(self._parts.scrape(place) for _, place in rows))
             for (i, _), found in zip(rows, seen, strict=True):
-                if isinstance(found, Missed):
-                    self.view.missed(i, found)
+                if isinstance(found, Missed | MissedScrape):
+                    self.view.missed(i, *((found,) if isinstance(found, Missed) else (found.how, found.why)))
                 else:
                     self.view.saw(i, kv=found[0], in_flight=found[1], waiting=found[2], made=found[3], at=asked)
             self.view.refresh()
