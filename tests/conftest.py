@@ -56,6 +56,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of situations that others reported; tests that need it are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip("the reported situations are not on this machine: they lie beside the checkout, in ../shared/cases")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def short_folder() -> Iterator[Callable[[], Path]]:
     """Makes folders whose paths leave room for the name of a Unix socket, about a hundred bytes in all, whatever TMPDIR says."""
     places = [place for place in (tempfile.gettempdir(), "/tmp") if os.access(place, os.W_OK)]  # noqa: S108 # mkdtemp makes it private

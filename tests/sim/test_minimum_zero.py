@@ -4,13 +4,18 @@ A start takes ten minutes for a VM and ten for the weights (`tests/core/small.py
 `test_kernel_against_reference.py` for what the kernel does with who waits.
 """
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.records import UNSET
 from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
+from sageserve.cli.main import app
 from sageserve.core.actions import Blocked, Reason
 from sageserve.core.events import InstanceLost, InstanceReady
 from sageserve.core.strategies import STRATEGIES, kind_of, may_sleep
@@ -24,6 +29,9 @@ from tests.core.small import TIERS, Row, row, scenario, trace
 NONE = {"start": 0, "minimum": 0, "maximum": 4}
 SLEEPERS = sorted(set(STRATEGIES) - {"hpa"})
 COLD = 20 * MINUTE
+NOW = """extends: {}
+models: {{m: {{engines: {{g: {{base_ms: null, prefill_us_per_token: null, prefill_floor_ms: null}}}}}}}}
+"""  # the engine of a reported scenario, as it is written today
 
 
 def zero(name: str = "reactive", **changes: object) -> Scenario:
@@ -176,3 +184,21 @@ def test_the_bound_asks_for_nothing_where_nothing_arrives() -> None:
     settings = zero()
     assert oracle_bound(settings, trace(settings, [], window=10 * MINUTE)).gpu_hours == 0.0
     assert oracle_bound(settings, trace(settings, [row(0)], window=10 * MINUTE)).gpu_hours > 0.0
+
+
+@pytest.mark.parametrize("name", ["reactive", "siloed", "chiron", "lt-ua", "foresight", "keda"])
+def test_a_reported_fleet_that_was_played_with_one_has_none(shared_cases: Path, tmp_path: Path, name: str) -> None:
+    """Its engine takes two minutes for a VM and three for its weights; the first of 362 requests comes after ten."""
+    case, now = shared_cases / "zero", tmp_path / "now.yaml"
+    now.write_text(NOW.format(case / "one.yaml"), "utf-8")
+    words = ["simulate", str(now), "--trace", str(case / "z.csv"), "--json", "--strategy", name]
+    words += ["--set", "models.m.engines.g.iteration_ms=[[1, 10.1], [513, 61.3]]"]
+    awake, asleep = (
+        json.loads(CliRunner().invoke(app, [*words, "--set", f"fleet.start={n}", "--set", f"fleet.minimum={n}"]).stdout)
+        for n in (1, 0)
+    )
+    assert (awake["gpu_hours"]["floor"], asleep["gpu_hours"]["floor"]) == (pytest.approx(awake["gpu_hours"]["total"]), 0)
+    assert asleep["gpu_hours"]["total"] <= awake["gpu_hours"]["total"] - 595 / 3600
+    assert awake["requests"]["finished"] == 362
+    assert asleep["requests"]["finished"] >= 361, "in the crowd after a start admission turns one away"
+    assert 240 < asleep["tiers"]["iw"]["ttft_s"]["p99"] < 300

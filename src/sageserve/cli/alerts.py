@@ -48,8 +48,6 @@ def alerts(
 
     settings = load_scenario(scenario, overrides=overrides or ())
     text = as_yaml(rules_of(settings, of, runbooks), name=f"sageserve-{settings.name}", operator=operator)
-    if grown := [name for name, tier in settings.tiers.items() if tier.growth]:
-        typer.echo(f"note: no rule for {', '.join(grown)}: histograms do not say how long prompts were", err=True)
     if out is None:
         typer.echo(text, nl=False)
         return

@@ -29,3 +29,15 @@ def test_a_scenario_says_so_once_for_each_engine() -> None:
     said = "the profile llama-3.1-8b/h200/tp1 is of llama-3.1-8b, 8.03 billion parameters; llama-3.3-70b has 70.55"
     assert load("quickstart", overrides=[given]).remarks() == [f"models.llama-3.3-70b.engines.h200: {said}"]
     assert load("quickstart").remarks() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], ["fleet.idle: no endpoint has a minimum of 0, so that none is ever left without instances"]),
+        (["fleet.minimum=0"], []),
+        (["fleet.endpoints={us-east/*: {minimum: 0}}"], []),
+    ],
+)
+def test_an_idle_time_that_no_endpoint_obeys_is_remarked(more: list[str], said: list[str]) -> None:
+    assert load("quickstart", overrides=["fleet.idle=5m", *more]).remarks() == said

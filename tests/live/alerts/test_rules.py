@@ -5,6 +5,7 @@ Read next: `src/sageserve/live/alerts/rules.py`, docs/how-to/alerts.md.
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli.main import app
-from sageserve.live.alerts.rules import BURNS, RUNBOOK, Source, as_yaml, rules_of
+from sageserve.live.alerts.rules import BURNS, RUNBOOK, Source, as_yaml, late_ratio, promises_of, rules_of
+from sageserve.live.gateway import meter as m
 from tests.core.small import scenario
 from tests.live.prometheus.real import program
 
@@ -26,9 +28,9 @@ TIERS: dict[str, object] = {
 }
 
 
-def written(folder: Path, source: Source, without: dict[str, None] | None = None) -> Path:
+def written(folder: Path, source: Source, others: Mapping[str, object] = {}) -> Path:
     path = folder / f"{source}.yaml"
-    tiers = {name: tier for name, tier in TIERS.items() if name not in (without or {})}
+    tiers = {name: tier for name, tier in {**TIERS, **others}.items() if tier is not None}
     path.write_text(as_yaml(rules_of(scenario(tiers=tiers), source), name="x", operator=False), "utf-8")
     return path
 
@@ -56,8 +58,8 @@ def fired(found: list[dict[str, Any]], name: str, at: str, labels: list[dict[str
     }
 
 
-def play(folder: Path, source: Source, tests: list[dict[str, Any]]) -> None:
-    rules = written(folder, source, {} if source == "engines" else {"slow": None})  # a tier less is half of the work
+def play(folder: Path, source: Source, tests: list[dict[str, Any]], more: Mapping[str, object] = {}) -> None:
+    rules = written(folder, source, {} if source == "engines" else {"slow": None, **more})  # a tier less is half of the work
     silenced = yaml.safe_load(rules.read_text("utf-8"))
     for group in silenced["groups"]:
         for rule in group["rules"]:
@@ -73,13 +75,31 @@ def burn(severity: str, tier: str = "fast", by: str = "gen_ai_request_model") ->
     return {"severity": severity, "tier": tier, by: "m"}
 
 
-def test_a_promise_that_grows_with_the_prompt_gets_no_rule() -> None:
-    tiers = {**TIERS, "fast": {"ttft": "1s", "ttft_per_1k_tokens": "200ms"}}
+GROWS = {"fast": {"ttft": "1s", "ttft_per_1k_tokens": "200ms"}}
+
+
+def test_of_a_promise_that_grows_with_the_prompt_the_gateway_counts_who_was_late() -> None:
+    tiers = TIERS | GROWS
     text = as_yaml(rules_of(scenario(tiers=tiers), "gateway"), name="x", operator=False)
-    assert "tier: slow" in text
-    assert "fast" not in text
-    with pytest.raises(ConfigError, match="the same for all prompts"):
+    assert "promised are 1s and 200ms for every 1,000 tokens of the prompt for 95.00%" in " ".join(text.split())
+    (fast,) = [one for one in promises_of(scenario(tiers=tiers), "gateway") if one.tier == "fast"]
+    (slow,) = [one for one in promises_of(scenario(tiers=tiers), "gateway") if one.tier == "slow"]
+    counted = f'sum by (gen_ai_request_model) (rate({m.LATE}{{tier="fast"}}[1h]))'
+    assert late_ratio(fast, "1h") == f'{counted} / sum by (gen_ai_request_model) (rate({GATEWAY}_count{{tier="fast"}}[1h]))'
+    assert m.LATE not in late_ratio(slow, "1h")
+    with pytest.raises(ConfigError, match="engines do not say how long late ones were"):
         rules_of(scenario(tiers=tiers), "engines")
+
+
+def test_a_growing_promise_that_breaks_wakes_somebody(tmp_path: Path) -> None:
+    tests = []
+    for late, severities in ((80, ("page", "ticket")), (4, ())):
+        counted = [
+            {"series": f"{m.LATE}{{{FAST}}}", "values": f"0+{late}x400"},
+            {"series": f"{GATEWAY}_count{{{FAST}}}", "values": "0+100x400"},
+        ]
+        tests.append(fired(counted, "SageServePromiseBurn", "40m", [burn(one) for one in severities]))
+    play(tmp_path, "gateway", tests, GROWS)
 
 
 @pytest.mark.parametrize("source", ["gateway", "engines"])

@@ -169,6 +169,22 @@ def test_patience_ends_and_is_short_where_starts_go_on_failing() -> None:
     play(story())
 
 
+def test_the_wait_is_in_the_time_to_the_first_token_and_breaks_the_promise() -> None:
+    async def story() -> None:
+        async with sleeping() as control:
+            stream = asyncio.create_task(control.stage.speak(ask({**HELLO, "stream": True}), until=b"[DONE]"))
+            await control.waits()
+            control.context.clock = lambda: clock() + 61 * SECOND  # a minute is promised
+            control.opens()
+            assert b"[DONE]" in await stream
+            found = control.context.meter.samples()
+            labels = '{gen_ai_request_model="big",tier="iw-n"}'
+            assert found["sageserve_gateway_first_tokens_late_total" + labels] == 1
+            assert found["gen_ai_server_time_to_first_token_seconds_sum" + labels] > 61
+
+    play(story())
+
+
 def test_who_hangs_up_waits_no_more_and_who_drains_goes_on_holding() -> None:
     async def story() -> None:
         async with sleeping() as control:

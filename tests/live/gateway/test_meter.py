@@ -94,6 +94,7 @@ def test_a_histogram_is_told_once_something_is_in_it() -> None:
     assert found[line(f"{m.TTFT}_bucket", **labels, le="0.25")] == 0
     assert found[line(f"{m.TTFT}_bucket", **labels, le="0.5")] == 1
     assert found[line(f"{m.TTFT}_sum", **labels)] == pytest.approx(0.3)
+    assert found[line(m.LATE, **labels)] == 0
     assert not any(name.startswith((m.DURATION, m.PER_TOKEN)) for name, _ in found)
     assert not any(dict(given_labels).get("tier") == "fast" for _, given_labels in found)
 

@@ -29,8 +29,8 @@ def problems(scenario: Scenario) -> list[SettingProblem]:
 
 
 def remarks(scenario: Scenario) -> list[str]:
-    """What works, and yet may say little: engines that are not known, profiles of another engine or version than serves."""
-    found: list[str] = []
+    """What works, and yet may say little: engines not known, profiles of another engine or version, settings nobody asks for."""
+    found = list(_never_idle(scenario))
     for name, model in scenario.models.items():
         if not model.engine:
             continue
@@ -41,6 +41,12 @@ def remarks(scenario: Scenario) -> list[str]:
         profiles = {gpu: other_engine(engine.engine, model.engine) for gpu, engine in model.engines.items()}
         found += [f"models.{name}.engines.{gpu}: the profile {text}" for gpu, text in profiles.items() if text]
     return found
+
+
+def _never_idle(scenario: Scenario) -> Iterator[str]:
+    ends = [scenario.at(region, model).fleet.minimum for region in scenario.regions for model in scenario.models]
+    if "idle" in scenario.fleet.model_fields_set and ends and min(ends) > 0:
+        yield "fleet.idle: no endpoint has a minimum of 0, so that none is ever left without instances"
 
 
 # ------------------------------------------------------------------------------------------------ names

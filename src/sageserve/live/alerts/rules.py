@@ -18,7 +18,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, show_duration
 from sageserve.data.history.names import PREFIXES, EngineKind, EngineSignal, aliases_of
 from sageserve.data.rebuild.render import TTFT as VLLM_S
-from sageserve.live.gateway.meter import REQUESTS, TTFT, TTFT_S
+from sageserve.live.gateway.meter import LATE, REQUESTS, TTFT, TTFT_S
 
 Source: TypeAlias = Literal["gateway", "engines"]
 """Whose histograms: those of our gateway, by tier; or those of engines, which know no tiers."""
@@ -65,6 +65,7 @@ class Promise:
         bound: text of the bucket's bound, in seconds.
         promised: the promise, in words.
         budget: share that may be late.
+        late: name of the counter of those that were; empty: the histogram tells.
     """
 
     tier: str
@@ -74,6 +75,7 @@ class Promise:
     bound: str
     promised: str
     budget: float
+    late: str = ""
 
 
 def rules_of(scenario: Scenario, source: Source, runbooks: str = "") -> dict[str, object]:
@@ -117,21 +119,25 @@ def as_yaml(rules: dict[str, object], *, name: str, operator: bool) -> str:
 
 
 def promises_of(scenario: Scenario, source: Source) -> list[Promise]:
-    """What may be late, as far as the histograms of a source tell it: by tier, or of engines the laxest promise.
+    """What may be late, as far as a source tells it: by tier, or of engines the laxest promise.
+
+    A histogram does not say how long prompts were: of a promise that grows with them our gateway counts who was late.
 
     Raises:
-        ConfigError: no tier promises a time to the first token that is the same for prompts of all lengths.
+        ConfigError: no tier promises a time to the first token; to engines one that is the same for prompts of all lengths.
     """
     promised = {name: tier for name, tier in scenario.tiers.items() if tier.ttft is not None}
     tiers = {name: tier for name, tier in promised.items() if not tier.growth}
     mixed = len(tiers) < len(promised)
-    if not tiers or (mixed and source == "engines"):  # engines know no tiers: what is late for one may be in time for another
+    if not promised:
+        raise ConfigError(f"{scenario.name} has no tier that promises a time to first token", hint="write tiers.NAME.ttft")
+    if mixed and source == "engines":  # engines know no tiers: what is late for one may be in time for another
         raise ConfigError(
-            f"{scenario.name} has no tier that promises a time to first token, the same for all prompts",
-            hint="write tiers.NAME.ttft and percentile; a histogram cannot be held against ttft_per_1k_tokens",
+            f"a tier of {scenario.name} has a promise that grows with the prompt, and engines do not say how long late ones were",
+            hint="take --of gateway, which counts who was late; or write tiers.NAME.ttft without ttft_per_1k_tokens",
         )
     if source == "gateway":
-        return [_promise(name, tier, f'tier="{name}"', TTFT, "gen_ai_request_model", TTFT_S) for name, tier in tiers.items()]
+        return [_promise(name, tier, f'tier="{name}"', TTFT, "gen_ai_request_model", TTFT_S) for name, tier in promised.items()]
     name, tier = max(tiers.items(), key=lambda one: (one[1].ttft or 0, one[0]))  # later than this is late for every tier
     histogram = aliases_of(EngineKind.VLLM, EngineSignal.TTFT)[0].metric
     assert histogram.startswith(PREFIXES[EngineKind.VLLM])
@@ -142,14 +148,16 @@ def _promise(name: str, tier: TierSettings, matchers: str, histogram: str, by: s
     assert tier.ttft is not None
     seconds = tier.ttft / SECOND
     bound = max((one for one in bounds if one <= seconds + 1e-9), default=bounds[0])
+    grows = f" and {show_duration(tier.growth)} for every 1,000 tokens of the prompt" if tier.growth else ""
     return Promise(
         name,
         matchers,
         histogram,
         by,
         f"{bound:g}" if bound % 1 else f"{bound:.1f}",
-        show_duration(tier.ttft),
+        show_duration(tier.ttft) + grows,
         1.0 - tier.percentile,
+        LATE if tier.growth else "",
     )
 
 
@@ -157,12 +165,15 @@ def late_ratio(promise: Promise, window: str) -> str:
     """PromQL: the share of requests in a window whose first token came after the promise, by model."""
     more = f",{promise.matchers}" if promise.matchers else ""
     own = f"{{{promise.matchers}}}" if promise.matchers else ""
+    every = f"sum by ({promise.by}) (rate({promise.histogram}_count{own}[{window}]))"
+    if promise.late:
+        return f"sum by ({promise.by}) (rate({promise.late}{own}[{window}])) / {every}"
     bounds = "|".join(
         one.replace(".", "[.]") for one in (promise.bound, f"{float(promise.bound):g}")
     )  # a bare dot in 1.0 is 160, too
     le = f'le=~"{bounds}"'  # 1 and 1.0, as clients write it
     kept = f"sum by ({promise.by}) (rate({promise.histogram}_bucket{{{le}{more}}}[{window}]))"
-    return f"1 - {kept} / sum by ({promise.by}) (rate({promise.histogram}_count{own}[{window}]))"
+    return f"1 - {kept} / {every}"
 
 
 def _recorded(promise: Promise, window: str) -> Rule:
@@ -181,7 +192,8 @@ def _burning(promise: Promise, link: str) -> Iterator[Rule]:
                 "annotations": {
                     "summary": f"{promise.tier}: more requests of {{{{ $labels.{promise.by} }}}} are late than promised",
                     "description": (
-                        f"{{{{ $value | humanizePercentage }}}} have their first token after {promise.bound} s; promised are"
+                        f"{{{{ $value | humanizePercentage }}}} have their first token after"
+                        f" {'that' if promise.late else f'{promise.bound} s'}; promised are"
                         f" {promise.promised} for {1 - promise.budget:.2%}."
                     ),
                     "runbook_url": f"{link}#sageservepromiseburn",

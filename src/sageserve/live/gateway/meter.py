@@ -23,6 +23,7 @@ PER_TOKEN_S: Final = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0
 
 REQUESTS: Final = "sageserve_gateway_requests_total"
 TTFT: Final = "gen_ai_server_time_to_first_token_seconds"
+LATE: Final = "sageserve_gateway_first_tokens_late_total"
 DURATION: Final = "gen_ai_server_request_duration_seconds"
 PER_TOKEN: Final = "gen_ai_server_time_per_output_token_seconds"  # noqa: S105 # a metric's name, not a secret
 TOKENS: Final = "gen_ai_client_token_usage_total"
@@ -39,6 +40,7 @@ HELD: Final = "sageserve_gateway_requests_held"
 KINDS: Final[Mapping[str, tuple[str, str]]] = {
     REQUESTS: ("counter", "requests answered, by model, tier, region that served and status"),
     TTFT: ("histogram", "from the arrival of a streamed request to its first event"),
+    LATE: ("counter", "of those, streams whose first event came after what their tier promises to a prompt of that length"),
     DURATION: ("histogram", "from the arrival of a request to the end of its answer"),
     PER_TOKEN: ("histogram", "between the first and the last event of a stream, per token after the first"),
     TOKENS: ("counter", "tokens of prompts and answers, as engines reported them"),
@@ -64,6 +66,7 @@ Labels = tuple[str, ...]
 NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     REQUESTS: ("gen_ai_request_model", "tier", "region", "code"),
     TTFT: ("gen_ai_request_model", "tier"),
+    LATE: ("gen_ai_request_model", "tier"),
     DURATION: ("gen_ai_request_model", "tier"),
     PER_TOKEN: ("gen_ai_request_model", "tier"),
     TOKENS: ("gen_ai_request_model", "gen_ai_token_type"),
@@ -102,7 +105,7 @@ class MicrosHistogram:
 class TierMeter:
     """What is counted of one model and tier at every request: fields, because a look-up by labels costs a microsecond each."""
 
-    __slots__ = ("codes", "duration", "model", "output", "per_token", "prompt", "tier", "ttft")
+    __slots__ = ("codes", "duration", "late", "model", "output", "per_token", "prompt", "tier", "ttft")
 
     def __init__(self, model: str, tier: str) -> None:
         self.model = model
@@ -110,6 +113,7 @@ class TierMeter:
         self.codes: dict[tuple[int, int], int] = {}  # requests by (region, status)
         self.prompt = 0
         self.output = 0
+        self.late = 0  # first tokens
         self.duration = MicrosHistogram(DURATION_S)
         self.ttft = MicrosHistogram(TTFT_S)
         self.per_token = MicrosHistogram(PER_TOKEN_S)
@@ -123,6 +127,8 @@ class TierMeter:
         for name, histogram in ((DURATION, self.duration), (TTFT, self.ttft), (PER_TOKEN, self.per_token)):
             if any(histogram.counts):
                 yield from histogram.samples(name, labels)
+        if any(self.ttft.counts):
+            yield f"{LATE}{{{labels}}}", self.late
 
 
 class Meter:

@@ -129,13 +129,13 @@ class RequestRecord:
         if status < 400:
             arrived, line = self._one.arrived, context.meter.lines[call.model][call.tier]
             line.duration.add(now - arrived)
+            known = call.prompt if prompt is None else prompt
             if streamed:
                 line.ttft.add(self.first - arrived)
+                line.late += self.first - arrived > context.routing.promised(call.tier, known)
                 if output > 1:
                     line.per_token.add((now - self.first) / (output - 1))
-            known = call.prompt
             if prompt is not None:
-                known = prompt
                 context.demand.learn(call.model, len(call.body), prompt)
             line.prompt += known
             line.output += output
