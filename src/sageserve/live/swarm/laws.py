@@ -111,11 +111,14 @@ class Laws:
         """An engine is released or given away by a decision; control can reach some gateways.
 
         What others sent counts if it was there when the engine was last seen. What came after it was given away does
-        not: a gateway that stood still meanwhile goes by an old table for a moment, and tries elsewhere when that breaks.
+        not: a gateway that stood still meanwhile goes by an old table for a moment, and tries elsewhere when that breaks. Nor
+        does what such a gateway sent since it went on, a moment ago, which nobody has heard of yet.
         """
         seen = self.seen_at.get(engine.row, 0)
         mine = [one for one in engine.inside if one.taken_at <= engine.given_at and not one.sender.killed]
-        left = [one for one in mine if reached(one.sender) or one.taken_at < seen - _SLACK]
+        lately = self._ground.loop.now - _SLACK
+        heard = [one for one in mine if reached(one.sender) and not lately < one.sender.thawed_at <= one.taken_at]
+        left = heard or [one for one in mine if one.taken_at < seen - _SLACK]
         if left and engine.honest:
             self.breaks("drained-in-peace", f"instance {engine.row} is taken away with {len(left)} requests of live gateways")
 

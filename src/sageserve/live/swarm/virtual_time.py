@@ -13,7 +13,7 @@ from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
 from typing import Any, Final, TypeVar, TypeVarTuple
 
-from sageserve.base.units import SECOND, Micros
+from sageserve.base.units import NEVER, SECOND, Micros
 from sageserve.live.waiting import within
 
 _WIND_UP: Final = 20  # seconds in which every task has ended
@@ -34,6 +34,7 @@ class VirtualProcess:
         self.name = name
         self.killed = False
         self.frozen = False
+        self.thawed_at: Micros = -NEVER  # when it went on after it had been frozen
         self.late: deque[asyncio.Handle] = deque()  # what was due while it was frozen
         self.context = copy_context()
         self.context.run(_PROCESS.set, self)
@@ -162,7 +163,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def thaw(self, process: VirtualProcess) -> None:
         """A frozen process goes on with what was due meanwhile."""
-        process.frozen = False
+        process.frozen, process.thawed_at = False, self.now
         while process.late:
             self._soon.append((process.late.popleft(), process))
 
