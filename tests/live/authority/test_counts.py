@@ -361,11 +361,11 @@ def test_whatever_pauses_there_are_no_older_epoch_writes_after_a_newer_one() -> 
 
     async def story() -> None:
         changes = 0
-        for seed in range(8):
+        for seed in range(4):
             epochs = await history(seed)
             assert epochs == sorted(epochs), f"seed {seed}: {epochs}"
             changes += len(set(epochs)) - 1
-        assert changes > 4  # the lease did change hands
+        assert changes > 2  # the lease did change hands
 
     played(story)
 
