@@ -14,7 +14,7 @@ from sageserve.cli.main import app
 from sageserve.cli.running import lives
 from sageserve.live.store import backup
 from sageserve.live.store.backup import back_up, restore
-from sageserve.live.store.models import StoreTooNew
+from sageserve.live.store.models import BatchState, StoreTooNew
 from sageserve.live.store.sql import FILE, open_store
 from tests.live.store.test_store import file, good, kept, running, take
 
@@ -143,3 +143,21 @@ def test_a_file_that_waits_at_the_name_of_a_copy_is_not_written_to(tmp_path: Pat
         back_up(tmp_path, tmp_path / "copy")
         assert os.fstat(held.fileno()).st_size == 0
     assert (tmp_path / "copy").stat().st_mode & 0o077 == 0
+
+
+def test_a_queue_that_the_first_release_left_goes_on(tmp_path: Path) -> None:
+    """`state_0001.sql` is what it wrote, and is never made anew: what a later release changes has to lead on from there."""
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.executescript((Path(__file__).parent / "state_0001.sql").read_text("utf-8"))
+    connection.close()
+    store = open_store("sqlite", tmp_path)
+    assert store.begin_epoch() == 2
+    (mine,) = store.unfinished()
+    assert (mine.owner, mine.total, mine.done, mine.metadata) == ("me", 3, 1, {"a": "b"})
+    assert len(store.queued("m", 10)) == 2
+    answered = store.outcomes(mine.number, 0, 1)[0].result
+    assert answered is not None
+    assert answered.body == b'{"text": "kept"}'
+    assert store.piece("file-1", 0) == b'{"custom_id": "c1"}\n'
+    assert store.batch("you", "batch_2").state is BatchState.CANCELLED
+    store.close()
