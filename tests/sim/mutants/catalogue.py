@@ -172,8 +172,8 @@ MUTANTS = (
     Mutant(
         "decoding runs one iteration beyond memory",
         "sim/kernel/batching.py",
-        "steps_within(made + room, extra) + 1)",
-        "steps_within(made + room, extra) + 2)",
+        "room + 1)",
+        "room + 2)",
     ),
     Mutant(
         "the clock runs backwards for one-token outputs",
@@ -283,8 +283,8 @@ MUTANTS = (
     Mutant(
         "decoding sequences are no tokens of an iteration",
         "core/engine/timing.py",
-        'curve_time(profile, prefill + sequences + sequences * profile["drafted"])',
-        "curve_time(profile, prefill)",
+        'curve_time(profile, float(prefill + sequences + sequences * profile["drafted"]))',
+        "curve_time(profile, float(prefill))",
     ),
     Mutant(
         "a promoted job keeps its rank",

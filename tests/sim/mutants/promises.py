@@ -11,8 +11,8 @@ PROMISE_MUTANTS: Final = (
     Mutant(
         "the way back does not count when a promise is judged",
         "sim/kernel/bookkeeping.py",
-        'r["first"]) + way > r["deadline"]',
-        'r["first"]) > r["deadline"]',
+        '        if left < view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]:\n',
+        "        if left < 0:\n",
         67,
     ),
     Mutant(

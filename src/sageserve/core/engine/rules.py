@@ -8,7 +8,7 @@ rules around them, and who calls which, are docs/reference/kernel.md, "Inside an
 from typing import Final
 
 from sageserve.base.records import CACHE_BLOCK
-from sageserve.core.engine.timing import ACCEPTED_PARTS
+from sageserve.core.engine.timing import ACCEPTED_BITS, ACCEPTED_PARTS
 
 APART: Final = 2.0**-10
 """Microseconds by which a rank must be slower than another to count as slower: more than sums in another order can differ by."""
@@ -21,7 +21,7 @@ def tokens_made(steps: int, extra: int) -> int:
         steps: iterations in which sequences decode.
         extra: tokens beyond one that each makes in an iteration, in parts of ACCEPTED_PARTS; 0 without speculation.
     """
-    return steps + steps * extra // ACCEPTED_PARTS
+    return steps + (steps * extra >> ACCEPTED_BITS)
 
 
 def steps_until(tokens: int, extra: int) -> int:

@@ -28,7 +28,8 @@ from typing import Final, TypedDict
 from sageserve.base.config import ProfileSettings
 from sageserve.base.config.models import KNOTS
 
-ACCEPTED_PARTS: Final = 1 << 20
+ACCEPTED_BITS: Final = 20
+ACCEPTED_PARTS: Final = 1 << ACCEPTED_BITS
 """Parts of a token in which the tokens that are accepted are counted: sums of them are exact."""
 
 WEIGHT_ONE: Final = 1000
@@ -175,7 +176,9 @@ def lone_time(profile: EngineRow, tokens: float) -> float:
 
 def iteration_time(profile: EngineRow, prefill: float, attention: float, sequences: int, kv: int) -> float:
     """Microseconds of one iteration: `prefill` tokens with attention sum `attention`, `sequences` decoding over `kv` tokens."""
-    time = sequences_time(profile, prefill, sequences) + profile["attention"] * attention
+    time = curve_time(profile, float(prefill + sequences + sequences * profile["drafted"])) + profile["attention"] * attention
+    if profile["drafting"] > 0.0 and sequences > 0:  # `sequences_time` of whole numbers
+        time += profile["drafting"] * curve_time(profile, float(sequences))
     time += profile["decode"] * sequences + profile["kv"] * kv
     if prefill > 0 or sequences > profile["graphs"]:
         time += profile["eager"]

@@ -47,6 +47,8 @@ from sageserve.sim.kernel.state import (
     REFUSED,
     SHUT,
     WAITING,
+    span_f8,
+    span_i4,
     view_endpoints,
     view_engines,
     view_f8,
@@ -172,7 +174,7 @@ def find_endpoint(w: Rec, q: int, now: int) -> int:
     width = w["walk_length"]
     cells = w["regions"] * w["models"] * w["tiers"]
     begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
-    walk = view_i4(w["at_walk"], cells * width)
+    walk = span_i4(w["at_walk"], cells * width)
     endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
     if w["own_region"] != 0 and w["own_failed"] == 0:
         best = best_endpoint(w, q, walk[begin : begin + width], now - w["last_scrape"])
@@ -343,7 +345,7 @@ def count(w: Rec, q: int) -> None:
     if tier["batch"] == 0 or w["feed"] == DIRECT:
         near = view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * (w["regions"] + 1)]
         idle = first_time(profile, r["prompt"], r["cached"]) + profile["entry"] + near
-        mixes = view_f8(w["at_mixes"], w["models"] * MIX_WIDTH)
+        mixes = span_f8(w["at_mixes"], w["models"] * MIX_WIDTH)
         begin = int(model) * MIX_WIDTH  # in eight bits it would not fit where nothing is compiled
         counted = mixes[begin : begin + MIX_WIDTH]
         patience = allowed(tier["patience"], tier["growth"], r["prompt"])

@@ -57,9 +57,11 @@ def end_decode(w: Rec, i: int, now: int) -> int:
     engine = view_engines(w["at_engines"], w["units"])[i]
     requests = view_requests(w["at_requests"], w["rows"])
     extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
-    before = tokens_made(engine["steps"], extra)
-    engine["steps"] += engine["length"]
-    made = tokens_made(engine["steps"], extra)
+    before = engine["steps"]
+    made = before + engine["length"]
+    engine["steps"] = made
+    if extra != 0:
+        before, made = tokens_made(before, extra), tokens_made(made, extra)
     grown = (made - before) * engine["running"]
     engine["kv"] += grown
     engine["used"] += grown
@@ -127,17 +129,18 @@ def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
     engine = view_engines(w["at_engines"], w["units"])[i]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     mixed = profile["mixed"] != 0
-    alone = False  # nothing may join, and the block is one iteration long
-    if mixed and engine["running"] > 0:
-        alone = make_room(w, i)
     each = profile["drafted"] + 1
+    crowded = engine["used"] + engine["running"] * each > profile["kv_tokens"]  # or there is nothing to ask of `make_room`
+    alone = False  # nothing may join, and the block is one iteration long
+    if mixed and crowded and engine["running"] > 0:
+        alone = make_room(w, i)
     budget = profile["max_batched"] - (engine["running"] * each if mixed else 0)
     tokens = 0
     attention = 0.0
     completed = 0
     if engine["waiting"] > 0 or engine["partial"] >= 0:
         tokens, attention, completed = admit(w, i, now, budget, not alone)
-    if not mixed and tokens == 0 and engine["running"] > 0:
+    if not mixed and tokens == 0 and crowded and engine["running"] > 0:
         alone = make_room(w, i)
     decoding = engine["running"] if mixed or tokens == 0 else 0
     if decoding == 0 and tokens == 0:
@@ -147,8 +150,11 @@ def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
     if decoding > 0:
         extra = profile["extra"]
         room = (profile["kv_tokens"] - engine["used"] - decoding * each) // decoding  # before the last iteration
-        made = tokens_made(engine["steps"], extra)
-        length = min(steps_until(first_finish(w, i) >> 32, extra), steps_within(made + room, extra) + 1) - engine["steps"]
+        done = first_finish(w, i) >> 32
+        if extra != 0:
+            done = steps_until(done, extra)
+            room = steps_within(tokens_made(engine["steps"], extra) + room, extra) - engine["steps"]
+        length = min(done - engine["steps"], room + 1)
     if alone or completed > 0:
         length = 1
     elif engine["partial"] >= 0:

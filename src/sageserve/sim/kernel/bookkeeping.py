@@ -198,10 +198,11 @@ def finish(w: Rec, i: int, q: int, now: int) -> None:
     cells = w["regions"] * w["models"] * tiers
     view_i8(w["at_made_tokens"], cells)[r["region"] * w["models"] * tiers + cell] += r["output"]
     batch = view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"]
-    served = engine["endpoint"] // (w["models"] * w["roles"])
-    way = view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]
-    if (r["finish"] if batch != 0 else r["first"]) + way > r["deadline"]:
-        miss(w, q)
+    left = r["deadline"] - (r["finish"] if batch != 0 else r["first"])
+    if left < w["farthest"]:  # else it is in time from anywhere
+        served = engine["endpoint"] // (w["models"] * w["roles"])
+        if left < view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]:
+            miss(w, q)
 
 
 @kernel

@@ -45,7 +45,7 @@ def used_after(w: Rec, i: int, n: int) -> int:
     """KV tokens that rank `i` uses after `n` iterations of its block, in which nobody finishes."""
     engine = view_engines(w["at_engines"], w["units"])[i]
     extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
-    made = tokens_made(engine["steps"] + n, extra) - tokens_made(engine["steps"], extra)
+    made = n if extra == 0 else tokens_made(engine["steps"] + n, extra) - tokens_made(engine["steps"], extra)
     return int(engine["used"] + made * engine["running"])
 
 

@@ -109,7 +109,7 @@ _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instan
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
 _PROGRESS: Final = ("next_row", "released", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions")
-_DOORS: Final = ("refused", "shed", "sleepers", "asked")
+_DOORS: Final = ("refused", "shed", "sleepers", "asked", "farthest")
 _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived", "block_rows", "block_count")
 _CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
 _FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
@@ -141,6 +141,7 @@ view_caches = viewer(CACHE)
 view_i8 = viewer(np.dtype("i8"))
 view_i4 = viewer(np.dtype("i4"))
 view_f8 = viewer(np.dtype("f8"))
+span_i8, span_i4, span_f8 = (viewer(np.dtype(kind), counted=True) for kind in ("i8", "i4", "f8"))  # what is sliced or counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +331,7 @@ class World:
             "linear": int(setup.slots <= LINEAR_SLOTS),
             "batch_size": int(setup.profiles["max_sequences"].max()),
             "sleepers": int(any(setup.sleeps)),
+            "farthest": int(setup.rtt.max(initial=0)),
         }
 
     @staticmethod

@@ -8,7 +8,7 @@ from sageserve.core.route import AFFINITY, CLOSED, pick_affine, pick_instance
 from sageserve.sim.kernel.choices.own import best_instance, score_instances
 from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up, look_up_all
 from sageserve.sim.kernel.queues import choose_rank, least_outstanding
-from sageserve.sim.kernel.state import view_engines, view_i8, view_requests
+from sageserve.sim.kernel.state import span_i8, view_engines, view_i8, view_requests
 from sageserve.sim.kernel.turns import would_find
 
 
@@ -44,8 +44,8 @@ def choose_affine(w: Rec, e: int, q: int) -> int:
     twigs = w["twigs"]
     begin = e * 2 * twigs + twigs
     tree = view_i8(w["at_outstanding"], w["endpoint_count"] * 2 * twigs)
-    found = view_i8(w["at_found"], slots)
-    weights = view_i8(w["at_weights"], w["instances"])[e * slots : (e + 1) * slots]
+    found = span_i8(w["at_found"], slots)
+    weights = span_i8(w["at_weights"], w["instances"])[e * slots : (e + 1) * slots]
     prompt = view_requests(w["at_requests"], w["rows"])[q]["prompt"]
     return int(e * slots + pick_affine(w["overlap"], prompt, tree, begin, found, weights) - begin)
 
