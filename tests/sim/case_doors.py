@@ -21,8 +21,8 @@ def with_distances(draw: Callable[[int, int], int], setup: Setup, grain: int) ->
 
 
 def with_sleepers(draw: Callable[[int, int], int], setup: Setup) -> Setup:
-    """In two of five worlds some endpoints, or all, sleep while they have no open instance."""
-    if draw(0, 4) < 3:
+    """In three of five worlds some endpoints, or all, sleep while they have no open instance."""
+    if draw(0, 4) < 2:
         return setup
     share = draw(1, 4)
     return replace(setup, sleeps=tuple(draw(1, 4) <= share for _ in range(setup.endpoints)))

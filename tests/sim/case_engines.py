@@ -5,6 +5,7 @@ Knows profiles only. Read next: `cases.py`, which makes the rest of a world; `te
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from sageserve.base.config.models import KNOTS
 from sageserve.base.kernel import Rec
 from sageserve.sim.kernel.state import Setup
 
+FEW = 4
 NOTHING = [1.0, 2.0, *[np.inf] * (KNOTS - 2)]
 """Knots of a curve that is zero."""
 
@@ -77,6 +79,14 @@ def with_speculation(draw: Callable[[int, int], int], setup: Setup) -> Setup:
         row["per_token"] = 1 / row["max_batched"]
         row["whole"] = (np.interp(row["max_batched"], *line(row)) + row["eager"]) / row["max_batched"]
     return replace(setup, profiles=rows)
+
+
+def crowd(rows: NDArray[Any], kv_tokens: int) -> None:
+    """Engines that hold so little, and fill prompts in small pieces, so that some lose their place half filled."""
+    rows["kv_tokens"], rows["max_batched"] = kv_tokens, np.minimum(rows["max_batched"], rows["max_sequences"] + FEW)
+    rows["per_kv"], rows["per_token"] = 1 / rows["kv_tokens"], 1 / rows["max_batched"]
+    for row in rows:
+        row["whole"] = (np.interp(row["max_batched"], *line(row)) + row["eager"]) / row["max_batched"]
 
 
 def curve(row: Rec, steps: list[tuple[int, float]]) -> None:

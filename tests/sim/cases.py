@@ -20,7 +20,7 @@ from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
 from tests.sim.case_doors import with_distances, with_sleepers
-from tests.sim.case_engines import NOTHING, curve, line, with_ranks, with_rules, with_speculation
+from tests.sim.case_engines import NOTHING, crowd, curve, line, with_ranks, with_rules, with_speculation
 from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
 
 Draw = Callable[[int, int], int]
@@ -146,8 +146,7 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
     setup, replaces = _with_admission(draw, setup), draw(0, 1) == 1
     trace = _with_conversations(draw, trace, grain, always=crowded)
     if crowded:
-        setup.profiles["kv_tokens"] = setup.context.max() + draw(0, 12)
-        setup.profiles["per_kv"] = 1 / setup.profiles["kv_tokens"]
+        crowd(setup.profiles, int(setup.context.max()) + draw(0, 12))
     setup = with_affinity(draw, with_ranks(draw, with_distances(draw, setup, grain)))
     trace, setup = with_hashes(draw, trace, often=crowded), with_quickest(draw, setup)
     lost = frozenset(k for k in range(len(steps)) if draw(0, 1)) if draw(0, 3) == 3 else frozenset()

@@ -56,13 +56,13 @@ class Reference(ReferenceFleet):
         if self._next_row < self._alone:
             events.append((self._jobs[self._next_row].arrival, ARRIVAL_PHASE, self._next_row))
         events += [(self._jobs[row].arrival, ARRIVAL_PHASE, row) for row in self._coming]
-        before = len(self._engines)
+        first, before = min(events), len(self._engines)
         for i, engine in enumerate(self._engines):
             for k, (end, last) in enumerate(engine.ends()):
-                if end < NO_TIME:
-                    events.append((end, BLOCK_PHASE if last else ITERATION_PHASE, i if k == 0 else before + k - 1))
+                if end <= first[0]:
+                    first = min(first, (end, BLOCK_PHASE if last else ITERATION_PHASE, i if k == 0 else before + k - 1))
             before += len(engine.ranks) - 1
-        return min(events)
+        return first
 
     def _rank_at(self, row: int) -> tuple[int, int]:
         """Instance and rank of a place in the order of events: first ranks by instance, then the others of each."""

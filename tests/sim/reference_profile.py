@@ -156,6 +156,7 @@ class Profile:
 
 def straight(knots: tuple[tuple[float, float], ...], tokens: float) -> float:
     """The straight line through the two knots around `tokens`, the first or the last two outside."""
-    pairs = list(pairwise(knots))
-    (a, at_a), (b, at_b) = next((pair for pair in pairs if tokens < pair[1][0]), pairs[-1])
+    for (a, at_a), (b, at_b) in pairwise(knots):  # noqa: B007  # the last pair is kept
+        if tokens < b:
+            break
     return at_a + (at_b - at_a) * (tokens - a) / (b - a)
