@@ -17,6 +17,7 @@ from sageserve.core.actions import Decision, Reason
 from sageserve.core.events import EndpointSeen, Observed
 from sageserve.core.fleet import Fleet
 from sageserve.core.forecast import Series, forecaster
+from sageserve.core.own_rules import own_rules
 from sageserve.core.strategies import layout_of, strategy_kind
 from sageserve.core.strategies.own import OwnStrategy
 from sageserve.data.scenarios.load import load_scenario
@@ -151,18 +152,27 @@ def test_a_module_that_is_not_there_is_told_apart_from_one_that_it_lacks(write: 
         strategy_kind(f"{module}:Mine")
 
 
-def test_installed_packages_register_strategies_and_forecasters(
+def test_installed_packages_register_strategies_forecasters_and_rules(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = write(START + "    def handle(self, now, event, fleet): ...\n\nclass Flat:\n    def fit(self, history): ...\n")
+    rule = "def packed(number): return number\n"
+    module = write(
+        f"{START}    def handle(self, now, event, fleet): ...\n\nclass Flat:\n    def fit(self, history): ...\n\n{rule}"
+    )
     info = tmp_path / "queue_rule-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: queue-rule\nVersion: 1.0\n", "utf-8")
     groups = f"[sageserve.strategies]\nqueue-rule = {module}:Mine\n\n[sageserve.forecasters]\nflat = {module}:Flat\n"
+    groups += f"\n[sageserve.rules]\npacked = {module}:packed\n"
     (info / "entry_points.txt").write_text(groups, "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert strategy_kind("queue-rule").minimum(QUICKSTART) == (2,)
     assert forecaster("flat").name == "flat"
+    rules = own_rules(load_scenario("quickstart", overrides=["routing.instance=packed"]))
+    assert rules.instance is not None
+    assert (rules.instance.name, rules.instance.wants) == ("packed", ("number",))
+    with pytest.raises(ConfigError, match="'packd' is not one of"):
+        load_scenario("quickstart", overrides=["routing.instance=packd"])
     with pytest.raises(ConfigError, match=r"did you mean queue-rule\?"):
         strategy_kind("queue-rul")
     with pytest.raises(PlanError, match="no forecaster is called 'fla'") as told:

@@ -17,7 +17,7 @@ from sageserve.sim.sweep.cell import Cell, Outcome, Player
 from tests.docs.pages import Step, do
 
 Typed = Callable[[Step, Mapping[str, str]], str]
-HERE: Final = frozenset(["compare", "explain", "init", "scenario", "show", "simulate", "size", "trace"])
+HERE: Final = frozenset(["compare", "diff", "explain", "init", "plan", "scenario", "show", "simulate", "size", "trace"])
 SHELL: Final = frozenset("|&><;$`\\")
 
 
