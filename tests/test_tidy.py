@@ -22,6 +22,7 @@ LINES_PER_FUNCTION = 60
 VAGUE_NAMES = {"util", "utils", "common", "helper", "helpers", "manager", "misc", "stuff"}
 NOTES_TO_SELF = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 MACHINE_PATHS = re.compile(r"(?<![\w.:/-])/(?:work|tmp|root)/")
+MISTAKES = {"ConfigError", "MeasurementError", "PlanError", "PluginError", "ResultError", "SageServeError", "TraceError"}
 SUPPRESSIONS = re.compile(r"# (?:noqa\b|type: ignore)(?P<rest>.*)")
 
 Rule = Callable[[str, str], Iterator[str]]
@@ -105,6 +106,18 @@ def writes_no_numbers_as_json(name: str, text: str) -> Iterator[str]:
                 pass
 
 
+def mistakes_without_a_next_step(name: str, text: str) -> Iterator[str]:
+    if not name.startswith(("src/sageserve/cli/", "src/sageserve/data/")) or "raise " not in text:
+        return
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Raise(exc=ast.Call(func=ast.Name(id=kind), keywords=given)) if kind in MISTAKES:
+                if not any(each.arg == "hint" for each in given):
+                    yield f"{name}:{node.lineno}: a mistake of a user's says what to do next: hint=..."
+            case _:
+                pass
+
+
 BAD_SAMPLES: list[tuple[Rule, str, str]] = [
     (long_files, "src/a.py", "x = 1\n" * (LINES_PER_FILE + 1)),
     (long_functions, "src/a.py", "async def f():\n" + "    x = 1\n" * LINES_PER_FUNCTION),
@@ -121,6 +134,7 @@ BAD_SAMPLES: list[tuple[Rule, str, str]] = [
     (writes_to_stdout, "src/sageserve/sim/run.py", "import sys\nsys.stdout.write('1')\n"),
     (writes_no_numbers_as_json, "src/sageserve/cli/a.py", "json.dumps({})\n"),
     (writes_no_numbers_as_json, "src/sageserve/cli/a.py", "json.dump({}, file, allow_nan=True)\n"),
+    (mistakes_without_a_next_step, "src/sageserve/cli/a.py", "raise ConfigError('no') from None\n"),
 ]
 CODE_RULES: list[Rule] = [
     long_files,
@@ -132,6 +146,7 @@ CODE_RULES: list[Rule] = [
     bare_suppressions,
     writes_to_stdout,
     writes_no_numbers_as_json,
+    mistakes_without_a_next_step,
 ]
 
 

@@ -211,7 +211,7 @@ simulate quickstart --set admission=rules:words         | rules.py:.* gave 'yes'
 simulate quickstart --set routing.instance=rules:Nobody | defines no 'Nobody'
 simulate quickstart --strategy rules:dice               | rules.py:7: rules:dice has no method
 simulate quickstart --strategy rules:Broken --set workload.generate.requests=90 | rules.py:11: .* cannot be made: ZeroDiv
-compare quickstart --strategies reactive,rules:Nobody   | defines no 'Nobody'
+compare quickstart --strategies reactive,rules:Nobody   | defines no 'Nobody' try: it defines Broken $
 plan quickstart --at 10h --set workload.generate.requests=90 --set strategy.planned.forecaster=rules:Nobody | defines no 'Nobody'
 shadow-report nowhere                                   | nowhere
 alerts nowhere.yaml                                     | there is no file nowhere.yaml

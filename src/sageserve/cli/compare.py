@@ -286,7 +286,8 @@ def _strategies(text: str | None, option: str = "--strategies") -> list[str]:
         try:
             _ = name == ORACLE or strategy_kind(name)
         except ConfigError as error:
-            raise ConfigError(error.message.replace("strategy.name", option), hint=f"{error.hint}, {ORACLE}") from None
+            hint = error.hint and error.hint.replace("choose one of ", f"choose one of {ORACLE}, ")
+            raise ConfigError(error.message.replace("strategy.name", option), hint=hint) from None
     return names
 
 

@@ -160,7 +160,9 @@ def _objects(path: Path) -> Iterator[_Object]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="kubectl get hpa,scaledobject -o yaml > FILE") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+        raise ConfigError(
+            f"{path} is no YAML: {str(error).splitlines()[0]}", hint="kubectl get hpa,scaledobject -o yaml > FILE"
+        ) from None
     for document in documents:
         items = document.get("items") if document.get("kind") == "List" else [document]
         for one in items if isinstance(items, list) else []:

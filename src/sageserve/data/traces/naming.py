@@ -111,7 +111,7 @@ def scenario_names(scenario: Scenario) -> Names:
     """
     names = Names(tuple(scenario.models), tuple(scenario.regions), tuple(scenario.tiers))
     if max(len(names.models), len(names.regions), len(names.tiers)) > _CODES_MAX:
-        raise ConfigError(f"a scenario may have at most {_CODES_MAX} models, regions and tiers each")
+        raise ConfigError(f"a scenario may have at most {_CODES_MAX} models, regions and tiers each", hint="take some out")
     return names
 
 
@@ -164,7 +164,9 @@ def _fill(
         )
     weights = np.array([given.get(name, 0.0) if given else 1.0 for name in known], dtype=np.float64)
     if weights.min() < 0 or not weights.sum() > 0:
-        raise ConfigError(f"workload.assign.{part}: shares must not be negative, and one must be above 0")
+        raise ConfigError(
+            f"workload.assign.{part}: shares must not be negative, and one must be above 0", hint="such as {a: 0.7, b: 0.3}"
+        )
     shares = weights / weights.sum()
     draws = stream(scenario.seed, f"assign/{part}").random(rows)
     codes = np.searchsorted(np.cumsum(shares)[:-1], draws, side="right").astype(np.uint8)

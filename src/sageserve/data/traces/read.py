@@ -282,7 +282,10 @@ def _named(rows: Rows, header: Header | None) -> dict[Field, NamedColumn]:
             met, names = found[part].names, header.names_of(part)
             table = np.array([names.index(name) if name in names else -1 for name in met], dtype=np.int32)
             if (table < 0).any():
-                raise TraceError(f"the {part} column holds names that the file's own header does not list")
+                raise TraceError(
+                    f"the {part} column holds names that the file's own header does not list",
+                    hint="write the file again: sageserve trace convert",
+                )
             found[part] = NamedColumn(table[found[part].codes], names)
     return found
 

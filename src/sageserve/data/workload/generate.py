@@ -162,7 +162,7 @@ def _keys(scenario: Scenario, streams: Streams, total: int) -> tuple[Ints, int]:
     minutes = minutes_of(settings.length)
     bits = max(1, (len(streams) - 1).bit_length())
     if settings.length.bit_length() + bits > 62:  # a key is a signed 64-bit number
-        raise ConfigError(f"workload.generate.length {show_duration(settings.length)} is too long to generate")
+        raise ConfigError(f"workload.generate.length {show_duration(settings.length)} is too long to generate", hint="such as 4w")
     rates = rates_of(scenario, streams, 0, minutes)
     last = settings.length - (minutes - 1) * MINUTE
     rates[-1] *= last / MINUTE
@@ -185,7 +185,10 @@ def _exact_counts(total: int, rates: Floats, seed: int) -> Ints:
     """Poisson counts given their total: multinomial over all cells, so the total is exact."""
     level = rates.sum()
     if not np.isfinite(level) or not level > 0:
-        raise ConfigError("workload.generate: the rates are 0 or infinite all through the window")
+        raise ConfigError(
+            "workload.generate: the rates are 0 or infinite all through the window",
+            hint="look at hours, days and growth_per_week",
+        )
     return stream(seed, "window/counts").multinomial(total, (rates / level).ravel()).reshape(rates.shape)
 
 

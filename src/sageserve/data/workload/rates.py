@@ -229,7 +229,9 @@ def _shares(given: Mapping[str, float], names: Sequence[str], where: str) -> dic
         picked = dict.fromkeys(names, 1.0)
     total = sum(picked.values())
     if min(picked.values()) < 0 or not total > 0:
-        raise ConfigError(f"workload.generate.{where}: shares must not be negative, and one must be above 0")
+        raise ConfigError(
+            f"workload.generate.{where}: shares must not be negative, and one must be above 0", hint="such as {a: 0.7, b: 0.3}"
+        )
     return {name: value / total for name, value in picked.items()}
 
 

@@ -51,7 +51,10 @@ def check_commands(scenario: Scenario) -> None:
     for model, engine in (scenario.live.engines if scenario.live else {}).items():
         where = f"live.engines.{model}"
         if model not in scenario.models:
-            raise ConfigError(f"{where}: there is no such model{suggest(model, list(scenario.models))}")
+            raise ConfigError(
+                f"{where}: there is no such model{suggest(model, list(scenario.models))}",
+                hint=f"models: {', '.join(scenario.models)}",
+            )
         check_command(engine, where)
 
 

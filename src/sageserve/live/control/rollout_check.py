@@ -18,7 +18,10 @@ def check_rollout(one: RolloutSettings, scenario: Scenario) -> None:
     if not live.safety.act:
         raise ConfigError("live.safety.act is off: decisions are only written down", hint="turn it on, and reload")
     if one.model not in scenario.models:
-        raise ConfigError(f"rollouts: there is no model {one.model!r}{suggest(one.model, list(scenario.models))}")
+        raise ConfigError(
+            f"rollouts: there is no model {one.model!r}{suggest(one.model, list(scenario.models))}",
+            hint=f"models: {', '.join(scenario.models)}",
+        )
     if all(tier.batch for tier in scenario.tiers.values()):
         raise ConfigError("no tier promises a first token, and canaries are judged by that", hint="give a tier `ttft`")
     if one.engine is not None:

@@ -104,14 +104,16 @@ def static_table(scenario: Scenario, layout: Layout) -> RoutingTable:
     for number, one in enumerate(live.instances):
         where = f"live.instances[{number}] ({one.url})"
         if one.region not in scenario.regions or one.model not in scenario.models:
-            raise ConfigError(f"{where}: {one.region}/{one.model} is not in the scenario")
+            raise ConfigError(f"{where}: {one.region}/{one.model} is not in the scenario", hint="add it, or mend its name")
         turn = dealt.get((one.region, one.model), 0)
         dealt[one.region, one.model] = turn + 1
         at = layout.names.regions.index(one.region) * len(layout.names.models) + layout.names.models.index(one.model)
         endpoint = at * len(layout.roles) + turn % len(layout.roles)
         pools = [pool for pool in layout.endpoint_pools(endpoint) if one.gpu in {None, layout.stocks[pool.stock].gpu}]
         if not pools:
-            raise ConfigError(f"{where}: no GPU of {one.region} runs {one.model}")
+            raise ConfigError(
+                f"{where}: no GPU of {one.region} runs {one.model}", hint=f"give the region GPUs of models.{one.model}.engines"
+            )
         pool = pools[0]
         row = pool.begin + taken.get(pool.number, 0)
         if row >= pool.end:

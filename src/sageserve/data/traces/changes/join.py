@@ -147,7 +147,7 @@ def _column(columns: Sequence[_Column | None], parts: Sequence[Trace]) -> _Colum
 def _union(lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name for each in lists for name in each))
     if len(names) > 256:  # codes are uint8
-        raise TraceError(f"together the traces have {len(names)} names of one kind, more than 256")
+        raise TraceError(f"together the traces have {len(names)} names of one kind, more than 256", hint="join fewer of them")
     return names
 
 

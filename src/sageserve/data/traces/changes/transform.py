@@ -33,7 +33,9 @@ def scale_time(trace: Trace, factor: float) -> Trace:
         return trace
     window = trace.window * factor
     if not factor > 0 or not window < 2**61:  # half of what int64 microseconds hold, deadlines come on top
-        raise TraceError(f"--time-scale {factor:g} must be above 0 and keep the trace below 70,000 years")
+        raise TraceError(
+            f"--time-scale {factor:g} must be above 0 and keep the trace below 70,000 years", hint="such as --time-scale 0.5"
+        )
     arrival = np.floor(trace.arrival * factor).astype(np.int64)
     old, new = show_duration(trace.window), show_duration(round(window))
     note = f"times are multiplied by {factor:g}: {old} became {new}"
