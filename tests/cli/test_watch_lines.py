@@ -105,7 +105,7 @@ NOBODY = ["--prometheus", "http://127.0.0.1:9"]  # who asks there first is told 
     ("settings", "said"),
     [
         (["strategy.name=siloed", "tiers.niw={deadline: 24h}"], "sets instances apart"),
-        (["fleet.minimum=0"], "scaling to zero is simulated"),
+        (["fleet.minimum=0"], "could have no instance"),
         (
             ["live.scaler={tls: {certificate: /nowhere/tls.crt, key: /nowhere/tls.key}}"],
             "live.scaler.tls.certificate: /nowhere/tls",

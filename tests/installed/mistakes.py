@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from sageserve.cli.main import run
 from sageserve.data.results.run_folder import SCENARIO, SUMMARY
 from sageserve.data.results.sweep_folder import MARK
 
+_AT_MOST_S: Final = 180
 FLEET: Final = """
 name: tiny
 gpus: {l40s: {memory: 48GiB, start: 1m}}
@@ -170,7 +172,7 @@ watch watched.yaml --prometheus http://127.0.0.1:9      | cannot be asked
 watch watched.yaml --prometheus http://127.0.0.1:9 --every soon | --every: 'soon' is not a duration
 watch watched.yaml --dry-run                            | --dry-run is of --act
 watch watched.yaml --act                                | no target may be acted on
-watch watched.yaml --set fleet.minimum=0                | scaling to zero is simulated
+watch watched.yaml --set fleet.minimum=0                | could have no instance, and who waits
 watch watched.yaml --listen here                        | --listen 'here' is no address
 watch scaled.yaml                                       | live.scaler.tls.certificate: /nowhere/tls.crt cannot be read
 watch quickstart --prometheus http://127.0.0.1:9        | has llama-3.3-70b in 2 regions.*live.targets
@@ -202,7 +204,7 @@ batch fetch batch_1 --state nowhere                     | no fleet runs in
 up nowhere.yaml                                         | there is no file nowhere.yaml
 up ours.yaml                                            | live.engines.llama-3.1-8b: there is no program 'vlm'
 up rolls.yaml                                           | begins one when it is told
-up local --set fleet.minimum=0                          | scaling to zero is simulated
+up local --set fleet.minimum=0 --set live.actuator=fixed | could have no instance
 up local --speed 0                                      | --speed
 simulate quickstart --set routing.instance=rules:endless | rules.py:4: .* does not end
 simulate quickstart --set routing.instance=rules:typo   | rules.py:.* asks for 'inflight'.* did you mean in_flight
@@ -234,6 +236,7 @@ def main(folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     os.chdir(folder)
+    signal.alarm(_AT_MOST_S)  # a mistake that is none any more may begin to serve
     found: dict[str, object] = {}
     before = listing(folder)
     for line, _ in CASES:
