@@ -4,7 +4,6 @@ Read next: `src/sageserve/core/strategies/chiron.py`, `strategies/backlog.py`.
 """
 
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen, EndpointSeen, InstanceDrained, InstanceReady, Observed
 from sageserve.core.fleet import Fleet, State
 from sageserve.core.layout import Layout
-from sageserve.core.strategies import STRATEGIES, StrategyKind
+from sageserve.core.strategies import chiron as chiron_module
 from sageserve.core.strategies.backlog import GROUP, Backlog
 from sageserve.core.strategies.chiron import Chiron
 from sageserve.core.strategies.reactive import Reactive
@@ -374,7 +373,7 @@ def test_a_flood_of_batch_work_is_done_in_time_by_a_pool_that_then_goes(flooded:
 
 
 def test_without_the_batch_pool_the_flood_would_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cast("dict[str, StrategyKind]", STRATEGIES), "chiron", WithoutBatchPool)
+    monkeypatch.setattr(chiron_module, "Chiron", WithoutBatchPool)
     rows = flood_played().requests
     assert (rows["finish"] > rows["deadline"])[rows["tier"] == 2].mean() > 0.1
 

@@ -100,6 +100,7 @@ TRIES: Final = {
     "rollout show": Try(("--state", "{state}"), needs="live"),
     "rollout stop": Try(("llama-3.1-8b", "--state", "{stage}/run"), needs="live", code=2),
     "rollout back": Try(("llama-3.1-8b", "--state", "{stage}/run"), needs="live", code=2),
+    "apply": Try(("{stage}/none.json", "--begin", "2026-11-30T14:00", "--state", "{stage}/run"), needs="kubernetes", code=2),
     "promote": Try(("t", "floor", "--state", "{stage}/run"), needs="live", code=2),
     "key new": Try(("someone",), needs="live"),
 }

@@ -182,7 +182,7 @@ def test_what_was_scraped_is_what_was_sent_and_a_process_that_watches_sees_it(tm
     blocked = {decided.decision.blocked for line in journal for decided in line.decisions}
     assert blocked <= {Blocked.SHADOW, Blocked.BLIND, Blocked.NO_HEADROOM}
     assert not any(line.actions for line in journal)
-    with pytest.raises(SageServeError, match="no fleet runs"):
+    with pytest.raises(SageServeError, match="nobody watches"):
         running(one.state)
 
 
