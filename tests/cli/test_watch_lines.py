@@ -16,6 +16,7 @@ from sageserve.cli.reload import write_fleet
 from sageserve.cli.running import Running
 from sageserve.cli.watch_lines import WatchLines, progress_line
 from sageserve.data.results.journal import Stamped
+from sageserve.live.store.interface import STORE_FILE
 from tests.live.watch.command import FLEET
 from tests.live.watch.stage import Pod, WatchStage
 
@@ -65,6 +66,19 @@ def test_machines_get_a_json_object_a_line(tmp_path: Path, capsys: pytest.Captur
     decision = next(one["decision"] for one in found if "decision" in one)
     assert decision.keys() >= {"wall_s", "held", "pool", "change", "reason", "blocked", "words"}
     assert (decision["pool"], decision["held"]) == ("east/big/h100", 3)
+
+
+@pytest.mark.parametrize("left", [STORE_FILE, "control.sock"])
+def test_the_folder_of_a_fleet_of_ours_is_left_alone(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).touch()
+    (tmp_path / "scenario.yaml").write_text(FLEET, "utf-8")
+    with pytest.raises(SageServeError, match="is the state of a fleet of ours"):
+        CliRunner().invoke(
+            app,
+            ["watch", str(tmp_path / "scenario.yaml"), "--state", str(tmp_path), "--listen", "127.0.0.1:0"],
+            catch_exceptions=False,
+        )
+    assert (tmp_path / "scenario.yaml").read_text("utf-8") == FLEET
 
 
 def test_progress_is_one_line(tmp_path: Path) -> None:

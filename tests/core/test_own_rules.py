@@ -51,6 +51,8 @@ def test_what_a_rule_reads_is_taken_once(tmp_path: Path, monkeypatch: pytest.Mon
         ("    import time", "in_flight", "imports time"),
         ("    return rule(in_flight)", "in_flight", "calls rule, which calls it"),
         ("    yield 1", "in_flight", "is no plain function"),
+        ("    try: in_flight += 1\n    except: pass\n    return in_flight", "in_flight", "catches errors"),
+        ("    try: in_flight += 1\n    finally: return in_flight", "in_flight", "catches errors"),
         ("    return 1", "inflight", "asks for 'inflight', which no instance has: did you mean in_flight?"),
         ("    return 1", "wait", "asks for 'wait', which no instance has"),
         ("    return 1", "*numbers", "takes *numbers, which nothing is given for"),

@@ -214,7 +214,9 @@ def _listening(address: str) -> Iterator[socket.socket]:
 
 
 def _refuse_ours(folder: Path) -> None:
-    if (folder / "store.sqlite").exists() or (folder / "control.sock").exists():
+    from sageserve.live.store.interface import STORE_FILE
+
+    if (folder / STORE_FILE).exists() or (folder / "control.sock").exists():
         raise ConfigError(f"{folder} is the state of a fleet of ours", hint="name another folder with --state")
 
 

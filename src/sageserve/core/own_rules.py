@@ -72,6 +72,7 @@ _FORBIDDEN: Final[Mapping[str, str]] = {
     "DELETE_GLOBAL": "changes {name} of its module",
     "IMPORT_NAME": "imports {name}",
     "STORE_ATTR": "changes {name} of something",
+    "PUSH_EXC_INFO": "catches errors (try, with), and what breaks off a rule that does not end is one",
 }
 _PLAIN: Final = inspect.CO_OPTIMIZED | inspect.CO_NEWLOCALS | inspect.CO_NESTED
 _MAY: Final = "a rule may use its arguments, numbers and functions of its module, math, and " + ", ".join(_BUILTINS)

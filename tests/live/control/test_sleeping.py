@@ -113,6 +113,7 @@ def test_states_and_reasons_are_those_of_the_fleet_and_the_journal() -> None:
     assert "/secret/path" in night.sleeping.notes()[0]
     night.scene.now = MINUTE
     night.begin()
+    assert night.sleeping.rows()[0].why == "one is being started", "what is over is not the reason any more"
     night.scene.now = MINUTE + 40 * SECOND
     night.fleet.ready(0, night.scene.now)
     assert not night.hear(InstanceReady(0)), "gateways were told when it opened"

@@ -37,9 +37,17 @@ def test_a_loop_without_end_is_broken_off_and_the_next_request_is_asked_about_ag
     assert LONGEST_S / 2 < time.process_time() - begun < 20 * LONGEST_S
     assert choices.failures == 1
     assert "took more than 0.1 s" in choices.failed
-    assert choices.admits({"prompt": 5.0, "wait": 1.0}) is True
+    assert "left out of the next 10 decisions" in choices.failed
+    sound = {"prompt": 5.0, "wait": 1.0}
+    assert [choices.admits(sound) for _ in range(10)] == [None] * 10
+    assert choices.admits(sound) is True
     assert choices.admits(numbers) is None
     assert choices.failures == 2
+    assert "left out of the next 20 decisions" in choices.failed
+    begun = time.process_time()
+    assert [choices.admits(numbers) for _ in range(20)] == [None] * 20, "a loop without end costs no request any time meanwhile"
+    assert time.process_time() - begun < LONGEST_S / 2
+    assert choices.admits(sound) is True
 
 
 def test_outside_of_a_rule_nothing_is_broken_off() -> None:

@@ -77,10 +77,8 @@ class Sleeping:
         if not self._ends:
             return False
         news = False
-        for action in entry.actions:
-            if isinstance(action, Start | Reclaim) and self._of(action.instance) is not None:
-                self._began[action.instance] = entry.now
-                news = True
+        if isinstance(entry.event, StartFailed):
+            self._began.pop(entry.event.instance, None)
         match entry.event:
             case StartFailed(instance=i, why=why) if (end := self._of(i)) is not None:
                 end.failures, end.in_a_row = end.failures + 1, end.in_a_row + 1
@@ -92,6 +90,11 @@ class Sleeping:
                 end.why = end.told = ""
             case _:
                 pass
+        for action in entry.actions:
+            if isinstance(action, Start | Reclaim) and (woken := self._of(action.instance)) is not None:
+                self._began[action.instance] = entry.now
+                woken.why = woken.told = ""
+                news = True
         for decision in entry.decisions:
             end = self._ends.get(self._fleet.pools[decision.pool].endpoint)
             if end is not None and decision.reason is Reason.WOKEN and decision.blocked is not Blocked.NOT:

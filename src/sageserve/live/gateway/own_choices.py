@@ -2,23 +2,53 @@
 
 The numbers are those that `sim/kernel/choices/own.py` writes down, from what this gateway knows. A rule that raises, or gives no
 number, decides nothing: the built-in one does, and it is counted and told. So it is with one that thinks for too long
-(`rule_limit.py`). Knows no clock. Read next: `routing_state.py`;
+(`rule_limit.py`), which is then not asked for a while. Knows no clock. Read next: `routing_state.py`;
 docs/how-to/own-routers.md for what each number is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from sageserve.base.errors import SageServeError
 from sageserve.core.engine.timing import WEIGHT_ONE
-from sageserve.core.own_rules import OwnRule, OwnRules
+from sageserve.core.own_rules import ADMISSION, INSTANCE, REGION, OwnRule, OwnRules
 from sageserve.live.gateway.python_kernels import Row, expected, expected_busy
 from sageserve.live.gateway.rule_limit import RuleLimit
 from sageserve.live.gateway.targets import EndpointLoad, Target
 
 Numbers = dict[str, float]
-Instead = TypeVar("Instead", int, None)
+Answer = TypeVar("Answer")
 TOO_HIGH: Final = float("inf")
+_FEWEST: Final = 10
+_MOST: Final = 10_000
+"""Decisions that a rule is left out of once it was broken off, twice as many each time: in the end they cost 10 µs each."""
+
+
+@dataclass(slots=True)
+class _Rest:
+    """How a rule that was broken off is left out."""
+
+    times: int = 0
+    left: int = 0
+    ended: int = 0
+
+    def is_over(self) -> bool:
+        """Whether the rule is asked for this decision."""
+        self.left = max(0, self.left - 1)
+        return self.left == 0
+
+    def forgive(self) -> None:
+        """It ended in time."""
+        self.ended += 1
+        if self.ended >= _MOST:
+            self.times = 0
+
+    def begin(self) -> int:
+        """It was broken off: for how many decisions it is left out."""
+        left = min(_MOST, _FEWEST << min(self.times, 20))
+        self.times, self.left, self.ended = self.times + 1, left + 1, 0
+        return left
 
 
 class OwnChoices:
@@ -37,6 +67,7 @@ class OwnChoices:
         self._limit = RuleLimit() if any(rules) else None
         self.failures = 0
         self.failed = ""  # what was said of the last failure
+        self._rests = {INSTANCE: _Rest(), REGION: _Rest(), ADMISSION: _Rest()}
 
     @property
     def finds(self) -> bool:
@@ -58,14 +89,7 @@ class OwnChoices:
             first: row of the endpoint's first instance.
             guess: tokens that an answer of the model is taken to have.
         """
-        rule = self.rules.instance
-        if rule is None or self._limit is None:
-            return -1
-        try:
-            with self._limit:
-                return self._lowest(rule, asked, load, found, first, guess)
-        except SageServeError as error:
-            return self._failed(error, -1)
+        return self._decide(self.rules.instance, lambda rule: self._lowest(rule, asked, load, found, first, guess), -1)
 
     def _lowest(  # as `instance`
         self, rule: OwnRule, asked: Numbers, load: EndpointLoad, found: Callable[[Target], int], first: int, guess: int
@@ -99,14 +123,7 @@ class OwnChoices:
             elapsed: microseconds since the scrape.
             away: microseconds of round trip to an endpoint.
         """
-        rule = self.rules.region
-        if rule is None or self._limit is None:
-            return None
-        try:
-            with self._limit:
-                return self._nearest(rule, asked, walk, columns, elapsed, away)
-        except SageServeError as error:
-            return self._failed(error, None)
+        return self._decide(self.rules.region, lambda rule: self._nearest(rule, asked, walk, columns, elapsed, away), None)
 
     def _nearest(  # as `endpoint`
         self,
@@ -137,17 +154,18 @@ class OwnChoices:
 
     def admits(self, numbers: Numbers) -> bool | None:
         """Whether a request is let in; None: the built-in rule is to say."""
-        rule = self.rules.admission
-        if rule is None or self._limit is None:
-            return None
+        return self._decide(self.rules.admission, lambda rule: rule.ask(numbers) != 0.0, None)
+
+    def _decide(self, rule: OwnRule | None, ask: Callable[[OwnRule], Answer], instead: Answer) -> Answer:
+        """What a rule says; where it raises, gives no number or takes too long, what lets the built-in one decide."""
+        if rule is None or self._limit is None or not (rest := self._rests[rule.kind]).is_over():
+            return instead
         try:
             with self._limit:
-                return rule.ask(numbers) != 0.0
+                said = ask(rule)
         except SageServeError as error:
-            return self._failed(error, None)
-
-    def _failed(self, error: SageServeError, instead: Instead) -> Instead:
-        """A rule raised, gave no number or took too long: what is said, so that the built-in rule decides."""
-        self.failures += 1
-        self.failed = error.message
-        return instead
+            left = f"; it is left out of the next {rest.begin():,} decisions" if self._limit.over else ""
+            self.failures, self.failed = self.failures + 1, error.message + left
+            return instead
+        rest.forgive()
+        return said

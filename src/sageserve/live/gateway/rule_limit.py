@@ -26,16 +26,18 @@ class RuleLimit:
     Needs the process's main thread, where a gateway's requests are; in others there is no limit.
     """
 
-    __slots__ = ("_inside", "_on")
+    __slots__ = ("_inside", "_on", "over")
 
     def __init__(self) -> None:
         self._inside = False
+        self.over = False  # whether what was inside last was broken off
         self._on = threading.current_thread() is threading.main_thread()
         if self._on:
             signal.signal(signal.SIGVTALRM, self._over)
 
     def __enter__(self) -> None:
         """Time begins."""
+        self.over = False
         if self._on:
             self._inside = True
             signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST_S)
@@ -48,7 +50,7 @@ class RuleLimit:
 
     def _over(self, _number: int, _frame: FrameType | None) -> None:
         if self._inside:
-            self._inside = False
+            self._inside, self.over = False, True
             raise RuleTooLong(
                 f"a rule of your own took more than {LONGEST_S:g} s of CPU time", hint="a rule is asked for every request"
             )

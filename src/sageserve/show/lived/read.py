@@ -208,7 +208,8 @@ def _tier(scenario: Scenario, name: str, table: MinuteTable, asked: Mapping[str,
     lines = asked.get(name, AskedLines())
     told = (len(lines), lines.answered, lines.turned_away, lines.left, lines.failed, lines.first_s(), lines.e2e_s())
     within = settings.deadline if settings.ttft is None else settings.ttft
-    words = f"{'done' if settings.batch else 'first token'} in {show_duration(within or 0)}"
+    grows = f" and {show_duration(settings.growth)} for every 1,000 tokens of the prompt" if settings.growth else ""
+    words = f"{'done' if settings.batch else 'first token'} in {show_duration(within or 0)}{grows}"
     return LivedTier(requests, missed, kept, settings.percentile, words, *(told if len(lines) else ()))
 
 
