@@ -5,16 +5,18 @@ Read next: `test_hands.py`.
 
 import pytest
 
-from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
 from sageserve.core.authority.records import TargetOrder
 from sageserve.live.authority.hands import Hands
 from sageserve.live.authority.orders import FleetOrders, PlannedCount
 from sageserve.live.authority.target_object import TargetObject
 from sageserve.live.kubernetes.fake import Stored
 from sageserve.live.scaler.answers import SaidOfTarget
-from tests.live.authority.stage import SPACE, WALL, Field, acted_on, played, settled
-from tests.live.authority.test_hands import HPA, LOW, said
+from tests.live.authority.stage import SPACE, USER, WALL, Field, acted_on, played, settled
+from tests.live.authority.test_hands import HPA, LOW, OURS, said
 from tests.live.watch.stage import POOL
+
+BRAKE = "autoscaling.keda.sh/paused-scale-in"
 
 
 @pytest.mark.parametrize("kind", ["ScaledObject", HPA])
@@ -39,30 +41,68 @@ def test_a_field_that_was_taken_at_the_value_it_had_can_be_changed_later(kind: s
 
 @pytest.mark.parametrize("kind", ["ScaledObject", HPA])
 def test_while_blind_keda_takes_nothing_away_either(kind: str) -> None:
-    brake = "autoscaling.keda.sh/paused-scale-in"
-
     async def story() -> None:
         field = await Field(kind).made(low=1, count=4)
         process = await settled(field, acted_on(kind, authority="bounds", take_over=True))
         field.wants = 6
         await process.turn()
-        assert brake not in field.found().annotations
+        assert BRAKE not in field.found().annotations
         field.blind, field.wants = True, None
         await process.turn()
-        assert (field.found().annotations.get(brake) == "true") is (kind == "ScaledObject")
+        assert (field.found().annotations.get(BRAKE) == "true") is (kind == "ScaledObject")
         count = len(field.writes())
         field.now += 5 * SECOND
         await process.hands.round()
         assert len(field.writes()) == count  # once is enough
         field.blind = False
         await process.turn()
-        assert brake not in field.found().annotations
-        await field.user_writes({"metadata": {"annotations": {brake: "false"}}})
+        assert BRAKE not in field.found().annotations
+        await field.user_writes({"metadata": {"annotations": {BRAKE: "false"}}})
         field.blind = True
         field.now += 5 * SECOND
         await process.turn()
-        assert field.found().annotations[brake] == "false"  # the user's own
+        assert field.found().annotations[BRAKE] == "false"  # the user's own
         assert process.hands.hands[0].trouble == ""
+
+    played(story)
+
+
+@pytest.mark.parametrize("why", ["frozen", "demoted"])
+def test_the_brake_goes_with_sight_whatever_happened_while_blind(why: str) -> None:
+    async def story() -> None:
+        field = await Field().made(low=1, count=4)
+        process = await settled(field, acted_on(authority="bounds", take_over=True))
+        field.wants = 6
+        await process.turn()
+        field.blind, field.wants = True, None
+        await process.turn()
+        if why == "frozen":
+            await said(field, process, FleetOrders({"big": TargetOrder(frozen_until=WALL + field.now + HOUR)}))
+        else:
+            await field.user_writes({"spec": {"minReplicaCount": 2}})
+        field.now += 5 * SECOND
+        await process.turn()
+        before = field.bare()
+        assert field.found().annotations[BRAKE] == "true"  # still blind
+        field.blind = False
+        field.cluster.allowed = lambda right: not (right.verb == "patch" and right.plural == "scaledobjects")
+        for _ in range(4):
+            field.now += 5 * SECOND
+            await process.turn()
+        [note] = process.hands.notes()
+        assert f"{BRAKE} stays on big: " in note
+        assert [facts["what"] for act, facts in field.told if act == "refused"] == [BRAKE]  # once is enough
+        field.cluster.allowed = lambda _: True
+        await process.hands.round()
+        before["metadata"]["annotations"].pop(BRAKE)  # type: ignore[union-attr, call-overload, index] # mappings
+        assert field.bare() == before  # and nothing else was touched
+        owner = USER.manager if why == "demoted" else OURS
+        assert TargetObject(field.found()).owners(("spec", "minReplicaCount")) == [owner]
+        assert field.told[-1] == ("taken-away", {"target": "big", "what": BRAKE})
+        count = len(field.writes())
+        await process.hands.round()
+        assert len(field.writes()) == count
+        assert not any(BRAKE in each for each in process.hands.notes())
 
     played(story)
 

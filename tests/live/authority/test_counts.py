@@ -11,6 +11,7 @@ from msgspec import structs
 
 from sageserve.base.rng import stream
 from sageserve.base.units import MINUTE, SECOND
+from sageserve.core.authority.records import TargetOrder
 from sageserve.live.authority.drains import COST, FIRST, addresses, drain_order
 from sageserve.live.authority.give_back import give_back_count
 from sageserve.live.authority.orders import FleetOrders, HeldCount, change_orders, read_orders
@@ -19,7 +20,7 @@ from sageserve.live.authority.target_object import TargetObject
 from sageserve.live.kubernetes.kinds import COUNTED
 from sageserve.live.kubernetes.writer import NotWritten, WriteMark
 from tests.live.authority.count_stage import CountField
-from tests.live.authority.stage import NAME, SPACE, USER, Process, acted_on, played, settled
+from tests.live.authority.stage import NAME, SPACE, USER, WALL, Process, acted_on, played, settled
 
 OURS = "sageserve-small"
 REPLICAS = ("spec", "replicas")
@@ -80,19 +81,28 @@ def test_who_has_the_least_to_do_goes_first_and_nobody_else_is_marked() -> None:
     played(story)
 
 
-def test_a_mark_of_one_that_stays_after_all_is_taken_away() -> None:
+@pytest.mark.parametrize(("code", "tries"), [(500, 1), (409, 2)])
+@pytest.mark.parametrize("wants", [9, 8, None])  # None: what it is frozen at
+def test_a_mark_of_one_that_stays_after_all_is_taken_away(code: int, tries: int, wants: int | None) -> None:
     async def story() -> None:
         field = await CountField().made(count=8)
         process = await begun(field)
         field.wants = 7
-        field.cluster.failing = lambda method, path: 500 if method == "PATCH" and "/scale" in path else 0
-        await process.turn()
+        field.cluster.failing = lambda method, path: code if method == "PATCH" and "/scale" in path else 0
+        for _ in range(tries):
+            await process.turn()
+            field.now += 5 * SECOND
         assert (field.count, len(field.marked())) == (8, 1)
         field.cluster.failing = lambda *_: 0
-        field.wants = 9
-        field.now += 5 * SECOND
+        if wants is None:
+            frozen = FleetOrders({"big": TargetOrder(frozen_until=WALL + field.now + MINUTE)})
+            await change_orders(field.outside(), process.hands._orders, lambda orders: structs.replace(frozen, held=orders.held))
+        field.wants = wants or 7
         await process.turn()
-        assert (field.count, field.marked()) == (9, [])
+        assert (field.count, field.marked()) == (wants or 8, [])
+        count = len(field.writes())
+        await process.hands.round()
+        assert len(field.writes()) == count  # once is enough
 
     played(story)
 
@@ -186,9 +196,11 @@ def test_whether_another_writes_must_be_known() -> None:
     played(story)
 
 
-def test_a_count_of_another_is_taken_only_where_the_settings_say_so() -> None:
+@pytest.mark.parametrize("owner", [USER.manager, "sageserve-other"])  # a fleet beside ours is another, too
+def test_a_count_of_another_is_taken_only_where_the_settings_say_so(owner: str) -> None:
     async def story() -> None:
-        field = await CountField().made(count=4)
+        field = await CountField().made(count=5)
+        await field.outside().scale(field.place, 4, "", WriteMark(owner))
         process = await begun(field, take_over=False)
         field.wants = 6
         for _ in range(3):
@@ -197,7 +209,7 @@ def test_a_count_of_another_is_taken_only_where_the_settings_say_so() -> None:
         assert field.count == 4
         demoted = process.hands.hands[0].ladder.demoted
         assert demoted is not None
-        assert "spec.replicas belongs to kubectl-client-side-apply: take that line out" in demoted.detail
+        assert f"spec.replicas belongs to {owner}: take that line out" in demoted.detail
         assert process.hands.orders.held == {}
 
     played(story)

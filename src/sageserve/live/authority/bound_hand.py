@@ -3,6 +3,7 @@
 Read next: `target_hand.py`, `target_object.py`.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from msgspec import structs
@@ -21,11 +22,12 @@ from sageserve.live.authority.target_object import (
     sight_of,
 )
 from sageserve.live.kubernetes.kinds import KINDS
-from sageserve.live.kubernetes.objects import KubeObject
-from sageserve.live.kubernetes.writer import NotWritten
+from sageserve.live.kubernetes.objects import Json, KubeObject
+from sageserve.live.kubernetes.writer import NotWritten, WriteMark
 
 PAUSED_SCALE_IN: Final = "autoscaling.keda.sh/paused-scale-in"
 """KEDA's brake: its HPA adds and takes nothing away."""
+_AT: Final = ("metadata", "annotations", PAUSED_SCALE_IN)
 
 
 class BoundHand(TargetHand):
@@ -52,7 +54,7 @@ class BoundHand(TargetHand):
     def _to_be_told(self, seen: TargetObject, step: BoundStep) -> bool:
         taken = bool(foreign_writer(seen, self._tools.manager))
         kept = step.withheld in {Withheld.FROZEN, Withheld.OTHER_WRITER}
-        owners = seen.owners(("metadata", "annotations", PAUSED_SCALE_IN))
+        owners = seen.owners(_AT)
         theirs = any(one != self._tools.manager for one in owners)
         braked = bool(seen.original()) and not theirs and bool(owners) is not self._brake
         return (taken or braked) and step.low is not None and not kept
@@ -60,7 +62,7 @@ class BoundHand(TargetHand):
     async def _write(self, seen: TargetObject, step: BoundStep, asked: PoolAsked) -> tuple[KubeObject | NotWritten, bool]:
         tools = self._tools
         marks = {EPOCH: str(tools.keeper.elector.epoch), DECISION: self._decision(asked)}
-        owners = seen.owners(("metadata", "annotations", PAUSED_SCALE_IN))
+        owners = seen.owners(_AT)
         if self._brake and all(one == tools.manager for one in owners):
             marks[PAUSED_SCALE_IN] = "true"
         body, new = apply_body(seen, self.ladder.allowed, step, marks, kept=self._kept(seen))
@@ -72,6 +74,15 @@ class BoundHand(TargetHand):
         found = {name: set(seen.owners(tuple(name.split(".")))) - {self._tools.manager} for name in seen.original()}
         others = {name: who for name, who in found.items() if who}
         return bool(others) and all(who == {seen.original()[name].manager} for name, who in others.items())
+
+    def _over(self, seen: TargetObject) -> str:
+        return PAUSED_SCALE_IN if not self._brake and set(seen.owners(_AT)) == {self._tools.manager} else ""
+
+    async def _take_away(self, seen: TargetObject, mark: WriteMark) -> NotWritten | None:
+        """By a merge patch: an apply would have to say of every other field whose it is by now."""
+        body: Mapping[str, Json] = {"metadata": {"resourceVersion": seen.version, "annotations": {PAUSED_SCALE_IN: None}}}
+        done = await self._tools.writer.merge(self.place, body, mark)
+        return done if isinstance(done, NotWritten) else None
 
     def _wrote(self, seen: TargetObject, step: BoundStep) -> None:
         self._again = False

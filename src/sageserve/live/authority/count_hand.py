@@ -15,7 +15,7 @@ from sageserve.live.authority.drains import COST, FIRST, DrainOrder, addresses, 
 from sageserve.live.authority.orders import FleetOrders, HeldCount, change_orders
 from sageserve.live.authority.pods import PodList, PodSeen
 from sageserve.live.authority.target_hand import PoolAsked, TargetHand
-from sageserve.live.authority.target_object import TargetObject, dotted
+from sageserve.live.authority.target_object import NOBODY, TargetObject, dotted
 from sageserve.live.kubernetes.kinds import KINDS, Path
 from sageserve.live.kubernetes.objects import KubeObject
 from sageserve.live.kubernetes.writer import ClusterWriter, FieldConflict, NotWritten, ObjectPlace, WriteMark, path_of
@@ -25,7 +25,7 @@ class CountHand(TargetHand):
     """A Deployment, a StatefulSet or a LeaderWorkerSet."""
 
     _going: tuple[str, ...] = ()
-    _marked = False  # somebody is marked to go, and the count was not lowered yet
+    _marked = False  # somebody may be marked to go, and the count was not lowered yet
 
     @property
     def _field(self) -> Path:
@@ -41,9 +41,9 @@ class CountHand(TargetHand):
         held = self.held
         if held is None or self._mine(seen):
             return ""
-        if not held.written and (seen.count, _others(seen, self._field)) == (held.found, _named(held)):
+        if not held.written and (seen.count, _others(seen, self._field, self._tools.manager)) == (held.found, _named(held)):
             return ""  # it is as it was found: our first write did not come through
-        who = " and ".join(_others(seen, self._field)) or "somebody who owns nothing"
+        who = " and ".join(_others(seen, self._field, self._tools.manager)) or "somebody who owns nothing"
         return f"{who} wrote {dotted(self._field)}: {seen.count}"
 
     def _sight(self, seen: TargetObject, asked: PoolAsked) -> TargetSight:
@@ -65,7 +65,7 @@ class CountHand(TargetHand):
     async def _write(self, seen: TargetObject, step: BoundStep, asked: PoolAsked) -> tuple[KubeObject | NotWritten, bool]:
         assert step.count is not None
         tools, new, self._going = self._tools, self.held is None, ()
-        others = _others(seen, self._field)
+        others = _others(seen, self._field, self._tools.manager)
         if new and others and not self.settings.take_over:
             conflicts = tuple(FieldConflict(dotted(self._field), f'conflict with "{one}"') for one in others)
             return NotWritten(409, "Conflict", f"{dotted(self._field)} belongs to {' and '.join(others)}", conflicts), True
@@ -104,16 +104,27 @@ class CountHand(TargetHand):
 
     async def _choose(self, seen: TargetObject, count: int, asked: PoolAsked) -> NotWritten | None:
         """Mark who goes; why not, or None."""
-        labels = seen.pod_labels
+        tools = self._tools
         pods: Sequence[PodSeen] = ()
         if self.settings.kind == "Deployment":
-            found = await pods_of(self._tools.writer, self.place, labels)
+            found = await pods_of(tools.writer, self.place, seen.pod_labels)
             if isinstance(found, NotWritten):
                 return NotWritten(found.status, found.reason, f"pods cannot be read, so nobody is chosen to go: {found.detail}")
             pods = found
         order = drain_order((self.settings.kind, self.place.name), pods, (seen.count, count), addresses(asked.busy))
-        self._going, self._marked = order.going, bool(order.mark)
-        return await mark_pods(self._tools.writer, self.place.namespace, order, self._mark(self._decision(asked)))
+        self._going, self._marked = order.going, not tools.dry_run and (self._marked or bool(order.mark))
+        failed = await mark_pods(tools.writer, self.place.namespace, order, self._mark(self._decision(asked)))
+        if failed is None and not tools.dry_run:
+            self._marked = bool(order.mark or order.kept)  # by this try, or by one before it
+        return failed
+
+    def _over(self, seen: TargetObject) -> str:
+        return "a mark of pods that were to go" if self._marked else ""
+
+    async def _take_away(self, seen: TargetObject, mark: WriteMark) -> NotWritten | None:
+        failed = await unmark_pods(self._tools.writer, self.place, seen.pod_labels, mark)
+        self._marked = failed is not None
+        return failed
 
     def _wrote(self, seen: TargetObject, step: BoundStep) -> None:
         self._marked = False
@@ -146,9 +157,18 @@ async def mark_pods(writer: ClusterWriter, namespace: str, order: DrainOrder, ma
     return None
 
 
-def _others(seen: TargetObject, field: Path) -> list[str]:
-    """Who has the count, besides us."""
-    return list(dict.fromkeys(one for one in seen.owners(field) if not one.startswith("sageserve")))
+async def unmark_pods(writer: ClusterWriter, place: ObjectPlace, labels: dict[str, str], mark: WriteMark) -> NotWritten | None:
+    """Take our marks from pods; why that failed, or None."""
+    pods = await pods_of(writer, place, labels)
+    if isinstance(pods, NotWritten):
+        return pods
+    names = tuple(pod.metadata.name for pod in pods if pod.metadata.annotations.get(COST) == FIRST)
+    return await mark_pods(writer, place.namespace, DrainOrder(clear=names), mark)
+
+
+def _others(seen: TargetObject, field: Path, manager: str) -> list[str]:
+    """Who has the count, besides us: another fleet of ours is somebody else, too."""
+    return list(dict.fromkeys(one for one in seen.owners(field) if one not in {manager, NOBODY}))
 
 
 def _named(held: HeldCount) -> list[str]:

@@ -28,11 +28,13 @@ class DrainOrder:
         going: names, first those that go in any case.
         mark: pods that must be marked first.
         clear: pods whose mark of ours is to be taken away.
+        kept: pods that are marked already, and are still to go.
     """
 
     going: tuple[str, ...] = ()
     mark: tuple[str, ...] = ()
     clear: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def drain_order(place: tuple[str, str], pods: Sequence[PodSeen], counts: tuple[int, int], busy: Mapping[str, int]) -> DrainOrder:
@@ -56,7 +58,7 @@ def drain_order(place: tuple[str, str], pods: Sequence[PodSeen], counts: tuple[i
     names = {pod.metadata.name for pod in chosen}
     marked = {pod.metadata.name for pod in here if pod.metadata.annotations.get(COST) == FIRST}
     going = (*idle[:count], *(pod.metadata.name for pod in chosen))
-    return DrainOrder(going, tuple(sorted(names - marked)), tuple(sorted(marked - names)))
+    return DrainOrder(going, *(tuple(sorted(one)) for one in (names - marked, marked - names, names & marked)))
 
 
 def _rank(pod: PodSeen, busy: Mapping[str, int]) -> tuple[int, int, str]:

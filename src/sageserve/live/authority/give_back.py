@@ -10,18 +10,13 @@ given back, and marks of pods are taken away. Read next: `target_object.py`, `dr
 
 import copy
 from collections.abc import Mapping
-from typing import Final
 
-from sageserve.live.authority.count_hand import mark_pods, pods_of
-from sageserve.live.authority.drains import COST, FIRST, DrainOrder
+from sageserve.live.authority.count_hand import unmark_pods
 from sageserve.live.authority.orders import HeldCount
-from sageserve.live.authority.target_object import TargetObject, dotted
+from sageserve.live.authority.target_object import NOBODY, TargetObject, dotted
 from sageserve.live.kubernetes.kinds import KINDS, Path
 from sageserve.live.kubernetes.objects import Json, KubeObject
 from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
-
-NOBODY: Final = "sageserve-found"
-"""Manager of a value that nobody owned."""
 
 
 async def give_back(writer: ClusterWriter, place: ObjectPlace, manager: str) -> NotWritten | tuple[str, ...]:
@@ -103,7 +98,7 @@ async def give_back_count(
         return NotWritten(found.status, "NotRead", found.detail)
     kind = KINDS[place.kind]
     seen = TargetObject(found, found)
-    if (gone := await _unmark(writer, place, seen.pod_labels)) is not None:
+    if (gone := await unmark_pods(writer, place, seen.pod_labels, WriteMark(NOBODY))) is not None:
         return gone
     owners = seen.owners(kind.count)
     if manager not in owners:
@@ -119,15 +114,6 @@ async def give_back_count(
         return (said,)
     command = f"kubectl -n {place.namespace} scale {kind.resource} {place.name} --replicas={held.found}"
     return (f"{said}; {held.found} were found: {command}",)
-
-
-async def _unmark(writer: ClusterWriter, place: ObjectPlace, labels: dict[str, str]) -> NotWritten | None:
-    """Take our marks from pods."""
-    pods = await pods_of(writer, place, labels)
-    if isinstance(pods, NotWritten):
-        return pods
-    names = tuple(pod.metadata.name for pod in pods if pod.metadata.annotations.get(COST) == FIRST)
-    return await mark_pods(writer, place.namespace, DrainOrder(clear=names), WriteMark(NOBODY))
 
 
 def _handed(found: KubeObject, path: Path, manager: str, owner: str) -> list[Json]:

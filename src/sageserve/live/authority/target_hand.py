@@ -102,6 +102,7 @@ class TargetHand(ABC):
         self.pods = PodTally()
         self.starts: Final = ColdStarts()
         self.trouble = ""  # why the last write was refused; empty: it was not
+        self.left = ""  # what is ours alone and could not be taken away, and why; empty: nothing
         self._tools = tools
         self._told_demotion: Demotion | None = None
         self._again = False  # a person thawed it: what is there now is the original
@@ -143,6 +144,7 @@ class TargetHand(ABC):
         self.step = step = self.ladder.decide(tools.now(), sight, wish, order, leased=leased)
         if not step.changes and not self._to_be_told(seen, step):
             self.trouble = "" if self.ladder.demoted is None else self.trouble
+            await self._tidy_up(seen, asked)
             return
         if not tools.keeper.elector.may_write(tools.now()):
             return  # it was lost while this was thought about
@@ -154,8 +156,26 @@ class TargetHand(ABC):
         if tools.dry_run:
             self._tell_dry(step)
             return
+        self.left = ""
         self.ladder.wrote(tools.now(), sight, step)
         self._wrote(seen, step)
+
+    async def _tidy_up(self, seen: TargetObject, asked: PoolAsked) -> None:
+        """Take away what is ours alone and holds no longer: also where frozen or demoted, as nobody's values change."""
+        tools, what = self._tools, self._over(seen)
+        if not what:
+            self.left = ""
+            return
+        if tools.dry_run or not tools.keeper.elector.may_write(tools.now()):
+            return
+        gone = await self._take_away(seen, self._mark(self._decision(asked)))
+        facts: dict[str, str | int] = {"target": self.name, "what": what}
+        if gone is None:
+            self.left = ""
+            tools.told("taken-away", facts)
+        elif not gone.stale and gone.status != 0 and (left := f"{what} stays on {self.name}: {gone.detail}.") != self.left:
+            self.left = left
+            tools.told("refused", facts | {"status": gone.status, "why": gone.detail})
 
     # --- each kind's own ---
 
@@ -178,6 +198,14 @@ class TargetHand(ABC):
     @abstractmethod
     async def _write(self, seen: TargetObject, step: BoundStep, asked: PoolAsked) -> tuple[object, bool]:
         """Write a step: what came of it, and whether something was taken that was not ours before."""
+
+    @abstractmethod
+    def _over(self, seen: TargetObject) -> str:
+        """What stands there, is ours alone and holds no longer; empty: nothing."""
+
+    @abstractmethod
+    async def _take_away(self, seen: TargetObject, mark: WriteMark) -> NotWritten | None:
+        """Take that away and nothing else; why it could not be, or None."""
 
     @abstractmethod
     def _wrote(self, seen: TargetObject, step: BoundStep) -> None:
@@ -219,7 +247,10 @@ class TargetHand(ABC):
             self._tools.told("dry-run", self._facts(step))
 
     def note(self) -> str:
-        """What a person should know of it, in a sentence; empty: nothing."""
+        """What a person should know of it, in a sentence or two; empty: nothing."""
+        return " ".join(one for one in (self._note(), self.left) if one)
+
+    def _note(self) -> str:
         if (demoted := self.ladder.demoted) is not None:
             return f"{self.name} is only observed: {demoted.cause.value}, {demoted.detail}. Then: sageserve thaw {self.name}"
         if self.trouble:

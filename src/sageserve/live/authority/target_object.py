@@ -19,6 +19,8 @@ from sageserve.live.kubernetes.objects import Json, KubeObject
 ORIGINAL: Final = "sageserve.io/original"
 EPOCH: Final = "sageserve.io/epoch"
 DECISION: Final = "sageserve.io/decision"
+NOBODY: Final = "sageserve-found"
+"""Manager of a value that is given back and that nobody owned."""
 LWS_NAME: Final = "leaderworkerset.sigs.k8s.io/name"
 """Label of every pod of a LeaderWorkerSet."""
 _ABSENT: Final[Mapping[str, tuple[int, int]]] = {"HorizontalPodAutoscaler": (1, 100_000), "ScaledObject": (0, 100)}
