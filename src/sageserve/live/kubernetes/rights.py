@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from sageserve.base.config.clusters import TargetSettings
-from sageserve.live.kubernetes.kinds import KINDS, SCALERS
+from sageserve.live.kubernetes.kinds import COUNTED, KINDS, SCALERS
 from sageserve.live.kubernetes.reader import Right
 
 READS: Final = ("get", "list", "watch")
 KEEPS: Final = ("get", "create", "update")
 """What the lease and the orders of a fleet need."""
-SCALED: Final = ("Deployment", "StatefulSet", "LeaderWorkerSet")
-"""Kinds that autoscalers scale, whose counts are read by whoever writes their bounds."""
 
 
 def home_of(targets: Iterable[TargetSettings]) -> str:
@@ -36,7 +34,7 @@ def rights_of(target: TargetSettings, home: str) -> list[Right]:
         found += [Right(verb, "coordination.k8s.io", "leases", home) for verb in KEEPS]
         found += [Right(verb, "", "configmaps", home) for verb in KEEPS]
     if target.authority in ("floor", "bounds"):
-        beside = [KINDS[one] for one in (*SCALED, "HorizontalPodAutoscaler") if one != target.kind]
+        beside = [KINDS[one] for one in (*COUNTED, "HorizontalPodAutoscaler") if one != target.kind]
         found += [Right(verb, one.group, one.plural, namespace) for one in beside for verb in ("get", "list")]
         found.append(Right("patch", kind.group, kind.plural, namespace))
     if target.authority == "full":
