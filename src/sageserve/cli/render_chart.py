@@ -13,11 +13,13 @@ from sageserve.base.errors import ConfigError
 from sageserve.cli import complete
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sageserve.base.config import Scenario
     from sageserve.live.kubernetes.manifests import ChartChoices
 
+_CHART: Final = "Chart.yaml"
+_VALUES: Final = "values.yaml"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SECRET: Final = re.compile("auth|cookie|token|key|secret|password", re.IGNORECASE)
 _IMAGE: Final = re.compile(r"[A-Za-z0-9][^\s]*")
@@ -111,7 +113,7 @@ def _write_chart(settings: "Scenario", kept: str, choices: "ChartChoices", rules
     """Write a Helm chart.
 
     Raises:
-        ConfigError: no folder is named, or it holds what is no chart of ours.
+        ConfigError: no folder is named, or it holds what is no chart of this scenario.
     """
     from importlib.metadata import version
 
@@ -122,12 +124,44 @@ def _write_chart(settings: "Scenario", kept: str, choices: "ChartChoices", rules
         raise ConfigError("--format helm writes a folder", hint="-o deploy/sageserve")
     found = helm_chart(settings, kept, choices, rules, version("sageserve"))
     inner = {name.removeprefix(f"{TEMPLATES}/"): text for name, text in found.items() if name.startswith(f"{TEMPLATES}/")}
+    files, kept_values = _beside(out, found)
     left = sorted(one.name for one in (out / TEMPLATES).glob("*") if one.name not in inner)
     if left:
         raise ConfigError(f"{out / TEMPLATES} also holds {', '.join(left)}", hint="take it away, or name another folder")
-    write_texts(out, {name: text for name, text in found.items() if "/" not in name})
+    write_texts(out, {name: text for name, text in files.items() if "/" not in name})
     write_texts(out / TEMPLATES, inner)
+    if kept_values:
+        typer.echo(kept_values, err=True)
     typer.echo(f"{len(found)} files in {out}; helm install sageserve {out} -n {choices.namespace} --create-namespace", err=True)
+
+
+def _beside(out: Path, found: "Mapping[str, str]") -> tuple[dict[str, str], str]:
+    """Files to be written where some may be already, and what is said of values that are kept; empty: nothing.
+
+    Raises:
+        ConfigError: what is there is not a chart of this scenario.
+    """
+    from sageserve.data.documents import read_file
+    from sageserve.data.yaml_positions import read_yaml
+
+    chart, values, files = out / _CHART, out / _VALUES, dict(found)
+    if not chart.exists():
+        if taken := [name for name in found if (out / name).exists()]:
+            raise ConfigError(
+                f"{out} is no chart, and holds {', '.join(taken)}", hint="name a folder of its own, such as -o deploy/sageserve"
+            )
+        return files, ""
+    there, mine = read_file(chart).values, read_yaml(found[_CHART], _CHART).values
+    if there.get("name") != mine["name"] or "sageserve render chart" not in str(there.get("description")):
+        raise ConfigError(f"{chart} is of another chart, {there.get('name')}", hint="name another folder, or take that one away")
+    line = next(one for one in found[_CHART].splitlines() if one.startswith("appVersion:"))
+    files[_CHART] = re.sub(r"^appVersion:.*$", lambda _: line, chart.read_text("utf-8"), count=1, flags=re.MULTILINE)
+    if not values.exists():
+        return files, ""
+    theirs, ours = read_file(values).values, read_yaml(files.pop(_VALUES), _VALUES).values
+    differ = [key for key in {**ours, **theirs} if (key in theirs, theirs.get(key)) != (key in ours, ours.get(key))]
+    said = f"{values} is kept; it differs in {', '.join(differ)}: take it away to have it written anew, or helm install -f FILE"
+    return files, said if differ else ""
 
 
 def _inside(settings: "Scenario", home: str) -> "Scenario":

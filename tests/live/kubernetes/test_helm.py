@@ -147,6 +147,46 @@ def test_the_command_writes_a_folder_and_overwrites_nothing_of_others(tmp_path: 
     assert "also holds mine.yaml" in str(CliRunner().invoke(app, [*words, "-o", str(out)]).exception)
 
 
+def test_rendering_anew_keeps_values_and_the_version_of_its_user(tmp_path: Path) -> None:
+    scenario(tmp_path, targets={"small": target()})
+    words = ["render", "chart", str(tmp_path / "fleet.yaml"), "--format", "helm", "-o", str(out := tmp_path / "chart")]
+    assert CliRunner().invoke(app, [*words, "--image", "x:1"]).exit_code == 0
+    chart, values = out / "Chart.yaml", out / "values.yaml"
+    mine = values.read_text("utf-8").replace("nodeSelector: {}", "nodeSelector: {gpu: 'no'}  # mine")
+    values.write_text(mine, "utf-8")
+    text = chart.read_text("utf-8").replace("version: 0.1.0", "version: 0.7.0  # mine")
+    chart.write_text(re.sub("appVersion: .*", "appVersion: 0.0.1", text), "utf-8")
+    (out / "templates" / "deployment.yaml").unlink()
+    done = CliRunner().invoke(app, [*words, "--image", "x:2", "--storage", "9Gi"])
+    assert (done.exit_code, "differs in image, storage, nodeSelector: " in done.stderr) == (0, True), done.output
+    assert (values.read_text("utf-8"), chart.read_text("utf-8")) == (mine, text)
+    assert (out / "templates" / "deployment.yaml").exists()
+    values.unlink()
+    assert "differs" not in CliRunner().invoke(app, [*words, "--image", "x:2"]).stderr
+    assert yaml.safe_load(values.read_text("utf-8"))["image"] == "x:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("Chart.yaml", "name: nginx\nversion: 1.0.0\n", "is of another chart, nginx"),
+        ("Chart.yaml", "name: sageserve-other\ndescription: by sageserve render chart\n", "of another chart, sageserve-other"),
+        ("Chart.yaml", "{", "is of another chart"),
+        ("templates/deployment.yaml", "kind: Deployment\n", "is no chart, and holds templates/deployment.yaml"),
+        ("fleet.yaml", "name: mine\n", "is no chart, and holds fleet.yaml"),
+    ],
+)
+def test_a_folder_of_another_is_refused_as_it_is(tmp_path: Path, name: str, text: str, said: str) -> None:
+    scenario(tmp_path, targets={"small": target()})
+    file = tmp_path / "chart" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(text, "utf-8")
+    words = ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1", "--format", "helm"]
+    assert said in str(CliRunner().invoke(app, [*words, "-o", str(tmp_path / "chart")]).exception)
+    assert [one for one in (tmp_path / "chart").rglob("*") if one.is_file()] == [file]
+    assert file.read_text("utf-8") == text
+
+
 @pytest.mark.extended
 @pytest.mark.skipif(not HELM, reason="set SAGESERVE_HELM to a Python that has helm-python-sdk")
 @pytest.mark.parametrize("rung", ["observe", "floor", "bounds"])
