@@ -107,7 +107,7 @@ def test_a_refusal_that_is_no_text_is_tried_again() -> None:
 def test_the_gateways_own_refusal_of_this_processs_key_fails_no_line(service: Served) -> None:
     client, plane = client_of(service), service.plane
     batch = submit(client, line(fails=[401]))
-    until(lambda: plane.runner._away_until > plane.time.now())
+    until(lambda: plane.runner._away_until > plane.time.clock())
     assert client.batches.retrieve(batch.id).request_counts.failed == 0  # type: ignore[union-attr] # it has some
     plane.runner._away_until = 0
     assert finished(client, batch).status == "completed"

@@ -10,13 +10,18 @@ import pytest
 
 from sageserve.base.config import KeySettings, LiveSettings
 from sageserve.base.errors import ConfigError
-from sageserve.base.units import DAY, HOUR, MINUTE, Micros
+from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros
+from sageserve.core.layout import names_of
 from sageserve.live.batches.api_context import kept_for
+from sageserve.live.batches.gateway_lines import GatewayAnswer
+from sageserve.live.batches.job_client import Retry
 from sageserve.live.batches.lifecycle import BatchLifecycle
+from sageserve.live.batches.runner import BatchRunner, Door
 from sageserve.live.batches.store_thread import GRACE, SteadyWall, StoreThread
 from sageserve.live.gateway.keys import KeyRing, hash_of
 from sageserve.live.store.memory import MemoryStore
-from sageserve.live.store.models import Batch, BatchState, File, ListRange, NewJob
+from sageserve.live.store.models import Batch, BatchState, File, Job, ListRange, NewJob, Result
+from tests.core.small import scenario
 
 ALL = ListRange(None, 100)
 BEGIN: Micros = 1_790_000_000_000_000
@@ -123,3 +128,55 @@ def test_a_time_that_nothing_speaks_against_is_believed(written: Micros | None, 
     one.begin_process()
     one.go_on(0)
     assert one.files("me") == []
+
+
+async def held_up(one: Kept, said: Retry) -> list[bool]:
+    """Whether a job may begin: after an answer, once the clock is put right, and when what it waits for is over."""
+    settings = scenario()
+    runner = BatchRunner(StoreThread(one.store), settings, names_of(settings), Door("http://x", "", lambda *_: Lines()), one.time)
+    runner._lines = Lines()
+    runner._ask = lambda *_: asyncio.sleep(0, said)  # type: ignore[method-assign] # what the gateway answers
+    runner._buffers["big"].fill([Job(BEGIN, (1, 1), "big", "/v1/x", BEGIN, 0, 2, b"{}", "me")])
+    runner.launch(0, 1, "me")
+    await asyncio.gather(*runner._tasks.values())
+    await asyncio.sleep(0.01)  # until it is put back
+    found = []
+    for passed in (0, 0, said.after):
+        one.passed += passed
+        one.time.sure()
+        found.append(not runner.heads(0))
+        one.wall = BEGIN + one.passed  # it is put right
+    return found
+
+
+class Lines:
+    """Nothing is sent."""
+
+    async def post(self, path: str, body: bytes, fields: str) -> GatewayAnswer:
+        raise AssertionError
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("limited", [False, True], ids=["the gateway is away", "a key's limit is used up"])
+def test_jobs_wait_no_longer_when_the_clock_is_put_right(limited: bool) -> None:  # a case
+    one = Kept()
+    one.wall += 40 * DAY
+    one.begin_process()
+    said = Retry(SECOND, failed=False, away=not limited, limited=limited, last=Result((1, 1), good=False))
+    assert asyncio.run(held_up(one, said)) == [True, True, False]
+
+
+def test_a_batch_with_a_fault_waits_no_longer_when_the_clock_is_put_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Kept()
+    one.wall += 40 * DAY
+    one.begin_process()
+    made = one.store.add_batch(Batch("batch", "me", "/v1/x", "file", "24h", {}, 1, BEGIN, BEGIN + DAY))
+    one.store.cancel(made.number, BEGIN)
+    with monkeypatch.context() as faulty:
+        faulty.setattr(one.store, "outcomes", lambda *_: 1 // 0)
+        one.go_on(0)
+    assert one.store.batch("me", "batch").state is BatchState.CANCELLING
+    one.wall -= 40 * DAY
+    one.go_on(2 * SECOND)
+    assert one.store.batch("me", "batch").state is BatchState.CANCELLED

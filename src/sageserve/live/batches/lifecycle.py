@@ -59,7 +59,7 @@ class BatchLifecycle:
         self._news = asyncio.Event()
         self._well = True
         self._retained: Micros = -NEVER
-        self._sick: dict[int, Micros] = {}  # batches with a fault of their own, and when they are tried again
+        self._sick: dict[int, Micros] = {}  # batches with a fault of their own, and when, by the clock, they are tried again
 
     def notify(self) -> None:
         """There is something to look at."""
@@ -90,7 +90,7 @@ class BatchLifecycle:
             await self._retain()
             await self._store.call(keep.expire_files, self._time.now())
         for batch in await self._store.call(keep.unfinished):
-            if self._sick.get(batch.number, 0) > self._time.now():
+            if self._sick.get(batch.number, 0) > self._time.clock():
                 continue
             try:
                 await self._tend(batch)
@@ -107,10 +107,10 @@ class BatchLifecycle:
 
     async def _retain(self) -> None:
         """Let what is kept of an owner end as its keys say, now and then: also of what was made before they said so."""
-        now = self._time.now()
-        if now - self._retained < _RETAIN:
+        now, clock = self._time.now(), self._time.clock()
+        if clock - self._retained < _RETAIN:
             return
-        self._retained, keep = now, self._store.store
+        self._retained, keep = clock, self._store.store
         for key in self._live.keys:
             if key.keep is not None:
                 await self._store.call(keep.shorten_files, key.name, key.keep)
@@ -121,7 +121,7 @@ class BatchLifecycle:
 
         So is one that the store refuses without saying that it is for what it holds.
         """
-        self._sick[batch.number] = self._time.now() + _SICK
+        self._sick[batch.number] = self._time.clock() + _SICK
         refused = isinstance(fault, StoreError) and not isinstance(fault, BadData)
         if batch.state is BatchState.VALIDATING and not refused:
             said = f"The input file could not be read: {type(fault).__name__}."

@@ -78,7 +78,7 @@ class BatchRunner:
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._reads: set[asyncio.Task[None]] = set()
         self._lines: JobLines | None = None
-        self._away_until = 0
+        self._away_until: Micros = 0  # by the clock, like the next
         self._limited: dict[str, Micros] = {}  # owners whose keys have used up a limit, and until when
         self._superseded = asyncio.Event()
         self._ended: Callable[[int], None] = lambda _: None
@@ -100,7 +100,7 @@ class BatchRunner:
         origin = self._time.origin
         jobs = buffer.firsts()
         if self._limited:
-            self._limited = {owner: until for owner, until in self._limited.items() if until > self._time.now()}
+            self._limited = {owner: until for owner, until in self._limited.items() if until > self._time.clock()}
             jobs = [job for job in jobs if job.owner not in self._limited]
         return [
             QueueHead(
@@ -121,7 +121,7 @@ class BatchRunner:
         self._ended, self._loaded = ended, loaded
 
     def _is_held_up(self, buffer: JobBuffer) -> bool:
-        away = self._time.now() < self._away_until
+        away = self._time.clock() < self._away_until
         return away or bool(self.writer.trouble) or buffer.running >= self._settings.in_hand
 
     # --- what the control process runs ---
@@ -137,7 +137,7 @@ class BatchRunner:
             SageServeError: another control process has taken the queue over.
         """
         self.writer.epoch = await self._begin()
-        lines = self._lines = self._door.lines(self._door.url, self._settings.answer_within / SECOND, self._time.now)
+        lines = self._lines = self._door.lines(self._door.url, self._settings.answer_within / SECOND, self._time.clock)
         parts = (self.writer.run(), self._lifecycle.run(), self._follow(), self._superseded.wait())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
@@ -205,7 +205,7 @@ class BatchRunner:
             case Retry(failed=True) if job.attempts + 1 >= self._settings.attempts:
                 self.writer.record(said.last)
             case Retry():
-                again = self._time.now() + said.after
+                again = self._time.clock() + said.after
                 if said.away:
                     self._away_until = again
                 elif said.limited:

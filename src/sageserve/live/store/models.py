@@ -251,7 +251,7 @@ class Batch:
 
     def was_over(self, before: Micros | None) -> bool:
         """Whether nothing of it is open any more, since before an instant; None: now."""
-        return self.state not in OPEN_BATCHES and (before is None or max(self.stamps.values(), default=self.created_at) < before)
+        return self.state not in OPEN_BATCHES and (before is None or over_since(self.created_at, self.stamps) < before)
 
 
 Key: TypeAlias = tuple[int, int]
@@ -370,6 +370,11 @@ def first_of_each(results: Iterable[Result]) -> dict[Key, Result]:
     for result in results:
         found.setdefault(result.key, result)
     return found
+
+
+def over_since(created_at: Micros, stamps: Mapping[str, Micros]) -> Micros:
+    """When a batch that is over was: at its last stamp, and not before it was made, however the clock was set."""
+    return max([created_at, *stamps.values()])
 
 
 def stamped(stamps: Mapping[str, Micros], state: BatchState, now: Micros) -> dict[str, Micros]:

@@ -32,6 +32,7 @@ from sageserve.live.store.models import (
     Result,
     Unknown,
     Usage,
+    over_since,
     sources,
     stamped,
 )
@@ -44,6 +45,7 @@ _J: Final = JOBS.c
 _R: Final = RESULTS.c
 _TOGETHER: Final = 500  # numbers in one statement
 _json: Final = msgspec.json.Encoder().encode
+_stamps: Final = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class SqlBatches(StorePart):
@@ -79,8 +81,7 @@ class SqlBatches(StorePart):
     def forget_batches(self, owner: str, before: Micros | None = None) -> int:
         """Forget those that are over."""
         with self._database.transaction() as connection:
-            rows = connection.execute(select(BATCHES).where(_B.owner == owner, _B.state.not_in(OPEN_BATCHES)))
-            over = [one.number for one in map(_batch, rows) if one.was_over(before)]
+            over = _over(connection, owner, before)
             for numbers in (over[k : k + _TOGETHER] for k in range(0, len(over), _TOGETHER)):
                 connection.execute(delete(RESULTS).where(_R.batch.in_(numbers)))
                 connection.execute(delete(JOBS).where(_J.batch.in_(numbers)))
@@ -194,6 +195,23 @@ def _move(connection: Connection, number: int, signal: BatchSignal, now: Micros)
     connection.execute(update(BATCHES).where(_B.number == number).values(state=after, stamps=stamps))
 
 
+def _over(connection: Connection, owner: str, before: Micros | None) -> list[int]:
+    """Numbers of those that `Batch.was_over`; of all that are kept, only what may be among them leaves the database."""
+    wanted = select(_B.number, _B.created_at, _B.stamps).where(_B.owner == owner, _B.state.not_in(OPEN_BATCHES))
+    if before is None:  # to be erased, readable or not
+        return list(connection.scalars(wanted))
+    over = []
+    for number, created_at, text in connection.execute(wanted.where(_B.created_at < before)):
+        try:
+            stamps = _stamps(text)
+        except ValueError as error:  # of msgspec, too
+            _LOG.error("batch number %s stays, because when it was over cannot be read: %s", number, error)
+            continue
+        if over_since(created_at, stamps) < before:
+            over.append(number)
+    return over
+
+
 def _signal(connection: Connection, number: int, signal: JobSignal) -> int:
     """Move every job of a batch to which a signal means something; how many."""
     moved = 0
@@ -288,5 +306,5 @@ def _batch(row: Row[*tuple[object, ...]]) -> Batch:
         errors=msgspec.json.decode(got["errors"], type=tuple[LineError, ...]),
         output_file=got["output_file"],
         error_file=got["error_file"],
-        stamps=msgspec.json.decode(got["stamps"], type=dict[str, int]),
+        stamps=_stamps(got["stamps"]),
     )
