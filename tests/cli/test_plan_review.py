@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from sageserve.base.config.clusters import TargetSettings
-from sageserve.base.errors import ConfigError
+from sageserve.base.errors import ConfigError, PlanError
 from sageserve.cli.main import app
 from sageserve.data.results.plans import PlanFile, read_plan, write_plan
 from sageserve.live.kubernetes.kinds import KINDS
@@ -47,6 +47,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plan(folder: Path) -> PlanFile:
     return read_plan(folder / "plan.json")
+
+
+@pytest.mark.parametrize("words", [["show"], ["render", "{fleet}"]])
+def test_counts_that_somebody_wrote_into_a_plan_are_not_taken(folder: Path, plan: PlanFile, words: list[str]) -> None:
+    edited = folder / "edited.json"
+    write_plan(edited, replace(plan, pools=(replace(plan.pools[0], target=9), *plan.pools[1:])))
+    command, *more = words
+    ran = CliRunner().invoke(app, ["plan", command, str(edited), *(one.format(fleet=folder / "fleet.yaml") for one in more)])
+    assert isinstance(ran.exception, PlanError)
+    assert "its counts are not those that were solved" in str(ran.exception)
 
 
 def test_two_plans_side_by_side(folder: Path, plan: PlanFile) -> None:

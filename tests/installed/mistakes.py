@@ -205,6 +205,8 @@ up nowhere.yaml                                         | there is no file nowhe
 up ours.yaml                                            | live.engines.llama-3.1-8b: there is no program 'vlm'
 up rolls.yaml                                           | begins one when it is told
 up local --set fleet.minimum=0 --set live.actuator=fixed | could have no instance
+up local --set strategy.name=hpa --set fleet.minimum=0 --set fleet.start=0 | keeps an instance of every model
+simulate quickstart --set strategy.planned.every=-3s    | strategy.planned.every
 up local --speed 0                                      | --speed
 simulate quickstart --set routing.instance=rules:endless | rules.py:4: .* does not end
 simulate quickstart --set routing.instance=rules:typo   | rules.py:.* asks for 'inflight'.* did you mean in_flight

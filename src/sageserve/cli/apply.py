@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sageserve.base.errors import ConfigError, PlanError
+from sageserve.base.errors import ConfigError
 from sageserve.cli.acting import acted_on
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
@@ -82,13 +82,13 @@ def apply(  # noqa: PLR0913, PLR0917 # one argument per option
     import asyncio
 
     from sageserve.cli.render_plan_files import wall_clock
-    from sageserve.data.results.plans import read_plan
+    from sageserve.show.plan_file import solved_plan
 
     begins = wall_clock("apply", begin, zone)
     assert begins is not None
     folder, settings, live = watched_settings(state)
-    file = read_plan(path)
-    _refuse_other(path, file, settings)
+    file = solved_plan(path)
+    _refuse_other(file, settings)
     wall, until = _wall(), round(begins.timestamp() * 1e6) + file.expires_at - file.made_at
     if said := _untimely(file, wall, until):
         _end(EXPIRED, said, "plan again, or say when the plan's instant is: --begin TIME")
@@ -259,10 +259,9 @@ async def _refuse_idle(writer: "ClusterWriter", cluster: str, place: "ObjectPlac
     )
 
 
-def _refuse_other(path: Path, file: "PlanFile", settings: "Scenario") -> None:
-    """Refuse a plan of other settings, or one whose counts are not those that were solved."""
+def _refuse_other(file: "PlanFile", settings: "Scenario") -> None:
+    """Refuse a plan of other settings."""
     from sageserve.data.results.plans import scenario_hash
-    from sageserve.show.why import pool_lines
 
     strategy = settings.strategy.model_copy(update={"name": file.strategy})
     if scenario_hash(settings.model_copy(update={"strategy": strategy})) != file.scenario_hash:
@@ -270,9 +269,6 @@ def _refuse_other(path: Path, file: "PlanFile", settings: "Scenario") -> None:
             f"the plan was made under other settings than {settings.name} is watched with",
             hint="plan again, with the same file and the same --set options as `sageserve watch`",
         )
-    solved = [(one.pool, one.now, one.target) for one in pool_lines(file.solved.question, file.solved.plan)]
-    if solved != [(one.pool, one.now, one.target) for one in file.pools]:
-        raise PlanError(f"{path}: its counts are not those that were solved", hint="plan again; plans are not edited by hand")
 
 
 def _untimely(file: "PlanFile", wall: "Micros", until: "Micros") -> str:
@@ -285,7 +281,7 @@ def _untimely(file: "PlanFile", wall: "Micros", until: "Micros") -> str:
 
 def _end(code: int, said: str, hint: str) -> None:
     """Say what is wrong, and end with a code of its own."""
-    typer.echo(f"error: {said}" + (f"\ntry:   {hint}" if hint else ""), err=True)
+    typer.echo(f"error: {said}" + (f"\ntry: {hint}" if hint else ""), err=True)
     raise typer.Exit(code)
 
 
@@ -301,4 +297,4 @@ def _wall() -> "Micros":
 
 
 def _clock(wall: "Micros") -> str:
-    return time.strftime("%a %H:%M", time.localtime(wall / 1e6))
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(wall / 1e6))

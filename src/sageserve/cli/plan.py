@@ -127,9 +127,10 @@ def show(
 ) -> None:
     """Print a plan that was kept."""
     from sageserve.cli.render_plan import draw_plan
-    from sageserve.data.results.plans import plan_json, read_plan
+    from sageserve.data.results.plans import plan_json
+    from sageserve.show.plan_file import solved_plan
 
-    file = read_plan(path)
+    file = solved_plan(path)
     if as_json:
         typer.echo(plan_json(file).decode(), nl=False)
     else:
@@ -177,11 +178,11 @@ def render(  # noqa: PLR0913, PLR0917 # one argument per option
     """Write a plan as Kustomize patches of the objects in live.targets: for a repository, without any right in a cluster."""
     from sageserve.cli.render_plan_files import counts_files, schedule_files, wall_clock
     from sageserve.data.documents import write_texts
-    from sageserve.data.results.plans import read_plan
     from sageserve.data.scenarios.load import load_scenario
+    from sageserve.show.plan_file import solved_plan
 
     begins = wall_clock(form, begin, zone)
-    file = read_plan(path)
+    file = solved_plan(path)
     settings = load_scenario(scenario, overrides=[*(overrides or ()), f"strategy.name={file.strategy}"])
     _refuse_other(file, settings)
     targets = settings.live.targets if settings.live is not None else {}

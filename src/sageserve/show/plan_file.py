@@ -1,12 +1,16 @@
 """A plan as the file that people review: what was solved, the changes it means, and what to know about it.
 
-Solves and writes nothing. Read next: `why.py` for the lines, `data/results/plans.py` for the file, `core/plan_once.py`.
+Solves and writes nothing; a file whose lines are not those of what was solved is refused. Read next: `why.py` for the lines,
+`data/results/plans.py` for the file, `core/plan_once.py`.
 """
 
+from pathlib import Path
+
 from sageserve.base.config import Scenario
+from sageserve.base.errors import PlanError
 from sageserve.base.units import Micros, show_duration
 from sageserve.core.plan_once import Proposal
-from sageserve.data.results.plans import PlanFile, WhatIf, scenario_hash, solved_as
+from sageserve.data.results.plans import PlanFile, WhatIf, read_plan, scenario_hash, solved_as
 from sageserve.show.why import pool_lines
 
 
@@ -42,3 +46,18 @@ def plan_file(scenario: Scenario, proposal: Proposal, *, when: Micros, source: s
         what_if=what_if,
         currency=scenario.currency,
     )
+
+
+def solved_plan(path: Path) -> PlanFile:
+    """A plan that was kept, with the counts that were solved.
+
+    Raises:
+        PlanError: as `read_plan`, and where somebody wrote other counts into it.
+    """
+    file = read_plan(path)
+    other = file.what_if
+    for found, lines in ((file.solved, file.pools), *([(other.solved, other.pools)] if other else [])):
+        solved = [(line.pool, line.now, line.target) for line in pool_lines(found.question, found.plan)]
+        if solved != [(line.pool, line.now, line.target) for line in lines]:
+            raise PlanError(f"{path}: its counts are not those that were solved", hint="plan again; plans are not edited by hand")
+    return file

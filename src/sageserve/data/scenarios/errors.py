@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sageserve.base.config import Scenario
+from sageserve.base.units import duration_us, show_duration
 from sageserve.data.documents import suggest
 from sageserve.data.yaml_positions import Complaint, Document, Keys
 
@@ -94,6 +95,15 @@ _FORMS: Final[Mapping[str, str]] = {
 """What texts with such a pattern are, where it is not plain from the words on names."""
 
 
+def _in_units(context: Mapping[str, object], given: object) -> Mapping[str, object]:
+    """Bounds of durations as people write them, not in microseconds."""
+    try:
+        duration_us(given if isinstance(given, str) else "")
+    except ValueError:
+        return context
+    return {name: show_duration(one) if isinstance(one, int) else one for name, one in context.items()}
+
+
 def _sentence(error: ErrorDetails, keys: Keys) -> str:
     context = error.get("ctx", {})
     given = _short(error["input"])
@@ -113,7 +123,7 @@ def _sentence(error: ErrorDetails, keys: Keys) -> str:
             form = _FORMS.get(context["pattern"])
             return f"{given} is not {form}" if form else _NOT_NAME.format(given=given)
         case kind if kind in _SENTENCES:
-            return _SENTENCES[kind].format(given=given, **context)
+            return _SENTENCES[kind].format(given=given, **_in_units(context, error["input"]))
         case _:
             return error["msg"][:1].lower() + error["msg"][1:]
 

@@ -74,7 +74,12 @@ def read_lived(state: Path, last: Micros | None = None, before: Micros = 0) -> L
     begin = 0 if last is None else end - last
     table = table_of(one for one in read_minutes(state, begin) if one.wall < end)
     if not len(table.wall):
-        raise ResultError(f"{state} holds no minute of that time", hint="a minute is there once its demand is counted: wait two")
+        late = (
+            "what it keeps begins later: give a shorter --last"
+            if before
+            else "a minute is there once its demand is counted: wait two"
+        )
+        raise ResultError(f"{state} holds no minute of that time", hint=late)
     scenario = load_scenario(state / "scenario.yaml")
     layout = layout_of(scenario)
     return LivedReading(_report(state, scenario, layout, table), scenario, layout, table, state)
