@@ -65,7 +65,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
 
     from sageserve.base.units import SECOND
     from sageserve.core.layout import names_of
-    from sageserve.data.watched.minutes import last_minute
+    from sageserve.data.watched.minutes import last_minute, note_doubt
     from sageserve.live.actuators.revisions import EngineRevisions
     from sageserve.live.batches.api_context import ApiContext
     from sageserve.live.batches.erasure import erase_routes
@@ -84,7 +84,8 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock, revisions, signs = WallClock(), EngineRevisions(), os.environ.pop(READY, "")
     store = StoreThread(open_store(live.store, home.state))
-    wall = SteadyWall(_wall, clock.now, lambda: last_minute(home.state))
+    wall = SteadyWall(_wall, clock.now, lambda: last_minute(home.state), lambda *told: note_doubt(home.state, *told))
+    wall.sure()  # before a minute is written that would speak for it
     runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
     api = ApiContext(store, wall, live, runner.notify, runner.tier)
     doors = EngineDoors(live, take_engine_keys(live))

@@ -5,6 +5,7 @@ Read next: `src/sageserve/live/batches/lifecycle.py`, `store_thread.py`.
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from sageserve.base.config import KeySettings, LiveSettings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Micros
 from sageserve.core.layout import names_of
+from sageserve.data.watched.minutes import MinuteFiles, WatchedMinute, last_minute, newest_minute, note_doubt
 from sageserve.live.batches.api_context import kept_for
 from sageserve.live.batches.gateway_lines import GatewayAnswer
 from sageserve.live.batches.job_client import Retry
@@ -107,6 +109,52 @@ def test_a_clock_that_is_wrong_when_a_process_begins_deletes_and_ends_nothing() 
     assert one.time.sure()
     one.go_on(DAY)
     assert (one.files("me"), one.store.batch("me", "batch").state) == (["file-batch-error"], BatchState.EXPIRED)
+
+
+def test_a_clock_that_is_wrong_is_doubted_by_the_next_process_too(tmp_path: Path) -> None:
+    files = MinuteFiles(tmp_path)
+    wall, passed = BEGIN, 0
+
+    def process() -> SteadyWall:
+        return SteadyWall(
+            lambda: wall + passed, lambda: passed, lambda: last_minute(tmp_path), lambda *told: note_doubt(tmp_path, *told)
+        )
+
+    def write() -> None:
+        files.add(WatchedMinute(wall + passed - MINUTE, (), ()))
+
+    def doubts() -> SteadyWall:
+        nonlocal passed
+        begun = process()
+        assert not begun.sure()
+        passed += 2 * MINUTE
+        write()
+        assert not begun.sure()
+        return begun
+
+    write()
+    wall += 40 * DAY
+    doubts()
+    one = doubts()
+    before = (newest_minute(tmp_path), last_minute(tmp_path))
+    assert before == (BEGIN + 40 * DAY + 3 * MINUTE, BEGIN)
+    wall -= 40 * DAY
+    assert one.sure()
+    assert (newest_minute(tmp_path), last_minute(tmp_path)) == (BEGIN - MINUTE, BEGIN)
+    write()
+    assert last_minute(tmp_path) == BEGIN + 4 * MINUTE
+    wall += 40 * DAY
+    assert not process().sure()
+    wall -= 40 * DAY
+    assert process().sure(), "put right between two processes"
+    wall += 2 * DAY  # away, and back
+    one = process()
+    assert not one.sure()
+    passed += GRACE
+    write()
+    assert one.sure()
+    assert last_minute(tmp_path) == wall + passed, "what was written in doubt counts"
+    assert not list(tmp_path.glob("doubt*"))
 
 
 def test_a_fleet_that_was_away_for_long_deletes_an_hour_later() -> None:

@@ -23,6 +23,8 @@ from sageserve.data.growing import append_lines, whole_lines
 _LOG: Final = logging.getLogger(__name__)
 MINUTES: Final = "minutes"
 """Folder of these files in the state folder."""
+DOUBT_FILE: Final = "doubt.json"
+"""In the state folder while minutes are written in doubt of the clock."""
 KEEP: Final = 35
 """Days that are kept: five of every weekday."""
 
@@ -109,7 +111,14 @@ class WatchedMinute(Struct, frozen=True, omit_defaults=True):
     backlog: tuple[BacklogMinute, ...] = ()
 
 
+class _Doubt(Struct, frozen=True):
+    """The clock is doubted; the last time that was believed, microseconds since 1970."""
+
+    believed: Micros
+
+
 _DECODER: Final = msgspec.json.Decoder(WatchedMinute)
+_DOUBT: Final = msgspec.json.Decoder(_Doubt)
 
 
 class MinuteFiles:
@@ -166,12 +175,51 @@ def newest_minute(state: Path) -> Micros:
 
 
 def last_minute(state: Path) -> Micros | None:
-    """Where the newest minute ends, microseconds since 1970; None: none was kept."""
+    """Where the newest minute ends that was not written in doubt of the clock, microseconds since 1970; None: none was kept."""
+    try:
+        return _DOUBT.decode((state / DOUBT_FILE).read_bytes()).believed
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        _LOG.warning("%s cannot be read: %s", DOUBT_FILE, error)
     try:
         newest = newest_minute(state)
     except ResultError:
         return None
     return newest + MINUTE if newest else None
+
+
+def note_doubt(state: Path, believed: Micros, now: Micros | None) -> None:
+    """Whether minutes are written in doubt of the clock, for processes that come later.
+
+    Args:
+        state: folder of the state.
+        believed: the last time that was believed, microseconds since 1970.
+        now: the time that is believed from now on; what was written in doubt and is later goes. None: the doubt begins.
+    """
+    note = state / DOUBT_FILE
+    try:
+        if now is None:
+            part = note.with_suffix(".part")
+            part.write_bytes(msgspec.json.encode(_Doubt(believed)) + b"\n")
+            part.replace(note)
+        elif note.exists():
+            _drop_after(state, max(believed, now))
+            note.unlink()
+    except OSError as error:
+        _LOG.error("that the clock is doubted cannot be noted: %s", error)
+
+
+def _drop_after(state: Path, end: Micros) -> None:
+    """Drop minutes that begin at `end` or later."""
+    for path in sorted((state / MINUTES).glob("minutes-*.jsonl")):
+        if path.name > _name(end):
+            path.unlink()
+        elif path.name == _name(end):
+            kept = [one for one in whole_lines(path, _DECODER) if one.wall < end]
+            part = path.with_suffix(".part")
+            part.write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in kept))
+            part.replace(path)
 
 
 def _files(state: Path) -> list[Path]:

@@ -57,15 +57,21 @@ class SteadyWall:
     Args:
         wall: microseconds since 1970.
         clock: the loop's, which deadlines are told by.
-        newest: when this fleet last wrote something down, microseconds since 1970; None: never.
+        newest: when this fleet last wrote something down, not in doubt, microseconds since 1970; None: never.
+        noted: hears that time, and the one that is believed from now on (None: it is doubted), for the process that comes next.
     """
 
     def __init__(
-        self, wall: Callable[[], Micros], clock: Callable[[], Micros], newest: Callable[[], Micros | None] = _never
+        self,
+        wall: Callable[[], Micros],
+        clock: Callable[[], Micros],
+        newest: Callable[[], Micros | None] = _never,
+        noted: Callable[[Micros, Micros | None], None] = lambda *_: None,
     ) -> None:
         self._wall = wall
         self._clock = clock
         self._newest = newest
+        self._noted = noted
         self._origin: Micros | None = None
         self._known: Micros | None = None
         self._doubted: Micros | None = None  # since when, by the clock
@@ -90,13 +96,19 @@ class SteadyWall:
             self._doubt()
         elif self._clock() - self._doubted >= GRACE:
             self._doubted = None
+            self._note()
         return self._doubted is None
 
     def _doubt(self) -> None:
         odd = self._known is not None and self.now() - self._known > DOUBT
         self._doubted = self._clock() if odd else None
+        self._note()
         if odd:
             _LOG.warning("the clock is more than a day after what was written last: nothing is deleted or given up for an hour")
+
+    def _note(self) -> None:
+        if self._known is not None:
+            self._noted(self._known, self.now() if self._doubted is None else None)
 
     def now(self) -> Micros:
         """Microseconds since 1970."""
