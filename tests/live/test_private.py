@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 from sageserve.base.errors import ConfigError
 from sageserve.live.control.door import FleetOnly
 from sageserve.live.private import make_private, open_private, write_private
+from sageserve.live.store.interface import STORE_FILE
 from sageserve.live.store.models import File
-from sageserve.live.store.sql import FILE, SqlStore, open_store
+from sageserve.live.store.sql import SqlStore, open_store
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def test_a_folder_that_was_open_is_closed_with_all_that_is_in_it(tmp_path: Path)
     folder = tmp_path / "state"
     (folder / "journal").mkdir(parents=True)
     (folder / "journal" / "one.jsonl").write_text("{}")
-    (folder / FILE).touch(0o644)
+    (folder / STORE_FILE).touch(0o644)
     folder.chmod(0o777)
     make_private(folder)
     store = open_store("sqlite", folder)
@@ -47,7 +48,7 @@ def test_a_folder_that_was_open_is_closed_with_all_that_is_in_it(tmp_path: Path)
     found = {path.relative_to(folder).as_posix(): mode(path) for path in folder.rglob("*")}
     assert mode(folder) == 0o700
     assert found.pop("journal") == 0o700
-    assert set(found) >= {FILE, "journal/one.jsonl", "later", "fleet.json"}
+    assert set(found) >= {STORE_FILE, "journal/one.jsonl", "later", "fleet.json"}
     assert set(found.values()) == {0o600}
 
 
@@ -97,12 +98,12 @@ def test_somebody_elses_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_deleted_prompts_are_in_no_file_any_more(tmp_path: Path) -> None:
-    store = SqlStore(f"sqlite:///{tmp_path / FILE}")
+    store = SqlStore(f"sqlite:///{tmp_path / STORE_FILE}")
     words = b"a very private prompt"
     store.begin_file(File("f", "me", "in", "batch", 0, None))
     store.append("f", 0, words)
     store.finish_file("f", len(words))
-    kept = sqlite3.connect(tmp_path / FILE)  # as a process that holds the database open
+    kept = sqlite3.connect(tmp_path / STORE_FILE)  # as a process that holds the database open
     assert any(words in path.read_bytes() for path in tmp_path.iterdir())
     store.delete_file("me", "f")
     assert not any(words in path.read_bytes() for path in tmp_path.iterdir())

@@ -31,7 +31,7 @@ from sageserve.show.lived.lived_page import lived_page
 from sageserve.show.lived.read import read_lived
 from tests.live.watch.stage import BEGIN, POOL, one_pool
 
-TIERS: dict[str, object] = {"chat": {"ttft": "1s"}, "jobs": {"deadline": "24h"}}
+TIERS: dict[str, object] = {"chat": {"ttft": "1s", "ttft_per_1k_tokens": "200ms"}, "jobs": {"deadline": "24h"}}
 HEARD = DoorSeen((), ())
 AT_START: Sequence[tuple[Micros, Event, tuple[Action, ...]]] = [(0, HEARD, ())]
 
@@ -189,6 +189,7 @@ def test_promises_lines_and_keys(tmp_path: Path) -> None:
     _append(folder / "w1-000001.jsonl", [line(0, tier="jobs", tenant="bob")])
     report = read_lived(state).report
     chat = report.tiers["chat"]
+    assert chat.promise == "first token in 1s and 200ms for every 1,000 tokens of the prompt"
     assert (chat.requests, chat.missed, chat.attainment) == (1000, 30, 0.97)
     assert (chat.lines, chat.answered, chat.turned_away, chat.left, chat.failed) == (103, 100, 1, 1, 1)
     assert chat.first_s is not None
@@ -198,6 +199,7 @@ def test_promises_lines_and_keys(tmp_path: Path) -> None:
     assert list(report.tenants) == ["alice", "bob"]
     assert (bob.requests, bob.answered, bob.turned_away, bob.prompt_tokens, bob.output_tokens) == (3, 1, 1, 300, 30)
     assert report.tiers["jobs"].attainment is None
+    assert any("once a minute" in note for note in report.notes), "what served for seconds is not in hours"
     assert "expired" in report.left_out["promises of jobs"]
     assert "104 of 1,050" in report.left_out["the other requests' latencies and tenants"]
 

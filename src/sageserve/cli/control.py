@@ -100,6 +100,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             background=(runner.run,),
             clock=clock,
             wall=_wall,
+            sure=wall.sure,
             words=lambda stamped: decision_words(scenario, stamped),
             ready=say_ready(signs),
             alive=say_alive(signs),

@@ -6,12 +6,14 @@ Read next: `src/sageserve/live/control/process.py`.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sageserve.base.errors import SageServeError
-from sageserve.base.units import HOUR
+from sageserve.base.units import HOUR, MINUTE
+from sageserve.core.events import DemandSeen
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import Adopted, EngineAddress, Hear, Order
 from sageserve.live.control.batch_queue import QueueHead
@@ -191,6 +193,35 @@ def test_control_says_that_it_goes_on_and_which_processes_did_not(tmp_path: Path
 
     assert "gateway: hung and was started again, 2 x so far." in asyncio.run(run())
     assert said == ["alive"]
+
+
+def test_demand_is_not_kept_under_a_time_that_is_doubted(tmp_path: Path) -> None:
+    """A minute of next month would be the newest, and two weeks of true ones too old."""
+
+    async def silent(_: EngineAddress) -> Missed:
+        return Missed.SILENT
+
+    async def mute(_: EngineAddress) -> Probed:
+        return Probed.NOTHING
+
+    def actuator(hear: Hear, layout: Layout) -> Empty:
+        return Empty()
+
+    async def run() -> list[int]:
+        believed = [False]
+        home = Home(tmp_path, "127.0.0.1", 0, "http://gateway", "epoch", "secret")
+        parts = Parts(actuator, silent, mute, NoJobs(), [], (), WallClock(), lambda: 2_000_000_000_000_000, lambda _: ())
+        control = Control(scenario(), home, replace(parts, sure=lambda: believed[-1]))
+        names, kept = control.layout.names, list[int]()
+        cells = len(names.regions) * len(names.models) * len(names.tiers)
+        none = (0,) * cells
+        for sure in (False, True):
+            believed.append(sure)
+            control.add(DemandSeen(0, MINUTE, none, none, none, (0.0,) * cells))
+            kept.append((tmp_path / "demand.jsonl").read_bytes().count(b"\n") if (tmp_path / "demand.jsonl").exists() else 0)
+        return kept
+
+    assert asyncio.run(run()) == [0, 2], "a header and one minute"
 
 
 def test_why_instances_are_not_seen_is_told_once_it_has_lasted_and_until_they_are(tmp_path: Path) -> None:

@@ -44,9 +44,8 @@ def test_a_loop_without_end_is_broken_off_and_the_next_request_is_asked_about_ag
     assert choices.admits(numbers) is None
     assert choices.failures == 2
     assert "left out of the next 20 decisions" in choices.failed
-    begun = time.process_time()
-    assert [choices.admits(numbers) for _ in range(20)] == [None] * 20, "a loop without end costs no request any time meanwhile"
-    assert time.process_time() - begun < LONGEST_S / 2
+    assert [choices.admits(numbers) for _ in range(20)] == [None] * 20
+    assert choices.failures == 2, "it was not asked, so that a loop without end costs no request any time meanwhile"
     assert choices.admits(sound) is True
 
 

@@ -14,8 +14,9 @@ from sageserve.cli.main import app
 from sageserve.cli.running import lives
 from sageserve.live.store import backup
 from sageserve.live.store.backup import back_up, restore
+from sageserve.live.store.interface import STORE_FILE
 from sageserve.live.store.models import BatchState, StoreTooNew
-from sageserve.live.store.sql import FILE, open_store
+from sageserve.live.store.sql import open_store
 from tests.live.store.test_store import file, good, kept, running, take
 
 
@@ -38,7 +39,7 @@ def test_a_copy_made_in_use_is_a_queue_again_elsewhere(tmp_path: Path) -> None:
     assert again.piece("file-1", 0) == b"prompts"
     assert again.batch("me", "batch_1").done == 1
     again.close()
-    assert sorted(path.name for path in there.iterdir()) == [FILE]
+    assert sorted(path.name for path in there.iterdir()) == [STORE_FILE]
 
 
 def test_a_queue_is_given_up_only_when_told_so(tmp_path: Path) -> None:
@@ -53,13 +54,13 @@ def test_a_queue_is_given_up_only_when_told_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no database" * 100])
 def test_what_is_no_copy_takes_nobodys_place(tmp_path: Path, content: bytes) -> None:
     open_store("sqlite", tmp_path).close()
-    before = (tmp_path / FILE).read_bytes()
+    before = (tmp_path / STORE_FILE).read_bytes()
     bad = tmp_path / "bad"
     bad.write_bytes(content)
     with pytest.raises(ConfigError, match="is no copy of a batch queue"):
         restore(bad, tmp_path, replace=True)
-    assert (tmp_path / FILE).read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {FILE, "bad"}
+    assert (tmp_path / STORE_FILE).read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {STORE_FILE, "bad"}
 
 
 def test_there_is_something_to_copy_or_it_is_said(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_file_that_waits_at_the_name_of_a_copy_is_not_written_to(tmp_path: Pat
 
 def test_a_queue_that_the_first_release_left_goes_on(tmp_path: Path) -> None:
     """`state_0001.sql` is what it wrote, and is never made anew: what a later release changes has to lead on from there."""
-    with sqlite3.connect(tmp_path / FILE) as connection:
+    with sqlite3.connect(tmp_path / STORE_FILE) as connection:
         connection.executescript((Path(__file__).parent / "state_0001.sql").read_text("utf-8"))
     connection.close()
     store = open_store("sqlite", tmp_path)

@@ -18,8 +18,9 @@ from sqlalchemy import create_engine, text
 
 from sageserve.base.errors import ConfigError
 from sageserve.live.store.database import sqlite_url
+from sageserve.live.store.interface import STORE_FILE
 from sageserve.live.store.models import File, StoreAway, StoreFull, StoreTooNew
-from sageserve.live.store.sql import FILE, SqlStore, open_store
+from sageserve.live.store.sql import SqlStore, open_store
 from sageserve.live.store.tables import METADATA
 from tests.live.store.conftest import driver
 from tests.live.store.test_store import batch, good, running
@@ -27,7 +28,7 @@ from tests.live.store.test_store import batch, good, running
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_migrations_make_the_tables_that_the_code_knows(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    url = sqlite_url(tmp_path / FILE) if kind == "sqlite" else request.getfixturevalue("postgres")
+    url = sqlite_url(tmp_path / STORE_FILE) if kind == "sqlite" else request.getfixturevalue("postgres")
     SqlStore(url).close()
     engine = create_engine(driver(url))
     with engine.connect() as connection:
@@ -37,7 +38,7 @@ def test_migrations_make_the_tables_that_the_code_knows(request: pytest.FixtureR
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_a_database_of_a_later_version_is_refused(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    url = sqlite_url(tmp_path / FILE) if kind == "sqlite" else request.getfixturevalue("postgres")
+    url = sqlite_url(tmp_path / STORE_FILE) if kind == "sqlite" else request.getfixturevalue("postgres")
     SqlStore(url).close()
     engine = create_engine(driver(url))
     with engine.begin() as connection:
@@ -67,7 +68,7 @@ def test_a_database_that_knows_bytes_only_keeps_words(postgres: str) -> None:
 
 
 def test_sqlite_writes_every_commit_to_disk(tmp_path: Path) -> None:
-    store = SqlStore(sqlite_url(tmp_path / FILE))
+    store = SqlStore(sqlite_url(tmp_path / STORE_FILE))
     with store._database.transaction() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
@@ -88,7 +89,7 @@ def test_a_database_that_is_not_there_is_said_to_be_away(tmp_path: Path) -> None
 def test_a_database_held_by_someone_else_is_said_to_be_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sageserve.live.store.database._SETTINGS", ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=50"))
     store = open_store("sqlite", tmp_path)
-    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other = sqlite3.connect(tmp_path / STORE_FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreAway):
         store.begin_epoch()
@@ -104,18 +105,18 @@ def test_what_was_deleted_is_gone_once_no_reader_is_at_work(tmp_path: Path) -> N
     store.begin_file(File("file-1", "me", "n", "batch", 1, None))
     store.append("file-1", 0, b"a secret of somebody")
     store.finish_file("file-1", 20)
-    reader = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    reader = sqlite3.connect(tmp_path / STORE_FILE, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM files").fetchall()
     store.delete_file("me", "file-1")
-    log = tmp_path / f"{FILE}-wal"
+    log = tmp_path / f"{STORE_FILE}-wal"
     assert b"a secret of somebody" in log.read_bytes(), "the reader needs it"
     with store._database.transaction() as connection:
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 10_000
     reader.close()
     assert store.expire_files(0) == 0
     assert log.stat().st_size == 0
-    assert b"a secret of somebody" not in (tmp_path / FILE).read_bytes()
+    assert b"a secret of somebody" not in (tmp_path / STORE_FILE).read_bytes()
     store.close()
 
 

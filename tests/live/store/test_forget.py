@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sageserve.live.store.interface import Store
+from sageserve.live.store.interface import STORE_FILE, Store
 from sageserve.live.store.models import Batch
-from sageserve.live.store.sql import FILE, open_store
+from sageserve.live.store.sql import open_store
 from tests.live.store.test_store import batch
 
 
@@ -32,7 +32,7 @@ def test_what_cannot_be_read_of_a_batch_keeps_no_other_one_and_is_erased(
 ) -> None:
     store = open_store("sqlite", tmp_path)
     rejected(store, batch(1), batch(2))
-    with sqlite3.connect(tmp_path / FILE) as direct:
+    with sqlite3.connect(tmp_path / STORE_FILE) as direct:
         direct.execute(f"UPDATE batches SET {column} = '{{broken' WHERE id = 'batch_1'")  # noqa: S608 # a column of this file
     with caplog.at_level(logging.ERROR):
         assert store.forget_batches("me", 2001) == over

@@ -129,6 +129,7 @@ class Parts:
         pages: what serves pages on a host and a port to whoever knows the secret.
         append: adds whole lines to a file.
         revisions: how engines of rollouts are run, which the actuator is told.
+        sure: whether the wall clock is believed: demand of a day that never was would push the true past out.
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
@@ -146,6 +147,7 @@ class Parts:
     pages: Pages = served
     append: Callable[[Path, bytes], None] = append_lines
     revisions: EngineRevisions = field(default_factory=EngineRevisions)
+    sure: Callable[[], bool] = lambda: True
 
 
 async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
@@ -381,6 +383,7 @@ class Control:
     def add(self, seen: DemandSeen) -> None:
         """Keep a minute's demand."""
         begin = self._parts.wall() - seen.length
-        self._demand.add(begin, seen)
+        if self._parts.sure():
+            self._demand.add(begin, seen)
         backlog = dict(zip(self.layout.names.models, zip(self.queue.waiting(), self.queue.slack(), strict=True), strict=True))
         self._day.add(self._minutes.counted(self.clock.now(), seen, begin, backlog))

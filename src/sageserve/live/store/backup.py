@@ -18,7 +18,8 @@ from sqlalchemy import NullPool, create_engine
 from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.live.private import make_file
 from sageserve.live.store.database import check_version, sqlite_url
-from sageserve.live.store.sql import FILE, SqlStore
+from sageserve.live.store.interface import STORE_FILE
+from sageserve.live.store.sql import SqlStore
 
 _BESIDE: Final = ("-wal", "-shm")  # what belongs to a database file
 
@@ -43,7 +44,7 @@ def back_up(state: Path, out: Path) -> Copied:
         ConfigError: there is no queue.
         SageServeError: it cannot be copied.
     """
-    source = state / FILE
+    source = state / STORE_FILE
     if not source.is_file():
         raise ConfigError(f"{state} holds no batch queue", hint="--state names the folder of a fleet whose live.store is sqlite")
     part = out.with_name(f"{out.name}.part")
@@ -68,9 +69,10 @@ def check_copy(copy: Path, state: Path, *, replace: bool) -> None:
         ConfigError: it is no copy, or there is a queue and it is not to be lost.
         StoreTooNew: a later version made it.
     """
-    if (state / FILE).exists() and not replace:
+    if (state / STORE_FILE).exists() and not replace:
         raise ConfigError(
-            f"{state / FILE} holds a queue", hint="--replace gives it up; `sageserve batch backup FILE` keeps a copy of it"
+            f"{state / STORE_FILE} holds a queue",
+            hint="--replace gives it up; `sageserve batch backup FILE` keeps a copy of it",
         )
     still = f"file:{quote(str(copy.absolute()))}?immutable=1"  # else SQLite may put a log beside it
     try:
@@ -95,8 +97,8 @@ def restore(copy: Path, state: Path, *, replace: bool) -> Copied:
         StoreTooNew: a later version made it.
     """
     check_copy(copy, state, replace=replace)
-    target = state / FILE
-    part = target.with_name(f"{FILE}.restored")
+    target = state / STORE_FILE
+    part = target.with_name(f"{STORE_FILE}.restored")
     try:
         with copy.open("rb") as source, os.fdopen(make_file(part), "wb") as out:
             shutil.copyfileobj(source, out)

@@ -16,8 +16,6 @@ from sageserve.live.store.sql_files import SqlFiles, drop_incomplete
 from sageserve.live.store.sql_queue import SqlQueue
 from sageserve.live.store.tables import EPOCHS, JOBS
 
-FILE = STORE_FILE
-
 
 class SqlStore(SqlFiles, SqlBatches, SqlQueue, Store):
     """Files, batches and jobs in a database.
@@ -60,4 +58,4 @@ def open_store(setting: str, state: Path) -> Store:
     """
     if setting == "memory":
         return MemoryStore()
-    return SqlStore(sqlite_url(state / FILE) if setting == "sqlite" else setting)
+    return SqlStore(sqlite_url(state / STORE_FILE) if setting == "sqlite" else setting)

@@ -226,5 +226,6 @@ def _notes(state: Path, table: MinuteTable) -> Iterator[str]:
             f"{len(gaps)} {'time was' if len(gaps) == 1 else 'times were'} not taken down, {show_duration(total)} together: the"
             " fleet or its control process did not run"
         )
+    yield "Instances are counted once a minute: what served for seconds, as one that is woken and left again may, can be missing"
     yield "Costs are at the prices of the settings in force now; other GPUs of VMs that are bought whole are not in them"
     yield f"What reloads changed is in {state / 'audit'}"
