@@ -286,9 +286,7 @@ class Rollout:
         others = self._others(endpoint, (State.SERVING,))
         if self._ready(endpoint) <= least:
             return False
-        if (
-            others == 0
-        ):  # all is replaced, and what is beyond still goes: its own old one was drained by the strategy, or came back
+        if others == 0:  # what is beyond goes though all is replaced: the strategy drained an old one, or one came back
             return self.step is not RolloutStep.CANARY and self._ready(endpoint) > 0 and self._others(endpoint) == 0
         if self.step is not RolloutStep.CANARY:
             return self._ready(endpoint) > 0 or len(self._at(endpoint, (State.SERVING,))) > 1
