@@ -128,6 +128,11 @@ def test_a_live_journal_tells_what_a_simulated_one_does(runs: Path, tmp_path: Pa
     assert here.data_until + begins == there.data_until
     assert POOL in printed("explain", str(tmp_path), POOL, "--at", "30m")
     assert json.loads(printed("explain", str(tmp_path), POOL, "--json"))["begins"] == wall + begins
+    by_clock = " ".join(printed("explain", str(tmp_path), POOL, "--at", "2001-09-09T04:16:40").split())  # 10^15 us and 2 h 30 min
+    assert f"{POOL} at 2001-09-09 04:16:40 UTC under lt-ua" in by_clock
+    assert "asked at 03:46:40, from demand until 03:46:40, back at 03:46" in by_clock
+    with pytest.raises(ConfigError, match="newest line is of"):
+        printed("explain", str(tmp_path), POOL, "--at", "2001-09-10T00:00+02:00")
     with pytest.raises(ResultError, match="state folder of a live fleet"):
         read_run(tmp_path)
 

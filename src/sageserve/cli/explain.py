@@ -39,13 +39,18 @@ def explain(
     ],
     pool: Annotated[str, typer.Argument(metavar="POOL", help="such as us-east/llama-3.3-70b/h200; its beginning is enough")],
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="of a run, from its start", show_default="the end of its window")
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="of a run, from its start; of a live fleet, also 2026-01-31T15:10 (UTC)",
+            show_default="the end of its window, or its newest line",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say why a pool has its number, why not one less or one more, and what would change it: solved again, not guessed."""
     from sageserve.cli.columns import terminal
-    from sageserve.cli.durations import time_of
     from sageserve.data.results.journal import is_state_folder, read_live
     from sageserve.data.results.plans import read_plan
     from sageserve.data.results.run_folder import read_run
@@ -63,21 +68,46 @@ def explain(
         else:
             _draw_file(terminal(), file, found)
         return
-    instant = None if at is None else time_of("--at", at)
     live = read_live(source) if is_state_folder(source) else None
+    instant = None if at is None else _instant(at, None if live is None else live.begins)
     told = story(read_run(source), pool, instant) if live is None else live_story(live, pool, instant)
     if as_json:
         typer.echo(answer_json(told))
         return
-    if told.begins is not None:
-        typer.echo(f"times are from {_date(told.begins)}, where the journal begins")
     _draw_story(terminal(), told)
 
 
-def _date(wall: int) -> str:
+def _instant(text: str, begins: int | None) -> int:
+    """Microseconds from the start of a run or of a journal: a duration, or a date where it is known when the start was."""
     from datetime import UTC, datetime
 
-    return datetime.fromtimestamp(wall // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    from sageserve.cli.durations import time_of
+
+    if begins is None:
+        return time_of("--at", text)
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        return time_of("--at", text)
+    wall = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0, round(wall.timestamp() * 1_000_000) - begins)
+
+
+def _clock(told: "Story", instant: int, *, date: bool = False) -> str:
+    """An instant of a story: from the start of a run, or the time of day (UTC) of a live fleet."""
+    from datetime import UTC, datetime
+
+    if told.begins is None:
+        return _signed(instant)
+    shown, now = (datetime.fromtimestamp((told.begins + one) // 1_000_000, UTC) for one in (instant, told.at))
+    return shown.strftime("%Y-%m-%d %H:%M:%S" if date or shown.date() != now.date() else "%H:%M:%S")
+
+
+def _age(told: "Story", micros: int) -> str:
+    """A span of a story; a live fleet's without the parts of a second, in which no event of it falls on purpose."""
+    from sageserve.base.units import SECOND, show_duration
+
+    return show_duration(micros if told.begins is None else micros // SECOND * SECOND)
 
 
 def _refuse_time(at: str | None, file: "PlanFile") -> None:
@@ -101,15 +131,13 @@ def _draw_file(out: "Console", file: "PlanFile", found: "PlanAnswer") -> None:
 
 
 def _draw_story(out: "Console", told: "Story") -> None:
-    from sageserve.base.units import show_duration
-
     held = told.serving + told.coming
     parts = [f"{told.serving} serving"]
     counts = (("coming", told.coming), ("draining", told.draining), ("donated", told.donated))
     parts += [f"{count} {word}" for word, count in counts if count]
+    when = _clock(told, told.at, date=True) + ("" if told.begins is None else " UTC")
     out.print(
-        f"[bold]{escape(told.pool)}[/bold] at {show_duration(told.at)} under {escape(told.strategy)}: [bold]{held}[/bold]"
-        f" ({', '.join(parts)})"
+        f"[bold]{escape(told.pool)}[/bold] at {when} under {escape(told.strategy)}: [bold]{held}[/bold] ({', '.join(parts)})"
     )
     if told.plan is not None:
         _draw_plan(out, told, told.plan)
@@ -119,18 +147,16 @@ def _draw_story(out: "Console", told: "Story") -> None:
     since = "decisions since that plan" if told.plan is not None else "decisions that led here"
     out.print(f"[bold]{since}[/bold]" + ("" if told.decisions else ": none"))
     for one in told.decisions:
-        prose(out, f"  {show_duration(one.at):>9}  {one.done:+d}  {one.reason.value}: {escape(one.words)}", under=15)
+        prose(out, f"  {_clock(told, one.at):>9}  {one.done:+d}  {one.reason.value}: {escape(one.words)}", under=15)
     if told.earlier:
         out.print(f"  and {told.earlier} before those", style="dim")
 
 
 def _draw_plan(out: "Console", told: "Story", plan: "PlanInForce") -> None:
-    from sageserve.base.units import show_duration
-
-    data = "" if plan.data_until is None else f", from demand until {_signed(plan.data_until)}"
+    data = "" if plan.data_until is None else f", from demand until {_clock(told, plan.data_until)}"
     out.print(
-        f"the plan in force says [bold]{plan.answer.target}[/bold]: asked at {_signed(plan.asked_at)}{data}, back at"
-        f" {_signed(plan.made_at)}, {show_duration(told.at - plan.made_at)} old"
+        f"the plan in force says [bold]{plan.answer.target}[/bold]: asked at {_clock(told, plan.asked_at)}{data}, back at"
+        f" {_clock(told, plan.made_at)}, {_age(told, told.at - plan.made_at)} old"
     )
     _draw_answer(out, plan.answer)
 

@@ -51,7 +51,9 @@ def draw_status(status: "Status") -> None:
 
 def picture(status: "Status") -> Group:
     """A status as tables that fit the terminal."""
-    return Group(_head(status), "", _endpoints(status), "", _tiers(status), "", _decisions(status), *_notes(status))
+    return Group(
+        _head(status), "", _endpoints(status), "", _since(status), _tiers(status), "", _decisions(status), *_notes(status)
+    )
 
 
 def _head(status: "Status") -> Text:
@@ -59,7 +61,8 @@ def _head(status: "Status") -> Text:
     ours = f"{status.gateway.url}/v1  ({status.gateway.processes} gateway{'s' if status.gateway.processes != 1 else ''})"
     return Text.assemble(
         (status.fleet, "bold"),
-        f"  {status.strategy}{mode}  {status.gpus_held} GPUs held  up {_span(status.up_s)}  seen {_span(status.scraped_s)} ago\n",
+        f"  {status.strategy}{mode}  {status.gpus_held} GPUs held  control up {_span(status.up_s)}",
+        f"  seen {_span(status.scraped_s)} ago\n",
         f"seen through {', '.join(status.watched)}" if status.watched else ours,
     )
 
@@ -97,6 +100,11 @@ def _bar(endpoint: "EndpointStatus") -> Text:
     return Text.assemble(("█" * full, style), ("░" * (_BLOCKS - full), "dim"), f" {endpoint.utilisation:4.0%}", (more, "red"))
 
 
+def _since(status: "Status") -> Text:
+    """Counts begin anew with control; `report` reads what was before."""
+    return Text(f"requests since control began {_span(status.up_s)} ago", style="bold")
+
+
 def _tiers(status: "Status") -> StackedTable:
     if status.watched:  # whose engines do not say which class a request was of
         table = StackedTable("tier", "requests")
@@ -118,7 +126,7 @@ def _decisions(status: "Status") -> StackedTable:
         change = f"{one.done:+d}" if one.done == one.change else f"{one.done:+d} of {one.change:+d}"
         table.add_row(time.strftime("%H:%M:%S", time.localtime(one.wall_s)), one.pool, change, one.words)
     if not status.decisions:
-        table.add_row("", "none yet", "", "")
+        table.add_row("", "", "", "none since control began")
     return table
 
 

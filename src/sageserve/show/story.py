@@ -158,7 +158,8 @@ def live_story(live: LiveJournal, pool: str, at: Micros | None = None) -> Story:
         ConfigError: no such pool, or an instant after the newest line.
     """
     if at is not None and at > live.ends:
-        raise ConfigError(f"the journal goes on to {show_duration(live.ends)}", hint="leave --at out for the newest line")
+        newest = show_duration(-(-live.ends // SECOND) * SECOND)
+        raise ConfigError(f"the journal's newest line is of {newest} after its oldest", hint="leave --at out for the newest line")
     when = live.ends if at is None else at
     reading = _read_until(when, live.lines(), layout_of(live.scenario), pool)
     return replace(_story(reading, live.scenario, when, 0, 0), begins=live.begins)
@@ -361,7 +362,8 @@ def _words(decided: Decided, scenario: Scenario) -> str:
     one = decided.decision
     rules = _marks(one, scenario)
     high, low = (f" {rules.high:g}", f" {rules.low:g}") if rules is not None else (" its mark", " its mark")
-    seen = f"utilisation {_used(one.seen)} ({show_duration(one.age)} old)"
+    age = one.age if one.age < SECOND else round(one.age / (SECOND // 10)) * (SECOND // 10)
+    seen = f"utilisation {_used(one.seen)} ({show_duration(age)} old)"
     if one.coming and one.change > 0:
         seen += f", {_used(one.seen * one.serving / (one.serving + one.coming))} once {one.coming} more serve,"
     match one.reason:

@@ -94,6 +94,7 @@ def test_stream_headers_and_its_end_right_after_done() -> None:
                 b"x-accel-buffering: no",
                 b"x-engine: fake",
             ):
+                assert head.lower().count(line.partition(b":")[0]) == 1, "ours stands for the engine's"
                 assert line in head
             assert body.endswith(DONE + b"\r\n0\r\n\r\n")
 

@@ -15,6 +15,8 @@ from sageserve.live.gateway.sse import Names, SseTagger, tag_body, usage_of
 
 WHOLE_MAX: Final = 8 << 20  # bytes of a JSON answer that is held back to be completed; a longer one is passed on as it comes
 
+_STREAMED: Final = frozenset([b"cache-control", b"x-accel-buffering"])  # what every stream says of these is ours to say
+
 
 class AnswerDone(NamedTuple):
     """The answer is complete. Tokens as the engine said: None where it did not."""
@@ -56,7 +58,9 @@ class ClientReply:
         if head is None:
             line, fields, events = b" 200 OK", b"content-type: text/event-stream; charset=utf-8\r\n", True
         else:
-            line, fields, events = head.line[8:], b"".join(head.fields), head.events
+            line, events = head.line[8:], head.events
+            kept = [one for one in head.fields if one.partition(b":")[0].lower() not in _STREAMED] if events else head.fields
+            fields = b"".join(kept)
         extra = b"cache-control: no-cache\r\nx-accel-buffering: no\r\n" if events else b""
         if length >= 0:
             self._chunked = False
