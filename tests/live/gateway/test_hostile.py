@@ -208,7 +208,10 @@ def test_headers_have_a_limit() -> None:
 PAYLOADS = st.lists(st.text(max_size=20), min_size=1, max_size=6)
 
 
-@given(words=PAYLOADS, cuts=st.lists(st.integers(1, 60), min_size=1, max_size=10), crlf=st.booleans())
+CUTS = st.lists(st.integers(1, 60) | st.sampled_from([300, 1000]), min_size=1, max_size=10)
+
+
+@given(words=PAYLOADS, cuts=CUTS, crlf=st.booleans())
 def test_events_and_chunks_come_out_the_same_however_they_are_cut(words: list[str], cuts: list[int], crlf: bool) -> None:
     events = [event({"content": word}) for word in words] + [b"data: [DONE]\n\n"]
     if crlf:
@@ -228,6 +231,30 @@ def test_events_and_chunks_come_out_the_same_however_they_are_cut(words: list[st
     assert [one["choices"][0]["delta"]["content"] for one in decoded] == words
     assert {one["service_tier"] for one in decoded} == {"default"}
     assert reader.count == len(events)
+
+
+@given(
+    pieces=st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b", b"%x \t"]))),
+    trailer=st.sampled_from([b"", b"x-a: b\r\n"]),
+    cuts=CUTS,
+)
+def test_every_form_of_chunks_is_taken_off(pieces: list[tuple[bytes, bytes]], trailer: bytes, cuts: list[int]) -> None:
+    data = b"".join(form % len(piece) + b"\r\n" + piece + b"\r\n" for piece, form in pieces) + b"0\r\n" + trailer + b"\r\n"
+    body, out, at, k = ChunkedBody(), b"", 0, 0
+    while at < len(data):
+        assert not body.done
+        out += body.feed(data[at : at + cuts[k % len(cuts)]])
+        at, k = at + cuts[k % len(cuts)], k + 1
+    assert body.done
+    assert not body.extra
+    assert out == b"".join(piece for piece, _ in pieces)
+
+
+@pytest.mark.parametrize("size", [b"0x3", b"+3", b"-3", b"3_", b"", b"g", b"000000003"])
+@pytest.mark.parametrize("before", [b"", b"1\r\na\r\n"])
+def test_what_is_no_size_of_a_chunk_is_refused(size: bytes, before: bytes) -> None:
+    with pytest.raises(BadAnswer, match="as the size of a chunk"):
+        ChunkedBody().feed(before + size + b"\r\nabc\r\n")
 
 
 @given(content=st.text(max_size=60), stated=st.sampled_from([None, "auto", 'a"b']), there=st.booleans())

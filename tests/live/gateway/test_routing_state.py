@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sageserve.base.units import MINUTE, SECOND, Micros
+from sageserve.core.engine import timing
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.opened import Callbacks
 from sageserve.live.gateway.demand_counters import DemandCounters
+from sageserve.live.gateway.prompt_memory import ANY_BEGINNING
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.targets import Placement
 from sageserve.live.wire import VERSION, EndpointRow, Hello, InstanceRow, RoutingTable, ToGateway
@@ -301,3 +303,23 @@ def test_requests_go_where_there_is_least_to_do_among_canaries_and_among_the_oth
         state.place(state.weigh(target, 100, 0, 0))
         went.append(target.row)
     assert went == [0, 2, 1, 0, 2, 1]
+
+
+def test_the_work_of_a_request_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for when it is counted and when it is weighed, and is the dearest number of the two."""
+    state = state_of(table())
+    asked: list[int] = []
+    counters = DemandCounters(SETTINGS, LAYOUT, state)
+    real = timing.request_work
+
+    def noted(profile: timing.EngineRow, context: int, cached: int, output: float) -> float:
+        asked.append(context)
+        return real(profile, context, cached, output)
+
+    monkeypatch.setattr(timing, "request_work", noted)
+    for prompt in (100, 200, 300):
+        counters.arrived(0, 0, 0, prompt)
+        target = state.choose(walk(state), MINUTE, ANY_BEGINNING, prompt=prompt, region=0, tier=0)
+        assert target is not None
+        state.place(state.weigh(target, prompt, 0, 0))
+    assert asked == [100, 200, 300]

@@ -13,7 +13,7 @@ from sageserve.core.engine import timing
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
 from sageserve.core.response import MIX_WIDTH
-from sageserve.live.gateway.python_kernels import engines_of, note_request
+from sageserve.live.gateway.python_kernels import note_request
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, MixCount, Report, RevisionCount, WaitingCount
 
@@ -50,7 +50,7 @@ class DemandCounters:
         self._context = [int(context) for context in layout.context]
         self._bytes = [BYTES_PER_TOKEN * 1000.0] * len(layout.names.models)
         self._tokens = [1000.0] * len(layout.names.models)
-        engines = engines_of(layout.profiles)
+        engines = routing.profiles  # the same objects, so that what they take is computed once for a request
         fastest = (layout.fastest(model) for model in range(len(layout.names.models)))
         self._fastest = [engines[max(row, 0)] for row in fastest]  # a model without a pool serves nothing, whatever it would take
         self._waits = [not tier.batch or layout.feed == DIRECT for tier in scenario.tiers.values()]

@@ -147,6 +147,9 @@ def _note(head: ResponseHead, name: bytes, value: bytes) -> None:
         head.keep = value.lower() != b"close" and (head.keep or value.lower() == b"keep-alive")
 
 
+_HEX: Final = b"0123456789abcdefABCDEF"
+
+
 class ChunkedBody:
     """Takes off the chunked coding; `feed` gives what is inside, `done` says that the last chunk came.
 
@@ -167,14 +170,23 @@ class ChunkedBody:
         Raises:
             BadAnswer: not the chunked coding.
         """
-        if self._left == 0 and not self._rest:
-            end = data.find(b"\r\n", 0, 10)
-            line = data[:end]
-            if end > 0 and line.isalnum():
-                stop = end + 2 + _size(line)
-                if stop > end + 2 and len(data) == stop + 2 and data[stop:] == b"\r\n":
-                    return data[end + 2 : stop]
-        return self._feed(data)
+        if self._left != 0 or self._rest:
+            return self._feed(data)
+        parts: list[bytes] = []
+        at, whole = 0, len(data)
+        while at < whole:  # chunks as engines send them: whole, and without extensions; whatever else comes is left to `_feed`
+            end = data.find(b"\r\n", at, at + 10)
+            line = data[at:end]
+            if end <= at or line.strip(_HEX):
+                break
+            stop = end + 2 + int(line, 16)
+            if stop == end + 2 or data[stop : stop + 2] != b"\r\n":
+                break
+            parts.append(data[end + 2 : stop])
+            at = stop + 2
+        if at == whole and len(parts) == 1:
+            return parts[0]
+        return b"".join(parts) + self._feed(data[at:])
 
     def _feed(self, data: bytes) -> bytes:
         data = self._rest + data
@@ -213,12 +225,9 @@ class ChunkedBody:
 
 
 def _size(text: bytes) -> int:
-    if not text.isalnum() or len(text) > 8:
+    if not text or text.strip(_HEX) or len(text) > 8:  # int() would take 0x10 as well
         raise BadAnswer(f"an engine sent {text[:40]!r} as the size of a chunk")
-    try:
-        return int(text, 16)
-    except ValueError as error:
-        raise BadAnswer(f"an engine sent {text[:40]!r} as the size of a chunk") from error
+    return int(text, 16)
 
 
 class CountedBody:
