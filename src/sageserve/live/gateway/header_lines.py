@@ -6,6 +6,8 @@ Knows no request. Read next: `request.py` and `record.py`, which drop some.
 
 def without(fields: bytes, name: bytes) -> bytes:
     """Header lines without those of a name, which is in lower case."""
+    if name not in fields.lower():
+        return fields
     return b"".join(without_named(fields.splitlines(keepends=True), name))
 
 
