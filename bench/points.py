@@ -8,9 +8,10 @@
 Each point of `$SAGESERVE_DATA/measured_points/points.csv` that a profile's name stands for is played through the simulator's own
 kernel. Printed are the errors as the profiles ship, and cross-validated ones: the other folds of the same engine and kind give
 one factor for all times and the band that held 90 % of their points; the fold that is held out judges both. A fold holds whole
-configurations with all their concurrencies. Which rows are left out is decided by `left_out` from columns alone.
+configurations with all their concurrencies. Which rows are left out is decided by `left_out` from columns alone; those that
+`may_draft` are in every table but one, which shows what they make of it.
 
-Knows nothing of versions: an engine is its name. Read next: `data/profiles/roofline.py`, docs/why/results.md.
+Read next: `data/profiles/roofline.py`, docs/why/results.md.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from sageserve.sim.points.predict import NEAR, group_of, predict, shape_of, ways
 
 FOLDS: Final = 5
 SHORTEST: Final = 0.8  # of a nominal prompt: lengths may be uniform from there
+FEW: Final = 10  # points of a version: fewer say nothing
 HELD: Final = 0.9  # of the points a band is made to hold
 HOLDS: Final = ("configuration", "model", "gpu")
 BUCKETS: Final = ((1, 4), (5, 8), (9, 16), (17, 32), (33, 64), (65, 10**9))
@@ -69,6 +71,11 @@ def left_out(point: MeasuredPoint) -> str:
     if not point.clients:
         return "no fixed concurrency"
     return "its GPUs at their peak rates would take longer" if is_too_fast(point) else ""
+
+
+def may_draft(point: MeasuredPoint) -> bool:
+    """Whether an engine is likely to have predicted several tokens at once, which no column says: the recipes of these do."""
+    return point.engine.startswith("trtllm ") and point.model == "deepseek-ai/DeepSeek-R1"
 
 
 def is_too_fast(point: MeasuredPoint) -> bool:
@@ -162,6 +169,9 @@ def report(points: list[Judged], hold: str) -> None:
     groups = sorted({point.group for point in points})
     for group in groups:
         print(line(group, [point for point in points if point.group == group], held))
+    print("\nby engine; without those of DeepSeek-R1 on TRT-LLM that may predict several tokens at once; by version")
+    for name, mine in _engines(points).items():
+        print(line(name, mine, held))
     print("\ndata parallel engines apart, and weights of few bits on GPUs with units for four")
     for name, mine in sorted(_parts(points).items()):
         print(line(name, mine, held))
@@ -181,6 +191,20 @@ def report(points: list[Judged], hold: str) -> None:
         left = np.abs(relative(anchored([point for point in points if point.group == group])))
         if len(left):
             print(f"{group:22}{len(left):5} points   median {np.median(left):.1%}, mean {left.mean():.1%}")
+
+
+def _engines(points: list[Judged]) -> dict[str, list[Judged]]:
+    """Points by engine, dense models and mixtures together, and by version where more than a few are of it."""
+    found: dict[str, list[Judged]] = {}
+    for one in points:
+        engine, _, version = one.point.engine.partition(" ")
+        found.setdefault(engine, []).append(one)
+        if not may_draft(one.point):
+            found.setdefault(f"{engine}, none drafts", []).append(one)
+        found.setdefault(f"{engine} {version[:14] or '(not said)'}", []).append(one)
+    whole = {name: len(mine) for name, mine in found.items()}
+    drafts = [name for name in found if name.endswith(", none drafts") and whole[name] == whole[name.partition(",")[0]]]
+    return {name: found[name] for name in sorted(found) if name not in drafts and whole[name] >= FEW}
 
 
 def _classes(points: Iterable[Judged]) -> dict[str, list[Judged]]:
