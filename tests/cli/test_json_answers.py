@@ -58,6 +58,8 @@ ELSEWHERE = {
     "rollout stop": "likewise",
     "rollout back": "likewise",
     "apply": "needs a watched fleet that is acted on; read in tests/cli/test_apply.py",
+    "hub publish": "needs a plan of a fleet with targets; read in tests/cli/test_hub.py",
+    "hub status": "needs reports of agents; read in tests/cli/test_hub.py",
     "promote": "needs a watched fleet; read in tests/cli/test_acting.py",
     "reload": "needs a running fleet",
     "calibrate benchmark": "needs an engine",

@@ -66,7 +66,7 @@ class History:
             rung=RUNGS[self._up_to(3)],
             low=low,
             high=low + 1 + self._up_to(40),
-            guard=GuardRange(0, 45),
+            guard=GuardRange(0, 45, step=seed % 4 if seed >= 1200 else None),
             stands_at_zero=self._often(0.3),
         )
         self.budget = self._up_to(40) if self._often(0.3) else None
@@ -126,7 +126,7 @@ class History:
                 self.rules.rung,
                 self.rules.low,
                 self.rules.high,
-                guard=GuardRange(self._up_to(3), max(high, 3)),
+                guard=GuardRange(self._up_to(3), max(high, 3), step=self.rules.guard.step),
                 stands_at_zero=self.rules.stands_at_zero,
             )
         self.ladder = TargetLadder(self.rules, self.now, self.ladder.demoted)
@@ -197,6 +197,7 @@ def check(at: History, sight: TargetSight, step: BoundStep) -> None:
     elif (above := after - max(before, sight.count)) > 0:
         total = lately(at.account.raised, now, MINUTE) + above
         assert total <= max(2, int(rules.ramp_up * sight.count)), "faster than the ramp"
+        assert total <= _step(rules), "faster than the guard's step"
         at.account.raised.append((now, above))
         assert not sight.stuck, "more asked for while some cannot come"
         assert not (rules.stands_at_zero and sight.count == 0), "a minimum that does nothing"
@@ -216,10 +217,15 @@ def _check_value(at: History, sight: TargetSight, before: int, after: int) -> No
     assert after >= least or after >= before or after >= most, "below the settings or the guard"
 
 
+def _step(rules: LadderRules) -> int:
+    return 1 << 30 if rules.guard.step is None else rules.guard.step
+
+
 def _check_lower(at: History, sight: TargetSight, before: int, after: int) -> None:
     earlier = lately(at.account.lowered, at.now, 5 * MINUTE)
     assert not at.blind, "lowered while blind"
     assert earlier + before - after <= max(1, (before + earlier) // 10), "faster than the pace"
+    assert earlier + before - after <= _step(at.rules), "faster than the guard's step"
     at.account.lowered.append((at.now, before - after))
     if at.rules.rung == "full" or after < sight.ready:
         left = sight.ready - (before - after)
@@ -236,4 +242,5 @@ def _check_lower_high(at: History, sight: TargetSight, step: BoundStep) -> None:
         "a maximum below what was wanted"
     )
     assert earlier + sight.high - step.high <= max(1, (sight.high + earlier) // 10), "maximum lowered faster than the pace"
+    assert earlier + sight.high - step.high <= _step(at.rules), "faster than the guard's step"
     at.account.lowered_high.append((at.now, sight.high - step.high))

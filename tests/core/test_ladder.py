@@ -88,6 +88,13 @@ def test_a_bug_in_a_rule_is_seen(name: str, value: object, law: str, monkeypatch
     assert law in found(law=law if name == "PACE_OVER" else "")  # it is also how long what was wanted is remembered
 
 
+@pytest.mark.parametrize("name", ["ramp_room", "pace_room"])
+def test_a_forgotten_step_of_the_guard_is_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = getattr(ladder_module, name)
+    monkeypatch.setattr(ladder_module, name, lambda *told: room(*told[:-1]))
+    assert found(law="step") == "faster than the guard's step"
+
+
 def test_a_bug_in_demotions_rungs_or_restarts_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as planted:
         planted.setattr(TargetLadder, "demote", lambda *_: None)

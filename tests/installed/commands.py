@@ -101,6 +101,12 @@ TRIES: Final = {
     "rollout stop": Try(("llama-3.1-8b", "--state", "{stage}/run"), needs="live", code=2),
     "rollout back": Try(("llama-3.1-8b", "--state", "{stage}/run"), needs="live", code=2),
     "apply": Try(("{stage}/none.json", "--begin", "2026-11-30T14:00", "--state", "{stage}/run"), needs="kubernetes", code=2),
+    "hub publish": Try(
+        ("quickstart", "{stage}/none.json", "--begin", "2026-11-30T14:00", "--key", "{stage}/none.key", "--to", "{stage}/plans"),
+        needs="agents",
+        code=2,
+    ),
+    "hub status": Try(("{stage}/none",), code=2),
     "promote": Try(("t", "floor", "--state", "{stage}/run"), needs="live", code=2),
     "key new": Try(("someone",), needs="live"),
 }
@@ -121,6 +127,8 @@ REFUSED: Final = {
     "thaw": Try(("t", "--state", "{state}"), needs="kubernetes"),
     "override": Try(("t=2", "--for", "1h", "--why", "a test", "--state", "{state}"), needs="kubernetes"),
     "release": Try(("t", "--state", "{state}"), needs="kubernetes"),
+    "hub key": Try(("none", "--to", "{stage}"), needs="agents"),
+    "agent": Try(("local", "--cluster", "c", "--plans", "{stage}", "--key", "none.pub", "--state", "{state}"), needs="agents"),
     "batch cancel": Try(("batch_0", "--state", "{state}"), needs="live"),
     "simulate quickstart": Try(
         ("--strategy", "foresight", "--set", "strategy.foresight.forecaster=ets", *SMALL), needs="forecast"

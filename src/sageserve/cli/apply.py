@@ -88,7 +88,7 @@ def apply(  # noqa: PLR0913, PLR0917 # one argument per option
     assert begins is not None
     folder, settings, live = watched_settings(state)
     file = solved_plan(path)
-    _refuse_other(file, settings)
+    refuse_other(file, settings)
     wall, until = _wall(), round(begins.timestamp() * 1e6) + file.expires_at - file.made_at
     if said := _untimely(file, wall, until):
         _end(EXPIRED, said, "plan again, or say when the plan's instant is: --begin TIME")
@@ -259,15 +259,19 @@ async def _refuse_idle(writer: "ClusterWriter", cluster: str, place: "ObjectPlac
     )
 
 
-def _refuse_other(file: "PlanFile", settings: "Scenario") -> None:
-    """Refuse a plan of other settings."""
+def refuse_other(file: "PlanFile", settings: "Scenario") -> None:
+    """Refuse a plan of other settings.
+
+    Raises:
+        ConfigError: it is one.
+    """
     from sageserve.data.results.plans import scenario_hash
 
     strategy = settings.strategy.model_copy(update={"name": file.strategy})
     if scenario_hash(settings.model_copy(update={"strategy": strategy})) != file.scenario_hash:
         raise ConfigError(
-            f"the plan was made under other settings than {settings.name} is watched with",
-            hint="plan again, with the same file and the same --set options as `sageserve watch`",
+            f"the plan was made under other settings than {settings.name} has here",
+            hint="plan again, with the same file and the same --set options as `sageserve watch` or `hub publish`",
         )
 
 

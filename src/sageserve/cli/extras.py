@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sageserve.base.config import Scenario
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "agents": ("cryptography",),
     "forecast": ("statsforecast",),
     "grafana": ("grafana_foundation_sdk",),
     "keda": ("grpc", "google.protobuf"),

@@ -111,6 +111,11 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "apply": MenuEntry(
         SERVE, "Hand a reviewed plan to the process that acts: its counts stand in the place of decisions until the plan expires."
     ),
+    "hub": MenuEntry(SERVE, "Plans for clusters that nobody here can reach: keys, sealed plans, what agents say.", "hub:app"),
+    "agent": MenuEntry(
+        SERVE,
+        "Follow the sealed plans of a hub in one cluster, within its owner's guard; what is there stays when plans do not come.",
+    ),
     "release": MenuEntry(
         SERVE, "Give the object of a target back as it was found, and only observe the target from then on.", "orders:release"
     ),

@@ -106,8 +106,8 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
     source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
     with ExitStack() as stack:
         listening = stack.enter_context(_listening(listen))
-        servers = _servers(stack, settings, pools, prometheus)
-        interval = _interval(servers, pools)
+        servers = servers_of(stack, settings, pools, prometheus)
+        interval = interval_of(servers, pools)
         stack.enter_context(_home(folder, settings, listening, (source, tuple(changes))))
         _read_past(servers, settings, pools, folder, spans["--past"])
         pace = interval, spans["--every"] or max(settings.signals.scrape, interval)
@@ -165,7 +165,8 @@ def _span(option: str, text: str) -> "Micros":
         raise ConfigError(f"{option}: {error}", hint="write 15s, 6h or 14d") from None
 
 
-def _servers(stack: ExitStack, settings: "Scenario", pools: "Sequence[WatchedPool]", url: str) -> "dict[str, PrometheusServer]":
+def servers_of(stack: ExitStack, settings: "Scenario", pools: "Sequence[WatchedPool]", url: str) -> "dict[str, PrometheusServer]":
+    """Prometheus of each cluster, for as long as the stack lives; one address may stand for all of them."""
     from sageserve.cli.backtest_history import server_of
     from sageserve.live.prometheus.server import PrometheusServer
 
@@ -173,7 +174,7 @@ def _servers(stack: ExitStack, settings: "Scenario", pools: "Sequence[WatchedPoo
     return {name: stack.enter_context(PrometheusServer(server_of(settings, name, url))) for name in clusters}
 
 
-def _interval(servers: "Mapping[str, PrometheusServer]", pools: "Sequence[WatchedPool]") -> "Micros":
+def interval_of(servers: "Mapping[str, PrometheusServer]", pools: "Sequence[WatchedPool]") -> "Micros":
     """The longest scrape interval that shows itself.
 
     Raises:

@@ -200,7 +200,7 @@ class TargetLadder:
             return present, Withheld.NOT
         if sight.blind:
             return present, Withheld.BLIND
-        pace = pace_room(self._lowered, now, present)
+        pace = pace_room(self._lowered, now, present, self.rules.guard.step)
         spare = headroom_room(sight.ready, sight.use, self.rules.headroom)
         if target >= sight.ready and self.rung != "full":
             spare = present - target  # nobody who serves is in question
@@ -215,7 +215,8 @@ class TargetLadder:
         free = max(present, sight.count)
         if sight.stuck and target > free:
             return max(present, min(target, free)), Withheld.NO_STOCK
-        value = max(present, min(target, free + ramp_room(self._raised, now, sight.count, self.rules.ramp_up)))
+        room = ramp_room(self._raised, now, sight.count, self.rules.ramp_up, self.rules.guard.step)
+        value = max(present, min(target, free + room))
         return value, Withheld.NOT if value == target else Withheld.TOO_FAST
 
     def _ceiling(self, now: Micros, sight: TargetSight, wish: BoundWish, low: int) -> tuple[int, Withheld]:
@@ -229,7 +230,7 @@ class TargetLadder:
         least = max(low, sight.ready, *(desired for _, desired in self._desired), wished)
         if sight.blind:
             return max(sight.high, low), Withheld.BLIND
-        value = max(least, sight.high - pace_room(self._lowered_high, now, sight.high))
+        value = max(least, sight.high - pace_room(self._lowered_high, now, sight.high, self.rules.guard.step))
         return max(min(value, sight.high), low), Withheld.NOT if value <= wished else Withheld.TOO_FAST
 
     def _keep(self, sight: TargetSight, withheld: Withheld, wished: int | None) -> BoundStep:

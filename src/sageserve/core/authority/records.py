@@ -58,11 +58,19 @@ class Demotion(Struct, frozen=True):
 
 
 class GuardRange(Struct, frozen=True):
-    """What a cluster's owner lets anybody do to a target, whatever its settings say."""
+    """What a cluster's owner lets anybody do to a target, whatever its settings say.
+
+    Args:
+        low: instances, never fewer.
+        high: instances, never more.
+        rung: how far it may be acted on.
+        step: most that is added beyond what runs within `RAMP_OVER`, and taken within `PACE_OVER`; None: as the other rules say.
+    """
 
     low: int = 0
     high: int = 100_000
     rung: Rung = "full"
+    step: int | None = None
 
 
 class LadderRules(Struct, frozen=True):

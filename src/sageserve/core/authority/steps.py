@@ -3,6 +3,8 @@
     up      at most max(2, half of what runs) above what runs, within any minute; up to what runs at once
     down    at most max(1, a tenth) within any five minutes, and only as far as the others stay below the headroom
 
+and neither way more than the step of the cluster's owner, where there is one.
+
 Amounts of the last minutes are kept. Whoever begins does not know what was done before, so all of it is taken for used up until
 the window has passed. Knows no target. Read next: `ladder.py`.
 """
@@ -41,17 +43,19 @@ class RecentSteps:
         return sum(amount for _, amount in self._steps)
 
 
-def ramp_room(steps: RecentSteps, now: Micros, running: int, share: float) -> int:
+def ramp_room(steps: RecentSteps, now: Micros, running: int, share: float, step: int | None = None) -> int:
     """Instances that may be asked for above what runs."""
-    return max(0, max(2, floor(share * running)) - steps.total(now)) if steps.known(now) else 0
+    most = max(2, floor(share * running))
+    return max(0, (most if step is None else min(most, step)) - steps.total(now)) if steps.known(now) else 0
 
 
-def pace_room(steps: RecentSteps, now: Micros, value: int) -> int:
+def pace_room(steps: RecentSteps, now: Micros, value: int, step: int | None = None) -> int:
     """Instances by which a bound may be lowered."""
     if not steps.known(now):
         return 0
     lowered = steps.total(now)
-    return max(0, max(1, (value + lowered) // 10) - lowered)
+    most = max(1, (value + lowered) // 10)
+    return max(0, (most if step is None else min(most, step)) - lowered)
 
 
 def headroom_room(ready: int, use: float, headroom: float) -> int:

@@ -2,7 +2,7 @@
 
     default: {min: 0, max: 8, rung: floor}
     targets:
-      serving/llama70: {min: 2, max: 24, rung: bounds}
+      serving/llama70: {min: 2, max: 24, rung: bounds, step: 2}
 
 What it does not name, and has no default for, may only be observed. It is read again when it changes; while it cannot be read,
 nothing is written. Read next: `hands.py`.
@@ -29,6 +29,9 @@ class GuardEntry(Settings):
     min: int = Field(default=0, ge=0, description="instances, never fewer")
     max: int = Field(ge=0, description="instances, never more")
     rung: Rung = Field(default="bounds", description="how far it may be acted on")
+    step: int | None = Field(
+        default=None, ge=0, description="most that is added within a minute and taken within five; none: as the settings say"
+    )
 
 
 class GuardSettings(Settings):
@@ -60,7 +63,7 @@ class GuardFile:
             return GuardRange()
         self._read(self._path)
         found = self._guard.targets.get(name, self._guard.default)
-        return NOTHING if found is None else GuardRange(found.min, found.max, found.rung)
+        return NOTHING if found is None else GuardRange(found.min, found.max, found.rung, found.step)
 
     def _read(self, path: Path) -> None:
         try:
@@ -88,7 +91,7 @@ def read_guard(path: Path) -> GuardSettings:
         guard = GuardSettings()
     wrong += [f"targets.{name}: min {one.min} > max {one.max}" for name, one in guard.targets.items() if one.min > one.max]
     if wrong:
-        raise ConfigError(f"the guard {path}: {'; '.join(wrong)}", hint=f"keys: min, max, rung ({', '.join(RUNGS)})")
+        raise ConfigError(f"the guard {path}: {'; '.join(wrong)}", hint=f"keys: min, max, rung ({', '.join(RUNGS)}), step")
     return guard
 
 

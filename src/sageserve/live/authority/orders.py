@@ -1,7 +1,8 @@
 """What people said of targets, and which targets are demoted: a ConfigMap in the cluster, so that a new leader knows it.
 
     sageserve-FLEET-orders    orders.json: {"targets": {NAME: {frozen_until, count, until, …}}, "demoted": {NAME: {cause, …}},
-                                            "held": {NAME: {found, manager, epoch, …}}, "plans": {NAME: {count, …}}}
+                                            "held": {NAME: {found, manager, epoch, …}}, "plans": {NAME: {count, …}},
+                                            "hub": {sequence, digest, …}}
 
 Commands and the leader change it, each bound to the version that it read. Read next: `hands.py`; `cli/orders.py`.
 """
@@ -50,6 +51,24 @@ class PlannedCount(Struct, frozen=True):
     plan: str
 
 
+class PlanMark(Struct, frozen=True):
+    """The newest plan of a hub that was followed: no older one is followed after it, by whichever agent.
+
+    Args:
+        sequence: of it.
+        digest: SHA-256 of what was sealed.
+        plan: the beginning of the hash of its inputs.
+        not_before: when it began to hold, microseconds since 1970.
+        until: when it ends, or did.
+    """
+
+    sequence: int
+    digest: str
+    plan: str
+    not_before: int
+    until: int
+
+
 class FleetOrders(Struct, frozen=True):
     """Everything that was said, and what must outlive whoever acts.
 
@@ -58,12 +77,14 @@ class FleetOrders(Struct, frozen=True):
         demoted: by target.
         held: counts that we decide, by target.
         plans: counts of reviewed plans, by target.
+        hub: the newest plan that an agent has put there; None: none has.
     """
 
     targets: dict[str, TargetOrder] = {}
     demoted: dict[str, Demotion] = {}
     held: dict[str, HeldCount] = {}
     plans: dict[str, PlannedCount] = {}
+    hub: PlanMark | None = None
 
 
 async def read_orders(writer: ClusterWriter, place: ObjectPlace) -> tuple[FleetOrders, str] | NotWritten:

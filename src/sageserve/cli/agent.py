@@ -1,0 +1,268 @@
+"""`sageserve agent`: follow the plans of a hub in one cluster, as far as its owner's guard lets anybody go.
+
+Fetches, and is never asked; needs no right but those of its targets' authority. Read next: `hub.py`, `acting.py`;
+`live/agent/process.py`; docs/how-to/many-clusters.md.
+"""
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli import complete
+from sageserve.cli.acting import refuse_unwritten
+from sageserve.cli.acts import note_act
+from sageserve.cli.durations import time_of
+from sageserve.cli.extras import need
+from sageserve.cli.kube import Kubeconfig
+from sageserve.cli.live_checks import check_clusters
+from sageserve.cli.watch import WatchedState
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.base.units import Micros
+    from sageserve.live.agent.process import ClusterAgent
+    from sageserve.live.agent.sealed import TrustedKeys
+    from sageserve.live.agent.source import PlanSource
+    from sageserve.live.watch.process import FleetWatch
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve agent fleet.yaml --cluster west --plans https://plans.example/ --key hub.pub --guard guard.yaml --report status/
+
+sageserve agent fleet.yaml --cluster west --plans plans/ --key hub.pub --guard guard.yaml --dry-run --for 2m
+
+sageserve hub status status/ [dim]— what it says of itself[/dim]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What options said: where plans are, whom to trust, where reports go, the pace, rights, and whether writes are kept."""
+
+    plans: str
+    keys: "TrustedKeys"
+    reports: Path | None
+    every: "Micros"
+    kubeconfig: Path | None
+    ca_file: Path | None
+    bearer: Path | None
+    dry_run: bool
+
+
+def agent(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, complete.SCENARIO],
+    cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help="of live.clusters: the one this agent acts in")],
+    plans: Annotated[str, typer.Option("--plans", metavar="URL|DIR", help="where CLUSTER.plan is")],
+    keys: Annotated[list[Path], typer.Option("--key", metavar="FILE", help="a hub's .pub; two while one is replaced")],
+    guard: Annotated[
+        Path | None,
+        typer.Option("--guard", metavar="FILE", help="of the cluster's owner", show_default="live.clusters.NAME.guard"),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="where CLUSTER.status.json is written", show_default="nowhere")
+    ] = None,
+    every: Annotated[str, typer.Option("--every", metavar="DURATION", help="between two fetches")] = "30s",
+    length: Annotated[str, typer.Option("--for", metavar="DURATION", help="then stop", show_default="until Ctrl-C")] = "",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
+    ] = None,
+    state: WatchedState = None,
+    kubeconfig: Kubeconfig = None,
+    ca_file: Annotated[Path | None, typer.Option("--ca-file", metavar="FILE", help="certificates that --plans may have")] = None,
+    bearer: Annotated[
+        Path | None, typer.Option("--bearer-file", metavar="FILE", help="with a token for --plans, read anew each time")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="writes are checked and not kept, plans not ordered; the lease is")
+    ] = False,
+) -> None:
+    """Follow the sealed plans of a hub in one cluster, within its owner's guard; what is there stays when plans do not come."""
+    for extra in ("agents", "kubernetes", "live"):
+        need(extra)
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.agent.sealed import trusted_keys
+
+    whole = guarded(load_scenario(scenario, overrides=overrides or ()), cluster, guard)
+    settings = narrowed(whole, cluster)
+    check_clusters(refuse_unwritten(settings), kubeconfig)
+    span = time_of("--for", length) if length else 0
+    if report is not None and not report.is_dir():
+        raise ConfigError(f"--report {report} is no folder", hint=f"mkdir -p {report}")
+    told = _Told(plans, trusted_keys(keys), report, time_of("--every", every), kubeconfig, ca_file, bearer, dry_run)
+    if told.every <= 0:
+        raise ConfigError("--every must be more than 0", hint="write 30s")
+    with _home(state, whole) as folder:
+        _run(settings, cluster, folder, told, span)
+
+
+def guarded(settings: "Scenario", cluster: str, guard: Path | None) -> "Scenario":
+    """The settings, with one cluster under a guard.
+
+    Raises:
+        ConfigError: there is no such cluster, it has no target, or nobody guards it.
+    """
+    from sageserve.data.documents import suggest
+
+    live = settings.live
+    clusters = {} if live is None else live.clusters
+    if live is None or cluster not in clusters:
+        hint = f"live.clusters has {', '.join(clusters) or 'none'}"
+        raise ConfigError(f"there is no cluster {cluster!r}{suggest(cluster, list(clusters))}", hint=hint)
+    if all(one.cluster != cluster for one in live.targets.values()):
+        raise ConfigError(f"cluster {cluster!r} has no target", hint="write live.targets: which object is which pool")
+    here = clusters[cluster] if guard is None else clusters[cluster].model_copy(update={"guard": str(guard.absolute())})
+    if here.guard is None:
+        raise ConfigError(
+            f"cluster {cluster!r} has no guard, and without one an agent follows nobody",
+            hint="say how far targets may go: --guard FILE, with default: {min: 0, max: 8, rung: floor}",
+        )
+    return settings.model_copy(update={"live": live.model_copy(update={"clusters": {**clusters, cluster: here}})})
+
+
+def narrowed(settings: "Scenario", cluster: str) -> "Scenario":
+    """The settings with one cluster and its targets alone."""
+    live = settings.live
+    assert live is not None
+    targets = {name: one for name, one in live.targets.items() if one.cluster == cluster}
+    here = {cluster: live.clusters[cluster]}
+    return settings.model_copy(update={"live": live.model_copy(update={"clusters": here, "targets": targets})})
+
+
+@contextmanager
+def _home(state: Path | None, settings: "Scenario") -> Iterator[Path]:
+    """The state folder, where freeze, thaw, override and release find what this process acts on."""
+    from sageserve.cli.running import watched_folder
+    from sageserve.data.scenarios.load import resolved_yaml
+    from sageserve.live.private import make_private, write_private
+    from sageserve.live.supervisor.service import only_one
+
+    folder = watched_folder(state)
+    make_private(folder)
+    with only_one(folder):
+        write_private(folder / "scenario.yaml", resolved_yaml(settings).encode())
+        typer.echo(f"state      {folder}", err=True)
+        yield folder
+
+
+def _run(settings: "Scenario", cluster: str, folder: Path, told: _Told, length: "Micros") -> None:
+    import asyncio  # late: it takes a tenth of what --help takes
+
+    from sageserve.base.units import SECOND
+    from sageserve.live.control.process import run_until
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if length:
+            asyncio.get_running_loop().call_later(length / SECOND, stop.set)
+        with ExitStack() as servers:
+            watching = _watching(servers, settings, folder)
+            async with AsyncExitStack() as stack:
+                here = await _agent_of(stack, (settings, cluster), folder, told, watching)
+                if watching is None:
+                    await run_until(stop, [here.acting.run, here.run])
+                else:
+                    await watching.run(stop, here.acting.run, here.run)
+
+    asyncio.run(run())
+
+
+async def _agent_of(
+    stack: AsyncExitStack, where: "tuple[Scenario, str]", folder: Path, told: _Told, watching: "FleetWatch | None"
+) -> "ClusterAgent":
+    """The agent, with all that is plugged in."""
+    import os
+
+    from sageserve.cli.kube import writer_of
+    from sageserve.live.agent.process import AgentParts, ClusterAgent
+    from sageserve.live.authority.hands import HandsParts
+    from sageserve.live.authority.target_hand import PoolAsked
+    from sageserve.live.control.loop import WallClock
+
+    settings, cluster = where
+    assert settings.live is not None
+    clock = WallClock()
+    now = clock.now if watching is None else watching.now
+
+    def told_of(act: str, facts: Mapping[str, str | int]) -> None:
+        note_act(folder, act, facts)
+        typer.echo(f"{act}: {', '.join(f'{key} {value}' for key, value in facts.items())}", err=True)
+
+    def unseen(_: str) -> PoolAsked:
+        return PoolAsked(None, 1.0, blind=True, heard=now())
+
+    sight: Callable[[str], PoolAsked] = unseen if watching is None else watching.asked
+    hands = HandsParts(
+        writers={cluster: await writer_of(stack, settings.live, cluster, told.kubeconfig)},
+        asked=sight,
+        now=now,
+        wall=_wall,
+        me=f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}",
+        told=told_of,
+        dry_run=told.dry_run,
+        started=watching.started if watching is not None else lambda *_: None,
+    )
+    names = [name for name, one in settings.live.targets.items() if one.authority != "observe"]
+    typer.echo(f"acts on    {', '.join(names)}{', as a dry run: nothing is kept' if told.dry_run else ''}", err=True)
+    source = await _source(stack, cluster, told)
+    return ClusterAgent(settings, cluster, AgentParts(source, told.keys, folder, told.reports, sight, hands, told.every))
+
+
+async def _source(stack: AsyncExitStack, cluster: str, told: _Told) -> "PlanSource":
+    from sageserve.live.agent.source import FolderSource, ServerSource, server_client
+
+    scheme, colon, _ = told.plans.partition("://")
+    if not colon:
+        if told.ca_file is not None or told.bearer is not None:
+            raise ConfigError("--ca-file and --bearer-file are of a server", hint="--plans https://…")
+        return FolderSource(Path(told.plans), cluster)
+    if scheme not in {"http", "https"}:
+        raise ConfigError(f"--plans {told.plans}: plans are fetched from a folder or over https", hint="--plans https://…")
+    if scheme == "http" and told.bearer is not None:
+        raise ConfigError("--bearer-file: a token is not sent in the clear", hint="--plans https://…")
+    client = await stack.enter_async_context(server_client(told.ca_file))
+    return ServerSource(told.plans, cluster, client, told.bearer)
+
+
+def _watching(stack: ExitStack, settings: "Scenario", folder: Path) -> "FleetWatch | None":
+    """Sight of what runs, where the cluster's Prometheus is named; none: nothing is ever lowered."""
+    from sageserve.cli.control import decision_words
+    from sageserve.cli.live_checks import check_watch
+    from sageserve.cli.watch import interval_of, servers_of
+    from sageserve.data.rebuild.places import watched_pools
+    from sageserve.live.control.loop import WallClock
+    from sageserve.live.watch.process import FleetWatch, WatchParts
+
+    assert settings.live is not None
+    if all(one.prometheus is None for one in settings.live.clusters.values()):
+        typer.echo("no Prometheus is named for this cluster, so nothing is lowered: live.clusters.NAME.prometheus", err=True)
+        return None
+    check_watch(settings)
+    pools = watched_pools(settings)
+    servers = servers_of(stack, settings, pools, "")
+    interval = interval_of(servers, pools)
+    parts = WatchParts(
+        servers=servers,
+        watched=pools,
+        interval=interval,
+        every=max(settings.signals.scrape, interval),
+        clock=WallClock(),
+        wall=_wall,
+        words=lambda stamped: decision_words(settings, stamped),
+        acts=lambda: True,
+    )
+    return FleetWatch(settings, folder, parts)
+
+
+def _wall() -> "Micros":
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000

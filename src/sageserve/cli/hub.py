@@ -1,0 +1,190 @@
+"""`sageserve hub`: plans for clusters that nobody here can reach, sealed for their agents; and what the agents say of themselves.
+
+Needs no right in any cluster and asks none. Read next: `agent.py`; `live/agent/publish.py`; docs/how-to/many-clusters.md.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli.extras import need
+from sageserve.cli.streams import answer_json
+
+if TYPE_CHECKING:
+    from sageserve.base.units import Micros
+    from sageserve.live.agent.report import AgentReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Plans for clusters that nobody here can reach: keys, sealed plans, what agents say.",
+)
+
+EXAMPLES = """[bold]Examples[/bold]
+
+sageserve hub key hub [dim]— hub.key stays here, hub.pub goes to the agents[/dim]
+
+sageserve plan fleet.yaml --at 14h -o plan.json && sageserve plan show plan.json
+
+sageserve hub publish fleet.yaml plan.json --begin 2026-11-30T14:00 --key hub.key --to plans/
+
+sageserve hub status plans/
+"""
+EXPIRED = 3
+
+
+@app.command(epilog=EXAMPLES)
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="of the two files, without an ending")],
+    folder: Annotated[Path, typer.Option("--to", metavar="DIR", help="where they are put")] = Path(),
+) -> None:
+    """Make a pair of keys: NAME.key seals plans and stays here, NAME.pub is what agents trust."""
+    need("agents")
+    from sageserve.live.agent.sealed import make_key
+
+    if not name or Path(name).name != name:
+        raise ConfigError(f"{name!r} is no name of a file", hint="write a name such as hub, and the folder with --to")
+    private, public, told = make_key(folder, name)
+    typer.echo(
+        f"{private}  seals plans; for this user alone\n{public}  for agents: sageserve agent … --key {public.name}\nkey {told}"
+    )
+
+
+@app.command(epilog=EXAMPLES)
+def publish(  # noqa: PLR0913, PLR0917 # one argument per option
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="that the plan was made of, with clusters and targets")],
+    path: Annotated[Path, typer.Argument(metavar="PLAN", help="a plan.json")],
+    begin: Annotated[str, typer.Option("--begin", metavar="TIME", help="when the plan's instant is, such as 2026-11-30T14:00")],
+    sealer: Annotated[Path, typer.Option("--key", metavar="FILE", help="the private key, of `sageserve hub key`")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="where CLUSTER.plan is written, for agents to fetch")],
+    zone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="of --begin")] = "UTC",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="as the plan was made with; may be repeated")
+    ] = None,
+    sequence: Annotated[
+        int, typer.Option("--sequence", min=0, help="of these plans, instead of one more", show_default="counted")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+) -> None:
+    """Seal a reviewed plan for the agent of each cluster: one file CLUSTER.plan each, with a sequence that grows."""
+    need("agents")
+    from sageserve.cli.apply import refuse_other
+    from sageserve.cli.render_plan_files import wall_clock
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.agent import publish as hub
+    from sageserve.live.agent.plan_record import ClusterPlan
+    from sageserve.live.agent.sealed import key_name, private_key
+    from sageserve.show.plan_file import solved_plan
+
+    begins = wall_clock("publish", begin, zone)
+    assert begins is not None
+    settings = load_scenario(scenario, overrides=overrides or ())
+    file, secret, wall = solved_plan(path), private_key(sealer), _wall()
+    refuse_other(file, settings)
+    starts = round(begins.timestamp() * 1e6)
+    ends = starts + file.expires_at - file.made_at
+    _refuse_ended(wall, ends)
+    found = hub.cluster_targets(settings, file)
+    numbers = {name: sequence or hub.next_sequence(to, name, wall) for name in found}
+    made = file.solved.plan.input_hash[:12]
+    rows = []
+    for name, targets in found.items():
+        plan = ClusterPlan(
+            fleet=settings.name,
+            cluster=name,
+            sequence=numbers[name],
+            plan=made,
+            not_before=starts,
+            valid_until=ends,
+            targets=targets,
+        )
+        written = hub.publish(to, plan, secret)
+        counts = {target: one.count for target, one in targets.items()}
+        rows.append(_Published(name, str(written), plan.sequence, counts))
+    sealed_by = key_name(secret.public_key())
+    if as_json:
+        typer.echo(answer_json({"plan": made, "key": sealed_by, "until_us": ends, "clusters": [asdict(one) for one in rows]}))
+        return
+    for one in rows:
+        typer.echo(f"{one.file}: sequence {one.sequence}, {', '.join(f'{name}={count}' for name, count in one.targets.items())}")
+    typer.echo(f"sealed by key {sealed_by}; holds from {_clock(starts)} until {_clock(ends)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """A plan that was written for a cluster: where, with which sequence, and what it wants of each target."""
+
+    cluster: str
+    file: str
+    sequence: int
+    targets: dict[str, int]
+
+
+@app.command(epilog=EXAMPLES)
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="with the CLUSTER.status.json that agents write")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+) -> None:
+    """Say what agents have said: which plan each follows, what of it stands, what was cut and why."""
+    from sageserve.live.agent.report import read_reports
+
+    try:
+        found = read_reports(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be read: {error.strerror}", hint="the folder of `sageserve agent --report`") from None
+    if not found:
+        raise ConfigError(f"no agent has written to {folder}", hint="the folder of `sageserve agent --report`")
+    wall = _wall()
+    if as_json:
+        rows = [{"file": str(path), **({"error": one} if isinstance(one, str) else {"report": one})} for path, one in found]
+        typer.echo(answer_json(rows))
+        return
+    for number, (path, one) in enumerate(found):
+        if number:
+            typer.echo("")
+        typer.echo(f"{path.name}: {one}" if isinstance(one, str) else "\n".join(lines_of(one, wall)))
+
+
+def _refuse_ended(wall: "Micros", ends: "Micros") -> None:
+    if wall >= ends:
+        said = f"error: the plan expired at {_clock(ends)}\ntry: plan again, or say when its instant is: --begin TIME"
+        typer.echo(said, err=True)
+        raise typer.Exit(EXPIRED)
+
+
+def lines_of(report: "AgentReport", wall: "Micros") -> list[str]:
+    """A report in lines."""
+    from sageserve.base.units import SECOND, show_duration
+
+    def ago(since: int) -> str:
+        return show_duration(max(0, since) // SECOND * SECOND)
+
+    heard = f", heard {ago(wall - report.at)} ago"
+    if report.follows == "none":
+        head = f"{report.cluster}: follows no plan yet{heard}"
+    else:
+        held = f"holds until {_clock(report.until)}" if report.follows == "in-force" else f"ended {ago(wall - report.until)} ago"
+        head = f"{report.cluster}: plan {report.plan}, sequence {report.sequence}, {held}{heard}"
+    found = [head]
+    for name, one in report.targets.items():
+        plan = "no plan" if one.planned is None else f"plan {one.planned}"
+        if one.planned is not None and one.followed != one.planned:
+            plan += f" -> {'not followed' if one.followed is None else one.followed} ({one.why})"
+        bounds = "" if one.low is None else f", minimum {one.low}, maximum {one.high}"
+        stands = "not read" if one.count is None else f"{one.count} asked for, {one.ready} ready{bounds}"
+        late = "" if one.withheld == "not" else f", {one.withheld}"
+        found.append(f"  {name}: {plan}; {stands}{late}")
+    return found + [f"  {note}" for note in report.notes]
+
+
+def _wall() -> "Micros":
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def _clock(wall: "Micros") -> str:
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(wall / 1e6))

@@ -1,0 +1,97 @@
+"""Where plans come from: whatever a folder or a server does, the answer is bytes or a sentence."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sageserve.base.errors import ConfigError
+from sageserve.live.agent.sealed import MOST
+from sageserve.live.agent.source import FolderSource, NotFetched, ServerSource, server_client
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+def fetched(answer: Answer, bearer: Path | None = None, times: int = 1) -> tuple[list[bytes | str], list[httpx.Request]]:
+    """What comes of so many fetches, and what was asked."""
+    asked: list[httpx.Request] = []
+
+    def heard(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return answer(request)
+
+    async def story() -> list[bytes | str]:
+        found: list[bytes | str] = []
+        async with server_client(None, httpx.MockTransport(heard)) as client:
+            source = ServerSource("https://plans.example/hub/", "we st", client, bearer)
+            for _ in range(times):
+                try:
+                    found.append(await source.fetch())
+                except NotFetched as error:
+                    found.append(str(error))
+        return found
+
+    return asyncio.run(story()), asked
+
+
+def test_a_server_is_asked_for_what_has_changed() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        same = request.headers.get("if-none-match") == '"7"'
+        return httpx.Response(304) if same else httpx.Response(200, content=b"plan", headers={"etag": '"7"'})
+
+    found, asked = fetched(answer, times=3)
+    assert found == [b"plan"] * 3
+    assert [request.headers.get("if-none-match") for request in asked] == [None, '"7"', '"7"']
+    assert str(asked[0].url) == "https://plans.example/hub/we%20st.plan"
+
+
+def refused(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused", request=request)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda _: httpx.Response(404), "HTTP 404: no plan of this cluster is there"),
+        (lambda _: httpx.Response(401), "wants a token"),
+        (lambda _: httpx.Response(500), "HTTP 500"),
+        (lambda _: httpx.Response(304), "HTTP 304"),
+        (lambda _: httpx.Response(302, headers={"location": "https://elsewhere/"}), "redirects are not followed"),
+        (lambda _: httpx.Response(200, content=bytes(MOST + 1)), "more than 1,048,576 bytes"),
+        (refused, "cannot be fetched: refused"),
+    ],
+)
+def test_a_server_that_has_none_is_told_in_a_sentence(answer: Answer, words: str) -> None:
+    found, _ = fetched(answer)
+    assert words in str(found[0])
+
+
+def test_a_token_is_read_for_each_request(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("one\n", "utf-8")
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        path.write_text("two\nlines", "utf-8")
+        return httpx.Response(200, content=b"plan")
+
+    found, asked = fetched(answer, path, times=2)
+    assert (found[0], "is none" in str(found[1]), len(asked)) == (b"plan", True, 1)
+    assert asked[0].headers["authorization"] == "Bearer one"
+    path.unlink()
+    assert "cannot be read" in str(fetched(answer, path)[0][0])
+
+
+def test_a_folder_is_read_each_time(tmp_path: Path) -> None:
+    source = FolderSource(tmp_path, "west")
+    with pytest.raises(NotFetched, match="No such file"):
+        asyncio.run(source.fetch())
+    for content in (b"one", b"two"):
+        (tmp_path / "west.plan").write_bytes(content)
+        assert asyncio.run(source.fetch()) == content
+
+
+def test_certificates_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--ca-file"):
+        server_client(tmp_path / "none.pem")
