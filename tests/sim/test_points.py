@@ -65,7 +65,7 @@ def test_names_of_hubs_are_names_of_profiles(model: str, weights: str, name: str
         ("gb200", "gb200"),
         ("NVIDIA-A100-SXM4-80GB", "a100-80gb"),
         ("NVIDIA H100 80GB HBM3", "h100-80gb"),
-        ("h20", None),
+        ("h2", None),
         ("rtx", None),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_rate_is_an_open_loop() -> None:
         ({"note": "tp_size is the product tp*ep"}, "parallelism is not clear"),
         ({"tp": 0}, "not known"),
         ({"clients": 0}, "neither a fixed concurrency nor a rate"),
-        ({"gpu": "v100"}, "GPU v100"),
+        ({"gpu": "p100"}, "GPU p100"),
         ({"model": "zhipuai/GLM-5"}, "no shape is known of zhipuai/GLM-5"),
         ({"model": "meta-llama/Llama-3.1-70B"}, "1 GPUs x"),
         ({"tp": 3}, "heads cannot be split over 3 GPUs"),
