@@ -144,7 +144,7 @@ def test_raises_come_first_in_all_clusters_and_lowers_only_after_all_of_them() -
         places = {name: ObjectPlace("ConfigMap", SPACE, f"{name}-orders") for name in writers}
         up = command.PlannedTarget("up", "east", 2, 2, 4, 4)
         found = [up, replace(up, target="down", count=1), replace(up, target="far", cluster="west")]
-        order = command._Order("abc", WALL * 2, None, dry_run=False)
+        order = command._Order("abc", WALL * 2, None, Path(), dry_run=False)
         west.cluster.failing = lambda *_: 500
         left, code, said = await command._ordered(writers, places, found, order)
         assert (code, [one.ordered for one in left]) == (5, [True, False, False])

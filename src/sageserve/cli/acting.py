@@ -44,8 +44,11 @@ def refuse_unwritten(settings: "Scenario") -> "LiveSettings":
 
 def rungs_of(kind: str) -> "tuple[Rung, ...]":
     """How far an object of a kind may be acted on: bounds and counts are different objects, so no kind has all rungs."""
-    from sageserve.live.kubernetes.kinds import BOUNDED, COUNTED
+    from sageserve.base.config.clusters import RUNGS
+    from sageserve.live.kubernetes.kinds import ALL_RUNGS, BOUNDED, COUNTED
 
+    if kind in ALL_RUNGS:
+        return RUNGS
     return ("observe", "floor", "bounds") if kind in BOUNDED else ("observe", "full") if kind in COUNTED else ("observe",)
 
 
@@ -110,7 +113,7 @@ async def hands_of(
     live = refuse_unwritten(settings)
     kubeconfig, dry_run = told
     clusters = dict.fromkeys(one.cluster for one in live.targets.values() if one.authority != "observe")
-    writers = {name: await writer_of(stack, live, name, kubeconfig) for name in clusters}
+    writers = {name: await writer_of(stack, live, name, kubeconfig, folder) for name in clusters}
     names = [name for name, one in live.targets.items() if one.authority != "observe"]
     typer.echo(f"acts on    {', '.join(names)}{', as a dry run: the server keeps nothing' if dry_run else ''}", err=True)
 

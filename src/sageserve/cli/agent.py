@@ -202,7 +202,7 @@ async def _agent_of(
 
     sight: Callable[[str], PoolAsked] = unseen if watching is None else watching.asked
     hands = HandsParts(
-        writers={cluster: await writer_of(stack, settings.live, cluster, told.kubeconfig)},
+        writers={cluster: await writer_of(stack, settings.live, cluster, told.kubeconfig, folder)},
         asked=sight,
         now=now,
         wall=_wall,

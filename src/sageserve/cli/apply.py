@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sageserve.base.units import Micros
     from sageserve.data.results.plans import PlanFile
     from sageserve.live.authority.orders import FleetOrders
-    from sageserve.live.kubernetes.writer import ClusterWriter, ObjectPlace
+    from sageserve.live.kubernetes.writer import ObjectPlace, ObjectWriter
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -94,7 +94,7 @@ def apply(  # noqa: PLR0913, PLR0917 # one argument per option
         _end(EXPIRED, said, "plan again, or say when the plan's instant is: --begin TIME")
     planned = planned_targets(file, live)
     made = file.solved.plan.input_hash[:12]
-    found, code, said = asyncio.run(_order(settings, live, planned, _Order(made, until, kubeconfig, dry_run)))
+    found, code, said = asyncio.run(_order(settings, live, planned, _Order(made, until, kubeconfig, folder, dry_run)))
     if any(one.ordered for one in found) and not dry_run:
         counts = ", ".join(f"{one.target}={one.count}" for one in found if one.ordered)
         note_act(folder, "apply", {"plan": made, "targets": counts, "until": _clock(until)})
@@ -134,11 +134,12 @@ def planned_targets(file: "PlanFile", live: "LiveSettings") -> list[PlannedTarge
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """Which plan, until when, with which rights, and whether it is only tried."""
+    """Which plan, until when, with which rights, in which state folder, and whether it is only tried."""
 
     plan: str
     until: "Micros"
     kubeconfig: Path | None
+    folder: Path
     dry_run: bool
 
 
@@ -151,7 +152,7 @@ async def _order(
     async with AsyncExitStack() as stack:
         clusters = dict.fromkeys(one.cluster for one in planned)
         places = {name: orders_place(live, name, settings.name) for name in clusters}
-        writers = {name: await writer_of(stack, live, name, order.kubeconfig) for name in clusters}
+        writers = {name: await writer_of(stack, live, name, order.kubeconfig, order.folder) for name in clusters}
         found: list[PlannedTarget] = []
         for name in clusters:
             mine = [one for one in planned if one.cluster == name]
@@ -169,7 +170,7 @@ _DRIFT: Final = "drift: "
 
 
 async def _looked(
-    writer: "ClusterWriter", live: "LiveSettings", place: "ObjectPlace", mine: list[PlannedTarget], order: _Order
+    writer: "ObjectWriter", live: "LiveSettings", place: "ObjectPlace", mine: list[PlannedTarget], order: _Order
 ) -> list[PlannedTarget]:
     """Targets of one cluster as they are."""
     from sageserve.live.authority.hands import look_at_targets
@@ -196,7 +197,7 @@ async def _looked(
 
 
 async def _ordered(
-    writers: "Mapping[str, ClusterWriter]", places: "Mapping[str, ObjectPlace]", found: list[PlannedTarget], order: _Order
+    writers: "Mapping[str, ObjectWriter]", places: "Mapping[str, ObjectPlace]", found: list[PlannedTarget], order: _Order
 ) -> tuple[list[PlannedTarget], int, str]:
     """Order raises, then lowers; a cluster that does not take it ends it there, and what was raised stays."""
     from sageserve.live.authority.orders import change_orders
@@ -233,7 +234,7 @@ def _lease(orders: "ObjectPlace", fleet: str) -> "ObjectPlace":
     return ObjectPlace("Lease", orders.namespace, fleet_object(fleet))
 
 
-async def _refuse_idle(writer: "ClusterWriter", cluster: str, place: "ObjectPlace") -> None:
+async def _refuse_idle(writer: "ObjectWriter", cluster: str, place: "ObjectPlace") -> None:
     """Refuse an order that nobody would carry out: the lease is not renewed before our eyes.
 
     Raises:

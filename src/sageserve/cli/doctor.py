@@ -115,6 +115,9 @@ async def examined(settings: "Scenario", kubeconfig: Path | None) -> "tuple[Chec
         for name, cluster in settings.live.clusters.items():
             if cluster.prometheus is not None:
                 servers[name] = stack.enter_context(PrometheusServer(cluster.prometheus))
+            if cluster.ray is not None:
+                without[name] = "a Ray cluster"
+                continue
             if kubeconfig is None:
                 without[name] = "no kubeconfig"
                 continue

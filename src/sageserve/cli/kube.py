@@ -15,7 +15,7 @@ from sageserve.base.errors import ConfigError
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
     from sageserve.core.authority.records import GuardRange
-    from sageserve.live.kubernetes.writer import ClusterWriter
+    from sageserve.live.kubernetes.writer import ObjectWriter
 
 Kubeconfig = Annotated[
     Path | None,
@@ -78,8 +78,16 @@ def guard_of(live: "LiveSettings", name: str) -> "GuardRange":
     return GuardFile(None if guard is None else Path(guard)).range_of(target.name)
 
 
-async def writer_of(stack: AsyncExitStack, live: "LiveSettings", cluster: str, kubeconfig: Path | None) -> "ClusterWriter":
-    """A client of a cluster, for as long as the stack lives."""
+async def writer_of(
+    stack: AsyncExitStack, live: "LiveSettings", cluster: str, kubeconfig: Path | None, folder: Path
+) -> "ObjectWriter":
+    """A client of a cluster, for as long as the stack lives; what Ray does not keep is in the state folder."""
+    if (ray := live.clusters[cluster].ray) is not None:
+        from sageserve.live.ray.dashboard import ServeDashboard
+        from sageserve.live.ray.own_file import OwnFile
+        from sageserve.live.ray.writer import RayWriter
+
+        return RayWriter(await stack.enter_async_context(ServeDashboard(ray)), OwnFile(folder, cluster))
     from sageserve.live.kubernetes.reader import cluster_config
     from sageserve.live.kubernetes.writer import ClusterWriter
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
     from sageserve.base.units import Micros
     from sageserve.live.authority.orders import FleetOrders
-    from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace
+    from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter
 
 Where = Annotated[str, typer.Argument(metavar="WHERE", help="a target, or the pool, region or cluster of some, or all")]
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="its name in live.targets")]
@@ -109,7 +109,7 @@ def override(
     if not why.strip():
         raise ConfigError("--why is empty", hint="say it for whoever finds it: --why 'launch of a product'")
     until, count = _until(length, OVERRIDE_MOST_H * HOUR), int(text)
-    _, settings, live = watched_settings(state)
+    folder, settings, live = watched_settings(state)
     if name not in live.targets:
         targets_at(live, name)
         raise ConfigError(f"{name!r} is more than one target", hint="an override is of one target, by its name")
@@ -119,7 +119,7 @@ def override(
         raise ConfigError(
             f"{name} may have {least} to {most} instances, not {count}", hint=f"{name}={min(max(count, least), most)}"
         )
-    _run(_check_budget(settings, live, (name, count), kubeconfig))
+    _run(_check_budget(folder, settings, (name, count), kubeconfig))
 
     def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
         if (held := orders.demoted.get(names[0])) is not None:
@@ -138,12 +138,12 @@ def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig =
 
     from sageserve.core.authority.records import Demotion, DemotionCause
     from sageserve.live.authority.give_back import give_back, give_back_count
-    from sageserve.live.kubernetes.kinds import COUNTED
+    from sageserve.live.kubernetes.kinds import ALL_RUNGS, COUNTED
     from sageserve.live.kubernetes.objects import fleet_object
     from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
 
     need("kubernetes")
-    _, settings, live = watched_settings(state)
+    folder, settings, live = watched_settings(state)
     if target not in live.targets:
         targets_at(live, target)
         raise ConfigError(f"{target!r} is more than one target", hint="give back one at a time, by its name")
@@ -159,12 +159,12 @@ def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig =
 
     async def work() -> tuple[str, ...]:
         async with AsyncExitStack() as stack:
-            writer = await writer_of(stack, live, one.cluster, kubeconfig)
+            writer = await writer_of(stack, live, one.cluster, kubeconfig, folder)
             orders = _place(live, one.cluster, settings.name)
             kept = await _changed(writer, orders, partial(change, (target,)))
             namespace, name = one.name.split("/", 1)
             place, ours = ObjectPlace(one.kind, namespace, name), fleet_object(settings.name)
-            if one.kind in COUNTED:
+            if one.kind in COUNTED or (one.kind in ALL_RUNGS and one.authority == "full"):
                 found = await give_back_count(writer, place, ours, kept.held.get(target))
             else:
                 found = await give_back(writer, place, ours)
@@ -193,14 +193,14 @@ def _until(length: str, most: "Micros") -> "Micros":
 def _order(state: Path | None, where: str, kubeconfig: Path | None, change: Change) -> tuple[str, ...]:
     """Change the orders of targets in their clusters."""
     need("kubernetes")
-    _, settings, live = watched_settings(state)
+    folder, settings, live = watched_settings(state)
     names = acted_on(live, targets_at(live, where))
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
             for cluster in dict.fromkeys(live.targets[name].cluster for name in names):
                 mine = tuple(name for name in names if live.targets[name].cluster == cluster)
-                writer = await writer_of(stack, live, cluster, kubeconfig)
+                writer = await writer_of(stack, live, cluster, kubeconfig, folder)
                 await _changed(writer, _place(live, cluster, settings.name), partial(change, mine))
 
     _run(work())
@@ -214,7 +214,7 @@ def _place(live: "LiveSettings", cluster: str, fleet: str) -> "ObjectPlace":
 
 
 async def _changed(
-    writer: "ClusterWriter", place: "ObjectPlace", change: Callable[["FleetOrders"], "FleetOrders"]
+    writer: "ObjectWriter", place: "ObjectPlace", change: Callable[["FleetOrders"], "FleetOrders"]
 ) -> "FleetOrders":
     from sageserve.live.authority.orders import change_orders, without_ended
     from sageserve.live.kubernetes.writer import NotWritten
@@ -230,7 +230,7 @@ def _refusal(done: "NotWritten") -> SageServeError:
     return SageServeError(f"the cluster does not take it: {done.detail}", hint="kubectl auth can-i --list says what you may")
 
 
-async def _check_budget(settings: "Scenario", live: "LiveSettings", wanted: tuple[str, int], kubeconfig: Path | None) -> None:
+async def _check_budget(folder: Path, settings: "Scenario", wanted: tuple[str, int], kubeconfig: Path | None) -> None:
     """Refuse more than a budget leaves.
 
     Raises:
@@ -240,7 +240,8 @@ async def _check_budget(settings: "Scenario", live: "LiveSettings", wanted: tupl
     from sageserve.live.authority.hands import held_by, look_at_targets
 
     need("kubernetes")
-    name, count = wanted
+    (name, count), live = wanted, settings.live
+    assert live is not None
     if not live.safety.budget.gpus and live.safety.budget.per_hour is None:
         return
     held: dict[str, int] = {}
@@ -248,7 +249,7 @@ async def _check_budget(settings: "Scenario", live: "LiveSettings", wanted: tupl
         for cluster in live.clusters:
             mine: Mapping[str, object] = {key: one for key, one in live.targets.items() if one.cluster == cluster}
             if mine:
-                writer = await writer_of(stack, live, cluster, kubeconfig)
+                writer = await writer_of(stack, live, cluster, kubeconfig, folder)
                 held |= held_by(await look_at_targets(writer, live, tuple(mine)))
     room = budget_room(settings, name, held)
     if room is not None and count > room:

@@ -201,6 +201,11 @@ def _cluster(settings: "Scenario", name: str) -> str:
         raise ConfigError(f"--cluster: there is no {name!r} in live.clusters", hint=f"there are {', '.join(clusters)}")
     if not name and len(clusters) > 1:
         raise ConfigError(f"live.clusters has {', '.join(clusters)}", hint="say which one it runs in: --cluster NAME")
+    if any(one.ray is not None for one in clusters.values()):
+        raise ConfigError(
+            "what acts on a Ray cluster keeps its orders beside it, and no manifests are made for that",
+            hint="run `sageserve watch --act` on a machine that reaches the dashboard",
+        )
     missing = next((each for each, one in clusters.items() if one.prometheus is None), None)
     if missing is not None:
         raise ConfigError(

@@ -5,9 +5,9 @@ Read by `sageserve doctor` and by what watches; nothing is written because of it
 """
 
 import re
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.errors import ConfigError
@@ -32,17 +32,14 @@ TargetKind: TypeAlias = Literal[
     "StormService",
     "DynamoGraphDeploymentScalingAdapter",
     "ModelDeployment",
+    "RayServe",
 ]
 """Kinds of objects that hold a count of instances, or bounds of one."""
 
-ObjectName = Annotated[
-    str,
-    Field(
-        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        max_length=317,
-        description="NAMESPACE/NAME, as Kubernetes writes them",
-    ),
-]
+RAY: Final = "RayServe"
+"""The kind that is no object of Kubernetes: a deployment of Ray Serve, APPLICATION/DEPLOYMENT."""
+_OBJECT: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_DEPLOYMENT: Final = re.compile(r"[^/\s](?:[^/]*[^/\s])?/[^/\s](?:[^/]*[^/\s])?")
 
 
 class BasicSettings(Settings):
@@ -75,10 +72,19 @@ def prometheus_at(url: str) -> PrometheusSettings:
         raise ConfigError(f"{url!r} is not the address of a server", hint="write http://HOST:PORT, without /api") from None
 
 
+class RaySettings(Settings):
+    """The dashboard of a Ray cluster, whose Serve is acted on."""
+
+    url: str = Field(pattern="^https?://[^/]", description="of the dashboard, such as http://ray-head:8265")
+    bearer_file: str | None = Field(default=None, description="with a token; read again for each request")
+    ca_file: str | None = Field(default=None, description="certificates to trust; none: the system's")
+
+
 class ClusterSettings(Settings):
-    """A Kubernetes cluster, its Prometheus, or both."""
+    """A Kubernetes cluster or a Ray cluster, its Prometheus, or both."""
 
     context: str | None = Field(default=None, description="of the kubeconfig; none: its current one")
+    ray: RaySettings | None = Field(default=None, description="it is a Ray cluster; none: Kubernetes")
     prometheus: PrometheusSettings | None = Field(default=None, description="none: what runs is not seen")
     namespaces: tuple[str, ...] = Field(default=(), description="that hold engines; none: those of the targets")
     guard: str | None = Field(
@@ -94,7 +100,7 @@ class TargetSettings(Settings):
     cluster: Name = Field(description="one of live.clusters")
     pool: Name = Field(description="region/model/gpu of this scenario")
     kind: TargetKind = Field(description="of the object")
-    name: ObjectName = Field(description="NAMESPACE/NAME of the object")
+    name: str = Field(max_length=317, description="NAMESPACE/NAME of the object; of RayServe APPLICATION/DEPLOYMENT")
     authority: Rung = Field(default="observe", description="how far it may be acted on; watching needs no right to write")
     min: int = Field(default=0, ge=0, description="instances, never fewer")
     max: int = Field(ge=1, le=100_000, description="instances, never more")
@@ -110,6 +116,16 @@ class TargetSettings(Settings):
         default=False, description="live.scaler tells KEDA what decisions ask for, whatever `authority` says; false: only `min`"
     )
     take_over: bool = Field(default=False, description="fields that another manager owns may be taken from it, once")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str, info: ValidationInfo) -> str:
+        ray = info.data.get("kind") == RAY
+        if ray and not _DEPLOYMENT.fullmatch(name):
+            raise ValueError("no deployment of Ray Serve: write APPLICATION/DEPLOYMENT")
+        if not ray and not _OBJECT.fullmatch(name):
+            raise ValueError("no object: write NAMESPACE/NAME, as Kubernetes writes them")
+        return name
 
 
 class ScalerTlsSettings(Settings):

@@ -6,7 +6,7 @@ Knows the settings tree only; what is really there, `sageserve doctor` looks up.
 from collections.abc import Iterator, Sequence
 
 from sageserve.base.config import Scenario
-from sageserve.base.config.clusters import TargetSettings
+from sageserve.base.config.clusters import RAY, TargetSettings
 from sageserve.base.units import show_money
 from sageserve.data.documents import suggest
 from sageserve.data.scenarios.problem import SettingProblem, unknown
@@ -109,6 +109,12 @@ def target_arithmetic(scenario: Scenario) -> Iterator[SettingProblem]:
             yield SettingProblem(
                 (*keys, "authority"), "an HPA has bounds and no replicas: `full` needs the object that it scales"
             )
+        here = live.clusters.get(target.cluster)
+        if here is not None and (here.ray is not None) is not (target.kind == RAY):
+            said = "is a Ray cluster, which has no" if here.ray is not None else "is no Ray cluster (`ray`), so that it has no"
+            yield SettingProblem((*keys, "kind"), f"cluster {target.cluster!r} {said} {target.kind}", arithmetic=False)
+        if target.kind == RAY and target.authority == "full" and target.min < 1:
+            yield SettingProblem((*keys, "min"), "Ray Serve runs one replica at least: write `min: 1` or more")
         place = target.cluster, target.kind, target.name
         if place in seen:
             yield SettingProblem((*keys, "name"), f"{target.kind} {target.name} is already target {seen[place]!r}")

@@ -26,7 +26,6 @@ from sageserve.live.agent.verdict import ExpectedPlan, JudgedPlan, PlanRefused, 
 from sageserve.live.authority.hands import ClusterHands, Hands, HandsParts, orders_place
 from sageserve.live.authority.orders import FleetOrders, PlanMark, PlannedCount, change_orders, read_orders, without_ended
 from sageserve.live.authority.target_hand import PoolAsked, TargetHand
-from sageserve.live.kubernetes.kinds import BOUNDED
 from sageserve.live.kubernetes.writer import NotWritten
 from sageserve.live.private import write_private
 
@@ -288,7 +287,7 @@ class ClusterAgent:
         )
         if (seen := hand.seen) is None:
             return known
-        low, high = (seen.low, seen.high) if target.kind in BOUNDED else (None, None)
+        low, high = (seen.low, seen.high) if target.authority != "full" else (None, None)
         return structs.replace(known, low=low, high=high, count=seen.count, ready=max(seen.ready, known.ready))
 
 

@@ -18,7 +18,7 @@ from sageserve.live.authority.target_hand import PoolAsked, TargetHand
 from sageserve.live.authority.target_object import NOBODY, TargetObject, dotted
 from sageserve.live.kubernetes.kinds import KINDS, Path
 from sageserve.live.kubernetes.objects import KubeObject
-from sageserve.live.kubernetes.writer import ClusterWriter, FieldConflict, NotWritten, ObjectPlace, WriteMark, path_of
+from sageserve.live.kubernetes.writer import FieldConflict, NotWritten, ObjectPlace, ObjectWriter, WriteMark, path_of
 
 
 class CountHand(TargetHand):
@@ -137,7 +137,7 @@ class CountHand(TargetHand):
         return found | {"epoch": self._tools.keeper.elector.epoch}
 
 
-async def pods_of(writer: ClusterWriter, place: ObjectPlace, labels: dict[str, str]) -> list[PodSeen] | NotWritten:
+async def pods_of(writer: ObjectWriter, place: ObjectPlace, labels: dict[str, str]) -> list[PodSeen] | NotWritten:
     """Pods that have these labels, as they are now."""
     if not labels:
         return []
@@ -146,7 +146,7 @@ async def pods_of(writer: ClusterWriter, place: ObjectPlace, labels: dict[str, s
     return found if isinstance(found, NotWritten) else found.items
 
 
-async def mark_pods(writer: ClusterWriter, namespace: str, order: DrainOrder, mark: WriteMark) -> NotWritten | None:
+async def mark_pods(writer: ObjectWriter, namespace: str, order: DrainOrder, mark: WriteMark) -> NotWritten | None:
     """Write and take away marks; why that failed, or None. A pod that has just gone needs none."""
     for names, cost in ((order.clear, None), (order.mark, FIRST)):
         for name in names:
@@ -157,7 +157,7 @@ async def mark_pods(writer: ClusterWriter, namespace: str, order: DrainOrder, ma
     return None
 
 
-async def unmark_pods(writer: ClusterWriter, place: ObjectPlace, labels: dict[str, str], mark: WriteMark) -> NotWritten | None:
+async def unmark_pods(writer: ObjectWriter, place: ObjectPlace, labels: dict[str, str], mark: WriteMark) -> NotWritten | None:
     """Take our marks from pods; why that failed, or None."""
     pods = await pods_of(writer, place, labels)
     if isinstance(pods, NotWritten):

@@ -16,10 +16,10 @@ from sageserve.live.authority.orders import HeldCount
 from sageserve.live.authority.target_object import NOBODY, TargetObject, dotted
 from sageserve.live.kubernetes.kinds import KINDS, Path
 from sageserve.live.kubernetes.objects import Json, KubeObject
-from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
+from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter, WriteMark
 
 
-async def give_back(writer: ClusterWriter, place: ObjectPlace, manager: str) -> NotWritten | tuple[str, ...]:
+async def give_back(writer: ObjectWriter, place: ObjectPlace, manager: str) -> NotWritten | tuple[str, ...]:
     """Give an object back.
 
     Returns:
@@ -80,7 +80,7 @@ def _words(value: int | None) -> str:
 
 
 async def give_back_count(
-    writer: ClusterWriter, place: ObjectPlace, manager: str, held: HeldCount | None
+    writer: ObjectWriter, place: ObjectPlace, manager: str, held: HeldCount | None
 ) -> NotWritten | tuple[str, ...]:
     """Give the replicas of an object back to whom they belonged, as many as they are.
 

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from msgspec import structs
 
 from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.config.clusters import Rung
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.authority.records import Demotion, LadderRules, LeaseTimes, TargetOrder
@@ -26,12 +27,12 @@ from sageserve.live.authority.orders import FleetOrders, change_orders, read_ord
 from sageserve.live.authority.pods import PodList
 from sageserve.live.authority.target_hand import HandTools, PoolAsked, TargetHand, Told
 from sageserve.live.authority.target_object import TargetObject
-from sageserve.live.kubernetes.kinds import COUNTED, KINDS, SCALERS
+from sageserve.live.kubernetes.kinds import ALL_RUNGS, COUNTED, KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, fleet_object
 from sageserve.live.kubernetes.reader import NotRead
 from sageserve.live.kubernetes.rights import home_of
 from sageserve.live.kubernetes.rivals import rival_of
-from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, path_of
+from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter, path_of
 from sageserve.live.scaler.answers import NOTHING_SAID, SaidOfTarget
 
 ROUND: Final[Micros] = 5 * SECOND
@@ -55,7 +56,7 @@ class HandsParts:
         held: instances that targets have or are held to, by name, as they were last read in whichever cluster.
     """
 
-    writers: Mapping[str, ClusterWriter]
+    writers: Mapping[str, ObjectWriter]
     asked: Callable[[str], PoolAsked]
     now: Callable[[], Micros]
     wall: Callable[[], Micros]
@@ -72,7 +73,7 @@ def orders_place(live: LiveSettings, cluster: str, fleet: str) -> ObjectPlace:
     return ObjectPlace("ConfigMap", home, f"{fleet_object(fleet)}-orders")
 
 
-async def look_at_targets(writer: ClusterWriter, live: LiveSettings, names: Sequence[str]) -> dict[str, TargetObject | str]:
+async def look_at_targets(writer: ObjectWriter, live: LiveSettings, names: Sequence[str]) -> dict[str, TargetObject | str]:
     """Objects of targets of one cluster, with what they scale; a sentence for each that could not be read."""
     places: dict[str, tuple[str, str, str]] = {}
     for name in names:
@@ -86,7 +87,10 @@ async def look_at_targets(writer: ClusterWriter, live: LiveSettings, names: Sequ
         if isinstance(one, KubeObject) and one.kind not in COUNTED and (kind := _reference(one)[0]) in KINDS:
             more.add((kind, places[name][1]))
     lists |= await _lists(writer, more - lists.keys())
-    return {name: one if isinstance(one, str) else _target_object(lists, places[name], one) for name, one in found.items()}
+    return {
+        name: one if isinstance(one, str) else _target_object(lists, places[name], one, live.targets[name].authority)
+        for name, one in found.items()
+    }
 
 
 def held_by(seen: Mapping[str, TargetObject | str]) -> dict[str, int]:
@@ -94,13 +98,13 @@ def held_by(seen: Mapping[str, TargetObject | str]) -> dict[str, int]:
     return {name: max(one.low, one.count) for name, one in seen.items() if isinstance(one, TargetObject)}
 
 
-def _target_object(lists: Lists, place: tuple[str, str, str], found: KubeObject) -> TargetObject | str:
+def _target_object(lists: Lists, place: tuple[str, str, str], found: KubeObject, rung: Rung) -> TargetObject | str:
     """An object with what it scales; why it cannot be told how many there are, where that is not known."""
     scalers = [each for kind in SCALERS if isinstance(some := lists.get((kind, place[1]), []), list) for each in some]
     if place[0] in COUNTED:
         return TargetObject(found, found, rival=_unknown_scaler(lists, place[1]) or rival_of(found, found, scalers))
     if KINDS[found.kind].count:
-        return TargetObject(found, found)
+        return TargetObject(found, found, rival=found.text("status", "refused", rung) if found.kind in ALL_RUNGS else "")
     kind, name = _reference(found)
     scaled = _named(lists, kind, place[1], name)
     if isinstance(scaled, str):
@@ -117,7 +121,7 @@ def _unknown_scaler(lists: Lists, namespace: str) -> str:
     return ""
 
 
-async def _lists(writer: ClusterWriter, wanted: set[tuple[str, str]]) -> Lists:
+async def _lists(writer: ObjectWriter, wanted: set[tuple[str, str]]) -> Lists:
     keys = sorted(wanted)
     answers = await asyncio.gather(*(writer.list(kind, namespace) for kind, namespace in keys))
     return dict(zip(keys, answers, strict=True))

@@ -9,7 +9,7 @@ from sageserve.core.authority.lease import LeaseElector
 from sageserve.core.authority.records import LeaseRecord, LeaseTimes
 from sageserve.live.kubernetes.objects import Json, KubeObject
 from sageserve.live.kubernetes.reader import NotRead
-from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
+from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter, WriteMark
 
 LENGTH_S: Final = LeaseTimes().length // SECOND
 
@@ -26,7 +26,7 @@ class LeaseKeeper:
     """
 
     def __init__(
-        self, writer: ClusterWriter, place: ObjectPlace, me: str, now: Callable[[], Micros], wall: Callable[[], Micros]
+        self, writer: ObjectWriter, place: ObjectPlace, me: str, now: Callable[[], Micros], wall: Callable[[], Micros]
     ) -> None:
         self.elector: Final = LeaseElector(me)
         self.trouble = ""  # why the lease could not be read or written; empty: it could

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from sageserve.core.authority.records import Demotion, TargetOrder
 from sageserve.live.kubernetes.objects import Json, KubeObject
-from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
+from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter, WriteMark
 
 KEY: Final = "orders.json"
 TRIES: Final = 5
@@ -87,7 +87,7 @@ class FleetOrders(Struct, frozen=True):
     hub: PlanMark | None = None
 
 
-async def read_orders(writer: ClusterWriter, place: ObjectPlace) -> tuple[FleetOrders, str] | NotWritten:
+async def read_orders(writer: ObjectWriter, place: ObjectPlace) -> tuple[FleetOrders, str] | NotWritten:
     """Orders, and the version of what holds them; empty where nothing was ever said."""
     found = await writer.get("ConfigMap", place.name, place.namespace)
     if not isinstance(found, KubeObject):
@@ -101,7 +101,7 @@ async def read_orders(writer: ClusterWriter, place: ObjectPlace) -> tuple[FleetO
 
 
 async def change_orders(
-    writer: ClusterWriter, place: ObjectPlace, change: Callable[[FleetOrders], FleetOrders]
+    writer: ObjectWriter, place: ObjectPlace, change: Callable[[FleetOrders], FleetOrders]
 ) -> FleetOrders | NotWritten:
     """Change what was said; tried again when somebody else changed it meanwhile."""
     last = NotWritten(409, "Conflict", "it is changed all the time")

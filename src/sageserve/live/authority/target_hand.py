@@ -29,7 +29,7 @@ from sageserve.live.authority.lease_keeper import LeaseKeeper
 from sageserve.live.authority.orders import HeldCount
 from sageserve.live.authority.pods import ColdStarts, PodSeen, PodTally, selected, tally
 from sageserve.live.authority.target_object import TargetObject
-from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten, ObjectPlace, WriteMark
+from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter, WriteMark
 
 Told: TypeAlias = Callable[[str, Mapping[str, str | int]], None]
 """An act and facts about it, for the audit log."""
@@ -73,7 +73,7 @@ class HandTools:
         dry_run: writes are checked by the server and not kept.
     """
 
-    writer: ClusterWriter
+    writer: ObjectWriter
     keeper: LeaseKeeper
     manager: str
     orders: ObjectPlace

@@ -23,7 +23,11 @@ NOBODY: Final = "sageserve-found"
 """Manager of a value that is given back and that nobody owned."""
 LWS_NAME: Final = "leaderworkerset.sigs.k8s.io/name"
 """Label of every pod of a LeaderWorkerSet."""
-_ABSENT: Final[Mapping[str, tuple[int, int]]] = {"HorizontalPodAutoscaler": (1, 100_000), "ScaledObject": (0, 100)}
+_ABSENT: Final[Mapping[str, tuple[int, int]]] = {
+    "HorizontalPodAutoscaler": (1, 100_000),
+    "ScaledObject": (0, 100),
+    "RayServe": (1, 100),
+}
 """What a minimum and a maximum are that do not stand there."""
 _UNBOUNDED: Final = (0, 100_000)
 

@@ -13,7 +13,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.config.clusters import ClusterSettings, TargetSettings
 from sageserve.base.units import SECOND, Micros
 from sageserve.data.history.raw import RawSeries, label_matches
-from sageserve.live.kubernetes.kinds import KINDS, SCALERS
+from sageserve.live.kubernetes.kinds import ALL_RUNGS, KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, selects
 from sageserve.live.kubernetes.reader import ClusterReader, NotRead, Right
 from sageserve.live.kubernetes.rights import home_of, rights_of
@@ -201,4 +201,4 @@ def _asked(target: DoctorTarget) -> Sequence[Right]:
 
 
 def _counted() -> Iterable[str]:
-    return (kind.kind for kind in KINDS.values() if kind.count)
+    return (kind.kind for kind in KINDS.values() if kind.count and kind.kind not in ALL_RUNGS)

@@ -6,6 +6,8 @@ Facts of the APIs, nothing else; docs/reference/doctor.md says which are looked 
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from sageserve.base.config.clusters import RAY
+
 Path: TypeAlias = tuple[str, ...]
 
 
@@ -92,6 +94,7 @@ KINDS: Final[dict[str, KubeKind]] = {
             scale=True,
         ),
         KubeKind("ModelDeployment", "modelplane.ai", "v1alpha1", "modeldeployments", count=_REPLICAS, scale=True),
+        KubeKind(RAY, "", "ray", "rayserves", low=_PLAIN[0], high=_PLAIN[1], count=_REPLICAS),
         KubeKind("VariantAutoscaling", "llmd.ai", "v1alpha1", "variantautoscalings"),
         KubeKind("Pod", "", "v1", "pods"),
         KubeKind("ConfigMap", "", "v1", "configmaps"),
@@ -112,6 +115,9 @@ SCALERS: Final = ("HorizontalPodAutoscaler", "ScaledObject", "PodAutoscaler", "V
 
 COUNTED: Final = ("Deployment", "StatefulSet", "LeaderWorkerSet")
 """Kinds whose replicas are written, through `scale`: the pods of each, and how many of them serve, are known."""
+
+ALL_RUNGS: Final = (RAY,)
+"""Kinds that have both; which of them may be written, the object itself says."""
 
 BOUNDED: Final = ("HorizontalPodAutoscaler", "ScaledObject")
 """Kinds whose minimum and maximum are written."""

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 import yaml
 
 from sageserve.base.config.clusters import TargetSettings
-from sageserve.live.kubernetes.kinds import KINDS, KubeKind
+from sageserve.live.kubernetes.kinds import ALL_RUNGS, KINDS, KubeKind
 
 Tree: TypeAlias = "dict[str, Tree | str | int]"
 KUSTOMIZATION: Final = "kustomization.yaml"
@@ -58,6 +58,8 @@ def _patches(
 ) -> Iterator[TargetPatch]:
     mine = {name: target for name, target in targets.items() if target.pool in counts}
     for (name, target), file in zip(mine.items(), file_names(mine), strict=True):
+        if target.kind in ALL_RUNGS:
+            continue  # no object of Kubernetes
         kind, wanted = KINDS[target.kind], counts[target.pool]
         field = kind.low or kind.count
         count = min(max(wanted, target.min), target.max)

@@ -7,6 +7,7 @@ they send no header of ours, and what a 409 says of the other manager is in part
 refuses is a `NotWritten`, never an exception. Read next: `reader.py`; `fake_writes.py`, which answers in tests.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -15,7 +16,7 @@ import msgspec
 
 from sageserve.live.kubernetes.kinds import KINDS, KubeKind
 from sageserve.live.kubernetes.objects import Json, KubeObject
-from sageserve.live.kubernetes.reader import ClusterReader
+from sageserve.live.kubernetes.reader import ClusterReader, NotRead
 
 if TYPE_CHECKING:
     import httpx2
@@ -102,7 +103,49 @@ def path_of(kind: KubeKind, namespace: str, name: str = "") -> str:
     return f"{root}{space}/{kind.plural}{f'/{name}' if name else ''}"
 
 
-class ClusterWriter(ClusterReader):
+class ObjectWriter(ABC):
+    """Whatever has objects with owners and versions: a Kubernetes cluster, or what is made to look like one."""
+
+    @abstractmethod
+    async def get(self, kind: str, name: str, namespace: str = "") -> KubeObject | NotRead:
+        """One object."""
+
+    @abstractmethod
+    async def list(self, kind: str, namespace: str = "*") -> list[KubeObject] | NotRead:
+        """All objects of a kind in a namespace, or in all."""
+
+    @abstractmethod
+    async def read_as(self, path: str, kind: type[Answer]) -> Answer | NotWritten:
+        """An answer whose parts of a type alone are read."""
+
+    @abstractmethod
+    async def apply(
+        self, place: ObjectPlace, body: Mapping[str, Json], mark: WriteMark, *, force: bool = False
+    ) -> KubeObject | NotWritten:
+        """Fields of the body are ours from then on, and those we had and left out are not."""
+
+    @abstractmethod
+    async def merge(
+        self, place: ObjectPlace, body: Mapping[str, Json], mark: WriteMark, sub: str = ""
+    ) -> KubeObject | NotWritten:
+        """Change fields, and nothing else."""
+
+    @abstractmethod
+    async def scale(self, place: ObjectPlace, count: int, version: str, mark: WriteMark) -> KubeObject | NotWritten:
+        """Set the replicas of an object that was read at a version."""
+
+    @abstractmethod
+    async def create(self, place: ObjectPlace, body: Mapping[str, Json], mark: WriteMark) -> KubeObject | NotWritten:
+        """A new object."""
+
+    @abstractmethod
+    async def replace(
+        self, place: ObjectPlace, body: Mapping[str, Json], version: str, mark: WriteMark
+    ) -> KubeObject | NotWritten:
+        """A whole object, if it has not changed since a version of it was read."""
+
+
+class ClusterWriter(ClusterReader, ObjectWriter):
     """One cluster, read and written."""
 
     async def apply(
