@@ -13,6 +13,7 @@ STAMP := $(VENV)/.sageserve-installed
 LOCK := requirements.lock
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEWEST := $(VENV)-newest
+OLDEST := $(VENV)-oldest
 MUTANTS := $(VENV)-mutants
 PY ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
@@ -22,7 +23,7 @@ ANYWHERE := $(addprefix tests/,cli data docs installed live show)
 
 export PYTHONDONTWRITEBYTECODE := # where an image sets it, each of a thousand processes would compile every module again
 
-.PHONY: help demo demo-live test test-anywhere test-newest mutants check lint format docs bench install lock sbom clean
+.PHONY: help demo demo-live test test-anywhere test-newest test-oldest mutants check lint format docs bench install lock sbom clean
 
 help: ## list these commands
 	@echo "SageServe: make <command>"
@@ -52,6 +53,14 @@ test-newest: ## the same with the newest of everything pyproject.toml allows, in
 		--upgrade --upgrade-strategy eager --editable '.[all,dev]'
 	@touch $(NEWEST)/$(notdir $(STAMP))
 	@$(MAKE) VENV=$(NEWEST) test
+
+test-oldest: $(STAMP) ## the same with the oldest of everything pyproject.toml allows a user, in an environment of its own
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(OLDEST)
+	@$(BIN)/uv pip compile --quiet --resolution lowest-direct --upgrade --no-annotate --output-file $(OLDEST)/oldest.txt \
+		--extra all pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(OLDEST) --constraint $(OLDEST)/oldest.txt --editable '.[all,dev]'
+	@touch $(OLDEST)/$(notdir $(STAMP))
+	@$(MAKE) VENV=$(OLDEST) test
 
 mutants: $(STAMP) ## try whether tests see small faults: PART=core ENDING=7 ONLY='*spot*', see CONTRIBUTING.md; in an environment of its own
 	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(MUTANTS)
