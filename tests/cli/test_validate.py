@@ -69,17 +69,17 @@ def test_mistakes_of_validate(folder: Path, tmp_path: Path) -> None:
 def test_points_are_predicted_as_a_table_and_as_json(tmp_path: Path) -> None:
     path = tmp_path / "points.csv"
     header = "id,gpu,tp,model,dtype,isl,osl,concurrency,engine,e2e_ms\n"
-    path.write_text(f"{header}a,h100_sxm,1,Qwen/Qwen3-8B,bf16,1000,100,8,vllm 0.19.0,900\nb,v100,1,Qwen/Qwen3-8B,bf16,9,9,1,,\n")
+    path.write_text(f"{header}a,h100_sxm,1,Qwen/Qwen3-8B,bf16,1000,100,8,vllm 0.19.0,900\nb,p100,1,Qwen/Qwen3-8B,bf16,9,9,1,,\n")
     found = json.loads(run(validation, "--points", path, "--json"))
     first, second = found["points"]
     assert set(first) == {"id", "e2e_ms", "ttft_ms", "tpot_ms", "low_ms", "high_ms"}
-    assert second == {"id": "b", "reason": "no rates are known of the GPU v100"}
+    assert second == {"id": "b", "reason": "no rates are known of the GPU p100"}
     assert found["groups"]["vllm, dense"].keys() == {"n", "e2e_mape", "within_15", "median", "covered", "width"}
     text = run(validation, "--points", path)
-    for part in ("vllm, dense", "1 of 2 points predicted", "no rates are known of the GPU v100"):
+    for part in ("vllm, dense", "1 of 2 points predicted", "no rates are known of the GPU p100"):
         assert part in text
     assert "--json alone" in refused(validation, "--points", path, "--data", tmp_path).message
-    path.write_text(f"{header}b,v100,1,Qwen/Qwen3-8B,bf16,9,9,1,,\n")
+    path.write_text(f"{header}b,p100,1,Qwen/Qwen3-8B,bf16,9,9,1,,\n")
     assert "no point of" in refused(validation, "--points", path).message
 
 
