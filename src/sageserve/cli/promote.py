@@ -4,6 +4,7 @@ The settings file is the authority: this prints the one line to change there, or
 `show/shadow/reckon.py` for the evidence; docs/how-to/raise-the-floor.md.
 """
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,7 @@ def promote(
         *_guarded(live, target, wanted),
         *_unwatched(folder, live, target),
         *_unsound(settings, live, (target, wanted), kubeconfig),
+        *_unwritable(folder, live, target, wanted),
     ]
     line = f"live.targets.{target}.authority: {wanted}"
     if missing and not accept_risk and not as_json:
@@ -73,6 +75,7 @@ def _next_rung(live: "LiveSettings", target: str, rung: str) -> "Rung":
     from sageserve.base.config.clusters import RUNGS
     from sageserve.cli.acting import refuse_rung, rungs_of
     from sageserve.data.documents import suggest
+    from sageserve.live.kubernetes.kinds import ALL_RUNGS
 
     settings = live.targets[target]
     wanted = next((one for one in RUNGS if one == rung), None)
@@ -84,7 +87,8 @@ def _next_rung(live: "LiveSettings", target: str, rung: str) -> "Rung":
         )
     refuse_rung(settings, wanted, f"live.targets.{target}")
     above = [one for one in rungs_of(settings.kind) if RUNGS.index(one) > RUNGS.index(settings.authority)]
-    if wanted != above[0]:
+    apart = settings.kind in ALL_RUNGS and wanted == "full"  # Ray scales it, or we do: no rung leads to the other
+    if wanted != above[0] and not apart:
         raise ConfigError(f"{target} has {settings.authority}: one rung at a time", hint=f"sageserve promote {target} {above[0]}")
     return wanted
 
@@ -122,15 +126,38 @@ def _unsound(settings: "Scenario", live: "LiveSettings", wanted: "tuple[str, Run
     target = live.targets[name].model_copy(update={"authority": rung})
     alone = live.model_copy(update={"targets": {name: target}, "clusters": {target.cluster: live.clusters[target.cluster]}})
     results = asyncio.run(examined(settings.model_copy(update={"live": alone}), kubeconfig or kubeconfig_file()))
-    return list(_told(results))
+    return list(_told(results, asked=live.clusters[target.cluster].ray is None))
 
 
-def _told(results: "tuple[CheckResult, ...]") -> list[str]:
+def _unwritable(folder: Path, live: "LiveSettings", name: str, rung: "Rung") -> list[str]:
+    """Why a deployment of Ray Serve may not be written; of everything else doctor says it."""
+    import asyncio  # late: it takes a tenth of what --help takes
+
+    from sageserve.cli.kube import writer_of
+    from sageserve.live.kubernetes.reader import NotRead
+
+    target = live.targets[name]
+    if live.clusters[target.cluster].ray is None:
+        return []
+
+    async def look() -> str:
+        async with AsyncExitStack() as stack:
+            writer = await writer_of(stack, live, target.cluster, None, folder)
+            app, _, deployment = target.name.partition("/")
+            found = await writer.get(target.kind, deployment, app)
+            return found.detail if isinstance(found, NotRead) else found.text("status", "refused", rung)
+
+    said = asyncio.run(look())
+    return [said] if said else []
+
+
+def _told(results: "tuple[CheckResult, ...]", *, asked: bool) -> list[str]:
+    """Findings, and what could not be looked at; of a Ray cluster nothing is asked of Kubernetes."""
     found = [
         f"doctor: {one.check.id}: {finding.said}" for one in results for finding in one.findings if finding.severity == "error"
     ]
     unseen: dict[str, list[str]] = {}
     for one in results:
-        if one.state in ("unknown", "skipped") and one.check.severity == "error":
+        if one.state in ("unknown", "skipped") and one.check.severity == "error" and (asked or one.check.needs == "prometheus"):
             unseen.setdefault(one.reason, []).append(one.check.id)
     return [*found, *(f"doctor could not look ({reason}): {', '.join(ids)}" for reason, ids in unseen.items())]

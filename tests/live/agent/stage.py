@@ -75,6 +75,7 @@ class Here:
     field: Field
     source: Handed = dataclasses.field(default_factory=Handed)
     name: str = "one"
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
         self.state = self.folder / self.name
@@ -91,6 +92,7 @@ class Here:
             lambda: WALL + there.now,
             self.name,
             lambda act, facts: there.told.append((act, dict(facts))),
+            self.dry_run,
         )
         sight = lambda _: PoolAsked(9, there.use, there.blind, there.now, there.runs)  # noqa: E731 # its own wish must not count
         self.agent = ClusterAgent(

@@ -77,6 +77,21 @@ def test_its_own_wishes_do_not_count_before_or_after_a_plan(tmp_path: Path) -> N
     played(story)
 
 
+def test_a_dry_run_says_what_would_be_followed_and_keeps_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        one = await here(tmp_path, "default: {min: 0, max: 5, rung: bounds}\n")
+        one.dry_run = True
+        one.begun()
+        one.source.file = sealed(plan(9, length=DAY))
+        await one.run(MINUTE)
+        report = said(one)
+        assert (report.follows, report.notes) == ("none", ("A dry run: plan 7 would be followed.",))
+        assert (report.targets["big"].planned, report.targets["big"].followed) == (9, 5)
+        assert (await orders(one), one.field.bounds()[0]) == (FleetOrders(), 2)
+
+    played(story)
+
+
 def test_what_a_person_has_ended_stays_ended_until_the_next_plan(tmp_path: Path) -> None:
     async def story() -> None:
         one = await here(tmp_path)

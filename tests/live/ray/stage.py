@@ -3,8 +3,11 @@
 Read next: `test_serve.py`.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -36,9 +39,9 @@ def config(text: str, **app: Json) -> Stored:
     return {"name": APP, "import_path": "chat:app", "runtime_env": {"env_vars": {"A": "1"}}, "deployments": [entry], **app}
 
 
-def on_ray(authority: str = "floor", **target: object) -> Scenario:
+def on_ray(authority: str = "floor", url: str = "http://head:8265", **target: object) -> Scenario:
     given = {"cluster": "east", "pool": POOL, "kind": "RayServe", "name": f"{APP}/{DEPLOYMENT}", "authority": authority} | target
-    ray: Mapping[str, object] = {"clusters": {"east": {"ray": {"url": "http://head:8265"}}}}
+    ray: Mapping[str, object] = {"clusters": {"east": {"ray": {"url": url}}}}
     return one_pool(live={**ray, "targets": {"big": {"max": 20, "min": 1, "take_over": True} | given}})
 
 
@@ -88,3 +91,32 @@ class RayStage:
 
     def count(self) -> int:
         return self.serve.counts[APP, DEPLOYMENT]
+
+
+@contextmanager
+def served(serve: FakeServe) -> Iterator[str]:
+    """The dashboard on a port, for commands, which know no transport; gives its address."""
+
+    class Door(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            answer = serve(httpx.Request(self.command, f"http://head{self.path}", content=body))
+            self.send_response(answer.status_code)
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    for method in ("GET", "PUT", "POST"):
+        setattr(Door, f"do_{method}", Door._answer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -243,6 +243,8 @@ class ClusterAgent:
         """What a person should know, in sentences."""
         wall, mark = self._parts.hands.wall(), self.mark
         found = [self.trouble + "."] if self.trouble else []
+        if self._parts.hands.dry_run and self._plan is not None:
+            found.append(f"A dry run: plan {self._plan.sequence} would be followed.")
         if self.refused is not None:
             found.append(f"Not followed ({self.refused.why.value}): {self.refused.detail}.")
         if mark is not None and wall >= mark.until:
@@ -253,8 +255,9 @@ class ClusterAgent:
         return [*found, *self.hands.notes()]
 
     def _targets(self, mark: PlanMark | None) -> dict[str, TargetReport]:
-        plan = self._plan if mark is not None and self._plan is not None and self._plan.sequence == mark.sequence else None
-        planned: Mapping[str, TargetPlan] = {} if plan is None else plan.targets
+        plan = self._plan
+        at_hand = plan is not None and (self._parts.hands.dry_run or (mark is not None and plan.sequence == mark.sequence))
+        planned: Mapping[str, TargetPlan] = plan.targets if plan is not None and at_hand else {}
         found = {}
         for name in dict.fromkeys((*self._live.targets, *planned)):
             found[name] = self._target(name, planned.get(name))
