@@ -64,6 +64,8 @@ class Judged:
 
 def left_out(point: MeasuredPoint) -> str:
     """Why a point is not judged, from its columns alone; empty: it is."""
+    if point.mode != "agg":  # `sageserve validate --points` has figures of those that say how they are split
+        return "prefill and decode in different pools"
     if reason := why_not(point):
         return "GPU, model or format without a name here" if reason.startswith("no ") else reason
     if None in {point.e2e_ms, point.ttft_ms, point.tpot_ms}:

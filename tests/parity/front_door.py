@@ -43,8 +43,8 @@ from sageserve.live.wire import (
 )
 from sageserve.sim.kernel.state import HELD, Setup
 from tests.sim.reference import Reference
+from tests.sim.reference_apart import Endpoint
 from tests.sim.reference_engine import NO_TIME, Job, Outcome
-from tests.sim.reference_fleet import Endpoint
 from tests.sim.reference_ranks import Instance
 
 GATEWAY = 0

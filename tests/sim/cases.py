@@ -21,6 +21,7 @@ from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
 from sageserve.sim.kernel.state import Setup, request_rows
 from tests.sim.case_doors import with_distances, with_sleepers
 from tests.sim.case_engines import NOTHING, crowd, curve, line, with_ranks, with_rules, with_speculation
+from tests.sim.case_handover import with_handover
 from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
 
 Draw = Callable[[int, int], int]
@@ -151,7 +152,9 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
     trace, setup = with_hashes(draw, trace, often=crowded), with_quickest(draw, setup)
     lost = frozenset(k for k in range(len(steps)) if draw(0, 1)) if draw(0, 3) == 3 else frozenset()
     setup = with_sleepers(draw, with_speculation(draw, setup if crowded else with_rules(draw, setup)))
-    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost)
+    turns = closed_loop(trace)
+    setup = with_handover(draw, setup, grain, talks=turns is not None or trace.blocks is not None)
+    return Case(setup, trace, opened, tuple(steps), replaces, turns, lost)
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:

@@ -11,12 +11,13 @@ from sageserve.base.records import UNSET
 from sageserve.core.feed import DIRECT, STEPS
 from sageserve.core.route import NEAREST, QUICKEST, THRESHOLD
 from sageserve.sim.kernel.state import HELD, REFUSED, SHED
+from tests.sim.reference_apart import forget_sent, land, let_source_go, lose_kept, prefills, work_of
 from tests.sim.reference_engine import NO_TIME, Job
 from tests.sim.reference_fleet import ReferenceFleet
 from tests.sim.reference_ranks import Instance
 from tests.sim.reference_rules import asked_of, numbers_at, numbers_of
 
-SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, ITERATION_PHASE = 0, 1, 2, 3
+SCRAPE_PHASE, ARRIVAL_PHASE, BLOCK_PHASE, LANDING_PHASE, ITERATION_PHASE = range(5)
 """Order at one instant. An iteration inside a block comes last: a placement at this very instant may still cut there."""
 
 
@@ -43,6 +44,8 @@ class Reference(ReferenceFleet):
                 self._arrive(self._jobs[index])
                 if self.asked:
                     return True
+            elif phase == LANDING_PHASE:
+                land(self, index)
             else:
                 index, rank = self._rank_at(index)
                 self._advance(index, rank)
@@ -56,6 +59,7 @@ class Reference(ReferenceFleet):
         if self._next_row < self._alone:
             events.append((self._jobs[self._next_row].arrival, ARRIVAL_PHASE, self._next_row))
         events += [(self._jobs[row].arrival, ARRIVAL_PHASE, row) for row in self._coming]
+        events += [(sent[0][0], LANDING_PHASE, u) for u, sent in enumerate(self._sent) if sent]
         first, before = min(events), len(self._engines)
         for i, engine in enumerate(self._engines):
             for k, (end, last) in enumerate(engine.ends()):
@@ -174,8 +178,7 @@ class Reference(ReferenceFleet):
         endpoint, opened = self._endpoints[e], self._opened(self._endpoints[e])
         i = self._emptiest(e, job)
         self._remember(job, i)
-        profile = self._engines[i].profile
-        work = profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
+        work = work_of(self, job, i)
         inside = sum(self._engines[i].inside for i in endpoint.instances)  # in draining instances, too
         places = sum(self._engines[i].places for i in opened)
         prompts, turns = sum(endpoint.unfinished.values()), max(0, inside - places) * work
@@ -205,8 +208,12 @@ class Reference(ReferenceFleet):
                 endpoint.unfinished.pop(job.row, None)
             endpoint.placed -= len(jobs)
             lost += jobs
+            for job in (job for job in jobs if job.source is not None):
+                let_source_go(self, job)
+            lost += lose_kept(self, engine, endpoint)
             self._open[i] = self._draining[i] = False
-            self._engines[i] = Instance(engine.profile, len(self._tiers) + 1, self._key)
+            self._engines[i] = Instance(engine.profile, len(self._tiers) + 1, self._key, prefills=prefills(self, i))
+            forget_sent(self, i)
         for job in sorted(lost, key=lambda one: one.row):
             self._send_again(job)
 
@@ -239,7 +246,7 @@ class Reference(ReferenceFleet):
         self.counts["blocks ended by a cut"] += was_cut and not outcome.finished
         self._settle(outcome, engine, endpoint)
         self._note_admitted(engine, endpoint)
-        if outcome.finished and self._open[i]:
+        if (outcome.finished or outcome.sent) and self._open[i]:
             self._feed(i // self.setup.slots)
 
     # ---- scrape, feed, promotion

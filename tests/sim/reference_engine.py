@@ -33,6 +33,7 @@ class Job:
     path: Path | None = None  # hashes of the whole blocks of its prompt; None: what it finds is stated
     answer: Path = ()  # those and, as far as the next turn has them, of its answer
     blocks_found: int = 0  # when it was admitted
+    source: "Engine | None" = None  # the rank that prefilled it and keeps its KV cache
 
     @property
     def context(self) -> int:
@@ -49,6 +50,8 @@ class Outcome:
 
     prompts: list[Job] = field(default_factory=list)  # prompts completed, in the order they were admitted
     finished: list[Job] = field(default_factory=list)
+    sent: list[Job] = field(default_factory=list)  # of the prompts, those that are decoded elsewhere
+    joined: list[Job] = field(default_factory=list)  # prefilled elsewhere, and decoded here from now on
     preempted: list[Job] = field(default_factory=list)
 
 
@@ -62,10 +65,12 @@ class Engine:
         profile: its speed and limits.
         queues: number of queues (tiers and one for promoted jobs).
         key: sort key of a job at an instant, smaller first.
+        prefills: prompts alone; whoever has more than one token to make is decoded elsewhere.
     """
 
-    def __init__(self, profile: Profile, queues: int, key: Key) -> None:
-        self.profile = profile
+    def __init__(self, profile: Profile, queues: int, key: Key, *, prefills: bool = False) -> None:
+        self.profile, self.prefills = profile, prefills
+        self.kept: list[Job] = []  # prefilled here and not let in yet where they are decoded
         self.queues: list[list[Job]] = [[] for _ in range(queues)]
         self.key = key
         self.decoding: list[Job] = []  # in the order they were admitted
@@ -89,24 +94,25 @@ class Engine:
         self.lost_tokens = 0  # KV tokens it had computed
         self.lost_given = 0  # `given` at that time
         self.recovered = 0  # how often the preempted found some of it again
+        self.joined: list[Job] = []  # let in by the latest composition
         self.cache: ReferenceCache | None = None  # None: nobody's blocks are hashed
 
     # ---- what can be seen from outside
 
     @property
     def inside(self) -> int:
-        return len(self.decoding) + len(self.prefilling) + sum(len(queue) for queue in self.queues)
+        return len(self.decoding) + len(self.prefilling) + sum(len(queue) for queue in self.queues) + len(self.kept)
 
     @property
     def unprefilled(self) -> int:
         """Tokens to compute for prompts placed here that are not finished, prefilled pieces included."""
-        waiting = sum(job.to_compute for queue in self.queues for job in queue)
+        waiting = sum(job.to_compute for queue in self.queues for job in queue if job.source is None)
         return waiting + sum(job.to_compute for job in self.prefilling)
 
     @property
     def used(self) -> int:
         decoding = sum(job.prompt + job.made for job in self.decoding)
-        alone = decoding + sum(job.context + 1 for job in self.prefilling)
+        alone = decoding + sum(job.context + 1 for job in self.prefilling + self.kept)
         if self.cache is None:
             return alone
         twice = sum(len(job.path) for job in self.decoding + self.prefilling if job.path is not None)
@@ -164,13 +170,15 @@ class Engine:
         """The iteration in progress ends, or an idle engine wakes; None when the block goes on."""
         if not self.busy:
             assert not self.compose(now)
-            return Outcome()
+            joined, self.joined = self.joined, []
+            return Outcome(joined=joined)
         self.count_tokens()
         if not self.last:
             self.look_ahead()
             return None
         outcome = self.end_block()
         outcome.preempted = self.compose(now)
+        outcome.joined, self.joined = self.joined, []
         return outcome
 
     def count_tokens(self) -> None:
@@ -194,6 +202,10 @@ class Engine:
         self.decoding = [job for job in self.decoding if job.made < job.output]
         outcome.prompts = [job for job in self.prefilling if job.filled == job.context]
         self.prefilling = [job for job in self.prefilling if job.filled < job.context]
+        if self.prefills:
+            outcome.sent = [job for job in outcome.prompts if job.output > 1]
+            outcome.prompts = [job for job in outcome.prompts if job.output == 1]
+            self.kept += outcome.sent
         for job in outcome.prompts:
             job.made += 1
             (self.decoding if job.made < job.output else outcome.finished).append(job)
@@ -262,8 +274,10 @@ class Engine:
         if self.profile.evicts or (running == 0 and used + needs <= capacity):
             room = (running + 1) * (1 + self.profile.drafted) if running else 0
             return used + needs + room <= capacity
-        inside = [one.output - one.made for one in self.decoding] + [one.output - one.made - 1 for one in self.prefilling]
         drafts = (running + 1) * self.profile.drafted
+        if self.prefills:
+            return self.used + needs + drafts <= capacity
+        inside = [one.output - one.made for one in self.decoding] + [one.output - one.made - 1 for one in self.prefilling]
         return self.used + sum(inside) + needs - 1 + job.output - job.made + drafts <= capacity
 
     def _found(self, job: Job) -> int:
@@ -290,6 +304,15 @@ class Engine:
             self.cache.hold(job.row, job.path)
         self._shrink()
 
+    def _join(self, job: Job) -> int:
+        """Let a job in that was prefilled elsewhere, with its first token; tokens of the budget it takes from now on."""
+        assert self.queues[job.queue].pop(0) is job
+        self.given += 1
+        job.made = 1
+        self.decoding.append(job)
+        self.joined.append(job)
+        return 1 + self.profile.drafted if self.profile.mixed else 0
+
     def _admit_prompts(self, now: int, budget: int) -> None:
         if self.profile.chunked:
             self._admit_chunks(now, budget)
@@ -301,18 +324,24 @@ class Engine:
             job.piece = min(job.context - job.filled, budget)
             budget -= job.piece
         while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
+            if head.source is not None:
+                budget -= self._join(head)
+                continue
             self._admit(head, budget)
             budget -= head.piece
 
     def _admit_whole(self, now: int, budget: int) -> None:
         while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
+            if head.source is not None:
+                budget -= self._join(head)
+                continue
             if head.context - self._found(head) > budget and self.prefilling:
                 break
             self._admit(head, head.context)
             budget -= head.piece
 
     def _begin(self, now: int, preempted: bool) -> None:
-        self.used_at_start = self.used
+        self.used_at_start = self.used - sum(job.context + 1 for job in self.kept)  # what is kept may go meanwhile
         self.busy = bool(self.decoding or self.prefilling)
         self.end, self.cut, self.done, self.start = NO_TIME, False, 0, now
         if not self.busy:

@@ -22,24 +22,12 @@ from sageserve.core.route import AFFINITY
 from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
+from tests.sim.reference_apart import Endpoint, links, prefills, settle, way_of, work_of
 from tests.sim.reference_cache import ReferenceCache, paths_of
 from tests.sim.reference_engine import Job, Outcome
 from tests.sim.reference_profile import Profile
 from tests.sim.reference_promises import Tier, missed_of
 from tests.sim.reference_ranks import Instance
-
-
-class Endpoint:
-    """What is counted and seen of one endpoint."""
-
-    def __init__(self, model: int, first: int, slots: int, feeds: bool) -> None:
-        self.model = model
-        self.instances = range(first, first + slots)
-        self.feeds = feeds
-        self.seen = self.kv = self.busy = self.rate = 0.0
-        self.offered = self.fed_work = self.fed_tokens = 0.0
-        self.finished = self.preempted = self.made = self.placed = 0
-        self.unfinished: dict[int, float] = {}  # row: prefill work of a prompt that is not finished
 
 
 def _job(row: int, r: Rec) -> Job:
@@ -74,7 +62,10 @@ class ReferenceFleet:
         ]
         tiers = len(self._tiers)
         profiles = [Profile.of(row) for row in setup.profiles]
-        self._engines = [Instance(profiles[p], tiers + 1, self._key) for p in setup.slot_profile]
+        self._engines = [
+            Instance(profiles[p], tiers + 1, self._key, prefills=prefills(self, i)) for i, p in enumerate(setup.slot_profile)
+        ]
+        self._sent, self._link = links(self)
         self._endpoints = [
             Endpoint(e // setup.roles % setup.models, e * setup.slots, setup.slots, bool(setup.feeds[e]))
             for e in range(setup.endpoints)
@@ -239,11 +230,12 @@ class ReferenceFleet:
         self.demand_tokens[self._cell(job)] += job.prompt
         work = fastest.work(job.prompt, job.cached, mean)
         self.demand_work[self._cell(job)] += work
+        way = way_of(self, job)
         tier = self._tiers[job.tier]
         if not tier.batch or self.setup.feed == DIRECT:
             near = int(self.setup.rtt[(self._region[job.row],) * 2]) if self.setup.rtt.size else 0
             prefill = fastest.prefill_work(job.prompt, job.cached)
-            slack = tier.promised(job.prompt) - near - fastest.alone(job.prompt, job.cached)
+            slack = tier.promised(job.prompt) - near - fastest.alone(job.prompt, job.cached) - way
             self._asked[model].append((prefill, work - prefill, slack))
             self.could[self._cell(job)] += slack > 0
 
@@ -266,7 +258,7 @@ class ReferenceFleet:
 
     def _outstanding(self, i: int) -> int:
         engine = self._engines[i]
-        guess = self._guess[self._endpoints[i // self.setup.slots].model]
+        guess = 0 if prefills(self, i) else self._guess[self._endpoints[i // self.setup.slots].model]
         return (engine.unprefilled + guess * engine.inside) * engine.profile.weight
 
     def _place(self, job: Job, e: int) -> float:
@@ -274,7 +266,7 @@ class ReferenceFleet:
         endpoint, i = self._endpoints[e], self._emptiest(e, job)
         engine = self._engines[i]
         self._remember(job, i)
-        work = engine.profile.work(job.prompt, job.cached, self._mean[endpoint.model][job.tier])
+        work = work_of(self, job, i)
         endpoint.offered += work
         endpoint.unfinished[job.row] = engine.profile.prefill_work(job.prompt, job.cached)
         endpoint.placed += 1
@@ -352,6 +344,7 @@ class ReferenceFleet:
     # ---- an iteration ended
 
     def _settle(self, outcome: Outcome, engine: Instance, endpoint: Endpoint) -> None:
+        settle(self, outcome, engine, endpoint)
         for job in outcome.prompts:
             del endpoint.unfinished[job.row]
             self._put(job, RUNNING)

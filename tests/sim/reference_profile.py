@@ -108,6 +108,16 @@ class Profile:
         """Microseconds for a context of x tokens and an answer of o tokens, among as many of its like as fit."""
         return self._work_of_rank(x, found, o) * (1.0 / self.ranks)
 
+    def decode_work(self, x: int, o: float) -> float:
+        """Microseconds for o tokens after a context of x that was prefilled elsewhere, the first token too."""
+        steps = max(o - 1, 0.0) / self.gain
+        kept = (x + 0.5 * o if self.evicts else x + o) + self.drafted
+        alone = min(1.0, max(1.0 / self.max_sequences, kept * (1.0 / self.kv_tokens)))
+        work = steps * (alone * self.decode(1.0 / alone) + self.s + self.d * (x + 0.5 * o))
+        if self.evicts and alone > 1.0 / self.max_sequences:
+            work += max(o - 1, 0.0) * self.per_token
+        return work * (1.0 / self.ranks)
+
     def _work_of_rank(self, x: int, found: int, o: float) -> float:
         u, steps, budget, each = float(x - found), max(o - 1, 0.0), float(self.max_batched), self.drafted + 1
         if self.drafted:

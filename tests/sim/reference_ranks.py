@@ -19,11 +19,12 @@ class Instance:
         profile: of each rank.
         queues: number of queues of a rank.
         key: sort key of a job at an instant, smaller first.
+        prefills: prompts alone.
     """
 
-    def __init__(self, profile: Profile, queues: int, key: Key) -> None:
+    def __init__(self, profile: Profile, queues: int, key: Key, *, prefills: bool = False) -> None:
         self.profile = profile
-        self.ranks = [Engine(profile, queues, key) for _ in range(profile.ranks)]
+        self.ranks = [Engine(profile, queues, key, prefills=prefills) for _ in range(profile.ranks)]
         self.together = profile.lockstep and profile.ranks > 1
         self.kv_tokens = profile.ranks * profile.kv_tokens
         self.places = profile.ranks * profile.max_sequences
@@ -43,7 +44,7 @@ class Instance:
 
     @property
     def used_at_start(self) -> int:
-        return sum(rank.used_at_start for rank in self.ranks)
+        return sum(rank.used_at_start + sum(job.context + 1 for job in rank.kept) for rank in self.ranks)
 
     def was_cut(self, k: int) -> bool:
         """Whether the block in progress was cut."""
@@ -70,6 +71,16 @@ class Instance:
         was_last, self._last = self._last, True
         return not was_last
 
+    def stir(self, rank: Engine, now: int, *, over: bool) -> None:
+        """A rank has more room, or the instance is over: an idle one looks at its queue again, or closes."""
+        if not over and not any(rank.queues):
+            return
+        if self.together:
+            if not any(one.busy for one in self.ranks):
+                self._end, self._last = min(self._end, now), True
+        elif not rank.busy:
+            rank.end, rank.last = min(rank.end, now), True
+
     def cached(self, job: Job) -> int:
         """Tokens of its prompt that the rank it would go to has, or that are stated."""
         return self._emptiest().cached(job)
@@ -94,6 +105,8 @@ class Instance:
             _add(whole, rank.end_block())
         for rank in self.ranks:
             whole.preempted += rank.compose(now)
+            whole.joined += rank.joined
+            rank.joined = []
         self._begin(now)
         return whole
 
@@ -136,3 +149,4 @@ def _load(rank: Engine) -> int:
 def _add(whole: Outcome, part: Outcome) -> None:
     whole.prompts += part.prompts
     whole.finished += part.finished
+    whole.sent += part.sent

@@ -48,6 +48,11 @@ LEAST = {
     "blocks evicted": 5_000,
     "blocks of answers": 300,
     "blocks never finished": 6,
+    "handed over": 1_500,
+    "waited for the link": 500,
+    "nowhere to land": 100,
+    "drained by handing over": 10,
+    "lost when prefilled": 5,
     "more in the cache than expected": 40,
     "less in the cache than expected": 20,
 }

@@ -12,6 +12,7 @@ from sageserve.base.errors import MeasurementError
 from sageserve.data.measured.points import MeasuredPoint, read_points
 from sageserve.data.profiles.naming import known_gpu, model_in
 from sageserve.data.profiles.roofline import Parallelism
+from sageserve.sim.points.pools import PointPools, pools_of
 from sageserve.sim.points.predict import group_of, judge, predict, shape_of, ways_of
 
 POINT = MeasuredPoint(
@@ -35,6 +36,7 @@ POINT = MeasuredPoint(
     tpot_ms=8.0,
     note="",
 )
+ONE_TO_TWO = "disagg: prefill 1x(tp1,dp1) decode 2x(tp2,dp1,ep1); lengths uniform 0.8-1.0 of nominal"
 HEADER = "id,gpu,tp,model,dtype,isl,osl,concurrency,e2e_ms\n"
 
 
@@ -100,7 +102,10 @@ def test_a_rate_is_an_open_loop() -> None:
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"mode": "disagg"}, "different pools"),
+        ({"mode": "disagg"}, "how many instances prefill and how many decode is not said"),
+        ({"mode": "disagg", "note": "disagg: prefill 0x(tp8,dp1) decode 0x(tp8,dp1,ep8)"}, "is not said"),
+        ({"mode": "disagg", "note": ONE_TO_TWO, "clients": 0, "rate": 2.0}, "at a fixed concurrency alone"),
+        ({"mode": "both"}, "neither agg nor disagg"),
         ({"tp": 1, "dp": 8, "ep": 4}, "parallelism is not clear"),
         ({"tp": 4, "dp": 3, "gpus": 4}, "parallelism is not clear"),
         ({"note": "tp_size is the product tp*ep"}, "parallelism is not clear"),
@@ -142,6 +147,18 @@ def test_ranks_share_what_arrives() -> None:
     assert (eight.e2e_ms, eight.ttft_ms) == (one.e2e_ms, one.ttft_ms), "a dense model's ranks are engines side by side"
     unknown = predict(replace(POINT, engine="NIM 1.8.0 (trtllm)"))
     assert (unknown.low_ms or 0) < (one.low_ms or 0), "of an engine of which no point is known"
+
+
+def test_pools_are_as_the_note_says_and_prompts_hold_nobody_up() -> None:
+    assert pools_of(replace(POINT, note="disagg: prefill 2x(tp1,dp8) decode 1x(tp1,dp32,ep32)")) == PointPools(
+        2, Parallelism(1, 8, 8), 1, Parallelism(1, 32, 32)
+    )
+    point = replace(POINT, mode="disagg", note=ONE_TO_TWO, prompt=4_000, clients=16)
+    found, together = predict(point), predict(replace(point, mode="agg", clients=8, tp=2))
+    assert group_of(point) == "vllm, dense, disaggregated"
+    assert found.tpot_ms is not None
+    assert together.tpot_ms is not None
+    assert found.tpot_ms < together.tpot_ms, "eight sequences an engine in both, of which none waits for prompts in the one"
 
 
 def test_fewer_bits_of_cache_are_read_faster_and_recipes_of_new_gpus_have_them() -> None:

@@ -90,6 +90,21 @@ def size_bytes(text: object) -> int:
     return size
 
 
+def bytes_per_second(text: object) -> int:
+    """Bytes per second of a rate such as `50GB/s`; refuses a bare number, and 0.
+
+    Raises:
+        ValueError: no unit or an unknown one, or nothing at all.
+    """
+    match = _PART.fullmatch(text.removesuffix("/s")) if isinstance(text, str) and text.endswith("/s") else None
+    if match is None or match[2] not in _SIZE_UNITS:
+        raise ValueError(f"{text!r} is not a rate: write bytes per second, as in 50GB/s (400 Gbit/s are 50GB/s)")
+    rate = size_bytes(match[0])
+    if not rate:
+        raise ValueError(f"{text!r} moves nothing: write bytes per second, as in 50GB/s")
+    return rate
+
+
 def _bytes(number: str, unit: str) -> int:
     return round(Decimal(number) * _SIZE_UNITS[unit])  # exact: a float holds 53 bits only
 
@@ -208,6 +223,12 @@ Size = Annotated[
     BeforeValidator(_once(size_bytes)),
     PlainSerializer(show_size, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+\s*[kKMGT]?i?B$", "examples": ["80GiB"]}),
+]
+Rate = Annotated[
+    int,
+    BeforeValidator(_once(bytes_per_second)),
+    PlainSerializer(lambda rate: f"{show_size(rate)}/s", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+\s*[kKMGT]?i?B\s*/s$", "examples": ["50GB/s"]}),
 ]
 Price = Annotated[
     float,

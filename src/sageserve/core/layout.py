@@ -6,20 +6,25 @@ role; its instance rows lie side by side, pool after pool. Knows no policy. Read
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import ProfileSettings, Scenario
+from sageserve.base.errors import ConfigError
 from sageserve.base.records import Names
+from sageserve.base.units import SECOND
 from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.feed import DIRECT, FEEDS
 from sageserve.core.fleet import Pool, Role, Stock
+from sageserve.core.handover import Handover
 from sageserve.core.ledger import Purchase
 from sageserve.core.order import TIER
 from sageserve.core.perf import OUTPUT_GUESS, profile_rows, request_work
 
+PREFILL: Final = "prefill"
+DECODE: Final = "decode"
 _TYPICAL_CONTEXT = 2000  # tokens: where profiles of one model are compared for their weights
 
 
@@ -42,6 +47,7 @@ class Layout:
         feeds: bool[endpoints], given batch work from the queue.
         feed: STEPS, FILL or DIRECT; DIRECT too where no role is given work from the queue, or nothing would ever leave it.
         prefix_hits: share of a prompt found in the prefix cache, by model, where a trace does not say.
+        handover: models whose prefill and decode are apart; None: none is.
     """
 
     names: Names
@@ -58,6 +64,12 @@ class Layout:
     feeds: NDArray[np.bool_]
     feed: int
     prefix_hits: tuple[float, ...]
+    handover: Handover | None = None
+
+    @property
+    def apart(self) -> tuple[bool, ...]:
+        """By model, whether instances of role 0 only prefill and those of role 1 decode."""
+        return (False,) * len(self.names.models) if self.handover is None else self.handover.apart
 
     @property
     def endpoints(self) -> int:
@@ -90,12 +102,32 @@ class Layout:
         """Instances of its model's fastest type that one of a pool is worth."""
         return WEIGHT_ONE / int(self.profiles[pool.profile]["weight"])
 
-    def endpoint_name(self, endpoint: int) -> str:
-        """`region/model`, with `/role` where there is more than one role."""
+    def role_name(self, endpoint: int) -> str:
+        """What the instances of an endpoint do: the strategy's word, or prefill or decode where these are apart."""
         at, role = divmod(endpoint, len(self.roles))
+        return role_name(self.roles, role, apart=self.apart[at % len(self.names.models)])
+
+    def endpoint_name(self, endpoint: int) -> str:
+        """`region/model`, with `/role` where the model has more than one."""
+        at, _ = divmod(endpoint, len(self.roles))
         region, model = divmod(at, len(self.names.models))
         name = f"{self.names.regions[region]}/{self.names.models[model]}"
-        return name if len(self.roles) == 1 else f"{name}/{self.roles[role].name}"
+        return f"{name}/{self.role_name(endpoint)}" if has_roles(self.roles, apart=self.apart[model]) else name
+
+
+def has_roles(roles: tuple[Role, ...], *, apart: bool) -> bool:
+    """Whether a model's instances have roles that are to be told apart."""
+    return apart or sum(not _only_decodes(role) for role in roles) > 1
+
+
+def _only_decodes(role: Role) -> bool:
+    """Whether it is the second one of `unified_roles`."""
+    return role.name == DECODE and not role.tiers
+
+
+def role_name(roles: tuple[Role, ...], role: int, *, apart: bool) -> str:
+    """What instances of a role do."""
+    return (PREFILL, DECODE)[role] if apart else roles[role].name
 
 
 def names_of(scenario: Scenario) -> Names:
@@ -104,8 +136,30 @@ def names_of(scenario: Scenario) -> Names:
 
 
 def unified_roles(scenario: Scenario) -> tuple[Role, ...]:
-    """One role that serves every tier; batch tiers come from the queue manager unless the feed is direct."""
-    return (Role("shared", tuple(range(len(scenario.tiers))), queued=scenario.batch.feed != "direct"),)
+    """One role that serves every tier; batch tiers come from the queue manager unless the feed is direct.
+
+    Where a model's prefill and decode are apart there is a second one, without tiers: what it has comes from the first.
+    """
+    shared = Role("shared", tuple(range(len(scenario.tiers))), queued=scenario.batch.feed != "direct")
+    return (shared, Role(DECODE, (), queued=False)) if any_apart(scenario) else (shared,)
+
+
+def any_apart(scenario: Scenario) -> str:
+    """The first model whose prefill and decode are apart; empty where there is none."""
+    return next((name for name, model in scenario.models.items() if model.disaggregated is not None), "")
+
+
+def refuse_apart(scenario: Scenario, what: str) -> None:
+    """Say that something has no answer where prefill and decode are apart.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if model := any_apart(scenario):
+        raise ConfigError(
+            f"models.{model}.disaggregated: {what} where prefill and decode are apart",
+            hint=f"leave it out with --set models.{model}.disaggregated=null, or play the fleet: sageserve simulate",
+        )
 
 
 def lay_out(
@@ -121,11 +175,13 @@ def lay_out(
     """
     names = names_of(scenario)
     stocks = _stocks(scenario)
-    engines = [(model, gpu) for model in names.models for gpu in scenario.models[model].engines]
-    profiles = profile_rows([scenario.models[model].engines[gpu] for model, gpu in engines])
-    _weigh(profiles, [names.models.index(model) for model, _ in engines])
+    engines = [(model, gpu, False) for model in names.models for gpu in scenario.models[model].engines]
+    engines += [(model, gpu, True) for model in names.models for gpu in scenario.models[model].decode_engines]
+    profiles = profile_rows([engine_of(scenario, *engine) for engine in engines])
+    _weigh(profiles, [(names.models.index(model), decode) for model, _, decode in engines])
     ends = [(region, model) for region in names.regions for model in names.models]
-    slots = max(scenario.at(g, m).fleet.maximum * len(scenario.gpus_at(m, g)) for g, m in ends)
+    kinds = [max(len(scenario.gpus_at(m, g)), len(scenario.gpus_at(m, g, decode=True))) for g, m in ends]
+    slots = max(scenario.at(g, m).fleet.maximum * count for (g, m), count in zip(ends, kinds, strict=True))
     pools = _pools(scenario, roles, minimum, slots, engines, sleeps=sleeps)
     slot_profile = np.full(len(names.regions) * len(names.models) * len(roles) * slots, -1, np.int32)
     for pool in pools:
@@ -150,7 +206,25 @@ def lay_out(
         feeds=feeds,
         feed=FEEDS.index(scenario.batch.feed) if any(role.queued for role in roles) else DIRECT,
         prefix_hits=tuple(scenario.models[model].prefix_hits for model in names.models),
+        handover=_handover(scenario, names),
     )
+
+
+def _handover(scenario: Scenario, names: Names) -> Handover | None:
+    if not any_apart(scenario):
+        return None
+    told = [(scenario.models[model].disaggregated, scenario.models[model].kv_sent or 0) for model in names.models]
+    return Handover(
+        tuple(one is not None for one, _ in told),
+        tuple(0.0 if one is None else size * SECOND / one.link for one, size in told),
+        tuple(0 if one is None else one.latency for one, _ in told),
+    )
+
+
+def engine_of(scenario: Scenario, model: str, gpu: str, decode: bool) -> ProfileSettings:  # as `engines` are listed
+    """The engine of a model on a GPU type; of its instances that decode, where these are apart."""
+    served = scenario.models[model]
+    return (served.decode_engines if decode else served.engines)[gpu]
 
 
 def tier_rows(scenario: Scenario) -> NDArray[Any]:
@@ -187,7 +261,7 @@ def _pools(
     roles: tuple[Role, ...],
     minimum: Callable[[Scenario], tuple[int, ...]],
     slots: int,
-    engines: list[tuple[str, str]],
+    engines: list[tuple[str, str, bool]],
     *,
     sleeps: bool,
 ) -> tuple[Pool, ...]:
@@ -197,11 +271,16 @@ def _pools(
         for m, model in enumerate(scenario.models):
             here = scenario.at(region, model)
             most, kept = here.fleet.maximum, minimum(here)
+            apart = scenario.models[model].disaggregated is not None
             for o, role in enumerate(roles):
                 endpoint = (g * len(scenario.models) + m) * len(roles) + o
-                for k, gpu in enumerate(scenario.gpus_at(model, region)):
+                decode = apart and o > 0
+                if _only_decodes(role) and not decode:
+                    continue
+                for k, gpu in enumerate(scenario.gpus_at(model, region, decode=decode)):
                     begin = endpoint * slots + k * most
-                    name = f"{region}/{model}/{gpu}" + (f"/{role.name}" if len(roles) > 1 else "")
+                    told = f"/{role_name(roles, o, apart=apart)}" if has_roles(roles, apart=apart) else ""
+                    name = f"{region}/{model}/{gpu}{told}"
                     pools.append(
                         Pool(
                             number=len(pools),
@@ -210,9 +289,9 @@ def _pools(
                             model=m,
                             role=o,
                             endpoint=endpoint,
-                            profile=engines.index((model, gpu)),
+                            profile=engines.index((model, gpu, decode)),
                             stock=stocks.index((region, gpu)),
-                            gpus=scenario.models[model].engines[gpu].gpus,
+                            gpus=engine_of(scenario, model, gpu, decode).gpus,
                             begin=begin,
                             end=begin + most,
                             minimum=kept[o],
@@ -222,8 +301,8 @@ def _pools(
     return tuple(pools)
 
 
-def _weigh(profiles: NDArray[Any], models: list[int]) -> None:
-    """Weight of each profile: its time for a typical request against the fastest profile of the same model."""
+def _weigh(profiles: NDArray[Any], models: list[tuple[int, bool]]) -> None:
+    """Weight of each profile: its time for a typical request against the fastest profile of the same model and use."""
     times = [request_work(profile, _TYPICAL_CONTEXT, 0, OUTPUT_GUESS) for profile in profiles]
     for k, model in enumerate(models):
         fastest = min(time for time, other in zip(times, models, strict=True) if other == model)

@@ -89,6 +89,7 @@ first_time = kernel(rebound(timing.first_time, lone_time=lone_time))
 prefill_work = kernel(timing.prefill_work)
 decoding_time = kernel(rebound(timing.decoding_time, sequences_time=sequences_time))
 gain = kernel(timing.gain)
+decode_work = kernel(rebound(timing.decode_work, decoding_time=decoding_time, gain=gain))
 rank_work = kernel(
     rebound(timing.rank_work, curve_time=curve_time, sequences_time=sequences_time, decoding_time=decoding_time, gain=gain)
 )

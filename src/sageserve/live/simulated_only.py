@@ -5,6 +5,7 @@ Read next: `docs/how-to/roll-out.md`, docs/how-to/scale-to-zero.md, docs/referen
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
+from sageserve.core.layout import refuse_apart
 from sageserve.core.own_rules import own_rules
 from sageserve.core.strategies import kind_of, may_sleep, or_one, where_zero
 
@@ -17,9 +18,11 @@ def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
         ours: it is not watched.
 
     Raises:
-        ConfigError: rollouts, endpoints that may have no instance, a price of CO2 by the hours of a window, no rule or strategy.
+        ConfigError: prefill and decode apart, rollouts, endpoints that may have no instance, a price of CO2 by the hours of a
+            window, no rule or strategy.
         PluginError: a rule of the user's cannot be imported, or gives no number.
     """
+    refuse_apart(scenario, "a fleet that runs is neither served nor watched")
     if ours:
         own_rules(scenario)  # gateways ask them, and would not start
         kind_of(scenario)  # nor would control, with one that can do nothing of nothing

@@ -21,7 +21,7 @@ from sageserve.base.records import UNSET, Floats, Ints, Trace, cached_tokens
 from sageserve.base.sessions import closed_loop
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.engine.timing import EngineRow
-from sageserve.core.layout import Layout, lay_out, unified_roles
+from sageserve.core.layout import Layout, lay_out, refuse_apart, unified_roles
 from sageserve.core.order import promised_us
 from sageserve.core.perf import decoding_time, first_time, prefill_work, request_work
 from sageserve.core.plan.milp import Program
@@ -69,6 +69,7 @@ def oracle_bound(scenario: Scenario, trace: Trace) -> Bound:
         scenario: fleet, tiers and profiles.
         trace: codes are those of the scenario's names in order.
     """
+    refuse_apart(scenario, "there is no bound of what could be done")
     layout = true_layout(scenario, lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,)))
     turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
     alone = trace if turns is None else trace.take(turns.order[: turns.first])

@@ -94,14 +94,14 @@ def typical(scenario: Scenario) -> Trace:
 
 
 def idle_times(layout: Layout, model: NDArray[Any], prompt: NDArray[Any], cached: NDArray[Any]) -> Ints:
-    """int64[n]: microseconds until an idle engine's first token; none where no engine runs the model."""
+    """int64[n]: microseconds until an idle engine's first token, if need be where it decodes; none where nothing runs it."""
     times = np.zeros(len(model), np.int64)
     for m in range(len(layout.names.models)):
         at = np.flatnonzero(model == m)
         fastest = layout.fastest(m)
         if len(at) and fastest >= 0:
             first_times(layout.profiles[fastest], prompt[at], cached[at], times, at)
-    return times
+    return times if layout.handover is None else times + layout.handover.way(model, prompt).astype(np.int64)
 
 
 def _missed(scenario: Scenario, trace: Trace, late: NDArray[np.bool_]) -> Iterator[OutOfReach]:

@@ -17,6 +17,7 @@ from sageserve.base.errors import MeasurementError
 from sageserve.base.records import UNSET, Floats, Ints, Names, Trace
 from sageserve.base.units import DAY, SECOND, Micros
 from sageserve.core.feed import DIRECT
+from sageserve.core.handover import Handover
 from sageserve.core.order import FCFS, TIER
 from sageserve.core.perf import profile_rows
 from sageserve.core.route import NEAREST
@@ -136,6 +137,60 @@ def replay_closed(profile: ProfileSettings, prompt: Ints, output: Ints, clients:
         MeasurementError: as for `replay`.
     """
     kernel = _kernel(profile, Arrivals(np.zeros(len(prompt), np.int64), prompt, output), clients=clients)
+    while not kernel.finished():
+        _go_on(kernel, kernel.now + _STEP)
+    return _result(kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePool:
+    """Engines that are alike.
+
+    Args:
+        profile: of each.
+        instances: how many.
+    """
+
+    profile: ProfileSettings
+    instances: int
+
+
+def replay_apart(
+    prefill: EnginePool, decode: EnginePool, requests: tuple[Ints, Ints], clients: int, *, token_us: float, latency: Micros = 0
+) -> Replayed:
+    """Play requests through engines that prefill and engines that decode, each client sending its next one as in `replay_closed`.
+
+    Args:
+        prefill: engines that hand requests over when their prompts are filled.
+        decode: engines that are handed them.
+        requests: int64[n] twice, tokens of prompts and answers, in the order they are sent.
+        clients: that send at once; the first requests arrive at time 0.
+        token_us: microseconds that the KV cache of a token takes on the link of an engine that prefills.
+        latency: microseconds more, until the other side has it.
+
+    Raises:
+        MeasurementError: as for `replay`.
+    """
+    arrivals = Arrivals(np.zeros(len(requests[0]), np.int64), *requests)
+    for pool in (prefill, decode):
+        _check(pool.profile, arrivals)
+    slots = max(prefill.instances, decode.instances)
+    rows = np.full((2, slots), -1, np.int32)
+    rows[0, : prefill.instances], rows[1, : decode.instances] = 0, 1
+    setup = replace(
+        _setup(prefill.profile),
+        roles=2,
+        slots=slots,
+        profiles=profile_rows([prefill.profile, decode.profile]),
+        slot_profile=rows.ravel(),
+        feeds=np.zeros(2, bool),
+        clients=clients,
+        output_guess=float(requests[1].mean()),
+        handover=Handover((True,), (token_us,), (latency,)),
+    )
+    kernel = Kernel(setup, request_rows(_trace(arrivals), setup))
+    for instance in np.flatnonzero(setup.slot_profile >= 0):
+        kernel.open(int(instance))
     while not kernel.finished():
         _go_on(kernel, kernel.now + _STEP)
     return _result(kernel)

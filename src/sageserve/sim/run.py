@@ -177,6 +177,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         admission_queued=scenario.admission.queued,
         believed=believed,
         sleeps=tuple(layout.wakes.tolist()),
+        handover=layout.handover,
     )
 
 

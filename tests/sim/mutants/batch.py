@@ -11,6 +11,7 @@ from typing import Final
 from tests.sim.cases import make_case, seeded
 from tests.sim.mutants.catalogue import MUTANTS
 from tests.sim.mutants.doors import DOOR_MUTANTS
+from tests.sim.mutants.handover import HANDOVER_MUTANTS
 from tests.sim.mutants.outages import OUTAGE_MUTANTS
 from tests.sim.mutants.prefix_trial import Worlds, function_of
 from tests.sim.mutants.promises import PROMISE_MUTANTS
@@ -22,6 +23,7 @@ from tests.sim.mutants.turns import TURN_MUTANTS
 ALL: Final = (
     *MUTANTS,
     *DOOR_MUTANTS,
+    *HANDOVER_MUTANTS,
     *OUTAGE_MUTANTS,
     *PROMISE_MUTANTS,
     *RANK_MUTANTS,

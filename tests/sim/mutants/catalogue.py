@@ -29,7 +29,7 @@ class Mutant:
 MUTANTS = (
     Mutant(
         "memory of a draining instance still counts as capacity",
-        "sim/kernel/engine.py",
+        "sim/kernel/leaving/losing.py",
         'endpoint["kv_tokens"] += sign * ',
         'endpoint["kv_tokens"] += max(sign, 0) * ',
     ),
@@ -142,8 +142,8 @@ MUTANTS = (
     Mutant(
         "a preempted request goes to the end of its queue",
         "sim/kernel/admission.py",
-        "import head_of, pop_front, push_front",
-        "import head_of, pop_front, push_back as push_front",
+        "import add_finish, head_of, pop_front, push_front",
+        "import add_finish, head_of, pop_front, push_back as push_front",
     ),
     Mutant(
         "a preempted prompt is not outstanding work",
@@ -190,7 +190,7 @@ MUTANTS = (
     Mutant(
         "a later piece of a prompt costs no more than the first",
         "sim/kernel/batching.py",
-        "more = budget * float(budget)",
+        "more = tokens * float(tokens)",
         "more = 0.0",
     ),
     Mutant(
@@ -351,7 +351,7 @@ MUTANTS = (
     ),
     Mutant(
         "sequences of a draining instance still count as places",
-        "sim/kernel/engine.py",
+        "sim/kernel/leaving/losing.py",
         'endpoint["sequences"] += sign * ',
         'endpoint["sequences"] += max(sign, 0) * ',
     ),

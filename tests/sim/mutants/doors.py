@@ -14,7 +14,7 @@ DOOR_MUTANTS: Final = (
     Mutant(
         "who asks for an endpoint that sleeps is turned away", KEPT, "elif e >= 0 and has_room(w, e, q):", "elif e > w['rows']:"
     ),
-    Mutant("the far one is asked for", KEPT, "if found < 0 and sleeps[e] != 0:", "if sleeps[e] != 0:", first=353),
+    Mutant("the far one is asked for", KEPT, "if found < 0 and sleeps[e] != 0:", "if sleeps[e] != 0:", first=1364),
     Mutant(
         "whoever is held waits for the scrape",
         "sim/kernel/engine.py",

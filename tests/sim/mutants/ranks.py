@@ -47,7 +47,7 @@ RANK_MUTANTS: Final = (
     ),
     Mutant(
         "only one rank's capacity is counted",
-        "sim/kernel/engine.py",
+        "sim/kernel/leaving/losing.py",
         'sign * profile["ranks"] * profile["kv_tokens"]',
         'sign * profile["kv_tokens"]',
     ),

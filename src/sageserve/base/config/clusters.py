@@ -1,7 +1,7 @@
 """Settings of the clusters that others run: where they are watched, which targets are ours to think about, how far we may go.
 
 Read by `sageserve doctor` and by what watches; nothing is written because of it without `watch --act`. Names of pools are
-`region/model/gpu`, as everywhere. Knows no client. Read next: `data/scenarios/cluster_checks.py` for what must fit together.
+`region/model/gpu`, as everywhere. Knows no client. Read next: `data/scenarios/checking/clusters.py` for what must fit together.
 """
 
 import re

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from sageserve.base.config.settings import Name, Settings
-from sageserve.base.units import HOUR, MINUTE, Duration, Micros, Share, Size
+from sageserve.base.units import HOUR, MINUTE, Duration, Micros, Rate, Share, Size
 
 KNOTS: Final = 16
 """Knots that a curve may have at most."""
@@ -184,6 +184,27 @@ class LoadSettings(Settings):
         return self.local if self.source == "local" else self.remote
 
 
+class DisaggregatedSettings(Settings):
+    """Prefill and decode on instances of their own, in two pools: the KV cache of a prompt goes from one to the other."""
+
+    link: Rate = Field(
+        description="what a prefill instance sends per second, one KV cache after the other: 400 Gbit/s are 50GB/s"
+    )
+    latency: Duration = Field(
+        default=0, description="more, from the last byte sent until the other side has it: handshakes; 0: not measured"
+    )
+    kv_per_token: Size | None = Field(
+        default=None,
+        description="of the KV cache, as it is sent; none: kv_per_token of the engines, which counts a latent cache (MLA) for "
+        "every GPU of a rank",
+    )
+    decode: dict[Name, ProfileSettings] = Field(
+        default={},
+        description="engines of the instances that decode, by GPU type; a scenario file may name a profile of the library "
+        "instead; none: as `engines`",
+    )
+
+
 class ModelSettings(Settings):
     """An LLM served under one name."""
 
@@ -198,6 +219,9 @@ class ModelSettings(Settings):
     )
     speculative: SpeculativeSettings | None = Field(
         default=None, description="how all of its engines decode that do not say otherwise; none: one token an iteration"
+    )
+    disaggregated: DisaggregatedSettings | None = Field(
+        default=None, description="prefill and decode on instances of their own; none: every instance does both"
     )
     prefix_cache: bool = Field(
         default=True,
@@ -214,9 +238,24 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _engines_speculate(self) -> Self:
         """Give the engines what is said of the model."""
-        for gpu, engine in self.engines.items():
-            if self.speculative is not None and engine.speculative is None:
-                self.engines[gpu] = engine.model_copy(update={"speculative": self.speculative})
-                if text := self.engines[gpu].crowded:
-                    raise ValueError(f"engines.{gpu}: {text}")
+        named = {"engines": self.engines, "disaggregated.decode": self.disaggregated.decode if self.disaggregated else {}}
+        for name, engines in named.items():
+            for gpu, engine in engines.items():
+                if self.speculative is not None and engine.speculative is None:
+                    engines[gpu] = engine.model_copy(update={"speculative": self.speculative})
+                    if text := engines[gpu].crowded:
+                        raise ValueError(f"{name}.{gpu}: {text}")
         return self
+
+    @property
+    def decode_engines(self) -> dict[Name, ProfileSettings]:
+        """Engines of instances that only decode: none where all do both."""
+        return {} if self.disaggregated is None else self.disaggregated.decode or self.engines
+
+    @property
+    def kv_sent(self) -> int | None:
+        """Bytes of a token's KV cache as they are sent to where it is decoded; None where they are not known, or not the same."""
+        if self.disaggregated is not None and self.disaggregated.kv_per_token is not None:
+            return self.disaggregated.kv_per_token
+        known = {engine.kv_per_token for engine in self.engines.values()}
+        return known.pop() if len(known) == 1 else None

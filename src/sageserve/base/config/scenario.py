@@ -87,13 +87,19 @@ class Scenario(Settings):
         """The same with the fleet's numbers for one endpoint."""
         return self if self.fleet.endpoints is None else self.model_copy(update={"fleet": self.fleet.at(region, model)})
 
-    def gpus_at(self, model: Name, region: Name) -> list[Name]:
+    def gpus_at(self, model: Name, region: Name, *, decode: bool = False) -> list[Name]:
         """GPU types an endpoint may use: the one it starts with first, then as the model or `fleet.endpoints` lists them.
 
         None at all when the region has no GPU that the model can run on, or none that it may use: there is no such endpoint.
+
+        Args:
+            model: its name.
+            region: its name.
+            decode: of the instances that only decode, where prefill and decode are apart.
         """
-        stock = self.regions[region].gpus
-        usable = [gpu for gpu, engine in self.models[model].engines.items() if gpu in stock and stock[gpu].gpus >= engine.gpus]
+        stock, served = self.regions[region].gpus, self.models[model]
+        engines = served.decode_engines if decode else served.engines
+        usable = [gpu for gpu, engine in engines.items() if gpu in stock and stock[gpu].gpus >= engine.gpus]
         chosen = self.fleet.gpus_at(region, model)
         if chosen is not None:
             return [gpu for gpu in chosen if gpu in usable]

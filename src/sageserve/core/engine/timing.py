@@ -213,6 +213,20 @@ def prefill_work(profile: EngineRow, context: int, cached: int) -> float:
     return (todo * profile["whole"] + 0.5 * profile["attention"] * todo * (context + cached)) * profile["per_rank"]
 
 
+def decode_work(profile: EngineRow, context: int, output: float) -> float:
+    """Microseconds of engine time for decoding a request that was prefilled elsewhere, with its first token, among its like.
+
+    As much as in `rank_work` on an engine that prefills first, where nothing is to be prefilled: a share of every iteration.
+    """
+    x, steps = float(context), max(output - 1.0, 0.0) / gain(profile)
+    kept = (x + 0.5 * output if profile["evicts"] != 0 else x + output) + profile["drafted"]
+    crowd = min(1.0, max(profile["per_sequence"], kept * profile["per_kv"]))
+    work = steps * (crowd * decoding_time(profile, 1.0 / crowd) + profile["decode"] + profile["kv"] * (x + 0.5 * output))
+    if crowd > profile["per_sequence"] and profile["evicts"] != 0:
+        work += max(output - 1.0, 0.0) * profile["whole"]  # as much as is made is lost and computed again
+    return work * profile["per_rank"]
+
+
 def request_work(profile: EngineRow, context: int, cached: int, output: float) -> float:
     """Microseconds of engine time for a request among its like, on an engine as full as its limits and memory allow.
 

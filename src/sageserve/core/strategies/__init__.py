@@ -11,7 +11,7 @@ from typing import Final
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
-from sageserve.core.layout import Layout, lay_out
+from sageserve.core.layout import Layout, any_apart, lay_out, unified_roles
 from sageserve.core.plugins import STRATEGY, registered
 from sageserve.core.strategies.base import Strategy, StrategyKind
 from sageserve.core.strategies.fixed import PREFIX, STARTED, fixed_kind
@@ -52,6 +52,8 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = _Kinds()
 _HPA: Final = "hpa"
 _KEDA: Final = "keda"
 _RECORDED: Final = "recorded"
+_TOGETHER: Final = ("siloed", "keda", "lt-i", "lt-u", "lt-ua", "chiron", "foresight", _RECORDED)
+"""Strategies that take an instance to do all of a request."""
 
 __all__ = [
     "STRATEGIES",
@@ -103,6 +105,7 @@ def kind_of(scenario: Scenario) -> StrategyKind:
     """
     name = scenario.strategy.name
     kind = strategy_kind(name)
+    _check_apart(scenario, kind)
     if name == _HPA and (none := may_sleep(scenario)):
         raise ConfigError(
             f"{where_zero(scenario)}: {name} keeps an instance of every model in every region that has its GPUs: of no pod there"
@@ -110,6 +113,22 @@ def kind_of(scenario: Scenario) -> StrategyKind:
             hint=f"give {or_one(scenario, none[0])}, or let another strategy scale from 0, such as keda",
         )
     return kind
+
+
+def _check_apart(scenario: Scenario, kind: StrategyKind) -> None:
+    """Refuse strategies that cannot scale prefill and decode as pools of their own.
+
+    Raises:
+        ConfigError: they are apart, and it is one of these.
+    """
+    model, name = any_apart(scenario), scenario.strategy.name
+    if model and (name in _TOGETHER or kind.roles(scenario) != unified_roles(scenario)):
+        can = [one for one in STRATEGIES if one not in _TOGETHER]
+        raise ConfigError(
+            f"models.{model}.disaggregated: the strategy {name} cannot scale prefill and decode as pools of their own",
+            hint=f"choose one of {', '.join([*can, STARTED, f'{PREFIX}N'])}, or leave it out with"
+            f" --set models.{model}.disaggregated=null",
+        )
 
 
 def may_sleep(scenario: Scenario) -> list[str]:
@@ -146,4 +165,5 @@ def layout_of(scenario: Scenario) -> Layout:
         ConfigError: the strategy is not known.
     """
     kind = strategy_kind(scenario.strategy.name)
+    _check_apart(scenario, kind)
     return lay_out(scenario, kind.roles(scenario), kind.minimum, sleeps=bool(may_sleep(scenario)))

@@ -12,7 +12,7 @@ from sageserve.base.records import Demand
 from sageserve.base.units import Micros
 from sageserve.core.actions import Decision, Feed
 from sageserve.core.fleet import Fleet, Pool, Role
-from sageserve.core.layout import Layout, unified_roles
+from sageserve.core.layout import Layout, has_roles, unified_roles
 from sageserve.core.work import AnyEvent, Work
 
 
@@ -58,12 +58,12 @@ class Unified:
     @staticmethod
     def minimum(scenario: Scenario) -> tuple[int, ...]:
         """The fleet's minimum, and at least one: without an instance there is no utilisation that could ask for one."""
-        return (max(scenario.fleet.minimum, 1),)
+        return (max(scenario.fleet.minimum, 1),) * len(unified_roles(scenario))
 
     @staticmethod
     def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start."""
-        return first_instances(scenario, layout, lambda start, _: (start,))
+        return first_instances(scenario, layout, lambda start, _: (start,) * len(layout.roles))
 
 
 def first_instances(scenario: Scenario, layout: Layout, split: Callable[[int, Scenario], tuple[int, ...]]) -> tuple[int, ...]:
@@ -75,12 +75,12 @@ def first_instances(scenario: Scenario, layout: Layout, split: Callable[[int, Sc
         split: divides a number of instances among the roles, in their order; given the fleet's numbers for the endpoint.
     """
     starts = scenario.fleet.starts
-    named = {(pool.region, pool.model) for pool in layout.pools if _plain(pool, layout) in starts}
+    named = {_whose(pool, layout) for pool in layout.pools if _plain(pool, layout) in starts}
     begun: set[int] = set()
     found = []
     for pool in layout.pools:
         here = scenario.at(layout.names.regions[pool.region], layout.names.models[pool.model])
-        if (pool.region, pool.model) in named:
+        if _whose(pool, layout) in named:
             count: int | None = starts.get(_plain(pool, layout))
         else:
             count = None if pool.endpoint in begun else here.fleet.start
@@ -89,6 +89,12 @@ def first_instances(scenario: Scenario, layout: Layout, split: Callable[[int, Sc
     return tuple(found)
 
 
+def _whose(pool: Pool, layout: Layout) -> tuple[int, int, int]:
+    """What `fleet.starts` says something of as a whole: a model in a region; where prefill and decode are apart, each of them."""
+    return pool.region, pool.model, pool.role if layout.apart[pool.model] else 0
+
+
 def _plain(pool: Pool, layout: Layout) -> str:
-    """`region/model/gpu`, without a role."""
-    return pool.name if len(layout.roles) == 1 else pool.name.rsplit("/", 1)[0]
+    """`region/model/gpu`, without a role; with it where prefill and decode are apart."""
+    alike = layout.apart[pool.model] or not has_roles(layout.roles, apart=False)
+    return pool.name if alike else pool.name.rsplit("/", 1)[0]

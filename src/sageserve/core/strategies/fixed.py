@@ -62,12 +62,12 @@ class AsStarted:
     @staticmethod
     def minimum(scenario: Scenario) -> tuple[int, ...]:
         """The fleet's minimum: what others could go down to."""
-        return (scenario.fleet.minimum,)
+        return (scenario.fleet.minimum,) * len(unified_roles(scenario))
 
     @staticmethod
     def initial(scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """The fleet's start."""
-        return first_instances(scenario, layout, lambda start, _: (start,))
+        return first_instances(scenario, layout, lambda start, _: (start,) * len(layout.roles))
 
     def handle(self, now: Micros, event: AnyEvent, fleet: Fleet) -> Iterator[Decision]:
         """Replace what was lost."""
@@ -94,7 +94,7 @@ class FixedCount:
 
     def minimum(self, scenario: Scenario) -> tuple[int, ...]:
         """The fleet's minimum: what others could go down to."""
-        return (scenario.fleet.minimum,)
+        return (scenario.fleet.minimum,) * len(unified_roles(scenario))
 
     def initial(self, scenario: Scenario, layout: Layout) -> tuple[int, ...]:
         """All of them, in the first pool of each endpoint."""

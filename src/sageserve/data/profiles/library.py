@@ -31,7 +31,6 @@ from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value, re
 PROFILES: Final = "profiles"
 NOT_MODELLED: Final = (
     "LoRA adapters that are swapped",
-    "prefill and decode on instances of their own",
     "encoders of images and audio",
 )
 """What engines do and no profile knows; docs/reference/limits.md says which way that moves results."""

@@ -2,7 +2,7 @@
 
 Every check is a function from a scenario to the problems it finds; each problem says which numbers meet. Whatever is
 found here would otherwise show as a fleet that never serves, hours into a run.
-Knows the settings tree only: no file, no trace. Read next: `load.py`, which adds the places; `cluster_checks.py` for clusters.
+Knows the settings tree only: no file, no trace. Read next: `load.py`, which adds the places; `checking/clusters.py` for clusters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,8 @@ from sageserve.base.config import FleetSettings, ModelSettings, ProfileSettings,
 from sageserve.base.units import Micros, show_duration, show_size
 from sageserve.core.engine.timing import first_time, gain, iteration_time, row_of
 from sageserve.data.documents import suggest
-from sageserve.data.scenarios.cluster_checks import cluster_names, pool_names, target_arithmetic
+from sageserve.data.scenarios.checking.apart import apart_names, apart_settings
+from sageserve.data.scenarios.checking.clusters import cluster_names, pool_names, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
 
@@ -21,10 +22,10 @@ from sageserve.data.yaml_positions import Keys
 def problems(scenario: Scenario) -> list[SettingProblem]:
     """Everything that keeps a scenario from working, undefined names first; empty when it can work."""
     names = [*_unknown_names(scenario), *_endpoint_names(scenario), *_round_trips(scenario)]
-    names += [*pool_names(scenario), *cluster_names(scenario)]
+    names += [*pool_names(scenario), *cluster_names(scenario), *apart_names(scenario)]
     if names:  # the arithmetic needs every name
         return names
-    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, _reach, _energy, target_arithmetic)
+    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, apart_settings, _reach, _energy, target_arithmetic)
     return [problem for check in checks for problem in check(scenario)]
 
 
@@ -222,6 +223,9 @@ def _engines(scenario: Scenario) -> Iterator[SettingProblem]:
         for gpu, engine in model.engines.items():
             keys: Keys = ("models", name, "engines", gpu)
             yield from (SettingProblem(keys, text) for text in _engine(model, engine, scenario, gpu))
+        for gpu, engine in (model.disaggregated.decode if model.disaggregated else {}).items():
+            keys = ("models", name, "disaggregated", "decode", gpu)
+            yield from (SettingProblem(keys, text) for text in _engine(model, engine, scenario, gpu))
 
 
 def _names_none(engine: str) -> bool:
@@ -277,11 +281,11 @@ def _stock(scenario: Scenario) -> Iterator[SettingProblem]:
         needs: dict[str, list[str]] = {}
         total: dict[str, int] = {}
         for name, model in scenario.models.items():
-            if gpu := scenario.start_gpu(name, region):
-                start = scenario.at(region, name).fleet.start
-                each = model.engines[gpu].gpus
-                needs.setdefault(gpu, []).append(f"{name} {start} x {each}")
-                total[gpu] = total.get(gpu, 0) + start * each
+            for engines, decode in ((model.engines, False), (model.decode_engines, True)):
+                if gpu := next(iter(scenario.gpus_at(name, region, decode=decode)), None):
+                    start, each = scenario.at(region, name).fleet.start, engines[gpu].gpus
+                    needs.setdefault(gpu, []).append(f"{name}{' (decode)' if decode else ''} {start} x {each}")
+                    total[gpu] = total.get(gpu, 0) + start * each
         for gpu, parts in needs.items():
             if total[gpu] > (have := settings.gpus[gpu].gpus):
                 text = f"the first instances need {' + '.join(parts)} = {total[gpu]} > {have} GPUs in stock"

@@ -3,8 +3,8 @@
 Laying follows JSON Merge Patch (RFC 7386): mappings merge key by key, anything else replaces what was
 there, null removes it. A model's engine may name a profile of the library or of a file (relative to the file that
 names it); it is replaced by the profile's settings. Must not know which keys exist or what they mean, except
-`extends` and `models.*.engines.*`. Read next: `data/profiles/library.py` for names of profiles, `load.py`, which types the
-result.
+`extends`, `models.*.engines.*` and `models.*.disaggregated.decode.*`. Read next: `data/profiles/library.py` for names of
+profiles, `load.py`, which types the result.
 """
 
 import re
@@ -59,7 +59,7 @@ def _refuse_other(path: Path) -> None:
 
 
 def _is_engine(keys: Keys) -> bool:
-    return len(keys) == 4 and keys[0] == "models" and keys[2] == "engines"
+    return keys[:1] == ("models",) and (len(keys), *keys[2:-1]) in ((4, "engines"), (5, "disaggregated", "decode"))
 
 
 def _inside(value: Value) -> Iterable[tuple[str | int, Value]]:
@@ -226,11 +226,16 @@ class Stack:
         """Put the settings of library profiles where engines name one."""
         models = self.document.values.get("models")
         for model, settings in models.items() if isinstance(models, dict) else ():
-            engines = settings.get("engines") if isinstance(settings, dict) else None
-            for gpu, engine in engines.items() if isinstance(engines, dict) else ():
-                if isinstance(engine, str) and isinstance(engines, dict):
-                    from sageserve.data.profiles.naming import other_model  # noqa: PLC0415 # as above
+            if isinstance(settings, dict):
+                self._name_engines(settings.get("engines"), ("models", model, "engines"))
+                if isinstance(apart := settings.get("disaggregated"), dict):
+                    self._name_engines(apart.get("decode"), ("models", model, "disaggregated", "decode"))
 
-                    engines[gpu] = self._profile(engine, ("models", model, "engines", gpu))
-                    if text := other_model(engine.partition("/")[0], str(model)):
-                        self.document.notes.append(f"models.{model}.engines.{gpu}: the profile {engine} {text}")
+    def _name_engines(self, engines: Value, keys: Keys) -> None:
+        for gpu, engine in engines.items() if isinstance(engines, dict) else ():
+            if isinstance(engine, str) and isinstance(engines, dict):
+                from sageserve.data.profiles.naming import other_model  # noqa: PLC0415 # as above
+
+                engines[gpu] = self._profile(engine, (*keys, gpu))
+                if text := other_model(engine.partition("/")[0], str(keys[1])):
+                    self.document.notes.append(f"{'.'.join(map(str, (*keys, gpu)))}: the profile {engine} {text}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from sageserve.base.config import Scenario
 from sageserve.data.rebuild.places import pool_parts
-from sageserve.data.scenarios.cluster_checks import gpus_of
+from sageserve.data.scenarios.checking.clusters import gpus_of
 
 
 def budget_room(scenario: Scenario, target: str, held: Mapping[str, int]) -> int | None:

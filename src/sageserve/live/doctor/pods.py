@@ -11,7 +11,7 @@ import numpy as np
 from sageserve.base.units import SECOND
 from sageserve.data.history.histograms import bound_of, of_windows
 from sageserve.data.history.records import Grid
-from sageserve.data.scenarios.cluster_checks import gpus_of
+from sageserve.data.scenarios.checking.clusters import gpus_of
 from sageserve.live.doctor.checks import CheckFinding, Severity
 from sageserve.live.doctor.facts import ClusterFacts, DoctorTarget
 from sageserve.live.doctor.writers import patch

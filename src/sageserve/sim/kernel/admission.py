@@ -8,15 +8,24 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.core.engine import rules
 from sageserve.core.perf import prefill_work
-from sageserve.sim.kernel.bookkeeping import note_outstanding, set_place, unlink
+from sageserve.sim.kernel.apart.sending import is_kept, let_source_go
+from sageserve.sim.kernel.bookkeeping import does, note_outstanding, set_place, unlink
 from sageserve.sim.kernel.prefix_cache import ALL, covered, found_of, hold, is_hashed, let_go, look_up, make_way
-from sageserve.sim.kernel.queues import head_of, pop_front, push_front
-from sageserve.sim.kernel.state import PREFILLING, WAITING, view_endpoints, view_engines, view_profiles, view_requests
+from sageserve.sim.kernel.queues import add_finish, head_of, pop_front, push_front
+from sageserve.sim.kernel.rows.handover import PREFILLS
+from sageserve.sim.kernel.state import PREFILLING, RUNNING, WAITING, view_endpoints, view_engines, view_profiles, view_requests
 
 tokens_made = kernel(rules.tokens_made)
 fits_memory = kernel(rules.fits_memory)
 fits_whole = kernel(rules.fits_whole)
 found_again = kernel(rules.found_again)
+
+
+@kernel
+def still_made(w: Rec, i: int, q: int) -> int:
+    """Tokens that request `q`, which does not decode, will make at rank `i` after the next one; none if that only prefills."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    return 0 if does(w, i) == PREFILLS else int(r["output"] - r["made"] - 1)
 
 
 @kernel
@@ -27,7 +36,7 @@ def fits(w: Rec, i: int, q: int, used: int, running: int, held: int) -> bool:
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     context, capacity = r["prompt"] + r["made"] - held, profile["kv_tokens"]
     if profile["evicts"] == 0:  # what decoding takes until then was promised: the sum of the two is the same then
-        left = r["output"] - r["made"] + (running + 1) * profile["drafted"]
+        left = 1 + still_made(w, i, q) + (running + 1) * profile["drafted"]
         return bool(fits_whole(engine["used"], engine["promised"], context, left, running, capacity))
     return bool(fits_memory(used, context, running, capacity, profile["drafted"]))
 
@@ -62,7 +71,7 @@ def preempt(w: Rec, i: int) -> None:
     if q >= 0:
         engine["partial"] = UNSET
         engine["used"] -= requests[q]["prompt"] + requests[q]["made"] + 1 - covered(w, q)
-        engine["promised"] -= requests[q]["output"] - requests[q]["made"] - 1
+        engine["promised"] -= still_made(w, i, q)
         engine["lost_tokens"] = engine["filled"]
         let_go(w, i, q, engine["filled"])
     else:
@@ -134,6 +143,54 @@ def take_blocks(w: Rec, i: int, q: int, blocks: int) -> None:
 
 
 @kernel
+def begin_decoding(w: Rec, i: int, q: int) -> None:
+    """A prompt is filled and has more than one token to make: it decodes from the next iteration on."""
+    engines = view_engines(w["at_engines"], w["units"])
+    requests = view_requests(w["at_requests"], w["rows"])
+    engine = engines[i]
+    r = requests[q]
+    extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
+    add_finish(w, i, q, tokens_made(engine["steps"], extra) + r["output"] - r["made"] - 1)
+    engine["kv"] += r["prompt"] + r["made"] + 1
+    engine["running"] += 1
+    latest = engine["latest"]
+    r["prev"] = UNSET  # overwrites `made`
+    r["next"] = latest
+    if latest >= 0:
+        requests[latest]["prev"] = q
+    engine["latest"] = q
+    set_place(w, q, RUNNING)
+
+
+@kernel
+def let_in(w: Rec, i: int, q: int, now: int) -> int:
+    """Request `q`, prefilled elsewhere, decodes at rank `i` from now on: its first token is out. Tokens it takes of a budget."""
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    pop_front(w, i, q)
+    engine["waiting"] -= 1
+    engine["used"] += r["prompt"] + 1
+    engine["given"] += 1
+    engine["promised"] += still_made(w, i, q)
+    r["first"] = now + view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["entry"]
+    begin_decoding(w, i, q)
+    let_source_go(w, q, now)
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    return int(profile["mixed"] * (profile["drafted"] + 1))
+
+
+@kernel
+def add_to_batch(w: Rec, i: int, last: int, q: int) -> None:
+    """Request `q` is prefilled at rank `i` after request `last` of the same batch; UNSET: it is the first."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    requests[q]["next"] = UNSET
+    if last >= 0:
+        requests[last]["next"] = q
+    else:
+        view_engines(w["at_engines"], w["units"])[i]["batch"] = q
+
+
+@kernel
 def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float, int]:
     """Fill an iteration with prompts while tokens, sequences and memory last.
 
@@ -145,7 +202,8 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         take: whether waiting requests may be admitted; a partly filled prompt goes on in any case.
 
     Returns:
-        Prompt tokens, their attention sum, and the number of prompts that this iteration completes.
+        Prompt tokens, their attention sum, and the number of prompts that this iteration completes. Where a prompt is only partly
+        filled by it, these are all that it has room for beside those that decode, who were let in just now included.
     """
     engine = view_engines(w["at_engines"], w["units"])[i]
     requests = view_requests(w["at_requests"], w["rows"])
@@ -170,6 +228,9 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         blocks, held = shared(w, i, q)
         if not fits(w, i, q, engine["used"], engine["running"] + completed, held):
             break
+        if is_kept(w, q):
+            budget -= let_in(w, i, q, now)
+            continue
         context, found = requests[q]["prompt"] + requests[q]["made"], found_tokens(w, i, q, blocks)
         rest, left = context - found, budget - tokens
         if rest > left and not chunked and completed > 0:
@@ -178,18 +239,14 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         engine["waiting"] -= 1
         engine["used"] += context + 1
         engine["given"] += rest + 1
-        engine["promised"] += requests[q]["output"] - requests[q]["made"] - 1
+        engine["promised"] += still_made(w, i, q)
         take_blocks(w, i, q, blocks)
         set_place(w, q, PREFILLING)
         if rest > left and chunked:
             engine["partial"] = q
             engine["filled"] = found + left
             return budget, attention + left * (found + 0.5 * left), completed
-        requests[q]["next"] = UNSET
-        if last >= 0:
-            requests[last]["next"] = q
-        else:
-            engine["batch"] = q
+        add_to_batch(w, i, last, q)
         last, completed = q, completed + 1
         tokens += rest
         attention += rest * (found + 0.5 * rest)

@@ -22,10 +22,12 @@ from sageserve.sim.kernel.bookkeeping import (
     count_held,
     expected_work,
     note_outstanding,
+    on_the_way,
     set_place,
     shed,
     wait_at_door,
     wait_or_shed,
+    whole_work,
 )
 from sageserve.sim.kernel.choices.instances import choose_instance
 from sageserve.sim.kernel.choices.own import best_endpoint, note_admission, own_says
@@ -82,23 +84,31 @@ def cut_block(w: Rec, i: int, q: int, now: int) -> None:
 @kernel
 def place(w: Rec, i: int, q: int, now: int, work: float) -> None:
     """Put request `q`, which is expected to need so much engine time (us), into a queue of instance `i`."""
-    engines = view_engines(w["at_engines"], w["units"])
-    engine = engines[i]
+    engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
-    endpoint["offered"] += work
     endpoint["backlog"] += prefill_work(profile, r["prompt"], r["cached"])
+    engine["unfilled"] += r["prompt"] - r["cached"]
+    join_queue(w, i, q, now, work)
+
+
+@kernel
+def join_queue(w: Rec, i: int, q: int, now: int, work: float) -> None:
+    """Request `q` waits at a rank of instance `i` from now on, which it brings so much work (us)."""
+    engines = view_engines(w["at_engines"], w["units"])
+    engine = engines[i]
+    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
+    endpoint["offered"] += work
     endpoint["placed"] += 1
     set_place(w, q, WAITING)
-    r["instance"] = i
+    view_requests(w["at_requests"], w["rows"])[q]["instance"] = i
     u = choose_rank(w, i) if engine["ranks"] > 1 else i
     push_back(w, u, q)
     engines[u]["waiting"] += 1
     if u != i:
         engines[u]["in_flight"] += 1
     engine["in_flight"] += 1
-    engine["unfilled"] += r["prompt"] - r["cached"]
     note_outstanding(w, i)
     wake(w, u, q, now)
 
@@ -319,7 +329,7 @@ def promote(w: Rec, model: int, now: int) -> None:
             return
         r = requests[q]
         slack = r["deadline"] - now
-        if not is_urgent(now - r["arrival"], slack, expected_work(w, i, q), w["promote_after"], w["safety"]):
+        if not is_urgent(now - r["arrival"], slack, whole_work(w, i, q), w["promote_after"], w["safety"]):
             return
         pop_job(w, model)
         r["state"] |= PROMOTED
@@ -345,6 +355,8 @@ def count(w: Rec, q: int) -> None:
     if tier["batch"] == 0 or w["feed"] == DIRECT:
         near = view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * (w["regions"] + 1)]
         idle = first_time(profile, r["prompt"], r["cached"]) + profile["entry"] + near
+        if w["hands"] != 0:
+            idle += on_the_way(w, q)
         mixes = span_f8(w["at_mixes"], w["models"] * MIX_WIDTH)
         begin = int(model) * MIX_WIDTH  # in eight bits it would not fit where nothing is compiled
         counted = mixes[begin : begin + MIX_WIDTH]

@@ -10,15 +10,16 @@ from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.engine import rules
 from sageserve.core.perf import block_time, gain, iteration_time, prefill_work
-from sageserve.sim.kernel.admission import admit, make_room, tokens_made, whole_budgets
-from sageserve.sim.kernel.bookkeeping import finish, log_block, note_outstanding, set_place, unlink
+from sageserve.sim.kernel.admission import admit, begin_decoding, make_room, tokens_made, whole_budgets
+from sageserve.sim.kernel.apart.sending import send_off
+from sageserve.sim.kernel.bookkeeping import does, finish, log_block, note_outstanding, unlink
 from sageserve.sim.kernel.prefix_cache import covered, finish_prefix, make_way
-from sageserve.sim.kernel.queues import add_finish, drop_first_finish, first_finish, set_time
+from sageserve.sim.kernel.queues import drop_first_finish, first_finish, set_time
+from sageserve.sim.kernel.rows.handover import PREFILLS
 from sageserve.sim.kernel.state import (
     DECODE,
     IDLE,
     PREFILL,
-    RUNNING,
     SHUT,
     view_endpoints,
     view_engines,
@@ -29,26 +30,6 @@ from sageserve.sim.kernel.state import (
 
 steps_until = kernel(rules.steps_until)
 steps_within = kernel(rules.steps_within)
-
-
-@kernel
-def begin_decoding(w: Rec, i: int, q: int) -> None:
-    """A prompt is filled and has more than one token to make: it decodes from the next iteration on."""
-    engines = view_engines(w["at_engines"], w["units"])
-    requests = view_requests(w["at_requests"], w["rows"])
-    engine = engines[i]
-    r = requests[q]
-    extra = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["extra"]
-    add_finish(w, i, q, tokens_made(engine["steps"], extra) + r["output"] - r["made"] - 1)
-    engine["kv"] += r["prompt"] + r["made"] + 1
-    engine["running"] += 1
-    latest = engine["latest"]
-    r["prev"] = UNSET  # overwrites `made`
-    r["next"] = latest
-    if latest >= 0:
-        requests[latest]["prev"] = q
-    engine["latest"] = q
-    set_place(w, q, RUNNING)
 
 
 @kernel
@@ -90,7 +71,7 @@ def end_decode(w: Rec, i: int, now: int) -> int:
 
 @kernel
 def end_prefill(w: Rec, i: int, now: int) -> int:
-    """Every prompt of the prefill batch yields a token now; returns how many requests finished with it."""
+    """Every prompt of the prefill batch yields a token now; returns how many requests finished, or leave to decode."""
     engines = view_engines(w["at_engines"], w["units"])
     engine = engines[i]
     requests = view_requests(w["at_requests"], w["rows"])
@@ -105,9 +86,15 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
         context = r["prompt"] + r["made"]
         engines[engine["head"]]["unfilled"] -= context - r["cached"]
         endpoint["backlog"] -= prefill_work(profile, context, r["cached"])
+        last = r["made"] + 1 == r["output"]
+        if does(w, i) == PREFILLS and not last:
+            send_off(w, i, q, now)
+            finished += 1
+            q = following
+            continue
         if r["first"] == UNSET:
             r["first"] = now + profile["entry"]
-        if r["made"] + 1 == r["output"]:
+        if last:
             engine["used"] -= context + 1 - covered(w, q)
             finish_prefix(w, i, q)
             finish(w, i, q, now)
@@ -158,8 +145,8 @@ def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
     if alone or completed > 0:
         length = 1
     elif engine["partial"] >= 0:
-        length = min(length, 1 + whole_budgets(w, i, budget))
-        more = budget * float(budget)
+        length = min(length, 1 + whole_budgets(w, i, tokens))
+        more = tokens * float(tokens)
     return tokens, attention, decoding, max(length, 1), more
 
 

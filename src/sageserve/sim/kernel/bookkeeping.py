@@ -11,9 +11,10 @@ Decides nothing. Read next: `admission.py` and `batching.py`, which call it; `si
 
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
-from sageserve.core.perf import request_work
+from sageserve.core.perf import decode_work, prefill_work, request_work
 from sageserve.core.route import CLOSED
 from sageserve.sim.kernel.queues import set_outstanding
+from sageserve.sim.kernel.rows.handover import PREFILLS, WHOLE
 from sageserve.sim.kernel.state import (
     DONE,
     HELD,
@@ -34,6 +35,20 @@ from sageserve.sim.kernel.turns import answer, break_off
 
 
 @kernel
+def does(w: Rec, i: int) -> int:
+    """What rank `i` does of a request: PREFILLS or DECODES, or all of it (WHOLE)."""
+    return int(view_i4(w["at_does"], w["units"])[i]) if w["hands"] != 0 else WHOLE
+
+
+@kernel
+def on_the_way(w: Rec, q: int) -> float:
+    """Microseconds that the KV cache of request `q` takes to where it is decoded, over a link that is free; 0 where it stays."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    each = view_f8(w["at_sent_token"], w["models"])[r["model"]]
+    return r["prompt"] * each + view_i8(w["at_sent_latency"], w["models"])[r["model"]]
+
+
+@kernel
 def note_outstanding(w: Rec, i: int) -> None:
     """Bring the outstanding tokens of the instance of rank `i` up to date; a draining or closed one stays CLOSED."""
     i = view_engines(w["at_engines"], w["units"])[i]["head"]
@@ -41,7 +56,7 @@ def note_outstanding(w: Rec, i: int) -> None:
     if engine["phase"] == SHUT or engine["draining"] != 0:
         set_outstanding(w, i, CLOSED)
         return
-    guess = view_i8(w["at_guess"], w["models"])[engine["model"]]
+    guess = view_i8(w["at_guess"], w["models"])[engine["model"]] if does(w, i) != PREFILLS else 0
     weight = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]["weight"]
     set_outstanding(w, i, (engine["unfilled"] + guess * engine["in_flight"]) * weight)
 
@@ -221,7 +236,22 @@ def unlink(w: Rec, i: int, q: int) -> None:
 
 @kernel
 def expected_work(w: Rec, i: int, q: int) -> float:
-    """Engine microseconds that request `q` is expected to need at instance `i`."""
+    """Engine microseconds that request `q` is expected to need at instance `i`, of which it may do a part."""
+    part = does(w, i)
+    if part == WHOLE:
+        return whole_work(w, i, q)
+    engine = view_engines(w["at_engines"], w["units"])[i]
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
+    if part == PREFILLS:
+        return prefill_work(profile, r["prompt"], r["cached"])
+    mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
+    return decode_work(profile, r["prompt"], mean)
+
+
+@kernel
+def whole_work(w: Rec, i: int, q: int) -> float:
+    """Engine microseconds that all of request `q` is expected to need at an engine like instance `i`."""
     engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]

@@ -14,36 +14,30 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
-from sageserve.core.feed import DIRECT
-from sageserve.core.perf import prefill_work
 from sageserve.core.signals import busyness, signal, smoothed
-from sageserve.sim.kernel.arrive import arrive, empty_doors, feed_endpoint, promote, send
+from sageserve.sim.kernel.arrive import arrive, empty_doors, feed_endpoint, promote
 from sageserve.sim.kernel.batching import end_block
-from sageserve.sim.kernel.bookkeeping import learn_lengths, note_outstanding, set_place, shed, wait_or_shed
-from sageserve.sim.kernel.prefix_cache import ALL, forget, is_hashed, let_go
+from sageserve.sim.kernel.bookkeeping import learn_lengths, note_outstanding
+from sageserve.sim.kernel.leaving.landing import land
+from sageserve.sim.kernel.leaving.losing import count_capacity, lose_instances
+from sageserve.sim.kernel.prefix_cache import forget
 from sageserve.sim.kernel.prefixes.tree import Prefixes
-from sageserve.sim.kernel.queues import next_instance, push_job, row_of_rank, set_time
+from sageserve.sim.kernel.queues import next_instance, row_of_rank
 from sageserve.sim.kernel.ranks import end_together
 from sageserve.sim.kernel.state import (
-    HELD,
     IDLE,
     OF_INSTANCES,
     PLACE,
-    PROMOTED,
     RUNNING,
+    SENDING,
     SHUT,
     WAITING,
     Setup,
     World,
     view_endpoints,
     view_engines,
-    view_i4,
     view_i8,
-    view_nodes,
-    view_prefixes,
-    view_profiles,
     view_requests,
-    view_tiers,
     view_world,
 )
 from sageserve.sim.kernel.turns import next_turn
@@ -98,12 +92,26 @@ def scrape(w: Rec, now: int) -> None:
 
 
 @kernel
+def end_next(w: Rec, now: int) -> bool:
+    """What is next of instances: a block ends, or a KV cache lands; True when one that was draining is empty and closed."""
+    i = next_instance(w)
+    if i >= w["units"]:
+        land(w, i - w["units"], now)
+        return False
+    engines = view_engines(w["at_engines"], w["units"])
+    draining = engines[engines[i]["head"]]["draining"]
+    finished = end_together(w, i, now) if engines[i]["lockstep"] != 0 else end_block(w, i, now)
+    if draining == 0 and finished > 0:
+        feed_endpoint(w, engines[i]["endpoint"], now)
+    return draining != 0 and w["drained_count"] > 0
+
+
+@kernel
 def run(address: int, until: int) -> bool:
     """Play everything before `until`, and the scrape at `until`; True when stopped early: one is drained, or asked for."""
     w = view_world(address, 1)[0]
     requests = view_requests(w["at_requests"], w["rows"])
     times = view_i8(w["at_times"], 2 * w["leaves"])
-    engines = view_engines(w["at_engines"], w["units"])
     row = w["next_row"]
     rows = w["alone"]
     tick = w["next_scrape"]
@@ -134,32 +142,16 @@ def run(address: int, until: int) -> bool:
         else:
             if block >= until:
                 break
-            i = next_instance(w)
-            draining = engines[engines[i]["head"]]["draining"]
-            finished = end_together(w, i, block) if engines[i]["lockstep"] != 0 else end_block(w, i, block)
-            if draining != 0:
-                if w["drained_count"] > 0:
-                    w["next_row"] = row
-                    w["now"] = block
-                    w["events"] += events + 1
-                    return True
-            elif finished > 0:
-                feed_endpoint(w, engines[i]["endpoint"], block)
+            if end_next(w, block):
+                w["next_row"] = row
+                w["now"] = block
+                w["events"] += events + 1
+                return True
         events += 1
     w["next_row"] = row
     w["now"] = until
     w["events"] += events
     return False
-
-
-@kernel
-def count_capacity(w: Rec, i: int, sign: int) -> None:
-    """Count what instance `i` can hold and run as capacity of its endpoint; -1: count it no more."""
-    engine = view_engines(w["at_engines"], w["units"])[i]
-    profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
-    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
-    endpoint["kv_tokens"] += sign * profile["ranks"] * profile["kv_tokens"]
-    endpoint["sequences"] += sign * profile["ranks"] * profile["max_sequences"]
 
 
 @kernel
@@ -196,80 +188,6 @@ def drain_instance(address: int, i: int) -> bool:
         engine["draining"] = 1
     note_outstanding(w, i)
     return bool(engine["in_flight"] == 0)
-
-
-@kernel
-def take_back(w: Rec, q: int) -> None:
-    """Request `q` is at an instance no more: nothing of it is in that instance's cache, queue or counts."""
-    r = view_requests(w["at_requests"], w["rows"])[q]
-    i = r["instance"]
-    engine = view_engines(w["at_engines"], w["units"])[i]
-    endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
-    endpoint["placed"] -= 1
-    place = r["state"] & PLACE
-    if place != RUNNING:
-        profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
-        endpoint["backlog"] -= prefill_work(profile, r["prompt"] + r["made"], r["cached"])
-    if place != WAITING and is_hashed(w, q):
-        n = view_prefixes(w["at_prefixes"], w["rows"])[q]["node"]
-        if n >= 0:
-            let_go(w, view_nodes(w["at_nodes"], w["node_rows"])[n]["instance"], q, ALL)
-
-
-@kernel
-def shut_down(w: Rec, i: int) -> None:
-    """Instance `i` is gone, whose requests were taken back."""
-    engines = view_engines(w["at_engines"], w["units"])
-    engine = engines[i]
-    if engine["draining"] == 0:
-        view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]["open"] -= 1
-        count_capacity(w, i, -1)
-    lanes = w["tiers"] + 1
-    for k in range(engine["ranks"]):
-        u = row_of_rank(w, i, k)
-        rank = engines[u]
-        rank["kv"], rank["used"], rank["unfilled"], rank["running"], rank["heap"], rank["length"] = 0, 0, 0, 0, 0, 0
-        rank["promised"] = 0
-        rank["waiting"], rank["in_flight"], rank["cut"], rank["draining"] = 0, 0, 0, 0
-        rank["batch"], rank["partial"], rank["latest"], rank["lost"] = UNSET, UNSET, UNSET, UNSET
-        rank["phase"] = IDLE
-        set_time(w, u, NEVER)
-        for lane in range(u * lanes, (u + 1) * lanes):
-            view_i4(w["at_heads"], w["units"] * lanes)[lane] = UNSET
-            view_i4(w["at_tails"], w["units"] * lanes)[lane] = UNSET
-    engine["phase"] = SHUT
-    note_outstanding(w, i)
-
-
-@kernel
-def send_again(w: Rec, q: int, now: int) -> None:
-    """Request `q` lost its instance: without a first token, or as queued batch work, it is sent anew; else it is broken off."""
-    r = view_requests(w["at_requests"], w["rows"])[q]
-    r["finish_step"] = UNSET
-    r["made"] = 0
-    batch = view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]["batch"] != 0
-    if r["first"] != UNSET and not batch:
-        shed(w, q)
-        return
-    r["first"] = UNSET
-    r["instance"] = UNSET
-    if batch and w["feed"] != DIRECT and r["state"] & PROMOTED == 0:
-        set_place(w, q, HELD)
-        push_job(w, r["model"], q)
-    elif not send(w, q, now, False):
-        wait_or_shed(w, q)
-
-
-@kernel
-def lose_instances(address: int, instances: NDArray[Any], requests: NDArray[Any]) -> None:
-    """Open or draining instances are gone now; `requests` are those that they have, in the order in which they are sent again."""
-    w = view_world(address, 1)[0]
-    for q in requests:
-        take_back(w, q)
-    for i in instances:
-        shut_down(w, i)
-    for q in requests:
-        send_again(w, q, w["now"])
 
 
 class Kernel:
@@ -368,7 +286,11 @@ class Kernel:
         lost = np.zeros(len(self.engines) + 1, np.bool_)  # one more, for requests that were never placed
         lost[gone] = True
         state = self.requests["state"] & PLACE
-        there = (state >= WAITING) & (state <= RUNNING) & lost[self.requests["instance"]]
+        inside = ((state >= WAITING) & (state <= RUNNING)) | (state == SENDING)
+        there = inside & lost[self.requests["instance"]]
+        if self.world.setup.handover is not None:  # whose KV cache is kept there
+            sources = self.world.arrays["source"]
+            there |= (sources != UNSET) & lost[np.where(sources == UNSET, UNSET, self.engines["head"][sources])]
         lose_instances(self.world.address, gone, np.flatnonzero(there))
 
     def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
@@ -387,4 +309,5 @@ class Kernel:
     def unfinished(self) -> int:
         """Requests that are not done, refused or shed, those that have not arrived yet but will included."""
         gone = sum(int(self.world.record[name]) for name in ("refused", "shed", "never_arrived"))
-        return len(self.requests) - int(self.endpoints["finished"].sum()) - gone
+        done = int(self.endpoints["finished"].sum()) - int(self.world.record["handed"])  # who was handed over finished twice
+        return len(self.requests) - done - gone

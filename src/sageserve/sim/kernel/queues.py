@@ -167,6 +167,29 @@ def pop_front(w: Rec, i: int, q: int) -> None:
 
 
 @kernel
+def drop_waiting(w: Rec, i: int, q: int) -> bool:
+    """Take request `q` out of its queue at rank `i`, wherever in it; False when it is not there. As slow as the queue is long."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    size = w["units"] * (w["tiers"] + 1)
+    k = queue_of(w, i, q)
+    before = UNSET
+    one = view_i4(w["at_heads"], size)[k]
+    while one >= 0 and one != q:
+        before = one
+        one = requests[one]["next"]
+    if one < 0:
+        return False
+    following = requests[q]["next"]
+    if before >= 0:
+        requests[before]["next"] = following
+    else:
+        view_i4(w["at_heads"], size)[k] = following
+    if following < 0:
+        view_i4(w["at_tails"], size)[k] = before
+    return True
+
+
+@kernel
 def head_of(w: Rec, i: int, now: int) -> int:
     """The request instance `i` should admit next; -1 when none waits."""
     lanes = w["tiers"] + 1

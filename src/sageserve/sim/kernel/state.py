@@ -17,6 +17,7 @@ from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
+from sageserve.core.handover import Handover
 from sageserve.core.order import TIER, promised_us
 from sageserve.core.own_rules import NO_RULES, OwnRules
 from sageserve.core.perf import PROFILE
@@ -24,6 +25,8 @@ from sageserve.core.response import MIX_WIDTH
 from sageserve.core.route import CLOSED, LEAST_WORK
 from sageserve.sim.kernel.prefixes.memory import CACHE, NODE, PrefixMemory
 from sageserve.sim.kernel.prefixes.tree import PREFIX, SEGMENT, Prefixes
+from sageserve.sim.kernel.rows.blocks import BLOCK
+from sageserve.sim.kernel.rows.handover import HANDOVER_ARRAYS, HANDOVER_COUNTS, handover_arrays, refuse_talk
 from sageserve.sim.kernel.rows.own import OWN_ARRAYS, OWN_SIZES, OwnMemory
 from sageserve.sim.kernel.rows.turns import turn_arrays
 
@@ -36,6 +39,7 @@ RUNNING: Final = 4
 DONE: Final = 5
 REFUSED: Final = 6
 SHED: Final = 7  # turned away, or given up in the batch queue
+SENDING: Final = 8  # prefilled, and its KV cache is on the way to an instance that decodes
 PROMOTED: Final = 64
 PLACE: Final = 63  # mask of the states above
 
@@ -89,22 +93,6 @@ ENGINE: Final = np.dtype(
 OF_INSTANCES: Final = ("unfilled", "in_flight")
 """Columns of ENGINE whose first rows count for all ranks of an instance."""
 
-BLOCK: Final = np.dtype(
-    [
-        ("start", "i8"),  # when the block began
-        ("steps", "i8"),  # decode steps the instance had made before it
-        ("tokens", "i8"),  # prompt tokens of each of its iterations
-        ("attention", "f8"),  # attention sum of its first iteration
-        ("kv", "i8"),  # KV tokens of decoding sequences, at its start
-        ("running", "i4"),  # sequences that decode in it
-        ("length", "i4"),  # iterations, as planned; an arrival may cut a block of decoding sequences, and then `steps` tell
-        ("instance", "i4"),
-        ("spare", "i4"),
-    ],
-    align=True,
-)
-"""A row of the block log: what a block is made of, so that its time can be told for other coefficients."""
-
 _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "units", "endpoint_count", "profile_count")
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
@@ -119,9 +107,9 @@ _COUNTERS: Final = ("mixes", "promises", "guess", "output_mean", "made_tokens", 
 _DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work", "held", "sleeps")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
-_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, *OWN_ARRAYS, "blocks")
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, *OWN_ARRAYS, *HANDOVER_ARRAYS, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_DOORS, *_LOOP, *_CACHE, *OWN_SIZES)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_DOORS, *_LOOP, *_CACHE, *OWN_SIZES, *HANDOVER_COUNTS)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -184,6 +172,7 @@ class Setup:
         clients: closed loop: so many rows arrive by themselves, each that is done sends the next; 0: all arrive as they say.
         rules: of the user's; each takes the place of a built-in one.
         believed: PROFILE rows that are only believed in; each has its true one so many rows on, as `slot_profile` says.
+        handover: models whose prompts are prefilled by instances of role 0 and decoded by those of role 1; None: none is.
     """
 
     regions: int
@@ -221,6 +210,7 @@ class Setup:
     rules: OwnRules = NO_RULES
     believed: int = 0
     sleeps: tuple[bool, ...] = ()
+    handover: Handover | None = None
 
     @property
     def endpoints(self) -> int:
@@ -288,12 +278,15 @@ class World:
                 "an engine's max_batched_tokens must exceed its max_sequences and their drafts, or no room is left for prompts",
                 hint="raise max_batched_tokens or lower max_sequences in the profile",
             )
+        if turns is not None or prefixes is not None:
+            refuse_talk(setup.handover, setup.caches)
         self.setup, self.requests = setup, requests
         kv_tokens = setup.profiles["kv_tokens"][_engines(setup)["profile"]]
         memory = PrefixMemory(kv_tokens, requests, prefixes, setup.caches)
         self.own = OwnMemory(setup.rules, setup.slots)
         arrays = self._allocate(setup, requests) | memory.arrays | self.own.arrays
         arrays |= turn_arrays(turns, requests["cached"], setup.endpoints * setup.slots)
+        arrays |= handover_arrays(setup.handover, arrays["engines"], setup.roles, len(requests))
         self.arrays, self.engines, self.endpoints = arrays, arrays["engines"], arrays["endpoints"]
         self._record = np.zeros(1, WORLD)
         self.record = self._record[0]
@@ -326,7 +319,8 @@ class World:
             "profile_count": len(setup.profiles),
             "block_rows": setup.block_rows,
             "walk_length": setup.walk.shape[-1],
-            "leaves": _power_of_two(units),
+            "leaves": _power_of_two(units if setup.handover is None else 2 * units),  # and what lands of each
+            "hands": int(setup.handover is not None),
             "twigs": _power_of_two(setup.slots),
             "linear": int(setup.slots <= LINEAR_SLOTS),
             "batch_size": int(setup.profiles["max_sequences"].max()),
@@ -354,7 +348,7 @@ class World:
             "heads": np.full(len(engines) * (tiers + 1), UNSET, np.int32),
             "tails": np.full(len(engines) * (tiers + 1), UNSET, np.int32),
             "finish": np.zeros(len(engines) * 2 * int(setup.profiles["max_sequences"].max()), np.int64),
-            "times": np.full(2 * _power_of_two(len(engines)), NEVER, np.int64),
+            "times": np.full(2 * _power_of_two(len(engines) * (1 if setup.handover is None else 2)), NEVER, np.int64),
             "outstanding": np.full(endpoints * 2 * _power_of_two(setup.slots), CLOSED, np.int64),
             "walk": np.ascontiguousarray(setup.walk, np.int32).ravel(),
             "context": np.ascontiguousarray(setup.context, np.int64),

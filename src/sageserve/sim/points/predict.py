@@ -16,6 +16,7 @@ import numpy as np
 
 from sageserve.base.config import ProfileSettings
 from sageserve.base.errors import ConfigError, SageServeError
+from sageserve.base.records import Ints
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND
 from sageserve.data.measured.points import MeasuredPoint, PointGroup, PointVerdict, PredictedPoint
@@ -24,7 +25,8 @@ from sageserve.data.profiles.engines import usual_limits
 from sageserve.data.profiles.hardware import ModelShape, gpu_named, shape
 from sageserve.data.profiles.naming import known_gpu, model_in
 from sageserve.data.profiles.roofline import DEFAULTS, FITTED, BatchLimits, Efficiency, Parallelism, roofline
-from sageserve.sim.replay import Arrivals, Replayed, replay, replay_closed
+from sageserve.sim.points.pools import pools_of
+from sageserve.sim.replay import Arrivals, EnginePool, Replayed, replay, replay_apart, replay_closed
 
 ROUNDS: Final = 5  # requests of each client: the first are a burst, as they are in measurements
 LEAST: Final = 16  # requests
@@ -36,11 +38,11 @@ _UNCLEAR: Final = ("tp_size", "moe_tp")  # notes of the points that are shared w
 
 def why_not(point: MeasuredPoint) -> str:
     """Why a point has no prediction, from its columns alone; empty when it may have one."""
-    if point.mode != "agg":
-        return "prefill and decode in different pools are not modelled"
+    if point.mode != "agg" and (reason := _why_not_apart(point)):
+        return reason
     if not (point.tp and point.prompt and point.output):
         return "its parallelism or its lengths are not known"
-    if point.note.startswith(_UNCLEAR) or ways_of(point) is None:
+    if point.note.startswith(_UNCLEAR) or (point.mode == "agg" and ways_of(point) is None):
         return "its parallelism is not clear"
     if not (point.clients or point.rate):
         return "it has neither a fixed concurrency nor a rate"
@@ -49,6 +51,15 @@ def why_not(point: MeasuredPoint) -> str:
     if model_in(point.model, point.dtype) is None:
         return f"no shape is known of {point.model} in {point.dtype}"
     return ""
+
+
+def _why_not_apart(point: MeasuredPoint) -> str:
+    """Why a point that is not of engines which do all of a request has no prediction; empty when it may have one."""
+    if point.mode != "disagg":
+        return f"its mode is {point.mode[:20]}, neither agg nor disagg"
+    if pools_of(point) is None:
+        return "how many instances prefill and how many decode is not said"
+    return "" if point.clients else "prefill and decode in different pools are predicted at a fixed concurrency alone"
 
 
 def ways_of(point: MeasuredPoint) -> Parallelism | None:
@@ -80,9 +91,10 @@ def shape_of(point: MeasuredPoint) -> ModelShape:
 
 
 def group_of(point: MeasuredPoint) -> str:
-    """Engine without its version, and dense or mixture."""
+    """Engine without its version, dense or mixture, and whether prefill and decode are apart."""
     engine = point.engine.split()[0] if point.engine else "unknown"
-    return f"{engine}, {'dense' if shape_of(point).experts is None else 'mixture'}"
+    apart = ", disaggregated" if point.mode == "disagg" else ""
+    return f"{engine}, {'dense' if shape_of(point).experts is None else 'mixture'}{apart}"
 
 
 def limits_of(point: MeasuredPoint, gpu: str, tp: int) -> BatchLimits:
@@ -111,9 +123,14 @@ def derived(point: MeasuredPoint, efficiency: Efficiency = FITTED) -> ProfileSet
     Raises:
         SageServeError: the model does not fit.
     """
-    name, ways = known_gpu(point.gpu), ways_of(point)
-    assert name is not None
+    ways = ways_of(point)
     assert ways is not None
+    return _engine(point, ways, efficiency)
+
+
+def _engine(point: MeasuredPoint, ways: Parallelism, efficiency: Efficiency) -> ProfileSettings:
+    name = known_gpu(point.gpu)
+    assert name is not None
     limits = limits_of(point, name, ways.tp)
     return roofline(shape_of(point), gpu_named(name), ways, name=name, limits=limits, efficiency=efficiency)
 
@@ -136,11 +153,10 @@ def predict(point: MeasuredPoint, efficiency: Efficiency = FITTED) -> PredictedP
     """
     if reason := why_not(point):
         return PredictedPoint(point.id, reason=reason)
-    one, name, ways = shape_of(point), known_gpu(point.gpu), ways_of(point)
+    one, name = shape_of(point), known_gpu(point.gpu)
     assert name is not None
-    assert ways is not None
     try:
-        played = _played(point, derived(point, efficiency))
+        played = _played(point, derived(point, efficiency)) if point.mode == "agg" else _played_apart(point, efficiency)
     except SageServeError as error:
         return PredictedPoint(point.id, reason=error.message)
     e2e = float(played.e2e.mean()) / _MICRO
@@ -179,12 +195,33 @@ def _played(point: MeasuredPoint, profile: ProfileSettings) -> Replayed:
     n = point.clients if once else min(max(ROUNDS * point.clients, LEAST), MOST)
     if point.rate:
         n = MOST // 4
-    low = 0.8 if "uniform 0.8" in point.note else 1.0
-    prompt, output = (random.integers(max(1, int(low * most)), most + 1, n) for most in (point.prompt, point.output))
+    prompt, output = _lengths(point, random, n)
     if point.clients:
         return replay_closed(profile, prompt, output, point.clients)
     arrival = np.cumsum(random.exponential(SECOND / point.rate, n)).astype(np.int64)
     return replay(profile, Arrivals(arrival, prompt, output))
+
+
+def _lengths(point: MeasuredPoint, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
+    """Tokens of prompts and answers of n requests."""
+    low = 0.8 if "uniform 0.8" in point.note else 1.0
+    prompt, output = (random.integers(max(1, int(low * most)), most + 1, n) for most in (point.prompt, point.output))
+    return prompt, output
+
+
+def _played_apart(point: MeasuredPoint, efficiency: Efficiency) -> Replayed:
+    """The requests of a point on two pools; each engine that decodes has room for its share of the clients."""
+    pools = pools_of(point)
+    assert pools is not None
+    each = -(-point.clients // (pools.decodes * pools.decode.dp))
+    prefill = _engine(replace(point, clients=0), pools.prefill, efficiency)
+    decode = _engine(replace(point, clients=each), pools.decode, efficiency)
+    n = min(max(ROUNDS * point.clients, LEAST), MOST)
+    requests = _lengths(point, stream(1, f"points/{point.id}"), max(n, 2 * point.clients))
+    token_us = pools.token_us(shape_of(point).kv_bytes)
+    return replay_apart(
+        EnginePool(prefill, pools.prefills), EnginePool(decode, pools.decodes), requests, point.clients, token_us=token_us
+    )
 
 
 def _group(pairs: list[tuple[MeasuredPoint, PredictedPoint]]) -> PointGroup:

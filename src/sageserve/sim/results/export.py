@@ -13,7 +13,7 @@ from sageserve.data.results.journal import Decided, JournalLine
 from sageserve.data.results.run_folder import RunRecord
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.tables import RequestFrame, RequestNames, TimelineFrame
-from sageserve.sim.kernel.state import DONE, FUTURE, HELD, PLACE, PREFILLING, REFUSED, RUNNING, SHED, WAITING
+from sageserve.sim.kernel.state import DONE, FUTURE, HELD, PLACE, PREFILLING, REFUSED, RUNNING, SENDING, SHED, WAITING
 from sageserve.sim.results.meter import blocks
 from sageserve.sim.results.summary import costs_of_run
 from sageserve.sim.run import Run
@@ -24,6 +24,7 @@ STATES: Final = {
     HELD: "held",
     WAITING: "waiting",
     PREFILLING: "prefilling",
+    SENDING: "sending",
     RUNNING: "running",
     DONE: "finished",
     REFUSED: "refused",
@@ -34,7 +35,7 @@ STATES: Final = {
 def record_of(run: Run, summary: Summary) -> RunRecord:
     """Everything about a run that is written to its folder."""
     layout = run.layout
-    last = SHED if run.scenario.admission.act else REFUSED  # a state that cannot be is not in the file
+    last = SENDING if any(layout.apart) else SHED if run.scenario.admission.act else REFUSED  # not in the file: what cannot be
     names = RequestNames(
         names=layout.names,
         pools=tuple(pool.name for pool in layout.pools),
@@ -77,7 +78,9 @@ def _requests(run: Run) -> Iterator[RequestFrame]:
 
 def _timeline(run: Run) -> TimelineFrame:
     layout = run.layout
-    endpoints = range(layout.endpoints)
+    endpoints = list(range(layout.endpoints))
+    if any(layout.apart):  # a model whose prefill and decode are not has an endpoint less
+        endpoints = [e for e in endpoints if layout.endpoint_pools(e)]
     roles = len(layout.roles)
     models = len(layout.names.models)
     return TimelineFrame(
@@ -85,8 +88,8 @@ def _timeline(run: Run) -> TimelineFrame:
         endpoints=tuple(layout.endpoint_name(e) for e in endpoints),
         regions=tuple(layout.names.regions[e // roles // models] for e in endpoints),
         models=tuple(layout.names.models[e // roles % models] for e in endpoints),
-        roles=tuple(layout.roles[e % roles].name for e in endpoints),
-        columns={name: run.timeline.column(name) for name in FIELDS},
+        roles=tuple(layout.role_name(e) for e in endpoints),
+        columns={name: run.timeline.column(name)[:, endpoints] for name in FIELDS},
     )
 
 

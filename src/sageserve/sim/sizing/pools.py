@@ -14,7 +14,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace, cached_tokens
 from sageserve.base.units import MINUTE
 from sageserve.core.fleet import Pool
-from sageserve.core.layout import Layout, lay_out, unified_roles
+from sageserve.core.layout import Layout, lay_out, refuse_apart, unified_roles
 from sageserve.core.strategies.fixed import STARTED
 from sageserve.sim.enough import Asked, enough
 
@@ -48,6 +48,7 @@ class SizedPool:
 
 def pools_to_size(scenario: Scenario, trace: Trace) -> dict[str, tuple[SizedPool, ...]]:
     """By model, one pool in every region that can run it, on the GPU type that adds the least money to what is committed."""
+    refuse_apart(scenario, "nothing is sized")
     layout = lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,))
     committed = [stock.purchase.reserved for stock in layout.stocks]  # GPUs that no pool before this one has taken
     found: dict[str, list[SizedPool]] = {}

@@ -1,11 +1,12 @@
 """Clusters and targets of the live settings: names that resolve, and counts that fit the budget and the stock.
 
-Knows the settings tree only; what is really there, `sageserve doctor` looks up. Read next: `checks.py`, which calls this.
+Knows the settings tree only; what is really there, `sageserve doctor` looks up. Read next:
+`data/scenarios/checks.py`, which calls this.
 """
 
 from collections.abc import Iterator, Sequence
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import ModelSettings, ProfileSettings, Scenario
 from sageserve.base.config.clusters import RAY, TargetSettings
 from sageserve.base.units import show_money
 from sageserve.data.documents import suggest
@@ -55,18 +56,25 @@ def stocks(scenario: Scenario) -> list[str]:
 
 
 def pools(scenario: Scenario) -> list[str]:
-    """Every `region/model/gpu` that a scenario can have."""
+    """Every `region/model/gpu` that a scenario can have; with `/prefill` or `/decode` where these are apart."""
     return [
-        f"{region}/{model}/{gpu}"
+        f"{region}/{model}/{gpu}{role}"
         for region, settings in scenario.regions.items()
         for model, served in scenario.models.items()
-        for gpu in served.engines
+        for role, engines in _uses(served).items()
+        for gpu in engines
         if gpu in settings.gpus and ((some := scenario.fleet.gpus_at(region, model)) is None or gpu in some)
     ]
 
 
+def _uses(served: ModelSettings) -> dict[str, dict[str, ProfileSettings]]:
+    if served.disaggregated is None:
+        return {"": served.engines}
+    return {"/prefill": served.engines, "/decode": served.decode_engines}
+
+
 def _pool(scenario: Scenario, target: TargetSettings, keys: Keys) -> Iterator[SettingProblem]:
-    known = pools(scenario)
+    known = [pool for pool in pools(scenario) if not pool.endswith(("/prefill", "/decode"))]
     if target.pool not in known:
         text = f"pool {target.pool!r} is not defined{suggest(target.pool, known)}"
         hint = "a pool is region/model/gpu: the region has that GPU type, and the model an engine on it"

@@ -1,0 +1,1 @@
+"""Requests that come from an instance: it was done with them, or it is gone. Read next: `landing.py`, `losing.py`."""
