@@ -3,6 +3,7 @@
     python -m bench.response            one line per mix and count of instances, then how many points are off, and by how much
     python -m bench.response --points   every point
     python -m bench.response --fit      how many points are off with other constants of the curve
+    python -m bench.response --itl      the same of promised paces: answers that are slower than 1.1 to 3 times an idle engine's
 
 A mix is a model of o365-paper-peak with the lengths of its workload and one promise. Its requests arrive at one endpoint of n
 instances at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and
@@ -17,21 +18,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.figures import show
 from bench.world import opened, play
-from sageserve.base.config import Scenario
+from sageserve.base.config import Scenario, TierSettings
 from sageserve.base.rebound import rebound
 from sageserve.base.records import Names, Trace
 from sageserve.base.rng import stream
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout, lay_out, unified_roles
+from sageserve.core.pace import ANSWER_WIDTH, DecodingLoad, length_column, slow_by_load, step_time
 from sageserve.core.perf import decoding_time, first_time
-from sageserve.core.response import RequestMix, arrays_of, late, late_share, mix_of, must_wait
+from sageserve.core.response import RequestMix, arrays_of, late, late_share, mix_of, must_wait, slow_share
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.workload.generate import generate
+from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.state import request_rows
 from sageserve.sim.run import kernel_setup
 
@@ -43,6 +47,7 @@ REQUESTS: Final = 3_000  # per instance
 LEAST: Final = 30_000
 SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS: Final = (1.0, 1.5, 2.0, 2.5, 3.0)
+PACES: Final = (1.1, 1.25, 1.5, 2.0, 3.0)  # times what a token takes at an idle engine
 BUSY: Final = 0.8  # from here on the wait depends on how long the run is
 OFF_POINTS, OFF_SHARE = 0.015, 0.20
 
@@ -107,6 +112,32 @@ def fleet(model: str, instances: int, promise: str) -> tuple[Scenario, Layout]:
 
 def played(those: Lengths, instances: int, load: float, promise: str) -> Point:
     """Simulate one point."""
+    kernel, layout, tier = simulated(those, instances, load, promise)
+    profile = layout.profiles[layout.fastest(0)]
+    mix = mix_of(kernel.mixes[0], float(decoding_time(profile, 1.0)))
+    assert mix is not None
+    return Point(instances, load, mix, _late(kernel.requests, profile, tier.patience), late(instances, load, mix))
+
+
+def paced(those: Lengths, instances: int, load: float) -> Iterator[Point]:
+    """Simulate once, and count slow answers for each pace."""
+    kernel, layout, _ = simulated(those, instances, load, PROMISES[-1])
+    profile = layout.profiles[layout.fastest(0)]
+    plain = mix_of(kernel.mixes[0], float(decoding_time(profile, 1.0)))
+    assert plain is not None
+    rows, answers = kernel.requests, np.zeros((1, ANSWER_WIDTH))
+    for output, count in enumerate(np.bincount(rows["output"]).tolist()):
+        answers[0, length_column(output)] += count
+    asked = DecodingLoad(plain.each_us, plain.prefill_us, plain.variation, float(rows["prompt"].mean()))
+    idle = float(step_time(profile, 1.0, float(rows["prompt"].mean() + rows["output"].mean() / 2)))
+    for times in PACES:
+        slow = (rows["finish"] - rows["first"] > times * idle * (rows["output"] - 1)).mean()
+        mix = msgspec.structs.replace(plain, slow=slow_by_load(profile, asked, answers, np.array([times * idle])))
+        yield Point(instances, load, mix, float(slow), float(slow_share(instances, load, np.array(mix.slow))))
+
+
+def simulated(those: Lengths, instances: int, load: float, promise: str) -> tuple[Kernel, Layout, TierSettings]:
+    """Play requests at random instants, fast enough for the load."""
     scenario, layout = fleet(those.model, instances, promise)
     count = max(LEAST, REQUESTS * instances)
     draw = stream(1, f"response/{those.model}/{instances}/{load}")
@@ -121,11 +152,7 @@ def played(those: Lengths, instances: int, load: float, promise: str) -> Point:
     trace = _trace(those, chosen, (spread * each / (load * instances)).astype(np.int64))
     kernel = opened(setup, request_rows(trace, setup))
     play(kernel)
-    profile = layout.profiles[layout.fastest(0)]
-    patience = next(iter(scenario.tiers.values())).patience
-    mix = mix_of(kernel.mixes[0], float(decoding_time(profile, 1.0)))
-    assert mix is not None
-    return Point(instances, load, mix, _late(kernel.requests, profile, patience), late(instances, load, mix))
+    return kernel, layout, next(iter(scenario.tiers.values()))
 
 
 def _trace(those: Lengths, chosen: NDArray[np.int64], arrival: NDArray[np.int64]) -> Trace:
@@ -167,12 +194,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--points", action="store_true", help="print every point")
     parser.add_argument("--fit", action="store_true", help="count the points that are off with other constants")
+    parser.add_argument("--itl", action="store_true", help="hold the curve of a promised pace against the simulator")
     asked = parser.parse_args()
     found: list[Point] = []
     for those in lengths():
-        for promise in PROMISES:
+        for promise in ("itl",) if asked.itl else PROMISES:
             for instances in COUNTS:
-                line = [played(those, instances, load, promise) for load in LOADS]
+                lines = [
+                    [*paced(those, instances, load)] if asked.itl else [played(those, instances, load, promise)] for load in LOADS
+                ]
+                line = [point for points in lines for point in points]
                 found += line
                 texts = (f"{p.load:.1f}: {p.simulated:.2%}|{p.foretold:.2%}{'*' if p.off else ''}" for p in line)
                 print(f"{those.model} {promise} n={instances}", *(texts if asked.points else ()), flush=True)
@@ -180,7 +211,7 @@ def main() -> None:
     show("response_points", len(found), "points")
     show("response_off", len(off), "points off")
     show(f"response_off_below_{BUSY}", sum(point.load < BUSY for point in off), "points off")
-    if asked.fit:
+    if asked.fit and not asked.itl:
         fit(found)
 
 

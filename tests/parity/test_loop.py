@@ -123,6 +123,7 @@ class VirtualFleet:
             kernel.missed.copy(),
             kernel.demand_work.copy(),
             kernel.mixes.copy(),
+            kernel.answers.copy(),
         )
 
     def open(self, instance: int) -> None:

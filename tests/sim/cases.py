@@ -62,6 +62,8 @@ class Simulator(Protocol):
     @property
     def mixes(self) -> NDArray[np.float64]: ...
     @property
+    def answers(self) -> NDArray[np.float64]: ...
+    @property
     def made_tokens(self) -> NDArray[np.int64]: ...
     @property
     def endpoints(self) -> NDArray[Any]: ...
@@ -107,7 +109,7 @@ class Stop:
     requests: NDArray[Any]
     batch_waiting: NDArray[np.int64]
     demand: NDArray[np.float64]  # requests, prompt tokens, work, finished output tokens, could be in time, missed; by cell
-    mixes: NDArray[np.float64]
+    mixes: NDArray[np.float64]  # and answers
     held: NDArray[np.int64]
 
 
@@ -120,7 +122,7 @@ def look(sim: Simulator) -> Stop:
         requests=sim.requests.copy(),
         batch_waiting=sim.batch_waiting.copy(),
         demand=np.stack([sim.demand_requests, sim.demand_tokens, sim.demand_work, sim.made_tokens, sim.could, sim.missed]),
-        mixes=sim.mixes.copy(),
+        mixes=np.concatenate((sim.mixes.ravel(), sim.answers.ravel())),
         held=sim.held.copy(),
     )
 
@@ -266,8 +268,8 @@ def _tiers(draw: Draw) -> NDArray[Any]:
         row["expired"] = draw(0, 40_000)
         row["patience"] = draw(1_000, 300_000)
         row["growth"] = 100 * row["expired"] if row["urgent"] % 4 == 3 else 0  # what prompts of 80 tokens feel; nothing drawn
-        row["rank"] = draw(0, 3)
-        row["batch"] = draw(0, 2) == 2
+        row["rank"], row["batch"] = draw(0, 3), draw(0, 2) == 2
+        row["gap"] = 50 + row["expired"] // 16 if row["urgent"] % 4 == 2 and not row["batch"] else 0  # nothing drawn
     return rows
 
 

@@ -17,7 +17,6 @@ from sageserve.base.sessions import Turns
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.feed import DIRECT
 from sageserve.core.order import EDF, FCFS, PF
-from sageserve.core.response import SLACK_BINS
 from sageserve.core.route import AFFINITY
 from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
@@ -26,7 +25,7 @@ from tests.sim.reference_apart import Endpoint, links, prefills, settle, way_of,
 from tests.sim.reference_cache import ReferenceCache, paths_of
 from tests.sim.reference_engine import Job, Outcome
 from tests.sim.reference_profile import Profile
-from tests.sim.reference_promises import Tier, missed_of
+from tests.sim.reference_promises import Tier, answers_of, missed_of, mix_of
 from tests.sim.reference_ranks import Instance
 
 
@@ -135,18 +134,17 @@ class ReferenceFleet:
     @property
     def mixes(self) -> NDArray[np.float64]:
         """Requests, prefill, its squares, decoding, and requests by slack; by model."""
-        found = []
-        for asked in self._asked:
-            prefill, decode, slack = np.array(asked).reshape(-1, 3).T
-            edges = [0.0, *2.0 ** (10 + np.arange(1, SLACK_BINS) / 3), np.inf]
-            could = np.histogram(slack[slack > 0], edges)[0]
-            found.append([len(asked), prefill.sum(), (prefill**2).sum(), decode.sum(), *could])
-        return np.array(found)
+        return np.array([mix_of(asked) for asked in self._asked])
 
     @property
     def missed(self) -> NDArray[np.int64]:
         """As `missed_of` says."""
         return missed_of(self.requests, self.setup)
+
+    @property
+    def answers(self) -> NDArray[np.float64]:
+        """As `answers_of` says."""
+        return answers_of(self.requests, self.setup)
 
     @property
     def batch_waiting(self) -> NDArray[np.int64]:

@@ -46,7 +46,8 @@ class DemandSeen(Struct, frozen=True, tag="demand"):
     work: tuple[float, ...]  # microseconds of the model's fastest engine that what arrived is expected to need
     mixes: tuple[tuple[float, ...], ...] = ()  # of interactive requests by model, columns as in `core/response.py`
     could: tuple[int, ...] = ()  # of those that arrived, interactive: an idle engine would have served them in time
-    missed: tuple[int, ...] = ()  # answered too late or turned away in this bin
+    missed: tuple[int, ...] = ()  # answered too late or too slowly, or turned away, in this bin
+    answers: tuple[tuple[float, ...], ...] = ()  # finished in this bin, by model x tier, as in `core/pace.py`; none: no `itl`
 
 
 class DoorSeen(Struct, frozen=True, tag="door"):

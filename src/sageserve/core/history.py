@@ -13,6 +13,7 @@ from sageserve.base.errors import PlanError
 from sageserve.base.records import Demand, Floats
 from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.events import DemandSeen
+from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.response import MIX_WIDTH, RequestMix, mix_of
 
 BIN: Final[Micros] = 15 * MINUTE
@@ -47,6 +48,7 @@ class DemandHistory:
         self._work_tokens = np.zeros(shape)
         self._work_requests = np.zeros(shape)
         self._mixes = np.zeros((shape[1], MIX_WIDTH))  # likewise, faster
+        self._answers = np.zeros((shape[1], shape[2], ANSWER_WIDTH))  # as fast
         self._earlier_mean = np.full(shape[1], 1000.0)  # prompt tokens per request: a guess until something is seen
         if earlier is not None:
             bins = len(earlier.prompt_tokens)
@@ -77,6 +79,8 @@ class DemandHistory:
         self._work_requests = self._work_requests * fade + self._at_home(np.array(seen.requests, float).reshape(self.shape))
         if seen.mixes:
             self._mixes = self._mixes * 0.5 ** (seen.length / _MIX_FADE) + np.array(seen.mixes)
+        if seen.answers:
+            self._answers = self._answers * 0.5 ** (seen.length / _MIX_FADE) + np.array(seen.answers).reshape(self._answers.shape)
         self._open_until = seen.start + seen.length
         if self._open_until % BIN == 0:
             self._tokens = np.concatenate((self._tokens, self._recent_tokens[None]))
@@ -137,6 +141,11 @@ class DemandHistory:
     def mix(self, model: int, step_us: float) -> RequestMix | None:
         """What waits depend on, of a model's interactive requests of late; None where none were seen."""
         return mix_of(self._mixes[model], step_us)
+
+    def answers(self, model: int) -> Floats:
+        """float64[tiers, ANSWER_WIDTH]: answers of a model of late, by length; none where no tier promises a pace."""
+        found: Floats = self._answers[model]
+        return found
 
     def prompt_mean(self) -> Floats:
         """float64[models]: mean prompt tokens of a request: of what was seen, else of what is known from before."""

@@ -233,6 +233,7 @@ def tier_rows(scenario: Scenario) -> NDArray[Any]:
     for row, tier in zip(rows, scenario.tiers.values(), strict=True):
         row["urgent"], row["expired"], row["patience"] = tier.urgent, tier.expired, tier.patience
         row["growth"], row["rank"], row["batch"] = tier.growth, tier.priority, tier.batch
+        row["gap"] = 0 if tier.batch or tier.itl is None else tier.itl
     return rows
 
 

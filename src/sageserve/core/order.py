@@ -30,6 +30,7 @@ TIER: Final = np.dtype(
         ("expired", "i8"),
         ("patience", "i8"),  # microseconds from arrival to the promise
         ("growth", "i8"),  # more for 1,000 tokens of prompt; see base/promise.py
+        ("gap", "i8"),  # microseconds that each token after the first may take; 0: none is promised
         ("rank", "i4"),  # 0 is served first; at most 99
         ("batch", "i4"),
     ],

@@ -19,6 +19,7 @@ from sageserve.base.kernel import kernel
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, NEVER
 from sageserve.core.engine.timing import EngineRow
+from sageserve.core.pace import DOUBLINGS, PARTS
 from sageserve.core.perf import SHARED, allowed, first_time, prefill_work, request_work
 
 SLACK_BINS: Final = 64
@@ -31,6 +32,8 @@ FULL: Final = 0.9
 _FIRST: Final = 10.0  # log2 of the first bin's slack in microseconds: a millisecond
 _PER_DOUBLING: Final = 3.0  # bins: a slack is known to 12 %
 STEPS: Final = 2.0  # iterations of decoding before and around a prompt at full load; likewise
+_NUMBERS: Final = 4  # of a mix, before its slow shares
+_SCANNED: Final = 128
 _HALVINGS: Final = 24  # of an interval of loads: below a millionth
 _SERVERS_MOST: Final = 4096  # instances that share a queue: beyond, more of them change the load by less than a thousandth
 
@@ -46,6 +49,8 @@ class RequestMix(Struct, frozen=True):
         slacks: microseconds that requests may wait, of those that an idle engine would serve in time, ascending.
         weights: share of each, adding up to one; none at all: no request could be in time.
         eligible: share of requests that an idle engine would serve in time.
+        slow: share of requests whose tokens come slower than promised though an idle engine would be fast enough, as
+            `core/pace.py` has it; none: no pace is promised.
     """
 
     prefill_us: float
@@ -55,6 +60,7 @@ class RequestMix(Struct, frozen=True):
     slacks: tuple[float, ...]
     weights: tuple[float, ...]
     eligible: float = 1.0
+    slow: tuple[float, ...] = ()
 
     @property
     def each_us(self) -> float:
@@ -177,8 +183,20 @@ def must_wait(servers: int, load: float) -> float:
 
 
 @kernel
+def slow_share(servers: int, load: float, slow: Floats) -> float:
+    """Share that is slower than promised of what a mix says of it, between its loads and its numbers of instances."""
+    width = PARTS + 1
+    at, row = load * PARTS, min(log2(float(servers)), DOUBLINGS - 1.0)
+    k, part = min(int(row), DOUBLINGS - 2), min(int(at), PARTS - 1)
+    first = slow[k * width + part] + (at - part) * (slow[k * width + part + 1] - slow[k * width + part])
+    k += 1
+    then = slow[k * width + part] + (at - part) * (slow[k * width + part + 1] - slow[k * width + part])
+    return first + (row - (k - 1)) * (then - first)
+
+
+@kernel
 def late_share(servers: int, load: float, mix: Floats, slacks: Floats) -> float:
-    """`late`, of mix = prefill_us, variation, decode_us, step_us, and slacks = float64[2, n], slacks and weights."""
+    """`late`, of mix = prefill_us, variation, decode_us, step_us, what is slow; slacks = float64[2, n], slacks and weights."""
     if load <= 0.0:
         return 0.0
     if load >= 1.0:
@@ -193,33 +211,51 @@ def late_share(servers: int, load: float, mix: Floats, slacks: Floats) -> float:
     for k in range(slacks.shape[1]):
         spare = slacks[0, k] - delay
         found += slacks[1, k] * (1.0 if spare < 0.0 else wait * exp(-pace * spare))
+    if len(mix) > _NUMBERS:
+        found += (1.0 - found) * slow_share(servers, load, mix[_NUMBERS:])
     return found
+
+
+@kernel
+def saved_by_one(servers: int, load: float, mix: Floats, slacks: Floats) -> float:
+    """Requests per microsecond that one instance more keeps in time, of mix and slacks as `late_share` takes them."""
+    fewer = late_share(servers + 1, load * servers / (servers + 1), mix, slacks)
+    return (late_share(servers, load, mix, slacks) - fewer) * servers * load / (mix[0] + mix[2])
 
 
 @kernel
 def _held(mix: Floats, slacks: Floats, worth: float, group: int, full: float, into: Floats) -> None:
     """`held`; `into` is float64[most + 1]."""
-    each = mix[0] + mix[2]
     for servers in range(1, len(into)):
         together = servers * group
         low = min(into[servers - 1] / servers, full)  # one more holds no less
-        high = full
+        high = _rise(mix, slacks, worth, together, low, full) if len(mix) > _NUMBERS else full
         for _ in range(_HALVINGS):
             middle = 0.5 * (low + high)
-            saved = late_share(together, middle, mix, slacks) - late_share(
-                together + 1, middle * together / (together + 1), mix, slacks
-            )
-            if saved * together * middle / each * worth <= 1.0:
+            if saved_by_one(together, middle, mix, slacks) * worth <= 1.0:
                 low = middle
             else:
                 high = middle
         into[servers] = servers * low
 
 
+@kernel
+def _rise(mix: Floats, slacks: Floats, worth: float, servers: int, low: float, full: float) -> float:
+    """The least load above `low`, to a 128th, at which one instance more would be worth its price; `full` where there is none.
+
+    Where a pace is promised, one more saves nothing beyond the load at which all are slow, and there it would take several.
+    """
+    for k in range(1, _SCANNED):
+        load = low + (full - low) * k / _SCANNED
+        if saved_by_one(servers, load, mix, slacks) * worth > 1.0:
+            return load
+    return full
+
+
 def arrays_of(mix: RequestMix) -> tuple[Floats, Floats]:
     """A mix as `late_share` takes it."""
     return (
-        np.array([mix.prefill_us, mix.variation, mix.decode_us, mix.step_us]),
+        np.array([mix.prefill_us, mix.variation, mix.decode_us, mix.step_us, *mix.slow]),
         np.array([mix.slacks, mix.weights], float).reshape(2, -1),
     )
 

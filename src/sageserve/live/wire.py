@@ -142,6 +142,13 @@ class MixCount(Struct, frozen=True, array_like=True):
     counted: tuple[float, ...]  # columns as in `core/response.py`
 
 
+class AnswerCount(Struct, frozen=True, array_like=True):
+    """Cumulative since the gateway began: answers of an interactive tier; only where a tier promises a pace (`itl`)."""
+
+    row: int  # model x tiers + tier
+    counted: tuple[float, ...]  # columns as in `core/pace.py`
+
+
 class RevisionCount(Struct, frozen=True, array_like=True):
     """Cumulative since the gateway began: interactive requests that instances of a revision were asked, one number per tier."""
 
@@ -170,6 +177,7 @@ class Report(Struct, frozen=True, tag="report"):
     streams: int  # open now
     revisions: tuple[RevisionCount, ...] = ()
     held: tuple[WaitingCount, ...] = ()
+    answers: tuple[AnswerCount, ...] = ()
 
 
 class Trouble(Struct, frozen=True, tag="trouble"):

@@ -367,6 +367,7 @@ class Simulation:
             kernel.mixes,
             kernel.could,
             kernel.missed,
+            kernel.answers,
         )
 
     def _sample(self, now: Micros) -> None:
@@ -381,9 +382,9 @@ class Simulation:
         parts = [(new - old).tolist() for new, old in zip(counters, self._counted, strict=True)]
         self._counted = [counter.copy() for counter in counters]
         if now > 0:
-            tokens, made, requests, work, mixes, could, missed = parts
-            cells = tuple(tokens), tuple(made), tuple(requests), tuple(work)
-            self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *cells, tuple(map(tuple, mixes)), tuple(could), tuple(missed)))
+            *cells, mixes, could, missed, answers = parts
+            told = *map(tuple, cells), tuple(map(tuple, mixes)), tuple(could), tuple(missed), tuple(map(tuple, answers))
+            self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *told))
 
 
 def _in_order(labels: Labels | None, order: Ints | None) -> Labels | None:

@@ -9,7 +9,17 @@ from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.opened import Callbacks
-from sageserve.live.wire import VERSION, CellCount, EndpointCount, Hello, InstanceCount, Report, RoutingTable, ToGateway
+from sageserve.live.wire import (
+    VERSION,
+    AnswerCount,
+    CellCount,
+    EndpointCount,
+    Hello,
+    InstanceCount,
+    Report,
+    RoutingTable,
+    ToGateway,
+)
 from tests.core.small import layout_of, scenario
 
 BLIND_AFTER = 30 * SECOND
@@ -46,10 +56,14 @@ class Scene:
         cells: tuple[CellCount, ...] = (),
         endpoints: tuple[EndpointCount, ...] = (),
         instances: tuple[InstanceCount, ...] = (),
+        answers: tuple[AnswerCount, ...] = (),
     ) -> None:
         means = (200.0,) * (len(self.layout.names.models) * len(self.layout.names.tiers))
         self.view.heard(
-            gateway, Report(self.view._version if version is None else version, endpoints, instances, cells, (), means, 0)
+            gateway,
+            Report(
+                self.view._version if version is None else version, endpoints, instances, cells, (), means, 0, answers=answers
+            ),
         )
 
     def hello(self, gateway: int = 0, nonce: str = "one") -> None:

@@ -19,6 +19,7 @@ from sageserve.core.events import (
     RevisionsSeen,
 )
 from sageserve.core.fleet import Fleet, State
+from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.response import MIX_WIDTH
 from sageserve.core.work import (
     AnyAction,
@@ -97,7 +98,8 @@ class Stage:
     def counters(self) -> Counters:
         prompt, output, requests = (one.copy() for one in self.counted)
         could, missed = requests.copy(), np.zeros_like(requests)
-        return prompt, output, requests, could, missed, prompt.astype(np.float64), np.full((1, MIX_WIDTH), float(prompt[0]))
+        mixes, answers = np.full((1, MIX_WIDTH), float(prompt[0])), np.zeros((0, ANSWER_WIDTH))
+        return prompt, output, requests, could, missed, prompt.astype(np.float64), mixes, answers
 
     def counted_until(self, now: Micros) -> Micros:
         return now - self.behind

@@ -23,7 +23,7 @@ def test_demand_is_what_reports_add_to_each_other(scene: Scene) -> None:
     scene.hello()
     scene.report(cells=(cell(0, prompt=1000, requests=10),))  # counted before this process listened
     scene.report(cells=(cell(0, prompt=1500, output=70, requests=15, work=2.5), cell(3, prompt=40, requests=1)))
-    prompt, output, requests, could, missed, work, _ = scene.view.counters()
+    prompt, output, requests, could, missed, work, *_ = scene.view.counters()
     assert (prompt[0], output[0], requests[0], work[0]) == (500, 70, 5, 2.5)
     assert (prompt[3], requests[3]) == (40, 1)
     assert prompt.sum() == 540

@@ -12,9 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sageserve.base.units import MINUTE, SECOND
+from sageserve.core.pace import ANSWER_WIDTH, LENGTHS
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.opened import Missed, Opened
-from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, Report
+from sageserve.live.wire import AnswerCount, CellCount, EndpointCount, InstanceCount, Report
+from tests.core.small import TIERS
 from tests.live.control.fleet_view_stage import Scene
 from tests.live.control.fleet_view_stage import cell as cell_row
 
@@ -120,6 +122,19 @@ def test_counts_of_processes_add_up_from_their_first_report_on(steps: list[tuple
         assert [column[at] for column in columns] == whole[at].tolist()
         ends_of = scene.view.endpoints[at]
         assert [ends_of["offered"], ends_of["placed"], scene.view.freed[at]] == whole[at][:3].tolist()
+
+
+def test_answers_are_counted_where_a_pace_is_promised_as_far_as_reports_differ() -> None:
+    scene = Scene(tiers=TIERS | {"iw-f": {"ttft": "1s", "itl": "50ms"}})
+    scene.hello()
+    for many in (1.0, 4.0):
+        scene.report(answers=(AnswerCount(1, (many, *(2 * many for _ in range(LENGTHS)))),))
+    totals = scene.view.totals
+    assert totals.answers.shape == (6, ANSWER_WIDTH)  # models x tiers
+    assert totals.answers[1].tolist() == [3.0, *([6.0] * LENGTHS)]
+    assert totals.answers.sum() == totals.answers[1].sum()
+    assert scene.view.counters()[7].tolist() == totals.answers.tolist()
+    assert len(Scene().view.counters()[7]) == 0, "nothing is promised"
 
 
 def test_the_mean_length_of_answers_is_that_of_the_gateways_that_are_there() -> None:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.engine import timing
+from sageserve.core.pace import length_column
 from sageserve.live.actuators.base import EngineAddress
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.opened import Callbacks
@@ -18,7 +19,7 @@ from sageserve.live.gateway.prompt_memory import ANY_BEGINNING
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.targets import Placement
 from sageserve.live.wire import VERSION, EndpointRow, Hello, InstanceRow, RoutingTable, ToGateway
-from tests.core.small import layout_of, scenario
+from tests.core.small import TIERS, layout_of, scenario
 
 SETTINGS = scenario()
 LAYOUT = layout_of(SETTINGS)
@@ -303,6 +304,20 @@ def test_requests_go_where_there_is_least_to_do_among_canaries_and_among_the_oth
         state.place(state.weigh(target, 100, 0, 0))
         went.append(target.row)
     assert went == [0, 2, 1, 0, 2, 1]
+
+
+def test_a_gateway_counts_lengths_and_slow_answers_where_a_pace_is_promised() -> None:
+    settings = scenario(tiers=TIERS | {"iw-f": {"ttft": "1s", "itl": "50ms"}})
+    counters = DemandCounters(settings, LAYOUT, state_of(table()))
+    cells = [counters.arrived(0, 1, tier, 100) for tier in (0, 0, 1, 2)]
+    for cell, slow in zip(cells, (False, True, False, False), strict=True):
+        counters.finished(cell, 100, 9, 1_000.0, slow=slow)
+    told = counters.report(0)
+    assert [(each.row, each.counted[length_column(9)], sum(each.counted)) for each in told.answers] == [(3, 2, 2), (4, 1, 1)]
+    assert [one.on_time for one in told.cells] == [1, 1, 1]
+    plain = DemandCounters(SETTINGS, LAYOUT, state_of(table()))
+    plain.finished(plain.arrived(0, 0, 0, 100), 100, 9, 1_000.0)
+    assert plain.report(0).answers == ()
 
 
 def test_the_work_of_a_request_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,15 @@ PROMISE_MUTANTS: Final = (
     Mutant(
         "the way back does not count when a promise is judged",
         "sim/kernel/bookkeeping.py",
-        '        if left < view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]:\n',
-        "        if left < 0:\n",
+        '        late |= left < view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]\n',
+        "        late |= left < 0\n",
+        67,
+    ),
+    Mutant(
+        "a pace that is promised is kept by everyone",
+        "sim/kernel/bookkeeping.py",
+        'return bool(tier["gap"] > 0 and',
+        'return bool(tier["gap"] < 0 and',
         67,
     ),
     Mutant(

@@ -8,6 +8,7 @@ Knows no thresholds. Read next: `planned.py`, `core/response.py`.
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
@@ -19,6 +20,7 @@ from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
+from sageserve.core.pace import DecodingLoad, guessed_answers, slow_by_load
 from sageserve.core.perf import OUTPUT_GUESS, decoding_time, first_time, prefill_work, request_work
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
 from sageserve.core.response import FULL, Load, RequestMix, held, instances_for, late
@@ -80,7 +82,8 @@ class DemandEstimates:
             for m in range(len(names.models))
         ]
         self._group = len(names.regions) if scenario.routing.region in _POOLED else 1
-        self._mixes = [self._guess(m) for m in range(len(names.models))]
+        self._gaps = np.array([float(gap) for gap in layout.tiers["gap"]])
+        self._mixes = [self._paced(m, self._guess(m)) for m in range(len(names.models))]
         self._held = [self._enough(m) for m in range(len(names.models))]
 
     @property
@@ -167,7 +170,7 @@ class DemandEstimates:
         for m in range(len(demand)):
             step = float(decoding_time(self._layout.profiles[self._reference[m]], 1.0))
             seen = None if self._curve == "guessed" else self.history.mix(m, step)
-            self._mixes[m] = seen or self._guess(m)
+            self._mixes[m] = self._paced(m, seen or self._guess(m))
             self._held[m] = self._enough(m)
         self.loads = [self._load(m, float(busy)) for m, busy in enumerate(demand)]
         return self.loads
@@ -276,6 +279,16 @@ class DemandEstimates:
             slacks=(max(tight - idle, _LEAST_SLACK * tight),),
             weights=(1.0,),
         )
+
+    def _paced(self, m: int, mix: RequestMix) -> RequestMix:
+        """The mix with the share of answers that would be slower than promised; before any were seen, of a guess of them."""
+        if not self._gaps.any():
+            return mix
+        answers = self.history.answers(m)
+        if self._curve == "guessed" or not answers.any():
+            answers = guessed_answers(self.interactive, answers.shape, OUTPUT_GUESS)
+        asked = DecodingLoad(mix.each_us, mix.prefill_us, mix.variation, float(self.history.prompt_mean()[m]))
+        return replace(mix, slow=slow_by_load(self._layout.profiles[self._reference[m]], asked, answers, self._gaps))
 
     def _prior(self, m: int) -> float:
         """Engine time per prompt token for a guess of the mix: all that is known before the first requests."""

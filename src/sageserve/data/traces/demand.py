@@ -13,6 +13,7 @@ from sageserve.base.units import MINUTE, NEVER, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
+from sageserve.core.pace import ANSWER_WIDTH, length_column
 from sageserve.core.response import MIX_WIDTH, note_requests
 
 
@@ -40,6 +41,7 @@ def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
     outputs = sums(trace.output[:count].astype(np.float64)).round().astype(np.int64)
     requests = sums(None).astype(np.int64)
     each, mixes = _work(trace, layout, count, minutes)
+    answers = _answers(trace, layout, count, minutes)
     work = sums(each)
     for minute in range(minutes):
         yield DemandSeen(
@@ -50,7 +52,20 @@ def heard(trace: Trace, layout: Layout, until: Micros) -> Iterator[DemandSeen]:
             tuple(requests[minute].tolist()),
             tuple(work[minute].tolist()),
             tuple(map(tuple, mixes[minute].tolist())),
+            answers=tuple(map(tuple, answers[minute].tolist())) if answers.size else (),
         )
+
+
+def _answers(trace: Trace, layout: Layout, count: int, minutes: int) -> Floats:
+    """float64[minutes, models x tiers, ANSWER_WIDTH]: interactive answers by length; of no size where no tier promises a pace."""
+    tiers = len(trace.names.tiers)
+    if not layout.tiers["gap"].any():
+        return np.zeros(0)
+    shape = minutes, len(trace.names.models) * tiers, ANSWER_WIDTH
+    mine = np.flatnonzero(layout.tiers["batch"][trace.tier[:count]] == 0)
+    columns = np.array([length_column(output) for output in trace.output[mine].tolist()], np.int64)
+    where = trace.arrival[mine] // MINUTE, trace.model[mine].astype(np.int64) * tiers + trace.tier[mine], columns
+    return np.bincount(np.ravel_multi_index(where, shape), minlength=int(np.prod(shape))).astype(np.float64).reshape(shape)
 
 
 def _work(trace: Trace, layout: Layout, count: int, minutes: int) -> tuple[Floats, Floats]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
+from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.response import MIX_WIDTH
 from sageserve.live.wire import EndpointCount, Hello, InstanceCount, Report, WaitingCount
 
@@ -58,12 +59,13 @@ class Totals:
     on_time: Ints
     could: Ints
     mixes: Floats  # by model and column of `core/response.py`
+    answers: Floats  # by model x tier and column of `core/pace.py`; no rows where no tier promises a pace
 
-    def counted(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats, Floats]:
+    def counted(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Floats, Floats, Floats]:
         """As they stand, in the order of `Counters` in `loop.py`."""
         missed = self.finished - self.on_time + self.refused
         cells = self.prompt.copy(), self.output.copy(), self.requests.copy(), self.could.copy(), missed
-        return *cells, self.work.copy(), self.mixes.copy()
+        return *cells, self.work.copy(), self.mixes.copy(), self.answers.copy()
 
 
 class GatewayReports:
@@ -81,7 +83,8 @@ class GatewayReports:
         prompt, output, requests, finished, refused, on_time, could = (np.zeros(cells, np.int64) for _ in range(7))
         self.gateways: dict[int, Gateway] = {}
         mixes = np.zeros((len(names.models), MIX_WIDTH))
-        self.totals = Totals(prompt, output, requests, np.zeros(cells), finished, refused, on_time, could, mixes)
+        answers = np.zeros((len(names.models) * len(names.tiers) * bool(layout.tiers["gap"].any()), ANSWER_WIDTH))
+        self.totals = Totals(prompt, output, requests, np.zeros(cells), finished, refused, on_time, could, mixes, answers)
         self.in_flight = np.zeros(layout.instances, np.int64)
         self.outstanding = np.zeros(layout.instances, np.int64)  # tokens times weight
         self.unfinished = np.zeros(layout.instances, np.int64)  # prompt tokens
@@ -173,6 +176,10 @@ class GatewayReports:
         for mix in after.mixes:
             first = mixes.get(mix.model)
             totals.mixes[mix.model] += np.array(mix.counted) - (np.array(first.counted) if first else 0.0)
+        known = {each.row: each for each in before.answers}
+        for answer in after.answers:
+            told = known.get(answer.row)
+            totals.answers[answer.row] += np.array(answer.counted) - (np.array(told.counted) if told else 0.0)
         counted = {(row.model, row.revision): row for row in before.revisions}
         for each in after.revisions:
             key, tiers = (each.model, each.revision), len(each.asked)

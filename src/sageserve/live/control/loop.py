@@ -37,9 +37,10 @@ from sageserve.live.waiting import within
 SAMPLE: Final[Micros] = MINUTE
 """How often demand is told, and the fleet's laws are checked."""
 
-Counters: TypeAlias = tuple[Ints, Ints, Ints, Ints, Ints, Floats, Floats]
+Counters: TypeAlias = tuple[Ints, Ints, Ints, Ints, Ints, Floats, Floats, Floats]
 """Cumulative, by region x model x tier: prompt tokens, output tokens of what finished, requests, those that could be in time,
-promises missed, engine microseconds; and by model and column of `core/response.py` what waits depend on."""
+promises missed, engine microseconds; by model and column of `core/response.py` what waits depend on, and by model x tier and
+column of `core/pace.py` answers (no rows where no tier promises a pace)."""
 
 
 class Clock(Protocol):
@@ -286,9 +287,11 @@ class Loop:
         for k in range(minutes):
             parts = [part * (k + 1) // minutes - part * k // minutes for part in arrived[:5]]
             share = tuple((arrived[5] / minutes).tolist())
-            mixes = tuple(map(tuple, (arrived[6] / minutes).tolist()))
+            mixes, answers = (tuple(map(tuple, (part / minutes).tolist())) for part in arrived[6:])
             prompts, outputs, requests, could, missed = (tuple(int(value) for value in part) for part in parts)
-            seen = DemandSeen(self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share, mixes, could, missed)
+            seen = DemandSeen(
+                self._next_sample - SAMPLE, SAMPLE, prompts, outputs, requests, share, mixes, could, missed, answers
+            )
             self._tell(now, seen)
             self._memory.add(seen)
             self._next_sample += SAMPLE

@@ -12,10 +12,20 @@ from sageserve.base.config import Scenario
 from sageserve.core.engine import timing
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout
+from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.response import MIX_WIDTH
-from sageserve.live.gateway.python_kernels import note_request
+from sageserve.live.gateway.python_kernels import note_answer, note_request
 from sageserve.live.gateway.routing_state import RoutingState
-from sageserve.live.wire import CellCount, EndpointCount, InstanceCount, MixCount, Report, RevisionCount, WaitingCount
+from sageserve.live.wire import (
+    AnswerCount,
+    CellCount,
+    EndpointCount,
+    InstanceCount,
+    MixCount,
+    Report,
+    RevisionCount,
+    WaitingCount,
+)
 
 BYTES_PER_TOKEN: Final = 4.0  # English text, and OpenAI's own rule of thumb
 _FADE: Final = 1 - 1 / 256  # how much of what was learnt a request leaves standing
@@ -56,6 +66,9 @@ class DemandCounters:
         self._waits = [not tier.batch or layout.feed == DIRECT for tier in scenario.tiers.values()]
         self._nearby = np.diagonal(layout.rtt).tolist()
         self._mixes = [[0.0] * MIX_WIDTH for _ in layout.names.models]
+        paced = any(tier.itl is not None for tier in scenario.tiers.values() if not tier.batch)
+        each = [paced and not tier.batch for tier in scenario.tiers.values()] * len(layout.names.models)
+        self._answers = [[0.0] * ANSWER_WIDTH if one else None for one in each]  # by model x tier
         self._revisions: dict[tuple[int, int], tuple[list[int], list[int]]] = {}  # asked and missed, by tier
 
     def prompt_tokens(self, model: int, size: int) -> int:
@@ -94,12 +107,22 @@ class DemandCounters:
         """It was turned away."""
         self._cell(cell).refused += 1
 
-    def finished(self, cell: int, prompt: int, output: int, took: float) -> None:
-        """It was answered; `took` is microseconds to its first token, or to the end where only that is seen."""
-        one = self._cell(cell)
+    def finished(self, cell: int, prompt: int, output: int, took: float, *, slow: bool = False) -> None:
+        """It was answered; `took` is microseconds to its first token, or to the end where only that is seen.
+
+        Args:
+            cell: of it.
+            prompt: tokens.
+            output: tokens.
+            took: as above.
+            slow: its tokens came slower than its tier promises.
+        """
+        routing, one = self._routing, self._cell(cell)
         one.finished += 1
         one.output += output
-        one.on_time += took <= self._routing.promised(cell % self._routing.tiers, prompt)
+        one.on_time += not slow and took <= routing.promised(cell % routing.tiers, prompt)
+        if (counted := self._answers[cell % (routing.models * routing.tiers)]) is not None:
+            note_answer(counted, output)
 
     def judged(self, model: int, revision: int, tier: int, *, missed: bool) -> None:
         """An instance of a revision was asked something, and its promise was kept or not."""
@@ -128,7 +151,8 @@ class DemandCounters:
         mixes = tuple(MixCount(model, tuple(counted)) for model, counted in enumerate(self._mixes) if counted[0])
         revisions = tuple(RevisionCount(*key, *map(tuple, counts)) for key, counts in self._revisions.items())
         means = tuple(routing.output_mean)
-        return Report(routing.version, endpoints, instances, cells, mixes, means, streams, revisions, held)
+        answers = tuple(AnswerCount(row, tuple(counted)) for row, counted in enumerate(self._answers) if counted and any(counted))
+        return Report(routing.version, endpoints, instances, cells, mixes, means, streams, revisions, held, answers)
 
     def _outstanding(self, row: int) -> int:
         target = self._routing.targets[row]

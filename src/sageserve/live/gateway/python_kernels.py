@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, cast
 from numpy.typing import NDArray
 
 from sageserve.base.rebound import rebound
-from sageserve.core import admit, response, route, signals
+from sageserve.core import admit, pace, response, route, signals
 from sageserve.core.engine import timing
 
 Row: TypeAlias = dict[str, float]
@@ -42,6 +42,9 @@ pick_endpoint: Final = cast(
 note_request: Final = cast(
     "Callable[[list[float], float, float, float], None]",
     rebound(response.note_request, slack_bin=rebound(response.slack_bin)),
+)
+note_answer: Final = cast(
+    "Callable[[list[float], int], None]", rebound(pace.note_answer, length_column=rebound(pace.length_column))
 )
 pick_instance: Final = cast("Callable[[Sequence[int], int, int], int]", rebound(route.pick_instance))
 pick_affine: Final = cast(

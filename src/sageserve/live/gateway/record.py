@@ -140,15 +140,19 @@ class RequestRecord:
             line.prompt += known
             line.output += output
             batch = context.ttft[call.tier] is None
-            context.demand.finished(call.cell, known, output, (now if batch else self.first) - arrived)
+            slow = streamed and self._is_slow(now, output)
+            context.demand.finished(call.cell, known, output, (now if batch else self.first) - arrived, slow=slow)
             self._charge(known, output, now)
         self._end(status, now, prompt, output)
 
     def _is_late(self, now: Micros, streamed: int) -> bool:
         """Whether an answer broke its promise; of one that was tried elsewhere first, only the time since then counts."""
+        return self._is_slow(now, streamed) or self._is_over(self.first)
+
+    def _is_slow(self, now: Micros, streamed: int) -> bool:
+        """Whether tokens that were streamed came slower than its tier promises."""
         gap = self._context.gap[self._call.tier]
-        slow = gap is not None and streamed > 1 and now - self.first > gap * (streamed - 1)
-        return slow or self._is_over(self.first)
+        return gap is not None and streamed > 1 and now - self.first > gap * (streamed - 1)
 
     def _waited_in_vain(self, now: Micros) -> bool:
         """Whether a client left because nothing had come in time."""

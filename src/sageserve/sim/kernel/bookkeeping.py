@@ -11,6 +11,7 @@ Decides nothing. Read next: `admission.py` and `batching.py`, which call it; `si
 
 from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
+from sageserve.core.pace import ANSWER_WIDTH, note_answer
 from sageserve.core.perf import decode_work, prefill_work, request_work
 from sageserve.core.route import CLOSED
 from sageserve.sim.kernel.queues import set_outstanding
@@ -21,6 +22,7 @@ from sageserve.sim.kernel.state import (
     PROMOTED,
     SHED,
     SHUT,
+    span_f8,
     view_blocks,
     view_endpoints,
     view_engines,
@@ -188,6 +190,18 @@ def release(w: Rec, now: int) -> None:
 
 
 @kernel
+def note_pace(w: Rec, q: int, cell: int) -> bool:
+    """Count the answer to request `q` by its length, unless it is batch work; whether its tokens came slower than promised."""
+    r = view_requests(w["at_requests"], w["rows"])[q]
+    tier = view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]
+    if tier["batch"] != 0:
+        return False
+    answers = span_f8(w["at_answers"], w["models"] * w["tiers"] * ANSWER_WIDTH)
+    note_answer(answers[cell * ANSWER_WIDTH : (cell + 1) * ANSWER_WIDTH], r["output"])
+    return bool(tier["gap"] > 0 and r["finish"] - r["first"] > tier["gap"] * (r["output"] - 1))
+
+
+@kernel
 def finish(w: Rec, i: int, q: int, now: int) -> None:
     """Request `q` has its last token, from rank `i`: count it and learn from its length."""
     engines = view_engines(w["at_engines"], w["units"])
@@ -212,12 +226,14 @@ def finish(w: Rec, i: int, q: int, now: int) -> None:
     mean[cell] += (r["output"] - mean[cell]) / 256.0
     cells = w["regions"] * w["models"] * tiers
     view_i8(w["at_made_tokens"], cells)[r["region"] * w["models"] * tiers + cell] += r["output"]
-    batch = view_tiers(w["at_tier_rows"], tiers)[r["tier"]]["batch"]
-    left = r["deadline"] - (r["finish"] if batch != 0 else r["first"])
+    tier = view_tiers(w["at_tier_rows"], tiers)[r["tier"]]
+    left = r["deadline"] - (r["finish"] if tier["batch"] != 0 else r["first"])
+    late = w["paced"] != 0 and note_pace(w, q, cell)
     if left < w["farthest"]:  # else it is in time from anywhere
         served = engine["endpoint"] // (w["models"] * w["roles"])
-        if left < view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]:
-            miss(w, q)
+        late |= left < view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]
+    if late:
+        miss(w, q)
 
 
 @kernel

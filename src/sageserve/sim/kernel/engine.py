@@ -14,6 +14,7 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
+from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.signals import busyness, signal, smoothed
 from sageserve.sim.kernel.arrive import arrive, empty_doors, feed_endpoint, promote
 from sageserve.sim.kernel.batching import end_block
@@ -210,6 +211,7 @@ class Kernel:
         self.demand_tokens = self.world.arrays["demand_tokens"]  # by (region, model, tier), prompt tokens that arrived
         self.demand_work = self.world.arrays["demand_work"]  # microseconds of the model's fastest engine they need
         self.mixes = self.world.arrays["mixes"].reshape(setup.models, -1)  # what waits depend on; see `core/response.py`
+        self.answers = self.world.arrays["answers"].reshape(-1, ANSWER_WIDTH)  # by (model, tier); none: no `itl`
         self.demand_requests = self.world.arrays["demand_requests"]
         self.could, self.missed = self.world.arrays["promises"].reshape(2, -1)  # see DemandSeen
         self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests

@@ -20,6 +20,7 @@ from sageserve.core.feed import DIRECT
 from sageserve.core.handover import Handover
 from sageserve.core.order import TIER, promised_us
 from sageserve.core.own_rules import NO_RULES, OwnRules
+from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.perf import PROFILE
 from sageserve.core.response import MIX_WIDTH
 from sageserve.core.route import CLOSED, LEAST_WORK
@@ -94,22 +95,21 @@ OF_INSTANCES: Final = ("unfilled", "in_flight")
 """Columns of ENGINE whose first rows count for all ranks of an instance."""
 
 _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "units", "endpoint_count", "profile_count")
-_SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size")
+_SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size", "refused", "shed", "sleepers", "asked", "farthest")
 _POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
 _PROGRESS: Final = ("next_row", "released", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions")
-_DOORS: Final = ("refused", "shed", "sleepers", "asked", "farthest")
 _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived", "block_rows", "block_count")
-_CACHE: Final = ("caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
+_CACHE: Final = ("paced", "caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
 _FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
 _QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
-_COUNTERS: Final = ("mixes", "promises", "guess", "output_mean", "made_tokens", "reference")
+_COUNTERS: Final = ("mixes", "answers", "promises", "guess", "output_mean", "made_tokens", "reference")
 _DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work", "held", "sleeps")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
 _ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, *OWN_ARRAYS, *HANDOVER_ARRAYS, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_DOORS, *_LOOP, *_CACHE, *OWN_SIZES, *HANDOVER_COUNTS)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_CACHE, *OWN_SIZES, *HANDOVER_COUNTS)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -308,12 +308,11 @@ class World:
 
     @staticmethod
     def _sizes(setup: Setup, requests: NDArray[Any], units: int) -> dict[str, int]:
-        instances = setup.endpoints * setup.slots
         return {
             "rows": len(requests),
             "released": min(setup.clients, len(requests)) or len(requests),
             "tiers": len(setup.tiers),
-            "instances": instances,
+            "instances": setup.endpoints * setup.slots,
             "units": units,
             "endpoint_count": setup.endpoints,
             "profile_count": len(setup.profiles),
@@ -326,12 +325,14 @@ class World:
             "batch_size": int(setup.profiles["max_sequences"].max()),
             "sleepers": int(any(setup.sleeps)),
             "farthest": int(setup.rtt.max(initial=0)),
+            "paced": int(setup.tiers["gap"].any()),
         }
 
     @staticmethod
     def _allocate(setup: Setup, requests: NDArray[Any]) -> dict[str, NDArray[Any]]:
         endpoints, tiers = setup.endpoints, len(setup.tiers)
         cells = setup.regions * setup.models * tiers
+        sums = cells, setup.models * MIX_WIDTH, setup.models * tiers * ANSWER_WIDTH * int(setup.tiers["gap"].any())
         engines = _engines(setup)
         rows = np.zeros(endpoints, ENDPOINT)
         rows["model"] = np.arange(endpoints) // setup.roles % setup.models
@@ -360,9 +361,8 @@ class World:
             "guess": np.full(setup.models, int(setup.output_guess + 0.5), np.int64),
             "output_mean": np.full(setup.models * tiers, setup.output_guess),
             **{name: np.zeros(cells, np.int64) for name in ("demand_tokens", "demand_requests", "made_tokens", "held")},
-            "demand_work": np.zeros(cells),
+            **{name: np.zeros(size) for name, size in zip(("demand_work", "mixes", "answers"), sums, strict=True)},
             "reference": reference_profiles(setup),
-            "mixes": np.zeros(setup.models * MIX_WIDTH),
             "promises": np.zeros(2 * cells, np.int64),
             "drained": np.full(endpoints * setup.slots, UNSET, np.int32),
             "blocks": np.zeros(max(setup.block_rows, 1), BLOCK),
