@@ -8,6 +8,7 @@ then `core/plan/horizon.py` for the program.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from math import log
 
 from sageserve.base.config import ForesightSettings, Scenario
 from sageserve.base.records import Demand
@@ -19,6 +20,7 @@ from sageserve.core.forecast import forecaster
 from sageserve.core.layout import Layout
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.strategies.base import Unified
+from sageserve.core.strategies.evidence import Evidence
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.core.strategies.steps import CoolDown, EndpointLook, look, to_target
 from sageserve.core.work import AnyEvent, Fit, Fitted, SolveAhead, SolvedAhead
@@ -43,6 +45,7 @@ class Foresight(Unified):
         self._horizon = ForesightInputs(scenario, layout, earlier)
         self._pools = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._cooldown = CoolDown(self._pools, self._rules.cooldown)
+        self._evidence = Evidence(layout.endpoints, self._rules.guard)
         self._alone = scenario.strategy.reactive
         self._comes_back = scenario.spot.donate  # what is stopped is back within a minute
         self._next_fit: Micros = 0
@@ -86,6 +89,11 @@ class Foresight(Unified):
         most = sum(self._horizon.full(one.pools[0].model, one.held) * one.held for one in looks)
         return held > 0 and sum(one.expected * one.held for one in looks) > most
 
+    def _excess(self, here: EndpointLook) -> float:
+        """The log of how many times as full as it may be an endpoint is seen, once what is coming serves; 0 where nothing is."""
+        most = self._horizon.full(here.pools[0].model, here.held) if here.held else 0.0
+        return log(here.expected / most) if here.expected > 0 and most > 0 else 0.0
+
     def _apply(self, plan: HorizonPlan, fleet: Fleet) -> Iterator[Decision | Feed]:
         for endpoint, pools in enumerate(self._pools):
             for pool in pools:
@@ -99,13 +107,16 @@ class Foresight(Unified):
         def seen(pools: list[Pool]) -> EndpointLook:
             return look(now, event, pools, fleet)
 
+        self._evidence.see(event, lambda endpoint: self._excess(seen(self._pools[endpoint])) if self._pools[endpoint] else 0.0)
         yield from self._cooldown.act(now, lambda pools: self._step(now, seen(pools), seen, fleet))
 
     def _step(self, now: Micros, here: EndpointLook, seen: Callable[[list[Pool]], EndpointLook], fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
         model, near = here.pools[0].model, self._horizon.near(here.pools[0].endpoint)
-        if here.serving and self._crowded([here]) and self._crowded([seen(self._pools[e]) for e in near if self._pools[e]]):
+        believed = here.serving and self._crowded([here]) and self._evidence.is_enough(here.pools[0].endpoint)
+        if believed and self._crowded([seen(self._pools[e]) for e in near if self._pools[e]]):
+            self._evidence.used(here.pools[0].endpoint)
             return here.more(1, Reason.AHEAD_OF_PLAN if self._horizon.drawn else Reason.UTILISATION_HIGH)
         if here.coming or here.serving <= here.pools[0].minimum:
             return None
