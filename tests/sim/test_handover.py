@@ -15,10 +15,11 @@ from sageserve.base.records import Labels
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.engine.timing import decode_work, request_work, row_of
 from sageserve.core.handover import Handover
+from sageserve.data.billing.allocations import UNALLOCATED
 from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.sim.kernel.state import Setup
 from sageserve.sim.oracle import oracle_bound
-from sageserve.sim.results.summary import summarise
+from sageserve.sim.results.summary import costs_of_run, summarise
 from sageserve.sim.run import Run, simulate
 from sageserve.sim.sizing.pools import pools_to_size
 from tests.core.small import ENGINE, row, scenario, trace
@@ -113,6 +114,14 @@ def test_the_same_engine_prefills_and_decodes_as_much_as_it_does_both() -> None:
     both, decode = request_work(engines, 1_000, 0, 200.0), decode_work(engines, 1_000, 200.0)
     assert 0 < decode < both
     assert decode_work(engines, 1_000, 1.0) == 0
+
+
+def test_prompts_pay_for_prefill_and_answers_for_decoding() -> None:
+    run = play(fleet(strategy={"name": "fixed:2"}))
+    found = [one for one in costs_of_run(run) if (one.region, one.model) == ("east", "big") and one.tier != UNALLOCATED]
+    prompts, outputs = sum(one.prompts for one in found), sum(one.outputs for one in found)
+    assert prompts == pytest.approx(outputs, rel=0.01), "both pools hold two instances all the time"
+    assert sum(one.requests for one in found) == int((run.requests["model"] == 0).sum())
 
 
 def test_engines_that_decode_may_be_others() -> None:

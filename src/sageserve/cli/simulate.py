@@ -90,7 +90,7 @@ def simulate(  # noqa: PLR0913, PLR0917 # one argument per option
     if as_json:
         _print_json(summary)
     else:
-        _draw(summary, [scenario, *_sets(overrides)], given, options, out)
+        _draw(summary, [scenario, *_sets(overrides)], given, options, out, rival=_rival(settings))
     if summary.partial:
         raise typer.Exit(130)
 
@@ -144,7 +144,18 @@ def _print_json(summary: "Summary") -> None:
     typer.echo(summary_json(summary).decode(), nl=False)
 
 
-def _draw(summary: "Summary", words: list[str], given: dict[str, str], options: TraceOptions, out: Path | None) -> None:
+def _rival(settings: "Scenario") -> str:
+    """The strategy that a run is best compared with; where prefill and decode are apart, one that can scale them."""
+    from sageserve.cli.render import RIVALS
+    from sageserve.core.layout import any_apart
+
+    name = settings.strategy.name
+    return "hpa" if name == "reactive" and any_apart(settings) else RIVALS.get(name, "reactive")
+
+
+def _draw(
+    summary: "Summary", words: list[str], given: dict[str, str], options: TraceOptions, out: Path | None, *, rival: str
+) -> None:
     """Print the table, and commands that play the same with one thing changed.
 
     Args:
@@ -153,8 +164,9 @@ def _draw(summary: "Summary", words: list[str], given: dict[str, str], options: 
         given: other options, by what they set.
         options: of the trace.
         out: where files were written.
+        rival: another strategy.
     """
-    from sageserve.cli.render import RIVALS, draw
+    from sageserve.cli.render import draw
 
     typed = {f"--{key.partition('.')[0]}": value for key, value in given.items()}
 
@@ -162,7 +174,7 @@ def _draw(summary: "Summary", words: list[str], given: dict[str, str], options: 
         flags = [word for flag, value in (typed | changes).items() for word in (flag, value)]
         return " ".join([shlex.join(["sageserve", "simulate", *words, *flags]), *as_typed(requests)])
 
-    following = [command({"--strategy": RIVALS.get(summary.strategy, "reactive")})]
+    following = [command({"--strategy": rival})]
     if summary.order != "dpa" and any(tier.kept is False for tier in summary.tiers.values()):
         following.append(command({"--order": "dpa"}))
     else:

@@ -238,4 +238,21 @@ def _work(run: Run) -> dict[int, dict[Cell, CellWork]]:
         place, tenant_code = divmod(key, len(names))
         pool, tier = divmod(place, len(tiers))
         work.setdefault(pool, {})[tiers[tier], names[tenant_code]] = sums[key]
+    return _by_side(run, work)
+
+
+def _by_side(run: Run, work: dict[int, dict[Cell, CellWork]]) -> dict[int, dict[Cell, CellWork]]:
+    """The same where prefill and decode are apart: prompts of what a pool decoded are work of those that prefilled there."""
+    pools = run.layout.pools
+    for p in sorted(work):
+        here = pools[p]
+        if not run.layout.apart[here.model] or here.role == 0:
+            continue
+        sides = [pool.number for pool in pools if (pool.region, pool.model, pool.role) == (here.region, here.model, 0)]
+        for cell, one in work[p].items():
+            prompts = CellWork(0, 0, 0, one.prompt_ns, 0)
+            for side in sides:
+                mine = work.setdefault(side, {})
+                mine[cell] = mine[cell].plus(prompts) if cell in mine else prompts
+        work[p] = {cell: one._replace(prompt_ns=0) for cell, one in work[p].items()}
     return work
