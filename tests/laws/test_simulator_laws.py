@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sageserve.base.records import UNSET
 from sageserve.base.sessions import Turns
 from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import (
     DONE,
     FUTURE,
@@ -40,8 +41,8 @@ EVERY = 5  # stops between two looks into every queue
 class Watched(Kernel):
     """A kernel beside which is written down which instances may receive work."""
 
-    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None) -> None:
-        super().__init__(setup, requests, turns)
+    def __init__(self, setup: Setup, requests: NDArray[Any], turns: Turns | None, sharers: Sharers | None) -> None:
+        super().__init__(setup, requests, turns, None, sharers)
         self.opened: set[int] = set()
         self.taken_back: set[int] = set()  # requests whose instance was lost
 
@@ -72,7 +73,7 @@ def large_case(seed: int) -> Case:
 
 def play(seed: int) -> Iterator[tuple[Watched, Stop]]:
     case = large_case(seed)
-    kernel = Watched(case.setup, fresh_rows(case), case.turns)
+    kernel = Watched(case.setup, fresh_rows(case), case.turns, case.sharers)
     assert len(kernel.requests) == REQUESTS
     for stop in watch(kernel, case):
         yield kernel, stop
@@ -92,13 +93,13 @@ def places(kernel: Kernel) -> Iterator[tuple[int, int, int]]:
     """(row, state, instance) of every request that has arrived and is neither done nor refused, by walking every list."""
     arrays, world, rows = kernel.world.arrays, kernel.world.record, kernel.requests
     following = rows["next"]
-    for model in range(int(world["models"])):
-        begin = int(arrays["batch_begin"][model])
-        for row in arrays["batch_heap"][begin : begin + int(arrays["batch_count"][model])]:
+    assert arrays["job_count"].sum() == arrays["batch_count"].sum()
+    for begin, count in zip(arrays["batch_begin"].tolist(), arrays["job_count"].tolist(), strict=True):
+        for row in arrays["batch_heap"][begin : begin + count]:
             yield int(row), HELD, UNSET
-        for door in (model, int(world["models"]) + model):
-            for row in chain(int(arrays["door_head"][door]), following):
-                yield row, HELD, UNSET
+    for head in arrays["door_head"].tolist():
+        for row in chain(head, following):
+            yield row, HELD, UNSET
     lanes = int(world["tiers"]) + 1
     for i, engine in enumerate(kernel.engines):
         for lane in range(lanes):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sageserve.base.config import LimitSettings, Scenario
+from sageserve.base.config import KeySettings, LimitSettings, Scenario
 from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress
@@ -24,6 +24,8 @@ from sageserve.live.gateway.api_error import ApiError
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.door_queue import DoorQueue, Knock
 from sageserve.live.gateway.flex_queue import FlexQueue
+from sageserve.live.gateway.gateway_shares import GatewayShares
+from sageserve.live.gateway.keys import KeyRing, hash_of
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.targets import Placement, Target
 from sageserve.live.wire import (
@@ -41,6 +43,7 @@ from sageserve.live.wire import (
     decode_to_gateway,
     encode,
 )
+from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import HELD, Setup
 from tests.sim.reference import Reference
 from tests.sim.reference_apart import Endpoint
@@ -95,13 +98,22 @@ class Store:
         return len(self.jobs[model])
 
     def heads(self, model: int) -> list[QueueHead]:
-        queue = self.jobs[model]
-        while queue and self.plane._is_over(queue[0]):
-            del queue[0]
-        return [QueueHead(job.deadline, job.arrival, self.plane._region[job.row], job.tier, job.prompt) for job in queue[:1]]
+        heads: dict[str, Job] = {}
+        for job in list(self.jobs[model]):
+            if self.plane._is_over(job):
+                self.jobs[model].remove(job)
+            else:
+                heads.setdefault(self.plane._shares.owner(job), job)
+        return [
+            QueueHead(job.deadline, job.arrival, self.plane._region[job.row], job.tier, job.prompt, owner)
+            for owner, job in heads.items()
+        ]
 
     def launch(self, model: int, endpoint: int, owner: str) -> None:
-        self.plane.go(self.jobs[model].pop(0), endpoint)
+        job = next(one for one in self.jobs[model] if self.plane._shares.owner(one) == owner)
+        self.plane.counts["taken before what is due sooner"] += job is not self.jobs[model][0]
+        self.jobs[model].remove(job)
+        self.plane.go(job, endpoint)
 
     def tell(self, ended: Callable[[int], None], loaded: Callable[[], None]) -> None:
         """Here the gateways' reports tell it, at once."""
@@ -116,15 +128,28 @@ class LivePlane(Reference):
         setup: the kernel's view of the same.
         requests: REQUEST rows; written to.
         clients: batch work comes from clients that wait, not from the store.
+        sharers: owners of the requests, whose keys are named by their numbers and weigh what the scenario's tenants do.
     """
 
-    def __init__(self, scenario: Scenario, layout: Layout, setup: Setup, requests: NDArray[Any], *, clients: bool) -> None:
-        super().__init__(setup, requests)
+    def __init__(
+        self,
+        scenario: Scenario,
+        layout: Layout,
+        setup: Setup,
+        requests: NDArray[Any],
+        *,
+        clients: bool,
+        sharers: Sharers | None = None,
+    ) -> None:
+        super().__init__(setup, requests, sharers=sharers)
         self._clients = clients
         self._placed: dict[int, Placement] = {}
         self._tickets: dict[int, int] = {}
         self._store = Store(self, setup.models)
         self.routing = RoutingState(scenario, layout)
+        keys = [KeySettings(name=name, sha256=hash_of(name.encode())) for name in scenario.tenants]
+        self.keys = KeyRing(keys, layout.names.tiers, weights=scenario.weights())
+        self.shares = GatewayShares(self.routing, self.keys)
         self.demand = DemandCounters(scenario, layout, self.routing)
         self.flex = FlexQueue(self._to_control)
         self.door = DoorQueue(layout, self.routing, LimitSettings())
@@ -209,9 +234,11 @@ class LivePlane(Reference):
         region, model = self._region[job.row], self._model[job.row]
         if self._clients:
             waiting = Client(self, job)
-            patience = job.deadline - self.now
+            patience, owner = job.deadline - self.now, self._shares.owner(job)
             self._tickets[job.row] = self.flex.add(
-                lambda ticket: Wait(ticket, region, model, job.tier, job.prompt, patience), waiting, self.now
+                lambda ticket: Wait(ticket, region, model, job.tier, job.prompt, patience, owner),
+                waiting,
+                self.now,
             )
         else:
             self._store.add(model, job)
@@ -243,9 +270,13 @@ class LivePlane(Reference):
         target = self._choose(job)
         if target is None:
             return False
-        placed = self.routing.weigh(target, job.prompt, self._model[job.row], job.tier)
-        if judged and not self.routing.admits(placed):
+        model = self._model[job.row]
+        placed = self.routing.weigh(target, job.prompt, model, job.tier)
+        if judged and not self.shares.admits(placed, self.keys.account(self._shares.owner(job)), model, self.now):
+            self.counts["turned away for others"] += self.routing.admits(placed)
             return False
+        if judged and self.setup.admission and self._tiers[job.tier].batch:
+            self._charge_turn(job)
         self._send(job, placed)
         return True
 

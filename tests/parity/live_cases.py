@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import Scenario, TenantSettings
 from sageserve.base.records import Trace
 from sageserve.core.feed import DIRECT
 from sageserve.core.layout import Layout, names_of
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.route import ROUTES
 from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import DONE, HELD, PLACE, REFUSED, SHED, request_rows
 from sageserve.sim.run import kernel_setup
 from tests.core.small import ENGINE, layout_of, scenario
@@ -66,7 +67,18 @@ def make_live_case(draw: Draw) -> LiveCase:
         steps.append((at, tuple(sorted({pool[draw(0, len(pool) - 1)] for _ in range(draw(1, 3))}))))
     case = Case(setup, trace, opened, tuple(steps), draw(0, 1) == 1)
     one = LiveCase(settings, layout, case, clients)
-    return _balanced(one) if draw(0, 3) == 3 else one
+    return _shared(draw, _balanced(one) if draw(0, 3) == 3 else one)
+
+
+def _shared(draw: Draw, one: LiveCase) -> LiveCase:
+    """In half of the worlds two or three tenants share, one of which asks for most."""
+    if draw(0, 1):
+        return one
+    weights = [2.0 ** draw(-3, 1) for _ in range(draw(2, 3))]
+    owner = np.array([draw(0, len(weights) - 1) if draw(0, 1) else 0 for _ in range(len(one.case.trace))], np.int32)
+    tenants = {str(number): TenantSettings(weight=weight) for number, weight in enumerate(weights)}
+    case = replace(one.case, sharers=Sharers(owner, np.array(weights)))
+    return replace(one, scenario=one.scenario.model_copy(update={"tenants": tenants}), case=case)
 
 
 def _scenario(draw: Draw) -> Scenario:
@@ -154,13 +166,14 @@ def _balanced(one: LiveCase) -> LiveCase:
 
 def play_live(one: LiveCase) -> tuple[list[Stop], LivePlane]:
     """What the live plane shows at every stop, and the plane itself for its counts."""
-    plane = LivePlane(one.scenario, one.layout, one.case.setup, request_rows(one.case.trace, one.case.setup), clients=one.clients)
+    rows = request_rows(one.case.trace, one.case.setup)
+    plane = LivePlane(one.scenario, one.layout, one.case.setup, rows, clients=one.clients, sharers=one.case.sharers)
     return drive(plane, one.case), plane
 
 
 def play_kernel(one: LiveCase) -> Iterator[Stop]:
     """What the simulator shows at the same stops."""
-    return watch(Kernel(one.case.setup, request_rows(one.case.trace, one.case.setup)), one.case)
+    return watch(Kernel(one.case.setup, request_rows(one.case.trace, one.case.setup), sharers=one.case.sharers), one.case)
 
 
 def live_stops(one: LiveCase, tried: Counter[str] | None = None) -> list[Stop]:

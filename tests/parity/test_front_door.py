@@ -22,6 +22,8 @@ LEAST = {
     "drained while busy": 80,
     "held for one that sleeps": 100,
     "woken while requests waited": 10,
+    "turned away for others": 50,
+    "taken before what is due sooner": 20,
 }
 """How often each rule must have been tried over all cases."""
 

@@ -18,11 +18,13 @@ from sageserve.core.feed import DIRECT, FILL, STEPS
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
+from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import Setup, request_rows
 from tests.sim.case_doors import with_distances, with_sleepers
 from tests.sim.case_engines import NOTHING, crowd, curve, line, with_ranks, with_rules, with_speculation
 from tests.sim.case_handover import with_handover
 from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
+from tests.sim.case_tenants import with_tenants
 
 Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""
@@ -83,6 +85,7 @@ class Case:
         replace: whether a drained instance is replaced by another at the very instant.
         turns: which requests wait for answers; None: nobody does.
         lost: steps of the script at which all of its instances are lost instead.
+        sharers: tenants that share; None: nobody does.
     """
 
     setup: Setup
@@ -92,6 +95,7 @@ class Case:
     replace: bool
     turns: Turns | None = None
     lost: frozenset[int] = frozenset()
+    sharers: Sharers | None = None
 
     @property
     def prefixes(self) -> Prefixes | None:
@@ -154,9 +158,9 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
     trace, setup = with_hashes(draw, trace, often=crowded), with_quickest(draw, setup)
     lost = frozenset(k for k in range(len(steps)) if draw(0, 1)) if draw(0, 3) == 3 else frozenset()
     setup = with_sleepers(draw, with_speculation(draw, setup if crowded else with_rules(draw, setup)))
-    turns = closed_loop(trace)
-    setup = with_handover(draw, setup, grain, talks=turns is not None or trace.blocks is not None)
-    return Case(setup, trace, opened, tuple(steps), replaces, turns, lost)
+    setup = with_handover(draw, setup, grain, talks=closed_loop(trace) is not None or trace.blocks is not None)
+    setup, trace, sharers = with_tenants(draw, setup, trace)
+    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost, sharers)
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:
@@ -288,8 +292,7 @@ def _walk(draw: Draw, shape: tuple[int, int, int], tiers: NDArray[Any]) -> NDArr
 
 
 def _trace(draw: Draw, setup: Setup, n: int, grain: int) -> Trace:
-    gap = 8 << draw(0, 10)  # mean time between arrivals when not clustered: from a flood to a trickle
-    together = draw(1, 4)  # of four arrivals, so many come at once with the one before
+    gap, together = 8 << draw(0, 10), draw(1, 4)  # mean time between arrivals; of four, so many come at once with the one before
     longest_prompt, longest_output = draw(2, 80), draw(1, 45)
     at, arrival = 0, []
     for _ in range(n):
@@ -311,6 +314,7 @@ def _trace(draw: Draw, setup: Setup, n: int, grain: int) -> Trace:
         ]
     )
     cached = [draw(0, prompt - 1) if draw(0, 1) else UNSET for prompt in columns[:, 0].tolist()] if draw(0, 2) == 2 else None
+    kinds = (("model", setup.models), ("region", setup.regions), ("tier", len(setup.tiers)))
     return Trace(
         arrival=np.array(arrival, np.int64),
         prompt=columns[:, 0].astype(np.int32),
@@ -318,11 +322,7 @@ def _trace(draw: Draw, setup: Setup, n: int, grain: int) -> Trace:
         model=columns[:, 2].astype(np.uint8),
         region=columns[:, 3].astype(np.uint8),
         tier=columns[:, 4].astype(np.uint8),
-        names=Names(
-            tuple(f"model-{i}" for i in range(setup.models)),
-            tuple(f"region-{i}" for i in range(setup.regions)),
-            tuple(f"tier-{i}" for i in range(len(setup.tiers))),
-        ),
+        names=Names(*(tuple(f"{kind}-{i}" for i in range(many)) for kind, many in kinds)),
         window=at + 1,
         deadline=deadline if own else None,
         cached=None if cached is None else np.array(cached, np.int32),

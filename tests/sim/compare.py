@@ -21,7 +21,7 @@ TINY = 1e-12  # sums of microseconds taken apart in another order leave this muc
 
 def play(case: Case) -> tuple[list[Stop], Reference]:
     """What the reference sees, and the reference itself for its counts."""
-    reference = Reference(case.setup, fresh_rows(case), case.turns, case.prefixes)
+    reference = Reference(case.setup, fresh_rows(case), case.turns, case.prefixes, case.sharers)
     return drive(reference, case), reference
 
 
@@ -33,7 +33,7 @@ def differs(case: Case) -> str:
 
 def watched(case: Case) -> Iterator[Stop]:
     """What the kernel shows, stop by stop."""
-    return watch(Kernel(case.setup, fresh_rows(case), case.turns, case.prefixes), case)
+    return watch(Kernel(case.setup, fresh_rows(case), case.turns, case.prefixes, case.sharers), case)
 
 
 def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:

@@ -8,6 +8,7 @@ there is to decide about, `reference_engine.py` for what happens inside an insta
 from math import log
 
 from sageserve.base.records import UNSET
+from sageserve.core.fair_share import QUANTUM
 from sageserve.core.feed import DIRECT, STEPS
 from sageserve.core.route import NEAREST, QUICKEST, THRESHOLD
 from sageserve.sim.kernel.state import HELD, REFUSED, SHED
@@ -144,9 +145,27 @@ class Reference(ReferenceFleet):
         elif self.setup.route == QUICKEST:
             best = min(choice, key=lambda e: self._first_token(e, job))
             self.counts["quickest by more than the way"] += best != choice[0]
-        if judged and self.setup.admission and not self._admits(job, best):
+        if judged and self.setup.admission and not self._lets_in(job, best):
             return False
         self._place(job, best)
+        return True
+
+    def _lets_in(self, job: Job, e: int) -> bool:
+        """Admission; where tenants share, who is ahead of others finds half of the queue, and who is let in is charged."""
+        if not self._shares.shared:
+            return self._admits(job, e)
+        model = self._model[job.row]
+        account = self._shares.accounts[model, job.tier]
+        asked = len(account._asked)
+        ahead = account.lead(self._shares.owner(job), self.now) > QUANTUM
+        self.counts["silent for long"] += len(account._asked) < asked
+        self.counts["ahead of others"] += ahead
+        if not self._admits(job, e, 0.5 if ahead else 1.0):
+            self.counts["turned away for others"] += ahead and self._admits(job, e)
+            return False
+        self._shares.charge((model, job.tier), job, job.prompt + self._guess[model])
+        if self._tiers[job.tier].batch:  # it has its turns from the queue's account, too
+            self._charge_turn(job)
         return True
 
     def _expected(self, e: int) -> float:
@@ -173,7 +192,11 @@ class Reference(ReferenceFleet):
         left = 1 - min(max(self._expected_busy(e), 0), 1) / 2
         return way + profile.entry + (alone + queued) / left
 
-    def _admits(self, job: Job, e: int) -> bool:
+    def _charge_turn(self, job: Job) -> None:
+        model = self._model[job.row]
+        self._shares.charge(model, job, job.prompt + self._mean[model][job.tier])
+
+    def _admits(self, job: Job, e: int, part: float = 1.0) -> bool:
         """Admission, from what is at the endpoint: prompts before the job, requests beyond those that can run together."""
         endpoint, opened = self._endpoints[e], self._opened(self._endpoints[e])
         i = self._emptiest(e, job)
@@ -185,14 +208,13 @@ class Reference(ReferenceFleet):
         wait = max(prompts, turns) / len(opened)
         self.counts["beyond the cap"] += inside >= self.setup.admission_queued * places
         promised = self._tiers[job.tier].promised(job.prompt)
-        patience = self.setup.admission_wait * promised
+        patience, most = part * (self.setup.admission_wait * promised), int(part * self.setup.admission_queued * places)
         if (rule := self.setup.rules.admission) is not None:
-            most = self.setup.admission_queued * places
             found = {"wait": wait, "limit": patience, "in_flight": inside, "most": most, "instances": len(opened)}
             said = rule.ask(asked_of(self, job) | found | {"service": work, "patience": promised})
             self.counts["turned away by a rule of the user's"] += said == 0
             return said != 0
-        return wait <= patience and inside < self.setup.admission_queued * places
+        return wait <= patience and inside < most
 
     # ---- an instance is lost
 
@@ -280,12 +302,28 @@ class Reference(ReferenceFleet):
         self._rooms[model] = [job for job in self._rooms[model] if not self._route(job)]
 
     def _knock(self, door: list[Job]) -> list[Job]:
-        """Let those in who wait at a door; who stays. With admission, the first that is not let in ends it."""
+        """Let those in who wait at a door; who stays. With admission, the first that is not let in ends it, for its owner."""
         if not self.setup.admission:
             return [job for job in door if not self._route(job)]
-        while door and (self._is_over(door[0]) or self._route(door[0], judged=True)):
-            del door[0]
+        turned_away: set[str] = set()
+        while heads := self._at_door(door, turned_away):
+            model = self._model[door[0].row]
+            owner = self._shares.accounts[model].first(heads)
+            job = heads[owner]
+            if self._is_over(job) or self._route(job, judged=True):
+                door.remove(job)
+                self.counts["past others at the door"] += bool(turned_away)
+            else:
+                turned_away.add(owner)
         return door
+
+    def _at_door(self, door: list[Job], turned_away: set[str]) -> dict[str, Job]:
+        """The first of each owner of whom nobody was turned away, in order of rows."""
+        heads: dict[str, Job] = {}
+        for job in door:
+            heads.setdefault(self._shares.owner(job), job)
+        left = [(owner, job) for owner, job in heads.items() if owner not in turned_away]
+        return dict(sorted(left, key=lambda one: one[1].row))
 
     def _is_over(self, job: Job) -> bool:
         """Give a job up whose deadline has come while it waits; only with admission."""
@@ -303,33 +341,59 @@ class Reference(ReferenceFleet):
             seen = self._predicted(e)
             at_most = min(at_most, 2 if seen < self.setup.two_below else 1 if seen < self.setup.one_below else 0)
         given = 0
-        while queue and given < at_most and (self.setup.feed == STEPS or self._predicted(e) < self.setup.one_below):
-            job = queue.pop(0)
-            if self._is_over(job):
-                continue
+        while given < at_most and (self.setup.feed == STEPS or self._predicted(e) < self.setup.one_below):
+            job = self._next_job(endpoint.model)
+            if job is None:
+                break
+            self._hand_over(job)
             mean = self._mean[endpoint.model][job.tier]
             endpoint.fed_work += self._place(job, e)
             endpoint.fed_tokens += job.prompt + mean
             given += 1
         self.counts["fed"] += given
 
+    def _heads(self, model: int) -> dict[str, Job]:
+        """What each owner has due first, in order of deadlines; what is over is given up on the way."""
+        heads: dict[str, Job] = {}
+        for job in list(self._batch[model]):
+            if (owner := self._shares.owner(job)) not in heads:
+                if self._is_over(job):
+                    self._batch[model].remove(job)
+                else:
+                    heads[owner] = job
+        return heads
+
+    def _next_job(self, model: int) -> Job | None:
+        """The job whose turn it is."""
+        heads = self._heads(model)
+        if not heads:
+            return None
+        job = heads[self._shares.accounts[model].first(heads)]
+        self.counts["fed before what is due sooner"] += job is not self._batch[model][0]
+        return job
+
+    def _hand_over(self, job: Job) -> None:
+        self._batch[self._model[job.row]].remove(job)
+        self._charge_turn(job)
+
     def _promote(self, model: int) -> None:
-        queue = self._batch[model]
-        while queue:
-            job = queue[0]
-            if self._is_over(job):
-                del queue[0]
-                continue
-            opened = [i for e in self._walk(job) for i in self._opened(self._endpoints[e])]
-            if not opened:
+        while heads := self._heads(model):
+            turn = heads[self._shares.accounts[model].first(heads)]
+            job = next((job for job in heads.values() if self._presses(job)), None)
+            if job is None:
                 return
-            profile = self._engines[opened[0]].profile
-            mean = self._mean[model][job.tier]
-            service = profile.work(job.prompt, job.cached, mean)
-            age, slack = self.now - job.arrival, job.deadline - self.now
-            if not (age > self.setup.promote_after or slack < self.setup.safety * service):
-                return
-            del queue[0]
+            self.counts["promoted out of turn"] += job is not turn
+            self._hand_over(job)
             job.queue = len(self._tiers)
             self._route(job)
             self.counts["promoted"] += 1
+
+    def _presses(self, job: Job) -> bool:
+        """Whether a job that waits is old or about to be late, and something is open for it."""
+        opened = [i for e in self._walk(job) for i in self._opened(self._endpoints[e])]
+        if not opened:
+            return False
+        model = self._model[job.row]
+        service = self._engines[opened[0]].profile.work(job.prompt, job.cached, self._mean[model][job.tier])
+        age, slack = self.now - job.arrival, job.deadline - self.now
+        return age > self.setup.promote_after or slack < self.setup.safety * service

@@ -7,6 +7,7 @@ signals, nothing compiled but the rounding rule of a block's end. Read next: `re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK
 from sageserve.core.perf import block_time
 from tests.sim.reference_cache import Path, ReferenceCache
@@ -42,6 +43,13 @@ class Job:
     @property
     def to_compute(self) -> int:
         return self.context - self.cached
+
+
+def job_of(row: int, r: Rec) -> Job:
+    """A REQUEST row as an engine sees it."""
+    arrival, deadline, prompt, output = (int(r[name]) for name in ("arrival", "deadline", "prompt", "output"))
+    tier, cached = int(r["tier"]), int(r["cached"])
+    return Job(row, arrival, deadline, prompt, output, tier, queue=tier, cached=cached)
 
 
 @dataclass(slots=True)

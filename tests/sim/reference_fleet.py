@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK, UNSET
 from sageserve.base.sessions import Turns
 from sageserve.core.columns import ENDPOINT
@@ -20,20 +19,15 @@ from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.route import AFFINITY
 from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
+from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
 from tests.sim.reference_apart import Endpoint, links, prefills, settle, way_of, work_of
 from tests.sim.reference_cache import ReferenceCache, paths_of
-from tests.sim.reference_engine import Job, Outcome
+from tests.sim.reference_engine import Job, Outcome, job_of
 from tests.sim.reference_profile import Profile
 from tests.sim.reference_promises import Tier, answers_of, missed_of, mix_of
 from tests.sim.reference_ranks import Instance
-
-
-def _job(row: int, r: Rec) -> Job:
-    """A REQUEST row as an engine sees it."""
-    arrival, deadline, prompt, output = (int(r[name]) for name in ("arrival", "deadline", "prompt", "output"))
-    tier, cached = int(r["tier"]), int(r["cached"])
-    return Job(row, arrival, deadline, prompt, output, tier, queue=tier, cached=cached)
+from tests.sim.reference_shares import Shares
 
 
 class ReferenceFleet:
@@ -44,13 +38,18 @@ class ReferenceFleet:
         requests: REQUEST rows, sorted by arrival; first, finish, instance, state and cached are written, arrivals of turns too.
         turns: which of them wait for answers.
         prefixes: hashes of their prompts.
+        sharers: tenants that share.
     """
 
     def __init__(
-        self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None, prefixes: Prefixes | None = None
+        self,
+        setup: Setup,
+        requests: NDArray[Any],
+        turns: Turns | None = None,
+        prefixes: Prefixes | None = None,
+        sharers: Sharers | None = None,
     ) -> None:
-        self.setup = setup
-        self.requests = requests
+        self.setup, self.requests = setup, requests
         self.now = 0
         self.drained: list[int] = []
         self.asked = False
@@ -69,11 +68,9 @@ class ReferenceFleet:
             Endpoint(e // setup.roles % setup.models, e * setup.slots, setup.slots, bool(setup.feeds[e]))
             for e in range(setup.endpoints)
         ]
-        self._open = [False] * len(self._engines)
-        self._draining = [False] * len(self._engines)
-        self._jobs = [_job(row, r) for row, r in enumerate(requests)]
-        self._region = [int(r["region"]) for r in requests]
-        self._model = [int(r["model"]) for r in requests]
+        self._open, self._draining = ([False] * len(self._engines) for _ in range(2))
+        self._jobs = [job_of(row, r) for row, r in enumerate(requests)]
+        self._region, self._model = (list(map(int, requests[name])) for name in ("region", "model"))
         self._size = 0  # tokens of a hashed block
         self._caches = prefixes is not None or turns is not None
         if prefixes is not None:
@@ -84,6 +81,7 @@ class ReferenceFleet:
         self._kept: list[dict[int, int]] = [{} for _ in self._engines]  # of each instance, row: tokens of prompt and answer
         self._coming: list[int] = []  # turns that will arrive, their time known
         self._never: set[int] = set()  # turns that will not
+        self._shares = Shares(sharers)
         self._alone = len(self._jobs)
         if turns is not None:
             self._alone = turns.first
@@ -92,9 +90,7 @@ class ReferenceFleet:
                 self._talk[row] = [row]
                 while (earlier := int(turns.before[self._talk[row][0]])) != UNSET:
                     self._talk[row].insert(0, earlier)
-        self._next_row = 0
-        self._next_scrape = 0
-        self._last_scrape = 0
+        self._next_row = self._next_scrape = self._last_scrape = 0
         self._batch: list[list[Job]] = [[] for _ in range(setup.models)]
         self._doors: list[list[Job]] = [[] for _ in range(setup.models)]
         self._rooms: list[list[Job]] = [[] for _ in range(setup.models)]  # where those are held that wait for who sleeps

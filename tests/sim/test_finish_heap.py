@@ -46,7 +46,7 @@ def small_world() -> tuple[World, Any]:
     setup = replace(PLAIN, slots=2, slot_profile=np.zeros(2, np.int32), profiles=engine(max_sequences=BATCH))
     rows = np.zeros(ROWS, REQUEST)
     rows["finish_step"] = UNSET
-    world = World(setup, rows)
+    world = World(setup, rows, None, None, None)
     guard = world.arrays["finish"][2 * BATCH :]
     guard[:] = GUARD
     return world, guard

@@ -55,6 +55,11 @@ LEAST = {
     "lost when prefilled": 5,
     "more in the cache than expected": 40,
     "less in the cache than expected": 20,
+    "ahead of others": 300,
+    "turned away for others": 20,
+    "silent for long": 5,
+    "fed before what is due sooner": 20,
+    "promoted out of turn": 10,
 }
 """How often each rule must have been tried in each part, of `PLAIN` worlds and `CROWDED` ones."""
 

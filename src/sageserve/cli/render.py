@@ -16,6 +16,7 @@ from rich.table import Table
 from sageserve.base.units import SECOND, show_duration, show_money
 from sageserve.cli.columns import WIDTH, Column, tables, terminal
 from sageserve.data.results.summary import Energy, Quantiles, Summary, TierSummary
+from sageserve.show.bill import shared_tokens
 from sageserve.show.limits import idle, rolled_out, starved
 
 NONE = "–"
@@ -34,6 +35,7 @@ _CAUSES: Final[Mapping[str, str]] = {
     "queue": "waited too long",
 }
 _UNDER: Final = 14 * " "  # below what stands beside a title
+_TENANTS: Final = 12  # `sageserve report` and summary.json have more
 _TOLD: Final = 0.001  # of utilisation: less beyond it than a digit shows is not told
 RIVALS: Final = {"siloed": "reactive", "reactive": "lt-ua"}  # what a strategy is best compared with; the others with reactive
 
@@ -52,7 +54,8 @@ def draw(summary: Summary, following: Sequence[str], out: Path | None) -> None:
         console.print(f"  {escape(note)}", style="dim")
     console.print()
     width = console.width
-    for table in (*tiers_tables(summary, width), *hours_tables(summary, width), *gpus_tables(summary, width)):
+    parts = (tiers_tables, tenants_tables, hours_tables, gpus_tables)
+    for table in (table for part in parts for table in part(summary, width)):
         console.print(table)
         console.print()
     console.print(totals(summary))
@@ -131,6 +134,23 @@ def tiers_tables(summary: Summary, width: int) -> Iterator[Table]:
         columns.append(Column(f"{word} p50", [row[0] for row in cells]))
         columns += [Column(f"{word} {part}", [row[k] for row in cells], beside=part) for k, part in ((1, "p95"), (2, "p99"))]
     return tables(columns, width)
+
+
+def tenants_tables(summary: Summary, width: int) -> Iterator[Table]:
+    """What tenants that share got, who asked most first; none where nobody shares by weight."""
+    shared = {} if isinstance(summary.tenants, UnsetType) else shared_tokens(summary.tenants)
+    if not shared or isinstance(summary.tenants, UnsetType):
+        return
+    shown = dict(list(summary.tenants.items())[:_TENANTS])
+    columns = [
+        Column("tenant", list(shown)),
+        Column("weight", [NONE if isinstance(one.weight, UnsetType) else f"{one.weight:g}" for one in shown.values()]),
+        Column("requests", [f"{one.requests:,}" for one in shown.values()]),
+        Column("shed", [f"{one.shed:,}" for one in shown.values()]),
+        Column("tokens", [share(shared[name], 1) for name in shown]),
+        *(Column(f"{tier} kept", [share(one.attainment.get(tier)) for one in shown.values()]) for tier in summary.tiers),
+    ]
+    yield from tables(columns, width)
 
 
 def _promise(tier: TierSummary) -> str:

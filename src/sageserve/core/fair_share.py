@@ -7,8 +7,9 @@ who are there, and what was lent to a tenant while nobody else was there is forg
 are never further apart than one of the largest pieces of work of each, over its weight.
 
 Used by the batch queue, where work waits (`first`), and by gateways, where it is let in or turned away at once (`lead`). One
-account for one capacity: a model's, within a tier. Keeps no time: it comes in. Read next: `live/control/batch_queue.py`,
-`live/gateway/context.py`; docs/reference/gateway.md, "Fair shares".
+account for one capacity: a model's, within a tier. Keeps no time: it comes in. The rule on numbers alone is the functions at the
+top, which the simulator compiles; it has rows where this has names (`sim/kernel/choices/shares.py`), and its naive reference has
+this. Read next: `live/control/batch_queue.py`, `live/gateway/gateway_shares.py`; docs/reference/gateway.md, "Fair shares".
 """
 
 from collections.abc import Iterable
@@ -26,6 +27,26 @@ ASKING: Final = 10 * SECOND
 _MANY: Final = 64
 
 
+def standing(level: float, floor: float) -> float:
+    """Where somebody stands who was last at a level, when work is done at `floor`: nobody saves up."""
+    return max(level, floor)
+
+
+def charged(level: float, floor: float, tokens: float, weight: float) -> float:
+    """The level of somebody who is given so many tokens; less than nothing corrects what was expected too high."""
+    return (max(level, floor) if tokens > 0 else level) + tokens / weight
+
+
+def is_silent(asked: Micros, now: Micros) -> bool:
+    """Whether somebody who asked last at `asked` holds back nobody any more."""
+    return now - asked > ASKING
+
+
+def room(lead: float) -> float:
+    """The part of a queue's limit that is there for somebody who is so far ahead of others."""
+    return 1.0 if lead <= QUANTUM else ROOMY
+
+
 class FairShare:
     """Accounts of those who share one capacity."""
 
@@ -41,7 +62,7 @@ class FairShare:
         levels, floor = self._levels, self._floor
         chosen, lowest = "", float("inf")
         for tenant in waiting:
-            level = max(levels.get(tenant, floor), floor)
+            level = standing(levels.get(tenant, floor), floor)
             if level < lowest:
                 chosen, lowest = tenant, level
         self._floor = lowest
@@ -49,8 +70,8 @@ class FairShare:
 
     def charge(self, tenant: str, weight: float, tokens: float) -> None:
         """Take down what a tenant was given; less than nothing corrects what was expected too high."""
-        level, floor = self._levels.get(tenant, self._floor), self._floor
-        self._levels[tenant] = (max(level, floor) if tokens > 0 else level) + tokens / weight
+        floor = self._floor
+        self._levels[tenant] = charged(self._levels.get(tenant, floor), floor, tokens, weight)
         if len(self._levels) > _MANY + 2 * len(self._asked):  # who is not ahead of anybody begins where all do
             self._levels = {name: level for name, level in self._levels.items() if level > floor}
 
@@ -58,12 +79,12 @@ class FairShare:
         """Count that a tenant asks; by how many tokens over its weight it is ahead of whoever else asks."""
         asked, levels, floor = self._asked, self._levels, self._floor
         asked[tenant] = now
-        lowest = level = levels[tenant] = max(levels.get(tenant, floor), floor)
+        lowest = level = levels[tenant] = standing(levels.get(tenant, floor), floor)
         for other, at in list(asked.items()):
-            if now - at > ASKING:
+            if is_silent(at, now):
                 del asked[other]
                 levels.pop(other, None)
             else:
-                lowest = min(lowest, max(levels.get(other, floor), floor))
+                lowest = min(lowest, standing(levels.get(other, floor), floor))
         self._floor = max(floor, lowest)
         return level - lowest

@@ -3,7 +3,7 @@
 Adds nothing up. Read next: `data/billing/allocations.py` for the tables, docs/reference/money.md for the rule.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from msgspec import UnsetType
@@ -11,7 +11,7 @@ from msgspec import UnsetType
 from sageserve.base.units import show_money
 from sageserve.data.billing.allocations import CostShare
 from sageserve.data.results.comparison import Comparison
-from sageserve.data.results.summary import Summary
+from sageserve.data.results.summary import Summary, TenantSummary
 from sageserve.show.format import NONE, percent
 from sageserve.show.sheets import Sheet, TableCell, TableRow
 
@@ -19,6 +19,8 @@ _RULE: Final = (
     "To the cent; each kind of line comes to the cost. Requests share what their pool cost by the engine time that they took:"
     " idle time, starts and unused reservations too."
 )
+_SHARED: Final = "Tenants share what a tier may hold by weight; tokens are those of prompts and answers that were finished."
+_UNSHARED: Final = "Nobody shares by weight: tenants are in one queue. The setting `tenants` gives them weights, as live."
 _DIMENSIONS: Final = ("model", "tier", "region", "tenant")
 _COUNTED: Final = ("requests", "finished", "shed")
 _MOST: Final = 12  # tenants on a page; `sageserve costs` has all of them
@@ -53,6 +55,13 @@ def cost_sheets(comparison: Comparison) -> Iterator[Sheet]:
     yield Sheet("Who pays", columns, tuple(rows), notes, "by")
 
 
+def shared_tokens(tenants: Mapping[str, TenantSummary]) -> dict[str, float]:
+    """Of all tokens of prompts and answers that were finished the part of each; empty where nobody shares by weight."""
+    tokens = {name: sum(one.tokens.values()) for name, one in tenants.items() if not isinstance(one.tokens, UnsetType)}
+    total = sum(tokens.values())
+    return {name: count / total if total else 0.0 for name, count in tokens.items()}
+
+
 def tenant_sheets(comparison: Comparison) -> Iterator[Sheet]:
     """A sheet of what each tenant got: requests and promises kept, of each strategy's first seed."""
     firsts = {name: next(iter(runs.values())) for name, runs in comparison.runs.items()}
@@ -60,23 +69,27 @@ def tenant_sheets(comparison: Comparison) -> Iterator[Sheet]:
     if not tenants:
         return
     tiers = list(next(iter(firsts.values())).tiers)
-    rows = []
+    rows, sharing = [], False
     for name, found in tenants.items():
-        before = f"{name}, " if len(firsts) > 1 else ""
+        before, shared = f"{name}, " if len(firsts) > 1 else "", shared_tokens(found)
+        sharing = sharing or bool(shared)
         for tenant, one in list(found.items())[:_MOST]:
             key = f"tenants.{tenant}"
             cells = [TableCell(f"{getattr(one, what):,}", f"{key}.{what}", getattr(one, what)) for what in _COUNTED]
+            if shared:
+                weight = None if isinstance(one.weight, UnsetType) else one.weight
+                cells += [TableCell(NONE if weight is None else f"{weight:g}", f"{key}.weight", weight)]
+                cells += [TableCell(percent(shared[tenant]), f"{key}.tokens", shared[tenant])]
             for tier in tiers:
                 kept = one.attainment.get(tier)
                 mark = "" if kept is None else "good" if kept >= firsts[name].tiers[tier].percentile else "bad"
                 cells.append(TableCell(percent(kept), f"{key}.attainment.{tier}", kept, mark))
             rows.append(TableRow(f"{before}{tenant}", tuple(cells)))
-    notes = ("Tenants share queues in a simulation; live, keys share a tier's capacity by their weights.",)
     yield Sheet(
         "What each tenant got",
-        ("requests", "finished", "shed", *(f"{tier} kept" for tier in tiers)),
+        ("requests", "finished", "shed", *(("weight", "of all tokens") if sharing else ()), *(f"{tier} kept" for tier in tiers)),
         tuple(rows),
-        notes,
+        (_SHARED if sharing else _UNSHARED,),
         "tenant",
     )
 

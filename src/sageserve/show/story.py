@@ -1,7 +1,8 @@
 """What happened to one pool of a run until an instant: instances by state, the plan in force, decisions since, inputs with ages.
 
-Read from the journal, and from the requests who was turned away; a plan is explained by solving the problem that the journal has
-again. Strategies without plans are told by their thresholds. Runs nothing. Read next: `answer.py`, `data/results/journal.py`.
+Read from the journal, and from the requests who was turned away (`hour.py`); a plan is explained by solving the problem that the
+journal has again. Strategies without plans are told by their thresholds. Runs nothing. Read next: `answer.py`,
+`data/results/journal.py`.
 """
 
 from collections import deque
@@ -9,14 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
-import numpy as np
-import pyarrow.compute as pc
 from msgspec import Struct
 from msgspec.structs import replace
 
 from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.errors import ConfigError
-from sageserve.base.units import HOUR, SECOND, Micros, show_duration
+from sageserve.base.units import SECOND, Micros, show_duration
 from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Roll, Start
 from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
@@ -30,6 +29,7 @@ from sageserve.core.work import FitAsked, Forecasted, RecordedAction, RecordedEv
 from sageserve.data.results.journal import Decided, JournalLine, LiveJournal
 from sageserve.data.results.run_folder import RunFolder
 from sageserve.show.answer import PlanAnswer, answer, find_pool
+from sageserve.show.hour import hour_before
 from sageserve.show.rolls import ROLLS, roll_notes
 
 _KEPT: Final = 8  # decisions that are told; older ones are counted
@@ -141,9 +141,9 @@ def story(run: RunFolder, pool: str, at: Micros | None = None) -> Story:
     reading = _read_until(when, run.journal(), layout, pool)
     if reading.data_until is not None:
         reading.data_until -= run.warm_up
-    asked, shed = _turned_away(run, layout, reading.pool, when)
-    told = _story(reading, scenario, when, asked, shed)
-    return replace(told, notes=(*told.notes, *_outage_notes(reading.pool, scenario, when, run.warm_up)))
+    hour = hour_before(run, layout, reading.pool, when)
+    told = _story(reading, scenario, when, hour.asked, hour.shed)
+    return replace(told, notes=(*told.notes, *hour.notes(), *_outage_notes(reading.pool, scenario, when, run.warm_up)))
 
 
 def live_story(live: LiveJournal, pool: str, at: Micros | None = None) -> Story:
@@ -173,29 +173,6 @@ def _read_until(when: Micros, lines: Iterable[JournalLine], layout: Layout, pool
             break
         _read(reading, line)
     return reading
-
-
-def _turned_away(run: RunFolder, layout: Layout, pool: Pool, at: Micros) -> tuple[int, int]:
-    """Interactive requests of a pool's region and model in the hour before an instant: all, and those that were turned away."""
-    names = layout.names
-    interactive = [name for name, tier in run.scenario.tiers.items() if not tier.batch]
-    asked = shed = 0
-    for part in run.request_parts(["arrival_us", "region", "model", "tier", "state"]):
-        arrival = part.column("arrival_us").to_numpy()
-        if not len(arrival) or arrival[-1] < at - HOUR:
-            continue
-        if arrival[0] >= at:
-            break
-        first, last = np.searchsorted(arrival, (at - HOUR, at))
-        hour = part.slice(first, last - first)
-        mine = hour.filter(
-            (pc.field("region") == names.regions[pool.region])
-            & (pc.field("model") == names.models[pool.model])
-            & pc.field("tier").isin(interactive)
-        )
-        asked += mine.num_rows
-        shed += pc.sum(pc.equal(mine.column("state"), "shed")).as_py() or 0
-    return asked, shed
 
 
 def _story(reading: _Reading, scenario: Scenario, at: Micros, asked: int, shed: int) -> Story:

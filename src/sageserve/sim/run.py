@@ -36,6 +36,7 @@ from sageserve.sim.doors import SimulatedDoor
 from sageserve.sim.faults import SimulatedSight, told_of_outages, true_layout
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
+from sageserve.sim.kernel.rows.shares import sharers_of, told_of_tenants
 from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
 from sageserve.sim.revisions import SimulatedRevisions, plans_of, revised, too_late
 from sageserve.sim.timeline import SAMPLE, Timeline, check_warm_up
@@ -211,19 +212,21 @@ class Simulation:
         check_warm_up(scenario, trace.window)
         setup = kernel_setup(scenario, layout)
         turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
-        kernel = _loaded(Kernel(setup, request_rows(trace, setup, turns), turns, prefixes_of(trace, turns)))
+        tenants = _in_order(trace.labels.get("tenant"), None if turns is None else turns.order)
+        sharers = sharers_of(tenants, scenario.weights()) if scenario.shared else None
+        kernel = _loaded(Kernel(setup, request_rows(trace, setup, turns), turns, prefixes_of(trace, turns), sharers))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["in_flight"][: layout.instances])
         self.run = Run(
             scenario,
             layout,
             trace.window,
-            trace.notes,
+            (*trace.notes, *told_of_tenants(tenants, scenario.tenants)),
             kernel.requests,
             fleet,
             kernel,
             Timeline(layout, trace.window // SAMPLE + 2),
             own_code=own_code(scenario),  # now: their files may be edited while this is played
-            tenants=_in_order(trace.labels.get("tenant"), None if turns is None else turns.order),
+            tenants=tenants,
         )
         strategy, rollouts = kind(scenario, layout, earlier), plans_of(scenario, layout)
         sleepers = sleepers_of(scenario, layout)

@@ -82,6 +82,10 @@ def test_the_base_of_these_tests_can_work(base: Path) -> None:
         (["batch.two_below=0.9"], "bands inverted"),
         (["workload.assign.tier={niw: 0}"], "all shares are 0"),
         (["workload.assign.tier={niw: -1}"], "a share is negative"),
+        (
+            [f"live.keys=[{{name: a, sha256: {'a' * 64}, weight: 2}}]", "tenants.a.weight=3"],
+            "2, and tenants.a.weight is 3: keep one",
+        ),
     ],
 )
 def test_settings_that_cannot_work_together_show_the_arithmetic(base: Path, overrides: list[str], words: str) -> None:

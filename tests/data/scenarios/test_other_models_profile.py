@@ -41,3 +41,9 @@ def test_a_scenario_says_so_once_for_each_engine() -> None:
 )
 def test_an_idle_time_that_no_endpoint_obeys_is_remarked(more: list[str], said: list[str]) -> None:
     assert load("quickstart", overrides=["fleet.idle=5m", *more]).remarks() == said
+
+
+def test_tenants_of_whom_nobody_is_turned_away_are_remarked() -> None:
+    said = ["tenants: with admission off nobody is turned away, so that they share the batch queue alone"]
+    assert load("quickstart", overrides=["tenants.a.weight=2", "admission=off"]).remarks() == said
+    assert load("quickstart", overrides=["tenants.a.weight=2"]).remarks() == []

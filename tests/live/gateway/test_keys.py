@@ -288,6 +288,8 @@ def test_keys_of_one_name_share_one_account() -> None:
     assert not keys.account("gone").limited
     with pytest.raises(ConfigError, match="differ in weight"):
         KeyRing([key(b"old", weight=2.0), key(b"new")], TIERS)
+    weights = [KeyRing([key(b"old", **said)], TIERS, weights={"k": 3.0}).account("k").weight for said in ({}, {"weight": 2.0})]
+    assert weights == [3.0, 2.0], "what tenants say, where the key says nothing"
 
 
 @given(st.integers(1, 10_000), st.integers(1, 64))

@@ -18,6 +18,7 @@ from tests.sim.mutants.promises import PROMISE_MUTANTS
 from tests.sim.mutants.ranks import RANK_MUTANTS
 from tests.sim.mutants.routes import ROUTE_MUTANTS
 from tests.sim.mutants.rules import RULE_MUTANTS
+from tests.sim.mutants.shares import SHARE_MUTANTS
 from tests.sim.mutants.turns import TURN_MUTANTS
 
 ALL: Final = (
@@ -29,6 +30,7 @@ ALL: Final = (
     *RANK_MUTANTS,
     *ROUTE_MUTANTS,
     *RULE_MUTANTS,
+    *SHARE_MUTANTS,
     *TURN_MUTANTS,
 )
 COPIED: Final = "core/engine/"  # its functions are copied into `core/perf.py` as it is imported: other code comes too late

@@ -226,9 +226,9 @@ MUTANTS = (
     Mutant(
         "a job is fed twice",
         "sim/kernel/arrive.py",
-        '        q = pop_job(w, model)\n        r = view_requests(w["at_requests"], w["rows"])[q]\n',
-        '        q = first_job(w, model)\n        r = view_requests(w["at_requests"], w["rows"])[q]\n'
-        '        if r["instance"] >= 0:\n            pop_job(w, model)\n',
+        '        hand_over(w, q)\n        r = view_requests(w["at_requests"], w["rows"])[q]\n        mean',
+        '        r = view_requests(w["at_requests"], w["rows"])[q]\n        if r["instance"] >= 0:\n'
+        "            hand_over(w, q)\n        mean",
     ),
     Mutant(
         "what was fed since the scrape is forgotten",

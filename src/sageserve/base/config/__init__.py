@@ -36,6 +36,7 @@ from sageserve.base.config.live import (
     LimitSettings,
     LiveSettings,
     SafetySettings,
+    TenantSettings,
     TlsSettings,
 )
 from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
@@ -126,6 +127,7 @@ __all__ = [
     "StockSettings",
     "StrategySettings",
     "TargetSettings",
+    "TenantSettings",
     "TierSettings",
     "TlsSettings",
     "TunedSettings",

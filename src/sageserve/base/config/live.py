@@ -108,7 +108,12 @@ class KeySettings(Settings):
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and answer; none: no limit")
     tokens_per_day: int | None = Field(default=None, ge=1, description="a budget, UTC's days; none: no limit")
     dollars_per_day: float | None = Field(default=None, gt=0, description="likewise, by live.prices; none: no limit")
-    weight: float = Field(default=1.0, gt=0, le=1000, description="share of a tier under load, beside those of other keys")
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="share of a tier under load, beside those of other keys; none: what tenants says, else 1",
+    )
     keep: Duration | None = Field(
         default=None,
         ge=HOUR,
@@ -124,6 +129,12 @@ class KeySettings(Settings):
         if name in RESERVED_NAMES:
             raise ValueError(f"{name!r} is a name of SageServe's own; choose another for a key")
         return name
+
+
+class TenantSettings(Settings):
+    """Somebody whose requests share capacity with others': of the keys of that name live, of a trace's column simulated."""
+
+    weight: float = Field(default=1.0, gt=0, le=1000, description="share of a tier under load, beside those of others")
 
 
 class TokenPrice(Settings):

@@ -3,12 +3,12 @@
 Knows names and types; reads no file (`data/scenarios/load.py` does) and judges nothing (`data/scenarios/checks.py` does).
 """
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
 from sageserve.base.config.hardware import GpuSettings, RegionSettings
-from sageserve.base.config.live import LiveSettings
+from sageserve.base.config.live import LiveSettings, TenantSettings
 from sageserve.base.config.models import ModelSettings
 from sageserve.base.config.rules import (
     AdmissionSettings,
@@ -45,6 +45,10 @@ class Scenario(Settings):
     regions: dict[Name, RegionSettings] = Field(min_length=1, max_length=255, description="by name")
     models: dict[Name, ModelSettings] = Field(min_length=1, max_length=255, description="by the name they serve under")
     tiers: dict[Name, TierSettings] = Field(min_length=1, max_length=255, description="service classes by name")
+    tenants: dict[Annotated[str, Field(pattern=r"^\S(.*\S)?$", max_length=200)], TenantSettings] = Field(
+        default={},
+        description="weights by which tenants share a tier, by name; one has all tenants of a trace share, none nobody",
+    )
     fleet: FleetSettings = Field(default=FleetSettings(), description="how many instances an endpoint has")
     signals: SignalSettings = Field(default=SignalSettings(), description="what policies see, and how old it may be")
     routing: RoutingSettings = Field(default=RoutingSettings(), description="how a request finds its instance")
@@ -82,6 +86,18 @@ class Scenario(Settings):
                 return [origin]
             case listed:
                 return [region for region in self.regions if region in listed]
+
+    def weights(self) -> dict[str, float]:
+        """Of those who share a tier's capacity, live by the names of their keys; whoever is not named weighs 1."""
+        found = {name: tenant.weight for name, tenant in self.tenants.items()}
+        for key in self.live.keys if self.live is not None else ():
+            found[key.name] = found.get(key.name, 1.0) if key.weight is None else key.weight
+        return found
+
+    @property
+    def shared(self) -> bool:
+        """Whether tenants of a trace share by weight: one is named, or live there are keys of two names."""
+        return bool(self.tenants) or len(self.weights()) > 1
 
     def at(self, region: Name, model: Name) -> Self:
         """The same with the fleet's numbers for one endpoint."""

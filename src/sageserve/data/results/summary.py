@@ -238,6 +238,8 @@ class TenantSummary(Struct, frozen=True):
     finished: int
     shed: int
     attainment: dict[str, float | None]
+    weight: float | UnsetType = UNSET  # left out where nobody shares, and of several together
+    tokens: dict[str, int] | UnsetType = UNSET  # of prompts and answers of what finished, by tier; left out where nobody shares
 
 
 class ConversationCounts(Struct, frozen=True):

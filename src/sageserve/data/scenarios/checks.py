@@ -25,13 +25,14 @@ def problems(scenario: Scenario) -> list[SettingProblem]:
     names += [*pool_names(scenario), *cluster_names(scenario), *apart_names(scenario)]
     if names:  # the arithmetic needs every name
         return names
-    checks = (_promises, _sizes, _shares, _engines, _placement, _stock, apart_settings, _reach, _energy, target_arithmetic)
+    single = (_promises, _sizes, _shares, _weights)
+    checks = (*single, _engines, _placement, _stock, apart_settings, _reach, _energy, target_arithmetic)
     return [problem for check in checks for problem in check(scenario)]
 
 
 def remarks(scenario: Scenario) -> list[str]:
     """What works, and yet may say little: engines not known, profiles of another engine or version, settings nobody asks for."""
-    found = list(_never_idle(scenario))
+    found = [*_never_idle(scenario), *_all_wait(scenario)]
     for name, model in scenario.models.items():
         if not model.engine:
             continue
@@ -48,6 +49,11 @@ def _never_idle(scenario: Scenario) -> Iterator[str]:
     ends = [scenario.at(region, model).fleet.minimum for region in scenario.regions for model in scenario.models]
     if "idle" in scenario.fleet.model_fields_set and ends and min(ends) > 0:
         yield "fleet.idle: no endpoint has a minimum of 0, so that none is ever left without instances"
+
+
+def _all_wait(scenario: Scenario) -> Iterator[str]:
+    if scenario.tenants and not scenario.admission.act:
+        yield "tenants: with admission off nobody is turned away, so that they share the batch queue alone"
 
 
 # ------------------------------------------------------------------------------------------------ names
@@ -139,6 +145,14 @@ def _sizes(scenario: Scenario) -> Iterator[SettingProblem]:
             if stock.reserved > stock.gpus:
                 keys: Keys = ("regions", region, "gpus", gpu, "reserved")
                 yield SettingProblem(keys, f"reserved {stock.reserved} > stock {stock.gpus} GPUs")
+
+
+def _weights(scenario: Scenario) -> Iterator[SettingProblem]:
+    for i, key in enumerate(scenario.live.keys if scenario.live is not None else ()):
+        tenant = scenario.tenants.get(key.name)
+        if tenant is not None and key.weight not in {None, tenant.weight}:
+            text = f"{key.weight:g}, and tenants.{key.name}.weight is {tenant.weight:g}: keep one, both worlds share by it"
+            yield SettingProblem(("live", "keys", i, "weight"), text)
 
 
 def _shares(scenario: Scenario) -> Iterator[SettingProblem]:

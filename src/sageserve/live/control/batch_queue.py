@@ -7,7 +7,7 @@ free, after each scrape. Must not run jobs. Read next: `core/feed.py`, `batches/
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, NamedTuple, Protocol
@@ -94,7 +94,7 @@ class BatchQueue:
         send: tells a gateway.
         now: the loop's clock.
 
-    An owner's weight is that of its keys in the scenario.
+    An owner's weight is that of its keys in the scenario, or of the tenant of that name.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class BatchQueue:
         self._models = len(view.layout.names.models)
         self._waits: list[dict[str, list[_Waiting]]] = [{} for _ in range(self._models)]  # heaps, by owner
         self._shares = [FairShare() for _ in range(self._models)]
-        self._weights = weights_of(scenario)
+        self._weights = scenario.weights()
         self._alive: set[tuple[int, int]] = set()  # gateway and ticket of every client that waits
         self._made = 0
         self._offered = [0] * self._models  # of the jobs that wait, how many were offered to an endpoint when they came
@@ -215,7 +215,7 @@ class BatchQueue:
     # --- the queue ---
 
     def _turns(self, model: int) -> dict[str, _Turn]:
-        """What each owner has due first, after refusing who waited too long."""
+        """What each owner has due first, in order of deadlines, after refusing who waited too long."""
         self._expire(model)
         turns = {job.owner: _Turn(job, None) for job in self._jobs.heads(model)}
         self._offered[model] = min(self._offered[model], self._jobs.waiting(model))  # jobs of a batch that is over are gone
@@ -225,14 +225,16 @@ class BatchQueue:
                 wait = client.wait
                 head = QueueHead(client.deadline, client.arrival, wait.region, wait.tier, wait.prompt_tokens, owner)
                 turns[owner] = _Turn(head, client)
-        return turns
+        if len(turns) < 2:
+            return turns
+        return dict(sorted(turns.items(), key=lambda one: (one[1].head.deadline, one[1].client.number if one[1].client else 0)))
 
     def _next(self, model: int) -> _Turn | None:
         """Whose turn it is."""
         turns = self._turns(model)
         if not turns:
             return None
-        return turns[self._shares[model].first(sorted(turns, key=lambda owner: turns[owner].head.deadline))]
+        return turns[self._shares[model].first(turns)]
 
     def _expire(self, model: int) -> None:
         for owner in list(self._waits[model]):
@@ -339,8 +341,3 @@ class BatchQueue:
 
     def _mean(self, model: int, tier: int) -> float:
         return float(self._view.output_mean[model * len(self._view.layout.names.tiers) + tier])
-
-
-def weights_of(scenario: Scenario) -> Mapping[str, float]:
-    """Weights by names of keys; who has no key weighs 1."""
-    return {key.name: key.weight for key in scenario.live.keys} if scenario.live else {}

@@ -114,7 +114,7 @@ class GatewayContext:
         self.wall = wall
         self.cross_origin = CrossOrigin(live.cors) if live.cors else None
         self.doors = EngineDoors(live, options.engine_keys)
-        self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall)
+        self.keys = KeyRing(live.keys, layout.names.tiers, options.internal, wall, scenario.weights())
         self.budgets = DayBudgets(live, layout.names.models, wall, clock)
         self.shares = GatewayShares(self.routing, self.keys)
         self.tiers = ServiceTiers(scenario)

@@ -6,7 +6,7 @@ shares out what comes to it. Decides with `core/fair_share.py`. Read next: `exch
 """
 
 from sageserve.base.units import Micros
-from sageserve.core.fair_share import QUANTUM, ROOMY, FairShare
+from sageserve.core.fair_share import FairShare, room
 from sageserve.live.gateway.keys import KeyAccount, KeyRing
 from sageserve.live.gateway.routing_state import RoutingState
 from sageserve.live.gateway.targets import Placement
@@ -33,8 +33,7 @@ class GatewayShares:
         account = self._accounts.get((model, placed.tier))
         if account is None:
             account = self._accounts[model, placed.tier] = FairShare()
-        lead = account.lead(payer.name, now)
-        if not routing.admits(placed, 1.0 if lead <= QUANTUM else ROOMY):
+        if not routing.admits(placed, room(account.lead(payer.name, now))):
             return False
         account.charge(payer.name, payer.weight, placed.prompt + routing.guess[model])
         return True

@@ -9,9 +9,10 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from sageserve.base.config import KeySettings
@@ -190,18 +191,24 @@ class KeyRing:
         tiers: names of the tiers in order of their codes.
         internal: the key of this deployment's own processes; empty: there is none.
         wall: microseconds since 1970, for keys that expire.
+        weights: by name, of keys that state none.
 
     Raises:
         ConfigError: a key names a tier that is not there, or a day that no calendar has; or keys of one name differ in limits.
     """
 
     def __init__(
-        self, keys: Sequence[KeySettings], tiers: Sequence[str], internal: str = "", wall: Callable[[], Micros] = lambda: 0
+        self,
+        keys: Sequence[KeySettings],
+        tiers: Sequence[str],
+        internal: str = "",
+        wall: Callable[[], Micros] = lambda: 0,
+        weights: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self._wall = wall
         self._strangers = 0  # that came with a wrong key since the audit log was last told
         self._holders: dict[str, Holder] = {}
-        self.accounts = _accounts(keys)
+        self.accounts = _accounts(keys, weights)
         for key in keys:
             if unknown := sorted({*key.tiers, *([key.tier] if key.tier else [])} - set(tiers)):
                 raise ConfigError(f"live.keys: {key.name} names the tier {unknown[0]!r}", hint=f"tiers are {', '.join(tiers)}")
@@ -272,7 +279,7 @@ class KeyRing:
         return self.accounts.get(name) or KeyAccount(name)
 
 
-def _accounts(keys: Sequence[KeySettings]) -> dict[str, KeyAccount]:
+def _accounts(keys: Sequence[KeySettings], weights: Mapping[str, float]) -> dict[str, KeyAccount]:
     """One of each name.
 
     Raises:
@@ -286,11 +293,12 @@ def _accounts(keys: Sequence[KeySettings]) -> dict[str, KeyAccount]:
                 f"live.keys: the keys of {key.name} differ in {unlike[0]}",
                 hint="keys of one name, as in a rotation, share one account: give them the same limits and keep, or other names",
             )
-    return {name: _account(key) for name, key in first.items()}
+    return {name: _account(key, weights.get(name, 1.0)) for name, key in first.items()}
 
 
-def _account(key: KeySettings) -> KeyAccount:
-    account = KeyAccount(key.name, requests=key.requests_per_minute, tokens=key.tokens_per_minute, weight=key.weight)
+def _account(key: KeySettings, weight: float) -> KeyAccount:
+    weight = weight if key.weight is None else key.weight
+    account = KeyAccount(key.name, requests=key.requests_per_minute, tokens=key.tokens_per_minute, weight=weight)
     account.counted |= key.tokens_per_day is not None or key.dollars_per_day is not None
     return account
 

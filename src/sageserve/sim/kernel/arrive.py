@@ -13,7 +13,7 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.admit import is_admitted, predicted_wait
-from sageserve.core.feed import DIRECT, first_open, is_over, is_urgent, note_fed, pick_feed, share, share_left
+from sageserve.core.feed import DIRECT, is_over, note_fed, pick_feed, share, share_left
 from sageserve.core.perf import allowed, block_time, first_time, prefill_work, request_work
 from sageserve.core.response import MIX_WIDTH, note_request
 from sageserve.core.route import QUICKEST, expected_first, pick_endpoint
@@ -27,17 +27,15 @@ from sageserve.sim.kernel.bookkeeping import (
     shed,
     wait_at_door,
     wait_or_shed,
-    whole_work,
 )
 from sageserve.sim.kernel.choices.instances import choose_instance
+from sageserve.sim.kernel.choices.jobs import hand_over, jobs_wait, next_at_door, next_job, pressing_job, push_job
 from sageserve.sim.kernel.choices.own import best_endpoint, note_admission, own_says
+from sageserve.sim.kernel.choices.shares import note_let_in, owner_of, room_for
 from sageserve.sim.kernel.queues import (
     choose_rank,
-    first_job,
     head_of,
-    pop_job,
     push_back,
-    push_job,
     set_time,
 )
 from sageserve.sim.kernel.ranks import cut_together, passed_iterations, used_after
@@ -47,7 +45,6 @@ from sageserve.sim.kernel.state import (
     IDLE,
     PROMOTED,
     REFUSED,
-    SHUT,
     WAITING,
     span_f8,
     span_i4,
@@ -130,15 +127,15 @@ def wake(w: Rec, u: int, q: int, now: int) -> None:
 
 
 @kernel
-def is_let_in(w: Rec, e: int, q: int, work: float) -> bool:
-    """Whether endpoint `e`, which is open, may be given request `q` of so much engine time (us)."""
+def is_let_in(w: Rec, e: int, q: int, work: float, part: float) -> bool:
+    """Whether endpoint `e`, which is open, may be given request `q` of so much engine time (us), in this part of its queue."""
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
     r = view_requests(w["at_requests"], w["rows"])[q]
     tier = view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]
     in_flight = endpoint["placed"] - endpoint["finished"]
     wait = predicted_wait(endpoint["backlog"], in_flight, endpoint["sequences"], work, endpoint["open"])
-    limit = w["admission_wait"] * allowed(tier["patience"], tier["growth"], r["prompt"])
-    most = w["admission_queued"] * endpoint["sequences"]
+    limit = part * (w["admission_wait"] * allowed(tier["patience"], tier["growth"], r["prompt"]))
+    most = int(part * (w["admission_queued"] * endpoint["sequences"]))
     if w["own_admission"] != 0 and w["own_failed"] == 0:
         note_admission(w, e, q, wait, work)
         return own_says(w, limit, most)
@@ -204,8 +201,12 @@ def send(w: Rec, q: int, now: int, judged: bool) -> bool:
     i = choose_instance(w, e, q)
     remember(w, i, q)
     work = expected_work(w, i, q)
-    if judged and not is_let_in(w, e, q, work):
-        return False
+    if judged:
+        shared = w["sharers"] > 1
+        if not is_let_in(w, e, q, work, room_for(w, q, now) if shared else 1.0):
+            return False
+        if shared:
+            note_let_in(w, q)
     place(w, i, q, now, work)
     return True
 
@@ -217,8 +218,8 @@ def empty_door(w: Rec, door: int, now: int, judged: bool) -> None:
     With admission only batch work waits at the first one; it comes again, and the first that is not let in ends it.
     """
     requests = view_requests(w["at_requests"], w["rows"])
-    heads = view_i4(w["at_door_head"], 2 * w["models"])
-    tails = view_i4(w["at_door_tail"], 2 * w["models"])
+    heads = view_i4(w["at_door_head"], w["models"] * (2 + w["sharers"]))
+    tails = view_i4(w["at_door_tail"], w["models"] * (2 + w["sharers"]))
     q = heads[door]
     last = tails[door]
     heads[door] = UNSET
@@ -239,22 +240,40 @@ def empty_door(w: Rec, door: int, now: int, judged: bool) -> None:
 
 
 @kernel
-def empty_doors(w: Rec, model: int, now: int) -> None:
-    """Send every request that waits at the doors of a model, those that are held last."""
-    empty_door(w, model, now, w["admission"] != 0)
-    if w["sleepers"] != 0:
-        empty_door(w, w["models"] + model, now, False)
+def empty_shared_door(w: Rec, model: int, now: int) -> None:
+    """As `empty_door` with admission, where tenants share: they take turns, and who is not let in ends it for its own."""
+    requests = view_requests(w["at_requests"], w["rows"])
+    doors = 2 * w["models"] + model * w["sharers"]
+    heads = view_i4(w["at_door_head"], w["models"] * (2 + w["sharers"]))
+    turned_away = view_i4(w["at_turned_away"], w["sharers"])
+    for owner in range(w["sharers"]):
+        turned_away[owner] = 0
+    q = next_at_door(w, model)
+    while q >= 0:
+        owner = owner_of(w, q)
+        following = requests[q]["next"]
+        over = is_over(requests[q]["deadline"], now)
+        if over or send(w, q, now, True):
+            heads[doors + owner] = following
+            if following < 0:
+                view_i4(w["at_door_tail"], w["models"] * (2 + w["sharers"]))[doors + owner] = UNSET
+            count_held(w, q, -1)
+        else:
+            turned_away[owner] = 1
+        if over:
+            shed(w, q)
+        q = next_at_door(w, model)
 
 
 @kernel
-def next_job(w: Rec, model: int, now: int) -> int:
-    """The job of this model that is due first, -1 when none waits; with admission, what is over is given up on the way."""
-    q = first_job(w, model)
-    while q >= 0 and w["admission"] != 0 and is_over(view_requests(w["at_requests"], w["rows"])[q]["deadline"], now):
-        pop_job(w, model)
-        shed(w, q)
-        q = first_job(w, model)
-    return q
+def empty_doors(w: Rec, model: int, now: int) -> None:
+    """Send every request that waits at the doors of a model, those that are held last."""
+    if w["sharers"] > 1 and w["admission"] != 0:
+        empty_shared_door(w, model, now)
+    else:
+        empty_door(w, model, now, w["admission"] != 0)
+    if w["sleepers"] != 0:
+        empty_door(w, w["models"] + model, now, False)
 
 
 @kernel
@@ -263,8 +282,11 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
     model = endpoint["model"]
     left = min(share(w["feed"], w["signal"], endpoint, w["half_life"]), limit)
-    while left > 0 and next_job(w, model, now) >= 0:
-        q = pop_job(w, model)
+    while left > 0:
+        q = next_job(w, model, now)
+        if q < 0:
+            return
+        hand_over(w, q)
         r = view_requests(w["at_requests"], w["rows"])[q]
         mean = view_f8(w["at_output_mean"], w["models"] * w["tiers"])[r["model"] * w["tiers"] + r["tier"]]
         i = choose_instance(w, e, q)
@@ -280,7 +302,7 @@ def feed_some(w: Rec, e: int, limit: int, now: int) -> None:
 def feed_endpoint(w: Rec, e: int, now: int) -> None:
     """Feed endpoint `e` if it serves batch work, is open, and jobs of its model wait."""
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]
-    if endpoint["feeds"] != 0 and endpoint["open"] > 0 and first_job(w, endpoint["model"]) >= 0:
+    if endpoint["feeds"] != 0 and endpoint["open"] > 0 and jobs_wait(w, endpoint["model"]):
         feed_some(w, e, NEVER, now)
 
 
@@ -289,7 +311,7 @@ def hold_job(w: Rec, q: int, now: int) -> None:
     """Queue a batch request; the least utilised endpoint of its walk may take one job at once."""
     r = view_requests(w["at_requests"], w["rows"])[q]
     set_place(w, q, HELD)
-    push_job(w, r["model"], q)
+    push_job(w, q)
     width = w["walk_length"]
     walk = view_i4(w["at_walk"], w["regions"] * w["models"] * w["tiers"] * width)
     begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
@@ -300,40 +322,15 @@ def hold_job(w: Rec, q: int, now: int) -> None:
 
 
 @kernel
-def first_opened(w: Rec, q: int) -> int:
-    """The first open instance of the first open endpoint in the walk of request `q`; -1 when there is none."""
-    r = view_requests(w["at_requests"], w["rows"])[q]
-    width = w["walk_length"]
-    walk = view_i4(w["at_walk"], w["regions"] * w["models"] * w["tiers"] * width)
-    begin = ((r["region"] * w["models"] + r["model"]) * w["tiers"] + r["tier"]) * width
-    e = first_open(view_endpoints(w["at_endpoints"], w["endpoint_count"]), walk, begin, begin + width)
-    if e < 0:
-        return UNSET
-    engines = view_engines(w["at_engines"], w["units"])
-    i = e * w["slots"]
-    while engines[i]["phase"] == SHUT or engines[i]["draining"] != 0:
-        i += 1
-    return int(i)
-
-
-@kernel
 def promote(w: Rec, model: int, now: int) -> None:
     """Give interactive priority to the batch jobs of a model that are old or about to be late."""
-    requests = view_requests(w["at_requests"], w["rows"])
-    while True:
-        q = next_job(w, model, now)
-        if q < 0:
-            return
-        i = first_opened(w, q)
-        if i < 0:
-            return
-        r = requests[q]
-        slack = r["deadline"] - now
-        if not is_urgent(now - r["arrival"], slack, whole_work(w, i, q), w["promote_after"], w["safety"]):
-            return
-        pop_job(w, model)
+    q = pressing_job(w, model, now)
+    while q >= 0:
+        r = view_requests(w["at_requests"], w["rows"])[q]
+        hand_over(w, q)
         r["state"] |= PROMOTED
         send(w, q, now, False)
+        q = pressing_job(w, model, now)
 
 
 @kernel

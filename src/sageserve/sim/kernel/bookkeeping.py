@@ -3,8 +3,8 @@
 The log of blocks (`Setup.block_rows` > 0) tells what blocks were made of. Times follow from the engine model's coefficients: it
 tells what other coefficients would have made of the same blocks.
 
-A model has two doors. With admission only batch work waits at the first, and is judged again; at the second is who is held for an
-endpoint that sleeps, and is let in.
+A model has two doors. With admission only batch work waits at the first, and is judged again, each tenant's at a door of its own
+where they share; at the second is who is held for an endpoint that sleeps, and is let in.
 
 Decides nothing. Read next: `admission.py` and `batching.py`, which call it; `sim/replay.py`, which reads the log.
 """
@@ -125,15 +125,24 @@ def count_held(w: Rec, q: int, change: int) -> int:
 def wait_at_door(w: Rec, q: int, door: int) -> None:
     """Keep request `q` until an instance of its model opens: at the model's door, or at its other one, of those that are held."""
     requests = view_requests(w["at_requests"], w["rows"])
-    tails = view_i4(w["at_door_tail"], 2 * w["models"])
+    tails = view_i4(w["at_door_tail"], w["models"] * (2 + w["sharers"]))
     count_held(w, q, 1)
     requests[q]["next"] = UNSET
     set_place(w, q, HELD)
     if tails[door] >= 0:
         requests[tails[door]]["next"] = q
     else:
-        view_i4(w["at_door_head"], 2 * w["models"])[door] = q
+        view_i4(w["at_door_head"], w["models"] * (2 + w["sharers"]))[door] = q
     tails[door] = q
+
+
+@kernel
+def door_of(w: Rec, q: int) -> int:
+    """The door that request `q` waits at: of its model, or, with admission where tenants share, of its model and owner."""
+    model, many = view_requests(w["at_requests"], w["rows"])[q]["model"], w["sharers"]
+    if many == 1 or w["admission"] == 0:
+        return int(model)
+    return int(2 * w["models"] + model * many + view_i4(w["at_owner"], w["rows"])[q])
 
 
 @kernel
@@ -173,7 +182,7 @@ def wait_or_shed(w: Rec, q: int) -> None:
     if e >= 0 and count_held(w, q, 0) == 0:
         w["asked"] = 1
     if w["admission"] == 0 or view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]["batch"] != 0:
-        wait_at_door(w, q, r["model"])
+        wait_at_door(w, q, door_of(w, q))
     elif e >= 0 and has_room(w, e, q):
         wait_at_door(w, q, w["models"] + r["model"])
     else:

@@ -25,6 +25,7 @@ from sageserve.sim.kernel.prefix_cache import forget
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.queues import next_instance, row_of_rank
 from sageserve.sim.kernel.ranks import end_together
+from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import (
     IDLE,
     OF_INSTANCES,
@@ -199,12 +200,18 @@ class Kernel:
         requests: REQUEST rows, sorted by arrival (`request_rows` makes them); written to.
         turns: which of them wait for answers; the same that the rows were made with.
         prefixes: hashes of their prompts' blocks (`prefixes_of` the trace and the turns).
+        sharers: tenants that share (`sharers_of`); None: nobody does.
     """
 
     def __init__(
-        self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None, prefixes: Prefixes | None = None
+        self,
+        setup: Setup,
+        requests: NDArray[Any],
+        turns: Turns | None = None,
+        prefixes: Prefixes | None = None,
+        sharers: Sharers | None = None,
     ) -> None:
-        self.world = World(setup, requests, turns, prefixes)
+        self.world = World(setup, requests, turns, prefixes, sharers)
         self.requests = requests
         self.endpoints = self.world.endpoints
         self.engines = self.world.engines  # instances, then further ranks

@@ -1,4 +1,4 @@
-"""The kernel's queues: next events, outstanding tokens, waiting requests, finish steps, batch jobs.
+"""The kernel's queues: next events, outstanding tokens, waiting requests, finish steps, requests by time.
 
 Everything is an intrusive list or an implicit tree in fixed memory: no allocation, no stale events, exact ties.
 Read next: `batching.py`, which uses them to run an engine.
@@ -343,34 +343,3 @@ def pop_row(w: Rec, heap: NDArray[Any], base: int, size: int, arrival: bool) -> 
         child = 2 * k + 1
     heap[base + k] = last
     return int(first)
-
-
-# --- batch jobs: a heap per model, by deadline ----------------------------------------------------------------------------
-
-
-@kernel
-def push_job(w: Rec, model: int, q: int) -> None:
-    """Add job `q` to the batch queue of its model."""
-    base = view_i8(w["at_batch_begin"], w["models"])[model]
-    counts = view_i8(w["at_batch_count"], w["models"])
-    push_row(w, view_i4(w["at_batch_heap"], w["rows"]), base, counts[model], q, False)
-    counts[model] += 1
-
-
-@kernel
-def first_job(w: Rec, model: int) -> int:
-    """The job of this model that is due first; -1 when none waits."""
-    if view_i8(w["at_batch_count"], w["models"])[model] == 0:
-        return -1
-    base = view_i8(w["at_batch_begin"], w["models"])[model]
-    return int(view_i4(w["at_batch_heap"], w["rows"])[base])
-
-
-@kernel
-def pop_job(w: Rec, model: int) -> int:
-    """Take the job that is due first out of the batch queue, which must not be empty."""
-    base = view_i8(w["at_batch_begin"], w["models"])[model]
-    counts = view_i8(w["at_batch_count"], w["models"])
-    q = pop_row(w, view_i4(w["at_batch_heap"], w["rows"]), base, counts[model], False)
-    counts[model] -= 1
-    return q

@@ -29,6 +29,7 @@ from sageserve.sim.kernel.prefixes.tree import PREFIX, SEGMENT, Prefixes
 from sageserve.sim.kernel.rows.blocks import BLOCK
 from sageserve.sim.kernel.rows.handover import HANDOVER_ARRAYS, HANDOVER_COUNTS, handover_arrays, refuse_talk
 from sageserve.sim.kernel.rows.own import OWN_ARRAYS, OWN_SIZES, OwnMemory
+from sageserve.sim.kernel.rows.shares import SHARE_ARRAYS, SHARE_SIZES, ShareMemory, Sharers
 from sageserve.sim.kernel.rows.turns import turn_arrays
 
 # where a request is (column `state` of REQUEST); PROMOTED is a flag on top
@@ -102,14 +103,16 @@ _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", 
 _CACHE: Final = ("paced", "caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
 _FLOATS: Final = ("overlap", "threshold", "half_life", "safety", "admission_wait")
 _FLEET: Final = ("requests", "engines", "endpoints", "profiles", "tier_rows", "walk", "context", "outstanding", "drained")
-_QUEUES: Final = ("heads", "tails", "finish", "times", "batch_heap", "batch_begin", "batch_count", "door_head", "door_tail")
+_QUEUES: Final = ("heads", "tails", "finish", "times")
 _COUNTERS: Final = ("mixes", "answers", "promises", "guess", "output_mean", "made_tokens", "reference")
 _DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work", "held", "sleeps")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
-_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, *OWN_ARRAYS, *HANDOVER_ARRAYS, "blocks")
+_OPTIONAL: Final = (*OWN_SIZES, *HANDOVER_COUNTS, *SHARE_SIZES)
+_MORE: Final = (*OWN_ARRAYS, *HANDOVER_ARRAYS, *SHARE_ARRAYS)
+_ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, *_MORE, "blocks")
 WORLD: Final = np.dtype(
-    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_CACHE, *OWN_SIZES, *HANDOVER_COUNTS)]
+    [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_CACHE, *_OPTIONAL)]
     + [(name, "f8") for name in _FLOATS]
     + [("at_" + name, "i8") for name in _ARRAYS],
     align=True,
@@ -263,6 +266,7 @@ class World:
         requests: REQUEST rows, sorted by arrival; written to by the simulation.
         turns: which of them wait for answers, and come after all others; None: nobody does.
         prefixes: hashes of their prompts' blocks; None: what they find in a cache is as stated.
+        sharers: tenants that share; None: nobody does.
 
     Raises:
         Infeasible: an engine whose token budget does not exceed its largest batch.
@@ -270,7 +274,7 @@ class World:
     """
 
     def __init__(
-        self, setup: Setup, requests: NDArray[Any], turns: Turns | None = None, prefixes: Prefixes | None = None
+        self, setup: Setup, requests: NDArray[Any], turns: Turns | None, prefixes: Prefixes | None, sharers: Sharers | None
     ) -> None:
         rows = setup.profiles
         if bool((rows["max_batched"] <= rows["max_sequences"] * (1 + rows["mixed"] * rows["drafted"])).any()):
@@ -284,7 +288,8 @@ class World:
         kv_tokens = setup.profiles["kv_tokens"][_engines(setup)["profile"]]
         memory = PrefixMemory(kv_tokens, requests, prefixes, setup.caches)
         self.own = OwnMemory(setup.rules, setup.slots)
-        arrays = self._allocate(setup, requests) | memory.arrays | self.own.arrays
+        shares = ShareMemory(sharers, requests, (setup.tiers["batch"] != 0) & (setup.feed != DIRECT), setup.models)
+        arrays = self._allocate(setup, requests) | memory.arrays | self.own.arrays | shares.arrays
         arrays |= turn_arrays(turns, requests["cached"], setup.endpoints * setup.slots)
         arrays |= handover_arrays(setup.handover, arrays["engines"], setup.roles, len(requests))
         self.arrays, self.engines, self.endpoints = arrays, arrays["engines"], arrays["endpoints"]
@@ -293,7 +298,8 @@ class World:
         self.address = self._record.ctypes.data
         for name in ("regions", "models", "roles", "slots", *_POLICIES, *_FLOATS):
             self.record[name] = getattr(setup, name)
-        for name, value in (self._sizes(setup, requests, len(kv_tokens)) | memory.sizes | self.own.sizes).items():
+        sizes = self._sizes(setup, requests, len(kv_tokens)) | memory.sizes | self.own.sizes | shares.sizes
+        for name, value in sizes.items():
             self.record[name] = value
         for name in _ARRAYS:
             self.record["at_" + name] = arrays[name].ctypes.data
@@ -338,8 +344,6 @@ class World:
         rows["model"] = np.arange(endpoints) // setup.roles % setup.models
         rows["feeds"] = setup.feeds
         rows["one_below"], rows["two_below"] = setup.one_below, setup.two_below
-        held = setup.tiers["batch"][requests["tier"]].astype(bool) if setup.feed != DIRECT else np.zeros(len(requests), bool)
-        jobs = np.bincount(requests["model"][held], minlength=setup.models)
         return {
             "requests": requests,
             "engines": engines,
@@ -353,10 +357,6 @@ class World:
             "outstanding": np.full(endpoints * 2 * _power_of_two(setup.slots), CLOSED, np.int64),
             "walk": np.ascontiguousarray(setup.walk, np.int32).ravel(),
             "context": np.ascontiguousarray(setup.context, np.int64),
-            "batch_heap": np.zeros(max(1, int(jobs.sum())), np.int32),
-            "batch_begin": np.concatenate(([0], np.cumsum(jobs)[:-1])).astype(np.int64),
-            "batch_count": np.zeros(setup.models, np.int64),
-            **{name: np.full(2 * setup.models, UNSET, np.int32) for name in ("door_head", "door_tail")},
             "sleeps": np.array(setup.sleeps or (False,) * endpoints, np.int32),
             "guess": np.full(setup.models, int(setup.output_guess + 0.5), np.int64),
             "output_mean": np.full(setup.models * tiers, setup.output_guess),

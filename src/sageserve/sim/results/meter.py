@@ -1,7 +1,7 @@
 """What every request felt, measured where it entered: latencies with network time, and whether its promise was kept.
 
-Works through the rows of a run in blocks that stay in the cache, and says what each tenant of a trace got: they share queues
-here, only gateways and the live batch queue go by weights. Decides nothing and writes nothing.
+Works through the rows of a run in blocks that stay in the cache, and says what each tenant of a trace got. Decides nothing and
+writes nothing.
 Read next: `summary.py` (what is made of it), `export.py` (how it becomes files).
 """
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from msgspec import UNSET as UNSAID
+from msgspec import UnsetType
 from numpy.typing import NDArray
 
 from sageserve.base.records import UNSET, Bools, Ints
@@ -22,7 +24,8 @@ from sageserve.sim.kernel.state import DONE, PLACE, REFUSED, SHED
 from sageserve.sim.run import Run
 
 _DIGITS: Final = 6
-_COLUMNS: Final = 5  # of a tenant and tier: requests, finished, shed, undecided, met
+_COLUMNS: Final = 6  # of a tenant and tier: requests, finished, shed, undecided, met, tokens of those that finished
+_TOKENS: Final = _COLUMNS - 1
 BLOCK: Final = 1 << 17  # rows: 8 MB of 64 bytes each; also the unit in which network times are drawn
 
 
@@ -122,7 +125,8 @@ def tenants_of(run: Run) -> dict[str, TenantSummary]:
     counts = _counts(run, run.tenants.codes.astype(np.int64) + 1, len(names))
     asked = counts[..., 0].sum(axis=1)
     order = [k for k in np.argsort(-asked, kind="stable").tolist() if asked[k]]
-    found = {names[k]: _summary(run, counts[k]) for k in order[:TENANTS]}
+    shared, weights = run.scenario.shared, run.scenario.weights()
+    found = {names[k]: _summary(run, counts[k], weights.get(names[k], 1.0) if shared else UNSAID) for k in order[:TENANTS]}
     rest = order[TENANTS:]
     return found | ({OTHERS: _summary(run, counts[rest].sum(axis=0))} if rest else {})
 
@@ -138,14 +142,17 @@ def _counts(run: Run, tenant: Ints, many: int) -> Ints:
         columns = (np.ones(len(cell), np.bool_), block.finished, block.shed, block.undecided, block.met)
         for number, column in enumerate(columns):
             counts[:, number] += np.bincount(cell[column], minlength=many * tiers)
+        tokens = block.rows["prompt"].astype(np.int64) + block.rows["output"]
+        np.add.at(counts[:, _TOKENS], cell[block.finished], tokens[block.finished])
     return counts.reshape(many, tiers, _COLUMNS)
 
 
-def _summary(run: Run, counts: Ints) -> TenantSummary:
-    requests, finished, shed, _, _ = counts.sum(axis=0).tolist()
-    attainment = {}
-    for name, (came, _, _, undecided, met) in zip(run.layout.names.tiers, counts.tolist(), strict=True):
+def _summary(run: Run, counts: Ints, weight: float | UnsetType = UNSAID) -> TenantSummary:
+    requests, finished, shed = counts.sum(axis=0)[:3].tolist()
+    attainment, tokens = {}, {}
+    for name, (came, _, _, undecided, met, made) in zip(run.layout.names.tiers, counts.tolist(), strict=True):
         judged = came - undecided
         if came:  # rounded down, as that of the tier is
             attainment[name] = met * 10**_DIGITS // judged / 10**_DIGITS if judged else None
-    return TenantSummary(requests, finished, shed, attainment)
+            tokens[name] = made
+    return TenantSummary(requests, finished, shed, attainment, weight, tokens if run.scenario.shared else UNSAID)

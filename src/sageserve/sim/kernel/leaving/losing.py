@@ -16,8 +16,9 @@ from sageserve.core.perf import prefill_work
 from sageserve.sim.kernel.apart.sending import forget_sent, is_kept, take_off_both
 from sageserve.sim.kernel.arrive import send
 from sageserve.sim.kernel.bookkeeping import note_outstanding, set_place, shed, wait_or_shed
+from sageserve.sim.kernel.choices.jobs import push_job
 from sageserve.sim.kernel.prefix_cache import ALL, is_hashed, let_go
-from sageserve.sim.kernel.queues import push_job, row_of_rank, set_time
+from sageserve.sim.kernel.queues import row_of_rank, set_time
 from sageserve.sim.kernel.state import (
     HELD,
     IDLE,
@@ -116,7 +117,7 @@ def send_again(w: Rec, q: int, now: int) -> None:
     r["instance"] = UNSET
     if batch and w["feed"] != DIRECT and r["state"] & PROMOTED == 0:
         set_place(w, q, HELD)
-        push_job(w, r["model"], q)
+        push_job(w, q)
     elif not send(w, q, now, False):
         wait_or_shed(w, q)
 
