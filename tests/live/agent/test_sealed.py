@@ -37,6 +37,9 @@ def test_a_seal_belongs_to_its_content_and_its_key() -> None:
     assert (foreign.key, key_name(SECRET.public_key()) in foreign.detail) == (key_name(OTHER.public_key()), True)
     claimed = sealed(plan(), OTHER).replace(key_name(OTHER.public_key()).encode(), key_name(SECRET.public_key()).encode(), 1)
     assert isinstance(unseal(claimed, trusted()), NotUnsealed)
+    content = one.partition(b"\n")[2]
+    bare = f"sageserve-sealed 1 {key_name(SECRET.public_key())} {SECRET.sign(content).hex()}\n".encode()
+    assert isinstance(unseal(bare + content, trusted()), NotUnsealed)  # what the key has signed for another purpose is no plan
     for key in (SECRET, OTHER):  # while one is put in the place of the other
         assert isinstance(unseal(sealed(plan(), key), trusted(SECRET, OTHER)), Unsealed)
     assert isinstance(unseal(seal(bytes(MOST), SECRET), trusted()), NotUnsealed)

@@ -74,6 +74,21 @@ def test_what_was_found_comes_back_byte_for_byte(tmp_path: Path) -> None:
                 played(lambda text=text, rung=rung: story(text, rung))  # type: ignore[misc] # mypy loses the defaults
 
 
+def test_a_field_that_the_config_said_is_never_away_while_it_is_given_back(tmp_path: Path) -> None:
+    async def story() -> None:
+        one = stage(tmp_path)
+        writer, mark = one.writer(), WriteMark("sageserve-small")
+        taken = await writer.apply(PLACE, {"spec": {"minReplicas": 2}}, mark, force=True)
+        assert isinstance(taken, KubeObject)
+        assert [each.text("manager") for each in taken.parts("metadata", "managedFields")] == ["sageserve-small", "serve-config"]
+        left = await writer.apply(PLACE, {}, mark)
+        assert isinstance(left, KubeObject)
+        assert [each.text("manager") for each in left.parts("metadata", "managedFields")] == ["serve-config"]
+        assert writes(one) == []
+
+    played(story)
+
+
 @pytest.mark.parametrize("outside", [False, True])
 def test_a_count_is_written_by_a_config_or_by_the_api(outside: bool, tmp_path: Path) -> None:
     async def story() -> None:
