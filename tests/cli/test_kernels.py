@@ -6,10 +6,12 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from numba import njit
 
+from sageserve.base.kernel import kernel
 from sageserve.cli import kernels
 
 
@@ -91,6 +93,24 @@ def test_functions_are_counted_while_they_are_compiled() -> None:
     assert heard
     assert njit(lambda one: one + 2)(1) == 3
     assert len(told) == heard, "nobody listens any more"
+
+
+def test_what_compiled_code_calls_is_compiled_as_part_of_it_and_again_only_for_python() -> None:
+    @kernel
+    def third(x: int) -> int:
+        return x + 1
+
+    @kernel
+    def second(x: int) -> int:
+        return 2 * third(x)
+
+    @kernel
+    def first(x: int) -> int:
+        return second(x) + third(x)
+
+    assert first(3) == 12
+    assert cast("Any", second).overloads == cast("Any", third).overloads == {}, "neither by itself"
+    assert (third(3), second(3)) == (4, 8)
 
 
 def test_compiling_loads_no_scipy_and_leaves_it_to_others(tmp_path: Path) -> None:

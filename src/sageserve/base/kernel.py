@@ -8,7 +8,7 @@ loaded, which spares a process that compiles nothing 70 MB. Knows nothing of wha
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
@@ -45,22 +45,39 @@ def kernel(function: F) -> F:
     """
     if _plain:
         return function
-    from numba import njit  # noqa: PLC0415  # 70 MB
-
     if _is_part(function):
-        part: F = njit(**_OPTIONS | _PART, pipeline_class=_part_compiler())(function)
-        _widen(part)
+        part: F = _part(function)
         _keep_from_python(part)
         return part
-    compiled: F = njit(**_OPTIONS)(function)
-    _widen(compiled)
+    from numba import njit  # noqa: PLC0415  # 70 MB
+
+    compiled: F = njit(**_OPTIONS, pipeline_class=_compilers()[0])(function)
     _load_alone(compiled)
+    _call_part(compiled, function)
     return compiled
+
+
+def _part(function: Callable[..., object], **more: bool) -> Any:  # noqa: ANN401  # numba has no types
+    """A function as compiled code calls it."""
+    from numba import njit  # noqa: PLC0415  # as above
+
+    part = njit(**_OPTIONS | _PART | more, pipeline_class=_compilers()[1])(function)
+    _widen(part)
+    return part
 
 
 def _is_part(function: Callable[..., object]) -> bool:
     """Whether it is of a simulated world, by its first argument: compiled code alone calls it."""
     return function.__code__.co_varnames[:1] == ("w",)
+
+
+def _call_part(compiled: Any, function: Callable[..., object]) -> None:  # noqa: ANN401  # numba has no types
+    """Have compiled callers take a part of their own: what Python calls is compiled when Python calls it."""
+    if not hasattr(compiled, "get_call_template"):  # NUMBA_DISABLE_JIT=1
+        return
+    part = cache(lambda: _part(function))
+    compiled.get_call_template = lambda args, kws: part().get_call_template(args, kws)
+    compiled.get_overload = lambda signature: part().get_overload(signature)
 
 
 def _keep_from_python(part: Any) -> None:  # noqa: ANN401  # numba has no types
@@ -76,20 +93,40 @@ def _keep_from_python(part: Any) -> None:  # noqa: ANN401  # numba has no types
 
 
 @cache
-def _part_compiler() -> Any:  # noqa: ANN401  # numba has no types
-    """Compile a function only as a part of those that call it: it is optimised and translated there, once, and not by itself too.
+def _libraries() -> tuple[Any, Any]:
+    """What holds the code of a function that Python calls, and of one that only compiled code does.
 
-    That halves the time that all of them take.
+    A part is neither linked, optimised nor translated by itself. That is done in what Python calls, once for all that is reached.
     """
     from numba.core.codegen import JITCodeLibrary  # noqa: PLC0415  # 70 MB
-    from numba.core.compiler import Compiler  # noqa: PLC0415  # as above
 
-    class Part(JITCodeLibrary):  # type: ignore[misc]  # numba has no types
-        def _optimize_final_module(self) -> None:
+    class Whole(JITCodeLibrary):  # type: ignore[misc]  # numba has no types
+        _linking_libraries: list[Any]
+
+        def finalize(self) -> None:
+            """Parts have linked nothing: all that they call in turn is linked here, each once."""
+            found = list(self._linking_libraries)
+            for library in found:  # and those that are found on the way
+                further = library.called if isinstance(library, Part) else ()
+                found += [other for other in further if other not in found]
+            self._linking_libraries = found
+            super().finalize()
+
+    class Part(JITCodeLibrary):  # type: ignore[misc]  # as above
+        def finalize(self) -> None:
             """It is done where it is called."""
-
-        def _finalize_final_module(self) -> None:
+            self._raise_if_finalized()
             self._finalized = True
+
+        def _optimize_functions(self, ll_module: Any) -> None:  # noqa: ANN401  # as above
+            """The same; all but where data lies, which has to agree."""
+            ll_module.data_layout = self._codegen._data_layout  # noqa: SLF001  # as in the one it stands for
+
+        @property
+        def called(self) -> Sequence[Any]:
+            """What it calls itself."""
+            found: Sequence[Any] = self._linking_libraries
+            return found
 
         def get_pointer_to_function(self, _name: str) -> int:
             """Python cannot call it."""
@@ -102,12 +139,35 @@ def _part_compiler() -> Any:  # noqa: ANN401  # numba has no types
         def set_env(self, _name: str, _env: object) -> None:
             """Only Python's objects need one."""
 
-    class PartCompiler(Compiler):  # type: ignore[misc]  # numba has no types
+    return Whole, Part
+
+
+@cache
+def _compilers() -> tuple[Any, Any]:
+    """Of what Python calls, and of what only compiled code does."""
+    from numba.core.compiler import Compiler  # noqa: PLC0415  # 70 MB
+    from numba.core.typed_passes import NopythonRewrites  # noqa: PLC0415  # as above
+    from numba.core.untyped_passes import InlineClosureLikes  # noqa: PLC0415  # as above
+
+    class KernelCompiler(Compiler):  # type: ignore[misc]  # numba has no types
+        library = _libraries()[0]
+
+        def define_pipelines(self) -> Any:  # noqa: ANN401  # as above
+            """Without passes for what no kernel has: closures, expressions of whole arrays."""
+            (passes,) = super().define_pipelines()
+            passes.passes = [one for one in passes.passes if one[0] not in {InlineClosureLikes, NopythonRewrites}]
+            passes.finalize()
+            return [passes]
+
         def compile_extra(self, func: Callable[..., object]) -> Any:  # noqa: ANN401  # numba has no types
-            self.state.library = Part(self.state.targetctx.codegen(), func.__qualname__)
+            self.state.library = self.library(self.state.targetctx.codegen(), func.__qualname__)
+            self.state.library.enable_object_caching()
             return super().compile_extra(func)
 
-    return PartCompiler
+    class PartCompiler(KernelCompiler):
+        library = _libraries()[1]
+
+    return KernelCompiler, PartCompiler
 
 
 def _load_alone(compiled: Any) -> None:  # noqa: ANN401  # numba has no types
@@ -172,10 +232,8 @@ def inlined(function: F) -> F:
     """As `kernel`, for what a loop runs through: it becomes part of whoever calls it, where a call would cost a few percent."""
     if _plain:
         return function
-    from numba import njit  # noqa: PLC0415  # as above
-
-    compiled: F = njit(**_OPTIONS, inline="always")(function)
-    return compiled
+    made: F = _part(function, forceinline=True)
+    return made
 
 
 def viewer(dtype: np.dtype[Any], *, counted: bool = False) -> Callable[[int, int], NDArray[Any]]:
