@@ -9,6 +9,8 @@ from tests.sim.mutants.catalogue import Mutant
 QUEUE = "live/control/batch_queue.py"
 VIEW = "live/control/fleet_view.py"
 ROUTING = "live/gateway/routing_state.py"
+DOOR = "live/gateway/door_queue.py"
+REPORTS = "live/control/gateway_reports.py"
 
 LIVE_MUTANTS = (
     Mutant(
@@ -96,4 +98,33 @@ LIVE_MUTANTS = (
         "        self._learn_lengths()\n        self._take_seats",
         first=64,
     ),
+    Mutant(
+        "who is held stays held when one opens",
+        DOOR,
+        "for e in one.walk) and waiter.let_in():",
+        "for e in ()) and waiter.let_in():",
+    ),
+    Mutant(
+        "only the nearest endpoint lets the held in",
+        DOOR,
+        "any(self._routing.loads[e].targets for e in one.walk)",
+        "any(self._routing.loads[e].targets for e in one.walk[:1])",
+    ),
+    Mutant(
+        "the last that came is let in first",
+        DOOR,
+        "row for row in table.asleep}\n        failed = {e for e, row in self._rows.items() if e in before and row.failures > "
+        "before[e].failures}\n        for waiter, one in list(self._held.items()):",
+        "row for row in table.asleep}\n        failed = {e for e, row in self._rows.items() if e in before and row.failures > "
+        "before[e].failures}\n        for waiter, one in reversed(list(self._held.items())):",
+    ),
+    Mutant(
+        "any number may be held", DOOR, "alike * self._routing.gateways >= most", "alike * self._routing.gateways < 0", first=84
+    ),
+    Mutant(
+        "one more may be held than has room", DOOR, "self._routing.gateways >= most", "self._routing.gateways > most", first=84
+    ),
+    Mutant("who was let in is held on in the count", DOOR, "self._cells[one.cell] -= 1", "self._cells[one.cell] -= 0"),
+    Mutant("nobody is told of the first that waits", DOOR, "        if before == 0:\n", "        if before < 0:\n"),
+    Mutant("who waits is added to who waited", REPORTS, "self.held[one.cell] -= one.requests", "self.held[one.cell] -= 0"),
 )

@@ -121,7 +121,8 @@ def test_states_and_reasons_are_those_of_the_fleet_and_the_journal() -> None:
     assert [row.endpoint for row in night.sleeping.rows()] == [1, 2, 3]
     night.fleet.drain(0, night.scene.now)
     night.fleet.release(0, night.scene.now)
-    assert (night.sleeping.rows()[0].left, night.sleeping.rows()[0].why) == (40 * SECOND, ""), "as long as the last start took"
+    (row, *_) = night.sleeping.rows()
+    assert (row.left, row.why) == (39 * SECOND, ""), "as long as the last start took after its pause"
     assert not night.sleeping.hear(Entry(0, Observed(0, (), ()), (), ()))
 
 
@@ -132,6 +133,25 @@ def test_starts_that_go_on_failing_are_said_to() -> None:
         night.fleet.fail(0, 0)
         night.hear(StartFailed(0, "exited"))
     assert (night.sleeping.rows()[0].lasting, night.sleeping.rows()[0].failures) == (True, 3)
+
+
+def test_who_comes_again_does_so_after_the_pause_before_the_next_start() -> None:
+    night, told = Night(), list[int]()
+    for _ in range(4):
+        night.begin()
+        night.fleet.fail(0, 0)
+        night.hear(StartFailed(0, "exited"))
+        told.append(night.sleeping.rows()[0].left)
+    assert told == [SECOND, 2 * SECOND, 4 * SECOND, 8 * SECOND]
+    night.begin()
+    night.scene.now += 3 * SECOND
+    assert night.sleeping.rows()[0].left == 5 * SECOND, "the rest of the pause; what a start takes is not known"
+    night.scene.now += 45 * SECOND
+    night.fleet.ready(0, night.scene.now)
+    night.hear(InstanceReady(0))
+    night.fleet.drain(0, night.scene.now)
+    night.fleet.release(0, night.scene.now)
+    assert night.sleeping.rows()[0].left == 40 * SECOND, "a start is as long as it took without the pause"
 
 
 def test_who_slept_when_control_died_sleeps_on_and_a_new_fleet_begins_anew(tmp_path: Path) -> None:

@@ -134,11 +134,12 @@ def test_a_start_that_fails_is_told_to_those_who_waited_for_it() -> None:
             control.says(asleep=(AsleepRow(0, True, 4, False, 0, "two of two"),), epoch="an earlier control's count says nothing")
             assert len(control.context.door) == 2, "another one is coming"
             control.says(
-                asleep=(AsleepRow(0, False, 5, False, 0, "its start failed"),), epoch="an earlier control's count says nothing"
+                asleep=(AsleepRow(0, False, 5, False, 4 * SECOND, "its start failed"),),
+                epoch="an earlier control's count says nothing",
             )
             said, streamed = (await whole).decode(), (await stream).decode()
             assert " 503 " in said
-            assert "retry-after" in said
+            assert "retry-after: 4\r\n" in said, "the pause before the next start"
             assert '"east/big has no instance: its start failed."' in said
             assert '"code":"start_failed"' in said
             assert ": ping" in streamed

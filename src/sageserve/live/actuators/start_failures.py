@@ -14,6 +14,11 @@ _FIRST: Final[Micros] = SECOND
 _MOST: Final[Micros] = 10 * MINUTE
 
 
+def pause_after(failures: int) -> Micros:
+    """How long the next start waits when so many in a row came to nothing."""
+    return min(_MOST, _FIRST << min(failures - 1, 20)) if failures else 0
+
+
 class StartFailures:
     """Of the pools of one fleet, and the revisions that are started there (0: as the settings have it)."""
 
@@ -30,8 +35,7 @@ class StartFailures:
 
     def pause(self, pool: str, revision: int = 0) -> Micros:
         """How long the next start waits before it begins."""
-        count = self._failed.get((pool, revision), (0, ""))[0]
-        return min(_MOST, _FIRST << min(count - 1, 20)) if count else 0
+        return pause_after(self._failed.get((pool, revision), (0, ""))[0])
 
     def told(self, least: int = 1, over: Callable[[int], bool] = lambda _: False) -> tuple[str, ...]:
         """A sentence for each pool of which so many starts have failed in a row, in a revision that is not over."""

@@ -18,6 +18,7 @@ from sageserve.core.events import InstanceReady, StartFailed
 from sageserve.core.fleet import Fleet
 from sageserve.core.layout import Layout
 from sageserve.core.work import Entry
+from sageserve.live.actuators.start_failures import pause_after
 from sageserve.live.control.rollout_file import run_mark
 from sageserve.live.private import write_private
 from sageserve.live.wire import AsleepRow
@@ -68,7 +69,7 @@ class Sleeping:
         self._now = now
         self._ends = {e: _End() for e, wakes in enumerate(layout.wakes.tolist()) if wakes}
         self._pools = {e: layout.endpoint_pools(e) for e in self._ends}
-        self._began: dict[int, Micros] = {}  # by instance that is coming
+        self._began: dict[int, Micros] = {}  # by instance that is coming, after the pause that failures before it brought
         rows = layout.walk.reshape(-1, layout.walk.shape[-1]).tolist()
         self._first = [next((e for e in row if e in self._ends), -1) for row in rows]  # by cell: who is woken first
 
@@ -86,13 +87,13 @@ class Sleeping:
                 end.why, news = f"{times}, the last one because it {why}", True
                 end.told = f"{times}; `sageserve status` says why"
             case InstanceReady(instance=i) if (end := self._of(i)) is not None:
-                end.took, end.in_a_row = entry.now - self._began.pop(i, entry.now), 0
+                end.took, end.in_a_row = max(0, entry.now - self._began.pop(i, entry.now)), 0
                 end.why = end.told = ""
             case _:
                 pass
         for action in entry.actions:
             if isinstance(action, Start | Reclaim) and (woken := self._of(action.instance)) is not None:
-                self._began[action.instance] = entry.now
+                self._began[action.instance] = entry.now + pause_after(woken.in_a_row)
                 woken.why = woken.told = ""
                 news = True
         for decision in entry.decisions:
@@ -135,7 +136,7 @@ class Sleeping:
     def _row(self, e: int, end: _End) -> AsleepRow:
         coming = self.state(e) is Sleep.WAKING
         since = [self._began[i] for pool in self._pools[e] for i in range(pool.begin, pool.end) if i in self._began]
-        left = max(0, end.took - (self._now() - min(since))) if coming and since else end.took
+        left = max(0, min(since) + end.took - self._now()) if coming and since else end.took + pause_after(end.in_a_row)
         why = end.told or ("one is being started" if coming else "")
         return AsleepRow(e, coming, end.failures, end.in_a_row >= LASTING, left, why)
 
