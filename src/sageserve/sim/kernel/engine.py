@@ -44,6 +44,9 @@ from sageserve.sim.kernel.state import (
 )
 from sageserve.sim.kernel.turns import next_turn
 
+_RUN, _OPEN, _DRAIN, _LOSE = 0, 1, 2, 3  # deeds of `enter`
+_NO_ROWS = np.zeros(0, np.int64)
+
 
 @kernel
 def observe(w: Rec, e: int, elapsed: int) -> None:
@@ -109,9 +112,8 @@ def end_next(w: Rec, now: int) -> bool:
 
 
 @kernel
-def run(address: int, until: int) -> bool:
+def run(w: Rec, until: int) -> bool:
     """Play everything before `until`, and the scrape at `until`; True when stopped early: one is drained, or asked for."""
-    w = view_world(address, 1)[0]
     requests = view_requests(w["at_requests"], w["rows"])
     times = view_i8(w["at_times"], 2 * w["leaves"])
     row = w["next_row"]
@@ -157,9 +159,8 @@ def run(address: int, until: int) -> bool:
 
 
 @kernel
-def open_instance(address: int, i: int) -> None:
+def open_instance(w: Rec, i: int) -> None:
     """Instance `i`, which must be closed or draining, may receive work from now on."""
-    w = view_world(address, 1)[0]
     engine = view_engines(w["at_engines"], w["units"])[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     if engine["phase"] == SHUT:
@@ -177,9 +178,8 @@ def open_instance(address: int, i: int) -> None:
 
 
 @kernel
-def drain_instance(address: int, i: int) -> bool:
+def drain_instance(w: Rec, i: int) -> bool:
     """Instance `i`, which must be open, receives nothing more; True when it was empty and is closed at once."""
-    w = view_world(address, 1)[0]
     engine = view_engines(w["at_engines"], w["units"])[i]
     endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
     endpoint["open"] -= 1
@@ -190,6 +190,28 @@ def drain_instance(address: int, i: int) -> bool:
         engine["draining"] = 1
     note_outstanding(w, i)
     return bool(engine["in_flight"] == 0)
+
+
+@kernel
+def enter(address: int, deed: int, number: int, rows: NDArray[Any]) -> bool:
+    """Do one of four things that Python asks of a world: by itself, each would be compiled with all that it reaches.
+
+    Args:
+        address: of the WORLD record.
+        deed: _RUN until `number`, _OPEN or _DRAIN instance `number`, or _LOSE so many instances.
+        number: see there.
+        rows: int64; instances to lose, then the requests that they have, in the order in which they are sent again.
+    """
+    w = view_world(address, 1)[0]
+    if deed == _RUN:
+        return run(w, number)
+    if deed == _OPEN:
+        open_instance(w, number)
+    elif deed == _DRAIN:
+        return drain_instance(w, number)
+    else:
+        lose_instances(w, rows, number)
+    return False
 
 
 class Kernel:
@@ -269,7 +291,7 @@ class Kernel:
 
     def run_until(self, time: Micros) -> bool:
         """Play until `time`; True when it returned early: a draining instance became empty (see `drained`), or see `asked`."""
-        early = bool(run(self.world.address, time))
+        early = bool(enter(self.world.address, _RUN, time, _NO_ROWS))
         self.world.check_rules()
         return early
 
@@ -279,11 +301,11 @@ class Kernel:
 
     def open(self, i: int) -> None:
         """Let instance `i` receive work from now on."""
-        open_instance(self.world.address, i)
+        enter(self.world.address, _OPEN, i, _NO_ROWS)
 
     def drain(self, i: int) -> bool:
         """Stop instance `i` from receiving work; True when it was empty and is closed at once."""
-        return bool(drain_instance(self.world.address, i))
+        return bool(enter(self.world.address, _DRAIN, i, _NO_ROWS))
 
     def lose(self, instances: Iterable[int]) -> None:
         """Open or draining instances are gone at once, with what they were doing; others are left as they are.
@@ -300,7 +322,7 @@ class Kernel:
         if self.world.setup.handover is not None:  # whose KV cache is kept there
             sources = self.world.arrays["source"]
             there |= (sources != UNSET) & lost[np.where(sources == UNSET, UNSET, self.engines["head"][sources])]
-        lose_instances(self.world.address, gone, np.flatnonzero(there))
+        enter(self.world.address, _LOSE, len(gone), np.concatenate([gone, np.flatnonzero(there)]))
 
     def set_feed(self, endpoint: int, *, one_below: float, two_below: float) -> None:
         """Change the utilisation below which an endpoint is given batch jobs."""

@@ -37,7 +37,6 @@ from sageserve.sim.kernel.state import (
     view_profiles,
     view_requests,
     view_tiers,
-    view_world,
 )
 
 
@@ -123,12 +122,11 @@ def send_again(w: Rec, q: int, now: int) -> None:
 
 
 @kernel
-def lose_instances(address: int, instances: NDArray[Any], requests: NDArray[Any]) -> None:
-    """Open or draining instances are gone now; `requests` are those that they have, in the order in which they are sent again."""
-    w = view_world(address, 1)[0]
-    for q in requests:
-        take_back(w, q)
-    for i in instances:
-        shut_down(w, i)
-    for q in requests:
-        send_again(w, q, w["now"])
+def lose_instances(w: Rec, rows: NDArray[Any], instances: int) -> None:
+    """So many open or draining instances, the first of `rows`, are gone now; after them come the requests that they have."""
+    for k in range(instances, len(rows)):
+        take_back(w, rows[k])
+    for k in range(instances):
+        shut_down(w, rows[k])
+    for k in range(instances, len(rows)):
+        send_again(w, rows[k], w["now"])
