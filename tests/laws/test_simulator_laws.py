@@ -26,6 +26,7 @@ from sageserve.sim.kernel.state import (
     PROMOTED,
     REFUSED,
     RUNNING,
+    SENDING,
     SHED,
     SHUT,
     WAITING,
@@ -35,6 +36,7 @@ from tests.sim.cases import Case, Stop, fresh_rows, make_case, seeded, watch
 
 REQUESTS = 3_000
 SEEDS = range(90_000, 90_012)
+APART = (*range(90_100, 90_105), 90_114)  # prefill and decode are apart in these
 EVERY = 5  # stops between two looks into every queue
 
 
@@ -63,12 +65,13 @@ class Watched(Kernel):
 
 
 def large_case(seed: int) -> Case:
-    """A case with exactly as many requests as the draw allows."""
+    """A case with exactly as many requests as the draw allows; those of SEEDS have instances that do all of a request."""
     draw = seeded(seed)
     case = make_case(lambda low, high: high if high == REQUESTS else draw(low, high), REQUESTS)
     engines = case.setup.profiles.copy()
     engines["ranks"], engines["per_rank"], engines["lockstep"] = 1, 1.0, 0  # a row of ENGINE is an instance here
-    return replace(case, setup=replace(case.setup, profiles=engines))
+    handover = case.setup.handover if seed in APART else None
+    return replace(case, setup=replace(case.setup, profiles=engines, handover=handover))
 
 
 def play(seed: int) -> Iterator[tuple[Watched, Stop]]:
@@ -112,9 +115,23 @@ def places(kernel: Kernel) -> Iterator[tuple[int, int, int]]:
             yield int(engine["partial"]), PREFILLING, i
         for row in chain(int(engine["latest"]), following):
             yield row, RUNNING, i
+    yield from on_the_link(kernel)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+def on_the_link(kernel: Kernel) -> Iterator[tuple[int, int, int]]:
+    """The same of requests whose KV cache is sent, or waits for its turn."""
+    for i, first in enumerate(kernel.world.arrays["sending"][::2].tolist()):
+        for row in chain(first, kernel.requests["next"]):
+            yield row, SENDING, i
+
+
+def kept(kernel: Kernel) -> NDArray[Any]:
+    """By request: the instance that only prefilled it and keeps its KV cache until it is let in where it is decoded."""
+    sources = kernel.world.arrays["source"]
+    return np.asarray(sources if kernel.world.record["hands"] else np.full(len(kernel.requests), UNSET, np.int32))
+
+
+@pytest.mark.parametrize("seed", [*SEEDS, *APART])
 def test_every_request_is_in_exactly_one_place(seed: int) -> None:
     for number, (kernel, _) in enumerate(play(seed)):
         if number % EVERY:
@@ -122,18 +139,23 @@ def test_every_request_is_in_exactly_one_place(seed: int) -> None:
         found = list(places(kernel))
         state = kernel.requests["state"] & PLACE
         assert len({row for row, _, _ in found}) == len(found), "a request is in two places"
-        assert len(found) == int(np.isin(state, (HELD, WAITING, PREFILLING, RUNNING)).sum()), "a request is nowhere"
+        assert len(found) == int(np.isin(state, (HELD, WAITING, PREFILLING, RUNNING, SENDING)).sum()), "a request is nowhere"
         for row, expected, instance in found:
             assert state[row] == expected
             assert kernel.requests["instance"][row] == instance
-        inside = np.bincount([i for _, _, i in found if i >= 0], minlength=len(kernel.engines))
+        sources = kept(kernel)
+        assert (sources[state == SENDING] == kernel.requests["instance"][state == SENDING]).all()
+        both = sources[
+            (sources != UNSET) & (state != SENDING)
+        ]  # they wait where they are decoded, and are kept where they were prefilled
+        inside = np.bincount([*(i for _, _, i in found if i >= 0), *both.tolist()], minlength=len(kernel.engines))
         assert (kernel.engines["in_flight"] == inside).all()
         arrival = kernel.requests["arrival"][state == FUTURE]
         assert (arrival[arrival != UNSET] >= kernel.now).all()  # turns that wait for an answer have none yet
         assert (kernel.requests["arrival"][state != FUTURE] <= kernel.now).all()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *APART])
 def test_memory_in_use_is_what_sequences_hold_and_never_exceeds_capacity(seed: int) -> None:
     for number, (kernel, _) in enumerate(play(seed)):
         engines, rows = kernel.engines, kernel.requests
@@ -143,7 +165,9 @@ def test_memory_in_use_is_what_sequences_hold_and_never_exceeds_capacity(seed: i
         assert (engines["used"] + grown <= capacity).all(), "a block ends beyond memory"
         if number % EVERY:
             continue
+        sources = kept(kernel)
         used = np.zeros(len(engines), np.int64)
+        np.add.at(used, sources[sources != UNSET], rows["prompt"][sources != UNSET].astype(np.int64) + 1)
         for row, state, i in places(kernel):
             one = rows[row]
             if state == PREFILLING:
@@ -151,7 +175,8 @@ def test_memory_in_use_is_what_sequences_hold_and_never_exceeds_capacity(seed: i
             elif state == RUNNING:
                 left = int(one["finish_step"]) - int(engines[i]["steps"])
                 used[i] += int(one["prompt"]) + int(one["output"]) - left
-        assert (engines["used"] == used).all()
+        one_by_one = kernel.world.arrays["profiles"]["drafted"][engines["profile"]] == 0  # who drafts makes several in a step
+        assert (engines["used"] == used)[one_by_one].all()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -192,14 +217,15 @@ def test_nothing_is_placed_on_an_instance_that_is_not_open(seed: int) -> None:
     assert opened
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *APART])
 def test_no_open_instance_idles_while_requests_wait_for_it(seed: int) -> None:
     for kernel, stop in play(seed):
-        engines = kernel.engines
+        engines, sources = kernel.engines, kept(kernel)
+        keeps = np.bincount(sources[sources != UNSET], minlength=len(engines)) > 0  # KV caches that others have no room for yet
         leaves = int(kernel.world.record["leaves"])
         times = kernel.world.arrays["times"][leaves : leaves + len(engines)]
         idle = engines["phase"] == IDLE
-        assert (times[idle & (engines["waiting"] > 0)] == stop.now).all(), "an idle instance does not wake up"
+        assert (times[idle & (engines["waiting"] > 0) & ~keeps] == stop.now).all(), "an idle instance does not wake up"
         assert not (engines["in_flight"][engines["phase"] == SHUT]).any(), "a closed instance holds work"
         assert (times[engines["phase"] > IDLE] >= stop.now).all()
 
@@ -259,6 +285,11 @@ def test_every_request_ends_and_demand_is_what_arrived(seed: int) -> None:
     assert (kernel.demand_tokens == np.bincount(cell, rows["prompt"], cells)).all()
     done = place == DONE
     assert (kernel.made_tokens == np.bincount(cell[done], rows["output"][done], cells)).all()
+
+
+def test_some_worlds_hand_over() -> None:
+    handed = [[int(kernel.world.record["handed"]) for kernel, _ in play(seed)][-1] for seed in APART]
+    assert sum(handed) > 1_000
 
 
 @pytest.mark.parametrize("seed", SEEDS[:4])
