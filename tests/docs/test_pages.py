@@ -5,6 +5,7 @@ Read next: `pages.py`, zensical.toml.
 """
 
 import importlib.util
+import inspect
 import re
 import shlex
 import tomllib
@@ -16,6 +17,7 @@ from typing import Final
 import pytest
 from typer.core import TyperCommand, TyperGroup
 
+from sageserve.live.actuators.local import LocalActuator
 from tests.docs.pages import blocks
 from tests.installed.commands import loaded
 
@@ -197,3 +199,11 @@ def entries(menu: object) -> Iterator[str]:
                 yield from entries(below)
         case _:
             raise AssertionError(menu)
+
+
+def test_engines_of_examples_listen_on_this_machine_alone() -> None:
+    """Without --host vLLM is open to everyone who reaches the machine; {host} is the loopback address."""
+    commands = [line for page in PAGES for line in page.read_text("utf-8").splitlines() if "command: [vllm, serve" in line]
+    assert commands
+    assert all('--host, "{host}"' in line for line in commands), commands
+    assert inspect.signature(LocalActuator).parameters["host"].default == "127.0.0.1"

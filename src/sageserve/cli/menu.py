@@ -85,7 +85,7 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     ),
     "warm-up": MenuEntry(
         LOOK,
-        "Compile the simulator once (half a minute or more), so that the first simulation starts at once.",
+        "Compile the simulator once (twenty seconds or more), so that the first simulation starts at once.",
         "warm_up:warm_up",
     ),
     "scenario": MenuEntry(LOOK, "Look at scenarios: what they say, and where each value comes from.", "scenario:app"),

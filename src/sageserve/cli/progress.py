@@ -51,7 +51,7 @@ def compile_once() -> None:
     """Have the simulator compiled, and say so when that takes long."""
     if kernels.is_warm():
         return
-    typer.echo("compiling the simulator for this machine, once (half a minute or more)", err=True)
+    typer.echo("compiling the simulator for this machine, once (twenty seconds or more)", err=True)
     if not sys.stderr.isatty():
         kernels.warm_up()
         return

@@ -6,6 +6,6 @@ from sageserve.cli import kernels
 
 
 def warm_up() -> None:
-    """Compile the simulator once (half a minute or more), so that the first simulation starts at once."""
+    """Compile the simulator once (twenty seconds or more), so that the first simulation starts at once."""
     took = kernels.warm_up()
     typer.echo(f"kernels are ready in {kernels.use_cache()} ({took:.1f} s)")
