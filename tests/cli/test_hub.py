@@ -97,6 +97,10 @@ def test_keys_are_made_and_plans_are_numbered(at_hub: Hub) -> None:
     assert "sequence 1790000001, big=2" in at_hub.publish()
     assert "sequence 1790000500" in at_hub.publish("--sequence", "1790000500")
     assert "sequence 1790000501" in at_hub.publish()
+    assert "has 1790000501 already" in at_hub.publish("--sequence", "5")
+    assert "is no name" in at_hub.say("hub", "key", "..")
+    at_hub.say("hub", "key", "other")
+    assert "which sequence comes next is not known" in at_hub.publish("--key", "other.key"), "a seal that is not ours"
     (at_hub.folder / "plans" / "east.plan").write_bytes(b"cut")
     assert "which sequence comes next is not known" in at_hub.publish()
     assert "sequence 1790000900" in at_hub.publish("--sequence", "1790000900")
@@ -184,6 +188,8 @@ def test_a_plan_travels_from_the_hub_to_a_minimum_and_back_as_a_report(
         (("--cluster", "eats"), "there is no cluster 'eats'; did you mean"),
         (("--plans", "ftp://x/"), "from a folder or over https"),
         (("--plans", "http://x/", "--bearer-file", "t"), "not sent in the clear"),
+        (("--plans", "https://user:secret@x/"), "a URL with a password would be shown"),
+        (("--plans", "https://:99999/"), "is no URL"),
         (("--ca-file", "t"), "are of a server"),
         (("--report", "nowhere"), "is no folder"),
         (("--key", "hub.key"), "give its .pub"),

@@ -46,6 +46,7 @@ def test_a_changed_source_has_another_folder(fresh: Path, monkeypatch: pytest.Mo
     sources = kernels.kernel_sources()
     names = {path.relative_to(kernels.PACKAGE).as_posix() for path in sources}
     assert {"sim/kernel/engine.py", "sim/kernel/state.py", "core/perf.py", "base/kernel.py", "base/records.py"} <= names
+    assert "core/fair_share.py" in names, "imported by name, and without a kernel of its own"
     assert not {name for name in names if name.startswith(("cli/", "live/", "show/"))}
     holding = [path for path in kernels.PACKAGE.rglob("*.py") if re.search(rb"^@kernel$", path.read_bytes(), re.MULTILINE)]
     assert {path.relative_to(kernels.PACKAGE).as_posix() for path in holding} <= names, "none are in rooms that nobody looks into"

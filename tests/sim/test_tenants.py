@@ -102,6 +102,13 @@ def test_what_one_leaves_is_used_by_the_others() -> None:
     assert alone == nobody, "who is alone is ahead of nobody"
 
 
+def test_those_who_ask_for_little_do_not_stand_in_each_others_way() -> None:
+    weights = {"a": 1.0, "b": 1.0, "c": 1.0, "loud": 1.0}
+    calm, _ = played({"a": 0.1, "b": 0.1, "c": 0.1, "loud": 0.3}, settings(weights))
+    storm, _ = played({"a": 0.1, "b": 0.1, "c": 0.1, "loud": 5.0}, settings(weights))
+    assert all(storm[name].kept >= calm[name].kept - 0.01 for name in "abc")
+
+
 def test_who_asked_last_ten_seconds_ago_holds_nobody_back() -> None:
     world = settings({"once": 1.0})
     late = [row(12 * SECOND + 2_000 * k, prompt=700) for k in range(400)]

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -220,13 +221,22 @@ async def _agent_of(
 async def _source(stack: AsyncExitStack, cluster: str, told: _Told) -> "PlanSource":
     from sageserve.live.agent.source import FolderSource, ServerSource, server_client
 
-    scheme, colon, _ = told.plans.partition("://")
+    scheme, colon, rest = told.plans.partition("://")
+    scheme = scheme.lower()
     if not colon:
         if told.ca_file is not None or told.bearer is not None:
             raise ConfigError("--ca-file and --bearer-file are of a server", hint="--plans https://…")
         return FolderSource(Path(told.plans), cluster)
     if scheme not in {"http", "https"}:
         raise ConfigError(f"--plans {told.plans}: plans are fetched from a folder or over https", hint="--plans https://…")
+    if "@" in rest.partition("/")[0]:
+        raise ConfigError("--plans: a URL with a password would be shown and sent as it is", hint="--bearer-file FILE")
+    try:
+        host = urlsplit(told.plans).hostname, urlsplit(told.plans).port
+    except ValueError:
+        host = None, None
+    if not host[0]:
+        raise ConfigError(f"--plans {told.plans} is no URL", hint="--plans https://plans.example/fleet/")
     if scheme == "http" and told.bearer is not None:
         raise ConfigError("--bearer-file: a token is not sent in the clear", hint="--plans https://…")
     client = await stack.enter_async_context(server_client(told.ca_file))

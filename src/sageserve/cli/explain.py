@@ -81,6 +81,7 @@ def _instant(text: str, begins: int | None) -> int:
     """Microseconds from the start of a run or of a journal: a duration, or a date where it is known when the start was."""
     from datetime import UTC, datetime
 
+    from sageserve.base.errors import ConfigError
     from sageserve.cli.durations import time_of
 
     if begins is None:
@@ -88,9 +89,15 @@ def _instant(text: str, begins: int | None) -> int:
     try:
         date = datetime.fromisoformat(text)
     except ValueError:
-        return time_of("--at", text)
-    wall = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0, round(wall.timestamp() * 1_000_000) - begins)
+        if "-" not in text and ":" not in text:
+            return time_of("--at", text)
+        hint = "write a date and time of UTC, --at 2026-01-31T15:10, or how long after the journal's beginning: --at 2h30m"
+        raise ConfigError(f"--at {text} is no date", hint=hint) from None
+    wall = round((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    if wall < begins:
+        first = datetime.fromtimestamp(begins // 1_000_000, UTC)
+        raise ConfigError(f"the journal begins at {first:%Y-%m-%dT%H:%M:%S} UTC", hint=f"choose a time after it, not {text}")
+    return wall - begins
 
 
 def _clock(told: "Story", instant: int, *, date: bool = False) -> str:

@@ -32,7 +32,7 @@ sageserve plan fleet.yaml --at 14h -o plan.json && sageserve plan show plan.json
 
 sageserve hub publish fleet.yaml plan.json --begin 2026-11-30T14:00 --key hub.key --to plans/
 
-sageserve hub status plans/
+sageserve hub status status/
 """
 EXPIRED = 3
 
@@ -46,7 +46,7 @@ def key(
     need("agents")
     from sageserve.live.agent.sealed import make_key
 
-    if not name or Path(name).name != name:
+    if not name or Path(name).name != name or name.startswith("."):
         raise ConfigError(f"{name!r} is no name of a file", hint="write a name such as hub, and the folder with --to")
     private, public, told = make_key(folder, name)
     typer.echo(
@@ -66,7 +66,8 @@ def publish(  # noqa: PLR0913, PLR0917 # one argument per option
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="as the plan was made with; may be repeated")
     ] = None,
     sequence: Annotated[
-        int, typer.Option("--sequence", min=0, help="of these plans, instead of one more", show_default="counted")
+        int,
+        typer.Option("--sequence", min=0, max=(1 << 53) - 1, help="of these plans, instead of one more", show_default="counted"),
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
@@ -89,22 +90,23 @@ def publish(  # noqa: PLR0913, PLR0917 # one argument per option
     ends = starts + file.expires_at - file.made_at
     _refuse_ended(wall, ends)
     found = hub.cluster_targets(settings, file)
-    numbers = {name: sequence or hub.next_sequence(to, name, wall) for name in found}
     made = file.solved.plan.input_hash[:12]
     rows = []
-    for name, targets in found.items():
-        plan = ClusterPlan(
-            fleet=settings.name,
-            cluster=name,
-            sequence=numbers[name],
-            plan=made,
-            not_before=starts,
-            valid_until=ends,
-            targets=targets,
-        )
-        written = hub.publish(to, plan, secret)
-        counts = {target: one.count for target, one in targets.items()}
-        rows.append(_Published(name, str(written), plan.sequence, counts))
+    with hub.alone(to):
+        numbers = {name: hub.next_sequence(to, name, wall, secret, sequence) for name in found}
+        for name, targets in found.items():
+            plan = ClusterPlan(
+                fleet=settings.name,
+                cluster=name,
+                sequence=numbers[name],
+                plan=made,
+                not_before=starts,
+                valid_until=ends,
+                targets=targets,
+            )
+            written = hub.publish(to, plan, secret)
+            counts = {target: one.count for target, one in targets.items()}
+            rows.append(_Published(name, str(written), plan.sequence, counts))
     sealed_by = key_name(secret.public_key())
     if as_json:
         typer.echo(answer_json({"plan": made, "key": sealed_by, "until_us": ends, "clusters": [asdict(one) for one in rows]}))
@@ -146,7 +148,10 @@ def status(
     for number, (path, one) in enumerate(found):
         if number:
             typer.echo("")
-        typer.echo(f"{path.name}: {one}" if isinstance(one, str) else "\n".join(lines_of(one, wall)))
+        lines = [f"{path.name}: {one}"] if isinstance(one, str) else lines_of(one, wall)
+        if not isinstance(one, str) and path.name != f"{one.cluster}.status.json":
+            lines[0] = f"{path.name} speaks for another: {lines[0]}"
+        typer.echo("\n".join("".join(sign if sign.isprintable() else "\ufffd" for sign in line) for line in lines))
 
 
 def _refuse_ended(wall: "Micros", ends: "Micros") -> None:
@@ -187,4 +192,7 @@ def _wall() -> "Micros":
 
 
 def _clock(wall: "Micros") -> str:
-    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(wall / 1e6))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(wall / 1e6))
+    except (OverflowError, ValueError, OSError):
+        return "a day that no calendar has"

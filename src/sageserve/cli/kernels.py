@@ -24,7 +24,7 @@ VARIABLE: Final = "NUMBA_CACHE_DIR"
 _ROOMS: Final = ("core", "sim")  # where kernels are: to read all others for their names as well takes longer than to hash these
 _ALONE: Final = ("data/digits.py",)
 _KERNEL: Final = b"\n@kernel\n"
-_IMPORT: Final = re.compile(rb"^from sageserve\.([a-z_.]+) import", re.MULTILINE)
+_IMPORT: Final = re.compile(rb"^from sageserve\.([a-z_.]+) import (?:\(([a-z_,\s]*)\)|([a-z_, ]*))", re.MULTILINE)
 _TINY: Final = (
     "workload.generate.requests=200",
     "workload.generate.length=5m",  # little to do: instances are drained and opened again
@@ -109,9 +109,10 @@ def kernel_sources() -> list[Path]:
         path = wanted.pop()
         if path not in found:
             found.add(path)
-            names = _IMPORT.findall(path.read_bytes())
-            files = [PACKAGE / (name.decode().replace(".", "/") + ".py") for name in names]
-            wanted += [file for file in files if file.exists()]
+            for where, within, names in _IMPORT.findall(path.read_bytes()):  # a module may be what is imported by name
+                room = where.decode().replace(".", "/")
+                files = [room, *(f"{room}/{name.strip()}" for name in (within or names).decode().split(","))]
+                wanted += [file for name in files if (file := PACKAGE / f"{name}.py").exists()]
     return sorted(found)
 
 

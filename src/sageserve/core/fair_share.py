@@ -19,6 +19,8 @@ from sageserve.base.units import SECOND, Micros
 
 QUANTUM: Final = 1024.0
 """Tokens, over the weight, that a tenant may be ahead of others where work is turned away: a request or two."""
+SAVED: Final = 64 * QUANTUM
+"""Tokens, over the weight, that somebody may be behind whoever had most: who asked for little may ask for so much at once."""
 ROOMY: Final = 0.5
 """Share of a queue's limit up to which nobody asks who is ahead: capacity that others leave is used."""
 ASKING: Final = 10 * SECOND
@@ -40,6 +42,19 @@ def charged(level: float, floor: float, tokens: float, weight: float) -> float:
 def is_silent(asked: Micros, now: Micros) -> bool:
     """Whether somebody who asked last at `asked` holds back nobody any more."""
     return now - asked > ASKING
+
+
+def ahead(level: float, lowest: float, highest: float) -> float:
+    """By how much somebody is ahead who is to be held back for others: whoever had most is, and nobody who had less than that.
+
+    Of those who ask for less than their share one always had more than another, at random; what they lack, others took.
+    """
+    return level - lowest if highest - level <= QUANTUM else 0.0
+
+
+def raised(floor: float, lowest: float, highest: float) -> float:
+    """The level at which work is done, when those who ask stand between these two."""
+    return max(floor, lowest, highest - SAVED)
 
 
 def room(lead: float) -> float:
@@ -76,15 +91,16 @@ class FairShare:
             self._levels = {name: level for name, level in self._levels.items() if level > floor}
 
     def lead(self, tenant: str, now: Micros) -> float:
-        """Count that a tenant asks; by how many tokens over its weight it is ahead of whoever else asks."""
+        """Count that a tenant asks; by how many tokens over its weight it is ahead of whoever else asks, if nobody had more."""
         asked, levels, floor = self._asked, self._levels, self._floor
         asked[tenant] = now
-        lowest = level = levels[tenant] = standing(levels.get(tenant, floor), floor)
+        lowest = highest = level = levels[tenant] = standing(levels.get(tenant, floor), floor)
         for other, at in list(asked.items()):
             if is_silent(at, now):
                 del asked[other]
                 levels.pop(other, None)
             else:
-                lowest = min(lowest, standing(levels.get(other, floor), floor))
-        self._floor = max(floor, lowest)
-        return level - lowest
+                stands = standing(levels.get(other, floor), floor)
+                lowest, highest = min(lowest, stands), max(highest, stands)
+        self._floor = raised(floor, lowest, highest)
+        return ahead(level, lowest, highest)

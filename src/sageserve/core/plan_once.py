@@ -102,6 +102,11 @@ def planned_layout(scenario: Scenario) -> Layout:
         PlanError: the strategy makes no plans.
     """
     name = scenario.strategy.name
+    if apart := [model for model, one in scenario.models.items() if one.disaggregated is not None]:
+        raise PlanError(
+            f"models.{apart[0]}.disaggregated: no plan is made of prefill and decode as pools of their own",
+            hint=f"rules scale them, as hpa in a simulation; or plan without: --set models.{apart[0]}.disaggregated=null",
+        )
     if name not in PLANNERS:
         raise PlanError(f"the strategy {name} makes no plan", hint=f"choose one that does: {', '.join(PLANNERS)}")
     return layout_of(scenario)

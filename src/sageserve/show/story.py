@@ -8,6 +8,7 @@ journal has again. Strategies without plans are told by their thresholds. Runs n
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, assert_never
 
 from msgspec import Struct
@@ -158,8 +159,10 @@ def live_story(live: LiveJournal, pool: str, at: Micros | None = None) -> Story:
         ConfigError: no such pool, or an instant after the newest line.
     """
     if at is not None and at > live.ends:
-        newest = show_duration(-(-live.ends // SECOND) * SECOND)
-        raise ConfigError(f"the journal's newest line is of {newest} after its oldest", hint="leave --at out for the newest line")
+        newest = datetime.fromtimestamp((live.begins + live.ends) // SECOND, UTC)
+        raise ConfigError(
+            f"the journal's newest line is of {newest:%Y-%m-%d %H:%M:%S} UTC", hint="leave --at out: nothing has happened since"
+        )
     when = live.ends if at is None else at
     reading = _read_until(when, live.lines(), layout_of(live.scenario), pool)
     return replace(_story(reading, live.scenario, when, 0, 0), begins=live.begins)

@@ -1,6 +1,7 @@
 """Where plans come from: whatever a folder or a server does, the answer is bytes or a sentence."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from sageserve.base.errors import ConfigError
+from sageserve.live.agent.report import read_reports
 from sageserve.live.agent.sealed import MOST
 from sageserve.live.agent.source import FolderSource, NotFetched, ServerSource, server_client
 
@@ -34,6 +36,21 @@ def fetched(answer: Answer, bearer: Path | None = None, times: int = 1) -> tuple
         return found
 
     return asyncio.run(story()), asked
+
+
+def test_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "west.plan")
+    with pytest.raises(NotFetched, match="is no file"):
+        asyncio.run(asyncio.wait_for(FolderSource(tmp_path, "west").fetch(), 5))  # a test of one fetch
+    os.mkfifo(tmp_path / "x.status.json")
+    (tmp_path / "y.status.json").write_bytes(b"[" * 100_000)
+    assert [isinstance(one, str) for _, one in read_reports(tmp_path)] == [True, True]
+
+
+@pytest.mark.parametrize("cluster", ["a/b", "..", "x\ny", ".hidden"])
+def test_a_cluster_that_no_file_can_be_called_by_is_refused(cluster: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no file can be called so"):
+        FolderSource(tmp_path, cluster)
 
 
 def test_a_server_is_asked_for_what_has_changed() -> None:

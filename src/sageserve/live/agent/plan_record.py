@@ -84,7 +84,7 @@ def decoded(content: bytes, kind: type[Record], what: str) -> Record | str:
         if said := not_understood(version, what):
             return said
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return f"{what} cannot be read: {error}"
 
 

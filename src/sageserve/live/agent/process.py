@@ -76,6 +76,7 @@ class ClusterAgent:
         self.hands: Final[ClusterHands] = self.acting.clusters[0]
         self._kept = _read_mark(parts.state / MARK)
         self._plan: ClusterPlan | None = None  # the newest that was judged good
+        self._judged: JudgedPlan | None = None  # the same until it is ordered: the lease may come later than the plan
         self._heard: Micros = 0
         self._fetch_at: Micros = parts.hands.now()
         self._in_force_at: Micros | None = None  # by the monotonic clock
@@ -107,6 +108,7 @@ class ClusterAgent:
         if self._parts.hands.now() >= self._fetch_at:
             self._fetch_at = self._parts.hands.now() + self._parts.every
             await self.pull()
+        await self._order_judged()
         self.report()
 
     async def run(self) -> None:
@@ -138,8 +140,16 @@ class ClusterAgent:
         if isinstance(found, RefusedPlan):
             self._refuse(found)
             return
-        self.refused, self._plan = None, found.plan
-        if self.hands.keeper.elector.may_write(self._parts.hands.now()) and not self._parts.hands.dry_run:
+        self.refused, self._plan, self._judged = None, found.plan, found
+        await self._order_judged()
+
+    async def _order_judged(self) -> None:
+        """Order the plan that was judged last, once, as soon as the lease is here, and while it holds."""
+        hands, found = self._parts.hands, self._judged
+        if found is None or hands.dry_run or not self.hands.keeper.elector.may_write(hands.now()):
+            return
+        self._judged = None
+        if hands.wall() < found.plan.valid_until:
             await self._order(found)
 
     async def _order(self, found: JudgedPlan) -> None:

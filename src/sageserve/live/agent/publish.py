@@ -3,7 +3,10 @@
 Solves nothing and asks no cluster. A file appears under its name when it is whole. Read next: `plan_record.py`, `sealed.py`.
 """
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,8 +16,8 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros
 from sageserve.data.results.plans import PlanFile
 from sageserve.live.agent.plan_record import ClusterPlan, TargetPlan, decoded, encoded
-from sageserve.live.agent.sealed import seal
-from sageserve.live.agent.source import plan_name
+from sageserve.live.agent.sealed import NotUnsealed, key_name, seal, unseal
+from sageserve.live.agent.source import plan_name, read_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,27 +54,59 @@ def cluster_targets(scenario: Scenario, file: PlanFile) -> dict[str, dict[str, T
     return found
 
 
-def next_sequence(folder: Path, cluster: str, wall: Micros) -> int:
-    """The sequence of the next plan: above the one that is there, and the seconds since 1970 where none is.
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One publisher at a time, or two would give the same sequence to different plans.
 
     Raises:
-        ConfigError: what is there cannot be read.
+        ConfigError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to: {error.strerror}", hint="name another folder with --to") from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def next_sequence(folder: Path, cluster: str, wall: Micros, key: "Ed25519PrivateKey", wanted: int = 0) -> int:
+    """The sequence of the next plan: above the one that is there, and the seconds since 1970 where none is.
+
+    Args:
+        folder: of plans.
+        cluster: whose.
+        wall: microseconds since 1970.
+        key: whose seal of what is there is believed: others may write to a folder that is served.
+        wanted: another one; 0: none.
+
+    Raises:
+        ConfigError: what is there cannot be read or believed, or is not below `wanted`.
     """
     path = folder / plan_name(cluster)
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
-        return wall // SECOND
+        return wanted or wall // SECOND
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="name another folder with --to") from None
-    before = decoded(content.partition(b"\n")[2], ClusterPlan, str(path))
-    if isinstance(before, str) or not 0 <= before.sequence < SEQUENCE_MOST:
-        said = before if isinstance(before, str) else f"{path} has sequence {before.sequence}"
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}", hint="name another folder with --to") from None
+    opened = unseal(content, {key_name(key.public_key()): key.public_key()})
+    before = opened.detail if isinstance(opened, NotUnsealed) else decoded(opened.content, ClusterPlan, str(path))
+    if isinstance(before, str):
+        if wanted:
+            return wanted
         raise ConfigError(
-            f"which sequence comes next is not known: {said}",
+            f"which sequence comes next is not known: {path}: {before}",
             hint="say it with --sequence, above the one that `sageserve hub status` tells",
         )
-    return max(before.sequence + 1, wall // SECOND)
+    if wanted and wanted <= before.sequence:
+        raise ConfigError(
+            f"--sequence {wanted}: {path} has {before.sequence} already, and agents refuse what is older", hint="leave it out"
+        )
+    return wanted or max(before.sequence + 1, wall // SECOND)
 
 
 def publish(folder: Path, plan: ClusterPlan, key: "Ed25519PrivateKey") -> Path:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from sageserve.base.units import Micros
 from sageserve.live.agent.plan_record import VERSION, decoded, encoded
+from sageserve.live.agent.source import read_file
 
 ENDING: Final = ".status.json"
 Followed: TypeAlias = Literal["in-force", "expired", "none"]
@@ -118,7 +119,7 @@ def read_reports(folder: Path) -> Sequence[tuple[Path, AgentReport | str]]:
     found: list[tuple[Path, AgentReport | str]] = []
     for path in sorted(one for one in folder.iterdir() if one.name.endswith(ENDING)):
         try:
-            found.append((path, decoded(path.read_bytes(), AgentReport, "the report")))
+            found.append((path, decoded(read_file(path), AgentReport, "the report")))
         except OSError as error:
-            found.append((path, f"the report cannot be read: {error.strerror}"))
+            found.append((path, f"the report cannot be read: {error.strerror or error}"))
     return found

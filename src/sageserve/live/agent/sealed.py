@@ -92,14 +92,14 @@ def private_key(path: Path) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     content = _read(path)
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise ConfigError(f"{path} may be read by others, and whoever has it can order", hint=f"chmod 600 {path}")
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"{path} is no private key of Ed25519", hint="make one: sageserve hub key NAME")
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise ConfigError(f"{path} may be read by others, and whoever has it can order", hint=f"chmod 600 {path}")
     return key
 
 

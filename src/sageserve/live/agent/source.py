@@ -4,7 +4,10 @@ Whatever is there, the answer is bytes or one sentence; how many bytes has a bou
 read from its file for each request. Believes nothing: `verdict.py` does. Read next: `process.py`.
 """
 
+import asyncio
+import os
 import ssl
+import stat
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -47,12 +50,11 @@ class FolderSource(PlanSource):
         self._path = folder / plan_name(cluster)
 
     async def fetch(self) -> bytes:
-        """The file as it is now."""
+        """The file as it is now; a volume that does not answer holds up nothing else."""
         try:
-            with self._path.open("rb") as file:
-                return file.read(MOST + 1)
+            return await asyncio.to_thread(read_file, self._path)
         except OSError as error:
-            raise NotFetched(f"{self._path} cannot be read: {error.strerror}") from None
+            raise NotFetched(f"{self._path} cannot be read: {error.strerror or error}") from None
 
 
 class ServerSource(PlanSource):
@@ -103,8 +105,26 @@ class ServerSource(PlanSource):
         return token
 
 
+def read_file(path: Path) -> bytes:
+    """What a file of a folder that others fill holds, and one byte more than it may; only files are read: a pipe would never end.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is no file")
+        return file.read(MOST + 1)
+
+
 def plan_name(cluster: str) -> str:
-    """The file of a cluster's plan."""
+    """The file of a cluster's plan.
+
+    Raises:
+        ConfigError: the cluster has a name that no file may have.
+    """
+    if "/" in cluster or cluster.startswith(".") or not cluster.isprintable():
+        raise ConfigError(f"cluster {cluster!r}: no file can be called so", hint="use letters, digits, - and _ in live.clusters")
     return f"{cluster}.plan"
 
 

@@ -51,6 +51,7 @@ class ResponseHead:
         self.retry_after = False
 
 
+_CONTROLS: Final = re.compile(rb"[\0\r\n]")  # within a line: a second reader may end it there
 _BARE: Final = re.compile(rb"(?<!\r)\n")
 
 
@@ -71,7 +72,7 @@ def read_head(data: bytes) -> ResponseHead:
         BadAnswer: no status line of HTTP/1.x, or framing that contradicts itself.
     """
     line, _, rest = data.partition(b"\r\n")
-    if line[:7] != b"HTTP/1." or not line[9:12].isdigit() or b"\n" in line:
+    if line[:7] != b"HTTP/1." or not line[9:12].isdigit() or _CONTROLS.search(line):
         raise BadAnswer(f"an engine answered {line[:80]!r}, which is no status line of HTTP/1.1")
     head = ResponseHead()
     head.line = line
@@ -85,7 +86,7 @@ def read_head(data: bytes) -> ResponseHead:
                 if field in _KINDS:
                     head.events, head.json = _KINDS[field]
                     known = field + b"\r\n"
-                elif field[:16] == b"content-length: " and head.length < 0 and field[16:].isdigit():
+                elif field[:16] == b"content-length: " and head.length < 0 and field[16:].isdigit() and len(field) < 32:
                     head.length = int(field[16:])
                     continue
                 else:
@@ -113,7 +114,7 @@ def _read_line(head: ResponseHead, field: bytes) -> bytes:
     """What to pass on of a header line; lines that only pass are remembered, because engines repeat them in every answer."""
     name, colon, value = field.partition(b":")
     name = name.lower()
-    if not colon or not name or name[-1:] in b" \t" or b"\n" in field:
+    if not colon or not name or name[:1] in b" \t" or name[-1:] in b" \t" or _CONTROLS.search(field):
         raise BadAnswer(f"an engine sent the header line {field[:80]!r}")
     if name in _NOTED:
         _note(head, name, value.strip())
@@ -129,11 +130,11 @@ def _read_line(head: ResponseHead, field: bytes) -> bytes:
 
 def _note(head: ResponseHead, name: bytes, value: bytes) -> None:
     if name == b"content-length":
-        if not value.isdigit() or head.length >= 0:
+        if not value.isdigit() or len(value) > 15 or head.length >= 0:
             raise BadAnswer(f"an engine sent the Content-Length {value[:40]!r}, or several")
         head.length = int(value)
     elif name == b"transfer-encoding":
-        if value.lower() != b"chunked":
+        if value.lower() != b"chunked" or head.chunked:
             raise BadAnswer(f"an engine sent the Transfer-Encoding {value[:40]!r}")
         head.chunked = True
     elif name == b"content-type":

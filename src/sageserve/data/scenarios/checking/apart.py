@@ -25,6 +25,10 @@ def apart_names(scenario: Scenario) -> Iterator[SettingProblem]:
 
 def apart_settings(scenario: Scenario) -> Iterator[SettingProblem]:
     """What prefill and decode apart cannot do without, or with."""
+    for pool, count in scenario.fleet.starts.items():
+        if count == 0 and (side := pool.rpartition("/")[2]) in {"prefill", "decode"}:
+            text = f"none to {side} at first: what the other pool does is not done, and nobody asks for one"
+            yield SettingProblem(("fleet", "starts", pool), text, hint="at least 1")
     for model, served in scenario.models.items():
         if served.disaggregated is None:
             continue

@@ -13,6 +13,8 @@ from sageserve.sim.kernel.state import view_f8, view_i4, view_i8, view_requests,
 standing = kernel(fair_share.standing)
 charged = kernel(fair_share.charged)
 is_silent = kernel(fair_share.is_silent)
+ahead = kernel(fair_share.ahead)
+raised = kernel(fair_share.raised)
 room = kernel(fair_share.room)
 
 LOWEST = float("-inf")  # of who has been given nothing: stands where all begin
@@ -63,7 +65,7 @@ def charge(w: Rec, account: int, owner: int, tokens: float) -> None:
 
 @kernel
 def lead(w: Rec, account: int, owner: int, now: int) -> float:
-    """Count that an owner asks; by how many tokens over its weight it is ahead of whoever else asks."""
+    """Count that an owner asks; by how many tokens over its weight it is ahead of whoever else asks, if nobody had more."""
     many = w["sharers"]
     base = account * many
     levels = view_f8(w["at_level"], accounts(w) * many)
@@ -77,7 +79,7 @@ def lead(w: Rec, account: int, owner: int, now: int) -> float:
     asked[base + owner] = now
     level = stands(w, account, owner)
     levels[base + owner] = level
-    lowest = level
+    lowest, highest = level, level
     for k in range(counts[account] - 1, -1, -1):  # from the last on, whose place is free when one is silent
         other = asking[base + k]
         if is_silent(asked[base + other], now):
@@ -86,9 +88,10 @@ def lead(w: Rec, account: int, owner: int, now: int) -> float:
             counts[account] -= 1
             asking[base + k] = asking[base + counts[account]]
         else:
-            lowest = min(lowest, stands(w, account, other))
-    floors[account] = max(floors[account], lowest)
-    return level - lowest
+            at = stands(w, account, other)
+            lowest, highest = min(lowest, at), max(highest, at)
+    floors[account] = raised(floors[account], lowest, highest)
+    return ahead(level, lowest, highest)
 
 
 @kernel
