@@ -13,7 +13,7 @@ JOBS: Final = "sim/kernel/choices/jobs.py"
 SHARE_MUTANTS: Final = (
     Mutant("who is let in is not charged", ARRIVE, "            note_let_in(w, q)\n", "            pass\n", 15),
     Mutant("weights say nothing", SHARES, 'view_f8(w["at_share_weight"], many)[owner])', "1.0)", 15),
-    Mutant("the lowest does not raise the floor", SHARES, "max(floors[account], lowest)", "floors[account]", 140),
+    Mutant("the lowest does not raise the floor", SHARES, "raised(floors[account], lowest, highest)", "floors[account]", 140),
     Mutant(
         "jobs go by deadline whoever's they are",
         JOBS,
