@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.units import SECOND
-from sageserve.core.fair_share import ASKING, FairShare
+from sageserve.core.fair_share import ASKING, QUANTUM, SAVED, FairShare
 
 WEIGHTS = st.lists(st.sampled_from([0.5, 1.0, 2.0, 5.0]), min_size=2, max_size=5)
 
@@ -76,3 +76,24 @@ def test_names_that_come_and_go_take_no_room() -> None:
         account.lead(f"t{k}", k * SECOND)
         account.charge(f"t{k}", 1.0, 1.0)
     assert len(account._levels) < 200
+
+
+def test_who_asked_for_little_may_ask_for_a_burst_at_once_and_then_for_as_much_as_others() -> None:
+    account = FairShare()
+    for now in range(1_000):  # for long, one asks for a hundredth of what the other does
+        for name, tokens in (("little", 10.0), ("much", 1_000.0)):
+            account.lead(name, now)
+            account.charge(name, 1.0, tokens)
+    taken = 0.0
+    while account.lead("little", 1_000) <= QUANTUM:
+        account.charge("little", 1.0, 1_000.0)
+        taken += 1_000.0
+    assert SAVED <= taken <= SAVED + 3 * QUANTUM
+
+
+def test_only_whoever_had_most_is_held_back() -> None:
+    account = FairShare()
+    for name, tokens in (("a", 0.0), ("b", 4 * QUANTUM), ("most", 16 * QUANTUM)):
+        account.lead(name, 0)
+        account.charge(name, 1.0, tokens)
+    assert [account.lead(name, 1) for name in ("a", "b", "most")] == [0.0, 0.0, 16 * QUANTUM]

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError, Infeasible
+from sageserve.base.errors import ConfigError, Infeasible, PlanError
 from sageserve.base.records import Labels
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.engine.timing import decode_work, request_work, row_of
 from sageserve.core.handover import Handover
+from sageserve.core.plan_once import planned_layout
 from sageserve.data.billing.allocations import UNALLOCATED
 from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.sim.kernel.state import Setup
@@ -146,6 +147,7 @@ def test_first_instances_are_counted_by_pool() -> None:
         ({"big": {"engines": {"h100": ENGINE}}}, "how large it is per token is not known of the engine on h100"),
         ({"fleet": {"start": 1, "minimum": 0, "maximum": 4}}, "nobody asks a decode pool that sleeps"),
         ({"big": {"disaggregated": APART | {"decode": {"a100": SENT}}}}, "a100"),
+        ({"fleet": {"start": 2, "minimum": 1, "maximum": 4, "starts": {"east/big/h100/decode": 0}}}, "none to decode at first"),
         ({"rollouts": [{"model": "big", "at": "5m"}]}, "replaces instances that do both"),
         ({"big": {"disaggregated": APART | {"decode": {"h100": SENT | {"kv_tokens": 7_000}}}}}, "kv_tokens 7000 < context 8000"),
     ],
@@ -174,6 +176,8 @@ def test_turns_that_wait_are_refused_unless_nothing_of_them_is_kept() -> None:
 
 def test_what_takes_instances_to_do_everything_says_that_it_cannot() -> None:
     settings = fleet()
+    with pytest.raises(PlanError, match=r"models\.big\.disaggregated"):
+        planned_layout(settings)
     for ask in (
         lambda: refuse_simulated_only(settings),
         lambda: oracle_bound(settings, trace(settings, [row(0)])),

@@ -1,5 +1,6 @@
 """Acting on targets, on the fake API server: floors are raised and lowered, others' writes respected, and one process writes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,9 @@ def test_the_owner_of_a_cluster_has_the_last_word(tmp_path: Path) -> None:
         assert "mox is no key; did you mean 'max'?" in process.hands.notes()[0]
         guard.write_text("{}", "utf-8")
         assert GuardFile(guard).range_of("serving/llama").rung == "observe"  # what is not named is only observed
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ConfigError, match="is no file"):
+            GuardFile(tmp_path / "pipe").range_of("serving/llama")
         guard.unlink()
         with pytest.raises(ConfigError, match="cannot be read"):
             field.process(acted_on(guard=str(guard)))

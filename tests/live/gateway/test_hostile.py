@@ -257,6 +257,33 @@ def test_what_is_no_size_of_a_chunk_is_refused(size: bytes, before: bytes) -> No
         ChunkedBody().feed(before + size + b"\r\nabc\r\n")
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"content-length: " + b"1" * 5_000,
+        b"Content-Length:" + b"9" * 16,
+        b"x: a\rtransfer-encoding: chunked",
+        b"x\0: a",
+        b" content-length: 5",
+        b"transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+    ],
+)
+def test_a_head_that_readers_could_read_in_two_ways_is_refused(field: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        read_head(b"HTTP/1.1 200 OK\r\nx-a: b\r\n" + field)
+
+
+def fed(body: ChunkedBody, pieces: list[bytes]) -> bytes:
+    return b"".join(body.feed(piece) for piece in pieces)
+
+
+@pytest.mark.parametrize("line", [b"3;" + b"x" * 5_000 + b"\r\nabc\r\n", b"0\r\nx: " + b"y" * 5_000 + b"\r\n\r\n"])
+def test_a_line_within_chunks_has_a_limit_however_it_is_cut(line: bytes) -> None:
+    for cut in (len(line), 100):
+        with pytest.raises(BadAnswer, match="a line of more than"):
+            fed(ChunkedBody(), [line[at : at + cut] for at in range(0, len(line), cut)])
+
+
 @given(content=st.text(max_size=60), stated=st.sampled_from([None, "auto", 'a"b']), there=st.booleans())
 def test_a_body_is_tagged_once_and_otherwise_unchanged(content: str, stated: str | None, there: bool) -> None:
     body = {"id": "x", "choices": [{"message": {"content": content}}], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}

@@ -97,7 +97,7 @@ class ServerSource(PlanSource):
 
     def _token(self, path: Path) -> str:
         try:
-            token = path.read_text("utf-8").strip()
+            token = read_file(path).decode("utf-8").strip()
         except (OSError, ValueError) as error:
             raise NotFetched(f"the token {path} cannot be read: {in_words(error)}") from None
         if not token.isascii() or not token.isprintable():

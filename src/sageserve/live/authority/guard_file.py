@@ -8,6 +8,7 @@ What it does not name, and has no default for, may only be observed. It is read 
 nothing is written. Read next: `hands.py`.
 """
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -72,6 +73,8 @@ class GuardFile:
             raise ConfigError(
                 f"the guard {path} cannot be read: {error.strerror}", hint="nothing is written without it"
             ) from None
+        if not stat.S_ISREG(about.st_mode):  # a pipe would hold up who reads it
+            raise ConfigError(f"the guard {path} is no file", hint="nothing is written without it")
         if (now := (about.st_mtime_ns, about.st_size)) != self._seen:
             self._guard, self._seen = read_guard(path), now
 

@@ -202,9 +202,9 @@ class ChunkedBody:
                 self._left = self._left - len(piece) or -1
                 continue
             end = data.find(b"\r\n", at)
+            if (end if end >= 0 else len(data)) - at > _LINE_MAX:
+                raise BadAnswer(f"an engine sent a line of more than {_LINE_MAX} bytes within its chunks")
             if end < 0:
-                if len(data) - at > _LINE_MAX:
-                    raise BadAnswer("an engine sent a chunk whose size line has no end")
                 self._rest = data[at:]
                 break
             self._line(data[at:end])
