@@ -1,6 +1,7 @@
 """What the gateway costs: CPU per request and per streamed event, added latency, memory; beside other gateways, in one run.
 
     python -m bench.gateway --tools FOLDER [--seconds 4] [--router PROGRAM] [--litellm PROGRAM]
+    python -m bench.gateway --router PROGRAM --rounds 5      ours and the router in turns, and the medians: for a noisy machine
 
 FOLDER holds `stub.c` (an engine that answers at once) and `lg.c` (a load generator), which gcc builds into a temporary folder.
 CPU is user and system time of the gateway's processes over the requests answered, so that a busy machine changes it less than
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ PACE_US = 5000  # between tokens of a stream: 200 tokens/s
 TOKENS = 64
 STREAMS = 2000
 KEY = "sk-bench"
+OUR_HEADERS = ["-H", f"Authorization: Bearer {KEY}"]
 PLAIN = {
     "model": "m1",
     "messages": [{"role": "user", "content": "Hello there, please say something small."}],
@@ -133,8 +136,8 @@ class Bench:
         self.engine = free_port()
         self.headers: list[str] = []  # of every request
 
-    def load(self, name: str, port: int, pid: int, *, clients: int, body: str) -> None:
-        """Put a gateway under load and print what it took."""
+    def load(self, name: str, port: int, pid: int, *, clients: int, body: str) -> float:
+        """Put a gateway under load and print what it took; CPU microseconds per request, or per event of a stream."""
         before = cpu_s(pid)
         command = [
             str(self.folder / "lg"),
@@ -151,15 +154,18 @@ class Bench:
         said = subprocess.run([*command, "-b", str(self.folder / body)], capture_output=True, check=True, text=True)
         spent = cpu_s(pid) - before
         got = json.loads(said.stdout)
-        requests = sum(got["codes"].values())
+        requests = int(sum(got["codes"].values()))
         line: dict[str, object] = {"gateway": name, "load": body.partition(".")[0], "clients": clients, "errors": got["err"]}
         line |= {"requests_per_s": got["rps"], "p50_ms": got["p50_ms"], "p99_ms": got["p99_ms"]}
         if body == "plain.json":
-            line["cpu_us_per_request"] = round(spent / max(1, requests) * 1e6, 1)
+            each = round(spent / max(1, requests) * 1e6, 1)
+            line["cpu_us_per_request"] = each
         else:
-            events = got["events_s"] * (self.seconds + 1)
-            line |= {"cpu_us_per_event": round(spent / max(1.0, events) * 1e6, 1), "events_per_s": got["events_s"]}
+            events = float(got["events_s"]) * (self.seconds + 1)
+            each = round(spent / max(1.0, events) * 1e6, 1)
+            line |= {"cpu_us_per_event": each, "events_per_s": got["events_s"]}
         print(json.dumps(line), flush=True)
+        return each
 
     def idle(self, name: str, pid: int) -> None:
         """Print what a gateway holds that nobody asked for anything yet."""
@@ -206,23 +212,52 @@ def scenario(engine: int) -> str:
     return json.dumps(tree)
 
 
-def ours(bench: Bench) -> None:
-    """Our gateway."""
+@contextlib.contextmanager
+def our_gateway(bench: Bench) -> Iterator[tuple[int, int]]:
+    """Our gateway: its port and process."""
     file, port = bench.folder / "bench.yaml", free_port()
     file.write_text(scenario(bench.engine), "utf-8")
     command = [sys.executable, "-m", "sageserve.cli.main", "gateway", str(file), "--port", str(port)]
-    bench.headers = ["-H", f"Authorization: Bearer {KEY}"]
     with running(command, port, path="/health", wait_s=30) as pid:
+        yield port, pid
+
+
+@contextlib.contextmanager
+def vllm_router(bench: Bench, program: str) -> Iterator[tuple[int, int]]:
+    """vllm-router, which sends requests round robin: its port and process."""
+    port = free_port()
+    command = [program, "--worker-urls", f"http://127.0.0.1:{bench.engine}", "--policy", "round_robin"]
+    with running([*command, "--host", "127.0.0.1", "--port", str(port)], port, path="/health", wait_s=60) as pid:
+        yield port, pid
+
+
+def ours(bench: Bench) -> None:
+    """All loads on our gateway."""
+    bench.headers = OUR_HEADERS
+    with our_gateway(bench) as (port, pid):
         bench.measure("sageserve", port, pid)
     bench.headers = []
 
 
 def router(bench: Bench, program: str) -> None:
-    """vllm-router, which sends requests round robin."""
-    port = free_port()
-    command = [program, "--worker-urls", f"http://127.0.0.1:{bench.engine}", "--policy", "round_robin"]
-    with running([*command, "--host", "127.0.0.1", "--port", str(port)], port, path="/health", wait_s=60) as pid:
+    """All loads on vllm-router."""
+    with vllm_router(bench, program) as (port, pid):
         bench.measure("vllm-router", port, pid)
+
+
+def in_turns(bench: Bench, program: str, rounds: int) -> None:
+    """Both at once, under load by turns, so that whatever else the machine does meets both; medians at the end."""
+    found: dict[tuple[str, str, int], list[float]] = {}
+    with our_gateway(bench) as mine, vllm_router(bench, program) as other:
+        for _ in range(rounds):
+            for name, (port, pid), headers in (("sageserve", mine, OUR_HEADERS), ("vllm-router", other, [])):
+                bench.headers = headers
+                for clients, body in ((32, "plain.json"), (256, "plain.json"), (256, "stream.json")):
+                    took = bench.load(name, port, pid, clients=clients, body=body)
+                    found.setdefault((name, body.partition(".")[0], clients), []).append(took)
+    for (name, load, clients), values in found.items():
+        line = {"gateway": name, "load": load, "clients": clients, "rounds": rounds, "cpu_us_median": statistics.median(values)}
+        print(json.dumps(line | {"least": min(values), "most": max(values)}))
 
 
 def litellm(bench: Bench, program: str) -> None:
@@ -244,6 +279,7 @@ def main() -> None:
     told.add_argument("--tools", type=Path, default=WORKING.parent / "shared" / "tools" / "gateway-bench")
     told.add_argument("--seconds", type=float, default=4.0)
     told.add_argument("--router", default=shutil.which("vllm-router"), help="the program vllm-router")
+    told.add_argument("--rounds", type=int, default=0, help="ours and the router in so many turns, and nothing else")
     told.add_argument("--litellm", default=shutil.which("litellm"), help="the program litellm")
     given = told.parse_args()
     if shutil.which("gcc") is None or not (given.tools / "stub.c").exists():
@@ -252,6 +288,9 @@ def main() -> None:
         bench = Bench(given.tools, Path(folder), given.seconds)
         stub = [str(bench.folder / "stub"), "-p", str(bench.engine), "-n", "s", "-i", str(PACE_US), "-t", str(TOKENS)]
         with running(stub, bench.engine, path="/health", wait_s=5) as pid:
+            if given.rounds:
+                in_turns(bench, given.router or "vllm-router", given.rounds)
+                return
             for clients in (1, 32, 256):
                 bench.load("none", bench.engine, pid, clients=clients, body="plain.json")
             bench.load("none", bench.engine, pid, clients=256, body="stream.json")
