@@ -48,7 +48,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched
     """A fleet whose lease somebody renews at every request."""
     monkeypatch.setattr(command, "POLL_S", 0.001)
     monkeypatch.setattr(command, "PATIENCE_S", 0.01)
-    monkeypatch.setattr(command, "_wall", lambda: WALL)
+    monkeypatch.setattr(command, "wall_now", lambda: WALL)
     field = asyncio.run(Field().made(low=2, count=4))
     field.cluster.put({"kind": "Lease", "metadata": {"name": LEASE[2], "namespace": SPACE}, "spec": {"holderIdentity": "one"}})
 

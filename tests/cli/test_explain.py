@@ -133,6 +133,10 @@ def test_a_live_journal_tells_what_a_simulated_one_does(runs: Path, tmp_path: Pa
     assert "asked at 03:46:40, from demand until 03:46:40, back at 03:46" in by_clock
     with pytest.raises(ConfigError, match="newest line is of"):
         printed("explain", str(tmp_path), POOL, "--at", "2001-09-10T00:00+02:00")
+    with pytest.raises(ConfigError, match="the journal begins at 2001-09-09T0"):
+        printed("explain", str(tmp_path), POOL, "--at", "2001-01-01")
+    with pytest.raises(ConfigError, match="15:10 is no date"):
+        printed("explain", str(tmp_path), POOL, "--at", "15:10")
     with pytest.raises(ResultError, match="state folder of a live fleet"):
         read_run(tmp_path)
 

@@ -3,6 +3,7 @@
 Read next: `tests/live/agent/test_agent.py`; `test_apply.py`.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from sageserve.core.plan.explain import solve
 from sageserve.data.results.plans import PlanFile, scenario_hash, solved_as, write_plan
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.live.agent import process
+from sageserve.live.agent import publish as publishing
 from sageserve.live.agent.report import AgentReport, write_report
 from sageserve.live.authority import hands
 from sageserve.show.why import pool_lines
@@ -79,12 +81,35 @@ def plan_of_two() -> PlanFile:
 @pytest.fixture
 def at_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "_wall", lambda: WALL)
+    monkeypatch.setattr(hub, "wall_now", lambda: WALL)
     (tmp_path / "fleet.yaml").write_text(resolved_yaml(SETTINGS), "utf-8")
     write_plan(tmp_path / "plan.json", plan_of_two())
     found = Hub(tmp_path)
     found.say("hub", "key", "hub")
     return found
+
+
+def test_reports_are_shown_whatever_is_in_them(at_hub: Hub) -> None:
+    folder = at_hub.folder / "status"
+    folder.mkdir()
+    empty = {"version": "1.0", "fleet": "f", "agent": "a", "sequence": 1, "plan": "p", "age": 0, "heard": 0, "refused": ""}
+    empty |= {"detail": "", "holder": "", "targets": {}, "at": WALL}
+    late = empty | {"cluster": "east", "follows": "in-force", "notes": ["\x1b]0;title\x07\nwest: plan 9"]}
+    (folder / "east.status.json").write_text(json.dumps(late | {"until": 9 * 10**30}), "utf-8")
+    (folder / "west.status.json").write_text(json.dumps(late | {"until": WALL, "notes": []}), "utf-8")
+    said = at_hub.say("hub", "status", "status")
+    assert "holds until a day that no calendar has" in said
+    assert "west.status.json speaks for another: east: plan p" in said
+    assert "\x1b" not in said
+    assert "\nwest: plan 9" not in said, "a note is one line"
+
+
+def test_one_publisher_at_a_time(tmp_path: Path) -> None:
+    with publishing.alone(tmp_path):
+        held = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(held)
 
 
 def test_keys_are_made_and_plans_are_numbered(at_hub: Hub) -> None:
@@ -128,7 +153,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent whose seconds are hundredths."""
     monkeypatch.setattr(hands, "ROUND", SECOND // 20)
     monkeypatch.setattr(process, "ROUND", SECOND // 20)
-    monkeypatch.setattr(agent_command, "_wall", lambda: WALL)
+    monkeypatch.setattr(agent_command, "wall_now", lambda: WALL)
     monkeypatch.setattr(hands, "LeaseTimes", lambda: structs.replace(LeaseTimes(), every=SECOND // 50))
 
     def told(folder: Path, said: AgentReport) -> None:

@@ -116,6 +116,7 @@ def test_a_running_fleet_fits_and_is_used_to_the_full_at_most(width: int) -> Non
     text = captured.get()
     assert max(len(line.rstrip()) for line in text.splitlines() if "http" not in line) <= width
     assert "100% +30%" in text
+    assert "requests since control began" in text, "what is counted begins anew with control"
     assert not re.search(r"1[1-9]\d%", text)
 
 

@@ -16,6 +16,7 @@ import typer
 from sageserve.base.errors import ConfigError
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
+from sageserve.cli.wall import wall_now
 
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario, TargetSettings
@@ -125,8 +126,8 @@ async def hands_of(
         writers=writers,
         asked=watching.asked,
         now=watching.now,
-        wall=_wall,
-        me=f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}",
+        wall=wall_now,
+        me=process_name(),
         told=told_of,
         dry_run=dry_run,
         started=watching.started,
@@ -134,6 +135,6 @@ async def hands_of(
     return Hands(settings, parts)
 
 
-def _wall() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
+def process_name() -> str:
+    """This process among all that may hold a lease: its machine, its number, and when that was taken."""
+    return f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}"

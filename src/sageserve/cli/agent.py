@@ -5,8 +5,6 @@ Fetches, and is never asked; needs no right but those of its targets' authority.
 """
 
 import signal
-import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,12 +16,13 @@ import typer
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli import complete
-from sageserve.cli.acting import refuse_unwritten
+from sageserve.cli.acting import process_name, refuse_unwritten
 from sageserve.cli.acts import note_act
 from sageserve.cli.durations import time_of
 from sageserve.cli.extras import need
 from sageserve.cli.kube import Kubeconfig
 from sageserve.cli.live_checks import check_clusters
+from sageserve.cli.wall import wall_now
 from sageserve.cli.watch import WatchedState
 
 if TYPE_CHECKING:
@@ -181,8 +180,6 @@ async def _agent_of(
     stack: AsyncExitStack, where: "tuple[Scenario, str]", folder: Path, told: _Told, watching: "FleetWatch | None"
 ) -> "ClusterAgent":
     """The agent, with all that is plugged in."""
-    import os
-
     from sageserve.cli.kube import writer_of
     from sageserve.live.agent.process import AgentParts, ClusterAgent
     from sageserve.live.authority.hands import HandsParts
@@ -206,8 +203,8 @@ async def _agent_of(
         writers={cluster: await writer_of(stack, settings.live, cluster, told.kubeconfig, folder)},
         asked=sight,
         now=now,
-        wall=_wall,
-        me=f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000_000}",
+        wall=wall_now,
+        me=process_name(),
         told=told_of,
         dry_run=told.dry_run,
         started=watching.started if watching is not None else lambda *_: None,
@@ -232,10 +229,11 @@ async def _source(stack: AsyncExitStack, cluster: str, told: _Told) -> "PlanSour
     if "@" in rest.partition("/")[0]:
         raise ConfigError("--plans: a URL with a password would be shown and sent as it is", hint="--bearer-file FILE")
     try:
-        host = urlsplit(told.plans).hostname, urlsplit(told.plans).port
+        address = urlsplit(told.plans)
+        known = bool(address.hostname) and address.port != 0  # which refuses a port that is no number, or too large
     except ValueError:
-        host = None, None
-    if not host[0]:
+        known = False
+    if not known:
         raise ConfigError(f"--plans {told.plans} is no URL", hint="--plans https://plans.example/fleet/")
     if scheme == "http" and told.bearer is not None:
         raise ConfigError("--bearer-file: a token is not sent in the clear", hint="--plans https://…")
@@ -266,13 +264,8 @@ def _watching(stack: ExitStack, settings: "Scenario", folder: Path) -> "FleetWat
         interval=interval,
         every=max(settings.signals.scrape, interval),
         clock=WallClock(),
-        wall=_wall,
+        wall=wall_now,
         words=lambda stamped: decision_words(settings, stamped),
         acts=lambda: True,
     )
     return FleetWatch(settings, folder, parts)
-
-
-def _wall() -> "Micros":
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000

@@ -5,7 +5,6 @@ decisions; and subject to ramp, pace, headroom, guard and budget. Read next: `or
 docs/how-to/plan-and-explain.md.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
 from sageserve.cli.kube import Kubeconfig, guard_of, watched_settings, writer_of
 from sageserve.cli.streams import answer_json
+from sageserve.cli.wall import show_wall, wall_now
 from sageserve.cli.watch import WatchedState
 
 if TYPE_CHECKING:
@@ -89,15 +89,15 @@ def apply(  # noqa: PLR0913, PLR0917 # one argument per option
     folder, settings, live = watched_settings(state)
     file = solved_plan(path)
     refuse_other(file, settings)
-    wall, until = _wall(), round(begins.timestamp() * 1e6) + file.expires_at - file.made_at
+    wall, until = wall_now(), round(begins.timestamp() * 1e6) + file.expires_at - file.made_at
     if said := _untimely(file, wall, until):
-        _end(EXPIRED, said, "plan again, or say when the plan's instant is: --begin TIME")
+        end_with(EXPIRED, said, "plan again, or say when the plan's instant is: --begin TIME")
     planned = planned_targets(file, live)
     made = file.solved.plan.input_hash[:12]
     found, code, said = asyncio.run(_order(settings, live, planned, _Order(made, until, kubeconfig, folder, dry_run)))
     if any(one.ordered for one in found) and not dry_run:
         counts = ", ".join(f"{one.target}={one.count}" for one in found if one.ordered)
-        note_act(folder, "apply", {"plan": made, "targets": counts, "until": _clock(until)})
+        note_act(folder, "apply", {"plan": made, "targets": counts, "until": show_wall(until)})
     if as_json:
         rows = [{name: getattr(one, name) for name in PlannedTarget.__slots__} for one in found]
         typer.echo(answer_json({"plan": made, "until_us": until, "dry_run": dry_run, "error": said, "targets": rows}))
@@ -105,10 +105,12 @@ def apply(  # noqa: PLR0913, PLR0917 # one argument per option
         for one in found:
             typer.echo(_line(one, dry_run=dry_run))
     if code:
-        _end(code, said, "" if code == PARTLY else "plan again with --now, or mend what differs")
+        end_with(code, said, "" if code == PARTLY else "plan again with --now, or mend what differs")
     if not as_json:
         typer.echo(
-            "nothing was ordered" if dry_run else f"plan {made} stands until {_clock(until)}; sageserve status says how far it is"
+            "nothing was ordered"
+            if dry_run
+            else f"plan {made} stands until {show_wall(until)}; sageserve status says how far it is"
         )
 
 
@@ -223,7 +225,7 @@ def _planned(mine: list[PlannedTarget], order: _Order) -> Callable[["FleetOrders
     from sageserve.live.authority.orders import PlannedCount, without_ended
 
     new = {one.target: PlannedCount(one.count, order.until, order.plan) for one in mine}
-    wall = _wall()
+    wall = wall_now()
     return lambda orders: structs.replace(kept := without_ended(orders, wall), plans=kept.plans | new)
 
 
@@ -279,12 +281,12 @@ def refuse_other(file: "PlanFile", settings: "Scenario") -> None:
 def _untimely(file: "PlanFile", wall: "Micros", until: "Micros") -> str:
     """Why it is not the time for a plan; empty: it is."""
     if wall >= until:
-        return f"the plan expired at {_clock(until)}"
+        return f"the plan expired at {show_wall(until)}"
     begins = until - (file.expires_at - file.made_at)
-    return f"the plan is for {_clock(begins)}, which is not yet" if wall < begins - EARLY else ""
+    return f"the plan is for {show_wall(begins)}, which is not yet" if wall < begins - EARLY else ""
 
 
-def _end(code: int, said: str, hint: str) -> None:
+def end_with(code: int, said: str, hint: str) -> None:
     """Say what is wrong, and end with a code of its own."""
     typer.echo(f"error: {said}" + (f"\ntry: {hint}" if hint else ""), err=True)
     raise typer.Exit(code)
@@ -294,12 +296,3 @@ def _line(one: PlannedTarget, *, dry_run: bool) -> str:
     now = "?" if one.now is None else str(one.now)
     word = "ordered" if one.ordered else "would be ordered" if dry_run and not one.why.startswith(_DRIFT) else "not ordered"
     return f"{one.target}: {now} -> {one.count}, {word}{f' ({one.why})' if one.why else ''}"
-
-
-def _wall() -> "Micros":
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def _clock(wall: "Micros") -> str:
-    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(wall / 1e6))

@@ -16,6 +16,7 @@ import typer
 
 from sageserve.cli.extras import need
 from sageserve.cli.gateway import INTERNAL_KEY, log_as_json, take_engine_keys
+from sageserve.cli.wall import wall_now
 
 if TYPE_CHECKING:
     import httpx
@@ -84,7 +85,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock, revisions, signs = WallClock(), EngineRevisions(), os.environ.pop(READY, "")
     store = StoreThread(open_store(live.store, home.state))
-    wall = SteadyWall(_wall, clock.now, lambda: last_minute(home.state), lambda *told: note_doubt(home.state, *told))
+    wall = SteadyWall(wall_now, clock.now, lambda: last_minute(home.state), lambda *told: note_doubt(home.state, *told))
     wall.sure()  # before a minute is written that would speak for it
     runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
     api = ApiContext(store, wall, live, runner.notify, runner.tier)
@@ -99,7 +100,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             queue_routes=[*routes(api), *erase_routes(api)],
             background=(runner.run,),
             clock=clock,
-            wall=_wall,
+            wall=wall_now,
             sure=wall.sure,
             words=lambda stamped: decision_words(scenario, stamped),
             ready=say_ready(signs),
@@ -180,7 +181,3 @@ def decision_words(scenario: "Scenario", stamped: "Stamped") -> tuple[str, ...]:
     from sageserve.show.story import event_of
 
     return tuple(event_of(stamped.line.now, decided, scenario).words for decided in stamped.line.decisions)
-
-
-def _wall() -> int:
-    return time.time_ns() // 1000

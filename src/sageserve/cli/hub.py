@@ -3,7 +3,6 @@
 Needs no right in any cluster and asks none. Read next: `agent.py`; `live/agent/publish.py`; docs/how-to/many-clusters.md.
 """
 
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ import typer
 from sageserve.base.errors import ConfigError
 from sageserve.cli.extras import need
 from sageserve.cli.streams import answer_json
+from sageserve.cli.wall import show_wall, wall_now
 
 if TYPE_CHECKING:
     from sageserve.base.units import Micros
@@ -34,7 +34,6 @@ sageserve hub publish fleet.yaml plan.json --begin 2026-11-30T14:00 --key hub.ke
 
 sageserve hub status status/
 """
-EXPIRED = 3
 
 
 @app.command(epilog=EXAMPLES)
@@ -73,7 +72,7 @@ def publish(  # noqa: PLR0913, PLR0917 # one argument per option
 ) -> None:
     """Seal a reviewed plan for the agent of each cluster: one file CLUSTER.plan each, with a sequence that grows."""
     need("agents")
-    from sageserve.cli.apply import refuse_other
+    from sageserve.cli.apply import EXPIRED, end_with, refuse_other
     from sageserve.cli.render_plan_files import wall_clock
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.agent import publish as hub
@@ -84,11 +83,12 @@ def publish(  # noqa: PLR0913, PLR0917 # one argument per option
     begins = wall_clock("publish", begin, zone)
     assert begins is not None
     settings = load_scenario(scenario, overrides=overrides or ())
-    file, secret, wall = solved_plan(path), private_key(sealer), _wall()
+    file, secret, wall = solved_plan(path), private_key(sealer), wall_now()
     refuse_other(file, settings)
     starts = round(begins.timestamp() * 1e6)
     ends = starts + file.expires_at - file.made_at
-    _refuse_ended(wall, ends)
+    if wall >= ends:
+        end_with(EXPIRED, f"the plan expired at {show_wall(ends)}", "plan again, or say when its instant is: --begin TIME")
     found = hub.cluster_targets(settings, file)
     made = file.solved.plan.input_hash[:12]
     rows = []
@@ -113,7 +113,7 @@ def publish(  # noqa: PLR0913, PLR0917 # one argument per option
         return
     for one in rows:
         typer.echo(f"{one.file}: sequence {one.sequence}, {', '.join(f'{name}={count}' for name, count in one.targets.items())}")
-    typer.echo(f"sealed by key {sealed_by}; holds from {_clock(starts)} until {_clock(ends)}")
+    typer.echo(f"sealed by key {sealed_by}; holds from {show_wall(starts)} until {show_wall(ends)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def status(
         raise ConfigError(f"{folder} cannot be read: {error.strerror}", hint="the folder of `sageserve agent --report`") from None
     if not found:
         raise ConfigError(f"no agent has written to {folder}", hint="the folder of `sageserve agent --report`")
-    wall = _wall()
+    wall = wall_now()
     if as_json:
         rows = [{"file": str(path), **({"error": one} if isinstance(one, str) else {"report": one})} for path, one in found]
         typer.echo(answer_json(rows))
@@ -154,13 +154,6 @@ def status(
         typer.echo("\n".join("".join(sign if sign.isprintable() else "\ufffd" for sign in line) for line in lines))
 
 
-def _refuse_ended(wall: "Micros", ends: "Micros") -> None:
-    if wall >= ends:
-        said = f"error: the plan expired at {_clock(ends)}\ntry: plan again, or say when its instant is: --begin TIME"
-        typer.echo(said, err=True)
-        raise typer.Exit(EXPIRED)
-
-
 def lines_of(report: "AgentReport", wall: "Micros") -> list[str]:
     """A report in lines."""
     from sageserve.base.units import SECOND, show_duration
@@ -172,7 +165,9 @@ def lines_of(report: "AgentReport", wall: "Micros") -> list[str]:
     if report.follows == "none":
         head = f"{report.cluster}: follows no plan yet{heard}"
     else:
-        held = f"holds until {_clock(report.until)}" if report.follows == "in-force" else f"ended {ago(wall - report.until)} ago"
+        held = (
+            f"holds until {show_wall(report.until)}" if report.follows == "in-force" else f"ended {ago(wall - report.until)} ago"
+        )
         head = f"{report.cluster}: plan {report.plan}, sequence {report.sequence}, {held}{heard}"
     found = [head]
     for name, one in report.targets.items():
@@ -184,15 +179,3 @@ def lines_of(report: "AgentReport", wall: "Micros") -> list[str]:
         late = "" if one.withheld == "not" else f", {one.withheld}"
         found.append(f"  {name}: {plan}; {stands}{late}")
     return found + [f"  {note}" for note in report.notes]
-
-
-def _wall() -> "Micros":
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def _clock(wall: "Micros") -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(wall / 1e6))
-    except (OverflowError, ValueError, OSError):
-        return "a day that no calendar has"

@@ -21,7 +21,7 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.forecast import QuantileForecast, Series, incredible
 from sageserve.core.history import BIN
-from sageserve.core.layout import Layout
+from sageserve.core.layout import Layout, any_apart
 from sageserve.core.plan.explain import AnyPlan, solve
 from sageserve.core.plan.what_if import Question
 from sageserve.core.response import Load
@@ -102,10 +102,10 @@ def planned_layout(scenario: Scenario) -> Layout:
         PlanError: the strategy makes no plans.
     """
     name = scenario.strategy.name
-    if apart := [model for model, one in scenario.models.items() if one.disaggregated is not None]:
+    if model := any_apart(scenario):
         raise PlanError(
-            f"models.{apart[0]}.disaggregated: no plan is made of prefill and decode as pools of their own",
-            hint=f"rules scale them, as hpa in a simulation; or plan without: --set models.{apart[0]}.disaggregated=null",
+            f"models.{model}.disaggregated: no plan is made of prefill and decode as pools of their own",
+            hint=f"rules scale them, as hpa in a simulation; or plan without: --set models.{model}.disaggregated=null",
         )
     if name not in PLANNERS:
         raise PlanError(f"the strategy {name} makes no plan", hint=f"choose one that does: {', '.join(PLANNERS)}")

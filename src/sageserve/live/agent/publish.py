@@ -7,9 +7,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
@@ -21,17 +20,6 @@ from sageserve.live.agent.source import plan_name, read_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-SEQUENCE_MOST: Final = 1 << 53
-
-
-@dataclass(frozen=True, slots=True)
-class PlanTimes:
-    """When a plan begins to hold, when it ends, and what time it is, microseconds since 1970."""
-
-    begins: Micros
-    ends: Micros
-    wall: Micros
 
 
 def cluster_targets(scenario: Scenario, file: PlanFile) -> dict[str, dict[str, TargetPlan]]:

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from sageserve.base.config.clusters import RAY
 from sageserve.live.kubernetes.objects import Json, KubeObject
 from sageserve.live.kubernetes.reader import NotRead
 from sageserve.live.kubernetes.writer import FieldConflict, NotWritten, ObjectPlace, ObjectWriter, WriteMark
@@ -24,7 +25,6 @@ from sageserve.live.ray.dashboard import ServeDashboard
 from sageserve.live.ray.deployments import FIELDS, REPLICAS, ServeDeployment, changed_config, deployments_of
 from sageserve.live.ray.own_file import DeploymentNotes, OwnFile, WrittenField
 
-KIND: Final = "RayServe"
 CONFIG: Final = "serve-config"
 """Who owns what a Serve config says."""
 _PODS: Final = re.compile(r"/namespaces/(?P<app>.+)/pods(?:\?|$)")
@@ -46,7 +46,7 @@ class RayWriter(ObjectWriter):
 
     async def get(self, kind: str, name: str, namespace: str = "") -> KubeObject | NotRead:
         """One object."""
-        if kind != KIND:
+        if kind != RAY:
             with self._own.opened() as own:
                 found = own.objects.get(f"{kind}/{namespace}/{name}")
             return _kept(found) if found is not None else NotRead(404, f"there is no {kind} {namespace}/{name}")
@@ -58,7 +58,7 @@ class RayWriter(ObjectWriter):
 
     async def list(self, kind: str, namespace: str = "*") -> list[KubeObject] | NotRead:
         """Deployments of an application; Ray has nothing else."""
-        if kind != KIND:
+        if kind != RAY:
             return NotRead(404, f"Ray has no {kind}")
         details = await self._dashboard.details()
         if isinstance(details, NotWritten):
@@ -196,7 +196,7 @@ class RayWriter(ObjectWriter):
         if not mark.dry_run:
             with self._own.opened() as own:
                 own.notes[f"{place.namespace}/{place.name}"] = notes
-        found = await self.get(KIND, place.name, place.namespace)
+        found = await self.get(RAY, place.name, place.namespace)
         return NotWritten(found.status, "NotRead", found.detail) if isinstance(found, NotRead) else found
 
 
@@ -251,7 +251,7 @@ def _object(one: ServeDeployment, notes: DeploymentNotes | None) -> KubeObject:
     refused: Json = {"floor": one.unbounded, "bounds": one.unbounded, "full": one.uncounted}
     return KubeObject(
         {
-            "kind": KIND,
+            "kind": RAY,
             "metadata": metadata,
             "spec": {**one.values, "selector": {"matchLabels": labels}},
             "status": {"readyReplicas": running, "refused": refused},
