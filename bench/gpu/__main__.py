@@ -3,6 +3,7 @@
     python -m bench.gpu measure --out runs/gpu            on the machine with the GPU; torch and Triton are enough
     python -m bench.gpu predict runs/gpu                  anywhere: step times make a profile, the simulator plays the requests
     python -m bench.gpu power                             on the machine with the GPU: what a step takes right after prompts
+    python -m bench.gpu adapters --out runs/gpu           on the machine with the GPU: what LoRA adapters add to a step
 
 Weights are drawn at random, so nothing is downloaded. TRITON_INTERPRET=1 and `--shapes tiny-dense,tiny-moe` try the
 kernels without a GPU. Read next: `measure.py`, `predict.py`, docs/reference/engine-model.md.
@@ -27,6 +28,10 @@ def main(arguments: list[str]) -> int:
     measure.add_argument("--seconds", type=float, default=40.0, help="of arrivals per run, three runs per shape; default 40")
     predict = commands.add_parser("predict", help="predict the runs from step times, and print how far off that is")
     predict.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="as written by measure")
+    adapters = commands.add_parser("adapters", help="what LoRA adapters add to a step, and what it takes to bring one")
+    adapters.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write adapters.csv into")
+    added = commands.add_parser("added", help="what adapters add, as numbers of a formula")
+    added.add_argument("file", type=Path, metavar="FILE", help="adapters.csv")
     power = commands.add_parser("power", help="what decoding takes right after prompts, and the clock meanwhile")
     power.add_argument("--shape", default="dense", choices=SHAPES, help="default dense")
     chosen = parser.parse_args(arguments)
@@ -34,6 +39,15 @@ def main(arguments: list[str]) -> int:
         from bench.gpu.power import show
 
         show(chosen.shape)
+        return 0
+    if chosen.command == "added":
+        from bench.gpu.added import report as report_added
+
+        return report_added(chosen.file)
+    if chosen.command == "adapters":
+        from bench.gpu.adapters import run as run_adapters
+
+        run_adapters(chosen.out)
         return 0
     if chosen.command == "measure":
         names = chosen.shapes.split(",")

@@ -1,4 +1,4 @@
-"""Triton kernels of the engine: norm, positions and cache, attention, activation, experts.
+"""Triton kernels of the engine: norm, positions and cache, attention, activation, experts, adapters.
 
 They read the KV cache by pages, through a table with one row of page numbers per sequence. Those of decoding
 can be captured in a CUDA graph: what changes from step to step is read from memory, and programs that have nothing to do end at
@@ -285,3 +285,71 @@ def grouped(
     if SCALED:
         sums *= tl.load(by + rows, mask=rows < total, other=0.0).to(tl.float32)[:, None]
     tl.store(out + rows[:, None].to(tl.int64) * WIDTH + n[None, :], sums, mask=there & (n < WIDTH)[None, :])
+
+
+@triton.jit(do_not_specialize=["total"])
+def shrink(
+    x,
+    first,
+    narrow,
+    order,
+    owner,
+    used,
+    total,
+    DEPTH: tl.constexpr,
+    RANK: tl.constexpr,
+    PARTS: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """A piece of the depth of a block of rows times a first matrix of the adapter whose it is, added to `narrow` (float32)."""
+    block = tl.program_id(0)
+    if block >= tl.load(used):
+        return
+    adapter = tl.load(owner + block).to(tl.int64)
+    rows = tl.load(order + block * BLOCK_M + tl.arange(0, BLOCK_M))
+    there = (rows < total)[:, None]
+    part, n, k = tl.program_id(2), tl.arange(0, RANK), tl.program_id(1) * PIECE + tl.arange(0, BLOCK_K)
+    left = x + rows[:, None].to(tl.int64) * DEPTH + k[None, :]
+    right = first + ((adapter * PARTS + part) * RANK + n[None, :]) * DEPTH + k[:, None]
+    sums = tl.zeros([BLOCK_M, RANK], tl.float32)
+    for at in range(0, PIECE, BLOCK_K):
+        a = tl.load(left + at, mask=there & (k < DEPTH - at)[None, :], other=0.0)
+        b = tl.load(right + at, mask=(k < DEPTH - at)[:, None], other=0.0)
+        sums += tl.dot(a, b)
+    tl.atomic_add(narrow + (rows[:, None].to(tl.int64) * PARTS + part) * RANK + n[None, :], sums, mask=there)
+
+
+@triton.jit(do_not_specialize=["total"])
+def expand(
+    narrow,
+    second,
+    out,
+    order,
+    owner,
+    used,
+    total,
+    WIDE: tl.constexpr,
+    RANK: tl.constexpr,
+    PARTS: tl.constexpr,
+    EDGE: tl.constexpr,
+    NEXT: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """What is narrow times the second matrix, added to `out`; columns from EDGE and from NEXT on are other parts."""
+    block = tl.program_id(0)
+    if block >= tl.load(used):
+        return
+    adapter = tl.load(owner + block).to(tl.int64)
+    rows = tl.load(order + block * BLOCK_M + tl.arange(0, BLOCK_M))
+    begin = tl.program_id(1) * BLOCK_N
+    part = (begin >= EDGE).to(tl.int32) + (begin >= NEXT).to(tl.int32)
+    n, k = begin + tl.arange(0, BLOCK_N), tl.arange(0, RANK)
+    there = (rows < total)[:, None] & (n < WIDE)[None, :]
+    a = tl.load(narrow + (rows[:, None].to(tl.int64) * PARTS + part) * RANK + k[None, :], mask=(rows < total)[:, None], other=0.0)
+    b = tl.load(second + (adapter * WIDE + n[None, :]) * RANK + k[:, None], mask=(n < WIDE)[None, :], other=0.0)
+    to = out + rows[:, None].to(tl.int64) * WIDE + n[None, :]
+    sums = tl.dot(a.to(b.dtype), b) + tl.load(to, mask=there, other=0.0).to(tl.float32)
+    tl.store(to, sums, mask=there)

@@ -37,7 +37,7 @@ class Device:
 
     def __init__(self, shape: Shape, limits: Limits, *, graphs: bool = True) -> None:
         self.gpu = torch.cuda.is_available()
-        self.model = Model(shape, limits, "cuda" if self.gpu else "cpu")
+        self.model = self._made(shape, limits, "cuda" if self.gpu else "cpu")
         self.limits = limits
         self.model.take_cache(limits.kv_tokens or self._room())
         # pages go round, as vLLM's do, and lie about as they do once an engine has served for a while
@@ -54,6 +54,9 @@ class Device:
         self._graphs: list[tuple[Form, Any, Any]] = []
         if self.gpu and graphs:
             self._capture()
+
+    def _made(self, shape: Shape, limits: Limits, device: str) -> Model:
+        return Model(shape, limits, device)
 
     def now(self) -> int:
         """Microseconds."""

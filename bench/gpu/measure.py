@@ -84,6 +84,8 @@ def capacity(machine: Machine, limits: Limits, seconds: float) -> float:
     steps, _ = play(engine, endless, until=round(seconds * 1e6))
     engine.leave()
     late = [step for step in steps if step.start >= SETTLED * seconds * 1e6]
+    if not late:
+        raise SystemExit(f"no step began in the last {1 - SETTLED:.0%} of {seconds:g} s: give more --seconds")
     took = sum(step.time for step in late) / 1e6
     made = sum(step.decoding + step.ended for step in late) / float(output.mean())
     read = sum(step.prompt for step in late) / float(prompt.mean())

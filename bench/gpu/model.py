@@ -117,9 +117,9 @@ class Model:
         x = residual
         for number, layer in enumerate(self.layers):
             x = self._norm(x, residual, layer["before"], add=number > 0)
-            x = self._attend(torch.nn.functional.linear(x, layer["qkv"]), number, inputs)
-            x = self._norm(torch.nn.functional.linear(x, layer["join"]), residual, layer["after"], add=True)
-            x = self._experts(x, layer) if one.experts else self._dense(x, layer)
+            x = self._attend(self._linear(x, number, "qkv"), number, inputs)
+            x = self._norm(self._linear(x, number, "join"), residual, layer["after"], add=True)
+            x = self._experts(x, layer) if one.experts else self._dense(x, number)
         x = self._norm(x, residual, self.final, add=True)
         return torch.nn.functional.linear(x[inputs.ends], self.output)
 
@@ -195,8 +195,12 @@ class Model:
         kernels.gate[(len(x), -(-width // 1024))](x, out, WIDTH=width, BLOCK=1024)
         return out
 
-    def _dense(self, x: Any, layer: dict[str, Any]) -> Any:
-        return torch.nn.functional.linear(self._gate(torch.nn.functional.linear(x, layer["up"])), layer["down"])
+    def _linear(self, x: Any, number: int, name: str) -> Any:
+        """Times a matrix of a layer."""
+        return torch.nn.functional.linear(x, self.layers[number][name])
+
+    def _dense(self, x: Any, number: int) -> Any:
+        return self._linear(self._gate(self._linear(x, number, "up")), number, "down")
 
     def _experts(self, x: Any, layer: dict[str, Any]) -> Any:
         one, tokens = self.shape, len(x)
@@ -205,7 +209,7 @@ class Model:
         by = (by / by.sum(-1, keepdim=True)).reshape(-1)
         chosen, total = chosen.to(torch.int32).reshape(-1), tokens * one.chosen
         rows = 16 if total <= 16 * one.experts else 32 if total <= 48 * one.experts else 64
-        blocks, *placed = self._placed(chosen, rows)
+        blocks, *placed = placed_by(chosen, one.experts, rows)
         wide, deep = (128, 64) if rows == 64 else (64, 128)
         tiles: dict[str, Any] = {"BLOCK_M": rows, "BLOCK_N": wide, "BLOCK_K": deep, "num_stages": 3, "num_warps": 4}
         sizes: dict[str, Any] = {"WIDTH": 2 * one.inner, "DEPTH": one.hidden, "PER": one.chosen, "SCALED": False}
@@ -218,14 +222,20 @@ class Model:
         )
         return down.view(tokens, one.chosen, one.hidden).sum(1)
 
-    def _placed(self, chosen: Any, rows: int) -> tuple[int, Any, Any, Any]:
-        """The most blocks of so many rows there can be; choices sorted by expert, whose each block is, how many there are."""
-        one, total = self.shape, len(chosen)
-        blocks = min(one.experts, total) + total // rows
-        whole: dict[str, Any] = {"dtype": torch.int32, "device": self.device}
-        counts, used = torch.empty(one.experts, **whole), torch.empty(1, **whole)
-        order, owner = torch.empty(blocks * rows, **whole), torch.empty(blocks, **whole)
-        kernels.count[(one.experts,)](chosen, counts, total, BLOCK=_CHUNK)
-        sizes: dict[str, Any] = {"EXPERTS": one.experts, "PADDED": triton.next_power_of_2(one.experts)}
-        kernels.place[(one.experts,)](chosen, counts, order, owner, used, total, BLOCK_M=rows, BLOCK=_CHUNK, **sizes)
-        return blocks, order, owner, used
+
+def placed_by(chosen: Any, owners: int, rows: int) -> tuple[int, Any, Any, Any]:
+    """Sort tokens by whose they are, of `owners`; negative: nobody's.
+
+    Returns:
+        The most blocks of so many rows there can be; tokens sorted, each owner's padded to blocks; whose each block is; how many
+        there are.
+    """
+    total = len(chosen)
+    blocks = min(owners, total) + total // rows
+    whole: dict[str, Any] = {"dtype": torch.int32, "device": chosen.device}
+    counts, used = torch.empty(owners, **whole), torch.empty(1, **whole)
+    order, owner = torch.empty(blocks * rows, **whole), torch.empty(blocks, **whole)
+    kernels.count[(owners,)](chosen, counts, total, BLOCK=_CHUNK)
+    sizes: dict[str, Any] = {"EXPERTS": owners, "PADDED": triton.next_power_of_2(owners)}
+    kernels.place[(owners,)](chosen, counts, order, owner, used, total, BLOCK_M=rows, BLOCK=_CHUNK, **sizes)
+    return blocks, order, owner, used

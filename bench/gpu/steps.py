@@ -1,7 +1,9 @@
 """Step times over what a step is made of: sequences and contexts, prompts and what is before them, and both at once.
 
 Steps are run by the same loop that serves requests, so that what the host does is in their times. Contexts are spread as those of
-an engine that serves are: attention takes as long as its longest. Read next: `loop.py`, `predict.py`.
+an engine that serves are: attention takes as long as its longest. Steps that only decode are timed between steps with a prompt,
+as an engine that serves runs them: a GPU at its limit of power is slower then than in a row of decoding. Read next: `loop.py`,
+`power.py` for how much slower, `predict.py`.
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,9 @@ from bench.gpu.shapes import Limits
 WARM: Final = 2  # steps that are not counted: kernels are compiled, memory is taken
 REPEATED: Final = 5
 PASSES: Final = 3  # over the whole grid: a machine is not equally fast in every minute
+COMPANY: Final = 640  # tokens of the prompt in the step before those that only decode
+AFTER: Final = 3  # such steps after each
+ROUNDS: Final = 3  # of those
 SIGMA: Final = 0.9  # of the logarithm of contexts
 # sizes of graphs, and between them: a step takes the next larger graph
 BATCHES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 192, 256)
@@ -42,9 +47,9 @@ class Asked:
 def grid(limits: Limits, kv_tokens: int) -> Iterator[Asked]:
     """Steps that fit into the engine's limits and memory."""
     room = 0.9 * kv_tokens
-    for n in BATCHES:
+    for n in sorted({min(n, limits.sequences - 1) for n in BATCHES}):  # a place is left for the prompt before
         for context in CONTEXTS:
-            if n <= limits.sequences and context < limits.context and n * (context + 64) <= room:
+            if context < limits.context and n * (context + 64) + _beside(limits) <= room:
                 yield Asked(n, context)
     for prompt in PROMPTS:
         for before in BEFORE:
@@ -55,6 +60,11 @@ def grid(limits: Limits, kv_tokens: int) -> Iterator[Asked]:
             count = min(prompt, limits.batched - n)
             if n < limits.sequences and n * (AMONG + 64) + count <= room and limits.context > AMONG:
                 yield Asked(n, AMONG, count)
+
+
+def _beside(limits: Limits) -> int:
+    """Tokens of the prompt before steps that only decode."""
+    return min(COMPANY, limits.batched - limits.sequences, limits.context // 2)
 
 
 @cache
@@ -74,23 +84,33 @@ def spread(count: int, mean: int, most: int) -> tuple[int, ...]:
 def timed(machine: Machine, limits: Limits, asked: Asked) -> list[Step]:
     """Such a step, several times over."""
     engine = Engine(machine, limits)
-    for number, context in enumerate(spread(asked.decoding, asked.context, limits.context - WARM - REPEATED - 2)):
-        one = Sequence(number, 0, context, WARM + REPEATED + 2, filled=context, made=1)
+    runs = ROUNDS * (1 + AFTER) if asked.decoding and not asked.prompt else WARM + REPEATED
+    for number, context in enumerate(spread(asked.decoding, asked.context, limits.context - runs - 2)):
+        one = Sequence(number, 0, context, runs + 2, filled=context, made=1)
         if not machine.admit(one):
             raise ValueError(f"{asked} does not fit into memory")
         engine.decoding.append(one)
-    steps = []
-    for number in range(WARM + REPEATED):
-        if asked.prompt:
-            begun = Sequence(1000 + number, 0, asked.before + asked.prompt, 1, filled=asked.before)
-            if not machine.admit(begun):
-                raise ValueError(f"{asked} does not fit into memory")
-            engine.begun = begun
-        start = machine.now()
-        step = engine.iterate()
-        steps.append(replace(step, time=machine.now() - start))  # with what the loop does after it
+    if asked.prompt:
+        steps = [_step(engine, asked, number, asked.before, asked.prompt) for number in range(runs)][WARM:]
+    else:
+        steps = []
+        for number in range(ROUNDS):
+            _step(engine, asked, number, 0, _beside(limits))
+            steps += [_step(engine, asked, 0, 0, 0) for _ in range(AFTER)]
     engine.leave()
-    return steps[WARM:]
+    return steps
+
+
+def _step(engine: Engine, asked: Asked, number: int, before: int, prompt: int) -> Step:
+    """Run a step, with so much of a prompt after what is before it; 0: without."""
+    machine = engine.machine
+    if prompt:
+        engine.begun = Sequence(1000 + number, 0, before + prompt, 1, filled=before)
+        if not machine.admit(engine.begun):
+            raise ValueError(f"{asked} does not fit into memory")
+    start = machine.now()
+    step = engine.iterate()
+    return replace(step, time=machine.now() - start)  # with what the loop does after it
 
 
 def all_timed(machine: Machine, limits: Limits, kv_tokens: int) -> list[Step]:
@@ -101,4 +121,4 @@ def all_timed(machine: Machine, limits: Limits, kv_tokens: int) -> list[Step]:
 
 
 def _median(steps: list[Step]) -> Step:
-    return replace(steps[REPEATED // 2], start=0, time=round(median(step.time for step in steps)))
+    return replace(steps[len(steps) // 2], start=0, time=round(median(step.time for step in steps)))

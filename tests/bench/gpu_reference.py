@@ -5,13 +5,15 @@ A program, for an interpreter that has torch and Triton: it says how far the ker
 
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 
+from bench.gpu.adapters import Adapted, AdaptedDevice, timed
 from bench.gpu.loop import Engine, Sequence
 from bench.gpu.machine import Device, Form
-from bench.gpu.model import Inputs
+from bench.gpu.model import Inputs, placed_by
 from bench.gpu.shapes import LIMITS, SHAPES
 
 
@@ -122,8 +124,37 @@ def far(name: str, *, padded: bool) -> float:
     return worst
 
 
+def far_adapted(name: str, rank: int) -> float:
+    """The same of products of all matrices with adapters: tokens of three, and of none."""
+    torch.manual_seed(0)
+    device = AdaptedDevice(SHAPES[name], LIMITS[name], 4, rank, graphs=False)
+    model = device.model
+    assert isinstance(model, Adapted)
+    worst = 0.0
+    for whose in ([2], [0, -1, 1, 2, 2, -1, 0], [3] * 40 + [-1] * 3 + [1] * 5):
+        model._placed = placed_by(torch.tensor(whose, dtype=torch.int32), 4, 16)
+        for matrix, pair in model.pairs[1].items():
+            weights = model.layers[1][matrix]
+            x = torch.randn(len(whose), weights.shape[1])
+            wanted = x @ weights.T
+            for t, adapter in enumerate(whose):
+                if adapter < 0:
+                    continue
+                edges = [0, *(edge for edge in pair.edges if edge < len(weights)), len(weights)]
+                for part, (begin, end) in enumerate(pairwise(edges)):
+                    first = pair.first[adapter, part * rank : (part + 1) * rank]
+                    wanted[t, begin:end] += pair.second[adapter, begin:end] @ (first @ x[t])
+            worst = max(worst, float((model._linear(x, 1, matrix) - wanted).abs().max() / wanted.abs().max()))
+    assert timed(device, LIMITS[name], 3, 8, 2) > 0
+    return worst
+
+
 if __name__ == "__main__":
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
         for shape in sys.argv[1:]:
-            print(shape, far(shape, padded=False), far(shape, padded=True))
+            base, _, rank = shape.partition("+")
+            if rank:
+                print(shape, far_adapted(base, int(rank)), 0.0)
+            else:
+                print(shape, far(shape, padded=False), far(shape, padded=True))

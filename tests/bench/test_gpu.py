@@ -6,13 +6,14 @@ TRITON_INTERPRET=1.
 
 import os
 import subprocess
+from itertools import product
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pytest
 
-from bench.gpu import power
+from bench.gpu import added, power
 from bench.gpu.loop import Engine, Sequence, play
 from bench.gpu.measure import arriving, lengths, measure, write
 from bench.gpu.predict import composed, fit, report, step_times
@@ -161,11 +162,30 @@ def test_the_page_shows_what_the_run_in_the_repository_predicts(capsys: pytest.C
     assert shown in (ROOT / "docs" / "reference" / "engine-model.md").read_text(encoding="utf-8")
 
 
+def test_the_page_shows_what_adapters_add(capsys: pytest.CaptureFixture[str]) -> None:
+    assert added.report(RUNS / "adapters.csv") == 0
+    assert capsys.readouterr().out in (ROOT / "docs" / "reference" / "engine-model.md").read_text(encoding="utf-8")
+
+
+def test_what_adapters_add_is_found_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["rank,decoding,prompt,different,time"]
+    for n, p, k in product((1, 32, 100), (0, 512), (0, 1, 4, 20)):
+        alone, has = 5000 + 30 * n + 20 * p, k > 0
+        lines += [f"0,{n},{p},0,{alone}"] * (not has)
+        lines += [f"16,{n},{p},{k},{alone + 400 + 2 * (n + p) + has * (300 + 500 * (p > 0) + 25 * (k - 1))}"]
+    (tmp_path / "adapters.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert added.report(tmp_path / "adapters.csv") == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["16", "24", "400.0", "2.0", "300.0", "500.0", "25.0", "0"]
+
+
 @pytest.mark.extended
 @pytest.mark.skipif(TORCH is None, reason="set SAGESERVE_TORCH to a python that has torch and Triton")
-@pytest.mark.parametrize("shape", ["tiny-dense", "tiny-moe"])
+@pytest.mark.parametrize("shape", ["tiny-dense", "tiny-moe", "tiny-dense+16"])
 def test_kernels_compute_a_transformer(shape: str) -> None:
-    """Scores of all steps are those of a transformer written out plainly, in steps as they come and padded to those of graphs."""
+    """Scores of all steps are those of a transformer written out plainly, in steps as they come and padded to those of graphs.
+
+    Of adapters: all products are those of their tokens one by one.
+    """
     assert TORCH is not None
     command = [TORCH, "-m", "tests.bench.gpu_reference", shape]
     said = subprocess.run(
