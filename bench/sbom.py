@@ -12,18 +12,24 @@ import re
 import sys
 import tomllib
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 OURS: Final = "sageserve"
 OF_CONTRIBUTORS: Final = frozenset({"dev", "docs", "fuzz", "mutants"})
 _PIN: Final = re.compile(r"^(?P<name>[\w.-]+)(?:\[[\w,-]+\])?==(?P<version>[\w.!+]+)(?: ; (?P<marker>[^\\]+))? \\$")
 _HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+def canonical(text: str) -> str:
+    """Name of a requirement, as every index writes it. By the standard library alone: `image.py` runs where nothing else is."""
+    found = _NAME.match(text)
+    assert found is not None, f"no requirement: {text}"
+    return re.sub(r"[-_.]+", "-", found[0]).lower()
 
 
 @dataclass(slots=True)
@@ -47,21 +53,21 @@ def locked(text: str) -> list[LockedPackage]:
     found: list[LockedPackage] = []
     for line in text.splitlines():
         if (pin := _PIN.match(line)) is not None:
-            found.append(LockedPackage(canonicalize_name(pin["name"]), pin["version"], (pin["marker"] or "").strip()))
+            found.append(LockedPackage(canonical(pin["name"]), pin["version"], (pin["marker"] or "").strip()))
         elif (one := _HASH.search(line)) is not None:
             found[-1].hashes.append(one[1])
         elif line.startswith("    #") and (who := line.strip(" #").removeprefix("via").strip()):
-            found[-1].asked_by.append(OURS if who.startswith(OURS) else canonicalize_name(who))
+            found[-1].asked_by.append(OURS if who.startswith(OURS) else canonical(who))
     return found
 
 
-def wanted_by_users(project: dict[str, Any]) -> set[str]:
-    """Names that an install with every extra asks for itself."""
-    lists = [
-        project["dependencies"],
-        *(one for name, one in project["optional-dependencies"].items() if name not in OF_CONTRIBUTORS),
-    ]
-    return {str(canonicalize_name(Requirement(text).name)) for one in lists for text in one} - {OURS}
+def wanted_by_users(project: dict[str, Any], extras: Collection[str] | None = None) -> set[str]:
+    """Names that an install asks for itself, with some extras or (None) with every one."""
+    known = {name: one for name, one in project["optional-dependencies"].items() if name not in OF_CONTRIBUTORS}
+    if extras is not None and (unknown := [name for name in extras if name not in known]):
+        raise SystemExit(f"no extra {', '.join(unknown)}: there are {', '.join(known)}")
+    lists = [project["dependencies"], *(one for name, one in known.items() if extras is None or name in extras)]
+    return {canonical(text) for one in lists for text in one} - {OURS}
 
 
 def needed(packages: list[LockedPackage], direct: set[str]) -> list[LockedPackage]:
@@ -72,9 +78,9 @@ def needed(packages: list[LockedPackage], direct: set[str]) -> list[LockedPackag
     return [one for one in packages if one.name in names]
 
 
-def bill(lock: str, project: dict[str, Any], version: str) -> dict[str, Any]:
-    """The bill of materials."""
-    direct = wanted_by_users(project)
+def bill(lock: str, project: dict[str, Any], version: str, extras: Collection[str] | None = None) -> dict[str, Any]:
+    """The bill of materials of an install with some extras, or (None) with every one."""
+    direct = wanted_by_users(project, extras)
     found = needed(locked(lock), direct)
     ours = f"pkg:pypi/{OURS}@{version}"
     content = "\n".join(f"{one.purl} {' '.join(one.hashes)}" for one in found)
