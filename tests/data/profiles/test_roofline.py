@@ -19,10 +19,12 @@ from sageserve.data.profiles.curve import DEVIATION
 from sageserve.data.profiles.hardware import Gpu, ModelShape, gpu_named, gpu_names, model_names, shape
 from sageserve.data.profiles.library import profile_entries, profile_named
 from sageserve.data.profiles.roofline import (
+    ACTIVATIONS,
     BLOCK,
     FITTED,
     KV_LEAST,
     TENSOR_PARALLEL,
+    USABLE,
     BatchLimits,
     Parallelism,
     capacity,
@@ -96,8 +98,23 @@ def test_what_fits_holds_whole_blocks_and_fits(model: str) -> None:
                 assert profile.kv_tokens >= KV_LEAST
                 assert profile.weights is not None
                 assert profile.kv_per_token is not None
-                assert profile.weights + profile.kv_tokens * profile.kv_per_token < 0.9 * tp * gpu_named(gpu).memory
+                states = profile.max_sequences * shape(model).state_bytes
+                assert profile.weights + profile.kv_tokens * profile.kv_per_token + states < 0.9 * tp * gpu_named(gpu).memory
                 assert profile.error == str(band_of(shape(model), gpu_named(gpu), "vllm"))
+
+
+def test_states_take_memory_and_time() -> None:
+    one, gpu = shape("qwen3.5-397b-a17b-fp8"), gpu_named("b200")
+    four, eight = (roofline(one, gpu, Parallelism(tp), name="b200", limits=BatchLimits(max_sequences=1024)) for tp in (4, 8))
+    room = 4 * (gpu.memory * USABLE - ACTIVATIONS) - one.weight_bytes
+    assert four.max_sequences == int(room / 2 // one.state_bytes) < 1024 == eight.max_sequences, "half of the room is for states"
+    assert four.kv_tokens == int((room - four.max_sequences * one.state_bytes) // (2 * one.kv_bytes)) // BLOCK * BLOCK, (
+        "2 heads on 4"
+    )
+    plain = roofline(one.model_copy(update={"recurrent": None}), gpu, Parallelism(8), name="b200")
+    moved = 1e6 * 2 * one.state_bytes / 8 / (gpu.bandwidth * 1e12 * FITTED.kv_bandwidth)
+    assert eight.decode_us_per_sequence - plain.decode_us_per_sequence == pytest.approx(moved, rel=0.01)
+    assert "45 of 60 layers keep a state" in str(eight.fitted)
 
 
 def least_ms(one: ModelShape, gpu: Gpu, tp: int, tokens: int) -> float:

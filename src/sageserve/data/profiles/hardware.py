@@ -35,6 +35,7 @@ FORMATS: Final[tuple[Precision, ...]] = ("fp8", "int4", "nvfp4")
 """Formats that a model's name may end in, beside the one it is published in: `llama-3.1-70b-fp8`."""
 KV_FP8: Final = "-kvfp8"
 """What a model's name ends in when its KV cache takes eight bits a number: `llama-3.1-70b-fp8-kvfp8`."""
+_STATE_BYTES: Final = 4
 _ACTIVATION_BYTES: Final = 2  # embeddings and what GPUs exchange: bf16
 
 
@@ -58,6 +59,15 @@ class Latent(Settings):
     value: int = Field(ge=1, description="size of a head's value")
 
 
+class Recurrent(Settings):
+    """Layers that keep a state of fixed size per sequence in place of keys and values (gated delta rule, as in Qwen3-Next)."""
+
+    layers: int = Field(ge=1, description="of them; the others attend to the whole context")
+    key_heads: int = Field(ge=1, description="heads of queries and keys")
+    value_heads: int = Field(ge=1, description="heads of values; each has a state of head x head numbers")
+    head: int = Field(ge=1, description="size of a head")
+
+
 class ModelShape(Settings):
     """A transformer's sizes, as its config states them."""
 
@@ -73,6 +83,8 @@ class ModelShape(Settings):
     context: int = Field(ge=1, description="longest context the config allows, tokens")
     sliding: int = Field(default=0, ge=0, description="layers that attend to a window only; 0: none")
     window: int = Field(default=0, ge=0, description="tokens of that window; 0: none")
+    gate: bool = Field(default=False, description="attention's output is gated, by a matrix as large as that of queries")
+    recurrent: Recurrent | None = Field(default=None, description="none: all layers attend to the context")
     experts: Experts | None = Field(default=None, description="none: a dense model")
     latent: Latent | None = Field(default=None, description="none: ordinary attention")
     weights: Precision = Field(default="bf16", description="of linear layers; bf16 is how most are published")
@@ -84,14 +96,32 @@ class ModelShape(Settings):
     # ---- parameters
 
     @property
+    def _attending(self) -> int:
+        """Layers that attend to the context."""
+        return self.layers - (self.recurrent.layers if self.recurrent else 0)
+
+    @property
     def attention_parameters(self) -> int:
-        """Of one layer: projections of queries, keys, values and the output."""
+        """Of all layers: projections of queries, keys, values and the output, and what recurrent ones have in their place."""
+        return self._attending * self._attention_parameters + self._recurrent_parameters
+
+    @property
+    def _attention_parameters(self) -> int:
+        """Of one layer that attends."""
         if self.latent is None:
-            return self.hidden * self.head * (2 * self.heads + 2 * self.kv_heads)
+            return self.hidden * self.head * ((3 if self.gate else 2) * self.heads + 2 * self.kv_heads)
         one = self.latent
         queries = self.hidden * one.query + one.query * self.heads * (one.key + one.rope)
         cached = self.hidden * (one.kv + one.rope) + one.kv * self.heads * (one.key + one.value)
         return queries + cached + self.heads * one.value * self.hidden
+
+    @property
+    def _recurrent_parameters(self) -> int:
+        """Of all recurrent layers: queries, keys, values, their gate, the output, and two numbers a head of values."""
+        if self.recurrent is None:
+            return 0
+        one = self.recurrent
+        return one.layers * self.hidden * (one.head * (2 * one.key_heads + 3 * one.value_heads) + 2 * one.value_heads)
 
     @property
     def dense_layers(self) -> int:
@@ -102,7 +132,7 @@ class ModelShape(Settings):
     def always(self) -> int:
         """Parameters of layers that every token passes through: attention, dense and shared MLPs, routers."""
         matrices = 3 if self.gated else 2
-        total = self.layers * self.attention_parameters + self.dense_layers * matrices * self.hidden * self.intermediate
+        total = self.attention_parameters + self.dense_layers * matrices * self.hidden * self.intermediate
         if self.experts is not None:
             every = matrices * self.experts.shared * self.experts.intermediate + self.experts.count
             total += (self.layers - self.dense_layers) * self.hidden * every
@@ -177,7 +207,7 @@ class ModelShape(Settings):
     @property
     def _full_layers(self) -> float:
         """Layers' worth of KV at WINDOW_AT tokens: a layer with a window counts as the part of it that is kept."""
-        return self.layers - self.sliding * (1.0 - min(1.0, self.window / WINDOW_AT))
+        return self._attending - self.sliding * (1.0 - min(1.0, self.window / WINDOW_AT))
 
     @property
     def kv_bytes(self) -> int:
@@ -190,6 +220,12 @@ class ModelShape(Settings):
             return round(self.layers * (self.latent.kv + self.latent.rope) * _BYTES[self.cache])
         heads = -(-self.kv_heads // tp)
         return round(2 * self._full_layers * heads * self.head * _BYTES[self.cache])
+
+    @property
+    def state_bytes(self) -> int:
+        """What recurrent layers keep of one sequence, however long it is, in 32 bits, as engines do; 0: there are none."""
+        one = self.recurrent
+        return one.layers * one.value_heads * one.head**2 * _STATE_BYTES if one else 0
 
     # ---- arithmetic
 

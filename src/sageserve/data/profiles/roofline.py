@@ -180,7 +180,8 @@ def roofline(
     Raises:
         Infeasible: heads or experts do not divide, or weights leave no room for a KV cache; shows the arithmetic.
     """
-    kv_tokens, tp = capacity(shape, gpu, ways), ways.tp
+    sequences, tp = _sequences(shape, gpu, ways, limits.max_sequences), ways.tp
+    kv_tokens = capacity(shape, gpu, ways, sequences)
     flops = gpu.peak("bf16") * efficiency.compute
     own, shared = curve(shape, gpu, ways, efficiency).times(), _shared(shape, gpu, ways, efficiency)
     settings: dict[str, object] = {
@@ -193,12 +194,14 @@ def roofline(
         "iteration_ms": knots(own if shared is None else own + shared),
         "shared_ms": None if shared is None else knots(shared),
         "eager_ms": _digits(shape.layers * efficiency.eager_us / 1e3),
-        "decode_us_per_sequence": _digits(efficiency.sequence_us + 2e6 * shape.output / tp / flops),
+        "decode_us_per_sequence": _digits(
+            efficiency.sequence_us + 2e6 * shape.output / tp / flops + _state_us(shape, gpu, tp, efficiency)
+        ),
         "kv_ns_per_token": _digits(_kv_us(shape, gpu, tp, efficiency) * 1e3),
         "attention_ns_per_token2": _digits(1e9 * shape.attention_flops / tp / flops),
         "first_token_ms": efficiency.first_token_ms,
         "kv_tokens": kv_tokens,
-        "max_sequences": limits.max_sequences,
+        "max_sequences": sequences,
         "max_batched_tokens": limits.max_batched_tokens,
         "chunked": limits.chunked,
         "mixed": limits.mixed,
@@ -268,18 +271,15 @@ def _check(shape: ModelShape, ways: Parallelism) -> None:
         raise Infeasible(f"{ways.gpus} GPUs cannot be {ways.ep} groups of experts", hint="ep must divide tp x dp")
 
 
-def capacity(shape: ModelShape, gpu: Gpu, ways: Parallelism) -> int:
-    """Tokens of KV cache a rank holds, whole blocks.
+def capacity(shape: ModelShape, gpu: Gpu, ways: Parallelism, sequences: int = 0) -> int:
+    """Tokens of KV cache a rank holds, whole blocks, beside the states of so many sequences.
 
     Raises:
         Infeasible: heads or experts do not divide, or the weights leave no room.
     """
-    _check(shape, ways)
-    tp, weights = ways.tp, shape.weight_bytes - round(shape.routed_bytes * (1 - 1 / ways.dp))
-    each = gpu.memory * USABLE - ACTIVATIONS
-    per_token = shape.kv_bytes_on(tp) * tp
-    room = tp * each - weights
-    tokens = int(room // per_token) // BLOCK * BLOCK
+    tp, per_token = ways.tp, shape.kv_bytes_on(ways.tp) * ways.tp
+    each, weights, room = _room(shape, gpu, ways)
+    tokens = int((room - sequences * shape.state_bytes) // per_token) // BLOCK * BLOCK
     if tokens < KV_LEAST:
         text = (
             f"{tp} GPUs x ({show_size(gpu.memory)} x {USABLE:g} - {show_size(ACTIVATIONS)} for activations) = {_gib(tp * each)},"
@@ -287,6 +287,21 @@ def capacity(shape: ModelShape, gpu: Gpu, ways: Parallelism) -> int:
         )
         raise Infeasible(text, hint="take more GPUs, larger ones, or a checkpoint of lower precision")
     return tokens
+
+
+def _room(shape: ModelShape, gpu: Gpu, ways: Parallelism) -> tuple[float, int, float]:
+    """Bytes of a GPU that may be used, of a rank's weights, and what these leave to the rank."""
+    _check(shape, ways)
+    weights = shape.weight_bytes - round(shape.routed_bytes * (1 - 1 / ways.dp))
+    each = gpu.memory * USABLE - ACTIVATIONS
+    return each, weights, ways.tp * each - weights
+
+
+def _sequences(shape: ModelShape, gpu: Gpu, ways: Parallelism, most: int) -> int:
+    """Sequences a rank runs at once: of those with states, as many as half of what weights leave has room for."""
+    if not shape.state_bytes:
+        return most
+    return max(1, min(most, int(_room(shape, gpu, ways)[2] / 2 // shape.state_bytes)))
 
 
 def scaled(profile: ProfileSettings, time: float, point: str) -> ProfileSettings:
@@ -325,6 +340,11 @@ def _kv_us(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency) -> floa
     return max(read, 1e6 * flops / (gpu.peak("bf16") * efficiency.compute))
 
 
+def _state_us(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
+    """Reading and writing the state of one sequence."""
+    return 2 * shape.state_bytes / tp / (gpu.bandwidth * 1e6 * efficiency.kv_bandwidth)
+
+
 def _latency_us(shape: ModelShape, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
     """Two all-reduces a layer."""
     return 2 * shape.layers * efficiency.exchange_us * log2(tp) * _LATENCY[gpu.link]
@@ -354,6 +374,8 @@ def _source(limits: BatchLimits) -> str:
 
 def _range(shape: ModelShape) -> str:
     text = "derived; an iteration's time is the arithmetic of its tokens"
+    if shape.recurrent:
+        text += f"; {shape.recurrent.layers} of {shape.layers} layers keep a state per sequence, beside the KV cache"
     if shape.sliding:
         text += "; layers with a window counted at 4,096 tokens of context"
     return text
