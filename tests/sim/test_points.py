@@ -50,7 +50,8 @@ HEADER = "id,gpu,tp,model,dtype,isl,osl,concurrency,e2e_ms\n"
         ("nvidia/DeepSeek-R1-NVFP4", "fp4", "deepseek-r1-nvfp4"),
         ("moonshotai/Kimi-K2.5", "int4", "kimi-k2.5"),
         ("meta-llama/Llama-3.1-405B-FP8", "fp8", "llama-3.1-405b-fp8"),
-        ("Qwen/Qwen3.5-397B-A17B", "bf16", None),
+        ("Qwen/Qwen3.5-397B-A17B", "bf16", "qwen3.5-397b-a17b"),
+        ("somebody/Grok-9", "bf16", None),
         ("Qwen/Qwen3-32B", "fp8 or fp4", None),
     ],
 )
@@ -112,7 +113,7 @@ def test_a_rate_is_an_open_loop() -> None:
         ({"tp": 0}, "not known"),
         ({"clients": 0}, "neither a fixed concurrency nor a rate"),
         ({"gpu": "p100"}, "GPU p100"),
-        ({"model": "zhipuai/GLM-5"}, "no shape is known of zhipuai/GLM-5"),
+        ({"model": "somebody/Grok-9"}, "no shape is known of somebody/Grok-9"),
         ({"model": "meta-llama/Llama-3.1-70B"}, "1 GPUs x"),
         ({"tp": 3}, "heads cannot be split over 3 GPUs"),
         ({"prompt": 900_000}, "does not fit into a KV cache"),
