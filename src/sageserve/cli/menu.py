@@ -148,6 +148,9 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
         "up:down",
     ),
     "gateway": MenuEntry(SERVE, "Serve OpenAI's API in front of all engines of a scenario."),
+    "envoy": MenuEntry(
+        SERVE, "Let an Envoy send requests where our gateways would: routes and instances as files that it follows.", "envoy:app"
+    ),
     "control": MenuEntry(SERVE, "Control a fleet: hear, decide, act, write down.", hidden=True),
     "engine": MenuEntry(SERVE, "Serve an emulated engine: OpenAI-compatible, timed by an engine profile, without a GPU."),
     "batch": MenuEntry(SERVE, "Requests that may wait: hand in, watch, fetch.", "batch:app"),

@@ -124,6 +124,10 @@ class DemandCounters:
         if (counted := self._answers[cell % (routing.models * routing.tiers)]) is not None:
             note_answer(counted, output)
 
+    def answered(self, cell: int, output: int) -> None:
+        """It was answered, and nobody saw when its first token came: tokens count, and no promise is judged."""
+        self._cell(cell).output += output
+
     def judged(self, model: int, revision: int, tier: int, *, missed: bool) -> None:
         """An instance of a revision was asked something, and its promise was kept or not."""
         if (found := self._revisions.get((model, revision))) is None:

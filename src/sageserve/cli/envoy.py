@@ -1,0 +1,147 @@
+"""`sageserve envoy`: an Envoy in front of a running fleet's engines, told what our gateways are told.
+
+Knows options and the state folder. stdout: the bootstrap file; stderr: how it goes. Read next: `live/envoy/process.py`;
+docs/how-to/envoy.md.
+"""
+
+import asyncio
+import json
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from sageserve.base.errors import ConfigError
+from sageserve.cli import complete
+from sageserve.cli.extras import need
+from sageserve.cli.running import State, refuse_watched, running, state_folder
+
+if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
+    from sageserve.live.envoy.process import EnvoyPublisher
+
+_EXAMPLES = """[bold]Examples[/bold]
+
+sageserve envoy bootstrap fleet.yaml --folder /run/envoy > envoy.json [dim]— to begin with, and to change[/dim]
+
+sageserve envoy run --folder /run/envoy --admin http://127.0.0.1:9901
+
+envoy -c envoy.json
+"""
+
+app = typer.Typer(
+    help="Let an Envoy send requests where our gateways would: routes and instances as files that it follows.",
+    no_args_is_help=True,
+    epilog=_EXAMPLES,
+    rich_markup_mode="rich",
+)
+
+Folder = Annotated[Path, typer.Option("--folder", metavar="DIR", help="of the files that Envoy follows")]
+
+
+@app.command(epilog=_EXAMPLES)
+def bootstrap(
+    scenario: Annotated[str, complete.SCENARIO],
+    folder: Folder,
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="where it takes requests")] = "127.0.0.1:8080",
+    admin: Annotated[str, typer.Option(metavar="HOST:PORT", help="of its admin page: for this machine alone")] = "127.0.0.1:9901",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting; may be repeated")
+    ] = None,
+) -> None:
+    """Print a bootstrap file for Envoy: a listener, a cluster for each region and model, an admin page."""
+    need("live")
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.envoy.bootstrap import bootstrap as made
+    from sageserve.live.envoy.process import layout_for
+
+    found = load_scenario(scenario, overrides=overrides or ())
+    places = _place("--listen", listen), _place("--admin", admin)
+    typer.echo(json.dumps(made(layout_for(found), str(folder.absolute()), *places), indent=2, allow_nan=False))
+
+
+@app.command(epilog=_EXAMPLES)
+def run(
+    folder: Folder,
+    admin: Annotated[str, typer.Option(metavar="URL", help="of Envoy's admin page")] = "http://127.0.0.1:9901",
+    region: Annotated[str, typer.Option(metavar="NAME", help="where its requests come from", show_default="the first")] = "",
+    tier: Annotated[str, typer.Option(metavar="NAME", help="of its requests", show_default="the first that is interactive")] = "",
+    state: State = None,
+) -> None:
+    """Keep the files up to date, and report to control what Envoy counts. Ctrl-C stops it; Envoy goes on with what is there."""
+    need("live")
+    from sageserve.base.kernel import run_plain
+
+    run_plain()
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.envoy.process import EnvoyBinding, EnvoyPublisher
+    from sageserve.live.gateway.server import clock
+
+    refuse_watched(running(state))
+    home = state_folder(state)
+    settings = load_scenario(home / "scenario.yaml")
+    if urlsplit(admin).scheme not in {"http", "https"}:
+        raise ConfigError(f"--admin: {admin} is no URL", hint="such as http://127.0.0.1:9901")
+    place = EnvoyBinding(
+        control=home / "control.sock",
+        folder=folder.absolute(),
+        admin=admin,
+        region=_number("region", region, list(settings.regions)),
+        tier=_number("tier", tier, list(settings.tiers), _interactive(settings)),
+        told=lambda sentence: typer.echo(f"{time.strftime('%H:%M:%S')}  {sentence}", err=True),
+    )
+    publisher = EnvoyPublisher(settings, place, clock)
+    typer.echo(f"files for Envoy in {folder}; Ctrl-C stops, and Envoy goes on with what is there", err=True)
+    asyncio.run(_until_told(publisher))
+
+
+async def _until_told(publisher: "EnvoyPublisher") -> None:
+    """Go on until SIGINT or SIGTERM."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    work = loop.create_task(publisher.run())
+    told = loop.create_task(stop.wait())
+    try:
+        await asyncio.wait({work, told}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        told.cancel()
+        work.cancel()
+        done = await asyncio.gather(work, told, return_exceptions=True)
+    if isinstance(done[0], BaseExceptionGroup):
+        raise done[0].exceptions[0]
+    if isinstance(done[0], Exception):
+        raise done[0]
+
+
+def _interactive(settings: "Scenario") -> str:
+    """The first tier whose requests somebody waits for; where there is none, the first."""
+    return next((name for name, one in settings.tiers.items() if not one.batch), next(iter(settings.tiers)))
+
+
+def _number(what: str, name: str, names: list[str], usual: str = "") -> int:
+    """Where a name is among those of the scenario.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    wanted = name or usual or names[0]
+    if wanted not in names:
+        raise ConfigError(f"--{what}: there is no {wanted!r}", hint=f"there are {', '.join(names)}")
+    return names.index(wanted)
+
+
+def _place(option: str, text: str) -> tuple[str, int]:
+    """An address and a port.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ConfigError(f"{option}: {text!r} is not HOST:PORT", hint="such as 0.0.0.0:8080")
+    return host.strip("[]"), int(port)
