@@ -20,7 +20,7 @@ from sageserve.cli.acting import process_name, refuse_unwritten
 from sageserve.cli.acts import note_act
 from sageserve.cli.durations import time_of
 from sageserve.cli.extras import need
-from sageserve.cli.kube import Kubeconfig
+from sageserve.cli.kube import Kubeconfig, pods_of
 from sageserve.cli.live_checks import check_clusters
 from sageserve.cli.wall import wall_now
 from sageserve.cli.watch import WatchedState
@@ -165,7 +165,7 @@ def _run(settings: "Scenario", cluster: str, folder: Path, told: _Told, length: 
         if length:
             asyncio.get_running_loop().call_later(length / SECOND, stop.set)
         with ExitStack() as servers:
-            watching = _watching(servers, settings, folder)
+            watching = _watching(servers, settings, folder, told.kubeconfig)
             async with AsyncExitStack() as stack:
                 here = await _agent_of(stack, (settings, cluster), folder, told, watching)
                 if watching is None:
@@ -241,7 +241,7 @@ async def _source(stack: AsyncExitStack, cluster: str, told: _Told) -> "PlanSour
     return ServerSource(told.plans, cluster, client, told.bearer)
 
 
-def _watching(stack: ExitStack, settings: "Scenario", folder: Path) -> "FleetWatch | None":
+def _watching(stack: ExitStack, settings: "Scenario", folder: Path, kubeconfig: Path | None) -> "FleetWatch | None":
     """Sight of what runs, where the cluster's Prometheus is named; none: nothing is ever lowered."""
     from sageserve.cli.control import decision_words
     from sageserve.cli.live_checks import check_watch
@@ -267,5 +267,6 @@ def _watching(stack: ExitStack, settings: "Scenario", folder: Path) -> "FleetWat
         wall=wall_now,
         words=lambda stamped: decision_words(settings, stamped),
         acts=lambda: True,
+        pods=pods_of(settings, kubeconfig),
     )
     return FleetWatch(settings, folder, parts)

@@ -71,10 +71,23 @@ def explain(
     live = read_live(source) if is_state_folder(source) else None
     instant = None if at is None else _instant(at, None if live is None else live.begins)
     told = story(read_run(source), pool, instant) if live is None else live_story(live, pool, instant)
+    if live is not None and instant is None:
+        told = _with_pods(source, told)
     if as_json:
         typer.echo(answer_json(told))
         return
     _draw_story(terminal(), told)
+
+
+def _with_pods(state: Path, told: "Story") -> "Story":
+    """A story of now, with how its pods count where instances follow pods."""
+    from msgspec import structs
+
+    from sageserve.data.watched.pods import read_pods
+
+    counts = read_pods(state)
+    one = None if counts is None else counts.pools.get(told.pool)
+    return told if one is None else structs.replace(told, notes=(one.sentence(), *told.notes))
 
 
 def _instant(text: str, begins: int | None) -> int:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sageserve.base.errors import ConfigError
+from sageserve.cli.extras import need
+from sageserve.cli.wall import wall_now
 
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
     from sageserve.core.authority.records import GuardRange
     from sageserve.live.kubernetes.writer import ObjectWriter
+    from sageserve.live.watch.target_pods import TargetPods
 
 Kubeconfig = Annotated[
     Path | None,
@@ -76,6 +79,28 @@ def guard_of(live: "LiveSettings", name: str) -> "GuardRange":
     target = live.targets[name]
     guard = live.clusters[target.cluster].guard
     return GuardFile(None if guard is None else Path(guard)).range_of(target.name)
+
+
+def pods_of(settings: "Scenario", kubeconfig: Path | None) -> "dict[str, TargetPods]":
+    """Pods of targets, by cluster, where instances are to follow them.
+
+    Raises:
+        ConfigError: a cluster's file, context or account cannot be used.
+    """
+    live = settings.live
+    clusters = [] if live is None else [name for name, one in live.clusters.items() if one.pods]
+    if live is None or not clusters:
+        return {}
+    need("kubernetes")
+    from sageserve.live.kubernetes.reader import ClusterReader, cluster_config
+    from sageserve.live.watch.target_pods import TargetPods
+
+    found = {}
+    for name in clusters:
+        targets = {target: one for target, one in live.targets.items() if one.cluster == name}
+        reader = ClusterReader(cluster_config(live.clusters[name].context, kubeconfig or kubeconfig_file()))
+        found[name] = TargetPods(name, targets, reader, wall_now)
+    return found
 
 
 async def writer_of(

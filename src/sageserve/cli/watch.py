@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -19,7 +19,7 @@ import typer
 from sageserve.base.errors import ConfigError, MeasurementError
 from sageserve.cli import complete
 from sageserve.cli.extras import need
-from sageserve.cli.kube import Kubeconfig
+from sageserve.cli.kube import Kubeconfig, pods_of
 from sageserve.cli.live_checks import check_clusters, check_watch
 from sageserve.cli.running import watched_folder
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sageserve.live.prometheus.server import PrometheusServer
     from sageserve.live.scaler.service import ScalerPort
     from sageserve.live.watch.process import FleetWatch
+    from sageserve.live.watch.target_pods import TargetPods
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -111,7 +112,7 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
         stack.enter_context(_home(folder, settings, listening, (source, tuple(changes))))
         _read_past(servers, settings, pools, folder, spans["--past"])
         pace = interval, spans["--every"] or max(settings.signals.scrape, interval)
-        sides = _Sides(servers, pools, pace, listening, (kubeconfig, dry_run) if act else None)
+        sides = _Sides(servers, pools, pace, listening, (kubeconfig, dry_run) if act else None, pods_of(settings, kubeconfig))
         _run(settings, folder, sides, spans["--for"], as_json=as_json)
     typer.echo(f"what was seen is in {folder}; sum it up: sageserve shadow-report {folder}", err=True)
 
@@ -129,7 +130,7 @@ def _settings(scenario: str, changes: Sequence[str]) -> "Scenario":
 class _Sides:
     """Whom a process speaks to: servers by cluster, pools there, scrape interval and pace of looks (us), and the open port.
 
-    `acts` is the kubeconfig and whether writes are dry runs; None: nothing is written.
+    `acts` is the kubeconfig and whether writes are dry runs; None: nothing is written. `pods` are those that instances follow.
     """
 
     servers: "Mapping[str, PrometheusServer]"
@@ -137,6 +138,7 @@ class _Sides:
     pace: "tuple[Micros, Micros]"
     listening: socket.socket
     acts: tuple[Path | None, bool] | None = None
+    pods: "Mapping[str, TargetPods]" = field(default_factory=dict)
 
 
 def _check_act(settings: "Scenario", kubeconfig: Path | None, *, act: bool, dry_run: bool) -> None:
@@ -146,7 +148,8 @@ def _check_act(settings: "Scenario", kubeconfig: Path | None, *, act: bool, dry_
 
         check_clusters(refuse_unwritten(settings), kubeconfig)
         return
-    for option, given in (("--dry-run", dry_run), ("--kubeconfig", kubeconfig is not None)):
+    follows = settings.live is not None and any(one.pods for one in settings.live.clusters.values())
+    for option, given in (("--dry-run", dry_run), ("--kubeconfig", kubeconfig is not None and not follows)):
         if given:
             raise ConfigError(f"{option} is of --act", hint="add --act")
     acting = [name for name, one in (settings.live.targets if settings.live else {}).items() if one.authority != "observe"]
@@ -304,6 +307,7 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         looked=looked,
         more_notes=lambda: tuple(note for one in hands for note in one.notes()),
         acts=lambda: bool(hands),
+        pods=sides.pods,
     )
     watching = FleetWatch(settings, folder, parts)
     hands: list[Hands] = []

@@ -16,7 +16,9 @@ from sageserve.core.events import (
     DemandSeen,
     DoorSeen,
     EnginesSeen,
+    InstanceComing,
     InstanceDrained,
+    InstanceLeaving,
     InstanceLost,
     InstanceReady,
     Observed,
@@ -125,6 +127,11 @@ class Controller:
                 return self._empty(now, i)
             case InstanceLost(instance=i):
                 self.fleet.lose(i, now)
+            case InstanceComing(instance=i):
+                if gpus := self.fleet.room(self.fleet.pool_of[i]):  # there are more GPUs than the settings say: it has no row
+                    self.fleet.start(i, now, gpus)
+            case InstanceLeaving(instance=i):
+                self.fleet.drain(i, now)
             case Observed():
                 if self._guard is not None:
                     self._guard.see(event)

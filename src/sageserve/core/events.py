@@ -104,7 +104,23 @@ class InstanceLost(Struct, frozen=True, tag="lost"):
     why: str
 
 
+class InstanceComing(Struct, frozen=True, tag="coming"):
+    """Others start an instance of a fleet that they run; it ends in InstanceReady or StartFailed, as one of ours does."""
+
+    instance: int
+
+
+class InstanceLeaving(Struct, frozen=True, tag="leaving"):
+    """Others are ending an instance that serves: it receives nothing more, and ends in InstanceDrained or InstanceLost."""
+
+    instance: int
+    why: str
+
+
 Looked: TypeAlias = Observed | EnginesSeen | DoorSeen | DemandSeen | RevisionsSeen
 """What is seen of the fleet again and again."""
 
-Event: TypeAlias = Looked | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost
+Others: TypeAlias = InstanceComing | InstanceLeaving
+"""What others do with instances of a fleet that they run."""
+
+Event: TypeAlias = Looked | InstanceReady | StartFailed | InstanceDrained | SpotTaken | InstanceLost | Others

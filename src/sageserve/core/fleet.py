@@ -200,6 +200,11 @@ class Fleet:
                 return tuple(vm * per_vm + n for n in numbers)
         return ()
 
+    def fits(self, pool: int) -> int:
+        """How many more instances of this pool find room, one after another."""
+        here = self.pools[pool]
+        return sum(free.bit_count() // here.gpus for free in self._free[here.stock])
+
     # --- verbs ---
 
     def start(self, i: int, now: Micros, gpus: tuple[int, ...], *, initial: bool = False, revision: int = 0) -> None:

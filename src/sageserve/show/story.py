@@ -18,7 +18,7 @@ from sageserve.base.config import ReactiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros, show_duration
 from sageserve.core.actions import Blocked, Decision, Donate, Drain, Reason, Reclaim, Release, Roll, Start
-from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.events import InstanceComing, InstanceLeaving, InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
 from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan
@@ -261,6 +261,10 @@ def _hear(reading: _Reading, now: Micros, event: RecordedEvent) -> None:
             _becomes(reading, i, State.SERVING)
         case StartFailed(instance=i) | SpotTaken(instance=i) | InstanceLost(instance=i):
             _becomes(reading, i, State.OFF)
+        case InstanceComing(instance=i):
+            _becomes(reading, i, State.STARTING)
+        case InstanceLeaving(instance=i):
+            _becomes(reading, i, State.DRAINING)
         case Forecasted(failure=failure) if failure:
             reading.unfitted = failure
         case Forecasted(start=start):

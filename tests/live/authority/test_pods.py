@@ -55,9 +55,9 @@ def leaving() -> Stored:
         (pod("a", phase="Pending"), PodTally(coming=1)),
         (pod("a", conditions=(("Ready", "False", "ContainersNotReady", MADE),)), PodTally(coming=1)),
         (unschedulable("a"), PodTally(stuck=1, why="unschedulable")),
-        (pod("a", phase="Pending", gates=("kueue",)), PodTally(stuck=1, why="gated by kueue")),
+        (pod("a", phase="Pending", gates=("kueue",)), PodTally(stuck=1, why="gated by kueue", gated=1)),
         (pod("a", phase="Failed"), PodTally()),
-        (leaving(), PodTally()),
+        (leaving(), PodTally(leaving=1)),
     ],
 )
 def test_each_pod_counts_for_what_it_is(given: Stored, told: PodTally) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import msgspec
 import pytest
 import uvicorn
+from msgspec import structs
 from starlette.applications import Starlette
 
 from sageserve.live.control.admin import routes
@@ -51,8 +52,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 
 def pool(endpoint: str, kind: str, **counts: int) -> PoolStatus:
-    given = {"serving": 0, "coming": 0, "draining": 0, "spot": 0, "maximum": 4} | counts
-    return PoolStatus(f"{endpoint}/{kind}", **given)
+    return structs.replace(PoolStatus(f"{endpoint}/{kind}", serving=0, coming=0, draining=0, spot=0, maximum=4), **counts)
 
 
 def endpoint(region: str, model: str, *, load: float, blind: bool = False, jobs: int = 0, **counts: int) -> EndpointStatus:

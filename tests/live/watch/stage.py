@@ -3,7 +3,7 @@
 Read next: `test_watching.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sageserve.live.control.loop import WallClock
 from sageserve.live.prometheus.server import NotSeen, NotSeenReason, PrometheusServer, RawAnswer
 from sageserve.live.watch.looks import ClusterLook
 from sageserve.live.watch.process import FleetWatch, WatchParts
+from sageserve.live.watch.target_pods import TargetPods
 from tests.core.small import ENGINE, PRICE, scenario
 
 BEGIN = 1_790_000_040 * SECOND
@@ -90,12 +91,20 @@ class WatchStage:
     Args:
         state: its folder.
         settings: of the fleet.
-        pods: of the one pool.
+        engines: of the one pool.
         at: since the stage's begin, when the process begins.
+        pods: by cluster, where instances follow them.
     """
 
-    def __init__(self, state: Path, pods: Sequence[Pod], settings: Scenario | None = None, at: Micros = 10 * MINUTE) -> None:
-        self.pods = list(pods)
+    def __init__(
+        self,
+        state: Path,
+        engines: Sequence[Pod],
+        settings: Scenario | None = None,
+        at: Micros = 10 * MINUTE,
+        pods: Mapping[str, TargetPods] | None = None,
+    ) -> None:
+        self.pods = list(engines)
         self.failing: frozenset[str] | None = frozenset()
         self.away = False
         self.state = state
@@ -112,6 +121,7 @@ class WatchStage:
             wall=lambda: BEGIN + self.at,
             words=lambda stamped: tuple("" for _ in stamped.line.decisions),
             passed=self.minutes.append,
+            pods=pods or {},
         )
         self.watch = FleetWatch(settings or one_pool(), state, parts)
 

@@ -38,6 +38,8 @@ TargetKind: TypeAlias = Literal[
 
 RAY: Final = "RayServe"
 """The kind that is no object of Kubernetes: a deployment of Ray Serve, APPLICATION/DEPLOYMENT."""
+KNOWS_PODS: Final = ("Deployment", "StatefulSet", "LeaderWorkerSet", "HorizontalPodAutoscaler", "ScaledObject")
+"""Kinds that say which pods are theirs, by themselves or by what they scale."""
 _OBJECT: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _DEPLOYMENT: Final = re.compile(r"[^/\s](?:[^/]*[^/\s])?/[^/\s](?:[^/]*[^/\s])?")
 
@@ -87,6 +89,10 @@ class ClusterSettings(Settings):
     ray: RaySettings | None = Field(default=None, description="it is a Ray cluster; none: Kubernetes")
     prometheus: PrometheusSettings | None = Field(default=None, description="none: what runs is not seen")
     namespaces: tuple[str, ...] = Field(default=(), description="that hold engines; none: those of the targets")
+    pods: bool = Field(
+        default=False,
+        description="instances follow the pods of targets, as the API server tells of them; false: what Prometheus records",
+    )
     guard: str | None = Field(
         default=None,
         pattern="^/",
@@ -106,6 +112,9 @@ class TargetSettings(Settings):
     max: int = Field(ge=1, le=100_000, description="instances, never more")
     gpus: int | None = Field(
         default=None, ge=1, description="of one instance, where the cluster does not say; none: the engine's"
+    )
+    selector: dict[str, str] = Field(
+        default={}, description="labels of its pods, where clusters.NAME.pods follows them; none: as the object selects them"
     )
     series: dict[str, str] = Field(
         default={},

@@ -1,6 +1,7 @@
 """Pods of targets: who serves, who comes, who cannot come, and how long a start takes.
 
-    stuck    gated by a quota (`spec.schedulingGates`), or unschedulable: nothing more is asked for on their account
+    stuck    gated by a quota (`spec.schedulingGates`), or unschedulable, with the scheduler's reason: nothing more is asked for
+             on their account
     coming   pending or not ready yet; late once it has taken longer than twice the 95th percentile of starts
 
 A cold start is from a pod's creation to its being Ready, of pods whose containers never began anew. Typed parts of pods alone are
@@ -19,6 +20,8 @@ from sageserve.base.units import SECOND, Micros
 
 KEEP: Final = 50
 """Starts that quantiles are made of."""
+WHY_MOST: Final = 200
+"""Signs of what the scheduler says: it lists every kind of node."""
 LEAST: Final = 3
 """Starts below which nothing is said of how long one takes."""
 
@@ -29,6 +32,7 @@ class PodCondition(Struct, frozen=True, rename="camel"):
     type: str = ""
     status: str = ""
     reason: str = ""
+    message: str = ""
     last_transition_time: str = ""
 
 
@@ -83,10 +87,38 @@ class PodSeen(Struct, frozen=True):
     @property
     def stuck(self) -> str:
         """Why it cannot come; empty: it may."""
-        if self.spec.scheduling_gates:
+        if self.gated:
             return "gated by " + ", ".join(one.get("name", "") for one in self.spec.scheduling_gates)
         scheduled = self.condition("PodScheduled")
-        return "unschedulable" if scheduled.status == "False" and scheduled.reason == "Unschedulable" else ""
+        if scheduled.status != "False" or scheduled.reason != "Unschedulable":
+            return ""
+        said = scheduled.message.partition(" preemption:")[0].strip().rstrip(".")[:WHY_MOST]
+        return f"unschedulable: {said}" if said else "unschedulable"
+
+    @property
+    def gated(self) -> bool:
+        """Whether a quota holds it back."""
+        return bool(self.spec.scheduling_gates)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self.status.phase in {"Failed", "Succeeded"}
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it was told to end."""
+        return bool(self.metadata.deletion_timestamp)
+
+    @property
+    def ready_at(self) -> Micros:
+        """Since when it is ready, or not any more, by the same clock; 0: it does not say."""
+        return _instant(self.condition("Ready").last_transition_time)
+
+    @property
+    def made_at(self) -> Micros:
+        """When it was made, microseconds since 1970 by the cluster's clock; 0: it does not say."""
+        return _instant(self.metadata.creation_timestamp)
 
 
 class PodList(Struct, frozen=True):
@@ -105,6 +137,8 @@ class PodTally:
         stuck: that cannot come.
         late: of those that are coming, the ones that take too long.
         why: the first reason why one is stuck; empty: none is.
+        gated: of those that are stuck, the ones that a quota holds back; no node takes the others.
+        leaving: that were told to end, and are still there.
     """
 
     ready: int = 0
@@ -112,6 +146,8 @@ class PodTally:
     stuck: int = 0
     late: int = 0
     why: str = ""
+    gated: int = 0
+    leaving: int = 0
 
 
 class ColdStarts:
@@ -131,6 +167,11 @@ class ColdStarts:
         for uid in list(self._known)[: max(0, len(self._known) - 100 * KEEP)]:
             del self._known[uid]
 
+    def is_late(self, pod: PodSeen, wall: Micros) -> bool:
+        """Whether a pod that is not ready has taken longer than twice the 95th percentile of starts."""
+        usual = self.quantile(0.95)
+        return usual is not None and wall - pod.made_at > 2 * usual
+
     def quantile(self, share: float) -> Micros | None:
         """A quantile of the starts, by nearest rank; None: too few are known."""
         if len(self._took) < LEAST:
@@ -147,12 +188,19 @@ def tally(pods: Sequence[PodSeen], starts: ColdStarts, wall: Micros) -> PodTally
         starts: how long they take to start.
         wall: microseconds since 1970, by our clock: only what is late depends on it.
     """
-    here = [pod for pod in pods if not pod.metadata.deletion_timestamp and pod.status.phase not in {"Failed", "Succeeded"}]
+    there = [pod for pod in pods if not pod.ended]
+    here = [pod for pod in there if not pod.leaving]
     stuck = [pod for pod in here if pod.stuck]
     coming = [pod for pod in here if not pod.ready and not pod.stuck]
-    usual = starts.quantile(0.95)
-    late = 0 if usual is None else sum(wall - _instant(pod.metadata.creation_timestamp) > 2 * usual for pod in coming)
-    return PodTally(sum(pod.ready for pod in here), len(coming), len(stuck), late, stuck[0].stuck if stuck else "")
+    return PodTally(
+        ready=sum(pod.ready for pod in here),
+        coming=len(coming),
+        stuck=len(stuck),
+        late=sum(starts.is_late(pod, wall) for pod in coming),
+        why=stuck[0].stuck if stuck else "",
+        gated=sum(pod.gated for pod in stuck),
+        leaving=len(there) - len(here),
+    )
 
 
 def selected(pods: Iterable[PodSeen], labels: Mapping[str, str]) -> list[PodSeen]:

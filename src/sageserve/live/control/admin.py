@@ -30,6 +30,7 @@ from sageserve.live.control.sleeping import Sleep
 from sageserve.live.control.status import Status
 
 _STATES: Final = ("serving", "coming", "draining", "spot")
+_PODS: Final = ("ready", "coming", "late", "unschedulable", "gated", "leaving")
 _SCRIPT: Final = "/* day.js */"
 """Where the page takes in the script of its figures, so that it is one answer."""
 _Family = GaugeMetricFamily | CounterMetricFamily
@@ -74,7 +75,7 @@ class FleetCollector(Collector):
         for model, left in {endpoint.model: endpoint.slack_batch_s for endpoint in state.endpoints}.items():
             if left is not None:
                 slack.add_metric([model], round(left, 1))
-        yield from (instances, seen, pressure, blind, waiting, slack, *_sleepers(state))
+        yield from (instances, seen, pressure, blind, waiting, slack, *_sleepers(state), *_pods(state))
         yield GaugeMetricFamily("sageserve_gpus_held", "GPUs that instances hold", value=state.gpus_held)
         yield CounterMetricFamily("sageserve_instances_hung", "instances that hung and were ended", value=state.ended)
         yield GaugeMetricFamily("sageserve_gateways", "gateway processes connected", value=state.gateway.processes)
@@ -102,6 +103,24 @@ def _sleepers(state: Status) -> Iterator[GaugeMetricFamily]:
             sleep.add_metric([region, model, name], states[name])
         held.add_metric([region, model], waiting)
     yield from (sleep, held)
+
+
+def _pods(state: Status) -> Iterator[GaugeMetricFamily]:
+    """Pods of pools whose instances follow them; nothing where none do."""
+    found = [(pool.pool, pool.pods) for endpoint in state.endpoints for pool in endpoint.pools if pool.pods is not None]
+    if not found:
+        return
+    pods = GaugeMetricFamily("sageserve_pods", "pods of a pool by what they are; late ones come, too", labels=["pool", "state"])
+    starts = GaugeMetricFamily(
+        "sageserve_cold_start_seconds", "from a pod's creation to its being Ready", labels=["pool", "quantile"]
+    )
+    for pool, one in found:
+        for name in _PODS:
+            pods.add_metric([pool, name], getattr(one, name))
+        for quantile, took in (("0.5", one.start_s_p50), ("0.95", one.start_s_p95)):
+            if took is not None:
+                starts.add_metric([pool, quantile], took)
+    yield from (pods, starts)
 
 
 class CapacitySource(Protocol):

@@ -20,7 +20,9 @@ from sageserve.core.events import (
     DemandSeen,
     DoorSeen,
     EnginesSeen,
+    InstanceComing,
     InstanceDrained,
+    InstanceLeaving,
     InstanceLost,
     InstanceReady,
     Observed,
@@ -235,6 +237,8 @@ class Loop:
         actions = self._controller.handle(now, event)
         if isinstance(event, InstanceReady):
             self._view.open(event.instance)
+        elif isinstance(event, InstanceLeaving):
+            self._view.close(event.instance)
         elif isinstance(event, InstanceLost | StartFailed):
             self._view.forget(event.instance)
         self._perform(now, actions)
@@ -249,6 +253,10 @@ class Loop:
                 return state[i] is not State.DRAINING
             case InstanceLost(instance=i):
                 return state[i] not in {State.SERVING, State.DRAINING}
+            case InstanceComing(instance=i):
+                return state[i] is not State.OFF
+            case InstanceLeaving(instance=i):
+                return state[i] is not State.SERVING
             case InstanceReady(instance=i) | StartFailed(instance=i):
                 return state[i] not in {State.STARTING, State.RECLAIMING}
             case SpotTaken(instance=i):

@@ -32,6 +32,20 @@ class InstanceStatus(Struct, frozen=True):
     metrics: str = "/metrics"  # path of its metrics, below its URL
 
 
+class PodsStatus(Struct, frozen=True):
+    """Pods of a pool whose instances follow them, by what they are; `late` are among those that come."""
+
+    ready: int
+    coming: int
+    late: int
+    unschedulable: int
+    gated: int  # held back by a quota
+    leaving: int
+    why: str  # what the scheduler says of one that cannot come, or which gate holds it
+    start_s_p50: float | None  # measured from a pod's creation to its being Ready; None: too few were seen
+    start_s_p95: float | None
+
+
 class PoolStatus(Struct, frozen=True):
     """A pool's instances by state."""
 
@@ -41,6 +55,7 @@ class PoolStatus(Struct, frozen=True):
     draining: int
     spot: int
     maximum: int
+    pods: PodsStatus | None = None  # None: its instances follow no pods
 
 
 class EndpointStatus(Struct, frozen=True):

@@ -33,7 +33,8 @@ def kube_version(facts: ClusterFacts) -> Iterator[CheckFinding]:
 def rbac_rung(facts: ClusterFacts) -> Iterator[CheckFinding]:
     """Every right of the authority."""
     for target in facts.targets:
-        missing = [right for right in rights_of(target.settings, target.home) if facts.rights.get(right) is False]
+        needed = rights_of(target.settings, target.home, follows=facts.settings.pods)
+        missing = [right for right in needed if facts.rights.get(right) is False]
         if missing:
             verbs = ", ".join(f"{right.verb} {right.plural}" for right in missing[:4])
             said = f"authority {target.settings.authority} needs what we may not: {verbs}"

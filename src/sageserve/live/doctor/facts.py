@@ -191,12 +191,12 @@ async def _cluster(facts: ClusterFacts, reader: ClusterReader | None) -> None:
     answers = await asyncio.gather(*(reader.list(kind, space) if space else reader.list(kind) for kind, space in wanted))
     facts.objects = dict(zip(wanted, answers, strict=True))
     facts.objects["Application", "argocd"] = await reader.list("Application", "argocd")
-    rights = [right for target in facts.targets for right in _asked(target)]
+    rights = [right for target in facts.targets for right in _asked(target, follows=facts.settings.pods)]
     facts.rights = await reader.all_allowed(rights)
 
 
-def _asked(target: DoctorTarget) -> Sequence[Right]:
-    needed = rights_of(target.settings, target.home)
+def _asked(target: DoctorTarget, *, follows: bool) -> Sequence[Right]:
+    needed = rights_of(target.settings, target.home, follows=follows)
     return needed if target.acts else [*needed, *write_rights(target)]
 
 

@@ -65,7 +65,7 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
     ports = {"metrics": PORT, **({} if scaler is None else {"scaler": int(scaler.listen.rpartition(":")[2])})}
     found = [
         made.object(_CORE, "ServiceAccount", automountServiceAccountToken=bool(mine)),
-        *made.roles(mine),
+        *made.roles(mine, follows=scenario.live.clusters[choices.cluster].pods),
         made.object(_CORE, "ConfigMap", data={FILE: text}),
         made.disk(),
         made.deployment(text, ports),
@@ -115,12 +115,12 @@ class _Made:
         metadata = {"name": self.name, "namespace": namespace or self.choices.namespace, "labels": dict(self._mine)}
         return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
-    def roles(self, targets: Sequence[TargetSettings]) -> Iterator[Manifest]:
+    def roles(self, targets: Sequence[TargetSettings], *, follows: bool) -> Iterator[Manifest]:
         """A Role and its binding for every namespace in which there are targets."""
         spaces: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
         for target in targets:
             held = target if self.choices.acts else target.model_copy(update={"authority": "observe"})
-            for right in rights_of(held, home_of(targets)):
+            for right in rights_of(held, home_of(targets), follows=follows):
                 verbs = spaces.setdefault(right.namespace, {}).setdefault((right.group, right.plural), {})
                 verbs[right.verb] = None
         for space, resources in spaces.items():

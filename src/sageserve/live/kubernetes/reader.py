@@ -5,11 +5,13 @@ which change nothing. Read next: `objects.py` for what comes back, `fake.py` for
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
+
+import msgspec
 
 from sageserve.base.errors import ConfigError
 from sageserve.live.kubernetes.kinds import KINDS, KubeKind
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from lightkube.config.kubeconfig import SingleConfig
     from lightkube.generic_resource import GenericNamespacedResource
 
+Page = TypeVar("Page")
 TIMEOUT: Final = 10.0  # seconds for one answer
+SILENCE: Final = 100.0  # seconds without a line of a watch: a server sends a bookmark a minute, so that nobody is there any more
+LINE_MOST: Final = 16 << 20  # bytes of one line: an object is 1.5 MB at most where it is kept
 PAGE: Final = 500  # objects of one answer, as kubectl asks
 AT_ONCE: Final = 16  # questions to one server
 
@@ -139,6 +144,48 @@ class ClusterReader:
                 return [KubeObject({"kind": kind, **_plain(item)}) async for item in found]
         except (httpx2.HTTPError, LightkubeError, ValueError) as error:
             return _not_read(error)
+
+    async def page(self, path: str, query: Mapping[str, str], kind: type[Page]) -> Page | NotRead:
+        """An answer whose parts of a type alone are read."""
+        import httpx2
+
+        try:
+            async with self._few:
+                answer = await self._plain.get(path, params=dict(query))
+            if answer.is_success:
+                return msgspec.json.decode(answer.content, type=kind)
+            return NotRead(answer.status_code, f"HTTP {answer.status_code}")
+        except (httpx2.HTTPError, msgspec.MsgspecError) as error:
+            return _not_read(error)
+
+    async def follow(self, path: str, query: Mapping[str, str], heard: Callable[[bytes], str]) -> NotRead | None:
+        """Hear the lines of a watch until it ends; None where the server ended it in order.
+
+        Args:
+            path: of the list.
+            query: with `watch`.
+            heard: told every line; says why no more is wanted, or nothing.
+        """
+        import httpx2
+
+        rest = bytearray()
+        try:
+            timeout = httpx2.Timeout(TIMEOUT, read=SILENCE)
+            async with self._plain.stream("GET", path, params=dict(query), timeout=timeout) as answer:
+                if not answer.is_success:
+                    return NotRead(answer.status_code, f"HTTP {answer.status_code}")
+                async for part in answer.aiter_bytes():
+                    rest += part
+                    *lines, left = rest.split(b"\n")
+                    for line in lines:
+                        if line and (why := heard(bytes(line))):
+                            return NotRead(0, why)
+                    if len(left) > LINE_MOST:
+                        return NotRead(0, f"a line of the watch is longer than {LINE_MOST >> 20} MiB")
+                    rest = left
+        except httpx2.HTTPError as error:
+            return _not_read(error)
+        return None
 
     async def allowed(self, right: Right) -> bool | NotRead:
         """Whether we have a right."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from sageserve.base.config.clusters import TargetSettings
-from sageserve.live.kubernetes.kinds import COUNTED, KINDS, SCALERS
+from sageserve.live.kubernetes.kinds import BOUNDED, COUNTED, KINDS, SCALERS
 from sageserve.live.kubernetes.reader import Right
 
 READS: Final = ("get", "list", "watch")
@@ -20,16 +20,19 @@ def home_of(targets: Iterable[TargetSettings]) -> str:
     return next((one.name.partition("/")[0] for one in targets), "")
 
 
-def rights_of(target: TargetSettings, home: str) -> list[Right]:
+def rights_of(target: TargetSettings, home: str, *, follows: bool = False) -> list[Right]:
     """What a target's authority needs.
 
     Args:
         target: of a cluster.
         home: where the lease and the orders of that cluster are.
+        follows: instances follow its pods.
     """
     kind, namespace = KINDS[target.kind], target.name.partition("/")[0]
     found = [Right(verb, kind.group, kind.plural, namespace) for verb in READS]
     found += [Right(verb, "", "pods", namespace) for verb in READS]
+    if follows and target.kind in BOUNDED and not target.selector:  # which pods there are says what it scales
+        found += [Right("get", one.group, one.plural, namespace) for one in map(KINDS.__getitem__, COUNTED)]
     if target.authority != "observe":
         found += [Right(verb, "coordination.k8s.io", "leases", home) for verb in KEEPS]
         found += [Right(verb, "", "configmaps", home) for verb in KEEPS]

@@ -11,7 +11,15 @@ from typing import Final, TypeAlias
 from sageserve.base.errors import LawBroken
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.actions import Donate, Drain, Reclaim, Release, Start
-from sageserve.core.events import InstanceDrained, InstanceLost, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.events import (
+    InstanceComing,
+    InstanceDrained,
+    InstanceLeaving,
+    InstanceLost,
+    InstanceReady,
+    SpotTaken,
+    StartFailed,
+)
 from sageserve.core.fleet import MOVES, Fleet, Signal, State
 from sageserve.core.invariants import check_fleet
 from sageserve.core.work import Entry
@@ -55,6 +63,8 @@ _SIGNALS: Final[Mapping[type, Signal]] = {
     StartFailed: Signal.FAIL,
     InstanceLost: Signal.LOSE,
     SpotTaken: Signal.TAKE,
+    InstanceComing: Signal.START,
+    InstanceLeaving: Signal.DRAIN,
     Start: Signal.START,
     Drain: Signal.DRAIN,
     Donate: Signal.DONATE,

@@ -6,7 +6,7 @@ journal means the same engine by them after a restart. Asks nobody. Read next: `
 """
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -81,6 +81,34 @@ class WatchedInstances:
         if new or lost:
             self._save()
         return PoolChange(tuple(new), lost)
+
+    def follow(self, pool: Pool, names: Sequence[str], room: int) -> list[tuple[int, str]]:
+        """Give rows to those of a pool's instances that have none: which are new.
+
+        Args:
+            pool: whose instances they are.
+            names: of all that should have a row, the most important ones first.
+            room: for how many more there are GPUs.
+        """
+        rows = self._rows[pool.name]
+        new: list[tuple[int, str]] = []
+        unplaced = 0
+        for name in (name for name in names if name not in rows):
+            row = self._free(pool, name, ()) if len(new) < room else None
+            if row is None:
+                unplaced += 1
+                continue
+            rows[name] = row
+            new.append((row, name))
+        self._note_unplaced(pool, unplaced)
+        if new:
+            self._save()
+        return new
+
+    def close(self, pool: Pool, name: str) -> None:
+        """An instance has no row any more."""
+        del self._rows[pool.name][name]
+        self._save()
 
     def _free(self, pool: Pool, name: str, leaving: Collection[int]) -> int | None:
         """The row an instance had before, else the first that nobody has."""

@@ -74,6 +74,13 @@ def look_at(server: PrometheusServer, watched: Sequence[WatchedPool], now: Micro
     return ClusterLook(pools, fronts, failing)
 
 
+def unheard(looks: Mapping[str, ClusterLook]) -> str:
+    """Why no server says anything; empty: one does."""
+    if any(one.answered for one in looks.values()):
+        return ""
+    return next(answer.detail for one in looks.values() for answer in one.pools.values() if isinstance(answer, NotSeen))
+
+
 def late_shares(server: PrometheusServer, watched: Sequence[WatchedPool], now: Micros, promise_s: float) -> dict[str, LateCount]:
     """Requests of the last five minutes, and those of them whose first token came after a promise, by pool.
 

@@ -9,16 +9,16 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from msgspec import structs
 
-from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.config import LiveSettings, Scenario, SpotSettings
 from sageserve.base.units import SECOND, Micros, show_duration
 from sageserve.core.controller import Controller
-from sageserve.core.events import DemandSeen, InstanceLost, InstanceReady
+from sageserve.core.events import DemandSeen, InstanceComing, InstanceLost, InstanceReady
 from sageserve.core.fleet import Fleet, Pool
 from sageserve.core.layout import Layout
 from sageserve.core.safety import Onlooker
@@ -38,14 +38,16 @@ from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import GatewayAddress, Sources, Status, status
 from sageserve.live.control.thread_worker import ThreadWorker
 from sageserve.live.control.wishes import Wishes, follows_plans, plan_holds
-from sageserve.live.prometheus.server import NotSeen, PrometheusServer
+from sageserve.live.prometheus.server import PrometheusServer
 from sageserve.live.prometheus.sight import blind_after
 from sageserve.live.scaler.answers import PoolWish
 from sageserve.live.watch.demand import CountedDemand
+from sageserve.live.watch.followed_pods import FollowedPods
 from sageserve.live.watch.instances import WatchedInstances
-from sageserve.live.watch.looks import ClusterLook, LateCount, late_shares, look_at
+from sageserve.live.watch.looks import ClusterLook, LateCount, late_shares, look_at, unheard
 from sageserve.live.watch.pool_wishes import PoolWishes
 from sageserve.live.watch.sightings import PoolSighting, sight_pool
+from sageserve.live.watch.target_pods import TargetPods
 from sageserve.live.watch.view import NobodysEngines, WatchedView, only_watched, tightest_promise_s
 from sageserve.live.wire import ToGateway
 
@@ -69,6 +71,7 @@ class WatchParts:
         looked: called after every look.
         more_notes: what else a person should know.
         acts: whether decisions are carried out, by whoever holds its targets.
+        pods: of targets, by cluster, where instances follow them.
     """
 
     servers: Mapping[str, PrometheusServer]
@@ -83,6 +86,7 @@ class WatchParts:
     looked: Callable[[], None] = lambda: None
     more_notes: Callable[[], tuple[str, ...]] = lambda: ()
     acts: Callable[[], bool] = lambda: False
+    pods: Mapping[str, TargetPods] = field(default_factory=dict)
 
 
 class FleetWatch:
@@ -119,6 +123,7 @@ class FleetWatch:
         self._decidable_at: Micros = 0  # the last look at which a server answered
         self._settled = False  # all that an earlier process knew has been looked for
         self._instances = WatchedInstances(self.fleet, state / "instances.json")
+        self._pods = FollowedPods(self.fleet, self._instances, parts.pods, state, parts.wall)
         earlier = self._demand_file.load(parts.wall())
         kind = kind_of(scenario)
         self._wishes = Wishes(self.fleet, follows=follows_plans(scenario))
@@ -132,7 +137,7 @@ class FleetWatch:
         guard = Onlooker(scenario.live.safety, self.layout.endpoints, every=scenario.strategy.check)
         self._worker = ThreadWorker(self._hear)
         self.loop = Loop(
-            controller=Controller(self.fleet, strategy, scenario.spot, guard),
+            controller=Controller(self.fleet, strategy, SpotSettings(donate=False), guard),  # what others end is nobody's to give
             view=self.view,
             actuator=self._engines,
             worker=self._worker,
@@ -144,7 +149,8 @@ class FleetWatch:
         """Watch until `stop` is set, with whatever else runs as long."""
         try:
             await self.look()
-            await run_until(stop, [lambda: self.loop.run(self._parts.clock), self._keep_looking, *others])
+            pods = lambda: self._pods.run(self.follow_pods)  # noqa: E731 # one line, once
+            await run_until(stop, [lambda: self.loop.run(self._parts.clock), self._keep_looking, pods, *others])
         finally:
             self._worker.close()
 
@@ -163,7 +169,7 @@ class FleetWatch:
             self._parts.words,
             "",
         )
-        found = status(sources, self.notes())
+        found = self._pods.told(status(sources, self.notes()))
         urls = tuple(server.url for server in self._parts.servers.values())
         return structs.replace(found, gateway=GatewayAddress("", 0, 0), watched=urls, acting=self._parts.acts())
 
@@ -183,7 +189,14 @@ class FleetWatch:
             notes.append(f"Demand is counted up to {show_duration(behind // SECOND * SECOND)} ago.")
         lost = self._journal.lost + self._minutes.lost
         notes += [f"{lost:,} lines could not be written: is the disk full?"] if lost else []
-        return (*notes, *self._parts.more_notes(), *self.demand.notes, *self.demand.shares.notes, *self._stumbled)
+        return (
+            *notes,
+            *self._pods.notes(acts=self._parts.acts()),
+            *self._parts.more_notes(),
+            *self.demand.notes,
+            *self.demand.shares.notes,
+            *self._stumbled,
+        )
 
     def asked(self, name: str) -> PoolAsked:
         """What decisions ask of a pool, and how its endpoint is; where nothing stands, what runs is agreed with."""
@@ -265,11 +278,15 @@ class FleetWatch:
         unseen: dict[int, str] = {}
         in_flight: dict[int, int] = {}
         waiting: dict[int, float] = {}
+        self.follow_pods()
         for pool, one in zip(self._pools, self._parts.watched, strict=True):
-            found = sight_pool(pool, looks[one.cluster], self._instances, wall, self.limit)
+            if self._pods.follows(pool):
+                found = self._pods.sight(pool, looks[one.cluster], (wall, self.limit))
+            else:
+                found = sight_pool(pool, looks[one.cluster], self._instances, wall, self.limit)
+                self._follow(pool, found)
             if found.why:
                 unseen[pool.endpoint] = f"{pool.name}: {found.why}"
-            self._follow(pool, found)
             for each in found.seen:
                 self.view.saw(each.row, kv=each.kv, in_flight=each.in_flight, waiting=each.waiting, at=asked_at)
                 in_flight[each.row] = each.in_flight
@@ -278,7 +295,7 @@ class FleetWatch:
         self.view.unseen, self._in_flight = unseen, in_flight
         self._begun = True
         self._lose_left()
-        self._unheard = _unheard(looks)
+        self._unheard = unheard(looks)
         if not self._unheard:
             self._decidable_at = self._parts.clock.now()
             self.demand.take(looks, wall, self.limit)
@@ -315,6 +332,26 @@ class FleetWatch:
                 self.write(Entry(now, InstanceReady(row), (), ()))
             else:
                 self.loop.hear(InstanceReady(row))
+
+    def follow_pods(self) -> None:
+        """Rows follow pods, where they do; those that were there before we were asked for nothing."""
+        now = self._parts.clock.now()
+        for pool in self._pools:
+            events, begun = self._pods.update(pool)
+            for event in events:
+                if isinstance(event, InstanceComing):
+                    self._engines.names[event.instance] = self._pods.name_of(pool, event.instance)
+                if begun:
+                    self.loop.hear(event)
+                elif isinstance(event, InstanceComing):
+                    self.fleet.start(event.instance, now, self.fleet.room(pool.number), initial=True)
+                    self.write(Entry(now, event, (), ()))
+                elif isinstance(event, InstanceReady):
+                    self.fleet.ready(event.instance, now)
+                    self.view.adopt(event.instance)
+                    self.write(Entry(now, event, (), ()))
+        for name, took in self._pods.measured():
+            self.started(name, took)
 
     def _lose_left(self) -> None:
         """Once everything was seen: instances that the journal holds for serving, and that ended while nobody watched."""
@@ -354,10 +391,3 @@ class FleetWatch:
 def _nobody(gateway: int, message: ToGateway) -> bool:  # noqa: ARG001 # the signature is the protocol's
     """There is no gateway to be told anything."""
     return True
-
-
-def _unheard(looks: Mapping[str, ClusterLook]) -> str:
-    """Why no server says anything; empty: one does."""
-    if any(one.answered for one in looks.values()):
-        return ""
-    return next(answer.detail for one in looks.values() for answer in one.pools.values() if isinstance(answer, NotSeen))

@@ -13,7 +13,7 @@ import numpy as np
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, Micros
 from sageserve.core.actions import Donate, Drain, Reclaim, Release, Start
-from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.events import InstanceComing, InstanceLeaving, InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.fleet import Pool, State
 from sageserve.core.work import RecordedAction, RecordedEvent
 from sageserve.data.results.journal import Stamped
@@ -73,6 +73,11 @@ class _Reading:
         match event:
             case InstanceReady(instance=row):
                 self.becomes(row, State.SERVING, now)
+            case InstanceComing(instance=row):
+                self.becomes(row, State.STARTING, now)
+                self.found.starts += counts
+            case InstanceLeaving(instance=row):
+                self.becomes(row, State.DRAINING, now)
             case StartFailed(instance=row) | InstanceLost(instance=row):
                 self.becomes(row, State.OFF, now)
                 self.found.failures += counts

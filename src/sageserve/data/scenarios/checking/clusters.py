@@ -7,7 +7,7 @@ Knows the settings tree only; what is really there, `sageserve doctor` looks up.
 from collections.abc import Iterator, Sequence
 
 from sageserve.base.config import ModelSettings, ProfileSettings, Scenario
-from sageserve.base.config.clusters import RAY, TargetSettings
+from sageserve.base.config.clusters import KNOWS_PODS, RAY, TargetSettings
 from sageserve.base.units import show_money
 from sageserve.data.documents import suggest
 from sageserve.data.scenarios.problem import SettingProblem, unknown
@@ -123,12 +123,23 @@ def target_arithmetic(scenario: Scenario) -> Iterator[SettingProblem]:
             yield SettingProblem((*keys, "kind"), f"cluster {target.cluster!r} {said} {target.kind}", arithmetic=False)
         if target.kind == RAY and target.authority == "full" and target.min < 1:
             yield SettingProblem((*keys, "min"), "Ray Serve runs one replica at least: write `min: 1` or more")
+        if here is not None and here.pods:
+            yield from _pods_of(target, keys)
         place = target.cluster, target.kind, target.name
         if place in seen:
             yield SettingProblem((*keys, "name"), f"{target.kind} {target.name} is already target {seen[place]!r}")
         seen.setdefault(place, name)
     yield from _budget(scenario)
     yield from _tiers(scenario)
+
+
+def _pods_of(target: TargetSettings, keys: Keys) -> Iterator[SettingProblem]:
+    """Whether it can be said which pods a target has."""
+    if target.kind == RAY:
+        yield SettingProblem(keys, f"cluster {target.cluster!r} follows pods, and a {RAY} has none", arithmetic=False)
+    elif not target.selector and target.kind not in KNOWS_PODS:
+        said = f"which pods a {target.kind} has is not known, and cluster {target.cluster!r} follows them"
+        yield SettingProblem((*keys, "selector"), said, arithmetic=False, hint="write selector: {LABEL: VALUE}, as its pods have")
 
 
 def _budget(scenario: Scenario) -> Iterator[SettingProblem]:
