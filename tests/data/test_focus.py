@@ -98,6 +98,13 @@ def test_sums_are_the_cost_and_rules_of_the_specification_hold(made: list[Alloca
         assert sum(bought) == sum(Decimal(row["EffectiveCost"]) for row in mine if row["ChargeCategory"] == "Usage")
 
 
+def test_pools_that_prefill_and_that_decode_are_told_apart() -> None:
+    made = [Allocation("east", "h100", "big", "iw-f", "", on_demand_busy=100, role=role) for role in ("prefill", "decode")]
+    rows = written(made)
+    assert [row["ResourceId"] for row in rows] == ["east/big/h100/prefill", "east/big/h100/decode"]
+    assert [json.loads(row["Tags"])["role"] for row in rows] == ["prefill", "decode"]
+
+
 def test_every_mandatory_column_is_there_and_dates_are_bounds_in_utc() -> None:
     assert set(MANDATORY) <= set(COLUMNS)
     assert list(COLUMNS) == sorted(COLUMNS)

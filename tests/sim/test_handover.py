@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from sageserve.base.config import Scenario
-from sageserve.base.errors import ConfigError, Infeasible, PlanError
+from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.base.records import Labels
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.engine.timing import decode_work, request_work, row_of
 from sageserve.core.handover import Handover
-from sageserve.core.plan_once import planned_layout
 from sageserve.data.billing.allocations import UNALLOCATED
 from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.sim.kernel.state import Setup
@@ -75,7 +74,7 @@ def play(settings: Scenario, rows: int = 400, **more: object) -> Run:
     return simulate(settings, trace(settings, stream, window=10 * MINUTE), debug=True, **more)  # type: ignore[arg-type] # as above
 
 
-@pytest.mark.parametrize("strategy", ["reactive", "hpa", "fixed:2"])
+@pytest.mark.parametrize("strategy", ["reactive", "hpa", "keda", "fixed:2", "lt-i", "lt-ua", "foresight"])
 def test_pools_of_their_own_serve_everything_and_nothing_is_left_anywhere(strategy: str) -> None:
     run = play(fleet(strategy={"name": strategy}))
     rows, endpoints = run.requests, run.kernel.endpoints
@@ -123,6 +122,9 @@ def test_prompts_pay_for_prefill_and_answers_for_decoding() -> None:
     prompts, outputs = sum(one.prompts for one in found), sum(one.outputs for one in found)
     assert prompts == pytest.approx(outputs, rel=0.01), "both pools hold two instances all the time"
     assert sum(one.requests for one in found) == int((run.requests["model"] == 0).sum())
+    sides = {role: [one for one in found if one.role == role] for role in ("prefill", "decode")}
+    assert sum(one.total for one in sides["prefill"]) == prompts, "each pool's cost is that of what it did"
+    assert sum(one.total for one in sides["decode"]) == outputs
 
 
 def test_engines_that_decode_may_be_others() -> None:
@@ -157,7 +159,7 @@ def test_what_does_not_go_together_is_refused_when_it_is_read(changes: dict[str,
         fleet(**changes)
 
 
-@pytest.mark.parametrize("strategy", ["siloed", "keda", "chiron", "lt-ua", "foresight"])
+@pytest.mark.parametrize("strategy", ["siloed", "chiron"])
 def test_strategies_whose_instances_do_everything_are_refused(strategy: str) -> None:
     with pytest.raises(ConfigError, match=f"{strategy} cannot scale prefill and decode as pools of their own"):
         play(fleet(strategy={"name": strategy}), 4)
@@ -176,8 +178,6 @@ def test_turns_that_wait_are_refused_unless_nothing_of_them_is_kept() -> None:
 
 def test_what_takes_instances_to_do_everything_says_that_it_cannot() -> None:
     settings = fleet()
-    with pytest.raises(PlanError, match=r"models\.big\.disaggregated"):
-        planned_layout(settings)
     for ask in (
         lambda: refuse_simulated_only(settings),
         lambda: oracle_bound(settings, trace(settings, [row(0)])),

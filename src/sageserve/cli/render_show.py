@@ -13,6 +13,7 @@ from rich.markup import escape
 from sageserve.base.units import MINUTE, SECOND, show_duration
 from sageserve.cli.columns import WIDTH, StackedTable
 from sageserve.cli.render import header, hours_tables, tiers_tables, totals
+from sageserve.core.layout import DECODE
 from sageserve.data.results.sweep_read import Sweep
 from sageserve.show.account import Account
 from sageserve.show.choices import Choices
@@ -116,7 +117,8 @@ def _draw_lines(page: TerminalPage, lines: RunLines, signal: str) -> None:
         highest = max((number for one in lines.endpoints for number in value(one) if number is not None), default=0.0)
         scale = highest if top is None else max(top, highest)
         page.title(name, f"{what}, {width}; a full bar is {show(scale)}")
-        _bars(page, lines, [(f"{one.region}/{one.model}", value(one)) for one in shown], (scale, show, "mean"))
+        drawn = [one for one in shown if name != "demand" or one.role != DECODE]  # what is decoded was prefilled, and counted
+        _bars(page, lines, [(one.name, value(one)) for one in drawn], (scale, show, "mean"))
     if len(shown) < len(ends):
         page.print(f"and {count(len(ends) - len(shown), 'endpoint')} with less capacity: --json has them", style="dim")
     _draw_backlog(page, lines, width)

@@ -47,6 +47,7 @@ class DemandHistory:
         self._work = np.zeros(shape)  # engine time and tokens seen so far, older hours fading
         self._work_tokens = np.zeros(shape)
         self._work_requests = np.zeros(shape)
+        self._made = np.zeros(shape)  # tokens of answers
         self._mixes = np.zeros((shape[1], MIX_WIDTH))  # likewise, faster
         self._answers = np.zeros((shape[1], shape[2], ANSWER_WIDTH))  # as fast
         self._earlier_mean = np.full(shape[1], 1000.0)  # prompt tokens per request: a guess until something is seen
@@ -77,6 +78,7 @@ class DemandHistory:
         self._work = self._work * fade + self._at_home(np.array(seen.work).reshape(self.shape))
         self._work_tokens = self._work_tokens * fade + tokens
         self._work_requests = self._work_requests * fade + self._at_home(np.array(seen.requests, float).reshape(self.shape))
+        self._made = self._made * fade + np.array(seen.output_tokens, float).reshape(self.shape)
         if seen.mixes:
             self._mixes = self._mixes * 0.5 ** (seen.length / _MIX_FADE) + np.array(seen.mixes)
         if seen.answers:
@@ -132,6 +134,16 @@ class DemandHistory:
         """float64[models, tiers]: engine time per prompt token (us), of what was seen; `prior` (same shape) where nothing was."""
         work, tokens = self._work.sum(axis=0), self._work_tokens.sum(axis=0)
         return np.where(tokens > 0, work / np.maximum(tokens, 1.0), prior)
+
+    def lengths(self, prior: float) -> tuple[Floats, Floats, Floats]:
+        """float64[models, tiers] thrice: requests seen so far, older ones fading; mean prompts and answers of them.
+
+        Answers are of `prior` tokens where none was finished; prompts as all of the model where there was none.
+        """
+        requests, tokens, made = (sums.sum(axis=0) for sums in (self._work_requests, self._work_tokens, self._made))
+        count = np.maximum(requests, 1e-9)
+        prompt = np.where((requests > 0) & (tokens > 0), tokens / count, self.prompt_mean()[:, None])
+        return requests, prompt, np.where((requests > 0) & (made > 0), made / count, prior)
 
     def work_per_request(self, prior: Floats) -> Floats:
         """float64[models]: mean engine time of a request (us), of what was seen; `prior` where nothing was."""

@@ -21,7 +21,7 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.fleet import Fleet
 from sageserve.core.forecast import QuantileForecast, Series, incredible
 from sageserve.core.history import BIN
-from sageserve.core.layout import Layout, any_apart
+from sageserve.core.layout import Layout
 from sageserve.core.plan.explain import AnyPlan, solve
 from sageserve.core.plan.what_if import Question
 from sageserve.core.response import Load
@@ -102,11 +102,6 @@ def planned_layout(scenario: Scenario) -> Layout:
         PlanError: the strategy makes no plans.
     """
     name = scenario.strategy.name
-    if model := any_apart(scenario):
-        raise PlanError(
-            f"models.{model}.disaggregated: no plan is made of prefill and decode as pools of their own",
-            hint=f"rules scale them, as hpa in a simulation; or plan without: --set models.{model}.disaggregated=null",
-        )
     if name not in PLANNERS:
         raise PlanError(f"the strategy {name} makes no plan", hint=f"choose one that does: {', '.join(PLANNERS)}")
     return layout_of(scenario)
@@ -168,11 +163,12 @@ def _hourly(
     prospects.take(forecasts, late=now - prospects.history.end)
     problem = prospects.problem(fleet)
     seen, batch_seen = _last_hour(prospects)
-    ends = _endpoints(layout)
-    planned = [max(window[g][m] for window in problem.demand) for g, m, _ in ends]
+    ends, rows = _endpoints(layout), _rows(prospects)  # both parts of a model are told the same
+    planned = [max(window[g][rows[m]] for window in problem.demand) for g, m, _ in ends]
     expected = [Expected(name, rate, rate, rate, float(seen[g, m])) for rate, (g, m, name) in zip(planned, ends, strict=True)]
     expected += [
-        Expected(f"batch {model}", *(problem.buffer[m],) * 3, float(batch_seen[m])) for m, model in enumerate(layout.names.models)
+        Expected(f"batch {model}", *(problem.buffer[rows[m]],) * 3, float(batch_seen[m]))
+        for m, model in enumerate(layout.names.models)
     ]
     return Proposal(
         question=problem,
@@ -201,13 +197,15 @@ def _ahead(
     tokens = (SECOND / prospects.work_per_token()).tolist()  # per second of a busy instance
     batch_tokens = (SECOND / prospects.work_per_token(batch=True)).tolist()
     expected = []
+    rows, parts = _rows(prospects), prospects.parts
     for g, m, name in _endpoints(layout):
-        mine = [stream for stream in outlook.streams if stream.name.partition(" ")[0] == name]
+        part, whose = rows[m], f"{layout.names.regions[g]}/{parts[rows[m]].name}"
+        mine = [stream for stream in outlook.streams if stream.name.partition(" ")[0] == whose]
         rate, middle = np.sum([stream.rate for stream in mine], axis=0).tolist(), sum(stream.expected[0] for stream in mine)
-        rates = (middle * tokens[m], rate[0] * tokens[m], max(rate) * tokens[m])
+        rates = (middle * tokens[part], rate[0] * tokens[part], max(rate) * tokens[part])
         expected.append(Expected(name, *rates, float(seen[g, m])))
     for m, model in enumerate(layout.names.models):
-        mean = sum(lot.work for lot in outlook.batches[m].lots) / sum(outlook.steps) * batch_tokens[m]
+        mean = sum(lot.work for lot in outlook.batches[rows[m]].lots) / sum(outlook.steps) * batch_tokens[rows[m]]
         expected.append(Expected(f"batch {model}", *(mean,) * 3, float(batch_seen[m])))
     return Proposal(
         question=outlook,
@@ -261,6 +259,11 @@ def _endpoints(layout: Layout) -> list[tuple[int, int, str]]:
     return [(g, m, f"{region}/{model}") for g, region in enumerate(names.regions) for m, model in enumerate(names.models)]
 
 
+def _rows(prospects: DemandEstimates) -> list[int]:
+    """The row of a plan that stands for each model: its own, or that of its prompts."""
+    return [next(k for k, part in enumerate(prospects.parts) if part.model == m) for m in range(prospects.history.shape[1])]
+
+
 def _last_hour(prospects: DemandEstimates) -> tuple[Floats, Floats]:
     """Interactive tokens/s [regions, models] and batch tokens/s [models], means of the last hour."""
     rate = prospects.history.rate(HOUR)
@@ -270,10 +273,10 @@ def _last_hour(prospects: DemandEstimates) -> tuple[Floats, Floats]:
 def _thetas(layout: Layout, prospects: DemandEstimates, loads: Sequence[Load]) -> tuple[Theta, ...]:
     per_token = prospects.work_per_token()
     found = []
-    for pool in layout.pools:
+    for pool, part in zip(layout.pools, prospects.part_of, strict=True):
         weight = int(layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE
-        engine = float(per_token[pool.model]) * weight
-        load = loads[pool.model]
+        engine = float(per_token[part]) * weight
+        load = loads[part]
         found.append(Theta(pool.name, load.load * SECOND / engine, engine, load))
     return tuple(found)
 

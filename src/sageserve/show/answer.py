@@ -15,7 +15,7 @@ from sageserve.core.plan.explain import AnyPlan, Other, Threshold, what_would_ch
 from sageserve.core.plan.hourly_rows import HourlyProblem, rows_of
 from sageserve.core.plan.outlook import Outlook
 from sageserve.core.plan.what_if import Question
-from sageserve.show.why import amount, held_now, hours, pool_names, reason, standings
+from sageserve.show.why import amount, held_now, hours, pool_names, ratio, reason, standings
 
 
 class Alternative(Struct, frozen=True):
@@ -95,7 +95,7 @@ def answer(question: Question, plan: AnyPlan, name: str, currency: str = "USD") 
         before=held_now(question)[pool],
         target=plan.target[pool],
         reason=reason(question, plan, pool),
-        demand=_demand(question, pool, currency),
+        demand=(*ratio(question, plan, pool), *_demand(question, pool, currency)),
         standings=standings(question, plan, pool),
         less=_alternative(question, plan, pool, -1, currency),
         more=_alternative(question, plan, pool, 1, currency),

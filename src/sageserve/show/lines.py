@@ -11,11 +11,12 @@ from typing import Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, NEVER, SECOND
+from sageserve.core.layout import DECODE, PREFILL
 from sageserve.data.results.run_folder import RunFolder
 
 BINS: Final = 48
@@ -24,11 +25,12 @@ _Key: TypeAlias = tuple[str, str]
 
 
 class EndpointLine(Struct, frozen=True):
-    """One model in one region, the pools of all roles together; one value per bin.
+    """One model in one region, the pools of all roles together, or those that prefill, or that decode; one value per bin.
 
     Args:
         region: its name.
         model: its name.
+        role: `prefill` or `decode` where these are apart; left out where they are not.
         demand: requests per second that arrived in this region.
         serving: instances, mean.
         utilisation: of the signal policies see, at most 1, mean over serving instances; None where none served.
@@ -39,6 +41,12 @@ class EndpointLine(Struct, frozen=True):
     demand: tuple[float, ...]
     serving: tuple[float, ...]
     utilisation: tuple[float | None, ...]
+    role: str | UnsetType = UNSET
+
+    @property
+    def name(self) -> str:
+        """`region/model`, with `/role` where prefill and decode are apart."""
+        return f"{self.region}/{self.model}" + ("" if isinstance(self.role, UnsetType) else f"/{self.role}")
 
 
 class BacklogLine(Struct, frozen=True):
@@ -158,25 +166,36 @@ def _words(table: pa.Table, column: str) -> _Words:
 
 
 def _endpoints(timeline: pa.Table, code: Ints, counts: _Counts) -> tuple[EndpointLine, ...]:
-    regions, models = _words(timeline, "region"), _words(timeline, "model")
+    regions, models, roles = (_words(timeline, name) for name in ("region", "model", "role"))
     serving = timeline.column("serving").to_numpy().astype(np.float64)
     used = np.minimum(timeline.column("seen").to_numpy(), 1) * serving
     found = []
     samples = np.bincount(_bins(np.unique(timeline.column("time_us").to_numpy()), counts), minlength=counts.bins + 1)[:-1]
-    for (region, model), rows in _pairs(regions, models):
-        held = _sums(code[rows], serving[rows], counts.bins)
-        busy = _sums(code[rows], used[rows], counts.bins)
+    for (region, model), together in _pairs(regions, models):
         demand = counts.demand.get((region, model), np.zeros(counts.bins)) / (counts.width / SECOND)
-        found.append(
-            EndpointLine(
-                region,
-                model,
-                tuple(demand.tolist()),
-                tuple((held / np.maximum(samples, 1)).tolist()),
-                tuple(b / h if h else None for b, h in zip(busy.tolist(), held.tolist(), strict=True)),
+        for role, rows in _sides(roles, together):
+            held = _sums(code[rows], serving[rows], counts.bins)
+            busy = _sums(code[rows], used[rows], counts.bins)
+            found.append(
+                EndpointLine(
+                    region,
+                    model,
+                    tuple(demand.tolist()),
+                    tuple((held / np.maximum(samples, 1)).tolist()),
+                    tuple(b / h if h else None for b, h in zip(busy.tolist(), held.tolist(), strict=True)),
+                    role,
+                )
             )
-        )
     return tuple(found)
+
+
+def _sides(roles: _Words, rows: Ints) -> Iterator[tuple[str | UnsetType, Ints]]:
+    """Rows of a model in a region: of those that prefill and of those that decode, or all of them."""
+    sides = {role: rows[roles.mask(role)[rows]] for role in (PREFILL, DECODE)}
+    if not all(len(side) for side in sides.values()):
+        yield UNSET, rows
+        return
+    yield from sides.items()
 
 
 def _sums(code: Ints, weights: Floats, bins: int) -> Floats:

@@ -5,9 +5,12 @@ Read next: `answer.py` for the questions that are solved again.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, TypeAlias
+
+from msgspec import UnsetType
 
 from sageserve.base.units import HOUR, SECOND, show_duration
+from sageserve.core.layout import DECODE, PREFILL
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.horizon import Binding, HorizonPlan, PlanReason
 from sageserve.core.plan.hourly import Plan
@@ -32,6 +35,54 @@ WHY: Final[Mapping[PlanReason, str]] = {
 def pool_names(question: Question) -> tuple[str, ...]:
     """Names of the pools, in order of their numbers."""
     return tuple(pool.name for pool in question.pools)
+
+
+def ratio(question: Question, plan: AnyPlan, pool: int) -> tuple[str, ...]:
+    """Why there are so many to prefill and so many to decode, in a sentence; nothing where an instance does both."""
+    sides = _hour_sides(question, pool) if isinstance(question, HourlyProblem) else _sides(question, pool)
+    if sides is None:
+        return ()
+    region, (prompts, needs), (answers, needed) = sides
+    there, then = (sum(plan.target[one] for one in side) for side in (prompts, answers))
+    when = "at the peak of the hour" if isinstance(question, HourlyProblem) else "now, headroom included"
+    sentence = (
+        f"{region} has {there} to prefill and {then} to decode: in all regions prompts take {amount(needs)} instances {when},"
+        f" and answers {amount(needed)}; every pool is rounded up, to its minimum at least"
+    )
+    return (sentence,)
+
+
+_Side: TypeAlias = tuple[set[int], float]
+"""Pools of a region, and the instances that all regions ask for."""
+
+
+def _sides(outlook: Outlook, pool: int) -> tuple[str, _Side, _Side] | None:
+    if isinstance(outlook.apart, UnsetType):
+        return None
+    regions, pairs = outlook.apart.regions, outlook.apart.streams
+    mine = [pair for pair in pairs if any(way.pool == pool for number in pair for way in outlook.streams[number].ways)]
+    if not mine:
+        return None
+    sides = []
+    for streams in zip(*([outlook.streams[number] for number in pair] for pair in mine), strict=True):
+        here = {way.pool for one in streams for way in one.ways if regions[way.pool] == regions[pool]}
+        sides.append((here, sum(one.rate[0] for one in streams) * outlook.margin))
+    return outlook.stocks[outlook.pools[pool].stock].name.partition("/")[0], sides[0], sides[1]
+
+
+def _hour_sides(problem: HourlyProblem, pool: int) -> tuple[str, _Side, _Side] | None:
+    here = problem.pools[pool]
+    name, _, does = problem.models[here.model].rpartition("/")
+    both = [f"{name}/{one}" for one in (PREFILL, DECODE)]
+    if does not in {PREFILL, DECODE} or not {*both} <= {*problem.models}:
+        return None
+    sides = []
+    for model in map(problem.models.index, both):
+        members = [p for p, one in enumerate(problem.pools) if one.model == model]
+        peak = max(sum(row[model] for row in window) for window in problem.demand) + problem.buffer[model]
+        most = max(problem.pools[p].theta for p in members)
+        sides.append(({p for p in members if problem.pools[p].region == here.region}, peak / most))
+    return problem.regions[here.region], sides[0], sides[1]
 
 
 def held_now(question: Question) -> tuple[int, ...]:

@@ -7,8 +7,10 @@ program is built, not what its answer means. Read next: `horizon.py`; docs/refer
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from msgspec import UNSET
+
 from sageserve.core.plan.milp import Program
-from sageserve.core.plan.outlook import BatchDemand, Outlook, Stream, begins, chains, first_step
+from sageserve.core.plan.outlook import BatchDemand, Outlook, Stream, Together, begins, chains, first_step
 
 SHORTAGE: Final = 1_000.0
 """A missing unit costs this many times the dearest instance that could serve it: only less than 1/1000 of one is left out."""
@@ -72,6 +74,8 @@ def build(outlook: Outlook) -> tuple[Program, Columns]:
     for number, batch in enumerate(outlook.batches):
         for chain in chains(batch.lots, outlook.steps):
             _chain(program, columns, outlook, number=number, batch=batch, chain=chain)
+    if outlook.apart is not UNSET:
+        _together(program, columns, outlook, outlook.apart)
     _capacity(program, columns, outlook)
     _minimum(program, columns, outlook)
     _stock(program, columns, outlook)
@@ -193,6 +197,50 @@ def _chain(
             columns.late.setdefault((number, step), []).append(late)
             program.row([done, late], [1.0, 1.0], lower=due)
         before = done
+
+
+def _together(program: Program, columns: Columns, outlook: Outlook, apart: Together) -> None:
+    """Of two demands each region takes the same share, but for what is short of either; of batch work, it does the same share."""
+    for step in range(len(outlook.steps)):
+        for pair in apart.streams:
+            if all(outlook.streams[number].rate[step] > 0 for number in pair):
+                rates = [outlook.streams[number].rate[step] for number in pair]
+                flows = [_flows(columns, outlook, number, step) for number in pair]
+                short = [(columns.short[number, step], -1.0 / rate) for number, rate in zip(pair, rates, strict=True)]
+                _same_shares(program, apart, flows, rates, short)
+        for pair in apart.batches:
+            totals = [sum(lot.work for lot in outlook.batches[number].lots) for number in pair]
+            if min(totals) > 0:
+                works = [_works(columns, outlook, number, step) for number in pair]
+                _same_shares(program, apart, works, totals, [])
+
+
+def _flows(columns: Columns, outlook: Outlook, number: int, step: int) -> list[tuple[int, int]]:
+    """Pool and column of every way of a stream."""
+    return [(way.pool, columns.flow[number, step, w]) for w, way in enumerate(outlook.streams[number].ways)]
+
+
+def _works(columns: Columns, outlook: Outlook, number: int, step: int) -> list[tuple[int, int]]:
+    """Pool and column of every way of batch work, of each chain."""
+    ways, found = outlook.batches[number].ways, columns.work.get((number, step), [])
+    return [(ways[k % len(ways)].pool, column) for k, column in enumerate(found)]
+
+
+def _same_shares(
+    program: Program,
+    apart: Together,
+    sides: list[list[tuple[int, int]]],
+    totals: list[float],
+    short: list[tuple[int, float]],
+) -> None:
+    """What goes to a region of the one, as a share of its total, is at most that of the other and what is short of that."""
+    for region in sorted({apart.regions[pool] for side in sides for pool, _ in side}):
+        shares = [
+            [(column, 1.0 / total) for pool, column in side if apart.regions[pool] == region]
+            for side, total in zip(sides, totals, strict=True)
+        ]
+        for one, other in ((0, 1), (1, 0)):
+            _at_most(program, [*shares[one], *((column, -share) for column, share in shares[other]), *short[other : other + 1]])
 
 
 def _capacity(program: Program, columns: Columns, outlook: Outlook) -> None:

@@ -10,7 +10,7 @@ from itertools import accumulate
 from math import isfinite
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from sageserve.base.errors import PlanError
 
@@ -139,6 +139,20 @@ class TierKept(Struct, frozen=True):
     kept: float
 
 
+class Together(Struct, frozen=True):
+    """Demands that go the same ways, because a region's prompts are decoded in it: where prefill and decode are apart.
+
+    Args:
+        streams: pairs of them, by number: prompts, and the answers to them.
+        batches: likewise.
+        regions: of the pools, by their numbers.
+    """
+
+    streams: tuple[tuple[int, int], ...]
+    batches: tuple[tuple[int, int], ...]
+    regions: tuple[int, ...]
+
+
 class Outlook(Struct, frozen=True):
     """Everything the receding-horizon program needs.
 
@@ -154,6 +168,7 @@ class Outlook(Struct, frozen=True):
         worth: dollars that a request in time was taken to be worth: what rates were made with; 0: not said.
         tiers: what that worth follows from.
         reserve: headroom may be held in donated instances, which are back within a minute; expected demand may not.
+        apart: demands that go the same ways; left out where there are none.
     """
 
     steps: tuple[float, ...]
@@ -167,6 +182,7 @@ class Outlook(Struct, frozen=True):
     reserve: bool = False
     worth: float = 0.0
     tiers: tuple[TierKept, ...] = ()
+    apart: Together | UnsetType = UNSET
 
 
 def coarsening(hours: float, *, first: float = 0.25, fine: int = 8) -> tuple[float, ...]:

@@ -52,7 +52,7 @@ STRATEGIES: Final[Mapping[str, StrategyKind]] = _Kinds()
 _HPA: Final = "hpa"
 _KEDA: Final = "keda"
 _RECORDED: Final = "recorded"
-_TOGETHER: Final = ("siloed", "keda", "lt-i", "lt-u", "lt-ua", "chiron", "foresight", _RECORDED)
+_TOGETHER: Final = ("siloed", "chiron", _RECORDED)
 """Strategies that take an instance to do all of a request."""
 
 __all__ = [

@@ -21,9 +21,18 @@ from sageserve.core.forecast import QuantileForecast, Series
 from sageserve.core.history import BIN, DemandHistory
 from sageserve.core.layout import Layout
 from sageserve.core.pace import DecodingLoad, guessed_answers, slow_by_load
-from sageserve.core.perf import OUTPUT_GUESS, decoding_time, first_time, prefill_work, request_work
+from sageserve.core.perf import OUTPUT_GUESS, decode_work, decoding_time, first_time, prefill_work, request_work
 from sageserve.core.plan.hourly_rows import HourlyProblem, PoolFacts, StockFacts, windows
 from sageserve.core.response import FULL, Load, RequestMix, held, instances_for, late
+from sageserve.core.strategies.parts import (
+    LEAST_US,
+    Does,
+    PlannedPart,
+    decode_mix,
+    parts_by_pool,
+    parts_of,
+    prefill_mix,
+)
 
 FLAT: Final = 0.75
 """Load at which instances are enough where there is no curve: the tuned threshold's."""
@@ -65,7 +74,10 @@ class DemandEstimates:
         ahead = scenario.strategy.foresight
         self._worth, self._curve = (ahead.worth, ahead.curve) if foresight else (self._rules.worth, "learned")
         self._layout = layout
-        self._reference = [layout.fastest(m) for m in range(len(names.models))]
+        self._reference = [layout.fastest(m) for m in range(len(names.models))]  # whose time is heard
+        self.parts = parts_of(layout)
+        self.part_of = parts_by_pool(layout, self.parts)
+        self.models = np.array([part.model for part in self.parts], np.int64)  # of the parts
         tiers = list(scenario.tiers.values())
         queued = scenario.batch.feed != "direct"  # batch work that no queue holds back arrives like any other
         self.interactive = [k for k, tier in enumerate(tiers) if not (tier.batch and queued)]
@@ -78,13 +90,13 @@ class DemandEstimates:
         self.loads: list[Load] = []
         ends = [layout.endpoint_pools(e) for e in range(layout.endpoints)]
         self._most = [
-            max((sum(pool.end - pool.begin for pool in pools) for pools in ends if pools and pools[0].model == m), default=1)
-            for m in range(len(names.models))
+            max((sum(pool.end - pool.begin for pool in pools) for pools in ends if pools and pools[0] in part.pools), default=1)
+            for part in self.parts
         ]
         self._group = len(names.regions) if scenario.routing.region in _POOLED else 1
         self._gaps = np.array([float(gap) for gap in layout.tiers["gap"]])
-        self._mixes = [self._paced(m, self._guess(m)) for m in range(len(names.models))]
-        self._held = [self._enough(m) for m in range(len(names.models))]
+        self._mixes = [self._paced(part, self._guess(part.model)) for part in self.parts]
+        self._held = [self._enough(k) for k in range(len(self.parts))]
 
     @property
     def known(self) -> bool:
@@ -151,7 +163,7 @@ class DemandEstimates:
         return seen / expected if expected > 0 else 1.0
 
     def work_per_token(self, *, batch: bool = False) -> Floats:
-        """float64[models]: engine microseconds per interactive (or batch) prompt token, on the model's fastest engine.
+        """float64[parts]: engine microseconds per interactive (or batch) prompt token, on the part's fastest engine.
 
         The other kind's, where the scenario has no tier of one.
         """
@@ -160,74 +172,112 @@ class DemandEstimates:
         prior = np.array([[self._prior(m)] * self.history.shape[2] for m in range(len(mix))])
         each = self.history.work_per_token(prior)[:, tiers]
         total = mix.sum(axis=1)
-        return np.where(total > 0, (each * mix).sum(axis=1) / np.maximum(total, 1e-9), each.mean(axis=1))
+        whole = np.where(total > 0, (each * mix).sum(axis=1) / np.maximum(total, 1e-9), each.mean(axis=1))
+        return np.array([self._share(part, float(whole[part.model]), batch=batch) for part in self.parts])
+
+    def _share(self, part: PlannedPart, whole: float, *, batch: bool) -> float:
+        """Engine microseconds of a part per prompt token, where all that a request takes is `whole` per token."""
+        if part.does is Does.WHOLE:
+            return whole
+        tiers = (self.batch or self.interactive) if batch else (self.interactive or self.batch)
+        prompt, prefill, decode = self._apart(part, tiers)
+        if part.does is Does.DECODE:
+            return decode / prompt
+        mix = None if batch else self._seen(part.model)
+        return max(prefill / prompt if mix is None else whole * mix.prefill_us / mix.each_us, self._link_us(part))
+
+    def _apart(self, part: PlannedPart, tiers: list[int]) -> tuple[float, float, float]:
+        """Mean prompt of a model's requests of these tiers, and engine microseconds to prefill and to decode one of them."""
+        requests, prompts, answers = (column[part.model, tiers] for column in self.history.lengths(OUTPUT_GUESS))
+        shares = requests / total if (total := requests.sum()) > 0 else np.full(len(tiers), 1 / len(tiers))
+        profile, hits = self._layout.profiles[part.reference], self._layout.prefix_hits[part.model]
+        prefill = decode = 0.0
+        for share, prompt, answer in zip(shares.tolist(), prompts.tolist(), answers.tolist(), strict=True):
+            length = max(int(prompt), 1)
+            prefill += share * float(prefill_work(profile, length, min(int(length * hits), length - 1)))
+            decode += share * float(decode_work(profile, length, answer))
+        return max(float(shares @ prompts), 1.0), max(prefill, LEAST_US), max(decode, LEAST_US)
+
+    def _link_us(self, part: PlannedPart) -> float:
+        """Microseconds per prompt token that the KV cache takes on the links of an instance, one of each of its ranks."""
+        handover = self._layout.handover
+        per_rank = float(self._layout.profiles[part.reference]["per_rank"])
+        return 0.0 if handover is None else handover.token_us[part.model] * per_rank
 
     def sustainable_loads(self, demand: Floats) -> list[Load]:
-        """The load of the instances that are enough for `demand` (float64[models], busy instances of one region), by model.
+        """The load of the instances that are enough for `demand` (float64[parts], busy instances of one region), by part.
 
         Takes in the mix of late. Kept as `loads` for whoever explains a plan.
         """
-        for m in range(len(demand)):
-            step = float(decoding_time(self._layout.profiles[self._reference[m]], 1.0))
-            seen = None if self._curve == "guessed" else self.history.mix(m, step)
-            self._mixes[m] = self._paced(m, seen or self._guess(m))
-            self._held[m] = self._enough(m)
-        self.loads = [self._load(m, float(busy)) for m, busy in enumerate(demand)]
+        for k, part in enumerate(self.parts):
+            self._mixes[k] = self._paced(part, self._seen(part.model) or self._guess(part.model))
+            self._held[k] = self._enough(k)
+        self.loads = [self._load(k, float(busy)) for k, busy in enumerate(demand)]
         return self.loads
 
-    def instances(self, model: int, busy: Floats) -> Floats:
-        """Instances that are enough for so many busy ones, by the mix of the latest `sustainable_loads`; fractions between."""
-        return instances_for(busy, self._held[model])
+    def _seen(self, m: int) -> RequestMix | None:
+        """The mix of a model, with all that its requests take; None where nothing was seen, or is to be believed."""
+        step = float(decoding_time(self._layout.profiles[self._reference[m]], 1.0))
+        return None if self._curve == "guessed" else self.history.mix(m, step)
 
-    def busy_most(self, model: int, serving: int) -> float:
+    def _way_us(self, m: int, prompt: int) -> float:
+        """Microseconds that the KV cache of a prompt is on its way, over a link that is free."""
+        handover = self._layout.handover
+        return 0.0 if handover is None else prompt * handover.token_us[m] + handover.latency[m]
+
+    def instances(self, part: int, busy: Floats) -> Floats:
+        """Instances that are enough for so many busy ones, by the mix of the latest `sustainable_loads`; fractions between."""
+        return instances_for(busy, self._held[part])
+
+    def busy_most(self, part: int, serving: int) -> float:
         """Busy instances up to which so many serving ones are enough."""
-        return float(self._held[model][min(max(serving, 0), self._most[model])])
+        return float(self._held[part][min(max(serving, 0), self._most[part])])
 
     def be_worth(self, dollars: float) -> None:
         """From now on a request in time is worth that much."""
         self._worth = dollars
 
-    def level(self, model: int) -> float:
+    def level(self, part: int) -> float:
         """Quantile of demand up to which instances are worth having, by the mix of the latest `sustainable_loads`; 0.5 at least.
 
         The newsvendor's critical ratio: an instance that is wanted with a chance p keeps p times the requests it can serve in an
         hour in time, and is had while they are worth more than its hour.
         """
-        mix = self._mixes[model]
-        worth = self._worth_us(model) * mix.eligible * FULL  # of all the requests that it serves, in its own time
+        mix = self._mixes[part]
+        worth = self._worth_us(part) * mix.eligible * FULL  # of all the requests that it serves, in its own time
         return max(1.0 - mix.each_us / worth, 0.5) if worth > 0 else 0.5
 
     def problem(self, fleet: Fleet) -> HourlyProblem:
         """The integer program of the paper for what is forecast now."""
         per_token = self.work_per_token()
-        busy = (self.forecast.sum(axis=0) + self.batch_rate()) * per_token / SECOND
+        busy = (self.forecast.sum(axis=0) + self.batch_rate())[self.models] * per_token / SECOND
         self.sustainable_loads(busy / len(self._layout.names.regions))
         pools = self._layout.pools
         weights = [int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE for pool in pools]
         theta = [
-            self.loads[pool.model].load * SECOND / (float(per_token[pool.model]) * weight)
-            for pool, weight in zip(pools, weights, strict=True)
+            self.loads[part].load * SECOND / (float(per_token[part]) * weight)
+            for part, weight in zip(self.part_of, weights, strict=True)
         ]
-        names = self._layout.names
+        regions = self._layout.names.regions
         return HourlyProblem(
-            regions=names.regions,
-            models=names.models,
+            regions=regions,
+            models=tuple(part.name for part in self.parts),
             stocks=tuple(StockFacts(stock.name, fleet.unplanned(k)) for k, stock in enumerate(self._layout.stocks)),
             pools=tuple(self._facts(pool, one, fleet) for pool, one in zip(pools, theta, strict=True)),
-            demand=windows(self.forecast),
-            buffer=tuple(self.batch_rate().tolist()),
-            minimum=tuple(tuple(self._minimum(g, m) for m in range(len(names.models))) for g in range(len(names.regions))),
+            demand=windows(self.forecast[:, self.models]),
+            buffer=tuple(self.batch_rate()[self.models].tolist()),
+            minimum=tuple(tuple(self._minimum(g, part) for part in self.parts) for g in range(len(regions))),
             epsilon=self._rules.epsilon,
         )
 
-    def _enough(self, m: int) -> Floats:
-        """Busy instances up to which 0, 1, 2, ... instances of a model are enough."""
+    def _enough(self, part: int) -> Floats:
+        """Busy instances up to which 0, 1, 2, ... instances of a part are enough."""
         if self._curve == "flat":
-            return np.arange(self._most[m] + 1, dtype=np.float64) * FLAT
-        return held(self._mixes[m], self._worth_us(m), self._most[m], group=self._group)
+            return np.arange(self._most[part] + 1, dtype=np.float64) * FLAT
+        return held(self._mixes[part], self._worth_us(part), self._most[part], group=self._group)
 
-    def _minimum(self, region: int, model: int) -> int:
-        return max((pool.floor for pool in self._layout.pools if (pool.region, pool.model) == (region, model)), default=0)
+    def _minimum(self, region: int, part: PlannedPart) -> int:
+        return max((pool.floor for pool in part.pools if pool.region == region), default=0)
 
     def _facts(self, pool: Pool, theta: float, fleet: Fleet) -> PoolFacts:
         stock, now = self._layout.stocks[pool.stock], self.history.end
@@ -236,7 +286,7 @@ class DemandEstimates:
         return PoolFacts(
             name=pool.name,
             region=pool.region,
-            model=pool.model,
+            model=self.part_of[pool.number],
             stock=pool.stock,
             gpus=pool.gpus,
             price_per_hour=price,
@@ -247,15 +297,15 @@ class DemandEstimates:
             carbon_per_hour=stock.carbon_cost(now, now + HOUR) * pool.gpus,
         )
 
-    def _load(self, m: int, busy: float) -> Load:
-        count = max(int(np.ceil(self.instances(m, np.array([busy]))[0] - 1e-9)), 1)
-        load = self.busy_most(m, count) / min(count, self._most[m])
-        return Load(count * self._group, load, self._mixes[m], late(count * self._group, load, self._mixes[m]))
+    def _load(self, part: int, busy: float) -> Load:
+        count = max(int(np.ceil(self.instances(part, np.array([busy]))[0] - 1e-9)), 1)
+        load = self.busy_most(part, count) / min(count, self._most[part])
+        return Load(count * self._group, load, self._mixes[part], late(count * self._group, load, self._mixes[part]))
 
-    def _worth_us(self, m: int) -> float:
-        """Microseconds of an instance that a request in time is worth; of the dearest the model has."""
+    def _worth_us(self, part: int) -> float:
+        """Microseconds of an instance that a request in time is worth; of the dearest the part has."""
         now = self.history.end
-        prices = [self.hour_price(pool, now, now + HOUR) for pool in self._layout.pools if pool.model == m]
+        prices = [self.hour_price(pool, now, now + HOUR) for pool in self.parts[part].pools]
         return self._worth / price * HOUR if (price := max(prices, default=0.0)) > 0 else float("inf")
 
     def hour_price(self, pool: Pool, begin: Micros, end: Micros) -> float:
@@ -268,7 +318,7 @@ class DemandEstimates:
         profile = self._layout.profiles[self._reference[m]]
         prompt = int(min(max(float(self.history.prompt_mean()[m]), 1.0), float(self._layout.context[m]) - 1))
         found = min(int(prompt * self._layout.prefix_hits[m]), prompt - 1)
-        idle = first_time(profile, prompt, found) + int(profile["entry"])
+        idle = first_time(profile, prompt, found) + int(profile["entry"]) + self._way_us(m, prompt)
         prefill = float(prefill_work(profile, prompt, found))
         tight = min(tier.patience_of(prompt) for tier in self._promised)
         return RequestMix(
@@ -280,15 +330,25 @@ class DemandEstimates:
             weights=(1.0,),
         )
 
-    def _paced(self, m: int, mix: RequestMix) -> RequestMix:
-        """The mix with the share of answers that would be slower than promised; before any were seen, of a guess of them."""
+    def _paced(self, part: PlannedPart, mix: RequestMix) -> RequestMix:
+        """What a part is asked for by requests of a mix, with the share of answers that would be slower than promised.
+
+        Before any answers were seen, of a guess of them.
+        """
+        prompt = float(self.history.prompt_mean()[part.model])
+        if part.does is Does.PREFILL:
+            return prefill_mix(mix, self._link_us(part) * prompt)
+        asked = DecodingLoad(mix.each_us, mix.prefill_us, mix.variation, prompt)
+        if part.does is Does.DECODE:
+            profile = self._layout.profiles[part.reference]
+            mix = decode_mix(mix, self._apart(part, self.interactive or self.batch)[2], float(decoding_time(profile, 1.0)))
+            asked = DecodingLoad(mix.each_us, 0.0, 0.0, prompt)  # no prompt holds it up
         if not self._gaps.any():
             return mix
-        answers = self.history.answers(m)
+        answers = self.history.answers(part.model)
         if self._curve == "guessed" or not answers.any():
             answers = guessed_answers(self.interactive, answers.shape, OUTPUT_GUESS)
-        asked = DecodingLoad(mix.each_us, mix.prefill_us, mix.variation, float(self.history.prompt_mean()[m]))
-        return replace(mix, slow=slow_by_load(self._layout.profiles[self._reference[m]], asked, answers, self._gaps))
+        return replace(mix, slow=slow_by_load(self._layout.profiles[part.reference], asked, answers, self._gaps))
 
     def _prior(self, m: int) -> float:
         """Engine time per prompt token for a guess of the mix: all that is known before the first requests."""

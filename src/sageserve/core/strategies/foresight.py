@@ -86,12 +86,12 @@ class Foresight(Unified):
     def _crowded(self, looks: Sequence[EndpointLook]) -> bool:
         """Whether endpoints of one model that share their requests are together fuller than they may be."""
         held = sum(one.held for one in looks)
-        most = sum(self._horizon.full(one.pools[0].model, one.held) * one.held for one in looks)
+        most = sum(self._horizon.full(one.pools[0], one.held) * one.held for one in looks)
         return held > 0 and sum(one.expected * one.held for one in looks) > most
 
     def _excess(self, here: EndpointLook) -> float:
         """The log of how many times as full as it may be an endpoint is seen, once what is coming serves; 0 where nothing is."""
-        most = self._horizon.full(here.pools[0].model, here.held) if here.held else 0.0
+        most = self._horizon.full(here.pools[0], here.held) if here.held else 0.0
         return log(here.expected / most) if here.expected > 0 and most > 0 else 0.0
 
     def _apply(self, plan: HorizonPlan, fleet: Fleet) -> Iterator[Decision | Feed]:
@@ -100,7 +100,7 @@ class Foresight(Unified):
                 if (decision := to_target(pool, plan.target[pool.number], fleet)) is not None:
                     yield decision
             if pools:
-                level = self._horizon.feed_level(plan, pools[0].model)
+                level = self._horizon.feed_level(plan, pools[0])
                 yield Feed(endpoint, level, level)
 
     def _guard(self, now: Micros, event: Observed, fleet: Fleet) -> Iterator[Decision]:
@@ -113,7 +113,7 @@ class Foresight(Unified):
     def _step(self, now: Micros, here: EndpointLook, seen: Callable[[list[Pool]], EndpointLook], fleet: Fleet) -> Decision | None:
         if here.missing:
             return here.more(here.missing, Reason.BELOW_MINIMUM)
-        model, near = here.pools[0].model, self._horizon.near(here.pools[0].endpoint)
+        near = self._horizon.near(here.pools[0].endpoint)
         believed = here.serving and self._crowded([here]) and self._evidence.is_enough(here.pools[0].endpoint)
         if believed and self._crowded([seen(self._pools[e]) for e in near if self._pools[e]]):
             self._evidence.used(here.pools[0].endpoint)
@@ -123,6 +123,6 @@ class Foresight(Unified):
         if not self._horizon.drawn:  # nothing is known yet: the reactive marks, both ways
             return here.fewer(1, Reason.UTILISATION_LOW, fleet) if here.seen < self._alone.low else None
         calm = self._cooldown.calm(now, here.pools[0].endpoint) >= self._rules.calm
-        if self._comes_back and calm and here.seen < self._horizon.few(model, here.serving):
+        if self._comes_back and calm and here.seen < self._horizon.few(here.pools[0], here.serving):
             return here.fewer(1, Reason.BEHIND_PLAN, fleet)
         return None

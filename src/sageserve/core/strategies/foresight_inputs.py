@@ -12,6 +12,7 @@ from statistics import NormalDist
 from typing import Final
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
@@ -31,11 +32,13 @@ from sageserve.core.plan.outlook import (
     Lot,
     Outlook,
     Stream,
+    Together,
     Way,
     begins,
     coarsening,
 )
 from sageserve.core.strategies.demand_estimates import DemandEstimates
+from sageserve.core.strategies.parts import PlannedPart, pairs_of
 from sageserve.core.strategies.worth import PromisedWorth
 
 _NETWORK_SHARE: Final = 0.5  # of the tightest first-token target that a round trip may take; the engine needs the rest
@@ -74,22 +77,23 @@ class ForesightInputs:
         self.bins = int(np.ceil(hours * _BINS_PER_HOUR))
         self.levels = (_MIDDLE, self._rules.quantile) if self._rules.quantile != _MIDDLE else (_MIDDLE,)
         self._forecasts: tuple[QuantileForecast | None, ...] = ()
-        self._expected = np.zeros((len(layout.names.models), len(self.steps)))  # busy instances, all regions
+        self._expected = np.zeros((len(self.demand.parts), len(self.steps)))  # busy instances, all regions
         interactive = [tier for tier in scenario.tiers.values() if not tier.batch]
         self._groups = self._alike()
         self._reach = min((tier.patience for tier in interactive), default=NEVER) * _NETWORK_SHARE
-        self._loads = [0.0] * len(layout.names.models)
+        self._loads = [0.0] * len(self.demand.parts)
         self.drawn = False  # whether there has been an outlook
 
     def take(self, forecasts: tuple[QuantileForecast | None, ...]) -> None:
         """Keep forecasts of the series that `demand.series` gave; none at all when fitting failed."""
         self._forecasts = forecasts
 
-    def full(self, model: int, serving: int) -> float:
-        """Utilisation above which an endpoint needs one more, whatever the plan says; the reactive mark before there is one."""
+    def full(self, pool: Pool, serving: int) -> float:
+        """Utilisation of a pool's endpoint above which it needs one more, whatever the plan says; at first the reactive mark."""
         if not self.drawn:
             return self._scenario.strategy.reactive.high
-        return self.demand.busy_most(model, serving) / serving + self._rules.guard if serving > 0 else 1.0
+        most = self.demand.busy_most(self.demand.part_of[pool.number], serving)
+        return most / serving + self._rules.guard if serving > 0 else 1.0
 
     def near(self, endpoint: int) -> list[int]:
         """Endpoints that take what is too much for this one, itself among them."""
@@ -100,45 +104,45 @@ class ForesightInputs:
         regions = range(len(self._layout.names.regions))
         return [endpoint + (g - region) * each for g in regions if all(self._reaches(region, g, one) for one in self._groups)]
 
-    def few(self, model: int, serving: int) -> float:
-        """Utilisation below which one instance fewer would do, with something to spare."""
+    def few(self, pool: Pool, serving: int) -> float:
+        """Utilisation of a pool's endpoint below which one instance fewer would do, with something to spare."""
         fewer = serving - 1
         if fewer <= 0:
             return 0.0
-        return (self.demand.busy_most(model, fewer) / fewer - self._rules.relax) * fewer / serving
+        return (self.demand.busy_most(self.demand.part_of[pool.number], fewer) / fewer - self._rules.relax) * fewer / serving
 
-    def feed_level(self, plan: HorizonPlan, model: int) -> float:
-        """Utilisation up to which endpoints of a model are fed: that of expected demand plus the batch work planned now."""
-        first = plan.steps[0]
-        work = first.done[model] / first.hours
+    def feed_level(self, plan: HorizonPlan, here: Pool) -> float:
+        """Utilisation up to which endpoints like a pool's are fed: that of expected demand plus the batch work planned now."""
+        first, part = plan.steps[0], self.demand.part_of[here.number]
+        work = first.done[part] / first.hours
         if work <= 0:
             return 0.0
-        there = sum(first.serving[pool.number] / self._weight(pool) for pool in self._layout.pools if pool.model == model)
-        planned = (float(self._expected[model, 0]) + work) * self._rules.margin / max(there, 1e-9)
-        return min(planned, self._loads[model])
+        there = sum(first.serving[pool.number] / self._weight(pool) for pool in self.demand.parts[part].pools)
+        planned = (float(self._expected[part, 0]) + work) * self._rules.margin / max(there, 1e-9)
+        return min(planned, self._loads[part])
 
     def outlook(self, now: Micros, fleet: Fleet) -> Outlook:
         """Everything the program needs to know at this instant."""
         per_token = self.demand.work_per_token() / SECOND
         self.worth.adjust()
         self.demand.be_worth(self.worth.dollars)
-        high, middle = self._tokens()
-        expected = middle * per_token[:, None]  # [regions, models, steps] busy instances
+        parts, names = self.demand.parts, self._layout.names
+        high, middle = (tokens[:, self.demand.models] for tokens in self._tokens())
+        expected = middle * per_token[:, None]  # [regions, parts, steps] busy instances
         self._expected = expected.sum(axis=0)
         lots = self._lots(self.demand.work_per_token(batch=True) / SECOND)
         waiting = np.array([sum(lot.work for lot in mine if lot.arrives == 0.0) for mine in lots]) / self.steps[-1]
-        busy = (self._expected.max(axis=1) + waiting) / len(self._layout.names.regions)
+        busy = (self._expected.max(axis=1) + waiting) / len(names.regions)
         self._loads = [load.load for load in self.demand.sustainable_loads(busy)]
-        models = range(len(busy))
-        levels = [min(self.demand.level(m), self._rules.quantile) for m in models]
+        rows = range(len(parts))
+        levels = [min(self.demand.level(k), self._rules.quantile) for k in rows]
         above = np.array([_NORMAL.inv_cdf(level) for level in levels]) / (_NORMAL.inv_cdf(self.levels[-1]) or 1.0)
         high = np.minimum(middle + (high - middle) * np.maximum(above, 0.0)[:, None], middle * self._rules.headroom)
         kept = high * per_token[:, None]
-        rates = np.stack([self.demand.instances(m, np.maximum(kept, expected)[:, m]) for m in models], axis=1)
-        means = np.stack([self.demand.instances(m, expected[:, m]) for m in models], axis=1)
-        slopes = [float(np.diff(self.demand.instances(m, np.array([busy[m], busy[m] + 1.0])))[0]) for m in models]
+        rates = np.stack([self.demand.instances(k, np.maximum(kept, expected)[:, k]) for k in rows], axis=1)
+        means = np.stack([self.demand.instances(k, expected[:, k]) for k in rows], axis=1)
+        slopes = [float(np.diff(self.demand.instances(k, np.array([busy[k], busy[k] + 1.0])))[0]) for k in rows]
         self.drawn = True
-        names = self._layout.names
         ahead = now + self._rules.horizon
         price = max(self.demand.hour_price(pool, now, ahead) for pool in self._layout.pools)  # later is not cheaper
         return Outlook(
@@ -147,8 +151,8 @@ class ForesightInputs:
             stocks=tuple(HorizonStock(stock.name, stock.gpus) for stock in self._layout.stocks),
             streams=tuple(self._streams(rates, means, levels)),
             batches=tuple(
-                BatchDemand(f"batch {model}", self._ways(m, -1, slopes[m]), tuple(lots[m]), carry_cost=price * slopes[m])
-                for m, model in enumerate(names.models)
+                BatchDemand(f"batch {part.name}", self._ways(part, -1, slopes[k]), tuple(lots[k]), carry_cost=price * slopes[k])
+                for k, part in enumerate(parts)
             ),
             endpoints=tuple(
                 Endpoint(self._layout.endpoint_name(e), tuple(pool.number for pool in pools), pools[0].floor)
@@ -159,7 +163,21 @@ class ForesightInputs:
             reserve=self._scenario.spot.donate,
             worth=self.worth.dollars,
             tiers=self.worth.kept(),
+            apart=self._together(),
         )
+
+    def _together(self) -> Together | UnsetType:
+        """Which demands go the same way: of prompts, and of the answers to them."""
+        if not (pairs := pairs_of(self.demand.parts)):
+            return UNSET
+        parts, groups = len(self.demand.parts), len(self._groups)
+        streams = [
+            ((g * parts + one) * groups + k, (g * parts + other) * groups + k)
+            for g in range(len(self._layout.names.regions))
+            for one, other in pairs
+            for k in range(groups)
+        ]
+        return Together(tuple(streams), pairs, tuple(pool.region for pool in self._layout.pools))
 
     def _alike(self) -> list[_Group]:
         """Tiers of interactive demand that the same regions may serve, wherever it enters."""
@@ -176,27 +194,28 @@ class ForesightInputs:
         return found or [_Group([], everywhere)]
 
     def _streams(self, rates: Floats, means: Floats, levels: list[float]) -> Iterator[Stream]:
-        """Demand by region and model (float64[regions, models, steps], instances), parted by where its tiers may be served."""
+        """Demand by region and part (float64[regions, parts, steps], instances), divided by where its tiers may be served."""
         names, day = self._layout.names, self.demand.history.rate(24 * HOUR)
         together = day[..., self.demand.interactive].sum(axis=-1)
         parts = [day[..., group.tiers].sum(axis=-1) for group in self._groups]
         shares = [np.divide(part, together, out=np.full_like(part, 1 / len(parts)), where=together > 0) for part in parts]
         for g, region in enumerate(names.regions):
-            for m, model in enumerate(names.models):
+            for k, part in enumerate(self.demand.parts):
                 for group, share in zip(self._groups, shares, strict=True):
-                    mine = "" if len(parts) == 1 else f" ({', '.join(names.tiers[k] for k in group.tiers)})"
-                    rate, mean = (rates[g, m] * share[g, m]).tolist(), (means[g, m] * share[g, m]).tolist()
-                    ways = self._ways(m, g, 1.0, group)
-                    yield Stream(f"{region}/{model}{mine}", ways, tuple(rate), tuple(mean), level=levels[m])
+                    mine = "" if len(parts) == 1 else f" ({', '.join(names.tiers[one] for one in group.tiers)})"
+                    here = share[g, part.model]
+                    rate, mean = (rates[g, k] * here).tolist(), (means[g, k] * here).tolist()
+                    ways = self._ways(part, g, 1.0, group)
+                    yield Stream(f"{region}/{part.name}{mine}", ways, tuple(rate), tuple(mean), level=levels[k])
 
     def _weight(self, pool: Pool) -> float:
         return int(self._layout.profiles[pool.profile]["weight"]) / WEIGHT_ONE
 
-    def _ways(self, model: int, origin: int, use: float, group: _Group | None = None) -> tuple[Way, ...]:
-        """Pools that may serve a model: from an origin those within reach, dearer by the way; batch work (-1) goes anywhere."""
+    def _ways(self, part: PlannedPart, origin: int, use: float, group: _Group | None = None) -> tuple[Way, ...]:
+        """Pools that may serve a part: from an origin those within reach, dearer by the way; batch work (-1) goes anywhere."""
         found = []
-        for pool in self._layout.pools:
-            if pool.model == model and (group is None or self._reaches(origin, pool.region, group)):
+        for pool in part.pools:
+            if group is None or self._reaches(origin, pool.region, group):
                 way = 0.0 if origin < 0 else float(self._layout.rtt[origin, pool.region]) / 1000 * self._rules.travel
                 found.append(Way(pool.number, self._weight(pool) * use, way))
         return tuple(found)
@@ -274,29 +293,28 @@ class ForesightInputs:
         return drift, latest if latest > said * _DRIFT else 0.0
 
     def _lots(self, per_token: Floats) -> list[list[Lot]]:
-        """Batch work per model in busy-instance hours: what waits, by the hour it arrived, and what will probably come.
+        """Batch work per part in busy-instance hours: what waits, by the hour it arrived, and what will probably come.
 
         What waits beyond all that ever arrived (the mean length is an estimate) is as old as the oldest of it.
         """
-        models = len(self._layout.names.models)
         tokens = self.demand.history.tokens()[..., self.demand.batch].sum(axis=(1, 3))  # [bins, models]
         patience = max((self.demand.promotion - self._rules.ready) / HOUR, self.steps[0])
-        left = self.demand.waiting_tokens()
-        lots: list[list[Lot]] = [[] for _ in range(models)]
-        for m in range(models):
-            scale = float(per_token[m]) / (HOUR / SECOND)
+        waiting = self.demand.waiting_tokens()[self.demand.models]  # by part: both have all of it to do
+        lots: list[list[Lot]] = [[] for _ in self.demand.parts]
+        for part, m in enumerate(self.demand.models.tolist()):
+            scale, left = float(per_token[part]) / (HOUR / SECOND), float(waiting[part])
             age = 0.0
             for k in range(len(tokens) - 1, -1, -_BINS_PER_HOUR):
-                if left[m] <= 0:
+                if left <= 0:
                     break
                 came = float(tokens[max(0, k - _BINS_PER_HOUR + 1) : k + 1, m].sum())
-                mine = min(float(left[m]), came)
-                left[m] -= mine
+                mine = min(left, came)
+                left -= mine
                 age += 1.0
-                lots[m].append(Lot(0.0, max(patience - age, self.steps[0]), mine * scale))
-            if left[m] > 0:
-                lots[m].append(Lot(0.0, max(patience - age, self.steps[0]), float(left[m]) * scale))
-            rate = float(self.demand.history.rate(24 * HOUR)[:, m, self.demand.batch].sum()) * float(per_token[m])
+                lots[part].append(Lot(0.0, max(patience - age, self.steps[0]), mine * scale))
+            if left > 0:
+                lots[part].append(Lot(0.0, max(patience - age, self.steps[0]), left * scale))
+            rate = float(self.demand.history.rate(24 * HOUR)[:, m, self.demand.batch].sum()) * float(per_token[part])
             for begin, length in zip(begins(self.steps), self.steps, strict=False):
-                lots[m].append(Lot(begin, begin + patience, rate * length))
+                lots[part].append(Lot(begin, begin + patience, rate * length))
         return lots

@@ -41,6 +41,7 @@ class Allocation(Struct, frozen=True):
         unused: reserved, and needed by no VM in use.
         prompts: of the sum of these, for prompt tokens.
         outputs: of the sum of these, for output tokens.
+        role: of those that ran it: prefill or decode, where these are apart.
     """
 
     region: str
@@ -60,6 +61,7 @@ class Allocation(Struct, frozen=True):
     unused: int = 0
     prompts: int = 0
     outputs: int = 0
+    role: str = ""
 
     @property
     def total(self) -> int:
@@ -170,6 +172,8 @@ def write_allocations(path: Path, lines: Sequence[Allocation]) -> None:
     columns: dict[str, pa.Array] = {}
     for field in msgspec.structs.fields(Allocation):
         values = [getattr(line, field.name) for line in lines]
+        if field.name == "role" and not any(values):
+            continue  # nothing is apart
         columns[field.name] = pa.array(values, pa.string() if field.type is str else pa.int64())
     pq.write_table(pa.table(columns), path, compression="zstd", version="2.6")
 

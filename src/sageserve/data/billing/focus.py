@@ -198,7 +198,7 @@ def _place(region: str, gpu: str, sold: str) -> Row:
 
 def _who(line: Allocation, use: str) -> Row:
     """Whose usage it is, of what."""
-    known = {"model": line.model, "tier": line.tier, "tenant": line.tenant}
+    known = {"model": line.model, "role": line.role, "tier": line.tier, "tenant": line.tenant}
     known = {name: value for name, value in known.items() if value not in {"", UNALLOCATED}}
     row = {
         **_place(line.region, line.gpu, "on-demand"),
@@ -208,7 +208,7 @@ def _who(line: Allocation, use: str) -> Row:
         "Tags": msgspec.json.encode({**known, "use": use}).decode(),
     }
     if "model" in known:
-        pool = f"{line.region}/{line.model}/{line.gpu}"
+        pool = f"{line.region}/{line.model}/{line.gpu}" + (f"/{line.role}" if line.role else "")
         row |= {"ResourceId": pool, "ResourceName": pool, "ResourceType": "Pool"}
     if "tenant" in known:
         row |= {"SubAccountId": line.tenant, "SubAccountName": line.tenant, "SubAccountType": "Tenant"}

@@ -78,6 +78,8 @@ def _work(trace: Trace, layout: Layout, count: int, minutes: int) -> tuple[Float
     work, mixes = np.zeros(count), np.zeros((minutes, len(trace.names.models), MIX_WIDTH))
     cached = cached_tokens(trace, layout.prefix_hits)
     nearby = np.diagonal(layout.rtt)[trace.region[:count]]
+    if layout.handover is not None:  # a first token waits until the KV cache is where it is decoded
+        nearby = nearby + layout.handover.way(trace.model[:count], trace.prompt[:count]).round().astype(np.int64)
     for model in range(len(trace.names.models)):
         fastest = layout.fastest(model)
         if fastest < 0:

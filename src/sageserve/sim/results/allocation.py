@@ -21,9 +21,9 @@ from sageserve.sim.run import Run
 
 Cell: TypeAlias = tuple[str, str]
 """Tier and tenant."""
-_KEY: Final = ("region", "gpu", "model", "tier", "tenant")
+_KEY: Final = ("region", "gpu", "model", "role", "tier", "tenant")
 Rows: TypeAlias = dict[tuple[str, ...], dict[str, int]]
-"""Values by region, GPU type, model, tier and tenant."""
+"""Values by region, GPU type, model, role, tier and tenant."""
 
 
 class CellWork(NamedTuple):
@@ -52,6 +52,7 @@ class PoolUse:
     Args:
         model: its name.
         stock: number of the region and GPU type that it takes from.
+        role: prefill or decode, where these are apart.
     """
 
     model: str
@@ -59,6 +60,7 @@ class PoolUse:
     busy: int
     idle: int
     start: int
+    role: str = ""
 
     @property
     def held(self) -> int:
@@ -113,14 +115,15 @@ def allocate(
     for number, bill in enumerate(bills):
         mine = [p for p, pool in enumerate(pools) if pool.stock == number]
         for p, amounts in zip(mine, _by_pool(bill, [pools[p] for p in mine]), strict=False):
-            _charge(rows, (bill.region, bill.gpu, pools[p].model), amounts, work.get(p) or everywhere.get(pools[p].model, {}))
+            place = bill.region, bill.gpu, pools[p].model, pools[p].role
+            _charge(rows, place, amounts, work.get(p) or everywhere.get(pools[p].model, {}))
         if not any(pools[p].held for p in mine):
             amounts = [0, bill.on_demand, 0, 0, bill.reserved, 0, bill.unused]
-            _charge(rows, (bill.region, bill.gpu, UNALLOCATED), amounts, {})
+            _charge(rows, (bill.region, bill.gpu, UNALLOCATED, ""), amounts, {})
     for p, cells in work.items():
         bill = bills[pools[p].stock]
         for cell, one in cells.items():
-            _add(rows, (bill.region, bill.gpu, pools[p].model, *cell), zip(SUMS[:3], one[:3], strict=True))
+            _add(rows, (bill.region, bill.gpu, pools[p].model, pools[p].role, *cell), zip(SUMS[:3], one[:3], strict=True))
     return tuple(msgspec.convert({**dict(zip(_KEY, key, strict=True)), **row}, Allocation) for key, row in rows.items())
 
 
@@ -145,7 +148,7 @@ def _by_pool(bill: StockBill, pools: Sequence[PoolUse]) -> list[list[int]]:
     return [[*on_demand[3 * k : 3 * k + 3], *reserved[3 * k : 3 * k + 3], unused[k]] for k in range(len(pools))]
 
 
-def _charge(rows: Rows, place: tuple[str, str, str], amounts: Sequence[int], cells: Mapping[Cell, CellWork]) -> None:
+def _charge(rows: Rows, place: tuple[str, str, str, str], amounts: Sequence[int], cells: Mapping[Cell, CellWork]) -> None:
     """Share what a pool pays among the tiers and tenants that it worked for."""
     if not any(amounts):
         return
@@ -208,7 +211,8 @@ def uses_of(run: Run, idle: Floats) -> list[PoolUse]:
         unused = min(round(float(idle[pool.endpoint]) * time[State.SERVING]), time[State.SERVING])
         busy = time[State.SERVING] - unused + time[State.DRAINING]
         start = time[State.STARTING] + time[State.RECLAIMING]
-        found.append(PoolUse(run.layout.names.models[pool.model], pool.stock, busy, unused, start))
+        role = run.layout.role_name(pool.endpoint) if run.layout.apart[pool.model] else ""
+        found.append(PoolUse(run.layout.names.models[pool.model], pool.stock, busy, unused, start, role))
     return found
 
 
