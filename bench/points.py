@@ -3,7 +3,7 @@
     python -m bench.points                 figures by engine, dense models and mixtures of experts apart
     python -m bench.points --hold gpu      what a GPU (or a model) is predicted like when no point of it was seen
     python -m bench.points --kv bf16       with every KV cache in that format, whatever is usual
-    python -m bench.points --int4 0.811    with weights in int4 streamed at that share of bandwidth
+    python -m bench.points --int4 9        with weights in int4 streamed at so many TB/s at most
     python -m bench.points --imbalance 1.2    with experts that are asked for so unevenly
 
 Each point of `$SAGESERVE_DATA/measured_points/points.csv` that a profile's name stands for is played through the simulator's own
@@ -277,7 +277,9 @@ def _asked(about: str, arguments: list[str]) -> _Asked:
     )
     parser.add_argument("--kv", choices=("", "bf16", "fp8"), default="", help="format of every KV cache; empty: what is usual")
     parser.add_argument("--imbalance", type=float, default=FITTED.imbalance, help="of the GPU whose experts are asked for most")
-    parser.add_argument("--int4", type=float, default=FITTED.bandwidth_int4, help="share of bandwidth that weights in int4 reach")
+    parser.add_argument(
+        "--int4", type=float, default=FITTED.unpacked_int4, help="TB/s at most that weights in int4 are streamed at"
+    )
     return parser.parse_args(arguments, _Asked())
 
 
@@ -287,7 +289,7 @@ def main() -> None:
     rows = read_points(told.data / "measured_points" / "points.csv")
     why = Counter[str]()
     points: list[Judged] = []
-    efficiency = replace(FITTED, imbalance=told.imbalance, bandwidth_int4=told.int4)
+    efficiency = replace(FITTED, imbalance=told.imbalance, unpacked_int4=told.int4)
     for row in rows:
         asked = replace(row, kv_dtype=told.kv) if told.kv else row
         found = left_out(asked) or judge(asked, efficiency)

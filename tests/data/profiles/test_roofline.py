@@ -16,7 +16,7 @@ from sageserve.core.engine.timing import curve_time, row_of
 from sageserve.data.measured.files import read_measured
 from sageserve.data.profiles.bands import UNSEEN, band_of, error_bands
 from sageserve.data.profiles.curve import DEVIATION
-from sageserve.data.profiles.hardware import Gpu, ModelShape, gpu_named, gpu_names, model_names, shape
+from sageserve.data.profiles.hardware import Gpu, ModelShape, Precision, gpu_named, gpu_names, model_names, shape
 from sageserve.data.profiles.library import profile_entries, profile_named
 from sageserve.data.profiles.roofline import (
     ACTIVATIONS,
@@ -103,6 +103,22 @@ def test_what_fits_holds_whole_blocks_and_fits(model: str) -> None:
                 assert profile.error == str(band_of(shape(model), gpu_named(gpu), "vllm"))
 
 
+def test_integers_are_unpacked_no_faster_where_memory_is_faster() -> None:
+    slow, h200, b200 = (gpu_named(name) for name in ("a100-40gb", "h200", "b200"))
+    assert FITTED.streaming("int4", slow) == FITTED.streaming("nvfp4", slow) < FITTED.unpacked_int4, "memory is the slower one"
+    assert FITTED.streaming("int4", h200) == FITTED.streaming("int4", b200) == FITTED.unpacked_int4
+    assert FITTED.streaming("bf16", b200) / FITTED.streaming("bf16", h200) == pytest.approx(b200.bandwidth / h200.bandwidth)
+
+
+@pytest.mark.parametrize(
+    ("weights", "gpu", "native"),
+    [("nvfp4", "b200", True), ("mxfp4", "b300", True), ("mxfp4", "h200", False), ("int4", "b200", False), ("fp8", "b200", False)],
+)
+def test_tokens_are_sorted_faster_where_units_for_four_bits_multiply(weights: Precision, gpu: str, *, native: bool) -> None:
+    found = FITTED.sorting_us(weights, gpu_named(gpu))
+    assert found == (FITTED.expert_us_fp4 if native else FITTED.expert_us)
+
+
 def test_states_take_memory_and_time() -> None:
     one, gpu = shape("qwen3.5-397b-a17b-fp8"), gpu_named("b200")
     four, eight = (roofline(one, gpu, Parallelism(tp), name="b200", limits=BatchLimits(max_sequences=1024)) for tp in (4, 8))
@@ -184,7 +200,7 @@ def test_no_measured_profile_is_either(name: str) -> None:
     [
         ("llama-3.1-70b", "h100-80gb", "vllm 0.19", 17),
         ("deepseek-v3", "h200", "vllm", 28),
-        ("deepseek-v3", "gb200", "vllm", 19),
+        ("deepseek-v3", "gb200", "vllm", 18),
         ("llama-3.1-70b", "rtx-pro-6000", "vllm", UNSEEN),
         ("llama-3.1-70b", "mi300x", "vllm", UNSEEN),
         ("llama-3.1-70b", "b200", "sglang 0.5", 60),

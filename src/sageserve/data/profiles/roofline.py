@@ -61,7 +61,7 @@ class Efficiency:
     Args:
         bandwidth: share of memory bandwidth at which bf16 weights are streamed.
         bandwidth_fp8, bandwidth_fp4: share at which those of eight and of four bits are.
-        bandwidth_int4: share at which integers of four bits are, which no unit multiplies: each is unpacked first.
+        unpacked_int4: TB/s at most at which integers of four bits are, which no unit multiplies: each is unpacked first.
         kv_bandwidth: share at which the KV cache is read.
         compute: share of dense FLOP/s in large products of bf16.
         compute_fp8, compute_fp4: share in those of eight and of four bits.
@@ -70,6 +70,7 @@ class Efficiency:
         host_us: scheduler and sampler, every iteration.
         layer_us: launches and gaps of one layer, every iteration.
         expert_us: of one layer with experts more, for each that a token passes through: sorting tokens by expert, and back.
+        expert_us_fp4: the same where a GPU's units for four bits multiply: their kernels do more at once.
         eager_us: of one layer more, in iterations that prefill.
         imbalance: of the GPU whose experts are asked for most, next to the mean; where ranks share out experts.
         exchange_us: one all-reduce over NVLink between two GPUs; twice that between four, three times between eight.
@@ -81,7 +82,7 @@ class Efficiency:
     bandwidth: float = 0.886
     bandwidth_fp8: float = 0.645
     bandwidth_fp4: float = 0.811
-    bandwidth_int4: float = 0.58  # of 72 points of vLLM: 16 % off with the 0.811 of other four bits, 11 % with this
+    unpacked_int4: float = 2.9  # of 72 points of vLLM, on H200 and B200 alike
     kv_bandwidth: float = 0.95
     compute: float = 0.465
     compute_fp8: float = 0.488
@@ -91,17 +92,23 @@ class Efficiency:
     host_us: float = 833.0
     layer_us: float = 13.9
     expert_us: float = 5.15
+    expert_us_fp4: float = 4.0
     eager_us: float = 25.8
-    imbalance: float = 1.0  # of vLLM's 49 points with ranks: 8.7 % off, with 1.2 14.1 % (bench/points.py)
+    imbalance: float = 1.0  # of vLLM's 49 points with ranks: 7.4 % off, with 1.2 11.8 % (bench/points.py)
     exchange_us: float = 7.44
     sequence_us: float = 15.1
     first_token_ms: float = 25.2
     sharpness: float = 4.78
 
-    def streaming(self, weights: Precision) -> float:
-        """Share of memory bandwidth at which such weights are streamed."""
-        known = {"bf16": self.bandwidth, "fp8": self.bandwidth_fp8, "int4": self.bandwidth_int4}
-        return known.get(weights, self.bandwidth_fp4)
+    def streaming(self, weights: Precision, gpu: Gpu) -> float:
+        """TB/s at which such weights are streamed."""
+        known = {"bf16": self.bandwidth, "fp8": self.bandwidth_fp8}
+        found = gpu.bandwidth * known.get(weights, self.bandwidth_fp4)
+        return min(found, self.unpacked_int4) if weights == "int4" else found
+
+    def sorting_us(self, weights: Precision, gpu: Gpu) -> float:
+        """Microseconds of one layer with experts more, for each that a token passes through."""
+        return self.expert_us_fp4 if gpu.peak(weights) > gpu.peak("fp8") else self.expert_us
 
     def multiplying(self, weights: Precision, gpu: Gpu) -> float:
         """FLOP/s reached with such weights; those that a GPU has no units for are multiplied as bf16."""
@@ -222,25 +229,25 @@ def curve(shape: ModelShape, gpu: Gpu, ways: Parallelism, efficiency: Efficiency
     """How long an iteration takes by its tokens; with ranks that share out experts, without these."""
     tp, alone = ways.tp, ways.dp == 1 or shape.experts is None
     always = shape.always / efficiency.multiplying(shape.always_weights, gpu)
-    layers = (shape.always_bytes - shape.output_bytes) / efficiency.streaming(shape.always_weights)
+    layers = (shape.always_bytes - shape.output_bytes) / efficiency.streaming(shape.always_weights, gpu)
     experts, routed = _experts(shape, gpu, 1, efficiency) if alone else (np.zeros(len(GRID)), 0.0)
-    launches = shape.layers * efficiency.layer_us + shape.expert_passes * efficiency.expert_us
+    launches = shape.layers * efficiency.layer_us + shape.expert_passes * efficiency.sorting_us(shape.weights, gpu)
     return IterationCurve(
         fixed=efficiency.host_us + launches + _latency_us(shape, gpu, tp, efficiency),
         each=_exchange_us(shape, gpu, tp, efficiency),
-        streamed=(layers + shape.output_bytes / efficiency.bandwidth + experts) / tp / (gpu.bandwidth * 1e6),
+        streamed=(layers + shape.output_bytes / efficiency.streaming("bf16", gpu) + experts) / tp / 1e6,
         multiplied=2e6 * (always + routed) / tp,
         sharpness=efficiency.sharpness,
     )
 
 
 def _experts(shape: ModelShape, gpu: Gpu, dp: int, efficiency: Efficiency) -> tuple[Floats, float]:
-    """Bytes of routed experts that dp x GRID tokens read, over the share of bandwidth reached; seconds of FLOP/s a token."""
+    """Bytes of routed experts that dp x GRID tokens read, over the TB/s reached; seconds of FLOP/s a token."""
     routed = shape.routed * shape.routed_share / efficiency.multiplying(shape.weights, gpu)
     if shape.experts is not None:
         routed *= 1.0 + efficiency.expert_width / shape.experts.intermediate
     touched = np.array([shape.touched(tokens * dp) for tokens in GRID])
-    return shape.routed_bytes * touched / efficiency.streaming(shape.weights), routed
+    return shape.routed_bytes * touched / efficiency.streaming(shape.weights, gpu), routed
 
 
 def _shared(shape: ModelShape, gpu: Gpu, ways: Parallelism, efficiency: Efficiency) -> Floats | None:
@@ -255,7 +262,7 @@ def _shared(shape: ModelShape, gpu: Gpu, ways: Parallelism, efficiency: Efficien
     return IterationCurve(
         fixed=2 * layers * efficiency.exchange_us * _LATENCY[gpu.link],  # everyone to everyone at once: one step, not log2
         each=2 * layers * sent * efficiency.imbalance,
-        streamed=experts * efficiency.imbalance / ways.gpus / (gpu.bandwidth * 1e6),
+        streamed=experts * efficiency.imbalance / ways.gpus / 1e6,
         multiplied=2e6 * routed * ways.dp * efficiency.imbalance / ways.gpus,
         sharpness=efficiency.sharpness,
     ).times()
