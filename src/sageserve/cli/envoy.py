@@ -6,7 +6,6 @@ docs/how-to/envoy.md.
 
 import asyncio
 import json
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,10 +17,10 @@ from sageserve.base.errors import ConfigError
 from sageserve.cli import complete
 from sageserve.cli.extras import need
 from sageserve.cli.running import State, refuse_watched, running, state_folder
+from sageserve.cli.stopping import until_told
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
-    from sageserve.live.envoy.process import EnvoyPublisher
 
 _EXAMPLES = """[bold]Examples[/bold]
 
@@ -95,27 +94,7 @@ def run(
     )
     publisher = EnvoyPublisher(settings, place, clock)
     typer.echo(f"files for Envoy in {folder}; Ctrl-C stops, and Envoy goes on with what is there", err=True)
-    asyncio.run(_until_told(publisher))
-
-
-async def _until_told(publisher: "EnvoyPublisher") -> None:
-    """Go on until SIGINT or SIGTERM."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    work = loop.create_task(publisher.run())
-    told = loop.create_task(stop.wait())
-    try:
-        await asyncio.wait({work, told}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        told.cancel()
-        work.cancel()
-        done = await asyncio.gather(work, told, return_exceptions=True)
-    if isinstance(done[0], BaseExceptionGroup):
-        raise done[0].exceptions[0]
-    if isinstance(done[0], Exception):
-        raise done[0]
+    asyncio.run(until_told(publisher.run))
 
 
 def _interactive(settings: "Scenario") -> str:

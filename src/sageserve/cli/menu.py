@@ -96,6 +96,10 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     "watch": MenuEntry(
         SERVE, "Decide for a fleet that others run, and only write it down: no write right, Prometheus alone. Ctrl-C stops it."
     ),
+    "scaler": MenuEntry(
+        SERVE,
+        "Answer KEDA beside others, from what the process that watches said last; nothing is answered from what is too old.",
+    ),
     "promote": MenuEntry(SERVE, "Say whether a target may be given more authority, what is missing, and the line to change."),
     "freeze": MenuEntry(SERVE, "Carry no decision out for a while: bounds stay as they are, overrides work.", "orders:freeze"),
     "thaw": MenuEntry(

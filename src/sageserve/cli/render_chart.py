@@ -67,6 +67,9 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     act: Annotated[
         bool, typer.Option("--act", help="it carries out what the authority of targets allows, and has the rights for it")
     ] = False,
+    followers: Annotated[
+        int, typer.Option(min=0, metavar="N", help="processes that answer KEDA in its place, and go on while it is started anew")
+    ] = 0,
     form: Annotated[
         Literal["manifests", "helm"], typer.Option("--format", help="one file of manifests, or a Helm chart in the folder of -o")
     ] = "manifests",
@@ -92,13 +95,10 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     _check(namespace, "--namespace", _NAME, "a name of small letters, digits and hyphens")
     _check(image, "--image", _IMAGE, "such as registry.example/sageserve:1")
     _check(storage, "--storage", _SIZE, "such as 5Gi")
-    choices = ChartChoices(image, namespace, home, storage, _secrets(secrets or ()), operator, act)
+    choices = ChartChoices(image, namespace, home, storage, _secrets(secrets or ()), operator, act, followers)
+    _check_followers(settings, followers)
     kept = resolved_yaml(_inside(settings, home))
-    rules = ""
-    if operator:
-        from sageserve.live.alerts.rules import as_yaml, rules_of
-
-        rules = as_yaml(rules_of(settings, "engines", ""), name=f"sageserve-{settings.name}", operator=True)
+    rules = _rules(settings) if operator else ""
     if form == "helm":
         _write_chart(settings, kept, choices, rules, out)
         return
@@ -107,6 +107,23 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
         typer.echo(text, nl=False)
         return
     write_text(out, text)
+
+
+def _rules(settings: "Scenario") -> str:
+    """Alert rules, for the Prometheus operator."""
+    from sageserve.live.alerts.rules import as_yaml, rules_of
+
+    return as_yaml(rules_of(settings, "engines", ""), name=f"sageserve-{settings.name}", operator=True)
+
+
+def _check_followers(settings: "Scenario", followers: int) -> None:
+    """Followers have something to answer.
+
+    Raises:
+        ConfigError: KEDA is not answered at all.
+    """
+    if followers and (settings.live is None or settings.live.scaler is None):
+        raise ConfigError("--followers answer KEDA, and there is no live.scaler", hint="--set live.scaler.listen=0.0.0.0:7001")
 
 
 def _write_chart(settings: "Scenario", kept: str, choices: "ChartChoices", rules: str, out: Path | None) -> None:

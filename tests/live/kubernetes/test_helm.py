@@ -97,7 +97,7 @@ def _bare(one: Any) -> Any:  # noqa: ANN401 # what YAML holds
         ("floor", {"acts": True, "monitored": False}),
         ("observe", {"namespace": "elsewhere", "secrets": {}}),
         ("bounds", {"storage": "9Gi", "image": "x"}),
-        ("observe", {"namespace": "serving"}),
+        ("observe", {"namespace": "serving", "followers": 3}),
     ],
 )
 def test_a_chart_with_its_own_values_is_the_manifests(tmp_path: Path, rung: str, change: dict[str, Any]) -> None:
@@ -119,6 +119,10 @@ def test_values_change_what_they_say_and_the_schema_knows_each(tmp_path: Path) -
     assert found["PrometheusRule"]["annotation"] == "{{ $labels.pool }}"  # not Helm's to fill in
     kinds = {one["kind"] for one in rendered(files, "ns", serviceMonitor=False)}
     assert not kinds & {"ServiceMonitor", "PrometheusRule"}
+    more = helm_chart(settings, "name: x\n", replace(CHOICES, followers=2), RULES, "1.2")
+    grown = [one["spec"]["replicas"] for one in rendered(more, "ns", followers=5) if one["kind"] == "Deployment"]
+    assert sorted(grown) == [1, 5]
+    assert json.loads(more["values.schema.json"])["properties"]["followers"]["minimum"] == 1
     schema = json.loads(files["values.schema.json"])
     assert schema["additionalProperties"] is False
     assert set(yaml.safe_load(files["values.yaml"])) == set(schema["properties"]) - {"global"}

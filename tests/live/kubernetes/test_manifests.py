@@ -117,9 +117,42 @@ def test_the_container_runs_a_command_that_there_is_with_the_settings_that_were_
     assert {word for word in container["args"] if word.startswith("--")} <= options
 
 
+def test_followers_answer_keda_with_no_disk_and_no_right_and_ask_the_one_that_watches(tmp_path: Path) -> None:
+    scenario(tmp_path, scaler={"listen": "0.0.0.0:7009"})
+    words = ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1", "--followers", "3", "--secret", "cert:/run/cert"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    found = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
+    leader, followers = found["Deployment", "sageserve-tiny"], found["Deployment", "sageserve-tiny-scaler"]
+    pod = followers["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (followers["spec"]["replicas"], pod["automountServiceAccountToken"]) == (3, False)
+    assert "strategy" not in followers["spec"], "one after another"
+    assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
+    assert {one["name"] for one in pod["volumes"]} == {"settings", "tmp", "secret-cert"}
+    assert container["securityContext"] == leader["spec"]["template"]["spec"]["containers"][0]["securityContext"]
+    assert container["args"][0] == "scaler"
+    assert {word for word in container["args"] if word.startswith("--")} <= {
+        name for one in load("scaler").params for name in one.opts
+    }
+    ports = {
+        key: {one["name"]: one["port"] for one in found["Service", key]["spec"]["ports"]}
+        for _, key in found
+        if ("Service", key) in found
+    }
+    assert ports == {"sageserve-tiny": {"metrics": 8110}, "sageserve-tiny-scaler": {"scaler": 7009}}
+    assert container["args"][-1] == "http://sageserve-tiny:8110"
+    for name, one in (("sageserve-tiny", followers), ("sageserve-tiny-scaler", leader)):
+        chosen, labels = found["Service", name]["spec"]["selector"], one["spec"]["template"]["metadata"]["labels"]
+        assert not chosen.items() <= labels.items(), "each Service is of its own"
+    budget = found["PodDisruptionBudget", "sageserve-tiny-scaler"]["spec"]
+    assert budget["selector"]["matchLabels"].items() <= followers["spec"]["template"]["metadata"]["labels"].items()
+
+
 @pytest.mark.parametrize(
     ("live", "words", "said"),
     [
+        ({}, ["--followers", "2"], "--followers answer KEDA, and there is no live.scaler"),
         ({"scaler": {}}, [], "127.0.0.1:7001 is reached by nobody outside the pod"),
         ({"scaler": {"listen": "0.0.0.0:8110"}}, [], "8110 is the port of metrics"),
         (
@@ -152,7 +185,7 @@ def test_kubernetes_own_schemas_take_them(tmp_path: Path) -> None:
     program = os.environ["SAGESERVE_KUBERNETES_VALIDATE"]  # noqa: TID251 # as for the others
     settings = scenario(tmp_path, scaler={"listen": "0.0.0.0:7001"})
     files = []
-    for number, one in enumerate(manifests(settings, "name: x\n", CHOICES)):
+    for number, one in enumerate(manifests(settings, "name: x\n", replace(CHOICES, followers=2))):
         files.append(tmp_path / f"{number}.json")
         files[-1].write_text(json.dumps(one), "utf-8")
     done = subprocess.run([program, "--strict", *map(str, files)], capture_output=True, text=True, check=False)

@@ -15,9 +15,10 @@ from typing import Any, Final
 import yaml
 
 from sageserve.base.config import Scenario
-from sageserve.live.kubernetes.manifests import FILE, ChartChoices, Manifest, as_documents, manifests
+from sageserve.live.kubernetes.manifests import FILE, FOLLOWERS, ChartChoices, Manifest, as_documents, manifests
 
 RULES: Final = "rules.yaml"
+_OF_FOLLOWERS: Final = frozenset({"Deployment", "Service", "PodDisruptionBudget"})
 TEMPLATES: Final = "templates"
 _MARKS: Final[Mapping[str, str]] = {
     "HELM-IMAGE": "{{ .Values.image | toJson }}",
@@ -25,6 +26,7 @@ _MARKS: Final[Mapping[str, str]] = {
     "HELM-RESOURCES": "{{ .Values.resources | toJson }}",
     "HELM-SELECTOR": "{{ .Values.nodeSelector | toJson }}",
     "HELM-TOLERATIONS": "{{ .Values.tolerations | toJson }}",
+    "HELM-FOLLOWERS": "{{ .Values.followers | toJson }}",
     "HELM-SECRETS": "{{ .Values.imagePullSecrets | toJson }}",
     "helm-namespace": "{{ .Release.Namespace }}",
     "HELM-SETTINGS": f'{{{{ .Files.Get "{FILE}" | toJson }}}}',
@@ -34,6 +36,7 @@ _MARKS: Final[Mapping[str, str]] = {
 _ABOUT: Final[Mapping[str, tuple[str, str]]] = {
     "image": ("string", "of the container, which has `sageserve` on its PATH"),
     "storage": ("string", "size of its disk: five weeks of minutes and a journal"),
+    "followers": ("integer", "processes that answer KEDA with what the one that watches said last"),
     "serviceMonitor": ("boolean", "a ServiceMonitor, and alert rules where the chart has some, for the Prometheus operator"),
     "resources": ("object", "of the container"),
     "nodeSelector": ("object", "of the pod"),
@@ -59,7 +62,7 @@ def helm_chart(scenario: Scenario, text: str, choices: ChartChoices, rules: str,
     files: dict[str, str] = {}
     for one in found:
         kept = _marked(one, values)
-        name = kept["metadata"]["name"]
+        name = name or kept["metadata"]["name"]
         file = f"{TEMPLATES}/{_file(kept, [*files])}"
         files[file] = _template(as_documents([kept]), only_if="serviceMonitor" if kept["kind"] == "ServiceMonitor" else "")
     if rules:
@@ -69,7 +72,11 @@ def helm_chart(scenario: Scenario, text: str, choices: ChartChoices, rules: str,
         )
     about = {"apiVersion": "v2", "name": name, "version": "0.1.0", "appVersion": version, "type": "application"}
     about["description"] = f"sageserve watch for {scenario.name}; written by sageserve render chart, of one scenario"
-    head = {"Chart.yaml": yaml.safe_dump(about, sort_keys=False), "values.yaml": _values(values), "values.schema.json": _schema()}
+    head = {
+        "Chart.yaml": yaml.safe_dump(about, sort_keys=False),
+        "values.yaml": _values(values),
+        "values.schema.json": _schema(values),
+    }
     return {**head, FILE: text, **files}
 
 
@@ -82,8 +89,12 @@ def _marked(manifest: Manifest, values: dict[str, object]) -> dict[str, Any]:
         template = found["spec"]["template"]
         template["metadata"]["annotations"] = {"sageserve.io/settings": "HELM-HASH"}
         container = template["spec"]["containers"][0]
-        values |= {"resources": container["resources"], "nodeSelector": {}, "tolerations": [], "imagePullSecrets": []}
-        container["resources"] = "HELM-RESOURCES"
+        if container["name"] == "watch":
+            values |= {"resources": container["resources"], "nodeSelector": {}, "tolerations": [], "imagePullSecrets": []}
+            container["resources"] = "HELM-RESOURCES"
+        else:
+            values |= {"followers": found["spec"]["replicas"]}
+            found["spec"]["replicas"] = "HELM-FOLLOWERS"
         template["spec"] |= {
             "nodeSelector": "HELM-SELECTOR",
             "tolerations": "HELM-TOLERATIONS",
@@ -96,6 +107,8 @@ def _file(manifest: Mapping[str, Any], taken: list[str]) -> str:
     """Such as role-serving.yaml: there may be one of a kind in several namespaces."""
     space = manifest["metadata"]["namespace"]
     first = manifest["kind"].lower()
+    if manifest["metadata"]["name"].endswith(FOLLOWERS) and manifest["kind"] in _OF_FOLLOWERS:
+        return f"{first}{FOLLOWERS}.yaml"
     return f"{first}.yaml" if space == "helm-namespace" and f"{TEMPLATES}/{first}.yaml" not in taken else f"{first}-{space}.yaml"
 
 
@@ -111,9 +124,11 @@ def _values(values: Mapping[str, object]) -> str:
     return "\n".join(parts)
 
 
-def _schema() -> str:
+def _schema(values: Mapping[str, object]) -> str:
     """Of values: a misspelt one is refused."""
-    known = {key: {"type": kind, "description": about} for key, (kind, about) in _ABOUT.items()}
+    known = {key: {"type": kind, "description": about} for key, (kind, about) in _ABOUT.items() if key in values}
+    if "followers" in known:
+        known["followers"] |= {"minimum": 1}  # type: ignore[dict-item] # as below
     known["image"] |= {"minLength": 1}  # type: ignore[dict-item] # a number among texts
     known["storage"] |= {"pattern": "^[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?$"}
     tree = {

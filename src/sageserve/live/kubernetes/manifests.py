@@ -7,7 +7,7 @@ Read next: `rights.py`, `cli/render_chart.py`.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import yaml
@@ -22,8 +22,15 @@ STATE: Final = "/var/lib/sageserve"
 SETTINGS: Final = "/etc/sageserve"
 FILE: Final = "fleet.yaml"
 PORT: Final = 8110
+FOLLOWERS: Final = "-scaler"
+"""End of the names of what followers are."""
 _USER: Final = 65532  # nobody's
 _CORE: Final = "v1"
+_NO_RIGHTS: Final[Mapping[str, object]] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 _RBAC: Final = "rbac.authorization.k8s.io"
 
 
@@ -39,6 +46,7 @@ class ChartChoices:
         secrets: folder of the container by name of the Secret whose files it holds.
         monitored: a ServiceMonitor, for the Prometheus operator.
         acts: it carries out what the authority of targets allows; else it needs no right to write.
+        followers: that answer KEDA in its place; 0: it answers itself.
     """
 
     image: str
@@ -48,6 +56,7 @@ class ChartChoices:
     secrets: Mapping[str, str]
     monitored: bool
     acts: bool = False
+    followers: int = 0
 
 
 def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Manifest]:
@@ -62,7 +71,8 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
     mine = [one for one in scenario.live.targets.values() if one.cluster == choices.cluster]
     made = _Made(f"sageserve-{scenario.name.lower().replace('_', '-').replace('/', '-')}", choices)
     scaler = scenario.live.scaler
-    ports = {"metrics": PORT, **({} if scaler is None else {"scaler": int(scaler.listen.rpartition(":")[2])})}
+    asked = {} if scaler is None else {"scaler": int(scaler.listen.rpartition(":")[2])}
+    ports = {"metrics": PORT, **({} if choices.followers else asked)}
     found = [
         made.object(_CORE, "ServiceAccount", automountServiceAccountToken=bool(mine)),
         *made.roles(mine, follows=scenario.live.clusters[choices.cluster].pods),
@@ -70,8 +80,15 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
         made.disk(),
         made.deployment(text, ports),
         made.service(ports),
+        *(followers_of(made, text, asked["scaler"]) if choices.followers else []),
     ]
     return [*found, *([made.monitor()] if choices.monitored else [])]
+
+
+def followers_of(made: "_Made", text: str, port: int) -> list[Manifest]:
+    """Processes that answer KEDA with what the one that watches said last: they have no disk and no right, and may be many."""
+    theirs = replace(made, part=FOLLOWERS)
+    return [theirs.follower(text, port, leader=made.name), theirs.service({"scaler": port}), theirs.budget()]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -99,12 +116,19 @@ class _Made:
     """Objects of one fleet.
 
     Args:
-        name: of all of them.
+        fleet: whose they are.
         choices: of whoever asks for them.
+        part: of the name; empty: the process that watches.
     """
 
-    name: str
+    fleet: str
     choices: ChartChoices
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of all of its objects."""
+        return f"{self.fleet}{self.part}"
 
     @property
     def _mine(self) -> Mapping[str, str]:
@@ -137,20 +161,56 @@ class _Made:
 
     def deployment(self, text: str, ports: Mapping[str, int]) -> Manifest:
         """The process; it is started anew when the settings are others."""
-        marks = {"sageserve.io/settings": f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:16]}"}
-        pod = {"metadata": {"labels": dict(self._mine), "annotations": marks}, "spec": self._pod(ports)}
+        pod = {"metadata": self._marked(text), "spec": self._pod(self._container(ports))}
         spec = {"replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": dict(self._mine)}, "template": pod}
         return self.object("apps/v1", "Deployment", spec=spec)
 
-    def _pod(self, ports: Mapping[str, int]) -> Manifest:
+    def follower(self, text: str, port: int, *, leader: str) -> Manifest:
+        """Processes that answer in its place; one after another is started anew when the settings are others."""
+        look = {"tcpSocket": {"port": "scaler"}}
+        container: Manifest = {
+            "name": "scaler",
+            "image": self.choices.image,
+            "command": ["sageserve"],
+            "args": ["scaler", f"{SETTINGS}/{FILE}", "--leader", f"http://{leader}:{PORT}"],
+            "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 # of the container
+            "ports": [{"name": "scaler", "containerPort": port}],
+            "readinessProbe": look,
+            "livenessProbe": {**look, "periodSeconds": 30},
+            "startupProbe": {**look, "periodSeconds": 2, "failureThreshold": 60},
+            "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+            "securityContext": dict(_NO_RIGHTS),
+            "volumeMounts": [one for one in self._mounts() if one["name"] != "state"],
+        }
+        spec = self._pod(container)
+        volumes = [one for one in self._volumes() if one["name"] != "state"]
+        pod = {**spec, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 10, "volumes": volumes}
+        template = {"metadata": self._marked(text), "spec": pod}
+        wanted = {"replicas": self.choices.followers, "selector": {"matchLabels": dict(self._mine)}, "template": template}
+        return self.object("apps/v1", "Deployment", spec=wanted)
+
+    def budget(self) -> Manifest:
+        """That they are not all taken away at once."""
+        return self.object(
+            "policy/v1", "PodDisruptionBudget", spec={"maxUnavailable": 1, "selector": {"matchLabels": dict(self._mine)}}
+        )
+
+    def _marked(self, text: str) -> Manifest:
+        marks = {"sageserve.io/settings": f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:16]}"}
+        return {"labels": dict(self._mine), "annotations": marks}
+
+    def _volumes(self) -> list[Manifest]:
         volumes: list[Manifest] = [
-            {"name": "settings", "configMap": {"name": self.name}},
-            {"name": "state", "persistentVolumeClaim": {"claimName": self.name}},
+            {"name": "settings", "configMap": {"name": self.fleet}},
+            {"name": "state", "persistentVolumeClaim": {"claimName": self.fleet}},
             {"name": "tmp", "emptyDir": {}},
         ]
         volumes += [{"name": f"secret-{name}", "secret": {"secretName": name}} for name in self.choices.secrets]
+        return volumes
+
+    def _pod(self, container: Manifest) -> Manifest:
         return {
-            "serviceAccountName": self.name,
+            "serviceAccountName": self.fleet,
             "terminationGracePeriodSeconds": 60,
             "securityContext": {
                 "runAsNonRoot": True,
@@ -159,19 +219,20 @@ class _Made:
                 "fsGroup": _USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "containers": [self._container(ports)],
-            "volumes": volumes,
+            "containers": [container],
+            "volumes": self._volumes(),
         }
 
-    def _container(self, ports: Mapping[str, int]) -> Manifest:
+    def _mounts(self) -> list[Manifest]:
         mounts: list[Manifest] = [
             {"name": "settings", "mountPath": SETTINGS, "readOnly": True},
             {"name": "state", "mountPath": STATE},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 # of the container
         ]
-        mounts += [
-            {"name": f"secret-{name}", "mountPath": folder, "readOnly": True} for name, folder in self.choices.secrets.items()
-        ]
+        secrets = self.choices.secrets.items()
+        return [*mounts, *({"name": f"secret-{name}", "mountPath": folder, "readOnly": True} for name, folder in secrets)]
+
+    def _container(self, ports: Mapping[str, int]) -> Manifest:
         look = {"httpGet": {"path": "/metrics", "port": "metrics"}}
         return {
             "name": "watch",
@@ -192,12 +253,8 @@ class _Made:
             "livenessProbe": {**look, "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 4},
             "startupProbe": {**look, "periodSeconds": 5, "failureThreshold": 120},  # it compiles once, and reads two weeks
             "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}},
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            },
-            "volumeMounts": mounts,
+            "securityContext": dict(_NO_RIGHTS),
+            "volumeMounts": self._mounts(),
         }
 
     def service(self, ports: Mapping[str, int]) -> Manifest:

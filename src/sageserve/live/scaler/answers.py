@@ -120,19 +120,35 @@ def answer(
     name = target_of(targets, asked)
     if isinstance(name, NoCount):
         return name
-    target = targets[name]
+    return count_of(name, targets[name], wish_of, said_of(name), (last or {}).get(name))
+
+
+def count_of(
+    name: str, target: TargetSettings, wish_of: Callable[[str], PoolWish], said: SaidOfTarget, before: int | None
+) -> TargetCount | NoCount:
+    """How many instances a target should have, or why that is not said.
+
+    Args:
+        name: of the target.
+        target: its settings.
+        wish_of: what is wanted of a pool now.
+        said: what people say of it.
+        before: what was answered before; None: nothing.
+    """
     if not target.keda:
         return TargetCount(name, target.min)
-    said = said_of(name)
     if said.override is not None:
-        return TargetCount(name, min(max(said.override, target.min), target.max))
+        return bounded(name, target, said.override)
     wish = wish_of(target.pool)
     if wish.unknown:
         return NoCount(RefusalCode.UNAVAILABLE, f"{name}: {wish.unknown}")
     if said.frozen:
-        before = (last or {}).get(name)
         if before is None:
             return NoCount(RefusalCode.UNAVAILABLE, f"{name}: frozen, and what was asked for before is not known")
         return TargetCount(name, before)
-    count = wish.count if said.planned is None else said.planned
+    return bounded(name, target, wish.count if said.planned is None else said.planned)
+
+
+def bounded(name: str, target: TargetSettings, count: int) -> TargetCount:
+    """A count within the bounds of its target."""
     return TargetCount(name, min(max(count, target.min), target.max))

@@ -26,6 +26,7 @@ from sageserve.live.scaler.answers import (
     SaidOfTarget,
     TargetCount,
     answer,
+    count_of,
 )
 from sageserve.live.scaler.messages import (
     METRIC,
@@ -37,6 +38,7 @@ from sageserve.live.scaler.messages import (
     read_asked,
     read_metrics_asked,
 )
+from sageserve.live.scaler.table import ToldTarget
 from sageserve.live.waiting import within
 
 _LOG: Final = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ AGAIN_S: Final = 30.0
 _LARGEST: Final = 64 << 10  # bytes of a question; KEDA's have some hundred
 _CODES: Final = {RefusalCode.NOT_FOUND: grpc.StatusCode.NOT_FOUND, RefusalCode.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE}
 _GRACE_S: Final = 1.0
+AGE: Final = "sageserve-age-ms"
+"""Of trailing metadata: how old what is told is, where it was told by another process."""
 
 _Context = aio.ServicerContext[bytes, bytes]
 
@@ -74,6 +78,34 @@ class Scaler:
         """What is wished may have changed: streams say so at once."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def answer(self, asked: KedaTrigger) -> TargetCount | NoCount:
+        """How many instances, or why not."""
+        found = answer(self._targets, self._wish_of, asked, self._said_of, self._last)
+        if isinstance(found, TargetCount):
+            self._last[found.target] = found.count
+        return found
+
+    def age_s(self, target: str) -> float | None:  # of a follower alone
+        """How old what is told of a target is; None: it is found when it is asked for."""
+        return None
+
+    def table(self, age_s_of: Callable[[str], float]) -> dict[str, ToldTarget]:
+        """What would be told of each target that KEDA asks for, for followers: it counts as told.
+
+        Args:
+            age_s_of: how old what is seen of a pool is.
+        """
+        found = {}
+        for name, target in self._targets.items():
+            if not target.keda:
+                continue
+            one = count_of(name, target, self._wish_of, self._said_of(name), self._last.get(name))
+            if isinstance(one, TargetCount):
+                self._last[name] = one.count
+            age_s = age_s_of(target.pool)
+            found[name] = ToldTarget(one.count, age_s) if isinstance(one, TargetCount) else ToldTarget(None, age_s, one.why)
+        return found
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The calls, by name; messages are read and written here, so that what cannot be read is answered."""
@@ -122,11 +154,12 @@ class Scaler:
             await self._abort(context, call, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def _told(self, context: _Context, call: str, asked: KedaTrigger) -> TargetCount:
-        found = answer(self._targets, self._wish_of, asked, self._said_of, self._last)
+        found = self.answer(asked)
         if isinstance(found, NoCount):
             await self._abort(context, call, _CODES[found.code], found.why)
+        if (age_s := self.age_s(found.target)) is not None:
+            context.set_trailing_metadata(((AGE, str(round(1000 * age_s))),))
         self.answered[call, "ok"] += 1
-        self._last[found.target] = found.count
         return found
 
     async def _abort(self, context: _Context, call: str, code: grpc.StatusCode, why: str) -> NoReturn:

@@ -102,6 +102,7 @@ class FleetWatch:
         self.limit: Final = blind_after((scenario.live or LiveSettings()).safety.blind_after, parts.interval)
         self._scenario = scenario = only_watched(scenario, self.limit)
         self._parts = parts
+        self.name: Final = scenario.name
         self.layout: Final[Layout] = layout_of(scenario)
         self._pools = [self._pool(one.pool) for one in parts.watched]
         self._demand_file = DemandFile(state / "demand.jsonl", self.layout.names)
@@ -232,6 +233,11 @@ class FleetWatch:
     def _nothing_known(self) -> str:
         """Why nothing can be said of any pool; empty: something can."""
         return self._unheard if self._begun else "nothing was looked at yet"
+
+    def sight_age_s(self, name: str) -> float:
+        """How old what is seen of a pool's endpoint is, or the last answer of a server where that is older; seconds."""
+        at = self.view.seen_since(self._pool(name).endpoint)
+        return (self._parts.clock.now() - min(at, self._decidable_at)) / SECOND
 
     def rate(self) -> float:
         """Requests per second, of late."""

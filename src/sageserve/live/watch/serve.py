@@ -2,15 +2,17 @@
 
     GET /metrics          Prometheus text         GET /admin/status     `control/status.Status`
     GET /ui         the page                GET /admin/day        `control/day.DayView`
+    GET /scaler     `scaler/table.ScalerTable`, where KEDA is answered: what followers tell it
 
 Read next: `process.py`; `live/control/admin.py`, whose pages these are.
 """
 
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
+import msgspec
 import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,8 +22,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sageserve.base.units import SECOND
 from sageserve.live.control.admin import CapacityCollector, FleetCollector, routes
 from sageserve.live.control.pages import PageServer
+from sageserve.live.scaler.table import ScalerTable, ToldTarget
 from sageserve.live.watch.process import FleetWatch
 
 
@@ -43,6 +47,10 @@ class Answering(Protocol):
 
     answered: Counter[tuple[str, str]]
     """Answers, by call and gRPC's code."""
+
+    def table(self, age_s_of: Callable[[str], float]) -> dict[str, ToldTarget]:
+        """What would be told of each target."""
+        ...
 
 
 class ScalerAnswers(Collector):
@@ -76,8 +84,18 @@ async def serve(watch: FleetWatch, listening: socket.socket, scaler: Answering |
     async def as_metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def as_table(_request: Request) -> Response:
+        told = {} if scaler is None else scaler.table(watch.sight_age_s)
+        table = ScalerTable(watch.name, watch.limit / SECOND, told)
+        return Response(msgspec.json.encode(table), media_type="application/json")
+
+    followed = [] if scaler is None else [Route("/scaler", as_table)]
     pages = Starlette(
-        routes=[Route("/metrics", as_metrics), *routes(watch.status, lambda: dict(watch.decided), watch.day.view, more)]
+        routes=[
+            Route("/metrics", as_metrics),
+            *followed,
+            *routes(watch.status, lambda: dict(watch.decided), watch.day.view, more),
+        ]
     )
     config = uvicorn.Config(pages, log_level="warning", lifespan="off")
     await PageServer(config).serve([listening])

@@ -81,6 +81,11 @@ class WatchedView(FleetView):
         """Endpoints whose signals are too old, and those that are not seen now."""
         return tuple(sorted({*super().blind(), *self.unseen}))
 
+    def seen_since(self, endpoint: int) -> Micros:
+        """When the instance of an endpoint that was seen the longest ago was; now, where none is open."""
+        here = (one for row, one in self.opened.items() if one.open and self._endpoint(row) == endpoint)
+        return min((max(one.seen_at, one.opened_at) for one in here), default=self._now())
+
     def counted_until(self, now: Micros) -> Micros:
         """Samples are there a scrape or two later."""
         return self._counted(now)
