@@ -127,7 +127,7 @@ def test_shares_are_what_the_router_says_of_requests_one_after_another(
     for turn in range(ASKED):  # the slow obvious way: every request changes what the next one sees
         passed = turn * ahead * SECOND // ASKED
         for e, own in ((NEAR, rate), (FAR, 0.0)):
-            columns[e]["offered"] = max(0.0, before[e]["rate"] - own) * passed + sent[e] * rate * ahead * SECOND / ASKED
+            columns[e]["offered"] = max(0.0, before[e]["rate"] - own) * passed + sent[e] * (rate * (ahead * SECOND) / ASKED)
         sent[pick_endpoint(state.rules, columns, ways, 0, 2, passed)] += 1
     assert found == {e: n for e, n in sent.items() if n}
 
