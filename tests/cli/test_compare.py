@@ -19,7 +19,7 @@ from sageserve.cli import compare_ablate
 from sageserve.cli.columns import WIDTH, Column, tables
 from sageserve.cli.main import app
 from sageserve.cli.seeds import parse_seeds
-from sageserve.data.results.comparison import Comparison, Spread, held, needed, owed, spread
+from sageserve.data.results.comparison import Bound, Comparison, Spread, held, kept_of, needed, owed, spread
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import GENERATED
 from sageserve.data.results.sweep_read import read_kept, read_sweep
@@ -60,7 +60,10 @@ def test_one_seed_gives_what_simulate_gives(folder: Path) -> None:
     for name, summary in found["strategies"].items():
         alone = json.loads(called("simulate", SMALL_FLEET, *SETTINGS, "--strategy", name, "--seed", "2", "--json").stdout)
         assert untimed(summary) == untimed(alone)
-    assert found["oracle"]["gpu_hours"] == pytest.approx(sum(found["oracle"]["models"].values()))
+    bound = msgspec.convert(found["oracle"], Bound)
+    reactive = msgspec.convert(found["strategies"]["reactive"], Summary, str_keys=True)
+    assert bound.at(bound.promised) == bound.gpu_hours
+    assert bound.at(kept_of(reactive)) <= needed(reactive)
 
 
 def test_several_seeds_are_all_there(folder: Path) -> None:
@@ -146,7 +149,7 @@ def test_ratios_are_taken_seed_by_seed(folder: Path) -> None:
         name: {int(seed): msgspec.convert(one, Summary, str_keys=True) for seed, one in part["seeds"].items()}
         for name, part in found["strategies"].items()
     }
-    bounds = {int(seed): one["gpu_hours"] for seed, one in found["oracle"]["seeds"].items()}
+    bounds = {int(seed): msgspec.convert(one, Bound) for seed, one in found["oracle"]["seeds"].items()}
     comparison = Comparison(runs, bounds)
     siloed, reactive = (list(runs[name].values()) for name in ("siloed", "reactive"))
     ratios = [a.gpu_hours.total / b.gpu_hours.total - 1 for a, b in zip(siloed, reactive, strict=True)]
@@ -157,7 +160,9 @@ def test_ratios_are_taken_seed_by_seed(folder: Path) -> None:
     assert comparison.against("siloed", "lt-ua", held) is None
     over = comparison.over_bound("reactive")
     assert over is not None
-    assert over.mean == pytest.approx(sum(needed(run) / bounds[seed] for seed, run in runs["reactive"].items()) / 2)
+    assert over.mean == pytest.approx(
+        sum(needed(run) / bounds[seed].at(kept_of(run)) for seed, run in runs["reactive"].items()) / 2
+    )
     assert owed(reactive[0]) == pytest.approx(needed(reactive[0]) - held(reactive[0]))
     assert spread([None]) is None
     assert spread([3.0, None]) == Spread(3.0, None)
@@ -206,7 +211,11 @@ def test_the_frontier_has_a_point_for_every_setting_and_a_verdict(tmp_path: Path
     again = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)  # from what is kept
     found = json.loads(again.stdout)["frontier"]
     assert [len(found[name]) for name in ("reactive", "fixed:3")] == [6, 3]
-    assert set(found["reactive"][0]) == {"knob", "gpu_hours_with_owed", "kept", "spread", "by_seed"}
+    assert set(found["reactive"][0]) == {"knob", "gpu_hours_with_owed", "kept", "spread", "by_seed", "over_bound"}
+    assert min(one["over_bound"] for points in found.values() for one in points) >= 1.0
+    curve = json.loads(again.stdout)["bound"]["iw-f"]
+    assert [one["gpu_hours"] for one in curve] == sorted(one["gpu_hours"] for one in curve)
+    assert json.loads(again.stdout)["matched"]["bound"] > 0
     assert set(found["reactive"][0]["kept"]) == {"iw-f", "iw-n", "niw"}
     kept = json.loads((tmp_path / "f" / "frontier.json").read_text())
     assert [one.rsplit("-", 1)[0] for one in kept["cells"]] == ["reactive-high-0.7-seed1", "fixed_3-3-instances-seed1"]

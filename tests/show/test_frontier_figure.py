@@ -6,7 +6,9 @@ Read next: `src/sageserve/show/figures/frontier.py`.
 import json
 from typing import Any
 
-from sageserve.data.results.comparison import Frontier, FrontierPoint, Match
+from msgspec.structs import replace
+
+from sageserve.data.results.comparison import BoundPoint, Frontier, FrontierPoint, Match
 from sageserve.show.figures.frontier import frontier
 from sageserve.show.figures.parts import View
 
@@ -40,7 +42,21 @@ def test_every_point_is_at_its_share_and_cost_and_hollow_when_beaten() -> None:
     assert first["marker"]["symbol"] == ["circle", "circle-open"]
     assert (second["x"], second["y"]) == ([99], [90])
     assert [one["x0"] for one in layout["shapes"]] == [95, 95]
-    assert ("a", "high 1", 100, 0, 99, "b") in view.tables["Points"].rows
+    assert ("a", "high 1", 100, 0, 99, None, "b") in view.tables["Points"].rows
+
+
+def test_what_nobody_can_go_below_is_a_curve_of_its_own() -> None:
+    plain = swept()
+    points = {name: tuple(replace(one, over_bound=1.25) for one in mine) for name, mine in plain.points.items()}
+    bound = {"chat": (BoundPoint(0.9, 60.0), BoundPoint(0.99, 80.0))}
+    told = replace(plain, points=points, bound=bound, matched=Match("chat", 0.95, {"a": 91.0, "b": 90.0}, 71.4))
+    drawn = frontier(told)
+    (curve, *lines), _ = sent(drawn.views[0])
+    assert (curve["name"], curve["x"], curve["y"], len(lines)) == ("bound", [90, 99], [60, 80], 2)
+    assert drawn.views[0].tables["Bound"].rows == ((90, 60), (99, 80))
+    assert ("a", "high 1", 100, 0, 99, 1.25, "b") in drawn.views[0].tables["Points"].rows
+    assert "less than 71" in drawn.notes[0]
+    assert "Bound" not in drawn.views[1].tables, "there is none of batch"
 
 
 def test_spreads_are_bars_and_one_seed_has_none() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from sageserve.cli.render import totals
-from sageserve.data.results.comparison import Comparison, needed
+from sageserve.data.results.comparison import Bound, BoundLine, Comparison, needed
 from sageserve.data.results.summary import ModelSummary, ModelTier, Summary
 from sageserve.show.verdict import TOLERANCE, Verdict, verdict, verdict_of
 from tests.show.made import TIERS, summary_of
@@ -29,7 +29,8 @@ def compared(rows: Mapping[str, Row], *, seeds: int = 1, bound: float | None = N
         }
         for name, (hours, kept) in rows.items()
     }
-    return Comparison(runs, {} if bound is None else dict.fromkeys(range(1, seeds + 1), bound))
+    least = {} if bound is None else dict.fromkeys(range(1, seeds + 1), Bound(bound, {}, {}, {}, (BoundLine(bound, {}),)))
+    return Comparison(runs, least)
 
 
 def judged(rows: Mapping[str, Row], *, seeds: int = 3, bound: float | None = None) -> Verdict:
@@ -99,7 +100,7 @@ def test_a_promise_all_miss_is_a_risk_and_no_reason_to_pay_more(seeds: int) -> N
     assert found.strategy == "reactive"
     assert "2 of 3 promises are kept (iw-f reaches" in found.headline
     assert "no strategy keeps it" in found.risks[0]
-    assert "1.25 times the least possible" in found.saves
+    assert "1.25 times the least that anyone" in found.saves
     much_better = {**rows, "siloed": (300.0, {**KEPT, "iw-f": 0.93})}
     assert judged(much_better, seeds=seeds).strategy == "siloed"
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.results.comparison import FrontierPoint
+from sageserve.data.results.comparison import Bound, BoundLine, FrontierPoint
 from sageserve.data.results.summary import AfterWindow
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.sim.sweep.frontier import beaten_by, cost_at, knob_of, matched, point_of
+from sageserve.sim.sweep.frontier import beaten_by, bound_curve, cost_at, knob_of, matched, point_of
 from sageserve.sim.sweep.tuning import Candidate
 from tests.show.made import summary_of
 
@@ -21,6 +21,12 @@ def point(hours: float, *shares: float, knob: str = "") -> FrontierPoint:
     """A point of one seed for each share of chat in time; batch work is always in time."""
     by_seed = {seed: (hours, {"chat": share, "batch": 1.0}) for seed, share in enumerate(shares)}
     return FrontierPoint(knob, hours, {"chat": sum(shares) / len(shares), "batch": 1.0}, None, by_seed)
+
+
+def bound(gpu_hours: float, requests: float) -> Bound:
+    """Of one tier, of which each missed request saves an hour."""
+    lines = (BoundLine(gpu_hours, {"iw-f": 1.0}),)
+    return Bound(gpu_hours, {"iw-f": int(requests)}, {"iw-f": 0}, {"iw-f": 0.9}, lines)
 
 
 @pytest.mark.parametrize("name", [*STRATEGIES, "fixed:4"])
@@ -46,6 +52,19 @@ def test_a_point_counts_owed_work_and_says_how_far_seeds_lie_apart() -> None:
     assert found.kept == pytest.approx({"iw-f": 0.85})
     assert found.spread == pytest.approx({"gpu_hours_with_owed": 8**0.5, "iw-f": 0.005**0.5})
     assert point_of(Candidate("", ()), {1: owing}).spread is None
+    bounds = {1: bound(8.0, 10.0), 2: bound(5.0, 10.0)}
+    assert point_of(Candidate("", ()), {1: owing}, bounds).over_bound == pytest.approx(16.0 / (8.0 - 10 * 0.1))
+    both = point_of(Candidate("", ()), {1: owing, 2: summary_of("reactive", 2, 20.0, {"iw-f": 0.8})}, bounds)
+    assert both.over_bound == pytest.approx((16.0 / 7.0 + 20.0 / 3.0) / 2), "seed by seed"
+
+
+def test_the_curve_is_the_mean_over_seeds_of_what_each_share_takes_at_least() -> None:
+    (curve,) = bound_curve([bound(8.0, 10.0), bound(6.0, 20.0)]).values()
+    costs = {one.kept: one.gpu_hours for one in curve}
+    assert costs[0.9] == pytest.approx((7.0 + 4.0) / 2)
+    assert costs[1.0] == pytest.approx(7.0)
+    assert list(costs) == sorted(costs)
+    assert bound_curve([]) == {}
 
 
 def test_beaten_is_who_is_dearer_for_no_more_with_every_seed() -> None:
@@ -79,6 +98,14 @@ def test_costs_are_matched_at_the_promise_or_at_what_half_of_them_keep() -> None
     high = matched(frontier, {"chat": 0.999, "batch": 0.95})
     assert high is not None
     assert (high.kept, high.gpu_hours["b"]) == (0.96, 150.0)
+
+
+def test_the_bound_of_a_match_has_the_other_promises_kept_or_nearly() -> None:
+    lines = (BoundLine(50.0, {"chat": 1.0, "batch": 1.0}),)
+    least = Bound(0.0, {"chat": 100, "batch": 100}, {"chat": 0, "batch": 0}, {"chat": 0.95, "batch": 0.95}, lines)
+    found = matched({"a": [point(100.0, 0.96)], "b": [point(120.0, 0.97)]}, {"chat": 0.95, "batch": 0.95}, [least])
+    assert found is not None
+    assert found.bound == pytest.approx(50.0 - 5.0 - 5.1)
 
 
 def test_who_breaks_a_promise_that_others_keep_is_not_cheap() -> None:

@@ -28,6 +28,7 @@ from sageserve.base.errors import ConfigError, ResultError, SageServeError
 from sageserve.base.units import Micros, duration_us
 from sageserve.core.forecast import forecaster as forecaster_of
 from sageserve.core.plan_once import PLANNERS, planned_layout, propose, start_counts, within_demand
+from sageserve.data.results.comparison import Bound
 from sageserve.data.results.plans import PlanFile
 from sageserve.data.results.run_folder import REPORT
 from sageserve.data.results.summary import Summary
@@ -41,7 +42,7 @@ from sageserve.data.traces.series import Counted, rebinned, series_of_trace
 from sageserve.data.workload.requests import requests_for
 from sageserve.show.plan_file import plan_file
 from sageserve.show.report import write_report
-from sageserve.sim.oracle import Bound, oracle_bound
+from sageserve.sim.oracle import oracle_bound
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Simulation
 from sageserve.sim.sizing.conditions import Survive, check_nine, grown, reached_in, size_under, with_lead, with_nine

@@ -13,11 +13,10 @@ import pyarrow as pa
 from msgspec import UNSET
 
 from sageserve.base.config import Scenario
-from sageserve.data.results.comparison import needed
+from sageserve.data.results.comparison import Bound, kept_of, needed
 from sageserve.data.results.run_folder import check_folder, write_run
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.tables import request_table, timeline_tables
-from sageserve.sim.oracle import Bound
 from sageserve.sim.results.export import record_of
 from sageserve.sim.run import Run
 
@@ -87,7 +86,7 @@ class ComparisonResult:
     bounds: Mapping[int, Bound]
 
     def table(self) -> pa.Table:
-        """One row per strategy and seed: GPU-hours, cost, waste, requests."""
+        """One row per strategy and seed: GPU-hours, cost, waste, requests, and the least that as much kept takes anyone."""
         rows = [
             {
                 "strategy": name,
@@ -100,7 +99,7 @@ class ComparisonResult:
                 "finished": one.requests.finished,
                 "shed": one.requests.shed,
                 "promises_kept": all(tier.kept is not False for tier in one.tiers.values()),
-                "oracle_gpu_hours": self.bounds[seed].gpu_hours if seed in self.bounds else None,
+                "bound_gpu_hours": self.bounds[seed].at(kept_of(one)) if seed in self.bounds else None,
             }
             for name, seeds in self.summaries.items()
             for seed, one in seeds.items()

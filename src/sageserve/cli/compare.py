@@ -21,10 +21,9 @@ from sageserve.cli.trace_options import as_typed, takes_trace
 from sageserve.data.traces.options import TraceOptions
 
 if TYPE_CHECKING:
-    from sageserve.data.results.comparison import Comparison
+    from sageserve.data.results.comparison import Bound, Comparison
     from sageserve.data.results.summary import Summary
     from sageserve.data.results.sweep_folder import SweepSource
-    from sageserve.sim.oracle import Bound
     from sageserve.sim.sweep.cell import Cell, Outcome
     from sageserve.sim.sweep.run import CellRunner
 
@@ -90,7 +89,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
         points = make(scenario, _rivals(names, baseline), _seeds(seeds), tuple(overrides or ()), source)
         reported = None if no_report or place != "local" or ablate else out
         points = points if reported is None else compare_frontier.with_given_whole(points)
-        played = [cell for point in points for cell in point.cells]
+        played = [*(cell for point in points for cell in point.cells), *compare_frontier.bound_cells(points if frontier else [])]
         outcomes = run_cells(played, runner(place, workers), f"compare {scenario}", out=out, replace=replace)
         (compare_ablate if ablate else compare_frontier).show(scenario, points, outcomes, as_json=as_json, out=reported)
         finish(outcomes, out)
@@ -349,4 +348,4 @@ def gather(
             runs.setdefault(cell.scenario.strategy.name, {})[cell.scenario.seed] = outcome.summary
         elif isinstance(outcome, Bounded):
             bounds[cell.scenario.seed] = outcome.bound
-    return Comparison(runs, {seed: bound.gpu_hours for seed, bound in bounds.items()}, base), bounds
+    return Comparison(runs, bounds, base), bounds

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from sageserve.data.results.comparison import Frontier
+    from sageserve.data.results.comparison import Bound, Frontier
     from sageserve.data.results.sweep_folder import SweepSource
     from sageserve.sim.sweep.cell import Cell, Outcome
     from sageserve.sim.sweep.tuning import Candidate
@@ -65,6 +65,16 @@ def knob_cells(
     return found
 
 
+def bound_cells(points: "Sequence[KnobCells]") -> "list[Cell]":
+    """What nobody can go below, a cell for each seed; none where prefill and decode are apart, which the bound does not know."""
+    from sageserve.core.layout import any_apart
+    from sageserve.sim.sweep.cell import Cell
+
+    seeds = {cell.scenario.seed: cell for point in points[:1] for cell in point.cells}
+    some = (cell for cell in seeds.values() if not any_apart(cell.scenario))
+    return [Cell(f"oracle-seed{cell.scenario.seed}", cell.scenario, cell.source, "bound") for cell in some]
+
+
 def with_given_whole(points: "Sequence[KnobCells]") -> "list[KnobCells]":
     """The same; of each strategy as it was given, the first seed keeps its requests, timeline and journal, for the report."""
     return [replace(one, cells=(replace(one.cells[0], whole=True), *one.cells[1:])) if one.given else one for one in points]
@@ -75,25 +85,36 @@ def frontier_of(points: "Sequence[KnobCells]", outcomes: "Sequence[Outcome | Non
 
     Args:
         points: what was asked for.
-        outcomes: of their cells, in order.
+        outcomes: of their cells, in order, then of bounds.
         cells: folders of the runs with each strategy's settings as they were given.
     """
     from sageserve.data.results.comparison import Frontier, FrontierPoint
     from sageserve.sim.sweep.cell import Finished
-    from sageserve.sim.sweep.frontier import beaten_by, matched, point_of
+    from sageserve.sim.sweep.frontier import beaten_by, bound_curve, matched, point_of
 
     found: dict[str, list[FrontierPoint]] = {}
-    left = iter(outcomes)
+    bounds, left = _bounds(points, outcomes), iter(outcomes)
     for point in points:
         ended = zip(point.cells, left, strict=False)  # the cells first: they end, the outcomes go on
         runs = {cell.scenario.seed: one.summary for cell, one in ended if isinstance(one, Finished)}
         if len(runs) == len(point.cells):
-            found.setdefault(point.strategy, []).append(point_of(point.candidate, runs))
+            found.setdefault(point.strategy, []).append(point_of(point.candidate, runs, bounds))
     tiers = points[0].cells[0].scenario.tiers.items()
     ranked = sorted(tiers, key=lambda tier: (tier[1].batch, tier[1].patience))
     promised = {name: tier.percentile for name, tier in ranked}
     beaten = {name: tuple(beaten_by(name, one, found) for one in mine) for name, mine in found.items()}
-    return Frontier({name: tuple(mine) for name, mine in found.items()}, beaten, matched(found, promised), promised, tuple(cells))
+    every = {name: tuple(mine) for name, mine in found.items()}
+    match = matched(found, promised, bounds.values())
+    return Frontier(every, beaten, match, promised, tuple(cells), bound_curve(bounds.values()))
+
+
+def _bounds(points: "Sequence[KnobCells]", outcomes: "Sequence[Outcome | None]") -> "dict[int, Bound]":
+    """By seed; of all of them or none, for means are taken over the same seeds."""
+    from sageserve.sim.sweep.cell import Bounded
+
+    seeds = [cell.scenario.seed for cell in points[0].cells]
+    found = [one.bound for one in outcomes[sum(len(point.cells) for point in points) :] if isinstance(one, Bounded)]
+    return dict(zip(seeds, found, strict=True)) if len(found) == len(seeds) else {}
 
 
 def show(
@@ -106,11 +127,11 @@ def show(
     """
     from sageserve.cli.render_frontier import draw_frontier, frontier_json
 
-    cells = [cell for point in points for cell in point.cells]
+    cells = [*(cell for point in points for cell in point.cells), *bound_cells(points)]
     swept = frontier_of(points, outcomes)
     left = [cell.name for cell, outcome in zip(cells, outcomes, strict=True) if outcome is None]
     if as_json:
-        typer.echo(frontier_json(swept.points, swept.matched, left).decode(), nl=False)
+        typer.echo(frontier_json(swept, left).decode(), nl=False)
     elif swept.points:
         draw_frontier(swept, scenario)
     if out is not None and swept.points and not left:

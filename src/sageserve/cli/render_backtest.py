@@ -76,7 +76,7 @@ def _columns(answer: "BacktestAnswer") -> list[Column]:
         columns.append(Column(f"vs {answer.base}\nwith owed", [saving_text(savings.get(name)) for name in names]))
     if answer.bounds:
         over = {name: comparison.over_bound(name) for name in names}
-        columns.append(Column("×\noracle", [NONE if (one := over[name]) is None else f"{one.mean:.2f}" for name in names]))
+        columns.append(Column("×\nbound", [NONE if (one := over[name]) is None else f"{one.mean:.2f}" for name in names]))
     for tier, promised in _some(answer).tiers.items():
         word = "on time" if promised.promise == "deadline" else "kept"
         columns.append(Column(f"{tier}\n{word}", [mean(name, _attainment(tier), kept) for name in names]))

@@ -12,10 +12,9 @@ from rich.markup import escape
 from sageserve.base.units import SECOND, show_duration, show_money
 from sageserve.cli.columns import Column, prose, tables, terminal
 from sageserve.cli.render import NONE, hours, seconds, share
-from sageserve.data.results.comparison import Comparison, Spread, energy_of, gpu_counts, held, needed, owed, spread
+from sageserve.data.results.comparison import Bound, Comparison, Spread, energy_of, gpu_counts, held, needed, owed, spread
 from sageserve.data.results.summary import GpuCounts, Summary, TierSummary
 from sageserve.show.verdict import verdict
-from sageserve.sim.oracle import Bound
 
 _Json: TypeAlias = dict[str, object]
 
@@ -59,7 +58,7 @@ def draw(comparison: Comparison, bounds: Mapping[int, Bound], scenario: str, *, 
     if following and len(names) > 1:
         found = verdict(comparison)
         console.print(f"\n[bold]{escape(found.headline)}[/bold]\n{escape(found.saves)}")
-    for columns in filter(None, (_strategies(comparison, names), _models(comparison, names, bounds), _gpus(comparison, names))):
+    for columns in filter(None, (_strategies(comparison, names), _models(comparison, names), _gpus(comparison, names))):
         console.print()
         for table in tables(columns, console.width):
             console.print(table)
@@ -85,7 +84,7 @@ def _strategies(comparison: Comparison, names: Sequence[str]) -> list[Column]:
             column("with\nowed", change, lambda name: comparison.against(name, comparison.base, needed)),
         ]
     if comparison.bounds:
-        columns.append(column("×\noracle", "{:.2f}".format, comparison.over_bound))
+        columns.append(column("×\nbound", "{:.2f}".format, comparison.over_bound))
     columns += [
         column(
             "cost",
@@ -127,7 +126,7 @@ def _in_tier(comparison: Comparison, tier: str, value: Callable[[TierSummary], f
     return lambda name: comparison.of(name, lambda run: value(run.tiers[tier]))
 
 
-def _models(comparison: Comparison, names: Sequence[str], bounds: Mapping[int, Bound]) -> list[Column]:
+def _models(comparison: Comparison, names: Sequence[str]) -> list[Column]:
     some = next(iter(next(iter(comparison.runs.values())).values()))
     models = list(some.models)
 
@@ -148,16 +147,6 @@ def _models(comparison: Comparison, names: Sequence[str], bounds: Mapping[int, B
         Column("GPU-hours by model", [*models, "all models"]),
         Column("floor", row(lambda model: spread([floor(lambda run: run.models[model].gpu_hours.floor)]), least)),
     ]
-    if bounds:
-        columns.append(
-            Column(
-                "oracle",
-                row(
-                    lambda model: spread(bound.models[model] for bound in bounds.values()),
-                    spread(bound.gpu_hours for bound in bounds.values()),
-                ),
-            )
-        )
     return [*columns, *(Column(name, of(name)) for name in names)]
 
 
@@ -197,9 +186,10 @@ def _notes(comparison: Comparison, bounds: Mapping[int, Bound]) -> Iterator[str]
         " cheaper: what is pushed past the end is not in its GPU-hours."
     )
     if bounds:
+        least = spread(bound.gpu_hours for bound in bounds.values())
         yield (
-            "× oracle: (GPU-hours + owed) over the least that can keep the promises with perfect knowledge of demand; below 1 a"
-            " promise is missed."
+            "× bound: (GPU-hours + owed) over the least that as much kept takes anyone (the oracle's bound); all promises take"
+            f" {NONE if least is None else hours(least.mean)}."
         )
     yield "p99: GPUs that were enough in 99 % of the time; over several seeds the highest peak and p99, and the mean of means."
     yield "floor: the least that minimum instances hold over the window; no strategy can go below it."

@@ -3,20 +3,20 @@
 Draws what it is given; points and matches come from `sim/sweep/frontier.py`. Read next: docs/reference/strategies.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from rich.markup import escape
 
 from sageserve.cli.columns import Column, prose, tables, terminal
-from sageserve.cli.render import hours, share
+from sageserve.cli.render import NONE, hours, share
 from sageserve.cli.render_compare import change, kept
 from sageserve.data.results.comparison import Frontier, FrontierPoint, Match
 
 
-def frontier_json(frontier: Mapping[str, Sequence[FrontierPoint]], match: Match | None, left: Sequence[str]) -> bytes:
-    """`{"frontier": {strategy: [point]}, "matched": …}`; docs/reference/summary.md says what more there can be."""
-    value: dict[str, object] = {"frontier": frontier, "matched": match}
+def frontier_json(swept: Frontier, left: Sequence[str]) -> bytes:
+    """`{"frontier": {strategy: [point]}, "bound": {tier: [point]}, "matched": …}`; docs/reference/summary.md says more."""
+    value: dict[str, object] = {"frontier": swept.points, "bound": swept.bound, "matched": swept.matched}
     if left:
         value["unfinished"] = list(left)
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
@@ -41,6 +41,7 @@ def draw_frontier(swept: Frontier, scenario: str) -> None:
             Column(f"{tier}\nkept", [kept(point.kept[tier]) if tier in point.kept else "–" for _, point, _ in rows])
             for tier in tiers
         ),
+        *([Column("×\nbound", [_times(point) for _, point, _ in rows])] if swept.bound else []),
         Column("beaten by", [by or "" for _, _, by in rows]),
     ]
     console.print()
@@ -50,12 +51,18 @@ def draw_frontier(swept: Frontier, scenario: str) -> None:
     for line in _verdict(swept.matched):
         prose(console, escape(line), under=2)
     console.print("[dim]beaten by: that strategy is more than 1% cheaper and keeps as much in every tier, with every seed.[/dim]")
+    if swept.bound:
+        prose(console, "× bound: how many times the least that as much kept, of every tier, takes anyone.", style="dim")
 
 
 def _hours(point: FrontierPoint) -> str:
     deviation = (point.spread or {}).get("gpu_hours_with_owed")
     text = hours(point.gpu_hours_with_owed)
     return text if deviation is None else f"{text}\n±{hours(deviation)}"
+
+
+def _times(point: FrontierPoint) -> str:
+    return NONE if point.over_bound is None else f"{point.over_bound:.2f}"
 
 
 def _verdict(match: Match | None) -> list[str]:
@@ -69,4 +76,8 @@ def _verdict(match: Match | None) -> list[str]:
         for name, cost in sorted(found.items(), key=lambda one: one[1])
     ]
     rest = f"; never: {', '.join(never)}" if never else ""
-    return [f"For {share(match.kept)} of {match.tier} kept, GPU-hours with owed work: {', '.join(texts)}{rest}."]
+    lines = [f"For {share(match.kept)} of {match.tier} kept, GPU-hours with owed work: {', '.join(texts)}{rest}."]
+    if match.bound:
+        times = f"{least} takes {found[least] / match.bound:.2f} times that"
+        lines.append(f"Nobody can do it with less than {hours(match.bound)} (the oracle's bound); {times}.")
+    return lines

@@ -67,9 +67,8 @@ def _show_sweep(sweep: "Sweep", *, as_json: bool) -> None:
     from sageserve.cli.render_compare import draw as draw_tables
     from sageserve.cli.render_show import TerminalPage, draw_left, draw_verdict
     from sageserve.show.verdict import verdict
-    from sageserve.sim.oracle import Bound
 
-    bounds = {seed: Bound(bound.gpu_hours, bound.models, bound.loads) for seed, bound in sweep.bounds.items()}
+    bounds = sweep.bounds
     found = verdict(sweep.comparison)
     if as_json:
         value = msgspec.json.decode(comparison_json(sweep.comparison, bounds, []))

@@ -166,7 +166,7 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
     several = len(comparison.runs) > 1
     base = comparison.base
     against = several and base in comparison.runs
-    columns = ["GPU-hours", "owed", *([f"against {base}"] if against else []), *(["× oracle"] if comparison.bounds else [])]
+    columns = ["GPU-hours", "owed", *([f"against {base}"] if against else []), *(["× bound"] if comparison.bounds else [])]
     shed = _any_shed(comparison)
     energy = energy_of(comparison)
     columns += [
@@ -194,10 +194,10 @@ def _strategies(comparison: Comparison, found: Verdict) -> Sheet:
         " ended; add it before calling a strategy cheaper" + (f"; the column against {base} does." if against else "."),
     ]
     if comparison.bounds:
-        least = sum(comparison.bounds.values()) / len(comparison.bounds)
+        least = sum(bound.gpu_hours for bound in comparison.bounds.values()) / len(comparison.bounds)
         notes.append(
-            f"The oracle's bound is {gpu_hours(least)} GPU-hours: the least that keeps the promises with perfect"
-            " knowledge of demand."
+            "× bound is GPU-hours and owed over the oracle's bound: the least with which anyone could keep as much. Keeping every"
+            f" promise takes {gpu_hours(least)} GPU-hours at least."
         )
     caption = "Strategies side by side" if several else "What it cost and what was kept"
     return Sheet(caption, tuple(columns), tuple(rows), tuple(notes))

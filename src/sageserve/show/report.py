@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from sageserve.base.errors import ResultError
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.results.comparison import Comparison, Frontier
+from sageserve.data.results.comparison import Bound, Comparison, Frontier
 from sageserve.data.results.run_folder import RunFolder, is_whole, read_run
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_read import is_sweep, read_frontier, read_sweep
@@ -43,14 +43,14 @@ class Material:
 
     Args:
         runs: summaries by strategy (or folder, where two runs have one strategy and seed) and seed.
-        bounds: the oracle's GPU-hours by seed.
+        bounds: the oracle's by seed.
         whole: by strategy, the first seed that has its requests, timeline and journal.
         notes: what the reader should know, in sentences.
         frontier: of a sweep over knobs; None where there was none.
     """
 
     runs: dict[str, dict[int, Summary]] = field(default_factory=dict)
-    bounds: dict[int, float] = field(default_factory=dict)
+    bounds: dict[int, Bound] = field(default_factory=dict)
     whole: dict[str, RunFolder] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     frontier: Frontier | None = None
@@ -220,7 +220,7 @@ def _take_sweep(found: Material, folder: Path) -> None:
     if found.frontier is None:
         found.frontier = read_frontier(folder)
     sweep = read_sweep(folder)
-    found.bounds.update({seed: bound.gpu_hours for seed, bound in sweep.bounds.items()})
+    found.bounds.update(sweep.bounds)
     if sweep.left:
         found.notes.append(f"{sweep.left} results with other settings lie in {folder.name} too; they are not shown.")
     thin = []

@@ -191,7 +191,7 @@ def _saves(comparison: Comparison, name: str) -> str:
     words = f"Against {other}: {_against(comparison, name, other)}."
     bound = comparison.over_bound(name)
     if bound is not None:
-        words += f" It takes {bound.mean:.2f} times the least possible with perfect knowledge (the oracle's bound)."
+        words += f" It takes {bound.mean:.2f} times the least that anyone needs to keep as much (the oracle's bound)."
     return words
 
 

@@ -82,7 +82,7 @@ def test_the_first_screen_says_which_what_it_saves_and_what_it_risks(compared: P
     text = compared.read_text("utf-8").split('id="tools"')[0]
     assert 'class="chosen"' in text
     assert re.search(r'class="headline">Use \S+: [\d,.]+ GPU-hours', text)
-    for word in ("What it risks", "What would help", "against reactive", "× oracle", "promised"):
+    for word in ("What it risks", "What would help", "against reactive", "× bound", "promised"):
         assert word in text
 
 

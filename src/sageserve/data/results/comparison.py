@@ -15,6 +15,71 @@ from msgspec import Struct
 
 from sageserve.data.results.summary import Energy, GpuCounts, Summary
 
+GRID: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.9975, 0.999, 0.9999, 1.0)
+"""Shares kept at which the curve is drawn, of a tier; what is promised and the most that can be kept are added."""
+
+
+class BoundLine(Struct, frozen=True):
+    """GPU-hours at least, less what misses cost.
+
+    Args:
+        gpu_hours: with a price for every miss.
+        prices: by tier, GPU-hours a missed request.
+    """
+
+    gpu_hours: float
+    prices: dict[str, float]
+
+
+class Bound(Struct, frozen=True):
+    """A lower bound of GPU-hours with owed work, for as much kept of every tier (`sim/oracle`, docs/reference/bound.md).
+
+    A line is what all work costs at least if every request that misses its promise costs so many GPU-hours instead of its work;
+    with the misses of a run taken off again it is a bound of that run. The highest line counts.
+
+    Args:
+        gpu_hours: the least with which every promise is kept, as far as it can be.
+        requests: by tier; those that an idle engine serves too late are in them.
+        hopeless: of these, the ones that every strategy misses.
+        promised: percentile by tier.
+        lines: of which the highest is the bound.
+    """
+
+    gpu_hours: float
+    requests: dict[str, int]
+    hopeless: dict[str, int]
+    promised: dict[str, float]
+    lines: tuple[BoundLine, ...]
+
+    def at(self, kept: Mapping[str, float]) -> float:
+        """GPU-hours at least, owed work included, of whoever keeps such shares; a tier that is not told may be missed.
+
+        Args:
+            kept: share of its requests by tier.
+        """
+        missed = {tier: self._missed(tier, kept.get(tier, 0.0)) for tier in self.requests}
+        return max(line.gpu_hours - sum(line.prices[tier] * some for tier, some in missed.items()) for line in self.lines)
+
+    def most(self, tier: str) -> float:
+        """The largest share of a tier that any strategy can keep."""
+        requests = self.requests.get(tier, 0)
+        return 1.0 - self.hopeless[tier] / requests if requests else 1.0
+
+    def curve(self, tier: str) -> list[tuple[float, float]]:
+        """Shares kept of a tier, ascending, and the GPU-hours at least; every other tier has what is promised of it."""
+        most, promised = self.most(tier), self.promised[tier]
+        shares = sorted({share for share in (*GRID, promised, most) if share <= most})
+        return [(share, self.at({**self.promised, tier: share})) for share in shares]
+
+    def _missed(self, tier: str, kept: float) -> float:
+        """Requests of a tier that may be missed besides the hopeless ones; all of them where fewer are missed than hopeless."""
+        return max(0.0, self.requests[tier] * (1.0 - kept) - self.hopeless[tier])
+
+
+def over(gpu_hours: float, least: float) -> float | None:
+    """How many times the bound; None where nothing at all is needed."""
+    return gpu_hours / least if least > 0 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -38,12 +103,12 @@ class Comparison:
 
     Args:
         runs: by strategy, in the order to be shown, and by seed.
-        bounds: the oracle's GPU-hours by seed; empty when it was not asked.
+        bounds: the oracle's by seed; empty when it was not asked.
         baseline: what others are set against, where the user said so.
     """
 
     runs: Mapping[str, Mapping[int, Summary]]
-    bounds: Mapping[int, float]
+    bounds: Mapping[int, Bound]
     baseline: str = ""
 
     @property
@@ -67,9 +132,9 @@ class Comparison:
         return spread(None if mine is None or not theirs else mine / theirs - 1 for mine, theirs in pairs)
 
     def over_bound(self, name: str) -> Spread | None:
-        """(GPU-hours + owed) / bound, over the seeds that have a bound."""
-        needs = [(needed(run), self.bounds.get(seed)) for seed, run in self.runs[name].items()]
-        return spread(None if not bound else need / bound for need, bound in needs)
+        """(GPU-hours + owed) over the least for as much kept, of the seeds that have a bound."""
+        runs = [(run, self.bounds.get(seed)) for seed, run in self.runs[name].items()]
+        return spread(None if bound is None else over(needed(run), bound.at(kept_of(run))) for run, bound in runs)
 
 
 def base_of(names: Iterable[str]) -> str:
@@ -90,6 +155,11 @@ def owed(summary: Summary) -> float | None:
 def needed(summary: Summary) -> float:
     """GPU-hours held, and those of the work left at the end."""
     return summary.gpu_hours.total + (summary.after_window.work_gpu_hours or 0.0)
+
+
+def kept_of(summary: Summary) -> dict[str, float]:
+    """Share of requests in time, of each tier that had any."""
+    return {name: tier.attainment for name, tier in summary.tiers.items() if tier.attainment is not None}
 
 
 def energy_kwh(summary: Summary) -> float | None:
@@ -145,6 +215,7 @@ class FrontierPoint(Struct, frozen=True):
         kept: share of requests in time by tier, mean over seeds; a tier without requests is not in it.
         spread: standard deviations over seeds, of `gpu_hours_with_owed` and by tier; None for one seed.
         by_seed: GPU-hours with owed work and shares kept, of each seed.
+        over_bound: how many times the least that as much kept takes anyone, mean over seeds; None: there is no bound.
     """
 
     knob: str
@@ -152,6 +223,7 @@ class FrontierPoint(Struct, frozen=True):
     kept: dict[str, float]
     spread: dict[str, float] | None
     by_seed: dict[int, tuple[float, dict[str, float]]]
+    over_bound: float | None = None
 
 
 class Match(Struct, frozen=True):
@@ -161,11 +233,20 @@ class Match(Struct, frozen=True):
         tier: whose requests.
         kept: the share of them.
         gpu_hours: by strategy, owed work included, between its two nearest points; None: it never keeps so much.
+        bound: what that takes at least, whoever does it, as much kept of the other tiers as is promised; None: there is no bound.
     """
 
     tier: str
     kept: float
     gpu_hours: dict[str, float | None]
+    bound: float | None = None
+
+
+class BoundPoint(Struct, frozen=True):
+    """What nobody can go below: GPU-hours at least for a share kept of one tier, mean over seeds."""
+
+    kept: float
+    gpu_hours: float
 
 
 class Frontier(Struct, frozen=True):
@@ -177,6 +258,7 @@ class Frontier(Struct, frozen=True):
         matched: what as much kept costs; None where nothing is to be compared.
         promised: percentile by tier.
         cells: folders of the runs with each strategy's settings as they were given.
+        bound: by tier, ascending, where every other promise is kept; empty: there is none.
     """
 
     points: dict[str, tuple[FrontierPoint, ...]]
@@ -184,3 +266,4 @@ class Frontier(Struct, frozen=True):
     matched: Match | None
     promised: dict[str, float]
     cells: tuple[str, ...]
+    bound: dict[str, tuple[BoundPoint, ...]] = {}

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import msgspec
-from msgspec import Struct
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ResultError
 from sageserve.core.strategies import STRATEGIES
-from sageserve.data.results.comparison import Comparison, Frontier
+from sageserve.data.results.comparison import Bound, Comparison, Frontier
 from sageserve.data.results.run_folder import SCENARIO, SUMMARY
 from sageserve.data.results.summary import Summary, parse_summary
 from sageserve.data.results.sweep_folder import MARK, is_as_given
@@ -31,14 +30,6 @@ BOUND: Final = "bound.json"
 FRONTIER: Final = "frontier.json"
 _TOLD: Final = 3
 _OF_A_CELL: Final = ("seed", "strategy.name")  # settings in which the cells of one sweep differ
-
-
-class KeptBound(Struct, frozen=True):
-    """bound.json: the oracle's GPU-hours, in all and by model, and the load it allowed."""
-
-    gpu_hours: float
-    models: dict[str, float]
-    loads: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +54,14 @@ class Sweep:
 
     path: Path
     runs: Mapping[str, Mapping[int, KeptRun]]
-    bounds: Mapping[int, KeptBound]
+    bounds: Mapping[int, Bound]
     left: int
 
     @property
     def comparison(self) -> Comparison:
         """The summaries side by side."""
         runs = {name: {seed: run.summary for seed, run in seeds.items()} for name, seeds in self.runs.items()}
-        return Comparison(runs, {seed: bound.gpu_hours for seed, bound in self.bounds.items()})
+        return Comparison(runs, self.bounds)
 
 
 def is_sweep(folder: Path) -> bool:
@@ -219,14 +210,14 @@ def _by_seed(kept: list[KeptRun]) -> dict[str, dict[int, KeptRun]]:
     return {name: dict(sorted(found[name].items())) for name in sorted(found, key=order.index)}
 
 
-def _bounds(cells: list[Path], like: dict[str, str]) -> Iterator[tuple[int, KeptBound]]:
+def _bounds(cells: list[Path], like: dict[str, str]) -> Iterator[tuple[int, Bound]]:
     for place in cells:
         if not (place / BOUND).is_file():
             continue
         scenario = load_scenario(place / SCENARIO)
         if _shared(scenario) == like:
             try:
-                yield scenario.seed, msgspec.json.decode((place / BOUND).read_bytes(), type=KeptBound)
+                yield scenario.seed, msgspec.json.decode((place / BOUND).read_bytes(), type=Bound)
             except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ResultError(f"{place / BOUND} cannot be read ({error})", hint="delete it and compare again") from None
 

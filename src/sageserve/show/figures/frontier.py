@@ -5,16 +5,18 @@ Read next: `sim/sweep/frontier.py` for how points come about, docs/reference/str
 
 from collections.abc import Sequence
 
-from sageserve.data.results.comparison import Frontier, FrontierPoint
+from sageserve.data.results.comparison import BoundPoint, Frontier, FrontierPoint
 from sageserve.show.figures.parts import DASHES, Fields, Figure, FigureTable, Json, View, numbers, stroke
 
 _SAYS = (
     "One knob of each strategy turned: the GPU-hours it needs, owed work included, against the share of requests kept in time."
     " Lower and further right is better. Hollow points are beaten: another strategy is more than 1 % cheaper and keeps as much in"
-    " every tier, with every seed. The dotted line is the promise, the dashed one the share at which costs are compared."
+    " every tier, with every seed. The dotted line is the promise, the dashed one the share at which costs are compared. The grey"
+    " curve is the oracle's bound: nobody who keeps the other promises can be below it."
 )
 _COST = "GPU-hours with owed work"
 _HOURS = "gpu_hours_with_owed"
+_BOUND = "bound"
 
 
 def frontier(swept: Frontier) -> Figure:
@@ -33,11 +35,16 @@ def _matched(swept: Frontier) -> tuple[str, ...]:
     found = {name: cost for name, cost in match.gpu_hours.items() if cost is not None}
     costs = ", ".join(f"{name} {cost:,.0f}" for name, cost in sorted(found.items(), key=lambda one: one[1]))
     never = ", ".join(name for name in match.gpu_hours if name not in found)
-    return (f"For {match.kept:.2%} of {match.tier} kept: {costs} GPU-hours" + (f"; never: {never}." if never else "."),)
+    least = f" Nobody can do it with less than {match.bound:,.0f} (the oracle's bound)." if match.bound else ""
+    return (f"For {match.kept:.2%} of {match.tier} kept: {costs} GPU-hours" + (f"; never: {never}." if never else ".") + least,)
 
 
 def _view(swept: Frontier, tier: str) -> View:
-    traces = [_line(swept, name, tier, number) for number, name in enumerate(swept.points)]
+    bound = swept.bound.get(tier, ())
+    traces = [
+        *([_curve(bound)] if bound else []),
+        *(_line(swept, name, tier, number) for number, name in enumerate(swept.points)),
+    ]
     match = swept.matched
     shapes: list[Json] = []
     for x, dash in ((swept.promised.get(tier), "dot"), (match.kept if match and match.tier == tier else None, "dash")):
@@ -51,19 +58,37 @@ def _view(swept: Frontier, tier: str) -> View:
         "yaxis": {"title": {"text": _COST}},
         "shapes": shapes,
     }
-    columns = ("strategy", "knob", _COST, "± over seeds", f"% of {tier} kept", "beaten by")
+    columns = ("strategy", "knob", _COST, "± over seeds", f"% of {tier} kept", "× bound", "beaten by")
     rows = tuple(
         (
             name,
             one.knob,
-            *numbers((one.gpu_hours_with_owed, _deviation(one, _HOURS), _share(one, tier)), 6),
+            *numbers((one.gpu_hours_with_owed, _deviation(one, _HOURS), _share(one, tier), one.over_bound or float("nan")), 6),
             by or "",
         )
         for name, points in swept.points.items()
         for one, by in zip(points, swept.beaten[name], strict=True)
     )
     alt = f"GPU-hours with owed work against the share of {tier} kept, for {', '.join(swept.points)}."
-    return View({"tier": tier}, alt, traces, layout, {"Points": FigureTable(columns, rows)})
+    tables = {"Points": FigureTable(columns, rows)}
+    if bound:
+        least = tuple(tuple(numbers((100 * one.kept, one.gpu_hours), 6)) for one in bound)
+        tables["Bound"] = FigureTable((f"% of {tier} kept", "GPU-hours at least"), least)
+    return View({"tier": tier}, alt, traces, layout, tables)
+
+
+def _curve(bound: Sequence[BoundPoint]) -> Fields:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": _BOUND,
+        "x": numbers([100 * one.kept for one in bound], 6),
+        "y": numbers([one.gpu_hours for one in bound], 6),
+        "line": stroke("@ink", "solid", 1),
+        "opacity": 0.5,
+        "col": "",
+        "hovertemplate": "at least %{y:,.0f} GPU-hours for %{x:.2f}% kept<extra>" + _BOUND + "</extra>",
+    }
 
 
 def _line(swept: Frontier, name: str, tier: str, number: int) -> Fields:

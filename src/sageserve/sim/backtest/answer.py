@@ -18,10 +18,9 @@ from msgspec import Struct
 from sageserve.base.records import Trace
 from sageserve.data.rebuild.demand import DemandStream
 from sageserve.data.rebuild.recount import recount
-from sageserve.data.results.comparison import Comparison, needed
+from sageserve.data.results.comparison import Bound, Comparison, needed
 from sageserve.sim.backtest.own_error import RHO, SIGMAS, PolicyError
 from sageserve.sim.backtest.replayed import MEASURES, ProfileCheck, as_numbers
-from sageserve.sim.oracle import Bound
 
 
 class AnswerCheck(Struct, frozen=True):

@@ -15,6 +15,7 @@ import numpy as np
 from sageserve.base.config import Scenario
 from sageserve.base.errors import LawBroken, SageServeError
 from sageserve.base.records import Trace
+from sageserve.data.results.comparison import Bound
 from sageserve.data.results.run_folder import write_run
 from sageserve.data.results.summary import Summary
 from sageserve.data.results.sweep_folder import GENERATED, SweepSource, key_of
@@ -22,7 +23,7 @@ from sageserve.data.scenarios.load import dump
 from sageserve.data.traces.changes.transform import resample
 from sageserve.data.traces.requests import Requests
 from sageserve.data.workload.requests import requests_for
-from sageserve.sim.oracle import Bound, oracle_bound
+from sageserve.sim.oracle import oracle_bound
 from sageserve.sim.results.export import record_of
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Simulation

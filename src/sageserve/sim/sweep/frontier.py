@@ -12,7 +12,7 @@ from typing import Final
 
 from sageserve.base.config import Scenario
 from sageserve.core.strategies.fixed import PREFIX
-from sageserve.data.results.comparison import FrontierPoint, Match, Spread, needed, spread
+from sageserve.data.results.comparison import Bound, BoundPoint, FrontierPoint, Match, Spread, kept_of, needed, over, spread
 from sageserve.data.results.summary import Summary
 from sageserve.sim.sweep.tuning import NEAR, Candidate
 
@@ -78,19 +78,36 @@ def _targets(place: str, metrics: Iterable[object], times: float) -> Candidate:
     return Candidate(", ".join(words), (f"strategy.{place}.metrics=[{', '.join(texts)}]",))
 
 
-def point_of(candidate: Candidate, summaries: Mapping[int, Summary]) -> FrontierPoint:
-    """A point from what was played with a candidate, by seed; at least one."""
+def point_of(candidate: Candidate, summaries: Mapping[int, Summary], bounds: Mapping[int, Bound] | None = None) -> FrontierPoint:
+    """A point from what was played with a candidate, by seed; at least one.
 
-    def kept(run: Summary) -> dict[str, float]:
-        return {name: tier.attainment for name, tier in run.tiers.items() if tier.attainment is not None}
-
-    by_seed = {seed: (needed(run), kept(run)) for seed, run in summaries.items()}
+    Args:
+        candidate: the setting.
+        summaries: what was played with it, by seed.
+        bounds: what nobody can go below, by seed.
+    """
+    by_seed = {seed: (needed(run), kept_of(run)) for seed, run in summaries.items()}
+    times = spread(over(cost, bounds[seed].at(shares)) for seed, (cost, shares) in by_seed.items() if bounds and seed in bounds)
     names = dict.fromkeys(name for _, shares in by_seed.values() for name in shares)
     hours = _spread(hours for hours, _ in by_seed.values())
     shares = {name: _spread(found[name] for _, found in by_seed.values() if name in found) for name in names}
     deviations = {"gpu_hours_with_owed": hours.deviation, **{name: share.deviation for name, share in shares.items()}}
     known = {name: deviation for name, deviation in deviations.items() if deviation is not None}
-    return FrontierPoint(candidate.name, hours.mean, {name: share.mean for name, share in shares.items()}, known or None, by_seed)
+    means = {name: share.mean for name, share in shares.items()}
+    return FrontierPoint(candidate.name, hours.mean, means, known or None, by_seed, None if times is None else times.mean)
+
+
+def bound_curve(bounds: Iterable[Bound]) -> dict[str, tuple[BoundPoint, ...]]:
+    """The least for shares kept of each tier that has requests, mean over seeds, up to what every seed can have."""
+    seeds, found = list(bounds), {}
+    for tier in seeds[0].requests if seeds else ():
+        if all(one.requests[tier] for one in seeds):
+            most = min(one.most(tier) for one in seeds)
+            shares = sorted({share for one in seeds for share, _ in one.curve(tier) if share <= most})
+            found[tier] = tuple(
+                BoundPoint(share, statistics.fmean(one.at({**one.promised, tier: share}) for one in seeds)) for share in shares
+            )
+    return found
 
 
 def _spread(values: Iterable[float]) -> Spread:
@@ -116,13 +133,16 @@ def _beats(one: FrontierPoint, other: FrontierPoint) -> bool:
     return bool(seeds) and all(map(in_seed, seeds))
 
 
-def matched(frontier: Mapping[str, Sequence[FrontierPoint]], promises: Mapping[str, float]) -> Match | None:
+def matched(
+    frontier: Mapping[str, Sequence[FrontierPoint]], promises: Mapping[str, float], bounds: Iterable[Bound] = ()
+) -> Match | None:
     """The cost of each strategy for as much kept of the tightest tier: what is promised, or the most that half of them can keep.
 
     Args:
         frontier: points by strategy.
         promises: percentiles by tier, the tightest first. Points that break the promise of another tier, which some point of
             some strategy keeps, are left out.
+        bounds: what nobody can go below, of each seed.
 
     Returns:
         None where there is nothing to compare.
@@ -145,7 +165,10 @@ def matched(frontier: Mapping[str, Sequence[FrontierPoint]], promises: Mapping[s
     if tier is None or len(most) < 2:
         return None
     share = min(promises[tier], statistics.median_low(most))
-    return Match(tier, share, {name: cost_at(points, shown, share) for name, points in curves.items()})
+    others = {name: promises[name] - NEAR for name in reachable}
+    least = spread(one.at({**others, tier: share}) for one in bounds)
+    costs = {name: cost_at(points, shown, share) for name, points in curves.items()}
+    return Match(tier, share, costs, None if least is None else least.mean)
 
 
 def cost_at(points: Sequence[FrontierPoint], kept: Callable[[FrontierPoint], float], share: float) -> float | None:

@@ -14,11 +14,11 @@ from typing import Final, Protocol, assert_never
 import msgspec
 
 from sageserve.data.own_code import own_code
+from sageserve.data.results.comparison import Bound
 from sageserve.data.results.run_folder import SCENARIO, SUMMARY, is_whole
 from sageserve.data.results.summary import parse_summary, summary_json
 from sageserve.data.results.sweep_folder import Kept, code_digest
 from sageserve.data.scenarios.load import resolved_yaml
-from sageserve.sim.oracle import Bound
 from sageserve.sim.sweep.cell import Bounded, Cell, Failed, Finished, Outcome
 
 _FILES: Final = {"run": SUMMARY, "bound": "bound.json"}
