@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+import sageserve
 from sageserve.base.config.clusters import RaySettings
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.live.authority.give_back import give_back
@@ -23,6 +25,8 @@ from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
 from sageserve.live.ray.dashboard import ServeDashboard
 from sageserve.live.ray.own_file import OwnFile
 from sageserve.live.ray.writer import RayWriter
+from sageserve.live.scaler.table import ScalerTable, ToldTarget
+from tests.live.prometheus.stub import stub
 from tests.live.ray.stage import RayStage, on_ray
 
 PYTHON = os.environ.get("SAGESERVE_RAY", "")  # noqa: TID251 # which systems there are to try against
@@ -40,6 +44,7 @@ app = Chat.bind()
 """
 BOUNDED = {"min_replicas": 1, "max_replicas": 6, "target_ongoing_requests": 4}
 PATIENCE_S = 90
+SOURCE = Path(sageserve.__file__).parents[1]
 
 
 def application(name: str, entry: dict[str, object], **more: object) -> dict[str, object]:
@@ -67,7 +72,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         port, gcs = one.getsockname()[1], two.getsockname()[1]
     words = ["start", "--head", "--block", "--disable-usage-stats", "--num-cpus=4", f"--port={gcs}", f"--dashboard-port={port}"]
-    environment = dict(os.environ, PYTHONPATH=str(folder))  # noqa: TID251 # Ray's own
+    environment = dict(os.environ, PYTHONPATH=f"{folder}:{SOURCE}")  # noqa: TID251 # Ray's own
     program = str(Path(PYTHON).with_name("ray"))
     store = ["--object-store-memory=80000000", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
     with (folder / "log").open("w") as log:
@@ -151,3 +156,33 @@ def test_bounds_counts_and_what_was_found_on_a_real_ray(url: str, tmp_path: Path
             assert await configs(dashboard) == before
 
     asyncio.run(story())
+
+
+def test_the_policy_is_a_floor_below_rays_own_rule(url: str) -> None:
+    told = ToldTarget(3)
+
+    def running() -> int:
+        found = httpx.get(f"{url}/api/serve/applications/", timeout=30).json()["applications"].get("planned", {})
+        replicas = found.get("deployments", {}).get("Chat", {}).get("replicas", [])
+        return sum(one["state"] == "RUNNING" for one in replicas)
+
+    def comes_to(count: int) -> None:
+        for _ in range(2 * PATIENCE_S):
+            if running() == count:
+                return
+            time.sleep(0.5)
+        raise AssertionError(f"{running()} replicas, and not {count}")
+
+    with stub(lambda one: one.answer(msgspec.json.encode(ScalerTable("f", 5.0, {"chat": told})))) as leader:
+        policy = {"policy_function": "sageserve.live.ray.policy:AtLeast"}
+        policy["policy_kwargs"] = {"leader": leader.url, "targets": {"Chat": "chat"}, "hold_s": 15}  # type: ignore[assignment] # JSON
+        scaled: dict[str, object] = {"autoscaling_config": {**BOUNDED, "upscale_delay_s": 0, "downscale_delay_s": 1}}
+        planned = application("planned", scaled, autoscaling_policy=policy)
+        body = {"applications": [*CONFIGS, planned], "http_options": {"host": "127.0.0.1", "port": 0}}
+        assert httpx.put(f"{url}/api/serve/applications/", json=body, timeout=60).status_code == 200
+        comes_to(3)
+        told = ToldTarget(2)
+        comes_to(2)
+    time.sleep(8)
+    assert running() == 2, "what was heard is too old, and nothing shrinks"
+    comes_to(1)  # until Ray's rule is alone
