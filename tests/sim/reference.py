@@ -12,7 +12,7 @@ from sageserve.core.fair_share import QUANTUM
 from sageserve.core.feed import DIRECT, STEPS
 from sageserve.core.route import NEAREST, QUICKEST, THRESHOLD
 from sageserve.sim.kernel.state import HELD, REFUSED, SHED
-from tests.sim.reference_apart import forget_sent, land, let_source_go, lose_kept, prefills, work_of
+from tests.sim.reference_apart import forget_sent, fuller, land, let_source_go, lose_kept, prefills, ready, work_of
 from tests.sim.reference_engine import NO_TIME, Job
 from tests.sim.reference_fleet import ReferenceFleet
 from tests.sim.reference_ranks import Instance
@@ -131,17 +131,17 @@ class Reference(ReferenceFleet):
 
     def _route(self, job: Job, *, judged: bool = False) -> bool:
         """Place the job on an endpoint of its walk; False when none has an open instance, or it is judged and not let in."""
-        choice = [e for e in self._walk(job) if self._opened(self._endpoints[e])]
+        choice = ready(self, [e for e in self._walk(job) if self._opened(self._endpoints[e])])
         if not choice:
             return False
-        best = min(choice, key=self._expected)
+        best = min(choice, key=lambda e: fuller(self, e))
         if (rule := self.setup.rules.region) is not None:
             best = min(choice, key=lambda e: rule.ask(numbers_at(self, e, job)))
             self.counts["sent by a rule of the user's"] += best != choice[0]
         elif self.setup.route == NEAREST:
             best = choice[0]
         elif self.setup.route == THRESHOLD:
-            best = next((e for e in choice if self._expected(e) < self.setup.threshold), best)
+            best = next((e for e in choice if fuller(self, e) < self.setup.threshold), best)
         elif self.setup.route == QUICKEST:
             best = min(choice, key=lambda e: self._first_token(e, job))
             self.counts["quickest by more than the way"] += best != choice[0]

@@ -10,6 +10,7 @@ from tests.sim.reference_engine import Engine, Job, Outcome
 from tests.sim.reference_ranks import Instance
 
 if TYPE_CHECKING:
+    from tests.sim.reference import Reference
     from tests.sim.reference_fleet import ReferenceFleet
 
 
@@ -46,6 +47,23 @@ def prefills(fleet: "ReferenceFleet", i: int) -> bool:
 def decodes(fleet: "ReferenceFleet", e: int) -> bool:
     """Whether an endpoint decodes what others have prefilled."""
     return is_apart(fleet, e // fleet.setup.roles % fleet.setup.models) and e % fleet.setup.roles != 0
+
+
+def ready(fleet: "ReferenceFleet", choice: list[int]) -> list[int]:
+    """Open endpoints whose prompts have somewhere to go; all of them where none has."""
+    found = [e for e in choice if not prefills(fleet, e * fleet.setup.slots) or fleet._opened(fleet._endpoints[e + 1])]
+    fleet.counts["passed over, for nobody decodes there"] += 0 < len(found) < len(choice)
+    return found or choice
+
+
+def fuller(fleet: "Reference", e: int) -> float:
+    """Expected utilisation of an endpoint, or of the one that decodes for it."""
+    own = fleet._expected(e)
+    if not prefills(fleet, e * fleet.setup.slots) or not fleet._opened(fleet._endpoints[e + 1]):
+        return own
+    then = fleet._expected(e + 1)
+    fleet.counts["fuller where it is decoded"] += then > own
+    return max(own, then)
 
 
 def all_ranks(fleet: "ReferenceFleet") -> list[tuple[int, int]]:

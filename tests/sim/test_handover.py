@@ -15,15 +15,15 @@ from sageserve.base.records import Labels
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.engine.timing import decode_work, request_work, row_of
 from sageserve.core.handover import Handover
+from sageserve.core.route import ROUTES
 from sageserve.data.billing.allocations import UNALLOCATED
 from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.sim.kernel.state import Setup
 from sageserve.sim.oracle import oracle_bound
 from sageserve.sim.results.summary import costs_of_run, summarise
 from sageserve.sim.run import Run, simulate
-from sageserve.sim.sizing.pools import pools_to_size
 from tests.core.small import ENGINE, row, scenario, trace
-from tests.sim.test_reference_by_hand import PLAIN, Make, engine, make, times  # noqa: F401 # a fixture
+from tests.sim.test_reference_by_hand import PLAIN, Make, engine, make, rows, times  # noqa: F401 # a fixture
 
 SENT = ENGINE | {"kv_per_token": "100kB"}
 APART: dict[str, object] = {"link": "1GB/s", "latency": "5ms"}  # 100 us a token
@@ -59,6 +59,25 @@ def test_a_full_decode_side_keeps_memory_of_the_prefill_side(make: Make) -> None
     # needs 53 beside 52 that are used, and is let in when the first is done, at 200 + 9 x 110; the fourth prompt has its memory
     found = times(make, apart(kv_tokens=104), (0, 50, 10), (0, 50, 2), (0, 50, 1), (400, 80, 1))
     assert found == [(200, 1_190), (1_190, 1_300), (350, 350), (1_370, 1_370)]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_region_where_nobody_decodes_is_passed_over_while_another_has_somebody(make: Make, route: str) -> None:  # noqa: F811 # the fixture of the same name
+    def served(*opened: int) -> int:
+        """Where a request of the first region is, of four instances: prefill and decode here, and there."""
+        walk = np.array([[0, 2], [2, 0]], np.int32).reshape(2, 1, 1, 2)
+        wide = {"regions": 2, "walk": walk, "slot_profile": np.zeros(4, np.int32), "feeds": np.zeros(4, bool)}
+        setup = replace(apart(), route=ROUTES.index(route), **wide)  # type: ignore[arg-type] # fields by name
+        sim = make(setup, rows(setup, (0, 50, 10)))
+        for i in opened:
+            sim.open(i)
+        sim.run_until(900_000)
+        return int(sim.requests[0]["instance"])
+
+    assert served(0, 1, 2, 3) == 1
+    assert served(0, 2, 3) == 3
+    assert served(0, 2) == 0, "nobody decodes anywhere: what is prefilled waits"
+    assert served(1, 2, 3) == 3
 
 
 def fleet(**changes: object) -> Scenario:
@@ -181,7 +200,6 @@ def test_what_takes_instances_to_do_everything_says_that_it_cannot() -> None:
     for ask in (
         lambda: refuse_simulated_only(settings),
         lambda: oracle_bound(settings, trace(settings, [row(0)])),
-        lambda: pools_to_size(settings, trace(settings, [row(0)])),
     ):
         with pytest.raises(ConfigError, match=r"models\.big\.disaggregated"):
             ask()

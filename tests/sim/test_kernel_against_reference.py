@@ -51,6 +51,8 @@ LEAST = {
     "handed over": 1_500,
     "waited for the link": 500,
     "nowhere to land": 100,
+    "passed over, for nobody decodes there": 20,
+    "fuller where it is decoded": 400,
     "drained by handing over": 10,
     "lost when prefilled": 5,
     "more in the cache than expected": 40,

@@ -8,6 +8,7 @@ from typing import Final
 from tests.sim.mutants.catalogue import Mutant
 
 HANDOVER: Final = "sim/kernel/apart/sending.py"
+REGIONS: Final = "sim/kernel/choices/regions.py"
 
 HANDOVER_MUTANTS: Final = (
     Mutant("a link sends everything at once", HANDOVER, "begins = max(now, link[i])", "begins = now"),
@@ -28,6 +29,13 @@ HANDOVER_MUTANTS: Final = (
         'head["draining"] > 1 and',
     ),
     Mutant("a request waits on where its KV cache was lost", HANDOVER, "if drop_waiting(w, u, q):", "if False:", first=128),
+    Mutant("prompts go where nobody decodes", REGIONS, "return not both or", "return True or", first=78),
+    Mutant(
+        "how full it is where prompts are decoded is nothing",
+        "sim/kernel/choices/regions.py",
+        "max(found, expected",
+        "max(found, 0.0 * expected",
+    ),
     Mutant(
         "who finds nothing open to decode comes late",
         "sim/kernel/leaving/landing.py",

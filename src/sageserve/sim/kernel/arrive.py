@@ -31,6 +31,7 @@ from sageserve.sim.kernel.bookkeeping import (
 from sageserve.sim.kernel.choices.instances import choose_instance
 from sageserve.sim.kernel.choices.jobs import hand_over, jobs_wait, next_at_door, next_job, pressing_job, push_job
 from sageserve.sim.kernel.choices.own import best_endpoint, note_admission, own_says
+from sageserve.sim.kernel.choices.regions import is_ready, pick_ready
 from sageserve.sim.kernel.choices.shares import note_let_in, owner_of, room_for
 from sageserve.sim.kernel.queues import (
     choose_rank,
@@ -158,14 +159,14 @@ def first_token(w: Rec, e: int, q: int, elapsed: int) -> float:
 
 
 @kernel
-def find_quickest(w: Rec, q: int, walk: NDArray[Any], elapsed: int) -> int:
-    """The open endpoint of a walk from which the first token of request `q` would be back first; -1: none is open."""
+def find_quickest(w: Rec, q: int, walk: NDArray[Any], elapsed: int, both: bool) -> int:
+    """The ready endpoint of a walk from which the first token of request `q` would be back first; -1: none is ready."""
     best = -1
     least = 0.0
     for e in walk:
         if e < 0:
             break
-        if view_endpoints(w["at_endpoints"], w["endpoint_count"])[e]["open"] == 0:
+        if not is_ready(w, e, both):
             continue
         first = first_token(w, e, q, elapsed)
         if best < 0 or first < least:
@@ -177,6 +178,16 @@ def find_quickest(w: Rec, q: int, walk: NDArray[Any], elapsed: int) -> int:
 @kernel
 def find_endpoint(w: Rec, q: int, now: int) -> int:
     """The endpoint that routing chooses for request `q`; -1 when none has an open instance."""
+    if w["hands"] != 0:
+        e = find_ready(w, q, now, True)
+        if e >= 0:
+            return e
+    return find_ready(w, q, now, False)
+
+
+@kernel
+def find_ready(w: Rec, q: int, now: int, both: bool) -> int:
+    """As `find_endpoint`; with `both`, of endpoints whose prompts have somewhere to go."""
     r = view_requests(w["at_requests"], w["rows"])[q]
     width = w["walk_length"]
     cells = w["regions"] * w["models"] * w["tiers"]
@@ -184,11 +195,13 @@ def find_endpoint(w: Rec, q: int, now: int) -> int:
     walk = span_i4(w["at_walk"], cells * width)
     endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
     if w["own_region"] != 0 and w["own_failed"] == 0:
-        best = best_endpoint(w, q, walk[begin : begin + width], now - w["last_scrape"])
+        best = best_endpoint(w, q, walk[begin : begin + width], now - w["last_scrape"], both)
         if w["own_failed"] == 0:
             return best
     if w["route"] == QUICKEST:
-        return find_quickest(w, q, walk[begin : begin + width], now - w["last_scrape"])
+        return find_quickest(w, q, walk[begin : begin + width], now - w["last_scrape"], both)
+    if both:
+        return pick_ready(w, walk[begin : begin + width], now - w["last_scrape"])
     return pick_endpoint(w, endpoints, walk, begin, begin + width, now - w["last_scrape"])
 
 

@@ -16,6 +16,7 @@ from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.own_rules import PLACES
 from sageserve.core.perf import allowed
 from sageserve.core.route import CLOSED, expected, expected_busy, pick_instance
+from sageserve.sim.kernel.choices.regions import is_ready
 from sageserve.sim.kernel.state import (
     view_endpoints,
     view_engines,
@@ -81,8 +82,8 @@ def best_instance(w: Rec, e: int) -> int:
 
 
 @kernel
-def best_endpoint(w: Rec, q: int, walk: NDArray[Any], elapsed: int) -> int:
-    """The open endpoint of a walk with the lowest score of the region rule; -1: none is open, or the rule failed."""
+def best_endpoint(w: Rec, q: int, walk: NDArray[Any], elapsed: int, both: bool) -> int:
+    """The ready endpoint of a walk with the lowest score of the region rule; -1: none is ready, or the rule failed."""
     endpoints = view_endpoints(w["at_endpoints"], w["endpoint_count"])
     regions = w["regions"]
     r = view_requests(w["at_requests"], w["rows"])[q]
@@ -94,7 +95,7 @@ def best_endpoint(w: Rec, q: int, walk: NDArray[Any], elapsed: int) -> int:
         if e < 0:
             break
         endpoint = endpoints[e]
-        if endpoint["open"] == 0:
+        if not is_ready(w, e, both):
             continue
         numbers[3] = expected(w, endpoint, elapsed)
         numbers[4] = expected_busy(w, endpoint, elapsed)
