@@ -12,12 +12,19 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.core.plan_once import Planner, Proposal, planned_layout, propose
+from sageserve.data.results.sweep_folder import GENERATED
+from sageserve.data.scenarios.load import load_scenario
 from sageserve.data.traces.demand import heard
 from sageserve.show.why import pool_names, ratio
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import simulate
+from sageserve.sim.sizing.plays import Wish
+from sageserve.sim.sizing.pools import pools_to_size
+from sageserve.sim.sizing.run import size
+from sageserve.sim.sweep.alone import Alone
 from tests.core.small import PRICE, row, trace
 from tests.sim.test_handover import APART, SENT, fleet
+from tests.worlds import SMALL_FLEET
 
 WIDE = {"context": 16_000, "engines": {"h100": SENT | {"kv_tokens": 2_000_000}}, "disaggregated": APART | {"link": "100GB/s"}}
 TIERS = {"iw-f": {"ttft": "2s", "percentile": 0.95}}
@@ -104,3 +111,31 @@ def test_a_plan_says_why_it_has_that_ratio() -> None:
         assert len(said) == 1, "both pools are told the same"
         assert "east has 3 to prefill and 3 to decode: in all regions prompts take 2." in said.pop()[0]
         assert ratio(found.question, found.plan, names.index("east/small/h100")) == ()
+
+
+# ------------------------------------------------------------------------------------------------ sized
+
+
+@pytest.mark.parametrize(
+    ("per_second", "prompt", "output", "counts"), [(40, 5_000, 50, (5, 1)), (40, 500, 1_000, (1, 3)), (20, 5_000, 2_000, (3, 3))]
+)
+def test_a_search_begins_with_the_ratio_known_by_hand(per_second: int, prompt: int, output: int, counts: tuple[int, int]) -> None:
+    settings = one_region("fixed")
+    found = {pool.role: pool for pool in pools_to_size(settings, steady(settings, 31, per_second, prompt, output))["big"]}
+    assert (found["prefill"].guess, found["decode"].guess) == counts
+
+
+def test_a_fleet_is_sized_by_pool_and_none_of_them_could_be_smaller() -> None:
+    told = "models.llama-2-70b.disaggregated={link: 100GB/s, latency: 2ms}"
+    traffic = "workload.generate={requests: 1500, length: 5m, begins: 36h, history: 0, bursts: []}"
+    parts = [f"{one}.llama-3.1-8b=null" for one in ("models", "workload.generate.shapes", "workload.assign.model")]
+    settings = load_scenario(SMALL_FLEET, overrides=[told, traffic, *parts, "fleet.minimum=1", "tiers.iw-f.ttft=3s"])
+    found = size(settings, GENERATED, Wish(), Alone())
+    counts = {line.pool: line.instances for line in found.fleet}
+    assert sorted(counts) == sorted(
+        f"{g}/llama-2-70b/h100-80gb/{side}" for g in settings.regions for side in ("prefill", "decode")
+    )
+    why = {one.pool: one.why for one in found.less}
+    assert {why[name] for name, count in counts.items() if count == 1} <= {"minimum"}
+    assert {why[name] for name, count in counts.items() if count > 1} <= {"breaks", "unsure", "backlog"}
+    assert any(count > 1 for name, count in counts.items() if name.endswith("/prefill"))

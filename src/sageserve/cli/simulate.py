@@ -145,12 +145,10 @@ def _print_json(summary: "Summary") -> None:
 
 
 def _rival(settings: "Scenario") -> str:
-    """The strategy that a run is best compared with; where prefill and decode are apart, one that can scale them."""
+    """The strategy that a run is best compared with."""
     from sageserve.cli.render import RIVALS
-    from sageserve.core.layout import any_apart
 
-    name = settings.strategy.name
-    return "hpa" if name == "reactive" and any_apart(settings) else RIVALS.get(name, "reactive")
+    return RIVALS.get(settings.strategy.name, "reactive")
 
 
 def _draw(

@@ -249,10 +249,17 @@ def _write(  # noqa: PLR0913 # what was asked, what was found, and where it goes
 
 
 def _maxima(settings: "Scenario", sizing: "Sizing") -> dict[str, object]:
-    """The most that each endpoint held, where some held fewer than others: all its roles and GPU types together."""
-    held: dict[tuple[str, str], int] = {}
+    """The most that each endpoint held, where some held fewer than others: all its roles and GPU types together.
+
+    Where prefill and decode are apart each has a maximum of its own, and it is the same.
+    """
+    sides: dict[tuple[str, str, object], int] = {}
     for line in sizing.fleet:
-        held[line.region, line.model] = held.get((line.region, line.model), 0) + line.instances
+        side = line.region, line.model, line.role
+        sides[side] = sides.get(side, 0) + line.instances
+    held: dict[tuple[str, str], int] = {}
+    for (region, model, _), count in sides.items():
+        held[region, model] = max(count, held.get((region, model), 0))
     if len(set(held.values())) < 2 and not settings.fleet.endpoints:
         return {}
     none: dict[str, dict[str, int | None]] = {pattern: {"maximum": None} for pattern in settings.fleet.maxima()}

@@ -97,6 +97,7 @@ class DemandEstimates:
         self._gaps = np.array([float(gap) for gap in layout.tiers["gap"]])
         self._mixes = [self._paced(part, self._guess(part.model)) for part in self.parts]
         self._held = [self._enough(k) for k in range(len(self.parts))]
+        self._shown = [1.0] * len(self.parts)
 
     @property
     def known(self) -> bool:
@@ -210,8 +211,10 @@ class DemandEstimates:
         Takes in the mix of late. Kept as `loads` for whoever explains a plan.
         """
         for k, part in enumerate(self.parts):
-            self._mixes[k] = self._paced(part, self._seen(part.model) or self._guess(part.model))
+            mix = self._seen(part.model) or self._guess(part.model)
+            self._mixes[k] = self._paced(part, mix)
             self._held[k] = self._enough(k)
+            self._shown[k] = mix.prefill_us / self._mixes[k].prefill_us if part.does is Does.PREFILL else 1.0
         self.loads = [self._load(k, float(busy)) for k, busy in enumerate(demand)]
         return self.loads
 
@@ -232,6 +235,10 @@ class DemandEstimates:
     def busy_most(self, part: int, serving: int) -> float:
         """Busy instances up to which so many serving ones are enough."""
         return float(self._held[part][min(max(serving, 0), self._most[part])])
+
+    def shown(self, part: int) -> float:
+        """Share of a part's load that utilisation shows: signals are of engines, and do not see a link that is slower."""
+        return self._shown[part]
 
     def be_worth(self, dollars: float) -> None:
         """From now on a request in time is worth that much."""

@@ -93,7 +93,8 @@ class ForesightInputs:
         if not self.drawn:
             return self._scenario.strategy.reactive.high
         most = self.demand.busy_most(self.demand.part_of[pool.number], serving)
-        return most / serving + self._rules.guard if serving > 0 else 1.0
+        shown = self.demand.shown(self.demand.part_of[pool.number])
+        return most / serving * shown + self._rules.guard if serving > 0 else 1.0
 
     def near(self, endpoint: int) -> list[int]:
         """Endpoints that take what is too much for this one, itself among them."""
@@ -109,7 +110,8 @@ class ForesightInputs:
         fewer = serving - 1
         if fewer <= 0:
             return 0.0
-        return (self.demand.busy_most(self.demand.part_of[pool.number], fewer) / fewer - self._rules.relax) * fewer / serving
+        part = self.demand.part_of[pool.number]
+        return (self.demand.busy_most(part, fewer) / fewer * self.demand.shown(part) - self._rules.relax) * fewer / serving
 
     def feed_level(self, plan: HorizonPlan, here: Pool) -> float:
         """Utilisation up to which endpoints like a pool's are fed: that of expected demand plus the batch work planned now."""
@@ -119,7 +121,7 @@ class ForesightInputs:
             return 0.0
         there = sum(first.serving[pool.number] / self._weight(pool) for pool in self.demand.parts[part].pools)
         planned = (float(self._expected[part, 0]) + work) * self._rules.margin / max(there, 1e-9)
-        return min(planned, self._loads[part])
+        return min(planned, self._loads[part]) * self.demand.shown(part)
 
     def outlook(self, now: Micros, fleet: Fleet) -> Outlook:
         """Everything the program needs to know at this instant."""

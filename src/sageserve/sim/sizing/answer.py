@@ -6,6 +6,8 @@ Plays nothing. Read next: `sim/sizing/records.py` for the words.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from sageserve.base.config import Scenario
 from sageserve.data.results.summary import Summary
 from sageserve.sim.sizing.pools import SizedPool, vms_of
@@ -62,7 +64,7 @@ def answer(scenario: Scenario, found: Found, promises: Promises, first: Summary)
     quota = quota_of(scenario, found.counts, found.pools)
     cost, reserve = purchase_of(scenario, {name: {line.gpus: 1.0} for name, line in quota.items()})
     fleet = [
-        FleetLine(pool.region, pool.model, pool.gpu, found.counts[name], found.counts[name] * pool.gpus)
+        FleetLine(pool.region, pool.model, pool.gpu, found.counts[name], found.counts[name] * pool.gpus, pool.role or UNSET)
         for name, pool in found.pools.items()
     ]
     return Sizing(

@@ -1,5 +1,7 @@
 """What is sized: one pool for each model in each region, on the GPU type that needs the least money there; and a first guess.
 
+Where prefill and decode are apart there is one pool of either.
+
 The guess is that of the response curve (`core/response.py`) for the busiest quarter of an hour of what enters the region. It only
 says where a search begins and which of several GPU types is taken. Plays nothing. Read next: `search.py`.
 """
@@ -14,9 +16,9 @@ from sageserve.base.config import Scenario
 from sageserve.base.records import Trace, cached_tokens
 from sageserve.base.units import MINUTE
 from sageserve.core.fleet import Pool
-from sageserve.core.layout import Layout, lay_out, refuse_apart, unified_roles
+from sageserve.core.layout import Layout, lay_out, unified_roles
 from sageserve.core.strategies.fixed import STARTED
-from sageserve.sim.enough import Asked, enough
+from sageserve.sim.enough import Asked, ServedSide, enough
 
 _STEP: Final = 15 * MINUTE
 
@@ -26,7 +28,7 @@ class SizedPool:
     """A pool whose count is looked for.
 
     Args:
-        name: region/model/gpu.
+        name: region/model/gpu, with its role where prefill and decode are apart.
         region: its name.
         model: its name.
         gpu: type.
@@ -34,6 +36,7 @@ class SizedPool:
         per_vm: GPUs of one VM.
         floor: instances at least.
         guess: instances at first.
+        role: prefill or decode, where these are apart.
     """
 
     name: str
@@ -44,12 +47,13 @@ class SizedPool:
     per_vm: int
     floor: int
     guess: int
+    role: str = ""
 
 
 def pools_to_size(scenario: Scenario, trace: Trace) -> dict[str, tuple[SizedPool, ...]]:
     """By model, one pool in every region that can run it, on the GPU type that adds the least money to what is committed."""
-    refuse_apart(scenario, "nothing is sized")
-    layout = lay_out(scenario, unified_roles(scenario), lambda here: (here.fleet.minimum,))
+    roles = unified_roles(scenario)
+    layout = lay_out(scenario, roles, lambda here: (here.fleet.minimum,) * len(roles))
     committed = [stock.purchase.reserved for stock in layout.stocks]  # GPUs that no pool before this one has taken
     found: dict[str, list[SizedPool]] = {}
     for e in range(layout.endpoints):
@@ -60,7 +64,8 @@ def pools_to_size(scenario: Scenario, trace: Trace) -> dict[str, tuple[SizedPool
             committed[pool.stock] -= guess * pool.gpus
             stock = layout.stocks[pool.stock]
             names = layout.names.regions[pool.region], layout.names.models[pool.model]
-            made = SizedPool(pool.name, *names, stock.gpu, pool.gpus, stock.per_vm, pool.minimum, guess)
+            role = layout.role_name(e) if layout.apart[pool.model] else ""
+            made = SizedPool(pool.name, *names, stock.gpu, pool.gpus, stock.per_vm, pool.minimum, guess, role)
             found.setdefault(made.model, []).append(made)
     return {model: tuple(pools) for model, pools in found.items()}
 
@@ -142,4 +147,8 @@ def _guess(scenario: Scenario, layout: Layout, trace: Trace, pool: Pool) -> int:
     )
     cached = cached_tokens(trace, layout.prefix_hits)
     asked = Asked(trace.arrival[rows], trace.prompt[rows], cached[rows], trace.output[rows], trace.tier[rows], trace.window)
-    return enough(asked, layout.profiles[pool.profile], list(scenario.tiers.values()), _STEP)
+    side = None
+    if layout.handover is not None and layout.apart[pool.model]:
+        prompts = layout.profiles[layout.fastest(pool.model) if pool.role else pool.profile]
+        side = ServedSide(pool.role > 0, prompts, layout.handover.token_us[pool.model], layout.handover.latency[pool.model])
+    return enough(asked, layout.profiles[pool.profile], list(scenario.tiers.values()), _STEP, side)

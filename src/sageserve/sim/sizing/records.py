@@ -15,18 +15,29 @@ HOURS_PER_MONTH = 730
 
 
 class FleetLine(Struct, frozen=True):
-    """One pool: `instances` of `model` on `gpu` in `region`, and the GPUs they hold together."""
+    """One pool: `instances` of `model` on `gpu` in `region`, and the GPUs they hold together.
+
+    Args:
+        region: its name.
+        model: its name.
+        gpu: type.
+        instances: of the model.
+        gpus: of all of them.
+        role: prefill or decode where these are apart; left out where they are not.
+    """
 
     region: str
     model: str
     gpu: str
     instances: int
     gpus: int
+    role: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def pool(self) -> str:
-        """region/model/gpu."""
-        return f"{self.region}/{self.model}/{self.gpu}"
+        """region/model/gpu, with its role where it has one."""
+        name = f"{self.region}/{self.model}/{self.gpu}"
+        return name if isinstance(self.role, msgspec.UnsetType) else f"{name}/{self.role}"
 
 
 class OneLess(Struct, frozen=True):

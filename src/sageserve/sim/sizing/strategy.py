@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Final
 
+from msgspec import UNSET
+
 from sageserve.base.config import Scenario
+from sageserve.core.layout import DECODE
 from sageserve.core.strategies import kind_of
 from sageserve.data.results.comparison import highest
 from sageserve.data.results.summary import GpuCounts, Summary
@@ -93,10 +96,13 @@ def _line(scenario: Scenario, pool: str, counts: GpuCounts) -> FleetLine:
         (region, model, gpu)
         for region in scenario.regions
         for model, served in scenario.models.items()
-        for gpu in served.engines
+        for gpu in {**served.engines, **served.decode_engines}
         if f"{pool}/".startswith(f"{region}/{model}/{gpu}/")
     )
-    return FleetLine(region, model, gpu, counts.peak // scenario.models[model].engines[gpu].gpus, counts.peak)
+    served = scenario.models[model]
+    role = pool.removeprefix(f"{region}/{model}/{gpu}").removeprefix("/") if served.disaggregated else ""
+    engine = (served.decode_engines if role == DECODE else served.engines)[gpu]
+    return FleetLine(region, model, gpu, counts.peak // engine.gpus, counts.peak, role or UNSET)
 
 
 def _curve(summaries: Sequence[Summary], name: str) -> Mapping[int, float]:
