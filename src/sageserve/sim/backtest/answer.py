@@ -203,7 +203,6 @@ def lengths_check(lengths: Literal["histograms", "means"]) -> AnswerCheck:
         return AnswerCheck("ok", "How long requests are is known by histograms.")
     return AnswerCheck(
         "wrong",
-        "Only mean lengths were recorded, so every request has the same: queues look shorter than they were, and promises safer "
-        "(97.6 % kept were shown where 80.5 % was true).",
+        "Only mean lengths were recorded, so every request has the same: queues look shorter than they were, and promises safer.",
         "Scrape the histograms of prompt and answer lengths.",
     )

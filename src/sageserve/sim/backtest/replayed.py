@@ -20,10 +20,7 @@ from sageserve.sim.run import Run
 
 WITHIN: Final = 0.15  # of what was measured
 LEAST: Final = 100  # first tokens in an hour: below, a p95 is a handful of requests
-HOURS_WITHIN: Final = (
-    0.75  # of the hours: profiles that were true by construction had 82 to 100 %, those wrong by 2 times few or none
-)
-
+HOURS_WITHIN: Final = 0.75  # of the hours: one profile that is true has nearly all, one that is wrong by 2 times few or none
 ONE: Final = 1.0  # request, running or waiting: an hour's mean of few is off by as much by chance
 
 Measure: TypeAlias = Literal["ttft_s_p50", "ttft_s_p95", "inside"]
