@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from sageserve import __version__
-from sageserve.cli.main import app
+from sageserve.cli.main import MISTAKE, app, run
 from sageserve.cli.menu import COMMANDS as MENU
 from sageserve.cli.menu import load
 
@@ -62,3 +63,17 @@ def test_an_unknown_command_is_a_mistake_with_the_nearest_name() -> None:
     said = CliRunner().invoke(app, ["simulat"])
     assert said.exit_code == 2
     assert "simulate" in said.stderr
+
+
+def test_a_folder_that_was_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(sys, "argv", ["sageserve", "simulate", "quickstart", "--out", "here"])
+    with pytest.raises(SystemExit) as left:
+        run()
+    assert left.value.code == MISTAKE
+    assert "not there any more\ntry: cd to one that is" in capsys.readouterr().err

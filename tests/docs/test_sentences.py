@@ -17,15 +17,7 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parents[2]
 CODE: Final = ROOT / "src" / "sageserve"
 HEADS: Final = ("| what you see |", "| it says |")
-ROOMS: Final = (
-    "live/agent",
-    "live/authority",
-    "live/benchmark",
-    "live/kubernetes",
-    "live/ray",
-    "sim/calibration",
-    "core/authority",
-)
+ROOMS: Final = ("live", "sim/calibration", "core/authority")
 FILES: Final = ("cli/acting.py", "cli/orders.py", "cli/render_chart.py", "cli/calibrate_benchmark.py")
 OF_OTHERS: Final = {
     "roles.rbac.authorization.k8s.io is forbidden",  # Kubernetes

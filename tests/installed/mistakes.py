@@ -50,6 +50,11 @@ class Broken(Unified):
 FILES: Final = {
     "trace.csv": "time,model,prompt_tokens,output_tokens\n0,llama-3.3-70b,100,10\n60,qwen3-32b,200,20\n",
     "empty.csv": "",
+    "sheet.csv": "time,model,prompt_tokens,output_tokens\n45992.5,qwen3-32b,100,10\n45992.6,qwen3-32b,200,20\n",
+    "twice.csv": "time,model,prompt_tokens,prompt_tokens,output_tokens\n0,qwen3-32b,100,200,10\n",
+    "below.csv": "time,model,prompt_tokens,output_tokens\n0,qwen3-32b,-100,10\n60,qwen3-32b,200,-20\n",
+    "tab.yaml": "extends: quickstart\nfleet:\n\tstart: 3\n",
+    "again.yaml": "extends: quickstart\nfleet: {start: 3}\nfleet: {start: 4}\n",
     "head.csv": "time,model,prompt_tokens,output_tokens\n",
     "columns.csv": "a,b\n1,2\n",
     "points.csv": "a\n1\n",
@@ -152,6 +157,16 @@ key new bob --expires 2020-01-01                        | 2020-01-01 has passed
 engine --start-delay soon                               | --start-delay: 'soon' is not a duration
 forecast trace.csv                                      | choose shorter ones with --bin
 forecast nothing.csv                                    | nothing.csv does not exist
+trace inspect sheet.csv                                 | a spreadsheet's dates.*Save the column as text
+trace inspect twice.csv                                 | 2 columns called 'prompt_tokens'
+trace inspect below.csv                                 | below 1 \\(line 3\\)
+simulate tab.yaml                                       | tab.yaml:3: not valid YAML
+simulate again.yaml                                     | again.yaml:3: fleet: given twice, first in line 2
+watch trace.csv                                         | no scenario.*name a scenario
+report trace.csv                                        | trace.csv is a file, not a result folder
+compare quickstart --strategies 'reactive; hpa'         | no strategy 'reactive; hpa'
+size quickstart --lead-time 12                          | '12' is not a duration
+size quickstart --survive regions                       | neither region nor vm
 trace inspect full                                      | full is a folder
 trace generate quickstart mine.csv                      | mine.csv would hold Parquet
 scenario set quickstart fleet.start=3                   | quickstart is built in.*extends: quickstart

@@ -139,12 +139,25 @@ def run() -> None:
     """Run the command that `sys.argv` names, and leave with its exit code."""
     gc.set_threshold(GARBAGE)
     try:
+        _stand_somewhere()
         try:
             app(prog_name="sageserve")
         finally:
             sys.stdout.flush()  # here, where a full disk or a reader that left can still be told
     except Exception as error:  # noqa: BLE001 # the one boundary: every error is shown, none is passed over
         sys.exit(show_error(error, debug="--debug" in sys.argv[1:]))
+
+
+def _stand_somewhere() -> None:
+    """A shell may still be in a folder that was removed: no path means anything there.
+
+    Raises:
+        SageServeError: it is gone.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise SageServeError("the folder that this was typed in is not there any more", hint="cd to one that is") from None
 
 
 if __name__ == "__main__":

@@ -227,7 +227,11 @@ def _draw(seen: "Overview") -> None:
     rate, many = _joined(seen.rate, console.width)
     window, width = (show_duration(round(span * SECOND)) for span in (seen.window_s, seen.bin_s * many))
     finest = show_duration(round(seen.bin_s * SECOND))
-    prose(console, escape(f"{seen.source}: {seen.requests:,} requests over {window} ({seen.format})"), under=2)
+    prose(
+        console,
+        escape(f"{seen.source}: {seen.requests:,} request{'s' if seen.requests != 1 else ''} over {window} ({seen.format})"),
+        under=2,
+    )
     mean = seen.requests / seen.window_s
     show(f"requests per second: mean {mean:,.3g}, highest {max(seen.rate):,.3g} over {finest}; one bar per {width}")
     show(sparkline(rate))

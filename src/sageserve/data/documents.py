@@ -43,7 +43,7 @@ def read_file(path: Path) -> Document:
     except OSError as error:
         raise ConfigError(f"cannot read {name}: {error.strerror}", hint="check its path and its permissions") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{name} is not a text file in UTF-8", hint="a scenario is a YAML file") from None
+        raise ConfigError(f"{name} is not a text file in UTF-8", hint="if it is a scenario, save it as UTF-8") from None
     if len(data) > BYTES_MAX:
         raise ConfigError(f"{name} is larger than {BYTES_MAX >> 20} MiB", hint="is it a trace? Give that with --trace")
     return read_yaml(text, name, ours=path.is_relative_to(BUILTIN.parent))

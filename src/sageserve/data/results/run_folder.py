@@ -165,6 +165,8 @@ def read_run(folder: Path) -> RunFolder:
     Raises:
         ResultError: there is none, it is incomplete, or it was written by a version that this one cannot read.
     """
+    if folder.is_file():
+        raise ResultError(f"{folder} is a file, not a result folder", hint="make one: sageserve simulate quickstart --out DIR")
     if not folder.is_dir():
         raise ResultError(f"there is no result folder {folder}", hint="make one: sageserve simulate quickstart --out DIR")
     if is_state_folder(folder):

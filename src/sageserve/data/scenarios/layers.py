@@ -54,7 +54,7 @@ def _refuse_other(path: Path) -> None:
     if path.is_file():
         raise ConfigError(
             f"{path} is no scenario: the name of a scenario file ends in .yaml",
-            hint=f"give a trace beside a scenario: --trace {path}",
+            hint=f"name a scenario; simulate, size and compare take a trace beside it: --trace {path}",
         )
 
 

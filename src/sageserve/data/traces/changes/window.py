@@ -21,6 +21,10 @@ FIRST: Final = "first"
 KEPT: Final = "without an arrival are kept"
 """How the note on long silences ends."""
 SILENCE: Final[Micros] = 6 * HOUR  # shorter ones are never refused
+EXCEL_DAYS: Final = range(36_526, 54_789)
+"""Days since 1900 of the years 2000 to 2049, as spreadsheets keep dates."""
+_EXCEL: Final = "are these a spreadsheet's dates, days since 1900? Save the column as text, such as 2026-06-13 10:00:00"
+_UNIT: Final = "is the unit wrong? Name it, for example --column arrival_ms=NAME"
 _MOSTLY: Final = 0.5  # share of the window that one silence may fill
 
 
@@ -167,10 +171,11 @@ def _mostly_empty(trace: Trace, after: int, length: Micros) -> TraceError:
     share = length / trace.window
     window, silence = _rough(trace.window), _rough(length)
     if after == 0:
+        of_days = trace.start is None and length // SECOND in EXCEL_DAYS
         return TraceError(
             f"the first request arrives {silence} after the start of a window of {window}: {share:.1%} of it is empty",
             hint="--from first begins there (a slice of a longer trace); --keep-gaps plays the silence too\n"
-            "is the unit wrong? Name it, for example --column arrival_ms=NAME",
+            f"{_EXCEL if of_days else _UNIT}",
         )
     before, rest = f"{after:,} request{'s' if after > 1 else ''}", len(trace) - after
     dated = f" ({_date(trace, after - 1)} to {_date(trace, after)})" if trace.start is not None else ""
