@@ -121,6 +121,11 @@ def _actuator(  # one argument per part
 
     if live.actuator == "fixed":
         return FixedActuator(layout, live.instances)
+    if live.services:
+        from sageserve.cli.kube import services_of
+        from sageserve.live.actuators.followed import FollowedActuator
+
+        return FollowedActuator(hear, services_of(live, layout), home.state)
     return LocalActuator(hear, posts_of(scenario, layout), home.state, speed=live.speed, revisions=revisions)
 
 

@@ -125,6 +125,9 @@ def _serve(found: "Scenario", place: "GatewayBinding", workers: int) -> None:
     from sageserve.live.gateway.prefork import run_many
     from sageserve.live.gateway.server import run
 
+    if place.control is None and _live(found).services:
+        raise ConfigError("live.services are followed by control, and there is none", hint="`sageserve up` starts both")
+
     def one(number: int, folder: Path | None) -> None:
         nonce = f"{os.getpid():x}{os.urandom(4).hex()}"
         options = replace(place.options, worker=place.options.worker + number, nonce=nonce)
@@ -160,7 +163,7 @@ def log_as_json(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("httpx", "alembic"):  # every scrape, every plug-in
+    for chatty in ("httpx", "httpx2", "alembic"):  # every scrape, every plug-in
         logging.getLogger(chatty).setLevel("WARNING")
 
 

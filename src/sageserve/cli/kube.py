@@ -17,6 +17,8 @@ from sageserve.cli.wall import wall_now
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
     from sageserve.core.authority.records import GuardRange
+    from sageserve.core.layout import Layout
+    from sageserve.live.actuators.followed import FollowedService
     from sageserve.live.kubernetes.writer import ObjectWriter
     from sageserve.live.watch.target_pods import TargetPods
 
@@ -101,6 +103,30 @@ def pods_of(settings: "Scenario", kubeconfig: Path | None) -> "dict[str, TargetP
         reader = ClusterReader(cluster_config(live.clusters[name].context, kubeconfig or kubeconfig_file()))
         found[name] = TargetPods(name, targets, reader, wall_now)
     return found
+
+
+def services_of(live: "LiveSettings", layout: "Layout") -> "list[FollowedService]":
+    """Engines of all services, with their pools.
+
+    Raises:
+        ConfigError: a service fits no pool, or a cluster's file, context or account cannot be used.
+    """
+    from sageserve.live.actuators.followed import FollowedService, pool_of_service
+    from sageserve.live.kubernetes.endpoints import ServiceEngines
+    from sageserve.live.kubernetes.reader import ClusterReader, cluster_config
+
+    found = []
+    for one in live.services:
+        reader = ClusterReader(cluster_config(live.clusters[one.cluster].context, kubeconfig_file()))
+        pool = pool_of_service(layout, one)
+        found.append(FollowedService(pool, ServiceEngines(one, reader), one.served_model or one.model, one.metrics))
+    return found
+
+
+def cluster_variables(live: "LiveSettings") -> dict[str, str]:
+    """What of the environment the control process needs to reach clusters whose services it follows."""
+    names = ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT") if live.services else ()
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 async def writer_of(

@@ -31,6 +31,23 @@ def check_up(settings: "Scenario") -> None:
     for model, engine in (settings.live.engines if settings.live else {}).items():
         check_program(engine, f"live.engines.{model}")
     need_for(settings)
+    if settings.live is not None and settings.live.services:
+        _check_services(settings, settings.live)
+
+
+def _check_services(settings: "Scenario", live: "LiveSettings") -> None:
+    """Refuse services that fit no pool, and clusters that nobody here can reach."""
+    from sageserve.cli.extras import need
+    from sageserve.cli.kube import kubeconfig_file
+    from sageserve.core.strategies import layout_of
+    from sageserve.live.actuators.followed import pool_of_service
+    from sageserve.live.kubernetes.reader import cluster_config
+
+    need("kubernetes")
+    layout = layout_of(settings)
+    for one in live.services:
+        pool_of_service(layout, one)
+        cluster_config(live.clusters[one.cluster].context, kubeconfig_file())
 
 
 def check_watch(settings: "Scenario") -> None:

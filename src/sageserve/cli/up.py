@@ -24,6 +24,7 @@ from sageserve.cli.acts import note_act
 from sageserve.cli.durations import time_of
 from sageserve.cli.extras import need
 from sageserve.cli.gateway import INTERNAL_KEY
+from sageserve.cli.kube import cluster_variables
 from sageserve.cli.live_checks import check_up
 from sageserve.cli.ports import held_port, public_sockets
 from sageserve.cli.reload import mark_of, write_fleet
@@ -111,7 +112,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
         return
     passed = _environment(settings)
     if detach:
-        fixed = settings.live is not None and settings.live.actuator == "fixed"
+        fixed = settings.live is not None and not settings.live.ours
         _detach(folder, [a for a in sys.argv[1:] if a not in {"--detach", "-d"}], any if fixed else all)
         return
     make_private(folder)
@@ -168,7 +169,7 @@ def _services(folder: Path, settings: "Scenario") -> "tuple[list[Begin], Running
     key = secrets.token_urlsafe(32)  # a credential must not follow from a seed
     secret = {INTERNAL_KEY: key, **{name: os.environ[name] for name in variables_of(live)}}
     to_control = (*_ME, "control", str(folder), "--http", control_url, "--gateway", url, "--door", door or url)
-    control = Begin(0, "control", to_control, secret, restart=Restart(), signs=1, silence=_SILENCE)
+    control = Begin(0, "control", to_control, secret | cluster_variables(live), restart=Restart(), signs=1, silence=_SILENCE)
     path = str(folder / "scenario.yaml")
     asked = (
         "--control",

@@ -88,12 +88,14 @@ class EngineDoors:
             name: OpenedAccess(f"live.access.{name}", one, environment) for name, one in live.access.items()
         }  # those that no instance names are tried, too: a fault in them is found now
         self.keyed = any(one.key for one in self._opened.values())  # which no change of a file changes
+        services = {one.access for one in live.services} - {None}  # one at most, see the settings
+        self._of_services = None if not services else self._opened[str(next(iter(services)))]
         self._of = {one.url: self._opened[one.access] for one in live.instances if one.access is not None}
         self._usual: OpenedAccess | None = None
 
     def at(self, url: str) -> OpenedAccess | None:
         """How to speak to what is at an address; None: in plain HTTP, without a key."""
-        found = self._of.get(url)
+        found = self._of.get(url, self._of_services)
         if found is None and url.startswith("https://"):
             if self._usual is None:
                 self._usual = OpenedAccess("live.access", EngineAccess(), {})

@@ -22,6 +22,7 @@ from sageserve.core.strategies import kind_of, layout_of
 from sageserve.data.scenarios.load import dump, resolved_yaml
 from sageserve.live.actuators.commands import check_commands
 from sageserve.live.actuators.fixed import FixedActuator
+from sageserve.live.actuators.followed import pool_of_service
 from sageserve.live.control.rollout_file import rolled_out
 from sageserve.live.engine_access import variables_of
 from sageserve.live.gateway.context import GatewayContext, Options
@@ -139,6 +140,8 @@ def check(after: Scenario) -> None:
     GatewayContext(after, layout, options=Options(engine_keys=held), clock=lambda: 0).close()
     if live.actuator == "fixed":
         FixedActuator(layout, live.instances)
+    for one in live.services:
+        pool_of_service(layout, one)
     kind_of(after)(after, layout, None)
 
 

@@ -3,7 +3,7 @@
 Read next: `docs/how-to/roll-out.md`, docs/how-to/scale-to-zero.md, docs/reference/money.md ("A price of CO2").
 """
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.core.layout import refuse_apart
 from sageserve.core.own_rules import own_rules
@@ -32,11 +32,11 @@ def refuse_simulated_only(scenario: Scenario, *, ours: bool = True) -> None:
             f"regions.{hourly[0]}.carbon: its hours count from the start of a window, and a fleet that runs has none",
             hint="give one number, the grid's mean, or take carbon_price out",
         )
-    fixed = scenario.live is not None and scenario.live.actuator == "fixed"
-    if (fixed or not ours) and (none := may_sleep(scenario)):
+    live = scenario.live or LiveSettings()
+    if not (live.ours and ours) and (none := may_sleep(scenario)):
         raise ConfigError(
             f"{where_zero(scenario)}: {none[0]} could have no instance, and "
-            + ("live.actuator is fixed: engines are others'" if ours else "who waits for one is not seen")
+            + (f"live.actuator is {live.actuator}: engines are others'" if ours else "who waits for one is not seen")
             + (", and none can be woken" if ours else ": a fleet of ours, and a simulation, are scaled from zero"),
             hint=f"give {or_one(scenario, none[0])}",
         )

@@ -22,6 +22,7 @@ from sageserve.base.config.clusters import (
     PrometheusSettings,
     ScalerSettings,
     ScalerTlsSettings,
+    ServiceSettings,
     TargetSettings,
 )
 from sageserve.base.config.hardware import GpuSettings, PowerSettings, PriceSettings, RegionSettings, StockSettings
@@ -119,6 +120,7 @@ __all__ = [
     "ScalerSettings",
     "ScalerTlsSettings",
     "Scenario",
+    "ServiceSettings",
     "Settings",
     "ShapeSettings",
     "SignalSettings",

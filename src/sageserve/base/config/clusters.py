@@ -5,9 +5,9 @@ Read by `sageserve doctor` and by what watches; nothing is written because of it
 """
 
 import re
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.errors import ConfigError
@@ -135,6 +135,51 @@ class TargetSettings(Settings):
         if not ray and not _OBJECT.fullmatch(name):
             raise ValueError("no object: write NAMESPACE/NAME, as Kubernetes writes them")
         return name
+
+
+class ServiceSettings(Settings):
+    """Engines in a cluster that others start and stop: those behind a Service, or pods with certain labels."""
+
+    cluster: Name = Field(description="one of live.clusters")
+    region: Name = Field(description="where they are")
+    model: Name = Field(description="what they serve")
+    gpu: Name | None = Field(default=None, description="GPU type; none: the model's first engine in the region")
+    service: str = Field(default="", description="NAMESPACE/NAME of a Service, whose EndpointSlices are followed; empty: pods")
+    pods: dict[str, str] = Field(default={}, description="labels of pods, where no service is named")
+    namespace: str = Field(default="", description="of those pods")
+    port: str = Field(default="", description="name or number of the engine's port; empty: the first one")
+    scheme: Literal["http", "https"] = Field(default="http", description="how they are spoken to")
+    access: Name | None = Field(default=None, description="one of live.access, the same for all services; none: no key")
+    served_model: str = Field(default="", description="name the engines know the model by; empty: the scenario's name")
+    metrics: str = Field(default="/metrics", pattern="^/", description="path of their Prometheus metrics")
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if bool(self.service) == bool(self.pods):
+            raise ValueError("give one of service (NAMESPACE/NAME) and pods (labels, with namespace)")
+        if self.service and not _OBJECT.fullmatch(self.service):
+            raise ValueError(f"service {self.service!r} is no object: write NAMESPACE/NAME, as Kubernetes writes them")
+        if bool(self.namespace) == bool(self.service):
+            raise ValueError("namespace is of pods, and needed there: a service has it in its name")
+        if self.pods and not self.port:
+            raise ValueError("pods need a port: the name or the number of the container's")
+        return self
+
+    @property
+    def space(self) -> str:
+        """The namespace."""
+        return self.namespace or self.service.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """As people are told of it."""
+        labels = ",".join(f"{key}={value}" for key, value in self.pods.items())
+        return f"{self.cluster}/{self.service}" if self.service else f"{self.cluster}/{self.namespace}/{labels}"
+
+    @property
+    def number(self) -> int | None:
+        """The port, where it is said by number."""
+        return int(self.port) if self.port.isdecimal() else None
 
 
 class ScalerTlsSettings(Settings):

@@ -9,7 +9,14 @@ from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from sageserve.base.config.clusters import BudgetSettings, ClusterSettings, PrioritySettings, ScalerSettings, TargetSettings
+from sageserve.base.config.clusters import (
+    BudgetSettings,
+    ClusterSettings,
+    PrioritySettings,
+    ScalerSettings,
+    ServiceSettings,
+    TargetSettings,
+)
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share, Size
 
@@ -217,13 +224,17 @@ class LiveSettings(Settings):
     workers: int = Field(default=1, ge=1, le=64, description="gateway processes that share the port")
     store: str = Field(default="sqlite", description="of batches and files: sqlite, memory, or postgresql://user@host/name")
     scrape_timeout: Duration = Field(default=2 * SECOND, gt=0, description="an engine that takes longer was not seen")
-    actuator: Literal["local", "fixed"] = Field(default="local", description="local: start processes; fixed: only `instances`")
+    actuator: Literal["local", "fixed", "kubernetes"] = Field(
+        default="local",
+        description="local: start processes; fixed: only `instances`; kubernetes: engines of `services`, which others run",
+    )
     engines: dict[Name, EngineCommand] = Field(default={}, description="by model; none: the emulated engine")
     inherit: tuple[Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")], ...] = Field(
         default=(), description="variables of `sageserve up` that engines get, such as HF_TOKEN; only their names are kept"
     )
     speed: float = Field(default=1.0, gt=0, le=1000, description="of the emulated engine: 10 is ten times as fast as real")
     instances: tuple[FixedInstance, ...] = Field(default=(), description="engines that already run")
+    services: tuple[ServiceSettings, ...] = Field(default=(), description="engines in clusters, followed as they come and go")
     access: dict[Name, EngineAccess] = Field(default={}, description="how they are spoken to, by a name that they give")
     service_tiers: dict[str, Name] = Field(
         default={},
@@ -259,6 +270,26 @@ class LiveSettings(Settings):
             raise ValueError(
                 "cors: '*' without keys lets every web page that somebody here opens ask: give keys, or name origins"
             )
+        return self
+
+    @property
+    def ours(self) -> bool:
+        """Whether engines are ours to start and stop."""
+        return self.actuator == "local"
+
+    @model_validator(mode="after")
+    def _has_services(self) -> Self:
+        if bool(self.services) != (self.actuator == "kubernetes"):
+            raise ValueError("services and actuator: kubernetes belong together: give both, or neither")
+        if len({one.access for one in self.services}) > 1:
+            raise ValueError("services: all of them have one access, or none: addresses are not known beforehand")
+        for number, one in enumerate(self.services):
+            access = None if one.access is None else self.access.get(one.access)
+            where = f"services[{number}] ({one.name})"
+            if one.access is not None and access is None:
+                raise ValueError(f"{where}: live.access has no {one.access!r}; it has {', '.join(self.access) or 'none'}")
+            if access is not None and access.secured and one.scheme != "https":
+                raise ValueError(f"{where}: access {one.access!r} has certificates, and the scheme is not https")
         return self
 
     @model_validator(mode="after")

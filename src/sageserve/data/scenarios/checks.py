@@ -14,7 +14,7 @@ from sageserve.base.units import Micros, show_duration, show_size
 from sageserve.core.engine.timing import first_time, gain, iteration_time, row_of
 from sageserve.data.documents import suggest
 from sageserve.data.scenarios.checking.apart import apart_names, apart_settings
-from sageserve.data.scenarios.checking.clusters import cluster_names, pool_names, target_arithmetic
+from sageserve.data.scenarios.checking.clusters import cluster_names, pool_names, service_problems, target_arithmetic
 from sageserve.data.scenarios.problem import SettingProblem, unknown
 from sageserve.data.yaml_positions import Keys
 
@@ -22,7 +22,7 @@ from sageserve.data.yaml_positions import Keys
 def problems(scenario: Scenario) -> list[SettingProblem]:
     """Everything that keeps a scenario from working, undefined names first; empty when it can work."""
     names = [*_unknown_names(scenario), *_endpoint_names(scenario), *_round_trips(scenario)]
-    names += [*pool_names(scenario), *cluster_names(scenario), *apart_names(scenario)]
+    names += [*pool_names(scenario), *cluster_names(scenario), *service_problems(scenario), *apart_names(scenario)]
     if names:  # the arithmetic needs every name
         return names
     single = (_promises, _sizes, _shares, _weights)

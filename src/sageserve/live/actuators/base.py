@@ -3,6 +3,7 @@
     Start   -> InstanceReady | StartFailed                     Donate  -> nothing, or later SpotTaken
     Reclaim -> InstanceReady | StartFailed                     Release -> nothing
     and InstanceLost at any time after InstanceReady, when the instance is gone unasked
+    InstanceComing, InstanceLeaving: others start or end it, see `followed.py`
 
 What cannot be done is heard of too: `ending` turns any exception into the event that ends the action. Knows no process.
 Read next: `fake.py`, `local.py`, `live/control/loop.py`.
@@ -18,13 +19,13 @@ from sageserve.base.config import EngineCommand, LiveSettings, ProfileSettings, 
 from sageserve.base.errors import SageServeError
 from sageserve.base.units import Micros
 from sageserve.core.actions import Donate, Reclaim, Release, Source, Start
-from sageserve.core.events import InstanceLost, InstanceReady, SpotTaken, StartFailed
+from sageserve.core.events import InstanceComing, InstanceLeaving, InstanceLost, InstanceReady, SpotTaken, StartFailed
 from sageserve.core.layout import Layout
 from sageserve.core.work import AnyAction, AnyEvent, came_to_nothing
 
 _LOG: Final = logging.getLogger(__name__)
 Order: TypeAlias = Start | Reclaim | Donate | Release
-Heard: TypeAlias = InstanceReady | StartFailed | InstanceLost | SpotTaken
+Heard: TypeAlias = InstanceReady | StartFailed | InstanceLost | SpotTaken | InstanceComing | InstanceLeaving
 Hear: TypeAlias = Callable[[Heard], None]
 
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from starlette.routing import BaseRoute
 
-from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.config import LiveSettings, Scenario, SpotSettings
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.controller import Controller
 from sageserve.core.events import DemandSeen
@@ -204,7 +204,7 @@ class Control:
         self.view = FleetView(scenario, self.layout, home.epoch, self.clock.now, told)
         self.queue = BatchQueue(scenario, self.view, parts.jobs, self._link.send, self.clock.now)
         self.fleet = Fleet(self.layout.pools, self.layout.stocks, self.layout.instances, self.view.in_flight)
-        self._ours = live.actuator != "fixed"  # what others run is not ours to start or stop
+        self._ours = live.ours  # what others run is not ours to start or stop
         self.liveness = Liveness(self.view, parts.probe, self._end, live.safety.hung_after, self.clock.now)
         rules = live.safety.model_copy(update={"act": live.safety.act and self._ours})
         guard = Guard(rules, self.layout.endpoints, every=scenario.strategy.check)
@@ -214,7 +214,8 @@ class Control:
         strategy = kind(scenario, self.layout, earlier)
         if isinstance(strategy, OwnStrategy):
             strategy.outlive(self._stumbles)
-        controller = Controller(self.fleet, strategy, scenario.spot, guard, sleepers=sleepers_of(scenario, self.layout))
+        spot = scenario.spot if self._ours else SpotSettings(donate=False)  # what others end is nobody's to give away
+        controller = Controller(self.fleet, strategy, spot, guard, sleepers=sleepers_of(scenario, self.layout))
         told.trials = self.rollouts = self._live_rollouts(controller)
         self.sleeping = Sleeping(self.layout, self.fleet, self.view.held, self.clock.now)
         told.asleep = self.sleeping.rows

@@ -13,7 +13,7 @@ def check_rollout(one: RolloutSettings, scenario: Scenario) -> None:
         ConfigError: why.
     """
     live = scenario.live or LiveSettings()
-    if live.actuator == "fixed":
+    if not live.ours:
         raise ConfigError("engines that others run are not ours to start in another version", hint="roll out where they are run")
     if not live.safety.act:
         raise ConfigError("live.safety.act is off: decisions are only written down", hint="turn it on, and reload")

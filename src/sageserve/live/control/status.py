@@ -188,7 +188,7 @@ def status(
     return Status(
         fleet=scenario.name,
         strategy=scenario.strategy.name,
-        acting=live is None or (live.safety.act and live.actuator != "fixed"),  # what others run is only watched
+        acting=live is None or (live.safety.act and live.ours),  # what others run is only watched
         gateway=GatewayAddress(sources.url, len(sources.view.gateways), sources.view.knowing()),
         up_s=now / SECOND,
         scraped_s=(now - sources.view.scraped) / SECOND,

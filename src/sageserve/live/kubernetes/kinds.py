@@ -97,6 +97,7 @@ KINDS: Final[dict[str, KubeKind]] = {
         KubeKind(RAY, "", "ray", "rayserves", low=_PLAIN[0], high=_PLAIN[1], count=_REPLICAS),
         KubeKind("VariantAutoscaling", "llmd.ai", "v1alpha1", "variantautoscalings"),
         KubeKind("Pod", "", "v1", "pods"),
+        KubeKind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices"),
         KubeKind("ConfigMap", "", "v1", "configmaps"),
         KubeKind("Event", "", "v1", "events"),
         KubeKind("ResourceQuota", "", "v1", "resourcequotas"),

@@ -34,6 +34,27 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
     yield from unknown(("live", "safety", "budget", "gpus"), "stock", live.safety.budget.gpus, stocks(scenario))
 
 
+def service_problems(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Clusters, regions, models and GPU types of services that nobody defines, and two that would be told of the same engines."""
+    live = scenario.live
+    seen: dict[str, int] = {}
+    for number, one in enumerate(() if live is None else live.services):
+        assert live is not None
+        keys: Keys = ("live", "services", number)
+        yield from unknown((*keys, "cluster"), "cluster", [one.cluster], live.clusters)
+        yield from unknown((*keys, "region"), "region", [one.region], scenario.regions)
+        yield from unknown((*keys, "model"), "model", [one.model], scenario.models)
+        if one.cluster in live.clusters and live.clusters[one.cluster].ray is not None:
+            yield SettingProblem((*keys, "cluster"), f"cluster {one.cluster!r} is a Ray cluster, which has no Services")
+        there = [pool for pool in pools(scenario) if pool.startswith(f"{one.region}/{one.model}/")]
+        if one.gpu is not None and there and f"{one.region}/{one.model}/{one.gpu}" not in there:
+            said = f"no pool of {one.model} in {one.region} has {one.gpu}; there are {', '.join(there)}"
+            yield SettingProblem((*keys, "gpu"), said)
+        if one.name in seen:
+            yield SettingProblem(keys, f"{one.name} is services[{seen[one.name]}] already")
+        seen.setdefault(one.name, number)
+
+
 def _freeze(windows: Sequence[str]) -> Iterator[SettingProblem]:
     from sageserve.data.watched.freeze_windows import freeze_windows  # noqa: PLC0415 # time zones: a gateway has none
 
