@@ -18,9 +18,11 @@ from sageserve.core.feed import DIRECT, FILL, STEPS
 from sageserve.core.order import TIER
 from sageserve.core.perf import PROFILE
 from sageserve.sim.kernel.prefixes.tree import Prefixes, prefixes_of
+from sageserve.sim.kernel.rows.adapters import Adapters
 from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import Setup, request_rows
-from tests.sim.case_doors import with_distances, with_sleepers
+from tests.sim.case_adapters import slot_waits, with_adapters
+from tests.sim.case_doors import ODD, with_admission, with_distances, with_sleepers
 from tests.sim.case_engines import NOTHING, crowd, curve, line, with_ranks, with_rules, with_speculation
 from tests.sim.case_handover import with_handover
 from tests.sim.case_hashes import with_affinity, with_hashes, with_quickest
@@ -30,7 +32,6 @@ Draw = Callable[[int, int], int]
 """draw(low, high) is an integer in [low, high]; low is the simplest."""
 
 LIMITS = ("max_sequences", "kv_tokens", "max_batched")
-ODD = 1.0471975511965976  # pi/3: coefficients with a full mantissa, so that no sum falls on half a microsecond by design
 GRAIN = 100  # microseconds; in coarse worlds everything takes a multiple of it, so that many things happen at once
 LONGEST = 4_000  # control steps until a case must have come to its end
 
@@ -86,6 +87,7 @@ class Case:
         turns: which requests wait for answers; None: nobody does.
         lost: steps of the script at which all of its instances are lost instead.
         sharers: tenants that share; None: nobody does.
+        adapters: that requests ask for; None: nobody does.
     """
 
     setup: Setup
@@ -96,6 +98,7 @@ class Case:
     turns: Turns | None = None
     lost: frozenset[int] = frozenset()
     sharers: Sharers | None = None
+    adapters: Adapters | None = None
 
     @property
     def prefixes(self) -> Prefixes | None:
@@ -115,6 +118,7 @@ class Stop:
     demand: NDArray[np.float64]  # requests, prompt tokens, work, finished output tokens, could be in time, missed; by cell
     mixes: NDArray[np.float64]  # and answers
     held: NDArray[np.int64]
+    slot_waits: NDArray[np.int64]
 
 
 def look(sim: Simulator) -> Stop:
@@ -128,6 +132,7 @@ def look(sim: Simulator) -> Stop:
         demand=np.stack([sim.demand_requests, sim.demand_tokens, sim.demand_work, sim.made_tokens, sim.could, sim.missed]),
         mixes=np.concatenate((sim.mixes.ravel(), sim.answers.ravel())),
         held=sim.held.copy(),
+        slot_waits=slot_waits(sim),
     )
 
 
@@ -150,7 +155,7 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
     for _ in range(draw(0, 9)):
         at = _instant(draw, setup, trace, at, end)
         steps.append((at, _flips(draw, setup)))
-    setup, replaces = _with_admission(draw, setup), draw(0, 1) == 1
+    setup, replaces = with_admission(draw, setup), draw(0, 1) == 1
     trace = _with_conversations(draw, trace, grain, always=crowded)
     if crowded:
         crowd(setup.profiles, int(setup.context.max()) + draw(0, 12))
@@ -160,7 +165,8 @@ def make_case(draw: Draw, most_requests: int = 150, *, crowded: bool = False) ->
     setup = with_sleepers(draw, with_speculation(draw, setup if crowded else with_rules(draw, setup)))
     setup = with_handover(draw, setup, grain, talks=closed_loop(trace) is not None or trace.blocks is not None)
     setup, trace, sharers = with_tenants(draw, setup, trace)
-    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost, sharers)
+    setup, adapters = with_adapters(draw, setup, len(trace), grain)
+    return Case(setup, trace, opened, tuple(steps), replaces, closed_loop(trace), lost, sharers, adapters)
 
 
 def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -> Trace:
@@ -173,13 +179,6 @@ def _with_conversations(draw: Draw, trace: Trace, grain: int, *, always: bool) -
     delay = [UNSET if draw(0, 5) == 0 else draw(0, longest) // grain * grain for _ in range(n)]
     names = tuple(f"talk-{number}" for number in range(sessions))
     return replace(trace, labels={"session": Labels(session, names)}, delay=np.array(delay, np.int64)).check()
-
-
-def _with_admission(draw: Draw, setup: Setup) -> Setup:
-    """In two of five worlds requests are turned away: by a tight or loose promise, by a small or large cap."""
-    if draw(0, 4) < 3:
-        return setup
-    return replace(setup, admission=True, admission_wait=draw(1, 40) / 16 * ODD, admission_queued=draw(1, 4))
 
 
 def _instant(draw: Draw, setup: Setup, trace: Trace, after: int, end: int) -> int:

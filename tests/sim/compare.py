@@ -21,7 +21,7 @@ TINY = 1e-12  # sums of microseconds taken apart in another order leave this muc
 
 def play(case: Case) -> tuple[list[Stop], Reference]:
     """What the reference sees, and the reference itself for its counts."""
-    reference = Reference(case.setup, fresh_rows(case), case.turns, case.prefixes, case.sharers)
+    reference = Reference(case.setup, fresh_rows(case), case.turns, case.prefixes, case.sharers, case.adapters)
     return drive(reference, case), reference
 
 
@@ -33,7 +33,7 @@ def differs(case: Case) -> str:
 
 def watched(case: Case) -> Iterator[Stop]:
     """What the kernel shows, stop by stop."""
-    return watch(Kernel(case.setup, fresh_rows(case), case.turns, case.prefixes, case.sharers), case)
+    return watch(Kernel(case.setup, fresh_rows(case), case.turns, case.prefixes, case.sharers, case.adapters), case)
 
 
 def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:
@@ -49,6 +49,7 @@ def first_difference(expected: list[Stop], got: Iterator[Stop]) -> str:
             "" if np.allclose(one.demand, two.demand, rtol=1e-9) else f"demand {one.demand} is {two.demand}",
             "" if np.allclose(one.mixes, two.mixes, rtol=1e-9) else f"mixes {one.mixes} are {two.mixes}",
             "" if (one.held == two.held).all() else f"held {one.held} are {two.held}",
+            "" if (one.slot_waits == two.slot_waits).all() else f"waits for slots {one.slot_waits} are {two.slot_waits}",
             "" if (one.batch_waiting == two.batch_waiting).all() else f"batch queues {one.batch_waiting} are {two.batch_waiting}",
         ]
         if any(words):

@@ -246,6 +246,7 @@ class Reference(ReferenceFleet):
             return
         row["first"] = row["instance"] = UNSET
         job.made = job.filled = job.piece = job.blocks_found = 0
+        job.passed = None
         self.counts["sent again"] += 1
         if batch and self.setup.feed != DIRECT and job.queue < len(self._tiers):
             self._put(job, HELD)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from sageserve.base.kernel import Rec
 from sageserve.base.records import CACHE_BLOCK
 from sageserve.core.perf import block_time
+from tests.sim.reference_adapters import ReferenceSlots
 from tests.sim.reference_cache import Path, ReferenceCache
 from tests.sim.reference_profile import Profile
 
@@ -35,6 +36,9 @@ class Job:
     answer: Path = ()  # those and, as far as the next turn has them, of its answer
     blocks_found: int = 0  # when it was admitted
     source: "Engine | None" = None  # the rank that prefilled it and keeps its KV cache
+    adapter: int | None = None  # None: the model itself
+    passed: int | None = None  # when it was passed over first for want of a slot, until it is admitted
+    slot_wait: int = 0
 
     @property
     def context(self) -> int:
@@ -104,12 +108,17 @@ class Engine:
         self.recovered = 0  # how often the preempted found some of it again
         self.joined: list[Job] = []  # let in by the latest composition
         self.cache: ReferenceCache | None = None  # None: nobody's blocks are hashed
+        self.slots = ReferenceSlots(profile)
 
     # ---- what can be seen from outside
 
     @property
     def inside(self) -> int:
         return len(self.decoding) + len(self.prefilling) + sum(len(queue) for queue in self.queues) + len(self.kept)
+
+    @property
+    def batch(self) -> list[Job]:
+        return self.decoding + self.prefilling
 
     @property
     def unprefilled(self) -> int:
@@ -147,7 +156,13 @@ class Engine:
             self.cache.shrink(self.profile.kv_tokens - (self.used - self.cache.used))
 
     def head(self, now: int) -> Job | None:
-        heads = [queue[0] for queue in self.queues if queue]
+        heads: list[Job] = []
+        for queue in self.queues:
+            for job in queue:
+                if not self.slots.has_none_for(job, self.batch):
+                    heads.append(job)
+                    break
+                job.passed = now if job.passed is None else job.passed
         return min(heads, key=lambda job: (self.key(job, now), job.queue), default=None)
 
     # ---- a request is placed
@@ -166,11 +181,10 @@ class Engine:
 
     def could_join(self, job: Job, now: int) -> bool:
         """Whether a job that waits here would be admitted at the end of an iteration in which nothing is prefilled."""
-        if self.prefilling or self.head(now) is not job:
-            return False
         n = len(self.decoding)
-        grown = n * self.profile.made_in(self.decoded)
-        return n < self.profile.max_sequences and self._has_memory(job, self.used + grown, n)
+        if self.prefilling or n >= self.profile.max_sequences or self.head(now) is not job:
+            return False
+        return self._has_memory(job, self.used + n * self.profile.made_in(self.decoded), n)
 
     # ---- iterations
 
@@ -208,7 +222,7 @@ class Engine:
         finished = [job for job in self.decoding if job.made >= job.output]
         outcome.finished = sorted(finished, key=lambda job: (job.output - job.made, job.row))
         self.decoding = [job for job in self.decoding if job.made < job.output]
-        outcome.prompts = [job for job in self.prefilling if job.filled == job.context]
+        filled = outcome.prompts = [job for job in self.prefilling if job.filled == job.context]
         self.prefilling = [job for job in self.prefilling if job.filled < job.context]
         if self.prefills:
             outcome.sent = [job for job in outcome.prompts if job.output > 1]
@@ -217,6 +231,8 @@ class Engine:
         for job in outcome.prompts:
             job.made += 1
             (self.decoding if job.made < job.output else outcome.finished).append(job)
+        gone = [job for job in filled if job.made >= job.output or (self.prefills and job.output > 1)]
+        self.slots.leave([*sorted(finished, key=lambda job: (job.output - job.made, job.row)), *gone], self.batch)
         for job in finished:
             self.beyond += job.made - job.output
             job.made = job.output
@@ -267,14 +283,25 @@ class Engine:
             job = self.prefilling.pop() if self.prefilling else self.decoding.pop()
             self.lost, self.lost_given = job, self.given
             self._leave(job, job.path or (), self.lost_tokens)
+            self.slots.leave([job], self.batch)
             job.filled = job.piece = 0
             self.queues[job.queue].insert(0, job)
             out.append(job)
         return out
 
     def _fits(self, job: Job) -> bool:
-        running = len(self.decoding) + len(self.prefilling)
-        return running < self.profile.max_sequences and self._has_memory(job, self.used, running)
+        return self._has_memory(job, self.used, len(self.batch))
+
+    def _next(self, now: int) -> Job | None:
+        """Who is to be admitted next, if another sequence may be."""
+        return self.head(now) if len(self.batch) < self.profile.max_sequences else None
+
+    def _take(self, job: Job, now: int) -> None:
+        """A job is admitted: it leaves its queue, where those before it are passed over."""
+        queue = self.queues[job.queue]
+        assert all(self.slots.has_none_for(one, self.batch) for one in queue[: queue.index(job)])
+        queue.remove(job)
+        self.slots.admit(job, self.batch, now)
 
     def _has_memory(self, job: Job, used: int, running: int) -> bool:
         """Whether there is memory for a job beside `running` others; for its whole answer and theirs if nobody is evicted."""
@@ -295,8 +322,8 @@ class Engine:
         left = min(self.lost_tokens - (self.given - self.lost_given), job.context - 1)
         return max(self.cached(job), left // CACHE_BLOCK * CACHE_BLOCK)
 
-    def _admit(self, job: Job, budget: int) -> None:
-        assert self.queues[job.queue].pop(0) is job
+    def _admit(self, job: Job, budget: int, now: int) -> None:
+        self._take(job, now)
         in_cache = self.cached(job)
         job.filled = self._found(job)
         job.piece = min(job.context - job.filled, budget)
@@ -312,9 +339,9 @@ class Engine:
             self.cache.hold(job.row, job.path)
         self._shrink()
 
-    def _join(self, job: Job) -> int:
+    def _join(self, job: Job, now: int) -> int:
         """Let a job in that was prefilled elsewhere, with its first token; tokens of the budget it takes from now on."""
-        assert self.queues[job.queue].pop(0) is job
+        self._take(job, now)
         self.given += 1
         job.made = 1
         self.decoding.append(job)
@@ -331,21 +358,21 @@ class Engine:
         for job in self.prefilling:  # at most one: the partly prefilled prompt
             job.piece = min(job.context - job.filled, budget)
             budget -= job.piece
-        while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
+        while budget > 0 and (head := self._next(now)) is not None and self._fits(head):
             if head.source is not None:
-                budget -= self._join(head)
+                budget -= self._join(head, now)
                 continue
-            self._admit(head, budget)
+            self._admit(head, budget, now)
             budget -= head.piece
 
     def _admit_whole(self, now: int, budget: int) -> None:
-        while budget > 0 and (head := self.head(now)) is not None and self._fits(head):
+        while budget > 0 and (head := self._next(now)) is not None and self._fits(head):
             if head.source is not None:
-                budget -= self._join(head)
+                budget -= self._join(head, now)
                 continue
             if head.context - self._found(head) > budget and self.prefilling:
                 break
-            self._admit(head, head.context)
+            self._admit(head, head.context, now)
             budget -= head.piece
 
     def _begin(self, now: int, preempted: bool) -> None:
@@ -358,10 +385,11 @@ class Engine:
         n = len(self.decoding) if self.decodes else 0
         kv = sum(job.prompt + job.made for job in self.decoding) if self.decodes else 0
         pieces = [(job.piece, job.filled) for job in self.prefilling]
-        self.first = profile.iteration(pieces, n, kv)
+        loads = self.slots.loads
+        self.first = profile.iteration(pieces, n, kv) + self.slots.time(self.prefilling + (self.decoding if self.decodes else []))
         self.step = profile.d * n * profile.gain
         completes = any(job.filled + job.piece == job.context for job in self.prefilling)
-        self.short = preempted or completes or len(pieces) > 1
+        self.short = preempted or completes or len(pieces) > 1 or loads > 0
         if len(pieces) == 1:
             self.step += profile.e * pieces[0][0] ** 2
         self.computes = n * (1 + profile.drafted) + sum(p for p, _ in pieces)

@@ -19,8 +19,10 @@ from sageserve.core.order import EDF, FCFS, PF
 from sageserve.core.route import AFFINITY
 from sageserve.core.signals import BUSY, KV, LOAD
 from sageserve.sim.kernel.prefixes.tree import Prefixes
+from sageserve.sim.kernel.rows.adapters import Adapters
 from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import DONE, PREFILLING, PROMOTED, REFUSED, RUNNING, SHED, WAITING, Setup
+from tests.sim.reference_adapters import ReferenceSlots, ask, has_loaded
 from tests.sim.reference_apart import Endpoint, links, prefills, settle, way_of, work_of
 from tests.sim.reference_cache import ReferenceCache, paths_of
 from tests.sim.reference_engine import Job, Outcome, job_of
@@ -39,6 +41,7 @@ class ReferenceFleet:
         turns: which of them wait for answers.
         prefixes: hashes of their prompts.
         sharers: tenants that share.
+        adapters: that requests ask for.
     """
 
     def __init__(
@@ -48,11 +51,11 @@ class ReferenceFleet:
         turns: Turns | None = None,
         prefixes: Prefixes | None = None,
         sharers: Sharers | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
         self.setup, self.requests = setup, requests
-        self.now = 0
+        self.now, self.asked = 0, False
         self.drained: list[int] = []
-        self.asked = False
         self.counts: Counter[str] = Counter()
         self._tiers = [
             Tier(int(r["urgent"]), int(r["expired"]), int(r["rank"]), int(r["patience"]), int(r["growth"]), bool(r["batch"]))
@@ -73,6 +76,7 @@ class ReferenceFleet:
         self._region, self._model = (list(map(int, requests[name])) for name in ("region", "model"))
         self._size = 0  # tokens of a hashed block
         self._caches = prefixes is not None or turns is not None
+        self._adapted = ask(self._jobs, adapters, profiles)
         if prefixes is not None:
             self._hash(prefixes)
         self._talk: dict[int, list[int]] = {}  # row: the turns of its conversation up to it
@@ -81,8 +85,7 @@ class ReferenceFleet:
         self._kept: list[dict[int, int]] = [{} for _ in self._engines]  # of each instance, row: tokens of prompt and answer
         self._coming: list[int] = []  # turns that will arrive, their time known
         self._never: set[int] = set()  # turns that will not
-        self._shares = Shares(sharers)
-        self._alone = len(self._jobs)
+        self._shares, self._alone = Shares(sharers), len(self._jobs)
         if turns is not None:
             self._alone = turns.first
             self._pause = dict(enumerate(turns.pause.tolist()))
@@ -112,6 +115,7 @@ class ReferenceFleet:
             self._kept[i] = {}
             for rank in self._engines[i].ranks:
                 rank.decoded = 0
+                rank.slots = ReferenceSlots(rank.profile, self.counts)
                 rank.cache = ReferenceCache(self._size, self.counts) if self._size else None
         self._open[i], self._draining[i] = True, False
 
@@ -141,6 +145,10 @@ class ReferenceFleet:
     def answers(self) -> NDArray[np.float64]:
         """As `answers_of` says."""
         return answers_of(self.requests, self.setup)
+
+    @property
+    def slot_wait(self) -> NDArray[np.int64]:
+        return np.array([job.slot_wait for job in self._jobs] if self._adapted else [0], np.int64)
 
     @property
     def batch_waiting(self) -> NDArray[np.int64]:
@@ -243,12 +251,14 @@ class ReferenceFleet:
         return min(self._opened(self._endpoints[e]), key=lambda one: (self._outstanding(one) + self._left(job, one), one))
 
     def _left(self, job: Job, i: int) -> int:
-        """What is left of the job's prompt where caches count."""
-        if self.setup.instance != AFFINITY:
+        """What is left of the job's prompt where caches count, or adapters."""
+        if self.setup.instance != AFFINITY or not (self._caches or self._adapted):
             return 0
         found = self._would_find(job, i)
         self.counts["chosen by what caches have"] += found > 0
-        return (job.prompt - int(self.setup.overlap * found)) * self._engines[i].profile.weight if self._caches else 0
+        loaded = self.setup.adapter_tokens if has_loaded(self._engines[i], job) else 0
+        self.counts["chosen by what is loaded"] += loaded > 0
+        return (job.prompt - int(self.setup.overlap * found) - loaded) * self._engines[i].profile.weight
 
     def _outstanding(self, i: int) -> int:
         engine = self._engines[i]

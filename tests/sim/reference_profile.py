@@ -36,6 +36,10 @@ class Profile:
     ranks: int
     lockstep: bool
     shared: tuple[tuple[float, float], ...]  # knots of what goes by the mean tokens of all ranks
+    slots: int
+    adapter: float
+    adapters: float
+    adapter_load: float
 
     @classmethod
     def of(cls, row: Rec) -> "Profile":
@@ -66,6 +70,8 @@ class Profile:
             ranks=int(row["ranks"]),
             lockstep=bool(row["lockstep"]),
             shared=lines[1],
+            slots=int(row["slots"]),
+            **{name: float(row[name]) for name in ("adapter", "adapters", "adapter_load")},
         )
 
     def curve(self, tokens: float) -> float:

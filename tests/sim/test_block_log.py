@@ -13,7 +13,7 @@ from sageserve.base.rng import stream
 from sageserve.core.perf import block_time, iteration_time, profile_rows
 from sageserve.sim import replay as replaying
 from sageserve.sim.replay import Arrivals, ReplayedBlocks, replay, replay_blocks
-from tests.sim.cases import ODD
+from tests.sim.case_doors import ODD
 
 ENGINE = ProfileSettings(
     gpu="g",

@@ -62,6 +62,10 @@ LEAST = {
     "silent for long": 5,
     "fed before what is due sooner": 20,
     "promoted out of turn": 10,
+    "passed over for a slot": 300,
+    "found its adapter": 800,
+    "adapters that made way": 300,
+    "chosen by what is loaded": 300,
 }
 """How often each rule must have been tried in each part, of `PLAIN` worlds and `CROWDED` ones."""
 

@@ -89,6 +89,10 @@ class Labels:
     codes: NDArray[np.int32]
     names: tuple[str, ...]
 
+    def take(self, order: Ints | None) -> "Labels":
+        """The names of these rows, in this order; None: of all as they are."""
+        return self if order is None else Labels(self.codes[order], self.names)
+
 
 @dataclass(frozen=True, slots=True)
 class PromptBlocks:

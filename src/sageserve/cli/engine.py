@@ -41,6 +41,12 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     speculative: Annotated[
         str | None, typer.Option(metavar="SETTINGS", help='drafts: "{tokens: 3, acceptance: 0.7, draft: 0.05}"')
     ] = None,
+    adapters: Annotated[
+        str | None, typer.Option(metavar="SETTINGS", help='slots for LoRA adapters: "{slots: 4, rank: 16}"')
+    ] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="a LoRA adapter that requests may name as model; may be repeated")
+    ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME[=VALUE]", help="hang, crash-after, errors, plain-errors, reset-after, slow, metrics, health"),
@@ -52,8 +58,9 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     Prints its URL when it listens. SIGTERM lets answers finish.
     """
     need("live")
+    from sageserve.base.errors import ConfigError
     from sageserve.core.engine.timing import row_of
-    from sageserve.data.profiles.library import profile_named, speculating
+    from sageserve.data.profiles.library import adapting, profile_named, speculating
     from sageserve.live.emulator.engine import Served
     from sageserve.live.emulator.faults import read_faults
     from sageserve.live.emulator.requests import ServedLimits
@@ -63,10 +70,13 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
     listed = profile_named(profile)
     if speculative is not None:
         listed = speculating(listed, speculative)
+    if adapters is not None:
+        listed = adapting(listed, adapters)
+    elif adapter and listed.profile.adapters is None:
+        raise ConfigError("the engine has no slots for LoRA adapters", hint="add --adapters '{slots: 4}'")
     found = listed.profile
-    limits = ServedLimits(
-        model or listed.model or "model", min(context or 131_072, found.kv_tokens), AnswerLengths(output_mean, seed), prefix_hits
-    )
+    name, room = model or listed.model or "model", min(context or 131_072, found.kv_tokens)
+    limits = ServedLimits(name, room, AnswerLengths(output_mean, seed), prefix_hits, tuple(adapter or ()))
     served = Served(limits, row_of(found), speed, f"e{port}", faults, region)
     starting = Starting(host, port, time_of("--start-delay", start_delay), fail_start)
     run(served, starting, read_faults(fault or []), typer.echo)

@@ -50,6 +50,9 @@ Speculative = Annotated[
     str | None,
     typer.Option("--speculative", metavar="SETTINGS", help='drafts: "{tokens: 3, acceptance: 0.7, draft: 0.05}"'),
 ]
+Adapters = Annotated[
+    str | None, typer.Option("--adapters", metavar="SETTINGS", help='slots for LoRA adapters: "{slots: 8, rank: 16}"')
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -130,14 +133,22 @@ def _rows(found: "list[ListedProfile]") -> StackedTable:
 
 
 @app.command()
-def show(name: Name, gpu_hour: GpuHour = None, speculative: Speculative = None, as_json: AsJson = False) -> None:
+def show(
+    name: Name,
+    gpu_hour: GpuHour = None,
+    speculative: Speculative = None,
+    adapters: Adapters = None,
+    as_json: AsJson = False,
+) -> None:
     """Print one profile: coefficients, where they come from, and what they mean."""
-    from sageserve.data.profiles.library import NOT_MODELLED, profile_named, speculating
+    from sageserve.data.profiles.library import NOT_MODELLED, adapting, profile_named, speculating
     from sageserve.data.profiles.speed import speed
 
     one = profile_named(name)
     if speculative is not None:
         one = speculating(one, speculative)
+    if adapters is not None:
+        one = adapting(one, adapters)
     means = speed(one.profile, gpu_hour=gpu_hour)
     if as_json:
         typer.echo(answer_json({**_plain(one), "not_modelled": NOT_MODELLED, "speed": _speed_plain(means)}))
@@ -182,6 +193,12 @@ def _coefficients(profile: "ProfileSettings") -> StackedTable:
     if (told := profile.speculative) is not None:
         drafts = f"drafts of {told.tokens}, of which {told.acceptance:.0%} are accepted one after the other"
         table.add_row("speculation", f"{told.gain:.3g}", "", f"tokens of a sequence in an iteration: {drafts}")
+    if (slots := profile.adapters) is not None:
+        table.add_row("adapters", f"{slots.slots}", "", f"slots for LoRA adapters of rank {slots.rank}, {_slot(profile)}")
+        table.add_row("of each", f"{slots.adapter_us:.4g}", "µs", "an iteration takes more for each adapter that computes in it")
+        table.add_row(
+            "of any", f"{slots.any_us:.4g}" if slots.any_us else NONE, "µs" if slots.any_us else "", "more, if any does"
+        )
     table.add_row("KV cache", f"{profile.kv_tokens:,}", "", f"tokens{_memory(profile)}")
     return table
 
@@ -192,6 +209,13 @@ def _schedule(profile: "ProfileSettings") -> str:
     text = f"{prompts} {'beside decoding' if profile.is_mixed else 'before decoding, which pauses'}"
     text += "; who came last loses memory that is short" if profile.evicts else "; waits until a whole answer has memory"
     return text + (f"; CUDA graphs up to {profile.graph_sequences} sequences" if profile.graph_sequences else "")
+
+
+def _slot(profile: "ProfileSettings") -> str:
+    """What a slot takes, in words."""
+    told = profile.adapters
+    assert told is not None
+    return f"{(told.size or 0) / 1e6:,.4g} MB on each GPU, loaded in {told.loading / 1e3:.3g} ms while the iteration waits"
 
 
 def _memory(profile: "ProfileSettings") -> str:

@@ -56,9 +56,19 @@ PROFILE = np.dtype(
         ("ranks", "i4"),
         ("lockstep", "i4"),
         ("gpus", "i4"),
+        ("slots", "i4"),
+        ("adapter", "f8"),
+        ("adapters", "f8"),
+        ("adapter_load", "f8"),
     ],
     align=True,
 )
+
+_TIMES: Final = (
+    *("time", "slope", "shared_time", "shared_slope", "eager", "decode", "kv", "attention", "whole"),
+    *("adapter", "adapters", "adapter_load"),
+)
+"""Columns of PROFILE that an iteration is made of."""
 
 
 def profile_rows(profiles: list[ProfileSettings]) -> NDArray[Any]:
@@ -73,7 +83,7 @@ def profile_rows(profiles: list[ProfileSettings]) -> NDArray[Any]:
 def slowed(profiles: NDArray[Any], times: float) -> NDArray[Any]:
     """PROFILE rows of engines whose iterations take `times` as long; what a request costs besides stays."""
     rows = profiles.copy()
-    for name in ("time", "slope", "shared_time", "shared_slope", "eager", "decode", "kv", "attention", "whole"):
+    for name in _TIMES:
         rows[name] *= times
     return rows
 
@@ -83,6 +93,7 @@ on_line = kernel(timing.on_line)
 curve_time = kernel(rebound(timing.curve_time, on_line=on_line))
 sequences_time = kernel(rebound(timing.sequences_time, curve_time=curve_time))
 iteration_time = kernel(rebound(timing.iteration_time, curve_time=curve_time))
+adapters_time = kernel(timing.adapters_time)
 shared_time = kernel(rebound(timing.shared_time, on_line=on_line))
 lone_time = kernel(rebound(timing.lone_time, curve_time=curve_time, shared_time=shared_time))
 first_time = kernel(rebound(timing.first_time, lone_time=lone_time))

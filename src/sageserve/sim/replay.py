@@ -23,6 +23,7 @@ from sageserve.core.perf import profile_rows
 from sageserve.core.route import NEAREST
 from sageserve.core.signals import LOAD
 from sageserve.sim.kernel.engine import Kernel
+from sageserve.sim.kernel.rows.adapters import Adapters
 from sageserve.sim.kernel.state import RUNNING, WAITING, Setup, request_rows
 
 _LONGEST: Final = 2**31 - 2  # tokens: a measured engine has shown that it takes the context
@@ -96,13 +97,15 @@ class ReplayedBlocks:
 class Arrivals:
     """Requests to play, sorted by arrival: microseconds, tokens; all columns have n rows.
 
-    `cached` prompt tokens, fewer than the prompt's, are found in the prefix cache; None: nothing is found.
+    `cached` prompt tokens, fewer than the prompt's, are found in the prefix cache; None: nothing is found. `adapter` numbers the
+    LoRA adapters that are asked for, UNSET: none is; None: nobody asks.
     """
 
     arrival: Ints
     prompt: Ints
     output: Ints
     cached: Ints | None = None
+    adapter: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -256,7 +259,8 @@ def _go_on(kernel: Kernel, until: Micros) -> None:
 def _kernel(profile: ProfileSettings, arrivals: Arrivals, *, clients: int = 0, block_rows: int = 0) -> Kernel:
     _check(profile, arrivals)
     setup = replace(_setup(profile), clients=clients, block_rows=block_rows)
-    kernel = Kernel(setup, request_rows(_trace(arrivals), setup))
+    adapters = None if arrivals.adapter is None else Adapters(arrivals.adapter.astype(np.int32))
+    kernel = Kernel(setup, request_rows(_trace(arrivals), setup), adapters=adapters)
     kernel.open(0)
     return kernel
 

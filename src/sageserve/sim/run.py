@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.config import Scenario
 from sageserve.base.errors import Infeasible, TraceError
-from sageserve.base.records import UNSET, Bools, Demand, Ints, Labels, Trace
+from sageserve.base.records import UNSET, Bools, Demand, Labels, Trace
 from sageserve.base.sessions import Turns, closed_loop
 from sageserve.base.units import DAY, Micros, show_duration
 from sageserve.core.controller import Controller
@@ -36,6 +36,7 @@ from sageserve.sim.doors import SimulatedDoor
 from sageserve.sim.faults import SimulatedSight, told_of_outages, true_layout
 from sageserve.sim.kernel.engine import Kernel
 from sageserve.sim.kernel.prefixes.tree import prefixes_of
+from sageserve.sim.kernel.rows.adapters import adapters_of, apart_by_adapter, told_of_adapters
 from sageserve.sim.kernel.rows.shares import sharers_of, told_of_tenants
 from sageserve.sim.kernel.state import FUTURE, PLACE, Setup, request_rows
 from sageserve.sim.revisions import SimulatedRevisions, plans_of, revised, too_late
@@ -161,6 +162,7 @@ def kernel_setup(scenario: Scenario, layout: Layout) -> Setup:
         instance=0 if rules.instance else INSTANCES.index(scenario.routing.instance),
         rules=rules,
         overlap=scenario.routing.overlap,
+        adapter_tokens=scenario.routing.adapter_tokens,
         signal=SIGNALS.index(scenario.signals.kind),
         scrape=scenario.signals.scrape,
         half_life=float(scenario.signals.half_life),
@@ -211,16 +213,19 @@ class Simulation:
             raise TraceError(f"the trace is coded for {trace.names}, the scenario {scenario.name} has {layout.names}")
         check_warm_up(scenario, trace.window)
         setup = kernel_setup(scenario, layout)
+        trace = apart_by_adapter(trace) if any(model.has_adapters for model in scenario.models.values()) else trace
         turns = closed_loop(trace) if scenario.workload.loop == "closed" else None
-        tenants = _in_order(trace.labels.get("tenant"), None if turns is None else turns.order)
+        order = None if turns is None else turns.order
+        tenants, asked = ((found := trace.labels.get(name)) and found.take(order) for name in ("tenant", "adapter"))
         sharers = sharers_of(tenants, scenario.weights()) if scenario.shared else None
-        kernel = _loaded(Kernel(setup, request_rows(trace, setup, turns), turns, prefixes_of(trace, turns), sharers))
+        rows, prefixes = request_rows(trace, setup, turns), prefixes_of(trace, turns)
+        kernel = _loaded(Kernel(setup, rows, turns, prefixes, sharers, adapters_of(asked)))
         fleet = Fleet(layout.pools, layout.stocks, layout.instances, kernel.engines["in_flight"][: layout.instances])
         self.run = Run(
             scenario,
             layout,
             trace.window,
-            (*trace.notes, *told_of_tenants(tenants, scenario.tenants)),
+            (*trace.notes, *told_of_tenants(tenants, scenario.tenants), *told_of_adapters(asked, scenario.models)),
             kernel.requests,
             fleet,
             kernel,
@@ -304,7 +309,7 @@ class Simulation:
         gone = (rows["state"] & PLACE) == FUTURE
         order = np.lexsort((np.where(gone, 0, rows["arrival"]), gone))
         run.requests = rows[order]
-        run.tenants = _in_order(run.tenants, order)
+        run.tenants = run.tenants and run.tenants.take(order)
         run.talk = Talk(turns.session[order], turns.number[order], order >= turns.first, self._sessions)
         waiting = len(rows) - turns.first
         said = f"{waiting:,} of {len(rows):,} requests are turns that wait for the answer before them (workload.loop: closed)"
@@ -388,11 +393,6 @@ class Simulation:
             *cells, mixes, could, missed, answers = parts
             told = *map(tuple, cells), tuple(map(tuple, mixes)), tuple(could), tuple(missed), tuple(map(tuple, answers))
             self._tell(now, DemandSeen(now - SAMPLE, SAMPLE, *told))
-
-
-def _in_order(labels: Labels | None, order: Ints | None) -> Labels | None:
-    """Names of requests that are brought into another order."""
-    return labels if labels is None or order is None else Labels(labels.codes[order], labels.names)
 
 
 def simulate(scenario: Scenario, trace: Trace, *, earlier: Demand | None = None, debug: bool = False) -> Run:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sageserve.base.config import ProfileSettings
+from sageserve.base.config import AdapterSettings, ProfileSettings
 from sageserve.base.config.models import SpeculativeSettings
 from sageserve.base.units import NEVER, Micros
 from sageserve.core import perf
@@ -57,9 +57,20 @@ def profiles(draw: st.DrawFn, *, exact: bool) -> ProfileSettings:
 
 
 @st.composite
-def speculating(draw: st.DrawFn) -> ProfileSettings:
-    """A small exact engine, in one of two cases with drafts; a drafter that takes time would not take whole microseconds."""
+def adapting(draw: st.DrawFn) -> ProfileSettings:
+    """A small exact engine, in one of two cases with slots for adapters."""
     profile = draw(profiles(exact=True))
+    if draw(st.booleans()):
+        return profile
+    load, *more = (draw(st.integers(0, 3_000)) for _ in range(3))
+    told = AdapterSettings(slots=draw(st.integers(1, 3)), adapter_us=more[0], any_us=more[1]).model_copy(update={"load": load})
+    return profile.model_copy(update={"adapters": told})
+
+
+@st.composite
+def speculating(draw: st.DrawFn) -> ProfileSettings:
+    """Such an engine, in one of two cases with drafts; a drafter that takes time would not take whole microseconds."""
+    profile = draw(adapting())
     if draw(st.booleans()):
         return profile
     told = SpeculativeSettings(tokens=draw(st.integers(1, 4)), acceptance=draw(st.sampled_from([0, 0.3, 0.7, 1])), draft=0)
@@ -67,14 +78,15 @@ def speculating(draw: st.DrawFn) -> ProfileSettings:
     return profile.model_copy(update={"speculative": told, "max_batched_tokens": batched, "kv_ns_per_token": 0})
 
 
-Row = tuple[int, int, int, int]
-"""Arrival, prompt, output, cached."""
+Row = tuple[int, int, int, int, int]
+"""Arrival, prompt, output, cached, adapter."""
 
 
 @st.composite
 def row(draw: st.DrawFn) -> Row:
     prompt = draw(st.integers(1, 100))
-    return draw(st.integers(0, 400_000)), prompt, draw(st.integers(1, 40)), draw(st.integers(0, prompt - 1))
+    arrival, output, cached = draw(st.integers(0, 400_000)), draw(st.integers(1, 40)), draw(st.integers(0, prompt - 1))
+    return arrival, prompt, output, cached, draw(st.integers(-1, 5))
 
 
 requests = st.lists(row(), min_size=1, max_size=25)
@@ -98,9 +110,9 @@ class Recorder:
 
 def play(batch: EngineRanks, rows: list[Row], *, step: Micros = 0) -> None:
     """Let all requests arrive and finish; with `step`, the clock is looked at only so often."""
-    for number, (arrival, prompt, output, cached) in enumerate(rows):
+    for number, (arrival, prompt, output, cached, adapter) in enumerate(rows):
         batch.advance(arrival - 1)
-        batch.submit(Sequence(number, prompt=prompt, output=output, arrival=arrival, cached=cached))
+        batch.submit(Sequence(number, prompt=prompt, output=output, arrival=arrival, cached=cached, adapter=adapter))
     while batch.due < NEVER:
         batch.advance(batch.due + step)
 
@@ -117,7 +129,7 @@ def test_first_token_and_end_are_the_simulators(profile: ProfileSettings, rows: 
     assert [recorder.end[i] - rows[i][0] for i in range(len(rows))] == expected.e2e.tolist()
     assert batch.preemptions == expected.preemptions
     assert (batch.used, batch.running, batch.waiting) == (0, 0, 0)
-    assert recorder.tokens == sum(output for _, _, output, _ in rows)
+    assert recorder.tokens == sum(output for _, _, output, _, _ in rows)
 
 
 @given(
@@ -141,7 +153,7 @@ def test_those_who_leave_free_their_memory_and_get_no_token_more(
 ) -> None:
     recorder = Recorder()
     batch = EngineRanks(row_of(profile), recorder)
-    sequences = [Sequence(i, prompt=p, output=o, arrival=0) for i, (_, p, o, _) in enumerate(rows)]
+    sequences = [Sequence(i, prompt=p, output=o, arrival=0, adapter=a) for i, (_, p, o, _, a) in enumerate(rows)]
     for one in sequences:
         batch.submit(one)
     batch.advance(when)
@@ -182,6 +194,6 @@ def test_a_slow_engine_takes_so_many_times_as_long() -> None:
         )  # fmt: skip
         batch = EngineRanks(row_of(profile), recorder)
         batch.slowness = slowness
-        play(batch, [(0, 10, 5, 0)])
+        play(batch, [(0, 10, 5, 0, -1)])
         ends.append(recorder.end[0])
     assert ends == [50_000, 150_000]

@@ -9,6 +9,7 @@ import sys
 from typing import Final
 
 from tests.sim.cases import make_case, seeded
+from tests.sim.mutants.adapters import ADAPTER_MUTANTS
 from tests.sim.mutants.catalogue import MUTANTS
 from tests.sim.mutants.doors import DOOR_MUTANTS
 from tests.sim.mutants.handover import HANDOVER_MUTANTS
@@ -23,6 +24,7 @@ from tests.sim.mutants.turns import TURN_MUTANTS
 
 ALL: Final = (
     *MUTANTS,
+    *ADAPTER_MUTANTS,
     *DOOR_MUTANTS,
     *HANDOVER_MUTANTS,
     *OUTAGE_MUTANTS,

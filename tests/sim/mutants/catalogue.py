@@ -271,8 +271,8 @@ MUTANTS = (
     Mutant(
         "an iteration that prefills runs in a CUDA graph",
         "core/engine/timing.py",
-        '        time += profile["eager"]\n    return time\n\n\ndef block',
-        "        time += 0.0\n    return time\n\n\ndef block",
+        '        time += profile["eager"]\n    return time\n\n\ndef adapters',
+        "        time += 0.0\n    return time\n\n\ndef adapters",
     ),
     Mutant(
         "the curve bends one knot late",

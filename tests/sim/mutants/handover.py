@@ -45,8 +45,8 @@ HANDOVER_MUTANTS: Final = (
     Mutant(
         "a first token is out when its prompt is filled",
         "sim/kernel/batching.py",
-        "if does(w, i) == PREFILLS and not last:\n",
-        'if does(w, i) == PREFILLS and not last:\n            r["first"] = now\n',
+        "        if leaves:\n",
+        '        if leaves:\n            r["first"] = now\n',
     ),
     Mutant(
         "decoding counts as work of those that prefill", "sim/kernel/bookkeeping.py", "if part == PREFILLS:", "if part == -1:"

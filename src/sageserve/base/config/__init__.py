@@ -40,7 +40,7 @@ from sageserve.base.config.live import (
     TenantSettings,
     TlsSettings,
 )
-from sageserve.base.config.models import LoadSettings, ModelSettings, ProfileSettings
+from sageserve.base.config.models import AdapterSettings, LoadSettings, ModelSettings, ProfileSettings
 from sageserve.base.config.rules import (
     AdmissionSettings,
     BatchSettings,
@@ -74,6 +74,7 @@ from sageserve.base.config.traffic import (
 __all__ = [
     "RESERVED_NAMES",
     "ROLES",
+    "AdapterSettings",
     "AdmissionSettings",
     "AssignSettings",
     "BasicSettings",

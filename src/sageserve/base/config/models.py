@@ -15,6 +15,9 @@ from sageserve.base.units import HOUR, MINUTE, Duration, Micros, Rate, Share, Si
 KNOTS: Final = 16
 """Knots that a curve may have at most."""
 
+PCIE: Final = 25e9
+"""Bytes per second from host memory: of the 31.5 GB/s of PCIe 4.0 x16 what large copies reach."""
+
 
 def _rising(curve: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
     tokens, times = [knot[0] for knot in curve], [knot[1] for knot in curve]
@@ -55,6 +58,54 @@ class SpeculativeSettings(Settings):
     def gain(self) -> float:
         """Tokens that a sequence makes in an iteration, on average (Leviathan et al. 2023, arXiv 2211.17192)."""
         return sum(self.acceptance**number for number in range(self.tokens + 1))
+
+
+class AdapterSettings(Settings):
+    """LoRA adapters that an engine serves beside its model: slots in GPU memory, and what loading and computing take."""
+
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="adapters in GPU memory, and in one batch: vLLM's --max-loras, SGLang's --max-loras-per-batch; none: the "
+        "engine's default, 1 and 8",
+    )
+    rank: int = Field(default=16, ge=1, le=512, description="that slots are made for: vLLM's --max-lora-rank, its default")
+    size: Size | None = Field(
+        default=None,
+        description="of a slot on each GPU; none: A and B of all attention and MLP layers by the rank, where the model is known",
+    )
+    load: Duration | None = Field(
+        default=None,
+        description="from host memory into a slot, which the iteration waits for; none: size at 25GB/s, what PCIe 4.0 x16 brings",
+    )
+    adapter_us: float | None = Field(
+        default=None,
+        ge=0,
+        description="u: more for each adapter that computes in an iteration; none: size at 60 % of the GPU's bandwidth, as "
+        "was measured on an H200",
+    )
+    any_us: float | None = Field(
+        default=None,
+        ge=0,
+        description="more, if any adapter computes: kernels beside every matrix; none: 35 us a layer, as was measured "
+        "with simple kernels on an H200, where the model is known",
+    )
+    counted: bool = Field(
+        default=False,
+        description="kv_tokens is what the engine had beside its slots; false: slots are taken off it, by kv_per_token",
+    )
+
+    def check(self) -> None:
+        """Raise ValueError where something is open that nothing tells."""
+        open_ones = [name for name in ("slots", "size", "adapter_us", "any_us") if getattr(self, name) is None]
+        if open_ones:
+            raise ValueError(f"adapters: nothing known tells {' and '.join(open_ones)} of this engine, model and GPU: say it")
+
+    @property
+    def loading(self) -> Micros:
+        """Microseconds to bring an adapter into a slot."""
+        return self.load if self.load is not None else round((self.size or 0) * 1e6 / PCIE)
 
 
 class ProfileSettings(Settings):
@@ -125,6 +176,9 @@ class ProfileSettings(Settings):
     speculative: SpeculativeSettings | None = Field(
         default=None, description="tokens that are drafted and verified; the coefficients are those without it; none: it is off"
     )
+    adapters: AdapterSettings | None = Field(
+        default=None, description="LoRA adapters; none: it has no slots, and who asks for an adapter is served as anybody"
+    )
     weights: Size | None = Field(default=None, description="on all GPUs together; when given, memory is checked")
     kv_per_token: Size | None = Field(
         default=None, description="2 x layers x KV heads x head size x bytes; when given, memory is checked"
@@ -156,6 +210,32 @@ class ProfileSettings(Settings):
             f"{self.max_sequences} sequences (max_sequences) of {tokens} tokens each, drafts included, are {most:,}; "
             f"max_batched_tokens is {self.max_batched_tokens:,} and leaves no room for prompts: raise it, or have fewer"
         )
+
+    @model_validator(mode="after")
+    def _adapters_are_known(self) -> Self:
+        if self.adapters is not None:
+            self.adapters.check()
+        return self
+
+    def with_adapters(self, told: AdapterSettings) -> Self:
+        """The same engine with such slots, which take their memory from the KV cache unless they had it.
+
+        Raises:
+            ValueError: there is not so much, or nobody says how much a token takes.
+        """
+        told.check()
+        tokens = self.kv_tokens
+        if not told.counted:
+            if self.kv_per_token is None:
+                raise ValueError(
+                    "adapters: slots take memory of the KV cache, and kv_per_token is not said; or say `counted: true`"
+                )
+            tokens -= -(-(told.slots or 0) * (told.size or 0) * self.tp // self.kv_per_token)
+            if tokens < 1:
+                raise ValueError(
+                    f"adapters: {told.slots} slots of {told.size} bytes a GPU leave nothing of {self.kv_tokens} KV tokens"
+                )
+        return self.model_copy(update={"kv_tokens": tokens, "adapters": told.model_copy(update={"counted": True})})
 
     @property
     def is_mixed(self) -> bool:
@@ -220,6 +300,11 @@ class ModelSettings(Settings):
     speculative: SpeculativeSettings | None = Field(
         default=None, description="how all of its engines decode that do not say otherwise; none: one token an iteration"
     )
+    adapters: AdapterSettings | None = Field(
+        default=None,
+        description="LoRA adapters of this model, for all of its engines that do not say otherwise; none: adapters that a trace "
+        "names are ignored",
+    )
     disaggregated: DisaggregatedSettings | None = Field(
         default=None, description="prefill and decode on instances of their own; none: every instance does both"
     )
@@ -238,14 +323,35 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _engines_speculate(self) -> Self:
         """Give the engines what is said of the model."""
-        named = {"engines": self.engines, "disaggregated.decode": self.disaggregated.decode if self.disaggregated else {}}
-        for name, engines in named.items():
+        for name, engines in self._named_engines():
             for gpu, engine in engines.items():
                 if self.speculative is not None and engine.speculative is None:
                     engines[gpu] = engine.model_copy(update={"speculative": self.speculative})
                     if text := engines[gpu].crowded:
                         raise ValueError(f"{name}.{gpu}: {text}")
         return self
+
+    @model_validator(mode="after")
+    def _engines_have_slots(self) -> Self:
+        """Give the engines the adapters of the model, and take the memory of their slots."""
+        for name, engines in self._named_engines():
+            for gpu, engine in engines.items():
+                if (told := engine.adapters or self.adapters) is None:
+                    continue
+                try:
+                    engines[gpu] = engine.with_adapters(told)
+                except ValueError as error:
+                    raise ValueError(f"{name}.{gpu}: {error}") from None
+        return self
+
+    def _named_engines(self) -> tuple[tuple[str, dict[Name, ProfileSettings]], ...]:
+        apart = () if self.disaggregated is None else (("disaggregated.decode", self.disaggregated.decode),)
+        return (("engines", self.engines), *apart)
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether its engines have slots for adapters."""
+        return any(engine.adapters is not None for _, engines in self._named_engines() for engine in engines.values())
 
     @property
     def decode_engines(self) -> dict[Name, ProfileSettings]:

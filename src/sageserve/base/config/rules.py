@@ -162,6 +162,9 @@ class RoutingSettings(Settings):
     overlap: float = Field(
         default=1.0, ge=0, le=100, description="affinity: what a token in the cache counts for; 1: as much as one that waits"
     )
+    adapter_tokens: int = Field(
+        default=1024, ge=0, description="affinity: outstanding tokens that a LoRA adapter in a slot makes up for; simulated only"
+    )
 
 
 class AdmissionSettings(Settings):

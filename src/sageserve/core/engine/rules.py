@@ -1,17 +1,50 @@
 """What an engine decides between two iterations: whom it admits, what it finds of a context in its cache, which rank is slowest.
 
 Beside them what speculation makes: how many tokens in how many iterations. Plain functions of numbers, as in `timing.py`. The
-rules around them, and who calls which, are docs/reference/kernel.md, "Inside an instance". Read next:
+rules around them, and who calls which, are docs/reference/kernel.md, "Inside an instance" and "Adapters". Read next:
 `sim/kernel/admission.py` and `live/emulator/batch.py`, the callers.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from sageserve.base.records import CACHE_BLOCK
 from sageserve.core.engine.timing import ACCEPTED_BITS, ACCEPTED_PARTS
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 APART: Final = 2.0**-10
 """Microseconds by which a rank must be slower than another to count as slower: more than sums in another order can differ by."""
+
+
+class AdapterSlot(TypedDict):
+    """A place for a LoRA adapter in an engine's memory; it may be a dictionary or a row of `SLOT`."""
+
+    adapter: int  # that is loaded; -1: none
+    users: int  # requests of it in the batch
+    used: int  # how late it was last in the batch, in order; 0: never
+
+
+def slot_for(slots: "Sequence[AdapterSlot] | NDArray[Any]", begin: int, end: int, adapter: int) -> int:
+    """The slot that a request of an adapter takes: where it is loaded, else the one that nobody has used for longest.
+
+    Args:
+        slots: of all ranks.
+        begin: first slot of the rank.
+        end: one after its last.
+        adapter: of the request.
+
+    Returns:
+        -1: all slots are in use by other adapters.
+    """
+    found = -1
+    for k in range(begin, end):
+        if slots[k]["adapter"] == adapter:
+            return k
+        if slots[k]["users"] == 0 and (found < 0 or slots[k]["used"] < slots[found]["used"]):
+            found = k
+    return found
 
 
 def tokens_made(steps: int, extra: int) -> int:

@@ -74,11 +74,15 @@ class EngineRow(TypedDict):
     ranks: int
     lockstep: int  # ranks begin and end iterations together
     gpus: int
+    slots: int  # for LoRA adapters; 0: it has none, and who asks for an adapter is served as anybody
+    adapter: float  # us per adapter that computes in an iteration
+    adapters: float  # us more, if any does
+    adapter_load: float  # us to bring one into a slot, which the iteration waits for
 
 
 def row_of(profile: ProfileSettings) -> EngineRow:
     """The row of a profile."""
-    told = profile.speculative
+    told, slots = profile.speculative, profile.adapters
     draft, drafted = (told.draft, told.tokens) if told else (0.0, 0)
     once = 1.0 + draft  # the model, and the drafter's pass over the same tokens
     tokens, time, slope = _lines(profile.iteration_ms, once)
@@ -115,6 +119,10 @@ def row_of(profile: ProfileSettings) -> EngineRow:
         ranks=profile.dp,
         lockstep=int(profile.in_step),
         gpus=profile.gpus,
+        slots=(slots.slots or 0) if slots else 0,
+        adapter=(slots.adapter_us or 0.0) if slots else 0.0,
+        adapters=(slots.any_us or 0.0) if slots else 0.0,
+        adapter_load=float(slots.loading) if slots else 0.0,
     )
     row["whole"] = (curve_time(row, float(row["max_batched"])) + row["eager"]) / row["max_batched"]
     return row
@@ -182,6 +190,14 @@ def iteration_time(profile: EngineRow, prefill: float, attention: float, sequenc
     time += profile["decode"] * sequences + profile["kv"] * kv
     if prefill > 0 or sequences > profile["graphs"]:
         time += profile["eager"]
+    return time
+
+
+def adapters_time(profile: EngineRow, computing: int, loads: int) -> float:
+    """Microseconds that an iteration takes more in which so many LoRA adapters compute, and before which so many are loaded."""
+    time = profile["adapter_load"] * loads
+    if computing > 0:
+        time += profile["adapters"] + profile["adapter"] * computing
     return time
 
 

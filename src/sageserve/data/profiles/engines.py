@@ -21,7 +21,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.units import Size
 from sageserve.data.documents import suggest
 from sageserve.data.profiles.hardware import Gpu, facts
-from sageserve.data.profiles.roofline import BatchLimits
+from sageserve.data.profiles.roofline import DEFAULTS, BatchLimits
 
 _SPELT: Final = {
     "tensorrt-llm": "trtllm",
@@ -62,6 +62,7 @@ class KnownEngine(Settings):
     """An engine and what is known of its versions."""
 
     title: str = Field(description="as its makers write it")
+    adapter_slots: int | None = Field(default=None, description="for LoRA adapters; none: not known")
     versions: tuple[EngineDefaults, ...] = Field(min_length=1, description="ascending")
 
 
@@ -137,6 +138,12 @@ def usual_limits(text: str, gpu: Gpu, gpu_name: str, tp: int) -> BatchLimits:
         graph_sequences=batch.graphs_tp4 if batch.graphs_tp4 and tp >= _FOUR else batch.graphs,
         engine=str(found),
     )
+
+
+def usual_slots(text: str) -> int | None:
+    """Slots for LoRA adapters that an engine has where nobody says otherwise; None: not known. No name: vLLM's."""
+    found = engine_named(text or DEFAULTS.engine)
+    return known_engines()[found.name].adapter_slots if found is not None and found.name in known_engines() else None
 
 
 def unknown_engine(text: str) -> str:

@@ -227,6 +227,23 @@ class ModelShape(Settings):
         one = self.recurrent
         return one.layers * one.value_heads * one.head**2 * _STATE_BYTES if one else 0
 
+    def adapter_bytes_on(self, tp: int, rank: int) -> int:
+        """A and B of a LoRA adapter on one of `tp` GPUs: of all attention and recurrent layers, and of MLPs that are no experts.
+
+        Half of each pair is split over the GPUs, as vLLM does by default. The embedding and the output layer have none.
+        """
+        hidden, out = self.hidden, self.heads * self.head // tp
+        attention = 4 * hidden + (3 if self.gate else 2) * out + 2 * -(-self.kv_heads // tp) * self.head
+        if (one := self.latent) is not None:
+            heads = self.heads // tp
+            queries = hidden + 2 * one.query + heads * (one.key + one.rope)
+            attention = queries + hidden + 2 * one.kv + one.rope + heads * (one.key + 2 * one.value) + hidden
+        total = self._attending * attention
+        if (state := self.recurrent) is not None:
+            total += state.layers * (3 * hidden + state.head * (2 * state.key_heads + 3 * state.value_heads) // tp)
+        total += self.dense_layers * (3 if self.gated else 2) * (hidden + self.intermediate // tp)
+        return 2 * rank * total
+
     # ---- arithmetic
 
     @property

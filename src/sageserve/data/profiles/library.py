@@ -20,20 +20,21 @@ from typing import Final, Literal
 import msgspec
 from pydantic import ValidationError
 
-from sageserve.base.config import ProfileSettings
+from sageserve.base.config import AdapterSettings, ProfileSettings
 from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN, read_file, suggest
-from sageserve.data.profiles.engines import usual_limits
+from sageserve.data.profiles.engines import usual_limits, usual_slots
 from sageserve.data.profiles.hardware import gpu_named, gpu_names, is_model, model_names, shape
 from sageserve.data.profiles.roofline import DEFAULTS, TENSOR_PARALLEL, Parallelism, roofline
 from sageserve.data.yaml_positions import Document, Keys, SourcePlace, Value, read_value
 
 PROFILES: Final = "profiles"
-NOT_MODELLED: Final = (
-    "LoRA adapters that are swapped",
-    "encoders of images and audio",
-)
+NOT_MODELLED: Final = ("encoders of images and audio",)
 """What engines do and no profile knows; docs/reference/limits.md says which way that moves results."""
+_ADAPTER_BANDWIDTH: Final = 0.60
+"""Share of a GPU's bandwidth at which a LoRA adapter is read: 83.9 MB in 28.9 us on an H200 (docs/reference/engine-model.md)."""
+_ADAPTER_LAYER_US: Final = 35.0
+"""Of each layer, that adapters are on and any computes: (558 + 567) us of 32 layers, in the same run."""
 _FILE: Final = re.compile(r"^(?P<path>[^#]+\.ya?ml)(?:#(?P<name>.+))?$")
 _DERIVED: Final = re.compile(
     r"^(?P<model>[^/]+)/(?P<gpu>[^/]+)/tp(?P<tp>[1-9][0-9]?)(?:dp(?P<dp>[1-9][0-9]?))?(?:ep(?P<ep>[1-9][0-9]{0,2}))?(?:@(?P<engine>[^/@]+))?$"
@@ -141,6 +142,47 @@ def speculating(listed: ListedProfile, text: str) -> ListedProfile:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
         raise ConfigError(f"--speculative {text}: {faults}", hint=hint) from None
+
+
+def adapters_of(told: AdapterSettings, *, model: str, engine: str, gpu: str, tp: int) -> AdapterSettings:
+    """The same, with what follows from the engine, the model and the GPU where nobody says it; what does not stays open.
+
+    Args:
+        told: what is said.
+        model: its name, perhaps not one of ours.
+        engine: with or without its version; empty: vLLM.
+        gpu: GPU type, perhaps not one of ours.
+        tp: GPUs of a rank.
+    """
+    size, each, once = told.size, told.adapter_us, told.any_us
+    known = shape(model) if is_model(model) else None
+    if size is None and known is not None:
+        size = known.adapter_bytes_on(tp, told.rank)
+    if each is None and size is not None and gpu in gpu_names():
+        each = float(f"{size / (gpu_named(gpu).bandwidth * 1e6 * _ADAPTER_BANDWIDTH):.4g}")  # TB/s are 1e6 bytes a microsecond
+    if once is None and known is not None:
+        once = known.layers * _ADAPTER_LAYER_US
+    more = {"slots": told.slots or usual_slots(engine), "size": size, "adapter_us": each, "any_us": once}
+    return told.model_copy(update=more)
+
+
+def adapting(listed: ListedProfile, text: str) -> ListedProfile:
+    """The same profile with the adapter slots that an option says: `{slots: 8, rank: 16}`.
+
+    Raises:
+        ConfigError: the text says something else, or slots leave no memory.
+    """
+    hint = "write --adapters '{slots: 8, rank: 16}'; size and adapter_us, too, where the model or the GPU is not known"
+    profile, model = listed.profile, listed.model or listed.name.partition("/")[0]
+    try:
+        told = AdapterSettings.model_validate_json(msgspec.json.encode(read_value(text)), strict=True)
+        filled = adapters_of(told, model=model, engine=profile.engine, gpu=profile.gpu, tp=profile.tp)
+        return replace(listed, profile=profile.with_adapters(filled))
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(str(key) for key in one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
+        raise ConfigError(f"--adapters {text}: {faults}", hint=hint) from None
+    except ValueError as error:
+        raise ConfigError(f"--adapters {text}: {error}", hint=hint) from None
 
 
 @cache

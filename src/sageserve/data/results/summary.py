@@ -260,6 +260,18 @@ class PrefixCounts(Struct, frozen=True):
     share: float
 
 
+class AdapterCounts(Struct, frozen=True):
+    """What became of requests for LoRA adapters of a model, those of a warm-up included."""
+
+    adapters: int  # that were asked for
+    requests: int  # for adapters that were admitted, again after a preemption included
+    loads: int  # adapters that were brought into a slot for them
+    load_share: float  # loads / requests
+    waited: int  # requests that were passed over until a slot was free
+    wait_s: Quantiles  # how long these were
+    longest_wait_s: float | None
+
+
 class Summary(Struct, frozen=True):
     """summary.json."""
 
@@ -297,6 +309,7 @@ class Summary(Struct, frozen=True):
     starved: tuple[Starved, ...] = ()  # times in which more instances than there may be were needed
     conversations: ConversationCounts | msgspec.UnsetType = msgspec.UNSET  # left out where every request arrived by itself
     prefix_cache: PrefixCounts | msgspec.UnsetType = msgspec.UNSET  # left out where nobody found anything
+    adapters: dict[str, AdapterCounts] | UnsetType = UNSET  # by model; left out where nobody was served by an adapter's slot
     energy: Energy | UnsetType = UNSET  # left out where the scenario gives no power
     rollouts: tuple[RolloutSummary, ...] | UnsetType = UNSET  # left out where the scenario has none
     tenants: dict[str, TenantSummary] | UnsetType = UNSET  # who asked most first; left out where the trace names none

@@ -3,8 +3,8 @@
 Laying follows JSON Merge Patch (RFC 7386): mappings merge key by key, anything else replaces what was
 there, null removes it. A model's engine may name a profile of the library or of a file (relative to the file that
 names it); it is replaced by the profile's settings. Must not know which keys exist or what they mean, except
-`extends`, `models.*.engines.*` and `models.*.disaggregated.decode.*`. Read next: `data/profiles/library.py` for names of
-profiles, `load.py`, which types the result.
+`extends`, `models.*.engines.*`, `models.*.disaggregated.decode.*` and `adapters` of these. Read next:
+`data/profiles/library.py` for names of profiles, `load.py`, which types the result.
 """
 
 import re
@@ -12,6 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+from pydantic import ValidationError
+
+from sageserve.base.config import AdapterSettings
 from sageserve.base.errors import ConfigError
 from sageserve.data.billing.carbon import hourly_carbon
 from sageserve.data.documents import BUILTIN, read_file, source_name, suggest
@@ -19,6 +23,7 @@ from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace
 
 _CHAIN_MAX: Final = 20  # files deep; people extend two or three
 _PROFILES: Final = "profiles"  # file of the library: no scenario
+_DERIVED: Final = ("slots", "size", "adapter_us", "any_us")  # of an engine's adapters
 _KEY: Final = re.compile(r'"([^"]*)"|([^."]+)')
 
 
@@ -227,15 +232,36 @@ class Stack:
         models = self.document.values.get("models")
         for model, settings in models.items() if isinstance(models, dict) else ():
             if isinstance(settings, dict):
-                self._name_engines(settings.get("engines"), ("models", model, "engines"))
+                self._name_engines(settings.get("engines"), ("models", model, "engines"), settings)
                 if isinstance(apart := settings.get("disaggregated"), dict):
-                    self._name_engines(apart.get("decode"), ("models", model, "disaggregated", "decode"))
+                    self._name_engines(apart.get("decode"), ("models", model, "disaggregated", "decode"), settings)
 
-    def _name_engines(self, engines: Value, keys: Keys) -> None:
+    def _name_engines(self, engines: Value, keys: Keys, model: dict[str, Value]) -> None:
         for gpu, engine in engines.items() if isinstance(engines, dict) else ():
+            named = engine.partition("/")[0] if isinstance(engine, str) else str(keys[1])
             if isinstance(engine, str) and isinstance(engines, dict):
                 from sageserve.data.profiles.naming import other_model  # noqa: PLC0415 # as above
 
                 engines[gpu] = self._profile(engine, (*keys, gpu))
                 if text := other_model(engine.partition("/")[0], str(keys[1])):
                     self.document.notes.append(f"{'.'.join(map(str, (*keys, gpu)))}: the profile {engine} {text}")
+            settings = engines[gpu] if isinstance(engines, dict) else None
+            if isinstance(settings, dict) and isinstance(told := settings.get("adapters", model.get("adapters")), dict):
+                served = model.get("engine") or settings.get("engine") or ""
+                self._derive_adapters(settings, told, named, str(served), (*keys, gpu))
+
+    def _derive_adapters(self, engine: dict[str, Value], told: dict[str, Value], model: str, served: str, keys: Keys) -> None:
+        """Say of an engine's adapters what follows from the engine, the model and the GPU."""
+        from sageserve.data.profiles.library import adapters_of  # noqa: PLC0415 # as above
+
+        try:
+            known = AdapterSettings.model_validate_json(msgspec.json.encode(told), strict=True)
+        except ValidationError:
+            return  # is complained of where all settings are
+        gpu, tp = engine.get("gpu"), engine.get("tp")
+        if isinstance(gpu, str) and isinstance(tp, int):
+            every = adapters_of(known, model=model, engine=served, gpu=gpu, tp=tp).model_dump(mode="json", exclude_none=True)
+            more: dict[str, Value] = {key: every[key] for key in _DERIVED if key in every and key not in told}
+            engine["adapters"] = {**more, **told}
+            for key in more:
+                self.document.places.setdefault((*keys, "adapters", key), SourcePlace("derived: model, GPU and engine"))

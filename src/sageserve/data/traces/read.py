@@ -291,13 +291,13 @@ def _named(rows: Rows, header: Header | None) -> dict[Field, NamedColumn]:
 
 
 def _carried(rows: Rows, *, as_tokens: bool) -> dict[str, int]:
-    """How many requests carry what no engine of the model takes notice of; sessions whose turns wait for answers are played.
+    """How many requests carry what no engine of the model takes notice of; turns that wait for answers, and adapters, are played.
 
     Args:
         rows: of the trace.
         as_tokens: prompts hold the tokens of images.
     """
-    played = ("session",) if "delay" in rows.numbers else ()
+    played = ("adapter", "session") if "delay" in rows.numbers else ("adapter",)
     found = {"images": None if as_tokens else rows.numbers.get("images"), "audio": rows.numbers.get("audio")}
     counted = {name: int((values > 0).sum()) for name, values in found.items() if values is not None}
     named = {

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from sageserve.live.emulator.requests import GenerationRequest, Refused
+from sageserve.live.emulator.requests import GenerationRequest, Refused, ServedLimits
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 
@@ -33,25 +33,25 @@ def error(refused: Refused) -> bytes:
     return encode({"error": detail})
 
 
-def models(model: str, context: int, created: int) -> bytes:
+def models(limits: ServedLimits, created: int) -> bytes:
     """The body of /v1/models."""
-    return encode({"object": "list", "data": [_card(model, context, created)]})
+    return encode({"object": "list", "data": [_card(name, limits, created) for name in (limits.model, *limits.adapters)]})
 
 
-def one_model(model: str, context: int, created: int) -> bytes:
+def one_model(name: str, limits: ServedLimits, created: int) -> bytes:
     """The body of /v1/models/NAME."""
-    return encode(_card(model, context, created))
+    return encode(_card(name, limits, created))
 
 
-def _card(model: str, context: int, created: int) -> dict[str, Json]:
+def _card(name: str, limits: ServedLimits, created: int) -> dict[str, Json]:
     return {
-        "id": model,
+        "id": name,
         "object": "model",
         "created": created,
         "owned_by": "sageserve",
-        "root": model,
-        "parent": None,
-        "max_model_len": context,
+        "root": limits.model,
+        "parent": None if name == limits.model else limits.model,
+        "max_model_len": limits.context,
         "permission": [],
     }
 

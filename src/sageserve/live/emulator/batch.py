@@ -13,6 +13,7 @@ from typing import Protocol
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.engine.rules import fits_memory, fits_whole, found_again, tokens_made
 from sageserve.core.engine.timing import EngineRow, block_time, iteration_time
+from sageserve.live.emulator.adapters import AdapterSlots
 
 
 class Sequence:
@@ -25,17 +26,21 @@ class Sequence:
         arrival: when it came.
         priority: lower goes first; those of equal priority go by arrival.
         cached: tokens of the prompt that the prefix cache holds, fewer than the prompt's.
+        adapter: number of the LoRA adapter that it asks for; -1: none.
     """
 
     __slots__ = (
-        "admitted", "arrival", "cached", "filled", "first", "last", "made", "number", "output", "piece", "place", "priority",
-        "prompt", "rank",
+        "adapter", "admitted", "arrival", "cached", "filled", "first", "last", "made", "number", "output", "piece", "place",
+        "priority", "prompt", "rank",
     )  # fmt: skip
 
     WAITING, PREFILLING, DECODING, OUT = range(4)
 
-    def __init__(self, number: int, *, prompt: int, output: int, arrival: Micros, priority: int = 0, cached: int = 0) -> None:
+    def __init__(  # noqa: PLR0913 # what a request is
+        self, number: int, *, prompt: int, output: int, arrival: Micros, priority: int = 0, cached: int = 0, adapter: int = -1
+    ) -> None:
         self.number = number
+        self.adapter = adapter
         self.prompt = prompt
         self.output = output
         self.arrival = arrival
@@ -83,6 +88,7 @@ class RunningBatch:
         self.found_cache = 0  # those that needed no computing
         self.waiting = 0
         self.due: Micros = NEVER  # when something happens next
+        self._slots = AdapterSlots(row)
         self._sink = sink
         self._queue: list[tuple[int, Micros, int, Sequence]] = []  # a heap; those that left are skipped
         self._decoding: list[Sequence] = []  # in the order they were admitted
@@ -113,9 +119,11 @@ class RunningBatch:
                 self.waiting -= 1
             case Sequence.PREFILLING:
                 self._prefilling.remove(sequence)
+                self._slots.leave(sequence)
                 self.used -= sequence.context + 1
             case Sequence.DECODING:
                 self._decoding.remove(sequence)
+                self._slots.leave(sequence)
                 self.used -= sequence.context
             case _:
                 return
@@ -143,7 +151,7 @@ class RunningBatch:
         prompts = self._prefilled() if self._prefilling else []
         if decoded or prompts:
             self._sink.made(now, decoded, prompts)
-        over = [one for one in self._decoding if one.made >= one.output]
+        over = sorted((one for one in self._decoding if one.made >= one.output), key=lambda one: one.number)
         if over:
             self._decoding = [one for one in self._decoding if one.made < one.output]
         for one in prompts:
@@ -153,6 +161,7 @@ class RunningBatch:
                 one.place = Sequence.DECODING
                 self._decoding.append(one)
         for one in over:
+            self._slots.leave(one)
             self.used -= one.context
             one.place = Sequence.OUT
 
@@ -187,6 +196,7 @@ class RunningBatch:
 
     def begin_iteration(self, now: Micros) -> None:
         """Choose what the next iteration computes; there is none if nothing is to be done."""
+        self._slots.loads = 0
         admit = self._admit_chunks if self.row["chunked"] else self._admit_whole
         if self.row["mixed"]:
             if not self._preempt():
@@ -207,7 +217,9 @@ class RunningBatch:
             attention += one.piece * (one.filled + one.piece / 2)
         count = len(self._decoding) if self._decodes else 0
         kv = self.used - sum(one.context + 1 for one in self._prefilling) if self._decodes else 0
-        return tokens + count * (1 + self.row["drafted"]), iteration_time(self.row, tokens, attention, count, kv)
+        time = iteration_time(self.row, tokens, attention, count, kv)
+        time += self._slots.time(self._prefilling + self._decoding if self._decodes else self._prefilling)
+        return tokens + count * (1 + self.row["drafted"]), time
 
     def _preempt(self) -> bool:
         preempted = False
@@ -217,6 +229,7 @@ class RunningBatch:
             self._lost, self._lost_given = one, self._given
             self._lost_tokens = one.filled if one.place == Sequence.PREFILLING else one.context
             self.used -= one.context + (one.place == Sequence.PREFILLING)
+            self._slots.leave(one)
             one.filled = one.piece = 0
             self._enqueue(one)
             self.preemptions += 1
@@ -227,17 +240,21 @@ class RunningBatch:
         for one in self._prefilling:  # at most one: the partly prefilled prompt
             one.piece = min(one.context - one.filled, budget)
             budget -= one.piece
-        while budget > 0 and (head := self._head()) is not None and self._fits(head):
+        passed: list[Sequence] = []
+        while budget > 0 and (head := self._head(passed)) is not None and self._fits(head):
             self._admit(head, now, budget)
             budget -= head.piece
+        self._put_back(passed)
 
     def _admit_whole(self, now: Micros, budget: int) -> None:
-        while budget > 0 and (head := self._head()) is not None and self._fits(head):
+        passed: list[Sequence] = []
+        while budget > 0 and (head := self._head(passed)) is not None and self._fits(head):
             to_compute = head.context - self._found(head)
             if to_compute > budget and self._prefilling:
                 break
             self._admit(head, now, to_compute)
             budget -= to_compute
+        self._put_back(passed)
 
     def _fits(self, one: Sequence) -> bool:
         running, capacity = self.running, self.row["kv_tokens"]
@@ -258,6 +275,7 @@ class RunningBatch:
 
     def _admit(self, one: Sequence, now: Micros, budget: int) -> None:
         heappop(self._queue)
+        self._slots.admit(one)
         self.waiting -= 1
         found = self._found(one)
         self.asked_cache += one.context
@@ -273,9 +291,19 @@ class RunningBatch:
     def _enqueue(self, one: Sequence) -> None:
         one.place = Sequence.WAITING
         self.waiting += 1
-        heappush(self._queue, (one.priority, one.arrival, one.number, one))
+        self._put_back([one])
 
-    def _head(self) -> Sequence | None:
-        while self._queue and self._queue[0][3].place != Sequence.WAITING:
+    def _put_back(self, sequences: list[Sequence]) -> None:
+        for one in sequences:
+            heappush(self._queue, (one.priority, one.arrival, one.number, one))
+
+    def _head(self, passed: list[Sequence]) -> Sequence | None:
+        """Who is next; those before it that no slot is free for are taken out of the queue, and noted."""
+        while self._queue:
+            head = self._queue[0][3]
+            if head.place == Sequence.WAITING:
+                if not self._slots.has_none_for(head):
+                    return head
+                passed.append(head)
             heappop(self._queue)
-        return self._queue[0][3] if self._queue else None
+        return None

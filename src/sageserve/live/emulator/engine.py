@@ -185,11 +185,12 @@ class Engine:
             case "/version":
                 reply.send(200, answers.encode({"version": __version__, "engine": "sageserve", "region": self.served.region}))
             case "/v1/models":
-                reply.send(200, answers.models(limits.model, limits.context, self._created))
+                reply.send(200, answers.models(limits, self._created))
             case _ if path.startswith("/v1/models/"):
-                if unquote(path.removeprefix("/v1/models/")) != limits.model:
+                name = unquote(path.removeprefix("/v1/models/"))
+                if name not in (limits.model, *limits.adapters):
                     raise Refused(404, "The model does not exist.", kind="NotFoundError", param="model")
-                reply.send(200, answers.one_model(limits.model, limits.context, self._created))
+                reply.send(200, answers.one_model(name, limits, self._created))
             case _:
                 raise Refused(404, f"there is nothing at {path}", kind="NotFoundError")
 
@@ -218,7 +219,7 @@ class Engine:
         ask = read(request.body, self.served.limits)
         self._asked += 1
         name = request.headers.get("x-request-id") or f"{self.served.name}-{self._asked}"
-        made, model = self._clock.unix(), self.served.limits.model
+        made, model = self._clock.unix(), (*self.served.limits.adapters, self.served.limits.model)[ask.adapter]
         head: answers.Answer | ResponsesAnswer
         if read is read_response:
             head = ResponsesAnswer(ask, name, made, model)

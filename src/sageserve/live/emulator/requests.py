@@ -121,12 +121,26 @@ class ServedLimits:
         context: tokens of prompt and answer together.
         lengths: of answers.
         hits: share of a prompt's tokens that the prefix cache holds.
+        adapters: LoRA adapters of the model, which requests name in its place.
     """
 
     model: str
     context: int
     lengths: AnswerLengths
     hits: float = 0.0
+    adapters: tuple[str, ...] = ()
+
+    def adapter_of(self, model: str) -> int:
+        """The number of the adapter that a request names; -1: it asks for the model itself.
+
+        Raises:
+            Refused: no model and no adapter has that name.
+        """
+        if not model or model == self.model:
+            return -1
+        if model not in self.adapters:
+            raise Refused(404, f"The model `{model}` does not exist.", kind="NotFoundError", param="model")
+        return self.adapters.index(model)
 
     def cached(self, prompt: int) -> int:
         """Tokens of a prompt that the prefix cache holds: whole blocks, and never all."""
@@ -160,6 +174,7 @@ class GenerationRequest:
     priority: int
     logprobs: int  # -1: none, else how many alternatives
     tool: str = ""  # function that is called; empty: none
+    adapter: int = -1  # that it names; -1: none
 
 
 _tools: Final = msgspec.json.Decoder(list[_Tool] | None)
@@ -215,7 +230,7 @@ def read_embedding(data: bytes, limits: ServedLimits) -> tuple[EmbeddingBody, li
         body = _embedding.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise malformed(error) from None
-    _check_model(body.model, limits)
+    limits.adapter_of(body.model)
     prompts = _prompts(body.input, "input")
     for tokens, _ in prompts:
         _check_room(tokens, 0, limits)
@@ -282,11 +297,6 @@ def _prompts(given: _Prompts, param: str) -> list[tuple[int, bytes]]:
     return found
 
 
-def _check_model(model: str, limits: ServedLimits) -> None:
-    if model and model != limits.model:
-        raise Refused(404, f"The model `{model}` does not exist.", kind="NotFoundError", param="model")
-
-
 def _check_room(tokens: int, most: int, limits: ServedLimits) -> None:
     if tokens + max(1, most) > limits.context:
         raise Refused(
@@ -304,7 +314,7 @@ def ask_of(  # what each API calls by its own names
     Raises:
         Refused: it names another model, does not fit into the context, or asks for what cannot be.
     """
-    _check_model(body.model, limits)
+    adapter = limits.adapter_of(body.model)
     if most is not None and most < 1:
         raise Refused(400, f"max_tokens must be at least 1, got {most}", param="max_tokens")
     count = 1 if body.n is None else body.n
@@ -331,6 +341,7 @@ def ask_of(  # what each API calls by its own names
         priority=body.priority or 0,
         logprobs=logprobs,
         tool=tool,
+        adapter=adapter,
     )
 
 

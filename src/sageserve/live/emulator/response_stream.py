@@ -42,9 +42,8 @@ class ChoiceStream(Sequence):
             self._made_ahead = ahead if cut is None else cut
             if cut is not None:
                 length, self.reason = len(cut), "stop"
-        super().__init__(
-            number, prompt=choice.prompt, output=length, arrival=arrival, priority=ask.priority, cached=choice.cached
-        )
+        asked = {"priority": ask.priority, "cached": choice.cached, "adapter": ask.adapter}
+        super().__init__(number, prompt=choice.prompt, output=length, arrival=arrival, **asked)
 
     def say(self) -> str:
         """The text of the latest token."""

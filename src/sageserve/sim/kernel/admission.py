@@ -8,6 +8,7 @@ from sageserve.base.kernel import Rec, kernel
 from sageserve.base.records import UNSET
 from sageserve.core.engine import rules
 from sageserve.core.perf import prefill_work
+from sageserve.sim.kernel.adapters.slots import leave_slot, take_slot
 from sageserve.sim.kernel.apart.sending import is_kept, let_source_go
 from sageserve.sim.kernel.bookkeeping import does, note_outstanding, set_place, unlink
 from sageserve.sim.kernel.prefix_cache import ALL, covered, found_of, hold, is_hashed, let_go, look_up, make_way
@@ -92,6 +93,8 @@ def preempt(w: Rec, i: int) -> None:
         profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
         endpoint = view_endpoints(w["at_endpoints"], w["endpoint_count"])[engine["endpoint"]]
         endpoint["backlog"] += prefill_work(profile, context, r["cached"])
+    if w["adapted"] != 0:
+        leave_slot(w, i, q)
     engine["lost"] = q
     engine["lost_given"] = engine["given"]
     set_place(w, q, WAITING)
@@ -163,12 +166,20 @@ def begin_decoding(w: Rec, i: int, q: int) -> None:
 
 
 @kernel
+def leave_queue(w: Rec, i: int, q: int, now: int) -> None:
+    """Request `q`, the next one of rank `i`, is admitted: it waits no longer, and has its slot."""
+    pop_front(w, i, q)
+    view_engines(w["at_engines"], w["units"])[i]["waiting"] -= 1
+    if w["adapted"] != 0:
+        take_slot(w, i, q, now)
+
+
+@kernel
 def let_in(w: Rec, i: int, q: int, now: int) -> int:
     """Request `q`, prefilled elsewhere, decodes at rank `i` from now on: its first token is out. Tokens it takes of a budget."""
     engine = view_engines(w["at_engines"], w["units"])[i]
     r = view_requests(w["at_requests"], w["rows"])[q]
-    pop_front(w, i, q)
-    engine["waiting"] -= 1
+    leave_queue(w, i, q, now)
     engine["used"] += r["prompt"] + 1
     engine["given"] += 1
     engine["promised"] += still_made(w, i, q)
@@ -215,9 +226,8 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         context = requests[q]["prompt"] + requests[q]["made"]
         rest = context - engine["filled"]
         if rest > budget:
-            attention = budget * (engine["filled"] + 0.5 * budget)
             engine["filled"] += budget
-            return budget, attention, 0
+            return budget, budget * (engine["filled"] - 0.5 * budget), 0
         tokens = rest
         attention = rest * (engine["filled"] + 0.5 * rest)
         engine["partial"], engine["batch"] = UNSET, q
@@ -225,6 +235,8 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         last, completed = q, 1
     while take and tokens < budget and engine["running"] + completed < profile["max_sequences"] and engine["waiting"] > 0:
         q = head_of(w, i, now)
+        if q < 0:
+            break
         blocks, held = shared(w, i, q)
         if not fits(w, i, q, engine["used"], engine["running"] + completed, held):
             break
@@ -235,8 +247,7 @@ def admit(w: Rec, i: int, now: int, budget: int, take: bool) -> tuple[int, float
         rest, left = context - found, budget - tokens
         if rest > left and not chunked and completed > 0:
             break
-        pop_front(w, i, q)
-        engine["waiting"] -= 1
+        leave_queue(w, i, q, now)
         engine["used"] += context + 1
         engine["given"] += rest + 1
         engine["promised"] += still_made(w, i, q)

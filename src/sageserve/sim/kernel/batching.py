@@ -10,6 +10,7 @@ from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.engine import rules
 from sageserve.core.perf import block_time, gain, iteration_time, prefill_work
+from sageserve.sim.kernel.adapters.slots import leave_slot, slots_time, view_adapted
 from sageserve.sim.kernel.admission import admit, begin_decoding, make_room, tokens_made, whole_budgets
 from sageserve.sim.kernel.apart.sending import send_off
 from sageserve.sim.kernel.bookkeeping import does, finish, log_block, note_outstanding, unlink
@@ -65,6 +66,8 @@ def end_decode(w: Rec, i: int, now: int) -> int:
         engine["running"] -= 1
         unlink(w, i, q)
         finish_prefix(w, i, q)
+        if w["adapted"] != 0:
+            leave_slot(w, i, q)
         finish(w, i, q, now)
         finished += 1
 
@@ -87,7 +90,10 @@ def end_prefill(w: Rec, i: int, now: int) -> int:
         engines[engine["head"]]["unfilled"] -= context - r["cached"]
         endpoint["backlog"] -= prefill_work(profile, context, r["cached"])
         last = r["made"] + 1 == r["output"]
-        if does(w, i) == PREFILLS and not last:
+        leaves = does(w, i) == PREFILLS and not last
+        if w["adapted"] != 0 and (last or leaves):
+            leave_slot(w, i, q)
+        if leaves:
             send_off(w, i, q, now)
             finished += 1
             q = following
@@ -142,7 +148,7 @@ def plan_block(w: Rec, i: int, now: int) -> tuple[int, float, int, int, float]:
             done = steps_until(done, extra)
             room = steps_within(tokens_made(engine["steps"], extra) + room, extra) - engine["steps"]
         length = min(done - engine["steps"], room + 1)
-    if alone or completed > 0:
+    if alone or completed > 0 or (w["adapted"] != 0 and view_adapted(w["at_adapter_units"], w["units"])[i]["loads"] > 0):
         length = 1
     elif engine["partial"] >= 0:
         length = min(length, 1 + whole_budgets(w, i, tokens))
@@ -160,6 +166,8 @@ def compose(w: Rec, i: int, now: int) -> None:
     engine = view_engines(w["at_engines"], w["units"])[i]
     profile = view_profiles(w["at_profiles"], w["profile_count"])[engine["profile"]]
     first = iteration_time(profile, tokens, attention, decoding, engine["kv"] if decoding > 0 else 0)
+    if w["adapted"] != 0:
+        first += slots_time(w, i, tokens)
     step = profile["kv"] * decoding * gain(profile) + profile["attention"] * more
     if length > 1 and tokens > 0:
         engine["filled"] += (length - 1) * tokens

@@ -16,6 +16,7 @@ from sageserve.base.sessions import Turns
 from sageserve.base.units import NEVER, Micros
 from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.signals import busyness, signal, smoothed
+from sageserve.sim.kernel.adapters.slots import empty_slots
 from sageserve.sim.kernel.arrive import arrive, empty_doors, feed_endpoint, promote
 from sageserve.sim.kernel.batching import end_block
 from sageserve.sim.kernel.bookkeeping import learn_lengths, note_outstanding
@@ -25,10 +26,11 @@ from sageserve.sim.kernel.prefix_cache import forget
 from sageserve.sim.kernel.prefixes.tree import Prefixes
 from sageserve.sim.kernel.queues import next_instance, row_of_rank
 from sageserve.sim.kernel.ranks import end_together
+from sageserve.sim.kernel.rows.adapters import Adapters
+from sageserve.sim.kernel.rows.engines import OF_INSTANCES
 from sageserve.sim.kernel.rows.shares import Sharers
 from sageserve.sim.kernel.state import (
     IDLE,
-    OF_INSTANCES,
     PLACE,
     RUNNING,
     SENDING,
@@ -168,6 +170,8 @@ def open_instance(w: Rec, i: int) -> None:
         for k in range(engine["ranks"]):
             view_engines(w["at_engines"], w["units"])[row_of_rank(w, i, k)]["steps"] = 0
             forget(w, row_of_rank(w, i, k))
+            if w["adapted"] != 0:
+                empty_slots(w, row_of_rank(w, i, k))
         view_i8(w["at_opened"], w["instances"])[i] = w["now"]
     engine["draining"] = 0
     endpoint["open"] += 1
@@ -223,6 +227,7 @@ class Kernel:
         turns: which of them wait for answers; the same that the rows were made with.
         prefixes: hashes of their prompts' blocks (`prefixes_of` the trace and the turns).
         sharers: tenants that share (`sharers_of`); None: nobody does.
+        adapters: that requests ask for (`adapters_of`); None: nobody does.
     """
 
     def __init__(
@@ -232,8 +237,9 @@ class Kernel:
         turns: Turns | None = None,
         prefixes: Prefixes | None = None,
         sharers: Sharers | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
-        self.world = World(setup, requests, turns, prefixes, sharers)
+        self.world = World(setup, requests, turns, prefixes, sharers, adapters)
         self.requests = requests
         self.endpoints = self.world.endpoints
         self.engines = self.world.engines  # instances, then further ranks
@@ -244,6 +250,9 @@ class Kernel:
         self.demand_requests = self.world.arrays["demand_requests"]
         self.could, self.missed = self.world.arrays["promises"].reshape(2, -1)  # see DemandSeen
         self.made_tokens = self.world.arrays["made_tokens"]  # output tokens of finished requests
+        self.slot_wait = self.world.arrays["slot_wait"]  # by request, us that it was passed over for its adapter; one row without
+        self.adapter_loads = self.world.arrays["adapter_loads"]  # by endpoint, adapters that were brought into slots
+        self.adapter_admitted = self.world.arrays["adapter_admitted"]  # by endpoint, requests of adapters that were admitted
         self.held = self.world.arrays["held"]  # by (region, model, tier), requests that wait at a door
         self.batch_waiting = self.world.arrays["batch_count"]  # by model
 

@@ -13,6 +13,7 @@ from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.engine import rules
 from sageserve.core.order import order_key
+from sageserve.sim.kernel.adapters.passing import first_with_slot, look_anew, take_out
 from sageserve.sim.kernel.state import PROMOTED, view_engines, view_i4, view_i8, view_requests, view_tiers
 
 rank_load = kernel(rules.rank_load)
@@ -152,14 +153,19 @@ def push_front(w: Rec, i: int, q: int) -> None:
     if heads[k] < 0:
         view_i4(w["at_tails"], size)[k] = q
     heads[k] = q
+    if w["adapted"] != 0:
+        look_anew(w, i)
 
 
 @kernel
 def pop_front(w: Rec, i: int, q: int) -> None:
-    """Take request `q`, the first of its queue at instance `i`, out of it."""
+    """Take request `q`, the first of its queue at instance `i` that is not passed over, out of it."""
     requests = view_requests(w["at_requests"], w["rows"])
     size = w["units"] * (w["tiers"] + 1)
     k = queue_of(w, i, q)
+    if w["adapted"] != 0:
+        take_out(w, i, k - i * (w["tiers"] + 1), q)
+        return
     following = requests[q]["next"]
     view_i4(w["at_heads"], size)[k] = following
     if following < 0:
@@ -186,12 +192,14 @@ def drop_waiting(w: Rec, i: int, q: int) -> bool:
         view_i4(w["at_heads"], size)[k] = following
     if following < 0:
         view_i4(w["at_tails"], size)[k] = before
+    if w["adapted"] != 0:
+        look_anew(w, i)
     return True
 
 
 @kernel
 def head_of(w: Rec, i: int, now: int) -> int:
-    """The request instance `i` should admit next; -1 when none waits."""
+    """The request instance `i` should admit next; -1 when none waits, or none has a slot for its adapter."""
     lanes = w["tiers"] + 1
     heads = view_i4(w["at_heads"], w["units"] * lanes)
     requests = view_requests(w["at_requests"], w["rows"])
@@ -201,6 +209,8 @@ def head_of(w: Rec, i: int, now: int) -> int:
     least = 0
     for lane in range(lanes):
         q = heads[i * lanes + lane]
+        if w["adapted"] != 0:
+            q = first_with_slot(w, i, lane, now)
         if q < 0:
             continue
         r = requests[q]

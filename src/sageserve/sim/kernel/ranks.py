@@ -12,6 +12,7 @@ from sageserve.base.kernel import Rec, inlined, kernel
 from sageserve.base.units import NEVER
 from sageserve.core.engine import rules
 from sageserve.core.perf import block_time, gain, iteration_time, shared_time
+from sageserve.sim.kernel.adapters.slots import slots_time
 from sageserve.sim.kernel.admission import fits, shared, tokens_made
 from sageserve.sim.kernel.batching import end_decode, end_prefill, fall_idle, plan_block
 from sageserve.sim.kernel.bookkeeping import note_outstanding
@@ -67,6 +68,8 @@ def compose_together(w: Rec, i: int, now: int) -> None:
         if length == 0:
             continue
         whole = iteration_time(profile, tokens, attention, decoding, engine["kv"] if decoding > 0 else 0)
+        if w["adapted"] != 0:
+            whole += slots_time(w, u, tokens)
         engine["first"] = whole - shared_time(profile, float(whole_tokens))
         engine["step"] = profile["kv"] * decoding * gain(profile) + profile["attention"] * more
         if slowest < 0 or is_slower(engine["first"], engine["step"], first, step):

@@ -26,7 +26,9 @@ from sageserve.core.response import MIX_WIDTH
 from sageserve.core.route import CLOSED, LEAST_WORK
 from sageserve.sim.kernel.prefixes.memory import CACHE, NODE, PrefixMemory
 from sageserve.sim.kernel.prefixes.tree import PREFIX, SEGMENT, Prefixes
+from sageserve.sim.kernel.rows.adapters import ADAPTER_ARRAYS, ADAPTER_SIZES, AdapterMemory, Adapters
 from sageserve.sim.kernel.rows.blocks import BLOCK
+from sageserve.sim.kernel.rows.engines import ENGINE
 from sageserve.sim.kernel.rows.handover import HANDOVER_ARRAYS, HANDOVER_COUNTS, handover_arrays, refuse_talk
 from sageserve.sim.kernel.rows.own import OWN_ARRAYS, OWN_SIZES, OwnMemory
 from sageserve.sim.kernel.rows.shares import SHARE_ARRAYS, SHARE_SIZES, ShareMemory, Sharers
@@ -53,51 +55,20 @@ PREFILL: Final = 3
 
 LINEAR_SLOTS: Final = 32  # up to here a linear scan beats a tree of outstanding tokens
 
-ENGINE: Final = np.dtype(
-    [  # a row per rank: first ranks by instance, then the other ranks of each; an instance is the row of its first rank
-        ("start", "i8"),  # when the current block began
-        ("first", "f8"),  # us of its first iteration
-        ("step", "f8"),  # us each further iteration takes more
-        ("steps", "i8"),  # decode steps made since it was opened
-        ("kv", "i8"),  # KV tokens of decoding sequences, at the block's start
-        ("used", "i8"),  # kv + tokens reserved for prompts
-        ("promised", "i8"),  # tokens that the requests inside will still take
-        ("given", "i8"),  # KV tokens ever given to requests here
-        ("lost_given", "i8"),  # `given` when the latest preempted request lost its place
-        ("unfilled", "i8"),  # of the instance: tokens to compute for prompts placed there that are not done
-        ("running", "i4"),  # decoding sequences
-        ("heap", "i4"),  # entries in the finish heap, stale ones included
-        ("length", "i4"),  # decode steps in the current block
-        ("phase", "i1"),
-        ("cut", "i1"),  # the block was cut
-        ("draining", "i1"),
-        ("lockstep", "i1"),  # its ranks begin and end iterations together, and the instance's row says when
-        ("batch", "i4"),  # first request of the prefill batch
-        ("partial", "i4"),  # partly prefilled prompt
-        ("filled", "i4"),  # tokens of it that are prefilled or were cached
-        ("latest", "i4"),  # latest admitted decoding request
-        ("waiting", "i4"),
-        ("in_flight", "i4"),  # of the instance, in its row: requests placed there and not finished; of the rank in the other rows
-        ("endpoint", "i4"),
-        ("model", "i4"),
-        ("profile", "i4"),
-        ("lost", "i4"),  # latest preempted request
-        ("lost_tokens", "i4"),  # KV tokens it had computed
-        ("head", "i4"),  # the row of the instance, which is that of its first rank
-        ("others", "i4"),  # the row of its second rank; the rest follow
-        ("ranks", "i4"),
-        ("iterations", "i4"),  # of the current block, if ranks keep in step
-        ("tokens", "i4"),  # of prompts in each of them
-    ],
-    align=True,
-)
-
-OF_INSTANCES: Final = ("unfilled", "in_flight")
-"""Columns of ENGINE whose first rows count for all ranks of an instance."""
-
 _SIZES: Final = ("rows", "regions", "models", "roles", "tiers", "slots", "instances", "units", "endpoint_count", "profile_count")
 _SHAPES: Final = ("walk_length", "leaves", "twigs", "linear", "batch_size", "refused", "shed", "sleepers", "asked", "farthest")
-_POLICIES: Final = ("order", "route", "signal", "feed", "scrape", "promote_after", "admission", "admission_queued", "instance")
+_POLICIES: Final = (
+    "order",
+    "route",
+    "signal",
+    "feed",
+    "scrape",
+    "promote_after",
+    "admission",
+    "admission_queued",
+    "instance",
+    "adapter_tokens",
+)
 _PROGRESS: Final = ("next_row", "released", "now", "last_scrape", "next_scrape", "drained_count", "events", "preemptions")
 _LOOP: Final = ("loop", "alone", "next_turn", "turns_waiting", "turns_arrived", "never_arrived", "block_rows", "block_count")
 _CACHE: Final = ("paced", "caches", "block_tokens", "segment_count", "node_rows", "node_count", "node_free", "bucket_count")
@@ -108,8 +79,8 @@ _COUNTERS: Final = ("mixes", "answers", "promises", "guess", "output_mean", "mad
 _DEMAND: Final = ("demand_tokens", "demand_requests", "demand_work", "held", "sleeps")
 _TURNS: Final = ("before", "after", "pause", "stated", "turn_heap", "opened", "rtt", "keeps")
 _PREFIX: Final = ("prefixes", "segments", "nodes", "buckets", "caches", "found", "weights")
-_OPTIONAL: Final = (*OWN_SIZES, *HANDOVER_COUNTS, *SHARE_SIZES)
-_MORE: Final = (*OWN_ARRAYS, *HANDOVER_ARRAYS, *SHARE_ARRAYS)
+_OPTIONAL: Final = (*OWN_SIZES, *HANDOVER_COUNTS, *SHARE_SIZES, *ADAPTER_SIZES)
+_MORE: Final = (*OWN_ARRAYS, *HANDOVER_ARRAYS, *SHARE_ARRAYS, *ADAPTER_ARRAYS)
 _ARRAYS: Final = (*_FLEET, *_QUEUES, *_COUNTERS, *_DEMAND, *_TURNS, *_PREFIX, *_MORE, "blocks")
 WORLD: Final = np.dtype(
     [(name, "i8") for name in (*_SIZES, *_SHAPES, *_POLICIES, *_PROGRESS, *_LOOP, *_CACHE, *_OPTIONAL)]
@@ -172,6 +143,7 @@ class Setup:
         admission_queued: most requests in flight at an endpoint, in units of the sequences it can run together.
         instance: LEAST_WORK or AFFINITY.
         overlap: with AFFINITY: what a token that is found in a cache counts for, in outstanding tokens.
+        adapter_tokens: with AFFINITY: what an adapter that is loaded counts for, likewise.
         clients: closed loop: so many rows arrive by themselves, each that is done sends the next; 0: all arrive as they say.
         rules: of the user's; each takes the place of a built-in one.
         believed: PROFILE rows that are only believed in; each has its true one so many rows on, as `slot_profile` says.
@@ -209,6 +181,7 @@ class Setup:
     admission_queued: int = 4
     instance: int = LEAST_WORK
     overlap: float = 1.0
+    adapter_tokens: int = 0
     clients: int = 0
     rules: OwnRules = NO_RULES
     believed: int = 0
@@ -267,6 +240,7 @@ class World:
         turns: which of them wait for answers, and come after all others; None: nobody does.
         prefixes: hashes of their prompts' blocks; None: what they find in a cache is as stated.
         sharers: tenants that share; None: nobody does.
+        adapters: that requests ask for; None: nobody does.
 
     Raises:
         Infeasible: an engine whose token budget does not exceed its largest batch.
@@ -274,7 +248,13 @@ class World:
     """
 
     def __init__(
-        self, setup: Setup, requests: NDArray[Any], turns: Turns | None, prefixes: Prefixes | None, sharers: Sharers | None
+        self,
+        setup: Setup,
+        requests: NDArray[Any],
+        turns: Turns | None,
+        prefixes: Prefixes | None,
+        sharers: Sharers | None,
+        adapters: Adapters | None = None,
     ) -> None:
         rows = setup.profiles
         if bool((rows["max_batched"] <= rows["max_sequences"] * (1 + rows["mixed"] * rows["drafted"])).any()):
@@ -285,11 +265,13 @@ class World:
         if turns is not None or prefixes is not None:
             refuse_talk(setup.handover, setup.caches)
         self.setup, self.requests = setup, requests
-        kv_tokens = setup.profiles["kv_tokens"][_engines(setup)["profile"]]
+        engines = _engines(setup)
+        kv_tokens = setup.profiles["kv_tokens"][engines["profile"]]
         memory = PrefixMemory(kv_tokens, requests, prefixes, setup.caches)
         self.own = OwnMemory(setup.rules, setup.slots)
         shares = ShareMemory(sharers, requests, (setup.tiers["batch"] != 0) & (setup.feed != DIRECT), setup.models)
-        arrays = self._allocate(setup, requests) | memory.arrays | self.own.arrays | shares.arrays
+        slots = AdapterMemory(adapters, setup.profiles, engines, lanes=len(setup.tiers) + 1, rows=len(requests))
+        arrays = self._allocate(setup, requests) | memory.arrays | self.own.arrays | shares.arrays | slots.arrays
         arrays |= turn_arrays(turns, requests["cached"], setup.endpoints * setup.slots)
         arrays |= handover_arrays(setup.handover, arrays["engines"], setup.roles, len(requests))
         self.arrays, self.engines, self.endpoints = arrays, arrays["engines"], arrays["endpoints"]
@@ -298,7 +280,7 @@ class World:
         self.address = self._record.ctypes.data
         for name in ("regions", "models", "roles", "slots", *_POLICIES, *_FLOATS):
             self.record[name] = getattr(setup, name)
-        sizes = self._sizes(setup, requests, len(kv_tokens)) | memory.sizes | self.own.sizes | shares.sizes
+        sizes = self._sizes(setup, requests, len(kv_tokens)) | memory.sizes | self.own.sizes | shares.sizes | slots.sizes
         for name, value in sizes.items():
             self.record[name] = value
         for name in _ARRAYS:

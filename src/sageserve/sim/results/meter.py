@@ -1,11 +1,11 @@
 """What every request felt, measured where it entered: latencies with network time, and whether its promise was kept.
 
-Works through the rows of a run in blocks that stay in the cache, and says what each tenant of a trace got. Decides nothing and
-writes nothing.
+Works through the rows of a run in blocks that stay in the cache, and says what each tenant of a trace got, and what LoRA adapters
+did. Decides nothing and writes nothing.
 Read next: `summary.py` (what is made of it), `export.py` (how it becomes files).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,18 +14,21 @@ from msgspec import UNSET as UNSAID
 from msgspec import UnsetType
 from numpy.typing import NDArray
 
+from sageserve.base.config import ProfileSettings
 from sageserve.base.records import UNSET, Bools, Ints
 from sageserve.base.rng import stream
-from sageserve.base.units import NEVER
+from sageserve.base.units import NEVER, SECOND
+from sageserve.core.engine.timing import decoding_time, row_of
 from sageserve.core.layout import Layout
 from sageserve.data.billing.allocations import NO_TENANT, OTHERS, TENANTS
-from sageserve.data.results.summary import TenantSummary
+from sageserve.data.results.summary import AdapterCounts, Quantiles, TenantSummary
 from sageserve.sim.kernel.state import DONE, PLACE, REFUSED, SHED
 from sageserve.sim.run import Run
 
 _DIGITS: Final = 6
 _COLUMNS: Final = 6  # of a tenant and tier: requests, finished, shed, undecided, met, tokens of those that finished
 _TOKENS: Final = _COLUMNS - 1
+_TOGETHER: Final = 64  # sequences of an iteration, beside which what adapters take is shown
 BLOCK: Final = 1 << 17  # rows: 8 MB of 64 bytes each; also the unit in which network times are drawn
 
 
@@ -156,3 +159,59 @@ def _summary(run: Run, counts: Ints, weight: float | UnsetType = UNSAID) -> Tena
             attainment[name] = met * 10**_DIGITS // judged / 10**_DIGITS if judged else None
             tokens[name] = made
     return TenantSummary(requests, finished, shed, attainment, weight, tokens if run.scenario.shared else UNSAID)
+
+
+# ----------------------------------------------------------------------------------------------- by adapter
+
+
+def adapters_of(run: Run) -> dict[str, AdapterCounts]:
+    """By model, what loading and waiting for slots came to; empty where no engine has slots, or nobody asks for an adapter."""
+    kernel, found = run.kernel, {}
+    if not kernel.world.record["adapted"]:
+        return {}
+    rows, codes = kernel.requests, kernel.world.arrays["adapter"]
+    for m, name in enumerate(run.layout.names.models):
+        ours = kernel.endpoints["model"] == m
+        requests, loads = (int(counted[ours].sum()) for counted in (kernel.adapter_admitted, kernel.adapter_loads))
+        if requests == 0:
+            continue
+        mine = (rows["model"] == m) & (codes != UNSET)
+        waits = kernel.slot_wait[mine & (kernel.slot_wait > 0)]
+        p50, p95, p99 = np.quantile(waits, [0.50, 0.95, 0.99]).tolist() if len(waits) else (None, None, None)
+        found[name] = AdapterCounts(
+            adapters=len(np.unique(codes[mine])),
+            requests=requests,
+            loads=loads,
+            load_share=round(loads / requests, _DIGITS),
+            waited=len(waits),
+            wait_s=Quantiles(*(None if one is None else round(one / SECOND, _DIGITS) for one in (p50, p95, p99))),
+            longest_wait_s=round(int(waits.max()) / SECOND, _DIGITS) if len(waits) else None,
+        )
+    return found
+
+
+def told_of_slots(run: Run, found: Mapping[str, AdapterCounts]) -> Iterator[str]:
+    """The same in words, and what strategies do not know of it."""
+    for name, one in found.items():
+        engines = [engine for engine in run.scenario.models[name].engines.values() if engine.adapters is not None]
+        slots = "/".join(dict.fromkeys(str(engine.adapters.slots) for engine in engines if engine.adapters is not None))
+        text = (
+            f"{name}: {one.adapters:,} LoRA adapters, {slots} slots an engine; {one.loads:,} loads for {one.requests:,} requests"
+        )
+        if one.waited:
+            text += f"; {one.waited:,} waited for a slot, {one.wait_s.p95:.3g} s at p95 and {one.longest_wait_s:.3g} s at most"
+        yield text
+        more = [(_most_for_adapters(engine), engine) for engine in engines]
+        us, engine = max(more, key=lambda pair: pair[0])
+        share = us / decoding_time(row_of(engine), float(min(_TOGETHER, engine.max_sequences)))
+        if us:
+            yield (
+                f"{name}: plans do not know what adapters take, up to {us / 1e3:.3g} ms an iteration, {share:.1%} of one in which"
+                f" {min(_TOGETHER, engine.max_sequences)} decode"
+            )
+
+
+def _most_for_adapters(engine: ProfileSettings) -> float:
+    """Microseconds of an iteration in which every slot computes."""
+    told = engine.adapters
+    return 0.0 if told is None else (told.any_us or 0.0) + (told.slots or 0) * (told.adapter_us or 0.0)

@@ -39,7 +39,7 @@ from sageserve.sim.results.allocation import allocations_of
 from sageserve.sim.results.causes import CAUSES, KEPT, causes_of
 from sageserve.sim.results.costs import cost_of_run, counts_of_run, curves_of_run, stock_counts_of_run
 from sageserve.sim.results.energy import energy_of_run
-from sageserve.sim.results.meter import RequestBlock, arrived, blocks, tenants_of
+from sageserve.sim.results.meter import RequestBlock, adapters_of, arrived, blocks, tenants_of, told_of_slots
 from sageserve.sim.results.rollouts import rollouts_of
 from sageserve.sim.results.starved import starved_of
 from sageserve.sim.results.work import add_work_left
@@ -113,7 +113,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         cpu_s: CPU seconds that playing it took.
     """
     scenario, names = run.scenario, run.layout.names
-    owed, idle = work_gpu_hours(run), _idle_shares(run)
+    owed, idle, adapters = work_gpu_hours(run), _idle_shares(run), adapters_of(run)
     cells, late, minutes = _measure(run, float(owed.sum()))
     ledger, cost = run.fleet.ledger, cost_of_run(run)
     tiers = {name: _tier(tier, [row[k] for row in cells]) for k, (name, tier) in enumerate(scenario.tiers.items())}
@@ -147,7 +147,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         reclaims=ledger.reclaims,
         spot_taken=ledger.taken,
         preemptions=run.kernel.preemptions - run.preempted_before,
-        notes=run.notes,
+        notes=(*run.notes, *told_of_slots(run, adapters)),
         cpu_s=_round(cpu_s),
         requests_per_cpu_s=_round(came / cpu_s) if cpu_s > 0 else None,
         gpus=counts_of_run(run),
@@ -157,6 +157,7 @@ def summarise(run: Run, cpu_s: float) -> Summary:
         stocks=_stocks(run, idle),
         conversations=UNSET if run.talk is None else _conversations(run, run.talk),
         prefix_cache=_prefix_cache(run),
+        adapters=adapters or UNSET,
         energy=energy_of_run(run, idle),
         rollouts=rollouts_of(run) or UNSET,
         tenants=tenants_of(run) or UNSET,

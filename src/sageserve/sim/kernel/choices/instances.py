@@ -5,6 +5,7 @@ Decides nothing itself: `core/route.py` does, from the columns of instances. Rea
 
 from sageserve.base.kernel import Rec, kernel
 from sageserve.core.route import AFFINITY, CLOSED, pick_affine, pick_instance
+from sageserve.sim.kernel.adapters.slots import is_loaded
 from sageserve.sim.kernel.choices.own import best_instance, score_instances
 from sageserve.sim.kernel.prefix_cache import found_of, is_hashed, look_up, look_up_all
 from sageserve.sim.kernel.queues import choose_rank, least_outstanding
@@ -47,7 +48,14 @@ def choose_affine(w: Rec, e: int, q: int) -> int:
     found = span_i8(w["at_found"], slots)
     weights = span_i8(w["at_weights"], w["instances"])[e * slots : (e + 1) * slots]
     prompt = view_requests(w["at_requests"], w["rows"])[q]["prompt"]
-    return int(e * slots + pick_affine(w["overlap"], prompt, tree, begin, found, weights) - begin)
+    overlap = w["overlap"]
+    if w["adapted"] != 0:
+        for k in range(slots):
+            found[k] = int(overlap * found[k])
+            if tree[begin + k] != CLOSED and is_loaded(w, choose_rank(w, e * slots + k), q):
+                found[k] += w["adapter_tokens"]
+        overlap = 1.0
+    return int(e * slots + pick_affine(overlap, prompt, tree, begin, found, weights) - begin)
 
 
 @kernel
@@ -58,7 +66,7 @@ def choose_instance(w: Rec, e: int, q: int) -> int:
             look_for(w, e, q)
         if score_instances(w, e, q):
             return best_instance(w, e)
-    if w["instance"] == AFFINITY and (w["caches"] != 0 or w["loop"] != 0):
+    if w["instance"] == AFFINITY and (w["caches"] != 0 or w["loop"] != 0 or w["adapted"] != 0):
         return choose_affine(w, e, q)
     if w["linear"] == 0:
         return least_outstanding(w, e)

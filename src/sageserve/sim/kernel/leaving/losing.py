@@ -13,6 +13,7 @@ from sageserve.base.records import UNSET
 from sageserve.base.units import NEVER
 from sageserve.core.feed import DIRECT
 from sageserve.core.perf import prefill_work
+from sageserve.sim.kernel.adapters.slots import empty_slots
 from sageserve.sim.kernel.apart.sending import forget_sent, is_kept, take_off_both
 from sageserve.sim.kernel.arrive import send
 from sageserve.sim.kernel.bookkeeping import note_outstanding, set_place, shed, wait_or_shed
@@ -56,6 +57,8 @@ def take_back(w: Rec, q: int) -> None:
     r = view_requests(w["at_requests"], w["rows"])[q]
     i = r["instance"]
     place = r["state"] & PLACE
+    if w["adapted"] != 0:
+        view_i8(w["at_passed"], w["rows"])[q] = UNSET
     if is_kept(w, q) and place == WAITING:
         take_off_both(w, q, w["now"])
         return
@@ -92,6 +95,8 @@ def shut_down(w: Rec, i: int) -> None:
         rank["batch"], rank["partial"], rank["latest"], rank["lost"] = UNSET, UNSET, UNSET, UNSET
         rank["phase"] = IDLE
         set_time(w, u, NEVER)
+        if w["adapted"] != 0:
+            empty_slots(w, u)
         if w["hands"] != 0:
             forget_sent(w, u)
             view_i8(w["at_link"], w["units"])[u] = 0
