@@ -22,6 +22,7 @@ import sageserve
 from sageserve.base.errors import ConfigError, PluginError, ResultError, TraceError
 from sageserve.plugins import Unified
 from tests.docs.pages import agree, blocks
+from tests.extended.conftest import given
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "python.md"
 SMALL: Final = {"workload.generate.length": "45m", "workload.generate.requests": 2000}
@@ -112,3 +113,25 @@ def test_mistakes_are_errors_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="no folder"):
         sageserve.report([])
     assert issubclass(PluginError, sageserve.SageServeError)
+
+
+@pytest.mark.extended
+def test_tables_become_frames_of_pandas_and_polars_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (place := given("SAGESERVE_FRAMES")):
+        pytest.skip("set SAGESERVE_FRAMES to a folder with pandas and polars: CONTRIBUTING.md says how")
+    monkeypatch.syspath_prepend(place)
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    day = sageserve.load("quickstart", SMALL)
+    requests = sageserve.generate(day)
+    result = sageserve.simulate(day)
+    found = sageserve.compare(day, ["reactive"], seeds=[1, 2])
+    coming = sageserve.forecast(day, horizon="15m", quantiles=[0.5])
+    for table in (requests, result.requests(), result.timeline(), result.decisions(), found.table(), found.tiers(), coming):
+        frame, other = table.to_pandas(), polars.from_arrow(table)
+        assert isinstance(frame, pandas.DataFrame)
+        assert list(frame.columns) == other.columns == table.column_names
+        assert (len(frame), other.height) == (table.num_rows, table.num_rows) != (0, 0)
+        assert other.rows(named=True) == table.to_pylist()
+    for back in (pa.Table.from_pandas(requests.to_pandas()), polars.from_arrow(requests).to_arrow()):
+        again = sageserve.simulate(day, trace=back)
+        assert again.summary.tiers == sageserve.simulate(day, trace=requests).summary.tiers
