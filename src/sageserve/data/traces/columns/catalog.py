@@ -88,7 +88,8 @@ TABLE
 * **Sessions, turns and pauses** make [conversations](#conversations).
 * **Images** are kept and counted. Where prompts do not count their tokens, `--image-tokens 576` adds so many for each: 576 is
   LLaVA-1.5's image, other models have from 64 to some thousands, by its size. What their encoder takes is not modelled.
-* **Adapters, tenants, users, keys and audio** are kept and counted. Of API keys only a short hash is kept.
+* **Adapters** are played where a model has [slots for them](../how-to/adapters.md): `models.NAME.adapters`.
+* **Tenants, users, keys and audio** are kept and counted. Of API keys only a short hash is kept.
 
 ## Conversations
 
