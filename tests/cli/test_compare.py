@@ -6,6 +6,7 @@ Read next: `tests/sim/test_sweep.py` for the sweep behind it.
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,16 @@ def test_one_seed_gives_what_simulate_gives(folder: Path) -> None:
     assert bound.at(kept_of(reactive)) <= needed(reactive)
 
 
+def test_a_bound_of_another_version_is_left_out(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "old"
+    shutil.copytree(folder, place)
+    bounds = list(place.glob("*/bound.json"))
+    assert bounds
+    for one in bounds:
+        one.write_text('{"gpu_hours": 3.0, "models": {}, "loads": {}}')
+    assert "reactive" in called("show", str(place)).stdout
+
+
 def test_several_seeds_are_all_there(folder: Path) -> None:
     found = json.loads(again(folder, "--seeds", "1,2", "--json").stdout)
     for part in (*found["strategies"].values(), found["oracle"]):
@@ -106,6 +117,7 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     for arguments, words in (
         (("--strategies", "reactiv"), ("reactiv", "siloed", "oracle")),
         (("--strategies", ","), ("names none",)),
+        (("--strategies", "oracle"), ("is a bound", "none here")),
         (("--seeds", "5..1"), ("5..1 runs backwards",)),
         (("--seeds", "x"), ("'x' is no seed",)),
         (("--trace", str(tmp_path / "none.csv")), ("none.csv",)),

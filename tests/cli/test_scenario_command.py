@@ -95,6 +95,11 @@ def test_check_refuses_what_a_simulation_refuses() -> None:
         check("quickstart", ["fleet.minimum=0", "fleet.start=0", f"strategy.name={name}"])
 
 
+def test_check_counts_what_is_apart_as_two(capsys: pytest.CaptureFixture[str]) -> None:
+    check("quickstart", ["models.llama-3.3-70b.disaggregated={link: 100GB/s}"])
+    assert "2 models x 2 regions = 6 endpoints" in capsys.readouterr().out
+
+
 def test_check_notes_that_work_leaves_its_origin_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     told = "may be served outside the region they enter"
 

@@ -5,8 +5,11 @@ An iteration takes 100 + 1 per prompt token + 10 per decoding sequence, microsec
 `test_kernel_against_reference.py`. Read next: docs/reference/kernel.md, "Adapters".
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,11 @@ from sageserve.base.errors import ConfigError
 from sageserve.base.records import UNSET, Label, Labels, PromptBlocks
 from sageserve.data.profiles.hardware import shape
 from sageserve.data.profiles.library import adapting, profile_named
+from sageserve.data.results.summary import AdapterCounts, Quantiles
 from sageserve.data.scenarios.load import load_scenario
 from sageserve.sim.kernel.engine import Kernel
-from sageserve.sim.kernel.rows.adapters import Adapters, apart_by_adapter
+from sageserve.sim.kernel.rows.adapters import Adapters, apart_by_adapter, told_of_adapters
+from sageserve.sim.results.meter import told_of_slots
 from sageserve.sim.results.summary import summarise
 from sageserve.sim.run import Run, simulate
 from tests.core.small import ENGINE, row, scenario, trace
@@ -129,6 +134,35 @@ def test_slots_take_their_memory_from_the_kv_cache_once() -> None:
     assert settings(SLOTS | {"counted": True}).models["big"].engines["h100"].kv_tokens == 100_000
 
 
+def test_slots_whose_memory_is_taken_are_not_changed_by_the_model_in_silence() -> None:
+    kept = settings(SLOTS).model_dump(mode="json", exclude_none=True)
+    kept["models"]["big"]["adapters"]["slots"] = 9
+    with pytest.raises(ValueError, match="slots of the model is 9, and of this engine, whose slots' memory is taken already, 2"):
+        Scenario.model_validate(kept)
+
+
+def test_a_profile_of_a_file_is_of_the_model_that_it_is_given_to(tmp_path: Path) -> None:
+    profile = profile_named("qwen3-32b/h200/tp1").profile.model_dump(mode="json", exclude_none=True)
+    (tmp_path / "mine.yaml").write_text(json.dumps({"profiles": {"mine": profile}}), "utf-8")
+    scenario = "extends: quickstart\nmodels: {qwen3-32b: {adapters: {slots: 4}, engines: {h200: ./mine.yaml}}}\n"
+    (tmp_path / "one.yaml").write_text(scenario, "utf-8")
+    told = load_scenario(str(tmp_path / "one.yaml")).models["qwen3-32b"].engines["h200"].adapters
+    assert told is not None
+    assert told.size == shape("qwen3-32b").adapter_bytes_on(1, 16)
+
+
+def test_slots_that_decode_alone_are_told_of_and_no_more_compute_than_there_are_adapters() -> None:
+    apart = ["models.qwen3-32b.disaggregated={link: 100GB/s, decode: {h200: qwen3-32b/h200/tp1}}"]
+    one = load_scenario("quickstart", overrides=[*apart, "models.qwen3-32b.adapters={slots: 4}"])
+    one.models["qwen3-32b"].engines["h200"] = profile_named("qwen3-32b/h200/tp2").profile
+    counts = AdapterCounts(1, 10, 1, 0.1, 0, Quantiles(None, None, None), None)
+    first, second = told_of_slots(SimpleNamespace(scenario=one), {"qwen3-32b": counts})  # type: ignore[arg-type] # no more is read
+    assert "1 LoRA adapters, 4 slots an engine" in first
+    told = one.models["qwen3-32b"].decode_engines["h200"].adapters
+    assert told is not None
+    assert f"up to {((told.any_us or 0) + (told.adapter_us or 0)) / 1e3:.3g} ms" in second
+
+
 @pytest.mark.parametrize(
     ("adapters", "engine", "text"),
     [
@@ -197,6 +231,10 @@ def test_what_a_trace_or_a_scenario_does_not_have_is_said() -> None:
     assert any(
         "big: requests for LoRA adapters are played as others" in note for note in played(None, np.array([0], np.int32)).notes
     )
+    models = {"big": settings(None).models["big"], "other": settings(None).models["big"]}
+    rows, codes = np.zeros(2, [("model", "i4")]), Labels(np.array([0, 0], np.int32), ("sql",))
+    (note,) = told_of_adapters(codes, rows, models)
+    assert note.startswith("big: "), "nobody asks the other one for an adapter"
     unused = summarise(played(SLOTS, None), 1.0)
     assert unused.adapters is UNSAID
     assert any("nobody uses them" in note for note in unused.notes)

@@ -81,7 +81,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render_compare import comparison_json, draw
     from sageserve.data.results.sweep_folder import source_of
 
-    _refuse_both(frontier=frontier, ablate=ablate)
+    _refuse_alone(strategies, frontier=frontier, ablate=ablate, as_json=as_json)
     names, base, given = _against(_strategies(ABLATED if ablate and strategies is None else strategies), baseline)
     source = source_of(options)
     if frontier or ablate:
@@ -108,6 +108,17 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     if out is not None and not no_report and comparison.runs:
         _report(out)
     finish(outcomes, out)
+
+
+def _refuse_alone(strategies: str | None, *, frontier: bool, ablate: bool, as_json: bool) -> None:
+    from sageserve.base.errors import ConfigError
+
+    _refuse_both(frontier=frontier, ablate=ablate)
+    if strategies is not None and strategies.strip() == "oracle" and not (as_json or frontier or ablate):
+        raise ConfigError(
+            "oracle is a bound that strategies are held against, and there is none here",
+            hint="name one beside it, as --strategies foresight,oracle; --json prints the bound alone",
+        )
 
 
 def _refuse_both(*, frontier: bool, ablate: bool) -> None:

@@ -76,7 +76,17 @@ def engine(  # noqa: PLR0913, PLR0917 # one argument per option
         raise ConfigError("the engine has no slots for LoRA adapters", hint="add --adapters '{slots: 4}'")
     found = listed.profile
     name, room = model or listed.model or "model", min(context or 131_072, found.kv_tokens)
+    _refuse_twice([name, *(adapter or ())])
     limits = ServedLimits(name, room, AnswerLengths(output_mean, seed), prefix_hits, tuple(adapter or ()))
     served = Served(limits, row_of(found), speed, f"e{port}", faults, region)
     starting = Starting(host, port, time_of("--start-delay", start_delay), fail_start)
     run(served, starting, read_faults(fault or []), typer.echo)
+
+
+def _refuse_twice(names: list[str]) -> None:
+    from sageserve.base.errors import ConfigError
+
+    if twice := next((one for one in names if names.count(one) > 1), None):
+        raise ConfigError(
+            f"{twice!r} names two: each adapter has a name of its own, other than the model's", hint="check --adapter"
+        )

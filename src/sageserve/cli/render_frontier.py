@@ -48,7 +48,7 @@ def draw_frontier(swept: Frontier, scenario: str) -> None:
     for table in tables(columns, console.width):
         console.print(table)
     console.print()
-    for line in _verdict(swept.matched):
+    for line in _verdict(swept.matched, alone=len(swept.points) == 1):
         prose(console, escape(line), under=2)
     console.print("[dim]beaten by: that strategy is more than 1% cheaper and keeps as much in every tier, with every seed.[/dim]")
     if swept.bound:
@@ -65,7 +65,9 @@ def _times(point: FrontierPoint) -> str:
     return NONE if point.over_bound is None else f"{point.over_bound:.2f}"
 
 
-def _verdict(match: Match | None) -> list[str]:
+def _verdict(match: Match | None, *, alone: bool) -> list[str]:
+    if match is None and alone:
+        return ["One strategy has nobody to be compared with; × bound says how far each of its runs is from what can be."]
     if match is None:
         return ["No two strategies keep the same: their costs are not to be compared."]
     found = {name: cost for name, cost in match.gpu_hours.items() if cost is not None}

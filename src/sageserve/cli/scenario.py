@@ -132,7 +132,10 @@ def check(name: Reference, overrides: Overrides = None) -> None:
         from sageserve.sim.timeline import check_warm_up  # what it imports takes a second
 
         check_warm_up(found, NEVER)  # how long a trace is, only its file says
-    endpoints = sum(found.start_gpu(model, region) is not None for model in found.models for region in found.regions)
+    parts = {name: 1 if model.disaggregated is None else 2 for name, model in found.models.items()}
+    endpoints = sum(
+        many * (found.start_gpu(model, region) is not None) for model, many in parts.items() for region in found.regions
+    )
     typer.echo(
         f"{found.name} can work: {len(found.models)} models x {len(found.regions)} regions = {endpoints} endpoints,"
         f" {sum(start_counts(found, layout_of(found)).values())} instances to start with, tiers {', '.join(found.tiers)}"

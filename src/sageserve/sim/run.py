@@ -225,7 +225,7 @@ class Simulation:
             scenario,
             layout,
             trace.window,
-            (*trace.notes, *told_of_tenants(tenants, scenario.tenants), *told_of_adapters(asked, scenario.models)),
+            (*trace.notes, *told_of_tenants(tenants, scenario.tenants), *told_of_adapters(asked, rows, scenario.models)),
             kernel.requests,
             fleet,
             kernel,

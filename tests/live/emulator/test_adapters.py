@@ -8,6 +8,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from sageserve.base.errors import ConfigError
 from sageserve.cli.main import app
 from sageserve.live.emulator.answers import models
 from sageserve.live.emulator.requests import Refused, ServedLimits, read_chat
@@ -39,3 +40,10 @@ def test_adapters_without_slots_are_refused() -> None:
     done = CliRunner().invoke(app, ["engine", "--adapter", "sql"])
     assert done.exit_code != 0
     assert "no slots for LoRA adapters" in str(done.exception) + done.output
+
+
+def test_names_that_could_not_be_told_apart_are_refused() -> None:
+    begin = ["engine", "--profile", "llama-3.1-8b/h100-80gb/tp1", "--adapters", "{slots: 4}", "--adapter", "sql", "--adapter"]
+    for name in ("sql", "llama-3.1-8b"):
+        with pytest.raises(ConfigError, match=f"'{name}' names two"):
+            CliRunner().invoke(app, [*begin, name], catch_exceptions=False)

@@ -82,12 +82,14 @@ class AdapterSettings(Settings):
     adapter_us: float | None = Field(
         default=None,
         ge=0,
+        le=10_000_000,
         description="u: more for each adapter that computes in an iteration; none: size at 60 % of the GPU's bandwidth, as "
         "was measured on an H200",
     )
     any_us: float | None = Field(
         default=None,
         ge=0,
+        le=10_000_000,
         description="more, if any adapter computes: kernels beside every matrix; none: 35 us a layer, as was measured "
         "with simple kernels on an H200, where the model is known",
     )
@@ -101,6 +103,17 @@ class AdapterSettings(Settings):
         open_ones = [name for name in ("slots", "size", "adapter_us", "any_us") if getattr(self, name) is None]
         if open_ones:
             raise ValueError(f"adapters: nothing known tells {' and '.join(open_ones)} of this engine, model and GPU: say it")
+
+    def agree(self, model: "AdapterSettings | None") -> None:
+        """Raise ValueError where slots whose memory is taken already, as in the scenario of a run, are not those of the model."""
+        names = () if model is None or not self.counted else ("slots", "rank", "size", "load", "adapter_us", "any_us")
+        for name in names:
+            value, own = getattr(model, name), getattr(self, name)
+            if value is not None and value != own:
+                raise ValueError(
+                    f"adapters: {name} of the model is {value}, and of this engine, whose slots' memory is taken already, {own}: "
+                    "change it in the scenario that the run was made of"
+                )
 
     @property
     def loading(self) -> Micros:
@@ -339,6 +352,7 @@ class ModelSettings(Settings):
                 if (told := engine.adapters or self.adapters) is None:
                     continue
                 try:
+                    told.agree(self.adapters)
                     engines[gpu] = engine.with_adapters(told)
                 except ValueError as error:
                     raise ValueError(f"{name}.{gpu}: {error}") from None

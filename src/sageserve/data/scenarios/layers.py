@@ -238,10 +238,11 @@ class Stack:
 
     def _name_engines(self, engines: Value, keys: Keys, model: dict[str, Value]) -> None:
         for gpu, engine in engines.items() if isinstance(engines, dict) else ():
-            named = engine.partition("/")[0] if isinstance(engine, str) else str(keys[1])
+            named = str(keys[1])
             if isinstance(engine, str) and isinstance(engines, dict):
-                from sageserve.data.profiles.naming import other_model  # noqa: PLC0415 # as above
+                from sageserve.data.profiles.naming import known_model, other_model  # noqa: PLC0415 # as above
 
+                named = known_model(engine.partition("/")[0]) or named  # a file is of the model that it is given to
                 engines[gpu] = self._profile(engine, (*keys, gpu))
                 if text := other_model(engine.partition("/")[0], str(keys[1])):
                     self.document.notes.append(f"{'.'.join(map(str, (*keys, gpu)))}: the profile {engine} {text}")

@@ -193,7 +193,9 @@ def adapters_of(run: Run) -> dict[str, AdapterCounts]:
 def told_of_slots(run: Run, found: Mapping[str, AdapterCounts]) -> Iterator[str]:
     """The same in words, and what strategies do not know of it."""
     for name, one in found.items():
-        engines = [engine for engine in run.scenario.models[name].engines.values() if engine.adapters is not None]
+        model = run.scenario.models[name]
+        each = [*model.engines.values(), *model.decode_engines.values()]
+        engines = [engine for engine in each if engine.adapters is not None]
         slots = "/".join(dict.fromkeys(str(engine.adapters.slots) for engine in engines if engine.adapters is not None))
         text = (
             f"{name}: {one.adapters:,} LoRA adapters, {slots} slots an engine; {one.loads:,} loads for {one.requests:,} requests"
@@ -201,7 +203,7 @@ def told_of_slots(run: Run, found: Mapping[str, AdapterCounts]) -> Iterator[str]
         if one.waited:
             text += f"; {one.waited:,} waited for a slot, {one.wait_s.p95:.3g} s at p95 and {one.longest_wait_s:.3g} s at most"
         yield text
-        more = [(_most_for_adapters(engine), engine) for engine in engines]
+        more = [(_most_for_adapters(engine, one.adapters), engine) for engine in engines]
         us, engine = max(more, key=lambda pair: pair[0])
         share = us / decoding_time(row_of(engine), float(min(_TOGETHER, engine.max_sequences)))
         if us:
@@ -211,7 +213,7 @@ def told_of_slots(run: Run, found: Mapping[str, AdapterCounts]) -> Iterator[str]
             )
 
 
-def _most_for_adapters(engine: ProfileSettings) -> float:
-    """Microseconds of an iteration in which every slot computes."""
+def _most_for_adapters(engine: ProfileSettings, adapters: int) -> float:
+    """Microseconds of an iteration in which as many slots compute as there are, or adapters."""
     told = engine.adapters
-    return 0.0 if told is None else (told.any_us or 0.0) + (told.slots or 0) * (told.adapter_us or 0.0)
+    return 0.0 if told is None else (told.any_us or 0.0) + min(told.slots or 0, adapters) * (told.adapter_us or 0.0)

@@ -51,15 +51,17 @@ class Adapters:
     codes: NDArray[np.int32]
 
 
-def told_of_adapters(labels: Labels | None, models: Mapping[str, ModelSettings]) -> tuple[str, ...]:
+def told_of_adapters(labels: Labels | None, rows: NDArray[Any], models: Mapping[str, ModelSettings]) -> tuple[str, ...]:
     """What settings say of adapters that a trace does not have, or the other way round.
 
     Args:
         labels: adapters of the requests; None: the trace names none.
-        models: by name.
+        rows: REQUEST rows of the same requests, in the same order.
+        models: by name, in the order that rows count them.
     """
-    without = [name for name, model in models.items() if not model.has_adapters]
-    asked = labels is not None and bool((labels.codes != UNSET).any())
+    theirs = set() if labels is None else set(np.unique(rows["model"][labels.codes != UNSET]).tolist())
+    asked = bool(theirs)
+    without = [name for m, (name, model) in enumerate(models.items()) if not model.has_adapters and (m in theirs or not asked)]
     if asked and without:
         names = ", ".join(without)
         return (f"{names}: requests for LoRA adapters are played as others; `adapters: {{slots: 8}}` of a model says otherwise",)
