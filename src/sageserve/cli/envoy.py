@@ -38,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Folder = Annotated[Path, typer.Option("--folder", metavar="DIR", help="of the files that Envoy follows")]
+Folder = Annotated[str, typer.Option("--folder", metavar="DIR", help="of the files that Envoy follows")]
 
 
 @app.command(epilog=_EXAMPLES)
@@ -59,7 +59,7 @@ def bootstrap(
 
     found = load_scenario(scenario, overrides=overrides or ())
     places = _place("--listen", listen), _place("--admin", admin)
-    typer.echo(json.dumps(made(layout_for(found), str(folder.absolute()), *places), indent=2, allow_nan=False))
+    typer.echo(json.dumps(made(layout_for(found), str(_folder(folder)), *places), indent=2, allow_nan=False))
 
 
 @app.command(epilog=_EXAMPLES)
@@ -82,14 +82,12 @@ def run(
     refuse_watched(running(state))
     home = state_folder(state)
     settings = load_scenario(home / "scenario.yaml")
-    if urlsplit(admin).scheme not in {"http", "https"}:
-        raise ConfigError(f"--admin: {admin} is no URL", hint="such as http://127.0.0.1:9901")
     place = EnvoyBinding(
         control=home / "control.sock",
-        folder=folder.absolute(),
-        admin=admin,
+        folder=_folder(folder),
+        admin=_url(admin),
         region=_number("region", region, list(settings.regions)),
-        tier=_number("tier", tier, list(settings.tiers), _interactive(settings)),
+        tier=_tier(tier, settings),
         told=lambda sentence: typer.echo(f"{time.strftime('%H:%M:%S')}  {sentence}", err=True),
     )
     publisher = EnvoyPublisher(settings, place, clock)
@@ -100,6 +98,53 @@ def run(
 def _interactive(settings: "Scenario") -> str:
     """The first tier whose requests somebody waits for; where there is none, the first."""
     return next((name for name, one in settings.tiers.items() if not one.batch), next(iter(settings.tiers)))
+
+
+def _tier(name: str, settings: "Scenario") -> int:
+    """Number of a tier.
+
+    Raises:
+        ConfigError: there is none of that name, or its requests wait for room, which they cannot in Envoy.
+    """
+    usual = _interactive(settings)
+    number = _number("tier", name, list(settings.tiers), usual)
+    if name and settings.tiers[name].batch and not settings.tiers[usual].batch:
+        interactive = ", ".join(tier for tier, one in settings.tiers.items() if not one.batch)
+        raise ConfigError(f"--tier: {name} is a batch tier, and Envoy lets no request wait", hint=f"interactive: {interactive}")
+    return number
+
+
+def _folder(text: str) -> Path:
+    """A folder.
+
+    Raises:
+        ConfigError: none is named, or a file is there.
+    """
+    if not text.strip():
+        raise ConfigError("--folder names no folder", hint="such as /run/sageserve/envoy")
+    found = Path(text).absolute()
+    if found.exists() and not found.is_dir():
+        raise ConfigError(f"--folder: {found} is no folder", hint="name another one: --folder DIR")
+    return found
+
+
+def _url(text: str) -> str:
+    """URL of an admin page.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    import httpx
+
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        fits = bool(whole and httpx.URL(text).host)
+    except (ValueError, httpx.InvalidURL):
+        fits = False
+    if not fits:
+        raise ConfigError(f"--admin: {text!r} is no URL", hint="such as http://127.0.0.1:9901")
+    return text
 
 
 def _number(what: str, name: str, names: list[str], usual: str = "") -> int:

@@ -99,6 +99,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     worker: int
     nonce: str  # of this process, like that of no other: its counts go on with the last ones under the same name
     layout: str = ""  # `layout_mark` of what it works with: numbers of another one mean something else
+    stays: bool = False  # it speaks for another, such as an Envoy, whose requests go on when this process ends
 
 
 class InstanceCount(Struct, frozen=True, array_like=True):

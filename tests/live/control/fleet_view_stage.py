@@ -66,8 +66,8 @@ class Scene:
             ),
         )
 
-    def hello(self, gateway: int = 0, nonce: str = "one") -> None:
-        self.view.heard(gateway, Hello(VERSION, gateway, nonce))
+    def hello(self, gateway: int = 0, nonce: str = "one", worker: int | None = None, *, stays: bool = False) -> None:
+        self.view.heard(gateway, Hello(VERSION, gateway if worker is None else worker, nonce, stays=stays))
 
 
 def cell(number: int, *, prompt: int = 0, output: int = 0, requests: int = 0, work: float = 0.0) -> CellCount:

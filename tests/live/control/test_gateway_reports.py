@@ -5,6 +5,7 @@ Read next: `src/sageserve/live/control/gateway_reports.py`; `test_fleet_view.py`
 
 from collections import Counter
 from collections.abc import Callable, ItemsView, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,3 +261,86 @@ def test_why_an_instance_is_not_seen_is_kept_until_it_is() -> None:
     assert scene.view.why_not_seen() == [(0, "it serves another model")]
     scene.view.saw(0, kv=0.0, in_flight=0)
     assert scene.view.why_not_seen() == []
+
+
+# --- who had requests and is gone ---
+
+BUSY = (InstanceCount(0, 30, 900, 0),)
+OWN, ENVOY = 0, 1
+
+
+def with_envoy(told: dict[str, Any]) -> Scene:
+    """An idle gateway of ours, and who speaks for an Envoy; both have reported."""
+    scene = Scene()
+    scene.view.open(0)
+    scene.view.saw(0, kv=0.04, in_flight=30)
+    scene.hello(OWN, nonce="own")
+    scene.hello(ENVOY, nonce="envoy", worker=9, stays=True)
+    scene.report(OWN)
+    scene.report(ENVOY)
+    pass_(scene, 200 * SECOND)
+    scene.report(ENVOY, **told)
+    return scene
+
+
+def pass_(scene: Scene, time: int) -> None:
+    """Time passes; the engine and our gateway are heard of at its end."""
+    scene.now += time
+    scene.view.saw(0, kv=0.04, in_flight=30)
+    scene.report(OWN)
+    if scene.view._reports.gateways.get(ENVOY) is not None and time > 100 * SECOND:
+        scene.report(ENVOY)
+
+
+@pytest.mark.parametrize("told", [{"instances": BUSY}, {"cells": (cell_row(0, requests=5),)}], ids=["under way", "of late"])
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "silent"])
+def test_nothing_is_sure_while_who_had_requests_is_away(told: dict[str, Any], gone: bool) -> None:
+    scene = with_envoy(told)
+    view = scene.view
+    pass_(scene, 4 * SECOND)
+    assert (view.blind(), view.away()) == ((), ())
+    scene.report(ENVOY, **told)  # the second time none came
+    if gone:
+        view.left(ENVOY)
+    pass_(scene, 20 * SECOND)
+    everything = tuple(range(scene.layout.endpoints))
+    assert view.blind() == view.look().blind == everything
+    assert "was last heard of 20 s ago: no instance is taken away until it is back, or for 580 s more" in view.away()[0]
+    number = 2 if gone else ENVOY
+    if gone:
+        scene.hello(number, nonce="begun anew", worker=9, stays=True)
+        assert view.blind() == everything, "it sees nothing yet"
+    scene.report(number, instances=BUSY)
+    assert (view.blind(), view.away(), view.look().blind) == ((), (), everything), "how busy it is has to be learned"
+    for _ in range(25):
+        pass_(scene, 4 * SECOND)
+        scene.report(number, instances=BUSY)
+    assert view.look().blind == ()
+
+
+def test_who_is_away_is_waited_for_so_long_and_not_longer() -> None:
+    scene = with_envoy({"instances": BUSY})
+    scene.view.left(ENVOY)
+    pass_(scene, 599 * SECOND)
+    assert scene.view.blind() != ()
+    pass_(scene, 2 * SECOND)
+    assert (scene.view.blind(), scene.view.away()) == ((), ())
+
+
+def test_who_had_nothing_or_comes_again_is_not_missed() -> None:
+    scene = with_envoy({})
+    scene.view.left(ENVOY)
+    assert scene.view.blind() == ()
+    scene.hello(2, nonce="two")
+    scene.report(2, instances=BUSY, cells=(cell_row(0, requests=3),))
+    scene.now += SECOND
+    scene.report(2, cells=(cell_row(0, requests=4),))
+    scene.view.left(2)
+    assert scene.view.blind() == (), "a gateway of ours that has answered all says goodbye by that"
+    scene.hello(3, nonce="three")
+    scene.report(3, instances=BUSY)
+    scene.view.left(3)
+    assert scene.view.blind() != ()
+    scene.hello(4, nonce="three", worker=3)
+    scene.report(4, instances=BUSY)
+    assert scene.view.blind() == (), "its counts go on where they were"

@@ -5,6 +5,7 @@ Read next: `src/sageserve/live/envoy/counts.py`, `process.py`.
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from msgspec.structs import replace
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND
+from sageserve.cli.envoy import _folder, _tier, _url
 from sageserve.live.envoy.counts import AdminPage, EnvoyCounts, HostCount, Place, bytes_in, hosts_in
+from sageserve.live.envoy.folder import EnvoyFolder
 from sageserve.live.envoy.names import ROUTES_FILE, cluster_of, file_of, used
 from sageserve.live.envoy.process import EnvoyBinding, EnvoyPublisher, layout_for
 from sageserve.live.gateway.demand_counters import DemandCounters
@@ -126,7 +129,6 @@ class Publishing:
         self.now = 0
         place = EnvoyBinding(folder / "none.sock", folder / "files", "http://none", nonce="n", told=self.told.append)
         self.one = EnvoyPublisher(settings, place, lambda: self.now)
-        self.one._begin()
         self.one._link.send = self._heard  # type: ignore[method-assign] # control's side
         self.files = folder / "files"
 
@@ -158,8 +160,11 @@ def with_instances(*rows: InstanceRow, version: int = 1) -> RoutingTable:
     return replace(table(), instances=rows, version=version)
 
 
-def test_files_are_there_before_control_is_and_stay_when_it_is_gone(tmp_path: Path) -> None:
+def test_files_are_there_once_control_said_something_and_stay_when_it_is_gone(tmp_path: Path) -> None:
     one = Publishing(tmp_path)
+    assert one.one._link._hello.stays, "requests go on without it"
+    assert not one.files.exists(), "an Envoy that runs would take empty files for a fleet that is gone"
+    one.hear(replace(table(), instances=(), version=0))
     assert {file.name for file in one.files.iterdir()} == {ROUTES_FILE, *(file_of(cluster_of(LAYOUT, e)) for e in used(LAYOUT))}
     assert one.routes() == [{}, {}]
     one.hear(table())
@@ -212,6 +217,7 @@ def test_nothing_is_written_when_nothing_changed_and_failed_connections_are_told
     ("change", "why"),
     [
         ({"url": "https://127.0.0.1:9000"}, "it speaks TLS"),
+        ({"url": "http://127.0.0.1:9000/base/path/"}, "its URL has a path, /base/path,"),
         ({"served_model": "meta/other"}, "its engine knows the model as meta/other"),
         ({"url": "http://no.such.host.invalid:9000"}, "there is no address of no.such.host.invalid"),
     ],
@@ -222,6 +228,87 @@ def test_instances_that_envoy_cannot_serve_are_left_out_and_said_once(tmp_path: 
         one.hear(with_instances(replace(instance(ROW), **change), version=version))
     assert (one.ports(NEAR), one.routes()[0], len(one.told)) == ({}, {}, 1)
     assert why in one.told[0]
+
+
+def test_what_came_while_nobody_looked_is_of_no_time_and_of_no_minute() -> None:
+    one = Counting()
+    one.look(total=4, good=1, active=3)
+    before = one.counts.rates[NEAR]
+    one.now += 3600 * SECOND
+    report = one.look(total=3_600_000, good=3_599_990, active=10)
+    assert (sum(cell.requests for cell in report.cells), one.counts.unknown) == (4, 3_599_996)
+    assert (report.streams, one.counts.gap // SECOND, one.counts.rates[NEAR]) == (10, 3601, before)
+    report = one.look(total=3_600_002, active=12)
+    assert (sum(cell.requests for cell in report.cells), report.streams, one.counts.unknown) == (6, 12, 3_599_996)
+
+
+def test_requests_of_a_gap_are_told(tmp_path: Path) -> None:
+    one = Publishing(tmp_path)
+    one.hear(table())
+    one.one.take(AdminPage({HERE: HostCount()}, {}))
+    one.now += 60 * SECOND
+    one.one.take(AdminPage({HERE: HostCount(total=1234)}, {}))
+    assert one.told == ["1,234 requests came in 60 s in which Envoy was not seen: they are in no count"]
+
+
+def test_files_that_another_changed_or_deleted_are_written_again(tmp_path: Path) -> None:
+    one = Publishing(tmp_path)
+    one.hear(table())
+    before = {file.name: file.read_text("utf-8") for file in one.files.iterdir()}
+    asyncio.run(one.one._repair())
+    assert one.told == []
+    (one.files / ROUTES_FILE).unlink()
+    (one.files / file_of(CLUSTER)).write_text("{", "utf-8")
+    asyncio.run(one.one._repair())
+    assert {file.name: file.read_text("utf-8") for file in one.files.iterdir()} == before
+    assert ["and 1 more was changed or deleted by another" in said for said in one.told] == [True]
+
+
+def test_a_folder_has_one_owner_and_says_who(tmp_path: Path) -> None:
+    first, second = EnvoyFolder(tmp_path / "files"), EnvoyFolder(tmp_path / "files")
+    refused = pytest.raises(ConfigError, match=r"--folder: .*files belongs to process 7")
+    with first.held("process 7"), refused, second.held("8"):
+        pass
+    with EnvoyFolder(tmp_path / "files").held("another"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"--folder: .*file/x cannot be written"), EnvoyFolder(tmp_path / "file" / "x").held(""):
+        pass
+
+
+def test_names_of_hosts_are_asked_for_again_and_the_last_answer_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [["10.0.0.1"], ["10.0.0.2", "10.0.0.1"], [], ["10.0.0.3"]]
+
+    def asked(*_: object, **__: object) -> list[tuple[object, ...]]:
+        if not (found := answers.pop(0)):
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    one, seen = Publishing(tmp_path), list[str]()
+    for version in range(5):
+        one.hear(with_instances(replace(instance(ROW), url="http://engine-a:8000"), version=version))
+        seen += [place[1] for place in one.one._wanted]
+        one.now += (31 if version else 1) * SECOND
+    assert (seen, answers) == (["10.0.0.1"] * 4 + ["10.0.0.3"], [])
+
+
+@pytest.mark.parametrize("url", ["http://h:abc", "http://[::1", "http:", "h:9901", "ftp://h", "http://h:0", "http://h:99999"])
+def test_what_is_no_url_of_an_admin_page_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"--admin: .* is no URL"):
+        _url(url)
+    assert _url("https://[::1]:9901/x") == "https://[::1]:9901/x"
+
+
+def test_tiers_that_wait_and_folders_without_a_name_are_refused(tmp_path: Path) -> None:
+    names = list(SETTINGS.tiers)
+    assert _tier("", SETTINGS) == _tier(names[0], SETTINGS) == 0
+    with pytest.raises(ConfigError, match=f"--tier: {names[-1]} is a batch tier"):
+        _tier(names[-1], SETTINGS)
+    (tmp_path / "file").touch()
+    for folder, why in ((" ", "names no folder"), ("", "names no folder"), (str(tmp_path / "file"), "is no folder")):
+        with pytest.raises(ConfigError, match=why):
+            _folder(folder)
 
 
 def test_fleets_that_need_a_gateway_of_ours_are_refused() -> None:

@@ -144,6 +144,9 @@ async def running(folder: Path) -> AsyncIterator[tuple[Stage, "asyncio.Task[None
         held.push_async_callback(stage.control.close)
         work = asyncio.create_task(stage.publisher.run())
         held.callback(work.cancel)
+        await until(lambda: bool(stage.control.gateways))
+        for number in stage.control.gateways:
+            stage.control.send(number, replace(table(), instances=(), version=0))
         await until((folder / "files" / "routes.json").exists)
         yield stage, work
 

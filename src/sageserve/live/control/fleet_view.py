@@ -12,19 +12,18 @@ from typing import Any, Final
 import numpy as np
 
 from sageserve.base.config import LiveSettings, Scenario
-from sageserve.base.units import MINUTE, NEVER, Micros
+from sageserve.base.units import NEVER, SECOND, Micros
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.events import DoorSeen, EndpointSeen, EnginesSeen, InstanceDrained, Observed, RevisionsSeen
 from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
-from sageserve.live.control.gateway_reports import GatewayReports
+from sageserve.live.control.gateway_reports import LINGERS, GatewayReports
 from sageserve.live.control.live_door import LiveDoor
 from sageserve.live.control.loop import ControllerView, Counters
 from sageserve.live.control.opened import Callbacks, Missed, Opened
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
-_LINGERS: Final = 10 * MINUTE  # as long as a gateway that control lost sight of may wait for an answer
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
 
 
@@ -114,7 +113,7 @@ class FleetView(ControllerView):
         self.opened[instance].opened_at = -NEVER
         learnt_at = self._now() + _LEARNT_AFTER * self._scenario.signals.half_life
         self._learnt_at[self._endpoint(instance)] = learnt_at
-        self._unsure_until = self._now() + _LINGERS
+        self._unsure_until = self._now() + LINGERS
 
     def close(self, instance: int) -> None:
         """From now on it receives none; told as drained once it has none."""
@@ -141,12 +140,24 @@ class FleetView(ControllerView):
         self.endpoints[endpoint]["one_below"], self.endpoints[endpoint]["two_below"] = one_below, two_below
 
     def blind(self) -> tuple[int, ...]:
-        """Endpoints of which some open instance, or every gateway, was not heard of for too long."""
+        """Endpoints of which some open instance, every gateway, or one that had requests was not heard of for too long."""
         now = self._now()
-        if not any(now - gateway.heard_at <= self._blind_after for gateway in self.gateways.values()):
+        if self._reports.away(now, self._blind_after) or not any(
+            now - gateway.heard_at <= self._blind_after for gateway in self.gateways.values()
+        ):
             return tuple(range(self.layout.endpoints))
         known = [(i, max(here.seen_at, here.opened_at)) for i, here in self.opened.items() if here.open]
         return tuple(sorted({self._endpoint(i) for i, at in known if now - at > self._blind_after}))
+
+    def away(self) -> tuple[str, ...]:
+        """Who had requests and is gone or silent, in sentences; until when nothing is taken away."""
+        now = self._now()
+        return tuple(
+            f"{'An Envoy (`sageserve envoy run`)' if one.stays else f'Gateway {one.worker}'} had requests and was last heard of "
+            f"{(now - one.heard_at) // SECOND} s ago: no instance is taken away until it is back, or for "
+            f"{(one.heard_at + LINGERS - now) // SECOND} s more."
+            for one in self._reports.away(now, self._blind_after)
+        )
 
     # --- what gateways say ---
 
@@ -157,7 +168,9 @@ class FleetView(ControllerView):
             self._reports.meet(gateway, message, now)
             self.publish()
         elif isinstance(message, Report):
-            self._reports.take(gateway, message, now)
+            if self._reports.take(gateway, message, now):
+                learnt_at = now + _LEARNT_AFTER * self._scenario.signals.half_life
+                self._learnt_at[:] = np.maximum(self._learnt_at, learnt_at)
             self._tell_drained()
             if self._door.asked:
                 self._told.asked()
@@ -168,7 +181,7 @@ class FleetView(ControllerView):
     def left(self, gateway: int) -> None:
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
         self._reports.leave(gateway)
-        self._unsure_until = self._now() + _LINGERS
+        self._unsure_until = self._now() + LINGERS
         self.publish()
 
     def _tell_drained(self) -> None:

@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.records import Floats, Ints
-from sageserve.base.units import Micros
+from sageserve.base.units import MINUTE, NEVER, SECOND, Micros
 from sageserve.core.layout import Layout
 from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.response import MIX_WIDTH
 from sageserve.live.wire import EndpointCount, Hello, InstanceCount, Report, WaitingCount
 
+LINGERS: Final = 10 * MINUTE  # as long as a gateway that control lost sight of may wait for an answer
+_SILENT: Final = 5 * SECOND  # longer than it takes any report to come from who speaks for another
+_LATELY: Final = MINUTE
 _REMEMBERED: Final = 64  # processes that left and may come back, such as gateways that control loses sight of
 
 
@@ -32,6 +35,15 @@ class Gateway:
     version: int = -1
     instances: dict[int, InstanceCount] = field(default_factory=dict)
     held: tuple[WaitingCount, ...] = ()
+    worker: int = 0
+    stays: bool = False  # see Hello
+    new: bool = True  # it has reported nothing yet
+    busy_at: Micros = -NEVER  # when it last reported requests
+
+    @property
+    def worked(self) -> bool:
+        """Whether it had requests when it was last heard of; where they go on without it, those of late count too."""
+        return self.heard_at - self.busy_at <= _LATELY * self.stays
 
     def has(self, instance: int) -> bool:
         """Whether it has requests there."""
@@ -90,6 +102,7 @@ class GatewayReports:
         self.unfinished = np.zeros(layout.instances, np.int64)  # prompt tokens
         self.revisions: dict[tuple[int, int], tuple[Ints, Ints]] = {}  # by model and revision: asked and missed, by tier
         self.freed = np.zeros(layout.endpoints, np.int64)  # see EndpointCount
+        self._lost: dict[str, Gateway] = {}  # by process: gone with requests, and not heard of again
         self.held = np.zeros(cells, np.int64)  # requests that wait for an instance
         self.asked = False  # the first of a cell began to wait; whoever reads it takes it back
         self.output_mean = np.full(len(names.models) * len(names.tiers), output_guess)
@@ -101,15 +114,24 @@ class GatewayReports:
         """A gateway connected; a link that it had before is over, though what came over it may not all be read yet."""
         for old in [one for one, gateway in self.gateways.items() if gateway.nonce == hello.nonce]:
             self.leave(old)
-        self.gateways[number] = Gateway(hello.nonce, now, np.zeros(len(self._endpoints)))
+        backlog = np.zeros(len(self._endpoints))
+        self.gateways[number] = Gateway(hello.nonce, now, backlog, worker=hello.worker, stays=hello.stays)
 
-    def take(self, number: int, report: Report, now: Micros) -> None:
-        """A gateway reported; over a link that it has left, that is older than what is known."""
+    def take(self, number: int, report: Report, now: Micros) -> bool:
+        """A gateway reported; over a link that it has left, that is older than what is known.
+
+        Returns:
+            Whether requests went on of which nothing was heard: how busy endpoints are has to be learned anew.
+        """
         gateway = self.gateways.get(number)
         if gateway is None:
-            return
-        gateway.heard_at, gateway.version = now, report.version
+            return False
         before = self._known.pop(gateway.nonce, None)
+        unheard = gateway.stays and (before is None or now - gateway.heard_at > _SILENT)
+        gateway.heard_at, gateway.version = now, report.version
+        if gateway.new:
+            gateway.new = False
+            self._find(gateway)
         if before is not None:  # the first report of a process is where its counting begins
             self._add_counts(before, report)
         self._known[gateway.nonce] = report
@@ -119,6 +141,22 @@ class GatewayReports:
         self.output_mean[:] = np.mean(list(self._means.values()), axis=0)
         self._replace(gateway, report.instances, report.endpoints)
         self._hold(gateway, report.held)
+        came = gateway.stays and before is not None and _requests(report) > _requests(before)
+        if came or gateway.held or any(one.in_flight for one in gateway.instances.values()):
+            gateway.busy_at = now
+        return unheard
+
+    def away(self, now: Micros, blind_after: Micros) -> list[Gateway]:
+        """Gateways that had requests and are gone or silent, not longer than they may have them."""
+        here = [one for one in self.gateways.values() if now - one.heard_at > (_SILENT if one.stays else blind_after)]
+        return [one for one in (*self._lost.values(), *here) if one.worked and now - one.heard_at <= LINGERS]
+
+    def _find(self, gateway: Gateway) -> None:
+        """It reports: it is lost no more, or is what was begun in place of one that is."""
+        instead = (nonce for nonce, one in self._lost.items() if one.worker == gateway.worker)
+        found = gateway.nonce if gateway.nonce in self._lost else next(instead, None)
+        if found is not None:
+            del self._lost[found]
 
     def leave(self, number: int) -> None:
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
@@ -126,7 +164,11 @@ class GatewayReports:
             self._replace(self.gateways[number], (), ())
             self._hold(self.gateways[number], ())
             self._means.pop(number, None)
-            del self.gateways[number]
+            gone = self.gateways.pop(number)
+            if gone.worked:
+                self._lost[gone.nonce] = gone
+            while len(self._lost) > _REMEMBERED:
+                del self._lost[next(iter(self._lost))]
 
     def forget(self, instance: int) -> None:
         """An instance is gone, and what was sent there with it."""
@@ -193,3 +235,7 @@ class GatewayReports:
             self._endpoints[row.endpoint]["offered"] += row.offered - (past.offered if past else 0.0)
             self._endpoints[row.endpoint]["placed"] += row.placed - (past.placed if past else 0)
             self.freed[row.endpoint] += row.freed - (past.freed if past else 0)
+
+
+def _requests(report: Report) -> int:
+    return sum(one.requests for one in report.cells)

@@ -277,7 +277,7 @@ class Control:
         stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
         hung = tuple(f"{name}: hung and was started again, {n:,} x so far." for name, n in self._actuator.hung().items())
         later = last + stumbled + self.rollouts.notes() + self.sleeping.notes()
-        return full + hung + self._unseen() + self.liveness.notes() + later
+        return full + hung + self._unseen() + self.view.away() + self.liveness.notes() + later
 
     def _unseen(self) -> tuple[str, ...]:
         """Why instances are not seen; each reason once."""

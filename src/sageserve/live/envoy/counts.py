@@ -8,13 +8,13 @@ Knows no socket. Read next: `gateway/demand_counters.py`; `process.py`.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
-from sageserve.base.units import Micros
+from sageserve.base.units import SECOND, Micros
 from sageserve.live.envoy.resources import CLOSED
 from sageserve.live.gateway.demand_counters import DemandCounters
 from sageserve.live.gateway.routing_state import RoutingState
@@ -22,6 +22,7 @@ from sageserve.live.gateway.targets import Placement, Target
 
 Place: TypeAlias = tuple[str, str, int]
 """Cluster, address and port."""
+_GAP: Final = 5 * SECOND  # what came in a longer time without a look came at times that nobody knows
 _USUAL_BYTES: Final = 4000  # of a request, until one was seen
 
 
@@ -159,6 +160,8 @@ class EnvoyCounts:
 
     def __init__(self, routing: RoutingState, counters: DemandCounters, region: int, tier: int) -> None:
         self.streams = 0
+        self.unknown = 0  # requests that came while nobody looked for long, and are of no time
+        self.gap: Micros = 0  # how long that was, the last time
         self.rates: dict[int, float] = {}  # engine time per time sent to endpoints of late
         self._routing, self._counters = routing, counters
         self._region, self._tier = region, tier
@@ -178,6 +181,9 @@ class EnvoyCounts:
             now: the clock.
         """
         first, hosts = self._looked < 0, page.hosts
+        gap = not first and now - self._looked > _GAP
+        if gap:
+            self.gap = now - self._looked
         if page.up_s < self._up_s:  # it began anew, and counts from 0
             self._bytes.clear()
             for one in self._there.values():
@@ -194,12 +200,15 @@ class EnvoyCounts:
                 there = self._there[place] = _There(target, said if first else HostCount())
             if said.total < there.last.total:  # another is at this place now, or time is too coarse
                 there.last = HostCount()
+            if gap:
+                self.unknown += said.total - there.last.total
+                there.last = replace(there.last, total=said.total, good=said.good)
             self._count(place, there, said, now)
             if said.failed > there.last.failed:
                 failed.append(target)
             there.last = said
         self.streams = sum(len(there.placed) for there in self._there.values())
-        self._learn_rates(now)
+        self._learn_rates(now, known=not gap)
         return failed
 
     def _count(self, place: Place, there: _There, said: HostCount, now: Micros) -> None:
@@ -238,12 +247,12 @@ class EnvoyCounts:
                 self._size[cluster] = news / requests
             self._bytes[cluster] = total
 
-    def _learn_rates(self, now: Micros) -> None:
-        """As control smooths what gateways report."""
+    def _learn_rates(self, now: Micros, *, known: bool) -> None:
+        """As control smooths what gateways report; what came in a gap is not known, and the rates before it stand."""
         routing, passed = self._routing, now - self._looked
         for endpoint, load in enumerate(routing.loads):
             news = load.offered - self._offered.get(endpoint, 0.0)
-            if self._looked >= 0 and passed > 0:
+            if known and self._looked >= 0 and passed > 0:
                 before = self.rates.get(endpoint, 0.0)
                 self.rates[endpoint] = before + (1.0 - 2.0 ** (-passed / routing.half_life)) * (news / passed - before)
             self._offered[endpoint] = load.offered

@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,11 @@ from msgspec.structs import replace
 
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import ConfigError, in_words
-from sageserve.base.units import Micros
+from sageserve.base.units import SECOND, Micros
 from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
 from sageserve.live.envoy.counts import CLUSTERS, STATS, AdminPage, EnvoyCounts, Place, bytes_in, hosts_in, is_carried_out
+from sageserve.live.envoy.folder import EnvoyFolder
 from sageserve.live.envoy.names import cluster_of, used
 from sageserve.live.envoy.resources import EnvoyHost, ModelRoute, files
 from sageserve.live.envoy.shares import Traffic, shares_of
@@ -36,6 +38,8 @@ LOG: Final = logging.getLogger(__name__)
 LOOK_S: Final = 0.5
 _LATE: Final = 20  # looks
 _PATIENCE_S: Final = 5.0
+_RESOLVED: Final = 30 * SECOND  # names of hosts are asked for again then
+_RESOLVE_S: Final = 2.0  # at most for one
 WORKER: Final = 1_000_000
 """Its number among gateways: behind all of ours."""
 
@@ -106,41 +110,40 @@ class EnvoyPublisher:
         self._table: RoutingTable | None = None
         self._news = asyncio.Event()
         self._addresses: dict[str, str] = {}  # by name of a host; empty: there is none
-        self._written: dict[str, str] = {}  # what stands in files
+        self._resolved: dict[str, Micros] = {}  # when, by name of a host
+        self._folder = EnvoyFolder(place.folder)
+        self._writes = asyncio.Lock()
         self._wanted: dict[Place, bool] = {}  # who is to be sent requests, as files say
         self._places: dict[Place, int] = {}  # rows of instances
         self._version = self._known = -1  # of the table in files, and of the one that Envoy does
         self._late = 0  # looks since Envoy did what files say
         self._said: dict[str, str] = {}
         self._ends = False
-        hello = Hello(VERSION, WORKER, place.nonce or os.urandom(6).hex(), layout_mark(self.layout))
+        hello = Hello(VERSION, WORKER, place.nonce or os.urandom(6).hex(), layout_mark(self.layout), stays=True)
         self._link = LinkClient(place.control, hello, self._hear, self._control_changed)
 
     async def run(self) -> None:
         """Go on until cancelled. What is in files stays there.
 
         Raises:
-            ConfigError: files cannot be written.
+            ConfigError: files cannot be written, or the folder is another process's.
         """
-        await asyncio.to_thread(self._begin)
         limits = httpx.Limits(max_connections=2)
+        who = f"`sageserve envoy run`, process {os.getpid()}, which control at {self._place.control} tells"
+        with self._folder.held(who):
+            await self._work(limits)
+
+    async def _work(self, limits: httpx.Limits) -> None:
         async with httpx.AsyncClient(base_url=self._place.admin, timeout=_PATIENCE_S, limits=limits) as client:
             self._link.start()
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._publish_all())
+                    group.create_task(self._repair_all())
                     group.create_task(self._look_all(client))
             finally:
                 self._ends = True
                 await self._link.close()
-
-    def _begin(self) -> None:
-        """Files that Envoy needs to begin; those that are there stay until control says something."""
-        self._place.folder.mkdir(parents=True, exist_ok=True)
-        nobody = files(dict.fromkeys(self._clusters.values(), ()), [ModelRoute(self._name(model), {}) for model in self._models])
-        for name, text in nobody.items():
-            if not (self._place.folder / name).exists():
-                put(self._place.folder / name, text)
 
     # --- control ---
 
@@ -179,16 +182,24 @@ class EnvoyPublisher:
             place = self._clusters[target.endpoint], host.address, host.port
             wanted[place], places[place] = target.open, target.row
         told = files({self._clusters[endpoint]: some for endpoint, some in hosts.items()}, self._routes(table, hosts))
-        changed = {name: text for name, text in told.items() if self._written.get(name) != text}
-        await asyncio.to_thread(self._write, changed)
-        self._written.update(changed)
+        async with self._writes:
+            changed = await asyncio.to_thread(self._folder.write, told)
         self._wanted, self._places, self._version = wanted, places, table.version
         if changed:
             LOG.debug("table %d: %s", table.version, ", ".join(changed))
 
-    def _write(self, changed: Mapping[str, str]) -> None:
-        for name, text in changed.items():
-            put(self._place.folder / name, text)
+    async def _repair_all(self) -> None:
+        while True:
+            await self._repair()
+            await asyncio.sleep(LOOK_S)
+
+    async def _repair(self) -> None:
+        """Files say what control said, whoever changed them or took them away."""
+        async with self._writes:
+            harmed = await asyncio.to_thread(self._folder.repair)
+        if harmed:
+            more = f" and {len(harmed) - 1} more" if len(harmed) > 1 else ""
+            self._place.told(f"{self._place.folder / harmed[0]}{more} was changed or deleted by another: written again")
 
     def _routes(self, table: RoutingTable, hosts: Mapping[int, list[EnvoyHost]]) -> list[ModelRoute]:
         """Shares of every model, of endpoints that Envoy can send requests to."""
@@ -205,6 +216,8 @@ class EnvoyPublisher:
         why = ""
         if target.secured:
             why = "it speaks TLS, and the clusters of Envoy are plain"
+        elif target.prefix:
+            why = f"its URL has a path, {target.prefix.decode()}, and Envoy sends requests to the path that they came for"
         elif target.served not in {"", self._name(target.model)}:
             why = f"its engine knows the model as {target.served}, and Envoy changes no names in bodies"
         elif not self._addresses[target.host]:
@@ -213,15 +226,26 @@ class EnvoyPublisher:
         return bool(why)
 
     async def _resolve(self, targets: list[Target]) -> None:
-        """Envoy wants addresses where we may have names."""
-        loop = asyncio.get_running_loop()
-        for host in {target.host for target in targets} - {host for host, address in self._addresses.items() if address}:
-            try:
-                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-                found.sort(key=lambda one: one[0] != socket.AF_INET)  # engines that listen on one kind listen on this
-                self._addresses[host] = str(found[0][4][0])
-            except OSError:
-                self._addresses[host] = ""
+        """Envoy wants addresses where we may have names, and what a name stands for may change."""
+        now = self._now()
+        old = {
+            host for host, at in self._resolved.items() if self._addresses[host] and (now - at < _RESOLVED or is_address(host))
+        }
+        hosts = sorted({target.host for target in targets} - old)
+        for host, address in zip(hosts, await asyncio.gather(*map(self._address, hosts)), strict=True):
+            self._addresses[host], self._resolved[host] = address, now
+
+    async def _address(self, host: str) -> str:
+        """Of a host; the one it had while that is one of its own, or none is said. Empty: it never had one."""
+        before = self._addresses.get(host, "")
+        try:
+            asked = asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found = await asyncio.wait_for(asked, _RESOLVE_S if before else None)
+        except (OSError, UnicodeError):  # a time-out is one of the first, too
+            return before
+        found.sort(key=lambda one: one[0] != socket.AF_INET)  # engines that listen on one kind listen on this
+        addresses = [str(one[4][0]) for one in found]
+        return before if before in addresses else addresses[0]
 
     # --- Envoy ---
 
@@ -235,7 +259,8 @@ class EnvoyPublisher:
             pages = [await client.get(page) for page in (CLUSTERS, STATS)]
             hosts, (sent, up_s) = hosts_in(pages[0].raise_for_status().content), bytes_in(pages[1].raise_for_status().content)
         except (httpx.HTTPError, ValueError) as error:
-            self._tell("envoy", f"Envoy cannot be asked: {self._place.admin}: {in_words(error)}")
+            unseen = "what it does is not seen, and nothing is reported"
+            self._tell("envoy", f"Envoy cannot be asked: {self._place.admin}: {in_words(error)}: {unseen}")
             return
         self._tell("envoy", "")
         ours = set(self._clusters.values())
@@ -252,8 +277,12 @@ class EnvoyPublisher:
         self._tell("files", stale)
         known = self._routing.targets
         targets = {place: known[row] for place, row in self._places.items() if row in known}
+        before = self._counts.unknown
         for target in self._counts.take(page, targets, self._now()):
             self._link.send(Trouble(target.row, "Envoy could not connect"))
+        if lost := self._counts.unknown - before:
+            gap = self._counts.gap // SECOND
+            self._place.told(f"{lost:,} requests came in {gap:,} s in which Envoy was not seen: they are in no count")
         self._link.send(replace(self._counters.report(self._counts.streams), version=self._known))
 
     # --- the rest ---
@@ -275,16 +304,10 @@ class EnvoyPublisher:
         self._said[about] = sentence
 
 
-def put(file: Path, text: str) -> None:
-    """Move a file into place, which is what Envoy looks for.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    part = file.with_name(f".{file.name}.{os.getpid()}")
+def is_address(host: str) -> bool:
+    """Whether it is no name."""
     try:
-        part.write_text(text, "utf-8")
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ConfigError(f"{file} cannot be written: {error.strerror}", hint="name another folder: --folder DIR") from None
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
