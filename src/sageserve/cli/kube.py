@@ -6,7 +6,7 @@ Reads the environment; must not write to a cluster. Read next: `orders.py`, `pro
 import os
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -26,6 +26,9 @@ Kubeconfig = Annotated[
     Path | None,
     typer.Option("--kubeconfig", metavar="FILE", help="of the clusters", show_default="KUBECONFIG, or the pod's service account"),
 ]
+
+_PASSED: Final = ("KUBE", "AWS_", "AZURE_", "AAD_", "GOOGLE_", "CLOUDSDK_")
+"""How variables begin that say where a cluster is, and who asks: those of Kubernetes, and those that clouds' plug-ins read."""
 
 
 def kubeconfig_file() -> Path | None:
@@ -124,9 +127,8 @@ def services_of(live: "LiveSettings", layout: "Layout") -> "list[FollowedService
 
 
 def cluster_variables(live: "LiveSettings") -> dict[str, str]:
-    """What of the environment the control process needs to reach clusters whose services it follows."""
-    names = ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT") if live.services else ()
-    return {name: os.environ[name] for name in names if name in os.environ}
+    """What of the environment the control process needs to reach clusters whose services it follows, plug-ins included."""
+    return {name: text for name, text in os.environ.items() if live.services and name.startswith(_PASSED)}
 
 
 async def writer_of(

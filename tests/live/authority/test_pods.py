@@ -66,6 +66,7 @@ def test_each_pod_counts_for_what_it_is(given: Stored, told: PodTally) -> None:
 
 def test_starts_are_measured_once_each_and_not_of_what_began_anew() -> None:
     starts = ColdStarts()
+    starts.see(seen(pod("a"), pod("b")))
     starts.see(seen(ready("a", 60), ready("b", 120)))
     assert starts.quantile(0.5) is None  # two say nothing
     for _ in range(3):
@@ -75,8 +76,35 @@ def test_starts_are_measured_once_each_and_not_of_what_began_anew() -> None:
     assert starts.quantile(0.95) == 30 * SECOND  # the newest fifty
 
 
+def lapsed(name: str, began: str, since: str) -> Stored:
+    """A pod whose container began at an instant, and that is not ready since another."""
+    found = pod(name, conditions=(("Ready", "False", "ContainersNotReady", since),))
+    status = found["status"]
+    assert isinstance(status, dict)
+    running: Json = [{"restartCount": 0, "state": {"running": {"startedAt": began}}}]
+    return found | {"status": status | {"containerStatuses": running}}
+
+
+def test_pods_that_were_ready_before_anybody_looked_say_nothing_of_their_start_whatever_moment_they_were_not() -> None:
+    again = pod("x", conditions=(("Ready", "True", "", "2026-09-28T14:13:20Z"),))["status"]
+    old = [pod(name) | {"status": again} for name in "abc"]  # a week old, and ready again since now
+    starts = ColdStarts()
+    starts.see([])
+    starts.see(seen(*old))
+    starts.see(seen(*old, *(lapsed(name, "2026-09-21T14:14:00Z", "2026-09-28T14:13:00Z") for name in "def")))
+    starts.see(seen(*old, *(pod(name) | {"status": again} for name in "def")))
+    assert starts.quantile(0.5) is None, "no start took a week"
+    coming = [lapsed(name, "2026-09-21T14:14:00Z", "2026-09-21T14:13:21Z") for name in "ghi"]  # new: its engine loads
+    starts.see(seen(*old, *coming))
+    starts.see(seen(*old, *(ready(name, 90) for name in "ghi")))
+    assert starts.quantile(0.5) == 90 * SECOND
+    starts.see(seen(*(ready(f"n{n}", 30) for n in range(50))))
+    assert starts.quantile(0.5) == 30 * SECOND, "those that came between two looks"
+
+
 def test_what_takes_more_than_twice_as_long_is_late() -> None:
     starts = ColdStarts()
+    starts.see(seen(*(pod(name, phase="Pending") for name in "abc")))
     starts.see(seen(*(ready(name, 60) for name in "abc")))
     waiting = seen(pod("d", phase="Pending"))
     assert tally(waiting, starts, WALL + 2 * MINUTE).late == 0

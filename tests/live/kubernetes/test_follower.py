@@ -1,15 +1,18 @@
 """Objects that are followed: changes are heard, lists are taken anew after 410, and nothing is lost while the server is away."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import cast
 
 import msgspec
+import pytest
 
 from sageserve.live.authority.pods import PodSeen
 from sageserve.live.kubernetes.fake import FakeCluster
 from sageserve.live.kubernetes.fake_api import FakeTransport, fake_config
 from sageserve.live.kubernetes.follower import FollowTimes, ObjectFollower
-from sageserve.live.kubernetes.reader import ClusterReader
+from sageserve.live.kubernetes.reader import ClusterReader, NotRead
 from tests.live.kubernetes.test_fake_api import pod
 
 PATH = "/api/v1/namespaces/serving/pods"
@@ -116,3 +119,71 @@ def test_lists_of_many_come_in_pages_and_lines_that_cannot_be_read_end_a_watch()
         assert len(here.follower.objects) == 1200
 
     played(story)
+
+
+class Proxied:
+    """A reader whose watches end as a script says: lines they deliver before they are cut; after it, none is answered."""
+
+    def __init__(self, *watches: int) -> None:
+        self.script = list(watches)
+        self.lists, self.version = 0, 7
+
+    async def page(self, _path: str, _query: Mapping[str, str], kind: type[object]) -> object:
+        self.lists += 1
+        return msgspec.convert({"metadata": {"resourceVersion": str(self.version)}, "items": []}, kind)
+
+    async def follow(self, _path: str, query: Mapping[str, str], heard: Callable[[bytes], str]) -> NotRead | None:
+        assert query["resourceVersion"] == str(self.version), "from where it was"
+        if not self.script:
+            await asyncio.Event().wait()
+        for _ in range(self.script.pop(0)):
+            self.version += 1
+            one = {"metadata": {"name": f"p{self.version}", "resourceVersion": str(self.version)}}
+            assert heard(msgspec.json.encode({"type": "ADDED", "object": one})) == ""
+        return NotRead(0, "peer closed connection")
+
+
+def behind(proxied: Proxied, times: FollowTimes, monkeypatch: pytest.MonkeyPatch) -> tuple[ObjectFollower[PodSeen], list[float]]:
+    """A follower once the script is over, and its pauses."""
+    pauses: list[float] = []
+    real = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await real(0)
+
+    async def inside() -> ObjectFollower[PodSeen]:
+        follower = ObjectFollower(cast("ClusterReader", proxied), PATH, PodSeen, lambda: None, times=times)
+        task = asyncio.create_task(follower.run())
+        for _ in range(200):
+            await real(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return follower
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return asyncio.run(inside()), pauses
+
+
+def test_a_watch_that_worked_and_is_cut_goes_on_at_once_and_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    proxied = Proxied(*[1] * 9)
+    follower, pauses = behind(proxied, FollowTimes(), monkeypatch)
+    assert (len(follower.objects), follower.trouble, proxied.lists) == (9, "", 1)
+    assert pauses == [1.0] * 9
+    assert caplog.messages == []
+
+
+def test_watches_that_never_work_are_asked_for_less_and_less_until_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxied = Proxied(0, 0, 0, 0, 2, 0, 0)
+    follower, pauses = behind(proxied, FollowTimes(), monkeypatch)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 1.0, 1.0, 2.0]
+    assert (len(follower.objects), proxied.lists) == (0, 7), "the last list has none of them"
+
+
+def test_a_quiet_watch_that_lasted_longer_than_the_pause_has_worked(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxied = Proxied(0, 0, 0)
+    follower, pauses = behind(proxied, NOW, monkeypatch)
+    assert (follower.trouble, proxied.lists, pauses) == ("", 1, [0.0] * 3)

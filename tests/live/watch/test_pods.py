@@ -142,6 +142,8 @@ def test_a_pod_that_comes_is_a_row_that_starts_and_one_that_goes_is_closed(tmp_p
 
 def test_pods_that_cannot_come_are_no_instances_and_are_said_with_the_schedulers_reason(tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
+        ground.put(*(pod(f"old-{n}") for n in range(3)))
+        await ground.look()
         ground.put(*(pod(f"old-{n}", ready=60 * SECOND) for n in range(3)))
         ground.stage.pods = [Pod(f"old-{n}") for n in range(3)]
         ground.put(pod("x", made=9 * MINUTE, stuck=FULL), pod("y", made=9 * MINUTE, gate="kueue.x-k8s.io/admission"))

@@ -207,7 +207,7 @@ class FollowedActuator:
         rows = self._rows[one.source.name]
         for url, row in list(rows.items()):
             state = told.get(url, False)
-            if state:
+            if state and row not in self._leaving:
                 continue
             if state is None:
                 if row not in self._leaving:
@@ -216,7 +216,7 @@ class FollowedActuator:
                 continue
             del rows[url]
             self._leaving.discard(row)
-            what = "is not ready" if url in told else "is gone"
+            what = "has ended, and another engine has its address" if state else "is not ready" if url in told else "is gone"
             self._hear(InstanceLost(row, f"{url} of {one.source.name} {what}"))
 
     def _open(self, one: FollowedService, told: Mapping[str, bool | None]) -> None:

@@ -4,8 +4,9 @@
              on their account
     coming   pending or not ready yet; late once it has taken longer than twice the 95th percentile of starts
 
-A cold start is from a pod's creation to its being Ready, of pods whose containers never began anew. Typed parts of pods alone are
-read: there may be thousands. Read next: `hands.py`; tests/live/authority/test_pods.py.
+A cold start is from a pod's creation to its being Ready, of pods that became so while they were looked at and whose containers
+never began anew: of a pod that was there before, Ready tells of the latest time, not of the first. Typed parts alone are read.
+Read next: `hands.py`; tests/live/authority/test_pods.py.
 """
 
 from collections import deque
@@ -36,10 +37,23 @@ class PodCondition(Struct, frozen=True, rename="camel"):
     last_transition_time: str = ""
 
 
+class PodRunning(Struct, frozen=True, rename="camel"):
+    """A container that runs."""
+
+    started_at: str = ""
+
+
+class PodContainerState(Struct, frozen=True):
+    """What a container does."""
+
+    running: PodRunning | None = None
+
+
 class PodContainer(Struct, frozen=True, rename="camel"):
     """A container's status."""
 
     restart_count: int = 0
+    state: PodContainerState = PodContainerState()
 
 
 class PodStatus(Struct, frozen=True, rename="camel"):
@@ -116,6 +130,13 @@ class PodSeen(Struct, frozen=True):
         return _instant(self.condition("Ready").last_transition_time)
 
     @property
+    def lapsed(self) -> bool:
+        """Whether it is not ready and was before: it became so after its containers had started, and not before as a new one."""
+        running = [one.state.running for one in self.status.container_statuses]
+        started = [_instant(one.started_at) for one in running if one is not None]
+        return not self.ready and bool(started) and self.ready_at > max(started) > 0
+
+    @property
     def made_at(self) -> Micros:
         """When it was made, microseconds since 1970 by the cluster's clock; 0: it does not say."""
         return _instant(self.metadata.creation_timestamp)
@@ -154,17 +175,23 @@ class ColdStarts:
     """How long starts of a target take: the newest fifty, each once."""
 
     def __init__(self) -> None:
+        self._looked = False  # some pods were seen: those that come later are seen to come
         self._known: dict[str, None] = {}
         self._took: deque[Micros] = deque(maxlen=KEEP)
 
     def see(self, pods: Iterable[PodSeen]) -> None:
-        """Take in pods that have become ready."""
-        new = [pod for pod in pods if pod.ready and pod.metadata.uid not in self._known]
+        """Take in pods that have become ready; those that were ready before anybody looked say nothing of their start."""
+        there = list(pods)
+        unknown = [pod for pod in there if pod.metadata.uid not in self._known]
+        new = [pod for pod in unknown if pod.ready and self._looked]
+        self._known |= {pod.metadata.uid: None for pod in unknown if pod.lapsed or (pod.ready and not self._looked)}
+        self._looked = self._looked or bool(unknown)
         for pod in sorted(new, key=lambda one: one.condition("Ready").last_transition_time):
             self._known[pod.metadata.uid] = None
             if (took := _took(pod)) is not None:
                 self._took.append(took)
-        for uid in list(self._known)[: max(0, len(self._known) - 100 * KEEP)]:
+        gone = list(self._known.keys() - {pod.metadata.uid for pod in there})
+        for uid in gone[: max(0, len(self._known) - 100 * KEEP)]:
             del self._known[uid]
 
     def is_late(self, pod: PodSeen, wall: Micros) -> bool:

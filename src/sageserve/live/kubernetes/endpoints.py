@@ -3,7 +3,8 @@
     EndpointSlices of a Service    an endpoint that is ready is open; one that terminates is left alone and finishes what it has
     pods by labels                 the same of pods: Ready, and told to end
 
-An address is in several slices while they are made anew: it is open where one of them says so. Decides nothing.
+An address is in several slices while they are made anew: it is open where one of them says so. A pod that has addresses of two
+types is one engine, at its IPv4 address. Decides nothing.
 Read next: `follower.py`; `live/actuators/followed.py`, which makes rows of them.
 """
 
@@ -20,6 +21,7 @@ from sageserve.live.kubernetes.reader import ClusterReader
 from sageserve.live.kubernetes.writer import path_of
 
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
+_TYPES: Final = ("IPv4", "IPv6", "FQDN")  # of addresses, the first that a pod has
 
 
 class _Named(Struct, frozen=True, rename="camel"):
@@ -32,9 +34,22 @@ class _EndpointConditions(Struct, frozen=True):
     terminating: bool | None = None
 
 
-class _Endpoint(Struct, frozen=True):
+class _Target(Struct, frozen=True):
+    """The pod of an endpoint."""
+
+    name: str = ""
+    uid: str = ""
+
+
+class _Endpoint(Struct, frozen=True, rename="camel"):
     addresses: list[str] = field(default_factory=list)
     conditions: _EndpointConditions = _EndpointConditions()
+    target_ref: _Target | None = None
+
+    @property
+    def pod(self) -> str:
+        """Whose it is; empty: nobody says so, as in slices that a person wrote."""
+        return "" if self.target_ref is None else self.target_ref.uid or self.target_ref.name
 
 
 class _Port(Struct, frozen=True):
@@ -49,6 +64,11 @@ class SliceSeen(Struct, frozen=True, rename="camel"):
     address_type: str = ""
     endpoints: list[_Endpoint] | None = None
     ports: list[_Port] | None = None
+
+    @property
+    def rank(self) -> int:
+        """Of its type of addresses: the lowest that a pod has is used."""
+        return _TYPES.index(self.address_type) if self.address_type in _TYPES else len(_TYPES)
 
 
 class _PodCondition(Struct, frozen=True):
@@ -130,10 +150,16 @@ class ServiceEngines:
         return _merged(self._of_pods(self._pods.objects)) if self._pods.listed else None
 
     def _of_slices(self, slices: Mapping[str, SliceSeen]) -> Iterator[tuple[str, bool | None]]:
+        listed: list[tuple[int, int, _Endpoint]] = []
         for found in slices.values():
             port = next((each.port for each in found.ports or () if self._is_port(each.name or "", each.port)), None)
-            for endpoint in found.endpoints or () if port is not None else ():
-                assert port is not None
+            if port is not None:
+                listed += [(found.rank, port, endpoint) for endpoint in found.endpoints or ()]
+        best: dict[str, int] = {}  # by pod: the rank that is used
+        for rank, _, endpoint in listed:
+            best[endpoint.pod] = min(rank, best.get(endpoint.pod, rank))
+        for rank, port, endpoint in listed:
+            if rank == best[endpoint.pod]:
                 told = endpoint.conditions
                 state = None if told.terminating else told.ready is not False
                 yield from ((self._url(one, port), state) for one in endpoint.addresses[:1])  # the others are the same pod

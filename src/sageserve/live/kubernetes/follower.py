@@ -1,8 +1,9 @@
 """Objects of one kind in one namespace, followed: a list, then a watch from it with bookmarks, then a list again.
 
 What was heard last stays while the server is away, answers nonsense or forbids: `trouble` says why, nothing is taken for gone.
-A version that is too old (410) is listed anew at once, and every five minutes so is everything. Only typed parts of objects are
-read: there may be thousands. Decides nothing. Read next: `reader.py`; `fake_api.py`, which answers in tests.
+A version that is too old (410) is listed anew at once, and every five minutes so is everything. A watch that worked and is cut,
+as proxies do, goes on from where it was. Only typed parts of objects are read: there may be thousands. Decides nothing.
+Read next: `reader.py`; `fake_api.py`, which answers in tests.
 """
 
 import asyncio
@@ -115,10 +116,12 @@ class ObjectFollower(Generic[Seen]):
         self._decoder = msgspec.json.Decoder(kind)
         self._version = ""
         self._expired = False
+        self._pause = self._times.first
+        self._heard = self._unread = False  # of this watch: a line was taken in; one was not
 
     async def run(self) -> None:
         """Until cancelled."""
-        pause, loop = self._times.first, asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         while True:
             begun = loop.time()
             why = await self._round()
@@ -128,10 +131,10 @@ class ObjectFollower(Generic[Seen]):
                     self.trouble = why
                     self._changed()
             elif loop.time() - begun >= self._times.first:
-                pause = self._times.first
+                self._pause = self._times.first
                 continue
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, self._times.most) if why else self._times.first
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, self._times.most) if why else self._times.first
 
     async def _round(self) -> str:
         """List, and watch until the next list is due; why it came to nothing, or empty."""
@@ -144,10 +147,13 @@ class ObjectFollower(Generic[Seen]):
             ended = await self._watch(max(1, round(left)))
             if self._expired:
                 return ""
-            if isinstance(ended, NotRead):
+            lasted = loop.time() - begun
+            if worked := self._heard or lasted > self._pause:
+                self._pause = self._times.first
+            if isinstance(ended, NotRead) and (not worked or ended.status or self._unread):
                 return ended.detail
-            if version == self._version and loop.time() - begun < self._times.first:
-                await asyncio.sleep(self._times.first)  # it hangs up at once, and said nothing
+            if isinstance(ended, NotRead) or (version == self._version and lasted < self._times.first):
+                await asyncio.sleep(self._times.first)  # it was cut; or it hangs up at once, and said nothing
         return ""
 
     async def _list(self) -> str:
@@ -178,9 +184,16 @@ class ObjectFollower(Generic[Seen]):
             "timeoutSeconds": str(seconds),
             **({"labelSelector": self._labels} if self._labels else {}),
         }
-        ended = await self._reader.follow(self._path, query, self._hear)
+        self._heard = self._unread = False
+        ended = await self._reader.follow(self._path, query, self._take_in)
         self._expired = self._expired or (isinstance(ended, NotRead) and ended.status == _GONE)
         return ended
+
+    def _take_in(self, text: bytes) -> str:
+        """As `_hear`, and remember how that went."""
+        why = self._hear(text)
+        self._heard, self._unread = self._heard or not why, bool(why)
+        return why
 
     def _hear(self, text: bytes) -> str:
         """A line of the watch; why no more is wanted, or empty."""

@@ -1,0 +1,125 @@
+"""A plug-in of a kubeconfig that fails is an answer that did not come: nothing ends of it, and what was known stays."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import httpx2
+import pytest
+from lightkube import KubeConfig
+from lightkube.config import client_adapter
+from lightkube.config.models import Cluster, User, UserExec
+from lightkube.core.exceptions import ConfigError
+
+from sageserve.live.authority.pods import PodList, PodSeen
+from sageserve.live.kubernetes.fake import FakeCluster
+from sageserve.live.kubernetes.fake_api import FakeTransport
+from sageserve.live.kubernetes.follower import FollowTimes, ObjectFollower
+from sageserve.live.kubernetes.reader import NotRead, Right
+from sageserve.live.kubernetes.writer import ClusterWriter, NotWritten
+from tests.live.kubernetes.test_fake_api import pod
+
+PATH = "/api/v1/namespaces/serving/pods"
+TOKEN = b'{"status": {"token": "t"}}'
+Said = bytes | Exception
+
+
+class Plugin:
+    """What a kubeconfig names, and how often it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, said: Said) -> None:
+        self.said, self.asked = said, 0
+        monkeypatch.setattr(client_adapter, "async_check_output", self._run)
+
+    async def _run(self, command: Sequence[str], env: Mapping[str, str]) -> bytes:
+        self.asked += 1
+        assert command == ["cloud-token"]
+        assert env
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said
+
+
+def reader(transport: httpx2.AsyncBaseTransport) -> ClusterWriter:
+    plugin = UserExec(apiVersion="client.authentication.k8s.io/v1beta1", command="cloud-token")
+    config = KubeConfig.from_one(cluster=Cluster(server="http://fake"), user=User(exec=plugin)).get()
+    assert config is not None
+    return ClusterWriter(config, transport)
+
+
+CALLS: list[Callable[[ClusterWriter], Awaitable[object]]] = [
+    lambda one: one.version(),
+    lambda one: one.get("Pod", "a", "serving"),
+    lambda one: one.list("Pod", "serving"),
+    lambda one: one.page(PATH, {}, PodList),
+    lambda one: one.follow(PATH, {"watch": "true"}, lambda _: "heard"),
+    lambda one: one.allowed(Right("get", "", "pods", "serving")),
+    lambda one: one.read_as(PATH, PodList),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (ConfigError("Exec cloud-token returned 1: \nthe session\nhas expired"), "returned 1: the session has expired"),
+        (FileNotFoundError(2, "No such file or directory", "cloud-token"), "No such file or directory: 'cloud-token'"),
+        (b"log in first", "printed no token"),
+        (b"{}", "printed no token"),
+        (b'{"status": null}', "printed no token"),
+        (b"\xff", "printed no token"),
+    ],
+)
+def test_whatever_a_plug_in_does_no_question_ends_in_an_exception(said: Said, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = Plugin(monkeypatch, said)
+
+    async def inside() -> None:
+        cluster = FakeCluster()
+        cluster.put(pod("a"))
+        async with reader(FakeTransport(cluster)) as one:
+            for call in CALLS:
+                answer = await call(one)
+                assert isinstance(answer, NotRead | NotWritten)
+                assert answer.status == 0
+                assert answer.detail.startswith("no credentials: ")
+                assert told in answer.detail
+            plugin.said, plugin.asked = TOKEN, 0
+            for call in CALLS:
+                answer = await call(one)
+                assert not isinstance(answer, NotRead | NotWritten) or answer.detail == "heard"
+            assert plugin.asked == 1, "its token is kept, for all questions"
+
+    asyncio.run(inside())
+
+
+def test_a_token_that_expires_while_the_plug_in_fails_is_a_trouble_and_what_was_known_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin = Plugin(monkeypatch, TOKEN)
+
+    async def inside() -> None:
+        cluster = FakeCluster()
+        cluster.put(pod("a"))
+        transport = FakeTransport(cluster)
+        times = FollowTimes(first=0.0, most=0.0)
+        follower = ObjectFollower(reader(transport), PATH, PodSeen, lambda: None, times=times)
+        task = asyncio.create_task(follower.run())
+
+        async def settle() -> tuple[list[str], str]:
+            for _ in range(300):
+                await asyncio.sleep(0)
+            assert not task.done()
+            return sorted(follower.objects), follower.trouble
+
+        assert await settle() == (["a"], "")
+        cluster.failing = lambda *_: 401
+        plugin.said = ConfigError("Exec cloud-token returned 1: throttled")
+        cluster.put({"kind": "ConfigMap", "metadata": {"name": "noise", "namespace": "serving"}})
+        cluster.forget()  # the watch is over at the next change
+        cluster.put(pod("b"))
+        assert await settle() == (["a"], "no credentials: Exec cloud-token returned 1: throttled")
+        cluster.failing = lambda *_: 0
+        plugin.said = TOKEN
+        assert await settle() == (["a", "b"], "")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(inside())
