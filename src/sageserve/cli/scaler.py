@@ -46,13 +46,30 @@ def scaler(
     settings = load_scenario(scenario, overrides=overrides or ())
     if settings.live is None or settings.live.scaler is None:
         raise ConfigError(f"{settings.name} has no live.scaler", hint="--set live.scaler.listen=0.0.0.0:7001")
-    parts = urlsplit(leader)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"--leader: {leader} is no URL", hint="such as http://sageserve-fleet:8110")
+    _check_leader(leader)
     following = FollowingScaler(settings.live.targets, HeardTable(leader, settings.name), _now)
     port = ScalerPort(settings.live.scaler, following)
     port.opened = lambda address: typer.echo(f"scaler     {address}", err=True)
     _run(leader, following, port)
+
+
+def _check_leader(url: str) -> None:
+    """A leader can be asked there.
+
+    Raises:
+        ConfigError: it is no URL; one that may hold a password is not shown.
+    """
+    import httpx
+
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0  # no number is a ValueError
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        known = False
+    if not known:
+        said = "what was given" if "@" in url else url
+        raise ConfigError(f"--leader: {said} is no URL", hint="such as http://sageserve-fleet:8110")
 
 
 def _now() -> int:

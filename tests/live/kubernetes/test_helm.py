@@ -100,8 +100,9 @@ def _bare(one: Any) -> Any:  # noqa: ANN401 # what YAML holds
         ("observe", {"namespace": "serving", "followers": 3}),
     ],
 )
-def test_a_chart_with_its_own_values_is_the_manifests(tmp_path: Path, rung: str, change: dict[str, Any]) -> None:
-    settings, choices = settings_of(tmp_path, rung), replace(CHOICES, **change)
+@pytest.mark.parametrize("name", ["tiny", "my.fleet-scaler", "n" * 100])
+def test_a_chart_with_its_own_values_is_the_manifests(tmp_path: Path, rung: str, change: dict[str, Any], name: str) -> None:
+    settings, choices = settings_of(tmp_path, rung).model_copy(update={"name": name}), replace(CHOICES, **change)
     text = resolved_yaml(settings)
     files = helm_chart(settings, text, choices, "", "1.2")
     plain = list(yaml.safe_load_all(as_documents(manifests(settings, text, choices))))

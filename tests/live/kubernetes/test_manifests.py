@@ -1,7 +1,9 @@
 """What runs a watching process in a cluster: no more rights than targets need, settings that come back, options that exist."""
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -118,8 +120,10 @@ def test_the_container_runs_a_command_that_there_is_with_the_settings_that_were_
 
 
 def test_followers_answer_keda_with_no_disk_and_no_right_and_ask_the_one_that_watches(tmp_path: Path) -> None:
-    scenario(tmp_path, scaler={"listen": "0.0.0.0:7009"})
-    words = ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1", "--followers", "3", "--secret", "cert:/run/cert"]
+    tls = {"certificate": "/run/cert/tls.crt", "key": "/run/cert/tls.key", "client_ca": "/run/ca/../ca/ca.crt"}
+    scenario(tmp_path, scaler={"listen": "0.0.0.0:7009", "tls": tls})
+    words = ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1", "--followers", "3"]
+    words += [word for each in ("prom:/run/c", "cert:/run/cert/", "ca:/run/ca") for word in ("--secret", each)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     found = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
@@ -129,7 +133,8 @@ def test_followers_answer_keda_with_no_disk_and_no_right_and_ask_the_one_that_wa
     assert (followers["spec"]["replicas"], pod["automountServiceAccountToken"]) == (3, False)
     assert "strategy" not in followers["spec"], "one after another"
     assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
-    assert {one["name"] for one in pod["volumes"]} == {"settings", "tmp", "secret-cert"}
+    assert {one["name"] for one in pod["volumes"]} == {"settings", "tmp", "secret-cert", "secret-ca"}, "they ask no Prometheus"
+    assert "secret-prom" in {one["name"] for one in leader["spec"]["template"]["spec"]["volumes"]}
     assert container["securityContext"] == leader["spec"]["template"]["spec"]["containers"][0]["securityContext"]
     assert container["args"][0] == "scaler"
     assert {word for word in container["args"] if word.startswith("--")} <= {
@@ -147,6 +152,25 @@ def test_followers_answer_keda_with_no_disk_and_no_right_and_ask_the_one_that_wa
         assert not chosen.items() <= labels.items(), "each Service is of its own"
     budget = found["PodDisruptionBudget", "sageserve-tiny-scaler"]["spec"]
     assert budget["selector"]["matchLabels"].items() <= followers["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_every_name_is_one_that_kubernetes_takes_whatever_the_fleet_is_called(tmp_path: Path) -> None:
+    settings = scenario(tmp_path, scaler={"listen": "0.0.0.0:7009"})
+    names = ["fleet.v1", "n" * 46, "n" * 47, "n" * 50, "a" * 47 + "." * 53, "A/b_c-", "9.", "n" * 100, "n" * 99 + "m", "x-scaler"]
+    found = {}
+    for fleet in names:
+        objects = manifests(settings.model_copy(update={"name": fleet}), "", replace(CHOICES, followers=2))
+        called: list[Any] = [one["metadata"] for one in objects]
+        found[fleet] = called[0]["name"]
+        for one in called:
+            assert one["name"] in {found[fleet], f"{found[fleet]}-scaler"}
+            for text in (one["name"], one["labels"]["app.kubernetes.io/instance"]):
+                assert len(text) <= 63
+                assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", text)
+    assert len(set(found.values())) == len(names), "no two are called the same"
+    assert (found["fleet.v1"], found["A/b_c-"]) == ("sageserve-fleet-v1", "sageserve-a-b-c")
+    assert found["n" * 46] == "sageserve-" + "n" * 46
+    assert found["n" * 50] == f"sageserve-{'n' * 37}-{hashlib.sha256(b'n' * 50).hexdigest()[:8]}", "the same for ever"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ Read next: `src/sageserve/live/ray/policy.py`; `test_real.py`, where Ray runs it
 """
 
 import ast
+import base64
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +98,7 @@ def test_deployments_that_are_not_named_are_rays_alone() -> None:
         (b'{"targets": {"big": {"count": 3}}}', "numbers"),
         (b'{"limit_s": 90, "targets": {"big": {"count": 3.5}}}', "numbers"),
         (b'{"limit_s": 90, "targets": {"big": {"count": true}}}', "numbers"),
+        (b'{"limit_s": 90, "targets": {"big": {"age_s": 1%s}}}' % (b"0" * 400), "numbers"),
         (b'{"limit_s": Infinity, "targets": {}}', "Infinity is no number"),
         (b" " * (policy.LARGEST + 1), "larger than 4 MiB"),
     ],
@@ -127,6 +131,83 @@ def test_it_asks_beside_and_goes_on_with_what_it_heard() -> None:
     one._asks.join(10)
     one.now = 95.0
     assert one.wants(3) == 3, "too old: nothing shrinks"
+
+
+@contextmanager
+def heard(body: bytes | None, **more: str) -> Iterator[tuple[AtLeast, list[Asked]]]:
+    """A policy that has asked a leader once, which answered that; None: no HTTP."""
+
+    def reply(one: Asked) -> None:
+        if body is None:
+            one._handler.wfile.write(b"SSH-2.0-OpenSSH\r\n")
+            one._handler.close_connection = True
+        else:
+            one.answer(body)
+
+    with stub(reply) as server:
+        url = server.url.replace("//", "//me:SECRET%21@")
+        found = AtLeast(url, {"Chat": "chat", "Other": "other"}, 7200, **more)
+        found.hear(0.0)
+        yield found, server.asked
+
+
+def told(fleet: str = "f", limit: str = "90", **targets: object) -> bytes:
+    text = json.dumps({"fleet": fleet, "limit_s": 0, "targets": targets}, allow_nan=False)
+    return text.replace('"limit_s": 0', f'"limit_s": {limit}').encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (told(chat={"count": 3}), "tells nothing of target other: it is misspelt, or has no `keda: true`; told are chat"),
+        (told(chat={"count": 3}, other={"why": "other: no server answers"}), "other is not known: other: no server answers"),
+        (told(chat={"count": 3}, other={"count": 3, "age_s": 91}), "what was seen for target other is too old"),
+        (told("another", chat={"count": 3}, other={"count": 3}), "answers for fleet another, and this is f"),
+        (b"[]", "is not heard: it is no table of a leader"),
+        (b"[" * 100_000, "is not heard: "),
+        (None, "is not heard: SSH-2.0-OpenSSH"),
+        (told(chat={"count": 3}, other={"count": 3}), ""),
+    ],
+)
+def test_why_there_is_no_count_is_in_the_log_once_and_without_a_password(
+    body: bytes | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with heard(body, fleet="f") as (one, requests):
+        one.hear(1.0)
+        assert requests[0].headers["Authorization"] == "Basic " + base64.b64encode(b"me:SECRET!").decode()
+    assert said in caplog.text
+    assert "does not shrink, for 2 h at most" in caplog.text or not said
+    assert len(caplog.records) == bool(said)
+    assert "SECRET" not in caplog.text
+    assert one.floor("chat", 1.0) == (3 if b'"f"' in (body or b"") else None)
+
+
+def test_another_age_is_no_other_reason_and_that_all_is_well_again_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with heard(told(chat={"count": 3}, other={"why": "blind for 95 s"})) as (one, _):
+        one._say("; ".join(one._troubles(0.0)).replace("95", "1097"))
+        one._say("")
+    assert [one.getMessage().partition(";")[0].rpartition(" ")[2] for one in caplog.records] == ["s", "heard"]
+
+
+def test_a_table_of_another_fleet_ends_what_was_heard_before() -> None:
+    with heard(told("another", chat={"count": 3})) as (one, _):
+        assert one.floor("chat", 1.0) == 3, "no fleet is named"
+        one._fleet = "f"
+        one.hear(1.0)
+        assert one.floor("chat", 1.0) is None
+
+
+def test_no_table_is_believed_for_longer_than_an_hour() -> None:
+    with heard(told(limit="1e999", chat={"count": 3})) as (one, _):
+        assert (one.floor("chat", 3600.0), one.floor("chat", 3601.0)) == (3, None)
+
+
+@pytest.mark.parametrize("url", ["http://me:SEC/RET@leader", "me:SECRET@leader", "ftp://me:SECRET@127.0.0.1:1"])
+def test_a_leader_that_cannot_be_asked_is_said_without_its_password(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    one = AtLeast(url.replace("leader", "127.0.0.1:1"), {"Chat": "big"})
+    one.hear(0.0)
+    assert "is not heard" in caplog.text
+    assert not any(part in caplog.text for part in ("SEC", "RET", "me:"))
 
 
 def test_it_needs_nothing_but_the_standard_library_and_ray() -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from grpc import aio
 from hypothesis import given
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sageserve.base.config import ScalerSettings, TargetSettings
+from sageserve.base.errors import ConfigError
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.cli.main import app
 from sageserve.live.scaler import follow as following
@@ -24,8 +26,9 @@ from sageserve.live.scaler.answers import NoCount, PoolWish, RefusalCode, SaidOf
 from sageserve.live.scaler.follow import FollowingScaler, follow
 from sageserve.live.scaler.messages import SERVICE, KedaTrigger
 from sageserve.live.scaler.service import AGE, Scaler, ScalerPort
-from sageserve.live.scaler.table import HeardTable, ScalerTable, ToldTarget
+from sageserve.live.scaler.table import HeardTable, ScalerTable, ToldTarget, shown_url
 from sageserve.live.watch.serve import serve
+from tests.live.prometheus.stub import Asked, stub
 from tests.live.scaler.keda import Code, Keda, Poll
 from tests.live.scaler.test_answers import TARGETS, asked, target
 from tests.live.scaler.test_service import SPEC
@@ -34,6 +37,7 @@ from tests.live.watch.stage import POOL as WATCHED
 from tests.live.watch.stage import Pod, WatchStage
 
 LIMIT_S = 90.0
+PORT = ("--set", "live.scaler.listen=127.0.0.1:0")
 WISHES = st.builds(PoolWish, st.integers(0, 12), st.sampled_from(["", "", "blind"]))
 SAID = st.builds(SaidOfTarget, st.none() | st.integers(0, 12), st.none() | st.integers(0, 12), st.booleans())
 STEPS = st.lists(st.tuples(st.booleans(), st.integers(0, 60), WISHES, SAID, st.floats(0, 60)), max_size=12)
@@ -55,7 +59,7 @@ def test_a_follower_says_what_the_leader_said_last_or_nothing_once_that_is_too_o
             heard.take(ScalerTable("fleet", LIMIT_S, leader.table(lambda _, age_s=age_s: age_s)), now)  # type: ignore[misc] # bound now
             for name in TARGETS:
                 told = answer(TARGETS, lambda _, wish=wish: wish, asked_of(name), lambda _, said=said: said, before)  # type: ignore[misc] # bound now
-                last[name] = told, now, age_s
+                last[name] = told, now, 0.0 if isinstance(told, NoCount) or said.override is not None else age_s
                 if isinstance(told, TargetCount):
                     before[name] = told.count
         for name in TARGETS:
@@ -118,6 +122,60 @@ def test_names_and_minima_are_the_followers_own_whatever_the_leader_says() -> No
     found = heard.told(targets, asked(target="bug"), 0)
     assert isinstance(found, NoCount)
     assert found.code is RefusalCode.NOT_FOUND
+
+
+def test_an_override_is_told_while_blind_as_long_as_the_leader_is_heard() -> None:
+    said = SaidOfTarget(override=5)
+    leader = Scaler(TARGETS, lambda _: PoolWish(3, "big: no server answers"), lambda _: said)
+    heard = heard_of(ScalerTable("fleet", LIMIT_S, leader.table(lambda _: 300.0)))
+    assert heard.told(TARGETS, asked_of("big"), 90 * SECOND) == TargetCount("big", 5)
+    assert isinstance(heard.told(TARGETS, asked_of("big"), 91 * SECOND), NoCount)
+    said = SaidOfTarget(frozen=True)
+    heard.take(ScalerTable("fleet", LIMIT_S, leader.table(lambda _: 300.0)), 0)
+    found = heard.told(TARGETS, asked_of("big"), 0)
+    assert isinstance(found, NoCount)
+    assert "no server answers" in found.why, "the leader's own reason, not an age"
+
+
+def test_what_was_heard_of_a_fleet_ends_where_another_one_answers() -> None:
+    heard = heard_of(ScalerTable("fleet", 90, {"big": ToldTarget(3)}))
+    heard.take(ScalerTable("another", 90, {"big": ToldTarget(7)}), SECOND)
+    found = heard.told(TARGETS, asked_of("big"), SECOND)
+    assert isinstance(found, NoCount)
+    assert "it answers for fleet another, and this is fleet" in found.why
+    heard.take(ScalerTable("fleet", 90, {"big": ToldTarget(4)}), 2 * SECOND)
+    assert heard.told(TARGETS, asked_of("big"), 2 * SECOND) == TargetCount("big", 4)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:SECRET@leader:8110", "me:SECRET@leader:8110", "http://me:SEC://RET/SECRET@leader:8110"]
+)
+def test_a_password_of_the_leader_is_in_no_sentence(url: str) -> None:
+    assert shown_url(url) in {"http://leader:8110", "leader:8110"}
+    found = HeardTable(url, "fleet").told(TARGETS, asked_of("big"), 0)
+    assert isinstance(found, NoCount)
+    assert "SEC" not in found.why
+
+
+def test_a_follower_sends_the_password_of_its_leader_and_says_it_to_nobody() -> None:
+    said: list[str] = []
+    replies = iter([(b"", 500), (b"", 404), (b"{", 200), (b" " * (following._LARGEST + 1), 200)])
+
+    def reply(one: Asked) -> None:
+        assert one.headers["Authorization"].startswith("Basic ")
+        body, status = next(replies)
+        one.answer(body, status)
+
+    async def hear(url: str) -> None:
+        async with httpx.AsyncClient() as client:
+            for _ in range(4):
+                with pytest.raises(ValueError, match="http://127") as error:
+                    await following._table(client, url)
+                said.append(str(error.value))
+
+    with stub(reply) as server:
+        asyncio.run(hear(server.url.replace("//", "//me:SECRET@")))
+    assert not any("SECRET" in one or "me" in one.split("/")[2] for one in said)
 
 
 class Doubled:
@@ -201,9 +259,16 @@ def test_the_age_of_sight_is_that_of_the_instance_seen_the_longest_ago(tmp_path:
     ("words", "said"),
     [
         (["--leader", "http://x:8110"], "has no live.scaler"),
-        (["--leader", "x:8110", "--set", "live.scaler.listen=127.0.0.1:0"], "is no URL"),
+        (["--leader", "x:8110", *PORT], "--leader: x:8110 is no URL"),
+        (["--leader", "http://h:abc", *PORT], "--leader: http://h:abc is no URL"),
+        (["--leader", "http://h:99999", *PORT], "--leader: http://h:99999 is no URL"),
+        (["--leader", "http://[::1", *PORT], "--leader: http://[::1 is no URL"),
+        (["--leader", "http://a\x07b", *PORT], "is no URL"),
+        (["--leader", "http://me:SECRET@h:abc", *PORT], "--leader: what was given is no URL"),
     ],
 )
 def test_the_command_refuses_what_cannot_work(tmp_path: Path, words: list[str], said: str) -> None:
     (tmp_path / "fleet.yaml").write_text(FLEET, "utf-8")
-    assert said in str(CliRunner().invoke(app, ["scaler", str(tmp_path / "fleet.yaml"), *words]).exception)
+    found = CliRunner().invoke(app, ["scaler", str(tmp_path / "fleet.yaml"), *words]).exception
+    assert isinstance(found, ConfigError), "which ends with 2"
+    assert said in str(found)

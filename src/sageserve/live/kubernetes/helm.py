@@ -18,7 +18,6 @@ from sageserve.base.config import Scenario
 from sageserve.live.kubernetes.manifests import FILE, FOLLOWERS, ChartChoices, Manifest, as_documents, manifests
 
 RULES: Final = "rules.yaml"
-_OF_FOLLOWERS: Final = frozenset({"Deployment", "Service", "PodDisruptionBudget"})
 TEMPLATES: Final = "templates"
 _MARKS: Final[Mapping[str, str]] = {
     "HELM-IMAGE": "{{ .Values.image | toJson }}",
@@ -63,7 +62,7 @@ def helm_chart(scenario: Scenario, text: str, choices: ChartChoices, rules: str,
     for one in found:
         kept = _marked(one, values)
         name = name or kept["metadata"]["name"]
-        file = f"{TEMPLATES}/{_file(kept, [*files])}"
+        file = f"{TEMPLATES}/{_file(kept, name, [*files])}"
         files[file] = _template(as_documents([kept]), only_if="serviceMonitor" if kept["kind"] == "ServiceMonitor" else "")
     if rules:
         files[RULES] = rules
@@ -103,11 +102,11 @@ def _marked(manifest: Manifest, values: dict[str, object]) -> dict[str, Any]:
     return found
 
 
-def _file(manifest: Mapping[str, Any], taken: list[str]) -> str:
+def _file(manifest: Mapping[str, Any], watching: str, taken: list[str]) -> str:
     """Such as role-serving.yaml: there may be one of a kind in several namespaces."""
     space = manifest["metadata"]["namespace"]
     first = manifest["kind"].lower()
-    if manifest["metadata"]["name"].endswith(FOLLOWERS) and manifest["kind"] in _OF_FOLLOWERS:
+    if manifest["metadata"]["name"] != watching:
         return f"{first}{FOLLOWERS}.yaml"
     return f"{first}.yaml" if space == "helm-namespace" and f"{TEMPLATES}/{first}.yaml" not in taken else f"{first}-{space}.yaml"
 

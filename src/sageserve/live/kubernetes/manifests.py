@@ -6,13 +6,16 @@ Read next: `rights.py`, `cli/render_chart.py`.
 """
 
 import hashlib
+import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
 import yaml
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import ScalerSettings, Scenario
 from sageserve.base.config.clusters import TargetSettings
 from sageserve.live.kubernetes.rights import home_of, rights_of
 
@@ -24,6 +27,9 @@ FILE: Final = "fleet.yaml"
 PORT: Final = 8110
 FOLLOWERS: Final = "-scaler"
 """End of the names of what followers are."""
+_LABEL: Final = 63
+"""Signs that the name of a Service may have (RFC 1035), as may a label's value."""
+_HASH: Final = 8
 _USER: Final = 65532  # nobody's
 _CORE: Final = "v1"
 _NO_RIGHTS: Final[Mapping[str, object]] = {
@@ -69,9 +75,9 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
     """
     assert scenario.live is not None
     mine = [one for one in scenario.live.targets.values() if one.cluster == choices.cluster]
-    made = _Made(f"sageserve-{scenario.name.lower().replace('_', '-').replace('/', '-')}", choices)
+    made = _Made(object_name(scenario.name), choices)
     scaler = scenario.live.scaler
-    asked = {} if scaler is None else {"scaler": int(scaler.listen.rpartition(":")[2])}
+    asked = {} if scaler is None else {"scaler": _port_of(scaler)}
     ports = {"metrics": PORT, **({} if choices.followers else asked)}
     found = [
         made.object(_CORE, "ServiceAccount", automountServiceAccountToken=bool(mine)),
@@ -80,14 +86,37 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
         made.disk(),
         made.deployment(text, ports),
         made.service(ports),
-        *(followers_of(made, text, asked["scaler"]) if choices.followers else []),
+        *(followers_of(made, text, scaler) if choices.followers and scaler is not None else []),
     ]
     return [*found, *([made.monitor()] if choices.monitored else [])]
 
 
-def followers_of(made: "_Made", text: str, port: int) -> list[Manifest]:
-    """Processes that answer KEDA with what the one that watches said last: they have no disk and no right, and may be many."""
-    theirs = replace(made, part=FOLLOWERS)
+def object_name(fleet: str) -> str:
+    """What the objects of a fleet are called: a label as Services need it, with room for the end of those of followers.
+
+    One that is too long is cut, and ends with a hash of the fleet's whole name, so that no two are called the same.
+    """
+    name = "sageserve-" + re.sub("[^a-z0-9-]", "-", fleet.lower()).rstrip("-")
+    most = _LABEL - len(FOLLOWERS)
+    if len(name) <= most:
+        return name
+    return f"{name[: most - _HASH - 1].rstrip('-')}-{hashlib.sha256(fleet.encode()).hexdigest()[:_HASH]}"
+
+
+def _port_of(scaler: ScalerSettings) -> int:
+    return int(scaler.listen.rpartition(":")[2])
+
+
+def followers_of(made: "_Made", text: str, scaler: ScalerSettings) -> list[Manifest]:
+    """Processes that answer KEDA with what the one that watches said last: they have no disk and no right, and may be many.
+
+    Of the Secrets they see those with the certificate that KEDA is shown: they ask no Prometheus.
+    """
+    tls, port = scaler.tls, _port_of(scaler)
+    files = [] if tls is None else [one for one in (tls.certificate, tls.key, tls.client_ca) if one is not None]
+    read = [PurePosixPath(posixpath.normpath(one)) for one in files]
+    secrets = {name: folder for name, folder in made.choices.secrets.items() if any(one.is_relative_to(folder) for one in read)}
+    theirs = replace(made, part=FOLLOWERS, choices=replace(made.choices, secrets=secrets))
     return [theirs.follower(text, port, leader=made.name), theirs.service({"scaler": port}), theirs.budget()]
 
 

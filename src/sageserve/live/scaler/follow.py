@@ -1,8 +1,9 @@
 """A follower: answers KEDA in the place of a leader, from the table that it hears from it every few seconds.
 
 The leader watches, decides and has a disk; there is one. Followers have nothing, and there may be many: while the leader is
-started anew, they answer on. Whatever a leader's page answers that is no table of this fleet changes nothing but the reason that
-KEDA is given once the last one is too old. Read next: `table.py`; `live/watch/serve.py`, the page.
+started anew, they answer on. Whatever a leader's page answers that is no table changes nothing but the reason that KEDA is given
+once the last one is too old; a table of another fleet ends what was heard before.
+Read next: `table.py`; `live/watch/serve.py`, the page.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from sageserve.base.units import Micros
 from sageserve.live.scaler.answers import NoCount, PoolWish, TargetCount
 from sageserve.live.scaler.messages import KedaTrigger
 from sageserve.live.scaler.service import Scaler
-from sageserve.live.scaler.table import HeardTable, ScalerTable
+from sageserve.live.scaler.table import HeardTable, ScalerTable, shown_url
 
 PAGE: Final = "/scaler"
 EVERY_S: Final = 2.0
@@ -65,7 +66,7 @@ async def follow(url: str, scaler: FollowingScaler, now: Callable[[], Micros], t
             asked_at = now()
             try:
                 scaler.heard.take(await _table(client, url.rstrip("/") + PAGE), asked_at)
-            except (httpx.HTTPError, TimeoutError, ValueError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
                 scaler.heard.why = in_words(error)
             if scaler.heard.why != before:
                 told(f"the leader is not heard: {scaler.heard.why}" if scaler.heard.why else "the leader is heard")
@@ -80,16 +81,16 @@ async def _table(client: httpx.AsyncClient, url: str) -> ScalerTable:
     Raises:
         ValueError: it is none.
     """
-    page = bytearray()
+    page, shown = bytearray(), shown_url(url)
     async with asyncio.timeout(_PATIENCE_S), client.stream("GET", url) as answer:
         if answer.status_code != httpx.codes.OK:
             hint = ": its settings have no live.scaler" if answer.status_code == httpx.codes.NOT_FOUND else ""
-            raise ValueError(f"{url} answers {answer.status_code}{hint}")
+            raise ValueError(f"{shown} answers {answer.status_code}{hint}")
         async for part in answer.aiter_bytes():
             page += part
             if len(page) > _LARGEST:
-                raise ValueError(f"{url} is larger than {_LARGEST >> 20} MiB")
+                raise ValueError(f"{shown} is larger than {_LARGEST >> 20} MiB")
     try:
         return msgspec.json.decode(bytes(page), type=ScalerTable)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{url} is no table of a leader: {error}") from None
+        raise ValueError(f"{shown} is no table of a leader: {error}") from None

@@ -94,17 +94,19 @@ class Scaler:
         """What would be told of each target that KEDA asks for, for followers: it counts as told.
 
         Args:
-            age_s_of: how old what is seen of a pool is.
+            age_s_of: how old what is seen of a pool is; an override and a refusal hold whatever is seen.
         """
         found = {}
         for name, target in self._targets.items():
             if not target.keda:
                 continue
-            one = count_of(name, target, self._wish_of, self._said_of(name), self._last.get(name))
-            if isinstance(one, TargetCount):
-                self._last[name] = one.count
-            age_s = age_s_of(target.pool)
-            found[name] = ToldTarget(one.count, age_s) if isinstance(one, TargetCount) else ToldTarget(None, age_s, one.why)
+            said = self._said_of(name)
+            one = count_of(name, target, self._wish_of, said, self._last.get(name))
+            if isinstance(one, NoCount):
+                found[name] = ToldTarget(why=one.why)
+                continue
+            self._last[name] = one.count
+            found[name] = ToldTarget(one.count, age_s_of(target.pool) if said.override is None else 0.0)
         return found
 
     def handlers(self) -> grpc.GenericRpcHandler:

@@ -24,7 +24,7 @@ class ToldTarget(Struct, frozen=True):
 
     Args:
         count: instances; None: that is not known.
-        age_s: of what was seen for it.
+        age_s: of what was seen for it; 0 where nothing need be seen for what is told: an override, or that it is not known.
         why: it is not known.
     """
 
@@ -52,7 +52,7 @@ class HeardTable:
     """The last table of a leader.
 
     Args:
-        leader: where it is, for sentences.
+        leader: where it is, for sentences, which say no user and no password.
         fleet: that it must be of.
         table: None: none was heard yet.
         asked_at: when it was asked for.
@@ -65,9 +65,13 @@ class HeardTable:
     asked_at: Micros = 0
     why: str = "it was not asked yet"
 
+    def __post_init__(self) -> None:
+        self.leader = shown_url(self.leader)
+
     def take(self, table: ScalerTable, asked_at: Micros) -> None:
-        """The leader has answered."""
+        """The leader has answered; where it is another fleet's, what was heard before is of nobody who is there now."""
         if table.fleet != self.fleet:
+            self.table = None
             self.why = f"it answers for fleet {table.fleet}, and this is {self.fleet}"
             return
         self.table, self.asked_at, self.why = table, asked_at, ""
@@ -101,6 +105,12 @@ class HeardTable:
         if one is None:
             return _unknown(f"{name}: {self.leader} does not know it: are its settings others?")
         return _unknown(one.why or f"{name}: no reason was given") if one.count is None else bounded(name, target, one.count)
+
+
+def shown_url(url: str) -> str:
+    """A URL as sentences may have it: all of it that may be a user and a password is left out."""
+    scheme, colon, rest = url.partition("://")
+    return f"{scheme}{colon}{rest.rpartition('@')[2]}" if colon else url.rpartition("@")[2]
 
 
 def _unknown(why: str) -> NoCount:
