@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sageserve.base.errors import ConfigError, PluginError
-from sageserve.base.kernel import is_plain
+from sageserve.base.kernel import is_plain, run_plain
 from sageserve.core.own_rules import ADMISSION, INSTANCE, NUMBERS, REGION, OwnRules, own_rule
 from sageserve.sim.kernel.engine import Kernel
 from tests.sim.cases import Case, fresh_rows, make_case, seeded
@@ -93,3 +93,9 @@ def test_a_world_without_rules_keeps_nothing_for_them() -> None:
     world = Kernel(case.setup, fresh_rows(case)).world
     assert np.all(world.own.arrays["scores"] == 0)
     assert not any(int(world.record[name]) for name in world.own.sizes)
+
+
+def test_a_process_with_compiled_functions_stays_one() -> None:
+    before = is_plain()
+    run_plain()
+    assert is_plain() == before, "an address of the one kind is none of the other"

@@ -25,8 +25,13 @@ _plain: list[bool] = []  # something: nothing is compiled in this process
 
 
 def run_plain() -> None:
-    """Compile nothing in this process; to be called before anything with a kernel is imported."""
-    _plain.append(True)
+    """Compile nothing in this process; to be called before anything with a kernel is imported.
+
+    Where the compiler is loaded already nothing changes: a process that holds both kinds of functions would take an address of
+    the one for the other's.
+    """
+    if "numba" not in sys.modules:
+        _plain.append(True)
 
 
 def is_plain() -> bool:

@@ -240,7 +240,8 @@ class EnvoyPublisher:
         before = self._addresses.get(host, "")
         try:
             asked = asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            found = await asyncio.wait_for(asked, _RESOLVE_S if before else None)
+            async with asyncio.timeout(_RESOLVE_S if before else None):
+                found = await asked
         except (OSError, UnicodeError):  # a time-out is one of the first, too
             return before
         found.sort(key=lambda one: one[0] != socket.AF_INET)  # engines that listen on one kind listen on this
