@@ -19,14 +19,16 @@ from sageserve.core.events import DemandSeen
 from sageserve.core.history import DemandHistory
 from sageserve.core.layout import Layout
 from sageserve.core.perf import decode_work, prefill_work
+from sageserve.core.plan.explain import what_would_change
 from sageserve.core.plan.horizon import HorizonPlan, solve
 from sageserve.core.plan.outlook import BatchDemand, HorizonPool, HorizonStock, Lot, Outlook, Stream, Together, Way
+from sageserve.core.plan.what_if import change, names
 from sageserve.core.response import RequestMix
 from sageserve.core.strategies import layout_of
 from sageserve.core.strategies.demand_estimates import DemandEstimates
 from sageserve.core.strategies.foresight_inputs import ForesightInputs
 from sageserve.core.strategies.parts import Does, decode_mix, parts_by_pool, parts_of, prefill_mix
-from tests.core.small import fleet_of, scenario
+from tests.core.small import TIERS, fleet_of, scenario
 from tests.sim.test_handover import APART, fleet
 
 MIX = RequestMix(20_000.0, 0.5, 80_000.0, 10_000.0, (50_000.0, 900_000.0), (0.5, 0.5))
@@ -200,3 +202,33 @@ def test_batch_work_is_decoded_in_the_hour_and_place_of_its_prompts() -> None:
     done = [step.done for step in plan.steps]
     assert [one[0] * 3 for one in done] == pytest.approx([one[1] for one in done])
     assert sum(plan.target[:2]) == 0 or sum(plan.target[2:]) == 0, "one region is cheapest, and takes both"
+
+
+# ------------------------------------------------------------------------------------------------ what if
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("held", ["any", "origin"])
+def test_a_model_is_all_that_is_asked_of_it_to_whoever_asks_what_if(held: str, *, apart: bool) -> None:
+    tiers = TIERS | {"iw-f": {"ttft": "1s", "priority": 0, "regions": held}}  # held to its origin, it is a stream of its own
+    settings_ = fleet(tiers=tiers) if apart else scenario(gpus=160, tiers=tiers)
+    layout = layout_of(settings_)
+    inputs = ForesightInputs(settings_, layout, None)
+    hear(inputs.demand)
+    inputs.demand.forecast[:] = [[300.0, 500.0], [700.0, 1100.0]]
+    for question in (inputs.outlook(HOUR, fleet_of(layout)), inputs.demand.problem(fleet_of(layout))):
+        assert {"big", "small", "east/big", "west/small"} <= set(names(question))
+        assert change(question, {"big": 2.0}) not in (question, change(question, {"demand": 2.0}))
+        assert change(question, {"big": 2.0, "small": 2.0}) == change(question, {"demand": 2.0})
+        assert change(question, {"east/big": 2.0}) != change(question, {"west/big": 2.0})
+        assert change(question, {"east/big": 2.0, "west/big": 2.0}) == change(question, {"big": 2.0})
+        if apart:
+            assert change(question, {"big/prefill": 2.0}) != change(question, {"big/decode": 2.0})
+            assert change(question, {"big/prefill": 2.0, "big/decode": 2.0}) == change(question, {"big": 2.0})
+
+
+def test_what_would_change_a_pool_is_demand_for_both_parts() -> None:
+    # of prompts a third or two find room in the cheap region, and their answers never more than one instance
+    case = together_of((1.0, 0.5), (10, 10, 90, 90), (1, 3, 3, 3), (0.0, 0.0))
+    up = what_would_change(case, solve(case), 1)[0]
+    assert up.sentence == "no demand between x 1 and x 3 changes it", "answers alone would need two at x 2"

@@ -13,7 +13,7 @@ from rich.markup import escape
 from sageserve.base.units import MINUTE, SECOND, show_duration
 from sageserve.cli.columns import WIDTH, StackedTable
 from sageserve.cli.render import header, hours_tables, tiers_tables, totals
-from sageserve.core.layout import DECODE
+from sageserve.core.handover import DECODE
 from sageserve.data.results.sweep_read import Sweep
 from sageserve.show.account import Account
 from sageserve.show.choices import Choices

@@ -4,13 +4,16 @@ Knows no fleet. Read next: `layout.py`, `sim/kernel/apart/sending.py`.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sageserve.base.records import Floats
 from sageserve.base.units import Micros
+
+PREFILL: Final = "prefill"
+DECODE: Final = "decode"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ role; its instance rows lie side by side, pool after pool. Knows no policy. Read
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,11 @@ from sageserve.base.units import SECOND
 from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.core.feed import DIRECT, FEEDS
 from sageserve.core.fleet import Pool, Role, Stock
-from sageserve.core.handover import Handover
+from sageserve.core.handover import DECODE, PREFILL, Handover
 from sageserve.core.ledger import Purchase
 from sageserve.core.order import TIER
 from sageserve.core.perf import OUTPUT_GUESS, profile_rows, request_work
 
-PREFILL: Final = "prefill"
-DECODE: Final = "decode"
 _TYPICAL_CONTEXT = 2000  # tokens: where profiles of one model are compared for their weights
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sageserve.base.records import Floats, Ints
 from sageserve.base.units import MINUTE, NEVER, SECOND
-from sageserve.core.layout import DECODE, PREFILL
+from sageserve.core.handover import DECODE, PREFILL
 from sageserve.data.results.run_folder import RunFolder
 
 BINS: Final = 48

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from msgspec import UnsetType
 
 from sageserve.base.units import HOUR, SECOND, show_duration
-from sageserve.core.layout import DECODE, PREFILL
+from sageserve.core.handover import DECODE, PREFILL
 from sageserve.core.plan.explain import AnyPlan
 from sageserve.core.plan.horizon import Binding, HorizonPlan, PlanReason
 from sageserve.core.plan.hourly import Plan

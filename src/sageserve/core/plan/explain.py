@@ -7,7 +7,7 @@ Knows no fleet and no clock. Read next: `what_if.py`, docs/reference/planning.md
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from sageserve.base.units import show_money
@@ -16,7 +16,7 @@ from sageserve.core.plan import hourly as paper
 from sageserve.core.plan.horizon import HorizonPlan
 from sageserve.core.plan.hourly import Plan
 from sageserve.core.plan.hourly_rows import HourlyProblem, rows_of
-from sageserve.core.plan.what_if import Question, change, parse, scale_demand
+from sageserve.core.plan.what_if import Question, change, parse, scale_demand, whole_models
 
 AnyPlan: TypeAlias = Plan | HorizonPlan
 What: TypeAlias = Literal["demand", "price"]
@@ -187,10 +187,14 @@ def _pinned(problem: Question, pool: int, asked: int) -> AnyPlan | None:
 
 
 def _with_demand(problem: Question, pool: int, factor: float) -> Question:
-    """Demand that this pool may serve, times a factor."""
+    """Demand that this pool may serve, times a factor; where prefill and decode are apart, that of the other part with it."""
     if isinstance(problem, HourlyProblem):
-        return scale_demand(problem, {problem.pools[pool].model: factor})
-    return change(problem, {one.name: factor for one in problem.streams if any(way.pool == pool for way in one.ways)})
+        models = whole_models(problem.models)
+        alike = [k for k, model in enumerate(models) if model == models[problem.pools[pool].model]]
+        return scale_demand(problem, factor, [g * len(models) + k for g in range(len(problem.regions)) for k in alike])
+    mine = {number for number, one in enumerate(problem.streams) if any(way.pool == pool for way in one.ways)}
+    pairs = () if problem.apart is UNSET else problem.apart.streams
+    return scale_demand(problem, factor, mine.union(*(pair for pair in pairs if mine & {*pair})))
 
 
 def _with_price(problem: Question, pool: int, factor: float) -> Question:

@@ -1,17 +1,18 @@
 """The same problem under other circumstances: `demand=1.3,us-east/h100=0` and its like.
 
-Factors multiply (`demand`, `batch`, `theta`, `price`, or the demand of a model, endpoint or stream by its name); a stock by its
-name is set to a number of GPUs. Knows no solver. Read next: `explain.py`.
+Factors multiply (`demand`, `batch`, `theta`, `price`, or the demand of a model, of a region's, of a part or of a stream by its
+name); a stock by its name is set to a number of GPUs. Knows no solver. Read next: `explain.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from math import isfinite
-from typing import TypeAlias, overload
+from typing import NamedTuple, TypeAlias, overload
 
 from msgspec.structs import replace
 
 from sageserve.base.errors import PlanError
+from sageserve.core.handover import DECODE, PREFILL
 from sageserve.core.plan.hourly_rows import HourlyProblem
 from sageserve.core.plan.outlook import Outlook, Stream
 
@@ -38,12 +39,51 @@ def parse(text: str) -> dict[str, float]:
     return changes
 
 
+class _Called(NamedTuple):
+    """What a demand is called, the widest first: where nothing is apart, and no tiers are, several of these are one name."""
+
+    model: str
+    endpoint: str
+    part: str
+    endpoint_part: str
+    own: str
+
+
 def names(problem: Question) -> tuple[str, ...]:
     """What can be changed."""
-    common = ("demand", "batch", "theta", "price", *(stock.name for stock in problem.stocks))
-    if isinstance(problem, Outlook):
-        return (*common, *(stream.name for stream in problem.streams))
-    return (*common, *problem.models, *(f"{region}/{model}" for region in problem.regions for model in problem.models))
+    demands = (name for alike in zip(*_called(problem), strict=True) for name in alike)
+    return tuple(dict.fromkeys(("demand", "batch", "theta", "price", *(stock.name for stock in problem.stocks), *demands)))
+
+
+def whole_models(parts: Sequence[str]) -> tuple[str, ...]:
+    """The model of each row of a plan: one for two rows, where its prefill and decode are apart."""
+    roles = PREFILL, DECODE
+    prompts, answers = ({part.removesuffix(f"/{does}") for part in parts if part.endswith(f"/{does}")} for does in roles)
+    wholes = {f"{name}/{does}": name for name in prompts & answers for does in roles}
+    return tuple(wholes.get(part, part) for part in parts)
+
+
+def _called(problem: Question) -> list[_Called]:
+    """The names of every demand: of streams in order, or of every region's rows."""
+    if isinstance(problem, HourlyProblem):
+        rows = list(zip(whole_models(problem.models), problem.models, strict=True))
+        return [
+            _Called(model, f"{region}/{model}", part, f"{region}/{part}", f"{region}/{part}")
+            for region in problem.regions
+            for model, part in rows
+        ]
+    parts = [batch.name.removeprefix("batch ") for batch in problem.batches]
+    models = dict(zip(parts, whole_models(parts), strict=True))
+    return [_stream_called(stream.name, models) for stream in problem.streams]
+
+
+def _stream_called(name: str, models: Mapping[str, str]) -> _Called:
+    """The names of a stream, `region/part` or `region/part (tiers)`."""
+    of = name.partition(" ")[0]
+    part = max((one for one in models if of.endswith(f"/{one}")), key=len, default="")
+    if not part:
+        return _Called(*[name] * len(_Called._fields))
+    return _Called(models[part], of.removesuffix(part) + models[part], part, of, name)
 
 
 @overload
@@ -71,7 +111,7 @@ def change(problem: Question, changes: Mapping[str, float]) -> Question:
 def _paper(problem: HourlyProblem, name: str, value: float) -> HourlyProblem:
     match name:
         case "demand":
-            return scale_demand(problem, dict.fromkeys(range(len(problem.models)), value))
+            return scale_demand(problem, value)
         case "batch":
             return replace(problem, buffer=tuple(value * rate for rate in problem.buffer))
         case "theta":
@@ -82,20 +122,27 @@ def _paper(problem: HourlyProblem, name: str, value: float) -> HourlyProblem:
                 for pool in problem.pools
             )
             return replace(problem, pools=tuple(pools))
-        case _ if name in problem.models:
-            return scale_demand(problem, {problem.models.index(name): value})
         case _ if name in (stock.name for stock in problem.stocks):
             return _stock(problem, name, value)
         case _:
-            region, _, model = name.partition("/")
-            return scale_demand(problem, {problem.models.index(model): value}, region=problem.regions.index(region))
+            return scale_demand(problem, value, [d for d, called in enumerate(_called(problem)) if name in called])
 
 
-def scale_demand(problem: HourlyProblem, factors: Mapping[int, float], *, region: int | None = None) -> HourlyProblem:
-    """Demand of some models times a factor, everywhere or in one region."""
+@overload
+def scale_demand(problem: HourlyProblem, factor: float, some: Collection[int] | None = None) -> HourlyProblem: ...
+@overload
+def scale_demand(problem: Outlook, factor: float, some: Collection[int] | None = None) -> Outlook: ...
+def scale_demand(problem: Question, factor: float, some: Collection[int] | None = None) -> Question:
+    """All demand, or some, times a factor: streams by number, or region x models + row."""
+    if isinstance(problem, Outlook):
+        streams = (
+            _stream(stream, factor) if some is None or number in some else stream for number, stream in enumerate(problem.streams)
+        )
+        return replace(problem, streams=tuple(streams))
+    width = len(problem.models)
     demand = tuple(
         tuple(
-            tuple(rate * (factors.get(m, 1.0) if region in {None, g} else 1.0) for m, rate in enumerate(row))
+            tuple(rate * (factor if some is None or g * width + k in some else 1.0) for k, rate in enumerate(row))
             for g, row in enumerate(window)
         )
         for window in problem.demand
@@ -113,7 +160,7 @@ def _stock(problem: HourlyProblem, name: str, gpus: float) -> HourlyProblem:
 def _outlook(problem: Outlook, name: str, value: float) -> Outlook:
     match name:
         case "demand":
-            return replace(problem, streams=tuple(_stream(stream, value) for stream in problem.streams))
+            return scale_demand(problem, value)
         case "batch":
             batches = (
                 replace(batch, lots=tuple(replace(lot, work=value * lot.work) for lot in batch.lots)) for batch in problem.batches
@@ -133,8 +180,7 @@ def _outlook(problem: Outlook, name: str, value: float) -> Outlook:
             stocks = (replace(stock, gpus=int(value)) if stock.name == name else stock for stock in problem.stocks)
             return replace(problem, stocks=tuple(stocks))
         case _:
-            streams = (_stream(stream, value) if stream.name == name else stream for stream in problem.streams)
-            return replace(problem, streams=tuple(streams))
+            return scale_demand(problem, value, [d for d, called in enumerate(_called(problem)) if name in called])
 
 
 def _stream(stream: Stream, factor: float) -> Stream:

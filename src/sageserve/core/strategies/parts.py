@@ -12,7 +12,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from sageserve.core.fleet import Pool
-from sageserve.core.layout import DECODE, PREFILL, Layout
+from sageserve.core.handover import DECODE, PREFILL
+from sageserve.core.layout import Layout
 from sageserve.core.response import RequestMix
 
 LEAST_US: Final = 1.0  # of engine time that a request asks of a part: answers of one token ask nothing of decoding

@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import UNSET
 
 from sageserve.base.config import Scenario
-from sageserve.core.layout import DECODE
+from sageserve.core.handover import DECODE
 from sageserve.core.strategies import kind_of
 from sageserve.data.results.comparison import highest
 from sageserve.data.results.summary import GpuCounts, Summary
