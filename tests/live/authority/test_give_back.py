@@ -4,9 +4,11 @@ import pytest
 
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.live.authority.give_back import give_back
-from sageserve.live.authority.target_object import TargetObject
-from sageserve.live.kubernetes.writer import NotWritten
-from tests.live.authority.stage import USER, Field, acted_on, played, settled
+from sageserve.live.authority.orders import KEY, read_orders
+from sageserve.live.authority.target_object import ORIGINAL, TargetObject
+from sageserve.live.kubernetes.objects import Json, KubeObject
+from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
+from tests.live.authority.stage import SPACE, USER, Field, acted_on, played, settled
 
 HPA = "HorizontalPodAutoscaler"
 OURS = "sageserve-small"
@@ -60,5 +62,19 @@ def test_what_its_user_has_taken_meanwhile_stays_theirs() -> None:
         assert said == ("spec.minReplicaCount stays 4: kubectl-client-side-apply has taken it",)
         assert field.bounds()[0] == 4
         assert field.found().annotations == {}
+
+    played(story)
+
+
+@pytest.mark.parametrize("text", ["{", "3", '{"x":' + "[" * 100_000])
+def test_what_another_wrote_in_the_place_of_ours_is_none_of_ours_and_ends_nothing(text: str) -> None:
+    async def story() -> None:
+        field = Field()
+        named: dict[str, Json] = {"name": "orders", "namespace": SPACE}
+        field.cluster.put({"kind": "ConfigMap", "metadata": named, "data": {KEY: text}})
+        found = await read_orders(field.outside(), ObjectPlace("ConfigMap", SPACE, "orders"))
+        assert isinstance(found, NotWritten)
+        assert "orders.json of ConfigMap serving/orders is not ours" in found.detail
+        assert TargetObject(KubeObject({"metadata": {"annotations": {ORIGINAL: text}}})).original() == {}
 
     played(story)

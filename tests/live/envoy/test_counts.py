@@ -8,6 +8,7 @@ import json
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -249,6 +250,20 @@ def test_requests_of_a_gap_are_told(tmp_path: Path) -> None:
     one.now += 60 * SECOND
     one.one.take(AdminPage({HERE: HostCount(total=1234)}, {}))
     assert one.told == ["1,234 requests came in 60 s in which Envoy was not seen: they are in no count"]
+
+
+def test_an_admin_page_that_is_none_is_said_once_and_nothing_is_reported(tmp_path: Path) -> None:
+    one = Publishing(tmp_path)
+
+    async def look(body: bytes) -> None:
+        pages = httpx.MockTransport(lambda _: httpx.Response(200, content=body))
+        async with httpx.AsyncClient(base_url="http://none", transport=pages) as client:
+            await one.one._look(client)
+
+    for body in (b"<html>", b"<html>", b'{"x":' + b"[" * 100_000):
+        asyncio.run(look(body))
+    assert (one.said, len(one.told)) == ([], 2)
+    assert all(said.startswith("Envoy cannot be asked: http://none: ") for said in one.told)
 
 
 def test_files_that_another_changed_or_deleted_are_written_again(tmp_path: Path) -> None:

@@ -90,6 +90,20 @@ def test_whatever_a_plug_in_does_no_question_ends_in_an_exception(said: Said, to
     asyncio.run(inside())
 
 
+@pytest.mark.parametrize("body", [b"<html>", b'{"x":' + b"[" * 100_000, b'{"items":[{"metadata":{"name":"\xff"}}]}'])
+def test_whatever_a_server_answers_no_question_ends_in_an_exception(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    Plugin(monkeypatch, TOKEN)
+    about = {"content-type": "application/json"}
+
+    async def inside() -> None:
+        async with reader(httpx2.MockTransport(lambda _: httpx2.Response(200, content=body, headers=about))) as one:
+            for call in CALLS:
+                answer = await call(one)
+                assert isinstance(answer, NotRead | NotWritten) or answer is None, "None: a watch that ended"
+
+    asyncio.run(inside())
+
+
 def test_a_token_that_expires_while_the_plug_in_fails_is_a_trouble_and_what_was_known_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -87,6 +87,13 @@ def test_hostile_answers_end_in_a_sentence(body: bytes, status: int, why: NotSee
     assert "\n" not in found.detail
 
 
+def test_an_answer_that_is_nested_without_end_is_no_answer() -> None:
+    body = b'{"x":' + b"[" * 100_000
+    with stub(lambda one: one.answer(body)) as server, PrometheusServer(PrometheusSettings(url=server.url)) as client:
+        found = client.clock(), client.raw("up", 60, NOW / SECOND, 10)
+    assert [isinstance(one, NotSeen) and one.why for one in found] == [NotSeenReason.NOT_JSON] * 2
+
+
 def test_too_few_instances_are_partly_seen() -> None:
     found = seen(matrix(HEALTHY), ready={"a", "b"})
     assert (found.state, found.why, found.detail) == ("partial", NotSeenReason.FEW, "1 of 2 instances are seen")

@@ -267,6 +267,7 @@ def test_replicas_are_counted_as_pods_are(tmp_path: Path) -> None:
     [
         (httpx.Response(200, text="<html>"), "is it Ray's dashboard"),
         (httpx.Response(200, json=[]), "is it Ray's dashboard"),
+        (httpx.Response(200, content=b"[" * 100_000), "is it Ray's dashboard"),
         (httpx.Response(401, text=""), "HTTP 401"),
         (httpx.Response(302, headers={"location": "http://elsewhere"}), "HTTP 302"),
     ],

@@ -159,7 +159,8 @@ def test_a_password_of_the_leader_is_in_no_sentence(url: str) -> None:
 
 def test_a_follower_sends_the_password_of_its_leader_and_says_it_to_nobody() -> None:
     said: list[str] = []
-    replies = iter([(b"", 500), (b"", 404), (b"{", 200), (b" " * (following._LARGEST + 1), 200)])
+    nested = b'{"x":' + b"[" * 100_000
+    replies = iter([(b"", 500), (b"", 404), (b"{", 200), (nested, 200), (b" " * (following._LARGEST + 1), 200)])
 
     def reply(one: Asked) -> None:
         assert one.headers["Authorization"].startswith("Basic ")
@@ -168,7 +169,7 @@ def test_a_follower_sends_the_password_of_its_leader_and_says_it_to_nobody() -> 
 
     async def hear(url: str) -> None:
         async with httpx.AsyncClient() as client:
-            for _ in range(4):
+            for _ in range(5):
                 with pytest.raises(ValueError, match="http://127") as error:
                     await following._table(client, url)
                 said.append(str(error.value))

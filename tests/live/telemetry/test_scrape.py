@@ -72,5 +72,6 @@ def test_the_memory_of_llama_cpp_is_asked_for_elsewhere() -> None:
             return await llama_cpp_tokens(client, "http://engine")
 
     assert asyncio.run(run(answer)) == 8192
-    assert asyncio.run(run(lambda _: httpx.Response(404, text="no"))) is None
+    for text in ("no", '{"x":' + "[" * 100_000):
+        assert asyncio.run(run(lambda _, text=text: httpx.Response(404, text=text))) is None  # type: ignore[misc] # bound now
     assert asyncio.run(run(gone)) is None

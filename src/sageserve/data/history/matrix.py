@@ -114,7 +114,7 @@ class MatrixReader:
             raise NotMatrix("cut", "the answer ends in the middle of its samples")
         try:
             told = msgspec.json.decode(whole, type=_Envelope)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             raise NotMatrix("cut" if self._head else "not-json", "the answer is no JSON of Prometheus") from None
         if told.status != "success":
             raise NotMatrix("refused", told.error or told.status or "the answer says neither success nor error")
@@ -215,7 +215,7 @@ class MatrixReader:
     def _series(self, words: bytes) -> RawSeries | None:
         try:
             labels: Mapping[str, str] = msgspec.json.decode(words, type=_Metric).metric
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             raise NotMatrix("not-raw", "the answer holds a series whose labels cannot be read") from None
         pieces, self._pieces = self._pieces, []
         if not pieces:

@@ -94,7 +94,7 @@ async def read_orders(writer: ObjectWriter, place: ObjectPlace) -> tuple[FleetOr
         return (FleetOrders(), "") if found.status == 404 else NotWritten(found.status, "NotRead", found.detail)
     try:
         orders = msgspec.json.decode(found.text("data", KEY) or "{}", type=FleetOrders)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         detail = f"{KEY} of ConfigMap {place.namespace}/{place.name} is not ours: {error}"
         return NotWritten(0, "Unreadable", detail)
     return orders, found.text("metadata", "resourceVersion")

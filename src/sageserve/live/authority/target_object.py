@@ -119,7 +119,7 @@ class TargetObject:
         text = self.found.annotations.get(ORIGINAL, "")
         try:
             return msgspec.json.decode(text, type=dict[str, OriginalField]) if text else {}
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):
             return {}
 
     def owners(self, path: Path) -> list[str]:

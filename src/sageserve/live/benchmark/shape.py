@@ -80,7 +80,7 @@ async def find_context(client: EngineClient, model: str) -> int | None:
         if error.status == 0 or error.status in _FORBIDDEN:
             raise _no_engine(client, error) from None
         return None  # an engine need not list its models
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return None
     named = {each.id: each.max_model_len for each in found}
     if found and model not in named:
@@ -95,7 +95,7 @@ async def find_version(client: EngineClient) -> str:
     try:
         page = await client.get(client.root.removesuffix("/v1") + "/version")
         return msgspec.json.decode(page, type=_Version).version
-    except (RequestFailed, msgspec.DecodeError, UnicodeDecodeError):
+    except (RequestFailed, ValueError, RecursionError):
         return ""  # for the record only
 
 

@@ -259,7 +259,7 @@ class EnvoyPublisher:
         try:
             pages = [await client.get(page) for page in (CLUSTERS, STATS)]
             hosts, (sent, up_s) = hosts_in(pages[0].raise_for_status().content), bytes_in(pages[1].raise_for_status().content)
-        except (httpx.HTTPError, ValueError) as error:
+        except (httpx.HTTPError, ValueError, RecursionError) as error:
             unseen = "what it does is not seen, and nothing is reported"
             self._tell("envoy", f"Envoy cannot be asked: {self._place.admin}: {in_words(error)}: {unseen}")
             return

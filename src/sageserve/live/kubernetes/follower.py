@@ -166,7 +166,7 @@ class ObjectFollower(Generic[Seen]):
             try:
                 for one in map(self._decoder.decode, page.items):
                     found[one.metadata.name] = one
-            except msgspec.DecodeError as error:
+            except (ValueError, RecursionError) as error:
                 return f"an object of the list cannot be read: {error}"
             if not page.metadata.next:
                 break
@@ -204,10 +204,11 @@ class ObjectFollower(Generic[Seen]):
                 self._expired = refused.code == _GONE
                 return refused.message or f"the watch ended with {refused.code}"
             version = msgspec.json.decode(line.object, type=_Versioned).metadata.resource_version
-            if line.type != "BOOKMARK":
-                self._take(line.type, self._decoder.decode(line.object))
-        except msgspec.DecodeError as error:
+            one = None if line.type == "BOOKMARK" else self._decoder.decode(line.object)
+        except (ValueError, RecursionError) as error:
             return f"a line of the watch cannot be read: {error}"
+        if one is not None:
+            self._take(line.type, one)
         self._version = version or self._version
         return ""
 

@@ -122,7 +122,7 @@ class ClusterReader:
                 answer = await self._plain.get("/version")
             answer.raise_for_status()
             return str(answer.json().get("gitVersion", ""))
-        except (httpx2.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError, RecursionError) as error:
             return _not_read(error)
 
     async def get(self, kind: str, name: str, namespace: str = "") -> KubeObject | NotRead:
@@ -134,7 +134,7 @@ class ClusterReader:
             async with self._few:
                 found = await self._client.get(_resource(KINDS[kind]), name=name, namespace=namespace or None)
             return KubeObject(_plain(found))
-        except (httpx2.HTTPError, LightkubeError, ValueError) as error:
+        except (httpx2.HTTPError, LightkubeError, ValueError, RecursionError) as error:
             return _not_read(error)
 
     async def list(self, kind: str, namespace: str = "*") -> list[KubeObject] | NotRead:
@@ -147,7 +147,7 @@ class ClusterReader:
             async with self._few:
                 found = self._client.list(_resource(one), namespace=namespace if one.namespaced else None, chunk_size=PAGE)
                 return [KubeObject({"kind": kind, **_plain(item)}) async for item in found]
-        except (httpx2.HTTPError, LightkubeError, ValueError) as error:
+        except (httpx2.HTTPError, LightkubeError, ValueError, RecursionError) as error:
             return _not_read(error)
 
     async def page(self, path: str, query: Mapping[str, str], kind: type[Page]) -> Page | NotRead:
@@ -160,7 +160,7 @@ class ClusterReader:
             if answer.is_success:
                 return msgspec.json.decode(answer.content, type=kind)
             return NotRead(answer.status_code, f"HTTP {answer.status_code}")
-        except (httpx2.HTTPError, msgspec.MsgspecError) as error:
+        except (httpx2.HTTPError, ValueError, RecursionError) as error:
             return _not_read(error)
 
     async def follow(self, path: str, query: Mapping[str, str], heard: Callable[[bytes], str]) -> NotRead | None:
@@ -206,7 +206,7 @@ class ClusterReader:
             async with self._few:
                 answer = await self._client.create(review)
             return KubeObject(_plain(answer)).at("status", "allowed") is True
-        except (httpx2.HTTPError, LightkubeError, ValueError) as error:
+        except (httpx2.HTTPError, LightkubeError, ValueError, RecursionError) as error:
             return _not_read(error)
 
     async def all_allowed(self, rights: Iterable[Right]) -> dict[Right, bool | NotRead]:

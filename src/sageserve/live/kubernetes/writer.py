@@ -190,7 +190,7 @@ class ClusterWriter(ClusterReader, ObjectWriter):
             if answer.is_success:
                 return msgspec.json.decode(answer.content, type=kind)
             return NotWritten(answer.status_code, "", f"HTTP {answer.status_code}")
-        except (httpx2.HTTPError, msgspec.MsgspecError) as error:
+        except (httpx2.HTTPError, ValueError, RecursionError) as error:
             return NotWritten(0, "NoAnswer", str(error).splitlines()[0] if str(error) else type(error).__name__)
 
     async def create(self, place: ObjectPlace, body: Mapping[str, Json], mark: WriteMark) -> KubeObject | NotWritten:
@@ -228,7 +228,7 @@ class ClusterWriter(ClusterReader, ObjectWriter):
                     method, path, params=query, content=None if body is None else msgspec.json.encode(body), headers=headers
                 )
             found = answer.json()
-        except (httpx2.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, ValueError, RecursionError) as error:
             return NotWritten(0, "NoAnswer", str(error).splitlines()[0] if str(error) else type(error).__name__)
         one = KubeObject(found if isinstance(found, Mapping) else {})
         return one if answer.is_success else _refused(answer, one)

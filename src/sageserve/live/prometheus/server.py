@@ -184,7 +184,7 @@ class PrometheusServer:
                 return (VectorSample({}, float(text)),)
             found = msgspec.json.decode(data.result, type=list[_Element])
             return tuple(VectorSample(one.metric, float(one.value[1])) for one in found)
-        except (msgspec.MsgspecError, ValueError):
+        except ValueError:
             return NotSeen(NotSeenReason.NOT_RAW, f"{self.url} answers {query} with something that is no vector")
 
     def clock(self) -> float | NotSeen:
@@ -194,7 +194,7 @@ class PrometheusServer:
             return data
         try:
             return float(msgspec.json.decode(data.result, type=tuple[float, str])[1])
-        except (msgspec.MsgspecError, ValueError):
+        except ValueError:
             return NotSeen(NotSeenReason.NOT_RAW, f"{self.url} does not say what time it is")
 
     def values(self, label: str, selector: str, begin: float, end: float) -> tuple[str, ...] | NotSeen:
@@ -222,7 +222,7 @@ class PrometheusServer:
                 if answer.warnings:
                     return NotSeen(NotSeenReason.PARTIAL, f"{self.url} answers in part: {answer.warnings[0]}")
                 return msgspec.json.decode(answer.data, type=kind)
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (ValueError, RecursionError):
                 return NotSeen(NotSeenReason.NOT_JSON, f"{self.url}/api/v1/{path} answers with no JSON of Prometheus")
 
         return self._ask(path, form, BYTES_MAX, take)

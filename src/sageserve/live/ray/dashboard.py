@@ -62,7 +62,7 @@ class ServeDashboard:
             return found
         try:
             data = found.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return NotWritten(0, "NotJson", f"{self._url} answers something else than JSON: is it Ray's dashboard?")
         if not isinstance(data, Mapping) or not isinstance(data.get("applications"), Mapping):
             return NotWritten(0, "NotServe", f"{self._url} answers without applications: is it Ray's dashboard?")

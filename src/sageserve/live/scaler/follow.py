@@ -92,5 +92,5 @@ async def _table(client: httpx.AsyncClient, url: str) -> ScalerTable:
                 raise ValueError(f"{shown} is larger than {_LARGEST >> 20} MiB")
     try:
         return msgspec.json.decode(bytes(page), type=ScalerTable)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown} is no table of a leader: {error}") from None

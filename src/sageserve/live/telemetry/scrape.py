@@ -59,6 +59,6 @@ async def llama_cpp_tokens(client: httpx.AsyncClient, url: str) -> int | None:
     """
     try:
         props = msgspec.json.decode((await client.get(f"{url}/props")).content, type=_Props)
-    except (httpx.HTTPError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (httpx.HTTPError, ValueError, RecursionError):
         return None
     return props.total_slots * props.default_generation_settings.n_ctx or None
