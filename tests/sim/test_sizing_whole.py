@@ -15,13 +15,14 @@ from sageserve.base.units import WEEK
 from sageserve.cli.render_size import draw_sizing
 from sageserve.data.results.summary import Hours, ModelSummary, ModelTier
 from sageserve.data.results.sweep_folder import GENERATED
-from sageserve.data.scenarios.load import load_scenario
+from sageserve.data.scenarios.load import check, load_scenario
 from sageserve.sim.sizing.conditions import reached_in, with_lead, with_nine
 from sageserve.sim.sizing.plays import Wish, wish_of
-from sageserve.sim.sizing.pools import SizedPool, filled, with_counts
+from sageserve.sim.sizing.pools import SizedPool, filled, pools_to_size, with_counts
 from sageserve.sim.sizing.records import Growth, Nine, PromiseProof, QuotaLine, Sizing, Survival
 from sageserve.sim.sizing.run import size
 from sageserve.sim.sweep.cell import Cell, Finished, Outcome
+from tests.core.small import ENGINE, trace
 from tests.show.made import summary_of
 from tests.worlds import SMALL_FLEET
 
@@ -129,6 +130,30 @@ def test_a_type_that_is_committed_is_taken_before_a_cheaper_one_on_demand() -> N
         return next(line.gpu for line in sizing.fleet if line.pool.startswith("eastus/llama-3.1-8b"))
 
     assert (chosen(0), chosen(64)) == ("a100-80gb", "h100-80gb")  # a price that is paid for nothing yet is no price
+
+
+@pytest.mark.parametrize("first", ["both", "one"])
+@pytest.mark.parametrize(
+    ("count", "price", "gpu"),
+    [(1, "48/h", "h100"), (1, "1/h", "h100"), (3, "48/h", "h100"), (3, "39/h", "a100")],
+)
+def test_room_in_vms_that_another_pool_opens_is_free(count: int, price: str, gpu: str, first: str) -> None:
+    # one model runs on h100 alone: its instance opens a VM for $80 and leaves half of it. Three of the model that runs on both
+    # take that half and a VM more, or two VMs of a100; whichever of the models comes first
+    engines = {kind: ENGINE | {"gpu": kind, "gpus": 4, "tp": 4} for kind in ("a100", "h100")}
+    models = {"both": {"context": 8_000, "engines": engines}, "one": {"context": 8_000, "engines": {"h100": engines["h100"]}}}
+    prices = {"a100": price, "h100": "80/h"}
+    tree = {
+        "name": "room",
+        "gpus": {kind: {"memory": "80GiB"} for kind in engines},
+        "regions": {"east": {"gpus": {kind: {"gpus": 64, "price": {"on_demand": one}} for kind, one in prices.items()}}},
+        "models": {name: models[name] for name in sorted(models, key=lambda name: name != first)},
+        "tiers": {"iw": {"ttft": "1s"}},
+        "fleet": {"start": 3, "minimum": 1, "endpoints": {"east/both": {"minimum": count}}},
+    }
+    settings = check(Scenario.model_validate(tree))
+    (pool,) = pools_to_size(settings, trace(settings, []))["both"]
+    assert pool.gpu == gpu
 
 
 @pytest.mark.parametrize(

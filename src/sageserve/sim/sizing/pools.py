@@ -15,7 +15,7 @@ import numpy as np
 from sageserve.base.config import Scenario
 from sageserve.base.records import Trace, cached_tokens
 from sageserve.base.units import MINUTE
-from sageserve.core.fleet import Pool
+from sageserve.core.fleet import Pool, Stock
 from sageserve.core.layout import Layout, lay_out, unified_roles
 from sageserve.core.strategies.fixed import STARTED
 from sageserve.sim.enough import Asked, ServedSide, enough
@@ -51,23 +51,57 @@ class SizedPool:
 
 
 def pools_to_size(scenario: Scenario, trace: Trace) -> dict[str, tuple[SizedPool, ...]]:
-    """By model, one pool in every region that can run it, on the GPU type that adds the least money to what is committed."""
+    """By model, one pool in every region that can run it, on the GPU type with which the region costs least by the guess."""
     roles = unified_roles(scenario)
     layout = lay_out(scenario, roles, lambda here: (here.fleet.minimum,) * len(roles))
-    committed = [stock.purchase.reserved for stock in layout.stocks]  # GPUs that no pool before this one has taken
+    guesses = [_guess(scenario, layout, trace, pool) for pool in layout.pools]
+    choices = [pools for e in range(layout.endpoints) if (pools := layout.endpoint_pools(e))]
     found: dict[str, list[SizedPool]] = {}
-    for e in range(layout.endpoints):
-        choices = layout.endpoint_pools(e)
-        if choices:
-            guesses = [(_guess(scenario, layout, trace, pool), pool) for pool in choices]
-            guess, pool = min(guesses, key=lambda one: _dollars(layout, committed, *one))
-            committed[pool.stock] -= guess * pool.gpus
+    for region in range(len(layout.names.regions)):
+        for pool in _cheapest(layout, guesses, [pools for pools in choices if pools[0].region == region]):
             stock = layout.stocks[pool.stock]
             names = layout.names.regions[pool.region], layout.names.models[pool.model]
-            role = layout.role_name(e) if layout.apart[pool.model] else ""
-            made = SizedPool(pool.name, *names, stock.gpu, pool.gpus, stock.per_vm, pool.minimum, guess, role)
+            role = layout.role_name(pool.endpoint) if layout.apart[pool.model] else ""
+            made = SizedPool(pool.name, *names, stock.gpu, pool.gpus, stock.per_vm, pool.minimum, guesses[pool.number], role)
             found.setdefault(made.model, []).append(made)
     return {model: tuple(pools) for model, pools in found.items()}
+
+
+def _cheapest(layout: Layout, guesses: Sequence[int], choices: Sequence[Sequence[Pool]]) -> list[Pool]:
+    """One pool of each choice in a region: taken one after another, from all types or from all but one, where that can be."""
+
+    def left(pools: Sequence[Pool], out: int) -> Sequence[Pool]:
+        return [pool for pool in pools if pool.stock != out] or pools
+
+    types = sorted({pool.stock for pools in choices for pool in pools})
+    tried = [_chosen(layout, guesses, [left(pools, out) for pools in choices]) for out in (-1, *types)]
+    return min(tried, key=lambda one: one[0])[1]
+
+
+def _chosen(layout: Layout, guesses: Sequence[int], choices: Sequence[Sequence[Pool]]) -> tuple[float, list[Pool]]:
+    """Of each choice the pool that adds least to what those before it take, the first of equals; and dollars an hour in all."""
+    held: dict[int, list[int]] = {pool.stock: [] for pools in choices for pool in pools}  # GPUs of each instance
+    dollars, found = 0.0, list[Pool]()
+
+    def adds(pool: Pool) -> float:
+        stock, before = layout.stocks[pool.stock], held[pool.stock]
+        more = _beyond(stock, [*before, *sizes(pool)]) - _beyond(stock, before)
+        return more * stock.purchase.price_on_demand
+
+    def sizes(pool: Pool) -> list[int]:
+        return [pool.gpus] * max(guesses[pool.number], pool.minimum)
+
+    for pools in choices:
+        pool = min(pools, key=lambda one: (adds(one), one.number))
+        dollars += adds(pool)
+        held[pool.stock] += sizes(pool)
+        found.append(pool)
+    return dollars, found
+
+
+def _beyond(stock: Stock, sizes: Sequence[int]) -> int:
+    """GPUs on demand of the VMs that instances fill: what is committed is paid anyway."""
+    return max(sum(filled(sizes, stock.gpus, stock.per_vm)) - stock.purchase.reserved, 0)
 
 
 def with_counts(scenario: Scenario, counts: Mapping[str, int], pools: Mapping[str, SizedPool]) -> Scenario:
@@ -132,12 +166,6 @@ def _first_fit(sizes: Sequence[int], vms: Sequence[int]) -> tuple[int, ...] | No
             return None
         free[place] -= size
     return tuple(vm for vm, room in zip(vms, free, strict=True) if room < vm)
-
-
-def _dollars(layout: Layout, committed: Sequence[int], guess: int, pool: Pool) -> tuple[float, int]:
-    """What a pool adds in an hour: committed GPUs are paid anyway, others on demand; the first of equals."""
-    beyond = max(guess * pool.gpus - max(committed[pool.stock], 0), 0)
-    return beyond * layout.stocks[pool.stock].purchase.price_on_demand, pool.number
 
 
 def _guess(scenario: Scenario, layout: Layout, trace: Trace, pool: Pool) -> int:
