@@ -4,7 +4,6 @@ Fetches, and is never asked; needs no right but those of its targets' authority.
 `live/agent/process.py`; docs/how-to/many-clusters.md.
 """
 
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -156,12 +155,11 @@ def _run(settings: "Scenario", cluster: str, folder: Path, told: _Told, length: 
     import asyncio  # late: it takes a tenth of what --help takes
 
     from sageserve.base.units import SECOND
-    from sageserve.live.control.process import run_until
+    from sageserve.cli.stopping import told_to_end
+    from sageserve.live.waiting import run_until
 
     async def run() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stop = told_to_end()
         if length:
             asyncio.get_running_loop().call_later(length / SECOND, stop.set)
         with ExitStack() as servers:

@@ -5,7 +5,6 @@ Reads scenario and internal key, makes the parts and plugs them together. Not me
 """
 
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -62,9 +61,9 @@ def control(
 
 
 async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", door: str) -> None:
-    import asyncio  # late: it takes a tenth of what --help takes
 
     from sageserve.base.units import SECOND
+    from sageserve.cli.stopping import told_to_end
     from sageserve.core.layout import names_of
     from sageserve.data.watched.minutes import last_minute, note_doubt
     from sageserve.live.actuators.revisions import EngineRevisions
@@ -80,9 +79,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     from sageserve.live.store.sql import open_store
     from sageserve.live.supervisor.ready import READY, say_alive, say_ready
 
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = told_to_end()
     clock, revisions, signs = WallClock(), EngineRevisions(), os.environ.pop(READY, "")
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(wall_now, clock.now, lambda: last_minute(home.state), lambda *told: note_doubt(home.state, *told))

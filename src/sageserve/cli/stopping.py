@@ -1,8 +1,18 @@
-"""Parts of a process that go on until it is told to end. Knows nothing of them. Read next: `envoy.py`, `scaler.py`."""
+"""Processes that go on until they are told to end. Knows nothing of what they do. Read next: `envoy.py`, `agent.py`."""
 
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
+
+from sageserve.live.waiting import run_until
+
+
+def told_to_end() -> asyncio.Event:
+    """What SIGINT and SIGTERM set, in the loop that runs."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def until_told(*parts: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -11,24 +21,4 @@ async def until_told(*parts: Callable[[], Coroutine[None, None, None]]) -> None:
     Raises:
         Exception: the first fault of any part.
     """
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-
-    async def run(part: Callable[[], Coroutine[None, None, None]]) -> None:
-        try:
-            await part()
-        finally:
-            stop.set()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run(part)) for part in parts]
-            await stop.wait()
-            for task in tasks:
-                task.cancel()
-    except* Exception as faults:  # noqa: BLE001 # the first of them is raised again
-        first: BaseException = faults
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        raise first from None
+    await run_until(told_to_end(), parts)

@@ -20,7 +20,8 @@ from sageserve.live.control.batch_queue import QueueHead
 from sageserve.live.control.liveness import Probed
 from sageserve.live.control.loop import WallClock
 from sageserve.live.control.opened import Missed, MissedScrape, Opened
-from sageserve.live.control.process import SOCKET, Control, Home, Parts, run_until
+from sageserve.live.control.process import SOCKET, Control, Home, Parts
+from sageserve.live.waiting import run_until
 from tests.core.small import scenario
 
 Part = Callable[[], Coroutine[None, None, None]]
@@ -72,6 +73,15 @@ def test_a_fault_while_ending_hides_neither_the_first_one_nor_the_rest(caplog: p
         asyncio.run(run_until(asyncio.Event(), parts))
     assert sorted(story.ended) == ["a", "b"]
     assert [record.getMessage() for record in caplog.records] == ["while ending, besides"]
+
+
+def test_a_fault_within_a_group_of_tasks_is_raised_as_it_was() -> None:
+    async def grouped() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Story().ending(fails="deep within")())
+
+    with pytest.raises(SageServeError, match="deep within"):
+        asyncio.run(run_until(asyncio.Event(), [grouped]))
 
 
 def test_a_part_that_ends_quietly_ends_all() -> None:

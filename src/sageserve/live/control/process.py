@@ -8,7 +8,7 @@ where it was. Must not decide anything. Read next: `loop.py`, `fleet_view.py`, `
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +48,7 @@ from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import Sources, Status, status
 from sageserve.live.control.thread_worker import ThreadWorker
 from sageserve.live.link import LinkKind, LinkServer
-from sageserve.live.waiting import within
+from sageserve.live.waiting import run_until, within
 from sageserve.live.wire import Gone, Hello, Spent, ToControl, Wait, layout_mark
 
 _LOG: Final = logging.getLogger(__name__)
@@ -148,31 +148,6 @@ class Parts:
     append: Callable[[Path, bytes], None] = append_lines
     revisions: EngineRevisions = field(default_factory=EngineRevisions)
     sure: Callable[[], bool] = lambda: True
-
-
-async def run_until(stop: asyncio.Event, parts: Sequence[Callable[[], Coroutine[None, None, None]]]) -> None:
-    """Run all parts until `stop` is set or one of them ends; returns when every one of them has ended.
-
-    Raises:
-        Exception: the first fault of any part: it is this process's, and the supervisor starts it again.
-    """
-
-    async def run(part: Callable[[], Coroutine[None, None, None]]) -> None:
-        try:
-            await part()
-        finally:
-            stop.set()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run(part)) for part in parts]
-            await stop.wait()
-            for task in tasks:
-                task.cancel()
-    except BaseExceptionGroup as faults:
-        for other in faults.exceptions[1:]:
-            _LOG.error("%s, besides", other, exc_info=other)
-        raise faults.exceptions[0] from None
 
 
 class Control:

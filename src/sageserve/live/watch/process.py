@@ -33,7 +33,6 @@ from sageserve.live.control.day import LastDay
 from sageserve.live.control.loop import Loop, WallClock
 from sageserve.live.control.minute_book import MinuteBook
 from sageserve.live.control.opened import Callbacks
-from sageserve.live.control.process import run_until
 from sageserve.live.control.state_files import DemandFile, JournalFile
 from sageserve.live.control.status import GatewayAddress, Sources, Status, status
 from sageserve.live.control.thread_worker import ThreadWorker
@@ -41,6 +40,7 @@ from sageserve.live.control.wishes import Wishes, follows_plans, plan_holds
 from sageserve.live.prometheus.server import PrometheusServer
 from sageserve.live.prometheus.sight import blind_after
 from sageserve.live.scaler.answers import PoolWish
+from sageserve.live.waiting import run_until
 from sageserve.live.watch.demand import CountedDemand
 from sageserve.live.watch.followed_pods import FollowedPods
 from sageserve.live.watch.instances import WatchedInstances
