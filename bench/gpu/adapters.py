@@ -19,11 +19,10 @@ import torch
 import triton
 
 from bench.gpu import kernels
-from bench.gpu.loop import Engine, Sequence
 from bench.gpu.machine import Device
 from bench.gpu.model import Inputs, Model, placed_by
+from bench.gpu.power import before, holding
 from bench.gpu.shapes import LIMITS, SHAPES, Limits, Shape
-from bench.gpu.steps import spread
 
 ROWS: Final = 16  # tokens of one adapter that a program takes
 SPLIT: Final = 16  # parts of a matrix's depth
@@ -31,7 +30,6 @@ RANKS: Final = (16, 64)
 BATCHES: Final = (1, 8, 32, 64, 127)
 DIFFERENT: Final = (1, 2, 4, 8, 16, 32, 64)
 PROMPTS: Final = (0, 512)
-CONTEXT: Final = 740  # tokens in the mean
 REPEATED: Final = 7
 PASSES: Final = 3
 
@@ -118,27 +116,16 @@ class AdaptedDevice(Device):
 
 def timed(device: Device, limits: Limits, decoding: int, prompt: int, different: int) -> float:
     """Microseconds of a step of which each sequence has one of so many adapters in turn; 0: none has one. The median."""
-    engine = Engine(device, limits)
-    for number, context in enumerate(spread(decoding, CONTEXT, limits.context - REPEATED - 4)):
-        one = Sequence(number, 0, context, REPEATED + 4, filled=context, made=1)
-        if not device.admit(one):
-            raise ValueError(f"{decoding} sequences do not fit into memory")
-        engine.decoding.append(one)
+    engine = holding(device, limits, decoding, 2 + REPEATED)
     model = device.model
     if isinstance(model, Adapted):
         rows = np.full(limits.sequences + 1, -1, np.int32)
         if different:
             rows[[one.row for one in engine.decoding]] = np.arange(decoding) % different
-            rows[rows[:] < 0] = 0  # prompts that are to come have the first
+            rows[rows < 0] = 0  # prompts that are to come have the first
             rows[limits.sequences] = -1
         model.adapter.copy_(torch.from_numpy(rows))
-    times: list[float] = []
-    for number in range(2 + REPEATED):
-        if prompt:
-            engine.begun = Sequence(1000 + number, 0, prompt, 1)
-            if not device.admit(engine.begun):
-                raise ValueError(f"a prompt of {prompt} tokens does not fit into memory")
-        times.append(engine.iterate().time)
+    times = [before(engine, number, prompt).time for number in range(2 + REPEATED)]
     engine.leave()
     return median(times[2:])
 

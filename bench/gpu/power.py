@@ -8,7 +8,7 @@ import subprocess
 from statistics import median
 from typing import Final
 
-from bench.gpu.loop import Engine, Machine, Sequence
+from bench.gpu.loop import Engine, Machine, Sequence, Step
 from bench.gpu.shapes import LIMITS, SHAPES, Limits
 from bench.gpu.steps import spread
 
@@ -32,14 +32,14 @@ def holding(machine: Machine, limits: Limits, count: int, steps: int) -> Engine:
     return engine
 
 
-def before(engine: Engine, number: int, tokens: int) -> None:
+def before(engine: Engine, number: int, tokens: int) -> Step:
     """A step with so many tokens of a prompt beside what decodes; 0: without."""
     if tokens:
         one = Sequence(1000 + number, 0, tokens, 1)
         if not engine.machine.admit(one):
             raise ValueError(f"a prompt of {tokens} tokens does not fit into memory")
         engine.begun = one
-    engine.iterate()
+    return engine.iterate()
 
 
 def after(machine: Machine, limits: Limits, count: int, tokens: int) -> list[float]:
