@@ -81,7 +81,7 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.cli.render_compare import comparison_json, draw
     from sageserve.data.results.sweep_folder import source_of
 
-    _refuse_alone(strategies, frontier=frontier, ablate=ablate, as_json=as_json)
+    _refuse(strategies, frontier=frontier, ablate=ablate, as_json=as_json)
     names, base, given = _against(_strategies(ABLATED if ablate and strategies is None else strategies), baseline)
     source = source_of(options)
     if frontier or ablate:
@@ -110,24 +110,19 @@ def compare(  # noqa: PLR0913, PLR0917 # one argument per option
     finish(outcomes, out)
 
 
-def _refuse_alone(strategies: str | None, *, frontier: bool, ablate: bool, as_json: bool) -> None:
-    from sageserve.base.errors import ConfigError
-
-    _refuse_both(frontier=frontier, ablate=ablate)
-    if strategies is not None and strategies.strip() == "oracle" and not (as_json or frontier or ablate):
-        raise ConfigError(
-            "oracle is a bound that strategies are held against, and there is none here",
-            hint="name one beside it, as --strategies foresight,oracle; --json prints the bound alone",
-        )
-
-
-def _refuse_both(*, frontier: bool, ablate: bool) -> None:
+def _refuse(strategies: str | None, *, frontier: bool, ablate: bool, as_json: bool) -> None:
+    """Refuse what has no answer, before anything is played."""
     from sageserve.base.errors import ConfigError
 
     if frontier and ablate:
         raise ConfigError(
             "--frontier and --ablate are two questions, and a comparison answers one",
             hint="leave one out: --ablate plays the frontier of foresight by itself",
+        )
+    if strategies is not None and strategies.strip() == "oracle" and not (as_json or frontier or ablate):
+        raise ConfigError(
+            "oracle is a bound that strategies are held against, and there is none here",
+            hint="name one beside it, as --strategies foresight,oracle; --json prints the bound alone",
         )
 
 

@@ -275,3 +275,17 @@ def test_an_override_of_one_setting_changes_nothing_else(small: Path) -> None:
     assert changed["fleet"].pop("minimum") == 1
     plain["fleet"].pop("minimum")
     assert changed == plain
+
+
+def test_who_changes_a_written_scenario_changes_what_its_model_says_of_all_engines(tmp_path: Path) -> None:
+    speculative = "models.qwen3-32b.speculative={tokens: 2, acceptance: 0.7, draft: 0.1}"
+    said = load_scenario("quickstart", overrides=[speculative])
+    written = tmp_path / "one.yaml"
+    written.write_text(resolved_yaml(said), "utf-8")
+    assert load_scenario(str(written)) == said
+    more = load_scenario(str(written), overrides=["models.qwen3-32b.speculative.tokens=4"]).models["qwen3-32b"]
+    assert [engine.speculative.tokens for engine in more.engines.values() if engine.speculative] == [4]
+    own = ["models.qwen3-32b.engines.h200.speculative={tokens: 3, acceptance: 0.7, draft: 0.1}"]
+    written.write_text(resolved_yaml(load_scenario("quickstart", overrides=[speculative, *own])), "utf-8")
+    kept = load_scenario(str(written), overrides=["models.qwen3-32b.speculative.tokens=4"]).models["qwen3-32b"]
+    assert [engine.speculative.tokens for engine in kept.engines.values() if engine.speculative] == [3]

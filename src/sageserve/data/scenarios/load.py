@@ -76,7 +76,20 @@ def _leaves(keys: Keys, value: Value) -> Iterator[tuple[Keys, Value]]:
 def dump(scenario: Scenario, *, defaults: bool = False) -> dict[str, Value]:
     """The resolved tree as plain values with units; `defaults` keeps settings that are none."""
     values: dict[str, Value] = scenario.model_dump(mode="json", exclude_none=not defaults)
+    models = values["models"]
+    for model in models.values() if isinstance(models, dict) and not defaults else ():
+        _say_once(model)
     return values
+
+
+def _say_once(model: Value) -> None:
+    """Leave out of its engines what is said of the model, so that who changes it there changes it."""
+    assert isinstance(model, dict)
+    apart = model.get("disaggregated")
+    for engines in (model["engines"], apart.get("decode") if isinstance(apart, dict) else None):
+        for engine in engines.values() if isinstance(engines, dict) else ():
+            if isinstance(engine, dict) and "speculative" in engine and engine["speculative"] == model.get("speculative"):
+                del engine["speculative"]
 
 
 def resolved_yaml(scenario: Scenario) -> str:
