@@ -1,8 +1,9 @@
 """Fit what weights of few bits and experts reach, on the points of vLLM in `measured_points/points.csv`.
 
     python -m bench.fit_points
+    python -m bench.fit_points --scan expert_us_fp4=3,3.5,4,4.5,5.15     one of them alone, by halves of the configurations
 
-The runs of `fit_roofline.py` are finer, per request, and all of bf16: what they say stays. The six efficiencies that they say
+The runs of `fit_roofline.py` are finer, per request, and all of bf16: what they say stays. The eight efficiencies that they say
 nothing about (NAMES) are looked for here with the simulator in the loop: Gauss-Newton on logarithms of mean E2E and TPOT, pulled
 towards PRIOR. Each half of the configurations is judged by a fit to the other; then all are fitted together. Some minutes of CPU.
 
@@ -29,9 +30,13 @@ NAMES: Final = (
     "compute_fp4",
     "expert_width",
     "expert_us",
+    "expert_us_fp4",
+    "unpacked_int4",
 )
-PRIOR: Final = np.array([0.65, 0.6, 0.45, 0.4, 4000.0, 4.0])  # GEMM kernels by format: gemm_shares.csv beside the points
-SPREAD: Final = np.array([0.25, 0.3, 0.3, 0.4, 0.4, 0.8])  # of their logarithms
+PRIOR: Final = np.array(
+    [0.65, 0.6, 0.45, 0.4, 4000.0, 4.0, 4.0, 3.0]
+)  # GEMM kernels by format: gemm_shares.csv beside the points
+SPREAD: Final = np.array([0.25, 0.3, 0.3, 0.4, 0.4, 0.8, 0.8, 0.5])  # of their logarithms
 NOISE: Final = 0.15  # of a point: versions of one engine differ by as much
 FAR: Final = 0.5  # a point further off is not this model's business: other limits, several replicas
 SAMPLE: Final = 140  # points of a fit
@@ -86,13 +91,33 @@ def said(name: str, rows: list[MeasuredPoint], efficiency: Efficiency) -> str:
     return "\n".join(lines)
 
 
+def scan(asked: str, halves: list[list[MeasuredPoint]]) -> None:
+    """How far off the points of each half are whose prediction depends on an efficiency, by its values."""
+    name, _, text = asked.partition("=")
+    values = [float(one) for one in text.split(",")]
+    off = np.array([misses(halves[0] + halves[1], replace(FITTED, **{name: value}))[::2] for value in values])
+    depends = np.ptp(off, axis=0) > 0
+    first = np.arange(off.shape[1]) < len(halves[0])
+    print(
+        f"{name:>24}" + "".join(f"{f'half {k}, {(depends & mine).sum()} points':>24}" for k, mine in enumerate((first, ~first)))
+    )
+    for value, row in zip(values, off, strict=True):
+        means = (relative(row[depends & mine]) for mine in (first, ~first))
+        print(f"{value:24g}" + "".join(f"{np.abs(one).mean():15.1%}{np.median(one):+9.1%}" for one in means))
+
+
 def main() -> None:
     """Read, fit, judge, print."""
-    table = said_folder(__doc__ or "", sys.argv[1:]) / "measured_points" / "points.csv"
+    arguments = sys.argv[1:]
+    asked = arguments.pop(arguments.index("--scan") + 1) if "--scan" in arguments[:-1] else ""
+    table = said_folder(__doc__ or "", [one for one in arguments if one != "--scan"]) / "measured_points" / "points.csv"
     rows = [row for row in read_points(table) if row.engine.split()[:1] == ["vllm"] and not left_out(row)]
     halves: list[list[MeasuredPoint]] = [[], []]
     for row in rows:
         halves[fold_of(f"{row.model}|{row.gpu}|{row.tp}|{row.engine}|{row.dtype}|{row.prompt}|{row.output}") % 2].append(row)
+    if asked:
+        scan(asked, halves)
+        return
     print(said("as shipped", rows, FITTED), flush=True)
     for k, half in enumerate(halves):
         print(said(f"half {k}, fitted on the other", half, fit(sampled(halves[1 - k]))), flush=True)
