@@ -289,3 +289,11 @@ def test_who_changes_a_written_scenario_changes_what_its_model_says_of_all_engin
     written.write_text(resolved_yaml(load_scenario("quickstart", overrides=[speculative, *own])), "utf-8")
     kept = load_scenario(str(written), overrides=["models.qwen3-32b.speculative.tokens=4"]).models["qwen3-32b"]
     assert [engine.speculative.tokens for engine in kept.engines.values() if engine.speculative] == [3]
+
+
+@pytest.mark.parametrize(
+    "key", ["decode_us_per_sequence", "kv_ns_per_token", "attention_ns_per_token2", "eager_ms", "first_token_ms"]
+)
+def test_times_that_would_overflow_a_clock_are_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: 1e\+300 is more than"):
+        load_scenario("quickstart", overrides=[f"models.qwen3-32b.engines.h200.{key}=1e300"])

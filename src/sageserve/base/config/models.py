@@ -30,8 +30,9 @@ def _rising(curve: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ..
     return curve
 
 
+_MOST: Final = 10_000_000.0  # of a coefficient, in its unit: far beyond any engine, and no sum of them overflows a clock
 Curve = Annotated[
-    tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0)]], ...],
+    tuple[tuple[Annotated[int, Field(ge=1)], Annotated[float, Field(ge=0, le=_MOST)]], ...],
     Field(min_length=2, max_length=KNOTS),
     AfterValidator(_rising),
 ]
@@ -82,14 +83,14 @@ class AdapterSettings(Settings):
     adapter_us: float | None = Field(
         default=None,
         ge=0,
-        le=10_000_000,
+        le=_MOST,
         description="u: more for each adapter that computes in an iteration; none: size at 60 % of the GPU's bandwidth, as "
         "was measured on an H200",
     )
     any_us: float | None = Field(
         default=None,
         ge=0,
-        le=10_000_000,
+        le=_MOST,
         description="more, if any adapter computes: kernels beside every matrix; none: 35 us a layer, as was measured "
         "with simple kernels on an H200, where the model is known",
     )
@@ -150,13 +151,19 @@ class ProfileSettings(Settings):
         "experts; none: nothing of it",
     )
     eager_ms: float = Field(
-        default=0.0, ge=0, description="more, if the iteration prefills: it runs without CUDA graphs; 0: the curve holds it"
+        default=0.0,
+        ge=0,
+        le=_MOST,
+        description="more, if the iteration prefills: it runs without CUDA graphs; 0: the curve holds it",
     )
-    decode_us_per_sequence: float = Field(ge=0, description="s: per decoding sequence, beside its token")
-    kv_ns_per_token: float = Field(ge=0, description="kv: per KV token read by decoding sequences")
-    attention_ns_per_token2: float = Field(ge=0, description="att: per prompt token and token of context before it")
+    decode_us_per_sequence: float = Field(ge=0, le=_MOST, description="s: per decoding sequence, beside its token")
+    kv_ns_per_token: float = Field(ge=0, le=_MOST, description="kv: per KV token read by decoding sequences")
+    attention_ns_per_token2: float = Field(ge=0, le=_MOST, description="att: per prompt token and token of context before it")
     first_token_ms: float = Field(
-        default=0.0, ge=0, description="once per request, around its first token: API server, tokenizer; 0: not measured"
+        default=0.0,
+        ge=0,
+        le=_MOST,
+        description="once per request, around its first token: API server, tokenizer; 0: not measured",
     )
     kv_tokens: int = Field(ge=1, description="KV capacity of a rank: num_gpu_blocks x block_size of the engine")
     max_sequences: int = Field(default=256, ge=1, le=4096, description="of a rank: vLLM's max_num_seqs, its server default")
