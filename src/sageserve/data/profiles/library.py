@@ -172,7 +172,7 @@ def adapting(listed: ListedProfile, text: str) -> ListedProfile:
     Raises:
         ConfigError: the text says something else, or slots leave no memory.
     """
-    hint = "write --adapters '{slots: 8, rank: 16}'; size and adapter_us, too, where the model or the GPU is not known"
+    hint = "write --adapters '{slots: 8, rank: 16}'; size, adapter_us and any_us, too, where the model or the GPU is not known"
     profile, model = listed.profile, listed.model or listed.name.partition("/")[0]
     try:
         told = AdapterSettings.model_validate_json(msgspec.json.encode(read_value(text)), strict=True)
