@@ -26,7 +26,7 @@ from sageserve.core.authority.records import LeaseTimes
 from sageserve.core.plan.explain import solve
 from sageserve.data.results.plans import PlanFile, scenario_hash, solved_as, write_plan
 from sageserve.data.scenarios.load import resolved_yaml
-from sageserve.live.agent import process
+from sageserve.live.agent import process, sink
 from sageserve.live.agent import publish as publishing
 from sageserve.live.agent.report import AgentReport, write_report
 from sageserve.live.authority import hands
@@ -161,7 +161,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         if said.targets["big"].low == 3:
             signal.raise_signal(signal.SIGTERM)  # that is all that was waited for
 
-    monkeypatch.setattr(process, "write_report", told)
+    monkeypatch.setattr(sink, "write_report", told)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_a_plan_travels_from_the_hub_to_a_minimum_and_back_as_a_report(
     ("more", "words"),
     [
         (("--cluster", "eats"), "there is no cluster 'eats'; did you mean"),
-        (("--plans", "ftp://x/"), "from a folder or over https"),
+        (("--plans", "ftp://x/"), "a folder, or a server over https"),
         (("--plans", "http://x/", "--bearer-file", "t"), "not sent in the clear"),
         (("--plans", "https://user:secret@x/"), "a URL with a password would be shown"),
         (("--plans", "https://:99999/"), "is no URL"),

@@ -4,7 +4,7 @@ Fetches, and is never asked; needs no right but those of its targets' authority.
 `live/agent/process.py`; docs/how-to/many-clusters.md.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,13 @@ from sageserve.cli.wall import wall_now
 from sageserve.cli.watch import WatchedState
 
 if TYPE_CHECKING:
+    import socket
+
     from sageserve.base.config import Scenario
     from sageserve.base.units import Micros
     from sageserve.live.agent.process import ClusterAgent
     from sageserve.live.agent.sealed import TrustedKeys
+    from sageserve.live.agent.sink import ReportSink
     from sageserve.live.agent.source import PlanSource
     from sageserve.live.watch.process import FleetWatch
 
@@ -48,7 +51,7 @@ class _Told:
 
     plans: str
     keys: "TrustedKeys"
-    reports: Path | None
+    report: str
     every: "Micros"
     kubeconfig: Path | None
     ca_file: Path | None
@@ -66,8 +69,8 @@ def agent(  # noqa: PLR0913, PLR0917 # one argument per option
         typer.Option("--guard", metavar="FILE", help="of the cluster's owner", show_default="live.clusters.NAME.guard"),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="where CLUSTER.status.json is written", show_default="nowhere")
-    ] = None,
+        str, typer.Option("--report", metavar="URL|DIR", help="where CLUSTER.status.json is put", show_default="nowhere")
+    ] = "",
     every: Annotated[str, typer.Option("--every", metavar="DURATION", help="between two fetches")] = "30s",
     length: Annotated[str, typer.Option("--for", metavar="DURATION", help="then stop", show_default="until Ctrl-C")] = "",
     overrides: Annotated[
@@ -79,6 +82,9 @@ def agent(  # noqa: PLR0913, PLR0917 # one argument per option
     bearer: Annotated[
         Path | None, typer.Option("--bearer-file", metavar="FILE", help="with a token for --plans, read anew each time")
     ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="of its metrics and its report", show_default="nothing listens")
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="writes are checked and not kept, plans not ordered; the lease is")
     ] = False,
@@ -93,13 +99,13 @@ def agent(  # noqa: PLR0913, PLR0917 # one argument per option
     settings = narrowed(whole, cluster)
     check_clusters(refuse_unwritten(settings), kubeconfig)
     span = time_of("--for", length) if length else 0
-    if report is not None and not report.is_dir():
+    if report and "://" not in report and not Path(report).is_dir():
         raise ConfigError(f"--report {report} is no folder", hint=f"mkdir -p {report}")
     told = _Told(plans, trusted_keys(keys), report, time_of("--every", every), kubeconfig, ca_file, bearer, dry_run)
     if told.every <= 0:
         raise ConfigError("--every must be more than 0", hint="write 30s")
-    with _home(state, whole) as folder:
-        _run(settings, cluster, folder, told, span)
+    with _home(state, whole) as folder, listening_at(listen) as port:
+        _run((settings, cluster), folder, told, span, port)
 
 
 def guarded(settings: "Scenario", cluster: str, guard: Path | None) -> "Scenario":
@@ -151,7 +157,7 @@ def _home(state: Path | None, settings: "Scenario") -> Iterator[Path]:
         yield folder
 
 
-def _run(settings: "Scenario", cluster: str, folder: Path, told: _Told, length: "Micros") -> None:
+def _run(where: "tuple[Scenario, str]", folder: Path, told: _Told, length: "Micros", port: "socket.socket | None") -> None:
     import asyncio  # late: it takes a tenth of what --help takes
 
     from sageserve.base.units import SECOND
@@ -163,15 +169,44 @@ def _run(settings: "Scenario", cluster: str, folder: Path, told: _Told, length: 
         if length:
             asyncio.get_running_loop().call_later(length / SECOND, stop.set)
         with ExitStack() as servers:
-            watching = _watching(servers, settings, folder, told.kubeconfig)
+            watching = _watching(servers, where[0], folder, told.kubeconfig)
             async with AsyncExitStack() as stack:
-                here = await _agent_of(stack, (settings, cluster), folder, told, watching)
+                here = await _agent_of(stack, where, folder, told, watching)
+                parts = [here.acting.run, here.run, *_pages(here, watching, port)]
                 if watching is None:
-                    await run_until(stop, [here.acting.run, here.run])
+                    await run_until(stop, parts)
                 else:
-                    await watching.run(stop, here.acting.run, here.run)
+                    await watching.run(stop, *parts)
 
     asyncio.run(run())
+
+
+def _pages(
+    here: "ClusterAgent", watching: "FleetWatch | None", port: "socket.socket | None"
+) -> "list[Callable[[], Coroutine[None, None, None]]]":
+    """What serves its pages; nothing, where no port is open."""
+    if port is None:
+        return []
+    from sageserve.live.agent.page import serve
+    from sageserve.live.control.admin import FleetCollector
+
+    seen = watching
+    more = [] if seen is None else [FleetCollector(seen.status, lambda: dict(seen.decided))]
+    return [lambda: serve(here, port, more)]
+
+
+@contextmanager
+def listening_at(address: str) -> "Iterator[socket.socket | None]":
+    """A port, as long as it is open; None where none is asked for."""
+    from sageserve.cli.watch import listening
+
+    if not address:
+        yield None
+        return
+    with listening(address) as opened:
+        host, number = opened.getsockname()[:2]
+        typer.echo(f"metrics    http://{f'[{host}]' if ':' in host else host}:{number}/metrics", err=True)
+        yield opened
 
 
 async def _agent_of(
@@ -209,34 +244,53 @@ async def _agent_of(
     )
     names = [name for name, one in settings.live.targets.items() if one.authority != "observe"]
     typer.echo(f"acts on    {', '.join(names)}{', as a dry run: nothing is kept' if told.dry_run else ''}", err=True)
-    source = await _source(stack, cluster, told)
-    return ClusterAgent(settings, cluster, AgentParts(source, told.keys, folder, told.reports, sight, hands, told.every))
+    source, sink = await _source(stack, cluster, told), await _sink(stack, told)
+    return ClusterAgent(settings, cluster, AgentParts(source, told.keys, folder, sink, sight, hands, told.every))
 
 
 async def _source(stack: AsyncExitStack, cluster: str, told: _Told) -> "PlanSource":
     from sageserve.live.agent.source import FolderSource, ServerSource, server_client
 
-    scheme, colon, rest = told.plans.partition("://")
-    scheme = scheme.lower()
-    if not colon:
-        if told.ca_file is not None or told.bearer is not None:
+    if "://" not in told.plans:
+        if (told.ca_file is not None or told.bearer is not None) and "://" not in told.report:
             raise ConfigError("--ca-file and --bearer-file are of a server", hint="--plans https://…")
         return FolderSource(Path(told.plans), cluster)
-    if scheme not in {"http", "https"}:
-        raise ConfigError(f"--plans {told.plans}: plans are fetched from a folder or over https", hint="--plans https://…")
+    check_url("--plans", told.plans, told.bearer)
+    client = await stack.enter_async_context(server_client(told.ca_file))
+    return ServerSource(told.plans, cluster, client, told.bearer)
+
+
+async def _sink(stack: AsyncExitStack, told: _Told) -> "ReportSink | None":
+    from sageserve.live.agent.sink import FolderSink, ServerSink
+    from sageserve.live.agent.source import server_client
+
+    if "://" not in told.report:
+        return FolderSink(Path(told.report)) if told.report else None
+    check_url("--report", told.report, told.bearer)
+    client = await stack.enter_async_context(server_client(told.ca_file))
+    return ServerSink(told.report, client, told.bearer)
+
+
+def check_url(option: str, url: str, bearer: Path | str | None) -> None:
+    """Refuse what is no address of a server, or would be sent a secret in the clear.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in {"http", "https"}:
+        raise ConfigError(f"{option} {url}: it takes a folder, or a server over https", hint=f"{option} https://…")
     if "@" in rest.partition("/")[0]:
-        raise ConfigError("--plans: a URL with a password would be shown and sent as it is", hint="--bearer-file FILE")
+        raise ConfigError(f"{option}: a URL with a password would be shown and sent as it is", hint="--bearer-file FILE")
     try:
-        address = urlsplit(told.plans)
+        address = urlsplit(url)
         known = bool(address.hostname) and address.port != 0  # which refuses a port that is no number, or too large
     except ValueError:
         known = False
     if not known:
-        raise ConfigError(f"--plans {told.plans} is no URL", hint="--plans https://plans.example/fleet/")
-    if scheme == "http" and told.bearer is not None:
-        raise ConfigError("--bearer-file: a token is not sent in the clear", hint="--plans https://…")
-    client = await stack.enter_async_context(server_client(told.ca_file))
-    return ServerSource(told.plans, cluster, client, told.bearer)
+        raise ConfigError(f"{option} {url} is no URL", hint=f"{option} https://plans.example/fleet/")
+    if scheme.lower() == "http" and bearer:
+        raise ConfigError("--bearer-file: a token is not sent in the clear", hint=f"{option} https://…")
 
 
 def _watching(stack: ExitStack, settings: "Scenario", folder: Path, kubeconfig: Path | None) -> "FleetWatch | None":
@@ -252,8 +306,8 @@ def _watching(stack: ExitStack, settings: "Scenario", folder: Path, kubeconfig: 
     if all(one.prometheus is None for one in settings.live.clusters.values()):
         typer.echo("no Prometheus is named for this cluster, so nothing is lowered: live.clusters.NAME.prometheus", err=True)
         return None
-    check_watch(settings)
-    pools = watched_pools(settings)
+    check_watch(settings, whole=False)
+    pools = watched_pools(settings, whole=False)
     servers = servers_of(stack, settings, pools, "")
     interval = interval_of(servers, pools)
     parts = WatchParts(

@@ -50,8 +50,8 @@ def _check_services(settings: "Scenario", live: "LiveSettings") -> None:
         cluster_config(live.clusters[one.cluster].context, kubeconfig_file())
 
 
-def check_watch(settings: "Scenario") -> None:
-    """Refuse what `sageserve watch` cannot watch.
+def check_watch(settings: "Scenario", *, whole: bool = True) -> None:
+    """Refuse what `sageserve watch` cannot watch, or an agent, of whose fleet other clusters have the rest.
 
     Raises:
         SageServeError: why.
@@ -61,7 +61,7 @@ def check_watch(settings: "Scenario") -> None:
 
     refuse_simulated_only(settings, ours=False)
     need_for(settings)
-    watched_pools(settings)
+    watched_pools(settings, whole=whole)
     _refuse_roles(settings)
     live = settings.live
     if live is None:

@@ -1,6 +1,6 @@
 """`sageserve render chart`: what runs `sageserve watch` in a cluster, as plain manifests; `live/kubernetes/` makes them.
 
-Knows options. stdout is the file. Read next: docs/how-to/in-a-cluster.md.
+Knows options. stdout is the file. Read next: `render_agent.py`; docs/how-to/in-a-cluster.md.
 """
 
 import re
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from sageserve.base.errors import ConfigError
-from sageserve.cli import complete
+from sageserve.cli import complete, render_agent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sageserve.base.config import Scenario
+    from sageserve.live.kubernetes.agent_manifests import AgentChoices
     from sageserve.live.kubernetes.manifests import ChartChoices
 
 _CHART: Final = "Chart.yaml"
@@ -25,6 +26,28 @@ _SECRET: Final = re.compile("auth|cookie|token|key|secret|password", re.IGNORECA
 _IMAGE: Final = re.compile(r"[A-Za-z0-9][^\s]*")
 _SIZE: Final = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?")
 
+Cluster = Annotated[
+    str,
+    typer.Option("--cluster", metavar="NAME", help="of live.clusters, the one it runs in", show_default="the only one there is"),
+]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME:FOLDER", help="a Secret whose files stand in FOLDER; may be repeated"),
+]
+Operator = Annotated[
+    bool, typer.Option("--operator", help="with a ServiceMonitor and a PrometheusRule, for the Prometheus operator")
+]
+Act = Annotated[
+    bool, typer.Option("--act", help="it carries out what the authority of targets allows, and has the rights for it")
+]
+Followers = Annotated[
+    int,
+    typer.Option("--followers", min=0, metavar="N", help="that answer KEDA in its place, and go on while it is started anew"),
+]
+Form = Annotated[
+    Literal["manifests", "helm"], typer.Option("--format", help="one file of manifests, or a Helm chart in the folder of -o")
+]
+
 _EXAMPLES: Final = """[bold]Examples[/bold]
 
 sageserve render chart fleet.yaml --image registry.example/sageserve:1 | kubectl apply --server-side -f -
@@ -32,6 +55,8 @@ sageserve render chart fleet.yaml --image registry.example/sageserve:1 | kubectl
 sageserve render chart fleet.yaml --image … --secret prometheus-token:/var/run/prometheus -o sageserve.yaml
 
 sageserve render chart fleet.yaml --image … --format helm -o deploy/sageserve
+
+sageserve render chart fleet.yaml --image … --no-watch --plans https://plans.example/ --key hub.pub --guard guard.yaml
 """
 
 
@@ -53,26 +78,20 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, complete.SCENARIO],
     image: Annotated[str, typer.Option(metavar="NAME", help="of the container, which has `sageserve` on its PATH")],
     namespace: Annotated[str, typer.Option("-n", "--namespace", metavar="NAME", help="where it runs")] = "sageserve",
-    cluster: Annotated[
-        str, typer.Option(metavar="NAME", help="of live.clusters, the one it runs in", show_default="the only one there is")
-    ] = "",
+    cluster: Cluster = "",
     storage: Annotated[str, typer.Option(metavar="SIZE", help="of its disk: five weeks of minutes and a journal")] = "5Gi",
-    secrets: Annotated[
-        list[str] | None,
-        typer.Option("--secret", metavar="NAME:FOLDER", help="a Secret whose files stand in FOLDER; may be repeated"),
-    ] = None,
-    operator: Annotated[
-        bool, typer.Option("--operator", help="with a ServiceMonitor and a PrometheusRule, for the Prometheus operator")
-    ] = False,
-    act: Annotated[
-        bool, typer.Option("--act", help="it carries out what the authority of targets allows, and has the rights for it")
-    ] = False,
-    followers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="processes that answer KEDA in its place, and go on while it is started anew")
-    ] = 0,
-    form: Annotated[
-        Literal["manifests", "helm"], typer.Option("--format", help="one file of manifests, or a Helm chart in the folder of -o")
-    ] = "manifests",
+    secrets: Secrets = None,
+    operator: Operator = False,
+    act: Act = False,
+    followers: Followers = 0,
+    plans: render_agent.Plans = "",
+    guard: render_agent.Guard = None,
+    keys: render_agent.Keys = None,
+    report: render_agent.Report = "",
+    bearer: render_agent.Bearer = "",
+    ca_file: render_agent.CaFile = "",
+    watches: render_agent.Watches = True,
+    form: Form = "manifests",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="PATH", help="write it there", show_default="print it")
     ] = None,
@@ -81,32 +100,48 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
         typer.Option("--set", metavar="KEY=VALUE", help="any setting, such as fleet.maximum=40; may be repeated"),
     ] = None,
 ) -> None:
-    """Write manifests of a process that watches, and that answers KEDA where settings say so: no more rights than it needs."""
+    """Write manifests of a process that watches, and that answers KEDA where settings say so: no more rights than it needs.
+
+    With --plans, also of the agents of a cluster whose hub is elsewhere.
+    """
     from sageserve.data.documents import write_text
     from sageserve.data.rebuild.places import watched_pools
     from sageserve.data.scenarios.load import load_scenario, resolved_yaml
-    from sageserve.live.kubernetes.manifests import ChartChoices, as_documents, manifests
+    from sageserve.live.kubernetes.agent_manifests import parts_of
+    from sageserve.live.kubernetes.manifests import ChartChoices, as_documents
     from sageserve.live.simulated_only import refuse_simulated_only
 
     settings = load_scenario(scenario, overrides=overrides or ())
     refuse_simulated_only(settings, ours=False)
-    watched_pools(settings)
     home = _cluster(settings, cluster)
-    _check(namespace, "--namespace", _NAME, "a name of small letters, digits and hyphens")
-    _check(image, "--image", _IMAGE, "such as registry.example/sageserve:1")
-    _check(storage, "--storage", _SIZE, "such as 5Gi")
+    if watches:
+        watched_pools(settings)
+        _refuse_unwatched(settings)
+    told = render_agent.AgentTold(
+        plans, guard, tuple(keys or ()), report, bearer, ca_file, watches=watches, acts=act, followers=followers
+    )
+    _check_names(namespace, image, storage)
     choices = ChartChoices(image, namespace, home, storage, _secrets(secrets or ()), operator, act, followers)
     _check_followers(settings, followers)
+    agent = render_agent.agent_choices(settings, choices, told)
     kept = resolved_yaml(_inside(settings, home))
     rules = _rules(settings) if operator else ""
     if form == "helm":
-        _write_chart(settings, kept, choices, rules, out)
+        _write_chart(settings, kept, (choices, agent, watches), rules, out)
         return
-    text = as_documents(manifests(settings, kept, choices)) + (f"---\n{rules}" if rules else "")
-    if out is None:
-        typer.echo(text, nl=False)
-        return
-    write_text(out, text)
+    text = as_documents(parts_of(settings, kept, choices, agent, watches=watches)) + (f"---\n{rules}" if rules else "")
+    write_text(out, text) if out is not None else typer.echo(text, nl=False)
+
+
+def _check_names(namespace: str, image: str, storage: str) -> None:
+    """Kubernetes takes them.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    _check(namespace, "--namespace", _NAME, "a name of small letters, digits and hyphens")
+    _check(image, "--image", _IMAGE, "such as registry.example/sageserve:1")
+    _check(storage, "--storage", _SIZE, "such as 5Gi")
 
 
 def _rules(settings: "Scenario") -> str:
@@ -126,7 +161,9 @@ def _check_followers(settings: "Scenario", followers: int) -> None:
         raise ConfigError("--followers answer KEDA, and there is no live.scaler", hint="--set live.scaler.listen=0.0.0.0:7001")
 
 
-def _write_chart(settings: "Scenario", kept: str, choices: "ChartChoices", rules: str, out: Path | None) -> None:
+def _write_chart(
+    settings: "Scenario", kept: str, parts: "tuple[ChartChoices, AgentChoices | None, bool]", rules: str, out: Path | None
+) -> None:
     """Write a Helm chart.
 
     Raises:
@@ -139,7 +176,8 @@ def _write_chart(settings: "Scenario", kept: str, choices: "ChartChoices", rules
 
     if out is None:
         raise ConfigError("--format helm writes a folder", hint="-o deploy/sageserve")
-    found = helm_chart(settings, kept, choices, rules, version("sageserve"))
+    choices, agent, watches = parts
+    found = helm_chart(settings, kept, choices, rules, version("sageserve"), agent=agent, watches=watches)
     inner = {name.removeprefix(f"{TEMPLATES}/"): text for name, text in found.items() if name.startswith(f"{TEMPLATES}/")}
     files, kept_values = _beside(out, found)
     left = sorted(one.name for one in (out / TEMPLATES).glob("*") if one.name not in inner)
@@ -204,10 +242,8 @@ def _cluster(settings: "Scenario", name: str) -> str:
     """Which cluster it runs in.
 
     Raises:
-        ConfigError: there is none, none of that name, or several, or no server is named.
+        ConfigError: there is none, none of that name, or several, or it is one of Ray.
     """
-    from sageserve.live.kubernetes.manifests import PORT
-
     clusters = settings.live.clusters if settings.live is not None else {}
     if not clusters:
         raise ConfigError(
@@ -223,13 +259,26 @@ def _cluster(settings: "Scenario", name: str) -> str:
             "what acts on a Ray cluster keeps its orders beside it, and no manifests are made for that",
             hint="run `sageserve watch --act` on a machine that reaches the dashboard",
         )
+    return name or next(iter(clusters))
+
+
+def _refuse_unwatched(settings: "Scenario") -> None:
+    """Refuse what a process that watches cannot do there.
+
+    Raises:
+        ConfigError: no server is named, or nobody reaches the port where KEDA is answered.
+    """
+    from sageserve.live.kubernetes.manifests import PORT
+
+    assert settings.live is not None
+    clusters = settings.live.clusters
     missing = next((each for each, one in clusters.items() if one.prometheus is None), None)
     if missing is not None:
         raise ConfigError(
             f"live.clusters.{missing} has no prometheus: a process without a terminal is told by settings alone",
             hint=f"--set live.clusters.{missing}.prometheus.url=http://prometheus.monitoring:9090",
         )
-    scaler = settings.live.scaler if settings.live is not None else None
+    scaler = settings.live.scaler
     if scaler is not None and (scaler.listen.endswith(":0") or scaler.listen.startswith(("127.", "localhost:", "[::1]"))):
         raise ConfigError(
             f"live.scaler.listen: {scaler.listen} is reached by nobody outside the pod",
@@ -239,7 +288,6 @@ def _cluster(settings: "Scenario", name: str) -> str:
         raise ConfigError(
             f"live.scaler.listen: {PORT} is the port of metrics there", hint="--set live.scaler.listen=0.0.0.0:7001"
         )
-    return name or next(iter(clusters))
 
 
 def _check(text: str, option: str, pattern: "re.Pattern[str]", hint: str) -> None:

@@ -106,13 +106,13 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
     _refuse_ours(folder)
     source = str(Path(scenario).absolute()) if Path(scenario).is_file() else scenario
     with ExitStack() as stack:
-        listening = stack.enter_context(_listening(listen))
+        port = stack.enter_context(listening(listen))
         servers = servers_of(stack, settings, pools, prometheus)
         interval = interval_of(servers, pools)
-        stack.enter_context(_home(folder, settings, listening, (source, tuple(changes))))
+        stack.enter_context(_home(folder, settings, port, (source, tuple(changes))))
         _read_past(servers, settings, pools, folder, spans["--past"])
         pace = interval, spans["--every"] or max(settings.signals.scrape, interval)
-        sides = _Sides(servers, pools, pace, listening, (kubeconfig, dry_run) if act else None, pods_of(settings, kubeconfig))
+        sides = _Sides(servers, pools, pace, port, (kubeconfig, dry_run) if act else None, pods_of(settings, kubeconfig))
         _run(settings, folder, sides, spans["--for"], as_json=as_json)
     typer.echo(f"what was seen is in {folder}; sum it up: sageserve shadow-report {folder}", err=True)
 
@@ -201,7 +201,12 @@ def interval_of(servers: "Mapping[str, PrometheusServer]", pools: "Sequence[Watc
 
 
 @contextmanager
-def _listening(address: str) -> Iterator[socket.socket]:
+def listening(address: str) -> Iterator[socket.socket]:
+    """An open port.
+
+    Raises:
+        ConfigError: it cannot be opened.
+    """
     host, _, port = address.rpartition(":")
     try:
         opened = socket.create_server((host.strip("[]"), int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

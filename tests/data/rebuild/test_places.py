@@ -77,6 +77,11 @@ def test_what_would_be_counted_wrongly_is_refused(scenario: object, said: str) -
         watched_pools(scenario())
 
 
+def test_an_agent_watches_its_own_cluster_of_a_larger_fleet() -> None:
+    (one,) = watched_pools(fleet(target("east", EAST)), whole=False)
+    assert one.region == "eastus"
+
+
 def test_gateways_labels_become_tiers() -> None:
     scenario = fleet(*BOTH, tiers="{iw-f: {priority: 100}, niw: {priority: -10}}")
     watched, grid, notes = watched_pools(scenario), Grid(0, MINUTE, 1), list[str]()

@@ -15,6 +15,7 @@ from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.live.agent.plan_record import ClusterPlan, TargetPlan, encoded
 from sageserve.live.agent.process import AgentParts, ClusterAgent
 from sageserve.live.agent.sealed import TrustedKeys, key_name, seal
+from sageserve.live.agent.sink import FolderSink
 from sageserve.live.agent.source import NotFetched, PlanSource
 from sageserve.live.authority.hands import HandsParts
 from sageserve.live.authority.target_hand import PoolAsked
@@ -96,7 +97,7 @@ class Here:
         )
         sight = lambda _: PoolAsked(9, there.use, there.blind, there.now, there.runs)  # noqa: E731 # its own wish must not count
         self.agent = ClusterAgent(
-            self.scenario, "east", AgentParts(self.source, trusted(), self.state, self.folder, sight, hands)
+            self.scenario, "east", AgentParts(self.source, trusted(), self.state, FolderSink(self.folder), sight, hands)
         )
         return self.agent
 
@@ -105,7 +106,7 @@ class Here:
         await self.agent.hands.keeper.keep()
         await self.agent.turn()
         await self.agent.hands.round()
-        self.agent.report()
+        await self.agent.report()
 
     async def settle(self) -> None:
         """The lease is there, and the minutes before are known."""

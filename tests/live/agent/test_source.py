@@ -7,10 +7,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec import structs
+from prometheus_client import CollectorRegistry, generate_latest
 
 from sageserve.base.errors import ConfigError
-from sageserve.live.agent.report import read_reports
+from sageserve.live.agent.page import AgentCollector
+from sageserve.live.agent.plan_record import decoded
+from sageserve.live.agent.report import AgentReport, TargetReport, read_reports
 from sageserve.live.agent.sealed import MOST
+from sageserve.live.agent.sink import NotReported, ServerSink
 from sageserve.live.agent.source import FolderSource, NotFetched, ServerSource, server_client
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -112,3 +117,68 @@ def test_a_folder_is_read_each_time(tmp_path: Path) -> None:
 def test_certificates_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--ca-file"):
         server_client(tmp_path / "none.pem")
+
+
+REPORT = AgentReport(
+    fleet="f", cluster="we st", agent="one", at=1, follows="none", sequence=0, plan="", age=0, until=0, heard=0, refused="",
+    detail="", holder="", targets={}, notes=(),
+)  # fmt: skip
+
+
+def reported(answer: Answer, bearer: Path | None = None) -> tuple[str, list[httpx.Request]]:
+    """Why a report was not taken, and what was asked."""
+    asked: list[httpx.Request] = []
+
+    def heard(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return answer(request)
+
+    async def story() -> str:
+        async with server_client(None, httpx.MockTransport(heard)) as client:
+            try:
+                await ServerSink("https://plans.example/hub/", client, bearer).put(REPORT)
+            except NotReported as error:
+                return str(error)
+        return ""
+
+    return asyncio.run(story()), asked
+
+
+def test_a_report_is_put_beside_the_plans(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("one\n", "utf-8")
+    said, asked = reported(lambda _: httpx.Response(201), tmp_path / "token")
+    assert (said, asked[0].method, str(asked[0].url)) == ("", "PUT", "https://plans.example/hub/we%20st.status.json")
+    assert asked[0].headers["authorization"] == "Bearer one"
+    assert decoded(asked[0].content, AgentReport, "the report") == REPORT
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda _: httpx.Response(405), "answers HTTP 405"),
+        (lambda _: httpx.Response(307, headers={"location": "https://elsewhere/"}), "answers HTTP 307"),
+        (refused, "is not sent: https://plans.example/hub/we%20st.status.json: refused"),
+    ],
+)
+def test_a_report_that_is_not_taken_is_told_in_a_sentence(answer: Answer, words: str, tmp_path: Path) -> None:
+    assert words in reported(answer)[0]
+    assert "the token" in reported(answer, tmp_path / "none")[0]
+
+
+def test_metrics_say_what_the_report_says() -> None:
+    target = TargetReport(pool="p", object="o", planned=4, followed=3, ready=2, blind=False)
+    said = structs.replace(REPORT, sequence=7, until=60_000_000, refused="expired", targets={"big": target})
+    registry = CollectorRegistry()
+    registry.register(AgentCollector(lambda: said, lambda: True))
+    page = generate_latest(registry).decode()
+    for line in (
+        "sageserve_agent_leads 1.0",
+        "sageserve_agent_sequence 7.0",
+        "sageserve_agent_until_seconds 60.0",
+        'sageserve_agent_refused{why="expired"} 1.0',
+        'sageserve_agent_target{figure="planned",target="big"} 4.0',
+        'sageserve_agent_target{figure="ready",target="big"} 2.0',
+        'sageserve_agent_blind{target="big"} 0.0',
+    ):
+        assert line in page.splitlines()
+    assert 'figure="low"' not in page, "what is not known is left out"

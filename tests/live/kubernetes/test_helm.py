@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
 from sageserve.base.config import Scenario
@@ -22,6 +23,7 @@ from sageserve.cli.main import app
 from sageserve.data.scenarios.load import resolved_yaml
 from sageserve.live.kubernetes.helm import helm_chart
 from sageserve.live.kubernetes.manifests import as_documents, manifests
+from tests.live.agent.stage import SECRET
 from tests.live.kubernetes.test_manifests import CHOICES, scenario, target
 
 RULES = "kind: PrometheusRule\nmetadata: {name: x}\nannotation: '{{ $labels.pool }}'\n"
@@ -53,6 +55,13 @@ def settings_of(folder: Path, rung: str = "bounds") -> Scenario:
     )
 
 
+def agent_words(folder: Path) -> list[str]:
+    """Options of agents, with the files that they name."""
+    (folder / "guard.yaml").write_text("default: {max: 8, rung: floor}\n", "utf-8")
+    (folder / "hub.pub").write_bytes(SECRET.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return ["--plans", "https://x/", "--guard", str(folder / "guard.yaml"), "--key", str(folder / "hub.pub"), "--no-watch"]
+
+
 def rendered(files: dict[str, str], namespace: str, **more: object) -> list[dict[str, Any]]:
     """Objects of a chart, as Helm would give them."""
     values = yaml.safe_load(files["values.yaml"]) | more
@@ -65,21 +74,29 @@ def rendered(files: dict[str, str], namespace: str, **more: object) -> list[dict
 
 def _played(text: str, files: dict[str, str], values: dict[str, Any], namespace: str) -> str:
     def condition(match: re.Match[str]) -> str:
-        return match[2] if values[match[1]] else ""
+        return match[2] if _of(values, match[1]) else ""
 
     def value(match: re.Match[str]) -> str:
         first, *filters = [part.strip() for part in match[1].split("|")]
         here: Any = namespace if first == ".Release.Namespace" else None
         if first.startswith(".Values."):
-            here = values[first.removeprefix(".Values.")]
+            here = _of(values, first.removeprefix(".Values."))
         elif first.startswith(".Files.Get"):
             here = files[first.split('"')[1]]
         for each in filters:
             here = FILTERS[each](here)
         return str(here)
 
-    text = re.sub(r"\{\{- if \.Values\.(\w+) \}\}(.*?)\{\{- end \}\}", condition, text, flags=re.DOTALL)
+    inner = r"\{\{- if \.Values\.([\w.]+) \}\}((?:(?!\{\{- if ).)*?)\{\{- end \}\}"
+    while (done := re.sub(inner, condition, text, flags=re.DOTALL)) != text:
+        text = done
     return re.sub(r"\{\{ (\.(?:Values|Files|Release).*?) \}\}", value, text)
+
+
+def _of(values: dict[str, Any], path: str) -> Any:  # noqa: ANN401 # what YAML holds
+    for key in path.split("."):
+        values = values[key]
+    return values
 
 
 def _bare(one: Any) -> Any:  # noqa: ANN401 # what YAML holds
@@ -194,11 +211,11 @@ def test_a_folder_of_another_is_refused_as_it_is(tmp_path: Path, name: str, text
 
 @pytest.mark.extended
 @pytest.mark.skipif(not HELM, reason="set SAGESERVE_HELM to a Python that has helm-python-sdk")
-@pytest.mark.parametrize("rung", ["observe", "floor", "bounds"])
+@pytest.mark.parametrize("rung", ["observe", "floor", "bounds", "agent"])
 def test_helm_itself_renders_the_manifests_and_finds_nothing_wrong(tmp_path: Path, rung: str) -> None:
-    scenario(tmp_path, targets={"small": target(authority=rung)})
+    scenario(tmp_path, targets={"small": target(authority="floor" if rung == "agent" else rung)})
     words = ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1", "--operator", "-n", "ns"]
-    words += [] if rung == "observe" else ["--act"]
+    words += {"observe": [], "agent": agent_words(tmp_path)}.get(rung, ["--act"])
     for more in (["-o", str(tmp_path / "plain.yaml")], ["--format", "helm", "-o", str(tmp_path / "chart")]):
         assert CliRunner().invoke(app, [*words, *more]).exit_code == 0
     ran = subprocess.run([HELM, "-c", REAL, str(tmp_path / "chart")], capture_output=True, text=True, check=True)  # ours

@@ -41,6 +41,17 @@ def test_engines_that_are_recorded_serve_and_those_that_come_and_go_are_followed
     assert (lost.instance, lost.why) == (1, "b is recorded no more, and is no target of the server")
 
 
+def test_of_a_larger_fleet_an_agent_sees_its_own_cluster(tmp_path: Path) -> None:
+    gpus = {"gpus": {"h100": {"gpus": 80, "price": PRICE}}}
+    whole = one_pool(regions={"east": gpus | {"rtt": {"west": "70ms"}}, "west": gpus})
+    stage = WatchStage(tmp_path, [Pod("a", per_s=1.0), Pod("b", per_s=1.0)], whole)
+    stage.look()
+    stage.run(5 * MINUTE)
+    asked = stage.watch.asked("east/big/h100")
+    assert (asked.blind, asked.runs, stage.watch.asked("west/big/h100").runs) == (False, 2, 0)
+    assert not any("west" in one for one in stage.watch.notes())
+
+
 def test_an_engine_that_cannot_be_scraped_is_unseen_and_not_gone(tmp_path: Path) -> None:
     stage = WatchStage(tmp_path, [Pod("a"), Pod("b", last=12 * MINUTE)])
     stage.failing = frozenset({"b"})

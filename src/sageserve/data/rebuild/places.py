@@ -47,8 +47,12 @@ def pool_parts(pool: str) -> tuple[str, str, str]:
     return region, model, gpu
 
 
-def watched_pools(scenario: Scenario) -> tuple[WatchedPool, ...]:
+def watched_pools(scenario: Scenario, *, whole: bool = True) -> tuple[WatchedPool, ...]:
     """In the order of the settings.
+
+    Args:
+        scenario: with targets.
+        whole: policies decide for all of it, so that all of it is to be watched.
 
     Raises:
         ConfigError: two targets are one pool, nothing says which series a pool's are, or an endpoint is not watched.
@@ -65,7 +69,7 @@ def watched_pools(scenario: Scenario) -> tuple[WatchedPool, ...]:
             hint="make them one, whose series match both (`=~` in front of a regular expression)",
         )
     watched = {(one.region, one.model) for one in found}
-    unseen = next((place for place in _places(scenario) if place not in watched), None)
+    unseen = next((place for place in _places(scenario) if whole and place not in watched), None)
     if unseen is not None:
         raise ConfigError(
             f"nobody watches {'/'.join(unseen)}, where policies would hold instances and pay for them",

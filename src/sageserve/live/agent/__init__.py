@@ -6,6 +6,8 @@
     source.py       where plans come from: a folder, or a server
     publish.py      the hub's side: a reviewed plan becomes one file for each cluster
     report.py       what an agent says of itself: a file for the hub
+    sink.py         where reports go: a folder, or a server
+    page.py         its metrics, for Prometheus and for whoever asks whether it is alive
     process.py      the agent: fetch, judge, order, report, beside the hands that act
 
 A hub needs no right in any cluster, and nothing of an agent can be reached from outside. How far a plan is followed is said by

@@ -19,8 +19,9 @@ from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND, Micros, show_duration
 from sageserve.core.authority.records import LadderRules
 from sageserve.live.agent.plan_record import ClusterPlan, TargetPlan
-from sageserve.live.agent.report import AgentReport, TargetReport, write_report
+from sageserve.live.agent.report import AgentReport, TargetReport
 from sageserve.live.agent.sealed import TrustedKeys
+from sageserve.live.agent.sink import NotReported, ReportSink
 from sageserve.live.agent.source import NotFetched, PlanSource
 from sageserve.live.agent.verdict import ExpectedPlan, JudgedPlan, PlanRefused, RefusedPlan, judge
 from sageserve.live.authority.hands import ClusterHands, Hands, HandsParts, orders_place
@@ -42,7 +43,7 @@ class AgentParts:
         source: of plans.
         keys: that are trusted.
         state: the agent's own folder.
-        reports: folder of what it says of itself; None: nowhere.
+        reports: where what it says of itself goes; None: nowhere.
         sight: how a pool is: utilisation, blindness, what runs; what it asks is not asked.
         hands: as for whoever acts; `asked` is the agent's own.
         every: microseconds between two fetches.
@@ -51,7 +52,7 @@ class AgentParts:
     source: PlanSource
     keys: TrustedKeys
     state: Path
-    reports: Path | None
+    reports: ReportSink | None
     sight: Callable[[str], PoolAsked]
     hands: HandsParts
     every: Micros = 30 * SECOND
@@ -80,8 +81,10 @@ class ClusterAgent:
         self._heard: Micros = 0
         self._fetch_at: Micros = parts.hands.now()
         self._in_force_at: Micros | None = None  # by the monotonic clock
+        self._report_at: Micros = parts.hands.now()
         self.refused: RefusedPlan | None = None
-        self.trouble = ""  # why nothing could be ordered or reported; empty: it could
+        self.unreported = ""  # why no report could be left; empty: one was
+        self.trouble = ""  # why nothing could be ordered; empty: it could
         self._told = ""
 
     # --- what decides ---
@@ -101,6 +104,10 @@ class ClusterAgent:
         heard = ended if self._in_force_at is None else max(ended, self._in_force_at)
         return replace(self._parts.sight(pool), count=None, heard=heard)
 
+    def leads(self) -> bool:
+        """It holds the lease now."""
+        return self.hands.keeper.elector.leads(self._parts.hands.now())
+
     # --- rounds ---
 
     async def turn(self) -> None:
@@ -109,7 +116,7 @@ class ClusterAgent:
             self._fetch_at = self._parts.hands.now() + self._parts.every
             await self.pull()
         await self._order_judged()
-        self.report()
+        await self.report()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -217,16 +224,21 @@ class ClusterAgent:
 
     # --- reports ---
 
-    def report(self) -> None:
-        """Write what there is to say, unless another agent leads and says it."""
-        elector = self.hands.keeper.elector
-        leads = elector.leads(self._parts.hands.now())
-        if self._parts.reports is None or (elector.holder and not leads):
+    async def report(self) -> None:
+        """Leave what there is to say where the hub finds it, unless another agent leads and says it."""
+        now, sink, elector = self._parts.hands.now(), self._parts.reports, self.hands.keeper.elector
+        if sink is None or now < self._report_at or (elector.holder and not elector.leads(now)):
             return
+        self._report_at = now + sink.every
         try:
-            write_report(self._parts.reports, self.said())
-        except OSError as error:
-            self.trouble = f"the report cannot be written to {self._parts.reports}: {error.strerror}"
+            async with asyncio.timeout(FETCH_S):
+                await sink.put(self.said())
+        except NotReported as error:
+            self.unreported = str(error)
+        except TimeoutError:
+            self.unreported = f"the report was not taken within {FETCH_S:.0f} s"
+        else:
+            self.unreported = ""
 
     def said(self) -> AgentReport:
         """What there is to say now."""
@@ -252,7 +264,7 @@ class ClusterAgent:
     def notes(self) -> list[str]:
         """What a person should know, in sentences."""
         wall, mark = self._parts.hands.wall(), self.mark
-        found = [self.trouble + "."] if self.trouble else []
+        found = [f"{one}." for one in (self.trouble, self.unreported) if one]
         if self._parts.hands.dry_run and self._plan is not None:
             found.append(f"A dry run: plan {self._plan.sequence} would be followed.")
         if self.refused is not None:

@@ -78,7 +78,7 @@ class ServerSource(PlanSource):
 
         headers = {"if-none-match": self._etag} if self._etag else {}
         if self._bearer is not None:
-            headers["authorization"] = f"Bearer {self._token(self._bearer)}"
+            headers["authorization"] = f"Bearer {read_token(self._bearer)}"
         try:
             async with self._client.stream("GET", self._url, headers=headers) as answer:
                 if answer.status_code == 304 and self._etag:
@@ -95,14 +95,20 @@ class ServerSource(PlanSource):
         self._etag, self._kept = answer.headers.get("etag", ""), bytes(found)
         return self._kept
 
-    def _token(self, path: Path) -> str:
-        try:
-            token = read_file(path).decode("utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise NotFetched(f"the token {path} cannot be read: {in_words(error)}") from None
-        if not token.isascii() or not token.isprintable():
-            raise NotFetched(f"the token {path} is none: it has more than one line, or signs that no header may have")
-        return token
+
+def read_token(path: Path) -> str:
+    """A token, from its file.
+
+    Raises:
+        NotFetched: it cannot be read, or is none.
+    """
+    try:
+        token = read_file(path).decode("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise NotFetched(f"the token {path} cannot be read: {in_words(error)}") from None
+    if not token.isascii() or not token.isprintable():
+        raise NotFetched(f"the token {path} is none: it has more than one line, or signs that no header may have")
+    return token
 
 
 def read_file(path: Path) -> bytes:

@@ -1,9 +1,10 @@
 """The manifests as a Helm chart: the same objects, with what differs from cluster to cluster taken from values.
 
     Chart.yaml, values.yaml, values.schema.json, fleet.yaml (the settings), rules.yaml (alerts, if asked for), templates/
+    guard.yaml (of the cluster's owner, where there is an agent: each of both parts is then switched by a value)
 
 Rights are made from the settings, so that a chart is of one scenario: whoever changes its targets renders it anew. Pure.
-Read next: `manifests.py`, `cli/render_chart.py`; tests/live/kubernetes/test_helm.py.
+Read next: `manifests.py`, `agent_manifests.py`, `cli/render_chart.py`; tests/live/kubernetes/test_helm.py.
 """
 
 import copy
@@ -15,7 +16,8 @@ from typing import Any, Final
 import yaml
 
 from sageserve.base.config import Scenario
-from sageserve.live.kubernetes.manifests import FILE, FOLLOWERS, ChartChoices, Manifest, as_documents, manifests
+from sageserve.live.kubernetes.agent_manifests import AGENT, GUARD, GUARD_FILE, AgentChoices, parts_of
+from sageserve.live.kubernetes.manifests import FILE, ChartChoices, Manifest, as_documents, object_name
 
 RULES: Final = "rules.yaml"
 TEMPLATES: Final = "templates"
@@ -27,8 +29,14 @@ _MARKS: Final[Mapping[str, str]] = {
     "HELM-TOLERATIONS": "{{ .Values.tolerations | toJson }}",
     "HELM-FOLLOWERS": "{{ .Values.followers | toJson }}",
     "HELM-SECRETS": "{{ .Values.imagePullSecrets | toJson }}",
+    "HELM-AGENT-PLANS": "{{ .Values.agent.plans | toJson }}",
+    "HELM-AGENT-REPORT": "{{ .Values.agent.report | toJson }}",
+    "HELM-AGENT-EVERY": "{{ .Values.agent.every | toJson }}",
+    "HELM-AGENT-REPLICAS": "{{ .Values.agent.replicas | toJson }}",
+    "HELM-AGENT-RESOURCES": "{{ .Values.agent.resources | toJson }}",
     "helm-namespace": "{{ .Release.Namespace }}",
     "HELM-SETTINGS": f'{{{{ .Files.Get "{FILE}" | toJson }}}}',
+    "HELM-GUARD": f'{{{{ .Files.Get "{GUARD_FILE}" | toJson }}}}',
     "HELM-HASH": f'sha256-{{{{ .Files.Get "{FILE}" | sha256sum | trunc 16 }}}}',
 }
 """What stands in a template in the place of a mark."""
@@ -41,10 +49,33 @@ _ABOUT: Final[Mapping[str, tuple[str, str]]] = {
     "nodeSelector": ("object", "of the pod"),
     "tolerations": ("array", "of the pod"),
     "imagePullSecrets": ("array", "of the pod, each {name: …}"),
+    "watch": ("object", "the process that watches"),
+    "agent": ("object", "processes that fetch plans, of which one acts"),
 }
+_PARTS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "watch": {"enabled": ("boolean", "it runs")},
+    "agent": {
+        "enabled": ("boolean", "they run"),
+        "plans": ("string", "URL of the folder where plans are"),
+        "report": ("string", "URL of the folder where reports are put; empty: nowhere"),
+        "every": ("string", "between two fetches"),
+        "replicas": ("integer", "how many; all but one wait"),
+        "resources": ("object", "of the container"),
+    },
+}
+"""What is in those values that are of a part."""
 
 
-def helm_chart(scenario: Scenario, text: str, choices: ChartChoices, rules: str, version: str) -> dict[str, str]:
+def helm_chart(  # noqa: PLR0913 # what differs is said by name
+    scenario: Scenario,
+    text: str,
+    choices: ChartChoices,
+    rules: str,
+    version: str,
+    *,
+    agent: AgentChoices | None = None,
+    watches: bool = True,
+) -> dict[str, str]:
     """Files of a chart, by their path in it.
 
     Args:
@@ -53,17 +84,26 @@ def helm_chart(scenario: Scenario, text: str, choices: ChartChoices, rules: str,
         choices: all else; what values can say is their default.
         rules: alert rules; empty: none.
         version: of this program.
+        agent: processes that fetch plans; None: the chart has none.
+        watches: whether the process that watches runs, where there are agents too.
     """
     marked = replace(choices, image="HELM-IMAGE", storage="HELM-STORAGE", namespace="helm-namespace", monitored=True)
-    found = manifests(scenario, text, marked)
-    values: dict[str, object] = {"image": choices.image, "storage": choices.storage, "serviceMonitor": choices.monitored}
-    name = ""
+    found = parts_of(scenario, text, marked, agent, watches=True)
+    values: dict[str, Any] = {"image": choices.image, "storage": choices.storage, "serviceMonitor": choices.monitored}
+    if agent is not None:
+        kept_too = {"plans": agent.plans, "report": agent.report, "every": agent.every, "replicas": agent.replicas}
+        values |= {"watch": {"enabled": watches}, "agent": {"enabled": True, **kept_too}}
+    name = object_name(scenario.name)
     files: dict[str, str] = {}
     for one in found:
         kept = _marked(one, values)
-        name = name or kept["metadata"]["name"]
-        file = f"{TEMPLATES}/{_file(kept, name, [*files])}"
-        files[file] = _template(as_documents([kept]), only_if="serviceMonitor" if kept["kind"] == "ServiceMonitor" else "")
+        part = kept["metadata"]["name"].removeprefix(name)
+        file = f"{TEMPLATES}/{_file(kept, part, [*files])}"
+        switches = [] if agent is None else ["agent.enabled" if part in {AGENT, GUARD} else "watch.enabled"]
+        switches += ["serviceMonitor"] if kept["kind"] == "ServiceMonitor" else []
+        files[file] = _template(as_documents([kept]), switches)
+    if agent is not None:
+        files[GUARD_FILE] = agent.guard
     if rules:
         files[RULES] = rules
         files[f"{TEMPLATES}/rules.yaml"] = (
@@ -79,18 +119,23 @@ def helm_chart(scenario: Scenario, text: str, choices: ChartChoices, rules: str,
     return {**head, FILE: text, **files}
 
 
-def _marked(manifest: Manifest, values: dict[str, object]) -> dict[str, Any]:
+def _marked(manifest: Manifest, values: dict[str, Any]) -> dict[str, Any]:
     """An object with marks where values go; defaults that only it knows are put into the values."""
     found: dict[str, Any] = copy.deepcopy(manifest)
     if found["kind"] == "ConfigMap":
-        found["data"] = {FILE: "HELM-SETTINGS"}
+        marks = {FILE: "HELM-SETTINGS", GUARD_FILE: "HELM-GUARD"}
+        found["data"] = {key: marks.get(key, text) for key, text in found["data"].items()}
     if found["kind"] == "Deployment":
         template = found["spec"]["template"]
-        template["metadata"]["annotations"] = {"sageserve.io/settings": "HELM-HASH"}
+        template["metadata"]["annotations"]["sageserve.io/settings"] = "HELM-HASH"
         container = template["spec"]["containers"][0]
         if container["name"] == "watch":
             values |= {"resources": container["resources"], "nodeSelector": {}, "tolerations": [], "imagePullSecrets": []}
             container["resources"] = "HELM-RESOURCES"
+        elif container["name"] == "agent":
+            values["agent"]["resources"] = container["resources"]
+            container["resources"], found["spec"]["replicas"] = "HELM-AGENT-RESOURCES", "HELM-AGENT-REPLICAS"
+            _mark_words(container["args"])
         else:
             values |= {"followers": found["spec"]["replicas"]}
             found["spec"]["replicas"] = "HELM-FOLLOWERS"
@@ -102,19 +147,28 @@ def _marked(manifest: Manifest, values: dict[str, object]) -> dict[str, Any]:
     return found
 
 
-def _file(manifest: Mapping[str, Any], watching: str, taken: list[str]) -> str:
+def _mark_words(words: list[str]) -> None:
+    """Of a command whose options values say."""
+    for option in ("plans", "report", "every"):
+        words[words.index(f"--{option}") + 1] = f"HELM-AGENT-{option.upper()}"
+
+
+def _file(manifest: Mapping[str, Any], part: str, taken: list[str]) -> str:
     """Such as role-serving.yaml: there may be one of a kind in several namespaces."""
     space = manifest["metadata"]["namespace"]
-    first = manifest["kind"].lower()
-    if manifest["metadata"]["name"] != watching:
-        return f"{first}{FOLLOWERS}.yaml"
-    return f"{first}.yaml" if space == "helm-namespace" and f"{TEMPLATES}/{first}.yaml" not in taken else f"{first}-{space}.yaml"
+    first = f"{manifest['kind'].lower()}{part}"
+    if space == "helm-namespace" and f"{TEMPLATES}/{first}.yaml" not in taken:
+        return f"{first}.yaml"
+    return f"{first}{'.' if part else '-'}{space}.yaml"  # no namespace has a dot, and one may be called as a part is
 
 
-def _template(text: str, *, only_if: str) -> str:
+def _template(text: str, switches: list[str]) -> str:
+    """An object, where all of its switches are on."""
     for mark, expression in _MARKS.items():
         text = text.replace(mark, expression)
-    return f"{{{{- if .Values.{only_if} }}}}\n{text}{{{{- end }}}}\n" if only_if else text
+    for one in reversed(switches):
+        text = f"{{{{- if .Values.{one} }}}}\n{text}{{{{- end }}}}\n"
+    return text
 
 
 def _values(values: Mapping[str, object]) -> str:
@@ -125,10 +179,18 @@ def _values(values: Mapping[str, object]) -> str:
 
 def _schema(values: Mapping[str, object]) -> str:
     """Of values: a misspelt one is refused."""
-    known = {key: {"type": kind, "description": about} for key, (kind, about) in _ABOUT.items() if key in values}
+    known: dict[str, Any] = {key: {"type": kind, "description": about} for key, (kind, about) in _ABOUT.items() if key in values}
+    for part, inner in _PARTS.items():
+        if part in known:
+            keys = {key: {"type": kind, "description": about} for key, (kind, about) in inner.items()}
+            known[part] |= {"additionalProperties": False, "properties": keys}
+    if "agent" in known:
+        known["agent"]["properties"]["replicas"] |= {"minimum": 0}
+        known["agent"]["properties"]["plans"] |= {"minLength": 1}
+        known["agent"] |= {"required": ["plans"]}
     if "followers" in known:
-        known["followers"] |= {"minimum": 1}  # type: ignore[dict-item] # as below
-    known["image"] |= {"minLength": 1}  # type: ignore[dict-item] # a number among texts
+        known["followers"] |= {"minimum": 1}
+    known["image"] |= {"minLength": 1}
     known["storage"] |= {"pattern": "^[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?$"}
     tree = {
         "$schema": "http://json-schema.org/draft-07/schema#",

@@ -17,6 +17,7 @@ import yaml
 
 from sageserve.base.config import ScalerSettings, Scenario
 from sageserve.base.config.clusters import TargetSettings
+from sageserve.live.kubernetes.reader import Right
 from sageserve.live.kubernetes.rights import home_of, rights_of
 
 Manifest: TypeAlias = "dict[str, object]"
@@ -32,7 +33,7 @@ _LABEL: Final = 63
 _HASH: Final = 8
 _USER: Final = 65532  # nobody's
 _CORE: Final = "v1"
-_NO_RIGHTS: Final[Mapping[str, object]] = {
+NO_RIGHTS: Final[Mapping[str, object]] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
@@ -75,7 +76,7 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
     """
     assert scenario.live is not None
     mine = [one for one in scenario.live.targets.values() if one.cluster == choices.cluster]
-    made = _Made(object_name(scenario.name), choices)
+    made = Made(object_name(scenario.name), choices)
     scaler = scenario.live.scaler
     asked = {} if scaler is None else {"scaler": _port_of(scaler)}
     ports = {"metrics": PORT, **({} if choices.followers else asked)}
@@ -107,7 +108,7 @@ def _port_of(scaler: ScalerSettings) -> int:
     return int(scaler.listen.rpartition(":")[2])
 
 
-def followers_of(made: "_Made", text: str, scaler: ScalerSettings) -> list[Manifest]:
+def followers_of(made: "Made", text: str, scaler: ScalerSettings) -> list[Manifest]:
     """Processes that answer KEDA with what the one that watches said last: they have no disk and no right, and may be many.
 
     Of the Secrets they see those with the certificate that KEDA is shown: they ask no Prometheus.
@@ -141,7 +142,7 @@ def as_documents(found: Iterable[Manifest]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class Made:
     """Objects of one fleet.
 
     Args:
@@ -160,22 +161,27 @@ class _Made:
         return f"{self.fleet}{self.part}"
 
     @property
-    def _mine(self) -> Mapping[str, str]:
+    def labels(self) -> dict[str, str]:
+        """By which its Service and its Deployment find its pods."""
         return {"app.kubernetes.io/name": "sageserve", "app.kubernetes.io/instance": self.name}
 
     def object(self, version: str, kind: str, /, namespace: str = "", **content: object) -> Manifest:
         """One, with its labels."""
-        metadata = {"name": self.name, "namespace": namespace or self.choices.namespace, "labels": dict(self._mine)}
+        metadata = {"name": self.name, "namespace": namespace or self.choices.namespace, "labels": self.labels}
         return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
     def roles(self, targets: Sequence[TargetSettings], *, follows: bool) -> Iterator[Manifest]:
         """A Role and its binding for every namespace in which there are targets."""
+        acts = self.choices.acts
+        held = [one if acts else one.model_copy(update={"authority": "observe"}) for one in targets]
+        return self.roles_of(right for one in held for right in rights_of(one, home_of(targets), follows=follows))
+
+    def roles_of(self, rights: Iterable[Right]) -> Iterator[Manifest]:
+        """A Role and its binding for every namespace in which there are rights."""
         spaces: dict[str, dict[tuple[str, str], dict[str, None]]] = {}
-        for target in targets:
-            held = target if self.choices.acts else target.model_copy(update={"authority": "observe"})
-            for right in rights_of(held, home_of(targets), follows=follows):
-                verbs = spaces.setdefault(right.namespace, {}).setdefault((right.group, right.plural), {})
-                verbs[right.verb] = None
+        for right in rights:
+            verbs = spaces.setdefault(right.namespace, {}).setdefault((right.group, right.plural), {})
+            verbs[right.verb] = None
         for space, resources in spaces.items():
             rules = [{"apiGroups": [key[0]], "resources": [key[1]], "verbs": list(verbs)} for key, verbs in resources.items()]
             yield self.object(f"{_RBAC}/v1", "Role", namespace=space, rules=rules)
@@ -190,8 +196,8 @@ class _Made:
 
     def deployment(self, text: str, ports: Mapping[str, int]) -> Manifest:
         """The process; it is started anew when the settings are others."""
-        pod = {"metadata": self._marked(text), "spec": self._pod(self._container(ports))}
-        spec = {"replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": dict(self._mine)}, "template": pod}
+        pod = {"metadata": self._marked(text), "spec": self.pod(self._container(ports))}
+        spec = {"replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": self.labels}, "template": pod}
         return self.object("apps/v1", "Deployment", spec=spec)
 
     def follower(self, text: str, port: int, *, leader: str) -> Manifest:
@@ -208,27 +214,31 @@ class _Made:
             "livenessProbe": {**look, "periodSeconds": 30},
             "startupProbe": {**look, "periodSeconds": 2, "failureThreshold": 60},
             "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
-            "securityContext": dict(_NO_RIGHTS),
-            "volumeMounts": [one for one in self._mounts() if one["name"] != "state"],
+            "securityContext": dict(NO_RIGHTS),
+            "volumeMounts": [one for one in self.mounts() if one["name"] != "state"],
         }
-        spec = self._pod(container)
-        volumes = [one for one in self._volumes() if one["name"] != "state"]
+        spec = self.pod(container)
+        volumes = [one for one in self.volumes() if one["name"] != "state"]
         pod = {**spec, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 10, "volumes": volumes}
         template = {"metadata": self._marked(text), "spec": pod}
-        wanted = {"replicas": self.choices.followers, "selector": {"matchLabels": dict(self._mine)}, "template": template}
+        wanted = {"replicas": self.choices.followers, "selector": {"matchLabels": self.labels}, "template": template}
         return self.object("apps/v1", "Deployment", spec=wanted)
 
     def budget(self) -> Manifest:
         """That they are not all taken away at once."""
         return self.object(
-            "policy/v1", "PodDisruptionBudget", spec={"maxUnavailable": 1, "selector": {"matchLabels": dict(self._mine)}}
+            "policy/v1", "PodDisruptionBudget", spec={"maxUnavailable": 1, "selector": {"matchLabels": self.labels}}
         )
 
     def _marked(self, text: str) -> Manifest:
-        marks = {"sageserve.io/settings": f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:16]}"}
-        return {"labels": dict(self._mine), "annotations": marks}
+        return {"labels": self.labels, "annotations": self.marks(text)}
 
-    def _volumes(self) -> list[Manifest]:
+    def marks(self, text: str) -> dict[str, str]:
+        """Annotations of a pod that is started anew when its settings are others."""
+        return {"sageserve.io/settings": f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:16]}"}
+
+    def volumes(self) -> list[Manifest]:
+        """Settings, disk, /tmp and Secrets."""
         volumes: list[Manifest] = [
             {"name": "settings", "configMap": {"name": self.fleet}},
             {"name": "state", "persistentVolumeClaim": {"claimName": self.fleet}},
@@ -237,7 +247,8 @@ class _Made:
         volumes += [{"name": f"secret-{name}", "secret": {"secretName": name}} for name in self.choices.secrets]
         return volumes
 
-    def _pod(self, container: Manifest) -> Manifest:
+    def pod(self, container: Manifest) -> Manifest:
+        """What runs a container, as nobody."""
         return {
             "serviceAccountName": self.fleet,
             "terminationGracePeriodSeconds": 60,
@@ -249,10 +260,11 @@ class _Made:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [container],
-            "volumes": self._volumes(),
+            "volumes": self.volumes(),
         }
 
-    def _mounts(self) -> list[Manifest]:
+    def mounts(self) -> list[Manifest]:
+        """Where they stand."""
         mounts: list[Manifest] = [
             {"name": "settings", "mountPath": SETTINGS, "readOnly": True},
             {"name": "state", "mountPath": STATE},
@@ -282,16 +294,16 @@ class _Made:
             "livenessProbe": {**look, "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 4},
             "startupProbe": {**look, "periodSeconds": 5, "failureThreshold": 120},  # it compiles once, and reads two weeks
             "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}},
-            "securityContext": dict(_NO_RIGHTS),
-            "volumeMounts": self._mounts(),
+            "securityContext": dict(NO_RIGHTS),
+            "volumeMounts": self.mounts(),
         }
 
     def service(self, ports: Mapping[str, int]) -> Manifest:
         """Where Prometheus and KEDA find it."""
         listed: Sequence[Manifest] = [{"name": name, "port": port, "targetPort": name} for name, port in ports.items()]
-        return self.object(_CORE, "Service", spec={"selector": dict(self._mine), "ports": listed})
+        return self.object(_CORE, "Service", spec={"selector": self.labels, "ports": listed})
 
     def monitor(self) -> Manifest:
         """That its metrics are scraped, for the Prometheus operator."""
-        spec = {"selector": {"matchLabels": dict(self._mine)}, "endpoints": [{"port": "metrics", "interval": "15s"}]}
+        spec = {"selector": {"matchLabels": self.labels}, "endpoints": [{"port": "metrics", "interval": "15s"}]}
         return self.object("monitoring.coreos.com/v1", "ServiceMonitor", spec=spec)
