@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from sageserve.base.errors import ConfigError
+from sageserve.base.urls import shown_url
 from sageserve.cli import complete
 from sageserve.cli.acting import process_name, refuse_unwritten
 from sageserve.cli.acts import note_act
@@ -21,6 +21,7 @@ from sageserve.cli.durations import time_of
 from sageserve.cli.extras import need
 from sageserve.cli.kube import Kubeconfig, pods_of
 from sageserve.cli.live_checks import check_clusters
+from sageserve.cli.urls import checked_url
 from sageserve.cli.wall import wall_now
 from sageserve.cli.watch import WatchedState
 
@@ -279,16 +280,10 @@ def check_url(option: str, url: str, bearer: Path | str | None) -> None:
     """
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in {"http", "https"}:
-        raise ConfigError(f"{option} {url}: it takes a folder, or a server over https", hint=f"{option} https://…")
+        raise ConfigError(f"{option} {shown_url(url)}: it takes a folder, or a server over https", hint=f"{option} https://…")
     if "@" in rest.partition("/")[0]:
         raise ConfigError(f"{option}: a URL with a password would be shown and sent as it is", hint="--bearer-file FILE")
-    try:
-        address = urlsplit(url)
-        known = bool(address.hostname) and address.port != 0  # which refuses a port that is no number, or too large
-    except ValueError:
-        known = False
-    if not known:
-        raise ConfigError(f"{option} {url} is no URL", hint=f"{option} https://plans.example/fleet/")
+    checked_url(option, url, "https://plans.example/fleet/")
     if scheme.lower() == "http" and bearer:
         raise ConfigError("--bearer-file: a token is not sent in the clear", hint=f"{option} https://…")
 

@@ -17,8 +17,10 @@ import typer
 from msgspec import Struct
 
 from sageserve.base.errors import ConfigError, SageServeError, in_words
+from sageserve.base.urls import shown_url
 from sageserve.cli import batch_backup, batch_erase
 from sageserve.cli.running import State, running_url
+from sageserve.cli.urls import checked_url
 
 if TYPE_CHECKING:
     import httpx
@@ -160,14 +162,16 @@ def cancel(batch: Id, url: Url = None, key_env: KeyVariable = _KEY, state: State
 def _gateway(url: str | None, key_env: str, state: Path | None) -> Iterator["httpx.Client"]:
     import httpx
 
-    base = url.rstrip("/").removesuffix("/v1") if url else running_url(state)
+    named = checked_url("--url", url, "http://127.0.0.1:8080") if url else running_url(state)
+    base = named.rstrip("/").removesuffix("/v1")
     key = os.environ.get(key_env, "")
     headers = {"authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=base, headers=headers, timeout=_PATIENCE_S, trust_env=False) as client:
         try:
             yield client
         except httpx.HTTPError as error:
-            raise SageServeError(f"the gateway at {base} does not answer ({in_words(error)})", hint="sageserve status") from None
+            said = f"the gateway at {shown_url(base)} does not answer ({in_words(error)})"
+            raise SageServeError(said, hint="sageserve status") from None
 
 
 def _checked(answer: "httpx.Response") -> "httpx.Response":

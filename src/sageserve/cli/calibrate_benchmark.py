@@ -17,6 +17,7 @@ from rich.markup import escape
 from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.extras import need
 from sageserve.cli.progress import compile_once
+from sageserve.cli.urls import checked_url
 
 if TYPE_CHECKING:
     from sageserve.live.benchmark.plan import BenchmarkOptions
@@ -83,6 +84,8 @@ def benchmark(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.live.benchmark.plan import BenchmarkOptions
 
     _check_places(out, keep, replace=replace)
+    if metrics_url is not None:
+        checked_url("--metrics-url", metrics_url, "http://127.0.0.1:8000/metrics")
     options = BenchmarkOptions(
         url=url,
         model=model,

@@ -8,8 +8,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,6 +17,7 @@ from sageserve.cli import complete
 from sageserve.cli.extras import need
 from sageserve.cli.running import State, refuse_watched, running, state_folder
 from sageserve.cli.stopping import until_told
+from sageserve.cli.urls import checked_url
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
@@ -30,6 +30,9 @@ sageserve envoy run --folder /run/envoy --admin http://127.0.0.1:9901
 
 envoy -c envoy.json
 """
+
+_ADMIN: Final = "http://127.0.0.1:9901"
+_FIRST: Final = "the first that is interactive, else the first"
 
 app = typer.Typer(
     help="Let an Envoy send requests where our gateways would: routes and instances as files that it follows.",
@@ -65,9 +68,9 @@ def bootstrap(
 @app.command(epilog=_EXAMPLES)
 def run(
     folder: Folder,
-    admin: Annotated[str, typer.Option(metavar="URL", help="of Envoy's admin page")] = "http://127.0.0.1:9901",
+    admin: Annotated[str, typer.Option(metavar="URL", help="of Envoy's admin page")] = _ADMIN,
     region: Annotated[str, typer.Option(metavar="NAME", help="where its requests come from", show_default="the first")] = "",
-    tier: Annotated[str, typer.Option(metavar="NAME", help="of its requests", show_default="the first that is interactive")] = "",
+    tier: Annotated[str, typer.Option(metavar="NAME", help="of its requests", show_default=_FIRST)] = "",
     state: State = None,
 ) -> None:
     """Keep the files up to date, and report to control what Envoy counts. Ctrl-C stops it; Envoy goes on with what is there."""
@@ -79,20 +82,23 @@ def run(
     from sageserve.live.envoy.process import EnvoyBinding, EnvoyPublisher
     from sageserve.live.gateway.server import clock
 
+    files, page = _folder(folder), checked_url("--admin", admin, _ADMIN)
     refuse_watched(running(state))
     home = state_folder(state)
     settings = load_scenario(home / "scenario.yaml")
     place = EnvoyBinding(
         control=home / "control.sock",
-        folder=_folder(folder),
-        admin=_url(admin),
+        folder=files,
+        admin=page,
         region=_number("region", region, list(settings.regions)),
         tier=_tier(tier, settings),
         told=lambda sentence: typer.echo(f"{time.strftime('%H:%M:%S')}  {sentence}", err=True),
     )
     publisher = EnvoyPublisher(settings, place, clock)
-    typer.echo(f"files for Envoy in {folder}; Ctrl-C stops, and Envoy goes on with what is there", err=True)
-    asyncio.run(until_told(publisher.run))
+    if settings.tiers[_interactive(settings)].batch:
+        typer.echo("note: all tiers are batch tiers, and Envoy lets no request wait: it sends each at once", err=True)
+    said = f"files for Envoy in {folder}; Ctrl-C stops, and Envoy goes on with what is there"
+    asyncio.run(until_told(lambda: publisher.run(lambda: typer.echo(said, err=True))))
 
 
 def _interactive(settings: "Scenario") -> str:
@@ -126,25 +132,6 @@ def _folder(text: str) -> Path:
     if found.exists() and not found.is_dir():
         raise ConfigError(f"--folder: {found} is no folder", hint="name another one: --folder DIR")
     return found
-
-
-def _url(text: str) -> str:
-    """URL of an admin page.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    import httpx
-
-    try:
-        parts = urlsplit(text)
-        whole = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        fits = bool(whole and httpx.URL(text).host)
-    except (ValueError, httpx.InvalidURL):
-        fits = False
-    if not fits:
-        raise ConfigError(f"--admin: {text!r} is no URL", hint="such as http://127.0.0.1:9901")
-    return text
 
 
 def _number(what: str, name: str, names: list[str], usual: str = "") -> int:

@@ -6,13 +6,13 @@ Knows options and ports. stderr: how it goes. Read next: `watch.py`, the leader;
 import os
 import time
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from sageserve.base.errors import ConfigError
 from sageserve.cli import complete
 from sageserve.cli.extras import need
+from sageserve.cli.urls import checked_url
 
 if TYPE_CHECKING:
     from sageserve.live.scaler.follow import FollowingScaler
@@ -46,30 +46,11 @@ def scaler(
     settings = load_scenario(scenario, overrides=overrides or ())
     if settings.live is None or settings.live.scaler is None:
         raise ConfigError(f"{settings.name} has no live.scaler", hint="--set live.scaler.listen=0.0.0.0:7001")
-    _check_leader(leader)
+    checked_url("--leader", leader, "http://sageserve-fleet:8110")
     following = FollowingScaler(settings.live.targets, HeardTable(leader, settings.name), _now)
     port = ScalerPort(settings.live.scaler, following)
     port.opened = lambda address: typer.echo(f"scaler     {address}", err=True)
     _run(leader, following, port)
-
-
-def _check_leader(url: str) -> None:
-    """A leader can be asked there.
-
-    Raises:
-        ConfigError: it is no URL; one that may hold a password is not shown.
-    """
-    import httpx
-
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0  # no number is a ValueError
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL):
-        known = False
-    if not known:
-        said = "what was given" if "@" in url else url
-        raise ConfigError(f"--leader: {said} is no URL", hint="such as http://sageserve-fleet:8110")
 
 
 def _now() -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from sageserve.base.urls import shown_value
 from sageserve.cli import complete
 from sageserve.cli.columns import StackedTable, terminal
 from sageserve.cli.live_checks import refusals
@@ -48,8 +49,23 @@ def _text(value: "Value") -> str:
             return f"[{', '.join(_text(item) for item in value)}]" if value else "none"
         case dict():
             return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "none"
+        case str():
+            return shown_value(value)
         case _:
             return str(value)
+
+
+def _shown(value: object) -> object:
+    """The same without users and passwords of URLs."""
+    match value:
+        case str():
+            return shown_value(value)
+        case dict():
+            return {key: _shown(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_shown(item) for item in value]
+        case _:
+            return value
 
 
 def tree(loaded: "Loaded") -> StackedTable:
@@ -75,7 +91,7 @@ def show(name: Reference, overrides: Overrides = None, as_json: AsJson = False) 
     loaded = load(name, overrides=overrides or ())
     if as_json:
         origins = {_flat(keys): loaded.origin(keys) for keys, _ in loaded.leaves()}
-        typer.echo(answer_json({"scenario": dump(loaded.scenario, defaults=True), "from": origins}))
+        typer.echo(answer_json({"scenario": _shown(dump(loaded.scenario, defaults=True)), "from": origins}))
     else:
         terminal().print(tree(loaded))
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND
-from sageserve.cli.envoy import _folder, _tier, _url
+from sageserve.cli.envoy import _folder, _tier
 from sageserve.live.envoy.counts import AdminPage, EnvoyCounts, HostCount, Place, bytes_in, hosts_in
 from sageserve.live.envoy.folder import EnvoyFolder
 from sageserve.live.envoy.names import ROUTES_FILE, cluster_of, file_of, used
@@ -284,6 +284,10 @@ def test_a_folder_has_one_owner_and_says_who(tmp_path: Path) -> None:
     refused = pytest.raises(ConfigError, match=r"--folder: .*files belongs to process 7")
     with first.held("process 7"), refused, second.held("8"):
         pass
+    begun: list[int] = []
+    with first.held("process 7"), pytest.raises(ConfigError, match="belongs to process 7"):
+        asyncio.run(Publishing(tmp_path).one.run(lambda: begun.append(1)))
+    assert not begun, "nothing is said of a folder that is refused"
     with EnvoyFolder(tmp_path / "files").held("another"):
         pass
     (tmp_path / "file").touch()
@@ -308,18 +312,13 @@ def test_names_of_hosts_are_asked_for_again_and_the_last_answer_stands(tmp_path:
     assert (seen, answers) == (["10.0.0.1"] * 4 + ["10.0.0.3"], [])
 
 
-@pytest.mark.parametrize("url", ["http://h:abc", "http://[::1", "http:", "h:9901", "ftp://h", "http://h:0", "http://h:99999"])
-def test_what_is_no_url_of_an_admin_page_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"--admin: .* is no URL"):
-        _url(url)
-    assert _url("https://[::1]:9901/x") == "https://[::1]:9901/x"
-
-
 def test_tiers_that_wait_and_folders_without_a_name_are_refused(tmp_path: Path) -> None:
     names = list(SETTINGS.tiers)
     assert _tier("", SETTINGS) == _tier(names[0], SETTINGS) == 0
     with pytest.raises(ConfigError, match=f"--tier: {names[-1]} is a batch tier"):
         _tier(names[-1], SETTINGS)
+    waits = scenario(tiers={"nightly": {"deadline": "24h"}})
+    assert _tier("", waits) == _tier("nightly", waits) == 0, "all of them wait: a note says what Envoy does"
     (tmp_path / "file").touch()
     for folder, why in ((" ", "names no folder"), ("", "names no folder"), (str(tmp_path / "file"), "is no folder")):
         with pytest.raises(ConfigError, match=why):

@@ -60,6 +60,14 @@ def test_an_autoscaler_says_how_many_there_may_be() -> None:
     assert (alone.high, alone.most) == (0, 6)
 
 
+def test_a_password_of_the_server_is_not_written_down() -> None:
+    options = DraftOptions("mine", "http://bob:hunter2@prom:9090", "h100-80gb")
+    one, notes = drafted(found(pods("llama-h100", "llama-3.1-8b", 3), KNOWN), options)
+    assert 'url: "http://prom:9090"' in draft_text(one)
+    assert "hunter2" not in draft_text(one)
+    assert any("live.clusters.watched.prometheus.basic" in note for note in notes)
+
+
 def test_what_nobody_records_is_said_and_taken_for_granted(tmp_path: Path) -> None:
     one, notes = drafted(found(ENGINES, {}), OPTIONS)
     assert [model.name for model in one.models] == ["qwen", "llama"]

@@ -7,11 +7,12 @@ Read by `sageserve doctor` and by what watches; nothing is written because of it
 import re
 from typing import Final, Literal, Self, TypeAlias
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Duration, Price
+from sageserve.base.urls import is_url, shown_url
 
 _LISTEN: Final = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")
 _PORT_MOST: Final = 65_535
@@ -68,10 +69,9 @@ def prometheus_at(url: str) -> PrometheusSettings:
     Raises:
         ConfigError: not an address.
     """
-    try:
-        return PrometheusSettings(url=url)
-    except ValidationError:
-        raise ConfigError(f"{url!r} is not the address of a server", hint="write http://HOST:PORT, without /api") from None
+    if not is_url(url):
+        raise ConfigError(f"{shown_url(url)!r} is not the address of a server", hint="write http://HOST:PORT, without /api")
+    return PrometheusSettings(url=url)
 
 
 class RaySettings(Settings):

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import duration_us, show_duration
+from sageserve.base.urls import shown_text
 from sageserve.data.documents import suggest
 from sageserve.data.yaml_positions import Complaint, Document, Keys
 
@@ -56,7 +57,7 @@ def field_names(keys: Keys) -> tuple[str, ...]:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = shown_text(repr(value))
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from sageserve.base.config import AdapterSettings
 from sageserve.base.errors import ConfigError
+from sageserve.base.urls import shown_text
 from sageserve.data.billing.carbon import hourly_carbon
 from sageserve.data.documents import BUILTIN, read_file, source_name, suggest
 from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, read_value
@@ -131,16 +132,17 @@ class Stack:
         Raises:
             ConfigError: no `=`, no key, or a value that is not YAML.
         """
+        told = shown_text(text)
         left, equals, right = text.partition("=")
         parts = [quoted or plain for quoted, plain in _KEY.findall(left)]
         if not equals or not all(part.strip() for part in parts) or not parts:
-            raise ConfigError(f"--set {text}: not a setting", hint="write --set key.path=value, as in --set fleet.start=10")
+            raise ConfigError(f"--set {told}: not a setting", hint="write --set key.path=value, as in --set fleet.start=10")
         try:
             value = read_value(right.strip())
         except ValueError as error:
-            raise ConfigError(f"--set {text}: the value is {error}", hint="values are YAML: 1h, [1, 2], {a: 1}") from None
+            raise ConfigError(f"--set {told}: the value is {error}", hint="values are YAML: 1h, [1, 2], {a: 1}") from None
         keys = self._known_keys([part.strip() for part in parts])
-        place = SourcePlace(f"--set {text}")
+        place = SourcePlace(f"--set {told}")
         layer = Document(places={keys[:end]: place for end in range(1, len(keys) + 1)})
         node = layer.values
         for key in keys[:-1]:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from sageserve.base.errors import MeasurementError
 from sageserve.base.units import Micros
+from sageserve.base.urls import is_url
 
 CONNECT_S: Final = 10.0
 SILENCE_S: Final = 300.0  # without a byte: a request that waits longer in the queue is counted as failed
@@ -177,9 +178,11 @@ def api_root(url: str) -> str:
     Raises:
         MeasurementError: it is not an http(s) URL, or it holds a password.
     """
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise MeasurementError("the URL of an engine begins with http:// or https://", hint="such as http://127.0.0.1:8000/v1")
+    whole = url if "//" in url else f"http://{url}"
+    if not is_url(whole):
+        said = "the URL of an engine begins with http:// or https:// and a host"
+        raise MeasurementError(said, hint="such as http://127.0.0.1:8000/v1")
+    parts = urlsplit(whole)
     if parts.username or parts.password or parts.query:
         raise MeasurementError(
             "the URL must hold no user, password or query", hint="put the key into a variable and name it with --key-env"

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from sageserve.base.units import DAY, SECOND, show_duration
+from sageserve.base.urls import shown_url
 from sageserve.data.documents import suggest
 from sageserve.data.history.collect import spacing
 from sageserve.data.history.histograms import bound_of
@@ -45,7 +46,7 @@ def _let_in(facts: ClusterFacts, answer: NotSeen) -> str:
         case NotSeenReason.TLS:
             return f"{facts.where}.prometheus.ca_file: /etc/ssl/prometheus-ca.pem"
         case _:
-            return f"curl -sS {settings.url.rstrip('/')}/-/ready"
+            return f"curl -sS {shown_url(settings.url).rstrip('/')}/-/ready"
 
 
 def prom_clock(facts: ClusterFacts) -> Iterator[CheckFinding]:

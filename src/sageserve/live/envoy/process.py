@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from sageserve.base.config import LiveSettings, Scenario
 from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND, Micros
+from sageserve.base.urls import shown_url
 from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
 from sageserve.live.envoy.counts import CLUSTERS, STATS, AdminPage, EnvoyCounts, Place, bytes_in, hosts_in, is_carried_out
@@ -122,8 +123,11 @@ class EnvoyPublisher:
         hello = Hello(VERSION, WORKER, place.nonce or os.urandom(6).hex(), layout_mark(self.layout), stays=True)
         self._link = LinkClient(place.control, hello, self._hear, self._control_changed)
 
-    async def run(self) -> None:
+    async def run(self, begun: Callable[[], None] = lambda: None) -> None:
         """Go on until cancelled. What is in files stays there.
+
+        Args:
+            begun: called once the folder is ours.
 
         Raises:
             ConfigError: files cannot be written, or the folder is another process's.
@@ -131,6 +135,7 @@ class EnvoyPublisher:
         limits = httpx.Limits(max_connections=2)
         who = f"`sageserve envoy run`, process {os.getpid()}, which control at {self._place.control} tells"
         with self._folder.held(who):
+            begun()
             await self._work(limits)
 
     async def _work(self, limits: httpx.Limits) -> None:
@@ -261,7 +266,7 @@ class EnvoyPublisher:
             hosts, (sent, up_s) = hosts_in(pages[0].raise_for_status().content), bytes_in(pages[1].raise_for_status().content)
         except (httpx.HTTPError, ValueError, RecursionError) as error:
             unseen = "what it does is not seen, and nothing is reported"
-            self._tell("envoy", f"Envoy cannot be asked: {self._place.admin}: {in_words(error)}: {unseen}")
+            self._tell("envoy", f"Envoy cannot be asked: {shown_url(self._place.admin)}: {in_words(error)}: {unseen}")
             return
         self._tell("envoy", "")
         ours = set(self._clusters.values())

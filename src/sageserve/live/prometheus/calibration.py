@@ -63,8 +63,8 @@ def read_prometheus(settings: PrometheusSettings, window: Window) -> MeasuredRun
         raise MeasurementError(
             f"{window.length:g} s in steps of {window.step:g} s are more than {POINTS_MAX} points", hint="raise --step"
         )
-    url = settings.url.rstrip("/")
     with PrometheusServer(settings) as server:
+        url = server.url
         query = _Query(server, window)
         grid = np.arange(window.end - window.length, window.end + window.step / 2, window.step)
         found = {name: query.over(metrics, grid) for name, metrics in (COUNTERS | GAUGES).items()}

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sageserve.base.urls import shown_url
 from sageserve.data.profiles.match import match_profile
 from sageserve.data.profiles.naming import known_gpu
-from sageserve.data.scenarios.draft import Draft, DraftModel, DraftPool, ModelTraffic, scenario_name
+from sageserve.data.scenarios.draft import WATCHED, Draft, DraftModel, DraftPool, ModelTraffic, scenario_name
 from sageserve.live.prometheus.discover import Discovery, FoundPool, FoundScaler
 
 HERE: Final = "region-1"
@@ -61,8 +62,19 @@ def drafted(found: Discovery, options: DraftOptions) -> tuple[Draft, tuple[str, 
             "not every model is in every region: `sageserve backtest` then wants a scenario by region, without what is elsewhere"
         )
     tiers, priorities = _tiers(found)
+    at = shown_url(options.url)
+    if at != options.url:
+        basic = f"live.clusters.{WATCHED}.prometheus.basic"
+        notes.append(f"the user and the password of the URL are not written down; write {basic}: {{user: …, password_file: …}}")
     draft = Draft(
-        options.name, f"what {options.url} records", models, regions, tiers, url=options.url, pools=pools, priorities=priorities
+        options.name,
+        f"what {at} records",
+        models,
+        regions,
+        tiers,
+        url=at,
+        pools=pools,
+        priorities=priorities,
     )
     return draft, tuple(dict.fromkeys(notes))
 

@@ -19,6 +19,7 @@ import msgspec
 from sageserve.base.config.clusters import PrometheusSettings
 from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND
+from sageserve.base.urls import shown_url
 from sageserve.data.history.matrix import MatrixReader, NotMatrix
 from sageserve.data.history.raw import RawSeries
 
@@ -116,7 +117,9 @@ class PrometheusServer:
     """
 
     def __init__(self, settings: PrometheusSettings, transport: httpx.BaseTransport | None = None) -> None:
-        self.url: Final = settings.url.rstrip("/")
+        self._root = settings.url.rstrip("/")
+        self.url: Final = shown_url(self._root)
+        """For sentences and pages, which say no user and no password."""
         self._settings = settings
         self._patience = PATIENCE * settings.timeout / SECOND
         headers = ({"Accept-Encoding": "identity"} if _is_here(self.url) else {}) | settings.headers
@@ -231,7 +234,7 @@ class PrometheusServer:
         self, path: str, form: Mapping[str, str], bytes_max: int, take: Callable[[Iterator[bytes]], Answered | NotSeen]
     ) -> Answered | NotSeen:
         """Send, follow redirects on the same host, and hand over the answer's bytes."""
-        url = f"{self.url}/api/v1/{path}"
+        url = f"{self._root}/api/v1/{path}"
         try:
             for _ in range(HOPS_MAX + 1):
                 posted = sum(map(len, form.values())) > LONG
@@ -250,14 +253,17 @@ class PrometheusServer:
                         return refused
                     return take(_bounded(answer, bytes_max, self._patience))
             return NotSeen(NotSeenReason.REDIRECT, f"{self.url} redirects in a circle")
-        except OSError as error:  # of the token's file
-            return NotSeen(NotSeenReason.NO_TOKEN, f"cannot read {error.filename}: {error.strerror}")
+        except (OSError, UnicodeError) as error:
+            unsendable = f"{self.url} is not asked: the token, the password or a header is no plain text"
+            unread = f"cannot read {error.filename}: {error.strerror}" if isinstance(error, OSError) else unsendable
+            return NotSeen(NotSeenReason.NO_TOKEN, unread)
         except _TooMuch as error:
             return NotSeen(error.why, f"{self.url}: {error}")
         except httpx.TimeoutException:
             return NotSeen(NotSeenReason.TIMEOUT, f"{self.url} does not answer in time")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return NotSeen(_broken(error), f"{self.url} cannot be asked: {in_words(error)}")
+            said = "it is no URL" if isinstance(error, httpx.InvalidURL) and "@" in self._root else in_words(error)
+            return NotSeen(_broken(error), f"{self.url} cannot be asked: {said}")
 
     def _auth(self) -> httpx.Auth | None:
         settings = self._settings

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from sageserve.base.config.clusters import RaySettings
 from sageserve.base.errors import ConfigError, in_words
+from sageserve.base.urls import shown_url
 from sageserve.live.kubernetes.objects import Json, KubeObject
 from sageserve.live.kubernetes.writer import NotWritten
 
@@ -43,6 +44,7 @@ class ServeDashboard:
         import httpx
 
         self._url, self._bearer = settings.url.rstrip("/"), settings.bearer_file
+        self._shown = shown_url(self._url)
         try:
             trusted = ssl.create_default_context(cafile=settings.ca_file)
         except OSError as error:
@@ -63,9 +65,9 @@ class ServeDashboard:
         try:
             data = found.json()
         except (ValueError, RecursionError):
-            return NotWritten(0, "NotJson", f"{self._url} answers something else than JSON: is it Ray's dashboard?")
+            return NotWritten(0, "NotJson", f"{self._shown} answers something else than JSON: is it Ray's dashboard?")
         if not isinstance(data, Mapping) or not isinstance(data.get("applications"), Mapping):
-            return NotWritten(0, "NotServe", f"{self._url} answers without applications: is it Ray's dashboard?")
+            return NotWritten(0, "NotServe", f"{self._shown} answers without applications: is it Ray's dashboard?")
         return KubeObject(data)
 
     async def deploy(self, config: Mapping[str, Json]) -> NotWritten | None:
@@ -91,7 +93,7 @@ class ServeDashboard:
         try:
             answer = await self._client.request(method, f"{self._url}{path}", json=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
-            return NotWritten(0, "NoAnswer", f"{self._url} does not answer: {in_words(error)}")
+            return NotWritten(0, "NoAnswer", f"{self._shown} does not answer: {in_words(error)}")
         if answer.is_success:
             return answer
         said = answer.text.strip().splitlines()

@@ -16,10 +16,11 @@ import msgspec
 from sageserve.base.config import TargetSettings
 from sageserve.base.errors import in_words
 from sageserve.base.units import Micros
+from sageserve.base.urls import shown_url
 from sageserve.live.scaler.answers import NoCount, PoolWish, TargetCount
 from sageserve.live.scaler.messages import KedaTrigger
 from sageserve.live.scaler.service import Scaler
-from sageserve.live.scaler.table import HeardTable, ScalerTable, shown_url
+from sageserve.live.scaler.table import HeardTable, ScalerTable
 
 PAGE: Final = "/scaler"
 EVERY_S: Final = 2.0

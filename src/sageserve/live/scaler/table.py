@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from sageserve.base.config import TargetSettings
 from sageserve.base.units import SECOND, Micros, show_duration
+from sageserve.base.urls import shown_url
 from sageserve.live.scaler.answers import NoCount, RefusalCode, TargetCount, bounded, target_of
 from sageserve.live.scaler.messages import KedaTrigger
 
@@ -105,12 +106,6 @@ class HeardTable:
         if one is None:
             return _unknown(f"{name}: {self.leader} does not know it: are its settings others?")
         return _unknown(one.why or f"{name}: no reason was given") if one.count is None else bounded(name, target, one.count)
-
-
-def shown_url(url: str) -> str:
-    """A URL as sentences may have it: all of it that may be a user and a password is left out."""
-    scheme, colon, rest = url.partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2]}" if colon else url.rpartition("@")[2]
 
 
 def _unknown(why: str) -> NoCount:
