@@ -7,6 +7,7 @@ Reads scenario and internal key, makes the parts and plugs them together. Not me
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -76,6 +77,8 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     from sageserve.live.control.loop import WallClock
     from sageserve.live.control.process import Control, Parts
     from sageserve.live.engine_access import EngineDoors
+    from sageserve.live.link import LinkServer
+    from sageserve.live.link_port import LinkPort
     from sageserve.live.store.sql import open_store
     from sageserve.live.supervisor.ready import READY, say_alive, say_ready
 
@@ -102,6 +105,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             words=lambda stamped: decision_words(scenario, stamped),
             ready=say_ready(signs),
             alive=say_alive(signs),
+            link=partial(LinkServer, port=LinkPort(live.link, (home.host, home.port), home.secret) if live.link else None),
         )
         try:
             await Control(scenario, home, parts).run(stop)

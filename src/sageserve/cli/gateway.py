@@ -6,6 +6,7 @@ goes to stderr. Read next: `live/gateway/server.py`.
 
 import logging
 import os
+import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from sageserve.cli.streams import answer_json
 if TYPE_CHECKING:
     from sageserve.base.config import LiveSettings, Scenario
     from sageserve.live.gateway.server import GatewayBinding
+    from sageserve.live.link_port import ControlAddress
 
 INTERNAL_KEY = "SAGESERVE_INTERNAL_KEY"
 """Variable that holds the key of this deployment's own processes."""
@@ -30,7 +32,10 @@ EXAMPLES = """[bold]Examples[/bold]
 
   sageserve gateway fleet.yaml [dim]— in front of the engines listed in live.instances[/dim]
 
-  sageserve gateway fleet.yaml --control state/link --workers 2 [dim]— told by a control process what is open[/dim]
+  sageserve gateway fleet.yaml --control state/control.sock --workers 2 [dim]— told by a control process what is open[/dim]
+
+  sageserve gateway fleet.yaml --control tls://control.example:7002 --control-ca ca.pem \\
+    --control-certificate gateway.pem --control-key gateway.key [dim]— by one on another machine[/dim]
 
   curl localhost:8100/v1/models
 """
@@ -42,17 +47,33 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the file; YAML value; may be repeated"),
 ]
+Workers = Annotated[int | None, typer.Option(min=1, max=64, help="processes that share the port; default: live.workers")]
+ControlPlace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOCKET|URL",
+        help="socket of the control process, or tls://HOST:PORT of its live.link; none: engines of live.instances",
+    ),
+]
+ControlAuthority = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM: who may have signed control's certificate; none: the system's")
+]
+ControlCertificate = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM: the certificate that control knows this gateway by")
+]
+ControlKey = Annotated[Path | None, typer.Option(metavar="FILE", help="of that certificate, without a password")]
 
 
 def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Reference,
     overrides: Overrides = None,
-    control: Annotated[Path | None, typer.Option(help="socket of the control process; none: engines of live.instances")] = None,
+    control: ControlPlace = None,
+    control_ca: ControlAuthority = None,
+    control_certificate: ControlCertificate = None,
+    control_key: ControlKey = None,
     host: Annotated[str | None, typer.Option(help="address to listen on; default: live.host")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="default: live.port")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=64, help="processes that share the port; default: live.workers")
-    ] = None,
+    workers: Workers = None,
     worker: Annotated[int, typer.Option(min=0, help="number of the first process, when others start more of them")] = 0,
     region: Annotated[str | None, typer.Option(help="where requests come from that name no region; default: the first")] = None,
     upstream_admin: Annotated[str, typer.Option(help="URL of control's HTTP server: files, batches, pages")] = "",
@@ -78,32 +99,64 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
 
     found = load_scenario(scenario, overrides=overrides or ())
     live = _live(found)
-    if region is not None and region not in found.regions:
-        raise ConfigError(f"there is no region {region!r}", hint=f"regions are {', '.join(found.regions)}")
     log_as_json(live.log_level)
     options = Options(
-        region=list(found.regions).index(region) if region else 0,
+        region=_region(found, region),
         worker=worker,
         admin=upstream_admin,
         internal=os.environ.pop(INTERNAL_KEY, ""),
         engine_keys=take_engine_keys(live),
         born=int(datetime.now(UTC).timestamp()),
+        host=socket.gethostname(),
     )
-    signs = os.environ.pop(READY, "")
     place = GatewayBinding(
         host=host or live.host,
         port=live.port if port is None else port,
-        control=control,
+        control=_control(control, (control_ca, control_certificate, control_key)),
         drain_s=drain,
         traces=traces,
         audit=audit,
         sockets=tuple(map(int, sockets.split(","))) if sockets else (),
         inner=inner,
-        ready=say_ready(signs),
-        alive=say_alive(signs),
+        ready=say_ready(os.environ.get(READY, "")),
+        alive=say_alive(os.environ.pop(READY, "")),
         options=options,
     )
     _serve(found, place, workers or live.workers)
+
+
+def _region(found: "Scenario", named: str | None) -> int:
+    if named is not None and named not in found.regions:
+        raise ConfigError(f"there is no region {named!r}", hint=f"regions are {', '.join(found.regions)}")
+    return list(found.regions).index(named) if named else 0
+
+
+def _control(named: str | None, files: tuple[Path | None, Path | None, Path | None]) -> "Path | ControlAddress | None":
+    """Where control is.
+
+    Raises:
+        ConfigError: nowhere, or its files cannot be used.
+    """
+    if named is None or "://" not in named:
+        if any(files):
+            raise ConfigError(
+                "--control-ca, --control-certificate and --control-key are of a control on another machine",
+                hint="--control tls://HOST:PORT",
+            )
+        return Path(named) if named is not None else None
+    from sageserve.base.config import EngineAccess
+    from sageserve.live.certificates import out_of_date
+    from sageserve.live.link_port import ControlAddress
+
+    ca, certificate, key = (None if one is None else str(one.absolute()) for one in files)
+    if (certificate is None) != (key is None):
+        raise ConfigError("--control-certificate and --control-key belong together", hint="give both")
+    found = ControlAddress(named, EngineAccess(ca_file=ca, certificate=certificate, key=key))
+    if certificate is not None and (why := out_of_date(certificate, datetime.now(UTC))):
+        logging.getLogger("sageserve.live.gateway").error(
+            "--control-certificate %s: %s; control lets nobody in with it, until it is renewed there", certificate, why
+        )
+    return found
 
 
 def take_engine_keys(live: "LiveSettings") -> dict[str, str]:

@@ -6,6 +6,7 @@
 
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli.extras import need_for
 
 if TYPE_CHECKING:
-    from sageserve.base.config import LiveSettings, Scenario
+    from sageserve.base.config import LinkTlsSettings, LiveSettings, Scenario
     from sageserve.base.config.clusters import ScalerTlsSettings
 
 
@@ -31,6 +32,8 @@ def check_up(settings: "Scenario") -> None:
     for model, engine in (settings.live.engines if settings.live else {}).items():
         check_program(engine, f"live.engines.{model}")
     need_for(settings)
+    if settings.live is not None and settings.live.link is not None and settings.live.link.tls is not None:
+        check_certificates(settings.live.link.tls, "live.link.tls")
     if settings.live is not None and settings.live.services:
         _check_services(settings, settings.live)
 
@@ -77,7 +80,7 @@ def check_watch(settings: "Scenario", *, whole: bool = True) -> None:
                 if file is not None:
                     _readable(f"live.clusters.{name}.prometheus.{key}", file)
     if live.scaler is not None and live.scaler.tls is not None:
-        _check_tls(live.scaler.tls)
+        check_certificates(live.scaler.tls, "live.scaler.tls")
 
 
 def check_clusters(live: "LiveSettings", kubeconfig: Path | None) -> None:
@@ -129,20 +132,29 @@ def _readable(where: str, file: str) -> None:
         ) from None
 
 
-def _check_tls(tls: "ScalerTlsSettings") -> None:
-    """The files of KEDA's port: a certificate, its key, and who may have signed KEDA's."""
+def check_certificates(tls: "ScalerTlsSettings | LinkTlsSettings", where: str) -> None:
+    """Refuse files of a port that cannot be used: a certificate, its key, and who may have signed those of others.
+
+    Raises:
+        ConfigError: which, and why.
+    """
+    from sageserve.live.certificates import out_of_date
     from sageserve.live.key_files import prepare
 
     for key, file in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
         if file is not None:
-            _readable(f"live.scaler.tls.{key}", file)
+            _readable(f"{where}.{key}", file)
     files = f"{tls.certificate} and {tls.key}"
     try:
         context = prepare(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.certificate, tls.key)
+        why = out_of_date(tls.certificate, datetime.now(UTC))
         if tls.client_ca is not None:
             files = tls.client_ca
             context.load_verify_locations(tls.client_ca)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"live.scaler.tls: {files} cannot be used: {error.strerror or error}", hint="PEM files; the key without a password"
+            f"{where}: {files} cannot be used: {getattr(error, 'strerror', None) or error}",
+            hint="PEM files; the key without a password",
         ) from None
+    if why:
+        raise ConfigError(f"{where}.certificate: {tls.certificate}: {why}", hint="have it renewed: nobody believes it")

@@ -196,8 +196,8 @@ def _own_door(live: "LiveSettings") -> tuple[str, int]:
     Raises:
         ConfigError: the certificate cannot be used.
     """
+    from sageserve.live.certificates import ServedCertificate
     from sageserve.live.gateway.server import listen
-    from sageserve.live.gateway.tls import ServedCertificate
 
     if live.tls is None:
         return "", -1

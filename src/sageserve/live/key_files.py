@@ -1,7 +1,7 @@
 """Files with certificates and keys that are renewed while a process runs: when to read them again, and into what.
 
 Nobody need tell: who holds them looks now and then. Knows no setting and no connection. Read next: `engine_access.py` for
-engines, `gateway/tls.py` for the public port.
+engines, `certificates.py` for ports of ours.
 """
 
 import ssl

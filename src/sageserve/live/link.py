@@ -1,8 +1,9 @@
-"""Messages of `wire.py` over Unix sockets: four bytes of length, then msgpack.
+"""Messages of `wire.py` over a Unix socket, or over TCP.
 
 `LinkServer` is control's side and has many gateways; `LinkClient` is a gateway's and connects again for ever, because a gateway
-outlives control. A peer that breaks the framing, sends what cannot be decoded, or speaks another version is cut off, and
-nobody else is harmed. Knows no meaning of any message. Read next: `wire.py` for the messages, `gateway/` for their reader.
+outlives control. A peer that breaks the framing or sends what cannot be decoded is cut off, one that knows no VERSION of ours or
+has another layout is told so first, and nobody else is harmed. Knows no meaning of other messages. Read next: `wire.py` for them,
+`link_port.py` for other machines, `gateway/` for their reader.
 """
 
 import asyncio
@@ -11,129 +12,31 @@ import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
-from msgspec import DecodeError
+from msgspec import structs
 
-from sageserve.base.errors import SageServeError, in_words
+from sageserve.base.errors import in_words
+from sageserve.live.link_pipe import LinkBroken, LinkPipe, frame
 from sageserve.live.wire import (
-    FRAME_MAX,
+    OLDEST,
     VERSION,
     Hello,
     RoutingTable,
     ToControl,
     ToGateway,
+    TurnedAway,
+    Welcome,
+    common_version,
     decode_to_control,
     decode_to_gateway,
-    encode,
 )
 
 _LOG = logging.getLogger(__name__)
-_LENGTH: Final = 4  # bytes of the length in front
-_HIGH: Final = 1 << 20  # bytes not taken by a peer before tables are skipped: about half a table of ten thousand instances
 _SOON_S: Final = 0.05
 _LATE_S: Final = 1.0  # control restarts within seconds; a gateway must not be the last to notice
-
-
-class LinkBroken(SageServeError):
-    """The bytes on a link are not messages, or the socket cannot be used."""
-
-
-def frame(message: ToGateway | ToControl) -> bytes:
-    """A message as it goes over the wire.
-
-    Raises:
-        LinkBroken: it is longer than FRAME_MAX.
-    """
-    body = encode(message)
-    if len(body) > FRAME_MAX:
-        raise LinkBroken(f"a {type(message).__name__} of {len(body)} bytes exceeds the {FRAME_MAX} of a frame")
-    return len(body).to_bytes(_LENGTH, "big") + body
-
-
-class Frames:
-    """Cuts a stream of bytes, which may come in any pieces, into message bodies."""
-
-    __slots__ = ("_rest",)
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The bodies that are complete now, in order.
-
-        Raises:
-            LinkBroken: a length above FRAME_MAX: this is no peer of ours.
-        """
-        rest = self._rest
-        rest += data
-        bodies, at = [], 0
-        while len(rest) - at >= _LENGTH:
-            length = int.from_bytes(rest[at : at + _LENGTH], "big")
-            if length > FRAME_MAX:
-                raise LinkBroken(f"a frame says it has {length} bytes, at most {FRAME_MAX} are allowed")
-            end = at + _LENGTH + length
-            if len(rest) < end:
-                break
-            bodies.append(bytes(rest[at + _LENGTH : end]))
-            at = end
-        del rest[:at]
-        return bodies
-
-
-class _Pipe(asyncio.Protocol):
-    """One end of a connection; tables that a slow peer has not taken yet are replaced, not piled up."""
-
-    __slots__ = ("_frames", "_heard", "_later", "_lost", "_paused", "transport")
-
-    def __init__(self, heard: Callable[["_Pipe", bytes], None], lost: Callable[["_Pipe"], None]) -> None:
-        self._heard = heard
-        self._lost = lost
-        self._frames = Frames()
-        self._paused = False
-        self._later = b""
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast("asyncio.Transport", transport)  # uvloop's are no subclasses
-        stream.set_write_buffer_limits(high=_HIGH)
-        self.transport = stream
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for body in self._frames.feed(data):
-                self._heard(self, body)
-        except (LinkBroken, DecodeError, UnicodeDecodeError) as error:
-            _LOG.warning("a link was cut off: %s", error)
-            self.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
-        self._lost(self)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        if self._later and self.transport is not None:
-            data, self._later = self._later, b""
-            self.transport.write(data)
-
-    def send(self, data: bytes, *, replaceable: bool) -> bool:
-        """Write a frame; False when the connection is gone."""
-        if self.transport is None or self.transport.is_closing():
-            return False
-        if self._paused and replaceable:
-            self._later = data
-        else:
-            self.transport.write(data)
-        return True
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        if self.transport is not None:
-            self.transport.abort()
+_WELCOMES: Final = 6  # the VERSION that has Welcome and TurnedAway
+_REMEMBERED: Final = 8  # reasons for which gateways were turned away
 
 
 class GatewayLink(Protocol):
@@ -147,8 +50,37 @@ class GatewayLink(Protocol):
         """Tell one gateway; False when it is gone."""
         ...
 
+    def turned_away(self) -> tuple[str, ...]:
+        """Gateways that are not listened to, in sentences."""
+        ...
+
     async def close(self) -> None:
         """Hang up on everyone."""
+        ...
+
+
+class OpenedPort(Protocol):
+    """Where gateways on other machines connect; `link_port.py` has it."""
+
+    @property
+    def secret(self) -> str:
+        """That they are told."""
+        ...
+
+    async def open(self, link: Callable[[], asyncio.Protocol]) -> None:
+        """Listen."""
+        ...
+
+    async def close(self) -> None:
+        """Listen no more."""
+        ...
+
+
+class FarControl(Protocol):
+    """Control on another machine; `link_port.py` has it."""
+
+    async def connect(self, made: Callable[[], asyncio.Protocol]) -> None:
+        """Connect."""
         ...
 
 
@@ -167,15 +99,24 @@ class LinkServer:
         heard: called with the number of a gateway and its message; the first message of each is its Hello.
         left: called when a gateway that had said Hello is gone.
         layout: mark of the layout; a gateway with another one, as after a change of settings, is not listened to. Empty: any.
+        port: for gateways on other machines; None: there are none.
     """
 
-    def __init__(self, heard: Callable[[int, ToControl], None], left: Callable[[int], None], layout: str = "") -> None:
+    def __init__(
+        self,
+        heard: Callable[[int, ToControl], None],
+        left: Callable[[int], None],
+        layout: str = "",
+        port: OpenedPort | None = None,
+    ) -> None:
+        self._port = port
+        self._turned: dict[str, int] = {}  # away, by why, and how often since one was listened to
         self._heard = heard
         self._left = left
         self._layout = layout
-        self._known: dict[_Pipe, int] = {}
-        self._pipes: dict[int, _Pipe] = {}
-        self._strangers: set[_Pipe] = set()
+        self._known: dict[LinkPipe, int] = {}
+        self._pipes: dict[int, LinkPipe] = {}
+        self._strangers: set[LinkPipe] = set()
         self._next = 0
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
@@ -200,16 +141,29 @@ class LinkServer:
                 f"cannot listen on {path}: {in_words(error)}", hint="choose a shorter path in a folder of your own"
             ) from error
         self._path = path
+        if self._port is not None:
+            try:
+                await self._port.open(lambda: self._stranger(self._port))
+            except OSError as error:
+                raise LinkBroken(
+                    f"live.link.listen cannot be listened on: {in_words(error)}", hint="choose another address or port"
+                ) from error
 
     def send(self, gateway: int, message: ToGateway) -> bool:
         """Tell one gateway; False when it is gone."""
         pipe = self._pipes.get(gateway)
         return pipe is not None and pipe.send(frame(message), replaceable=isinstance(message, RoutingTable))
 
+    def turned_away(self) -> tuple[str, ...]:
+        """Gateways that are not listened to, in sentences."""
+        return tuple(f"{why} ({n:,} x so far)." for why, n in self._turned.items())
+
     async def close(self) -> None:
         """Hang up on everyone and remove the socket."""
         if self._server is not None:
             self._server.close()
+        if self._port is not None:
+            await self._port.close()
         for pipe in [*self._known, *self._strangers]:
             pipe.abort()
         if self._server is not None:
@@ -217,27 +171,55 @@ class LinkServer:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def _stranger(self) -> _Pipe:
-        pipe = _Pipe(self._take, self._lose)
+    def _stranger(self, port: OpenedPort | None = None) -> LinkPipe:
+        pipe = LinkPipe(self._take, self._lose)
+        pipe.secret = port.secret if port is not None else ""
         self._strangers.add(pipe)
         return pipe
 
-    def _take(self, pipe: _Pipe, body: bytes) -> None:
+    def _take(self, pipe: LinkPipe, body: bytes) -> None:
         message = decode_to_control(body)
         number = self._known.get(pipe)
         if number is None:
-            if not isinstance(message, Hello) or message.protocol != VERSION:
-                raise LinkBroken(f"a gateway began with {message}, expected a Hello of protocol {VERSION}")
-            if self._layout not in {"", message.layout}:
-                raise LinkBroken(f"gateway {message.worker} works with other settings, and is not listened to")
+            if not isinstance(message, Hello):
+                raise LinkBroken(f"a gateway began with {message}, expected a Hello")
+            version = common_version(message)
+            if why := self._why_not(message, version):
+                self._turn_away(pipe, message, why)
+                return
+            self._turned.pop(next((one for one in self._turned if one.startswith(_name_of(message))), ""), None)
             number = self._next
             self._next += 1
             self._strangers.discard(pipe)
             self._known[pipe] = number
             self._pipes[number] = pipe
+            if version >= _WELCOMES:
+                pipe.send(frame(Welcome(version, pipe.secret)), replaceable=False)
         self._heard(number, message)
 
-    def _lose(self, pipe: _Pipe) -> None:
+    def _why_not(self, hello: Hello, version: int) -> str:
+        """Why a gateway is not listened to; empty: it is."""
+        if not version:
+            age, who = ("old", "gateway") if hello.protocol < VERSION else ("new", "control")
+            spoken = f"it speaks version {hello.protocol} of the link, control speaks {OLDEST} and {VERSION}"
+            return f"is too {age}: {spoken}; replace the {who} with one of a later release"
+        if self._layout not in {"", hello.layout}:
+            return f"works with other settings (layout {hello.layout}, control has {self._layout}); give both the same scenario"
+        return ""
+
+    def _turn_away(self, pipe: LinkPipe, hello: Hello, why: str) -> None:
+        said = f"{_name_of(hello)} {why}"
+        if said not in self._turned:
+            _LOG.error("%s", said)
+            while len(self._turned) >= _REMEMBERED:
+                del self._turned[next(iter(self._turned))]
+        self._turned[said] = self._turned.get(said, 0) + 1
+        if hello.protocol >= _WELCOMES:
+            pipe.send(frame(TurnedAway(f"this gateway {why}")), replaceable=False)
+        if pipe.transport is not None:
+            pipe.transport.close()
+
+    def _lose(self, pipe: LinkPipe) -> None:
         self._strangers.discard(pipe)
         number = self._known.pop(pipe, None)
         if number is not None:
@@ -248,21 +230,27 @@ class LinkServer:
 class LinkClient:
     """A gateway's side; connects, and connects again whenever the connection is lost.
 
+    To a control that hangs up without a word the VERSION before is spoken the next time: it may know no other.
+
     Args:
-        path: control's socket; it need not exist yet.
+        control: its socket, which need not exist yet; or its address on another machine.
         hello: said first on each connection.
-        heard: called with each message.
-        changed: called with True after Hello was sent on a new connection, with False when it is lost.
+        heard: called with each message but TurnedAway.
+        changed: called with True when control began to speak on a new connection, with False when that is lost.
     """
 
-    def __init__(self, path: Path, hello: Hello, heard: Callable[[ToGateway], None], changed: Callable[[bool], None]) -> None:
-        self._path = path
-        self._hello = hello
+    def __init__(
+        self, control: Path | FarControl, hello: Hello, heard: Callable[[ToGateway], None], changed: Callable[[bool], None]
+    ) -> None:
+        self._control = control
+        self._hello = structs.replace(hello, oldest=OLDEST)
         self._heard = heard
         self._changed = changed
-        self._pipe: _Pipe | None = None
+        self._pipe: LinkPipe | None = None
         self._lost = asyncio.Event()
+        self._older = False  # the VERSION before is spoken
         self._task: asyncio.Task[None] | None = None
+        self.why = ""  # control is not there, as far as is known
 
     @property
     def connected(self) -> bool:
@@ -287,32 +275,63 @@ class LinkClient:
             self._pipe.transport.close()
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
         pause = _SOON_S
         while True:
             self._lost.clear()
+            pipe = LinkPipe(self._take, self._lose)
             try:
-                _, pipe = await loop.create_unix_connection(lambda: _Pipe(self._take, self._lose), str(self._path))
-            except OSError:  # control is not there: the gateway goes on with what it knows, and asks again
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LATE_S)
-                continue
-            pause = _SOON_S
-            self._pipe = pipe
-            if pipe.send(frame(self._hello), replaceable=False):
-                self._changed(True)
-                await self._lost.wait()
-            self._pipe = None
-            await asyncio.sleep(_SOON_S)
+                await self._connect(pipe)
+            except OSError as error:  # control is not there: the gateway goes on with what it knows, and asks again
+                self._miss(in_words(error))
+            else:
+                self._pipe = pipe
+                hello = structs.replace(self._hello, protocol=OLDEST) if self._older else self._hello
+                if pipe.send(frame(hello), replaceable=False):
+                    await self._lost.wait()
+                self._pipe = None
+                if pipe.listens:
+                    pause = _SOON_S
+                elif not pipe.spoke:
+                    self._older = not self._older
+                    self._miss(f"{pipe.why} without a word, as it does where it does not believe our certificate")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LATE_S)
 
-    def _take(self, pipe: _Pipe, body: bytes) -> None:
-        self._heard(decode_to_gateway(body))
+    async def _connect(self, pipe: LinkPipe) -> None:
+        if isinstance(self._control, Path):
+            await asyncio.get_running_loop().create_unix_connection(lambda: pipe, str(self._control))
+        else:
+            await self._control.connect(lambda: pipe)
 
-    def _lose(self, pipe: _Pipe) -> None:
+    def _miss(self, why: str) -> None:
+        """Say why control is not there; on this machine it comes and goes by itself, and nobody need be told."""
+        if why != self.why and not isinstance(self._control, Path):
+            _LOG.warning("control at %s is not heard: %s", self._control, why)
+        self.why = why
+
+    def _take(self, pipe: LinkPipe, body: bytes) -> None:
+        message = decode_to_gateway(body)
+        if isinstance(message, TurnedAway):
+            if message.why != self.why:
+                _LOG.error("control does not listen to us: %s", message.why)
+            self.why = pipe.why = message.why
+            return
+        if not pipe.listens:
+            pipe.listens, self.why = True, ""
+            self._changed(True)
+        self._heard(message)
+
+    def _lose(self, pipe: LinkPipe) -> None:
         if self._pipe is pipe:
             self._pipe = None
-            self._changed(False)
+            if pipe.listens:
+                self._changed(False)
         self._lost.set()
+
+
+def _name_of(hello: Hello) -> str:
+    release = f", {hello.release}" if hello.release else ""
+    return f"Gateway {hello.worker}{f' on {hello.host}' if hello.host else ''}{release}"
 
 
 def _take_path(path: Path) -> None:

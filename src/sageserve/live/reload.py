@@ -26,6 +26,7 @@ from sageserve.live.actuators.followed import pool_of_service
 from sageserve.live.control.rollout_file import rolled_out
 from sageserve.live.engine_access import variables_of
 from sageserve.live.gateway.context import GatewayContext, Options
+from sageserve.live.link_port import LinkPort
 from sageserve.live.private import write_private
 from sageserve.live.simulated_only import refuse_simulated_only
 from sageserve.live.supervisor.client import SupervisorClient
@@ -142,6 +143,8 @@ def check(after: Scenario) -> None:
         FixedActuator(layout, live.instances)
     for one in live.services:
         pool_of_service(layout, one)
+    if live.link is not None:
+        LinkPort(live.link, ("127.0.0.1", 0), "")
     kind_of(after)(after, layout, None)
 
 

@@ -1,11 +1,19 @@
-"""What the control process and the gateway processes tell each other, over a Unix socket: msgpack with a length in front.
+"""What the control process and the gateway processes tell each other: msgpack with a length in front.
 
-    control -> gateway   RoutingTable (the whole present state, whenever it changes and at every scrape), Grant, Refusal
+    control -> gateway   Welcome or TurnedAway, RoutingTable (the whole present state, whenever it changes and at every scrape),
+                         Grant, Refusal, SpentElsewhere
     gateway -> control   Hello, Report (what was counted, several times a second), Trouble, Wait, Gone, Spent
+
+Control and gateways may be one VERSION apart, either way, so that they are replaced one after another:
+
+    a new field     stands last, and has a default: what a peer means that does not know it. It is never needed
+    a new message   is sent only to a peer that said, or was told, a VERSION that has it
+    nothing else    no field is taken away, moved, or given another meaning or type, and no message another tag
 
 Both sides load the same resolved scenario and lay it out with the same function, so numbers of endpoints, instances, models,
 regions and tiers mean the same. When the control process is gone, a gateway goes on with the last table. It is a plain value:
-what else may serve it (a file, xDS) needs no more than this. Must not know sockets. Read next: `link.py`, which does.
+what else may serve it (a file, xDS) needs no more than this. Must not know sockets. Read next: `link.py`, which does;
+tests/live/wire_before.py, the VERSION before.
 """
 
 import zlib
@@ -18,8 +26,10 @@ from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
 
 FRAME_MAX: Final = 64 << 20  # bytes of one message; a table of ten thousand instances is about 2 MB
-VERSION: Final = 5
-"""Of this protocol; a Hello with another one is refused."""
+VERSION: Final = 6
+"""Of this protocol."""
+OLDEST: Final = VERSION - 1
+"""That is understood."""
 ANYWHERE: Final = -1
 """Endpoint of work that is routed like an interactive request."""
 
@@ -92,14 +102,31 @@ class Refusal(Struct, frozen=True, tag="refusal"):
     retry_after: Micros
 
 
+class Welcome(Struct, frozen=True, tag="welcome"):
+    """First message to a gateway that is listened to; since VERSION 6."""
+
+    protocol: int  # the newest VERSION that both know
+    secret: str = ""  # of this fleet's own processes, told where the gateway has shown who it is; empty: it has it, or gets none
+
+
+class TurnedAway(Struct, frozen=True, tag="turned-away"):
+    """Last message to a gateway that is not listened to; since VERSION 6."""
+
+    why: str
+
+
 class Hello(Struct, frozen=True, tag="hello"):
     """First message of a gateway."""
 
-    protocol: int
+    protocol: int  # the newest VERSION that it knows
     worker: int
     nonce: str  # of this process, like that of no other: its counts go on with the last ones under the same name
     layout: str = ""  # `layout_mark` of what it works with: numbers of another one mean something else
     stays: bool = False  # it speaks for another, such as an Envoy, whose requests go on when this process ends
+    oldest: int = 0  # VERSION that it knows; 0: no older one than `protocol`
+    host: str = ""  # name of its machine or pod: numbers of processes are told apart by it
+    release: str = ""  # of the program
+    settings: str = ""  # mark of all settings it has
 
 
 class InstanceCount(Struct, frozen=True, array_like=True):
@@ -229,8 +256,14 @@ class SpentElsewhere(Struct, frozen=True, tag="elsewhere"):
     keys: tuple[KeySpent, ...]
 
 
-ToGateway: TypeAlias = RoutingTable | Grant | Refusal | SpentElsewhere
+ToGateway: TypeAlias = RoutingTable | Grant | Refusal | SpentElsewhere | Welcome | TurnedAway
 ToControl: TypeAlias = Hello | Report | Trouble | Wait | Gone | Spent
+
+
+def common_version(hello: Hello) -> int:
+    """The newest VERSION that a gateway and we both know; 0: none, it is too old or too new."""
+    newest = min(VERSION, hello.protocol)
+    return newest if newest >= max(OLDEST, hello.oldest or hello.protocol) else 0
 
 
 def layout_mark(layout: Layout) -> str:

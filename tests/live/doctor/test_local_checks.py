@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sageserve.base.units import DAY
+from sageserve.base.units import DAY, SECOND
 from sageserve.cli.main import app
 from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.live.audit import note
+from sageserve.live.certificates import holds
 from sageserve.live.doctor.local_checks import LOCAL_CHECKS, LocalFacts, examine_folder
 from sageserve.live.store.models import Batch, File
 from sageserve.live.store.sql import open_store
+from tests.live.papers import Authority
 
 KEY = "live.keys=[{name: alice, sha256: '" + "0" * 64 + "', expires: '2027-03-31', role: operator, keep: 7d}]"
 NOW = 1_805_000_000_000_000  # March 14, 2027
@@ -49,7 +51,7 @@ def test_each_fault_is_found(state: Path) -> None:
     assert "in the clear" in found(state, "live.host=0.0.0.0", KEY)["local-bind"][0]
     (state.parent / "key.pem").touch(mode=0o600)
     tls = f"live.tls={{certificate: /c.pem, key: {state.parent / 'key.pem'}}}"
-    assert found(state, "live.host=0.0.0.0", KEY, tls) == {}
+    assert list(found(state, "live.host=0.0.0.0", KEY, tls)) == ["local-certificates"]
     (state.parent / "key.pem").chmod(0o640)
     assert "others may read" in found(state, KEY, tls)["local-secrets"][0]
     assert "expires on 2027-03-31" in found(state, KEY, now=NOW + 10 * DAY)["local-keys"][0]
@@ -70,6 +72,20 @@ def test_each_fault_is_found(state: Path) -> None:
     log = next((state / "audit").glob("*.jsonl"))
     log.write_bytes(log.read_bytes().replace(b'"me"', b'"he"'))
     assert "was changed" in found(state, KEY)["local-audit"][0]
+
+
+def test_certificates_that_end_or_cannot_be_used_are_found(state: Path) -> None:
+    paper = Authority(state.parent, "ours").issue("control")
+    where = f"live.link={{tls: {{certificate: {paper.certificate}, key: {paper.key}, client_ca: {state.parent / 'ours.crt'}}}}}"
+    Path(paper.key).chmod(0o600)
+    end = int(holds(paper.certificate)[1].timestamp()) * SECOND
+    assert found(state, KEY, where, now=end - 20 * DAY) != {}, "it is not good yet"
+    for now, said in ((end + DAY, "it expired on"), (end - DAY // 2, "expires on"), (end - 3 * DAY, "it is good from")):
+        assert said in found(state, KEY, where, now=now)["local-certificates"][0]
+    assert (
+        "cannot be used"
+        in found(state, KEY, where.replace("control.key", "none.key").replace("ours.crt", "no.crt"))["local-certificates"][0]
+    )
 
 
 def test_the_command_says_it_with_its_exit_code(state: Path) -> None:

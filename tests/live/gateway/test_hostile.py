@@ -16,8 +16,8 @@ from sageserve.live.gateway.client import PIPELINED, Client
 from sageserve.live.gateway.context import GatewayContext, Options
 from sageserve.live.gateway.framing import BadAnswer, ChunkedBody, read_head
 from sageserve.live.gateway.renaming import with_model
-from sageserve.live.gateway.server import static_table
 from sageserve.live.gateway.sse import SseTagger, tag_body, usage_of
+from sageserve.live.gateway.static_table import static_table
 from tests.core.small import scenario
 from tests.live.gateway.stage import HELLO, Engine, ask, chunk, event, play, staged
 

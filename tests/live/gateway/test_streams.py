@@ -1,7 +1,8 @@
 """Streams that are open while every gateway is replaced, an engine is scaled in, and the API server is away: none is cut.
 
-All that decides is real: control with its link, gateways, and the engines of a Service followed on the fake API server. Forty
-streams; as many as SAGESERVE_STREAMS names where that is set. Read next: `tests/live/actuators/test_followed.py`.
+All that decides is real: control with its link, gateways of its machine and, under TLS, of others, and the engines of a Service
+followed on the fake API server. Forty streams; as many as SAGESERVE_STREAMS names where that is set.
+Read next: `tests/live/actuators/test_followed.py`, `tests/live/test_link_port.py`.
 """
 
 import asyncio
@@ -9,9 +10,11 @@ import os
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from sageserve.base.config import Scenario
+from sageserve.base.config import EngineAccess, LinkSettings, LinkTlsSettings, Scenario
 from sageserve.core.layout import Layout
 from sageserve.live.actuators.base import EngineAddress, Hear
 from sageserve.live.actuators.followed import FollowedActuator, FollowedService, pool_of_service
@@ -22,9 +25,12 @@ from sageserve.live.gateway.context import Options
 from sageserve.live.gateway.server import GatewayBinding, GatewayProcess
 from sageserve.live.kubernetes.endpoints import ServiceEngines
 from sageserve.live.kubernetes.fake import FakeCluster
+from sageserve.live.link import LinkServer
+from sageserve.live.link_port import ControlAddress, LinkPort
 from tests.live.actuators.test_followed import cut_off, fleet, piece, reader_of
 from tests.live.control.test_process import NoJobs
 from tests.live.gateway.stage import DONE, HELLO, STREAM_HEAD, Engine, Got, answer, ask, chunk, event, play
+from tests.live.papers import Authority
 
 STREAMS = int(os.environ.get("SAGESERVE_STREAMS", "40"))  # noqa: TID251 # of a test
 
@@ -38,9 +44,15 @@ class Field:
         self.go = asyncio.Event()  # streams end
         self.engines = {name: Engine(self._stream) for name in "abc"}
         self.settings: Scenario = fleet()
+        ours = Authority(state, "ours")
+        control, gateway = ours.issue("control"), ours.issue("gateway")
+        tls = LinkTlsSettings(certificate=control.certificate, key=control.key, client_ca=ours.file)
+        self.port = LinkPort(LinkSettings(listen="127.0.0.1:0", tls=tls), ("127.0.0.1", 9), "s")
+        self.files = EngineAccess(ca_file=ours.file, certificate=gateway.certificate, key=gateway.key)
         parts = Parts(
             self._actuator, self._seen, self._probed, NoJobs(), [], (), WallClock(), lambda: 1_800_000_000_000_000, lambda _: ()
         )
+        parts = replace(parts, link=partial(LinkServer, port=self.port))
         self.control = Control(self.settings, Home(state, "127.0.0.1", 0, "", "e", "s"), parts)
         self.gateways: dict[str, GatewayProcess] = {}
 
@@ -68,10 +80,11 @@ class Field:
         self.cluster.put(piece(f"slice-{name}", {"127.0.0.1": state}, self.engines[name].port))
 
     async def begin(self, name: str) -> None:
-        """A gateway comes."""
-        place = GatewayBinding(
-            host="127.0.0.1", port=0, control=self.state / SOCKET, drain_s=600, options=Options(nonce=name, worker=0)
-        )
+        """A gateway comes; those of even numbers from another machine."""
+        far = name.endswith("2")
+        control = ControlAddress(f"tls://localhost:{self.port.port}", self.files) if far else self.state / SOCKET
+        options = Options(nonce=name, worker=0, host=name if far else "")
+        place = GatewayBinding(host="127.0.0.1", port=0, control=control, drain_s=600, options=options)
         self.gateways[name] = gateway = GatewayProcess(self.settings, place)
         await gateway.start()
 
@@ -138,6 +151,7 @@ def test_no_stream_is_cut_by_new_gateways_a_scale_in_and_an_api_server_that_is_a
     async def story() -> None:
         async with field(tmp_path) as here:
             await here.begin("old-1")
+            await here.until(serving=3, draining=0)
             await here.begin("old-2")
             await here.until(serving=3, draining=0)
             streams = [await here.open(f"old-{1 + n % 2}") for n in range(STREAMS)]

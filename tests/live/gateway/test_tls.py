@@ -10,8 +10,8 @@ import pytest
 
 from sageserve.base.config import LiveSettings, TlsSettings
 from sageserve.base.errors import ConfigError
+from sageserve.live.certificates import ServedCertificate
 from sageserve.live.gateway.server import GatewayBinding, GatewayProcess
-from sageserve.live.gateway.tls import ServedCertificate
 from tests.core.small import scenario
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on this machine")

@@ -26,6 +26,7 @@ from sageserve.base.config.clusters import (
     TargetSettings,
 )
 from sageserve.base.config.hardware import GpuSettings, PowerSettings, PriceSettings, RegionSettings, StockSettings
+from sageserve.base.config.link import LinkSettings, LinkTlsSettings
 from sageserve.base.config.live import (
     RESERVED_NAMES,
     ROLES,
@@ -101,6 +102,8 @@ __all__ = [
     "KedaSettings",
     "KeySettings",
     "LimitSettings",
+    "LinkSettings",
+    "LinkTlsSettings",
     "LiveSettings",
     "LoadSettings",
     "ModelSettings",

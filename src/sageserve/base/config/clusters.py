@@ -9,13 +9,10 @@ from typing import Final, Literal, Self, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from sageserve.base.config.settings import Name, Settings
+from sageserve.base.config.settings import Name, Settings, port_to_open
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Duration, Price
 from sageserve.base.urls import is_url, shown_url
-
-_LISTEN: Final = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")
-_PORT_MOST: Final = 65_535
 
 Rung: TypeAlias = Literal["observe", "floor", "bounds", "full"]
 RUNGS: Final[tuple[Rung, ...]] = ("observe", "floor", "bounds", "full")
@@ -203,9 +200,7 @@ class ScalerSettings(Settings):
     @field_validator("listen")
     @classmethod
     def _is_a_port(cls, listen: str) -> str:
-        if not _LISTEN.match(listen) or int(listen.rpartition(":")[2]) > _PORT_MOST:
-            raise ValueError("write HOST:PORT, such as 0.0.0.0:7001; a port is 65535 at most")
-        return listen
+        return port_to_open(listen, "0.0.0.0:7001")
 
 
 class PrioritySettings(Settings):

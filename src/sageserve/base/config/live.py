@@ -17,6 +17,7 @@ from sageserve.base.config.clusters import (
     ServiceSettings,
     TargetSettings,
 )
+from sageserve.base.config.link import LinkSettings
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share, Size
 
@@ -222,6 +223,9 @@ class LiveSettings(Settings):
     port: int = Field(default=8100, ge=0, le=65535, description="of the gateway; 0: any free one")
     tls: TlsSettings | None = Field(default=None, description="certificate of the gateway; none: plain HTTP")
     workers: int = Field(default=1, ge=1, le=64, description="gateway processes that share the port")
+    link: LinkSettings | None = Field(
+        default=None, description="port of control for gateways on other machines; none: those of this machine alone"
+    )
     store: str = Field(default="sqlite", description="of batches and files: sqlite, memory, or postgresql://user@host/name")
     scrape_timeout: Duration = Field(default=2 * SECOND, gt=0, description="an engine that takes longer was not seen")
     actuator: Literal["local", "fixed", "kubernetes"] = Field(

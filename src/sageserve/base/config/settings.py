@@ -5,8 +5,9 @@ source; it is shown by `sageserve scenario show`, exported with the JSON Schema,
 a test. Knows no field. Read next: `scenario.py`.
 """
 
+import re
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import (
     BaseModel,
@@ -73,6 +74,21 @@ def refuse_code(given: object) -> object:
 
 CompiledRule = BeforeValidator(refuse_code)
 """Marks a setting that names a rule which is compiled into the simulator, and which no code of the user's takes the place of."""
+
+
+_LISTEN: Final = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")
+_PORT_MOST: Final = 65_535
+
+
+def port_to_open(listen: str, such: str) -> str:
+    """HOST:PORT, as it was given.
+
+    Raises:
+        ValueError: it is none; `such` is one.
+    """
+    if not _LISTEN.match(listen) or int(listen.rpartition(":")[2]) > _PORT_MOST:
+        raise ValueError(f"write HOST:PORT, such as {such}; a port is 65535 at most")
+    return listen
 
 
 class Settings(BaseModel):

@@ -153,7 +153,7 @@ class FleetView(ControllerView):
         """Who had requests and is gone or silent, in sentences; until when nothing is taken away."""
         now = self._now()
         return tuple(
-            f"{'An Envoy (`sageserve envoy run`)' if one.stays else f'Gateway {one.worker}'} had requests and was last heard of "
+            f"{one.name} had requests and was last heard of "
             f"{(now - one.heard_at) // SECOND} s ago: no instance is taken away until it is back, or for "
             f"{(one.heard_at + LINGERS - now) // SECOND} s more."
             for one in self._reports.away(now, self._blind_after)

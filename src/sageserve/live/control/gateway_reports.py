@@ -36,9 +36,17 @@ class Gateway:
     instances: dict[int, InstanceCount] = field(default_factory=dict)
     held: tuple[WaitingCount, ...] = ()
     worker: int = 0
+    host: str = ""  # see Hello
     stays: bool = False  # see Hello
     new: bool = True  # it has reported nothing yet
     busy_at: Micros = -NEVER  # when it last reported requests
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        if self.stays:
+            return "An Envoy (`sageserve envoy run`)"
+        return f"Gateway {self.worker} on {self.host}" if self.host else f"Gateway {self.worker}"
 
     @property
     def worked(self) -> bool:
@@ -115,7 +123,7 @@ class GatewayReports:
         for old in [one for one, gateway in self.gateways.items() if gateway.nonce == hello.nonce]:
             self.leave(old)
         backlog = np.zeros(len(self._endpoints))
-        self.gateways[number] = Gateway(hello.nonce, now, backlog, worker=hello.worker, stays=hello.stays)
+        self.gateways[number] = Gateway(hello.nonce, now, backlog, worker=hello.worker, host=hello.host, stays=hello.stays)
 
     def take(self, number: int, report: Report, now: Micros) -> bool:
         """A gateway reported; over a link that it has left, that is older than what is known.
@@ -153,7 +161,7 @@ class GatewayReports:
 
     def _find(self, gateway: Gateway) -> None:
         """It reports: it is lost no more, or is what was begun in place of one that is."""
-        instead = (nonce for nonce, one in self._lost.items() if one.worker == gateway.worker)
+        instead = (nonce for nonce, one in self._lost.items() if (one.host, one.worker) == (gateway.host, gateway.worker))
         found = gateway.nonce if gateway.nonce in self._lost else next(instead, None)
         if found is not None:
             del self._lost[found]

@@ -8,14 +8,16 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from sageserve.base.config import EngineAccess, LiveSettings, Scenario
+from sageserve.base.config import EngineAccess, LinkTlsSettings, LiveSettings, Scenario, TlsSettings
 from sageserve.base.errors import ConfigError
-from sageserve.base.units import DAY, Micros
+from sageserve.base.units import DAY, SECOND, Micros
 from sageserve.live.audit import AuditCheck, verify
+from sageserve.live.certificates import ServedCertificate, holds, out_of_date
 from sageserve.live.doctor.checks import Check, CheckFinding, CheckResult
 from sageserve.live.doctor.retention import retention
 from sageserve.live.gateway.keys import end_of
@@ -63,6 +65,7 @@ LOCAL_CHECKS: Final[Mapping[str, Check]] = {
             "warn",
             "settings",
         ),
+        Check("local-certificates", "certificates of the fleet's ports are good, and will be for two weeks", "error", "settings"),
         Check("local-engines", "engines elsewhere are not reached in the clear", "warn", "settings"),
         Check(
             "local-retention",
@@ -157,12 +160,39 @@ def _secrets(facts: LocalFacts) -> Iterator[CheckFinding]:
                 where, "a password stands in the address", "~/.pgpass or PGPASSFILE holds it for PostgreSQL", "warn"
             )
 
-    held = {"live.tls.key": facts.live.tls.key if facts.live.tls is not None else None}
-    for name, one in facts.live.access.items():
-        held |= {f"live.access.{name}.key": one.key, f"live.access.{name}.bearer_file": one.bearer_file}
+    held: dict[str, str | None] = {f"{where}.key": one.key for where, one in _ports(facts.live)}
+    for name, access in facts.live.access.items():
+        held |= {f"live.access.{name}.key": access.key, f"live.access.{name}.bearer_file": access.bearer_file}
     for where, key in held.items():
         if key is not None and Path(key).stat().st_mode & 0o077:
             yield CheckFinding(where, f"others may read {key}", f"chmod 600 {key}", "error")
+
+
+def _ports(live: LiveSettings) -> Iterator[tuple[str, TlsSettings | LinkTlsSettings]]:
+    """Ports under TLS, by where the settings say so."""
+    if live.tls is not None:
+        yield "live.tls", live.tls
+    if live.link is not None and live.link.tls is not None:
+        yield "live.link.tls", live.link.tls
+
+
+def _certificates(facts: LocalFacts) -> Iterator[CheckFinding]:
+    for where, one in _ports(facts.live):
+        place = f"{where}.certificate"
+        try:
+            ServedCertificate(one, where)
+            now, soon = (datetime.fromtimestamp(at // SECOND, UTC) for at in (facts.now, facts.now + _SOON))
+            why, later = out_of_date(one.certificate, now), out_of_date(one.certificate, soon)
+        except ConfigError as error:
+            yield CheckFinding(place, error.message, error.hint, "error")
+            continue
+        if why:
+            said = f"{one.certificate}: {why}"
+            yield CheckFinding(place, said, "put a new one there: it is used from the next connection on", "error")
+        elif later:
+            _, last = holds(one.certificate)
+            said = f"{one.certificate} expires on {last:%Y-%m-%d}"
+            yield CheckFinding(place, said, "put a new one there before: it is used from the next connection on", "warn")
 
 
 def _engines(facts: LocalFacts) -> Iterator[CheckFinding]:
@@ -197,6 +227,7 @@ _EXAMINE: Final[Mapping[str, Callable[[LocalFacts], Iterator[CheckFinding]]]] = 
     "local-bind": _bind,
     "local-keys": _keys,
     "local-secrets": _secrets,
+    "local-certificates": _certificates,
     "local-engines": _engines,
     "local-retention": lambda facts: retention(facts.state, facts.live),
     "local-audit": _audit,

@@ -62,6 +62,7 @@ class Options:
         engine_keys: variables that hold keys of engines.
         nonce: names this process like no other: for request ids, and for control to tell it from one with the same number.
         born: seconds since 1970 when it started, shown as `created` of models.
+        host: name of the machine or pod, by which control tells processes of equal numbers apart.
     """
 
     region: int = 0
@@ -71,6 +72,7 @@ class Options:
     engine_keys: Mapping[str, str] = field(default_factory=dict)
     nonce: str = "0"
     born: int = 0
+    host: str = ""
 
 
 class GatewayContext:
@@ -140,6 +142,7 @@ class GatewayContext:
             for region in layout.names.regions
         ]
         self.admin = _address(options.admin) if options.admin else None
+        self.internal = options.internal  # key of this deployment's own processes; control on another machine tells it
         self.exchanges: dict[WatchedRequest, None] = {}  # requests that are not answered yet, in order of arrival
         self.clients: dict[Downstream, None] = {}
         self._names: dict[tuple[str, int], Names] = {}
@@ -157,6 +160,11 @@ class GatewayContext:
         if self.routing.gateways != before:
             self.keys.share(self.routing.gateways)
         self.door.replace(table)
+
+    def believe(self, secret: str) -> None:
+        """Take this for the key of this deployment's own processes."""
+        self.internal = secret
+        self.keys.believe(secret)
 
     def request_id(self) -> bytes:
         """An id no other request has."""
@@ -228,7 +236,7 @@ class GatewayContext:
             self.lines.tidy()
         used = {(target.host, target.port) for target in self.routing.targets.values()}
         if self.admin is not None:
-            used.add(self.admin)
+            used.add(self.admin[:2])
         for address, pool in list(self._pools.items()):
             pool.tidy(now)
             if address[:2] not in used:
@@ -241,8 +249,8 @@ class GatewayContext:
             pool.close()
 
 
-def _address(url: str) -> tuple[str, int]:
+def _address(url: str) -> tuple[str, int, OpenedAccess | None]:
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname or parts.port is None:
         raise ConfigError(f"{url!r} is no address of control", hint="write it as http://127.0.0.1:8200")
-    return parts.hostname, parts.port
+    return parts.hostname, parts.port, None

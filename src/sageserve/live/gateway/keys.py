@@ -222,9 +222,16 @@ class KeyRing:
             holder.expires = end_of(key)
         self.open = not self._holders
         self.anyone = Holder("anyone")
+        self._near: dict[str, list[tuple[str, Holder]]] = {}
+        self.believe(internal)
+
+    def believe(self, internal: str) -> None:
+        """From now on this is the key of the deployment's own processes, and no other; empty: there is none."""
+        for digest in [digest for digest, one in self._holders.items() if one.internal]:
+            del self._holders[digest]
         if internal:
             self._holders[hash_of(internal.encode())] = Holder(INTERNAL, role=KeyRight.OPERATOR)
-        self._near: dict[str, list[tuple[str, Holder]]] = {}
+        self._near.clear()
         for digest, holder in self._holders.items():
             self._near.setdefault(digest[:8], []).append((digest, holder))
 

@@ -56,11 +56,11 @@ class Passage:
         """
         one, context = self._one, self._context
         if context.admin is None:
-            raise no_capacity("Files, batches and pages are served by the control process, which is not configured here.")
+            raise no_capacity("Files, batches and pages are served by the control process, which this gateway does not know yet.")
         assert one.holder is not None, "who asks was told from the header"
         ours = b"x-sageserve-key: %b\r\nx-sageserve-secret: %b\r\n" % (
             one.holder.name.encode(),
-            context.options.internal.encode(),
+            context.internal.encode(),
         )
         head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\n%bconnection: close\r\n" % (
             one.method,

@@ -21,30 +21,31 @@ from typing import Final
 
 import uvloop
 
-from sageserve.base.config import LiveSettings, Scenario
+from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND, Micros
-from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
 from sageserve.live.address import family_of
 from sageserve.live.audit import note
+from sageserve.live.certificates import ServedCertificate
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
 from sageserve.live.gateway.meter import Snapshots
 from sageserve.live.gateway.request_lines import RequestLines
-from sageserve.live.gateway.tls import ServedCertificate
+from sageserve.live.gateway.static_table import static_table
 from sageserve.live.link import LinkClient
+from sageserve.live.link_port import ControlAddress
 from sageserve.live.waiting import within
 from sageserve.live.wire import (
     VERSION,
-    EndpointRow,
     Grant,
     Hello,
-    InstanceRow,
     Refusal,
     RoutingTable,
     SpentElsewhere,
     ToGateway,
+    TurnedAway,
+    Welcome,
     layout_mark,
 )
 
@@ -64,7 +65,7 @@ class GatewayBinding:
     Args:
         host: address to listen on.
         port: 0 for any free one.
-        control: control's socket; None: static, from `live.instances`.
+        control: control's socket, or its address on another machine; None: static, from `live.instances`.
         drain_s: seconds that requests under way are given after SIGTERM.
         folder: where processes behind one port leave their counts; None: there is one process.
         traces: OTLP address that spans are sent to; empty: none.
@@ -79,7 +80,7 @@ class GatewayBinding:
 
     host: str
     port: int
-    control: Path | None = None
+    control: Path | ControlAddress | None = None
     drain_s: float = 30.0
     folder: Path | None = None
     traces: str = ""
@@ -89,41 +90,6 @@ class GatewayBinding:
     ready: Callable[[], None] = lambda: None
     alive: Callable[[], None] = lambda: None
     options: Options = field(default_factory=Options)
-
-
-def static_table(scenario: Scenario, layout: Layout) -> RoutingTable:
-    """A table of `live.instances`, all open; the instances of a model in a region are dealt out to its roles in turn.
-
-    Raises:
-        ConfigError: an instance does not fit the scenario, or there are more than a pool may have.
-    """
-    live = scenario.live or LiveSettings()
-    taken: dict[int, int] = {}
-    dealt: dict[tuple[str, str], int] = {}
-    rows = []
-    for number, one in enumerate(live.instances):
-        where = f"live.instances[{number}] ({one.url})"
-        if one.region not in scenario.regions or one.model not in scenario.models:
-            raise ConfigError(f"{where}: {one.region}/{one.model} is not in the scenario", hint="add it, or mend its name")
-        turn = dealt.get((one.region, one.model), 0)
-        dealt[one.region, one.model] = turn + 1
-        at = layout.names.regions.index(one.region) * len(layout.names.models) + layout.names.models.index(one.model)
-        endpoint = at * len(layout.roles) + turn % len(layout.roles)
-        pools = [pool for pool in layout.endpoint_pools(endpoint) if one.gpu in {None, layout.stocks[pool.stock].gpu}]
-        if not pools:
-            raise ConfigError(
-                f"{where}: no GPU of {one.region} runs {one.model}", hint=f"give the region GPUs of models.{one.model}.engines"
-            )
-        pool = pools[0]
-        row = pool.begin + taken.get(pool.number, 0)
-        if row >= pool.end:
-            raise ConfigError(f"{where}: {pool.name} has more instances than its maximum", hint="raise fleet.maximum")
-        taken[pool.number] = taken.get(pool.number, 0) + 1
-        rows.append(InstanceRow(row, endpoint, one.url, one.served_model, True, 0, pool.profile))
-    nothing = EndpointRow(0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
-    return RoutingTable(
-        0, "static", 0, 0, (nothing,) * layout.endpoints, tuple(rows), (), 1, "" if rows else "live.instances is empty"
-    )
 
 
 class GatewayProcess:
@@ -177,7 +143,8 @@ class GatewayProcess:
         self.port = int(listening.getsockname()[1])
         if place.control is not None:
             context.controlled = True
-            hello = Hello(VERSION, place.options.worker, place.options.nonce, layout_mark(context.layout))
+            mine = place.options
+            hello = Hello(VERSION, mine.worker, mine.nonce, layout_mark(context.layout), host=mine.host)
             self._link = LinkClient(place.control, hello, self._hear, self._control_changed)
             context.tell = self._link.send
             context.door.asked = self._report
@@ -287,6 +254,17 @@ class GatewayProcess:
                 self.context.budgets.hear(message)
             case Grant() | Refusal():
                 self.context.waiting.take(message)
+            case Welcome(secret=secret):
+                self._believe(secret)
+            case TurnedAway():  # the link has said so
+                pass
+
+    def _believe(self, secret: str) -> None:
+        """Control on another machine tells the fleet's secret: it takes requests in at the same port."""
+        if secret and isinstance(control := self._place.control, ControlAddress):
+            self.context.believe(secret)
+            if not self._place.options.admin:
+                self.context.admin = control.host, control.port, control.access
 
     def _control_changed(self, there: bool) -> None:
         LOG.info("control is %s", "connected" if there else "away: going on with what was last heard")

@@ -74,6 +74,10 @@ class VirtualLink:
         self._wires.carry(pipe, 1, pipe.gateway.process, pipe.gateway.hear, decode_to_gateway(encode(message)))
         return True
 
+    def turned_away(self) -> tuple[str, ...]:
+        """Nobody is."""
+        return ()
+
     async def close(self) -> None:
         """Hang up on everyone."""
         self._wires.control_ends(self)
