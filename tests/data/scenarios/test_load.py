@@ -135,6 +135,32 @@ def test_an_engine_may_name_a_library_profile_and_change_parts_of_it(small: Path
     assert loaded.origin((*at, "kv_tokens")) == f"{changed}:2"
 
 
+def test_values_that_a_model_says_for_its_engines_come_from_there(small: Path, tmp_path: Path) -> None:
+    engines = "engines: {h100: null, h100-80gb: llama-3.1-8b/h100-80gb/tp8}"
+    profile = f"models: {{m-1.5: {{adapters: {{slots: 4, size: 1MB, adapter_us: 1}}, {engines}}}}}\n"
+    hardware = "gpus: {h100-80gb: {memory: 80GiB}}\nregions: {east: {gpus: {h100-80gb: {gpus: 64, price: {on_demand: 98/h}}}}}\n"
+    file = written(tmp_path, f"extends: small.yaml\n{hardware}{profile}", "slots.yaml")
+    engine = ("models", "m-1.5", "engines", "h100-80gb")
+
+    def said(*overrides: str) -> dict[str, str]:
+        loaded = load(file, overrides=overrides)
+        keys = [("kv_tokens",), *(("adapters", name) for name in ("slots", "size", "any_us", "rank", "counted"))]
+        return {one[-1]: loaded.origin((*engine, *one)).partition(":")[0] for one in keys}
+
+    at = str(file)
+    taken = {"size": at, "any_us": "derived", "rank": "default", "counted": "derived"}
+    assert said() == {"kv_tokens": "profiles.yaml", "slots": at, **taken}
+    assert load(file).origin((*engine, "kv_tokens")).endswith(", less the slots of adapters")
+    assert said("models.m-1.5.adapters.slots=2")["slots"].startswith("--set models.m-1.5.adapters.slots=2")
+    own = said("models.m-1.5.engines.h100-80gb.adapters={slots: 1, size: 2MB, adapter_us: 1, any_us: 2}")
+    assert own["slots"] == own["size"] == "--set models.m-1.5.engines.h100-80gb.adapters={slots"
+    counted = load(file, overrides=["models.m-1.5.adapters.counted=true"])
+    assert counted.origin((*engine, "adapters", "counted")) == "--set models.m-1.5.adapters.counted=true"
+    assert "less" not in counted.origin((*engine, "kv_tokens"))
+    both = load(file, overrides=["models.m-1.5.speculative={tokens: 2, acceptance: 0.7, draft: 0.1}"])
+    assert both.origin((*engine, "speculative", "tokens")).startswith("--set models.m-1.5.speculative=")
+
+
 def test_an_unknown_profile_is_named_once_with_a_suggestion(small: Path) -> None:
     error = refusal(small, "models.m-1.5.engines.h100=llama-3.1-8b/h100-80gb/tp9")
     assert "did you mean 'llama-3.1-8b/h100-80gb/tp8'?" in error.message

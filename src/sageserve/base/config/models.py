@@ -109,11 +109,12 @@ class AdapterSettings(Settings):
         """Raise ValueError where slots whose memory is taken already, as in the scenario of a run, are not those of the model."""
         names = () if model is None or not self.counted else ("slots", "rank", "size", "load", "adapter_us", "any_us")
         for name in names:
-            value, own = getattr(model, name), getattr(self, name)
-            if value is not None and value != own:
+            value = getattr(model, name)
+            if value is not None and value != getattr(self, name):
+                wanted, own = (one.model_dump(mode="json")[name] for one in (model, self) if one is not None)
                 raise ValueError(
-                    f"adapters: {name} of the model is {value}, and of this engine, whose slots' memory is taken already, {own}: "
-                    "change it in the scenario that the run was made of"
+                    f"adapters: {name} of the model is {wanted}, and of this engine, whose slots' memory is taken already, "
+                    f"{own}: change it in the scenario that the run was made of"
                 )
 
     @property

@@ -64,7 +64,8 @@ def _refuse_other(path: Path) -> None:
         )
 
 
-def _is_engine(keys: Keys) -> bool:
+def is_engine(keys: Keys) -> bool:
+    """Whether an engine's settings are there."""
     return keys[:1] == ("models",) and (len(keys), *keys[2:-1]) in ((4, "engines"), (5, "disaggregated", "decode"))
 
 
@@ -157,7 +158,7 @@ class Stack:
         keys: tuple[str, ...] = ()
         node: Value = self.document.values
         while parts:
-            if isinstance(node, str) and _is_engine(keys):
+            if isinstance(node, str) and is_engine(keys):
                 node = self._profile(node, keys)
             known = node if isinstance(node, dict) else {}
             count = next((n for n in range(len(parts), 1, -1) if ".".join(parts[:n]) in known), 1)
@@ -170,7 +171,7 @@ class Stack:
             here = (*keys, key)
             below = base.get(key)
             if isinstance(value, dict):
-                if isinstance(below, str) and _is_engine(here):
+                if isinstance(below, str) and is_engine(here):
                     below = self._profile(below, here)
                 if not isinstance(below, dict):
                     self._forget(here, below)

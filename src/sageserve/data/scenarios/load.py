@@ -12,6 +12,7 @@ Read next: `base/config/scenario.py` for the tree itself.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -21,9 +22,11 @@ from sageserve.base.errors import ConfigError, Infeasible
 from sageserve.data.documents import BUILTIN
 from sageserve.data.scenarios.checks import problems, remarks
 from sageserve.data.scenarios.errors import MISSING, complaints_of, node_at, on_one_screen
-from sageserve.data.scenarios.layers import Stack, builtin_names, find
+from sageserve.data.scenarios.layers import Stack, builtin_names, find, is_engine
 from sageserve.data.scenarios.problem import SettingProblem
 from sageserve.data.yaml_positions import Complaint, Document, Keys, SourcePlace, Value, write_yaml
+
+_OF_ALL: Final = ("adapters", "speculative")  # that a model may say for all of its engines
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,9 @@ class Loaded:
 
     def origin(self, keys: Keys) -> str:
         """Where a value came from: `file:line`, the `--set` that gave it, or `default: <its reason>`."""
+        engine = next((keys[:end] for end in (4, 5) if is_engine(keys[:end])), ())
+        if engine and (said := self._of_engine(engine, keys[len(engine) :])):
+            return said
         if place := self.document.places.get(keys):
             return str(place)
         if keys == ("name",):
@@ -46,6 +52,29 @@ class Loaded:
                 return str(switch)
             return f"default: {field.description}"
         return str(self.document.place(keys) or "default")
+
+    def _of_engine(self, engine: Keys, below: Keys) -> str:
+        """Where a value of an engine came from that is not as it was written there; empty: it is."""
+        model, adapters, places = engine[:2], (*engine, "adapters"), self.document.places
+        of = self.scenario.models[str(engine[1])]
+        engines = of.engines if engine[2] == "engines" or of.disaggregated is None else of.disaggregated.decode
+        told = self._written(adapters) or self._written((*model, "adapters"))
+        counted = isinstance(told, dict) and told.get("counted") is True
+        if engines[str(engine[-1])].adapters is not None and not counted:  # their memory is taken off here
+            if below == ("kv_tokens",):
+                return f"{self.document.place((*engine, *below)) or 'default'}, less the slots of adapters"
+            if below == ("adapters", "counted"):
+                return "derived: they are taken off kv_tokens"
+        if below[0] in _OF_ALL and (*engine, below[0]) not in places and (*engine, *below) not in places:
+            return str(places.get((*model, *below), ""))
+        return ""
+
+    def _written(self, keys: Keys) -> Value:
+        """What the document has at some keys; None: nothing."""
+        node: Value = self.document.values
+        for key in keys:
+            node = node.get(str(key)) if isinstance(node, dict) else None
+        return node
 
     def _switch(self, keys: Keys) -> SourcePlace | None:
         """Where a word was written that stands for the whole node of a value, such as `admission: off`."""
