@@ -17,6 +17,7 @@ import pytest
 from msgspec import structs
 from typer.testing import CliRunner
 
+from sageserve.base.config.clusters import AgentSettings
 from sageserve.base.errors import SageServeError
 from sageserve.base.units import HOUR, SECOND
 from sageserve.cli import agent as agent_command
@@ -133,6 +134,29 @@ def test_keys_are_made_and_plans_are_numbered(at_hub: Hub) -> None:
     held = json.loads(content)
     assert (held["not_before"], held["valid_until"]) == (WALL, WALL + HOUR)
     assert [path.name for path in (at_hub.folder / "plans").iterdir()] == ["east.plan"]
+
+
+def test_where_a_cluster_has_an_agent_it_gets_a_plan_by_the_key_that_it_trusts(at_hub: Hub) -> None:
+    live = SETTINGS.live
+    assert live is not None
+    plans = str(at_hub.folder / "plans")
+    one = AgentSettings(plans="https://x/", report=plans, key=str(at_hub.folder / "hub.pub"))
+    east = live.clusters["east"]
+    for clusters, said in (
+        ({"east": east.model_copy(update={"agent": one})}, "east.plan: sequence"),
+        (
+            {"east": east, "west": east.model_copy(update={"agent": one})},
+            "no target in west, of which live.clusters names an agent",
+        ),
+    ):
+        found = SETTINGS.model_copy(update={"live": live.model_copy(update={"clusters": clusters})})
+        Path("fleet.yaml").write_text(resolved_yaml(found), "utf-8")
+        write_plan(Path("plan.json"), structs.replace(plan_of_two(), scenario_hash=scenario_hash(found)))
+        assert said in at_hub.publish()
+        if "sequence" in said:
+            at_hub.say("hub", "key", "other")
+            assert "trusts another" in at_hub.publish("--key", "other.key")
+            assert "east.status.json cannot be read" in at_hub.say("hub", "status", "fleet.yaml")
 
 
 def test_what_cannot_be_published_is_refused(at_hub: Hub) -> None:

@@ -16,6 +16,7 @@ import typer
 from sageserve.base.errors import ConfigError
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
+from sageserve.cli.kube import by_agents, ours_of
 from sageserve.cli.wall import wall_now
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def refuse_unwritten(settings: "Scenario") -> "LiveSettings":
         raise ConfigError(
             "--act: no target may be acted on, all are only observed", hint="sageserve promote TARGET floor says what is missing"
         )
+    ours_of(live, tuple(acting))
     for name, one in acting.items():
         refuse_rung(one, one.authority, f"live.targets.{name}")
     return live
@@ -113,9 +115,10 @@ async def hands_of(
 
     live = refuse_unwritten(settings)
     kubeconfig, dry_run = told
-    clusters = dict.fromkeys(one.cluster for one in live.targets.values() if one.authority != "observe")
+    acting = {name: one for name, one in live.targets.items() if one.authority != "observe"}
+    names = [name for name in acting if name not in by_agents(live, acting)]
+    clusters = dict.fromkeys(live.targets[name].cluster for name in names)
     writers = {name: await writer_of(stack, live, name, kubeconfig, folder) for name in clusters}
-    names = [name for name, one in live.targets.items() if one.authority != "observe"]
     typer.echo(f"acts on    {', '.join(names)}{', as a dry run: the server keeps nothing' if dry_run else ''}", err=True)
 
     def told_of(act: str, facts: Mapping[str, str | int]) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import socket
 
     from sageserve.base.config import Scenario
+    from sageserve.base.config.clusters import AgentSettings
     from sageserve.base.units import Micros
     from sageserve.live.agent.process import ClusterAgent
     from sageserve.live.agent.sealed import TrustedKeys
@@ -63,14 +64,19 @@ class _Told:
 def agent(  # noqa: PLR0913, PLR0917 # one argument per option
     scenario: Annotated[str, complete.SCENARIO],
     cluster: Annotated[str, typer.Option("--cluster", metavar="NAME", help="of live.clusters: the one this agent acts in")],
-    plans: Annotated[str, typer.Option("--plans", metavar="URL|DIR", help="where CLUSTER.plan is")],
-    keys: Annotated[list[Path], typer.Option("--key", metavar="FILE", help="a hub's .pub; two while one is replaced")],
+    plans: Annotated[
+        str, typer.Option("--plans", metavar="URL|DIR", help="where CLUSTER.plan is", show_default="live.clusters.NAME.agent")
+    ] = "",
+    keys: Annotated[
+        list[Path] | None,
+        typer.Option("--key", metavar="FILE", help="a hub's .pub; two while one is replaced", show_default="live.clusters'"),
+    ] = None,
     guard: Annotated[
         Path | None,
         typer.Option("--guard", metavar="FILE", help="of the cluster's owner", show_default="live.clusters.NAME.guard"),
     ] = None,
     report: Annotated[
-        str, typer.Option("--report", metavar="URL|DIR", help="where CLUSTER.status.json is put", show_default="nowhere")
+        str, typer.Option("--report", metavar="URL|DIR", help="where CLUSTER.status.json is put", show_default="live.clusters'")
     ] = "",
     every: Annotated[str, typer.Option("--every", metavar="DURATION", help="between two fetches")] = "30s",
     length: Annotated[str, typer.Option("--for", metavar="DURATION", help="then stop", show_default="until Ctrl-C")] = "",
@@ -96,17 +102,43 @@ def agent(  # noqa: PLR0913, PLR0917 # one argument per option
     from sageserve.data.scenarios.load import load_scenario
     from sageserve.live.agent.sealed import trusted_keys
 
-    whole = guarded(load_scenario(scenario, overrides=overrides or ()), cluster, guard)
+    loaded = load_scenario(scenario, overrides=overrides or ())
+    whole = guarded(loaded, cluster, guard)
     settings = narrowed(whole, cluster)
     check_clusters(refuse_unwritten(settings), kubeconfig)
     span = time_of("--for", length) if length else 0
+    said = of_settings(loaded, cluster, plans, report)
+    report = said.report or ""
     if report and "://" not in report and not Path(report).is_dir():
         raise ConfigError(f"--report {report} is no folder", hint=f"mkdir -p {report}")
-    told = _Told(plans, trusted_keys(keys), report, time_of("--every", every), kubeconfig, ca_file, bearer, dry_run)
+    trusted = keys or ([Path(said.key)] if said.key is not None else [])
+    if not trusted:
+        raise ConfigError("no key is trusted, so that no plan would be followed", hint="--key hub.pub, of sageserve hub key")
+    ca_file, bearer = ca_file or _path(said.ca_file), bearer or _path(said.bearer_file)
+    told = _Told(said.plans, trusted_keys(trusted), report, time_of("--every", every), kubeconfig, ca_file, bearer, dry_run)
     if told.every <= 0:
         raise ConfigError("--every must be more than 0", hint="write 30s")
     with _home(state, whole) as folder, listening_at(listen) as port:
         _run((settings, cluster), folder, told, span, port)
+
+
+def of_settings(settings: "Scenario", cluster: str, plans: str, report: str) -> "AgentSettings":
+    """What options said, and the settings of the cluster where they say nothing.
+
+    Raises:
+        ConfigError: nothing says where plans are.
+    """
+    from sageserve.base.config.clusters import AgentSettings
+
+    there = None if settings.live is None else settings.live.clusters[cluster].agent
+    if not plans and there is None:
+        raise ConfigError("nothing says where plans are", hint=f"--plans URL, or live.clusters.{cluster}.agent")
+    found = there if there is not None else AgentSettings.model_construct(plans=plans)
+    return found.model_copy(update={"plans": plans or found.plans, "report": report or found.report})
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def guarded(settings: "Scenario", cluster: str, guard: Path | None) -> "Scenario":
@@ -124,7 +156,8 @@ def guarded(settings: "Scenario", cluster: str, guard: Path | None) -> "Scenario
         raise ConfigError(f"there is no cluster {cluster!r}{suggest(cluster, list(clusters))}", hint=hint)
     if all(one.cluster != cluster for one in live.targets.values()):
         raise ConfigError(f"cluster {cluster!r} has no target", hint="write live.targets: which object is which pool")
-    here = clusters[cluster] if guard is None else clusters[cluster].model_copy(update={"guard": str(guard.absolute())})
+    here = clusters[cluster].model_copy(update={"agent": None})  # it is this one
+    here = here if guard is None else here.model_copy(update={"guard": str(guard.absolute())})
     if here.guard is None:
         raise ConfigError(
             f"cluster {cluster!r} has no guard, and without one an agent follows nobody",

@@ -17,7 +17,7 @@ from sageserve.base.errors import ConfigError
 from sageserve.cli.acting import acted_on
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
-from sageserve.cli.kube import Kubeconfig, guard_of, watched_settings, writer_of
+from sageserve.cli.kube import Kubeconfig, guard_of, ours_of, watched_settings, writer_of
 from sageserve.cli.streams import answer_json
 from sageserve.cli.wall import show_wall, wall_now
 from sageserve.cli.watch import WatchedState
@@ -125,7 +125,7 @@ def planned_targets(file: "PlanFile", live: "LiveSettings") -> list[PlannedTarge
     if not mine:
         raise ConfigError("no target has a pool of the plan", hint=f"its pools: {', '.join(lines)}")
     found = []
-    for name in acted_on(live, mine):
+    for name in acted_on(live, ours_of(live, mine)):
         one, guard = live.targets[name], guard_of(live, name)
         line = lines[one.pool]
         count = min(max(line.target, one.min, guard.low), one.max, guard.high)

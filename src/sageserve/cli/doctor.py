@@ -21,7 +21,8 @@ from sageserve.cli.running import State, state_folder
 
 if TYPE_CHECKING:
     from sageserve.base.config import Scenario
-    from sageserve.live.doctor.checks import CheckResult
+    from sageserve.base.units import Micros
+    from sageserve.live.doctor.checks import CheckFinding, CheckResult
 
 EXAMPLES = """[bold]Examples[/bold]
 
@@ -115,6 +116,9 @@ async def examined(settings: "Scenario", kubeconfig: Path | None) -> "tuple[Chec
         for name, cluster in settings.live.clusters.items():
             if cluster.prometheus is not None:
                 servers[name] = stack.enter_context(PrometheusServer(cluster.prometheus))
+            if cluster.agent is not None:
+                without[name] = "an agent acts there"
+                continue
             if cluster.ray is not None:
                 without[name] = "a Ray cluster"
                 continue
@@ -127,7 +131,22 @@ async def examined(settings: "Scenario", kubeconfig: Path | None) -> "tuple[Chec
                 if cluster.context is not None:
                     raise
                 without[name] = error.message
-        return await examine(settings, DoctorSources(servers, readers, without), time.time_ns() // 1000)
+        now = time.time_ns() // 1000
+        return await examine(settings, DoctorSources(servers, readers, without, await _agents(settings, stack, now)), now)
+
+
+async def _agents(settings: "Scenario", stack: AsyncExitStack, now: "Micros") -> "dict[str, list[CheckFinding]]":
+    """What is wrong with agents, by cluster."""
+    from sageserve.live.agent.heard import ReportReader, printable, troubles
+    from sageserve.live.doctor.checks import CheckFinding
+
+    return {
+        name: [
+            CheckFinding(f"live.clusters.{name}", printable(one.said), one.next, "error" if one.grave else "warn")
+            for one in troubles(name, found, now)
+        ]
+        for name, found in (await ReportReader(settings, stack).read()).items()
+    }
 
 
 def json_lines(results: "Sequence[CheckResult]") -> list[str]:

@@ -84,10 +84,12 @@ def _with_pods(state: Path, told: "Story") -> "Story":
     from msgspec import structs
 
     from sageserve.data.watched.pods import read_pods
+    from sageserve.live.agent.heard import heard_of
 
     counts = read_pods(state)
     one = None if counts is None else counts.pools.get(told.pool)
-    return told if one is None else structs.replace(told, notes=(one.sentence(), *told.notes))
+    said = [heard] if (heard := heard_of(state, told.pool)) else []
+    return structs.replace(told, notes=(*said, *(() if one is None else (one.sentence(),)), *told.notes))
 
 
 def _instant(text: str, begins: int | None) -> int:

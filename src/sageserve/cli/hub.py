@@ -3,6 +3,7 @@
 Needs no right in any cluster and asks none. Read next: `agent.py`; `live/agent/publish.py`; docs/how-to/many-clusters.md.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from sageserve.cli.streams import answer_json
 from sageserve.cli.wall import show_wall, wall_now
 
 if TYPE_CHECKING:
+    from sageserve.base.config import Scenario
     from sageserve.base.units import Micros
     from sageserve.live.agent.report import AgentReport
 
@@ -33,6 +35,8 @@ sageserve plan fleet.yaml --at 14h -o plan.json && sageserve plan show plan.json
 sageserve hub publish fleet.yaml plan.json --begin 2026-11-30T14:00 --key hub.key --to plans/
 
 sageserve hub status status/
+
+sageserve hub status fleet.yaml [dim]— from wherever live.clusters.NAME.agent.report says[/dim]
 """
 
 
@@ -89,7 +93,7 @@ def publish(  # noqa: PLR0913, PLR0917 # one argument per option
     ends = starts + file.expires_at - file.made_at
     if wall >= ends:
         end_with(EXPIRED, f"the plan expired at {show_wall(ends)}", "plan again, or say when its instant is: --begin TIME")
-    found = hub.cluster_targets(settings, file)
+    _refuse_other_key(settings, found := hub.cluster_targets(settings, file), sealer)
     made = file.solved.plan.input_hash[:12]
     rows = []
     with hub.alone(to):
@@ -116,6 +120,25 @@ def publish(  # noqa: PLR0913, PLR0917 # one argument per option
     typer.echo(f"sealed by key {sealed_by}; holds from {show_wall(starts)} until {show_wall(ends)}")
 
 
+def _refuse_other_key(settings: "Scenario", clusters: "Iterable[str]", sealer: Path) -> None:
+    """Refuse to seal by a key that an agent does not trust, where settings say which it trusts.
+
+    Raises:
+        ConfigError: it trusts another.
+    """
+    from sageserve.live.agent.heard import agent_clusters
+    from sageserve.live.agent.sealed import key_name, private_key, trusted_keys
+
+    name, agents = key_name(private_key(sealer).public_key()), agent_clusters(settings)
+    for cluster in clusters:
+        trusted = agents[cluster].key if cluster in agents else None
+        if trusted is not None and name not in trusted_keys([Path(trusted)]):
+            raise ConfigError(
+                f"--key {sealer}: the agent of {cluster} trusts another, live.clusters.{cluster}.agent.key: {trusted}",
+                hint="seal with the key of that pair",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Published:
     """A plan that was written for a cluster: where, with which sequence, and what it wants of each target."""
@@ -128,18 +151,14 @@ class _Published:
 
 @app.command(epilog=EXAMPLES)
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="with the CLUSTER.status.json that agents write")],
+    place: Annotated[
+        Path,
+        typer.Argument(metavar="DIR|SCENARIO", help="with CLUSTER.status.json of agents; or whose agents say where theirs is"),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say what agents have said: which plan each follows, what of it stands, what was cut and why."""
-    from sageserve.live.agent.report import read_reports
-
-    try:
-        found = read_reports(folder)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be read: {error.strerror}", hint="the folder of `sageserve agent --report`") from None
-    if not found:
-        raise ConfigError(f"no agent has written to {folder}", hint="the folder of `sageserve agent --report`")
+    found = _of_settings(place) if place.is_file() else _of_folder(place)
     wall = wall_now()
     if as_json:
         rows = [{"file": str(path), **({"error": one} if isinstance(one, str) else {"report": one})} for path, one in found]
@@ -149,9 +168,43 @@ def status(
         if number:
             typer.echo("")
         lines = [f"{path.name}: {one}"] if isinstance(one, str) else lines_of(one, wall)
-        if not isinstance(one, str) and path.name != f"{one.cluster}.status.json":
+        if not isinstance(one, str) and path.name not in {f"{one.cluster}.status.json", one.cluster}:
             lines[0] = f"{path.name} speaks for another: {lines[0]}"
         typer.echo("\n".join("".join(sign if sign.isprintable() else "\ufffd" for sign in line) for line in lines))
+
+
+def _of_folder(folder: Path) -> "Sequence[tuple[Path, AgentReport | str]]":
+    """All reports of a folder."""
+    from sageserve.live.agent.report import read_reports
+
+    try:
+        found = read_reports(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be read: {error.strerror}", hint="the folder of `sageserve agent --report`") from None
+    if not found:
+        raise ConfigError(f"no agent has written to {folder}", hint="the folder of `sageserve agent --report`")
+    return found
+
+
+def _of_settings(scenario: Path) -> "Sequence[tuple[Path, AgentReport | str]]":
+    """Reports of the clusters that only agents reach, wherever settings say that these are."""
+    import asyncio
+    from contextlib import AsyncExitStack
+
+    from sageserve.data.scenarios.load import load_scenario
+    from sageserve.live.agent.heard import ReportReader, agent_clusters
+
+    settings = load_scenario(scenario)
+    if not agent_clusters(settings):
+        raise ConfigError(
+            f"{settings.name} has no cluster with an agent", hint="live.clusters.NAME.agent: {plans: URL, report: URL}"
+        )
+
+    async def read() -> "Mapping[str, AgentReport | str]":
+        async with AsyncExitStack() as stack:
+            return await ReportReader(settings, stack).read()
+
+    return [(Path(name), one) for name, one in asyncio.run(read()).items()]
 
 
 def lines_of(report: "AgentReport", wall: "Micros") -> list[str]:

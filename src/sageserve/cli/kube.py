@@ -4,6 +4,7 @@ Reads the environment; must not write to a cluster. Read next: `orders.py`, `pro
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -73,6 +74,29 @@ def targets_at(live: "LiveSettings", where: str) -> tuple[str, ...]:
     return found
 
 
+def by_agents(live: "LiveSettings", names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the targets that are in clusters of agents."""
+    return tuple(name for name in names if live.clusters[live.targets[name].cluster].agent is not None)
+
+
+def ours_of(live: "LiveSettings", names: tuple[str, ...]) -> tuple[str, ...]:
+    """Targets that can be written from here; those of agents are left out, which is said.
+
+    Raises:
+        ConfigError: all of them are of agents.
+    """
+    theirs = by_agents(live, names)
+    clusters = ", ".join(dict.fromkeys(live.targets[name].cluster for name in theirs))
+    if theirs and len(theirs) == len(names):
+        raise ConfigError(
+            f"{', '.join(theirs)}: acted on by the agent of {clusters} alone, and nothing here can write there",
+            hint="publish a plan for it: sageserve hub publish; or say it in that cluster, in the pod of its agent",
+        )
+    if theirs:
+        typer.echo(f"left to the agent of {clusters}: {', '.join(theirs)}", err=True)
+    return tuple(name for name in names if name not in theirs)
+
+
 def guard_of(live: "LiveSettings", name: str) -> "GuardRange":
     """What the owner of a target's cluster allows.
 
@@ -134,7 +158,16 @@ def cluster_variables(live: "LiveSettings") -> dict[str, str]:
 async def writer_of(
     stack: AsyncExitStack, live: "LiveSettings", cluster: str, kubeconfig: Path | None, folder: Path
 ) -> "ObjectWriter":
-    """A client of a cluster, for as long as the stack lives; what Ray does not keep is in the state folder."""
+    """A client of a cluster, for as long as the stack lives; what Ray does not keep is in the state folder.
+
+    Raises:
+        ConfigError: an agent acts there, and nobody here; or its file, context or account cannot be used.
+    """
+    if live.clusters[cluster].agent is not None:
+        raise ConfigError(
+            f"cluster {cluster} is acted on by its agent alone, and nothing here can write there",
+            hint="publish a plan for it: sageserve hub publish; or say it in that cluster, in the pod of its agent",
+        )
     if (ray := live.clusters[cluster].ray) is not None:
         from sageserve.live.ray.dashboard import ServeDashboard
         from sageserve.live.ray.own_file import OwnFile

@@ -95,7 +95,7 @@ def check_clusters(live: "LiveSettings", kubeconfig: Path | None) -> None:
     for name, one in live.targets.items():
         if one.authority != "observe":
             guard_of(live, name)
-            if live.clusters[one.cluster].ray is not None:
+            if live.clusters[one.cluster].ray is not None or live.clusters[one.cluster].agent is not None:
                 continue  # there is no kubeconfig of it
             cluster_config(live.clusters[one.cluster].context, kubeconfig or kubeconfig_file())
 

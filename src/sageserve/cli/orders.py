@@ -17,7 +17,7 @@ from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli.acting import acted_on
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
-from sageserve.cli.kube import Kubeconfig, guard_of, targets_at, watched_settings, writer_of
+from sageserve.cli.kube import Kubeconfig, guard_of, ours_of, targets_at, watched_settings, writer_of
 from sageserve.cli.watch import WatchedState
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def override(
     if name not in live.targets:
         targets_at(live, name)
         raise ConfigError(f"{name!r} is more than one target", hint="an override is of one target, by its name")
+    ours_of(live, (name,))
     target, guard = live.targets[name], guard_of(live, name)
     least, most = max(target.min, guard.low), min(target.max, guard.high)
     if not least <= count <= most:
@@ -147,6 +148,7 @@ def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig =
     if target not in live.targets:
         targets_at(live, target)
         raise ConfigError(f"{target!r} is more than one target", hint="give back one at a time, by its name")
+    ours_of(live, (target,))
     one = live.targets[target]
     wall = time.time_ns() // 1000
 
@@ -194,7 +196,7 @@ def _order(state: Path | None, where: str, kubeconfig: Path | None, change: Chan
     """Change the orders of targets in their clusters."""
     need("kubernetes")
     folder, settings, live = watched_settings(state)
-    names = acted_on(live, targets_at(live, where))
+    names = acted_on(live, ours_of(live, targets_at(live, where)))
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
@@ -248,7 +250,7 @@ async def _check_budget(folder: Path, settings: "Scenario", wanted: tuple[str, i
     async with AsyncExitStack() as stack:
         for cluster in live.clusters:
             mine: Mapping[str, object] = {key: one for key, one in live.targets.items() if one.cluster == cluster}
-            if mine:
+            if mine and live.clusters[cluster].agent is None:
                 writer = await writer_of(stack, live, cluster, kubeconfig, folder)
                 held |= held_by(await look_at_targets(writer, live, tuple(mine)))
     room = budget_room(settings, name, held)

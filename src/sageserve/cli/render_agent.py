@@ -3,7 +3,7 @@
 Read next: `render_chart.py`, `agent.py`; `live/kubernetes/agent_manifests.py`; docs/how-to/many-clusters.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -65,6 +65,7 @@ def agent_choices(settings: "Scenario", choices: "ChartChoices", told: AgentTold
     from sageserve.live.authority.guard_file import GuardFile
     from sageserve.live.kubernetes.agent_manifests import AgentChoices, allowed
 
+    told = _with_settings(settings, choices.cluster, told)
     if not told.plans:
         _refuse_lonely(told)
         return None
@@ -101,6 +102,17 @@ def agent_choices(settings: "Scenario", choices: "ChartChoices", told: AgentTold
     return AgentChoices(
         told.plans, _keys(told.keys), _text(told.guard), rungs, told.report, bearer=told.bearer, ca_file=told.ca_file
     )
+
+
+def _with_settings(settings: "Scenario", cluster: str, told: AgentTold) -> AgentTold:
+    """What options leave open, as live.clusters.NAME.agent says it."""
+    there = None if settings.live is None else settings.live.clusters[cluster].agent
+    if there is None:
+        return told
+    keys = told.keys or (() if there.key is None else (Path(there.key),))
+    bearer, ca_file = told.bearer or there.bearer_file or "", told.ca_file or there.ca_file or ""
+    plans, report = told.plans or there.plans, told.report or there.report or ""
+    return replace(told, plans=plans, keys=keys, report=report, bearer=bearer, ca_file=ca_file)
 
 
 def _refuse_lonely(told: AgentTold) -> None:

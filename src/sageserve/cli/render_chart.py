@@ -116,7 +116,7 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     home = _cluster(settings, cluster)
     if watches:
         watched_pools(settings)
-        _refuse_unwatched(settings)
+        _refuse_unwatched(settings, home)
     told = render_agent.AgentTold(
         plans, guard, tuple(keys or ()), report, bearer, ca_file, watches=watches, acts=act, followers=followers
     )
@@ -262,7 +262,7 @@ def _cluster(settings: "Scenario", name: str) -> str:
     return name or next(iter(clusters))
 
 
-def _refuse_unwatched(settings: "Scenario") -> None:
+def _refuse_unwatched(settings: "Scenario", home: str) -> None:
     """Refuse what a process that watches cannot do there.
 
     Raises:
@@ -272,7 +272,9 @@ def _refuse_unwatched(settings: "Scenario") -> None:
 
     assert settings.live is not None
     clusters = settings.live.clusters
-    missing = next((each for each, one in clusters.items() if one.prometheus is None), None)
+    missing = next(
+        (each for each, one in clusters.items() if one.prometheus is None and (one.agent is None or each == home)), None
+    )
     if missing is not None:
         raise ConfigError(
             f"live.clusters.{missing} has no prometheus: a process without a terminal is told by settings alone",

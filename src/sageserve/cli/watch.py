@@ -100,7 +100,7 @@ def watch(  # noqa: PLR0913, PLR0917 # one argument per option
     changes = [*(overrides or ()), *([f"strategy.name={strategy}"] if strategy is not None else [])]
     settings = _settings(scenario, changes)
     _check_act(settings, kubeconfig, act=act, dry_run=dry_run)
-    pools = watched_pools(settings)
+    pools = seen_pools(settings, watched_pools(settings))
     spans = {option: _span(option, text) for option, text in (("--every", every), ("--past", past), ("--for", length))}
     folder = watched_folder(state)
     _refuse_ours(folder)
@@ -166,6 +166,25 @@ def _span(option: str, text: str) -> "Micros":
         return duration_us(text)
     except ValueError as error:
         raise ConfigError(f"{option}: {error}", hint="write 15s, 6h or 14d") from None
+
+
+def seen_pools(settings: "Scenario", pools: "Sequence[WatchedPool]") -> "Sequence[WatchedPool]":
+    """Those of the pools that a Prometheus shows; of a cluster that only its agent sees, it tells.
+
+    Raises:
+        ConfigError: nothing is left to be watched.
+    """
+    clusters = {} if settings.live is None else settings.live.clusters
+    unseen = [name for name, one in clusters.items() if one.agent is not None and one.prometheus is None]
+    found = [one for one in pools if one.cluster not in unseen]
+    if not found:
+        raise ConfigError(
+            f"{', '.join(unseen)}: only agents see what runs there, so that nothing is left to be watched",
+            hint=f"live.clusters.{unseen[0]}.prometheus, where the hub reaches it; sageserve hub status tells what agents say",
+        )
+    if unseen:
+        typer.echo(f"not watched: {', '.join(unseen)}, of which only its agent tells", err=True)
+    return found
 
 
 def servers_of(stack: ExitStack, settings: "Scenario", pools: "Sequence[WatchedPool]", url: str) -> "dict[str, PrometheusServer]":
@@ -287,6 +306,7 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
     from sageserve.cli.acting import hands_of
     from sageserve.cli.control import decision_words
     from sageserve.cli.watch_lines import WatchLines
+    from sageserve.live.agent.heard import AgentsHeard
     from sageserve.live.authority.hands import Hands
     from sageserve.live.control.loop import WallClock
     from sageserve.live.watch.process import FleetWatch, WatchParts
@@ -310,10 +330,11 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         wrote=lines.wrote,
         passed=lines.passed,
         looked=looked,
-        more_notes=lambda: tuple(note for one in hands for note in one.notes()),
+        more_notes=lambda: (*(note for one in hands for note in one.notes()), *heard.notes()),
         acts=lambda: bool(hands),
         pods=sides.pods,
     )
+    heard = AgentsHeard(settings, folder, parts.wall)
     watching = FleetWatch(settings, folder, parts)
     hands: list[Hands] = []
     port = _scaler(settings, watching, hands)
@@ -329,7 +350,7 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         async with AsyncExitStack() as stack:
             if sides.acts is not None:
                 hands.append(await hands_of(stack, settings, folder, watching, sides.acts))
-            await watching.run(stop, pages, *answers, *(one.run for one in hands))
+            await watching.run(stop, pages, *answers, *([heard.run] if heard.found else []), *(one.run for one in hands))
 
     try:
         asyncio.run(run())

@@ -115,3 +115,26 @@ def test_two_targets_on_one_object_are_refused(tmp_path: Path) -> None:
 def test_a_tier_that_may_not_leave_needs_a_target_where_it_enters(tmp_path: Path) -> None:
     with pytest.raises(Infeasible, match="no target serves llama-2-70b in centralus"):
         loaded(tmp_path, ("live:\n", "tiers: {iw-f: {regions: origin}}\nlive:\n"))
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("agent: https://plans.example/\n      context: use1", "nobody here asks its API server"),
+        ("agent: https://plans.example/\n      pods: true", "nobody here asks its API server"),
+        ("agent: ftp://plans.example/", "live.clusters.east.agent.plans"),
+        ("agent: {plans: 'http://x/', bearer_file: /t}", "a token is not sent in the clear"),
+        ("agent: {plan: 'https://x/'}", "did you mean 'plans'?"),
+        ("agent: https://plans.example/", ""),
+    ],
+)
+def test_a_cluster_of_an_agent_is_asked_by_nobody_else(tmp_path: Path, new: str, said: str) -> None:
+    if not said:
+        live = loaded(tmp_path, ("context: use1", new)).live
+        assert live is not None
+        assert live.clusters["east"].agent is not None
+        assert live.clusters["east"].agent.plans == "https://plans.example/"
+        return
+    with pytest.raises((ConfigError, Infeasible)) as caught:
+        loaded(tmp_path, ("context: use1", new))
+    assert said in str(caught.value)

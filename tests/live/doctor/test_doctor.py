@@ -15,7 +15,8 @@ import pytest
 from sageserve.base.units import MINUTE, SECOND
 from sageserve.cli.doctor import json_lines
 from sageserve.data.history.raw import RawSeries
-from sageserve.live.doctor.checks import CHECKS, CheckResult, Severity
+from sageserve.live.agent.heard import troubles
+from sageserve.live.doctor.checks import CHECKS, CheckFinding, CheckResult, Severity
 from sageserve.live.doctor.run import exit_code
 from sageserve.live.kubernetes.fake import Stored
 from tests.live.doctor.world import MODEL, NOW, STEP, FakePrometheus, World, engine_series, pod
@@ -127,6 +128,12 @@ def slow_promise(world: World) -> None:
         f"live.targets.t0.pool=eastus/{MODEL}/a100-80gb",
         "tiers.iw-f.ttft=62ms",
     ]
+
+
+def silent_agent(world: World) -> None:
+    """What the command reads of an agent that is not heard."""
+    (one,) = troubles("east", "the file is not there", NOW)
+    world.agents["east"] = [CheckFinding("live.clusters.east", one.said, one.next, "error")]
 
 
 def hpa_target(world: World) -> None:
@@ -245,6 +252,7 @@ BROKEN = [
     ),
     Broken("promise-feasible", slow_promise),
     Broken("async-gate", put(GATE), mend=put(LEASED)),
+    Broken("agent-report", silent_agent, mend=lambda world: world.agents.clear()),
     Broken("clock-lease", put(LEASE), "info"),
 ]
 

@@ -19,7 +19,7 @@ from sageserve.base.units import SECOND
 from sageserve.data.history.raw import RawSeries
 from sageserve.data.rebuild.render import TOKENS
 from sageserve.data.scenarios.load import load_scenario
-from sageserve.live.doctor.checks import CheckResult
+from sageserve.live.doctor.checks import CheckFinding, CheckResult
 from sageserve.live.doctor.run import DoctorSources, examine
 from sageserve.live.kubernetes.fake import FakeCluster, Stored
 from sageserve.live.kubernetes.fake_api import FakeTransport, fake_config
@@ -130,6 +130,7 @@ class World:
     excess: bool = False
     denied: set[str] = field(default_factory=set)
     unreachable: bool = False
+    agents: dict[str, list[CheckFinding]] = field(default_factory=dict)
     react: Callable[["World"], None] = field(default=lambda _: None)
 
     def __post_init__(self) -> None:
@@ -169,7 +170,7 @@ class World:
             transport = Unreachable() if self.unreachable else FakeTransport(self.kubernetes)
             async with ClusterReader(fake_config(), transport) as reader:
                 with PrometheusServer(settings, self.prometheus) as server:
-                    return await examine(self.scenario(), DoctorSources({"east": server}, {"east": reader}, {}), NOW)
+                    return await examine(self.scenario(), DoctorSources({"east": server}, {"east": reader}, {}, self.agents), NOW)
 
         return asyncio.run(work())
 

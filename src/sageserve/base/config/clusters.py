@@ -79,11 +79,37 @@ class RaySettings(Settings):
     ca_file: str | None = Field(default=None, description="certificates to trust; none: the system's")
 
 
+class AgentSettings(Settings):
+    """The agent of a cluster: it fetches plans and says how it goes; nobody here needs credentials there."""
+
+    plans: str = Field(pattern="^(/|https?://[^/])", description="URL or absolute folder where it fetches CLUSTER.plan")
+    report: str | None = Field(
+        default=None,
+        pattern="^(/|https?://[^/])",
+        description="URL or absolute folder where it puts CLUSTER.status.json, and the hub reads it; none: the hub hears nothing",
+    )
+    key: str | None = Field(
+        default=None, pattern="^/", description="absolute path of the hub's .pub, which plans are sealed by; none: --key says it"
+    )
+    bearer_file: str | None = Field(default=None, pattern="^/", description="with a token for both URLs, read anew each time")
+    ca_file: str | None = Field(default=None, pattern="^/", description="certificates that they may have; none: the system's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _place(cls, given: object) -> object:
+        """Where plans are stands for the node."""
+        return {"plans": given} if isinstance(given, str) else given
+
+
 class ClusterSettings(Settings):
     """A Kubernetes cluster or a Ray cluster, its Prometheus, or both."""
 
     context: str | None = Field(default=None, description="of the kubeconfig; none: its current one")
     ray: RaySettings | None = Field(default=None, description="it is a Ray cluster; none: Kubernetes")
+    agent: AgentSettings | None = Field(
+        default=None,
+        description="an agent acts there, and nobody here: where it fetches plans; none: whoever has credentials acts",
+    )
     prometheus: PrometheusSettings | None = Field(default=None, description="none: what runs is not seen")
     namespaces: tuple[str, ...] = Field(default=(), description="that hold engines; none: those of the targets")
     pods: bool = Field(

@@ -14,6 +14,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import SECOND, Micros
 from sageserve.data.results.plans import PlanFile
+from sageserve.live.agent.heard import agent_clusters
 from sageserve.live.agent.plan_record import ClusterPlan, TargetPlan, decoded, encoded
 from sageserve.live.agent.sealed import NotUnsealed, key_name, seal, unseal
 from sageserve.live.agent.source import plan_name, read_file
@@ -25,20 +26,24 @@ if TYPE_CHECKING:
 def cluster_targets(scenario: Scenario, file: PlanFile) -> dict[str, dict[str, TargetPlan]]:
     """What a plan means for the targets of each cluster, within their own bounds.
 
+    Where some clusters are those of agents, the others are acted on from here, by an order (`sageserve apply`), and get no file.
+
     Raises:
         ConfigError: no target has a pool of the plan.
     """
     lines = {line.pool: line for line in file.pools}
     found: dict[str, dict[str, TargetPlan]] = {}
     targets = {} if scenario.live is None else scenario.live.targets
+    agents = agent_clusters(scenario)
     for name, one in targets.items():
-        if (line := lines.get(one.pool)) is None:
+        if (line := lines.get(one.pool)) is None or (agents and one.cluster not in agents):
             continue
         count = min(max(line.target, one.min), one.max)
         why = line.why if count == line.target else f"{line.why}; the plan's {line.target} is beyond {one.min}..{one.max}"
         found.setdefault(one.cluster, {})[name] = TargetPlan(one.pool, one.kind, one.name, count, why)
     if not found:
-        raise ConfigError("no target has a pool of the plan", hint=f"its pools: {', '.join(lines)}")
+        of = f" in {', '.join(agents)}, of which live.clusters names an agent" if agents else ""
+        raise ConfigError(f"no target{of} has a pool of the plan", hint=f"its pools: {', '.join(lines)}")
     return found
 
 

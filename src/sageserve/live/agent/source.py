@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
 PATIENCE_S: Final = 10.0
+PLAN: Final = ".plan"
 
 
 class NotFetched(Exception):
@@ -44,10 +45,11 @@ class FolderSource(PlanSource):
     Args:
         folder: its path.
         cluster: whose plans.
+        ending: of the file's name.
     """
 
-    def __init__(self, folder: Path, cluster: str) -> None:
-        self._path = folder / plan_name(cluster)
+    def __init__(self, folder: Path, cluster: str, ending: str = PLAN) -> None:
+        self._path = folder / plan_name(cluster, ending)
 
     async def fetch(self) -> bytes:
         """The file as it is now; a volume that does not answer holds up nothing else."""
@@ -65,10 +67,13 @@ class ServerSource(PlanSource):
         cluster: whose plans.
         client: without redirects.
         bearer: file with a token; none: no token.
+        ending: of the file's name.
     """
 
-    def __init__(self, url: str, cluster: str, client: "httpx.AsyncClient", bearer: Path | None = None) -> None:
-        self._url = f"{url.rstrip('/')}/{quote(plan_name(cluster))}"
+    def __init__(
+        self, url: str, cluster: str, client: "httpx.AsyncClient", bearer: Path | None = None, ending: str = PLAN
+    ) -> None:
+        self._url = f"{url.rstrip('/')}/{quote(plan_name(cluster, ending))}"
         self._client, self._bearer = client, bearer
         self._etag, self._kept = "", b""
 
@@ -84,7 +89,8 @@ class ServerSource(PlanSource):
                 if answer.status_code == 304 and self._etag:
                     return self._kept
                 if answer.status_code != 200:
-                    raise NotFetched(f"{self._url} answers HTTP {answer.status_code}{_meaning(answer.status_code)}")
+                    meaning = _meaning(answer.status_code, plan=self._url.endswith(PLAN))
+                    raise NotFetched(f"{self._url} answers HTTP {answer.status_code}{meaning}")
                 found = bytearray()
                 async for part in answer.aiter_bytes():
                     found += part
@@ -123,15 +129,15 @@ def read_file(path: Path) -> bytes:
         return file.read(MOST + 1)
 
 
-def plan_name(cluster: str) -> str:
-    """The file of a cluster's plan.
+def plan_name(cluster: str, ending: str = PLAN) -> str:
+    """The file of a cluster's plan, or another of the cluster's by its ending.
 
     Raises:
         ConfigError: the cluster has a name that no file may have.
     """
     if "/" in cluster or cluster.startswith(".") or not cluster.isprintable():
         raise ConfigError(f"cluster {cluster!r}: no file can be called so", hint="use letters, digits, - and _ in live.clusters")
-    return f"{cluster}.plan"
+    return f"{cluster}{ending}"
 
 
 def server_client(ca_file: Path | None, transport: "httpx.AsyncBaseTransport | None" = None) -> "httpx.AsyncClient":
@@ -149,9 +155,9 @@ def server_client(ca_file: Path | None, transport: "httpx.AsyncBaseTransport | N
     return httpx.AsyncClient(verify=trusted, timeout=PATIENCE_S, follow_redirects=False, transport=transport)
 
 
-def _meaning(status: int) -> str:
+def _meaning(status: int, *, plan: bool) -> str:
     if status == 404:
-        return ": no plan of this cluster is there"
+        return ": no plan of this cluster is there" if plan else ": no report of this cluster is there"
     if status in {401, 403}:
         return ": it wants a token, or another one (--bearer-file)"
     return ": redirects are not followed" if 300 <= status < 400 else ""

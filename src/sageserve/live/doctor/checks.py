@@ -66,6 +66,7 @@ CHECKS: Final[dict[str, Check]] = {
         Check("profile-age", "the profile fits the engine that runs: its version, limits and KV cache", "warn", "both"),
         Check("promise-feasible", "each tier has a target whose idle instance is fast enough", "error", "settings"),
         Check("async-gate", "the gate of batch work closes when its key is missing", "error", "cluster"),
+        Check("agent-report", "the agent of a cluster is heard, and follows the newest plan", "error", "settings"),
         Check("clock-lease", "the lease of this fleet is free, or renewed", "info", "cluster"),
     )
 }

@@ -13,6 +13,7 @@ from sageserve.base.config import Scenario
 from sageserve.base.config.clusters import ClusterSettings, TargetSettings
 from sageserve.base.units import SECOND, Micros
 from sageserve.data.history.raw import RawSeries, label_matches
+from sageserve.live.doctor.checks import CheckFinding
 from sageserve.live.kubernetes.kinds import ALL_RUNGS, KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, selects
 from sageserve.live.kubernetes.reader import ClusterReader, NotRead, Right
@@ -84,6 +85,7 @@ class ClusterFacts:
         rights: what we may do.
         version: of the API server; empty: the cluster was not asked.
         unread: why the cluster could not be asked at all; None: it was, or need not be.
+        agent: what is wrong with the agent that acts there.
     """
 
     name: str
@@ -99,6 +101,7 @@ class ClusterFacts:
     rights: dict[Right, bool | NotRead] = field(default_factory=dict)
     version: str = ""
     unread: NotRead | None = None
+    agent: Sequence[CheckFinding] = ()
 
     @property
     def now_s(self) -> float:

@@ -8,7 +8,7 @@ questions to Prometheus that run beside each other. Read next: `checks.py`, `fac
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sageserve.base.config import Scenario
@@ -57,6 +57,7 @@ _EXAMINE: Final[Mapping[str, Examine]] = {
     "profile-age": promises.profile_age,
     "promise-feasible": promises.promise_feasible,
     "async-gate": promises.async_gate,
+    "agent-report": lambda facts: iter(facts.agent),
     "clock-lease": access.clock_lease,
 }
 
@@ -83,11 +84,13 @@ class DoctorSources:
         servers: Prometheus.
         readers: API servers.
         without: why an API server is not asked, by name of the cluster.
+        agents: what is wrong with agents, by name of the cluster that they act on.
     """
 
     servers: Mapping[str, PrometheusServer]
     readers: Mapping[str, ClusterReader]
     without: Mapping[str, str]
+    agents: Mapping[str, Sequence[CheckFinding]] = field(default_factory=dict)
 
 
 async def examine(scenario: Scenario, sources: DoctorSources, now: Micros) -> tuple[CheckResult, ...]:
@@ -100,7 +103,15 @@ async def examine(scenario: Scenario, sources: DoctorSources, now: Micros) -> tu
     """
     clusters: Mapping[str, ClusterSettings] = scenario.live.clusters if scenario.live is not None else {}
     known = [
-        ClusterFacts(name, settings, targets_of(scenario, name), scenario, now, sources.servers.get(name))
+        ClusterFacts(
+            name,
+            settings,
+            targets_of(scenario, name),
+            scenario,
+            now,
+            sources.servers.get(name),
+            agent=sources.agents.get(name, ()),
+        )
         for name, settings in clusters.items()
     ]
     await asyncio.gather(*(look_up(facts, sources.readers.get(facts.name)) for facts in known))

@@ -19,6 +19,7 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
     live = scenario.live
     if live is None:
         return
+    yield from _agents(scenario)
     for name, target in live.targets.items():
         keys: Keys = ("live", "targets", name)
         yield from unknown((*keys, "cluster"), "cluster", [target.cluster], live.clusters)
@@ -32,6 +33,29 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
     if live.safety.freeze:
         yield from _freeze(live.safety.freeze)
     yield from unknown(("live", "safety", "budget", "gpus"), "stock", live.safety.budget.gpus, stocks(scenario))
+
+
+def _agents(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Clusters of agents of which something is asked that only credentials give."""
+    assert scenario.live is not None
+    followed = {one.cluster for one in scenario.live.services}
+    for name, one in scenario.live.clusters.items():
+        keys: Keys = ("live", "clusters", name)
+        if one.agent is None:
+            continue
+        for key, given in (("context", one.context is not None), ("ray", one.ray is not None), ("pods", one.pods)):
+            if given:
+                said = f"an agent acts on cluster {name!r}, and nobody here asks its API server"
+                yield SettingProblem((*keys, key), said, arithmetic=False, hint=f"leave {key} out, or agent")
+        if name in followed:
+            said = f"live.services follows engines of cluster {name!r}, whose API server only its agent asks"
+            yield SettingProblem((*keys, "agent"), said, arithmetic=False, hint="give the cluster that has services a context")
+        if one.agent.bearer_file is not None and any(
+            (url or "").startswith("http:") for url in (one.agent.plans, one.agent.report)
+        ):
+            yield SettingProblem(
+                (*keys, "agent", "bearer_file"), "a token is not sent in the clear", arithmetic=False, hint="https://…"
+            )
 
 
 def service_problems(scenario: Scenario) -> Iterator[SettingProblem]:
