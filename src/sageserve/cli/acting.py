@@ -134,6 +134,7 @@ async def hands_of(
         told=told_of,
         dry_run=dry_run,
         started=watching.started,
+        pods=watching.pods_in,
     )
     return Hands(settings, parts)
 

@@ -275,6 +275,7 @@ async def _agent_of(
         told=told_of,
         dry_run=told.dry_run,
         started=watching.started if watching is not None else lambda *_: None,
+        pods=watching.pods_in if watching is not None else lambda *_: None,
     )
     names = [name for name, one in settings.live.targets.items() if one.authority != "observe"]
     typer.echo(f"acts on    {', '.join(names)}{', as a dry run: nothing is kept' if told.dry_run else ''}", err=True)

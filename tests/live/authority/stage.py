@@ -5,12 +5,13 @@ Read next: `test_hands.py`.
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.live.authority.hands import ClusterHands, HandsParts
+from sageserve.live.authority.pods import PodSeen
 from sageserve.live.authority.target_hand import PoolAsked
 from sageserve.live.kubernetes.fake import FakeCluster, Stored
 from sageserve.live.kubernetes.fake_api import FakeTransport, fake_config
@@ -84,6 +85,7 @@ class Field:
         *,
         dry_run: bool = False,
         started: Callable[[str, Micros], None] = lambda *_: None,
+        pods: Callable[[str, str], Sequence[PodSeen] | None] = lambda *_: None,
     ) -> Process:
         writer = self.writer()
         parts = HandsParts(
@@ -95,6 +97,7 @@ class Field:
             lambda act, facts: self.told.append((act, dict(facts))),
             dry_run,
             started,
+            pods=pods,
         )
         return Process(ClusterHands(scenario, "east", parts), self.transports[-1])
 

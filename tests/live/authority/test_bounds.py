@@ -3,12 +3,15 @@
 Read next: `test_hands.py`.
 """
 
+import asyncio
+
 import pytest
 
 from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
 from sageserve.core.authority.records import TargetOrder
 from sageserve.live.authority.hands import Hands
 from sageserve.live.authority.orders import FleetOrders, PlannedCount
+from sageserve.live.authority.pods import PodMeta, PodSeen, PodSpec
 from sageserve.live.authority.target_object import TargetObject
 from sageserve.live.kubernetes.fake import Stored
 from sageserve.live.scaler.answers import SaidOfTarget
@@ -124,6 +127,20 @@ def test_what_people_say_is_known_to_whoever_answers_keda() -> None:
         assert hands.said("big") == hands.said("nobody") == SaidOfTarget()
 
     played(story)
+
+
+def test_pods_that_somebody_follows_are_not_listed() -> None:
+    async def story(followed: list[PodSeen] | None) -> tuple[str, bool]:
+        field = await Field().made(low=1, count=3)
+        process = field.process(acted_on(take_over=True), pods=lambda *_: followed)
+        await process.turn()
+        return " ".join(process.hands.notes()), any("/pods" in path for _, path in process.transport.api.requests)
+
+    waits = PodSeen(PodMeta("a", labels={"app": "llama"}), PodSpec(scheduling_gates=[{"name": "kueue"}]))
+    told, listed = asyncio.run(story([waits]))
+    assert "1 pods that cannot come (gated by kueue)" in told
+    assert not listed
+    assert asyncio.run(story(None))[1], "whoever does not hear of them is no reason not to know them"
 
 
 def test_starts_are_measured_on_pods_and_told_to_whoever_plans() -> None:

@@ -167,6 +167,16 @@ def test_pods_that_cannot_come_are_no_instances_and_are_said_with_the_schedulers
         text = generate_latest(registry).decode()
         assert f'sageserve_pods{{pool="{POOL}",state="unschedulable"}} 1.0' in text
         assert f'sageserve_cold_start_seconds{{pool="{POOL}",quantile="0.5"}} 60.0' in text
+        assert sorted(one.metadata.name for one in watch.pods_in("east", "serving") or ()) == [
+            "old-0",
+            "old-1",
+            "old-2",
+            "x",
+            "y",
+            "z",
+        ]
+        assert watch.pods_in("east", "elsewhere") is None
+        assert watch.pods_in("west", "serving") is None
         counts = read_pods(tmp_path)
         assert counts is not None
         assert counts.pools[POOL].sentence() == (
@@ -190,6 +200,7 @@ def test_while_the_api_server_is_away_or_forbids_everything_stays(tmp_path: Path
         assert "pods of serving in east are not followed, no instance is known by its pod yet: HTTP 503." in (
             ground.stage.watch.notes()
         )
+        assert ground.stage.watch.pods_in("east", "serving") is None, "who acts lists them"
 
     played(tmp_path, story)
 

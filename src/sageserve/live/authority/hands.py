@@ -24,7 +24,7 @@ from sageserve.live.authority.count_hand import CountHand
 from sageserve.live.authority.guard_file import GuardFile
 from sageserve.live.authority.lease_keeper import LeaseKeeper
 from sageserve.live.authority.orders import FleetOrders, change_orders, read_orders
-from sageserve.live.authority.pods import PodList
+from sageserve.live.authority.pods import PodList, PodSeen
 from sageserve.live.authority.target_hand import HandTools, PoolAsked, TargetHand, Told
 from sageserve.live.authority.target_object import TargetObject
 from sageserve.live.kubernetes.kinds import ALL_RUNGS, COUNTED, KINDS, SCALERS
@@ -54,6 +54,7 @@ class HandsParts:
         dry_run: writes are checked by the server and not kept.
         started: told what a start takes, by the pool's name, as measured on its pods.
         held: instances that targets have or are held to, by name, as they were last read in whichever cluster.
+        pods: those of a cluster and namespace, where somebody follows them and hears; None: they are listed.
     """
 
     writers: Mapping[str, ObjectWriter]
@@ -65,6 +66,7 @@ class HandsParts:
     dry_run: bool = False
     started: Callable[[str, Micros], None] = lambda *_: None
     held: dict[str, int] = field(default_factory=dict)
+    pods: Callable[[str, str], Sequence[PodSeen] | None] = lambda *_: None
 
 
 def orders_place(live: LiveSettings, cluster: str, fleet: str) -> ObjectPlace:
@@ -142,7 +144,7 @@ class ClusterHands:
     def __init__(self, scenario: Scenario, cluster: str, parts: HandsParts) -> None:
         live = scenario.live
         assert live is not None
-        self._scenario, self._live, self._parts = scenario, live, parts
+        self._scenario, self._live, self._parts, self._cluster = scenario, live, parts, cluster
         self._writer = parts.writers[cluster]
         self._orders = orders_place(live, cluster, scenario.name)
         lease = ObjectPlace("Lease", self._orders.namespace, fleet_object(scenario.name))
@@ -221,14 +223,22 @@ class ClusterHands:
             return
         self._pods_at, self.pod_trouble = now, ""
         for space in dict.fromkeys(hand.place.namespace for hand in self.hands):
-            found = await self._writer.read_as(f"{path_of(KINDS['Pod'], space)}?resourceVersion=0", PodList)
-            if isinstance(found, NotWritten):
-                self.pod_trouble = f"pods of {space} cannot be read ({found.detail}), so those that cannot come are not known."
+            found = await self._pods_in(space)
             for hand in self.hands:
                 if hand.place.namespace == space:
-                    hand.see_pods([] if isinstance(found, NotWritten) else found.items, self._parts.wall())
+                    hand.see_pods(found, self._parts.wall())
                     if (took := hand.starts.quantile(0.5)) is not None:
                         self._parts.started(hand.settings.pool, took)
+
+    async def _pods_in(self, space: str) -> Sequence[PodSeen]:
+        """Pods of a namespace: as they are followed, or listed where nobody does, or does not hear."""
+        if (followed := self._parts.pods(self._cluster, space)) is not None:
+            return followed
+        found = await self._writer.read_as(f"{path_of(KINDS['Pod'], space)}?resourceVersion=0", PodList)
+        if isinstance(found, PodList):
+            return found.items
+        self.pod_trouble = f"pods of {space} cannot be read ({found.detail}), so those that cannot come are not known."
+        return ()
 
     def _hear_guard(self) -> None:
         """Take in what the cluster's owner allows now."""

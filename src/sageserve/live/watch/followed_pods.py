@@ -15,6 +15,7 @@ from msgspec import structs
 from sageserve.base.units import SECOND, Micros
 from sageserve.core.fleet import Fleet, Pool
 from sageserve.data.watched.pods import PODS, PodCount, PodCounts
+from sageserve.live.authority.pods import PodSeen
 from sageserve.live.control.status import EndpointStatus, PodsStatus, Status
 from sageserve.live.private import write_private
 from sageserve.live.watch.instances import PoolChange, WatchedInstances
@@ -81,6 +82,10 @@ class FollowedPods:
     def name_of(self, pool: Pool, row: int) -> str:
         """The pod of a row; empty: it has none."""
         return next((name for name, taken in self._instances.rows(pool.name).items() if taken == row), "")
+
+    def heard_in(self, cluster: str, space: str) -> Sequence[PodSeen] | None:
+        """Pods of a namespace as they are now; None: nobody follows them there, or they may be old."""
+        return self._clusters[cluster].heard_in(space) if cluster in self._clusters else None
 
     def sight(self, pool: Pool, at: ClusterLook, when: tuple[Micros, Micros]) -> PoolSighting:
         """What a look shows of a pool that follows pods; `when` as of `sight_pods`."""

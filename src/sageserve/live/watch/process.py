@@ -125,6 +125,7 @@ class FleetWatch:
         self._settled = False  # all that an earlier process knew has been looked for
         self._instances = WatchedInstances(self.fleet, state / "instances.json")
         self._pods = FollowedPods(self.fleet, self._instances, parts.pods, state, parts.wall)
+        self.pods_in: Final = self._pods.heard_in
         earlier = self._demand_file.load(parts.wall())
         kind = kind_of(scenario)
         self._wishes = Wishes(self.fleet, follows=follows_plans(scenario))

@@ -71,6 +71,11 @@ class TargetPods:
             found += [pod for pod in selected(follower.objects.values(), labels) if not pod.ended]
         return found
 
+    def heard_in(self, space: str) -> list[PodSeen] | None:
+        """Pods of a namespace as they are now; None: nobody follows them there, or they may be old."""
+        one = self._followers.get(space)
+        return None if one is None or one.trouble else [*one.objects.values()]
+
     def follows(self, pool: str) -> bool:
         """Whether a pool's instances are to follow pods."""
         return pool in self._starts
