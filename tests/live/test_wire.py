@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct, structs
 
+from sageserve.data.scenarios.load import load_scenario, resolved_yaml
 from sageserve.live import wire
 from sageserve.live.link import LinkClient, LinkServer
 from sageserve.live.link_pipe import Frames, LinkPipe, frame
@@ -60,6 +61,7 @@ ALL += [(name, kind, "to_control") for name, kind in named(wire.ToControl).items
 
 
 @pytest.mark.parametrize(("name", "kind", "way"), ALL, ids=[name for name, _, _ in ALL])
+@settings(max_examples=25)  # of sixteen kinds of messages, both ways
 @given(data=st.data())
 def test_what_we_send_is_what_the_version_before_knows_of_it(
     name: str, kind: type[Struct], way: str, data: st.DataObject
@@ -69,6 +71,7 @@ def test_what_we_send_is_what_the_version_before_knows_of_it(
 
 
 @pytest.mark.parametrize(("name", "kind", "way"), ALL, ids=[name for name, _, _ in ALL])
+@settings(max_examples=25)  # of sixteen kinds of messages, both ways
 @given(data=st.data())
 def test_what_the_version_before_sends_is_whole_to_us(name: str, kind: type[Struct], way: str, data: st.DataObject) -> None:
     sent = data.draw(messages(getattr(wire_before, name)))
@@ -134,6 +137,13 @@ def test_a_control_of_the_version_before_is_found_by_trying(tmp_path: Path) -> N
         server.close()
 
     asyncio.run(play())
+
+
+def test_settings_are_told_apart_but_for_those_of_a_machine(tmp_path: Path) -> None:
+    ours = load_scenario("local", overrides=["live.port=1", "live.log_level=debug"])
+    (tmp_path / "scenario.yaml").write_text(resolved_yaml(ours), "utf-8")
+    assert wire.settings_mark(load_scenario(tmp_path / "scenario.yaml")) == wire.settings_mark(load_scenario("local"))
+    assert wire.settings_mark(load_scenario("local", overrides=["live.limits.lines=7"])) != wire.settings_mark(ours)
 
 
 @pytest.mark.parametrize(("protocol", "said"), [(4, "is too old"), (9, "is too new")])

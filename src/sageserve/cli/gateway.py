@@ -48,6 +48,9 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="lay a setting over the file; YAML value; may be repeated"),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, max=64, help="processes that share the port; default: live.workers")]
+DrainSeconds = Annotated[
+    float, typer.Option(min=0, help="seconds that requests under way are given after SIGTERM; a second one ends them")
+]
 ControlPlace = Annotated[
     str | None,
     typer.Option(
@@ -60,6 +63,9 @@ ControlAuthority = Annotated[
 ]
 ControlCertificate = Annotated[
     Path | None, typer.Option(metavar="FILE", help="PEM: the certificate that control knows this gateway by")
+]
+TableOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="keeps what control said last, to begin with for an hour while it is away")
 ]
 ControlKey = Annotated[Path | None, typer.Option(metavar="FILE", help="of that certificate, without a password")]
 
@@ -78,12 +84,11 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
     region: Annotated[str | None, typer.Option(help="where requests come from that name no region; default: the first")] = None,
     upstream_admin: Annotated[str, typer.Option(help="URL of control's HTTP server: files, batches, pages")] = "",
     traces: Annotated[str, typer.Option(help="OTLP address for spans, such as http://127.0.0.1:4318/v1/traces")] = "",
-    drain: Annotated[
-        float, typer.Option(min=0, help="seconds that requests under way are given after SIGTERM; a second one ends them")
-    ] = 30.0,
+    drain: DrainSeconds = 30.0,
     audit: Annotated[
         Path | None, typer.Option(metavar="DIR", help="folder of the audit log, which is told each minute how keys were used")
     ] = None,
+    table: TableOption = None,
     inner: Annotated[int, typer.Option(hidden=True, help="descriptor of this machine's own door, in plain HTTP")] = -1,
     sockets: Annotated[str, typer.Option(hidden=True, help="descriptors that listen already, with commas between")] = "",
 ) -> None:
@@ -116,6 +121,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         drain_s=drain,
         traces=traces,
         audit=audit,
+        table=table,
         sockets=tuple(map(int, sockets.split(","))) if sockets else (),
         inner=inner,
         ready=say_ready(os.environ.get(READY, "")),
@@ -184,7 +190,7 @@ def _serve(found: "Scenario", place: "GatewayBinding", workers: int) -> None:
     def one(number: int, folder: Path | None) -> None:
         nonce = f"{os.getpid():x}{os.urandom(4).hex()}"
         options = replace(place.options, worker=place.options.worker + number, nonce=nonce)
-        run(found, replace(place, folder=folder, options=options))
+        run(found, replace(place, folder=folder, options=options, keeps=number == 0))
 
     if workers == 1:
         one(0, None)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from sageserve.base.config import EngineAccess, LinkSettings
 from sageserve.base.config.link import LOOPBACK
 from sageserve.base.errors import ConfigError, in_words
+from sageserve.base.urls import shown_url
 from sageserve.live.certificates import ServedCertificate
 from sageserve.live.engine_access import OpenedAccess
 from sageserve.live.wire import FRAME_MAX
@@ -211,7 +212,9 @@ class ControlAddress:
         except ValueError:
             self.host, self.port = "", 0
         if parts.scheme not in {"tls", "tcp"} or not self.host or not self.port or parts.path.strip("/") or parts.username:
-            raise ConfigError(f"--control: {url!r} is no address of control", hint="such as tls://sageserve-control:7002")
+            raise ConfigError(
+                f"--control: {shown_url(url)} is no address of control", hint="such as tls://sageserve-control:7002"
+            )
         if parts.scheme == "tcp" and parts.netloc.rpartition(":")[0] not in LOOPBACK:
             raise ConfigError(
                 f"--control: {url} would believe whoever answers on the way to another machine, and tell in the clear",

@@ -22,6 +22,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from sageserve.base.config import Scenario
 from sageserve.base.units import Micros
 from sageserve.core.layout import Layout
 
@@ -30,6 +31,7 @@ VERSION: Final = 6
 """Of this protocol."""
 OLDEST: Final = VERSION - 1
 """That is understood."""
+_OF_A_MACHINE: Final = {"host", "port", "tls", "workers", "link", "store", "inherit", "records", "log_level"}
 ANYWHERE: Final = -1
 """Endpoint of work that is routed like an interactive request."""
 
@@ -270,6 +272,11 @@ def layout_mark(layout: Layout) -> str:
     """Equal for two layouts in which the numbers of these messages mean the same."""
     pools = [(pool.name, pool.begin, pool.end, pool.profile) for pool in layout.pools]
     return f"{zlib.crc32(repr((layout.names, len(layout.roles), layout.slots, pools)).encode()):08x}"
+
+
+def settings_mark(scenario: Scenario) -> str:
+    """Equal for two processes of one release with the same settings, but for those of a machine."""
+    return f"{zlib.crc32(scenario.model_dump_json(exclude={'live': _OF_A_MACHINE}).encode()):08x}"
 
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -24,7 +24,7 @@ def line(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 
 def test_a_meter_that_counted_nothing_says_so_and_no_more() -> None:
-    empty = {line(name): 0.0 for name in (m.IN_FLIGHT, m.CONNECTIONS, m.WAITING, m.HELD, m.BYTES)}
+    empty = {line(name): 0.0 for name in (m.IN_FLIGHT, m.CONNECTIONS, m.WAITING, m.HELD, m.AWAY, m.BYTES)}
     assert read(Meter(["big", "small"], ["fast", "slow"], ["east", "west"])) == empty
 
 

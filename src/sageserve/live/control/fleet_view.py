@@ -18,7 +18,7 @@ from sageserve.core.events import DoorSeen, EndpointSeen, EnginesSeen, InstanceD
 from sageserve.core.layout import Layout
 from sageserve.core.perf import OUTPUT_GUESS
 from sageserve.core.signals import SIGNALS, busyness, signal, smoothed
-from sageserve.live.control.gateway_reports import LINGERS, GatewayReports
+from sageserve.live.control.gateway_reports import LINGERS, Gateway, GatewayReports
 from sageserve.live.control.live_door import LiveDoor
 from sageserve.live.control.loop import ControllerView, Counters
 from sageserve.live.control.opened import Callbacks, Missed, Opened
@@ -73,7 +73,11 @@ class FleetView(ControllerView):
 
     def knowing(self) -> int:
         """Gateways that know of every instance that may receive requests."""
-        return sum(gateway.version >= self._opened_version for gateway in self.gateways.values())
+        return sum(map(self.knows, self.gateways.values()))
+
+    def knows(self, gateway: Gateway) -> bool:
+        """Whether a gateway does."""
+        return gateway.version >= self._opened_version
 
     def look(self) -> Observed:
         """The fleet as it was last scraped, and where that is too old or too new to be believed."""

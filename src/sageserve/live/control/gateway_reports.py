@@ -37,6 +37,9 @@ class Gateway:
     held: tuple[WaitingCount, ...] = ()
     worker: int = 0
     host: str = ""  # see Hello
+    release: str = ""  # likewise
+    layout: str = ""
+    settings: str = ""
     stays: bool = False  # see Hello
     new: bool = True  # it has reported nothing yet
     busy_at: Micros = -NEVER  # when it last reported requests
@@ -123,7 +126,8 @@ class GatewayReports:
         for old in [one for one, gateway in self.gateways.items() if gateway.nonce == hello.nonce]:
             self.leave(old)
         backlog = np.zeros(len(self._endpoints))
-        self.gateways[number] = Gateway(hello.nonce, now, backlog, worker=hello.worker, host=hello.host, stays=hello.stays)
+        known = {key: getattr(hello, key) for key in ("nonce", "worker", "stays", "host", "release", "layout", "settings")}
+        self.gateways[number] = Gateway(heard_at=now, backlog=backlog, **known)
 
     def take(self, number: int, report: Report, now: Micros) -> bool:
         """A gateway reported; over a link that it has left, that is older than what is known.

@@ -45,7 +45,7 @@ from sageserve.live.control.rollout_routes import rollout_routes
 from sageserve.live.control.sleeping import Sleeping, begun_before
 from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile
-from sageserve.live.control.status import Sources, Status, status
+from sageserve.live.control.status import Sources, Status, differing, status
 from sageserve.live.control.thread_worker import ThreadWorker
 from sageserve.live.link import LinkKind, LinkServer
 from sageserve.live.waiting import run_until, within
@@ -241,7 +241,8 @@ class Control:
             self.sleeping,
         )
         failing, lasting = self._actuator.failing(), self._actuator.failing(LASTING)
-        return status(sources, (*failing, *self._notes()), self.liveness.ended, lasting, self.rollouts.status())
+        notes = (*failing, *self._notes(), *self._link.turned_away(), *differing(sources))
+        return status(sources, notes, self.liveness.ended, lasting, self.rollouts.status())
 
     def _notes(self) -> tuple[str, ...]:
         lost = self._journal.lost + self._minutes.files.lost

@@ -11,11 +11,13 @@ from msgspec import Struct
 
 from sageserve.base.config import Scenario
 from sageserve.base.units import SECOND, Micros
+from sageserve.base.version import __version__
 from sageserve.core.fleet import Fleet, State
 from sageserve.data.results.journal import Stamped
 from sageserve.live.control.fleet_view import FleetView
 from sageserve.live.control.live_rollouts import RolloutStatus
 from sageserve.live.control.sleeping import Sleeping
+from sageserve.live.wire import layout_mark, settings_mark
 
 
 class InstanceStatus(Struct, frozen=True):
@@ -106,6 +108,19 @@ class GatewayAddress(Struct, frozen=True):
     knowing: int  # of these, processes that know of every instance that may receive requests
 
 
+class GatewayStatus(Struct, frozen=True):
+    """A gateway process that is connected."""
+
+    host: str  # machine or pod; empty: it did not say
+    worker: int
+    release: str  # of the program; empty: it did not say
+    layout: str  # mark of regions, models, GPUs and maxima: control listens to no other than its own
+    settings: str  # mark of all settings
+    heard_s: float  # since its last report
+    knowing: bool  # of every instance that may receive requests
+    requests: int  # that it has at engines
+
+
 class Status(Struct, frozen=True):
     """Everything.
 
@@ -114,6 +129,7 @@ class Status(Struct, frozen=True):
         strategy: the rule that scales.
         acting: decisions are carried out, and not only written down.
         gateway: where clients go.
+        gateways: processes that are connected; `layout` and `settings` of control, to compare.
         up_s: seconds since this control process began.
         scraped_s: seconds since the engines were last looked at.
         gpus_held: GPUs that instances hold now.
@@ -144,6 +160,9 @@ class Status(Struct, frozen=True):
     failing: tuple[str, ...] = ()
     watched: tuple[str, ...] = ()
     rollouts: tuple[RolloutStatus, ...] = ()
+    gateways: tuple[GatewayStatus, ...] = ()
+    layout: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +220,29 @@ def status(
         ended=ended,
         failing=failing,
         rollouts=rollouts,
+        gateways=tuple(_gateways(sources)),
+        layout=layout_mark(sources.view.layout),
+        settings=settings_mark(scenario),
+    )
+
+
+def _gateways(sources: Sources) -> Iterable[GatewayStatus]:
+    now, view = sources.now(), sources.view
+    for _, one in sorted(view.gateways.items(), key=lambda item: (item[1].host, item[1].worker, item[0])):
+        requests = sum(count.in_flight for count in one.instances.values())
+        knowing = view.knows(one)
+        mark = (one.release, one.layout, one.settings)
+        yield GatewayStatus(one.host, one.worker, *mark, (now - one.heard_at) / SECOND, knowing, requests)
+
+
+def differing(sources: Sources) -> tuple[str, ...]:
+    """Gateways with other settings than control, in sentences; those of another release may differ in defaults."""
+    ours, view = settings_mark(sources.scenario), sources.view
+    return tuple(
+        f"{one.name} has other settings than control (mark {one.settings}, control's is {ours}): "
+        + (f"it is of release {one.release}." if one.release != __version__ else "give both the same scenario.")
+        for one in view.gateways.values()
+        if one.settings not in {"", ours}
     )
 
 

@@ -125,6 +125,7 @@ class GatewayContext:
         self.demand = DemandCounters(scenario, layout, self.routing)
         self.tell: Callable[[ToControl], bool] = lambda _: False
         self.controlled = False  # there is a control process, though it may be away
+        self.hears = False  # it is not
         self.waiting = FlexQueue(self._tell)
         self.door = DoorQueue(layout, self.routing, live.limits, self.demand.refused)
         self.tracer: Tracer | None = None

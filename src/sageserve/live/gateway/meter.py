@@ -37,6 +37,7 @@ IN_FLIGHT: Final = "sageserve_gateway_requests_in_flight"
 CONNECTIONS: Final = "sageserve_gateway_connections"
 WAITING: Final = "sageserve_gateway_requests_waiting"
 HELD: Final = "sageserve_gateway_requests_held"
+AWAY: Final = "sageserve_gateway_control_away"
 KINDS: Final[Mapping[str, tuple[str, str]]] = {
     REQUESTS: ("counter", "requests answered, by model, tier, region that served and status"),
     TTFT: ("histogram", "from the arrival of a streamed request to its first event"),
@@ -60,6 +61,7 @@ KINDS: Final[Mapping[str, tuple[str, str]]] = {
     CONNECTIONS: ("gauge", "connections of clients"),
     WAITING: ("gauge", "requests of batch tiers that wait for spare capacity"),
     HELD: ("gauge", "requests that wait for an endpoint without instances to be woken"),
+    AWAY: ("gauge", "processes that do not hear control, and go on with what it said last"),
 }
 Labels = tuple[str, ...]
 """Values in the order of the names in NAMED."""
@@ -145,7 +147,7 @@ class Meter:
         self.lines = [[TierMeter(model, tier) for tier in tiers] for model in models]
         self.answer_bytes = 0
         self.counters: dict[tuple[str, Labels], float] = {}
-        self.gauges: dict[str, float] = dict.fromkeys((IN_FLIGHT, CONNECTIONS, WAITING, HELD), 0)
+        self.gauges: dict[str, float] = dict.fromkeys((IN_FLIGHT, CONNECTIONS, WAITING, HELD, AWAY), 0)
 
     def count(self, name: str, labels: Labels = (), amount: float = 1) -> None:
         """Add to a counter."""

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from sageserve.base.units import SECOND
 from sageserve.live.gateway import meter as m
 from sageserve.live.gateway.api_error import ApiError, bad_request, unknown_model
 from sageserve.live.gateway.context import GatewayContext
@@ -104,8 +105,16 @@ def _ready(context: GatewayContext) -> LocalAnswer:
     elif not any(load.targets for load in routing.loads):
         state = "no instance is open"
     else:
-        return LocalAnswer(200, _JSON, b'{"status":"ready"}')
+        return LocalAnswer(200, _JSON, orjson.dumps({"status": "ready"} | _told(context)))
     return LocalAnswer(503, _JSON, orjson.dumps({"status": state}), b"retry-after: 1\r\n")
+
+
+def _told(context: GatewayContext) -> dict[str, object]:
+    """How old what control said is, where there is one."""
+    if not context.controlled:
+        return {}
+    age_s = round(context.routing.age(context.clock()) / SECOND, 1)
+    return {"control": "heard" if context.hears else "away", "table_age_s": age_s}
 
 
 def _metrics(context: GatewayContext) -> bytes:
@@ -114,6 +123,7 @@ def _metrics(context: GatewayContext) -> bytes:
     gauges[m.CONNECTIONS] = len(context.clients)
     gauges[m.WAITING] = len(context.waiting)
     gauges[m.HELD] = len(context.door)
+    gauges[m.AWAY] = int(context.controlled and not context.hears)
     return m.show(context.snapshots.total(context.meter))
 
 

@@ -5,16 +5,13 @@ signals from own counts. Read next: `client.py` for what a connection does, `cli
 """
 
 import asyncio
-import ctypes
 import gc
 import logging
 import os
-import resource
 import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,13 +21,16 @@ import uvloop
 from sageserve.base.config import Scenario
 from sageserve.base.errors import ConfigError, in_words
 from sageserve.base.units import SECOND, Micros
+from sageserve.base.version import __version__
 from sageserve.core.strategies import layout_of
 from sageserve.live.address import family_of
 from sageserve.live.audit import note
 from sageserve.live.certificates import ServedCertificate
 from sageserve.live.gateway.client import Client
 from sageserve.live.gateway.context import LOG, GatewayContext, Options
+from sageserve.live.gateway.kept_table import EVERY_LOOKS, TableFile
 from sageserve.live.gateway.meter import Snapshots
+from sageserve.live.gateway.process_limits import give_back_memory, raise_limits
 from sageserve.live.gateway.request_lines import RequestLines
 from sageserve.live.gateway.static_table import static_table
 from sageserve.live.link import LinkClient
@@ -47,6 +47,7 @@ from sageserve.live.wire import (
     TurnedAway,
     Welcome,
     layout_mark,
+    settings_mark,
 )
 
 LOOK_S: Final = 0.25  # between two looks: reports to control, deadlines of connections
@@ -70,6 +71,8 @@ class GatewayBinding:
         folder: where processes behind one port leave their counts; None: there is one process.
         traces: OTLP address that spans are sent to; empty: none.
         audit: folder of the audit log; None: there is none.
+        table: file that keeps what control said last; None: none does.
+        keeps: it is this process that writes it.
         sockets: descriptors of sockets that listen already and outlive this process, one for each that shares the port; none: it
             opens one of its own.
         inner: descriptor of a socket that listens on this machine for the fleet's own processes, in plain HTTP; -1: none.
@@ -85,6 +88,8 @@ class GatewayBinding:
     folder: Path | None = None
     traces: str = ""
     audit: Path | None = None
+    table: Path | None = None
+    keeps: bool = True
     sockets: tuple[int, ...] = ()
     inner: int = -1
     ready: Callable[[], None] = lambda: None
@@ -121,6 +126,8 @@ class GatewayProcess:
         self._certificate = ServedCertificate(live.tls) if live.tls is not None else None
         self._inner: asyncio.Server | None = None
         self._noting: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._table = TableFile(place.table, layout_mark(layout), keeps=place.keeps) if place.table is not None else None
         if live.records:
             if place.audit is None:
                 raise ConfigError(
@@ -144,7 +151,8 @@ class GatewayProcess:
         if place.control is not None:
             context.controlled = True
             mine = place.options
-            hello = Hello(VERSION, mine.worker, mine.nonce, layout_mark(context.layout), host=mine.host)
+            layout, settings = layout_mark(context.layout), settings_mark(context.scenario)
+            hello = Hello(VERSION, mine.worker, mine.nonce, layout, host=mine.host, release=__version__, settings=settings)
             self._link = LinkClient(place.control, hello, self._hear, self._control_changed)
             context.tell = self._link.send
             context.door.asked = self._report
@@ -157,9 +165,10 @@ class GatewayProcess:
 
             context.tracer = tracer_to(place.traces)
         if (
-            place.sockets and not context.routing.known
-        ):  # whoever connects meanwhile waits in the socket, or is taken in by another
+            place.sockets or self._table is not None
+        ) and not context.routing.known:  # whoever connects meanwhile waits in the socket, or is taken in by another
             await within(self._told, _TABLE_WITHIN_S)
+        self._begin_with_kept()
         secured = self._certificate.context if self._certificate is not None else None
         self._server = await loop.create_server(lambda: Client(context), sock=listening, backlog=_BACKLOG, ssl=secured)
         if place.inner >= 0:
@@ -167,6 +176,12 @@ class GatewayProcess:
             self._inner = await loop.create_server(lambda: Client(context), sock=own, backlog=_BACKLOG)
         self._timer = loop.call_later(LOOK_S, self._look)
         self._say_ready()
+
+    def _begin_with_kept(self) -> None:
+        """Control is away: what it said last is better than nothing."""
+        if self._table is not None and not self.context.routing.known and (kept := self._table.load(wall())) is not None:
+            self.context.replace(kept)
+            self._look_alone(clock())
 
     def _socket(self) -> socket.socket:
         place = self._place
@@ -230,6 +245,8 @@ class GatewayProcess:
         """Hang up on everyone."""
         self._timer.cancel()
         await self._note_use()
+        if self._table is not None:
+            await asyncio.to_thread(self._table.save)
         if self.context.lines is not None:
             await self.context.lines.close()
         for server in (self._server, self._inner):
@@ -249,6 +266,8 @@ class GatewayProcess:
             case RoutingTable():
                 self.context.replace(message)
                 self._told.set()
+                if self._table is not None:
+                    self._table.hear(message, wall())
                 self._say_ready()
             case SpentElsewhere():
                 self.context.budgets.hear(message)
@@ -267,8 +286,10 @@ class GatewayProcess:
                 self.context.admin = control.host, control.port, control.access
 
     def _control_changed(self, there: bool) -> None:
+        self.context.hears = there
         LOG.info("control is %s", "connected" if there else "away: going on with what was last heard")
         if there:
+            self.context.routing.version = min(self.context.routing.version, 0)  # control may count its tables anew
             self.context.waiting.again()
             self._report(anew=True)
 
@@ -291,6 +312,8 @@ class GatewayProcess:
         context.waiting.tidy(now)
         context.door.tidy(now)
         self._report()
+        if self._table is not None and self._looks % EVERY_LOOKS == 0:
+            self._keeping = asyncio.get_running_loop().create_task(asyncio.to_thread(self._table.save))
         if self._was_ready and self._looks % _ALIVE == 0:
             self._place.alive()
         if self._looks % _TIDY == 0:
@@ -348,26 +371,13 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def raise_limits() -> None:
-    """Allow as many open files as the system lets us: two per request under way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def run(scenario: Scenario, place: GatewayBinding) -> None:
     """Serve until SIGTERM or SIGINT."""
     raise_limits()
     gc.collect()
-    _give_back()
+    give_back_memory()
     gc.freeze()  # what was loaded stays: a full collection would look at it for 50 ms each time
     uvloop.run(_run(scenario, place))
-
-
-def _give_back() -> None:
-    """Give back to the machine what reading the settings took and freed, where the C library can (glibc): half a megabyte."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _run(scenario: Scenario, place: GatewayBinding) -> None:
