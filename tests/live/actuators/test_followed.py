@@ -134,6 +134,32 @@ def test_what_is_ready_is_open_what_ends_is_left_alone_and_what_is_gone_is_lost(
     played(tmp_path, story, cluster)
 
 
+def test_the_last_ones_stay_while_all_are_there_and_none_is_ready_over_a_restart_too(tmp_path: Path) -> None:
+    cluster = FakeCluster()
+    cluster.put(piece("s1", {"10.0.0.1": "ready", "10.0.0.2": "ready", "10.0.0.3": "unready"}))
+
+    async def story(here: Following, adopted: tuple[Adopted, ...]) -> None:
+        cluster.put(piece("s1", {f"10.0.0.{n}": "unready" for n in (1, 2, 3)}))
+        assert await here.settle() == []
+        (said,) = here.actuator.failing()
+        assert said == "no engine of here/serving/llama is ready: 2 that were are used on, as none would be left."
+
+    played(tmp_path, story, cluster)
+    cluster = FakeCluster()  # as it is for another process
+    cluster.put(piece("s1", {f"10.0.0.{n}": "unready" for n in (1, 2, 3)}))
+
+    async def later(here: Following, adopted: tuple[Adopted, ...]) -> None:
+        assert [one.place.url for one in adopted] == ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]
+        first, second = (one.instance for one in adopted)
+        cluster.put(piece("s1", {"10.0.0.1": "unready", "10.0.0.2": "ready"}))
+        assert await here.settle() == [InstanceLost(first, "http://10.0.0.1:8000 of here/serving/llama is not ready")]
+        assert here.actuator.failing() == ()
+        cluster.put(piece("s1", {}))
+        assert await here.settle() == [InstanceLost(second, "http://10.0.0.2:8000 of here/serving/llama is gone")]
+
+    played(tmp_path, later, cluster)
+
+
 def test_an_engine_that_has_drained_gives_its_row_back(tmp_path: Path) -> None:
     cluster = FakeCluster()
     cluster.put(piece("s1", {"10.0.0.1": "ready"}))
@@ -302,7 +328,11 @@ def test_whatever_endpoints_do_what_is_open_is_what_is_ready(tmp_path: Path) -> 
                         case _:
                             pass
                 if not away:
-                    expected = {f"http://10.0.0.{n}:8000" for n, state in enumerate(states) if state == "ready"}
+                    ready, unready = (
+                        {f"http://10.0.0.{n}:8000" for n, state in enumerate(states) if state == wanted}
+                        for wanted in ("ready", "unready")
+                    )
+                    expected = ready or expected & unready  # none at all is worse than one that says that it is not ready
                 still = {here.actuator.place(row).url for row in opened}
                 assert still == expected or away
             await here.actuator.close()

@@ -1,16 +1,18 @@
 """A plug-in of a kubeconfig that fails is an answer that did not come: nothing ends of it, and what was known stays."""
 
 import asyncio
+import json
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import httpx2
 import pytest
 from lightkube import KubeConfig
-from lightkube.config import client_adapter
 from lightkube.config.models import Cluster, User, UserExec
 from lightkube.core.exceptions import ConfigError
 
 from sageserve.live.authority.pods import PodList, PodSeen
+from sageserve.live.kubernetes import credentials
 from sageserve.live.kubernetes.fake import FakeCluster
 from sageserve.live.kubernetes.fake_api import FakeTransport
 from sageserve.live.kubernetes.follower import FollowTimes, ObjectFollower
@@ -28,19 +30,22 @@ class Plugin:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, said: Said) -> None:
         self.said, self.asked = said, 0
-        monkeypatch.setattr(client_adapter, "async_check_output", self._run)
+        self.versions: set[str] = set()
+        monkeypatch.setattr(credentials, "printed_by", self._run)
 
     async def _run(self, command: Sequence[str], env: Mapping[str, str]) -> bytes:
         self.asked += 1
         assert command == ["cloud-token"]
-        assert env
+        told = json.loads(env["KUBERNETES_EXEC_INFO"])
+        assert (told["kind"], told["spec"]) == ("ExecCredential", {"interactive": False})
+        self.versions.add(told["apiVersion"])
         if isinstance(self.said, Exception):
             raise self.said
         return self.said
 
 
-def reader(transport: httpx2.AsyncBaseTransport) -> ClusterWriter:
-    plugin = UserExec(apiVersion="client.authentication.k8s.io/v1beta1", command="cloud-token")
+def reader(transport: httpx2.AsyncBaseTransport, version: str = "v1beta1", command: str = "cloud-token") -> ClusterWriter:
+    plugin = UserExec(apiVersion=f"client.authentication.k8s.io/{version}", command=command)
     config = KubeConfig.from_one(cluster=Cluster(server="http://fake"), user=User(exec=plugin)).get()
     assert config is not None
     return ClusterWriter(config, transport)
@@ -137,3 +142,36 @@ def test_a_token_that_expires_while_the_plug_in_fails_is_a_trouble_and_what_was_
         await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(inside())
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha1", "v2"])
+def test_plug_ins_of_every_version_that_there_is_are_asked_once_for_many_requests(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Plugin(monkeypatch, TOKEN)
+
+    async def inside() -> None:
+        cluster = FakeCluster()
+        cluster.put(pod("a"))
+        async with reader(FakeTransport(cluster), version) as one:
+            found = await asyncio.gather(*(one.list("Pod", "serving") for _ in range(5)))
+        if version == "v2":
+            assert all(isinstance(each, NotRead) and "v2 is not known here" in each.detail for each in found)
+            return
+        assert all(isinstance(each, list) and len(each) == 1 for each in found)
+        assert (plugin.asked, plugin.versions) == (1, {f"client.authentication.k8s.io/{version}"})
+
+    asyncio.run(inside())
+
+
+def test_a_plug_in_is_a_program_that_may_fail_or_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def said(code: str) -> str:
+        try:
+            return (await credentials.printed_by([sys.executable, "-S", "-c", code], {"A": "b"})).decode().strip()
+        except ConfigError as error:
+            return str(error)
+
+    fine, failed = (asyncio.run(said(code)) for code in ("import os; print(os.environ['A'])", "raise SystemExit('no session')"))
+    assert (fine, "returned 1: no session" in failed) == ("b", True)
+    monkeypatch.setattr(credentials, "PATIENCE_S", 0.05)
+    assert "did not end within 0.05 s" in asyncio.run(said("import time; time.sleep(60)"))

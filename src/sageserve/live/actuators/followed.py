@@ -4,14 +4,16 @@
     about to end       InstanceLeaving: nothing new; streams under way end by themselves
     not ready, gone    InstanceLost
 
-While nobody tells, those that were known last stay, over a restart too: rows are in a file, so that gateways and a new control
-process mean the same by them. An order to start or stop is a fault of the caller. Knows no cluster: sources are plugged in.
+Where none of a model in a region would be left because all are there and not ready, those that were open stay: one probe that
+fails everywhere at once says more about the probe, and a gateway passes over an engine that fails. While nobody tells, those that
+were known last stay, over a restart too: rows are in a file, so that gateways and a new control process mean the same by them. An
+order to start or stop is a fault of the caller. Knows no cluster: sources are plugged in.
 Read next: `base.py`, `fixed.py`; `live/kubernetes/endpoints.py`, which is a source.
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +118,7 @@ class FollowedActuator:
         self._places: dict[int, EngineAddress] = {}
         self._leaving: set[int] = set()
         self._unplaced: dict[str, int] = {}
+        self._used_on: frozenset[int] = frozenset()  # rows that are not ready, and used all the same
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -133,8 +136,12 @@ class FollowedActuator:
             rows, told = kept.get(one.source.name, {}), one.source.engines()
             if told is None and rows:
                 _LOG.warning("%s is not followed yet: %d engines known before are used on", one.source.name, len(rows))
-            for url in rows if told is None else (url for url, state in told.items() if state):
+            for url in rows if told is None else [url for url, state in told.items() if state]:
                 self._place(one, url, rows.get(url))
+        for one in self._services:
+            if (told := one.source.engines()) is not None and not self._any_ready(one.pool):
+                for url in [url for url in kept.get(one.source.name, {}) if told.get(url, True) is False]:
+                    self._place(one, url, kept[one.source.name][url])
         self._changed.set()  # for what was told meanwhile, and is about to end
         self._save()
         return tuple(Adopted(row, (), True, place) for row, place in sorted(self._places.items()))
@@ -168,6 +175,8 @@ class FollowedActuator:
         troubles = ((one.source, one.source.trouble) for one in self._services)
         said = [f"{source.name} is not followed, engines known last stay: {why}." for source, why in troubles if why]
         for one in self._services:
+            if used := sum(row in self._used_on for row in self._rows[one.source.name].values()):
+                said.append(f"no engine of {one.source.name} is ready: {used} that were are used on, as none would be left.")
             if count := self._unplaced.get(one.source.name):
                 rows = one.pool.end - one.pool.begin
                 said.append(f"{count} engines of {one.source.name} have no place: {one.pool.name} has room for {rows} instances.")
@@ -194,6 +203,7 @@ class FollowedActuator:
     def reconcile(self) -> None:
         """Make rows agree with what sources say."""
         before = {name: dict(rows) for name, rows in self._rows.items()}
+        self._used_on = frozenset(self._last_ones())
         for one in self._services:
             if (told := one.source.engines()) is not None:
                 self._close(one, told)
@@ -203,11 +213,27 @@ class FollowedActuator:
         if before != self._rows or self._leaving:
             self._save()
 
+    def _last_ones(self) -> Iterator[int]:
+        """Rows that are there and not ready, where nothing of their model and region is."""
+        for one in self._services:
+            if (told := one.source.engines()) is not None and not self._any_ready(one.pool):
+                rows = self._rows[one.source.name].items()
+                yield from (row for url, row in rows if row not in self._leaving and told.get(url, True) is False)
+
+    def _any_ready(self, pool: Pool) -> bool:
+        """Whether somebody tells of an engine that is ready, or tells nothing and had one."""
+        for one in self._services:
+            if (one.pool.region, one.pool.model) == (pool.region, pool.model):
+                told = one.source.engines()
+                if any(told.values()) if told is not None else self._rows[one.source.name]:
+                    return True
+        return False
+
     def _close(self, one: FollowedService, told: Mapping[str, bool | None]) -> None:
         rows = self._rows[one.source.name]
         for url, row in list(rows.items()):
             state = told.get(url, False)
-            if state and row not in self._leaving:
+            if (state and row not in self._leaving) or row in self._used_on:
                 continue
             if state is None:
                 if row not in self._leaving:

@@ -93,7 +93,7 @@ class ClusterReader:
         from lightkube import AsyncClient
         from lightkube.config import client_adapter
 
-        from sageserve.live.kubernetes.credentials import GuardedAuth
+        from sageserve.live.kubernetes.credentials import signed_by
 
         timeout = httpx2.Timeout(TIMEOUT)
         self._client: AsyncClient = AsyncClient(config=config, timeout=timeout, transport=transport, trust_env=False)
@@ -101,9 +101,9 @@ class ClusterReader:
             config,
             client_adapter.ConnectionParams(timeout=timeout, transport=transport, trust_env=False),  # type: ignore[arg-type] # of both kinds
         )
-        if self._plain.auth is not None:
+        if (signs := signed_by(config, self._plain.auth)) is not None:
             both = (self._plain, self._client._client._client)  # noqa: SLF001 # lightkube has no other way to its own
-            both[0].auth = both[1].auth = GuardedAuth(self._plain.auth)  # one: a plug-in is asked once
+            both[0].auth = both[1].auth = signs  # one: a plug-in is asked once
         self._few = asyncio.Semaphore(AT_ONCE)
 
     async def __aenter__(self) -> Self:
