@@ -132,7 +132,7 @@ COMMANDS: Final[dict[str, MenuEntry]] = {
     ),
     "render": MenuEntry(
         SERVE,
-        "Write manifests of a process that watches a fleet from inside a cluster: `sageserve render chart`.",
+        "Write manifests of what runs in a cluster: who watches (`render chart`), or gateways and control (`render gateways`).",
         "render_chart:app",
     ),
     "status": MenuEntry(SERVE, "Say how the running fleet is: instances, utilisation, promises, decisions.", "up:status"),

@@ -3,28 +3,20 @@
 Knows options. stdout is the file. Read next: `render_agent.py`; docs/how-to/in-a-cluster.md.
 """
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from sageserve.base.errors import ConfigError
-from sageserve.cli import complete, render_agent
+from sageserve.cli import complete, render_agent, render_gateways
+from sageserve.cli.chart_files import check_names, secret_folders, settings_inside, write_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from sageserve.base.config import Scenario
     from sageserve.live.kubernetes.agent_manifests import AgentChoices
     from sageserve.live.kubernetes.manifests import ChartChoices
 
-_CHART: Final = "Chart.yaml"
-_VALUES: Final = "values.yaml"
-_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_SECRET: Final = re.compile("auth|cookie|token|key|secret|password", re.IGNORECASE)
-_IMAGE: Final = re.compile(r"[A-Za-z0-9][^\s]*")
-_SIZE: Final = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|K|M|G|T)?")
 
 Cluster = Annotated[
     str,
@@ -61,7 +53,7 @@ sageserve render chart fleet.yaml --image … --no-watch --plans https://plans.e
 
 
 app = typer.Typer(
-    help="Write manifests of a process that watches a fleet from inside a cluster: `sageserve render chart`.",
+    help="Write manifests of what runs in a cluster: who watches (`render chart`), or gateways and control (`render gateways`).",
     no_args_is_help=True,
     epilog=_EXAMPLES,
     rich_markup_mode="rich",
@@ -70,7 +62,10 @@ app = typer.Typer(
 
 @app.callback()
 def render() -> None:
-    """Keep `chart` a word of its own, beside what will be rendered later."""
+    """Write manifests, or a Helm chart, of what runs in a cluster."""
+
+
+app.command(epilog=render_gateways.EXAMPLES)(render_gateways.gateways)
 
 
 @app.command(epilog=_EXAMPLES)
@@ -120,28 +115,17 @@ def chart(  # noqa: PLR0913, PLR0917 # one argument per option
     told = render_agent.AgentTold(
         plans, guard, tuple(keys or ()), report, bearer, ca_file, watches=watches, acts=act, followers=followers
     )
-    _check_names(namespace, image, storage)
-    choices = ChartChoices(image, namespace, home, storage, _secrets(secrets or ()), operator, act, followers)
+    check_names(namespace, image, storage)
+    choices = ChartChoices(image, namespace, home, storage, secret_folders(secrets or ()), operator, act, followers)
     _check_followers(settings, followers)
     agent = render_agent.agent_choices(settings, choices, told)
-    kept = resolved_yaml(_inside(settings, home))
+    kept = resolved_yaml(settings_inside(settings, home))
     rules = _rules(settings) if operator else ""
     if form == "helm":
         _write_chart(settings, kept, (choices, agent, watches), rules, out)
         return
     text = as_documents(parts_of(settings, kept, choices, agent, watches=watches)) + (f"---\n{rules}" if rules else "")
     write_text(out, text) if out is not None else typer.echo(text, nl=False)
-
-
-def _check_names(namespace: str, image: str, storage: str) -> None:
-    """Kubernetes takes them.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    _check(namespace, "--namespace", _NAME, "a name of small letters, digits and hyphens")
-    _check(image, "--image", _IMAGE, "such as registry.example/sageserve:1")
-    _check(storage, "--storage", _SIZE, "such as 5Gi")
 
 
 def _rules(settings: "Scenario") -> str:
@@ -171,71 +155,11 @@ def _write_chart(
     """
     from importlib.metadata import version
 
-    from sageserve.data.documents import write_texts
-    from sageserve.live.kubernetes.helm import TEMPLATES, helm_chart
+    from sageserve.live.kubernetes.helm import helm_chart
 
-    if out is None:
-        raise ConfigError("--format helm writes a folder", hint="-o deploy/sageserve")
     choices, agent, watches = parts
     found = helm_chart(settings, kept, choices, rules, version("sageserve"), agent=agent, watches=watches)
-    inner = {name.removeprefix(f"{TEMPLATES}/"): text for name, text in found.items() if name.startswith(f"{TEMPLATES}/")}
-    files, kept_values = _beside(out, found)
-    left = sorted(one.name for one in (out / TEMPLATES).glob("*") if one.name not in inner)
-    if left:
-        raise ConfigError(f"{out / TEMPLATES} also holds {', '.join(left)}", hint="take it away, or name another folder")
-    write_texts(out, {name: text for name, text in files.items() if "/" not in name})
-    write_texts(out / TEMPLATES, inner)
-    if kept_values:
-        typer.echo(kept_values, err=True)
-    typer.echo(f"{len(found)} files in {out}; helm install sageserve {out} -n {choices.namespace} --create-namespace", err=True)
-
-
-def _beside(out: Path, found: "Mapping[str, str]") -> tuple[dict[str, str], str]:
-    """Files to be written where some may be already, and what is said of values that are kept; empty: nothing.
-
-    Raises:
-        ConfigError: what is there is not a chart of this scenario.
-    """
-    from sageserve.data.documents import read_file
-    from sageserve.data.yaml_positions import read_yaml
-
-    chart, values, files = out / _CHART, out / _VALUES, dict(found)
-    if not chart.exists():
-        if taken := [name for name in found if (out / name).exists()]:
-            raise ConfigError(
-                f"{out} is no chart, and holds {', '.join(taken)}", hint="name a folder of its own, such as -o deploy/sageserve"
-            )
-        return files, ""
-    there, mine = read_file(chart).values, read_yaml(found[_CHART], _CHART).values
-    if there.get("name") != mine["name"] or "sageserve render chart" not in str(there.get("description")):
-        raise ConfigError(f"{chart} is of another chart, {there.get('name')}", hint="name another folder, or take that one away")
-    line = next(one for one in found[_CHART].splitlines() if one.startswith("appVersion:"))
-    files[_CHART] = re.sub(r"^appVersion:.*$", lambda _: line, chart.read_text("utf-8"), count=1, flags=re.MULTILINE)
-    if not values.exists():
-        return files, ""
-    theirs, ours = read_file(values).values, read_yaml(files.pop(_VALUES), _VALUES).values
-    differ = [key for key in {**ours, **theirs} if (key in theirs, theirs.get(key)) != (key in ours, ours.get(key))]
-    said = f"{values} is kept; it differs in {', '.join(differ)}: take it away to have it written anew, or helm install -f FILE"
-    return files, said if differ else ""
-
-
-def _inside(settings: "Scenario", home: str) -> "Scenario":
-    """Settings as a pod of the cluster `home` has them: its own account in the place of a context.
-
-    Raises:
-        ConfigError: a header may hold a secret, and everybody who may read a ConfigMap would read it.
-    """
-    live = settings.live
-    assert live is not None
-    for name, one in live.clusters.items():
-        secret = next((each for each in (one.prometheus.headers if one.prometheus else ()) if _SECRET.search(each)), None)
-        if secret is not None:
-            raise ConfigError(
-                f"live.clusters.{name}.prometheus.headers: {secret} would stand in a ConfigMap",
-                hint="put the token into a Secret: bearer_file, and --secret NAME:FOLDER",
-            )
-    clusters = live.clusters | {home: live.clusters[home].model_copy(update={"context": None})}
-    return settings.model_copy(update={"live": live.model_copy(update={"clusters": clusters})})
+    write_folder(found, out, choices.namespace)
 
 
 def _cluster(settings: "Scenario", name: str) -> str:
@@ -290,31 +214,3 @@ def _refuse_unwatched(settings: "Scenario", home: str) -> None:
         raise ConfigError(
             f"live.scaler.listen: {PORT} is the port of metrics there", hint="--set live.scaler.listen=0.0.0.0:7001"
         )
-
-
-def _check(text: str, option: str, pattern: "re.Pattern[str]", hint: str) -> None:
-    if not pattern.fullmatch(text):
-        raise ConfigError(f"{option}: {text!r} is none", hint=hint)
-
-
-def _secrets(texts: "Sequence[str]") -> dict[str, str]:
-    """Folders by Secret.
-
-    Raises:
-        ConfigError: one is not NAME:FOLDER, or two things would stand in one folder.
-    """
-    from sageserve.live.kubernetes.manifests import SETTINGS, STATE
-
-    found = [_secret(text) for text in texts]
-    for number, (_, folder) in enumerate(found):
-        taken = [STATE, SETTINGS, "/tmp", *(other for _, other in found[:number])]  # noqa: S108 # of the container
-        if folder.rstrip("/") in taken:
-            raise ConfigError(f"--secret: {folder} is taken", hint="give each Secret a folder of its own")
-    return dict(found)
-
-
-def _secret(text: str) -> tuple[str, str]:
-    name, _, folder = text.partition(":")
-    if not _NAME.fullmatch(name) or not folder.startswith("/") or folder == "/":
-        raise ConfigError(f"--secret {text!r} is not NAME:FOLDER", hint="such as prometheus-token:/var/run/prometheus")
-    return name, folder

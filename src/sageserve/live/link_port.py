@@ -206,15 +206,9 @@ class ControlAddress:
     """
 
     def __init__(self, url: str, files: EngineAccess) -> None:
+        check_address(url)
         parts = urlsplit(url)
-        try:
-            self.host, self.port = parts.hostname or "", parts.port or 0
-        except ValueError:
-            self.host, self.port = "", 0
-        if parts.scheme not in {"tls", "tcp"} or not self.host or not self.port or parts.path.strip("/") or parts.username:
-            raise ConfigError(
-                f"--control: {shown_url(url)} is no address of control", hint="such as tls://sageserve-control:7002"
-            )
+        self.host, self.port = parts.hostname or "", parts.port or 0
         if parts.scheme == "tcp" and parts.netloc.rpartition(":")[0] not in LOOPBACK:
             raise ConfigError(
                 f"--control: {url} would believe whoever answers on the way to another machine, and tell in the clear",
@@ -245,6 +239,22 @@ class ControlAddress:
         async with asyncio.timeout(_SHAKE_S):
             transport, _ = await asyncio.get_running_loop().create_connection(made, self.host, self.port, ssl=tls)
         watch_peer(transport)
+
+
+def check_address(url: str) -> None:
+    """An address of control is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in {"tls", "tcp"} and bool(parts.hostname) and bool(parts.port)  # no number is a ValueError
+        known = known and not parts.path.strip("/") and parts.username is None
+    except ValueError:
+        known = False
+    if not known:
+        raise ConfigError(f"--control: {shown_url(url)} is no address of control", hint="such as tls://sageserve-control:7002")
 
 
 def watch_peer(transport: asyncio.Transport) -> None:
