@@ -44,7 +44,7 @@ def postgres(short_folder: Callable[[], Path]) -> Iterator[str]:
     run = _as_nobody(folder)
     data = folder / "data"
     subprocess.run([*run, initdb, "-D", data, "-A", "trust", "-U", "test", "--no-sync"], check=True, capture_output=True)
-    options = f"-k {folder} -c listen_addresses='' -c max_connections=20"
+    options = f"-k {folder} -c listen_addresses='' -c max_connections=20 -c fsync=off"  # who is killed here is never the server
     subprocess.run(
         [*run, pg_ctl, "-D", data, "-w", "-o", options, "-l", folder / "log", "start"], check=True, capture_output=True
     )

@@ -87,7 +87,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
     store = StoreThread(open_store(live.store, home.state))
     wall = SteadyWall(wall_now, clock.now, lambda: last_minute(home.state), lambda *told: note_doubt(home.state, *told))
     wall.sure()  # before a minute is written that would speak for it
-    runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall)
+    runner = BatchRunner(store, scenario, names_of(scenario), Door(door, home.secret), wall, me=_name_of(home))
     api = ApiContext(store, wall, live, runner.notify, runner.tier)
     doors = EngineDoors(live, take_engine_keys(live))
     async with EngineClients(doors, live.scrape_timeout / SECOND) as clients:
@@ -102,6 +102,7 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             clock=clock,
             wall=wall_now,
             sure=wall.sure,
+            role=runner.lead.role,
             words=lambda stamped: decision_words(scenario, stamped),
             ready=say_ready(signs),
             alive=say_alive(signs),
@@ -111,6 +112,17 @@ async def _control(scenario: "Scenario", live: "LiveSettings", home: "Home", doo
             await Control(scenario, home, parts).run(stop)
         finally:
             await store.close()
+
+
+def _name_of(home: "Home") -> str:
+    """What this process is called among those that share a batch queue: as the one before that it is started in place of.
+
+    A state folder has one control process at a time, and all that a run of a fleet starts there know one secret.
+    """
+    import hashlib
+    import socket
+
+    return f"{socket.gethostname()}:{home.state.absolute()} {hashlib.sha256(home.secret.encode()).hexdigest()[:8]}"
 
 
 def _actuator(  # one argument per part

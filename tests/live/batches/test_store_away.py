@@ -11,7 +11,7 @@ import pytest
 
 from sageserve.base.config import LiveSettings
 from sageserve.base.units import HOUR
-from sageserve.live.batches import runner
+from sageserve.live.batches import queue_lead, runner
 from sageserve.live.store.memory import MemoryStore
 from sageserve.live.store.models import Batch, BatchState, File, StoreError
 from tests.live.batches.plane import Plane
@@ -69,7 +69,8 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_jobs_wait_to_be_run_whenever_the_store_was_away(
     method: str, calls: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_AGAIN_S", 0.01)
+    for part in (runner, queue_lead):
+        monkeypatch.setattr(part, "_AGAIN_S", 0.01)
     store = Away(method, *calls)
 
     async def play() -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from sageserve.base.errors import ConfigError
+from sageserve.core.authority.records import LeaseRecord
 from sageserve.live.store.database import sqlite_url
 from sageserve.live.store.interface import STORE_FILE
 from sageserve.live.store.models import File, StoreAway, StoreFull, StoreTooNew
 from sageserve.live.store.sql import SqlStore, open_store
 from sageserve.live.store.tables import METADATA
-from tests.live.store.conftest import driver
+from tests.live.store.conftest import _emptied, driver
 from tests.live.store.test_store import batch, good, running
 
 
@@ -97,6 +99,36 @@ def test_a_database_held_by_someone_else_is_said_to_be_away(tmp_path: Path, monk
     other.close()
     assert store.begin_epoch() == 1
     store.close()
+
+
+def test_a_process_that_stands_still_in_a_transaction_keeps_nobody_from_leading(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sageserve.live.store.database._PG_IDLE_MS", 100)
+    first, second = (open_store(_emptied(postgres) if k == 0 else postgres, tmp_path) for k in range(2))
+    assert isinstance(first, SqlStore)
+    term = first.at(first.begin_epoch())
+    assert isinstance(term, SqlStore)
+
+    def write_late() -> None:
+        with term._database.transaction() as still:
+            free = second.leader()
+            assert second.lead(LeaseRecord("other", free.epoch + 1, "", free.version)) is not None
+            still.execute(text("UPDATE epochs SET holder = 'late'"))
+
+    with pytest.raises(StoreAway):
+        write_late()
+    assert first.leader().holder == "other"
+    first.close()
+    second.close()
+
+
+def test_two_that_begin_at_once_make_the_tables_once(postgres: str, tmp_path: Path) -> None:
+    url = _emptied(postgres)
+    with ThreadPoolExecutor(3) as threads:
+        for store in list(threads.map(lambda _: open_store(url, tmp_path), range(3))):
+            assert store.leader().epoch == 0
+            store.close()
 
 
 def test_what_was_deleted_is_gone_once_no_reader_is_at_work(tmp_path: Path) -> None:

@@ -218,18 +218,6 @@ def test_leases_of_a_dead_owner_go_back_to_the_queue(store: Store) -> None:
     assert [(job.key[1], job.attempts) for job in store.queued("m", 9)] == [(2, 2), (3, 0)]
 
 
-def test_an_earlier_owner_takes_nothing_but_its_results_count_once(store: Store) -> None:
-    first = store.begin_epoch()
-    one = running(store, 2)
-    take(store, first, 1, number=one.number)
-    second = store.begin_epoch()
-    done = store.commit(first, [Lease((one.number, 2), 0)], [good(one.number, 1, b"early")])
-    assert (done.recorded, done.superseded) == (((one.number, 1),), True)
-    assert [job.key[1] for job in store.queued("m", 9)] == [2]
-    again = store.commit(second, [Lease((one.number, 1), 0)], [good(one.number, 1, b"late")])
-    assert (again.recorded, again.late, again.superseded) == ((), 1, False)
-
-
 def test_a_new_owner_drops_half_written_files_and_keeps_whole_ones(store: Store) -> None:
     kept(store, file(1), b"a")
     store.begin_file(file(2))

@@ -16,7 +16,7 @@ from sageserve.base.units import MINUTE, NEVER, SECOND, Micros
 from sageserve.live.batches.input_file import InputReader, read_batch
 from sageserve.live.batches.output_files import write_files
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
-from sageserve.live.store.models import LATER, BadData, BadMove, Batch, BatchState, LineError, StoreError, Unknown
+from sageserve.live.store.models import LATER, BadData, BadMove, Batch, BatchState, LineError, StoreError, Superseded, Unknown
 from sageserve.live.waiting import within
 
 _EVERY_S: Final = 1.0  # how late a batch may expire
@@ -66,11 +66,17 @@ class BatchLifecycle:
         self._news.set()
 
     async def run(self) -> None:
-        """Look after batches until cancelled."""
+        """Look after batches until cancelled.
+
+        Raises:
+            Superseded: another process does.
+        """
         while True:
             try:
                 await self.look()
                 self._well = True
+            except Superseded:
+                raise
             except StoreError as error:
                 if self._well:
                     _LOG.error("batches wait for the store: %s", error.message)
@@ -98,7 +104,7 @@ class BatchLifecycle:
             except (BadMove, Unknown) as error:
                 _LOG.info("batch %s changed meanwhile: %s", batch.id, error.message)
                 self._news.set()
-            except LATER:
+            except (*LATER, Superseded):
                 raise
             except Exception as fault:  # noqa: BLE001 # whatever is wrong with one batch is no other one's concern
                 if batch.number not in self._sick:
@@ -128,7 +134,7 @@ class BatchLifecycle:
             errors = [LineError("internal_error", said)]
             try:
                 await self._store.call(self._store.store.reject, batch.number, errors, self._time.now())
-            except LATER:
+            except (*LATER, Superseded):
                 raise
             except Exception:  # noqa: BLE001 # then it waits, and nobody with it
                 _LOG.exception("batch %s could not be failed either", batch.id)

@@ -2,12 +2,14 @@
 
 The batch queue says when and where a job may run (`JobQueue`); it goes through the gateway like any request, and is done once
 its result is in the store. Everything that must survive is there: killed at any moment, the next process reads there what to do.
+Of several processes that share a store one runs the queue; what it has in hand is of its term alone (`queue_lead.py`).
 Must not decide how much spare capacity there is. Read next: `live/control/batch_queue.py`, `result_writer.py`, `lifecycle.py`.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -19,10 +21,11 @@ from sageserve.live.batches.gateway_lines import GatewayLines
 from sageserve.live.batches.job_buffer import JobBuffer
 from sageserve.live.batches.job_client import JobLines, Retry, ask
 from sageserve.live.batches.lifecycle import BatchLifecycle
+from sageserve.live.batches.queue_lead import QueueLead
 from sageserve.live.batches.result_writer import ResultWriter
 from sageserve.live.batches.store_thread import SteadyWall, StoreThread
 from sageserve.live.control.batch_queue import QueueHead
-from sageserve.live.store.models import Committed, Job, Key, Lease, Result, StoreError
+from sageserve.live.store.models import Committed, Job, Key, Lease, Result, StoreError, Superseded
 from sageserve.live.wire import ANYWHERE
 
 _REGION: Final = 0  # where jobs come in: a batch names no region, and the first is where control and its gateway stand
@@ -57,13 +60,18 @@ class BatchRunner:
         names: of models, in order of their numbers.
         door: where jobs are sent.
         time: wall time and the loop's clock.
+        me: name of this process among those that share the store.
     """
 
-    def __init__(self, store: StoreThread, scenario: Scenario, names: Names, door: Door, time: SteadyWall) -> None:
+    def __init__(
+        self, store: StoreThread, scenario: Scenario, names: Names, door: Door, time: SteadyWall, *, me: str = ""
+    ) -> None:
         live = scenario.live or LiveSettings()
         tiers = list(scenario.tiers.values())
         self.store = store
+        self.lead = QueueLead(store, me, time.clock)
         self.writer = ResultWriter(store, self._recorded)
+        self._live = live
         self._settings = live.jobs
         self._models = names.models
         self._buffers = {model: JobBuffer() for model in names.models}
@@ -121,7 +129,7 @@ class BatchRunner:
         self._ended, self._loaded = ended, loaded
 
     def _is_held_up(self, buffer: JobBuffer) -> bool:
-        away = self._time.clock() < self._away_until
+        away = self._time.clock() < self._away_until or not self.lead.may_begin()
         return away or bool(self.writer.trouble) or buffer.running >= self._settings.in_hand
 
     # --- what the control process runs ---
@@ -131,33 +139,49 @@ class BatchRunner:
         self._lifecycle.notify()
 
     async def run(self) -> None:
-        """Run jobs until cancelled.
+        """Run jobs whenever this process leads, until cancelled.
 
         Raises:
-            SageServeError: another control process has taken the queue over.
+            SageServeError: another control process has taken over a queue that only one can have.
         """
-        self.writer.epoch = await self._begin()
-        lines = self._lines = self._door.lines(self._door.url, self._settings.answer_within / SECOND, self._time.clock)
-        parts = (self.writer.run(), self._lifecycle.run(), self._follow(), self._superseded.wait())
+        try:
+            while True:
+                epoch = await self.lead.win()
+                await self._run_term(epoch)
+                self.lead.lost(epoch)
+                if not self.lead.shared:
+                    raise SageServeError(
+                        "another control process has taken the batch queue over", hint="one fleet, one control process"
+                    )
+                _LOG.warning("another process leads the batch queue now; this one stands by")
+        finally:
+            await self.lead.let_go()
+
+    async def _run_term(self, epoch: int) -> None:
+        """Run jobs until another process leads."""
+        store = self.store.at(epoch)
+        self.writer = ResultWriter(self.store, self._recorded)
+        self.writer.epoch = epoch
+        self._lifecycle = BatchLifecycle(store, self._models, self._live, self._time)
+        self._superseded = asyncio.Event()
+        lines = self._door.lines(self._door.url, self._settings.answer_within / SECOND, self._time.clock)
+        parts = (self.lead.keep(), self.writer.run(), self._lifecycle.run(), self._follow(lines), self._superseded.wait())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # a fault of any part is this one's
+                with suppress(Superseded):
+                    task.result()  # a fault of any part is this one's
         finally:
             self._lines = None
             await self._stop(tasks)
             lines.close()
-        raise SageServeError("another control process has taken the batch queue over", hint="one fleet, one control process")
+            self._buffers = {model: JobBuffer() for model in self._models}
 
-    async def _begin(self) -> int:
-        """Own the queue; a database that is away now may be back in a moment."""
-        epoch = await self._insist(lambda: self.store.call(self.store.store.begin_epoch))
+    async def _follow(self, lines: JobLines) -> None:
+        """Hear what became of batches, until cancelled; jobs may begin once it is known what waits."""
         await self._insist(self._refresh)
-        return epoch
-
-    async def _follow(self) -> None:
-        """Hear what became of batches, until cancelled."""
+        self._lines = lines
         while True:
             change = await self._lifecycle.changes.get()
             if change.stopped:
@@ -195,6 +219,9 @@ class BatchRunner:
             return
         if body is None or self._lines is None:
             buffer.recorded(job.key, counted=False)
+            return
+        if not self.lead.may_begin():  # it stood still since it was taken: another may have it by now
+            self._rest(job, SECOND)
             return
         self.writer.lease(Lease(job.key, job.attempts))
         said = await self._ask(self._lines, job, body, endpoint)

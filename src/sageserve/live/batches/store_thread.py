@@ -8,8 +8,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 
 from sageserve.base.units import DAY, HOUR, MINUTE, Micros
 from sageserve.live.store.interface import Store
@@ -36,6 +37,12 @@ class StoreThread:
     async def call(self, do: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Call a method of the store in its turn. A caller that is cancelled does not undo what it began."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(do, *args, **kwargs))
+
+    def at(self, epoch: int) -> Self:
+        """The same thread and store, in which nothing changes once another epoch has begun."""
+        term = copy(self)
+        term.store = self.store.at(epoch)
+        return term
 
     async def close(self) -> None:
         """Let go of the store when all calls are done."""

@@ -18,7 +18,7 @@ from sageserve.live.batches.api_context import ApiContext, BoundedRequest, answe
 from sageserve.live.batches.api_models import Deleted, ListPage, file_shape
 from sageserve.live.gateway.api_error import bad_request, too_large
 from sageserve.live.store.interface import PIECE
-from sageserve.live.store.models import File
+from sageserve.live.store.models import File, Unknown
 
 _KEEP_LEAST: Final = 3600  # seconds; OpenAI's bounds
 _KEEP_MOST: Final = 30 * 24 * 3600
@@ -26,6 +26,7 @@ _FRAME: Final = 1 << 20  # of the form around the file
 _FIELD_MAX: Final = 64 << 10
 _LIST_MOST: Final = 10_000
 _NAME_MAX: Final = 255
+_TRIES: Final = 2  # more, after control processes that came to lead
 
 
 def file_routes(api: ApiContext) -> list[BaseRoute]:
@@ -73,6 +74,14 @@ class _FileRoutes:
         return await self._fill(file, upload)
 
     async def _fill(self, file: File, upload: UploadFile) -> File:
+        for _ in range(_TRIES):
+            try:
+                return await self._fill_once(file, upload)
+            except Unknown:  # a control process that came to lead has dropped what was half written
+                await upload.seek(0)
+        return await self._fill_once(file, upload)
+
+    async def _fill_once(self, file: File, upload: UploadFile) -> File:
         await self._store.call(self._keep.begin_file, file)
         try:
             number = size = 0

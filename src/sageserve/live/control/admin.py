@@ -2,7 +2,7 @@
 
     GET /admin/status     `status.Status`         GET /admin/metrics    Prometheus text
     GET /admin/day        `day.DayView`           GET /admin/targets    engines, for Prometheus' http_sd_configs
-    GET /ui               the page
+    GET /ui               the page                GET /admin/ready      whether files and batches are taken, and who runs them
 
 Read-only: nothing here changes the fleet. Who may ask is the gateway's business (`gateway/rights.py`), which is the only one
 that reaches this server (`door.py`). Read next: `status.py`, `process.py`.
@@ -27,7 +27,7 @@ from sageserve.data.watched.minutes import PoolMinute
 from sageserve.live.control.day import DayView
 from sageserve.live.control.minute_book import EndpointCapacity
 from sageserve.live.control.sleeping import Sleep
-from sageserve.live.control.status import Status
+from sageserve.live.control.status import QueueRole, Status
 
 _STATES: Final = ("serving", "coming", "draining", "spot")
 _PODS: Final = ("ready", "coming", "late", "unschedulable", "gated", "leaving")
@@ -75,7 +75,7 @@ class FleetCollector(Collector):
         for model, left in {endpoint.model: endpoint.slack_batch_s for endpoint in state.endpoints}.items():
             if left is not None:
                 slack.add_metric([model], round(left, 1))
-        yield from (instances, seen, pressure, blind, waiting, slack, *_sleepers(state), *_pods(state))
+        yield from (instances, seen, pressure, blind, waiting, slack, *_sleepers(state), *_pods(state), *_queue(state))
         yield GaugeMetricFamily("sageserve_gpus_held", "GPUs that instances hold", value=state.gpus_held)
         yield CounterMetricFamily("sageserve_instances_hung", "instances that hung and were ended", value=state.ended)
         yield GaugeMetricFamily("sageserve_gateways", "gateway processes connected", value=state.gateway.processes)
@@ -83,6 +83,14 @@ class FleetCollector(Collector):
         for (reason, blocked), count in sorted(self._decided().items()):
             decisions.add_metric([reason, blocked], count)
         yield decisions
+
+
+def _queue(state: Status) -> Iterator[GaugeMetricFamily]:
+    """Who runs a batch queue that several control processes share; nothing where none could."""
+    if state.queue is not None:
+        leads = state.queue.role == "leader"
+        yield GaugeMetricFamily("sageserve_batch_leader", "1: this process runs the batch queue; 0: it stands by", value=leads)
+        yield GaugeMetricFamily("sageserve_batch_epoch", "how often another process came to run it", value=state.queue.epoch)
 
 
 def _sleepers(state: Status) -> Iterator[GaugeMetricFamily]:
@@ -186,6 +194,13 @@ def scrape_targets(status: Status) -> Iterator[ScrapeTarget]:
             yield ScrapeTarget((host,), {"pool": one.pool, "__scheme__": scheme, **elsewhere})
 
 
+class Readiness(Struct, frozen=True):
+    """Whether files and batches are taken: leader, standby and alone take them, and unknown (503) cannot."""
+
+    status: str
+    queue: QueueRole | None
+
+
 def routes(
     status: Callable[[], Status],
     decided: Callable[[], dict[tuple[str, str], int]],
@@ -219,6 +234,12 @@ def routes(
     async def as_metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def as_ready(_request: Request) -> Response:
+        queue = status().queue
+        lost = queue is not None and bool(queue.trouble)
+        said = Readiness("unknown" if lost else "alone" if queue is None else queue.role, queue)
+        return Response(msgspec.json.encode(said), 503 if lost else 200, media_type="application/json")
+
     async def as_page(_request: Request) -> Response:
         return HTMLResponse(page, headers={"content-security-policy": _POLICY, "cache-control": "no-cache"})
 
@@ -230,6 +251,7 @@ def routes(
         Route("/admin/day", as_day),
         Route("/admin/targets", as_targets),
         Route("/admin/metrics", as_metrics),
+        Route("/admin/ready", as_ready),
         Route("/ui", as_page),
         Route("/ui/", to_page),
     ]

@@ -45,7 +45,7 @@ from sageserve.live.control.rollout_routes import rollout_routes
 from sageserve.live.control.sleeping import Sleeping, begun_before
 from sageserve.live.control.spending import SpendingFile
 from sageserve.live.control.state_files import DemandFile, JournalFile
-from sageserve.live.control.status import Sources, Status, differing, status
+from sageserve.live.control.status import QueueRole, Sources, Status, differing, status
 from sageserve.live.control.thread_worker import ThreadWorker
 from sageserve.live.link import LinkKind, LinkServer
 from sageserve.live.waiting import run_until, within
@@ -130,6 +130,7 @@ class Parts:
         append: adds whole lines to a file.
         revisions: how engines of rollouts are run, which the actuator is told.
         sure: whether the wall clock is believed: demand of a day that never was would push the true past out.
+        role: which of the control processes that share the batch queue this one is; None: no other could have it open.
     """
 
     actuator: Callable[[Hear, Layout], ManagedActuator]
@@ -148,6 +149,7 @@ class Parts:
     append: Callable[[Path, bytes], None] = append_lines
     revisions: EngineRevisions = field(default_factory=EngineRevisions)
     sure: Callable[[], bool] = lambda: True
+    role: Callable[[], QueueRole | None] = lambda: None
 
 
 class Control:
@@ -239,6 +241,7 @@ class Control:
             self._parts.words,
             self._home.url,
             self.sleeping,
+            self._parts.role,
         )
         failing, lasting = self._actuator.failing(), self._actuator.failing(LASTING)
         notes = (*failing, *self._notes(), *self._link.turned_away(), *differing(sources))
@@ -252,7 +255,8 @@ class Control:
         )
         stumbled = tuple(f"{said}; its answer was left out, {n:,} times so far." for said, n in self._stumbled.items())
         hung = tuple(f"{name}: hung and was started again, {n:,} x so far." for name, n in self._actuator.hung().items())
-        later = last + stumbled + self.rollouts.notes() + self.sleeping.notes()
+        shared = () if (role := self._parts.role()) is None else (role.words,)
+        later = last + stumbled + shared + self.rollouts.notes() + self.sleeping.notes()
         return full + hung + self._unseen() + self.view.away() + self.liveness.notes() + later
 
     def _unseen(self) -> tuple[str, ...]:

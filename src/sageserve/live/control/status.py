@@ -6,6 +6,7 @@ Read next: `process.py`, which hands it out.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from msgspec import Struct
 
@@ -121,6 +122,34 @@ class GatewayStatus(Struct, frozen=True):
     requests: int  # that it has at engines
 
 
+class QueueRole(Struct, frozen=True):
+    """Which of the control processes that share a batch queue this one is.
+
+    Args:
+        role: leader, which runs it, or standby.
+        leader: name of the one that leads, as last read; empty: none does.
+        epoch: how often that changed.
+        heard_s: since it was read; None: it was not yet.
+        trouble: why it cannot be read or written; empty: it can.
+    """
+
+    role: Literal["leader", "standby"]
+    leader: str
+    epoch: int
+    heard_s: float | None
+    trouble: str = ""
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        if self.trouble:
+            return f"Who runs the batch queue is not known: {self.trouble}."
+        if self.role == "leader":
+            return f"This process runs the batch queue (epoch {self.epoch})."
+        led = f"{self.leader} runs it (epoch {self.epoch})" if self.leader else "nobody runs it yet"
+        return f"This process stands by for the batch queue: {led}."
+
+
 class Status(Struct, frozen=True):
     """Everything.
 
@@ -141,6 +170,7 @@ class Status(Struct, frozen=True):
         ended: instances that hung and were ended since this control process began.
         failing: a sentence for each pool whose starts go on failing; they are notes, too, from the first one on.
         rollouts: of this fleet, since it is up, the latest first.
+        queue: which of the control processes that share its batch queue this one is; None: no other could have it open.
         watched: servers through which a fleet that others run is seen; none: it is ours, and there is a gateway.
     """
 
@@ -163,6 +193,7 @@ class Status(Struct, frozen=True):
     gateways: tuple[GatewayStatus, ...] = ()
     layout: str = ""
     settings: str = ""
+    queue: QueueRole | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +211,7 @@ class Sources:
         words: a decision in a sentence.
         url: of the gateway.
         sleeping: endpoints that may have no instance; None: none may.
+        role: which of the control processes of its batch queue this one is.
     """
 
     scenario: Scenario
@@ -192,6 +224,7 @@ class Sources:
     words: Callable[[Stamped], tuple[str, ...]]
     url: str
     sleeping: Sleeping | None = None
+    role: Callable[[], QueueRole | None] = lambda: None
 
 
 def status(
@@ -223,6 +256,7 @@ def status(
         gateways=tuple(_gateways(sources)),
         layout=layout_mark(sources.view.layout),
         settings=settings_mark(scenario),
+        queue=sources.role(),
     )
 
 

@@ -1,12 +1,14 @@
 """A database that is open: SQLite or PostgreSQL, brought to this version's tables, with transactions that say what went wrong.
 
 SQLite: write-ahead log, every commit on disk before it returns (synchronous=FULL), transactions that take the write lock at
-once. PostgreSQL: its own defaults, which do the same. Must not know the tables. Read next: `migrations/`, `sql.py`.
+once. PostgreSQL: its own defaults, which do the same; there a process that stands still in the middle of a transaction, or whose
+machine is gone, has its locks taken away after seconds, because another one may wait for them. Must not know the tables.
+Read next: `migrations/`, `sql.py`.
 """
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -28,6 +30,20 @@ _BUSY_MS: Final = 10_000  # SQLite waits so long for another process's transacti
 _SETTINGS: Final = ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", f"busy_timeout={_BUSY_MS}")
 _NO_ROOM: Final = frozenset([sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR])  # a failed write is an I/O error where quotas end
 _PG_NO_ROOM: Final = "53100"
+_PG_CROSSED: Final = frozenset(["40001", "40P01", "55P03"])  # two processes waited for each other, or one too long: try again
+_PG_IDLE_MS: Final = 5_000  # of a transaction whose process says nothing: it stands still, and others wait for its locks
+_PG_LOCK_MS: Final = 10_000  # as long as SQLite's
+_PG_GONE: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How a server that is gone is noticed, within ten seconds, where the address says nothing else."""
+_UPGRADES: Final = (
+    0x5A6E5E75E  # of the advisory lock: two processes that begin at once bring tables up to date one after the other
+)
 
 
 class Database:
@@ -50,7 +66,17 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All of it or nothing.
+        """Change something: all of it or nothing.
+
+        Raises:
+            StoreError: as `reading`.
+        """
+        with self.reading() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One state of everything.
 
         Raises:
             StoreFull: no room.
@@ -88,9 +114,51 @@ class Database:
         if self._remembers:
             self.forget()
 
+    @property
+    def shared(self) -> bool:
+        """Whether processes of other machines may have it open, too."""
+        return self._engine.dialect.name != "sqlite"
+
     def close(self) -> None:
         """Let go of it."""
         self._engine.dispose()
+
+
+class FencedDatabase(Database):
+    """A database in which something is changed only while a condition holds, checked in each transaction that changes something.
+
+    Args:
+        whole: the open database.
+        check: raises where the condition does not hold, and keeps it from ending before the transaction does.
+    """
+
+    def __init__(self, whole: Database, check: Callable[[Connection], None]) -> None:
+        self._whole = whole
+        self._check = check
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Change something, if that may be."""
+        with self._whole.transaction() as connection:
+            self._check(connection)
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """One state of everything, whoever reads."""
+        with self._whole.reading() as connection:
+            yield connection
+
+    def forget(self) -> None:
+        """As the whole."""
+        self._whole.forget()
+
+    def forget_rest(self) -> None:
+        """As the whole."""
+        self._whole.forget_rest()
+
+    def close(self) -> None:
+        """The whole is another's to close."""
 
 
 class StorePart:
@@ -119,8 +187,11 @@ def _engine(url: str) -> Engine:
             return engine
         if parsed.drivername in {"postgresql", "postgres"}:
             parsed = parsed.set(drivername="postgresql+psycopg")
-        spoken = {"client_encoding": "utf8"}  # a database made in the locale C knows bytes only, and answers in them unless told
-        return create_engine(parsed, connect_args=spoken, pool_size=1, max_overflow=1, pool_pre_ping=True, hide_parameters=True)
+        # A database made in the locale C knows bytes only, and answers in them unless told.
+        told = {name: value for name, value in _PG_GONE.items() if name not in parsed.query} | {"client_encoding": "utf8"}
+        engine = create_engine(parsed, connect_args=told, pool_size=1, max_overflow=1, pool_pre_ping=True, hide_parameters=True)
+        event.listen(engine, "begin", _begin_shared)
+        return engine
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(f"live.store: {error}", hint="write sqlite, memory, or postgresql://user@host/name") from None
     except ModuleNotFoundError as error:
@@ -138,6 +209,12 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _begin_shared(connection: Connection) -> None:
+    """For each transaction anew: between us there may be a pooler that gives every transaction another connection."""
+    limits = {"idle_in_transaction_session_timeout": _PG_IDLE_MS, "lock_timeout": _PG_LOCK_MS}
+    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {value}" for name, value in limits.items()))
+
+
 def _told(error: DBAPIError) -> StoreError:
     cause = error.orig
     said = str(cause).strip().split("\n")[0]
@@ -148,7 +225,10 @@ def _told(error: DBAPIError) -> StoreError:
         full, away = code in _NO_ROOM, code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN}
     else:
         state = getattr(cause, "sqlstate", None) or ""
-        full, away = state == _PG_NO_ROOM, error.connection_invalidated or state[:2] in {"", "08", "57"}
+        full, away = (
+            state == _PG_NO_ROOM,
+            error.connection_invalidated or state[:2] in {"", "08", "25", "57"} or state in _PG_CROSSED,
+        )
     if full:
         return StoreFull(f"the batch store cannot write: {said}", hint="free some disk space; it goes on by itself")
     if away:
@@ -177,6 +257,8 @@ def check_version(connection: Connection) -> Config | None:
 
 def _upgrade(connection: Connection) -> None:
     """Apply the steps that are missing."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADES})")
     config = check_version(connection)
     if config is not None:
         command.upgrade(config, "head")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from sageserve.base.units import Micros
+from sageserve.core.authority.records import LeaseRecord
 from sageserve.live.store.models import (
     Batch,
     Committed,
@@ -189,7 +190,7 @@ class Queue(Protocol):
     def commit(self, epoch: int, leases: Sequence[Lease], results: Sequence[Result]) -> Committed:
         """Take down leases, then results, in one go.
 
-        A result counts when it is its job's first, whoever brings it; a lease when `epoch` is the latest.
+        Nothing counts when `epoch` is not the latest; a result when it is its job's first.
         """
         ...
 
@@ -197,8 +198,28 @@ class Queue(Protocol):
 class Store(Files, Batches, Queue, Protocol):
     """All of it."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether processes of other machines may have it open, too, so that one of them has to lead."""
+        ...
+
+    def at(self, epoch: int) -> "Store":
+        """The same store, in which nothing changes once another epoch has begun: every call that would raises Superseded."""
+        ...
+
     def begin_epoch(self) -> int:
-        """A control process begins: what earlier ones had taken is queued again, half-written files are dropped."""
+        """The only control process begins: what earlier ones had taken is queued again, half-written files are dropped."""
+        ...
+
+    def leader(self) -> LeaseRecord:
+        """Who leads a store that is shared."""
+        ...
+
+    def lead(self, wanted: LeaseRecord) -> LeaseRecord | None:
+        """Keep who leads, if that is what it was made from (`version`); what was stored, None: another was quicker.
+
+        With another epoch a term begins, as with `begin_epoch`.
+        """
         ...
 
     def close(self) -> None:

@@ -5,11 +5,13 @@ Must not know SQL. Read next: `sql.py`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TypeVar
 
 from sageserve.base.units import Micros
+from sageserve.core.authority.records import LeaseRecord
 from sageserve.live.store.interface import SMALL, Store
 from sageserve.live.store.models import (
     BATCH_MOVES,
@@ -33,6 +35,7 @@ from sageserve.live.store.models import (
     ListRange,
     NewJob,
     Result,
+    Superseded,
     Unknown,
     share_of_each,
     stamped,
@@ -58,6 +61,14 @@ class _Kept:
         return True
 
 
+@dataclass(slots=True)
+class _Counts:
+    """What is neither file nor batch: shared by all who have the store."""
+
+    made: int = 0
+    leader: LeaseRecord = field(default_factory=lambda: LeaseRecord("", 0, "0", "0"))
+
+
 class MemoryStore(Store):
     """A store that is gone with the process."""
 
@@ -66,17 +77,51 @@ class MemoryStore(Store):
         self._pieces: dict[str, list[bytes]] = {}
         self._batches: dict[int, Batch] = {}
         self._jobs: dict[Key, _Kept] = {}
-        self._epoch = 0
-        self._made = 0
+        self._counts = _Counts()
+        self.epoch: int | None = None  # of who leads, or did; None: anybody
+
+    @property
+    def shared(self) -> bool:
+        """Nobody else can."""
+        return False
+
+    def at(self, epoch: int) -> "MemoryStore":
+        """What the leader of an epoch may do."""
+        term = copy(self)  # all that is kept is shared
+        term.epoch = epoch
+        return term
+
+    def _check(self) -> None:
+        if self.epoch not in {None, self._counts.leader.epoch}:
+            raise Superseded("another control process leads the batch queue")
 
     def begin_epoch(self) -> int:
         """A control process begins."""
-        self._epoch += 1
+        now = self.leader()
+        begun = self.lead(LeaseRecord(now.holder, now.epoch + 1, "", now.version))
+        assert begun is not None
+        return begun.epoch
+
+    def leader(self) -> LeaseRecord:
+        """Who leads."""
+        return self._counts.leader
+
+    def lead(self, wanted: LeaseRecord) -> LeaseRecord | None:
+        """Lead, go on leading, or give it up."""
+        now = self._counts.leader
+        if wanted.version != now.version:
+            return None
+        beat = str(int(now.version) + 1)
+        self._counts.leader = LeaseRecord(wanted.holder, wanted.epoch, beat, beat)
+        if wanted.epoch != now.epoch:
+            self._begin_term()
+        return self._counts.leader
+
+    def _begin_term(self) -> None:
         for job in self._jobs.values():
             job.move(JobSignal.LOSE)
         for file in [one.id for one in self._files.values() if not one.ready]:
             self.drop_file(file)
-        return self._epoch
 
     def close(self) -> None:
         """Nothing is held."""
@@ -85,12 +130,14 @@ class MemoryStore(Store):
 
     def begin_file(self, file: File) -> None:
         """A file that is not complete."""
+        self._check()
         self.drop_file(file.id)
         self._files[file.id] = file
         self._pieces[file.id] = []
 
     def append(self, file: str, number: int, data: bytes) -> None:
         """Its next piece."""
+        self._check()
         if file not in self._files:
             raise Unknown(f"No such File object: {file}")
         assert number == len(self._pieces[file])
@@ -98,12 +145,14 @@ class MemoryStore(Store):
 
     def finish_file(self, file: str, size: int) -> None:
         """It is complete."""
+        self._check()
         if file not in self._files:
             raise Unknown(f"No such File object: {file}")
         self._files[file] = replace(self._files[file], size=size, ready=True)
 
     def drop_file(self, file: str) -> None:
         """Forget one that is not complete."""
+        self._check()
         if file in self._files and not self._files[file].ready:
             del self._files[file], self._pieces[file]
 
@@ -127,11 +176,13 @@ class MemoryStore(Store):
 
     def delete_file(self, owner: str, file: str) -> None:
         """Remove a complete file."""
+        self._check()
         self.file(owner, file)
         del self._files[file], self._pieces[file]
 
     def expire_files(self, now: Micros) -> int:
         """Remove those whose time is over."""
+        self._check()
         late = [one.id for one in self._files.values() if one.ready and one.expires_at is not None and one.expires_at <= now]
         for file in late:
             del self._files[file], self._pieces[file]
@@ -139,6 +190,7 @@ class MemoryStore(Store):
 
     def shorten_files(self, owner: str, keep: Micros) -> int:
         """Let an owner's files end sooner."""
+        self._check()
         long = [
             one
             for one in self._files.values()
@@ -152,11 +204,12 @@ class MemoryStore(Store):
 
     def add_batch(self, batch: Batch) -> Batch:
         """A new batch."""
+        self._check()
         if any(other.id == batch.id for other in self._batches.values()):
             raise BadData(f"there is a batch {batch.id} already")
-        self._made += 1
-        made = replace(batch, number=self._made)
-        self._batches[self._made] = made
+        self._counts.made += 1
+        made = replace(batch, number=self._counts.made)
+        self._batches[self._counts.made] = made
         return made
 
     def batch(self, owner: str, batch: str) -> Batch:
@@ -176,6 +229,7 @@ class MemoryStore(Store):
 
     def forget_batches(self, owner: str, before: Micros | None = None) -> int:
         """Forget those that are over."""
+        self._check()
         over = [n for n, one in self._batches.items() if one.owner == owner and one.was_over(before)]
         for number in over:
             del self._batches[number]
@@ -185,17 +239,20 @@ class MemoryStore(Store):
 
     def begin_reading(self, number: int) -> None:
         """Forget what an interrupted reading left."""
+        self._check()
         for key in [key for key, job in self._jobs.items() if key[0] == number and job.state is JobState.HELD]:
             del self._jobs[key]
 
     def hold(self, number: int, model: str, jobs: Sequence[NewJob]) -> None:
         """Keep some of its lines."""
+        self._check()
         if (batch := self._batches[number]).state is not BatchState.VALIDATING:
             raise BadMove(f"batch {batch.id} is {batch.state}")
         self._jobs.update({(number, job.line): _Kept(model, job.custom_id, job.body) for job in jobs})
 
     def accept(self, number: int, model: str, now: Micros) -> int:
         """Queue its lines."""
+        self._check()
         self._move(number, BatchSignal.ACCEPT, now)
         total = self._signal(number, JobSignal.ADMIT)
         self._batches[number] = replace(self._batches[number], model=model, total=total)
@@ -203,6 +260,7 @@ class MemoryStore(Store):
 
     def reject(self, number: int, errors: Sequence[LineError], now: Micros) -> None:
         """None is run."""
+        self._check()
         self._move(number, BatchSignal.REJECT, now)
         self.begin_reading(number)
         self._batches[number] = replace(self._batches[number], errors=tuple(errors))
@@ -217,6 +275,7 @@ class MemoryStore(Store):
 
     def finish(self, number: int, now: Micros) -> None:
         """Every job is over."""
+        self._check()
         if not self._find(number).over:
             raise BadMove(f"batch {number} has jobs that are not over")
         self._move(number, BatchSignal.FINISH, now)
@@ -229,6 +288,7 @@ class MemoryStore(Store):
 
     def close_batch(self, number: int, files: tuple[File | None, File | None], now: Micros) -> None:
         """Its files are written."""
+        self._check()
         for file in files:
             if file is not None and file.id not in self._files:
                 raise Unknown(f"No such File object: {file.id}")
@@ -242,6 +302,7 @@ class MemoryStore(Store):
             del self._jobs[key]
 
     def _end(self, number: int, signal: BatchSignal, end: JobSignal, now: Micros) -> None:
+        self._check()
         self._move(number, signal, now)
         self.begin_reading(number)
         ended = self._signal(number, end)
@@ -295,13 +356,14 @@ class MemoryStore(Store):
 
     def commit(self, epoch: int, leases: Sequence[Lease], results: Sequence[Result]) -> Committed:
         """Take down leases, then results."""
-        superseded = epoch != self._epoch
-        for lease in () if superseded else leases:
+        if epoch != self._counts.leader.epoch:
+            return Committed((), 0, True)
+        for lease in leases:
             job = self._jobs.get(lease.key)
             if job is not None and job.move(JobSignal.LEASE):
                 job.attempts = lease.attempts
         recorded = tuple(result.key for result in results if self._record(result))
-        return Committed(recorded, len(results) - len(recorded), superseded)
+        return Committed(recorded, len(results) - len(recorded), False)
 
     def _record(self, result: Result) -> bool:
         job = self._jobs.get(result.key)

@@ -39,6 +39,10 @@ class Unknown(StoreError):
     """There is no such file or batch."""
 
 
+class Superseded(StoreError):
+    """Another process leads the queue by now: nothing of an earlier term is written any more."""
+
+
 class BadMove(StoreError):
     """What was asked is not possible in the state a batch or a job is in; nothing changed."""
 
@@ -74,7 +78,7 @@ JOB_MOVES: Final[Mapping[tuple[JobState, JobSignal], JobState]] = {
     (JobState.RUNNING, JobSignal.SUCCEED): JobState.DONE,
     (JobState.RUNNING, JobSignal.FAIL): JobState.FAILED,  # refused for good, or attempts used up
     (JobState.RUNNING, JobSignal.LOSE): JobState.QUEUED,  # its owner died: it runs again
-    (JobState.QUEUED, JobSignal.SUCCEED): JobState.DONE,  # the owner was given up, and answers all the same: first result counts
+    (JobState.QUEUED, JobSignal.SUCCEED): JobState.DONE,  # that it was taken is not written down, and need not be
     (JobState.QUEUED, JobSignal.FAIL): JobState.FAILED,
     (JobState.QUEUED, JobSignal.CANCEL): JobState.CANCELLED,
     (JobState.RUNNING, JobSignal.CANCEL): JobState.CANCELLED,
@@ -342,7 +346,7 @@ class Committed:
     Args:
         recorded: keys of the results that were taken down.
         late: results that were dropped, because their job was over already or is not there any more.
-        superseded: another control process has begun since: it holds the queue now, and the leases were not taken.
+        superseded: another control process has begun since: it holds the queue now, and nothing was taken down.
     """
 
     recorded: tuple[Key, ...]

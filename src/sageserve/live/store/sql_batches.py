@@ -60,7 +60,7 @@ class SqlBatches(StorePart):
 
     def batch(self, owner: str, batch: str) -> Batch:
         """A batch."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(select(BATCHES).where(_B.id == batch, _B.owner == owner)).first()
         if row is None:
             raise Unknown(f"No batch found with id '{batch}'.")
@@ -69,12 +69,12 @@ class SqlBatches(StorePart):
     def batches(self, owner: str, page: ListRange) -> list[Batch]:
         """A part of the list."""
         wanted = select(BATCHES).where(_B.owner == owner)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return [_batch(row) for row in connection.execute(paged(connection, wanted, BATCHES, owner, page))]
 
     def unfinished(self) -> list[Batch]:
         """Batches that still have somewhere to go."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(select(BATCHES).where(_B.state.in_(OPEN_BATCHES)).order_by(_B.number))
             return [batch for row in rows if (batch := _readable(row)) is not None]
 
@@ -154,7 +154,7 @@ class SqlBatches(StorePart):
             .order_by(_J.line)
             .limit(limit)
         )
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return [
                 LineOutcome(
                     line,

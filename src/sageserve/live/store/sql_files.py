@@ -47,7 +47,7 @@ class SqlFiles(StorePart):
 
     def file(self, owner: str, file: str) -> File:
         """A complete file."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(select(*_COLUMNS).where(_F.id == file, _F.owner == owner, _F.ready)).first()
         if row is None:
             raise _unknown(file)
@@ -58,12 +58,12 @@ class SqlFiles(StorePart):
         wanted = select(*_COLUMNS).where(_F.owner == owner, _F.ready)
         if purpose is not None:
             wanted = wanted.where(_F.purpose == purpose)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return [_file(row) for row in connection.execute(paged(connection, wanted, FILES, owner, page))]
 
     def piece(self, file: str, number: int) -> bytes | None:
         """A part of the content."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.scalar(select(_P.data).where(_P.file == file, _P.number == number))
         return None if found is None else bytes(found)
 

@@ -52,7 +52,7 @@ class SqlQueue(StorePart):
     def queued(self, model: str, limit: int) -> list[Job]:
         """Those that are due first of each owner: batch by batch, as all jobs of one are due at once."""
         running = select(_B.owner, _B.number, _B.expires_at).where(_B.state == BatchState.IN_PROGRESS, _B.model == model)
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             batches: dict[str, list[tuple[int, Micros]]] = {}
             for owner, number, deadline in connection.execute(running.order_by(_B.expires_at, _B.number)):
                 batches.setdefault(owner, []).append((number, deadline))
@@ -70,27 +70,29 @@ class SqlQueue(StorePart):
 
     def unfinished_jobs(self) -> dict[str, int]:
         """How many wait or run."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return count_open(connection, OPEN_JOBS)
 
     def body(self, key: Key) -> bytes | None:
         """Of a job."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             found = connection.scalar(select(_J.body).where(_J.batch == key[0], _J.line == key[1]))
         return None if found is None else bytes(found)
 
     def commit(self, epoch: int, leases: Sequence[Lease], results: Sequence[Result]) -> Committed:
         """Take down leases, then results."""
         with self._database.transaction() as connection:
-            superseded = connection.scalar(select(EPOCHS.c.epoch).with_for_update(read=True)) != epoch
-            if leases and not superseded:
+            if connection.scalar(select(EPOCHS.c.epoch).with_for_update(read=True)) != epoch:
+                return Committed((), 0, True)
+            if leases:
                 rows = [{"of": lease.key[0], "at": lease.key[1], "by": epoch, "tried": lease.attempts} for lease in leases]
                 connection.execute(_LEASE, rows)
             first = first_of_each(results)
+            _lock_batches(connection, {key[0] for key in first})
             taken = _still_open(connection, first.values())
             if taken:
                 _record(connection, taken)
-        return Committed(tuple(result.key for result in taken), len(results) - len(taken), superseded)
+        return Committed(tuple(result.key for result in taken), len(results) - len(taken), False)
 
 
 def _next_lines(connection: Connection, model: str, batch: int, deadline: Micros, limit: int) -> list[Job]:
@@ -107,6 +109,11 @@ def _next_lines(connection: Connection, model: str, batch: int, deadline: Micros
         Job(deadline, (batch, line), model, url, created, attempts, size, None if body is None else bytes(body), owner)
         for line, url, created, attempts, size, body, owner in connection.execute(wanted)
     ]
+
+
+def _lock_batches(connection: Connection, numbers: set[int]) -> None:
+    """Batches before their jobs, as whoever cancels one has them, so that no two processes wait for each other."""
+    connection.execute(select(_B.number).where(_B.number.in_(numbers)).order_by(_B.number).with_for_update())
 
 
 def _still_open(connection: Connection, results: Iterable[Result]) -> list[Result]:

@@ -15,6 +15,8 @@ EPOCHS: Final = Table(
     METADATA,
     Column("id", SmallInteger, primary_key=True, autoincrement=False),  # one row, 1
     Column("epoch", BigInteger, nullable=False),
+    Column("holder", Text, nullable=False, server_default=""),  # who leads; empty: nobody
+    Column("beat", BigInteger, nullable=False, server_default="0"),  # grows with every renewal
 )
 FILES: Final = Table(
     "files",
