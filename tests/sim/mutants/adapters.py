@@ -22,9 +22,13 @@ ADAPTER_MUTANTS: Final = (
         '        slot["used"] = -rank["clock"]\n',
     ),
     Mutant(
-        "an instance that opens has what another had", SLOTS, 'slot["adapter"], slot["users"], slot["used"] = UNSET, 0, 0', "pass"
+        "an instance that opens has what another had",
+        SLOTS,
+        'slot["adapter"], slot["users"], slot["used"] = UNSET, 0, 0',
+        "pass",
+        first=2,
     ),
-    Mutant("a prompt pays for those that pause", SLOTS, 'if profile["mixed"] == 0 and tokens > 0 else', "if False else"),
+    Mutant("a prompt pays for those that pause", SLOTS, 'if profile["mixed"] == 0 and tokens > 0 else', "if False else", first=2),
     Mutant(
         "who waits is forgotten when a slot is free",
         PASSING,

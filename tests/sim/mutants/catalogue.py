@@ -68,12 +68,14 @@ MUTANTS = (
         "sim/kernel/engine.py",
         '    for model in range(w["models"]):\n        empty_doors(w, model, now)\n',
         "",
+        first=2,
     ),
     Mutant(
         "an endpoint without traffic is never fed",
         "sim/kernel/engine.py",
         '    for e in range(w["endpoint_count"]):\n        feed_endpoint(w, e, now)\n',
         "",
+        first=6,
     ),
     Mutant(
         "a changed guess does not reach the outstanding tokens",
@@ -150,6 +152,7 @@ MUTANTS = (
         "sim/kernel/admission.py",
         "    if preempted:\n        note_outstanding(w, i)\n",
         "",
+        first=4,
     ),
     Mutant(
         "a preempted prompt is missing from the backlog",
@@ -186,6 +189,7 @@ MUTANTS = (
         "sim/kernel/batching.py",
         'profile["max_batched"] - (engine["running"] * each if mixed else 0)',
         'profile["max_batched"]',
+        first=4,
     ),
     Mutant(
         "a later piece of a prompt costs no more than the first",
@@ -204,6 +208,7 @@ MUTANTS = (
         "sim/kernel/ranks.py",
         "block_time(first, step, n - 1) >= now:",
         "block_time(first, step, n - 1) > now:",
+        first=4,
     ),
     Mutant(
         "a request that is not next cuts the block",
@@ -260,6 +265,7 @@ MUTANTS = (
         "sim/kernel/queues.py",
         "        node = 2 * node\n        if tree[base + node] != tokens:\n            node += 1",
         "        node = 2 * node\n        if tree[base + node + 1] == tokens:\n            node += 1",
+        first=14,
     ),
     Mutant("the feed bands are inverted", "core/feed.py", "if utilisation < two_below:", "if utilisation > two_below:"),
     Mutant(
@@ -279,6 +285,7 @@ MUTANTS = (
         "core/engine/timing.py",
         "knots[k + 1] <= tokens:",
         "knots[k + 1] < tokens - 1:",
+        first=8,
     ),
     Mutant(
         "decoding sequences are no tokens of an iteration",
@@ -298,6 +305,7 @@ MUTANTS = (
         "core/order.py",
         'if slack < -tier["expired"]:',
         "if slack < 0:",
+        first=2,
     ),
     Mutant(
         "a whole scrape period of traffic follows one stale number",
@@ -310,12 +318,14 @@ MUTANTS = (
         "core/route.py",
         "if best < 0 or utilisation < least:",
         "if best < 0 or utilisation > least:",
+        first=4,
     ),
     Mutant(
         "a preempted request finds memory that others were given since",
         "core/engine/rules.py",
         "min(lost - given, context - 1)",
         "min(lost, context - 1)",
+        first=5,
     ),
     Mutant(
         "a preempted request finds its tokens in an engine that caches nothing",
@@ -341,6 +351,7 @@ MUTANTS = (
         "core/admit.py",
         "return wait <= limit and in_flight < most",
         "return wait <= limit",
+        first=5,
     ),
     Mutant(
         "requests beyond those that can run together wait for nothing",
@@ -354,18 +365,21 @@ MUTANTS = (
         "sim/kernel/leaving/losing.py",
         'endpoint["sequences"] += sign * ',
         'endpoint["sequences"] += max(sign, 0) * ',
+        first=5,
     ),
     Mutant(
         "a promoted job may be turned away",
         "sim/kernel/arrive.py",
         "send(w, q, now, False)",
         'send(w, q, now, w["admission"] != 0)',
+        first=13,
     ),
     Mutant(
         "batch work that is not let in never comes again",
         "sim/kernel/bookkeeping.py",
         """if w["admission"] == 0 or view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]["batch"] != 0:""",
         """if w["admission"] == 0:""",
+        first=5,
     ),
     Mutant(
         "what is over is run all the same",
@@ -385,5 +399,6 @@ MUTANTS = (
         "core/feed.py",
         'if endpoints[e]["open"] > 0:',
         'if endpoints[e]["open"] > 1:',
+        first=6,
     ),
 )

@@ -35,6 +35,7 @@ HANDOVER_MUTANTS: Final = (
         "sim/kernel/choices/regions.py",
         "max(found, expected",
         "max(found, 0.0 * expected",
+        first=8,
     ),
     Mutant(
         "who finds nothing open to decode comes late",

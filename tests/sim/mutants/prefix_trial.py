@@ -24,7 +24,7 @@ from tests.sim.mutants.prefixes import PREFIX_MUTANTS
 DEFINED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 PACKAGE = Path(str(sageserve.__file__)).parent
 LARGER_FROM = 1000  # numbers of larger worlds are their seeds from here on
-SEEDS = (*range(100), 163)  # of small worlds, of which two in five have hashes; in the last a closed instance opens again
+SEEDS = (79, 22, 23, *range(100), 163)  # of small worlds, of which two in five have hashes: first what no larger one shows
 LARGER = (9, 48, 361, 710)  # chosen by what caches have, one block too many, equal hashes after others, prompts that lose places
 
 

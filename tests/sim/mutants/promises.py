@@ -13,14 +13,14 @@ PROMISE_MUTANTS: Final = (
         "sim/kernel/bookkeeping.py",
         '        late |= left < view_i8(w["at_rtt"], w["regions"] * w["regions"])[r["region"] * w["regions"] + served]\n',
         "        late |= left < 0\n",
-        67,
+        82,
     ),
     Mutant(
         "a pace that is promised is kept by everyone",
         "sim/kernel/bookkeeping.py",
         'return bool(tier["gap"] > 0 and',
         'return bool(tier["gap"] < 0 and',
-        67,
+        72,
     ),
     Mutant(
         "who is turned away has missed nothing",

@@ -8,7 +8,9 @@ from typing import Final
 from tests.sim.mutants.catalogue import Mutant
 
 ROUTE_MUTANTS: Final = (
-    Mutant("quickest goes however far", "sim/kernel/arrive.py", 'return way + profile["entry"]', 'return profile["entry"]'),
+    Mutant(
+        "quickest goes however far", "sim/kernel/arrive.py", 'return way + profile["entry"]', 'return profile["entry"]', first=11
+    ),
     Mutant("quickest does not see queues", "core/route.py", "(alone + queued) / ", "alone / "),
     Mutant("quickest takes engines that decode for idle ones", "core/route.py", "SHARED * min(max(", "0.0 * min(max("),
     Mutant(

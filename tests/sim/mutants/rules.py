@@ -44,5 +44,6 @@ RULE_MUTANTS: Final = (
         "core/engine/timing.py",
         'if prefill > 0 or sequences > profile["graphs"]:',
         "if prefill > 0:",
+        first=15,
     ),
 )

@@ -13,19 +13,19 @@ JOBS: Final = "sim/kernel/choices/jobs.py"
 SHARE_MUTANTS: Final = (
     Mutant("who is let in is not charged", ARRIVE, "            note_let_in(w, q)\n", "            pass\n", 15),
     Mutant("weights say nothing", SHARES, 'view_f8(w["at_share_weight"], many)[owner])', "1.0)", 15),
-    Mutant("the lowest does not raise the floor", SHARES, "raised(floors[account], lowest, highest)", "floors[account]", 140),
+    Mutant("the lowest does not raise the floor", SHARES, "raised(floors[account], lowest, highest)", "floors[account]", 143),
     Mutant(
         "jobs go by deadline whoever's they are",
         JOBS,
         "(level == lowest and sooner(w, q, best, False))",
         "sooner(w, q, best, False)",
-        113,
+        135,
     ),
     Mutant(
         "what is pressing waits for its turn",
         JOBS,
         "    best = UNSET\n    for place in range(view",
         "    return q\n    for place in range(view",
-        59,
+        64,
     ),
 )

@@ -18,6 +18,7 @@ TURN_MUTANTS = (
         TURNS,
         'away + view_i8(w["at_pause"], w["rows"])[later]',
         "away",
+        first=3,
     ),
     Mutant(
         "answers take no time to travel",
@@ -62,12 +63,14 @@ TURN_MUTANTS = (
         TURNS,
         '        w["never_arrived"] += 1\n        q = after[q]\n',
         '        w["never_arrived"] += 1\n        q = -1\n',
+        first=8,
     ),
     Mutant(
         "an instance knows what was said at another",
         TURNS,
         'done = r["instance"] == i and r["state"]',
         'done = r["state"]',
+        first=3,
     ),
     Mutant(
         "an engine that was started anew knows what was said before",
@@ -81,24 +84,28 @@ TURN_MUTANTS = (
         TURNS,
         "        earlier = before[earlier]\n    return 0",
         "        earlier = -1\n    return 0",
+        first=15,
     ),
     Mutant(
         "the last token of an answer is in the cache, too",
         TURNS,
         'r["prompt"] + r["output"] - 1, requests',
         'r["prompt"] + r["output"], requests',
+        first=3,
     ),
     Mutant(
         "nothing of a prompt is left to compute",
         TURNS,
         'requests[q]["prompt"] - 1)',
         'requests[q]["prompt"])',
+        first=15,
     ),
     Mutant(
         "tokens are kept one by one, not in blocks",
         TURNS,
         "return int(kept // CACHE_BLOCK * CACHE_BLOCK)",
         "return int(kept)",
+        first=3,
     ),
     Mutant(
         "what the trace says was cached is forgotten",
@@ -111,11 +118,13 @@ TURN_MUTANTS = (
         TURNS,
         '[engine["model"]] == 0:',
         '[engine["model"]] < 0:',
+        first=8,
     ),
     Mutant(
         "jobs that are fed know nothing of their conversation",
         "sim/kernel/arrive.py",
         "        i = choose_instance(w, e, q)\n        remember(w, i, q)\n",
         "        i = choose_instance(w, e, q)\n",
+        first=3,
     ),
 )
