@@ -7,11 +7,13 @@ import importlib.util
 import os
 import shutil
 import signal
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -37,6 +39,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if importlib.util.find_spec("sageserve.cli.kernels") is not None:
     # Before any test imports a compiled module: numba reads the place of its cache once, on import.
     importlib.import_module("sageserve.cli.kernels").use_cache()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities() -> Iterator[None]:
+    """Certificates of authorities are read once: each client of HTTP does, for 20 ms, and nearly none of them ever sees TLS."""
+    plain, kept = ssl.create_default_context, dict[str, ssl.SSLContext]()
+
+    def once(purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH, **more: Any) -> ssl.SSLContext:  # noqa: ANN401 # ssl's
+        if (purpose, more) != (ssl.Purpose.SERVER_AUTH, {"cafile": certifi.where()}):
+            return plain(purpose, **more)
+        return kept.setdefault("", kept.get("") or plain(purpose, **more))
+
+    ssl.create_default_context = once
+    yield
+    ssl.create_default_context = plain
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,6 @@ MUTANTS = (
         "sim/kernel/engine.py",
         '    for model in range(w["models"]):\n        empty_doors(w, model, now)\n',
         "",
-        first=2,
     ),
     Mutant(
         "an endpoint without traffic is never fed",
@@ -152,7 +151,6 @@ MUTANTS = (
         "sim/kernel/admission.py",
         "    if preempted:\n        note_outstanding(w, i)\n",
         "",
-        first=4,
     ),
     Mutant(
         "a preempted prompt is missing from the backlog",
@@ -305,7 +303,6 @@ MUTANTS = (
         "core/order.py",
         'if slack < -tier["expired"]:',
         "if slack < 0:",
-        first=2,
     ),
     Mutant(
         "a whole scrape period of traffic follows one stale number",
@@ -379,7 +376,6 @@ MUTANTS = (
         "sim/kernel/bookkeeping.py",
         """if w["admission"] == 0 or view_tiers(w["at_tier_rows"], w["tiers"])[r["tier"]]["batch"] != 0:""",
         """if w["admission"] == 0:""",
-        first=5,
     ),
     Mutant(
         "what is over is run all the same",
