@@ -190,7 +190,7 @@ def _engine(url: str) -> Engine:
         # A database made in the locale C knows bytes only, and answers in them unless told.
         told = {name: value for name, value in _PG_GONE.items() if name not in parsed.query} | {"client_encoding": "utf8"}
         engine = create_engine(parsed, connect_args=told, pool_size=1, max_overflow=1, pool_pre_ping=True, hide_parameters=True)
-        event.listen(engine, "begin", _begin_shared)
+        event.listen(engine, "connect", _limit_shared)
         return engine
     except (ArgumentError, NoSuchModuleError) as error:
         raise ConfigError(f"live.store: {error}", hint="write sqlite, memory, or postgresql://user@host/name") from None
@@ -209,10 +209,13 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _begin_shared(connection: Connection) -> None:
-    """For each transaction anew: between us there may be a pooler that gives every transaction another connection."""
+def _limit_shared(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    """Once for each connection, and not in its address: poolers refuse connections that ask for settings."""
     limits = {"idle_in_transaction_session_timeout": _PG_IDLE_MS, "lock_timeout": _PG_LOCK_MS}
-    connection.exec_driver_sql("; ".join(f"SET LOCAL {name} = {value}" for name, value in limits.items()))
+    cursor = connection.cursor()
+    for name, most in limits.items():
+        cursor.execute(f"SET {name} = {most}")
+    connection.commit()
 
 
 def _told(error: DBAPIError) -> StoreError:
@@ -258,6 +261,8 @@ def check_version(connection: Connection) -> Config | None:
 def _upgrade(connection: Connection) -> None:
     """Apply the steps that are missing."""
     if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")  # steps are read from disk meanwhile
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADES})")
     config = check_version(connection)
     if config is not None:
