@@ -3,7 +3,10 @@
 CPU seconds of the process, the lowest of the repetitions; HiGHS is loaded before the clock starts. The published program took
 1.4 s for 4 models, 3 regions and 1 GPU type, and 33 s for 20 models, 20 regions and 5 types.
 
-    python bench/plan.py [--repeat 3]
+    python -m bench.plan [--repeat 3] [--only horizon_4x3x1] [--against CHECKOUT]
+
+With `--against`, the planner of another checkout is timed by turns with this one, on one machine in one run, and each line has
+their ratio: the median of the rounds, below 1 where this one is cheaper.
 
 Knows no files. Read next: `src/sageserve/core/plan/`.
 """
@@ -11,9 +14,13 @@ Knows no files. Read next: `src/sageserve/core/plan/`.
 import argparse
 import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from statistics import median
 
 from sageserve.base.rng import stream
 from sageserve.core.plan import horizon
@@ -140,17 +147,45 @@ def figure(name: str, plan: Callable[[], Plan | HorizonPlan], repeat: int) -> No
     print(json.dumps({"name": name, "value": round(min(seconds), 4), "unit": "s", "gap": round(gap, 8)}))
 
 
+def against(other: Path, words: list[str], rounds: int = 3) -> None:
+    """Time both checkouts by turns, each in processes of its own."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(rounds):
+        one, base = (timed(source, words) for source in (Path(__file__).parents[1], other))
+        for name, value in one.items():
+            found.setdefault(name, []).append((value, base[name]))
+    for name, pairs in found.items():
+        mine, theirs = (median(part) for part in zip(*pairs, strict=True))
+        ratio = round(median(a / b for a, b in pairs), 3)
+        print(json.dumps({"name": name, "value": mine, "against": theirs, "ratio": ratio, "unit": "s"}))
+
+
+def timed(source: Path, words: list[str]) -> dict[str, float]:
+    """Figures of a checkout, by this file's cases."""
+    paths, words = [str(source / "src"), str(source)], [__file__, *words]
+    code = f"import runpy, sys; sys.path[:0] = {paths}; sys.argv = {words}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return {one["name"]: one["value"] for one in map(json.loads, ran.stdout.splitlines())}
+
+
 def main() -> None:
     """Print one JSON line per figure."""
     parser = argparse.ArgumentParser(description="Time the planner.")
     parser.add_argument("--repeat", type=int, default=3)
-    repeat = parser.parse_args().repeat
+    parser.add_argument("--only", default="", metavar="TEXT", help="figures with this in their names")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    asked = parser.parse_args()
+    repeat, only = asked.repeat, asked.only
+    if asked.against:
+        against(asked.against, ["--repeat", str(repeat), "--only", only])
+        return
     paper.solve(paper_problem(1, 1, 1, seed=1))
     for models, regions, types in ((4, 3, 1), (4, 3, 2), (20, 20, 5)):
-        problem = paper_problem(models, regions, types, seed=1)
-        figure(f"plan_{models}x{regions}x{types}_cpu_s", partial(paper.solve, problem), repeat)
+        if only in (name := f"plan_{models}x{regions}x{types}_cpu_s"):
+            figure(name, partial(paper.solve, paper_problem(models, regions, types, seed=1)), repeat)
     for types, hours in ((1, 8.0), (1, 24.0), (2, 8.0), (2, 24.0)):
-        figure(f"horizon_4x3x{types}_{hours:.0f}h_cpu_s", partial(horizon.solve, outlook(4, 3, types, hours)), repeat)
+        if only in (name := f"horizon_4x3x{types}_{hours:.0f}h_cpu_s"):
+            figure(name, partial(horizon.solve, outlook(4, 3, types, hours)), repeat)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ class TestRolling:
         unseen = 1e-9 * float(x.sum())  # what weighs less than a thousand-millionth is left out
         np.testing.assert_allclose(decayed(x, half_life), slow, rtol=1e-9, atol=1e-6 + unseen)
 
+    def test_decayed_along_another_axis(self) -> None:
+        x = stream(1, "tests/axis").normal(size=(3, 40, 2))
+        np.testing.assert_array_equal(decayed(x, 2.5, axis=1), np.moveaxis(decayed(np.moveaxis(x, 1, -1), 2.5), -1, 1))
+
     @given(x=VALUES, reach=st.integers(0, 5))
     def test_centred_is_the_mean_around(self, x: Floats, reach: int) -> None:
         slow = [x[max(0, i - reach) : i + reach + 1].mean() for i in range(len(x))]

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sageserve.base.errors import PlanError
@@ -32,7 +32,7 @@ def knapsacks(seed: int, *, groups: int, lazy: bool, room: float) -> Program:
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(3, 30))
 def test_taken_apart_costs_the_same(seed: int, groups: int, room: int) -> None:
     exact = SolverLimits(gap=0.0, gap_cost=1e-9)
-    apart = knapsacks(seed, groups=groups, lazy=True, room=room).solve(exact)
+    apart = knapsacks(seed, groups=groups, lazy=True, room=room).solve(exact, ample=seed % 2 == 0)
     whole = knapsacks(seed, groups=groups, lazy=False, room=room).solve(exact)
     assert apart.status == whole.status
     assert apart.objective == pytest.approx(whole.objective, abs=1e-6)
@@ -40,6 +40,33 @@ def test_taken_apart_costs_the_same(seed: int, groups: int, room: int) -> None:
         assert sum(apart.values[:-1]) <= room + 1e-6
         assert apart.values[-1] == 2.5
         assert apart.bound <= apart.objective
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_columns_that_rows_tie_together_are_one_block(seed: int) -> None:
+    draw, exact, programs = stream(seed, "test-plan-blocks"), SolverLimits(gap=0.0, gap_cost=1e-9), (Program(), Program())
+    count = int(draw.integers(2, 12))
+    costs = draw.integers(1, 9, count).tolist()
+    rows = [
+        draw.choice(count, int(draw.integers(1, 4)), replace=len(costs) < 4).tolist() for _ in range(int(draw.integers(0, 8)))
+    ]
+    for program in programs:
+        for cost in costs:
+            program.column(cost, upper=3, whole=True)
+        for number, row in enumerate(rows):
+            program.row(sorted(set(row)), [1.0] * len(set(row)), lower=1.5 + number % 2)
+    programs[1].row(range(count), [1.0] * count, upper=3.0 * count)  # binds nothing, and makes them all one
+    apart, one = (program.solve(exact) for program in programs)
+    assert apart.status == one.status
+    assert apart.objective == pytest.approx(one.objective)
+
+
+def test_room_to_spare_is_found_without_the_relaxation(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = knapsacks(1, groups=3, lazy=True, room=100)
+    careful = program.solve()
+    monkeypatch.setattr(Program, "relaxed", None)
+    assert program.solve(ample=True) == careful
 
 
 def test_offset_and_fixed_rows() -> None:

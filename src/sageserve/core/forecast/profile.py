@@ -160,17 +160,13 @@ def _regress(levels: _Levels, rows: Ints, leads: Ints, *, per_hour: float, base:
     block = max(1, round(per_hour))
     moments = _moments(np.concatenate([clean, answer[:, :, None]], axis=-1), weights, block)
     sums = decayed(moments, HALF_LIFE_HOURS * per_hour / block, axis=1)
-    now = _solve(sums[:, -1], per_hour)
+    betas = _solve(np.concatenate([sums, np.zeros_like(sums[:, :1])], axis=1), per_hour)  # the last one: of no rows
 
     # A row may use blocks whose targets had all been seen when the block before its own ended.
-    blocks = sums.shape[1]
-    lag = 1 + -(-leads // block)
-    usable = np.arange(blocks)[None, :] - lag[:, None]
-    earlier = np.take_along_axis(sums, np.clip(usable, 0, None)[:, :, None, None], axis=1)
-    betas = _solve(np.where((usable >= 0)[:, :, None, None], earlier, 0.0), per_hour)
     own = (np.arange(len(rows)) + -len(rows) % block) // block
-    step = np.einsum("krf,krf->kr", features, betas[:, own])
-    return level + np.clip(step, -INCREMENT_MOST, INCREMENT_MOST), now
+    usable = np.maximum(own[None, :] - (1 + -(-leads // block))[:, None], -1)
+    step = np.einsum("krf,krf->kr", features, betas[np.arange(len(leads))[:, None], usable])
+    return level + np.minimum(np.maximum(step, -INCREMENT_MOST), INCREMENT_MOST), betas[:, -2]
 
 
 def profile(grid: Series, shape: RegressionShape, leads: Ints, horizon: int) -> Past:
@@ -194,5 +190,5 @@ def profile(grid: Series, shape: RegressionShape, leads: Ints, horizon: int) -> 
     ahead = np.arange(1, horizon + 1)
     between = np.stack([np.interp(ahead, leads, now[:, f]) for f in range(FEATURES)], axis=-1)
     step = np.einsum("hf,hf->h", _features(levels, np.array([n - 1]), ahead)[:, 0], between)
-    coming = np.exp(levels.fast[-1] + np.clip(step, -INCREMENT_MOST, INCREMENT_MOST)) - floor
+    coming = np.exp(levels.fast[-1] + np.minimum(np.maximum(step, -INCREMENT_MOST), INCREMENT_MOST)) - floor
     return Past(np.maximum(made, 0.0), np.maximum(coming, 0.0))

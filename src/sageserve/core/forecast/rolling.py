@@ -11,12 +11,14 @@ from sageserve.base.records import Floats, Ints
 
 def decayed(x: Floats, half_life: float, *, axis: int = -1) -> Floats:
     """Sum of a^j · x[t − j] over j ≥ 0 with a = ½^(1/half_life), by doubling the span log2(n) times."""
-    out = np.moveaxis(x.astype(np.float64), axis, -1).copy()
-    keep, span, n = 0.5 ** (1.0 / half_life), 1, out.shape[-1]
+    out = np.array(x, np.float64)
+    along = np.moveaxis(out, axis, 0)
+    older = np.empty_like(along)  # one room for all spans: arrays of this size are not cheap to have
+    keep, span, n = 0.5 ** (1.0 / half_life), 1, len(along)
     while span < n and keep**span > 1e-9:  # what is left of older values would not be seen
-        out[..., span:] += keep**span * out[..., :-span]
+        along[span:] += np.multiply(along[:-span], keep**span, out=older[span:])
         span *= 2
-    return np.moveaxis(out, -1, axis)
+    return out
 
 
 def decayed_mean(x: Floats, half_life: float) -> Floats:
@@ -59,7 +61,7 @@ def cycle_mean(x: Floats, period: int, keep: float) -> Floats:
 def take(x: Floats, index: Ints) -> Floats:
     """x[index], NaN where the index lies outside; x is one-dimensional, index has any shape."""
     inside = (index >= 0) & (index < len(x))
-    return np.where(inside, x[np.clip(index, 0, len(x) - 1)], np.nan)
+    return np.where(inside, x.take(index, mode="clip"), np.nan)
 
 
 def take_rows(x: Floats, index: Ints) -> Floats:
@@ -70,8 +72,8 @@ def take_rows(x: Floats, index: Ints) -> Floats:
         index: int64[k, m].
     """
     inside = (index >= 0) & (index < x.shape[-1])
-    safe = np.clip(index, 0, x.shape[-1] - 1)
-    taken = np.take_along_axis(x, np.broadcast_to(safe, (x.shape[0], *safe.shape)), axis=-1)
+    safe = np.minimum(np.maximum(index, 0), x.shape[-1] - 1)
+    taken = x[:, np.arange(x.shape[1])[:, None], safe]
     return np.where(inside, taken, np.nan)
 
 

@@ -21,6 +21,7 @@ from sageserve.core.plan.outlook import Outlook, check
 _NEAR: Final = 0.1
 """Share of one instance's price in the first step that a better plan may be cheaper by: only that step is acted on."""
 
+_AMPLE: Final = 0.75  # of a stock held now: beyond, it is asked first which stocks bind, and the answer is the same
 _SMALL: Final = 1e-6  # the solver's tolerance
 _SEEN: Final = 1e-3  # units: what is missing less than this is not worth a sentence; see SHORTAGE
 
@@ -159,10 +160,19 @@ def attempt(outlook: Outlook, limits: SolverLimits | None = None) -> HorizonPlan
     check(outlook)
     program, columns = build(outlook)
     dearest = max((pool.price_per_hour for pool in outlook.pools), default=0.0)
-    found = program.solve(limits or SolverLimits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=100, effort=0.0))
+    near = SolverLimits(gap=0.0, gap_cost=_NEAR * dearest * outlook.steps[0], nodes=100, effort=0.0)
+    found = program.solve(limits or near, ample=_ample(outlook))
     if found.status == "infeasible":
         return None
     return _Reading(outlook, columns, found).plan()
+
+
+def _ample(outlook: Outlook) -> bool:
+    """Whether so much of every stock is free now that the coming hours will probably not use it up."""
+    held = [0] * len(outlook.stocks)
+    for pool in outlook.pools:
+        held[pool.stock] += pool.held * pool.gpus
+    return all(used <= _AMPLE * stock.gpus for used, stock in zip(held, outlook.stocks, strict=True))
 
 
 class _Reading:
@@ -174,6 +184,7 @@ class _Reading:
         self.at = [0.0 if abs(value) < _SMALL else value for value in found.values].__getitem__  # of a column
         self.members = [[p for p in self.pools if outlook.pools[p].stock == number] for number in range(len(outlook.stocks))]
         self.held = [self.holding(p) for p in self.pools]
+        self.rooms = [[self.room(p, s) for s in range(len(outlook.steps))] for p in self.pools]
 
     def plan(self) -> HorizonPlan:
         start, stop, reclaim = self.now("start"), self.now("stop"), self.now("reclaim")
@@ -251,7 +262,7 @@ class _Reading:
         found = []
         for s in range(len(self.outlook.steps)):
             for p, pool in enumerate(self.outlook.pools):
-                peak, mean, work = self.room(p, s)
+                peak, mean, work = self.rooms[p][s]
                 some = self.at(self.columns.pools[p].serving[s]) > 0
                 if some and peak < 1 - _SMALL:
                     found.append(Binding(f"demand {pool.name}", s, peak))
@@ -288,7 +299,7 @@ class _Reading:
 
     def needed_from(self, p: int, target: int) -> int:
         for s in range(len(self.outlook.steps)):
-            peak, mean, work = self.room(p, s)
+            peak, mean, work = self.rooms[p][s]
             serving = self.at(self.columns.pools[p].serving[s])
             spare = min(peak, mean) if work > _SEEN else peak
             if serving - spare > target - 1 + _SMALL:

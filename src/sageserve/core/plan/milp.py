@@ -5,14 +5,16 @@ that share no column, and each is solved alone. The answer is that of the whole 
 it dearer. Knows nothing of pools or demand. Read next: `highs.py` for one block; `hourly.py`, the smaller user.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
+from operator import mul
 from typing import Final
 
 import numpy as np
 
 from sageserve.base.errors import PlanError
+from sageserve.base.records import Ints
 from sageserve.core.plan.highs import ProgramArrays, Solution, SolverLimits, minimise
 
 INFINITY: Final = float("inf")
@@ -20,39 +22,29 @@ _TOLERANCE: Final = 1e-6  # the solver's own; rows are scaled to factors of abou
 _TIGHT: Final = 1e-3  # a lazy row this close to its bound in the relaxation is taken in at once
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    columns: tuple[int, ...]
-    factors: tuple[float, ...]
-    lower: float
-    upper: float
-    lazy: bool
-
-    def slack(self, values: Sequence[float]) -> float:
-        has = sum(factor * values[column] for column, factor in zip(self.columns, self.factors, strict=True))
-        return min(has - self.lower, self.upper - has)
-
-
-@dataclass(slots=True)
-class _Column:
-    cost: float
-    lower: float
-    upper: float
-    whole: bool
-
-
 class Program:
     """Minimise cost over columns between bounds, subject to rows between bounds. Columns and rows are numbered as added."""
 
     def __init__(self) -> None:
-        self._columns: list[_Column] = []
-        self._rows: list[_Row] = []
+        self._costs: list[float] = []  # and bounds of columns
+        self._least: list[float] = []
+        self._most: list[float] = []
+        self._whole: list[bool] = []
+        self._lower: list[float] = []  # of rows
+        self._upper: list[float] = []
+        self._lazy: list[int] = []
+        self._starts: list[int] = [0]  # where a row's columns and factors begin, and where those of the last one end
+        self._index: list[int] = []
+        self._factors: list[float] = []
         self.offset = 0.0
 
     def column(self, cost: float = 0.0, *, lower: float = 0.0, upper: float = INFINITY, whole: bool = False) -> int:
         """Add a column and give its number."""
-        self._columns.append(_Column(cost, lower, upper, whole))
-        return len(self._columns) - 1
+        self._costs.append(cost)
+        self._least.append(lower)
+        self._most.append(upper)
+        self._whole.append(whole)
+        return len(self._costs) - 1
 
     def row(
         self,
@@ -64,26 +56,41 @@ class Program:
         lazy: bool = False,
     ) -> int:
         """Add `lower <= sum(factors x columns) <= upper` and give its number; `lazy` when it will seldom bind."""
-        self._rows.append(_Row(tuple(columns), tuple(factors), lower, upper, lazy))
-        return len(self._rows) - 1
+        self._index += columns
+        self._factors += factors
+        self._starts.append(len(self._index))
+        self._lower.append(lower)
+        self._upper.append(upper)
+        if lazy:
+            self._lazy.append(len(self._lower) - 1)
+        return len(self._lower) - 1
 
     def costs(self) -> list[float]:
         """The cost of every column."""
-        return [column.cost for column in self._columns]
+        return list(self._costs)
 
     def set_costs(self, costs: Sequence[float]) -> None:
         """Replace the cost of every column."""
-        for column, cost in zip(self._columns, costs, strict=True):
-            column.cost = cost
+        self._costs = [cost for _, cost in zip(self._costs, costs, strict=True)]
 
     @property
     def size(self) -> tuple[int, int, int]:
         """Numbers of rows, columns and factors."""
-        return len(self._rows), len(self._columns), sum(len(row.columns) for row in self._rows)
+        return len(self._lower), len(self._costs), len(self._index)
 
     def cost(self, values: Sequence[float]) -> float:
         """Cost of an answer."""
-        return self.offset + sum(column.cost * value for column, value in zip(self._columns, values, strict=True))
+        return self.offset + sum(map(mul, self._costs, values))
+
+    def _slack(self, row: int, values: Sequence[float]) -> float:
+        """How far a row is from its nearer bound."""
+        here = slice(self._starts[row], self._starts[row + 1])
+        has = sum(map(mul, self._factors[here], [values[column] for column in self._index[here]]))
+        return min(has - self._lower[row], self._upper[row] - has)
+
+    def _roomy(self, row: int, values: Sequence[float]) -> bool:
+        """Whether a row has room for one more of all its columns: then rounding them cannot have brought it there."""
+        return self._slack(row, values) >= sum(map(abs, self._factors[self._starts[row] : self._starts[row + 1]]))
 
     def relaxed(self) -> Solution:
         """The optimum when whole columns may take fractions: no whole answer costs less.
@@ -91,33 +98,39 @@ class Program:
         Raises:
             PlanError: HiGHS is not installed or refuses the program.
         """
-        everything = range(len(self._columns))
-        return self._joined({0: minimise(self._block(everything, range(len(self._rows)), whole=False))}, {0: list(everything)})
+        program = self._arrays()
+        return self._joined({0: minimise(replace(program, whole=np.zeros_like(program.whole)))}, {0: np.arange(len(self._costs))})
 
-    def solve(self, limits: SolverLimits | None = None, start: Sequence[float] = ()) -> Solution:
+    def solve(self, limits: SolverLimits | None = None, start: Sequence[float] = (), *, ample: bool = False) -> Solution:
         """Find the cheapest answer.
 
         Args:
             limits: when to stop, for each block; the defaults of `SolverLimits` when not given.
             start: an answer to begin from, one value per column; nothing when empty.
+            ample: lazy rows will probably have room to spare. Where an answer without them leaves it, no relaxation is solved
+                to find those that bind; where it does not, that answer was made in vain.
 
         Raises:
             PlanError: HiGHS is not installed, refuses the program, or finds no answer before its limits.
         """
         limits = limits or SolverLimits()
-        if any(not row.columns and row.slack(()) < -_TOLERANCE for row in self._rows):
+        ends = zip(self._starts, self._starts[1:], self._lower, self._upper, strict=False)
+        if any(begin == end and min(-lower, upper) < -_TOLERANCE for begin, end, lower, upper in ends):
             return Solution("infeasible")
-        taken = {r for r, row in enumerate(self._rows) if not row.lazy}
-        lazy = [r for r, row in enumerate(self._rows) if row.lazy]
+        known: dict[tuple[int, ...], Solution] = {}
+        lazy, taken = self._lazy, set(range(len(self._lower))).difference(self._lazy)
+        if lazy and ample:
+            found = self._solve_blocks(taken, limits, start, known)
+            if found.status == "infeasible" or all(self._roomy(r, found.values) for r in lazy):
+                return found
         if lazy:
             relaxed = self.relaxed()
             if relaxed.status == "infeasible":
                 return relaxed
-            taken.update(r for r in lazy if self._rows[r].slack(relaxed.values) < _TIGHT)
-        known: dict[tuple[int, ...], Solution] = {}
+            taken.update(r for r in lazy if self._slack(r, relaxed.values) < _TIGHT)
         while True:
             found = self._solve_blocks(taken, limits, start, known)
-            broken = [r for r in lazy if r not in taken and found.values and self._rows[r].slack(found.values) < -_TOLERANCE]
+            broken = [r for r in lazy if r not in taken and found.values and self._slack(r, found.values) < -_TOLERANCE]
             if not broken:
                 return found
             taken.update(broken)
@@ -126,84 +139,98 @@ class Program:
         self, taken: set[int], limits: SolverLimits, start: Sequence[float], known: dict[tuple[int, ...], Solution]
     ) -> Solution:
         """Solve every block of the taken rows; blocks whose rows are as in an earlier round are not solved again."""
-        rows = sorted(taken)
-        home = _blocks(len(self._columns), [self._rows[r].columns for r in rows])
-        members: dict[int, list[int]] = {}
-        for column, block in enumerate(home):
-            members.setdefault(block, []).append(column)
+        program, rows = self._arrays(), np.array(sorted(taken), np.int64)
+        home = _homes(program, rows)
+        order = np.argsort(home, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(home[order])) + 1)
+        members = {int(home[columns[0]]): columns for columns in parts if len(columns)}
         inside: dict[int, list[int]] = {block: [] for block in members}
-        for r in rows:
-            if self._rows[r].columns:
-                inside[home[self._rows[r].columns[0]]].append(r)
+        filled = rows[program.starts[rows] < program.starts[rows + 1]]
+        for r, block in zip(filled.tolist(), home[program.index[program.starts[filled]]].tolist(), strict=True):
+            inside[block].append(r)
         solved: dict[int, Solution] = {}
         for block, columns in members.items():
-            key = (columns[0], -1, *inside[block])
+            key = (block, -1, *inside[block])
             if not inside[block]:
-                known[key] = self._alone(columns[0])
+                known[key] = self._alone(block)
             elif key not in known:
-                begin = [start[column] for column in columns] if start else []
-                known[key] = minimise(self._block(columns, inside[block]), limits, begin)
+                begin = [start[column] for column in columns.tolist()] if len(start) else []
+                known[key] = minimise(_part(program, columns, np.array(inside[block], np.int64)), limits, begin)
             solved[block] = known[key]
             if solved[block].status == "infeasible":
                 return Solution("infeasible")
         return self._joined(solved, members)
 
-    def _alone(self, number: int) -> Solution:
-        """A column that no row holds: at the bound that costs least, or as near to zero as its bounds allow."""
-        column = self._columns[number]
-        nearest = min(max(0.0, column.lower), column.upper)
-        value = nearest if column.cost == 0 else column.lower if column.cost > 0 else column.upper
-        if not isfinite(value):
-            raise PlanError(f"column {number} makes the cost endlessly small", hint="give it a bound on the side that costs less")
-        return Solution("optimal", (value,), column.cost * value, column.cost * value)
-
-    def _block(self, columns: Iterable[int], rows: Iterable[int], *, whole: bool = True) -> ProgramArrays:
-        chosen = list(columns)
-        place = {column: at for at, column in enumerate(chosen)}
-        mine = [self._columns[column] for column in chosen]
-        lines = [self._rows[r] for r in rows]
+    def _arrays(self) -> ProgramArrays:
         return ProgramArrays(
-            cost=np.array([column.cost for column in mine], np.float64),
-            lower=np.array([column.lower for column in mine], np.float64),
-            upper=np.array([column.upper for column in mine], np.float64),
-            whole=np.array([column.whole and whole for column in mine], np.bool_),
-            row_lower=np.array([line.lower for line in lines], np.float64),
-            row_upper=np.array([line.upper for line in lines], np.float64),
-            starts=np.cumsum([0, *(len(line.columns) for line in lines)]).astype(np.int32),
-            index=np.array([place[column] for line in lines for column in line.columns], np.int32),
-            value=np.array([factor for line in lines for factor in line.factors], np.float64),
+            cost=np.array(self._costs, np.float64),
+            lower=np.array(self._least, np.float64),
+            upper=np.array(self._most, np.float64),
+            whole=np.array(self._whole, np.bool_),
+            row_lower=np.array(self._lower, np.float64),
+            row_upper=np.array(self._upper, np.float64),
+            starts=np.array(self._starts, np.int32),
+            index=np.array(self._index, np.int32),
+            value=np.array(self._factors, np.float64),
         )
 
-    def _joined(self, solved: dict[int, Solution], members: dict[int, list[int]]) -> Solution:
+    def _alone(self, number: int) -> Solution:
+        """A column that no row holds: at the bound that costs least, or as near to zero as its bounds allow."""
+        cost, lower, upper = self._costs[number], self._least[number], self._most[number]
+        nearest = min(max(0.0, lower), upper)
+        value = nearest if cost == 0 else lower if cost > 0 else upper
+        if not isfinite(value):
+            raise PlanError(f"column {number} makes the cost endlessly small", hint="give it a bound on the side that costs less")
+        return Solution("optimal", (value,), cost * value, cost * value)
+
+    def _joined(self, solved: dict[int, Solution], members: dict[int, Ints]) -> Solution:
         if any(one.status == "infeasible" for one in solved.values()):
             return Solution("infeasible")
-        values = [0.0] * len(self._columns)
+        joined = np.zeros(len(self._costs))
         for block, columns in members.items():
-            for column, value in zip(columns, solved[block].values, strict=True):
-                values[column] = value
+            joined[columns] = solved[block].values
+        values = tuple(joined.tolist())
         cost = self.cost(values)
         bound = min(cost, self.offset + sum(one.bound for one in solved.values()))
         limited = any(one.status == "limit" for one in solved.values())
         gap = (cost - bound) / abs(cost) if cost != 0 else 0.0
-        return Solution(
-            "limit" if limited else "optimal", tuple(values), cost, bound, gap, sum(one.nodes for one in solved.values())
-        )
+        return Solution("limit" if limited else "optimal", values, cost, bound, gap, sum(one.nodes for one in solved.values()))
 
 
-def _blocks(columns: int, rows: Iterable[Sequence[int]]) -> list[int]:
-    """For every column the least column it is connected with by rows."""
-    parent = list(range(columns))
+def _places(program: ProgramArrays, rows: Ints) -> tuple[Ints, Ints]:
+    """Where the columns and factors of some rows are, row by row, and how many each row has."""
+    lengths = (program.starts[rows + 1] - program.starts[rows]).astype(np.int64)
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(program.starts[rows] - (ends - lengths), lengths), lengths
 
-    def root(column: int) -> int:
-        while parent[column] != column:
-            parent[column] = parent[parent[column]]
-            column = parent[column]
-        return column
 
-    for row in rows:
-        one = root(row[0]) if row else 0
-        for column in row[1:]:
-            other = root(column)
-            one, away = min(one, other), max(one, other)
-            parent[away] = one
-    return [root(column) for column in range(columns)]
+def _part(program: ProgramArrays, columns: Ints, rows: Ints) -> ProgramArrays:
+    """Some columns of a program, and rows that hold no others."""
+    renamed = np.zeros(len(program.cost), np.int32)
+    renamed[columns] = np.arange(len(columns))
+    places, lengths = _places(program, rows)
+    return ProgramArrays(
+        cost=program.cost[columns],
+        lower=program.lower[columns],
+        upper=program.upper[columns],
+        whole=program.whole[columns],
+        row_lower=program.row_lower[rows],
+        row_upper=program.row_upper[rows],
+        starts=np.cumsum([0, *lengths.tolist()]).astype(np.int32),
+        index=renamed[program.index[places]],
+        value=program.value[places],
+    )
+
+
+def _homes(program: ProgramArrays, rows: Ints) -> Ints:
+    """For every column the least column that it is connected with by some rows."""
+    places, lengths = _places(program, rows)
+    index, lengths = program.index[places], lengths[lengths > 0]
+    home, begins = np.arange(len(program.cost)), np.cumsum(lengths) - lengths
+    while len(begins):
+        before = home.copy()
+        np.minimum.at(home, index, np.repeat(np.minimum.reduceat(home[index], begins), lengths))
+        home = home[home]
+        if np.array_equal(home, before):
+            break
+    return home
