@@ -6,6 +6,7 @@ Read next: `made.py`, `sim/calibration/fit/descent.py`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -88,11 +89,17 @@ def fitted(log: Log, requests: MeasuredRequests, *starts: Floats) -> LogsFit:
     return fit_logs(requests, log.engine, requests.first_half(), starts=starts)
 
 
+@cache
+def exact_fit(name: str) -> tuple[MeasuredRequests, LogsFit]:
+    """A log, and what is found in it."""
+    requests = made_log(LOGS[name])
+    return requests, fitted(LOGS[name], requests)
+
+
 @pytest.mark.parametrize("name", LOGS)
 def test_the_truth_is_found(name: str) -> None:
     log = LOGS[name]
-    requests = made_log(log)
-    found = fitted(log, requests)
+    requests, found = exact_fit(name)
     late = ~requests.first_half()
     errors = judge(requests, replay(found.profile, arrivals_of(requests)), late)
     assert errors.e2e_mape is not None
@@ -176,8 +183,8 @@ def test_a_roofline_stands_in_for_what_nothing_tells(decode: float) -> None:
 
 def test_cached_tokens_count() -> None:
     log = LOGS["cached"]
-    requests = made_log(log)
-    with_column, without = fitted(log, requests), fitted(log, replace(requests, cached=None))
+    requests, with_column = exact_fit("cached")
+    without = fitted(log, replace(requests, cached=None))
     assert with_column.values[2] == pytest.approx(log.values[2], rel=0.01)
     assert without.values[2] < 0.9 * log.values[2]
     assert without.cost > 100 * with_column.cost
@@ -185,22 +192,21 @@ def test_cached_tokens_count() -> None:
 
 def test_the_order_of_rows_and_the_zero_of_time_do_not_matter() -> None:
     log = LOGS["busy"]
-    requests = made_log(log)
+    requests, found = exact_fit("busy")
     mixed = stream(4, "tests/truth/mixed").permutation(len(requests))
     columns = {name: getattr(requests, name)[mixed] for name in ("arrival", "prompt", "output", "ttft", "e2e")}
-    assert fitted(log, requests_of(columns, "made up")).profile == fitted(log, requests).profile
+    assert fitted(log, requests_of(columns, "made up")).profile == found.profile
 
 
 def test_noise_is_not_taken_for_knowledge() -> None:
     """With a tenth of noise hardly anything is told to 5 %, and the fit says so."""
     log = LOGS["busy"]
-    exact = made_log(log)
+    exact, clean = exact_fit("busy")
     random = stream(5, "tests/truth/noise")
     ttft = np.rint(exact.ttft * random.lognormal(0, 0.1, len(exact))).astype(np.int64)
     e2e = ttft + np.rint((exact.e2e - exact.ttft) * random.lognormal(0, 0.1, len(exact))).astype(np.int64)
     columns = {name: getattr(exact, name) for name in ("arrival", "prompt", "output")}
     noisy = fitted(log, requests_of({**columns, "ttft": ttft, "e2e": e2e}, "made up"))
-    clean = fitted(log, exact)
     assert clean.untold == ()
     assert {"decode_us_per_sequence", "kv_ns_per_token", "attention_ns_per_token2"} <= set(noisy.untold)
     assert all(noisy.spread[name] > 20 * clean.spread[name] for name in NAMES)
