@@ -26,7 +26,7 @@ from sageserve.live.alerts.grafana import all_json, as_json
 from sageserve.live.alerts.rules import Source, rules_of
 from sageserve.live.control.admin import CapacityCollector, FleetCollector
 from sageserve.live.control.minute_book import EndpointCapacity
-from sageserve.live.control.status import Status
+from sageserve.live.control.status import QueueRole, Status
 from sageserve.live.gateway import meter
 from sageserve.live.watch.serve import DemandAge
 from tests.core.small import scenario
@@ -91,8 +91,8 @@ def exported() -> dict[str, set[str]]:
 
 
 def waiting() -> Status:
-    """A status in which batch work waits."""
-    status = made()
+    """A status in which batch work waits, in a queue that is shared."""
+    status = structs.replace(made(), queue=QueueRole("leader", "node-a", 1, 0.2))
     return structs.replace(status, endpoints=tuple(structs.replace(one, slack_batch_s=60.0) for one in status.endpoints))
 
 

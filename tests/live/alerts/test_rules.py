@@ -162,6 +162,9 @@ def test_errors_blindness_silence_and_too_few(tmp_path: Path) -> None:
     def answers(code: str, each: int) -> dict[str, str]:
         return {"series": f'{requests}{{gen_ai_request_model="m",code="{code}"}}', "values": f"0+{each}x200"}
 
+    def leaders(*runs: int) -> list[dict[str, str]]:
+        return [{"series": f'sageserve_batch_leader{{instance="{k}"}}', "values": f"{one}x200"} for k, one in enumerate(runs)]
+
     blind = {"series": 'sageserve_blind{region="r",model="m"}', "values": "1x200"}
     play(
         tmp_path,
@@ -177,6 +180,10 @@ def test_errors_blindness_silence_and_too_few(tmp_path: Path) -> None:
             fired([answers("200", 90), answers("429", 10)], "SageServeErrors", "70m", []),  # turned away, and told so
             fired([blind], "SageServeBlind", "20m", [{"severity": "ticket", "region": "r", "model": "m"}]),
             fired([blind], "SageServeBlind", "10m", []),
+            fired(leaders(0, 0), "SageServeUnled", "10m", [{"severity": "page"}]),
+            fired(leaders(0, 0), "SageServeUnled", "4m", []),
+            fired(leaders(0, 1), "SageServeUnled", "10m", []),
+            fired([], "SageServeUnled", "10m", []),  # no other process could run it
             fired([], "SageServeGone", "20m", []),
             {**fired([], "SageServeGone", "20m", [{"severity": "page"}]), "input_series": [blind]},
         ],

@@ -93,7 +93,7 @@ def rules_of(scenario: Scenario, source: Source, runbooks: str = "") -> dict[str
     link = f"{runbooks.rstrip('/')}/how-to/alerts" if runbooks else RUNBOOK
     recorded = [_recorded(promise, window) for promise in promises for window in WINDOWS]
     burning = [rule for promise in promises for rule in _burning(promise, link)]
-    others = [*(_errors(link) if source == "gateway" else _short(link)), *_sight(link)]
+    others = [*((*_errors(link), *_unled(link)) if source == "gateway" else _short(link)), *_sight(link)]
     return {
         "groups": [
             {"name": "sageserve-late", "interval": "30s", "rules": recorded},
@@ -221,6 +221,11 @@ def _errors(link: str) -> Iterator[Rule]:
 def _failing(window: str) -> str:
     failed, every = (f"sum by (gen_ai_request_model) (rate({REQUESTS}{{{code}}}[{window}]))" for code in ('code=~"5.."', ""))
     return f"{failed} / {every}"
+
+
+def _unled(link: str) -> Iterator[Rule]:
+    """Of a batch queue that several control processes share; where none could, nobody says anything of it."""
+    yield _rule("SageServeUnled", "max(sageserve_batch_leader) == 0", ("5m", "page"), "no process runs the batch queue", link)
 
 
 def _short(link: str) -> Iterator[Rule]:
