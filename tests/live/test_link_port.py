@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -77,9 +78,16 @@ def test_gateways_with_a_certificate_are_heard_and_told_the_secret(ours: Authori
         control, gateway = ours.issue("control"), ours.issue("gateway")
         async with listening(tmp_path, settings(ours, control)) as here:
             address = ControlAddress(f"tls://localhost:{here.port.port}", access(ours, gateway))
-            async with connecting(address) as (_, got, changes):
+            async with connecting(address) as (client, got, changes):
                 await until(lambda: bool(got))
                 assert (here.heard, got, changes) == ([HELLO], [Welcome(VERSION, "s")], [True])
+                for pipe in (client._pipe, *here.server._known):
+                    assert pipe is not None
+                    assert pipe.transport is not None
+                    there = pipe.transport.get_extra_info("socket")
+                    assert there.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                    if hasattr(socket, "TCP_USER_TIMEOUT"):
+                        assert there.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
             await until(lambda: here.left == [0])
 
     asyncio.run(play())

@@ -36,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 _SOON_S: Final = 0.05
 _LATE_S: Final = 1.0  # control restarts within seconds; a gateway must not be the last to notice
 _WELCOMES: Final = 6  # the VERSION that has Welcome and TurnedAway
+_TOLD_S: Final = 60.0  # that one who was turned away is told of; it asks each second
 _REMEMBERED: Final = 8  # reasons for which gateways were turned away
 
 
@@ -110,7 +111,7 @@ class LinkServer:
         port: OpenedPort | None = None,
     ) -> None:
         self._port = port
-        self._turned: dict[str, int] = {}  # away, by why, and how often since one was listened to
+        self._turned: dict[str, tuple[int, float]] = {}  # away, by why: how often, and when last
         self._heard = heard
         self._left = left
         self._layout = layout
@@ -155,8 +156,9 @@ class LinkServer:
         return pipe is not None and pipe.send(frame(message), replaceable=isinstance(message, RoutingTable))
 
     def turned_away(self) -> tuple[str, ...]:
-        """Gateways that are not listened to, in sentences."""
-        return tuple(f"{why} ({n:,} x so far)." for why, n in self._turned.items())
+        """Gateways that are not listened to, in sentences; those that do not come back are gone."""
+        late = asyncio.get_running_loop().time() - _TOLD_S
+        return tuple(f"{why} ({n:,} x so far)." for why, (n, at) in self._turned.items() if at > late)
 
     async def close(self) -> None:
         """Hang up on everyone and remove the socket."""
@@ -213,7 +215,7 @@ class LinkServer:
             _LOG.error("%s", said)
             while len(self._turned) >= _REMEMBERED:
                 del self._turned[next(iter(self._turned))]
-        self._turned[said] = self._turned.get(said, 0) + 1
+        self._turned[said] = self._turned.get(said, (0, 0.0))[0] + 1, asyncio.get_running_loop().time()
         if hello.protocol >= _WELCOMES:
             pipe.send(frame(TurnedAway(f"this gateway {why}")), replaceable=False)
         if pipe.transport is not None:

@@ -25,6 +25,8 @@ from sageserve.live.control.opened import Callbacks, Missed, Opened
 from sageserve.live.wire import EndpointRow, Hello, InstanceRow, Report, RoutingTable, ToControl, ToGateway, Trouble
 
 _LEARNT_AFTER: Final = 3  # half-lives: a rate that is learned from nothing has then reached 7/8 of the truth
+_FEW: Final = 8  # gateways; a table for each of 50, of 1,000 instances, takes 0.15 s, and as often as there are gateways 3 s
+_CROWD: Final = SECOND // 4  # within which they come when control is started anew
 
 
 class FleetView(ControllerView):
@@ -62,6 +64,7 @@ class FleetView(ControllerView):
         self._version = 0
         self._opened_version = 0  # the first table that has every instance that was opened
         self._learnt_at = np.zeros(layout.endpoints, np.int64)  # until then an endpoint's rate is too low
+        self._crowd_at: Micros | None = None  # when the first gateway came or went that the others have not been told of
         self._closing: set[int] = set()
         self._unsure_until: Micros = -NEVER  # until then a gateway that is not connected may have requests somewhere
         self._reach: tuple[frozenset[int], frozenset[int]] | None = None  # cut off, endpoints that take work; None: changed
@@ -155,13 +158,7 @@ class FleetView(ControllerView):
 
     def away(self) -> tuple[str, ...]:
         """Who had requests and is gone or silent, in sentences; until when nothing is taken away."""
-        now = self._now()
-        return tuple(
-            f"{one.name} had requests and was last heard of "
-            f"{(now - one.heard_at) // SECOND} s ago: no instance is taken away until it is back, or for "
-            f"{(one.heard_at + LINGERS - now) // SECOND} s more."
-            for one in self._reports.away(now, self._blind_after)
-        )
+        return self._reports.away_in_words(self._now(), self._blind_after)
 
     # --- what gateways say ---
 
@@ -170,7 +167,7 @@ class FleetView(ControllerView):
         now = self._now()
         if isinstance(message, Hello):
             self._reports.meet(gateway, message, now)
-            self.publish()
+            self._tell_crowd(now, gateway)
         elif isinstance(message, Report):
             if self._reports.take(gateway, message, now):
                 learnt_at = now + _LEARNT_AFTER * self._scenario.signals.half_life
@@ -178,6 +175,8 @@ class FleetView(ControllerView):
             self._tell_drained()
             if self._door.asked:
                 self._told.asked()
+            if self._crowd_at is not None and now - self._crowd_at >= _CROWD:
+                self.publish()
         elif isinstance(message, Trouble) and message.row in self.opened:
             self.opened[message.row].trouble = now
             self.opened[message.row].mute |= message.mute
@@ -186,7 +185,16 @@ class FleetView(ControllerView):
         """A gateway is gone: what it had sent is gone with it, or will be reported again under another number."""
         self._reports.leave(gateway)
         self._unsure_until = self._now() + LINGERS
-        self.publish()
+        self._tell_crowd(self._now())
+
+    def _tell_crowd(self, now: Micros, new: int = -1) -> None:
+        """Others share with one more, or one less: they are told at once where they are few, else once for a whole crowd."""
+        if len(self.gateways) <= _FEW:
+            self.publish()
+            return
+        self._crowd_at = now if self._crowd_at is None else self._crowd_at
+        if new in self.gateways:
+            self._told.send(new, self.table(new))
 
     def _tell_drained(self) -> None:
         """Tell of closed instances where nothing runs and nothing will."""
@@ -234,7 +242,7 @@ class FleetView(ControllerView):
         if instance in self.opened:
             here = self.opened[instance]
             self._set_answers(here, answers=True)
-            share = min(1.0, in_flight / self._places(instance)) if kv is None else kv
+            share = min(1.0, in_flight / self._of_ranks(instance, "max_sequences")) if kv is None else kv
             here.seen_at, here.kv, here.in_flight, here.waiting = min(at, self._now()), share, in_flight, waiting
             here.made, here.why = made, ""
 
@@ -298,7 +306,7 @@ class FleetView(ControllerView):
         self.endpoints["running"] = self.endpoints["waiting"] = 0
         for i, here in self.opened.items():
             if here.open:
-                used[self._endpoint(i)] += here.kv * self._kv_tokens(i)
+                used[self._endpoint(i)] += here.kv * self._of_ranks(i, "kv_tokens")
                 self.endpoints["running"][self._endpoint(i)] += here.in_flight - here.waiting
                 self.endpoints["waiting"][self._endpoint(i)] += here.waiting
         for e, row in enumerate(self.endpoints):
@@ -322,6 +330,7 @@ class FleetView(ControllerView):
     def publish(self) -> None:
         """Send every gateway the present state."""
         self._version += 1
+        self._crowd_at = None
         for number in list(self.gateways):
             self._told.send(number, self.table(number))
 
@@ -360,33 +369,26 @@ class FleetView(ControllerView):
 
     def left_out(self) -> frozenset[int]:
         """Instances in trouble, where another one of the model is well; where none is they are all left open."""
-        now, out = self._now(), self.cut_off()
-        suspect = {i for i, here in self.opened.items() if here.open and i not in out and self._is_suspect(here, now)}
+        now, out, scrape = self._now(), self.cut_off(), self._scenario.signals.scrape
+        suspect = {i for i, here in self.opened.items() if here.open and i not in out and here.is_suspect(now - scrape)}
         well = {self._model(i) for i, here in self.opened.items() if here.open and i not in out and i not in suspect}
         return frozenset(i for i in suspect if self._model(i) in well)
 
     def unwell(self) -> tuple[str, ...]:
         """Models all of whose instances are in trouble or silent, and used all the same."""
-        now = self._now()
-        ill = {i for i, here in self.opened.items() if here.open and (not here.gives or self._is_suspect(here, now))}
+        now, scrape = self._now(), self._scenario.signals.scrape
+        ill = {i for i, here in self.opened.items() if here.open and (not here.gives or here.is_suspect(now - scrape))}
         well = {self._model(i) for i, here in self.opened.items() if here.open and i not in ill}
         return tuple(sorted({self.layout.names.models[self._model(i)] for i in ill if self._model(i) not in well}))
-
-    def _is_suspect(self, here: Opened, now: Micros) -> bool:
-        """A gateway could not reach it after it was last seen, and that is not long ago."""
-        return here.mute or (here.trouble >= here.seen_at and now - here.trouble < self._scenario.signals.scrape)
 
     def _count_open(self, instance: int, change: int) -> None:
         self._reach = None
         row = self.endpoints[self._endpoint(instance)]
         row["open"] += change
-        row["kv_tokens"] += change * self._kv_tokens(instance)
+        row["kv_tokens"] += change * self._of_ranks(instance, "kv_tokens")
 
-    def _kv_tokens(self, instance: int) -> int:
-        return int(self._profile(instance)["ranks"] * self._profile(instance)["kv_tokens"])
-
-    def _places(self, instance: int) -> int:
-        return int(self._profile(instance)["ranks"] * self._profile(instance)["max_sequences"])
+    def _of_ranks(self, instance: int, column: str) -> int:
+        return int(self._profile(instance)["ranks"] * self._profile(instance)[column])
 
     def _endpoint(self, instance: int) -> int:
         return instance // self.layout.slots

@@ -163,6 +163,14 @@ class GatewayReports:
         here = [one for one in self.gateways.values() if now - one.heard_at > (_SILENT if one.stays else blind_after)]
         return [one for one in (*self._lost.values(), *here) if one.worked and now - one.heard_at <= LINGERS]
 
+    def away_in_words(self, now: Micros, blind_after: Micros) -> tuple[str, ...]:
+        """The same in sentences."""
+        return tuple(
+            f"{one.name} had requests and was last heard of {(now - one.heard_at) // SECOND} s ago: no instance is taken away "
+            f"until it is back, or for {(one.heard_at + LINGERS - now) // SECOND} s more."
+            for one in self.away(now, blind_after)
+        )
+
     def _find(self, gateway: Gateway) -> None:
         """It reports: it is lost no more, or is what was begun in place of one that is."""
         instead = (nonce for nonce, one in self._lost.items() if (one.host, one.worker) == (gateway.host, gateway.worker))

@@ -50,6 +50,10 @@ class Opened:
         """Whether work sent there comes back, as far as is known."""
         return self.answers and self.well
 
+    def is_suspect(self, since: Micros) -> bool:
+        """A gateway could not reach it after it was last seen, and that is later than `since`."""
+        return self.mute or (self.trouble >= self.seen_at and self.trouble > since)
+
 
 def not_yet(_gateway: int, _message: ToGateway) -> bool:
     """Tell a gateway nothing: what runs is not known yet, and it goes on with the table that it has."""
