@@ -6,7 +6,8 @@ CPU seconds of the process, the lowest of the repetitions; HiGHS is loaded befor
     python -m bench.plan [--repeat 3] [--only horizon_4x3x1] [--against CHECKOUT]
 
 With `--against`, the planner of another checkout is timed by turns with this one, on one machine in one run, and each line has
-their ratio: the median of the rounds, below 1 where this one is cheaper.
+their ratio: the median of the rounds, below 1 where this one is cheaper. With `--journal FILE`, `journal.jsonl.zst` of a run of
+foresight, its plans are made again instead: the mean of one, and how many differ in any number from the run's.
 
 Knows no files. Read next: `src/sageserve/core/plan/`.
 """
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 from sageserve.base.rng import stream
 from sageserve.core.plan import horizon
@@ -40,6 +41,8 @@ from sageserve.core.plan.outlook import (
     begins,
     coarsening,
 )
+from sageserve.core.work import SolveAhead, SolvedAhead
+from sageserve.data.results.journal import read_journal
 
 PRICES = (98.32, 60.0, 45.0, 33.0, 20.0)  # dollars per hour of an instance, the dearest type first
 SPEEDS = (1.0, 0.6, 0.5, 0.35, 0.2)  # of those types, relative
@@ -147,6 +150,21 @@ def figure(name: str, plan: Callable[[], Plan | HorizonPlan], repeat: int) -> No
     print(json.dumps({"name": name, "value": round(min(seconds), 4), "unit": "s", "gap": round(gap, 8)}))
 
 
+def again(journal: Path) -> None:
+    """Print the mean CPU seconds of a run's plans, and how many come out other than they were."""
+    asked: dict[int, Outlook] = {}
+    seconds, other = [], 0
+    for line in read_journal(journal):
+        asked |= {action.number: action.outlook for action in line.actions if isinstance(action, SolveAhead)}
+        if isinstance(line.event, SolvedAhead) and line.event.plan and (problem := asked.pop(line.event.number, None)):
+            begin = time.process_time()
+            plan = horizon.solve(problem)
+            seconds.append(time.process_time() - begin)
+            other += plan != line.event.plan
+    found = {"name": "journal_plan_cpu_s", "value": round(fmean(seconds), 4), "unit": "s", "plans": len(seconds), "other": other}
+    print(json.dumps(found))
+
+
 def against(other: Path, words: list[str], rounds: int = 3) -> None:
     """Time both checkouts by turns, each in processes of its own."""
     found: dict[str, list[tuple[float, float]]] = {}
@@ -174,12 +192,17 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", default="", metavar="TEXT", help="figures with this in their names")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="of a run whose plans are made again")
     asked = parser.parse_args()
     repeat, only = asked.repeat, asked.only
     if asked.against:
-        against(asked.against, ["--repeat", str(repeat), "--only", only])
+        journal = ["--journal", str(asked.journal.resolve())] if asked.journal else []
+        against(asked.against, ["--repeat", str(repeat), "--only", only, *journal])
         return
     paper.solve(paper_problem(1, 1, 1, seed=1))
+    if asked.journal:
+        again(asked.journal)
+        return
     for models, regions, types in ((4, 3, 1), (4, 3, 2), (20, 20, 5)):
         if only in (name := f"plan_{models}x{regions}x{types}_cpu_s"):
             figure(name, partial(paper.solve, paper_problem(models, regions, types, seed=1)), repeat)
