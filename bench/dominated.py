@@ -3,11 +3,12 @@
     python -m bench.dominated [WINDOW ...] [--seeds 1..5] [--others A,B] [--tune] [--set KEY=VALUE ...] [--out DIR]
 
 A window is a scenario, or azure-code and azure-conv: an hour of Azure's traces at ten times their rate on kubernetes-day's fleet,
-judged from the 20th minute on; what came before is history, and a seed draws another hour (`Window`). A cell is a window and
+judged from the 20th minute on; or servegen-week: ServeGen's on o365-week's fleet, judged from its second day on. What came before
+is history, and a seed draws another hour or week (`Window`). A cell is a window and
 another strategy, on the same requests seed by seed. Cost is GPU-hours with owed work. foresight is *dominated* where the other is
 more than 1 % cheaper in every part of the 95 % interval of the paired change, and keeps in no tier 0.1 point less in the mean,
 and *perhaps* where only the mean of the cost says so. The last line names the dominated cells. With --tune marks and targets are
-first chosen on the past, as `sageserve tune` does: on the window before, or on what came before the 20th minute. With --out, what
+first chosen on the past, as `sageserve tune` does: on the window before, or on what is history of a trace. With --out, what
 was played is not played again.
 
 Knows no strategy from inside. Read next: `src/sageserve/data/results/significance.py`, docs/why/results.md.
@@ -62,7 +63,7 @@ class Window:
     options: TraceOptions = field(default_factory=TraceOptions)
 
     def source(self, data: Path, seed: int) -> SweepSource:
-        """Where requests come from; of a trace another hour with every seed."""
+        """Where requests come from; of a trace another draw with every seed."""
         if not self.trace:
             return GENERATED
         return SweepSource(replace(self.options, files=(data / self.trace,), resampled=seed))
@@ -75,9 +76,14 @@ class Window:
 
 
 AZURE: Final = "azure2023/AzureLLMInferenceTrace_{}.csv.gz"
+O365_MODELS: Final = {"m-large": "llama-2-70b", "m-mid": "llama-3.1-8b", "m-small": "llama-3.2-3b", "deepseek-r1": "bloom-176b"}
+O365_MAPS: Final = (*(f"{theirs}={ours}" for theirs, ours in O365_MODELS.items()), "IW=iw-f", "NIW=niw")
 WINDOWS: Final[Mapping[str, Window]] = {
-    name: Window("kubernetes-day", AZURE.format(kind), TraceOptions(maps=(f"*={model}",), load=10.0, begin="20m"))
-    for name, kind, model in (("azure-code", "code", "gpt-oss-120b"), ("azure-conv", "conv", "llama-3.3-70b"))
+    **{
+        name: Window("kubernetes-day", AZURE.format(kind), TraceOptions(maps=(f"*={model}",), load=10.0, begin="20m"))
+        for name, kind, model in (("azure-code", "code", "gpt-oss-120b"), ("azure-conv", "conv", "llama-3.3-70b"))
+    },
+    "servegen-week": Window("o365-week", "servegen_week/tiered_7d.parquet", TraceOptions(maps=O365_MAPS, begin="1d")),
 }
 """By name; every other name is a scenario's."""
 
@@ -183,7 +189,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1..5", help="two or more")
     parser.add_argument("--others", default=OTHERS)
     parser.add_argument("--tune", action="store_true", help=f"choose settings of {', '.join(TUNED)} on the past first")
-    parser.add_argument("--data", type=Path, default=DATA, help="the folder that holds azure2023")
+    parser.add_argument("--data", type=Path, default=DATA, help="the folder that holds azure2023 and servegen_week")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting; may be repeated")
     parser.add_argument("--out", type=Path, help="folder of a sweep: what is there is not played again")
     given = parser.parse_args()
