@@ -26,6 +26,7 @@ from sageserve.live.doctor.checks import CheckResult
 from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
 from tests.cli.kube_server import served
 from tests.live.authority.count_stage import CountField
+from tests.live.authority.share_stage import ShareField, sharing
 from tests.live.authority.stage import SPACE, Field, acted_on, settled
 from tests.live.doctor.world import World
 from tests.show.shadow.test_reckon import Row, decided, write
@@ -266,3 +267,32 @@ def test_who_accepts_the_risk_is_written_down_with_what_was_missing(tmp_path: Pa
 def test_what_cannot_be_carried_out_is_refused_before_anything_begins(target: dict[str, object], said: str) -> None:
     with pytest.raises(SageServeError, match=said):
         refuse_unwritten(acted_on(**{"kind": "ScaledObject", **target}))  # type: ignore[arg-type] # of the kinds there are
+
+
+def test_an_object_with_shares_is_frozen_thawed_and_given_back_by_its_name(tmp_path: Path) -> None:
+    field = asyncio.run(ShareField().made())
+    state = tmp_path / "state"
+    state.mkdir()
+    one = sharing("AIGatewayRoute")
+    east = one.regions["east"]
+    both = {"east": east.model_copy(update={"rtt": {"west": 70_000}}), "west": east}
+    assert one.live is not None
+    far = one.live.targets["big"].model_copy(update={"pool": "west/big/h100", "name": "serving/far"})
+    live = one.live.model_copy(update={"targets": one.live.targets | {"far": far}})
+    scenario = one.model_copy(update={"regions": both, "live": live})
+    settle(state, scenario)
+    before = field.bare()
+
+    async def moved() -> None:
+        await field.step(field.hands(scenario), 2 * MINUTE)
+
+    asyncio.run(moved())
+    assert field.bare() != before
+    with served(field.cluster, tmp_path) as kubeconfig:
+        here = Watched(state, field, kubeconfig)
+        assert "frozen until" in here.say("freeze", "split", "--for", "2h")
+        assert here.orders().targets["split"].frozen_until > 0
+        assert "split is acted on again" in here.say("thaw", "split")
+        assert "weights are as they were found" in here.say("release", "split")
+        assert here.orders().demoted["split"].cause == "released"
+    assert field.bare() == before

@@ -6,7 +6,7 @@ Read next: `watch.py`; `live/authority/hands.py`; docs/how-to/raise-the-floor.md
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +35,8 @@ def refuse_unwritten(settings: "Scenario") -> "LiveSettings":
     need("kubernetes")
     live = settings.live
     acting = {} if live is None else {name: one for name, one in live.targets.items() if one.authority != "observe"}
+    if live is not None and not acting and any(one.authority == "full" for one in live.shares.values()):
+        return live
     if live is None or not acting:
         raise ConfigError(
             "--act: no target may be acted on, all are only observed", hint="sageserve promote TARGET floor says what is missing"
@@ -117,9 +119,12 @@ async def hands_of(
     kubeconfig, dry_run = told
     acting = {name: one for name, one in live.targets.items() if one.authority != "observe"}
     names = [name for name in acting if name not in by_agents(live, acting)]
-    clusters = dict.fromkeys(live.targets[name].cluster for name in names)
+    shares = {name: one for name, one in live.shares.items() if one.authority == "full"}
+    clusters = dict.fromkeys([*(live.targets[name].cluster for name in names), *(one.cluster for one in shares.values())])
     writers = {name: await writer_of(stack, live, name, kubeconfig, folder) for name in clusters}
-    typer.echo(f"acts on    {', '.join(names)}{', as a dry run: the server keeps nothing' if dry_run else ''}", err=True)
+    typer.echo(
+        f"acts on    {', '.join([*names, *shares])}{', as a dry run: the server keeps nothing' if dry_run else ''}", err=True
+    )
 
     def told_of(act: str, facts: Mapping[str, str | int]) -> None:
         note_act(folder, act, facts)  # a full disk stops no write
@@ -134,9 +139,21 @@ async def hands_of(
         told=told_of,
         dry_run=dry_run,
         started=watching.started,
+        shares=_shares(settings, watching),
         pods=watching.pods_in,
     )
     return Hands(settings, parts)
+
+
+def _shares(settings: "Scenario", watching: "FleetWatch") -> "Callable[[str], Mapping[str, int] | None]":
+    """Shares of regions as our own router has them, asked of what is watched."""
+    if settings.live is None or not settings.live.shares:
+        return lambda _: None
+    from sageserve.live.envoy.region_shares import RegionShares
+    from sageserve.live.watch.view import SERVERS
+
+    view = watching.view
+    return RegionShares(settings, watching.layout, lambda: view.table(SERVERS), view.blind, watching.now).of
 
 
 def process_name() -> str:

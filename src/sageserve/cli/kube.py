@@ -74,6 +74,12 @@ def targets_at(live: "LiveSettings", where: str) -> tuple[str, ...]:
     return found
 
 
+def shares_at(live: "LiveSettings", where: str) -> tuple[str, ...]:
+    """Objects with shares that are written, and that a word names: one by its name, those of a cluster, or all."""
+    found = {name: one for name, one in live.shares.items() if one.authority == "full"}
+    return tuple(name for name, one in found.items() if where in {"all", name, one.cluster})
+
+
 def by_agents(live: "LiveSettings", names: Iterable[str]) -> tuple[str, ...]:
     """Those of the targets that are in clusters of agents."""
     return tuple(name for name in names if live.clusters[live.targets[name].cluster].agent is not None)

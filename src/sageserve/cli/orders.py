@@ -17,7 +17,7 @@ from sageserve.base.errors import ConfigError, SageServeError
 from sageserve.cli.acting import acted_on
 from sageserve.cli.acts import note_act
 from sageserve.cli.extras import need
-from sageserve.cli.kube import Kubeconfig, guard_of, ours_of, targets_at, watched_settings, writer_of
+from sageserve.cli.kube import Kubeconfig, guard_of, ours_of, shares_at, targets_at, watched_settings, writer_of
 from sageserve.cli.watch import WatchedState
 
 if TYPE_CHECKING:
@@ -139,17 +139,19 @@ def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig =
 
     from sageserve.core.authority.records import Demotion, DemotionCause
     from sageserve.live.authority.give_back import give_back, give_back_count
+    from sageserve.live.authority.share_hand import give_back_shares
     from sageserve.live.kubernetes.kinds import ALL_RUNGS, COUNTED
     from sageserve.live.kubernetes.objects import fleet_object
     from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace
 
     need("kubernetes")
     folder, settings, live = watched_settings(state)
-    if target not in live.targets:
+    if target not in live.targets and target not in live.shares:
         targets_at(live, target)
         raise ConfigError(f"{target!r} is more than one target", hint="give back one at a time, by its name")
-    ours_of(live, (target,))
-    one = live.targets[target]
+    share, one = live.shares.get(target), live.targets.get(target) or live.shares[target]
+    if share is None:
+        ours_of(live, (target,))
     wall = time.time_ns() // 1000
 
     def change(names: tuple[str, ...], orders: "FleetOrders") -> "FleetOrders":
@@ -166,7 +168,9 @@ def release(target: Target, state: WatchedState = None, kubeconfig: Kubeconfig =
             kept = await _changed(writer, orders, partial(change, (target,)))
             namespace, name = one.name.split("/", 1)
             place, ours = ObjectPlace(one.kind, namespace, name), fleet_object(settings.name)
-            if one.kind in COUNTED or (one.kind in ALL_RUNGS and one.authority == "full"):
+            if share is not None:
+                found = await give_back_shares(writer, share, place, ours)
+            elif one.kind in COUNTED or (one.kind in ALL_RUNGS and one.authority == "full"):
                 found = await give_back_count(writer, place, ours, kept.held.get(target))
             else:
                 found = await give_back(writer, place, ours)
@@ -196,17 +200,19 @@ def _order(state: Path | None, where: str, kubeconfig: Path | None, change: Chan
     """Change the orders of targets in their clusters."""
     need("kubernetes")
     folder, settings, live = watched_settings(state)
-    names = acted_on(live, ours_of(live, targets_at(live, where)))
+    shares = shares_at(live, where)
+    names = acted_on(live, ours_of(live, targets_at(live, where))) if where not in shares else ()
+    clusters = {name: live.targets[name].cluster for name in names} | {name: live.shares[name].cluster for name in shares}
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
-            for cluster in dict.fromkeys(live.targets[name].cluster for name in names):
-                mine = tuple(name for name in names if live.targets[name].cluster == cluster)
+            for cluster in dict.fromkeys(clusters.values()):
+                mine = tuple(name for name, there in clusters.items() if there == cluster)
                 writer = await writer_of(stack, live, cluster, kubeconfig, folder)
                 await _changed(writer, _place(live, cluster, settings.name), partial(change, mine))
 
     _run(work())
-    return names
+    return tuple(clusters)
 
 
 def _place(live: "LiveSettings", cluster: str, fleet: str) -> "ObjectPlace":

@@ -138,3 +138,37 @@ def test_a_cluster_of_an_agent_is_asked_by_nobody_else(tmp_path: Path, new: str,
     with pytest.raises((ConfigError, Infeasible)) as caught:
         loaded(tmp_path, ("context: use1", new))
     assert said in str(caught.value)
+
+
+SHARES = """  shares:
+    split: {cluster: east, kind: AIGatewayRoute, name: serving/llama, model: llama-2-70b, backends: {eastus: e, centralus: w}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", ""),
+        ("cluster: east,", "cluster: eest,", "cluster 'eest' is not defined"),
+        ("model: llama-2-70b", "model: llama", "model 'llama' is not defined"),
+        ("centralus: w", "mars: w", "region 'mars' is not defined"),
+        ("", "", "nobody here sees llama-2-70b in centralus"),
+        ("{eastus: e, centralus: w}", "{eastus: e}", "live.shares.split.backends"),
+        ("centralus: w", "centralus: e", "each region has a backend of its own"),
+        ("split:", "llama70:", "a target has that name already"),
+        ("AIGatewayRoute", "HTTPRoute", "is not one of"),
+        ("model: llama", "tier: iw, model: llama", "tier 'iw' is not defined"),
+    ],
+)
+def test_shares_of_regions_name_what_there_is(tmp_path: Path, old: str, new: str, said: str) -> None:
+    central = "    far: {cluster: east, pool: centralus/llama-2-70b/h100-80gb, kind: ScaledObject, name: serving/far, max: 10}\n"
+    mine = SHARES.replace(old, new, 1)
+    shares = ("  tiers: {iw-f", (central if "nobody" not in said else "") + mine + "  tiers: {iw-f")
+    if not said:
+        live = loaded(tmp_path, shares).live
+        assert live is not None
+        assert live.shares["split"].authority == "observe"
+        return
+    with pytest.raises((ConfigError, Infeasible)) as caught:
+        loaded(tmp_path, shares)
+    assert said in str(caught.value)

@@ -9,16 +9,19 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from sageserve.base.config import LiveSettings, ShareSettings
 from sageserve.base.units import SECOND
 from sageserve.core.engine.timing import WEIGHT_ONE
 from sageserve.live.envoy.bootstrap import bootstrap
 from sageserve.live.envoy.names import METADATA, ROUTES, ROUTES_FILE, cluster_of, file_of, used
+from sageserve.live.envoy.region_shares import RegionShares
 from sageserve.live.envoy.resources import EnvoyHost, ModelRoute, files, weight_of
 from sageserve.live.envoy.shares import ASKED, Traffic, shares_of
 from sageserve.live.gateway.python_kernels import pick_endpoint
 from sageserve.live.wire import EndpointRow
-from tests.live.gateway.test_routing_state import CALM, FAR, LAYOUT, NEAR, state_of, table, walk
+from tests.live.gateway.test_routing_state import CALM, FAR, LAYOUT, NEAR, SETTINGS, state_of, table, walk
 
 A = EnvoyHost("127.0.0.1", 9000, WEIGHT_ONE, open=True)
 B = EnvoyHost("127.0.0.1", 9001, 2 * WEIGHT_ONE, open=False)
@@ -142,3 +145,23 @@ def test_shares_fill_the_nearest_and_send_on_what_is_too_much() -> None:
     assert 0 < both[NEAR] < ASKED and sum(both.values()) == ASKED  # noqa: PT018 # one claim
     assert shares_of(state, [FAR], Traffic({}, 0, SECOND, 0, 0)) == {FAR: ASKED}
     assert shares_of(state, [], Traffic({}, 0, SECOND, 0, 0)) == {}
+
+
+def test_an_object_of_another_gets_the_shares_that_envoy_gets() -> None:
+    given_ = {"cluster": "c", "kind": "ModelService", "name": "a/b", "model": "big", "backends": {"east": "k=e", "west": "k=w"}}
+    live = (SETTINGS.live or LiveSettings()).model_copy(update={"shares": {"split": ShareSettings.model_validate(given_)}})
+    blind: list[int] = []
+    busy = replace(CALM, seen=0.99, kv=0.99, busy=0.99)
+    told = {"table": table(rows=(busy, CALM, CALM, CALM))}
+    found = RegionShares(SETTINGS.model_copy(update={"live": live}), LAYOUT, lambda: told["table"], lambda: blind, lambda: 0)
+    state = state_of(told["table"])
+    rates = {endpoint: float(state.columns[endpoint]["rate"]) for endpoint in walk(state)}
+    asked = shares_of(state, walk(state), Traffic(rates, 0, SETTINGS.signals.scrape, 0, 0))
+    assert found.of("split") == {"east": asked.get(NEAR, 0), "west": asked.get(FAR, 0)}
+    blind.append(FAR)
+    assert found.of("split") is None, "of a region that is not seen nothing is known"
+    blind.clear()
+    told["table"] = replace(told["table"], version=2, instances=told["table"].instances[1:])
+    assert found.of("split") == {"west": 100}, "east has nothing open"
+    told["table"] = replace(told["table"], version=3, instances=())
+    assert found.of("split") is None

@@ -23,6 +23,7 @@ from sageserve.base.config.clusters import (
     ScalerSettings,
     ScalerTlsSettings,
     ServiceSettings,
+    ShareSettings,
     TargetSettings,
 )
 from sageserve.base.config.hardware import GpuSettings, PowerSettings, PriceSettings, RegionSettings, StockSettings
@@ -127,6 +128,7 @@ __all__ = [
     "ServiceSettings",
     "Settings",
     "ShapeSettings",
+    "ShareSettings",
     "SignalSettings",
     "SiloedSettings",
     "SpotSettings",

@@ -34,6 +34,9 @@ TargetKind: TypeAlias = Literal[
 ]
 """Kinds of objects that hold a count of instances, or bounds of one."""
 
+ShareKind: TypeAlias = Literal["AIGatewayRoute", "ModelService"]
+"""Kinds of objects that share requests among regions."""
+
 RAY: Final = "RayServe"
 """The kind that is no object of Kubernetes: a deployment of Ray Serve, APPLICATION/DEPLOYMENT."""
 KNOWS_PODS: Final = ("Deployment", "StatefulSet", "LeaderWorkerSet", "HorizontalPodAutoscaler", "ScaledObject")
@@ -158,6 +161,37 @@ class TargetSettings(Settings):
         if not ray and not _OBJECT.fullmatch(name):
             raise ValueError("no object: write NAMESPACE/NAME, as Kubernetes writes them")
         return name
+
+
+class ShareSettings(Settings):
+    """An object that says which part of a model's requests goes to which region."""
+
+    cluster: Name = Field(description="one of live.clusters, which has a target, too: its lease and orders are ours")
+    kind: ShareKind = Field(description="of the object")
+    name: str = Field(max_length=317, description="NAMESPACE/NAME of the object")
+    model: Name = Field(description="whose requests they are")
+    origin: Name | None = Field(default=None, description="region that they come from; none: the first")
+    tier: Name | None = Field(default=None, description="of them; none: the first that is interactive, else the first")
+    backends: dict[Name, str] = Field(
+        min_length=2,
+        description="by region: name of a backendRef of AIGatewayRoute; of ModelService a label of a selector, KEY=VALUE",
+    )
+    authority: Literal["observe", "full"] = Field(default="observe", description="full: its weights are written")
+    take_over: bool = Field(default=False, description="a list that another manager owns may be taken from it, once")
+
+    @field_validator("name")
+    @classmethod
+    def _is_an_object(cls, name: str) -> str:
+        if not _OBJECT.fullmatch(name):
+            raise ValueError("no object: write NAMESPACE/NAME, as Kubernetes writes them")
+        return name
+
+    @field_validator("backends")
+    @classmethod
+    def _are_several(cls, backends: dict[str, str]) -> dict[str, str]:
+        if len(set(backends.values())) < len(backends) or not all(backends.values()):
+            raise ValueError("each region has a backend of its own")
+        return backends
 
 
 class ServiceSettings(Settings):

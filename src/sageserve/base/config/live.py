@@ -15,6 +15,7 @@ from sageserve.base.config.clusters import (
     PrioritySettings,
     ScalerSettings,
     ServiceSettings,
+    ShareSettings,
     TargetSettings,
 )
 from sageserve.base.config.link import LinkSettings
@@ -257,6 +258,9 @@ class LiveSettings(Settings):
     clusters: dict[Name, ClusterSettings] = Field(default={}, description="clusters that others run, by name; none: only ours")
     targets: dict[Name, TargetSettings] = Field(
         default={}, description="objects in them that decide how many instances pools have"
+    )
+    shares: dict[Name, ShareSettings] = Field(
+        default={}, description="objects in them that share a model's requests among regions, by a name that no target has"
     )
     scaler: ScalerSettings | None = Field(
         default=None, description="KEDA's external scaler, beside `sageserve watch`; none: nobody is answered"

@@ -105,7 +105,7 @@ async def give_back_count(
         who = " and ".join(owners) or "somebody else"
         return () if held is None else (f"{dotted(kind.count)} stays {seen.count}: {who} has taken it",)
     owner = "" if held is None else held.manager
-    metadata: Json = {"resourceVersion": seen.version, "managedFields": _handed(found, kind.count, manager, owner)}
+    metadata: Json = {"resourceVersion": seen.version, "managedFields": handed(found, kind.count, manager, owner)}
     done = await writer.merge(place, {"metadata": metadata}, WriteMark(owner or NOBODY))
     if isinstance(done, NotWritten):
         return done
@@ -116,7 +116,7 @@ async def give_back_count(
     return (f"{said}; {held.found} were found: {command}",)
 
 
-def _handed(found: KubeObject, path: Path, manager: str, owner: str) -> list[Json]:
+def handed(found: KubeObject, path: Path, manager: str, owner: str) -> list[Json]:
     """Managed fields with one field of ours made another's: no value changes, so no write of that other could."""
     entries: list[dict[str, Json]] = [dict(copy.deepcopy(one.data)) for one in found.parts("metadata", "managedFields")]
     keys = [f"f:{part}" for part in path]

@@ -25,6 +25,7 @@ from sageserve.live.authority.guard_file import GuardFile
 from sageserve.live.authority.lease_keeper import LeaseKeeper
 from sageserve.live.authority.orders import FleetOrders, change_orders, read_orders
 from sageserve.live.authority.pods import PodList, PodSeen
+from sageserve.live.authority.share_hand import ShareHand
 from sageserve.live.authority.target_hand import HandTools, PoolAsked, TargetHand, Told
 from sageserve.live.authority.target_object import TargetObject
 from sageserve.live.kubernetes.kinds import ALL_RUNGS, COUNTED, KINDS, SCALERS
@@ -53,6 +54,7 @@ class HandsParts:
         told: the audit log.
         dry_run: writes are checked by the server and not kept.
         started: told what a start takes, by the pool's name, as measured on its pods.
+        shares: of regions that are open, by the name of live.shares, in points of a hundred; None: nothing is known.
         held: instances that targets have or are held to, by name, as they were last read in whichever cluster.
         pods: those of a cluster and namespace, where somebody follows them and hears; None: they are listed.
     """
@@ -65,6 +67,7 @@ class HandsParts:
     told: Told
     dry_run: bool = False
     started: Callable[[str, Micros], None] = lambda *_: None
+    shares: Callable[[str], Mapping[str, int] | None] = lambda _: None
     held: dict[str, int] = field(default_factory=dict)
     pods: Callable[[str, str], Sequence[PodSeen] | None] = lambda *_: None
 
@@ -164,6 +167,9 @@ class ClusterHands:
             for name, one in live.targets.items()
             if one.cluster == cluster and one.authority != "observe"
         ]
+        self.shares: Final = [
+            ShareHand(name, one, tools) for name, one in live.shares.items() if one.cluster == cluster and one.authority == "full"
+        ]
         self._guard = GuardFile(None if (guard := live.clusters[cluster].guard) is None else Path(guard))
         self._hear_guard()
         self._windows: tuple[FreezeWindow, ...] = freeze_windows(live.safety.freeze)
@@ -171,6 +177,10 @@ class ClusterHands:
         self.pod_trouble = ""
         self._pods_at: Micros | None = None
         self.orders = FleetOrders()
+
+    @property
+    def _all(self) -> list[TargetHand | ShareHand]:
+        return [*self.hands, *self.shares]
 
     async def round(self) -> None:
         """Everything once."""
@@ -203,7 +213,16 @@ class ClusterHands:
                 self._parts.held[hand.name] = mine  # the next one finds it taken
             elif found is not None:
                 hand.trouble = found
+        for share in self.shares:
+            await self._share(share, frozen=frozen)
         await self._keep_demotions()
+
+    async def _share(self, hand: ShareHand, *, frozen: bool) -> None:
+        """Look at an object with shares, and write them."""
+        hand.hear_orders(self.orders.demoted.get(hand.name))
+        frozen |= self._parts.wall() < self.orders.targets.get(hand.name, TargetOrder()).frozen_until
+        found = await self._writer.get(hand.place.kind, hand.place.name, hand.place.namespace)
+        await hand.act(found, self._parts.shares(hand.name), frozen=frozen)
 
     def _asked(self, hand: TargetHand) -> PoolAsked:
         """What is asked of a target: by a reviewed plan until it expires, else by decisions."""
@@ -247,11 +266,13 @@ class ClusterHands:
             if hand.settings.authority == "full" and guard.rung != "full":
                 guard = structs.replace(guard, rung="observe")  # what has a count has no bounds to fall back on
             hand.ladder.rules = structs.replace(hand.ladder.rules, guard=guard)
+        for share in self.shares:
+            share.ladder.guard = self._guard.range_of(share.settings.name).rung
 
     async def _keep_demotions(self) -> None:
         new: dict[str, Demotion] = {
             hand.name: hand.ladder.demoted
-            for hand in self.hands
+            for hand in self._all
             if hand.ladder.demoted is not None and hand.name not in self.orders.demoted
         }
         if not new or self._parts.dry_run or not self.keeper.elector.may_write(self._parts.now()):
@@ -264,7 +285,7 @@ class ClusterHands:
             return
         for name, one in new.items():
             self._parts.told("demoted", {"target": name, "cause": one.cause.value, "detail": one.detail})
-        for hand in self.hands:
+        for hand in self._all:
             hand.hear_orders(done.demoted.get(hand.name))
 
     def said(self, target: str) -> SaidOfTarget:
@@ -282,7 +303,7 @@ class ClusterHands:
         elector = self.keeper.elector
         if not elector.leads(self._parts.now()) and elector.holder and not self.keeper.trouble:
             found.append(f"{elector.holder} holds the lease, so nothing is written here.")
-        return [*found, *(note for hand in self.hands if (note := hand.note()))]
+        return [*found, *(note for hand in self._all if (note := hand.note()))]
 
 
 class Hands:

@@ -143,6 +143,9 @@ def merged(data: Json, patch: Json) -> Json:
 def _kept(after: Stored, owners: Owned, time: str) -> Stored:
     metadata = after["metadata"]
     assert isinstance(metadata, dict)
+    for key in ("annotations", "labels"):
+        if metadata.get(key) == {}:  # of none, a real server has no map
+            del metadata[key]
     before = {
         (one.text("manager"), one.text("operation"), one.text("subresource")): one
         for one in KubeObject(after).parts("metadata", "managedFields")

@@ -95,6 +95,8 @@ KINDS: Final[dict[str, KubeKind]] = {
         ),
         KubeKind("ModelDeployment", "modelplane.ai", "v1alpha1", "modeldeployments", count=_REPLICAS, scale=True),
         KubeKind(RAY, "", "ray", "rayserves", low=_PLAIN[0], high=_PLAIN[1], count=_REPLICAS),
+        KubeKind("AIGatewayRoute", "aigateway.envoyproxy.io", "v1beta1", "aigatewayroutes"),
+        KubeKind("ModelService", "modelplane.ai", "v1alpha1", "modelservices"),
         KubeKind("VariantAutoscaling", "llmd.ai", "v1alpha1", "variantautoscalings"),
         KubeKind("Pod", "", "v1", "pods"),
         KubeKind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices"),

@@ -16,9 +16,9 @@ from typing import Final, TypeAlias
 import yaml
 
 from sageserve.base.config import ScalerSettings, Scenario
-from sageserve.base.config.clusters import TargetSettings
+from sageserve.base.config.clusters import ShareSettings, TargetSettings
 from sageserve.live.kubernetes.reader import Right
-from sageserve.live.kubernetes.rights import home_of, rights_of
+from sageserve.live.kubernetes.rights import home_of, rights_of, share_rights
 
 Manifest: TypeAlias = "dict[str, object]"
 
@@ -82,7 +82,7 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
     ports = {"metrics": PORT, **({} if choices.followers else asked)}
     found = [
         made.object(_CORE, "ServiceAccount", automountServiceAccountToken=bool(mine)),
-        *made.roles(mine, follows=scenario.live.clusters[choices.cluster].pods),
+        *made.roles(mine, shares_in(scenario, choices.cluster), follows=scenario.live.clusters[choices.cluster].pods),
         made.object(_CORE, "ConfigMap", data={FILE: text}),
         made.disk(),
         made.deployment(text, ports),
@@ -90,6 +90,11 @@ def manifests(scenario: Scenario, text: str, choices: ChartChoices) -> list[Mani
         *(followers_of(made, text, scaler) if choices.followers and scaler is not None else []),
     ]
     return [*found, *([made.monitor()] if choices.monitored else [])]
+
+
+def shares_in(scenario: Scenario, cluster: str) -> list[ShareSettings]:
+    """Objects of a cluster that share requests among regions."""
+    return [] if scenario.live is None else [one for one in scenario.live.shares.values() if one.cluster == cluster]
 
 
 def object_name(fleet: str) -> str:
@@ -170,11 +175,14 @@ class Made:
         metadata = {"name": self.name, "namespace": namespace or self.choices.namespace, "labels": self.labels}
         return {"apiVersion": version, "kind": kind, "metadata": metadata, **content}
 
-    def roles(self, targets: Sequence[TargetSettings], *, follows: bool) -> Iterator[Manifest]:
+    def roles(self, targets: Sequence[TargetSettings], shares: Sequence[ShareSettings], *, follows: bool) -> Iterator[Manifest]:
         """A Role and its binding for every namespace in which there are targets."""
         acts = self.choices.acts
         held = [one if acts else one.model_copy(update={"authority": "observe"}) for one in targets]
-        return self.roles_of(right for one in held for right in rights_of(one, home_of(targets), follows=follows))
+        rights = [right for one in held for right in rights_of(one, home_of(targets), follows=follows)]
+        for share in shares:
+            rights += share_rights(share if acts else share.model_copy(update={"authority": "observe"}), home_of(targets))
+        return self.roles_of(rights)
 
     def roles_of(self, rights: Iterable[Right]) -> Iterator[Manifest]:
         """A Role and its binding for every namespace in which there are rights."""

@@ -6,7 +6,7 @@ Facts of the APIs; asks nobody. Read next: `manifests.py`, which makes a Role of
 from collections.abc import Iterable
 from typing import Final
 
-from sageserve.base.config.clusters import TargetSettings
+from sageserve.base.config.clusters import ShareSettings, TargetSettings
 from sageserve.live.kubernetes.kinds import BOUNDED, COUNTED, KINDS, SCALERS
 from sageserve.live.kubernetes.reader import Right
 
@@ -18,6 +18,17 @@ KEEPS: Final = ("get", "create", "update")
 def home_of(targets: Iterable[TargetSettings]) -> str:
     """The namespace of the lease and the orders of a cluster's targets: that of the first one."""
     return next((one.name.partition("/")[0] for one in targets), "")
+
+
+def share_rights(share: ShareSettings, home: str) -> list[Right]:
+    """What an object needs that shares requests among regions."""
+    kind, namespace = KINDS[share.kind], share.name.partition("/")[0]
+    found = [Right(verb, kind.group, kind.plural, namespace) for verb in READS]
+    if share.authority == "full":
+        found += [Right(verb, "coordination.k8s.io", "leases", home) for verb in KEEPS]
+        found += [Right(verb, "", "configmaps", home) for verb in KEEPS]
+        found.append(Right("patch", kind.group, kind.plural, namespace))
+    return found
 
 
 def rights_of(target: TargetSettings, home: str, *, follows: bool = False) -> list[Right]:

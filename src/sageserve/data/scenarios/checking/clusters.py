@@ -20,6 +20,7 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
     if live is None:
         return
     yield from _agents(scenario)
+    yield from _shares(scenario)
     for name, target in live.targets.items():
         keys: Keys = ("live", "targets", name)
         yield from unknown((*keys, "cluster"), "cluster", [target.cluster], live.clusters)
@@ -55,6 +56,39 @@ def _agents(scenario: Scenario) -> Iterator[SettingProblem]:
         ):
             yield SettingProblem(
                 (*keys, "agent", "bearer_file"), "a token is not sent in the clear", arithmetic=False, hint="https://…"
+            )
+
+
+def _shares(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Names of objects with shares that nobody defines, and clusters that have no place for a lease."""
+    live = scenario.live
+    assert live is not None
+    for name, one in live.shares.items():
+        keys: Keys = ("live", "shares", name)
+        yield from unknown((*keys, "cluster"), "cluster", [one.cluster], live.clusters)
+        yield from unknown((*keys, "model"), "model", [one.model], scenario.models)
+        yield from unknown((*keys, "origin"), "region", [] if one.origin is None else [one.origin], scenario.regions)
+        yield from unknown((*keys, "tier"), "tier", [] if one.tier is None else [one.tier], scenario.tiers)
+        yield from unknown((*keys, "backends"), "region", one.backends, scenario.regions)
+        for region in one.backends:
+            there_too = [target.cluster for target in live.targets.values() if target.pool.startswith(f"{region}/{one.model}/")]
+            known = [live.clusters[cluster] for cluster in there_too if cluster in live.clusters]
+            if all(cluster.agent is not None and cluster.prometheus is None for cluster in known):
+                said = f"nobody here sees {one.model} in {region}, so that its share is not known"
+                hint = f"write a target of a pool {region}/{one.model}/GPU, in a cluster whose Prometheus is reached from here"
+                yield SettingProblem((*keys, "backends", region), said, arithmetic=False, hint=hint)
+        if name in live.targets:
+            yield SettingProblem(keys, "a target has that name already: orders go by it", arithmetic=False)
+        there = live.clusters.get(one.cluster)
+        if there is not None and (there.ray is not None or there.agent is not None):
+            said = f"cluster {one.cluster!r} is a Ray cluster" if there.ray is not None else f"an agent acts on {one.cluster!r}"
+            yield SettingProblem(
+                (*keys, "cluster"), f"{said}, and nobody here writes objects of Kubernetes there", arithmetic=False
+            )
+        elif there is not None and all(target.cluster != one.cluster for target in live.targets.values()):
+            said = f"cluster {one.cluster!r} has no target, beside which the lease and orders are kept"
+            yield SettingProblem(
+                (*keys, "cluster"), said, arithmetic=False, hint="write a target of it; authority: observe will do"
             )
 
 
