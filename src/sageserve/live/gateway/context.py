@@ -90,6 +90,8 @@ class GatewayContext:
         ConfigError: an option or a live setting cannot work.
     """
 
+    told_at: Micros = 0  # what control said last of engines was true then; own counts do not make it newer
+
     def __init__(
         self,
         scenario: Scenario,
@@ -157,6 +159,7 @@ class GatewayContext:
     def replace(self, table: RoutingTable) -> None:
         """Control said how everything is."""
         before = self.routing.gateways
+        self.told_at = self.clock() - table.age
         self.routing.replace(table, self.clock())
         if self.routing.gateways != before:
             self.keys.share(self.routing.gateways)

@@ -113,7 +113,7 @@ def _told(context: GatewayContext) -> dict[str, object]:
     """How old what control said is, where there is one."""
     if not context.controlled:
         return {}
-    age_s = round(context.routing.age(context.clock()) / SECOND, 1)
+    age_s = round((context.clock() - context.told_at) / SECOND, 1)
     return {"control": "heard" if context.hears else "away", "table_age_s": age_s}
 
 

@@ -168,10 +168,6 @@ class RoutingState:
         self._learn_lengths()
         self.refresh(now)
 
-    def age(self, now: Micros) -> Micros:
-        """Of what control said last of engines."""
-        return now - self._seen
-
     def is_blind(self, now: Micros, after: Micros) -> bool:
         """Whether signals are own, or too old to be any."""
         return self.own or now - self._seen > after
