@@ -4,6 +4,7 @@
     python -m bench.response --points   every point
     python -m bench.response --fit      how many points are off with other constants of the curve
     python -m bench.response --itl      the same of promised paces: answers that are slower than 1.1 to 3 times an idle engine's
+    python -m bench.response --uneven   the same where the rate is another one every minute: gamma distributed about its mean
 
 A mix is a model of o365-paper-peak with the lengths of its workload and one promise. Its requests arrive at one endpoint of n
 instances at random (Poisson) instants, fast enough for the load. Late are those whose first token comes after the promise and
@@ -28,7 +29,7 @@ from sageserve.base.config import Scenario, TierSettings
 from sageserve.base.rebound import rebound
 from sageserve.base.records import Names, Trace
 from sageserve.base.rng import stream
-from sageserve.base.units import SECOND, Micros
+from sageserve.base.units import MINUTE, SECOND, Micros
 from sageserve.core.layout import Layout, lay_out, unified_roles
 from sageserve.core.pace import ANSWER_WIDTH, DecodingLoad, length_column, slow_by_load, step_time
 from sageserve.core.perf import decoding_time, first_time
@@ -48,6 +49,10 @@ LEAST: Final = 30_000
 SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEPS: Final = (1.0, 1.5, 2.0, 2.5, 3.0)
 PACES: Final = (1.1, 1.25, 1.5, 2.0, 3.0)  # times what a token takes at an idle engine
+UNEVEN: Final = (0.05, 0.25, 0.7)  # squared coefficients of variation of the rates of minutes
+UNEVEN_COUNTS: Final = (1, 2, 4, 8)
+UNEVEN_LOADS: Final = (0.3, 0.5, 0.65, 0.8)
+UNEVEN_REQUESTS: Final = 40_000  # per instance: a share of late ones is that of some hundred minutes
 BUSY: Final = 0.8  # from here on the wait depends on how long the run is
 OFF_POINTS, OFF_SHARE = 0.015, 0.20
 
@@ -110,12 +115,13 @@ def fleet(model: str, instances: int, promise: str) -> tuple[Scenario, Layout]:
     return scenario, lay_out(scenario, unified_roles(scenario), lambda _: (instances,))
 
 
-def played(those: Lengths, instances: int, load: float, promise: str) -> Point:
+def played(those: Lengths, instances: int, load: float, promise: str, uneven: float = 0.0) -> Point:
     """Simulate one point."""
-    kernel, layout, tier = simulated(those, instances, load, promise)
+    kernel, layout, tier = simulated(those, instances, load, promise, uneven)
     profile = layout.profiles[layout.fastest(0)]
     mix = mix_of(kernel.mixes[0], float(decoding_time(profile, 1.0)))
     assert mix is not None
+    mix = msgspec.structs.replace(mix, uneven=uneven)
     return Point(instances, load, mix, _late(kernel.requests, profile, tier.patience), late(instances, load, mix))
 
 
@@ -136,10 +142,12 @@ def paced(those: Lengths, instances: int, load: float) -> Iterator[Point]:
         yield Point(instances, load, mix, float(slow), float(slow_share(instances, load, np.array(mix.slow))))
 
 
-def simulated(those: Lengths, instances: int, load: float, promise: str) -> tuple[Kernel, Layout, TierSettings]:
-    """Play requests at random instants, fast enough for the load."""
+def simulated(
+    those: Lengths, instances: int, load: float, promise: str, uneven: float = 0.0
+) -> tuple[Kernel, Layout, TierSettings]:
+    """Play requests at random instants, fast enough for the load; in minutes of so uneven rates."""
     scenario, layout = fleet(those.model, instances, promise)
-    count = max(LEAST, REQUESTS * instances)
+    count = UNEVEN_REQUESTS * instances if uneven else max(LEAST, REQUESTS * instances)
     draw = stream(1, f"response/{those.model}/{instances}/{load}")
     chosen = draw.integers(0, len(those.prompt), count)
     gaps = draw.exponential(1.0, count)
@@ -149,7 +157,11 @@ def simulated(those: Lengths, instances: int, load: float, promise: str) -> tupl
     counter = opened(setup, request_rows(apart, setup))
     counter.run_until(int(apart.arrival[-1]) + 1)
     each = float(counter.mixes[0][1] + counter.mixes[0][3]) / float(counter.mixes[0][0])
-    trace = _trace(those, chosen, (spread * each / (load * instances)).astype(np.int64))
+    arrival = spread * each / (load * instances)
+    if uneven:
+        rates = draw.gamma(1 / uneven, uneven, int(2 * arrival[-1] / MINUTE) + 100)
+        arrival = np.interp(arrival, MINUTE * np.cumsum([0.0, *rates]), MINUTE * np.arange(len(rates) + 1.0))
+    trace = _trace(those, chosen, arrival.astype(np.int64))
     kernel = opened(setup, request_rows(trace, setup))
     play(kernel)
     return kernel, layout, next(iter(scenario.tiers.values()))
@@ -189,14 +201,45 @@ def fit(points: list[Point]) -> None:
             print(f"{shared:.2f} of decoding felt, {steps:.1f} iterations to join: {len(off)} off, {below} of them below {BUSY}")
 
 
+def unevenly(*, points: bool) -> Iterator[Point]:
+    """Points of the second promise with minutes of uneven rates, a line per count of instances printed."""
+    for those in lengths():
+        for uneven in UNEVEN:
+            for instances in UNEVEN_COUNTS:
+                line = [played(those, instances, load, PROMISES[-1], uneven) for load in UNEVEN_LOADS]
+                even = [late(p.instances, p.load, msgspec.structs.replace(p.mix, uneven=0.0)) for p in line]
+                texts = (
+                    f"{p.load:.2f}: {p.simulated:.2%}|{p.foretold:.2%}{'*' if p.off else ''} (taken for even {one:.2%})"
+                    for p, one in zip(line, even, strict=True)
+                )
+                print(f"{those.model} uneven {uneven} n={instances}", *(texts if points else ()), flush=True)
+                yield from line
+
+
+def tell(found: list[Point]) -> None:
+    """Print how many points are off, and by how much."""
+    off = [point for point in found if point.off]
+    show("response_points", len(found), "points")
+    show("response_off", len(off), "points off")
+    show(f"response_off_below_{BUSY}", sum(point.load < BUSY for point in off), "points off")
+    show("response_error", 100 * float(np.mean([abs(point.foretold - point.simulated) for point in found])), "points")
+    if found and found[0].mix.uneven:
+        even = [late(p.instances, p.load, msgspec.structs.replace(p.mix, uneven=0.0)) - p.simulated for p in found]
+        show("response_error_taken_for_even", 100 * float(np.mean(np.abs(even))), "points")
+
+
 def main() -> None:
     """Print the points, and how many are off."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--points", action="store_true", help="print every point")
     parser.add_argument("--fit", action="store_true", help="count the points that are off with other constants")
     parser.add_argument("--itl", action="store_true", help="hold the curve of a promised pace against the simulator")
+    parser.add_argument("--uneven", action="store_true", help="hold the curve of uneven arrivals against the simulator")
     asked = parser.parse_args()
     found: list[Point] = []
+    if asked.uneven:
+        tell(found := [*unevenly(points=asked.points)])
+        return
     for those in lengths():
         for promise in ("itl",) if asked.itl else PROMISES:
             for instances in COUNTS:
@@ -207,10 +250,7 @@ def main() -> None:
                 found += line
                 texts = (f"{p.load:.1f}: {p.simulated:.2%}|{p.foretold:.2%}{'*' if p.off else ''}" for p in line)
                 print(f"{those.model} {promise} n={instances}", *(texts if asked.points else ()), flush=True)
-    off = [point for point in found if point.off]
-    show("response_points", len(found), "points")
-    show("response_off", len(off), "points off")
-    show(f"response_off_below_{BUSY}", sum(point.load < BUSY for point in off), "points off")
+    tell(found)
     if asked.fit and not asked.itl:
         fit(found)
 

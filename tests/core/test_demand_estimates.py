@@ -13,9 +13,11 @@ from sageserve.core.events import DemandSeen, EndpointSeen, Observed
 from sageserve.core.forecast import QuantileForecast
 from sageserve.core.history import BIN
 from sageserve.core.plan.hourly import solve
+from sageserve.core.plan_once import Theta
 from sageserve.core.response import MIX_WIDTH, held, late, mix_of, note_request
 from sageserve.core.strategies.demand_estimates import FLAT, DemandEstimates
 from sageserve.data.scenarios.load import check
+from sageserve.show.why import theta_text
 from tests.core.small import ENGINE, PRICE, TIERS, fleet_of, layout_of, scenario
 
 SHAPE = (2, 2, 3)  # regions, models, tiers of the small scenario
@@ -224,3 +226,26 @@ def test_foresight_may_do_without_its_curve_or_without_what_it_has_learned() -> 
     learned, guessed = enough("learned"), enough("guessed")
     assert learned != guessed
     assert learned[0] < learned[1], "one alone may be less full than one of four"
+
+
+def test_foresight_alone_goes_by_how_unevenly_requests_come_and_says_so() -> None:
+    def planned(counts: tuple[int, int], curve: str = "learned", *, foresight: bool = True) -> tuple[float, str]:
+        settings = scenario(strategy={"foresight": {"curve": curve}})
+        estimates = DemandEstimates(settings, layout_of(settings), None, foresight=foresight)
+        mix = np.zeros(MIX_WIDTH)
+        note_request(mix, 20_000.0, 100_000.0, 600_000.0)
+        for minute in range(60):
+            requests = (counts[minute % 2],) * int(np.prod(SHAPE))
+            mixes = (tuple((sum(counts) / 2 * mix).tolist()),) * 2
+            estimates.history.add(DemandSeen(minute * MINUTE, MINUTE, requests, requests, requests, (1.0,) * 12, mixes))
+        loads = estimates.sustainable_loads(np.ones(2))
+        return estimates.busy_most(0, 4), theta_text(Theta("east/a/h100", 1.0, 1.0, loads[0]))
+
+    even, said = planned((200, 200))
+    uneven, why = planned((380, 20))
+    assert uneven < 0.9 * even
+    assert "from minute to minute" in why
+    assert "minute" not in said
+    assert planned((220, 180)) == (even, said), "about even is even"
+    assert planned((380, 20), "guessed") == planned((200, 200), "guessed")
+    assert planned((380, 20), foresight=False) == planned((200, 200), foresight=False)

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from sageserve.base.rng import stream
 from sageserve.core.response import (
     BIN_SLACKS,
     MIX_WIDTH,
     SLACK_BINS,
     RequestMix,
+    arrays_of,
     fewest,
     held,
     instances_for,
@@ -125,6 +127,56 @@ def test_only_ratios_of_times_matter(count: int, load: float, mix: RequestMix, f
         slacks=tuple(slack * factor for slack in mix.slacks),
     )
     assert late(count, load, longer) == pytest.approx(late(count, load, mix), abs=1e-9)
+
+
+@given(servers, st.floats(0, FULL), mixes(), st.floats(1e-3, 1), st.floats(1, 4))
+def test_the_more_minutes_differ_the_more_are_late(count: int, load: float, mix: RequestMix, uneven: float, more: float) -> None:
+    less = replace(mix, uneven=uneven)
+    found = late(count, load, less)
+    assert late(count, load, mix) - 1e-9 <= found <= late(count, load, replace(mix, uneven=uneven * more)) + 1e-5
+    assert 0 <= found <= 1 + 1e-9
+    assert late(count, load + (FULL - load) / 3, less) >= found - 1e-9
+    assert late(count + 1, load, less) <= found + 1e-9
+    assert late(count, load, replace(less, slacks=tuple(2 * slack for slack in mix.slacks))) <= found + 1e-9
+
+
+def test_minutes_that_differ_by_nothing_are_the_curve_to_the_byte() -> None:
+    mix = RequestMix(2e5, 0.5, 3e5, 1e4, (1e5, 1e6, 3e6), (0.25, 0.25, 0.5))
+    for plain, taken in zip(arrays_of(mix), arrays_of(replace(mix, uneven=0.0)), strict=True):
+        assert plain.tobytes() == taken.tobytes()
+    assert late(2, 0.5, replace(mix, uneven=1e-9)) == pytest.approx(late(2, 0.5, mix), rel=1e-3)
+    share, load = 0.4, 0.5
+    left = 1 - 0.5 * (1 - share) * load
+    busy = share * load / left
+    pace = 4 * (1 - busy) / (1.5 * 2e5 / left)
+    waits = [weight * exp(-pace * (slack - 1e4)) for slack, weight in zip(mix.slacks, mix.weights, strict=True)]
+    assert late(2, 0.5, mix) == pytest.approx(must_wait(2, busy) * sum(waits), rel=1e-12)
+
+
+@pytest.mark.parametrize(("load", "uneven"), [(0.4, 0.3), (0.4, 0.9), (0.6, 0.3), (0.6, 0.6)])
+def test_of_very_many_instances_full_minutes_are_late_as_where_work_flows(load: float, uneven: float) -> None:
+    """A fluid queue of prompts alone, minute by minute: what is left over is worked off later."""
+    minutes, waited, slack = 20_000, 0.0, 3 / 60
+    late_work = work = 0.0
+    for rate in load * stream(1, "response/minutes").gamma(1 / uneven, uneven, minutes):
+        path = np.maximum(waited + (rate - 1) * (np.arange(20) + 0.5) / 20, 0.0)  # what a request waits, by when it comes
+        late_work, work = late_work + rate * (path > slack).mean(), work + rate
+        waited = max(waited + rate - 1, 0.0)
+    mix = RequestMix(1e3, 0.0, 0.0, 0.0, (3e6,), (1.0,), uneven=uneven)
+    assert late(500, load, mix) == pytest.approx(late_work / work, abs=0.03)
+
+
+def test_who_is_late_at_an_even_rate_is_late_in_quiet_minutes_too() -> None:
+    mix = RequestMix(2e4, 0.0, 2e4, 1e5, (5e4,), (1.0,))  # iterations in progress take 60 ms at a load of 0.3
+    assert late(4, 0.3, mix) == 1
+    assert late(4, 0.3, replace(mix, uneven=0.5)) == pytest.approx(1)
+
+
+def test_where_minutes_differ_more_instances_are_enough() -> None:
+    mix = RequestMix(2e5, 0.5, 3e5, 1e4, (1e5, 1e6, 3e6), (0.25, 0.25, 0.5))
+    even, uneven = (held(replace(mix, uneven=one), 1e7, 8) for one in (0.0, 0.5))
+    assert (uneven[1:] < 0.8 * even[1:]).all()
+    assert (np.diff(uneven) >= 0).all()
 
 
 def test_where_nobody_can_be_in_time_nobody_is_late_for_queueing() -> None:

@@ -15,6 +15,7 @@ from sageserve.base.units import HOUR, MINUTE, Micros
 from sageserve.core.events import DemandSeen
 from sageserve.core.pace import ANSWER_WIDTH
 from sageserve.core.response import MIX_WIDTH, RequestMix, mix_of
+from sageserve.core.unevenness import Unevenness
 
 BIN: Final[Micros] = 15 * MINUTE
 """Length of a bin: four per hour, so that the 20th to the 60th minute of a forecast holds three."""
@@ -50,6 +51,7 @@ class DemandHistory:
         self._made = np.zeros(shape)  # tokens of answers
         self._mixes = np.zeros((shape[1], MIX_WIDTH))  # likewise, faster
         self._answers = np.zeros((shape[1], shape[2], ANSWER_WIDTH))  # as fast
+        self.minutes = Unevenness(shape, earlier)
         self._earlier_mean = np.full(shape[1], 1000.0)  # prompt tokens per request: a guess until something is seen
         if earlier is not None:
             bins = len(earlier.prompt_tokens)
@@ -79,6 +81,7 @@ class DemandHistory:
         self._work_tokens = self._work_tokens * fade + tokens
         self._work_requests = self._work_requests * fade + self._at_home(np.array(seen.requests, float).reshape(self.shape))
         self._made = self._made * fade + np.array(seen.output_tokens, float).reshape(self.shape)
+        self.minutes.see(seen.requests, seen.length)
         if seen.mixes:
             self._mixes = self._mixes * 0.5 ** (seen.length / _MIX_FADE) + np.array(seen.mixes)
         if seen.answers:

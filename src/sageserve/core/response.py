@@ -21,6 +21,7 @@ from sageserve.base.units import MINUTE, NEVER
 from sageserve.core.engine.timing import EngineRow
 from sageserve.core.pace import DOUBLINGS, PARTS
 from sageserve.core.perf import SHARED, allowed, first_time, prefill_work, request_work
+from sageserve.core.unevenness import loads_found
 
 SLACK_BINS: Final = 64
 MIX_WIDTH: Final = 4 + SLACK_BINS
@@ -32,8 +33,10 @@ FULL: Final = 0.9
 _FIRST: Final = 10.0  # log2 of the first bin's slack in microseconds: a millisecond
 _PER_DOUBLING: Final = 3.0  # bins: a slack is known to 12 %
 STEPS: Final = 2.0  # iterations of decoding before and around a prompt at full load; likewise
-_NUMBERS: Final = 4  # of a mix, before its slow shares
+_NUMBERS: Final = 5  # of a mix, before its rates of minutes and its slow shares
 _SCANNED: Final = 128
+_SCANNED_UNEVEN: Final = 16  # of a curve that has no steep places
+_LEAST_LEFT: Final = 0.1  # of an engine for prompts, or of time to catch up, however much is asked for
 _HALVINGS: Final = 24  # of an interval of loads: below a millionth
 _SERVERS_MOST: Final = 4096  # instances that share a queue: beyond, more of them change the load by less than a thousandth
 
@@ -51,6 +54,7 @@ class RequestMix(Struct, frozen=True):
         eligible: share of requests that an idle engine would serve in time.
         slow: share of requests whose tokens come slower than promised though an idle engine would be fast enough, as
             `core/pace.py` has it; none: no pace is promised.
+        uneven: squared coefficient of variation of the rate between minutes, as `core/unevenness.py` has it; 0: it is even.
     """
 
     prefill_us: float
@@ -61,6 +65,7 @@ class RequestMix(Struct, frozen=True):
     weights: tuple[float, ...]
     eligible: float = 1.0
     slow: tuple[float, ...] = ()
+    uneven: float = 0.0
 
     @property
     def each_us(self) -> float:
@@ -196,24 +201,66 @@ def slow_share(servers: int, load: float, slow: Floats) -> float:
 
 @kernel
 def late_share(servers: int, load: float, mix: Floats, slacks: Floats) -> float:
-    """`late`, of mix = prefill_us, variation, decode_us, step_us, what is slow; slacks = float64[2, n], slacks and weights."""
+    """`late`, of arrays as `arrays_of` makes them.
+
+    Args:
+        servers: instances that share the queue.
+        load: share of all engine time that is asked for.
+        mix: prefill_us, variation, decode_us, step_us, how many rates of minutes there are, those, what is slow.
+        slacks: float64[2, n], slacks and weights.
+    """
     if load <= 0.0:
         return 0.0
     if load >= 1.0:
         return 1.0
-    share = mix[0] / (mix[0] + mix[2])
-    left = 1.0 - SHARED * (1.0 - share) * load
-    busy = share * load / left
-    pace = 2.0 * servers * (1.0 - busy) / ((1.0 + mix[1]) * mix[0] / left)
-    wait = must_wait(servers, busy)
-    delay = STEPS * load * mix[3]
-    found = 0.0
-    for k in range(slacks.shape[1]):
-        spare = slacks[0, k] - delay
-        found += slacks[1, k] * (1.0 if spare < 0.0 else wait * exp(-pace * spare))
-    if len(mix) > _NUMBERS:
-        found += (1.0 - found) * slow_share(servers, load, mix[_NUMBERS:])
+    slow = _NUMBERS + int(mix[_NUMBERS - 1])
+    if slow > _NUMBERS:
+        found = _uneven_share(servers, load, mix, mix[_NUMBERS:slow], slacks)
+    else:
+        share = mix[0] / (mix[0] + mix[2])
+        left = 1.0 - SHARED * (1.0 - share) * load
+        busy = share * load / left
+        pace = 2.0 * servers * (1.0 - busy) / ((1.0 + mix[1]) * mix[0] / left)
+        wait = must_wait(servers, busy)
+        delay = STEPS * load * mix[3]
+        found = 0.0
+        for k in range(slacks.shape[1]):
+            spare = slacks[0, k] - delay
+            found += slacks[1, k] * (1.0 if spare < 0.0 else wait * exp(-pace * spare))
+    if len(mix) > slow:
+        found += (1.0 - found) * slow_share(servers, load, mix[slow:])
     return found
+
+
+@kernel
+def _uneven_share(servers: int, load: float, mix: Floats, rates: Floats, slacks: Floats) -> float:
+    """Late ones where minutes differ: the mean over the minutes that requests come in, and what full ones leave to later ones.
+
+    A minute is too short for the queue that there would be in the long run near full load, and in one that asks for more prompts
+    than can be computed it grows: those are late that come when it has outgrown their slack, and while it is worked off.
+    """
+    share = mix[0] / (mix[0] + mix[2])
+    found, later = 0.0, 0.0
+    for k in range(len(rates)):
+        here = load * rates[k]
+        left = max(1.0 - SHARED * (1.0 - share) * here, _LEAST_LEFT)
+        busy = share * here / left
+        spread = (1.0 + mix[1]) * mix[0] / left / servers
+        pace = 2.0 * max(1.0 - busy, (spread / MINUTE) ** 0.5) / spread
+        wait = must_wait(servers, busy) if busy < 1.0 else 1.0
+        delay = STEPS * min(max(here, load), 1.0) * mix[3]
+        grown = (busy - 1.0) * MINUTE
+        for j in range(slacks.shape[1]):
+            spare = max(slacks[0, j] - delay, 0.0)
+            one = 1.0 if slacks[0, j] < delay else wait * exp(-pace * spare)
+            if grown > spare:
+                one += (1.0 - one) * (1.0 - spare / grown)
+                later += slacks[1, j] * (grown - spare) / MINUTE / busy
+            found += slacks[1, j] * one
+    found /= len(rates)
+    mean = share * load / (1.0 - SHARED * (1.0 - share) * load)
+    later *= mean / max(1.0 - mean, _LEAST_LEFT) / len(rates)
+    return found + (1.0 - found) * later / (1.0 + later)
 
 
 @kernel
@@ -241,12 +288,14 @@ def _held(mix: Floats, slacks: Floats, worth: float, group: int, full: float, in
 
 @kernel
 def _rise(mix: Floats, slacks: Floats, worth: float, servers: int, low: float, full: float) -> float:
-    """The least load above `low`, to a 128th, at which one instance more would be worth its price; `full` where there is none.
+    """The least load above `low`, of 128 or 16, at which one instance more would be worth its price; `full` where there is none.
 
-    Where a pace is promised, one more saves nothing beyond the load at which all are slow, and there it would take several.
+    Where a pace is promised, one more saves nothing beyond the load at which all are slow, and there it would take several; so it
+    is where minutes differ, and most requests of the full ones are late.
     """
-    for k in range(1, _SCANNED):
-        load = low + (full - low) * k / _SCANNED
+    parts = _SCANNED if len(mix) > _NUMBERS + int(mix[_NUMBERS - 1]) else _SCANNED_UNEVEN
+    for k in range(1, parts):
+        load = low + (full - low) * k / parts
         if saved_by_one(servers, load, mix, slacks) * worth > 1.0:
             return load
     return full
@@ -254,8 +303,9 @@ def _rise(mix: Floats, slacks: Floats, worth: float, servers: int, low: float, f
 
 def arrays_of(mix: RequestMix) -> tuple[Floats, Floats]:
     """A mix as `late_share` takes it."""
+    rates = loads_found(mix.uneven)
     return (
-        np.array([mix.prefill_us, mix.variation, mix.decode_us, mix.step_us, *mix.slow]),
+        np.array([mix.prefill_us, mix.variation, mix.decode_us, mix.step_us, len(rates), *rates, *mix.slow]),
         np.array([mix.slacks, mix.weights], float).reshape(2, -1),
     )
 
@@ -267,6 +317,8 @@ def late(servers: int, load: float, mix: RequestMix) -> float:
     r = p load / left with a service time of S = prefill / left, and wait for d = 2 load step to join. Then
 
         late = sum_k w_k (1 if slack_k < d else C(n, r) exp(-2 n (1 - r) (slack_k - d) / ((1 + cv²) S)))
+
+    Where minutes differ it is the mean over the minutes that requests come in, and what full ones leave to later ones.
 
     Args:
         servers: instances that share the queue.

@@ -194,11 +194,12 @@ def theta_text(theta: Theta) -> str:
     """How the tokens/s of one instance come about."""
     load = theta.load
     shared = "one instance alone" if load.instances == 1 else f"{load.instances} instances share a queue"
+    uneven = f" the rate is taken to vary by {load.mix.uneven**0.5:.0%} from minute to minute," if load.mix.uneven else ""
     return (
         f"{amount(theta.tokens_per_s)} tokens/s = load {load.load:.3f} x 1 s / {theta.engine_us_per_token:.1f} us per token;"
-        f" the load because {shared}, a request takes {load.mix.each_us / SECOND:.2f} s, half of those that can be in time may"
-        f" wait {load.mix.slack_us / SECOND:.2f} s, {load.late:.1%} of them are late, and one instance more costs more than they"
-        " are worth"
+        f" the load because {shared},{uneven} a request takes {load.mix.each_us / SECOND:.2f} s, half of those that can be"
+        f" in time may wait {load.mix.slack_us / SECOND:.2f} s, {load.late:.1%} of them are late, and one instance more costs"
+        " more than they are worth"
     )
 
 

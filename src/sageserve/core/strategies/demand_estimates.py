@@ -73,6 +73,7 @@ class DemandEstimates:
         self._rules = scenario.strategy.planned
         ahead = scenario.strategy.foresight
         self._worth, self._curve = (ahead.worth, ahead.curve) if foresight else (self._rules.worth, "learned")
+        self._uneven = foresight and ahead.curve == "learned"
         self._layout = layout
         self._reference = [layout.fastest(m) for m in range(len(names.models))]  # whose time is heard
         self.parts = parts_of(layout)
@@ -212,6 +213,9 @@ class DemandEstimates:
         """
         for k, part in enumerate(self.parts):
             mix = self._seen(part.model) or self._guess(part.model)
+            if self._uneven:
+                found = self.history.minutes.of(part.model, self.interactive, pooled=self._group > 1)
+                mix = replace(mix, uneven=found) if found else mix
             self._mixes[k] = self._paced(part, mix)
             self._held[k] = self._enough(k)
             self._shown[k] = mix.prefill_us / self._mixes[k].prefill_us if part.does is Does.PREFILL else 1.0
