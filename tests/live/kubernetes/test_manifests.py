@@ -120,10 +120,10 @@ def test_the_container_runs_a_command_that_there_is_with_the_settings_that_were_
 
 
 def test_followers_answer_keda_with_no_disk_and_no_right_and_ask_the_one_that_watches(tmp_path: Path) -> None:
-    tls = {"certificate": "/run/cert/tls.crt", "key": "/run/cert/tls.key", "client_ca": "/run/ca/../ca/ca.crt"}
+    tls = {"certificate": "/run/cert/tls.crt", "key": "/run/key/tls.key", "client_ca": "/run/c/../ca/ca.crt"}
     scenario(tmp_path, scaler={"listen": "0.0.0.0:7009", "tls": tls})
     words = ["render", "chart", str(tmp_path / "fleet.yaml"), "--image", "x:1", "--followers", "3"]
-    words += [word for each in ("prom:/run/c", "cert:/run/cert/", "ca:/run/ca") for word in ("--secret", each)]
+    words += [word for each in ("prom:/run/c", "cert:/run/cert/", "key:/run/key", "ca:/run/ca") for word in ("--secret", each)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     found = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
@@ -133,7 +133,9 @@ def test_followers_answer_keda_with_no_disk_and_no_right_and_ask_the_one_that_wa
     assert (followers["spec"]["replicas"], pod["automountServiceAccountToken"]) == (3, False)
     assert "strategy" not in followers["spec"], "one after another"
     assert {one["name"] for one in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
-    assert {one["name"] for one in pod["volumes"]} == {"settings", "tmp", "secret-cert", "secret-ca"}, "they ask no Prometheus"
+    assert {one["name"] for one in pod["volumes"]} == {
+        "settings", "tmp", "secret-cert", "secret-key", "secret-ca"
+    }, "they ask no Prometheus"  # fmt: skip
     assert "secret-prom" in {one["name"] for one in leader["spec"]["template"]["spec"]["volumes"]}
     assert container["securityContext"] == leader["spec"]["template"]["spec"]["containers"][0]["securityContext"]
     assert container["args"][0] == "scaler"
@@ -157,6 +159,7 @@ def test_followers_answer_keda_with_no_disk_and_no_right_and_ask_the_one_that_wa
 def test_every_name_is_one_that_kubernetes_takes_whatever_the_fleet_is_called(tmp_path: Path) -> None:
     settings = scenario(tmp_path, scaler={"listen": "0.0.0.0:7009"})
     names = ["fleet.v1", "n" * 46, "n" * 47, "n" * 50, "a" * 47 + "." * 53, "A/b_c-", "9.", "n" * 100, "n" * 99 + "m", "x-scaler"]
+    names.append("c" * 36 + "." * 3 + "d" * 30)
     found = {}
     for fleet in names:
         objects = manifests(settings.model_copy(update={"name": fleet}), "", replace(CHOICES, followers=2))
@@ -171,6 +174,8 @@ def test_every_name_is_one_that_kubernetes_takes_whatever_the_fleet_is_called(tm
     assert (found["fleet.v1"], found["A/b_c-"]) == ("sageserve-fleet-v1", "sageserve-a-b-c")
     assert found["n" * 46] == "sageserve-" + "n" * 46
     assert found["n" * 50] == f"sageserve-{'n' * 37}-{hashlib.sha256(b'n' * 50).hexdigest()[:8]}", "the same for ever"
+    assert found[names[-1]].startswith(f"sageserve-{'c' * 36}-")
+    assert "--" not in found[names[-1]], "it is cut between two words"
 
 
 @pytest.mark.parametrize(

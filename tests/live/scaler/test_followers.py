@@ -248,6 +248,20 @@ def test_followers_answer_on_while_the_leader_is_started_anew(tmp_path: Path, mo
     asyncio.run(story(tmp_path))
 
 
+def test_a_url_that_cannot_be_asked_is_a_reason_and_no_end() -> None:
+    told: list[str] = []
+
+    async def story() -> None:
+        scaler = FollowingScaler(TARGETS, HeardTable("http://h:abc", "fleet"), lambda: 0)
+        asks = asyncio.create_task(follow("http://h:abc", scaler, lambda: 0, told.append))
+        await asyncio.wait([asks], timeout=0.05)
+        assert not asks.done()
+        asks.cancel()
+
+    asyncio.run(story())
+    assert [one.partition(":")[0] for one in told] == ["the leader is not heard"]
+
+
 def test_the_age_of_sight_is_that_of_the_instance_seen_the_longest_ago(tmp_path: Path) -> None:
     stage = WatchStage(tmp_path, [Pod("a", per_s=1), Pod("b", per_s=1)])
     stage.run(MINUTE)
