@@ -18,7 +18,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 CODE: Final = ROOT / "src" / "sageserve"
 HEADS: Final = ("| what you see |", "| it says |")
 ROOMS: Final = ("live", "sim/calibration", "core/authority")
-FILES: Final = ("cli/acting.py", "cli/orders.py", "cli/render_chart.py", "cli/calibrate_benchmark.py")
+COMMANDS: Final = "acting calibrate_benchmark chart_files kube orders render_agent render_chart render_gateways"
+FILES: Final = tuple(f"cli/{name}.py" for name in COMMANDS.split())
 OF_OTHERS: Final = {
     "roles.rbac.authorization.k8s.io is forbidden",  # Kubernetes
     "values don't meet the specifications of the schema",  # Helm

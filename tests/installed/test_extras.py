@@ -91,6 +91,7 @@ def test_every_command_is_tried() -> None:
         "alerts",
         "plan render",
         "render chart",
+        "render gateways",
         "down",
         "warm-up",
         "scenario schema",
