@@ -161,6 +161,22 @@ def test_both_ends_use_files_that_were_renewed(ours: Authority, tmp_path: Path) 
     asyncio.run(play())
 
 
+def test_a_gateway_that_was_not_believed_is_told_the_secret_once_it_is(ours: Authority, tmp_path: Path) -> None:
+    async def play() -> None:
+        shown, good = Authority(tmp_path, "theirs").issue("gateway"), ours.issue("gateway")
+        async with listening(tmp_path, settings(ours, ours.issue("control"))) as here:
+            address = ControlAddress(f"tls://localhost:{here.port.port}", access(ours, shown))
+            async with connecting(address) as (client, got, _changes):
+                await until(lambda: "does not believe our certificate" in client.why)
+                shutil.copy(good.key, shown.key)
+                shutil.copy(good.certificate, shown.certificate)
+                await until(lambda: bool(here.heard))
+                await until(lambda: bool(got))
+                assert got == [Welcome(VERSION, "s")]
+
+    asyncio.run(play())
+
+
 def test_requests_that_are_no_links_go_to_controls_own_server_whole(ours: Authority, tmp_path: Path) -> None:
     async def play() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,6 +215,8 @@ def test_a_port_that_others_reach_must_have_a_certificate() -> None:
         ("tls://control", "no address"),
         ("tls://control:70020", "no address"),
         ("http://control:7002", "no address"),
+        ("tls://control:7002?x", "no address"),
+        ("tls://control:7002#x", "no address"),
         ("tls://control:7002", "needs a certificate"),
     ],
 )

@@ -232,7 +232,8 @@ class LinkServer:
 class LinkClient:
     """A gateway's side; connects, and connects again whenever the connection is lost.
 
-    To a control that hangs up without a word the VERSION before is spoken the next time: it may know no other.
+    To a control on this machine that hangs up without a word the VERSION before is spoken the next time: it may know no other.
+    On another machine it does so where it does not believe us, and knows the VERSION that has Welcome: its port came with that.
 
     Args:
         control: its socket, which need not exist yet; or its address on another machine.
@@ -294,7 +295,7 @@ class LinkClient:
                 if pipe.listens:
                     pause = _SOON_S
                 elif not pipe.spoke:
-                    self._older = not self._older
+                    self._older = not self._older and isinstance(self._control, Path)
                     self._miss(f"{pipe.why} without a word, as it does where it does not believe our certificate")
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LATE_S)

@@ -250,7 +250,7 @@ def check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
         known = parts.scheme in {"tls", "tcp"} and bool(parts.hostname) and bool(parts.port)  # no number is a ValueError
-        known = known and not parts.path.strip("/") and parts.username is None
+        known = known and not (parts.path.strip("/") + parts.query + parts.fragment) and parts.username is None
     except ValueError:
         known = False
     if not known:
