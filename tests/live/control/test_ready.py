@@ -40,7 +40,14 @@ def test_a_monitor_is_told_whether_batches_are_taken_and_by_whom(queue: QueueRol
     assert (found.json()["queue"] or {}).get("leader") == (queue.leader if queue else None)
 
 
-@pytest.mark.parametrize(("queue", "leads", "epoch"), [(LEADER, "1.0", "3.0"), (STANDBY, "0.0", "4.0")])
+@pytest.mark.parametrize(
+    ("queue", "leads", "epoch"),
+    [
+        (LEADER, "1.0", "3.0"),
+        (STANDBY, "0.0", "4.0"),
+        (structs.replace(LEADER, trouble="the database is away: nobody runs it, and an alert is to say so"), "0.0", "3.0"),
+    ],
+)
 def test_metrics_say_who_runs_the_queue(queue: QueueRole, leads: str, epoch: str) -> None:
     lines = asked(queue, "/admin/metrics").text.splitlines()
     assert f"sageserve_batch_leader {leads}" in lines

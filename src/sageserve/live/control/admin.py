@@ -88,8 +88,11 @@ class FleetCollector(Collector):
 def _queue(state: Status) -> Iterator[GaugeMetricFamily]:
     """Who runs a batch queue that several control processes share; nothing where none could."""
     if state.queue is not None:
-        leads = state.queue.role == "leader"
-        yield GaugeMetricFamily("sageserve_batch_leader", "1: this process runs the batch queue; 0: it stands by", value=leads)
+        leads = (
+            state.queue.role == "leader" and not state.queue.trouble
+        )  # who is cut off begins no job, and may be followed by another
+        said = "1: this process runs the batch queue; 0: it stands by, or cannot ask the database"
+        yield GaugeMetricFamily("sageserve_batch_leader", said, value=leads)
         yield GaugeMetricFamily("sageserve_batch_epoch", "how often another process came to run it", value=state.queue.epoch)
 
 
