@@ -121,7 +121,7 @@ def gateway(  # noqa: PLR0913, PLR0917 # one argument per option
         drain_s=drain,
         traces=traces,
         audit=audit,
-        table=table,
+        table=_table(table, control),
         sockets=tuple(map(int, sockets.split(","))) if sockets else (),
         inner=inner,
         ready=say_ready(os.environ.get(READY, "")),
@@ -163,6 +163,23 @@ def _control(named: str | None, files: tuple[Path | None, Path | None, Path | No
             "--control-certificate %s: %s; control lets nobody in with it, until it is renewed there", certificate, why
         )
     return found
+
+
+def _table(path: Path | None, control: str | None) -> Path | None:
+    """Where what control says is kept.
+
+    Raises:
+        ConfigError: it could not be.
+    """
+    if path is None:
+        return None
+    if control is None:
+        raise ConfigError("--table keeps what control says, and there is no control", hint="--control SOCKET, or tls://HOST:PORT")
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--table {path}: no file can be written there", hint="a file in a folder that is there, of this user alone"
+        )
+    return path
 
 
 def take_engine_keys(live: "LiveSettings") -> dict[str, str]:

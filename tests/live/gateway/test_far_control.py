@@ -13,9 +13,11 @@ import msgspec
 import numpy as np
 import pytest
 from msgspec import structs
+from typer.testing import CliRunner
 
 from sageserve.base.config import EngineAccess, LinkSettings, LinkTlsSettings, Scenario
 from sageserve.base.units import HOUR, MINUTE, SECOND
+from sageserve.cli.main import app
 from sageserve.core.columns import ENDPOINT
 from sageserve.core.layout import Layout
 from sageserve.core.strategies import layout_of
@@ -250,8 +252,8 @@ def test_a_table_that_may_lead_astray_is_refused(
     assert said in caplog.records[-1].getMessage()
 
 
-@pytest.mark.parametrize("spoil", ["torn", "open", "link"])
-def test_a_file_that_is_torn_or_may_be_anothers_is_refused(tmp_path: Path, spoil: str) -> None:
+@pytest.mark.parametrize("spoil", ["torn", "open", "link", "theirs"])
+def test_a_file_that_is_torn_or_may_be_anothers_is_refused(tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t"
     kept = TableFile(path, "mark", keeps=True)
     kept.hear(TABLE, HOUR)
@@ -260,7 +262,24 @@ def test_a_file_that_is_torn_or_may_be_anothers_is_refused(tmp_path: Path, spoil
         path.write_bytes(path.read_bytes()[:-3])
     elif spoil == "open":
         path.chmod(0o622)
+    elif spoil == "theirs":  # they would be sent prompts, and the keys of engines
+        monkeypatch.setattr("os.geteuid", lambda: path.lstat().st_uid + 1)
     else:
         path.rename(tmp_path / "real")
         path.symlink_to(tmp_path / "real")
     assert kept.load(HOUR) is None
+
+
+def test_a_table_that_could_not_be_kept_is_refused_or_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sageserve.cli.gateway.log_as_json", lambda _: None)  # the log is this test's
+    told = ["--control", "control.sock", "--table"]
+    for words in (["--table", "t"], [*told, str(tmp_path / "no" / "t")], [*told, str(tmp_path)]):
+        assert "--table" in str(CliRunner().invoke(app, ["gateway", "local", *words]).exception)
+    kept = TableFile(tmp_path / "no" / "t", "mark", keeps=True)
+    for _ in range(3):
+        kept.hear(TABLE, HOUR)
+        kept.save()
+    said = f"what control said last cannot be kept in {tmp_path}/no/t: No such file or directory"
+    assert [record.getMessage() for record in caplog.records] == [said]

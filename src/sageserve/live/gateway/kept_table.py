@@ -6,6 +6,7 @@ Read next: `server.py`, which keeps it; `live/wire.py` for what a table is.
 """
 
 import logging
+import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct, structs
 
+from sageserve.base.errors import in_words
 from sageserve.base.units import HOUR, MINUTE, SECOND, Micros
 from sageserve.live.private import write_private
 from sageserve.live.wire import OLDEST, VERSION, RoutingTable
@@ -50,18 +52,19 @@ class TableFile:
         self._layout = layout
         self._keeps = keeps
         self._news: KeptTable | None = None
+        self._trouble = ""  # why it was not written, which is said once
 
     def load(self, wall: Micros) -> RoutingTable | None:
         """What is kept, with its age; None: nothing that may be believed, and the log says why."""
         try:
             found = self._path.lstat()
-            if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022:
-                raise ValueError("others may write it, or it is no file")
+            if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022 or found.st_uid != os.geteuid():
+                raise ValueError("others may write it, or it is no file of ours")
             kept = _decode(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError, msgspec.DecodeError) as error:
-            _LOG.error("%s, what control said last, cannot be used: %s", self._path, error)
+            _LOG.error("%s, what control said last, cannot be used: %s", self._path, in_words(error))
             return None
         age = wall - kept.at
         why = self._why_not(kept, age)
@@ -93,4 +96,8 @@ class TableFile:
         try:
             write_private(self._path, _encode(news))
         except OSError as error:
-            _LOG.error("what control said last cannot be kept: %s", error)
+            if in_words(error) != self._trouble:
+                _LOG.error("what control said last cannot be kept in %s: %s", self._path, in_words(error))
+            self._trouble = in_words(error)
+        else:
+            self._trouble = ""
