@@ -4,8 +4,10 @@ Knows options, and what cannot run in a pod. stdout is the file. Read next: `ren
 `live/kubernetes/gateway_manifests.py`; docs/how-to/gateways-elsewhere.md.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -29,6 +31,7 @@ sageserve render gateways fleet.yaml --image … --gateway-secret gateway-tls --
 
 sageserve render gateways fleet.yaml --image … --gateway-secret gateway-tls --secret … --format helm -o deploy/gateways
 """
+_FAR: Final = re.compile(r"tls://[^/?# ]+:[0-9]+")
 Replicas = Annotated[int, typer.Option(min=1, metavar="N", help="gateways; at least, with --max-replicas")]
 Most = Annotated[int, typer.Option("--max-replicas", min=0, metavar="N", help="that an autoscaler may make of them; 0: none")]
 Paper = Annotated[
@@ -84,7 +87,8 @@ def gateways(  # noqa: PLR0913, PLR0917 # one argument per option
     asked = GatewayChoices(gateway_secret, replicas, most, control, region)
     _check(settings, asked, folders)
     choices = ChartChoices(image, namespace, "", storage, folders, operator)
-    kept = resolved_yaml(_inside(settings))
+    inside = _inside(settings)
+    kept = resolved_yaml(settings if control else inside)  # where control is elsewhere, that one's: their marks are to be equal
     if form == "helm":
         write_folder(gateway_chart(settings, kept, choices, asked, version("sageserve")), out, namespace)
         return
@@ -126,8 +130,18 @@ def _check(settings: "Scenario", asked: "GatewayChoices", folders: "Mapping[str,
             hint="sageserve key new NAME, and its lines into the scenario",
         )
     _check_variables(live)
+    if live.records:
+        raise ConfigError("live.records: gateways in pods have no disk to write lines to", hint="--set live.records=false")
+    store = urlsplit(live.store)
+    if store.password or "password=" in store.query:
+        raise ConfigError(
+            "live.store: its password would stand in a ConfigMap",
+            hint="a certificate that PostgreSQL knows: ?sslcert=/…&sslkey=/… in the address, and --secret",
+        )
     if asked.control:
         check_address(asked.control)
+        if not _FAR.fullmatch(asked.control):
+            raise ConfigError(f"--control: {asked.control} is not tls://HOST:PORT", hint="such as tls://control.example:7002")
         _check_files(read_by_gateways(live), folders)
         return
     if live.ours:

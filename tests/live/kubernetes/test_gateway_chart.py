@@ -22,6 +22,7 @@ from sageserve.live.gateway.pages import OPEN
 from sageserve.live.kubernetes.gateway_helm import gateway_chart
 from sageserve.live.kubernetes.gateway_manifests import DRAIN_S, LEAVING_S, GatewayChoices, gateway_parts
 from sageserve.live.kubernetes.manifests import ChartChoices, as_documents
+from sageserve.live.wire import settings_mark
 from tests.live.kubernetes.test_helm import HELM, REAL, _bare, rendered
 
 VALIDATE = os.environ.get("SAGESERVE_KUBERNETES_VALIDATE", "")  # noqa: TID251 # named by hand
@@ -195,6 +196,10 @@ SECRETS = ("--secret", "control-tls:/etc/control", "--secret", "engines:/etc/eng
         ({}, ("--secret", "engines:/etc/engines"), "/etc/control/tls.crt is named in the settings"),
         ({}, ("--control", "tls://control:7002"), "/etc/engines/token is named in the settings"),
         ({}, ("--control", "http://control:7002", *SECRETS), "is no address of control"),
+        ({}, ("--control", "tcp://127.0.0.1:7002", *SECRETS), "is not tls://HOST:PORT"),
+        ({"records": True}, SECRETS, "have no disk to write lines to"),
+        ({"store": "postgresql://me:hidden@db/queue"}, SECRETS, "its password would stand in a ConfigMap"),
+        ({"store": "postgresql://me@db/queue?password=hidden"}, SECRETS, "its password would stand in a ConfigMap"),
         ({}, (*SECRETS, "--secret", "more:/etc/sageserve-link/x"), "is where the files of --gateway-secret stand"),
         ({}, (*SECRETS, "--region", "north"), "there is no region 'north'"),
         ({}, (*SECRETS, "--replicas", "4", "--max-replicas", "3"), "is below --replicas 4"),
@@ -222,6 +227,11 @@ def test_the_command_writes_settings_that_a_pod_reads_and_a_chart(tmp_path: Path
     again = load_scenario(tmp_path / "again.yaml")
     assert again.live is not None
     assert again.live.clusters["here"].context is None, "it is the pod's own account"
+    done = CliRunner().invoke(app, [*words, "--control", "tls://control.example:7002"])
+    (text,) = (one["data"]["fleet.yaml"] for one in yaml.safe_load_all(done.stdout) if one["kind"] == "ConfigMap")
+    (tmp_path / "far.yaml").write_text(text, "utf-8")
+    theirs = settings_mark(load_scenario(fleet(tmp_path)))
+    assert settings_mark(load_scenario(tmp_path / "far.yaml")) == theirs, "or control says for ever that they differ"
     out = tmp_path / "chart"
     for _ in range(2):
         done = CliRunner().invoke(app, [*words, "--format", "helm", "-o", str(out)])
