@@ -41,9 +41,8 @@ class ServedCertificate:
         try:
             self.context = self._latest = self._read()
         except OSError as error:
-            names = " and ".join(map(str, self._files.paths))
             raise ConfigError(
-                f"{where}: {names} cannot be used: {error}",
+                f"{where}: {self._files.faulty(error)}",
                 hint="PEM files, the certificate with those between it and its authority, the key without a password",
             ) from None
         self.context.sni_callback = self._choose  # called for every connection, whether it names a host or not
@@ -70,6 +69,17 @@ class ServedCertificate:
         return made
 
 
+def authorities_out_of_date(path: str, now: datetime) -> str:
+    """Why a file of authorities is good for nothing now, as a clause; empty: one of them is good, or cannot be read here."""
+    ends = []
+    for text in Path(path).read_text("utf-8", "replace").split(_END)[:-1]:
+        try:
+            ends.append(_times(text + _END, path)[1])
+        except ValueError:
+            return ""
+    return f"all in it expired by {max(ends):%Y-%m-%d %H:%M} UTC" if ends and now > max(ends) else ""
+
+
 def holds(path: str) -> tuple[datetime, datetime]:
     """From when until when the first certificate of a PEM file is good.
 
@@ -77,7 +87,10 @@ def holds(path: str) -> tuple[datetime, datetime]:
         ValueError: there is none in it.
         OSError: it cannot be read.
     """
-    text = Path(path).read_text("utf-8", "replace")
+    return _times(Path(path).read_text("utf-8", "replace"), path)
+
+
+def _times(text: str, path: str) -> tuple[datetime, datetime]:
     begin, end = text.find(_BEGIN), text.find(_END)
     if not 0 <= begin < end:
         raise ValueError(f"{path} holds no certificate")

@@ -55,7 +55,7 @@ class OpenedAccess:
             return prepare(ssl.create_default_context(cafile=one.ca_file), one.certificate, one.key), self._key()
         except OSError as error:
             raise ConfigError(
-                f"{self._where}: {', '.join(map(str, self._files.paths))} cannot be used: {error}",
+                f"{self._where}: {self._files.faulty(error)}",
                 hint="PEM files of certificates, a key without a password, a file with an API key in one line",
             ) from None
 

@@ -4,9 +4,12 @@ Nobody need tell: who holds them looks now and then. Knows no setting and no con
 engines, `certificates.py` for ports of ours.
 """
 
+import os
 import ssl
 from collections.abc import Iterable
 from pathlib import Path
+
+from sageserve.base.errors import in_words
 
 
 class KeyFiles:
@@ -24,6 +27,11 @@ class KeyFiles:
         """Whether one was written anew, or another one put in its place, since this was last asked."""
         before, self._seen = self._seen, self._marks()
         return self._seen != before
+
+    def faulty(self, error: OSError) -> str:
+        """Which cannot be used, and why, as a sentence: those that cannot be read, or any of them."""
+        unread = [path for path in self.paths if not os.access(path, os.R_OK)]
+        return f"{' and '.join(map(str, unread or self.paths))} cannot be used: {in_words(error)}"
 
     def _marks(self) -> tuple[tuple[int, int, int], ...]:
         """Empty while one is away."""

@@ -82,10 +82,15 @@ def test_certificates_that_end_or_cannot_be_used_are_found(state: Path) -> None:
     assert found(state, KEY, where, now=end - 20 * DAY) != {}, "it is not good yet"
     for now, said in ((end + DAY, "it expired on"), (end - DAY // 2, "expires on"), (end - 3 * DAY, "it is good from")):
         assert said in found(state, KEY, where, now=now)["local-certificates"][0]
-    assert (
-        "cannot be used"
-        in found(state, KEY, where.replace("control.key", "none.key").replace("ours.crt", "no.crt"))["local-certificates"][0]
-    )
+    late = found(state, KEY, where, now=end + DAY)["local-certificates"][1]
+    assert "ours.crt: all in it expired by" in late, "and nobody is let in"
+    newer = Authority(state.parent, "newer")
+    old, new = (Path(file).read_text("utf-8") for file in (state.parent / "ours.crt", newer.file))
+    (state.parent / "ours.crt").write_text(old + new.replace("M", "!", 1), "utf-8")
+    assert len(found(state, KEY, where, now=end + DAY)["local-certificates"]) == 1, "what cannot be read may be good"
+    (said,) = found(state, KEY, where.replace("control.key", "none.key"))["local-certificates"]
+    assert f"{state.parent / 'none.key'} cannot be used: No such file" in said
+    assert "control.pem and" not in said, "one of them is not there"
 
 
 def test_the_command_says_it_with_its_exit_code(state: Path) -> None:

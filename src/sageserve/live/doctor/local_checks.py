@@ -17,7 +17,7 @@ from sageserve.base.config import EngineAccess, LinkTlsSettings, LiveSettings, S
 from sageserve.base.errors import ConfigError
 from sageserve.base.units import DAY, SECOND, Micros
 from sageserve.live.audit import AuditCheck, verify
-from sageserve.live.certificates import ServedCertificate, holds, out_of_date
+from sageserve.live.certificates import ServedCertificate, authorities_out_of_date, holds, out_of_date
 from sageserve.live.doctor.checks import Check, CheckFinding, CheckResult
 from sageserve.live.doctor.retention import retention
 from sageserve.live.gateway.keys import end_of
@@ -193,6 +193,9 @@ def _certificates(facts: LocalFacts) -> Iterator[CheckFinding]:
             _, last = holds(one.certificate)
             said = f"{one.certificate} expires on {last:%Y-%m-%d}"
             yield CheckFinding(place, said, "put a new one there before: it is used from the next connection on", "warn")
+        if isinstance(one, LinkTlsSettings) and (over := authorities_out_of_date(one.client_ca, now)):
+            said = f"{one.client_ca}: {over}, so that no gateway is let in"
+            yield CheckFinding(f"{where}.client_ca", said, "put there whoever signs gateways' certificates now", "error")
 
 
 def _engines(facts: LocalFacts) -> Iterator[CheckFinding]:
