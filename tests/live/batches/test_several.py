@@ -14,6 +14,7 @@ import pytest
 from sageserve.base.config import LiveSettings
 from sageserve.base.units import SECOND
 from sageserve.live.batches.queue_lead import TIMES, QueueLead
+from sageserve.live.batches.store_thread import StoreThread
 from sageserve.live.store.memory import MemoryStore
 from sageserve.live.store.sql import open_store
 from tests.live.batches.plane import Plane
@@ -216,3 +217,22 @@ def test_an_upload_outlives_a_change_of_leaders(times: int, status: int) -> None
     assert answer.status_code == status
     if status == 200:
         assert store.piece(answer.json()["id"], 0) == b"abc"
+
+
+def test_a_database_that_hangs_without_an_error_is_trouble_too() -> None:
+    now = [0]
+
+    async def lead() -> QueueLead:
+        store = StoreThread(SharedMemory())
+        found = QueueLead(store, "me", lambda: now[0])
+        await found.win()
+        await store.close()
+        return found
+
+    led = asyncio.run(lead())
+    for silent, said in ((TIMES.length, ""), (TIMES.length + 1, f"not answered for {TIMES.length // SECOND} s")):
+        now[0] = silent
+        role = led.role()
+        assert role is not None
+        assert (role.role, bool(role.trouble)) == ("leader", bool(said))
+        assert said in role.trouble

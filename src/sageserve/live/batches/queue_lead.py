@@ -16,7 +16,7 @@ Read next: `runner.py`, which runs the queue while it is ours.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Literal
 
 from sageserve.base.units import NEVER, SECOND, Micros
 from sageserve.core.authority.lease import LeaseElector
@@ -65,8 +65,12 @@ class QueueLead:
             return None
         if self._seen is None:
             return QueueRole("standby", "", 0, None, self._trouble)
-        heard = (self._clock() - self._heard_at) / SECOND
-        return QueueRole("leader" if self.epoch else "standby", self._seen.holder, self._seen.epoch, heard, self._trouble)
+        silent = self._clock() - self._heard_at
+        trouble = self._trouble
+        if not trouble and silent > TIMES.length:  # it hangs, or is cut off without a word: an error may never come
+            trouble = f"the database has not answered for {silent // SECOND} s"
+        role: Literal["leader", "standby"] = "leader" if self.epoch else "standby"
+        return QueueRole(role, self._seen.holder, self._seen.epoch, silent / SECOND, trouble)
 
     async def win(self) -> int:
         """Wait until this process leads; the epoch of its term. As long as the store is away nobody does."""
