@@ -24,7 +24,7 @@ from typing import Final
 
 from bench.sbom import OURS, ROOT, LockedPackage, bill, canonical, locked, needed, wanted_by_users
 
-EXTRAS: Final = ("agents", "keda", "kubernetes", "live", "postgres")
+EXTRAS: Final = ("agents", "keda", "kubernetes", "live", "postgres", "redis")
 """What an image can do where nothing else is asked for: all that runs in a cluster."""
 HOME: Final = Path("opt") / OURS
 STATE: Final = Path("var/lib") / OURS

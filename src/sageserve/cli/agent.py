@@ -172,7 +172,8 @@ def narrowed(settings: "Scenario", cluster: str) -> "Scenario":
     assert live is not None
     targets = {name: one for name, one in live.targets.items() if one.cluster == cluster}
     here = {cluster: live.clusters[cluster]}
-    return settings.model_copy(update={"live": live.model_copy(update={"clusters": here, "targets": targets, "shares": {}})})
+    mine = {"clusters": here, "targets": targets, "shares": {}, "gates": {}}
+    return settings.model_copy(update={"live": live.model_copy(update=mine)})
 
 
 @contextmanager

@@ -37,6 +37,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "postgres": ("psycopg",),
     "ray": ("ray",),
+    "redis": ("redis",),
 }
 """Modules by extra, as the code imports them."""
 
@@ -67,6 +68,8 @@ def need_for(scenario: "Scenario") -> None:
         need("postgres")
     if scenario.live is not None and scenario.live.scaler is not None:
         need("keda")
+    if scenario.live is not None and scenario.live.gates:
+        need("redis")
     layout_of(scenario)
     strategy = scenario.strategy
     if strategy.name == "foresight":

@@ -79,6 +79,10 @@ def check_watch(settings: "Scenario", *, whole: bool = True) -> None:
             for key, file in files.items():
                 if file is not None:
                     _readable(f"live.clusters.{name}.prometheus.{key}", file)
+    for name, gate in live.gates.items():
+        for key, file in (("password_file", gate.password_file), ("ca_file", gate.ca_file)):
+            if file is not None:
+                _readable(f"live.gates.{name}.{key}", file)
     if live.scaler is not None and live.scaler.tls is not None:
         check_certificates(live.scaler.tls, "live.scaler.tls")
 

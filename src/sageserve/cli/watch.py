@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -18,7 +19,9 @@ import typer
 
 from sageserve.base.errors import ConfigError, MeasurementError
 from sageserve.cli import complete
+from sageserve.cli.acting import gates_only
 from sageserve.cli.extras import need
+from sageserve.cli.gates import gates_of
 from sageserve.cli.kube import Kubeconfig, pods_of
 from sageserve.cli.live_checks import check_clusters, check_watch
 from sageserve.cli.running import watched_folder
@@ -152,7 +155,9 @@ def _check_act(settings: "Scenario", kubeconfig: Path | None, *, act: bool, dry_
     for option, given in (("--dry-run", dry_run), ("--kubeconfig", kubeconfig is not None and not follows)):
         if given:
             raise ConfigError(f"{option} is of --act", hint="add --act")
-    acting = [name for name, one in (settings.live.targets if settings.live else {}).items() if one.authority != "observe"]
+    live = settings.live
+    acting = [name for name, one in (live.targets if live else {}).items() if one.authority != "observe"]
+    acting += [f"gate {name}" for name, one in (live.gates if live else {}).items() if one.authority != "observe"]
     if acting:
         typer.echo(f"nothing is written to {', '.join(acting)} without --act, whatever their authority", err=True)
 
@@ -330,13 +335,15 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
         wrote=lines.wrote,
         passed=lines.passed,
         looked=looked,
-        more_notes=lambda: (*(note for one in hands for note in one.notes()), *heard.notes()),
-        acts=lambda: bool(hands),
+        more_notes=lambda: tuple(chain(heard.notes(), *(one.notes() for one in hands), *(one.notes() for one in gates))),
+        acts=lambda: bool(hands) or any(one.written for one in gates),
         pods=sides.pods,
     )
     heard = AgentsHeard(settings, folder, parts.wall)
     watching = FleetWatch(settings, folder, parts)
     hands: list[Hands] = []
+    writes = sides.acts is not None and not sides.acts[1]
+    gates = gates_of(settings, folder, watching, parts.every, acts=writes)
     port = _scaler(settings, watching, hands)
     answers = [] if port is None else [port.serve]
 
@@ -348,9 +355,10 @@ def _run(settings: "Scenario", folder: Path, sides: _Sides, length: "Micros", *,
             asyncio.get_running_loop().call_later(length / SECOND, stop.set)
         pages = lambda: serve(watching, sides.listening, port.scaler if port is not None else None)  # noqa: E731 # one line, once
         async with AsyncExitStack() as stack:
-            if sides.acts is not None:
+            if sides.acts is not None and not (settings.live is not None and gates_only(settings.live)):
                 hands.append(await hands_of(stack, settings, folder, watching, sides.acts))
-            await watching.run(stop, pages, *answers, *([heard.run] if heard.found else []), *(one.run for one in hands))
+            acting = [*(one.run for one in hands), *(one.run for one in gates)]
+            await watching.run(stop, pages, *answers, *([heard.run] if heard.found else []), *acting)
 
     try:
         asyncio.run(run())

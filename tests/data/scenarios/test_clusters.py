@@ -172,3 +172,37 @@ def test_shares_of_regions_name_what_there_is(tmp_path: Path, old: str, new: str
     with pytest.raises((ConfigError, Infeasible)) as caught:
         loaded(tmp_path, shares)
     assert said in str(caught.value)
+
+
+GATES = """  gates:
+    llama: {redis: "redis://r:6379", control_key: key, pool_id: p, region: eastus, model: llama-2-70b}
+    west: {redis: "redis://r:6379", control_key: west, pool_id: q, region: centralus, model: llama-2-70b}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", ""),
+        ("region: eastus", "region: mars", "region 'mars' is not defined"),
+        ("model: llama-2-70b", "model: llama", "model 'llama' is not defined"),
+        ("region: centralus", "region: eastus", "engines of llama-2-70b in eastus have one gate, llama already"),
+        ("control_key: west", "control_key: key", "llama has that key already"),
+        ("redis://r:6379", "redis://sage:hunter2@r:6379", "no user or password in an address: write redis://r:6379"),
+        ("redis://r:6379", "http://r:6379", "no address of a Redis"),
+        ("pool_id: p", "pool_id: p, user: sage", "give password_file"),
+        ("pool_id: p", "pool_id: p, ca_file: /ca.pem", "write rediss://"),
+        ("pool_id: p", "pool_id: p, authority: floor", "is not one of"),
+    ],
+)
+def test_gates_name_what_there_is_and_no_password(tmp_path: Path, old: str, new: str, said: str) -> None:
+    gates = ("  tiers: {iw-f", GATES.replace(old, new, 1) + "  tiers: {iw-f")
+    if not said:
+        live = loaded(tmp_path, gates).live
+        assert live is not None
+        assert live.gates["llama"].authority == "observe"
+        return
+    with pytest.raises((ConfigError, Infeasible)) as caught:
+        loaded(tmp_path, gates)
+    assert said in str(caught.value)
+    assert "hunter2" not in str(caught.value)

@@ -26,6 +26,7 @@ from sageserve.base.config.clusters import (
     ShareSettings,
     TargetSettings,
 )
+from sageserve.base.config.gates import GateSettings
 from sageserve.base.config.hardware import GpuSettings, PowerSettings, PriceSettings, RegionSettings, StockSettings
 from sageserve.base.config.link import LinkSettings, LinkTlsSettings
 from sageserve.base.config.live import (
@@ -92,6 +93,7 @@ __all__ = [
     "FixedInstance",
     "FleetSettings",
     "ForesightSettings",
+    "GateSettings",
     "GeneratorSettings",
     "GpuSettings",
     "HpaMetricSettings",

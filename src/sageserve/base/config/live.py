@@ -18,6 +18,7 @@ from sageserve.base.config.clusters import (
     ShareSettings,
     TargetSettings,
 )
+from sageserve.base.config.gates import GateSettings
 from sageserve.base.config.link import LinkSettings
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share, Size
@@ -261,6 +262,9 @@ class LiveSettings(Settings):
     )
     shares: dict[Name, ShareSettings] = Field(
         default={}, description="objects in them that share a model's requests among regions, by a name that no target has"
+    )
+    gates: dict[Name, GateSettings] = Field(
+        default={}, description="gates of batch work that others run, beside `sageserve watch`; none: nobody is told"
     )
     scaler: ScalerSettings | None = Field(
         default=None, description="KEDA's external scaler, beside `sageserve watch`; none: nobody is answered"

@@ -89,6 +89,10 @@ class CountedDemand:
         self._learn(streams)
         self.until = end
 
+    def request_of(self, model: int) -> tuple[float, float]:
+        """Tokens of prompt and answer that a model's requests have had of late; a guess until some were counted."""
+        return float(self._means[model, 0]), float(self._means[model, 1])
+
     def prefill_us(self, model: int, waiting: float) -> float:
         """Microseconds of engine time that prompts of so many requests need."""
         profile = self._layout.profiles[self._layout.fastest(model)]

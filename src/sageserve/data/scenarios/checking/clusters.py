@@ -21,6 +21,7 @@ def cluster_names(scenario: Scenario) -> Iterator[SettingProblem]:
         return
     yield from _agents(scenario)
     yield from _shares(scenario)
+    yield from _gates(scenario)
     for name, target in live.targets.items():
         keys: Keys = ("live", "targets", name)
         yield from unknown((*keys, "cluster"), "cluster", [target.cluster], live.clusters)
@@ -90,6 +91,25 @@ def _shares(scenario: Scenario) -> Iterator[SettingProblem]:
             yield SettingProblem(
                 (*keys, "cluster"), said, arithmetic=False, hint="write a target of it; authority: observe will do"
             )
+
+
+def _gates(scenario: Scenario) -> Iterator[SettingProblem]:
+    """Gates of engines that nobody defines, and two that would be told of the same room, or by the same key."""
+    assert scenario.live is not None
+    seen: dict[tuple[str, ...], str] = {}
+    for name, one in scenario.live.gates.items():
+        keys: Keys = ("live", "gates", name)
+        yield from unknown((*keys, "region"), "region", [one.region], scenario.regions)
+        yield from unknown((*keys, "model"), "model", [one.model], scenario.models)
+        defined = one.region in scenario.regions and one.model in scenario.models
+        if defined and not any(pool.startswith(f"{one.region}/{one.model}/") for pool in pools(scenario)):
+            yield SettingProblem((*keys, "model"), f"{one.region} has no pool of {one.model}", arithmetic=False)
+        for key, place, said in (
+            ("model", ("engines", one.region, one.model), f"engines of {one.model} in {one.region} have one gate, {{}} already"),
+            ("control_key", ("key", one.redis, one.control_key), "{} has that key already"),
+        ):
+            if (other := seen.setdefault(place, name)) != name:
+                yield SettingProblem((*keys, key), said.format(other), arithmetic=False)
 
 
 def service_problems(scenario: Scenario) -> Iterator[SettingProblem]:
