@@ -236,3 +236,17 @@ def test_a_database_that_hangs_without_an_error_is_trouble_too() -> None:
         assert role is not None
         assert (role.role, bool(role.trouble)) == ("leader", bool(said))
         assert said in role.trouble
+
+
+def test_jobs_of_a_model_that_the_leader_does_not_have_are_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = in_memory(1, members=1)
+    group.play(2)
+    monkeypatch.setattr(group.stores[0], "unfinished_jobs", lambda: {"gone": 3})
+    for _ in range(3):
+        group.submit(1)
+        group.play(2)
+    group.loop.wind_up()
+    said = [record.getMessage() for record in caplog.records if "gone" in record.getMessage()]
+    assert said == ["3 jobs wait for the model gone, which this scenario does not have: nobody runs them"]

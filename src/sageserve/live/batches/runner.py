@@ -88,6 +88,7 @@ class BatchRunner:
         self._lines: JobLines | None = None
         self._away_until: Micros = 0  # by the clock, like the next
         self._limited: dict[str, Micros] = {}  # owners whose keys have used up a limit, and until when
+        self._strange: frozenset[str] = frozenset()  # models of jobs that wait, and that the scenario does not have
         self._superseded = asyncio.Event()
         self._ended: Callable[[int], None] = lambda _: None
         self._loaded: Callable[[], None] = lambda: None
@@ -284,6 +285,10 @@ class BatchRunner:
             StoreError: the store cannot be asked.
         """
         counts = await self.store.call(self.store.store.unfinished_jobs)
+        strange = frozenset(counts) - self._buffers.keys()
+        for model in sorted(strange - self._strange):
+            _LOG.error("%d jobs wait for the model %s, which this scenario does not have: nobody runs them", counts[model], model)
+        self._strange = strange
         for model, buffer in self._buffers.items():
             buffer.unfinished = counts.get(model, 0)
             if buffer.waiting:
