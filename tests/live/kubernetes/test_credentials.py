@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -175,3 +176,10 @@ def test_a_plug_in_is_a_program_that_may_fail_or_never_end(monkeypatch: pytest.M
     assert (fine, "returned 1: no session" in failed) == ("b", True)
     monkeypatch.setattr(credentials, "PATIENCE_S", 0.05)
     assert "did not end within 0.05 s" in asyncio.run(said("import time; time.sleep(60)"))
+
+
+def test_a_plug_in_that_does_not_end_is_ended_with_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "PATIENCE_S", 0.2)
+    wrapper = ["/bin/sh", "-c", "sleep 20; true"]  # which the shell waits for, and which has its pipes
+    with pytest.raises(ConfigError, match="did not end"):
+        asyncio.run(asyncio.wait_for(credentials.printed_by(wrapper, {"PATH": os.defpath}), 10))

@@ -8,7 +8,9 @@ not tell them what it understands, and waits for ever. Read next: `reader.py`.
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 import httpx2
@@ -92,14 +94,16 @@ class PluginAuth(httpx2.Auth):
 
 
 async def printed_by(command: Sequence[str], environment: Mapping[str, str]) -> bytes:
-    """What a program prints; one that takes too long is ended.
+    """What a program prints; one that takes too long is ended, and with it what it started, which has its pipes.
 
     Raises:
         ConfigError: it failed, or did not end.
         OSError: it cannot be run.
     """
     pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-    running = await asyncio.create_subprocess_exec(*command, env=environment, stdin=none, stdout=pipe, stderr=pipe)
+    running = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdin=none, stdout=pipe, stderr=pipe, start_new_session=True
+    )
     try:
         async with asyncio.timeout(PATIENCE_S):
             printed, said = await running.communicate()
@@ -107,7 +111,8 @@ async def printed_by(command: Sequence[str], environment: Mapping[str, str]) -> 
         raise ConfigError(f"the plug-in {command[0]} did not end within {PATIENCE_S:g} s") from None
     finally:
         if running.returncode is None:
-            running.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
             await running.wait()
     if running.returncode:
         raise ConfigError(f"the plug-in {command[0]} returned {running.returncode}: {said.decode(errors='replace')}")
