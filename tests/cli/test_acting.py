@@ -293,6 +293,10 @@ def test_an_object_with_shares_is_frozen_thawed_and_given_back_by_its_name(tmp_p
         assert "frozen until" in here.say("freeze", "split", "--for", "2h")
         assert here.orders().targets["split"].frozen_until > 0
         assert "split is acted on again" in here.say("thaw", "split")
+        said = here.say("freeze", "all", "--for", "2h")  # its targets are only observed, which bars nothing here
+        assert "of shares alone: big, far: only observed" in said
+        assert ": split" in said
+        assert "split is acted on again" in here.say("thaw", "all")
         assert "weights are as they were found" in here.say("release", "split")
         assert here.orders().demoted["split"].cause == "released"
     assert field.bare() == before

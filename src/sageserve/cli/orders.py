@@ -201,7 +201,7 @@ def _order(state: Path | None, where: str, kubeconfig: Path | None, change: Chan
     need("kubernetes")
     folder, settings, live = watched_settings(state)
     shares = shares_at(live, where)
-    names = acted_on(live, ours_of(live, targets_at(live, where))) if where not in shares else ()
+    names = () if where in shares else _targets(live, where, shares)
     clusters = {name: live.targets[name].cluster for name in names} | {name: live.shares[name].cluster for name in shares}
 
     async def work() -> None:
@@ -213,6 +213,21 @@ def _order(state: Path | None, where: str, kubeconfig: Path | None, change: Chan
 
     _run(work())
     return tuple(clusters)
+
+
+def _targets(live: "LiveSettings", where: str, shares: tuple[str, ...]) -> tuple[str, ...]:
+    """Targets that take orders; where shares do, too, there may be none, which is said.
+
+    Raises:
+        ConfigError: there are none, and no shares.
+    """
+    try:
+        return acted_on(live, ours_of(live, targets_at(live, where)))
+    except ConfigError as error:
+        if not shares:
+            raise
+        typer.echo(f"of shares alone: {error.message}", err=True)
+        return ()
 
 
 def _place(live: "LiveSettings", cluster: str, fleet: str) -> "ObjectPlace":
