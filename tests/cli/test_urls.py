@@ -104,7 +104,7 @@ def test_urls_that_can_be_asked_pass() -> None:
         checked_url("--url", BROKEN[0], "x")
 
 
-@pytest.mark.parametrize("url", [*BROKEN, NOBODY, "https://:99999/", f"https://{WORD}@h"])
+@pytest.mark.parametrize("url", [*BROKEN, NOBODY, "https://:99999/", f"https://{WORD}@h", f"https://h/?sig={WORD}"])
 def test_an_agent_says_no_password_either(url: str) -> None:
     with pytest.raises(ConfigError) as refused:
         check_url("--report", url, None)

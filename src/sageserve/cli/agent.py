@@ -319,6 +319,9 @@ def check_url(option: str, url: str, bearer: Path | str | None) -> None:
     if "@" in rest.partition("/")[0]:
         raise ConfigError(f"{option}: a URL with a password would be shown and sent as it is", hint="--bearer-file FILE")
     checked_url(option, url, "https://plans.example/fleet/")
+    if "?" in url or "#" in url:  # which may be a signature, and is not shown
+        said = f"{option}: a file's name is put behind the URL, so that it has neither a query nor a fragment"
+        raise ConfigError(said, hint=f"{option} https://plans.example/fleet/")
     if scheme.lower() == "http" and bearer:
         raise ConfigError("--bearer-file: a token is not sent in the clear", hint=f"{option} https://…")
 

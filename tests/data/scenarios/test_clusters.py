@@ -78,6 +78,7 @@ def test_a_target_only_watches_unless_told_otherwise(tmp_path: Path) -> None:
         ("gpus: {eastus/h100-80gb", "gpus: {eastus/h100", "stock 'eastus/h100' is not defined"),
         ('pod: "=~llama70-.*"', 'pod: "=~"', "=~ needs a regular expression"),
         ("url: https://prom.east", "url: prom.east", "live.clusters.east.prometheus.url"),
+        ("url: https://prom.east", "url: https://prom.east:99999", "'https://prom.east:99999' is no URL"),
     ],
 )
 def test_what_is_not_there_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -126,6 +127,11 @@ def test_a_tier_that_may_not_leave_needs_a_target_where_it_enters(tmp_path: Path
         ("agent: {plans: 'http://x/', bearer_file: /t}", "a token is not sent in the clear"),
         ("agent: {plan: 'https://x/'}", "did you mean 'plans'?"),
         ("agent: https://plans.example/", ""),
+        ("agent: https://plans.example:99999/", "is no URL"),
+        ("agent: 'https://[::1'", "is no URL"),
+        ("agent: {plans: /p, report: 'https://bob:hunter2@x/'}", "with a password"),
+        ("agent: {plans: /p, report: 'https://x/?sig=1'}", "neither a query"),
+        ("agent: plans/", "is not a URL or an absolute folder"),
     ],
 )
 def test_a_cluster_of_an_agent_is_asked_by_nobody_else(tmp_path: Path, new: str, said: str) -> None:

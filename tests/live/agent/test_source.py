@@ -155,7 +155,8 @@ def test_a_report_is_put_beside_the_plans(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda _: httpx.Response(405), "answers HTTP 405"),
+        (lambda _: httpx.Response(405), "answers HTTP 405: does it take files by PUT?"),
+        (lambda _: httpx.Response(403), "answers HTTP 403: it wants a token"),
         (lambda _: httpx.Response(307, headers={"location": "https://elsewhere/"}), "answers HTTP 307"),
         (refused, "is not sent: https://plans.example/hub/we%20st.status.json: refused"),
     ],

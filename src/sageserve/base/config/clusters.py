@@ -52,6 +52,12 @@ class BasicSettings(Settings):
     password_file: str = Field(description="read again for each connection; one line")
 
 
+def _url(text: str, such_as: str) -> str:
+    if not is_url(text):
+        raise ValueError(f"{shown_url(text)!r} is no URL: write one such as {such_as}")
+    return text
+
+
 class PrometheusSettings(Settings):
     """A Prometheus server, or what speaks like one: Thanos, Mimir, VictoriaMetrics."""
 
@@ -61,6 +67,11 @@ class PrometheusSettings(Settings):
     ca_file: str | None = Field(default=None, description="certificates to trust; none: the system's")
     headers: dict[str, str] = Field(default={}, description="sent with every request, such as X-Scope-OrgID of Mimir")
     timeout: Duration = Field(default=30 * SECOND, gt=0, description="for a connection, and between two pieces of an answer")
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_asked(cls, url: str) -> str:
+        return _url(url, "https://prom.east")
 
 
 def prometheus_at(url: str) -> PrometheusSettings:
@@ -81,6 +92,11 @@ class RaySettings(Settings):
     bearer_file: str | None = Field(default=None, description="with a token; read again for each request")
     ca_file: str | None = Field(default=None, description="certificates to trust; none: the system's")
 
+    @field_validator("url")
+    @classmethod
+    def _can_be_asked(cls, url: str) -> str:
+        return _url(url, "http://ray-head:8265")
+
 
 class AgentSettings(Settings):
     """The agent of a cluster: it fetches plans and says how it goes; nobody here needs credentials there."""
@@ -96,6 +112,17 @@ class AgentSettings(Settings):
     )
     bearer_file: str | None = Field(default=None, pattern="^/", description="with a token for both URLs, read anew each time")
     ca_file: str | None = Field(default=None, pattern="^/", description="certificates that they may have; none: the system's")
+
+    @field_validator("plans", "report")
+    @classmethod
+    def _can_be_asked(cls, place: str | None) -> str | None:
+        if place is None or place.startswith("/"):
+            return place
+        if "@" in place.partition("://")[2].partition("/")[0]:
+            raise ValueError("a URL with a password would be shown and sent as it is: write a token's bearer_file")
+        if {"?", "#"} & set(place):
+            raise ValueError("a file's name is put behind it, so that it has neither a query nor a fragment")
+        return _url(place, "https://plans.example/fleet/")
 
     @model_validator(mode="before")
     @classmethod

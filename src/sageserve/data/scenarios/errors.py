@@ -92,6 +92,7 @@ _FORMS: Final[Mapping[str, str]] = {
     "^[A-Za-z_][A-Za-z0-9_]*$": "the name of a variable: use letters, digits and '_'",
     "^[0-9a-f]{64}$": "a SHA-256: it has 64 digits of 0-9 and a-f",
     "^https?://[^/]": "a URL: begin with http:// or https:// and a host",
+    "^(/|https?://[^/])": "a URL or an absolute folder: begin with https:// and a host, or with /",
 }
 """What texts with such a pattern are, where it is not plain from the words on names."""
 

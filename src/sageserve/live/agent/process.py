@@ -234,11 +234,17 @@ class ClusterAgent:
             async with asyncio.timeout(FETCH_S):
                 await sink.put(self.said())
         except NotReported as error:
-            self.unreported = str(error)
+            self._unreport(str(error))
         except TimeoutError:
-            self.unreported = f"the report was not taken within {FETCH_S:.0f} s"
+            self._unreport(f"the report was not taken within {FETCH_S:.0f} s")
         else:
             self.unreported = ""
+
+    def _unreport(self, why: str) -> None:
+        """Say once that nobody hears of it: the report itself cannot."""
+        if not self.unreported:
+            self._parts.hands.told("unreported", {"detail": why})
+        self.unreported = why
 
     def said(self) -> AgentReport:
         """What there is to say now."""

@@ -80,8 +80,18 @@ class ServerSink(ReportSink):
                 headers["authorization"] = f"Bearer {read_token(self._bearer)}"
             async with self._client.stream("PUT", url, headers=headers, content=encoded(report)) as answer:
                 if not answer.is_success:
-                    raise NotReported(f"the report is not taken: {url} answers HTTP {answer.status_code}")
+                    raise NotReported(
+                        f"the report is not taken: {url} answers HTTP {answer.status_code}{_meaning(answer.status_code)}"
+                    )
         except NotFetched as error:
             raise NotReported(f"the report is not sent: {error}") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             raise NotReported(f"the report is not sent: {url}: {in_words(error)}") from None
+
+
+def _meaning(status: int) -> str:
+    if status in {401, 403}:
+        return ": it wants a token, or another one (--bearer-file)"
+    if status in {404, 405, 501}:
+        return ": does it take files by PUT?"
+    return ": redirects are not followed" if 300 <= status < 400 else ""
