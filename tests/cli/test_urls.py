@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sageserve.base.errors import ConfigError, SageServeError
-from sageserve.base.urls import shown_text, shown_url, shown_value
+from sageserve.base.urls import is_store, shown_text, shown_url, shown_value
 from sageserve.cli.agent import check_url
 from sageserve.cli.main import app
 from sageserve.cli.urls import checked_url
@@ -95,6 +95,29 @@ def test_of_a_url_all_that_may_be_a_password_is_left_out(user: str, password: st
 def test_what_is_no_url_stays_as_it_is(text: str) -> None:
     assert (shown_text(text), shown_value(text)) == (text, text)
     assert shown_url("http://host/a") == "http://host/a"
+
+
+@pytest.mark.parametrize(
+    "store", ["sqlit", "mysql://h/q", f"postgresql://b:{WORD}@h:abc/q", "postgresql://[::1", "postgresql://h:0/q"]
+)
+def test_a_store_that_is_none_is_refused_before_anything_begins(store: str) -> None:
+    ran = CliRunner().invoke(app, ["scenario", "check", "quickstart", "--set", f"live.store={store}"])
+    assert isinstance(ran.exception, ConfigError)
+    assert "names no store" in str(ran.exception)
+    assert WORD not in str(ran.exception)
+
+
+def test_stores_pass() -> None:
+    for store in (
+        "sqlite",
+        "memory",
+        "sqlite:////q.db",
+        f"postgresql://b:{WORD}/@h:5432/q?sslmode=require",
+        "postgresql:///q?host=/run",
+    ):
+        assert is_store(store)
+    for store in ("postgresql://me@a,b/q", "postgres://[::1]:5432/q", "postgresql+psycopg://h:/q"):
+        assert is_store(store)
 
 
 def test_urls_that_can_be_asked_pass() -> None:

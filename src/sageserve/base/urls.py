@@ -11,12 +11,23 @@ _SCHEME: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 _HTTP: Final = re.compile(
     r"https?://([^/?#]*@)?(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\s]+)(:(?P<port>[0-9]{1,5}))?([/?#].*)?", re.DOTALL
 )
+_STORE: Final = re.compile(
+    r"postgres(ql)?(\+[a-z0-9]+)?://(.*@)?(\[[^\[\]]*\]|[^\[\]:/?@]*)(:(?P<port>[0-9]{1,5})?)?([/?].*)?", re.DOTALL
+)
 _PORTS: Final = range(1, 65_536)
 
 
 def is_url(text: str) -> bool:
     """Whether it is a URL of HTTP at which somebody can be asked."""
     found = _HTTP.fullmatch(text)
+    return found is not None and (found["port"] is None or int(found["port"]) in _PORTS)
+
+
+def is_store(text: str) -> bool:
+    """Whether it names a store of batches: a word, or the address of a database that can be asked."""
+    if text in {"sqlite", "memory"} or text.startswith("sqlite:///"):
+        return True
+    found = _STORE.fullmatch(text)
     return found is not None and (found["port"] is None or int(found["port"]) in _PORTS)
 
 

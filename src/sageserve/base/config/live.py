@@ -22,6 +22,7 @@ from sageserve.base.config.gates import GateSettings
 from sageserve.base.config.link import LinkSettings
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share, Size
+from sageserve.base.urls import is_store
 
 
 class EngineCommand(Settings):
@@ -275,6 +276,13 @@ class LiveSettings(Settings):
         description="keep a line for each request in the state folder: times, tokens and names, no prompt or answer",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="of the structured log")
+
+    @field_validator("store")
+    @classmethod
+    def _is_a_store(cls, store: str) -> str:
+        if not is_store(store):
+            raise ValueError("it names no store: write sqlite, memory, or postgresql://user@host/name")
+        return store
 
     @model_validator(mode="after")
     def _is_not_for_every_page(self) -> Self:
