@@ -5,11 +5,13 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import httpx2
 import pytest
 from lightkube import KubeConfig
-from lightkube.config.models import Cluster, User, UserExec
+from lightkube.config.kubeconfig import SingleConfig
+from lightkube.config.models import Cluster, Context, User, UserExec
 from lightkube.core.exceptions import ConfigError
 
 from sageserve.live.authority.pods import PodList, PodSeen
@@ -71,6 +73,7 @@ CALLS: list[Callable[[ClusterWriter], Awaitable[object]]] = [
         (b"log in first", "printed no token"),
         (b"{}", "printed no token"),
         (b'{"status": null}', "printed no token"),
+        (b'{"status": {"clientCertificateData": "PEM"}}', "gives a certificate, and only tokens are used here"),
         (b"\xff", "printed no token"),
     ],
 )
@@ -183,3 +186,16 @@ def test_a_plug_in_that_does_not_end_is_ended_with_what_it_started(monkeypatch: 
     wrapper = ["/bin/sh", "-c", "sleep 20; true"]  # which the shell waits for, and which has its pipes
     with pytest.raises(ConfigError, match="did not end"):
         asyncio.run(asyncio.wait_for(credentials.printed_by(wrapper, {"PATH": os.defpath}), 10))
+
+
+def test_a_plug_in_beside_its_kubeconfig_is_found_where_that_is_named_from_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plugin = UserExec(apiVersion="client.authentication.k8s.io/v1", command="./plug")
+    for named in (Path("kubeconfig"), tmp_path / "kubeconfig"):
+        one = SingleConfig("a", Context(cluster="a"), Cluster(server="http://fake"), User(exec=plugin), fname=named)
+        signed = credentials.signed_by(one, httpx2.Auth())
+        assert isinstance(signed, credentials.GuardedAuth)
+        assert isinstance(signed._inner, credentials.PluginAuth)
+        assert signed._inner._command == str(tmp_path / "plug")

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import httpx2
@@ -87,7 +88,10 @@ class PluginAuth(httpx2.Auth):
         more = {one.name: one.value for one in plugin.env or ()}
         environment = {**os.environ, **more, "KUBERNETES_EXEC_INFO": msgspec.json.encode(asked).decode()}  # noqa: TID251 # it is the user's program
         printed = await printed_by([self._command, *(plugin.args or ())], environment)
-        token = json.loads(printed)["status"]["token"]
+        status = json.loads(printed)["status"]
+        if "token" not in status and "clientCertificateData" in status:
+            raise ConfigError(f"the plug-in {self._command} gives a certificate, and only tokens are used here")
+        token = status["token"]
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise ValueError("no header can have it")
         return token
@@ -130,7 +134,8 @@ def signed_by(config: SingleConfig, usual: httpx2.Auth | None) -> httpx2.Auth | 
     if usual is None or user is None or user.exec is None or user.token is not None or user.token_file is not None:
         return usual if usual is None else GuardedAuth(usual)
     command = user.exec.command
-    return GuardedAuth(PluginAuth(user.exec, str(config.abs_file(command)) if os.sep in command else command))
+    # absolute: without a folder in it, it would be looked for on the PATH
+    return GuardedAuth(PluginAuth(user.exec, str(Path(config.abs_file(command)).absolute()) if os.sep in command else command))
 
 
 async def _step(flow: AsyncGenerator[httpx2.Request, httpx2.Response], answer: httpx2.Response | None) -> httpx2.Request | None:
