@@ -24,6 +24,8 @@ def test_addresses_that_are_honoured(url: str) -> None:
         "http://user:pw@h:1",
         "http://h:1/v1",
         "http://h:1/v1/",
+        "http://h:99999",
+        "http://h:0",
         "http://h/?a=b",
         "http://h/#a",
         "http://h /",

@@ -22,7 +22,7 @@ from sageserve.base.config.gates import GateSettings
 from sageserve.base.config.link import LinkSettings
 from sageserve.base.config.settings import Name, Settings
 from sageserve.base.units import DAY, HOUR, MINUTE, SECOND, Duration, Share, Size
-from sageserve.base.urls import is_store
+from sageserve.base.urls import is_store, is_url
 
 
 class EngineCommand(Settings):
@@ -92,6 +92,8 @@ class FixedInstance(Settings):
             raise ValueError("engines are spoken to over HTTP: http://10.0.0.7:8000, or https://10.0.0.7:8443")
         if not _ENGINE_URL.match(url):
             raise ValueError("no user, password, query or fragment is sent to an engine: write it as http://10.0.0.7:8000")
+        if not is_url(url):
+            raise ValueError("a port is 1 to 65535: write it as http://10.0.0.7:8000")
         if url.rstrip("/").endswith("/v1"):
             raise ValueError("leave out /v1: the gateway puts it there")
         return url.rstrip("/")
