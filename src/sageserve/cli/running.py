@@ -6,6 +6,7 @@ Starts and stops nothing. Read next: `up.py`.
 import fcntl
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
@@ -18,6 +19,7 @@ from sageserve.base.errors import SageServeError, in_words
 
 if TYPE_CHECKING:
     from sageserve.live.control.status import Status
+    from sageserve.live.supervisor.messages import Process
 
 Answer = TypeVar("Answer")
 
@@ -193,7 +195,6 @@ def what_keeps_dying(folder: Path, pid: int) -> str:
     import asyncio
 
     from sageserve.live.supervisor.client import SupervisorClient
-    from sageserve.live.supervisor.logs import Logs
     from sageserve.live.supervisor.messages import Life, Process
     from sageserve.live.supervisor.service import SOCKET
 
@@ -209,11 +210,28 @@ def what_keeps_dying(folder: Path, pid: int) -> str:
     except SageServeError:
         return ""
     found = next((one for one in there if one.life is Life.RESTING and one.runs > 1), None)
-    if found is None:
-        return ""
-    why = f"{found.name} has died {found.runs} times; it {found.how_it_ended}"
-    killed = found.code is not None and found.code < 0  # and left no words
-    return why if killed else f"{why}: {last_words(Logs(folder / 'logs').tail(found.name))}"
+    return "" if found is None else how_it_died(folder, found)
+
+
+def how_it_died(folder: Path, process: "Process") -> str:
+    """Which service of a fleet died, how often, and why."""
+    from sageserve.live.supervisor.logs import Logs
+
+    killed = process.code is not None and process.code < 0  # and left no words
+    times = f"{process.runs} times; it" if process.runs > 1 else "once: it"
+    why = f"{process.name} has died {times} {'was ' if killed else ''}{process.how_it_ended}"
+    return why if killed else f"{why}: {last_words(Logs(folder / 'logs').tail(process.name))}"
+
+
+def say_deaths(folder: Path) -> "Callable[[Process], None]":
+    """Say on stderr when a service died that is begun again: the first time, and each time that they are twice as many."""
+    from sageserve.live.supervisor.messages import Life
+
+    def say(process: "Process") -> None:
+        if process.life is Life.RESTING and process.runs.bit_count() == 1:
+            print(f"{how_it_died(folder, process)}. It is begun again.", file=sys.stderr, flush=True)
+
+    return say
 
 
 def last_words(log: str) -> str:

@@ -37,6 +37,7 @@ from sageserve.cli.running import (
     lives,
     named,
     running,
+    say_deaths,
     state_folder,
     what_keeps_dying,
 )
@@ -127,7 +128,7 @@ def up(  # noqa: PLR0913, PLR0917 # one argument per option
     note_act(folder, "up", {"scenario": settings.name, "settings": mark_of(content), "url": found.url})
     typer.echo(f"gateway    {found.url}/v1\nlive page  {found.url}/ui\nlogs       {folder / 'logs'}", err=True)
     try:
-        keep(folder, passed, services, on_hang_up=None if _has_terminal() else _reloading(folder))
+        keep(folder, passed, services, on_hang_up=None if _has_terminal() else _reloading(folder), told=say_deaths(folder))
     finally:
         (folder / FLEET).unlink(missing_ok=True)
         note_act(folder, "ended", {"scenario": settings.name})
@@ -283,7 +284,12 @@ def status(
     need("live")
     from sageserve.cli.top import draw_status
 
-    found = ask_status(running(state))
+    there = running(state)
+    try:
+        found = ask_status(there)
+    except SageServeError as error:
+        why = what_keeps_dying(state_folder(state), there.pid)
+        raise SageServeError(f"{error.message}: {why}" if why else error.message, hint=error.hint) from None
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

@@ -183,6 +183,7 @@ def keep(
     *,
     grace: Micros = 30 * SECOND,
     on_hang_up: Begin | None = None,
+    told: Callable[[Process], None] | None = None,
 ) -> None:
     """Run a supervisor until a signal, with these services from the start; returns when all children are gone.
 
@@ -192,22 +193,20 @@ def keep(
         services: started in this order; the sockets they are given are closed here when the end begins.
         grace: what children have to end.
         on_hang_up: what SIGHUP runs, unless it runs already; none: SIGHUP does nothing.
+        told: called with each process that changed.
 
     Raises:
         SupervisorError: another supervisor runs there, or a service has no program.
     """
     with only_one(folder):
-        asyncio.run(_keep(folder, environment, services, grace, on_hang_up))
+        asyncio.run(_keep(Supervisor(folder, environment, told), folder, services, grace, on_hang_up))
 
 
-async def _keep(
-    folder: Path, environment: Mapping[str, str], services: Sequence[Begin], grace: Micros, on_hang_up: Begin | None
-) -> None:
+async def _keep(supervisor: Supervisor, folder: Path, services: Sequence[Begin], grace: Micros, on_hang_up: Begin | None) -> None:
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    supervisor = Supervisor(folder, environment)
     loop.add_signal_handler(signal.SIGHUP, supervisor.run_once, on_hang_up)
     server = await supervisor.listen()
     turning = asyncio.create_task(_turn_logs_over(supervisor.children))
