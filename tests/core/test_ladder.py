@@ -10,6 +10,7 @@ from msgspec import structs
 
 from sageserve.base.units import HOUR, MINUTE, NEVER, SECOND
 from sageserve.core.authority import ladder as ladder_module
+from sageserve.core.authority import standing
 from sageserve.core.authority.ladder import TargetLadder
 from sageserve.core.authority.records import (
     BoundWish,
@@ -84,7 +85,7 @@ def test_a_bug_in_what_is_looked_at_is_seen(bug: Callable[[TargetSight], TargetS
     ],
 )
 def test_a_bug_in_a_rule_is_seen(name: str, value: object, law: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ladder_module, name, value)
+    monkeypatch.setattr(standing if name.startswith("REFUSED") else ladder_module, name, value)
     assert law in found(law=law if name == "PACE_OVER" else "")  # it is also how long what was wanted is remembered
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sageserve.base.units import MINUTE
-from sageserve.core.authority.records import Withheld
+from sageserve.core.authority.records import DemotionCause, Withheld
 from sageserve.core.authority.shares import LEAST, MOST, ShareLadder, hundredths, moved
 
 REGIONS = ("a", "b", "c")
@@ -58,3 +58,14 @@ def test_a_ladder_comes_near_and_leaves_a_closed_region_at_once(
 def test_of_no_region_that_is_known_nothing_is_written() -> None:
     found = ShareLadder("full", -MINUTE).decide(0, {"a": 50, "b": 50}, {"c": 100}, frozen=False, leased=True)
     assert (found.shares, found.withheld) == (None, Withheld.BLIND)
+
+
+def test_a_write_that_comes_through_does_not_make_the_refused_ones_undone() -> None:
+    ladder = ShareLadder("full", 0)
+    for minute in (1, 4):
+        ladder.refused(minute * MINUTE, "no", 0)
+    ladder.wrote(5 * MINUTE)
+    before = ladder.demoted
+    ladder.refused(10 * MINUTE, "no", 0)
+    causes = [None if one is None else one.cause for one in (before, ladder.demoted)]
+    assert causes == [None, DemotionCause.REFUSED_WRITES]

@@ -11,7 +11,8 @@ lowered while blind; nothing without the lease, or beside another writer. A fore
 bound of ours outside the guard take the authority away at once: values stay as they are, until a person thaws the target. What
 people say of a target wins over decisions, not over any of this.
 
-A process that begins knows nothing of the minutes before, and takes them for used up. Pure. Read next: `steps.py`, `lease.py`.
+A process that begins knows nothing of the minutes before, and takes them for used up. Pure. Read next: `standing.py`, `steps.py`,
+`lease.py`.
 """
 
 from collections import deque
@@ -24,8 +25,6 @@ from sageserve.base.units import Micros
 from sageserve.core.authority.records import (
     PACE_OVER,
     RAMP_OVER,
-    REFUSED_MOST,
-    REFUSED_OVER,
     BoundStep,
     BoundWish,
     Demotion,
@@ -35,6 +34,7 @@ from sageserve.core.authority.records import (
     TargetSight,
     Withheld,
 )
+from sageserve.core.authority.standing import Standing
 from sageserve.core.authority.steps import RecentSteps, headroom_room, pace_room, ramp_room
 
 NOTHING: Final = TargetOrder()
@@ -42,7 +42,7 @@ LOOK_LEAST: Final = RAMP_OVER
 """Between two looks at a target, beyond which what its autoscaler wanted meanwhile is not known."""
 
 
-class TargetLadder:
+class TargetLadder(Standing):
     """One target.
 
     Args:
@@ -52,13 +52,12 @@ class TargetLadder:
     """
 
     def __init__(self, rules: LadderRules, begins: Micros, demoted: Demotion | None = None) -> None:
+        super().__init__(demoted)
         self.rules = rules
-        self.demoted = demoted
         self._raised = RecentSteps(begins, RAMP_OVER)
         self._lowered = RecentSteps(begins, PACE_OVER)
         self._lowered_high = RecentSteps(begins, PACE_OVER)
         self._desired: deque[tuple[Micros, int]] = deque()
-        self._refused: deque[Micros] = deque()
 
     @property
     def rung(self) -> Rung:
@@ -104,24 +103,6 @@ class TargetLadder:
             self._lowered.add(now, present - value)
         if step.high is not None:
             self._lowered_high.add(now, sight.high - step.high)
-
-    def refused(self, now: Micros, detail: str, wall: Micros) -> None:
-        """A write came to nothing, and not because the object had just changed."""
-        self._refused.append(now)
-        while self._refused[0] <= now - REFUSED_OVER:
-            self._refused.popleft()
-        if len(self._refused) >= REFUSED_MOST:
-            self.demote(Demotion(DemotionCause.REFUSED_WRITES, detail, wall))
-
-    def demote(self, demotion: Demotion) -> None:
-        """Take its authority away; the first cause counts."""
-        if self.demoted is None:
-            self.demoted = demotion
-
-    def thaw(self) -> None:
-        """Give it its authority back."""
-        self.demoted = None
-        self._refused.clear()
 
     # --- what is wished ---
 

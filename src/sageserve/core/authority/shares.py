@@ -8,7 +8,6 @@ A foreign write or three refused ones in ten minutes take the authority away unt
 is in points of a hundred. Pure; knows no object. Read next: `ladder.py`, for what has a count; `live/authority/share_hand.py`.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,7 +15,8 @@ from msgspec import Struct
 
 from sageserve.base.config.clusters import Rung
 from sageserve.base.units import MINUTE, Micros
-from sageserve.core.authority.records import REFUSED_MOST, REFUSED_OVER, Demotion, DemotionCause, Withheld
+from sageserve.core.authority.records import Demotion, Withheld
+from sageserve.core.authority.standing import Standing
 
 WHOLE: Final = 100
 MOST: Final = 25
@@ -38,7 +38,7 @@ class ShareStep(Struct, frozen=True):
     withheld: Withheld = Withheld.NOT
 
 
-class ShareLadder:
+class ShareLadder(Standing):
     """One object.
 
     Args:
@@ -48,9 +48,9 @@ class ShareLadder:
     """
 
     def __init__(self, rung: Rung, now: Micros, demoted: Demotion | None = None) -> None:
-        self.rung, self.guard, self.demoted = rung, "full", demoted
+        super().__init__(demoted)
+        self.rung, self.guard = rung, "full"
         self._wrote_at = now
-        self._refused: deque[Micros] = deque()
 
     def decide(
         self, now: Micros, shares: Mapping[str, int], wanted: Mapping[str, int] | None, *, frozen: bool, leased: bool
@@ -93,24 +93,6 @@ class ShareLadder:
     def wrote(self, now: Micros) -> None:
         """A step came through."""
         self._wrote_at = now
-        self._refused.clear()
-
-    def refused(self, now: Micros, detail: str, wall: Micros) -> None:
-        """A write came to nothing, and not because the object had just changed."""
-        self._refused.append(now)
-        while self._refused[0] <= now - REFUSED_OVER:
-            self._refused.popleft()
-        if len(self._refused) >= REFUSED_MOST:
-            self.demote(Demotion(DemotionCause.REFUSED_WRITES, detail, wall))
-
-    def demote(self, demotion: Demotion) -> None:
-        """Take its authority away; the first cause counts."""
-        self.demoted = self.demoted or demotion
-
-    def thaw(self) -> None:
-        """Give it its authority back."""
-        self.demoted = None
-        self._refused.clear()
 
 
 def hundredths(weights: Mapping[str, int]) -> dict[str, int]:

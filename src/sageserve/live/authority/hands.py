@@ -23,10 +23,11 @@ from sageserve.live.authority.budget import budget_room
 from sageserve.live.authority.count_hand import CountHand
 from sageserve.live.authority.guard_file import GuardFile
 from sageserve.live.authority.lease_keeper import LeaseKeeper
+from sageserve.live.authority.object_hand import HandTools, Told
 from sageserve.live.authority.orders import FleetOrders, change_orders, read_orders
 from sageserve.live.authority.pods import PodList, PodSeen
 from sageserve.live.authority.share_hand import ShareHand
-from sageserve.live.authority.target_hand import HandTools, PoolAsked, TargetHand, Told
+from sageserve.live.authority.target_hand import PoolAsked, TargetHand
 from sageserve.live.authority.target_object import TargetObject
 from sageserve.live.kubernetes.kinds import ALL_RUNGS, COUNTED, KINDS, SCALERS
 from sageserve.live.kubernetes.objects import KubeObject, fleet_object

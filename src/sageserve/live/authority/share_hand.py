@@ -9,9 +9,10 @@ from typing import Final
 
 from sageserve.base.config.clusters import ShareSettings
 from sageserve.base.units import SECOND
-from sageserve.core.authority.records import Demotion, DemotionCause, Withheld
+from sageserve.core.authority.records import Withheld
 from sageserve.core.authority.shares import ShareLadder, ShareStep
 from sageserve.live.authority.give_back import handed
+from sageserve.live.authority.object_hand import HandTools, ObjectHand
 from sageserve.live.authority.share_object import (
     LISTS,
     apply_body,
@@ -22,14 +23,13 @@ from sageserve.live.authority.share_object import (
     original_of,
     shares_now,
 )
-from sageserve.live.authority.target_hand import HandTools
 from sageserve.live.authority.target_object import DECISION, EPOCH, NOBODY, ORIGINAL, TargetObject, dotted
 from sageserve.live.kubernetes.objects import Json, KubeObject
 from sageserve.live.kubernetes.reader import NotRead
 from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter, WriteMark
 
 
-class ShareHand:
+class ShareHand(ObjectHand):
     """One object.
 
     Args:
@@ -39,30 +39,11 @@ class ShareHand:
     """
 
     def __init__(self, name: str, settings: ShareSettings, tools: HandTools) -> None:
-        self.name, self.settings = name, settings
+        self.settings = settings
         self.ladder: Final = ShareLadder(settings.authority, tools.now())
+        super().__init__(name, "live.shares", settings, self.ladder, tools)
         self.step = ShareStep(withheld=Withheld.NO_LEASE)
-        self.trouble = ""  # why the last write was refused, or nothing can be written; empty: neither
-        self._tools = tools
-        self._told_demotion: Demotion | None = None
-        self._again = False  # a person thawed it: what is there now is the original
         self._dry: ShareStep | None = None
-
-    @property
-    def place(self) -> ObjectPlace:
-        """Of its object."""
-        namespace, name = self.settings.name.split("/", 1)
-        return ObjectPlace(self.settings.kind, namespace, name)
-
-    def hear_orders(self, demoted: Demotion | None) -> None:
-        """What the orders say of its demotion: one of an earlier process holds, and one that a person took away does not."""
-        if demoted is not None:
-            self.ladder.demote(demoted)
-        elif self.ladder.demoted is not None and self._told_demotion is not None:
-            self.ladder.thaw()
-            self._again = True
-            self._tools.told("thawed", {"target": self.name})
-        self._told_demotion = demoted
 
     async def act(self, found: KubeObject | NotRead, wanted: Mapping[str, int] | None, *, frozen: bool) -> None:
         """Look, decide, and write what is decided.
@@ -80,7 +61,7 @@ class ShareHand:
         who = foreign_writer(found, self.settings, tools.manager)
         self._again &= bool(who)
         if who and not self._again:
-            self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, who, tools.wall()))
+            self._demote_for(who)
         groups = groups_of(found, self.settings)
         if isinstance(groups, str):
             self.trouble = groups
@@ -119,26 +100,10 @@ class ShareHand:
         self.ladder.wrote(tools.now())
         tools.told("shares", facts | {"withheld": step.withheld.value, "epoch": tools.keeper.elector.epoch})
 
-    def _refused(self, done: NotWritten, *, taken: bool) -> None:
-        tools = self._tools
-        if done.stale or done.status == 0:
-            return  # it had just changed, or nobody answered: the next look says how it is
-        self.trouble = done.detail
-        if done.conflicts:
-            one = done.conflicts[0]
-            self.trouble = f"{one.field.lstrip('.')} belongs to {one.manager}"
-            if not taken:
-                self.trouble += f": take it out of its manifest, or write live.shares.{self.name}.take_over: true"
-        tools.told("refused", {"target": self.name, "status": done.status, "why": done.detail})
-        if done.conflicts and taken:
-            self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, self.trouble, tools.wall()))
-            return
-        self.ladder.refused(tools.now(), self.trouble, tools.wall())
-
     def note(self) -> str:
         """What a person should know of it, in a sentence; empty: nothing."""
-        if (demoted := self.ladder.demoted) is not None:
-            return f"{self.name} is only observed: {demoted.cause.value}, {demoted.detail}. Then: sageserve thaw {self.name}"
+        if observed := self._only_observed():
+            return observed
         if self.trouble:
             return f"{self.name} was not written: {self.trouble}."
         if self.step.withheld is Withheld.GUARD:

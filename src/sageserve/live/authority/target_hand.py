@@ -6,9 +6,9 @@ goes round.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from msgspec import structs
 
@@ -18,21 +18,16 @@ from sageserve.core.authority.ladder import TargetLadder
 from sageserve.core.authority.records import (
     BoundStep,
     BoundWish,
-    Demotion,
-    DemotionCause,
     LadderRules,
     TargetOrder,
     TargetSight,
     Withheld,
 )
-from sageserve.live.authority.lease_keeper import LeaseKeeper
+from sageserve.live.authority.object_hand import HandTools, ObjectHand
 from sageserve.live.authority.orders import HeldCount
 from sageserve.live.authority.pods import ColdStarts, PodSeen, PodTally, selected, tally
 from sageserve.live.authority.target_object import TargetObject
-from sageserve.live.kubernetes.writer import NotWritten, ObjectPlace, ObjectWriter, WriteMark
-
-Told: TypeAlias = Callable[[str, Mapping[str, str | int]], None]
-"""An act and facts about it, for the audit log."""
+from sageserve.live.kubernetes.writer import NotWritten, WriteMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +53,7 @@ class PoolAsked:
     plan: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HandTools:
-    """What all hands of a cluster share.
-
-    Args:
-        writer: the cluster.
-        keeper: of the lease.
-        manager: of fields, in the cluster.
-        orders: where what people said is kept, and what was found.
-        now: the monotonic clock, the loop's.
-        wall: microseconds since 1970.
-        told: the audit log.
-        dry_run: writes are checked by the server and not kept.
-    """
-
-    writer: ObjectWriter
-    keeper: LeaseKeeper
-    manager: str
-    orders: ObjectPlace
-    now: Callable[[], Micros]
-    wall: Callable[[], Micros]
-    told: Told
-    dry_run: bool = False
-
-
-class TargetHand(ABC):
+class TargetHand(ObjectHand, ABC):
     """One target; what is written of it is said by whoever inherits this.
 
     Args:
@@ -94,35 +64,16 @@ class TargetHand(ABC):
     """
 
     def __init__(self, name: str, settings: TargetSettings, rules: LadderRules, tools: HandTools) -> None:
-        self.name, self.settings = name, settings
+        self.settings = settings
         self.ladder: Final = TargetLadder(rules, tools.now())
+        super().__init__(name, "live.targets", settings, self.ladder, tools)
         self.step = BoundStep(withheld=Withheld.NO_LEASE)
         self.seen: TargetObject | None = None
         self.held: HeldCount | None = None
         self.pods = PodTally()
         self.starts: Final = ColdStarts()
-        self.trouble = ""  # why the last write was refused; empty: it was not
         self.left = ""  # what is ours alone and could not be taken away, and why; empty: nothing
-        self._tools = tools
-        self._told_demotion: Demotion | None = None
-        self._again = False  # a person thawed it: what is there now is the original
         self._dry: BoundStep | None = None
-
-    @property
-    def place(self) -> ObjectPlace:
-        """Of its object."""
-        namespace, name = self.settings.name.split("/", 1)
-        return ObjectPlace(self.settings.kind, namespace, name)
-
-    def hear_orders(self, demoted: Demotion | None) -> None:
-        """What the orders say of its demotion: one of an earlier process holds, and one that a person took away does not."""
-        if demoted is not None:
-            self.ladder.demote(demoted)
-        elif self.ladder.demoted is not None and self._told_demotion is not None:
-            self.ladder.thaw()
-            self._again = True
-            self._tools.told("thawed", {"target": self.name})
-        self._told_demotion = demoted
 
     def see_pods(self, pods: Sequence[PodSeen], wall: Micros) -> None:
         """Pods of the namespace of its object."""
@@ -136,7 +87,7 @@ class TargetHand(ABC):
         self.seen = seen
         tools.keeper.elector.saw_epoch(self._epoch(seen))
         if who := self._foreign(seen):
-            self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, who, tools.wall()))
+            self._demote_for(who)
         sight = self._sight(seen, asked)
         sight = structs.replace(sight, budget=budget, frozen=frozen, stuck=self.pods.stuck, rival=seen.rival)
         wish = BoundWish(asked.count, None, asked.heard)
@@ -225,22 +176,6 @@ class TargetHand(ABC):
         plan = f"#{asked.plan}" if asked.plan else ""
         return f"{self.settings.pool}@{self._tools.wall() // SECOND}{plan}"
 
-    def _refused(self, done: NotWritten, *, taken: bool) -> None:
-        tools = self._tools
-        if done.stale or done.status == 0:
-            return  # it had just changed, or nobody answered: the next look says how it is
-        self.trouble = done.detail
-        if done.conflicts:
-            one = done.conflicts[0]
-            self.trouble = f"{one.field.lstrip('.')} belongs to {one.manager}"
-            if not taken:
-                self.trouble += f": take that line out of its manifest, or write live.targets.{self.name}.take_over: true"
-        tools.told("refused", {"target": self.name, "status": done.status, "why": done.detail})
-        if done.conflicts and taken:
-            self.ladder.demote(Demotion(DemotionCause.FOREIGN_WRITE, self.trouble, tools.wall()))
-            return
-        self.ladder.refused(tools.now(), self.trouble, tools.wall())
-
     def _tell_dry(self, step: BoundStep) -> None:
         if step != self._dry:
             self._dry = step
@@ -251,8 +186,8 @@ class TargetHand(ABC):
         return " ".join(one for one in (self._note(), self.left) if one)
 
     def _note(self) -> str:
-        if (demoted := self.ladder.demoted) is not None:
-            return f"{self.name} is only observed: {demoted.cause.value}, {demoted.detail}. Then: sageserve thaw {self.name}"
+        if observed := self._only_observed():
+            return observed
         if self.trouble:
             return f"{self.name} was not written: {self.trouble}."
         if self.step.withheld is Withheld.OTHER_WRITER and self.seen is not None:
