@@ -97,7 +97,7 @@ def write_folder(found: "Mapping[str, str]", out: Path | None, namespace: str) -
         ConfigError: no folder is named, or it holds what is no chart of this scenario.
     """
     from sageserve.data.documents import write_texts
-    from sageserve.live.kubernetes.helm import TEMPLATES
+    from sageserve.live.kubernetes.chart_values import TEMPLATES
 
     if out is None:
         raise ConfigError("--format helm writes a folder", hint="-o deploy/sageserve")
