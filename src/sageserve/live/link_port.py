@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from sageserve.base.config import EngineAccess, LinkSettings
@@ -180,18 +180,6 @@ class _Back(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._here.close()
-
-
-class Listening(Protocol):
-    """Where a gateway finds control."""
-
-    async def connect(self, made: Callable[[], asyncio.Protocol]) -> None:
-        """Connect.
-
-        Raises:
-            OSError: nobody is there, or one of us does not believe the other.
-        """
-        ...
 
 
 class ControlAddress:
